@@ -1,0 +1,43 @@
+# Everything a contributor or user does. Each target sets up what it needs, from nothing but Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := src models simulations analysis
+
+.PHONY: demo test lint types mutate check clean
+
+demo: $(VENV)/installed
+	$(BIN)/actrelax demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest --pyargs actrelax tests
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy -p actrelax
+
+mutate: $(VENV)/installed
+	$(BIN)/python tests/mutate.py
+
+# What CI runs.
+check: test lint types mutate
+
+clean:
+	rm -rf $(VENV) build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+# A strict editable install links to single files, so it is repeated when a file is added or removed:
+# files.txt is rewritten only when the list changes.
+$(shell mkdir -p $(VENV) && find $(SOURCES) -name '*.py' | sort > $(VENV)/files.new && \
+	{ cmp -s $(VENV)/files.new $(VENV)/files.txt || cp $(VENV)/files.new $(VENV)/files.txt; } && rm $(VENV)/files.new)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt $(VENV)/files.txt
+	rm -rf build
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt \
+		--config-settings editable_mode=strict --editable '.[test,dev]'
+	touch $@

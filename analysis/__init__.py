@@ -1,0 +1,1 @@
+"""From trajectories and run folders to numbers and figures."""

@@ -1,0 +1,1 @@
+"""What activation relaxation is: networks, the ODE, its solvers, local learning."""

@@ -1,0 +1,114 @@
+"""Activation functions f of a population and their derivatives f', by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actrelax.models.errors import known
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An element-wise function f of the drive, and its derivative: x = f(a), gain = f'(a).
+
+    Parameters
+    ----------
+    name : str
+    function, derivative : callable
+        From drives to activities and to gains, both of the drive's shape. Functions defined at the top
+        of a module keep a network picklable. Where f has a kink, f' is what autograd takes there.
+
+    Examples
+    --------
+    >>> ACTIVATIONS["tanh"].derivative(torch.zeros(2))
+    tensor([1., 1.])
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+
+    def __call__(self, drive: Tensor) -> Tensor:
+        return self.function(drive)
+
+
+def _identity(a: Tensor) -> Tensor:
+    return a
+
+
+def _tanh_derivative(a: Tensor) -> Tensor:
+    return 1 - torch.tanh(a) ** 2
+
+
+def _relu_derivative(a: Tensor) -> Tensor:
+    return (a > 0).to(a.dtype)
+
+
+def _sigmoid_derivative(a: Tensor) -> Tensor:
+    s = torch.sigmoid(a)
+    return s * (1 - s)
+
+
+def _softplus_derivative(a: Tensor) -> Tensor:
+    # torch's softplus is the identity above 20; the gain is its derivative, not the formula's
+    return torch.where(a > 20, torch.ones_like(a), torch.sigmoid(a))
+
+
+def _gelu_derivative(a: Tensor) -> Tensor:
+    distribution: Tensor = torch.special.ndtr(a)
+    density = torch.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+    return distribution + a * density
+
+
+def _leaky_relu(a: Tensor, slope: float) -> Tensor:
+    return F.leaky_relu(a, slope)
+
+
+def _leaky_relu_derivative(a: Tensor, slope: float) -> Tensor:
+    return torch.where(a > 0, torch.ones_like(a), torch.full_like(a, slope))
+
+
+def leaky_relu(slope: float = 0.01) -> Activation:
+    """f(a) = a for a > 0, else slope * a.
+
+    Examples
+    --------
+    >>> leaky_relu(0.2).name
+    'leaky-relu(0.2)'
+    """
+    name = "leaky-relu" if slope == 0.01 else f"leaky-relu({slope:g})"
+    return Activation(name, partial(_leaky_relu, slope=slope), partial(_leaky_relu_derivative, slope=slope))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    activation.name: activation
+    for activation in (
+        Activation("identity", _identity, torch.ones_like),
+        Activation("tanh", torch.tanh, _tanh_derivative),
+        Activation("relu", torch.relu, _relu_derivative),
+        leaky_relu(),
+        Activation("sigmoid", torch.sigmoid, _sigmoid_derivative),
+        Activation("softplus", F.softplus, _softplus_derivative),
+        Activation("gelu", F.gelu, _gelu_derivative),
+    )
+}
+
+
+def activation_named(given: str | Activation) -> Activation:
+    """Look an activation up by name; an `Activation` of your own passes through.
+
+    Raises
+    ------
+    ActrelaxError
+        If no activation has that name.
+    """
+    if isinstance(given, Activation):
+        return given
+    return ACTIVATIONS[known("activation", given, ACTIVATIONS)]

@@ -1,0 +1,350 @@
+"""A network: a directed acyclic graph of populations joined by projections (THEORY.md section 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+import torch
+from torch import Tensor, nn
+
+from actrelax.models.activations import Activation, activation_named
+from actrelax.models.assumptions import Assumptions, Knobs, assumptions_named
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.projections import Conv2d, Projection, ProjectionRoute
+from actrelax.models.sequential import split_sequential
+
+
+@dataclass(frozen=True)
+class Population:
+    """A group of units: its name, its shape without the batch, its activation function."""
+
+    name: str
+    shape: tuple[int, ...]
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class FeedforwardPass:
+    """What the feedforward pass leaves behind for the relaxation.
+
+    drives      population -> abar, (batch, *population.shape), without the input
+    activities  population -> xbar = f(abar), the input included
+    routes      projection -> the route the batch took through its pooling
+    """
+
+    drives: Mapping[str, Tensor]
+    activities: Mapping[str, Tensor]
+    routes: Mapping[str, ProjectionRoute]
+
+
+class Network(nn.Module):
+    """Populations and projections; a `torch.nn.Module` that holds weights and no relaxation state.
+
+    Population v receives the drive ``a_v = sum_p op_p(x_source(p); W_p) + b_p`` of its incoming projections and
+    fires at ``x_v = f_v(a_v)``.
+
+    Parameters
+    ----------
+    input_shape : sequence of int
+        Shape of one sample; the population "input" holds the stimulus.
+    populations : mapping
+        Name -> activation, a name of `activations.ACTIVATIONS` or an `Activation`. Shapes follow from the
+        projections. The one population that feeds no other is the output.
+    projections : sequence of Projection
+
+    Attributes
+    ----------
+    populations : dict of str to Population
+        In topological order, the input first, the output last.
+    projections : dict of str to Projection
+
+    Raises
+    ------
+    ActrelaxError
+        For a cycle, a name that is unknown or used twice, drives of different shapes at one population, a
+        population that nothing drives, or more than one output.
+
+    Examples
+    --------
+    >>> network = Network(
+    ...     (4,),
+    ...     {"hidden1": "tanh", "output": "identity"},
+    ...     [Projection("input", "hidden1", nn.Linear(4, 3)), Projection("hidden1", "output", nn.Linear(3, 2))],
+    ... )
+    >>> network(torch.zeros(5, 4)).shape
+    torch.Size([5, 2])
+    >>> network
+    Network: 2 populations besides the input, 2 projections, 23 parameters
+      population  shape  units  activation
+      input       (4,)       4  -
+      hidden1     (3,)       3  tanh
+      output      (2,)       2  identity
+      projection       kind   pipeline      parameters  feedback
+      input->hidden1   dense  Linear(4, 3)          15  -
+      hidden1->output  dense  Linear(3, 2)           8  transpose
+    """
+
+    input = "input"
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        populations: Mapping[str, str | Activation],
+        projections: Sequence[Projection],
+    ) -> None:
+        super().__init__()
+        order = _topological_order(list(populations), projections)
+        for projection in projections:
+            if projection.name in self._modules:
+                raise ActrelaxError(f"two projections are called {projection.name!r}: give one of them another name.")
+            if "." in projection.name or not projection.name or hasattr(self, projection.name):
+                raise ActrelaxError(f"a projection can't be called {projection.name!r}: choose another name.")
+            self.add_module(projection.name, projection)
+        self.outgoing = {name: [p for p in projections if p.source == name] for name in order}
+        self.incoming = {name: [p for p in projections if p.target == name] for name in order}
+        activations = {name: activation_named(given) for name, given in populations.items()}
+        self.populations = self._measured(tuple(input_shape), order, activations)
+
+    @classmethod
+    def from_sequential(cls, module: nn.Sequential, input_shape: Sequence[int]) -> Network:
+        """Build the network of an `nn.Sequential` of standard layers, sharing its Parameters.
+
+        Parameters
+        ----------
+        module : torch.nn.Sequential
+            Of Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and activation functions, nested as you like.
+        input_shape : sequence of int
+            Shape of one sample.
+
+        Returns
+        -------
+        Network
+            Train it, and `module` itself is the trained model. Its populations are called ``conv1``, ``conv2``,
+            ... where a convolution feeds them, else ``hidden1``, ..., and ``output``.
+
+        Raises
+        ------
+        ActrelaxError
+            For a layer that is not known (batch normalisation, dropout, ...).
+
+        Examples
+        --------
+        >>> module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(18, 10))
+        >>> network = Network.from_sequential(module, (1, 8, 8))
+        >>> list(network.projections.values())
+        [input->conv1: Conv2d(1, 2, 3), MaxPool2d(2), conv1->output: Flatten, Linear(18, 10)]
+        """
+        return cls(input_shape, *split_sequential(module))
+
+    @property
+    def output(self) -> str:
+        return list(self.populations)[-1]
+
+    @property
+    def hidden(self) -> list[str]:
+        """Names of the populations that relax, in topological order."""
+        return list(self.populations)[1:-1]
+
+    @property
+    def projections(self) -> dict[str, Projection]:
+        return {name: module for name, module in self._modules.items() if isinstance(module, Projection)}
+
+    def feedforward(self, x: Tensor) -> FeedforwardPass:
+        """Compute drives, activities and routes of a batch x, (batch, *input_shape)."""
+        expected = self.populations[self.input].shape
+        if tuple(x.shape[1:]) != expected or x.dim() == 0:
+            sizes = ", ".join(map(str, expected))
+            raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
+        activations = {name: population.activation for name, population in self.populations.items()}
+        return self._swept(x, list(self.populations), activations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output activities (batch, *output shape), with autograd's graph where grad mode is on."""
+        return self.feedforward(x).activities[self.output]
+
+    def drive(self, population: str, activities: Mapping[str, Tensor], routes: Mapping[str, ProjectionRoute]) -> Tensor:
+        """Return the population's drive by activities of this moment, along the routes of the feedforward pass."""
+        return _sum([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
+
+    def knobs(self, projection: Projection, assumptions: Assumptions) -> Knobs:
+        """Return the assumptions that hold for a projection; skips go by the shape of their target."""
+        return assumptions.conv if self.kind(projection) == "conv" else assumptions.dense
+
+    def kind(self, projection: Projection) -> str:
+        """Return the kind of a projection, "dense" or "conv"."""
+        if projection.map is None:
+            return "conv" if len(self.populations[projection.target].shape) > 1 else "dense"
+        return "conv" if isinstance(projection.map, Conv2d) else "dense"
+
+    def add_feedback(self, assumptions: str | Assumptions, generator: torch.Generator) -> None:
+        """Register the feedback weights that the assumptions ask for, before an optimiser is made.
+
+        Learned and Kolen-Pollack feedback become Parameters, random feedback a buffer, normal with the standard
+        deviation that W has at this moment; sign-concordant feedback keeps this deviation as its scale. They are
+        called ``NAME.feedback`` in the state_dict. Projections from the input get none: nobody reads their feedback.
+
+        Parameters
+        ----------
+        assumptions : str or Assumptions
+        generator : torch.Generator
+            On the CPU, apart from the one that made W, so that W is the same with and without feedback weights.
+
+        Raises
+        ------
+        ActrelaxError
+            If a projection has feedback weights already.
+        """
+        assumptions = assumptions_named(assumptions)
+        asked = {p: self.knobs(p, assumptions).feedback for p in self.projections.values()}
+        asked = {p: kind for p, kind in asked.items() if self.carries_feedback(p) and kind != "transpose"}
+        for p in asked:
+            if p.feedback is not None:
+                raise ActrelaxError(f"projection {p.name!r} has feedback weights already: build the network anew.")
+        for p, kind in asked.items():
+            weight = p.weight
+            assert weight is not None
+            scale = weight.detach().std(correction=0)
+            if kind == "sign":
+                p.set_feedback(scale, learned=False)
+                continue
+            psi = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight) * scale
+            p.set_feedback(psi, learned=kind != "random")
+
+    def carries_feedback(self, projection: Projection) -> bool:
+        """Whether feedback weights are ever read: weighted, and not from the input."""
+        return projection.map is not None and projection.source != self.input
+
+    def feedback_weight(self, projection: Projection, assumptions: Assumptions) -> Tensor | None:
+        """Return psi, the weights that carry a projection's feedback under the assumptions; None for a copy.
+
+        Raises
+        ------
+        ActrelaxError
+            If `add_feedback` has not made the ones that are needed.
+        """
+        kind = self.knobs(projection, assumptions).feedback
+        if kind == "transpose" or not self.carries_feedback(projection):
+            return projection.weight
+        psi, weight = projection.feedback, projection.weight
+        assert weight is not None
+        fits = psi is not None and (psi.dim() == 0) == (kind == "sign")
+        if kind in ("learned", "kolen-pollack"):
+            fits = fits and isinstance(psi, nn.Parameter)
+        if not fits:
+            raise ActrelaxError(
+                f"projection {projection.name!r} has no {kind} feedback weights: "
+                "call network.add_feedback(assumptions, generator) before making the optimiser."
+            )
+        assert psi is not None
+        return weight.sign() * psi if kind == "sign" else psi
+
+    def __repr__(self) -> str:
+        sizes = [f"{math.prod(p.shape):,}" for p in self.populations.values()]
+        rows = [["population", "shape", "units", "activation"]]
+        for (name, p), units in zip(self.populations.items(), sizes, strict=True):
+            rows.append([name, str(p.shape), units, "-" if name == self.input else p.activation.name])
+        projections = [["projection", "kind", "pipeline", "parameters", "feedback"]]
+        for projection in self.projections.values():
+            count = sum(p.numel() for p in (projection.weight, projection.bias) if p is not None)
+            projections.append(
+                [
+                    projection.name,
+                    self.kind(projection),
+                    projection.pipeline,
+                    f"{count:,}",
+                    self._feedback(projection),
+                ]
+            )
+        total = sum(p.numel() for p in self.parameters())
+        title = (
+            f"Network: {len(self.populations) - 1} populations besides the input, "
+            f"{len(projections) - 1} projections, {total:,} parameters"
+        )
+        return "\n".join([title, *_table(rows, right={2}), *_table(projections, right={3})])
+
+    def _feedback(self, projection: Projection) -> str:
+        if not self.carries_feedback(projection):
+            return "-" if projection.source == self.input else "copy"
+        if projection.feedback is None:
+            return "transpose"
+        if projection.feedback.dim() == 0:
+            return "sign of W"
+        return "own, learned" if isinstance(projection.feedback, nn.Parameter) else "own, fixed"
+
+    def _swept(self, x: Tensor, order: Sequence[str], activations: Mapping[str, Activation]) -> FeedforwardPass:
+        drives: dict[str, Tensor] = {}
+        activities = {self.input: x}
+        routes: dict[str, ProjectionRoute] = {}
+        for name in order[1:]:
+            parts = {}
+            for p in self.incoming[name]:
+                parts[p.name], routes[p.name] = p.find(activities[p.source])
+            shapes = {key: tuple(part.shape[1:]) for key, part in parts.items()}
+            if len(set(shapes.values())) > 1:
+                listed = ", ".join(f"{key!r} {shape}" for key, shape in shapes.items())
+                raise ActrelaxError(f"drives of population {name!r} differ in shape: {listed}.")
+            drives[name] = _sum(list(parts.values()))
+            activities[name] = activations[name](drives[name])
+        return FeedforwardPass(drives, activities, routes)
+
+    @torch.no_grad()
+    def _measured(
+        self, input_shape: tuple[int, ...], order: Sequence[str], activations: Mapping[str, Activation]
+    ) -> dict[str, Population]:
+        """Populations with the shapes that one silent sample takes."""
+        weight = next(self.parameters(), torch.empty(0))
+        try:
+            passed = self._swept(weight.new_zeros(1, *input_shape), order, activations)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ActrelaxError(f"a sample of shape {input_shape} doesn't fit the projections: {reason}") from error
+        activations = {self.input: activation_named("identity"), **activations}
+        return {name: Population(name, tuple(passed.activities[name].shape[1:]), activations[name]) for name in order}
+
+
+def _topological_order(populations: Sequence[str], projections: Sequence[Projection]) -> list[str]:
+    if Network.input in populations:
+        raise ActrelaxError("the population 'input' is made from input_shape: leave it out of populations.")
+    names = [Network.input, *populations]
+    parents: dict[str, list[str]] = {name: [] for name in names}
+    for p in projections:
+        for end in (p.source, p.target):
+            if end not in parents:
+                raise ActrelaxError(f"projection {p.name!r} names an unknown population {end!r}; known: {names}.")
+        if p.target == Network.input:
+            raise ActrelaxError(f"projection {p.name!r} drives the input, which only holds the stimulus.")
+        parents[p.target].append(p.source)
+    undriven = [name for name in populations if not parents[name]]
+    if undriven:
+        raise ActrelaxError(f"nothing drives population {undriven[0]!r}: add a projection to it.")
+    sources = {p.source for p in projections}
+    outputs = [name for name in names if name not in sources]
+    try:
+        order = list(TopologicalSorter(parents).static_order())
+    except CycleError as error:
+        raise ActrelaxError(f"populations form a cycle: {' -> '.join(reversed(error.args[1]))}.") from error
+    if len(outputs) != 1:
+        raise ActrelaxError(f"exactly one population, the output, feeds no other; here: {outputs}.")
+    return [name for name in order if name != outputs[0]] + outputs
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _table(rows: Sequence[Sequence[str]], right: set[int]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines

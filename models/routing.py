@@ -1,0 +1,118 @@
+"""Routing inside a projection: pooling and flattening, fixed by the feedforward pass (THEORY.md section 1).
+
+A routing stage decides in the feedforward pass where signals go (`find`); along that fixed route it is a linear
+map without weights (`apply`), whose adjoint carries feedback the other way (`adjoint`). Max pooling keeps the
+winners of the feedforward pass, also when activities change later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Size, Tensor
+
+Pair = tuple[int, int]
+
+
+class Route(NamedTuple):
+    """What a stage remembers of the feedforward pass.
+
+    shape   (batch, ...) of its input
+    winners for max pooling: the flat index of each window's winner, (batch, channels, height, width)
+    """
+
+    shape: Size
+    winners: Tensor | None = None
+
+
+class Routing(Protocol):
+    """Weightless stage of a projection."""
+
+    def find(self, x: Tensor) -> tuple[Tensor, Route]:
+        """Pass x on and return the route it took."""
+
+    def apply(self, x: Tensor, route: Route) -> Tensor:
+        """Pass x on along a route found before."""
+
+    def adjoint(self, y: Tensor, route: Route) -> Tensor:
+        """Carry y back along the route: <apply(x), y> = <x, adjoint(y)>."""
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """All dimensions after the batch into one."""
+
+    def find(self, x: Tensor) -> tuple[Tensor, Route]:
+        return x.flatten(1), Route(x.shape)
+
+    def apply(self, x: Tensor, route: Route) -> Tensor:
+        return x.flatten(1)
+
+    def adjoint(self, y: Tensor, route: Route) -> Tensor:
+        return y.reshape(route.shape)
+
+
+@dataclass(frozen=True)
+class AvgPool2d:
+    """Average pooling, with the options of `torch.nn.AvgPool2d`."""
+
+    kernel_size: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    divisor_override: int | None = None
+
+    def _options(self) -> tuple[Pair, Pair, Pair, bool, bool, int | None]:
+        return (
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
+        )
+
+    def find(self, x: Tensor) -> tuple[Tensor, Route]:
+        route = Route(x.shape)
+        return self.apply(x, route), route
+
+    def apply(self, x: Tensor, route: Route) -> Tensor:
+        return F.avg_pool2d(x, *self._options())
+
+    def adjoint(self, y: Tensor, route: Route) -> Tensor:
+        # autograd's own kernel; of the input it reads nothing but the shape
+        result: Tensor = torch.ops.aten.avg_pool2d_backward(y, y.new_empty(route.shape), *self._options())
+        return result
+
+
+@dataclass(frozen=True)
+class MaxPool2d:
+    """Max pooling, with the options of `torch.nn.MaxPool2d`; the route is the argmax of the feedforward pass."""
+
+    kernel_size: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
+
+    def _options(self) -> tuple[Pair, Pair, Pair, Pair, bool]:
+        return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+
+    def find(self, x: Tensor) -> tuple[Tensor, Route]:
+        y, winners = F.max_pool2d(x, *self._options(), return_indices=True)
+        return y, Route(x.shape, winners)
+
+    def apply(self, x: Tensor, route: Route) -> Tensor:
+        assert route.winners is not None
+        return x.flatten(2).gather(2, route.winners.flatten(2)).view(route.winners.shape)
+
+    def adjoint(self, y: Tensor, route: Route) -> Tensor:
+        # autograd's own kernel; of the input it reads nothing but the shape
+        result: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
+            y, y.new_empty(route.shape), *self._options(), route.winners
+        )
+        return result

@@ -1,0 +1,110 @@
+"""How long and how finely a relaxation is integrated: dt or eta, steps or duration (THEORY.md section 3)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`steps` steps of `dt`, in the problem's unit of time."""
+
+    dt: float
+    steps: int
+
+
+def schedule(
+    problem: RelaxationProblem,
+    integrator: Integrator,
+    *,
+    dt: float | None = None,
+    eta: float | None = None,
+    steps: int | None = None,
+    duration: float | None = None,
+) -> Schedule:
+    """Work out the steps of a relaxation; without any choice the papers' 100 steps of eta = 0.1.
+
+    Raises
+    ------
+    ActrelaxError
+        For choices that exclude each other or are out of range, an unstable step, a duration that is no whole
+        number of dt, or an eta where the problem has several tau.
+
+    Warns
+    -----
+    UserWarning
+        If eta is above 1: errors may grow before they shrink (THEORY.md section 4).
+    """
+    given = {"dt": dt, "eta": eta, "steps": steps, "duration": duration}
+    if integrator.order is None:
+        _refuse_choices(problem, integrator, given)
+        return Schedule(math.inf, 1)
+    if dt is not None and eta is not None:
+        raise ActrelaxError("dt and eta exclude each other: give one of them.")
+    if steps is not None and duration is not None:
+        raise ActrelaxError("steps and duration exclude each other: give one of them.")
+    for name in ("dt", "eta"):
+        value = given[name]
+        if value is not None and not 0 < value < math.inf:
+            raise ActrelaxError(f"{name} must be a positive number, got {value}.")
+    shortest, longest = _extremes(problem)
+    if dt is None:
+        if shortest != longest:
+            raise ActrelaxError("eta is dt/tau of one tau, and this problem has several: give dt.")
+        dt = (0.1 if eta is None else eta) * shortest
+    _check_stability(integrator, dt / shortest)
+    return Schedule(dt, _whole_steps(dt, steps, duration))
+
+
+def _refuse_choices(problem: RelaxationProblem, integrator: Integrator, given: Mapping[str, float | None]) -> None:
+    chosen = [name for name, value in given.items() if value is not None]
+    if chosen:
+        raise ActrelaxError(f'"{integrator.name}" is one sweep without time: leave out {" and ".join(chosen)}.')
+    if not problem.is_frozen:
+        raise ActrelaxError(
+            f'"{integrator.name}" needs an activity gain that is constant, "feedforward" or "none": '
+            "step the relaxation instead, with any other integrator."
+        )
+
+
+def _extremes(problem: RelaxationProblem) -> tuple[float, float]:
+    taus = [torch.as_tensor(problem.tau_of(v), dtype=torch.float64) for v in problem.relaxing]
+    if not taus:
+        return 1.0, 1.0
+    return min(float(tau.min()) for tau in taus), max(float(tau.max()) for tau in taus)
+
+
+def _check_stability(integrator: Integrator, eta: float) -> None:
+    if eta >= integrator.stability_limit:
+        raise ActrelaxError(
+            f'eta must lie between 0 and {integrator.stability_limit:.4g} for "{integrator.name}", got {eta:.4g}: '
+            "take more steps of a smaller dt."
+        )
+    if eta > 1 and integrator.stability_limit < math.inf:
+        warnings.warn(
+            f"eta is {eta:.4g}, above 1: errors may grow by about (eta / (2 - eta)) a layer before they shrink.",
+            stacklevel=4,
+        )
+
+
+def _whole_steps(dt: float, steps: int | None, duration: float | None) -> int:
+    if duration is None:
+        steps = 100 if steps is None else steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise ActrelaxError(f"steps must be a whole number, 0 or more, got {steps!r}.")
+        return steps
+    if not 0 <= duration < math.inf:
+        raise ActrelaxError(f"duration must be a number, 0 or more, got {duration}.")
+    steps = round(duration / dt)
+    if not math.isclose(steps * dt, duration, rel_tol=1e-9):
+        raise ActrelaxError(f"duration must be a whole number of dt, got {duration:g} with dt {dt:g}.")
+    return steps

@@ -1,0 +1,56 @@
+"""Activation relaxation: backpropagation's gradient as the equilibrium of a neural dynamical system.
+
+The public names below are loaded when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actrelax.models.activations import Activation as Activation
+    from actrelax.models.architectures import build as build
+    from actrelax.models.assumptions import Assumptions as Assumptions
+    from actrelax.models.assumptions import Knobs as Knobs
+    from actrelax.models.backprop import activity_gradients as activity_gradients
+    from actrelax.models.backprop import backprop_backward as backprop_backward
+    from actrelax.models.engines import solve as solve
+    from actrelax.models.errors import ActrelaxError as ActrelaxError
+    from actrelax.models.errors import DivergenceError as DivergenceError
+    from actrelax.models.learning import Updates as Updates
+    from actrelax.models.learning import relax_backward as relax_backward
+    from actrelax.models.learning import relax_continuously as relax_continuously
+    from actrelax.models.network import Network as Network
+    from actrelax.models.problem import RelaxationProblem as RelaxationProblem
+    from actrelax.models.projections import Projection as Projection
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "Activation": "activations",
+    "ActrelaxError": "errors",
+    "Assumptions": "assumptions",
+    "DivergenceError": "errors",
+    "Knobs": "assumptions",
+    "Network": "network",
+    "Projection": "projections",
+    "RelaxationProblem": "problem",
+    "Updates": "learning",
+    "activity_gradients": "backprop",
+    "backprop_backward": "backprop",
+    "build": "architectures",
+    "relax_backward": "learning",
+    "relax_continuously": "learning",
+    "solve": "engines",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'actrelax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"actrelax.models.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])

@@ -1,0 +1,134 @@
+"""Networks and batches that the tests share.
+
+They avoid what makes knobs invisible: several hidden populations of unequal width, saturating and asymmetric
+activations, biases, weights that are neither square nor symmetric, a batch of more than one sample.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from actrelax.models.network import Network
+from actrelax.models.projections import Projection
+
+Edge = tuple[str, str, list[nn.Module]]
+
+
+@dataclass
+class Case:
+    """A network, the PyTorch modules it was made of, and a batch for it."""
+
+    network: Network
+    edges: list[Edge]
+    x: Tensor
+    y: Tensor
+
+
+def make_case(input_shape, populations, edges, *, seed=0, batch=3, gain=1.2) -> Case:
+    """Weights normal with standard deviation sqrt(gain / fan-in), biases of order 0.3."""
+    generator = torch.Generator().manual_seed(seed)
+    for _, _, stages in edges:
+        for stage in stages:
+            if getattr(stage, "weight", None) is not None:
+                with torch.no_grad():
+                    stage.weight.normal_(0, (gain / stage.weight[0].numel()) ** 0.5, generator=generator)
+                    if stage.bias is not None:
+                        stage.bias.normal_(0, 0.3, generator=generator)
+    projections = [
+        Projection(source, target, *stages, name=None if stages else f"{source}=>{target}")
+        for source, target, stages in edges
+    ]
+    network = Network(input_shape, populations, projections)
+    x = torch.randn(batch, *input_shape, generator=generator)
+    y = torch.randint(network.populations[network.output].shape[0], (batch,), generator=generator)
+    return Case(network, edges, x, y)
+
+
+def mlp_case(activation="tanh", *, seed=0, widths=(8, 7, 6, 5, 4), gain=1.2) -> Case:
+    names = ["input", *(f"hidden{i}" for i in range(1, len(widths) - 1)), "output"]
+    edges = [(names[i], names[i + 1], [nn.Linear(widths[i], widths[i + 1])]) for i in range(len(widths) - 1)]
+    populations = dict.fromkeys(names[1:-1], activation) | {"output": "identity"}
+    return make_case((widths[0],), populations, edges, seed=seed, gain=gain)
+
+
+def graph_case(*, seed=0, output="sigmoid") -> Case:
+    """Convolutions (padded, grouped), both poolings on both sides of the weights, skips of several lengths."""
+    edges = [
+        ("input", "conv1", [nn.Conv2d(2, 4, 3, padding=1), nn.MaxPool2d(2)]),
+        ("conv1", "conv2", [nn.Conv2d(4, 4, 3, padding=1, groups=2)]),
+        ("conv2", "conv3", [nn.MaxPool2d(2, stride=1), nn.Conv2d(4, 4, 2, padding=1, bias=False)]),
+        ("conv1", "conv3", []),
+        ("conv3", "hidden1", [nn.AvgPool2d(2, stride=1), nn.Flatten(), nn.Linear(16, 7)]),
+        ("conv1", "hidden1", [nn.Conv2d(4, 7, 2), nn.AvgPool2d(2), nn.Flatten()]),
+        ("hidden1", "hidden2", [nn.Linear(7, 6)]),
+        ("hidden2", "hidden3", [nn.Linear(6, 6)]),
+        ("hidden2", "hidden3", []),
+        ("hidden3", "output", [nn.Linear(6, 5)]),
+    ]
+    populations = {
+        "conv1": "tanh",
+        "conv2": "softplus",
+        "conv3": "tanh",
+        "hidden1": "sigmoid",
+        "hidden2": "tanh",
+        "hidden3": "gelu",
+        "output": output,
+    }
+    return make_case((2, 6, 6), populations, edges, seed=seed, gain=2.0)
+
+
+@st.composite
+def dense_graphs(draw) -> Case:
+    """Random acyclic graphs of dense projections: a chain, and skips between any two populations."""
+    widths = draw(st.lists(st.integers(2, 6), min_size=3, max_size=6))
+    names = ["input", *(f"hidden{i}" for i in range(1, len(widths) - 1)), "output"]
+    skips = [(i, j) for i in range(len(widths)) for j in range(i + 2, len(widths)) if draw(st.booleans())]
+    chain = [(i, i + 1) for i in range(len(widths) - 1)]
+    edges = [
+        (names[i], names[j], [nn.Linear(widths[i], widths[j], bias=draw(st.booleans()))]) for i, j in chain + skips
+    ]
+    activations = st.sampled_from(["tanh", "sigmoid", "softplus", "gelu", "relu", "leaky-relu", "identity"])
+    populations = {name: draw(activations) for name in names[1:]}
+    return make_case((widths[0],), populations, edges, seed=draw(st.integers(0, 1000)), batch=draw(st.integers(1, 4)))
+
+
+@st.composite
+def convolutional_chains(draw) -> Case:
+    """Three convolutions with drawn stride, padding, dilation, groups and pooling before or after, then two dense."""
+    channels, size = draw(st.integers(1, 3)), draw(st.integers(9, 12))
+    input_shape = (channels, size, size)
+    edges: list[Edge] = []
+    source = "input"
+    for target in ("conv1", "conv2", "conv3"):
+        kernel = draw(st.integers(1, 3))
+        stride, padding = draw(st.integers(1, 2)), draw(st.integers(0, 2))
+        dilation = draw(st.integers(1, 2))
+        groups = draw(st.sampled_from([g for g in (1, 2, 3) if channels % g == 0]))
+        span = dilation * (kernel - 1) + 1
+        stages: list[nn.Module] = []
+        pool = draw(st.sampled_from(["none", "before", "after"]))
+        if pool == "before" and size >= 4:
+            stages.append(draw(_pools()))
+            size = size // 2
+        if size + 2 * padding < span:
+            padding = span
+        out = groups * draw(st.integers(1, 3))
+        bias = draw(st.booleans())
+        stages.append(nn.Conv2d(channels, out, kernel, stride, padding, dilation, groups, bias))
+        channels, size = out, (size + 2 * padding - span) // stride + 1
+        if pool == "after" and size >= 4:
+            stages.append(draw(_pools()))
+            size = size // 2
+        edges.append((source, target, stages))
+        source = target
+    edges.append(("conv3", "hidden1", [nn.Flatten(), nn.Linear(channels * size * size, 5)]))
+    edges.append(("hidden1", "output", [nn.Linear(5, 4)]))
+    activations = st.sampled_from(["tanh", "sigmoid", "softplus", "relu"])
+    populations = {target: draw(activations) for _, target, _ in edges[:-1]} | {"output": "identity"}
+    return make_case(input_shape, populations, edges, seed=draw(st.integers(0, 1000)), batch=draw(st.integers(1, 3)))
+
+
+def _pools():
+    return st.sampled_from([nn.MaxPool2d(2), nn.AvgPool2d(2)])

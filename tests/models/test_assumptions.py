@@ -1,0 +1,181 @@
+"""Oracle: the knobs written out in NumPy (tests/reference.py)."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import graph_case
+from reference import Reference
+
+from actrelax.models.agreement import disagreement
+from actrelax.models.assumptions import PRESETS, Assumptions, Knobs, assumptions_named
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import Updates, relax_backward
+
+KOLEN_POLLACK_DECAY = 0.03
+AT_EQUILIBRIUM = [name for name in PRESETS if name != "continuous"]
+
+
+def relaxed(case, assumptions, integrator="sequential", **fields):
+    """Final state and gradients of a network with its feedback weights; a fresh copy each time."""
+    network = copy.deepcopy(case.network)
+    network.add_feedback(assumptions, torch.Generator().manual_seed(5))
+    decays = any(knobs.feedback == "kolen-pollack" for knobs in assumptions_named(assumptions).both)
+    updates = Updates(reduction="sum", decay=KOLEN_POLLACK_DECAY if decays else None)
+    result = relax_backward(
+        network,
+        case.x,
+        case.y,
+        assumptions=assumptions,
+        integrator=integrator,
+        steps=12,
+        eta=0.2,
+        updates=updates,
+        **fields,
+    )
+    return network, result.trajectory.final
+
+
+def feedback_weights(network, assumptions):
+    """(source, target) -> psi, by the definitions of THEORY.md section 2."""
+    psi = {}
+    for p in network.projections.values():
+        if p.map is None or p.source == "input":
+            continue
+        kind = getattr(assumptions, network.kind(p)).feedback
+        if kind == "sign":
+            psi[p.source, p.target] = p.weight.detach().sign() * p.weight.detach().std(correction=0)
+        elif kind != "transpose":
+            psi[p.source, p.target] = p.feedback.detach()
+    return psi
+
+
+def clamp_of(case):
+    return torch.softmax(case.network(case.x), 1).detach() - torch.nn.functional.one_hot(case.y, 5)
+
+
+@pytest.mark.parametrize("scheme", ["euler", "sequential"])
+@pytest.mark.parametrize("preset", AT_EQUILIBRIUM)
+def test_preset_equals_the_rule_written_out(preset, scheme):
+    case, assumptions = graph_case(output="sigmoid"), PRESETS[preset]
+    network, final = relaxed(case, preset, scheme)
+    psi = feedback_weights(network, assumptions)
+    states, totals = [], {}
+    for sample in range(len(case.x)):
+        reference = Reference(case, sample, assumptions, psi)
+        state = reference.relax(scheme, 12, 0.2, clamp_of(case)[sample].numpy())
+        states.append(state)
+        for edge, update in reference.updates(state).items():
+            for name, value in update.items():
+                totals[*edge, name] = totals.get((*edge, name), 0) + value
+    for name, x in final.items():
+        expected = torch.stack([torch.tensor(state[name]) for state in states])
+        assert disagreement(x.flatten(1), expected) < 1e-12, name
+    for p in network.projections.values():
+        for name in ("weight", "bias"):
+            if getattr(p, name) is None:
+                continue
+            expected = totals[p.source, p.target, name]
+            if isinstance(p.feedback, torch.nn.Parameter) and name == "weight":
+                is_decaying = getattr(assumptions, network.kind(p)).feedback == "kolen-pollack"
+                decay = KOLEN_POLLACK_DECAY if is_decaying else 0
+                assert disagreement(p.feedback.grad, expected + decay * p.feedback) < 1e-12
+                expected = expected + decay * p.weight
+            assert disagreement(getattr(p, name).grad, expected) < 1e-11, (p.name, name)
+
+
+@pytest.mark.parametrize("preset", [name for name in AT_EQUILIBRIUM if name != "ar"])
+def test_preset_is_not_ar(preset):
+    """A knob that nobody reads would leave everything as it is."""
+    case = graph_case()
+    base, _ = relaxed(case, "ar")
+    network, _ = relaxed(case, preset)
+    differences = [
+        disagreement(p.weight.grad, q.weight.grad)
+        for p, q in zip(network.projections.values(), base.projections.values(), strict=True)
+        if p.weight is not None
+    ]
+    assert max(differences) > 1e-3
+
+
+def single_knobs():
+    values = {
+        "feedback": ["learned", "kolen-pollack", "random", "sign"],
+        "activity_gain": ["current", "none"],
+        "weight_gain": ["current", "none"],
+        "presynaptic": ["current"],
+    }
+    return [(kind, knob, value) for kind in ("dense", "conv") for knob in values for value in values[knob]]
+
+
+@pytest.mark.parametrize(("kind", "knob", "value"), single_knobs())
+def test_one_knob_of_one_kind(kind, knob, value):
+    """Each knob acts on its own kind of projection: the other kind's update rule stays what it was."""
+    case = graph_case()
+    other = "conv" if kind == "dense" else "dense"
+    base, start = relaxed(case, "ar")
+    assumptions = replace(Assumptions(), **{kind: Knobs(**{knob: value})})
+    network, final = relaxed(case, assumptions)
+    changed = {"dense": 0.0, "conv": 0.0}
+    for p, q in zip(network.projections.values(), base.projections.values(), strict=True):
+        if p.weight is not None:
+            ours = network.kind(p)
+            changed[ours] = max(changed[ours], disagreement(p.weight.grad, q.weight.grad))
+    moved = {name: disagreement(final[name], start[name]) for name in final}
+    if knob in ("weight_gain", "presynaptic"):
+        assert max(moved.values()) == 0
+        assert changed[kind] > 1e-3
+        assert changed[other] == 0
+    elif kind == "conv":  # convolutions are below: the dense populations above don't notice
+        assert max(moved["hidden1"], moved["hidden2"], moved["hidden3"]) == 0
+        assert moved["conv1"] > 1e-3
+    else:
+        assert moved["hidden1"] > 1e-3
+
+
+def test_skips_go_by_the_shape_of_their_target():
+    network = graph_case().network
+    assert network.kind(network.projections["conv1=>conv3"]) == "conv"
+    assert network.kind(network.projections["hidden2=>hidden3"]) == "dense"
+    assert network.kind(network.projections["conv1->hidden1"]) == "conv"
+
+
+def test_presets_are_what_theory_says():
+    """The fields that differ from `ar`, preset by preset, against the table of THEORY.md section 2."""
+    changed = {}
+    for name, preset in PRESETS.items():
+        for kind, knobs in (("dense", preset.dense), ("conv", preset.conv)):
+            changed[name, kind] = {k: v for k, v in vars(knobs).items() if v != getattr(Knobs(), k)}
+    learned, none = {"feedback": "learned"}, {"activity_gain": "none", "weight_gain": "none"}
+    table = {
+        "ar": ({}, {}),
+        "learned-feedback": (learned, learned),
+        "kolen-pollack": ({"feedback": "kolen-pollack"},) * 2,
+        "random-feedback": ({"feedback": "random"},) * 2,
+        "sign-feedback": ({"feedback": "sign"},) * 2,
+        "learned-feedback-dense": (learned, {}),
+        "learned-feedback-conv": ({}, learned),
+        "no-derivatives": (none, none),
+        "no-derivatives-dense": (none, {}),
+        "no-derivatives-conv": ({}, none),
+        "no-derivatives-relaxation": ({"activity_gain": "none"},) * 2,
+        "simplified-dense": (learned | none, {}),
+        "simplified": (learned | none, none),
+        "simplified-relaxation": (learned | {"activity_gain": "none"},) * 2,
+        "unfrozen-relaxation": ({"activity_gain": "current"},) * 2,
+        "unfrozen-weights": ({"weight_gain": "current"},) * 2,
+        "unfrozen": ({"activity_gain": "current", "weight_gain": "current"},) * 2,
+        "current-presynaptic": ({"presynaptic": "current"},) * 2,
+        "continuous": ({"plasticity": "continuous"},) * 2,
+    }
+    assert changed == {(name, kind): row[i] for name, row in table.items() for i, kind in enumerate(("dense", "conv"))}
+
+
+def test_unknown_values_are_refused():
+    with pytest.raises(ActrelaxError, match=r"^unknown assumptions 'arr'; known: ar, learned-feedback"):
+        assumptions_named("arr")
+    with pytest.raises(ActrelaxError, match=r"^unknown activity_gain 'frozen'; known: feedforward, current, none\.$"):
+        Knobs(activity_gain="frozen")
+    with pytest.raises(ActrelaxError, match=r"pass Assumptions\(dense=\.\.\., conv=\.\.\.\)"):
+        assumptions_named(Knobs())

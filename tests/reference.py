@@ -1,0 +1,180 @@
+"""Activation relaxation once more, in NumPy and one sample at a time: the oracle of the knobs.
+
+Every projection is three dense matrices, found by automatic differentiation of the PyTorch modules it was made of:
+routing before (B), weights (M), routing after (A), at the feedforward pass of one sample. Nothing of the library
+takes part but the assumptions' field names.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+from torch.autograd.functional import jacobian
+
+FUNCTIONS = {
+    "identity": lambda a: a,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "softplus": nn.functional.softplus,
+    "gelu": nn.functional.gelu,
+}
+
+
+def f(name, a):
+    return FUNCTIONS[name](torch.as_tensor(a)).numpy()
+
+
+def derivative(name, a):
+    a = torch.as_tensor(a).clone().requires_grad_()
+    return torch.autograd.grad(FUNCTIONS[name](a).sum(), a)[0].numpy()
+
+
+def matrix(function, x):
+    """The Jacobian of a function of one sample, flattened: (outputs, inputs)."""
+    jac = jacobian(lambda v: function(v[None])[0], x)
+    return jac.reshape(-1, x.numel()).numpy()
+
+
+@dataclass
+class Edge:
+    """One projection of one sample as matrices: drive = A (M B x + b)."""
+
+    source: str
+    target: str
+    kind: str
+    before: np.ndarray
+    after: np.ndarray
+    forward: np.ndarray
+    bias: np.ndarray
+    module: nn.Module | None
+    mapped_from: torch.Size  # shape of the weights' input
+    mapped_to: torch.Size
+    psi: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def drive(self, x):
+        return self.after @ (self.forward @ (self.before @ x) + self.bias)
+
+    def feedback(self, y):
+        return self.before.T @ (self.psi.T @ (self.after.T @ y))
+
+
+class Reference:
+    """One sample's network, and its relaxation."""
+
+    def __init__(self, case, sample, assumptions, psi=None):
+        """`psi` maps (source, target) to the feedback weights where they are not W."""
+        self.edges: list[Edge] = []
+        self.shapes = {"input": case.x[sample].shape}
+        self.names = list(case.network.populations)
+        self.activation = {name: p.activation.name for name, p in case.network.populations.items()}
+        self.assumptions = assumptions
+        self.xbar = {"input": case.x[sample].reshape(-1).numpy()}
+        self.abar = {}
+        signals = {"input": case.x[sample]}
+        for name in self.names[1:]:
+            drive = 0
+            for source, target, stages in case.edges:
+                if target == name:
+                    edge, out = self._edge(source, target, stages, signals[source], psi or {})
+                    self.edges.append(edge)
+                    drive = drive + out
+            signals[name] = FUNCTIONS[self.activation[name]](drive).detach()
+            self.abar[name] = drive.detach().reshape(-1).numpy()
+            self.xbar[name] = signals[name].reshape(-1).numpy()
+            self.shapes[name] = drive.shape
+        for edge in self.edges:
+            if edge.kind == "copy":
+                edge.kind = "conv" if len(self.shapes[edge.target]) == 3 else "dense"
+
+    def _edge(self, source, target, stages, x, psi):
+        where = [i for i, stage in enumerate(stages) if isinstance(stage, nn.Linear | nn.Conv2d)]
+        cut = where[0] if where else len(stages)
+        with torch.no_grad():
+            before, x_before = self._routing(stages[:cut], x)
+            if not where:
+                eye = np.eye(x_before.numel())
+                edge = Edge(
+                    source,
+                    target,
+                    "copy",
+                    before,
+                    eye,
+                    eye,
+                    np.zeros(x_before.numel()),
+                    None,
+                    x_before.shape,
+                    x_before.shape,
+                    eye,
+                )
+                return edge, x_before
+            module = stages[cut]
+            weight = psi.get((source, target), module.weight.detach())
+            forward = matrix(lambda v: self._mapped(module, v, module.weight.detach()), x_before)
+            backward = matrix(lambda v: self._mapped(module, v, weight), x_before)
+            y = module(x_before[None])[0]
+            bias = y.reshape(-1).numpy() - forward @ x_before.reshape(-1).numpy()
+            after, out = self._routing(stages[cut + 1 :], y)
+        kind = "conv" if isinstance(module, nn.Conv2d) else "dense"
+        return Edge(source, target, kind, before, after, forward, bias, module, x_before.shape, y.shape, backward), out
+
+    def _routing(self, stages, x):
+        total = np.eye(x.numel())
+        for stage in stages:
+            total = matrix(stage, x) @ total
+            x = stage(x[None])[0]
+        return total, x
+
+    def _mapped(self, module, v, weight):
+        if isinstance(module, nn.Linear):
+            return nn.functional.linear(v, weight)
+        options = module.stride, module.padding, module.dilation, module.groups
+        return nn.functional.conv2d(v, weight, None, *options)
+
+    def gain(self, when, name, x):
+        if when == "none":
+            return 1.0
+        if when == "feedforward":
+            return derivative(self.activation[name], self.abar[name])
+        drive = sum(edge.drive(x[edge.source]) for edge in self.edges if edge.target == name)
+        return derivative(self.activation[name], drive)
+
+    def pull(self, name, x):
+        total = 0.0
+        for edge in self.edges:
+            if edge.source == name:
+                when = getattr(self.assumptions, edge.kind).activity_gain
+                total = total + edge.feedback(self.gain(when, edge.target, x) * x[edge.target])
+        return total
+
+    def relax(self, scheme, steps, eta, clamped, start="feedforward"):
+        hidden = self.names[1:-1]
+        x = {**self.xbar, self.names[-1]: clamped}
+        if start == "zero":
+            x |= {name: 0 * x[name] for name in hidden}
+        for _ in range(steps):
+            if scheme == "euler":
+                x = x | {v: (1 - eta) * x[v] + eta * self.pull(v, x) for v in hidden}
+            else:
+                for v in reversed(hidden):
+                    x = x | {v: (1 - eta) * x[v] + eta * self.pull(v, x)}
+        return x
+
+    def updates(self, x):
+        """(source, target) -> {"weight": ..., "bias": ...} of this sample."""
+        result = {}
+        for edge in self.edges:
+            if edge.module is None:
+                continue
+            knobs = getattr(self.assumptions, edge.kind)
+            pre = edge.before @ (self.xbar if knobs.presynaptic == "feedforward" else x)[edge.source]
+            post = edge.after.T @ (self.gain(knobs.weight_gain, edge.target, x) * x[edge.target])
+            pre, post = torch.tensor(pre).reshape(edge.mapped_from), torch.tensor(post).reshape(edge.mapped_to)
+            weight = torch.zeros_like(edge.module.weight, requires_grad=True)
+            product = (self._mapped(edge.module, pre[None], weight)[0] * post).sum()
+            update = {"weight": torch.autograd.grad(product, weight)[0]}
+            if edge.module.bias is not None:
+                update["bias"] = post if post.dim() == 1 else post.sum((1, 2))
+            result[edge.source, edge.target] = update
+        return result
