@@ -33,6 +33,7 @@ def disagreement(value: Tensor, reference: Tensor, *, magnitude: Tensor | None =
 
     Examples
     --------
+    >>> import torch
     >>> disagreement(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]))
     0.25
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actrelax.models.learning import Backward, Updates, add_to_grad
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import Network
+from actrelax.models.updates import Backward, Updates, add_to_grad
 
 
 def backprop_backward(

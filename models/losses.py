@@ -129,5 +129,9 @@ def _dense(target: Tensor, output: Tensor) -> Tensor:
             f"targets must be integer labels ({len(output)},) or of the output's shape {tuple(output.shape)}, "
             f"got {target.dtype} {tuple(target.shape)}."
         )
+    # on a GPU this look would stall the queue; there labels are whoever loads the data's to check
+    if target.device.type == "cpu" and len(target) and not (target.min() >= 0 and target.max() < output.shape[1]):
+        worst = target.min() if target.min() < 0 else target.max()
+        raise ActrelaxError(f"labels must lie between 0 and {output.shape[1] - 1}, got {worst}.")
     classes = torch.arange(output.shape[1], device=output.device)
     return (target.unsqueeze(1) == classes).to(output.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 
 from actrelax.models.activations import Activation, activation_named
 from actrelax.models.assumptions import Assumptions, Knobs, assumptions_named
+from actrelax.models.describe import describe
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.projections import Conv2d, Projection, ProjectionRoute
+from actrelax.models.maps import Conv2d
+from actrelax.models.projections import Projection, ProjectionRoute
 from actrelax.models.sequential import split_sequential
 
 
@@ -158,6 +159,12 @@ class Network(nn.Module):
         if tuple(x.shape[1:]) != expected or x.dim() == 0:
             sizes = ", ".join(map(str, expected))
             raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
+        weight = next(self.parameters(), x)
+        if (x.dtype, x.device) != (weight.dtype, weight.device):
+            raise ActrelaxError(
+                f"the network's weights are {weight.dtype} on {weight.device}, got stimuli of {x.dtype} on {x.device}: "
+                "bring them together with .to()."
+            )
         activations = {name: population.activation for name, population in self.populations.items()}
         return self._swept(x, list(self.populations), activations)
 
@@ -242,37 +249,7 @@ class Network(nn.Module):
         return weight.sign() * psi if kind == "sign" else psi
 
     def __repr__(self) -> str:
-        sizes = [f"{math.prod(p.shape):,}" for p in self.populations.values()]
-        rows = [["population", "shape", "units", "activation"]]
-        for (name, p), units in zip(self.populations.items(), sizes, strict=True):
-            rows.append([name, str(p.shape), units, "-" if name == self.input else p.activation.name])
-        projections = [["projection", "kind", "pipeline", "parameters", "feedback"]]
-        for projection in self.projections.values():
-            count = sum(p.numel() for p in (projection.weight, projection.bias) if p is not None)
-            projections.append(
-                [
-                    projection.name,
-                    self.kind(projection),
-                    projection.pipeline,
-                    f"{count:,}",
-                    self._feedback(projection),
-                ]
-            )
-        total = sum(p.numel() for p in self.parameters())
-        title = (
-            f"Network: {len(self.populations) - 1} populations besides the input, "
-            f"{len(projections) - 1} projections, {total:,} parameters"
-        )
-        return "\n".join([title, *_table(rows, right={2}), *_table(projections, right={3})])
-
-    def _feedback(self, projection: Projection) -> str:
-        if not self.carries_feedback(projection):
-            return "-" if projection.source == self.input else "copy"
-        if projection.feedback is None:
-            return "transpose"
-        if projection.feedback.dim() == 0:
-            return "sign of W"
-        return "own, learned" if isinstance(projection.feedback, nn.Parameter) else "own, fixed"
+        return describe(self)
 
     def _swept(self, x: Tensor, order: Sequence[str], activations: Mapping[str, Activation]) -> FeedforwardPass:
         drives: dict[str, Tensor] = {}
@@ -336,15 +313,3 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
-
-
-def _table(rows: Sequence[Sequence[str]], right: set[int]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  " + "  ".join(cells).rstrip())
-    return lines

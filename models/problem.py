@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actrelax.models.assumptions import Assumptions, Gain, assumptions_named
+from actrelax.models.assumptions import PRESETS, Assumptions, Gain, assumptions_named
 from actrelax.models.errors import ActrelaxError, known
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import FeedforwardPass, Network
@@ -59,7 +59,7 @@ class RelaxationProblem:
     network: Network
     feedforward: FeedforwardPass
     clamped: Tensor
-    assumptions: str | Assumptions = "ar"
+    assumptions: Assumptions = PRESETS["ar"]
     tau: float | Mapping[str, Tau] = 1.0
     start: str | Mapping[str, Tensor] = "feedforward"
     clip: float | None = None
@@ -93,8 +93,9 @@ class RelaxationProblem:
         return cls(network, passed, loss_named(loss).gradient(passed.activities[network.output], y), **fields)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "assumptions", assumptions_named(self.assumptions))
         for projection in self.network.projections.values():
-            self.network.feedback_weight(projection, self.knobs)
+            self.network.feedback_weight(projection, self.assumptions)
         output = self.feedforward.activities[self.network.output]
         if self.clamped.shape != output.shape:
             raise ActrelaxError(
@@ -119,15 +120,13 @@ class RelaxationProblem:
         if not isinstance(self.start, Mapping):
             known("start", self.start, ["feedforward", "zero"])
             return
+        for name in self.start:
+            known("hidden population in start", name, self.relaxing)
         for name in self.relaxing:
             expected = self.feedforward.activities[name].shape
             given = self.start.get(name)
             if given is None or given.shape != expected:
                 raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(expected)}.")
-
-    @cached_property
-    def knobs(self) -> Assumptions:
-        return assumptions_named(self.assumptions)
 
     @cached_property
     def relaxing(self) -> list[str]:
@@ -137,12 +136,12 @@ class RelaxationProblem:
     @property
     def is_frozen(self) -> bool:
         """Whether all gains of the relaxation are constant, which makes the ODE linear (but for a clip)."""
-        return all(knobs.activity_gain != "current" for knobs in self.knobs.both)
+        return all(knobs.activity_gain != "current" for knobs in self.assumptions.both)
 
     @property
     def is_continuous(self) -> bool:
         """Whether some weights change while the relaxation runs."""
-        return any(knobs.plasticity == "continuous" for knobs in self.knobs.both)
+        return any(knobs.plasticity == "continuous" for knobs in self.assumptions.both)
 
     def tau_of(self, population: str) -> Tau:
         return self.tau.get(population, 1.0) if isinstance(self.tau, Mapping) else self.tau
@@ -172,26 +171,29 @@ class RelaxationProblem:
             return torch.lerp(x, self.feedback(population, state), eta)  # the same in one kernel
         return x + eta * self.bracket(population, state)
 
+    @torch.no_grad()
     def feedback(self, population: str, state: State) -> Tensor:
         """sum over v's projections of op_p^T(g_c x_c; psi_p), (batch, *population.shape)."""
         total = None
         for p in self.network.outgoing[population]:
-            sent = self.amplified(p, self.network.knobs(p, self.knobs).activity_gain, state)
-            psi = self.network.feedback_weight(p, self.knobs)
+            sent = self.amplified(p, self.network.knobs(p, self.assumptions).activity_gain, state)
+            psi = self.network.feedback_weight(p, self.assumptions)
             signal = p.feedback_signal(sent, self.feedforward.routes[p.name], psi)
             total = signal if total is None else total + signal
         assert total is not None  # only the output feeds nothing
         return total
 
+    @torch.no_grad()
     def presynaptic(self, projection: Projection, state: State) -> Tensor:
         """The presynaptic factor of the projection's plasticity at this state."""
-        when = self.network.knobs(projection, self.knobs).presynaptic
+        when = self.network.knobs(projection, self.assumptions).presynaptic
         activities = self.feedforward.activities if when == "feedforward" else self.activities(state)
         return projection.presynaptic(activities[projection.source], self.feedforward.routes[projection.name])
 
+    @torch.no_grad()
     def postsynaptic(self, projection: Projection, state: State) -> Tensor:
         """The postsynaptic factor of the projection's plasticity at this state: gain times activity."""
-        sent = self.amplified(projection, self.network.knobs(projection, self.knobs).weight_gain, state)
+        sent = self.amplified(projection, self.network.knobs(projection, self.assumptions).weight_gain, state)
         return projection.postsynaptic(sent, self.feedforward.routes[projection.name])
 
     def amplified(self, projection: Projection, gain: Gain, state: State) -> Tensor:
@@ -217,13 +219,10 @@ class RelaxationProblem:
 
     def __repr__(self) -> str:
         sizes = ["x".join(map(str, p.shape)) for p in self.network.populations.values()]
-        tau = f"{self.tau:g}" if isinstance(self.tau, int | float) else f"of {list(self._named(self.tau))}"
+        tau = f"of {', '.join(self.tau)} given" if isinstance(self.tau, Mapping) else f"{self.tau:g}"
         start = repr(self.start) if isinstance(self.start, str) else "given"
+        preset = next((repr(name) for name, preset in PRESETS.items() if preset == self.assumptions), "own")
         return (
             f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {tau}, start {start}, "
-            f"clip {self.clip}, assumptions {self.assumptions!r})"
+            f"clip {self.clip}, assumptions {preset})"
         )
-
-    @staticmethod
-    def _named(tau: object) -> list[str]:
-        return list(tau) if isinstance(tau, Mapping) else ["every neuron"]

@@ -8,80 +8,13 @@ themselves, so the network and the modules stay one model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Size, Tensor, nn
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.routing import AvgPool2d, Flatten, MaxPool2d, Pair, Route, Routing
-
-
-class LinearMap(Protocol):
-    """The weighted stage: drive, feedback and plasticity of one weight tensor.
-
-    ``x`` is (batch, *input shape), ``y`` (batch, *output shape).
-    """
-
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """op(x; W) + b."""
-
-    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        """op^T(y; W), of `shape`: <op(x), y> = <x, op^T(y)>."""
-
-    def outer(self, x: Tensor, y: Tensor, shape: Size) -> Tensor:
-        """The Hebbian product of presynaptic x and postsynaptic y, summed over the batch, of the weight's `shape`."""
-
-    def summed(self, y: Tensor) -> Tensor:
-        """Postsynaptic y summed over batch and space, the bias's share."""
-
-
-@dataclass(frozen=True)
-class Dense:
-    """Every unit to every unit: `torch.nn.Linear` on flat populations. Weight (outputs, inputs)."""
-
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.dim() != 2:
-            raise ActrelaxError(f"Linear takes a flat population, got shape {tuple(x.shape[1:])}: flatten before it.")
-        return F.linear(x, weight, bias)
-
-    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        return y @ weight
-
-    def outer(self, x: Tensor, y: Tensor, shape: Size) -> Tensor:
-        return y.T @ x
-
-    def summed(self, y: Tensor) -> Tensor:
-        return y.sum(0)
-
-
-@dataclass(frozen=True)
-class Conv2d:
-    """`torch.nn.Conv2d` with zero padding. Weight (out channels, in channels / groups, height, width)."""
-
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
-
-    def _options(self) -> tuple[Pair, Pair, Pair, int]:
-        return self.stride, self.padding, self.dilation, self.groups
-
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, weight, bias, *self._options())
-
-    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        signal: Tensor = conv2d_input(shape, weight, y, *self._options())  # type: ignore[no-untyped-call]
-        return signal
-
-    def outer(self, x: Tensor, y: Tensor, shape: Size) -> Tensor:
-        product: Tensor = conv2d_weight(x, shape, y, *self._options())  # type: ignore[no-untyped-call]
-        return product
-
-    def summed(self, y: Tensor) -> Tensor:
-        return y.sum((0, 2, 3))
+from actrelax.models.maps import LinearMap, linear_map
+from actrelax.models.routing import Route, Routing, routing_stage
 
 
 class ProjectionRoute(NamedTuple):
@@ -141,15 +74,15 @@ class Projection(nn.Module):
                 "put a population between them."
             )
         position = weighted[0] if weighted else len(stages)
-        self.before = _routing_stages(stages[:position])
-        self.after = _routing_stages(stages[position + 1 :])
+        self.before = tuple(map(routing_stage, stages[:position]))
+        self.after = tuple(map(routing_stage, stages[position + 1 :]))
         self.map: LinearMap | None = None
         weight: nn.Parameter | None = None
         bias: nn.Parameter | None = None
         if weighted:
             module = stages[position]
             assert isinstance(module, nn.Linear | nn.Conv2d)
-            self.map = _linear_map(module)
+            self.map = linear_map(module)
             weight, bias = module.weight, module.bias  # type: ignore[assignment]
         self.register_parameter("weight", weight)
         self.register_parameter("bias", bias)
@@ -246,60 +179,6 @@ def _adjoint(stages: Sequence[Routing], y: Tensor, routes: Sequence[Route]) -> T
     for stage, route in zip(reversed(stages), reversed(routes), strict=True):
         y = stage.adjoint(y, route)
     return y
-
-
-def _linear_map(module: nn.Module) -> LinearMap:
-    if isinstance(module, nn.Linear):
-        return Dense()
-    assert isinstance(module, nn.Conv2d)
-    if module.padding_mode != "zeros":
-        raise ActrelaxError(f"Conv2d pads with zeros here, got padding_mode {module.padding_mode!r}: use 'zeros'.")
-    stride, dilation, padding = _pair(module.stride), _pair(module.dilation), module.padding
-    if padding == "valid":
-        padding = (0, 0)
-    elif padding == "same":
-        reach = [d * (k - 1) for d, k in zip(dilation, module.kernel_size, strict=True)]
-        if any(r % 2 for r in reach):
-            raise ActrelaxError("Conv2d with padding 'same' needs an odd kernel: pad by a number instead.")
-        padding = (reach[0] // 2, reach[1] // 2)
-    return Conv2d(stride, _pair(padding), dilation, module.groups)  # type: ignore[arg-type]
-
-
-def _routing_stages(modules: Iterable[nn.Module]) -> tuple[Routing, ...]:
-    return tuple(_routing(module) for module in modules)
-
-
-def _routing(module: nn.Module) -> Routing:
-    if type(module) is nn.Flatten:
-        if (module.start_dim, module.end_dim) != (1, -1):
-            raise ActrelaxError("Flatten joins all dimensions after the batch here: use nn.Flatten() as it is.")
-        return Flatten()
-    if type(module) is nn.AvgPool2d:
-        return AvgPool2d(
-            _pair(module.kernel_size),
-            _pair(module.stride),
-            _pair(module.padding),
-            module.ceil_mode,
-            module.count_include_pad,
-            module.divisor_override,
-        )
-    if type(module) is nn.MaxPool2d:
-        if module.return_indices:
-            raise ActrelaxError("MaxPool2d keeps its indices by itself here: leave return_indices out.")
-        return MaxPool2d(
-            _pair(module.kernel_size),
-            _pair(module.stride),
-            _pair(module.padding),
-            _pair(module.dilation),
-            module.ceil_mode,
-        )
-    raise ActrelaxError(
-        f"{type(module).__name__} can't be part of a projection; known: Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten."
-    )
-
-
-def _pair(value: int | tuple[int, ...]) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _describe(module: nn.Module) -> str:

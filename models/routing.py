@@ -12,7 +12,9 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
+
+from actrelax.models.errors import ActrelaxError
 
 Pair = tuple[int, int]
 
@@ -116,3 +118,38 @@ class MaxPool2d:
             y, y.new_empty(route.shape), *self._options(), route.winners
         )
         return result
+
+
+def routing_stage(module: nn.Module) -> Routing:
+    """Return the routing of a PyTorch module, by its options."""
+    if type(module) is nn.Flatten:
+        if (module.start_dim, module.end_dim) != (1, -1):
+            raise ActrelaxError("Flatten joins all dimensions after the batch here: use nn.Flatten() as it is.")
+        return Flatten()
+    if type(module) is nn.AvgPool2d:
+        return AvgPool2d(
+            pair(module.kernel_size),
+            pair(module.stride),
+            pair(module.padding),
+            module.ceil_mode,
+            module.count_include_pad,
+            module.divisor_override,
+        )
+    if type(module) is nn.MaxPool2d:
+        if module.return_indices:
+            raise ActrelaxError("MaxPool2d keeps its indices by itself here: leave return_indices out.")
+        return MaxPool2d(
+            pair(module.kernel_size),
+            pair(module.stride),
+            pair(module.padding),
+            pair(module.dilation),
+            module.ceil_mode,
+        )
+    raise ActrelaxError(
+        f"{type(module).__name__} can't be part of a projection; known: Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten."
+    )
+
+
+def pair(value: int | tuple[int, ...]) -> Pair:
+    """Return PyTorch's sizes, a number or (height, width), as the latter."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -35,7 +35,7 @@ def solve(
             status = Status.SETTLED
             break
         previous = state
-    if not _is_finite({**march.state, problem.network.output: problem.clamped}):
+    if not _is_finite(problem.activities(march.state)):
         raise _divergence(_March(problem, integrator, grid, recorder, every))
     return march.trajectory(status)
 
@@ -100,23 +100,25 @@ def _settled(previous: State, state: State, bound: float) -> bool:
     return all(bool((x - previous[v]).abs().amax() <= bound * x.abs().amax()) for v, x in state.items())
 
 
-def _is_finite(state: State) -> bool:
-    return all(bool(torch.isfinite(x).all()) for x in state.values())
+def _is_finite(activities: Mapping[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(x).all()) for x in activities.values())
 
 
 def _divergence(march: _March) -> DivergenceError:
     """Step once more, looking at every state, to say where it went wrong; good runs don't pay for that."""
-    network, output = march.problem.network, march.problem.network.output
+    populations = march.problem.network.populations
     good: State | None = None
     bad: list[str] = []
     for state in march.states():
-        everything = {**state, output: march.problem.clamped}
-        bad = [name for name in [*network.hidden, output] if not _is_finite({name: everything[name]})]
+        activities = march.problem.activities(state)
+        bad = [name for name in populations if not _is_finite({name: activities[name]})]
         if bad:
             break
         good = state
     if good is None:
-        sentence = f'population "{bad[0]}" is non-finite at the start: look for nan in stimulus, targets and weights.'
+        sentence = (
+            f'population "{bad[0]}" is non-finite at the start: look for inf and nan in stimuli, targets and weights.'
+        )
     else:
         sentence = (
             f'population "{bad[0]}" became non-finite at step {march.step} of {march.grid.steps}: '

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from actrelax.models.assumptions import Knobs as Knobs
     from actrelax.models.backprop import activity_gradients as activity_gradients
     from actrelax.models.backprop import backprop_backward as backprop_backward
+    from actrelax.models.continuous import relax_continuously as relax_continuously
     from actrelax.models.engines import solve as solve
     from actrelax.models.errors import ActrelaxError as ActrelaxError
     from actrelax.models.errors import DivergenceError as DivergenceError
-    from actrelax.models.learning import Updates as Updates
     from actrelax.models.learning import relax_backward as relax_backward
-    from actrelax.models.learning import relax_continuously as relax_continuously
     from actrelax.models.network import Network as Network
     from actrelax.models.problem import RelaxationProblem as RelaxationProblem
     from actrelax.models.projections import Projection as Projection
+    from actrelax.models.updates import Updates as Updates
 
 __version__ = "0.1.0"
 
@@ -36,12 +36,12 @@ _MODULE_OF = {
     "Network": "network",
     "Projection": "projections",
     "RelaxationProblem": "problem",
-    "Updates": "learning",
+    "Updates": "updates",
     "activity_gradients": "backprop",
     "backprop_backward": "backprop",
     "build": "architectures",
     "relax_backward": "learning",
-    "relax_continuously": "learning",
+    "relax_continuously": "continuous",
     "solve": "engines",
 }
 

@@ -11,7 +11,8 @@ from reference import Reference
 from actrelax.models.agreement import disagreement
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs, assumptions_named
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Updates, relax_backward
+from actrelax.models.learning import relax_backward
+from actrelax.models.updates import Updates
 
 KOLEN_POLLACK_DECAY = 0.03
 AT_EQUILIBRIUM = [name for name in PRESETS if name != "continuous"]

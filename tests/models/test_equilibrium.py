@@ -11,8 +11,9 @@ from actrelax.models.agreement import disagreement
 from actrelax.models.architectures import ARCHITECTURES, build
 from actrelax.models.backprop import activity_gradients, backprop_backward
 from actrelax.models.integrators import INTEGRATORS
-from actrelax.models.learning import Updates, relax_backward
+from actrelax.models.learning import relax_backward
 from actrelax.models.losses import LOSSES
+from actrelax.models.updates import Updates
 
 BOUND = 1e-10
 

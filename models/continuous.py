@@ -1,0 +1,103 @@
+"""Plasticity during the relaxation: weights change while activities move (THEORY.md section 2, last knob)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actrelax.models.assumptions import Assumptions
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import Integrator, integrator_named
+from actrelax.models.losses import Loss, LossFunction, loss_named
+from actrelax.models.network import Network
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.projections import Projection
+from actrelax.models.schedule import schedule
+from actrelax.models.updates import Backward, Updates, check_decay, local_updates, outcome
+
+
+@torch.no_grad()
+def relax_continuously(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    rate: float,
+    loss: str | Loss | LossFunction = "cross-entropy",
+    assumptions: str | Assumptions = "continuous",
+    integrator: str | Integrator = "sequential",
+    dt: float | None = None,
+    eta: float | None = None,
+    steps: int | None = None,
+    duration: float | None = None,
+    updates: Updates | None = None,
+    start: str | Mapping[str, Tensor] = "zero",
+    **fields: Any,
+) -> Backward:
+    """Relax while weights change: after each of n steps, dW = -(rate/n) times the local update of that moment.
+
+    Plain gradient descent on the weights themselves; there is no optimiser and `.grad` is not used. Feedback by
+    transposed, sign-concordant or learned weights moves along. Projections whose plasticity is "equilibrium"
+    change once, after the last step, at the full rate.
+
+    Parameters
+    ----------
+    rate : float
+        The learning rate, > 0.
+    start : default "zero"
+        From the feedforward state the sum over the run is dominated by the initial transient (THEORY.md
+        section 2), so anything but "zero" warns.
+    network, x, y, loss, assumptions, integrator, dt, eta, steps, duration, updates, **fields
+        As for `relax_backward`; an integrator that takes time.
+
+    Returns
+    -------
+    Backward
+        Loss and output before the weights changed; no trajectory.
+
+    Raises
+    ------
+    ActrelaxError
+        For input that can't be used, or if anything becomes non-finite; no weight has changed then.
+    """
+    updates = updates or Updates()
+    chosen, scheme = loss_named(loss), integrator_named(integrator)
+    if not rate > 0:
+        raise ActrelaxError(f"rate must be positive, got {rate}.")
+    if scheme.order is None:
+        raise ActrelaxError(f'continuous plasticity needs a relaxation that takes time, "{scheme.name}" takes none.')
+    if start != "zero":
+        warnings.warn(
+            "continuous plasticity from a start other than zero mostly learns the initial transient.",
+            stacklevel=3,
+        )
+    problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, assumptions=assumptions, start=start, **fields)
+    check_decay(problem, updates)
+    grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)
+    by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
+    for projection in network.projections.values():
+        by_timing[network.knobs(projection, problem.assumptions).plasticity].append(projection)
+    before = [(parameter, parameter.clone()) for parameter in network.parameters()]
+    state = problem.initial_state()
+    for _ in range(grid.steps):
+        state = scheme.step(problem, state, grid.dt)
+        _descend(problem, by_timing["continuous"], state, updates, rate / grid.steps)
+    _descend(problem, by_timing["equilibrium"], state, updates, rate)
+    if not all(bool(torch.isfinite(x).all()) for x in [*state.values(), *network.parameters()]):
+        for parameter, value in before:
+            parameter.copy_(value)
+        raise ActrelaxError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
+    return outcome(problem, chosen, y, updates, None)
+
+
+def _descend(
+    problem: RelaxationProblem, projections: list[Projection], state: State, updates: Updates, rate: float
+) -> None:
+    # all updates are taken before any weight moves
+    changes = [change for p in projections for change in local_updates(problem, p, state, updates)]
+    for parameter, update in changes:
+        parameter.sub_(rate * update)

@@ -1,0 +1,96 @@
+"""The weighted stage of a projection: dense or convolution, as drive, feedback and plasticity (THEORY.md section 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Size, Tensor, nn
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.routing import Pair, pair
+
+
+class LinearMap(Protocol):
+    """The weighted stage: drive, feedback and plasticity of one weight tensor.
+
+    ``x`` is (batch, *input shape), ``y`` (batch, *output shape).
+    """
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """op(x; W) + b."""
+
+    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        """op^T(y; W), of `shape`: <op(x), y> = <x, op^T(y)>."""
+
+    def outer(self, x: Tensor, y: Tensor, shape: Size) -> Tensor:
+        """The Hebbian product of presynaptic x and postsynaptic y, summed over the batch, of the weight's `shape`."""
+
+    def summed(self, y: Tensor) -> Tensor:
+        """Postsynaptic y summed over batch and space, the bias's share."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Every unit to every unit: `torch.nn.Linear` on flat populations. Weight (outputs, inputs)."""
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.dim() != 2:
+            raise ActrelaxError(f"Linear takes a flat population, got shape {tuple(x.shape[1:])}: flatten before it.")
+        return F.linear(x, weight, bias)
+
+    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return y @ weight
+
+    def outer(self, x: Tensor, y: Tensor, shape: Size) -> Tensor:
+        return y.T @ x
+
+    def summed(self, y: Tensor) -> Tensor:
+        return y.sum(0)
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """`torch.nn.Conv2d` with zero padding. Weight (out channels, in channels / groups, height, width)."""
+
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def _options(self) -> tuple[Pair, Pair, Pair, int]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, bias, *self._options())
+
+    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        signal: Tensor = conv2d_input(shape, weight, y, *self._options())  # type: ignore[no-untyped-call]
+        return signal
+
+    def outer(self, x: Tensor, y: Tensor, shape: Size) -> Tensor:
+        product: Tensor = conv2d_weight(x, shape, y, *self._options())  # type: ignore[no-untyped-call]
+        return product
+
+    def summed(self, y: Tensor) -> Tensor:
+        return y.sum((0, 2, 3))
+
+
+def linear_map(module: nn.Linear | nn.Conv2d) -> LinearMap:
+    """Return the map of a PyTorch module, by its options."""
+    if isinstance(module, nn.Linear):
+        return Dense()
+    assert isinstance(module, nn.Conv2d)
+    if module.padding_mode != "zeros":
+        raise ActrelaxError(f"Conv2d pads with zeros here, got padding_mode {module.padding_mode!r}: use 'zeros'.")
+    stride, dilation, padding = pair(module.stride), pair(module.dilation), module.padding
+    if padding == "valid":
+        padding = (0, 0)
+    elif padding == "same":
+        reach = [d * (k - 1) for d, k in zip(dilation, module.kernel_size, strict=True)]
+        if any(r % 2 for r in reach):
+            raise ActrelaxError("Conv2d with padding 'same' needs an odd kernel: pad by a number instead.")
+        padding = (reach[0] // 2, reach[1] // 2)
+    return Conv2d(stride, pair(padding), dilation, module.groups)  # type: ignore[arg-type]

@@ -1,0 +1,37 @@
+"""Oracle: autograd, kinks and large drives included."""
+
+import pickle
+
+import pytest
+import torch
+
+from actrelax.models.activations import ACTIVATIONS, Activation, activation_named, leaky_relu
+from actrelax.models.agreement import disagreement
+from actrelax.models.errors import ActrelaxError
+
+DRIVES = torch.tensor([-30.0, -5.0, -1.0, -0.1, 0.0, 0.1, 1.0, 5.0, 19.9, 20.1, 30.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("activation", [*ACTIVATIONS.values(), leaky_relu(0.3)], ids=lambda a: a.name)
+def test_derivative_is_autograds(activation):
+    drive = DRIVES.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(activation(drive).sum(), drive)
+    assert disagreement(activation.derivative(DRIVES), expected) < 1e-14
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)
+def test_survives_pickling(activation):
+    copy = pickle.loads(pickle.dumps(activation))
+    assert torch.equal(copy(DRIVES), activation(DRIVES))
+
+
+def test_relu_has_no_gain_at_zero():
+    assert ACTIVATIONS["relu"].derivative(torch.zeros(1)) == 0
+
+
+def test_by_name():
+    own = Activation("square", torch.square, lambda a: 2 * a)
+    assert activation_named(own) is own
+    assert activation_named("gelu") is ACTIVATIONS["gelu"]
+    with pytest.raises(ActrelaxError, match=r"^unknown activation 'swish'; known: identity, tanh, relu, leaky-relu"):
+        activation_named("swish")
