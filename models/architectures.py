@@ -113,7 +113,7 @@ def skip_cnn(count: int, hidden: int) -> Builder:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "digits-mlp": Architecture(mlp([32]), (64,)),
-    "digits-cnn": Architecture(pooled_cnn([[16], [32]], 64), (1, 8, 8)),
+    "digits-cnn": Architecture(pooled_cnn([[32], [64]], 64), (1, 8, 8)),
     "digits-skip": Architecture(skip_cnn(8, 32), (1, 8, 8)),
     "mlp": Architecture(mlp([300, 300, 100]), (784,), weight_std=0.05),
     "mlp-figure1": Architecture(mlp([300, 100, 100]), (784,), weight_std=0.05),

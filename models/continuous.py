@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.assumptions import Assumptions
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.models.integrators import Integrator, integrator_named
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import Network
@@ -62,7 +62,9 @@ def relax_continuously(
     Raises
     ------
     ActrelaxError
-        For input that can't be used, or if anything becomes non-finite; no weight has changed then.
+        For input that can't be used.
+    DivergenceError
+        If anything becomes non-finite; no weight has changed then.
     """
     updates = updates or Updates()
     chosen, scheme = loss_named(loss), integrator_named(integrator)
@@ -90,7 +92,7 @@ def relax_continuously(
     if not all(bool(torch.isfinite(x).all()) for x in [*state.values(), *network.parameters()]):
         for parameter, value in before:
             parameter.copy_(value)
-        raise ActrelaxError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
+        raise DivergenceError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
     return outcome(problem, chosen, y, updates, None)
 
 

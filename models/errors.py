@@ -14,9 +14,9 @@ class ActrelaxError(ValueError):
 
 
 class DivergenceError(ActrelaxError):
-    """A relaxation became non-finite; ``trajectory`` holds what was reached before."""
+    """Something became non-finite; where it was a relaxation, ``trajectory`` holds what was reached before."""
 
-    def __init__(self, message: str, trajectory: Trajectory) -> None:
+    def __init__(self, message: str, trajectory: Trajectory | None = None) -> None:
         super().__init__(message)
         self.trajectory = trajectory
 

@@ -122,7 +122,7 @@ def _divergence(march: _March) -> DivergenceError:
     else:
         sentence = (
             f'population "{bad[0]}" became non-finite at step {march.step} of {march.grid.steps}: '
-            "lower eta or the scale of its feedback weights."
+            "lower eta, the learning rate or the scale of the feedback weights."
         )
         march.step_back(good)
     return DivergenceError(sentence, march.trajectory(Status.DIVERGED))

@@ -146,7 +146,8 @@ def test_divergence_names_population_and_step_and_keeps_what_was_reached(generat
     with pytest.raises(DivergenceError) as caught:
         solve(problem, "euler", steps=50, eta=0.5, record=True)
     assert str(caught.value) == (
-        'population "hidden1" became non-finite at step 3 of 50: lower eta or the scale of its feedback weights.'
+        'population "hidden1" became non-finite at step 3 of 50: '
+        "lower eta, the learning rate or the scale of the feedback weights."
     )
     reached = caught.value.trajectory
     assert (reached.status, reached.steps, reached.times) == (Status.DIVERGED, 2, (0.0, 0.5, 1.0))

@@ -1,0 +1,234 @@
+"""Deliberate one-line defects: each must be caught by the test that names what it protects.
+
+    python tests/mutate.py            (or make mutate)
+
+Each defect is made in a copy of the package, which then takes the installed one's place for one run of that test.
+Exit status 1 if a defect survives.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PASSED, FAILED = 0, 1  # pytest's exit statuses
+
+
+@dataclass(frozen=True)
+class Defect:
+    """`right` becomes `wrong` in `file`; `test` must fail then."""
+
+    what: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+ASSUMPTIONS = "tests/models/test_assumptions.py::test_preset_equals_the_rule_written_out"
+WRITTEN_OUT = "tests/models/test_integrators.py::test_equals_the_scheme_written_out"
+AUTOGRAD = "tests/models/test_projections.py::test_feedback_and_plasticity_are_autograds"
+
+DEFECTS = [
+    Defect(
+        "gain dropped in the relaxation",
+        "models/problem.py",
+        "return self._frozen_gains[name] * x",
+        "return x",
+        f"{WRITTEN_OUT}[tanh-one-euler]",
+    ),
+    Defect(
+        "current gain taken at the feedforward drive",
+        "models/problem.py",
+        "drive = self.network.drive(name, self.activities(state), self.feedforward.routes)",
+        "drive = self.feedforward.drives[name]",
+        f"{ASSUMPTIONS}[unfrozen-relaxation-euler]",
+    ),
+    Defect(
+        "activity gain read where the weight gain is meant",
+        "models/problem.py",
+        "self.assumptions).weight_gain",
+        "self.assumptions).activity_gain",
+        f"{ASSUMPTIONS}[unfrozen-weights-euler]",
+    ),
+    Defect(
+        "presynaptic factor always the feedforward activity",
+        "models/problem.py",
+        'activities = self.feedforward.activities if when == "feedforward" else self.activities(state)',
+        "activities = self.feedforward.activities",
+        f"{ASSUMPTIONS}[current-presynaptic-euler]",
+    ),
+    Defect(
+        "feedback by W where psi is meant",
+        "models/network.py",
+        "return weight.sign() * psi if kind",
+        "return weight if kind",
+        f"{ASSUMPTIONS}[sign-feedback-euler]",
+    ),
+    Defect(
+        "psi not updated",
+        "models/updates.py",
+        'gradient["feedback"] = gradient["weight"]',
+        "pass",
+        "tests/models/test_feedback.py::test_feedback_that_starts_at_the_weights_follows_ar[SGD]",
+    ),
+    Defect(
+        "decay on W only",
+        "models/updates.py",
+        'name in ("weight", "feedback") and',
+        'name in ("weight",) and',
+        "tests/models/test_feedback.py::test_kolen_pollack_shrinks_its_offset_at_the_rate_of_the_decay",
+    ),
+    Defect(
+        "old for new values in the sequential sweep",
+        "models/integrators.py",
+        'Integrator("sequential", sequential,',
+        'Integrator("sequential", euler,',
+        f"{WRITTEN_OUT}[tanh-one-sequential]",
+    ),
+    Defect(
+        "one step too few",
+        "models/engines/torch.py",
+        "range(1, self.grid.steps + 1)",
+        "range(1, self.grid.steps)",
+        f"{WRITTEN_OUT}[tanh-one-euler]",
+    ),
+    Defect(
+        "tau ignored",
+        "models/problem.py",
+        "self.tau.get(population, 1.0) if isinstance(self.tau, Mapping) else self.tau",
+        "1.0",
+        f"{WRITTEN_OUT}[tanh-neuron-rk4]",
+    ),
+    Defect(
+        "a stage of rk4 at the wrong time",
+        "models/integrators.py",
+        "k3 = problem.vector_field(_moved(state, k2, dt / 2))",
+        "k3 = problem.vector_field(_moved(state, k2, dt))",
+        "tests/models/test_integrators.py::test_order_of_convergence",
+    ),
+    Defect(
+        "transpose forgotten in the update",
+        "models/maps.py",
+        "return y.T @ x",
+        "return (x.T @ y).reshape(shape)",
+        "tests/models/test_equilibrium.py::test_random_graphs",
+    ),
+    Defect(
+        "bias gradient skipped",
+        "models/projections.py",
+        'update["bias"] = self.map.summed(postsynaptic)',
+        'update["bias"] = 0 * self.map.summed(postsynaptic)',
+        AUTOGRAD,
+    ),
+    Defect(
+        "max pooling routed to other units than the winners",
+        "models/routing.py",
+        "return y, Route(x.shape, winners)",
+        "return y, Route(x.shape, winners.flip(-1))",
+        AUTOGRAD,
+    ),
+    Defect(
+        "winners of the moment in place of the feedforward pass's",
+        "models/routing.py",
+        "return x.flatten(2).gather(2, route.winners.flatten(2)).view(route.winners.shape)",
+        "return self.find(x)[0]",
+        "tests/models/test_projections.py::test_max_pooling_keeps_the_winners_of_the_feedforward_pass",
+    ),
+    Defect(
+        "feedback of the first projection only, where a population has several",
+        "models/problem.py",
+        "total = signal if total is None else total + signal",
+        "total = signal if total is None else total",
+        "tests/models/test_equilibrium.py::test_random_graphs",
+    ),
+    Defect(
+        "sum for mean",
+        "models/updates.py",
+        'return total / batch if self.reduction == "mean" else total',
+        "return total",
+        "tests/models/test_learning.py::test_reduction",
+    ),
+    Defect(
+        "clamp divided by the batch",
+        "models/problem.py",
+        "loss_named(loss).gradient(passed.activities[network.output], y), **fields)",
+        "loss_named(loss).gradient(passed.activities[network.output], y) / len(y), **fields)",
+        "tests/models/test_learning.py::test_the_clamp_is_not_divided_by_the_batch",
+    ),
+    Defect(
+        "papers' factor 2 forgotten",
+        "models/losses.py",
+        "return 2 * (output - _dense(target, output))",
+        "return output - _dense(target, output)",
+        "tests/models/test_losses.py::test_gradient_is_autograds",
+    ),
+    Defect(
+        "clip on one side only",
+        "models/problem.py",
+        "bracket.clamp(-self.clip, self.clip)",
+        "bracket.clamp(max=self.clip)",
+        "tests/models/test_problem.py::test_clip_bounds_the_bracket",
+    ),
+    Defect(
+        "absolute in place of relative change",
+        "models/engines/torch.py",
+        "<= bound * x.abs().amax())",
+        "<= bound)",
+        "tests/models/test_engines.py::test_stops_when_every_population_has_settled",
+    ),
+    Defect(
+        "continuous plasticity at the full rate each step",
+        "models/continuous.py",
+        "state, updates, rate / grid.steps)",
+        "state, updates, rate)",
+        "tests/models/test_continuous.py::test_equals_the_loop_written_out",
+    ),
+]
+
+
+def complaint(defect: Defect) -> str:
+    """Return what is wrong, or nothing if the test passes without the defect and fails with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "actrelax"
+        shutil.copytree(ROOT / "src" / "actrelax", package)
+        for name in ("models", "simulations", "analysis"):
+            shutil.copytree(ROOT / name, package / name)
+        file = package / defect.file
+        text = file.read_text()
+        if text.count(defect.right) != 1:
+            return f"stands {text.count(defect.right)} times in {defect.file}: {defect.right}"
+        if pytest(folder, defect.test) != PASSED:
+            return f"{defect.test} fails without the defect"
+        file.write_text(text.replace(defect.right, defect.wrong))
+        status = pytest(folder, defect.test)
+        return "" if status == FAILED else f"survived {defect.test} (pytest's exit status {status})"
+
+
+def pytest(folder: str, test: str) -> int:
+    """Run one test with the package in `folder` in the installed one's place; returns pytest's exit status."""
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
+    environment = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True).returncode
+
+
+def main() -> int:
+    """Try all defects, two at a time; returns the exit status."""
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(complaint, DEFECTS))
+    for defect, outcome in zip(DEFECTS, outcomes, strict=True):
+        print(f"NOT CAUGHT  {defect.what}: {outcome}" if outcome else f"caught  {defect.what}")
+    caught = outcomes.count("")
+    print(f"{caught} of {len(DEFECTS)} defects caught")
+    return 0 if caught == len(DEFECTS) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
