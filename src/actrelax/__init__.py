@@ -45,6 +45,8 @@ _MODULE_OF = {
     "solve": "engines",
 }
 
+__all__ = [*_MODULE_OF]
+
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
@@ -53,4 +55,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULE_OF])
+    return sorted([*globals(), *__all__])
