@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actrelax.models.errors import known
-
 
 @dataclass(frozen=True)
 class Activation:
@@ -99,16 +97,3 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("gelu", F.gelu, _gelu_derivative),
     )
 }
-
-
-def activation_named(given: str | Activation) -> Activation:
-    """Look an activation up by name; an `Activation` of your own passes through.
-
-    Raises
-    ------
-    ActrelaxError
-        If no activation has that name.
-    """
-    if isinstance(given, Activation):
-        return given
-    return ACTIVATIONS[known("activation", given, ACTIVATIONS)]

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-from actrelax.models.activations import Activation, activation_named
-from actrelax.models.errors import ActrelaxError, known
+from actrelax.models.activations import ACTIVATIONS, Activation
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
 from actrelax.models.projections import Projection
+from actrelax.models.registry import known, look_up
 
 Shape = Sequence[int]
 Builder = Callable[[Shape, int, Activation], Network]
@@ -163,7 +164,7 @@ def build(
     (20,)
     """
     architecture = _architecture(name)
-    chosen = activation_named(activation or architecture.activation)
+    chosen = look_up("activation", activation or architecture.activation, ACTIVATIONS)
     network = architecture.builder(
         tuple(input_shape or architecture.input_shape), classes or architecture.classes, chosen
     )

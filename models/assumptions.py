@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from actrelax.models.errors import ActrelaxError, known
+from actrelax.models.registry import known
 
 Feedback = Literal["transpose", "learned", "kolen-pollack", "random", "sign"]
 Gain = Literal["feedforward", "current", "none"]
@@ -108,18 +108,3 @@ PRESETS: dict[str, Assumptions] = {
     "current-presynaptic": _everywhere(Knobs(presynaptic="current")),
     "continuous": _everywhere(Knobs(plasticity="continuous")),
 }
-
-
-def assumptions_named(given: str | Assumptions) -> Assumptions:
-    """Look a preset up by name; `Assumptions` of your own pass through.
-
-    Raises
-    ------
-    ActrelaxError
-        If no preset has that name.
-    """
-    if isinstance(given, Assumptions):
-        return given
-    if isinstance(given, Knobs):
-        raise ActrelaxError("got Knobs of one kind of projection: pass Assumptions(dense=..., conv=...).")
-    return PRESETS[known("assumptions", given, PRESETS)]

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.integrators import Integrator, integrator_named
+from actrelax.models.integrators import INTEGRATORS, Integrator
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.projections import Projection
+from actrelax.models.registry import look_up
 from actrelax.models.schedule import schedule
 from actrelax.models.updates import Backward, Updates, check_decay, local_updates, outcome
 
@@ -67,7 +68,7 @@ def relax_continuously(
         If anything becomes non-finite; no weight has changed then.
     """
     updates = updates or Updates()
-    chosen, scheme = loss_named(loss), integrator_named(integrator)
+    chosen, scheme = loss_named(loss), look_up("integrator", integrator, INTEGRATORS)
     if not rate > 0:
         raise ActrelaxError(f"rate must be positive, got {rate}.")
     if scheme.order is None:

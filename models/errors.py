@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,24 +18,3 @@ class DivergenceError(ActrelaxError):
     def __init__(self, message: str, trajectory: Trajectory | None = None) -> None:
         super().__init__(message)
         self.trajectory = trajectory
-
-
-def known(kind: str, name: object, names: Iterable[str]) -> str:
-    """Return `name` if it is one of `names`, the keys of the registry of that `kind`.
-
-    Raises
-    ------
-    ActrelaxError
-        If it isn't; the message lists the known names.
-
-    Examples
-    --------
-    >>> known("integrator", "rk5", ["euler", "rk4"])
-    Traceback (most recent call last):
-        ...
-    actrelax.models.errors.ActrelaxError: unknown integrator 'rk5'; known: euler, rk4.
-    """
-    names = list(names)
-    if not isinstance(name, str) or name not in names:
-        raise ActrelaxError(f"unknown {kind} {name!r}; known: {', '.join(names)}.")
-    return name

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actrelax.models.errors import known
 from actrelax.models.problem import RelaxationProblem, State, Tau
 
 Step = Callable[[RelaxationProblem, State, float], State]
@@ -98,19 +97,6 @@ INTEGRATORS: dict[str, Integrator] = {
         Integrator("equilibrium", equilibrium, order=None, stages=1, stability_limit=math.inf),
     )
 }
-
-
-def integrator_named(given: str | Integrator) -> Integrator:
-    """Look an integrator up by name; an `Integrator` of your own passes through.
-
-    Raises
-    ------
-    ActrelaxError
-        If no integrator has that name.
-    """
-    if isinstance(given, Integrator):
-        return given
-    return INTEGRATORS[known("integrator", given, INTEGRATORS)]
 
 
 def _moved(state: State, slope: State, dt: float) -> State:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actrelax.models.errors import ActrelaxError, known
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.registry import look_up
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -112,11 +113,7 @@ def loss_named(given: str | Loss | LossFunction) -> Loss:
     ActrelaxError
         If no loss has that name.
     """
-    if isinstance(given, Loss):
-        return given
-    if callable(given):
-        return from_function(given)
-    return LOSSES[known("loss", given, LOSSES)]
+    return from_function(given) if callable(given) else look_up("loss", given, LOSSES)
 
 
 def _dense(target: Tensor, output: Tensor) -> Tensor:

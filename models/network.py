@@ -9,12 +9,13 @@ from graphlib import CycleError, TopologicalSorter
 import torch
 from torch import Tensor, nn
 
-from actrelax.models.activations import Activation, activation_named
-from actrelax.models.assumptions import Assumptions, Knobs, assumptions_named
+from actrelax.models.activations import ACTIVATIONS, Activation
+from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.describe import describe
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.maps import Conv2d
 from actrelax.models.projections import Projection, ProjectionRoute
+from actrelax.models.registry import look_up
 from actrelax.models.sequential import split_sequential
 
 
@@ -106,7 +107,7 @@ class Network(nn.Module):
             self.add_module(projection.name, projection)
         self.outgoing = {name: [p for p in projections if p.source == name] for name in order}
         self.incoming = {name: [p for p in projections if p.target == name] for name in order}
-        activations = {name: activation_named(given) for name, given in populations.items()}
+        activations = {name: look_up("activation", given, ACTIVATIONS) for name, given in populations.items()}
         self.populations = self._measured(tuple(input_shape), order, activations)
 
     @classmethod
@@ -204,7 +205,7 @@ class Network(nn.Module):
         ActrelaxError
             If a projection has feedback weights already.
         """
-        assumptions = assumptions_named(assumptions)
+        assumptions = look_up("assumptions", assumptions, PRESETS)
         asked = {p: self.knobs(p, assumptions).feedback for p in self.projections.values()}
         asked = {p: kind for p, kind in asked.items() if self.carries_feedback(p) and kind != "transpose"}
         for p in asked:
@@ -278,7 +279,7 @@ class Network(nn.Module):
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise ActrelaxError(f"a sample of shape {input_shape} doesn't fit the projections: {reason}") from error
-        activations = {self.input: activation_named("identity"), **activations}
+        activations = {self.input: ACTIVATIONS["identity"], **activations}
         return {name: Population(name, tuple(passed.activities[name].shape[1:]), activations[name]) for name in order}
 
 

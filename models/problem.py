@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actrelax.models.assumptions import PRESETS, Assumptions, Gain, assumptions_named
-from actrelax.models.errors import ActrelaxError, known
+from actrelax.models.assumptions import PRESETS, Assumptions, Gain
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.projections import Projection
+from actrelax.models.registry import known, look_up
 
 State = dict[str, Tensor]
 Tau = float | Tensor
@@ -93,7 +94,7 @@ class RelaxationProblem:
         return cls(network, passed, loss_named(loss).gradient(passed.activities[network.output], y), **fields)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "assumptions", assumptions_named(self.assumptions))
+        object.__setattr__(self, "assumptions", look_up("assumptions", self.assumptions, PRESETS))
         for projection in self.network.projections.values():
             self.network.feedback_weight(projection, self.assumptions)
         output = self.feedforward.activities[self.network.output]

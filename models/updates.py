@@ -8,10 +8,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from actrelax.models.errors import ActrelaxError, known
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.losses import Loss
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.projections import Projection
+from actrelax.models.registry import known
 from actrelax.models.trajectory import Trajectory
 
 

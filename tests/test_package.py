@@ -1,7 +1,12 @@
 """What importing the package costs, and that its public names are there."""
 
+import ast
+import importlib
+import inspect
+import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,10 +29,6 @@ def test_public_names():
 
 
 def test_every_public_object_is_documented():
-    import importlib
-    import inspect
-    import pkgutil
-
     undocumented = []
     for info in pkgutil.walk_packages(actrelax.__path__, "actrelax."):
         module = importlib.import_module(info.name)
@@ -38,3 +39,23 @@ def test_every_public_object_is_documented():
             if is_ours and (inspect.isclass(thing) or inspect.isfunction(thing)) and not inspect.getdoc(thing):
                 undocumented.append(f"{info.name}.{name}")
     assert undocumented == []
+
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED = {
+    "models": {"models"},
+    "analysis": {"models", "analysis"},
+    "simulations": {"models", "analysis", "simulations"},
+}
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_go_one_way(folder):
+    imported = set()
+    for file in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported |= {name.split(".")[1] for name in names if name.startswith("actrelax.")}
+    assert imported
+    assert imported <= ALLOWED[folder]

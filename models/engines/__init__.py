@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from actrelax.models.errors import ActrelaxError, known
-from actrelax.models.integrators import Integrator, integrator_named
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import INTEGRATORS, Integrator
 from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.registry import known, look_up
 from actrelax.models.schedule import schedule
 from actrelax.models.trajectory import Trajectory
 
@@ -77,7 +78,7 @@ def solve(
     >>> solve(problem, "euler", steps=1000, stop_change=1e-6).status
     <Status.SETTLED: 'settled'>
     """
-    scheme = integrator_named(integrator)
+    scheme = look_up("integrator", integrator, INTEGRATORS)
     if stop_change is not None and not stop_change > 0:
         raise ActrelaxError(f"stop_change must be positive, got {stop_change}.")
     if every < 1:

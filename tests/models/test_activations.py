@@ -5,9 +5,10 @@ import pickle
 import pytest
 import torch
 
-from actrelax.models.activations import ACTIVATIONS, Activation, activation_named, leaky_relu
+from actrelax.models.activations import ACTIVATIONS, Activation, leaky_relu
 from actrelax.models.agreement import disagreement
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.registry import look_up
 
 DRIVES = torch.tensor([-30.0, -5.0, -1.0, -0.1, 0.0, 0.1, 1.0, 5.0, 19.9, 20.1, 30.0], dtype=torch.float64)
 
@@ -31,7 +32,7 @@ def test_relu_has_no_gain_at_zero():
 
 def test_by_name():
     own = Activation("square", torch.square, lambda a: 2 * a)
-    assert activation_named(own) is own
-    assert activation_named("gelu") is ACTIVATIONS["gelu"]
+    assert look_up("activation", own, ACTIVATIONS) is own
+    assert look_up("activation", "gelu", ACTIVATIONS) is ACTIVATIONS["gelu"]
     with pytest.raises(ActrelaxError, match=r"^unknown activation 'swish'; known: identity, tanh, relu, leaky-relu"):
-        activation_named("swish")
+        look_up("activation", "swish", ACTIVATIONS)

@@ -9,9 +9,10 @@ from cases import graph_case
 from reference import Reference
 
 from actrelax.models.agreement import disagreement
-from actrelax.models.assumptions import PRESETS, Assumptions, Knobs, assumptions_named
+from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward
+from actrelax.models.registry import look_up
 from actrelax.models.updates import Updates
 
 KOLEN_POLLACK_DECAY = 0.03
@@ -22,7 +23,7 @@ def relaxed(case, assumptions, integrator="sequential", **fields):
     """Final state and gradients of a network with its feedback weights; a fresh copy each time."""
     network = copy.deepcopy(case.network)
     network.add_feedback(assumptions, torch.Generator().manual_seed(5))
-    decays = any(knobs.feedback == "kolen-pollack" for knobs in assumptions_named(assumptions).both)
+    decays = any(knobs.feedback == "kolen-pollack" for knobs in look_up("assumptions", assumptions, PRESETS).both)
     updates = Updates(reduction="sum", decay=KOLEN_POLLACK_DECAY if decays else None)
     result = relax_backward(
         network,
@@ -175,8 +176,8 @@ def test_presets_are_what_theory_says():
 
 def test_unknown_values_are_refused():
     with pytest.raises(ActrelaxError, match=r"^unknown assumptions 'arr'; known: ar, learned-feedback"):
-        assumptions_named("arr")
+        look_up("assumptions", "arr", PRESETS)
     with pytest.raises(ActrelaxError, match=r"^unknown activity_gain 'frozen'; known: feedforward, current, none\.$"):
         Knobs(activity_gain="frozen")
-    with pytest.raises(ActrelaxError, match=r"pass Assumptions\(dense=\.\.\., conv=\.\.\.\)"):
-        assumptions_named(Knobs())
+    with pytest.raises(ActrelaxError, match=r"^unknown assumptions Knobs\(.*\); known: ar, "):
+        look_up("assumptions", Knobs(), PRESETS)

@@ -14,9 +14,10 @@ from actrelax.models.activations import ACTIVATIONS
 from actrelax.models.agreement import disagreement
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import INTEGRATORS, integrator_named
+from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.projections import Projection
+from actrelax.models.registry import look_up
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 
@@ -186,6 +187,6 @@ def test_feedback_applications_are_counted(name, monkeypatch):
 
 def test_an_integrator_of_your_own():
     euler = INTEGRATORS["euler"]
-    assert integrator_named(euler) is euler
+    assert look_up("integrator", euler, INTEGRATORS) is euler
     with pytest.raises(ActrelaxError, match=r"^unknown integrator 'rk5'; known: euler, sequential, heun, rk4"):
-        integrator_named("rk5")
+        look_up("integrator", "rk5", INTEGRATORS)

@@ -30,7 +30,7 @@ def test_writes_what_it_says(tmp_path, capsys):
     for figure in ("learning-curves", "relaxation"):
         assert (tmp_path / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("137 digits for training, 1300 for testing.")
+    assert said[0] == "137 digits for training, 1,300 for testing."
     assert [line.split("  ")[0] for line in said[-5:-2]] == ["backprop", "AR", "AR, simplified"]
     assert said[-1] == f"results and figures: {tmp_path}"
     # one seed, one initial network: only what follows differs
@@ -48,7 +48,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for arguments, sentence in (
         (["--validation", "2000"], "validation must lie between 1 and 1436 images, got 2000."),
-        (["--epochs", "0"], "epochs and batch_size must be 1 or more."),
+        (["--epochs", "0"], "epochs, batch_size and threads must be 1 or more."),
         (["--eta", "2.5"], 'eta must lie between 0 and 2 for "sequential", got 2.5: take more steps of a smaller dt.'),
         (["--out", str(tmp_path / "file")], f"can't write to {tmp_path / 'file' / 'figures' / 'relaxation.png'}: "),
     ):

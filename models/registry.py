@@ -1,0 +1,44 @@
+"""Choice by name: activations, losses, integrators, presets and networks are entries of a dict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from actrelax.models.errors import ActrelaxError
+
+T = TypeVar("T")
+
+
+def known(kind: str, name: object, names: Iterable[str]) -> str:
+    """Return `name` if it is one of `names`.
+
+    Raises
+    ------
+    ActrelaxError
+        If it isn't; the message lists the known names of that `kind`.
+
+    Examples
+    --------
+    >>> known("integrator", "rk5", ["euler", "rk4"])
+    Traceback (most recent call last):
+        ...
+    actrelax.models.errors.ActrelaxError: unknown integrator 'rk5'; known: euler, rk4.
+    """
+    names = list(names)
+    if not isinstance(name, str) or name not in names:
+        raise ActrelaxError(f"unknown {kind} {name!r}; known: {', '.join(names)}.")
+    return name
+
+
+def look_up(kind: str, given: str | T, registry: Mapping[str, T]) -> T:
+    """Return the entry of that name; something of the entries' type, a user's own, passes through.
+
+    Raises
+    ------
+    ActrelaxError
+        If it is neither; the message lists the known names.
+    """
+    if isinstance(given, type(next(iter(registry.values())))):
+        return given
+    return registry[known(kind, given, registry)]
