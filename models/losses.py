@@ -118,6 +118,8 @@ def loss_named(given: str | Loss | LossFunction) -> Loss:
 
 def _dense(target: Tensor, output: Tensor) -> Tensor:
     """Targets in the output's shape and type; class labels become one-hot."""
+    if not isinstance(target, Tensor):
+        raise ActrelaxError(f"targets must be a torch.Tensor, got {type(target).__name__}: use torch.as_tensor.")
     if target.shape == output.shape:
         return target.to(output.dtype)
     is_labels = output.dim() == 2 and target.shape == output.shape[:1] and not target.dtype.is_floating_point

@@ -157,7 +157,9 @@ class Network(nn.Module):
     def feedforward(self, x: Tensor) -> FeedforwardPass:
         """Compute drives, activities and routes of a batch x, (batch, *input_shape)."""
         expected = self.populations[self.input].shape
-        if tuple(x.shape[1:]) != expected or x.dim() == 0:
+        if not isinstance(x, Tensor):
+            raise ActrelaxError(f"stimuli must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor.")
+        if tuple(x.shape[1:]) != expected or x.dim() == 0 or len(x) == 0:
             sizes = ", ".join(map(str, expected))
             raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
         weight = next(self.parameters(), x)

@@ -112,6 +112,8 @@ class RelaxationProblem:
         for name, tau in named.items():
             known("hidden population in tau", name, self.relaxing)
             shape = self.network.populations[name].shape
+            if not isinstance(tau, int | float | Tensor):
+                raise ActrelaxError(f"tau of {name!r} must be a number or a tensor, got {tau!r}.")
             if isinstance(tau, Tensor) and tau.dim() > 0 and tau.shape != shape:
                 raise ActrelaxError(f"tau of {name!r} must be a number or of shape {shape}, got {tuple(tau.shape)}.")
             if not bool((torch.as_tensor(tau) > 0).all()):
@@ -145,7 +147,9 @@ class RelaxationProblem:
         return any(knobs.plasticity == "continuous" for knobs in self.assumptions.both)
 
     def tau_of(self, population: str) -> Tau:
-        return self.tau.get(population, 1.0) if isinstance(self.tau, Mapping) else self.tau
+        """Return the population's time constant: a number, or one per neuron."""
+        tau = self.tau.get(population, 1.0) if isinstance(self.tau, Mapping) else self.tau
+        return tau.to(self.clamped) if isinstance(tau, Tensor) else tau
 
     def initial_state(self) -> State:
         """Hidden population -> (batch, *population.shape) at t = 0."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 
@@ -65,6 +67,23 @@ def schedule(
     return Schedule(dt, _whole_steps(dt, steps, duration))
 
 
+def whole_number(name: str, value: SupportsIndex, least: int) -> int:
+    """Return a count as an int, NumPy's integers included.
+
+    Raises
+    ------
+    ActrelaxError
+        If it is no whole number, or below `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ActrelaxError(f"{name} must be a whole number, {least} or more, got {value!r}.")
+    return number
+
+
 def _refuse_choices(problem: RelaxationProblem, integrator: Integrator, given: Mapping[str, float | None]) -> None:
     chosen = [name for name, value in given.items() if value is not None]
     if chosen:
@@ -98,10 +117,7 @@ def _check_stability(integrator: Integrator, eta: float) -> None:
 
 def _whole_steps(dt: float, steps: int | None, duration: float | None) -> int:
     if duration is None:
-        steps = 100 if steps is None else steps
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            raise ActrelaxError(f"steps must be a whole number, 0 or more, got {steps!r}.")
-        return steps
+        return 100 if steps is None else whole_number("steps", steps, least=0)
     if not 0 <= duration < math.inf:
         raise ActrelaxError(f"duration must be a number, 0 or more, got {duration}.")
     steps = round(duration / dt)

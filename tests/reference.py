@@ -16,6 +16,7 @@ FUNCTIONS = {
     "identity": lambda a: a,
     "tanh": torch.tanh,
     "relu": torch.relu,
+    "leaky-relu": nn.functional.leaky_relu,
     "sigmoid": torch.sigmoid,
     "softplus": nn.functional.softplus,
     "gelu": nn.functional.gelu,

@@ -11,13 +11,13 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import INTEGRATORS, Integrator
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.registry import known, look_up
-from actrelax.models.schedule import schedule
+from actrelax.models.schedule import schedule, whole_number
 from actrelax.models.trajectory import Trajectory
 
 ENGINES: dict[str, str] = {"torch": "actrelax.models.engines.torch"}
 """Name -> module with a `solve`; imported when asked for."""
 
-Record = bool | Sequence[str] | Callable[[State], Mapping[str, Tensor]]
+Record = bool | str | Sequence[str] | Callable[[State], Mapping[str, Tensor]]
 
 
 def solve(
@@ -48,7 +48,7 @@ def solve(
     stop_change : float, optional
         Stop as soon as each population's largest change in a step, relative to its largest activity, is at most
         this.
-    record : bool, sequence of str, or callable, default False
+    record : bool, str, sequence of str, or callable, default False
         What to keep on the way: nothing, all hidden populations and the output, some populations by name, or what
         a function returns of the state (population -> (batch, *shape)): a mapping of tensors.
     every : int, default 1
@@ -81,8 +81,7 @@ def solve(
     scheme = look_up("integrator", integrator, INTEGRATORS)
     if stop_change is not None and not stop_change > 0:
         raise ActrelaxError(f"stop_change must be positive, got {stop_change}.")
-    if every < 1:
-        raise ActrelaxError(f"every must be 1 or more steps, got {every}.")
+    every = whole_number("every", every, least=1)
     recorder = _recorder(problem, record)
     grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)
     module = importlib.import_module(ENGINES[known("engine", engine, ENGINES)])
@@ -96,5 +95,9 @@ def _recorder(problem: RelaxationProblem, record: Record) -> Callable[[State], M
     if callable(record):
         return record
     populations = [*problem.network.hidden, problem.network.output]
-    names = populations if record is True else [known("recorded population", name, populations) for name in record]
+    if record is True:
+        names = populations
+    else:
+        asked = [record] if isinstance(record, str) else record
+        names = [known("recorded population", name, populations) for name in asked]
     return lambda state: {name: state[name] for name in names}

@@ -40,6 +40,7 @@ def test_recording(engine, integrator):
 def test_recording_some_populations_or_a_function():
     problem = problem_of(mlp_case())
     some = solve(problem, steps=4, record=["hidden2"]).recorded
+    assert torch.equal(solve(problem, steps=4, record="hidden2").recorded["hidden2"], some["hidden2"])
     assert {name: x.shape for name, x in some.items()} == {"hidden2": (5, 3, 6)}
     norms = solve(problem, steps=4, record=lambda state: {"norm": state["hidden2"].norm()}).recorded
     assert torch.equal(norms["norm"], torch.stack([x.norm() for x in some["hidden2"]]))
@@ -86,7 +87,7 @@ def test_duration_and_steps_mean_the_same():
         ("euler", {"steps": -1}, r"^steps must be a whole number, 0 or more, got -1\.$"),
         ("equilibrium", {"steps": 3, "eta": 1.0}, r'^"equilibrium" is one sweep without time: leave out eta and steps'),
         ("euler", {"stop_change": 0.0}, r"^stop_change must be positive, got 0\.0\.$"),
-        ("euler", {"every": 0}, r"^every must be 1 or more steps, got 0\.$"),
+        ("euler", {"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
         ("euler", {"record": ["hidden9"]}, r"^unknown recorded population 'hidden9'; known: hidden1"),
         ("euler", {"engine": "tensorflow"}, r"^unknown engine 'tensorflow'; known: torch"),
         ("rk5", {}, r"^unknown integrator 'rk5'; known: euler"),

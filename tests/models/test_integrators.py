@@ -5,13 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import mlp_case
+from cases import dense_graphs, mlp_case
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import Reference
 from scipy.linalg import expm
 
 from actrelax.models.activations import ACTIVATIONS
 from actrelax.models.agreement import disagreement
+from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import INTEGRATORS
@@ -113,7 +115,19 @@ def test_random_chains_equal_the_scheme_written_out(name, widths, steps, eta, ac
     expected = numpy_relaxation(name, case, steps, eta, [1.0] * (len(widths) - 2))
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     for x, y in zip(solve(problem, name, steps=steps, eta=eta).final.values(), expected, strict=True):
-        assert disagreement(x, torch.tensor(y)) < 1e-11
+        assert disagreement(x, torch.tensor(y)) < 1e-12
+
+
+@given(dense_graphs(), st.sampled_from(["euler", "sequential"]), st.integers(0, 20), st.floats(0.01, 1.0))
+def test_random_graphs_equal_the_scheme_written_out(case, name, steps, eta):
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    final = solve(problem, name, steps=steps, eta=eta).final
+    for sample in range(len(case.x)):
+        reference = Reference(case, sample, PRESETS["ar"])
+        state = reference.relax(name, steps, eta, problem.clamped[sample].numpy())
+        for population, x in final.items():
+            scale = max(np.abs(state[population]).max(), np.abs(reference.xbar[population]).max() * (1 - eta) ** steps)
+            assert disagreement(x[sample], torch.tensor(state[population]), magnitude=torch.tensor(scale)) < 1e-12
 
 
 def test_the_schemes_differ_here():

@@ -55,6 +55,8 @@ def test_what_is_refused():
     gradient = LOSSES["cross-entropy"].gradient
     with pytest.raises(ActrelaxError, match=r"^labels must lie between 0 and 3, got 4\.$"):
         gradient(OUTPUT, torch.tensor([0, 4, 1]))
+    with pytest.raises(ActrelaxError, match=r"^targets must be a torch.Tensor, got list: use torch.as_tensor\.$"):
+        gradient(OUTPUT, [0, 1, 2])
     with pytest.raises(ActrelaxError, match=r"^labels must lie between 0 and 3, got -1\.$"):
         gradient(OUTPUT, torch.tensor([0, -1, 1]))
     with pytest.raises(

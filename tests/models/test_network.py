@@ -128,6 +128,10 @@ def test_sizes_that_do_not_fit():
     network = Network((4,), {"a": "tanh"}, projections[:1])
     with pytest.raises(ActrelaxError, match=r"^the network takes \(batch, 4\), got \(2, 5\)\.$"):
         network(torch.zeros(2, 5))
+    with pytest.raises(ActrelaxError, match=r"^the network takes \(batch, 4\), got \(0, 4\)\.$"):
+        network(torch.zeros(0, 4))
+    with pytest.raises(ActrelaxError, match=r"^stimuli must be a torch.Tensor, got list: use torch.as_tensor\.$"):
+        network([[0.0] * 4])
     with pytest.raises(ActrelaxError, match=r"weights are torch.float64 on cpu, got stimuli of torch.uint8 on cpu"):
         network(torch.zeros(2, 4, dtype=torch.uint8))
 

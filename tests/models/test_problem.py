@@ -69,6 +69,14 @@ def test_clip_leaves_the_equilibrium_where_it_is():
     assert torch.equal(solve(clipped, "equilibrium").final["hidden1"], solve(free, "equilibrium").final["hidden1"])
 
 
+def test_tau_may_be_of_another_precision():
+    case = mlp_case()
+    tau = torch.linspace(0.5, 2.0, 7)
+    same = solve(problem_of(case, tau={"hidden1": tau.float().double()}), "euler", steps=5, dt=0.2).final
+    single = solve(problem_of(case, tau={"hidden1": tau.float()}), "euler", steps=5, dt=0.2).final
+    assert torch.equal(single["hidden1"], same["hidden1"])
+
+
 def test_tau_only_scales_time():
     case = mlp_case()
     fast = solve(problem_of(case), "euler", steps=12, dt=0.2).final
@@ -106,6 +114,7 @@ def test_vector_field_is_zero_at_equilibrium():
     ("fields", "sentence"),
     [
         ({"tau": 0.0}, r"^tau of 'hidden3' must be positive, got 0\.$"),
+        ({"tau": "2"}, r"^tau of 'hidden3' must be a number or a tensor, got '2'\.$"),
         ({"tau": {"hidden1": -1.0}}, r"^tau of 'hidden1' must be positive, got -1\.$"),
         (
             {"tau": {"hidden9": 1.0}},
