@@ -54,6 +54,7 @@ class Config:
     weight_decay: float = 0.003
     """The optimiser's, on forward and feedback weights alike."""
     batch_size: int = 64
+    """Images a batch."""
     steps: int = 100
     """Relaxation steps a batch, a sequential sweep each."""
     eta: float = 0.1
