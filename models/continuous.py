@@ -84,6 +84,7 @@ def relax_continuously(
     by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
     for projection in network.projections.values():
         by_timing[network.knobs(projection, problem.assumptions).plasticity].append(projection)
+    result = outcome(problem, chosen, y, updates, None)
     before = [(parameter, parameter.clone()) for parameter in network.parameters()]
     state = problem.initial_state()
     for _ in range(grid.steps):
@@ -94,7 +95,7 @@ def relax_continuously(
         for parameter, value in before:
             parameter.copy_(value)
         raise DivergenceError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
-    return outcome(problem, chosen, y, updates, None)
+    return result
 
 
 def _descend(

@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.routing import Pair, pair
+from actrelax.models.routing import Pair, as_images, pair
 
 
 class LinearMap(Protocol):
@@ -64,7 +64,7 @@ class Conv2d:
         return self.stride, self.padding, self.dilation, self.groups
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, weight, bias, *self._options())
+        return F.conv2d(as_images(x), weight, bias, *self._options())
 
     def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
         signal: Tensor = conv2d_input(shape, weight, y, *self._options())  # type: ignore[no-untyped-call]

@@ -98,6 +98,7 @@ class Network(nn.Module):
         projections: Sequence[Projection],
     ) -> None:
         super().__init__()
+        projections = list(projections)
         order = _topological_order(list(populations), projections)
         for projection in projections:
             if projection.name in self._modules:

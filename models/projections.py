@@ -149,13 +149,20 @@ class Projection(nn.Module):
         assert self.weight is not None
         return self.map.apply(x, self.weight, self.bias)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]
-        # a saved network's feedback weights register themselves; as Parameters, since the file can't tell
-        # learned from fixed ones, and nothing changes a Parameter under fixed feedback either
+    def _save_to_state_dict(self, destination, prefix, keep_vars):  # type: ignore[no-untyped-def]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # the tensor doesn't tell learned from fixed feedback weights; a state_dict carries metadata beside it
+        learned = isinstance(self.feedback, nn.Parameter)
+        getattr(destination, "_metadata", {}).setdefault(prefix[:-1], {})["feedback is learned"] = learned
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):  # type: ignore[no-untyped-def]
+        # a saved network's feedback weights register themselves, as learned ones where the metadata were lost
         saved = state_dict.get(f"{prefix}feedback")
         if saved is not None and self.feedback is None and self.weight is not None:
-            self.set_feedback(self.weight.new_empty(saved.shape), learned=saved.dim() > 0)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+            is_scale = saved.dim() == 0
+            learned = not is_scale and local_metadata.get("feedback is learned", True)
+            self.set_feedback(self.weight.new_empty(() if is_scale else self.weight.shape), learned=learned)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def set_feedback(self, feedback: Tensor, *, learned: bool) -> None:
         """Register feedback weights psi: as a Parameter where they are learned, else as a buffer."""

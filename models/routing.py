@@ -79,7 +79,7 @@ class AvgPool2d:
         )
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
-        route = Route(x.shape)
+        route = Route(as_images(x).shape)
         return self.apply(x, route), route
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
@@ -105,7 +105,7 @@ class MaxPool2d:
         return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
-        y, winners = F.max_pool2d(x, *self._options(), return_indices=True)
+        y, winners = F.max_pool2d(as_images(x), *self._options(), return_indices=True)
         return y, Route(x.shape, winners)
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
@@ -148,6 +148,15 @@ def routing_stage(module: nn.Module) -> Routing:
     raise ActrelaxError(
         f"{type(module).__name__} can't be part of a projection; known: Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten."
     )
+
+
+def as_images(x: Tensor) -> Tensor:
+    """Return x, if it is a batch of images; PyTorch would take one without channels for a single sample."""
+    if x.dim() != 4:
+        raise ActrelaxError(
+            f"convolutions and pooling take populations (channels, height, width), got shape {tuple(x.shape[1:])}."
+        )
+    return x
 
 
 def pair(value: int | tuple[int, ...]) -> Pair:

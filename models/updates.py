@@ -101,7 +101,8 @@ def local_updates(
 
 
 def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
-    """Accumulate as autograd does."""
+    """Accumulate as autograd does, in the parameter's own precision."""
+    update = update.to(parameter.dtype)
     if parameter.grad is None:
         parameter.grad = update.detach().clone()
     else:

@@ -73,6 +73,8 @@ def main(config: Config) -> None:
     """Train the three networks, draw the figures, print the table."""
     if min(config.epochs, config.batch_size, config.threads) < 1:
         raise ActrelaxError("epochs, batch_size and threads must be 1 or more.")
+    if min(config.lr, config.momentum, config.weight_decay, config.steps) < 0:
+        raise ActrelaxError("lr, momentum, weight_decay and steps must be 0 or more.")
     torch.set_num_threads(config.threads)
     dataset = digits().validating(config.validation) if config.validation else digits()
     say = partial(print, file=sys.stderr if config.json else sys.stdout)

@@ -47,7 +47,8 @@ def solve(
         How many steps, or how long, a whole number of dt; 100 steps unless given.
     stop_change : float, optional
         Stop as soon as each population's largest change in a step, relative to its largest activity, is at most
-        this.
+        this. A change per step, not per tau: the distance left is larger by about tau/dt of the slowest
+        population, so choose it well below the smallest dt/tau.
     record : bool, str, sequence of str, or callable, default False
         What to keep on the way: nothing, all hidden populations and the output, some populations by name, or what
         a function returns of the state (population -> (batch, *shape)): a mapping of tensors.
@@ -82,6 +83,8 @@ def solve(
     if stop_change is not None and not stop_change > 0:
         raise ActrelaxError(f"stop_change must be positive, got {stop_change}.")
     every = whole_number("every", every, least=1)
+    if scheme.order is None and stop_change is not None:
+        raise ActrelaxError(f'"{scheme.name}" is there after one sweep: leave out stop_change.')
     recorder = _recorder(problem, record)
     grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)
     module = importlib.import_module(ENGINES[known("engine", engine, ENGINES)])

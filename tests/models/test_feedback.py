@@ -86,9 +86,19 @@ def test_a_saved_network_brings_its_feedback_weights(preset, generator, tmp_path
     updates = Updates(decay=0.1 if preset == "kolen-pollack" else None)
     for network in (case.network, fresh):
         relax_backward(network, case.x, case.y, assumptions=preset, updates=updates)
+    assert {name for name, _ in fresh.named_parameters()} == {name for name, _ in case.network.named_parameters()}
     for p, q in zip(case.network.projections.values(), fresh.projections.values(), strict=True):
         if p.weight is not None:
             assert torch.equal(p.weight.grad, q.weight.grad)
+
+
+def test_saved_feedback_weights_of_another_shape_are_refused(generator):
+    case, fresh = mlp_case(), mlp_case()
+    case.network.add_feedback("random-feedback", generator)
+    saved = case.network.state_dict()
+    saved["hidden1->hidden2.feedback"] = saved["hidden1->hidden2.feedback"][:, :1]
+    with pytest.raises(RuntimeError, match=r"size mismatch for hidden1->hidden2.feedback"):
+        fresh.network.load_state_dict(saved)
 
 
 def trained(case, preset, steps, optimiser=torch.optim.SGD, lr=0.05, decay=None, **options):

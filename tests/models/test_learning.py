@@ -142,6 +142,14 @@ def test_any_optimiser_and_scheduler_trains():
     assert losses[-1] < 0.1 * losses[0]
 
 
+def test_under_autocast_gradients_keep_the_parameters_precision():
+    case = mlp_case()
+    network = case.network.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        relax_backward(network, case.x.float(), case.y)
+    assert all(p.grad.dtype == torch.float32 for p in network.parameters())
+
+
 def test_divergence_leaves_the_gradients_alone():
     case = mlp_case()
     case.x[0, 0] = float("inf")

@@ -5,6 +5,7 @@ import torch
 from cases import graph_case, mlp_case
 
 from actrelax.models.agreement import disagreement
+from actrelax.models.assumptions import Assumptions, Knobs
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
@@ -98,6 +99,15 @@ def test_a_network_without_hidden_populations_has_nothing_to_relax():
     case = mlp_case(widths=(6, 4))
     final = solve(problem_of(case), "euler").final
     assert list(final) == ["output"]
+
+
+def test_one_kind_is_enough_to_unfreeze_or_to_be_continuous():
+    case = graph_case()
+    for kind in ("dense", "conv"):
+        current = problem_of(case, assumptions=Assumptions(**{kind: Knobs(activity_gain="current")}))
+        continuous = problem_of(case, assumptions=Assumptions(**{kind: Knobs(plasticity="continuous")}))
+        assert (current.is_frozen, current.is_continuous) == (False, False)
+        assert (continuous.is_frozen, continuous.is_continuous) == (True, True)
 
 
 def test_vector_field_is_zero_at_equilibrium():

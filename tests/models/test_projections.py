@@ -123,6 +123,12 @@ def test_what_is_refused(stages, sentence):
         Projection("a", "b", *stages)
 
 
+@pytest.mark.parametrize("stage", [nn.Conv2d(1, 6, 3), nn.MaxPool2d(2), nn.AvgPool2d(2)])
+def test_images_need_channels(stage):
+    with pytest.raises(ActrelaxError, match=r"take populations \(channels, height, width\), got shape \(8, 8\)\.$"):
+        Projection("a", "b", stage).find(torch.zeros(1, 8, 8))
+
+
 def test_linear_needs_a_flat_population():
     with pytest.raises(ActrelaxError, match=r"^Linear takes a flat population, got shape \(2, 3\): flatten before it"):
         Projection("a", "b", nn.Linear(3, 4)).find(torch.zeros(1, 2, 3))

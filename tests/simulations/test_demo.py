@@ -49,6 +49,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys):
     for arguments, sentence in (
         (["--validation", "2000"], "validation must lie between 1 and 1436 images, got 2000."),
         (["--epochs", "0"], "epochs, batch_size and threads must be 1 or more."),
+        (["--lr", "-1"], "lr, momentum, weight_decay and steps must be 0 or more."),
         (["--eta", "2.5"], 'eta must lie between 0 and 2 for "sequential", got 2.5: take more steps of a smaller dt.'),
         (["--out", str(tmp_path / "file")], f"can't write to {tmp_path / 'file' / 'figures' / 'relaxation.png'}: "),
     ):
