@@ -25,7 +25,8 @@ Tau = float | Tensor
 class RelaxationProblem:
     """The ODE  tau_v dx_v/dt = -x_v + sum_p op_p^T(g_c x_c; psi_p)  of one network and one batch (THEORY.md 1).
 
-    It knows nothing of step sizes, integrators or engines. Usually made by `from_batch`.
+    It knows nothing of step sizes, integrators or engines. Usually made by `from_batch`. Weights are read when it is
+    solved: after an optimiser's step make a new problem, since drives and gains belong to the old weights.
 
     Parameters
     ----------

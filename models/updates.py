@@ -27,7 +27,7 @@ class Updates:
     factors : mapping, optional
         Kind of projection ("dense", "conv") -> factor; 1 unless given. The papers' CNN doubles "conv".
     clip : float, optional
-        Largest magnitude of an element.
+        Largest magnitude of an element, in each projection's update.
     decay : float, optional
         Kolen-Pollack's decay: `decay` W and `decay` psi are added to the two gradients, so that under plain SGD
         W - psi shrinks by 1 - lr decay a step. Needed by, and only used with, "kolen-pollack" feedback.

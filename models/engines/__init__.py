@@ -51,7 +51,8 @@ def solve(
         population, so choose it well below the smallest dt/tau.
     record : bool, str, sequence of str, or callable, default False
         What to keep on the way: nothing, all hidden populations and the output, some populations by name, or what
-        a function returns of the state (population -> (batch, *shape)): a mapping of tensors.
+        a function returns of the state (population -> (batch, *shape), not to be changed): a mapping of tensors.
+        It is called once more for each step if the relaxation diverges, to say where.
     every : int, default 1
         Record the start and every so many steps.
     engine : str, default "torch"

@@ -7,11 +7,14 @@ import pytest
 import torch
 from cases import graph_case
 from reference import Reference
+from torch import nn
 
 from actrelax.models.agreement import disagreement
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward
+from actrelax.models.network import Network
+from actrelax.models.projections import Projection
 from actrelax.models.registry import look_up
 from actrelax.models.updates import Updates
 
@@ -141,6 +144,8 @@ def test_skips_go_by_the_shape_of_their_target():
     assert network.kind(network.projections["conv1=>conv3"]) == "conv"
     assert network.kind(network.projections["hidden2=>hidden3"]) == "dense"
     assert network.kind(network.projections["conv1->hidden1"]) == "conv"
+    flattened = Network((1, 2, 2), {"output": "tanh"}, [Projection("input", "output", nn.Flatten())])
+    assert flattened.kind(flattened.projections["input->output"]) == "dense"
 
 
 def test_presets_are_what_theory_says():

@@ -8,10 +8,11 @@ import torch
 from cases import graph_case, mlp_case
 
 from actrelax.models.agreement import disagreement
-from actrelax.models.assumptions import PRESETS, Knobs
+from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.backprop import backprop_backward
 from actrelax.models.continuous import relax_continuously
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import relax_backward
 from actrelax.models.updates import Updates
 
 
@@ -90,6 +91,33 @@ def test_timing_is_a_knob_of_each_kind():
     # only the last state counts for the convolutions now, not the mean over the rise from zero
     ratio = after["conv1->conv2.weight"].norm() / during["conv1->conv2.weight"].norm()
     assert ratio > 1.3
+    tiny = changes(case, rate=1e-7, steps=12, eta=0.2, assumptions=mixed)["conv1->conv2.weight"]
+    network = copy.deepcopy(case.network)
+    relax_backward(network, case.x, case.y, steps=12, eta=0.2, start="zero")
+    assert disagreement(tiny, -1e-7 * network.projections["conv1->conv2"].weight.grad) < 1e-5
+
+
+def test_fields_and_decay_are_passed_on(generator):
+    case = mlp_case()
+    base = changes(case, rate=0.1, steps=12, eta=0.2)["input->hidden1.weight"]
+    for fields in ({"clip": 0.01, "eta": 0.2}, {"tau": {"hidden1": 3.0}, "dt": 0.2}):
+        assert disagreement(changes(case, rate=0.1, steps=12, **fields)["input->hidden1.weight"], base) > 1e-3
+    knobs = Knobs(feedback="kolen-pollack", plasticity="continuous")
+    case.network.add_feedback(Assumptions(dense=knobs), generator)
+    with pytest.raises(ActrelaxError, match="needs a rate of decay"):
+        changes(case, rate=0.1, assumptions=Assumptions(dense=knobs))
+    p = case.network.projections["hidden1->hidden2"]
+    offset = (p.weight - p.feedback).detach()
+    relax_continuously(
+        case.network,
+        case.x,
+        case.y,
+        rate=0.1,
+        steps=10,
+        assumptions=Assumptions(dense=knobs),
+        updates=Updates(decay=0.5),
+    )
+    assert disagreement(p.weight - p.feedback, (1 - 0.1 / 10 * 0.5) ** 10 * offset) < 1e-12
 
 
 def test_updates_are_applied():

@@ -38,6 +38,23 @@ def test_writes_what_it_says(tmp_path, capsys):
     assert len(set(first)) == 1
 
 
+def test_rules_get_their_options(tmp_path, monkeypatch):
+    seen = []
+    original = demo.relax_backward
+
+    def watched(network, x, y, **options):
+        seen.append(options)
+        return original(network, x, y, **options)
+
+    monkeypatch.setattr(demo, "relax_backward", watched)
+    assert cli.main(["demo", "--out", str(tmp_path / "0"), *TINY, "--eta", "0.3"]) == 0
+    assert [options["assumptions"] for options in seen] == ["ar"] * 2 + ["simplified"] * 2
+    assert all((options["steps"], options["eta"]) == (2, 0.3) for options in seen)
+    assert all("integrator" not in options for options in seen)
+    assert cli.main(["demo", "--out", str(tmp_path / "1"), *TINY, "--seed", "1"]) == 0
+    assert read_run(tmp_path / "0" / "backprop")[1][0] != read_run(tmp_path / "1" / "backprop")[1][0]
+
+
 def test_json_is_alone_on_standard_output(tmp_path, capsys):
     assert cli.main(["demo", "--out", str(tmp_path), *TINY, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
