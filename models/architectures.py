@@ -130,6 +130,7 @@ def build(
     input_shape: Shape | None = None,
     classes: int | None = None,
     activation: str | Activation | None = None,
+    weight_std: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Network:
     """Build a network by name.
@@ -144,6 +145,8 @@ def build(
         Output units, 10 unless given.
     activation : str or Activation, optional
         Of the hidden populations; tanh unless given, but relu in ``vgg8``. The output is linear.
+    weight_std : float, optional
+        Standard deviation of every weight; the architecture's unless given.
     generator : torch.Generator, optional
         Source of the weights, on the CPU; torch's global one unless given.
 
@@ -172,7 +175,9 @@ def build(
     with torch.no_grad():
         for p in network.projections.values():
             if p.weight is not None:
-                std = architecture.weight_std or math.sqrt(gain / p.weight[0].numel())
+                std = architecture.weight_std if weight_std is None else weight_std
+                if std is None:
+                    std = math.sqrt(gain / p.weight[0].numel())
                 p.weight.copy_(std * torch.randn(p.weight.shape, generator=generator, dtype=torch.float64))
             if p.bias is not None:
                 p.bias.zero_()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import Network
@@ -33,20 +33,31 @@ def backprop_backward(
     Backward
         Its trajectory is None.
     """
-    chosen = loss_named(loss)
     updates = updates or Updates()
+    chosen = loss_named(loss)
+    output, gradients = _swept(network, x, y, chosen)
+    kinds = {w: network.kind(p) for p in reversed(network.projections.values()) for w in (p.weight, p.bias)}
+    for w, gradient in gradients.items():
+        add_to_grad(w, updates.applied(gradient, len(x), kinds[w]))
+    return Backward(updates.reduced(chosen.value(output, y).sum(), len(x)), output, None)
+
+
+def parameter_gradients(
+    network: Network, x: Tensor, y: Tensor, *, loss: str | Loss | LossFunction = "cross-entropy"
+) -> dict[nn.Parameter, Tensor]:
+    """Return the gradient of the loss, summed over the batch, of each weight and bias that learns; `.grad` stays."""
+    return _swept(network, x, y, loss_named(loss))[1]
+
+
+def _swept(network: Network, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, dict[nn.Parameter, Tensor]]:
     with torch.enable_grad():
         output = network(x)
-    top = chosen.gradient(output.detach(), y)
-    parts = [(p, name) for p in network.projections.values() for name in ("weight", "bias")]
-    learned = [(p, name, w) for p, name in parts if (w := getattr(p, name)) is not None and w.requires_grad]
-    # a Parameter that two projections share is listed once: its gradient is the sum over both already
-    unique = list({id(w): (p, name, w) for p, name, w in learned}.values())
-    gradients = torch.autograd.grad(output, [w for _, _, w in unique], top) if unique else ()
-    output = output.detach()
-    for (p, _, w), gradient in zip(unique, gradients, strict=True):
-        add_to_grad(w, updates.applied(gradient, len(x), network.kind(p)))
-    return Backward(updates.reduced(chosen.value(output, y).sum(), len(x)), output, None)
+    top = loss.gradient(output.detach(), y)
+    # a Parameter that two projections share is a key once: its gradient is the sum over both
+    parts = (w for p in network.projections.values() for w in (p.weight, p.bias))
+    learned = list(dict.fromkeys(w for w in parts if w is not None and w.requires_grad))
+    gradients = torch.autograd.grad(output, learned, top) if learned else ()
+    return output.detach(), dict(zip(learned, gradients, strict=True))
 
 
 def activity_gradients(

@@ -32,6 +32,7 @@ def relax_backward(
     duration: float | None = None,
     stop_change: float | None = None,
     updates: Updates | None = None,
+    check_finite: bool = True,
     **fields: Any,
 ) -> Backward:
     """Relax, and add each projection's local update to its parameters' `.grad`: AR's ``loss.backward()``.
@@ -51,7 +52,7 @@ def relax_backward(
         A name of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
     assumptions : str or Assumptions, default "ar"
         A name of `assumptions.PRESETS`, or any combination of knobs.
-    integrator, dt, eta, steps, duration, stop_change
+    integrator, dt, eta, steps, duration, stop_change, check_finite
         As for `solve`; the papers' 100 sequential steps of eta = 0.1 unless given. ``integrator="equilibrium"``
         gives backprop's gradient exactly, in one sweep, where the assumptions are the standard ones.
     updates : Updates, optional
@@ -87,7 +88,16 @@ def relax_backward(
     if problem.is_continuous:
         raise ActrelaxError("continuous plasticity changes weights during the relaxation: use relax_continuously.")
     check_decay(problem, updates)
-    trajectory = solve(problem, integrator, dt=dt, eta=eta, steps=steps, duration=duration, stop_change=stop_change)
+    trajectory = solve(
+        problem,
+        integrator,
+        dt=dt,
+        eta=eta,
+        steps=steps,
+        duration=duration,
+        stop_change=stop_change,
+        check_finite=check_finite,
+    )
     state = {name: trajectory.final[name] for name in network.hidden}
     for projection in network.projections.values():
         for parameter, update in local_updates(problem, projection, state, updates):

@@ -32,6 +32,7 @@ def solve(
     record: Record = False,
     every: int = 1,
     engine: str = "torch",
+    check_finite: bool = True,
 ) -> Trajectory:
     """Relax: integrate the problem's ODE from its start.
 
@@ -57,6 +58,9 @@ def solve(
         Record the start and every so many steps.
     engine : str, default "torch"
         A name of `ENGINES`.
+    check_finite : bool, default True
+        Look at the final state for nan and inf. On a GPU that waits for the queue to empty: a loop that looks by
+        itself every so many batches turns it off.
 
     Returns
     -------
@@ -89,7 +93,7 @@ def solve(
     recorder = _recorder(problem, record)
     grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)
     module = importlib.import_module(ENGINES[known("engine", engine, ENGINES)])
-    trajectory: Trajectory = module.solve(problem, scheme, grid, stop_change, recorder, every)
+    trajectory: Trajectory = module.solve(problem, scheme, grid, stop_change, recorder, every, check_finite)
     return trajectory
 
 

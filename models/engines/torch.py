@@ -25,6 +25,7 @@ def solve(
     stop_change: float | None,
     recorder: Recorder | None,
     every: int,
+    check_finite: bool,
 ) -> Trajectory:
     """Step the problem; the arguments are those of `actrelax.models.engines.solve`, resolved."""
     march = _March(problem, integrator, grid, recorder, every)
@@ -35,7 +36,7 @@ def solve(
             status = Status.SETTLED
             break
         previous = state
-    if not _is_finite(problem.activities(march.state)):
+    if check_finite and not _is_finite(problem.activities(march.state)):
         raise _divergence(_March(problem, integrator, grid, recorder, every))
     return march.trajectory(status)
 

@@ -39,6 +39,13 @@ def test_scale_of_the_weights(name, generator):
         assert p.bias is None or not p.bias.any()
 
 
+def test_a_scale_of_ones_own(generator):
+    network = build("digits-cnn", weight_std=0.3, generator=generator)
+    weights = torch.cat([p.weight.detach().flatten() for p in network.projections.values()])
+    assert float(weights.std()) == pytest.approx(0.3, rel=0.02)
+    assert not build("digits-cnn", weight_std=0.0).projections["hidden1->output"].weight.any()
+
+
 def test_skips_of_two_lengths_and_both_poolings():
     network = build("cnn-skip")
     assert network.projections["conv1->conv3"].map is None

@@ -166,6 +166,14 @@ def test_bad_values_at_the_start_are_said_to_be_there():
         solve(problem_of(case))
 
 
+def test_without_a_look_divergence_is_left_to_the_caller():
+    case = mlp_case()
+    case.x[1, 2] = float("nan")
+    final = solve(problem_of(case), check_finite=False).final
+    assert torch.isnan(final["hidden1"][1]).all()
+    assert torch.isfinite(final["hidden1"][[0, 2]]).all()
+
+
 def test_memory_does_not_grow_over_a_thousand_steps():
     """At most the state before, the state after and intermediate stages are alive at any time."""
     references: list[weakref.ref] = []

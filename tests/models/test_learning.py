@@ -7,7 +7,7 @@ import torch
 from cases import graph_case, mlp_case
 
 from actrelax.models.agreement import disagreement
-from actrelax.models.backprop import backprop_backward
+from actrelax.models.backprop import backprop_backward, parameter_gradients
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.models.learning import relax_backward
 from actrelax.models.updates import Updates
@@ -155,6 +155,19 @@ def test_divergence_leaves_the_gradients_alone():
     case.x[0, 0] = float("inf")
     with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start'):
         relax_backward(case.network, case.x, case.y)
+    assert all(p.grad is None for p in case.network.parameters())
+    relax_backward(case.network, case.x, case.y, check_finite=False)
+    assert any(torch.isnan(p.grad).any() for p in case.network.parameters())
+
+
+def test_parameter_gradients_are_autograds_summed_over_the_batch():
+    case = graph_case()
+    found = parameter_gradients(case.network, case.x, case.y)
+    loss = torch.nn.functional.cross_entropy(case.network(case.x), case.y, reduction="sum")
+    exact = torch.autograd.grad(loss, list(found))
+    assert len(found) == len(list(case.network.parameters()))
+    for gradient, expected in zip(found.values(), exact, strict=True):
+        assert disagreement(gradient, expected) < 1e-13
     assert all(p.grad is None for p in case.network.parameters())
 
 
