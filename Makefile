@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src models simulations analysis
 
-.PHONY: demo test lint types mutate check clean
+.PHONY: demo test lint types mutate kill check clean
 
 demo: $(VENV)/installed
 	$(BIN)/actrelax demo
@@ -21,6 +21,9 @@ types: $(VENV)/installed
 
 mutate: $(VENV)/installed
 	$(BIN)/python tests/mutate.py
+
+kill: $(VENV)/installed
+	$(BIN)/python tests/kill.py
 
 # What CI runs.
 check: test lint types mutate

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from actrelax.models.errors import ActrelaxError
+from actrelax.analysis.files import replacing
 from actrelax.models.trajectory import Trajectory
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart in greyscale by the line styles
@@ -46,28 +46,30 @@ def saved(path: Path, columns: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]
         figure = Figure(figsize=(4.2 * columns, 3.2))
         axes = figure.subplots(1, columns, squeeze=False)[0]
         yield figure, list(axes)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
-        except OSError as error:
-            raise ActrelaxError(f"can't write to {path}: {error.strerror}.") from error
+        with replacing(path) as file:
+            figure.savefig(file, format=path.suffix[1:])
 
 
 def learning_curves(ax: Axes, runs: Mapping[str, Sequence[Mapping[str, float]]], measure: str) -> Axes:
-    """Draw an accuracy over epochs, a line per run.
+    """Draw a measure over epochs, a line per run.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
     runs : mapping
         Label -> rows of metrics.csv.
-    measure : {"train_accuracy", "test_accuracy"}
+    measure : str
+        A column of the metrics; accuracies are drawn in percent.
     """
+    percent = measure.endswith("_accuracy")
     for label, metrics in runs.items():
-        ax.plot([row["epoch"] for row in metrics], [100 * row[measure] for row in metrics], label=label)
-    ax.set(xlabel="epoch", ylabel=f"{measure.split('_')[0]} accuracy (%)", xlim=(0, None), ylim=(None, 101))
+        values = [row[measure] * (100 if percent else 1) for row in metrics]
+        # a single epoch is a point, which a line doesn't show
+        ax.plot([row["epoch"] for row in metrics], values, label=label, marker="." if len(values) < 4 else None)
+    ax.set(xlabel="epoch", ylabel=measure.replace("_", " ") + (" (%)" if percent else ""), xlim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="lower right")
+    if len(ax.lines) > 1:
+        ax.legend()
     return ax
 
 

@@ -1,27 +1,53 @@
-"""A run's folder, in one definition: what simulations write and analysis reads."""
+"""A run's folder, in one definition: what simulations write and analysis reads.
+
+config.json     option -> value: everything that determines the result
+metrics.csv     a row an epoch, the untrained network's first: what the seed determines
+alignment.csv   a row a measurement of the angle to backprop's gradient, where that was asked for
+timing.csv      a row an epoch: seconds, images a second
+checkpoint.pt   where the training is: weights, optimiser, schedule, random state, tables
+summary.json    the outcome, once there is one
+figures/        learning curves
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import platform
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import BadZipFile
 
+import torch
+
+from actrelax.analysis.files import replacing
 from actrelax.models.errors import ActrelaxError
 
-SUMMARY, METRICS = "summary.json", "metrics.csv"
+Rows = Sequence[Mapping[str, float]]
+TABLES = ("metrics", "alignment", "timing")
+CONFIG, CHECKPOINT, SUMMARY = "config.json", "checkpoint.pt", "summary.json"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcome of one training run; accuracies lie in [0, 1]. The names are stable: scripts depend on them."""
+    """The outcome of one training run. The names are stable: scripts depend on them.
+
+    test_accuracy, train_accuracy  from 0 to 1, after and during the last epoch (each batch before its update)
+    validation_accuracy            of the images that were held out; None without
+    wall_seconds                   of training and evaluation, over all sittings
+    images_per_second              of training
+    """
 
     test_accuracy: float
     train_accuracy: float
+    validation_accuracy: float | None
     rule: str
     assumptions: str
     dataset: str
@@ -40,41 +66,116 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def write_run(folder: Path, summary: Summary, metrics: Sequence[Mapping[str, float]]) -> None:
-    """Write summary.json and metrics.csv, a row per epoch; each file is replaced as a whole or not at all.
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run; each is replaced as a whole or not at all.
 
-    Raises
-    ------
-    ActrelaxError
-        If the folder can't be written to.
+    What can't be written, or read, is an `ActrelaxError` that says which file and why.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{METRICS}.partial"
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(metrics[0]))
-            writer.writeheader()
-            writer.writerows(metrics)
-        os.replace(partial, folder / METRICS)
-        partial = folder / f"{SUMMARY}.partial"
-        partial.write_text(json.dumps(asdict(summary), indent=2) + "\n")
-        os.replace(partial, folder / SUMMARY)
-    except OSError as error:
-        raise ActrelaxError(f"can't write to {folder}: {error.strerror}.") from error
 
+    path: Path
 
-def read_run(folder: Path) -> tuple[Summary, list[dict[str, float]]]:
-    """Read what `write_run` wrote.
+    @property
+    def figures(self) -> Path:
+        """Where this run's figures go."""
+        return self.path / "figures"
 
-    Raises
-    ------
-    ActrelaxError
-        If the folder holds no finished run.
-    """
-    try:
-        found = json.loads((folder / SUMMARY).read_text())
-        with (folder / METRICS).open(newline="") as file:
-            metrics = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return Summary(**{field.name: found[field.name] for field in fields(Summary)}), metrics
-    except (OSError, ValueError, KeyError) as error:
-        raise ActrelaxError(f"{folder} holds no finished run: {SUMMARY} or {METRICS} can't be read.") from error
+    @property
+    def tensorboard(self) -> Path:
+        """Where TensorBoard's event files go."""
+        return self.path / "tensorboard"
+
+    def is_begun(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / CONFIG).exists()
+
+    def is_finished(self) -> bool:
+        """Whether the run here has its outcome."""
+        return (self.path / SUMMARY).exists()
+
+    def clear(self) -> None:
+        """Forget a run, if there is one; nothing but its own files is removed."""
+        if not self.is_begun():
+            return
+        try:
+            for name in (SUMMARY, CHECKPOINT, *(f"{table}.csv" for table in TABLES), CONFIG):
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.tensorboard, ignore_errors=True)
+        except OSError as error:
+            raise ActrelaxError(f"can't remove the run in {self.path}: {error.strerror}.") from error
+
+    def write_config(self, options: Mapping[str, Any]) -> None:
+        """Begin a run."""
+        self._write_json(CONFIG, options)
+
+    def config(self) -> dict[str, Any]:
+        """Options of the run, as they were given to `write_config`."""
+        return self._read_json(CONFIG, "no run")
+
+    def write_tables(self, tables: Mapping[str, Rows]) -> None:
+        """Write each table that has rows as NAME.csv."""
+        for name, rows in tables.items():
+            if rows:
+                text = io.StringIO(newline="")
+                writer = csv.DictWriter(text, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+                with replacing(self.path / f"{name}.csv") as file:
+                    file.write(text.getvalue().encode())
+
+    def table(self, name: str) -> list[dict[str, float]]:
+        """Rows of NAME.csv."""
+        try:
+            with (self.path / f"{name}.csv").open(newline="") as file:
+                return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        except (OSError, ValueError, TypeError) as error:
+            raise ActrelaxError(f"{self.path} holds no table {name}: {name}.csv can't be read.") from error
+
+    def write_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Save a training's state."""
+        with replacing(self.path / CHECKPOINT) as file:
+            torch.save(dict(state), file)
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """Return the state that was saved last, on the CPU; None if there is none yet."""
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError, BadZipFile) as error:
+            raise ActrelaxError(f"{path} can't be read, it is damaged or something else: begin anew.") from error
+        return state
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Say so if what the checkpoint holds doesn't fit what it is loaded into, inside the block."""
+        try:
+            yield
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ActrelaxError(f"{self.path / CHECKPOINT} belongs to another run: begin anew.") from error
+
+    def write_summary(self, summary: Summary) -> None:
+        """End a run."""
+        self._write_json(SUMMARY, asdict(summary))
+
+    def summary(self) -> Summary:
+        """Return the run's outcome."""
+        found = self._read_json(SUMMARY, "no finished run")
+        try:
+            return Summary(**{field.name: found[field.name] for field in fields(Summary)})
+        except KeyError as error:
+            raise ActrelaxError(f"{self.path} holds no finished run: {SUMMARY} lacks {error}.") from error
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        with replacing(self.path / name) as file:
+            file.write(f"{json.dumps(content, indent=2)}\n".encode())
+
+    def _read_json(self, name: str, lacking: str) -> dict[str, Any]:
+        try:
+            found = json.loads((self.path / name).read_text())
+            if not isinstance(found, dict):
+                raise ValueError("not an object")
+        except (OSError, ValueError) as error:
+            raise ActrelaxError(f"{self.path} holds {lacking}: {name} can't be read.") from error
+        return found

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
 import tyro
 
 from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.simulations.recorder import Stopped
 
-SIMULATIONS = {"demo": "train a small CNN on the bundled digits by AR and by backprop; figures; two minutes"}
-"""Name of a module in this folder, with a `Config` and a `main(config)` -> what it does."""
+SIMULATIONS = {
+    "demo": "train a small CNN on the bundled digits by AR and by backprop; figures; two minutes",
+    "train": "train any network on any images by AR or backprop; the papers' protocols; resumes bit for bit",
+    "evaluate": "test a trained run's network on any data set",
+}
+"""Name of a module in this folder -> what it does.
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+The module has a `Config` and a `main(config)`; where defaults depend on other options, a `defaults(arguments)` too.
+"""
+
+DONE, FAILED, BAD_INPUT, SIGNALLED = 0, 1, 2, 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,12 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run one simulation with its options; errors become one sentence and an exit status."""
     module = importlib.import_module(f"actrelax.simulations.{name}")
-    config = tyro.cli(module.Config, prog=f"actrelax {name}", description=module.__doc__, args=arguments)
     try:
+        default = {"default": module.defaults(arguments)} if hasattr(module, "defaults") else {}
+        config = tyro.cli(
+            module.Config,
+            prog=f"actrelax {name}",
+            description=module.__doc__,
+            args=arguments,
+            **default,
+            config=(tyro.conf.OmitArgPrefixes,),  # options are named alike, in whichever group they stand
+        )
         module.main(config)
+    except Stopped as stopped:
+        print(f"actrelax {name}: {stopped}", file=sys.stderr)
+        return SIGNALLED + stopped.signal_number
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return SIGNALLED + signal.SIGINT
     except ActrelaxError as error:
         print(f"actrelax {name}: {error}", file=sys.stderr)
         return FAILED if isinstance(error, DivergenceError) else BAD_INPUT

@@ -1,58 +1,123 @@
-"""Real images to learn from."""
+"""Real images to learn from: scikit-learn's bundled digits, the usual sets by name, or any NAME.npz."""
 
 from __future__ import annotations
 
+import os
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.archives import ARCHIVES, download
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+class Split(NamedTuple):
+    """Some images and their labels.
+
+    images  (n, channels, height, width) or (n, features): uint8 of 0 to 255, or floats taken as they are
+    labels  (n,), int64 from 0 to classes - 1
+    """
+
+    images: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and labels, split into what is trained on and what is only reported.
+    """Images in three parts: what is trained on, what choices are made by, and what is only reported.
 
-    x_train, x_test  (n, channels, height, width), floats in [0, 1]
-    y_train, y_test  (n,), integers from 0 to classes - 1
+    name        as it is reported; an official set's name means the whole official set
+    classes     number of classes
+    train, test the two parts; validation is None unless `holding_out` took some training images out
     """
 
     name: str
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
+    classes: int
+    train: Split
+    test: Split
+    validation: Split | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
-        return tuple(self.x_train.shape[1:])
+        return tuple(self.train.images.shape[1:])
 
     @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return int(self.y_train.max()) + 1
+    def parts(self) -> dict[str, Split]:
+        """Name -> part, those that are there."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
 
-    def validating(self, count: int) -> Dataset:
-        """Hold out the last `count` training images in the test set's place: for tuning.
+    def holding_out(self, count: int) -> Dataset:
+        """Move `count` training images, chosen at random once and for all, to the validation part.
 
         Raises
         ------
         ActrelaxError
             If that leaves nothing on one of the sides.
         """
-        if not 0 < count < len(self.x_train):
-            raise ActrelaxError(f"validation must lie between 1 and {len(self.x_train) - 1} images, got {count}.")
-        x, y = self.x_train, self.y_train
-        return replace(self, x_train=x[:-count], y_train=y[:-count], x_test=x[-count:], y_test=y[-count:])
+        images, labels = self.train
+        if not 0 < count < len(images):
+            raise ActrelaxError(f"validation must lie between 1 and {len(images) - 1} images, got {count}.")
+        shuffled = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        held, kept = shuffled[:count].sort().values, shuffled[count:].sort().values
+        return replace(self, train=Split(images[kept], labels[kept]), validation=Split(images[held], labels[held]))
+
+
+def load(name: str, data_dir: Path | None = None) -> Dataset:
+    """Load a data set by name or file.
+
+    Parameters
+    ----------
+    name : str
+        ``digits`` (bundled); an official set of `archives.ARCHIVES`, from NAME.npz in the data directory or
+        else downloaded into it; the NAME of any other NAME.npz there; or the path of a .npz file, reported under
+        its file's name.
+    data_dir : Path, optional
+        Unless given the environment's ACTRELAX_DATA, or else ``data``.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown name, a set that is neither there nor can be downloaded, or a file that is no data set.
+    """
+    folder = Path(os.environ.get("ACTRELAX_DATA", "data")) if data_dir is None else data_dir
+    if name == "digits":
+        return digits()
+    if name in ARCHIVES:
+        path = folder / f"{name}.npz"
+        if not path.exists():
+            download(name, path)
+        dataset = read(path)
+        _check_official(dataset, path)
+        return dataset
+    if name.endswith(".npz"):
+        return read(Path(name))
+    if Path(name).name == name and (folder / f"{name}.npz").exists():
+        return read(folder / f"{name}.npz")
+    names = ", ".join(["digits", *ARCHIVES])
+    raise ActrelaxError(f"unknown dataset {name!r}; known: {names}, a NAME.npz in {folder}, or the path of a .npz.")
 
 
 def digits() -> Dataset:
-    """Load scikit-learn's bundled 8x8 handwritten digits: 1,437 images for training, 360 for testing.
+    """Load scikit-learn's bundled 8x8 handwritten digits, in [0, 1]: 1,437 images for training, 360 for testing.
 
     The split is fixed: stratified by class, by scikit-learn's `train_test_split` with random_state 0.
     """
@@ -60,4 +125,94 @@ def digits() -> Dataset:
     images = (bundled.images / 16).astype(np.float32)[:, None]
     parts = train_test_split(images, bundled.target, test_size=360, stratify=bundled.target, random_state=0)
     x_train, x_test, y_train, y_test = (torch.from_numpy(part) for part in parts)
-    return Dataset("digits", x_train, y_train, x_test, y_test)
+    return Dataset("digits", 10, Split(x_train, y_train), Split(x_test, y_test))
+
+
+def read(path: Path) -> Dataset:
+    """Read a .npz file with x_train, y_train, x_test and y_test.
+
+    Images are uint8, or floats that are taken as they are: (n, height, width), (n, height, width, channels) or
+    (n, features). Labels are integers from 0 to classes - 1, one per image; the training labels' largest tells
+    how many classes there are.
+
+    Raises
+    ------
+    ActrelaxError
+        For anything else.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in KEYS}
+    except FileNotFoundError as error:
+        raise ActrelaxError(f"there is no file {path}: {_HELP}") from error
+    except KeyError as error:
+        raise ActrelaxError(f"{path} lacks some of {', '.join(KEYS)}: {_HELP}") from error
+    except _UNREADABLE as error:
+        raise ActrelaxError(f"{path} can't be read as a .npz file, it is damaged or something else: {_HELP}") from error
+    try:
+        return _checked(path.stem, arrays)
+    except ActrelaxError as error:
+        raise ActrelaxError(f"{path}: {error}") from error
+
+
+# what damaged and foreign files raise in NumPy and zipfile; a .npy opens as an array, which is no context (TypeError)
+_UNREADABLE = (OSError, ValueError, TypeError, EOFError, MemoryError, NotImplementedError, BadZipFile, zlib.error)
+_HELP = "a data set is a .npz of x_train, y_train, x_test and y_test, as numpy.savez writes it."
+
+
+def _checked(name: str, arrays: Arrays) -> Dataset:
+    classes = _classes(arrays)
+    train, test = (_split(part, arrays[f"x_{part}"], arrays[f"y_{part}"], classes) for part in ("train", "test"))
+    if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
+        raise ActrelaxError(
+            f"x_train and x_test must be alike but for their number, got {arrays['x_train'].dtype} "
+            f"{arrays['x_train'].shape} and {arrays['x_test'].dtype} {arrays['x_test'].shape}."
+        )
+    return Dataset(name, classes, train, test)
+
+
+def _classes(arrays: Arrays) -> int:
+    for key in ("y_train", "y_test"):
+        labels = arrays[key]
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
+            raise ActrelaxError(f"{key} must be integers of shape (n,), got {labels.dtype} {labels.shape}.")
+    return int(arrays["y_train"].max()) + 1
+
+
+def _split(part: str, x: NDArray[np.generic], y: NDArray[np.generic], classes: int) -> Split:
+    if x.ndim not in (2, 3, 4) or 0 in x.shape:
+        raise ActrelaxError(
+            f"x_{part} must be (n, height, width), (n, height, width, channels) or (n, features), got {x.shape}."
+        )
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise ActrelaxError(f"x_{part} must be uint8 or floats, got {x.dtype}.")
+    if len(x) != len(y):
+        raise ActrelaxError(f"x_{part} and y_{part} must be equally many, got {len(x)} images and {len(y)} labels.")
+    if not np.isfinite(x).all():
+        raise ActrelaxError(f"x_{part} must be finite, got nan or inf in image {_first_bad(x)}.")
+    if y.min() < 0 or y.max() >= classes:
+        worst = y.min() if y.min() < 0 else y.max()
+        raise ActrelaxError(f"labels must lie between 0 and {classes - 1}, y_train's largest; got {worst} in y_{part}.")
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4:
+        x = np.moveaxis(x, 3, 1)
+    if x.dtype.kind == "f":  # also half and extended precision, and either byte order
+        x = x.astype(np.float32 if x.dtype.itemsize <= 4 else np.float64)
+    return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))
+
+
+def _first_bad(x: NDArray[np.generic]) -> int:
+    return int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(1)))
+
+
+def _check_official(dataset: Dataset, path: Path) -> None:
+    """Refuse another set under an official set's name."""
+    archive = ARCHIVES[dataset.name]
+    found = (len(dataset.train.images), len(dataset.test.images), dataset.input_shape, dataset.classes)
+    if found != (archive.train, archive.test, archive.shape, archive.classes):
+        raise ActrelaxError(
+            f"{path} is not {dataset.name}: that has {archive.train} + {archive.test} images of shape {archive.shape} "
+            f"in {archive.classes} classes, the file {found[0]} + {found[1]} of {found[2]} in {found[3]}: "
+            "give it a name of its own."
+        )

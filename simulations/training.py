@@ -1,89 +1,249 @@
-"""Training a network, whatever the rule: a loop of a few lines, and what it measures."""
+"""Training a network, whatever the rule: what changes, the loop that changes it, and callbacks that watch.
+
+A loop of your own needs none of this; it is a few lines around `relax_backward`, as the README shows.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from actrelax.models.errors import DivergenceError
 from actrelax.models.network import Network
 from actrelax.models.updates import Backward
-from actrelax.simulations.datasets import Dataset
+from actrelax.simulations.batches import Batches, Preprocessing
+from actrelax.simulations.datasets import Split
 
 Rule = Callable[[Network, Tensor, Tensor], Backward]
+Row = dict[str, float]
+
+EXPLODED = 1e6
+"""A loss so many times the first batch's counts as diverged: saturated units can keep it finite for ever."""
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What is measured after an epoch; the loss is the mean over its batches, accuracies lie in [0, 1]."""
+@dataclass
+class Training:
+    """A training under way; all that changes is in its `state_dict`.
 
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    test_accuracy: float
+    network       on the device of the batches
+    batches       the images; their order is a function of seed and epoch
+    rule          (network, x, y) -> Backward, which leaves gradients in `.grad`: `relax_backward` or
+                  `backprop_backward` with the options filled in
+    optimiser     of the network's parameters
+    schedule      of the learning rate, stepped after each batch
+    epochs        how many there shall be
+    loss_is_sum   whether the rule's loss is a sum over the batch; a mean otherwise
+    epoch, batch  how many are done, and how many batches of the next
+    seconds       spent so far on the batches of that epoch
+    totals        over these batches, on the device: loss and correct answers, and whether all was sound
+    first_loss    of the very first batch, an image: what a loss that explodes is held against
+    tables        name -> rows: metrics and alignment, which the seed determines, and timing
+    """
+
+    network: Network
+    batches: Batches
+    rule: Rule
+    optimiser: torch.optim.Optimizer
+    schedule: LRScheduler
+    epochs: int
+    loss_is_sum: bool = False
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    totals: dict[str, Tensor] = field(default_factory=dict)
+    first_loss: Tensor | None = None
+    tables: dict[str, list[Row]] = field(default_factory=lambda: {"metrics": [], "alignment": [], "timing": []})
+
+    def __post_init__(self) -> None:
+        self.reset_totals()
+
+    def reset_totals(self) -> None:
+        """Begin an epoch's totals."""
+        device = self.batches.data.train.labels.device
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        self.totals = {
+            "loss": torch.zeros((), dtype=exact, device=device),
+            "correct": torch.zeros((), dtype=torch.int64, device=device),
+            "sound": torch.ones((), dtype=torch.bool, device=device),
+        }
+
+    def loss_of(self, result: Backward, y: Tensor) -> Tensor:
+        """Return a batch's loss, the mean over its images."""
+        loss = result.loss.to(self.totals["loss"])
+        return loss / len(y) if self.loss_is_sum else loss
+
+    def count(self, result: Backward, y: Tensor) -> None:
+        """Add a batch to the totals, without waiting for the device."""
+        loss = self.loss_of(result, y)
+        if self.first_loss is None:
+            self.first_loss = loss
+        self.totals["loss"] += loss * len(y)
+        self.totals["correct"] += (result.output.argmax(1) == y).sum()
+        states = [] if result.trajectory is None else result.trajectory.final.values()
+        flags = [torch.isfinite(x).all() for x in states]
+        self.totals["sound"] &= torch.stack([loss < EXPLODED * (1 + self.first_loss), *flags]).all()
+
+    def is_sound(self) -> bool:
+        """Whether the epoch's relaxed states and all weights are finite and its losses reasonable: one look."""
+        flags = [torch.isfinite(p).all() for p in self.network.parameters()]
+        return bool(torch.stack([self.totals["sound"], *flags]).all())
+
+    @property
+    def seen(self) -> int:
+        """Images of the epoch under way that are done."""
+        return min(self.batch * self.batches.size, len(self.batches.data.train.images))
+
+    def averages(self) -> Row:
+        """Loss and accuracy over the epoch under way, of each batch before its update: one look at the device."""
+        loss, correct = float(self.totals["loss"]), int(self.totals["correct"])
+        seen = self.seen or float("nan")
+        return {"train_loss": loss / seen, "train_accuracy": correct / seen}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training changes, the generators of torch included; tensors are not copied.
+
+        And, of what it doesn't change, what the trained network must know of its images.
+        """
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "position": {"epoch": self.epoch, "batch": self.batch, "seconds": self.seconds},
+            "totals": self.totals,
+            "first_loss": self.first_loss,
+            "tables": self.tables,
+            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "images": {
+                "shape": list(self.batches.data.input_shape),
+                "classes": self.batches.data.classes,
+                "mean": self.batches.preprocess.mean,
+                "std": self.batches.preprocess.std,
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned; the next batch is the one that would have come then."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
+        self.seconds = state["position"]["seconds"]
+        self.totals = {name: total.to(self.totals[name], copy=True) for name, total in state["totals"].items()}
+        first = state["first_loss"]
+        self.first_loss = None if first is None else first.to(self.totals["loss"])
+        self.tables = {name: [dict(row) for row in rows] for name, rows in state["tables"].items()}
+        torch.set_rng_state(state["random"]["cpu"])
+        if state["random"]["cuda"]:
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
 
 
-def train(
-    network: Network,
-    dataset: Dataset,
-    rule: Rule,
-    optimiser: torch.optim.Optimizer,
-    *,
-    epochs: int,
-    batch_size: int,
-    generator: torch.Generator,
-) -> Iterator[Epoch]:
-    """Train, and yield the measurements before the first epoch (its loss nan) and after each.
+class Callback:
+    """What watches a training; each method is called with it, and does nothing unless overridden.
 
-    Parameters
-    ----------
-    network : Network
-    dataset : Dataset
-    rule : callable
-        (network, x, y) -> Backward, which leaves gradients in `.grad`: `relax_backward` or `backprop_backward`
-        with the options filled in.
-    optimiser : torch.optim.Optimizer
-        Of the network's parameters.
-    epochs, batch_size : int
-        The last batch of an epoch may be smaller.
-    generator : torch.Generator
-        Source of the order of the images: the same for every rule under one seed.
+    A training is consistent in `on_batch`, `on_epoch` and `on_end`: it can be saved there, and an exception raised
+    there stops it.
+    """
+
+    def on_start(self, training: Training) -> None:
+        """Before the first batch of this process; a resumed training may be anywhere."""
+
+    def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
+        """With the gradients of a batch in `.grad`, before the weights move."""
+
+    def on_batch(self, training: Training) -> None:
+        """After the weights have moved."""
+
+    def on_epoch(self, training: Training) -> None:
+        """After an epoch; its rows end the tables."""
+
+    def on_end(self, training: Training) -> None:
+        """After the last epoch."""
+
+
+def train(training: Training, callbacks: Sequence[Callback] = ()) -> None:
+    """Train on, from where the training is to its last epoch.
 
     Raises
     ------
     DivergenceError
-        If the loss, or a relaxation, becomes non-finite.
+        If the rule finds something non-finite; the message names batch and epoch.
     """
-    yield _measured(0, float("nan"), network, dataset)
-    count = len(dataset.x_train)
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for batch, chosen in enumerate(torch.randperm(count, generator=generator).split(batch_size), 1):  # type: ignore[no-untyped-call]
-            optimiser.zero_grad()
-            loss = float(rule(network, dataset.x_train[chosen], dataset.y_train[chosen]).loss)
-            if not math.isfinite(loss):
-                raise DivergenceError(
-                    f"the loss became {loss} in batch {batch} of epoch {epoch}: lower the learning rate."
-                )
-            total += loss * len(chosen)
-            optimiser.step()
-        yield _measured(epoch, total / count, network, dataset)
+    if not training.tables["metrics"]:
+        _measure(training)
+    for callback in callbacks:
+        callback.on_start(training)
+    while training.epoch < training.epochs:
+        _train_epoch(training, callbacks)
+        training.epoch += 1
+        _measure(training)
+        for callback in callbacks:
+            callback.on_epoch(training)
+    for callback in callbacks:
+        callback.on_end(training)
+
+
+def learn(training: Training, rule: Rule, x: Tensor, y: Tensor, callbacks: Sequence[Callback] = ()) -> Backward:
+    """Learn from one batch."""
+    training.optimiser.zero_grad()
+    try:
+        result = rule(training.network, x, y)
+    except DivergenceError as error:
+        raise DivergenceError(f"{where(training)}: {error}", error.trajectory) from error
+    for callback in callbacks:
+        callback.on_gradient(training, x, y, result)
+    training.optimiser.step()
+    training.schedule.step()
+    training.batch += 1
+    training.count(result, y)
+    return result
+
+
+def where(training: Training) -> str:
+    """Name the batch that is next."""
+    return f"batch {training.batch + 1} of epoch {training.epoch + 1}"
 
 
 @torch.no_grad()
-def accuracy(network: Network, x: Tensor, y: Tensor) -> float:
+def accuracy(network: Network, part: Split, preprocess: Preprocessing) -> float:
     """Return the share of images whose largest output is their label."""
-    return int((network(x).argmax(1) == y).sum()) / len(y)
+    correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
+    for images, labels in zip(part.images.split(1000), part.labels.split(1000), strict=True):  # type: ignore[no-untyped-call]
+        correct += (network(preprocess(images)).argmax(1) == labels).sum()
+    return int(correct) / len(part.labels)
 
 
-def _measured(epoch: int, loss: float, network: Network, dataset: Dataset) -> Epoch:
-    return Epoch(
-        epoch,
-        loss,
-        accuracy(network, dataset.x_train, dataset.y_train),
-        accuracy(network, dataset.x_test, dataset.y_test),
+def _train_epoch(training: Training, callbacks: Sequence[Callback]) -> None:
+    start = time.perf_counter() - training.seconds
+    for x, y in training.batches.epoch(training.epoch + 1, first=training.batch):
+        learn(training, training.rule, x, y, callbacks)
+        training.seconds = time.perf_counter() - start
+        for callback in callbacks:
+            callback.on_batch(training)
+
+
+def _measure(training: Training) -> None:
+    """Close an epoch, the one before the first included: a row of metrics, one of timing, and a fresh count."""
+    data, start = training.batches.data, time.perf_counter()
+    row: Row = {"epoch": training.epoch, "learning_rate": training.optimiser.param_groups[0]["lr"]}
+    row |= training.averages()
+    for name, part in data.parts.items():
+        if name != "train":
+            row[f"{name}_accuracy"] = accuracy(training.network, part, training.batches.preprocess)
+    training.tables["metrics"].append(row)
+    training.tables["timing"].append(
+        {
+            "epoch": training.epoch,
+            "train_seconds": training.seconds,
+            "evaluate_seconds": time.perf_counter() - start,
+            "images_per_second": training.seen / training.seconds if training.seconds else float("nan"),
+        }
     )
+    training.batch, training.seconds = 0, 0.0
+    training.reset_totals()

@@ -24,25 +24,27 @@ if TYPE_CHECKING:
     from actrelax.models.problem import RelaxationProblem as RelaxationProblem
     from actrelax.models.projections import Projection as Projection
     from actrelax.models.updates import Updates as Updates
+    from actrelax.simulations.saved import load_run as load_run
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "Activation": "activations",
-    "ActrelaxError": "errors",
-    "Assumptions": "assumptions",
-    "DivergenceError": "errors",
-    "Knobs": "assumptions",
-    "Network": "network",
-    "Projection": "projections",
-    "RelaxationProblem": "problem",
-    "Updates": "updates",
-    "activity_gradients": "backprop",
-    "backprop_backward": "backprop",
-    "build": "architectures",
-    "relax_backward": "learning",
-    "relax_continuously": "continuous",
-    "solve": "engines",
+    "Activation": "models.activations",
+    "ActrelaxError": "models.errors",
+    "Assumptions": "models.assumptions",
+    "DivergenceError": "models.errors",
+    "Knobs": "models.assumptions",
+    "Network": "models.network",
+    "Projection": "models.projections",
+    "RelaxationProblem": "models.problem",
+    "Updates": "models.updates",
+    "activity_gradients": "models.backprop",
+    "backprop_backward": "models.backprop",
+    "build": "models.architectures",
+    "load_run": "simulations.saved",
+    "relax_backward": "models.learning",
+    "relax_continuously": "models.continuous",
+    "solve": "models.engines",
 }
 
 __all__ = [*_MODULE_OF]
@@ -51,7 +53,7 @@ __all__ = [*_MODULE_OF]
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'actrelax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"actrelax.models.{_MODULE_OF[name]}"), name)
+    return getattr(importlib.import_module(f"actrelax.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,10 @@ def test_learning_curves(tmp_path):
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "test accuracy (%)")
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
         assert len({line.get_color() for line in ax.lines}) == len({line.get_linestyle() for line in ax.lines}) == 2
+        # a line that comes later is not cut off
+        figures.learning_curves(ax, {"three": [{"epoch": 0, "test_accuracy": 0.01}]}, "test_accuracy")
+        low, high = ax.get_ylim()
+        assert low < 1 < 80 < high
     assert (tmp_path / "new" / "figure.png").stat().st_size > 5000
 
 

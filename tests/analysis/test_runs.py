@@ -1,39 +1,96 @@
 """A run's folder is read as it was written, and never half of it."""
 
-from pathlib import Path
+import math
+import os
 
 import pytest
+import torch
 
-from actrelax.analysis.runs import METRICS, SUMMARY, Summary, read_run, versions, write_run
+from actrelax.analysis.runs import CHECKPOINT, SUMMARY, RunFolder, Summary, versions
 from actrelax.models.errors import ActrelaxError
 
-RUN = Summary(0.9, 0.95, "ar", "simplified", "digits", "digits-cnn", 3, 7, 12.5, 345.0, "cpu", versions())
-ROWS = [{"epoch": 0.0, "train_loss": 2.3}, {"epoch": 1.0, "train_loss": 0.1}]
+RUN = Summary(0.9, 0.95, None, "ar", "simplified", "digits", "digits-cnn", 3, 7, 12.5, 345.0, "cpu", versions())
+ROWS = [{"epoch": 0, "train_loss": math.nan}, {"epoch": 1, "train_loss": 0.1 + 0.2}]
 
 
-def test_round_trip(tmp_path):
-    write_run(tmp_path / "run", RUN, ROWS)
-    assert read_run(tmp_path / "run") == (RUN, ROWS)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [METRICS, SUMMARY]
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config({"lr": 0.1, "data_dir": None})
+    folder.write_tables({"metrics": ROWS, "alignment": [], "timing": ROWS})
+    folder.write_checkpoint({"weights": torch.arange(3.0), "position": {"epoch": 1}})
+    folder.write_summary(RUN)
+    return folder
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    write_run(tmp_path, RUN, ROWS)
+def test_round_trip(folder):
+    assert folder.config() == {"lr": 0.1, "data_dir": None}
+    for row, expected in zip(folder.table("metrics"), ROWS, strict=True):
+        assert row == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
+    assert torch.equal(folder.checkpoint()["weights"], torch.arange(3.0))
+    assert folder.summary() == RUN
+    names = ["checkpoint.pt", "config.json", "metrics.csv", "summary.json", "timing.csv"]
+    assert sorted(path.name for path in folder.path.iterdir()) == names
+    assert folder.is_begun()
+    assert folder.is_finished()
 
-    def full(self, text):
+
+def test_clearing_takes_only_what_belongs_to_the_run(folder):
+    (folder.path / "notes.csv").write_text("mine")
+    folder.clear()
+    assert [path.name for path in folder.path.iterdir()] == ["notes.csv"]
+    assert not folder.is_begun()
+    assert folder.checkpoint() is None
+    folder.clear()
+
+
+def test_a_failed_write_leaves_the_old_file(folder, monkeypatch):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(ActrelaxError, match=r"^can't write to .*: No space left on device\.$"):
-        write_run(tmp_path, RUN, ROWS)
-    assert read_run(tmp_path) == (RUN, ROWS)
+    monkeypatch.setattr(os, "fsync", full)
+    for write, name in (
+        (lambda: folder.write_summary(RUN), SUMMARY),
+        (lambda: folder.write_checkpoint({"weights": torch.zeros(9)}), CHECKPOINT),
+        (lambda: folder.write_tables({"metrics": ROWS * 3}), "metrics.csv"),
+    ):
+        with pytest.raises(ActrelaxError) as refused:
+            write()
+        assert str(refused.value) == f"can't write to {folder.path / name}: No space left on device."
+    assert folder.summary() == RUN
+    assert len(folder.table("metrics")) == 2
+    assert len(folder.checkpoint()["weights"]) == 3
+    assert not list(folder.path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("content", [None, "", "{", '{"rule": "ar"}'])
-def test_what_is_no_run(tmp_path, content):
-    write_run(tmp_path, RUN, ROWS)
-    (tmp_path / SUMMARY).unlink()
+@pytest.mark.parametrize("content", [None, "", "{", "[1]", '{"rule": "ar"}'])
+def test_what_is_no_finished_run(folder, content):
+    (folder.path / SUMMARY).unlink()
     if content is not None:
-        (tmp_path / SUMMARY).write_text(content)
-    with pytest.raises(ActrelaxError, match=r"holds no finished run: summary.json or metrics.csv can't be read\.$"):
-        read_run(tmp_path)
+        (folder.path / SUMMARY).write_text(content)
+    with pytest.raises(
+        ActrelaxError, match=rf"^{folder.path} holds no finished run: summary.json (can't be read|lacks)"
+    ):
+        folder.summary()
+
+
+@pytest.mark.parametrize("content", [None, "a,b\n1,x\n", "a,b\n1\n"])
+def test_what_is_no_table(folder, content):
+    (folder.path / "metrics.csv").unlink()
+    if content is not None:
+        (folder.path / "metrics.csv").write_text(content)
+    with pytest.raises(ActrelaxError, match=r"holds no table metrics: metrics.csv can't be read\.$"):
+        folder.table("metrics")
+
+
+def test_a_checkpoint_never_runs_code(folder, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    torch.save({"weights": Bomb()}, folder.path / CHECKPOINT)
+    with pytest.raises(
+        ActrelaxError, match=r"checkpoint.pt can't be read, it is damaged or something else: begin anew\.$"
+    ):
+        folder.checkpoint()
+    assert not (tmp_path / "exploded").exists()

@@ -1,0 +1,226 @@
+"""From an experiment to its parts: data, network, rule, optimiser, schedule."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import math
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from actrelax.models.architectures import build
+from actrelax.models.backprop import backprop_backward
+from actrelax.models.continuous import relax_continuously
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.learning import relax_backward
+from actrelax.models.losses import LOSSES, Loss
+from actrelax.models.network import Network
+from actrelax.models.registry import look_up
+from actrelax.models.updates import Updates
+from actrelax.simulations.batches import Batches, Preprocessing, normalisation, random_stream
+from actrelax.simulations.datasets import Dataset, Split, load
+from actrelax.simulations.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.options import Hardware
+from actrelax.simulations.training import Rule, Training
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An experiment, ready to run.
+
+    training  at its beginning
+    module    the `nn.Module` whose Parameters the network shares, where it came from one
+    careful   the training's rule, but looking for nan and inf in every relaxation
+    loss      by which output and target are compared
+    updates   what becomes of the local updates
+    """
+
+    training: Training
+    module: nn.Module | None
+    careful: Rule
+    loss: Loss
+    updates: Updates
+
+
+def assemble(experiment: Experiment) -> Parts:
+    """Load the data, draw the weights, fill in the options.
+
+    Sets torch's global seed and, on a GPU, deterministic kernels.
+
+    Raises
+    ------
+    ActrelaxError
+        For options that can't be met.
+    """
+    experiment.check()
+    hardware = experiment.hardware.resolved()
+    _set_up(hardware, experiment.seed)
+    data = on_device(load_images(experiment.images), hardware)
+    network, module = make_network(experiment.model, data.input_shape, data.classes, experiment.seed)
+    network.to(device=hardware.device, dtype=hardware.dtype)
+    if experiment.rule == "ar":
+        network.add_feedback(experiment.relaxation.knobs, random_stream(experiment.seed, "feedback"))
+    o = experiment.optimisation
+    optimiser = _optimiser(network, o)
+    factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
+    updates = Updates(o.reduction, factors, o.update_clip, o.decay)
+    loss = look_up("loss", experiment.model.loss, LOSSES)
+    rule, careful = _rule(experiment, network, loss, updates, optimiser)
+    batches = Batches(
+        data,
+        preprocessing(experiment.images, data, hardware),
+        experiment.batch_size,
+        experiment.seed,
+        experiment.images.augment,
+    )
+    factor = partial(learning_rate_factor, o, epochs=experiment.epochs, batches=len(batches))
+    schedule = LambdaLR(optimiser, factor)
+    training = Training(
+        network, batches, rule, optimiser, schedule, experiment.epochs, loss_is_sum=o.reduction == "sum"
+    )
+    return Parts(training, module, careful, loss, updates)
+
+
+def rehearse(parts: Parts) -> None:
+    """Try the rule on one image, in a copy of the network, so that what it refuses is refused before a run begins."""
+    training = parts.training
+    images, labels = training.batches.data.train
+    with contextlib.suppress(DivergenceError):  # a run that diverges says where
+        parts.careful(copy.deepcopy(training.network), training.batches.preprocess(images[:1]), labels[:1])
+
+
+def load_images(images: Images) -> Dataset:
+    """Load the data set, and hold out what is asked for."""
+    data = load(images.dataset, images.data_dir)
+    if images.augment and len(data.input_shape) != 3:
+        raise ActrelaxError(f"--augment is for images, {data.name} has {data.input_shape[0]} features: leave it out.")
+    return data.holding_out(images.validation) if images.validation else data
+
+
+def on_device(data: Dataset, hardware: Hardware) -> Dataset:
+    """Move all parts to the device, as they are stored."""
+    moved = {name: Split(*(x.to(hardware.device) for x in part)) for name, part in data.parts.items()}
+    return replace(data, train=moved["train"], test=moved["test"], validation=moved.get("validation"))
+
+
+def preprocessing(images: Images, data: Dataset, hardware: Hardware) -> Preprocessing:
+    """Return how stored images become the network's input."""
+    found = normalisation(images.normalise, data.train.images)
+    if found is None:
+        return Preprocessing(hardware.dtype)
+    mean, std = (x.to(hardware.dtype) for x in found)
+    return Preprocessing(hardware.dtype, mean, std).to(hardware.device)
+
+
+def make_network(
+    model: Model, input_shape: tuple[int, ...], classes: int, seed: int
+) -> tuple[Network, nn.Module | None]:
+    """Build a network by name, or by a function of a user's file; its weights follow from the seed.
+
+    Returns
+    -------
+    network : Network
+        On the CPU.
+    module : torch.nn.Module or None
+        The `nn.Sequential` that a user's function returned, sharing the network's Parameters.
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown name, a file or function that is not there, or a network that doesn't fit the data.
+    """
+    if ":" not in model.network:
+        network = build(
+            model.network,
+            input_shape=input_shape,
+            classes=classes,
+            activation=model.activation,
+            weight_std=model.weight_std,
+            generator=random_stream(seed, "weights"),
+        )
+        return network, None
+    if model.activation is not None or model.weight_std is not None:
+        raise ActrelaxError("--activation and --weight-std are for networks by name: set them in your own function.")
+    function = _function_in(model.network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_stream(seed, "weights").initial_seed())
+        made = function(input_shape, classes)
+    if isinstance(made, nn.Sequential):
+        return Network.from_sequential(made, input_shape), made
+    if isinstance(made, Network):
+        return made, None
+    raise ActrelaxError(f"{model.network} must return an nn.Sequential or a Network, got {type(made).__name__}.")
+
+
+def learning_rate_factor(o: Optimisation, step: int, *, epochs: int, batches: int) -> float:
+    """Return the learning rate after `step` batches, relative to `o.lr`.
+
+    It rises linearly over the warm-up, and then stays, falls by a factor every so many epochs, or follows a cosine
+    to 0 at the end of training.
+    """
+    epoch = step / batches
+    if epoch < o.warmup:
+        return (step + 1) / (o.warmup * batches + 1)
+    since = epoch - o.warmup
+    if o.schedule == "step":
+        return o.step_factor ** math.floor(since / o.step_epochs)
+    if o.schedule == "cosine":
+        return (1 + math.cos(math.pi * since / max(epochs - o.warmup, since, 1e-9))) / 2
+    return 1.0
+
+
+def _optimiser(network: Network, o: Optimisation) -> torch.optim.Optimizer:
+    parameters = list(network.parameters())
+    if o.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
+    kind = torch.optim.Adam if o.optimiser == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=o.lr, weight_decay=o.weight_decay)
+
+
+def _rule(
+    experiment: Experiment, network: Network, loss: Loss, updates: Updates, optimiser: torch.optim.Optimizer
+) -> tuple[Rule, Rule]:
+    """Return the rule with its options filled in, and the same looking for nan and inf each time."""
+    if experiment.rule == "backprop":
+        backprop = partial(backprop_backward, loss=loss, updates=updates)
+        return backprop, backprop
+    keywords = experiment.relaxation.keywords(network, experiment.seed) | {"loss": loss, "updates": updates}
+    if experiment.relaxation.is_continuous:
+
+        def continuous(network: Network, x: torch.Tensor, y: torch.Tensor):  # type: ignore[no-untyped-def]
+            # weights move by themselves: the optimiser finds no .grad, and only carries the learning rate
+            return relax_continuously(network, x, y, rate=optimiser.param_groups[0]["lr"], **keywords)
+
+        return continuous, continuous
+    careful = partial(relax_backward, **keywords)
+    return partial(careful, check_finite=False), careful
+
+
+def _function_in(place: str):  # type: ignore[no-untyped-def]
+    """Load FILE.py:FUNCTION; exceptions of the file itself pass through."""
+    file, _, name = place.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file) if file.endswith(".py") else None
+    if spec is None or spec.loader is None or not Path(file).is_file():
+        raise ActrelaxError(f"there is no file {file}: name your own network as FILE.py:FUNCTION.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, name, None)):
+        raise ActrelaxError(f"{file} has no function {name!r}: write one that takes input_shape and classes.")
+    return getattr(module, name)
+
+
+def _set_up(hardware: Hardware, seed: int) -> None:
+    torch.manual_seed(seed)
+    assert hardware.threads is not None
+    torch.set_num_threads(hardware.threads)
+    if hardware.device.startswith("cuda"):
+        # cuBLAS reads this when its first handle is made
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,142 @@
+"""Training images in batches on the device: their order, augmentation and normalisation.
+
+Order and augmentation are functions of (seed, epoch) alone and are drawn on the CPU: the same whatever the rule, the
+device, or how often the run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actrelax.simulations.datasets import Dataset, Split
+
+PADDING = 4
+"""Pixels of zeros around an image before it is cropped at random."""
+
+
+def random_stream(seed: int, *purpose: int | str) -> torch.Generator:
+    """Return a generator of its own for each purpose: drawing from one never shifts another.
+
+    Examples
+    --------
+    >>> first, second = random_stream(0, "weights"), random_stream(0, "order", 1)
+    >>> bool(torch.rand(1, generator=first) == torch.rand(1, generator=second))
+    False
+    """
+    words = [part if isinstance(part, int) else int.from_bytes(part.encode(), "little") for part in purpose]
+    state = np.random.SeedSequence([seed, *words]).generate_state(2)
+    return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From stored images to the network's input: (x / 255 if uint8, - mean) / std.
+
+    dtype      of the network
+    mean, std  on the network's device, of shapes that broadcast with an image; None for images as they are
+    """
+
+    dtype: torch.dtype
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Convert (batch, channels, height, width) or (batch, features)."""
+        x = images.to(self.dtype)
+        if images.dtype == torch.uint8:
+            x = x / 255
+        return x if self.mean is None or self.std is None else (x - self.mean) / self.std
+
+    def to(self, device: str | torch.device) -> Preprocessing:
+        """Return the same for images on another device."""
+        if self.mean is None or self.std is None:
+            return self
+        return replace(self, mean=self.mean.to(device), std=self.std.to(device))
+
+
+def normalisation(name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return mean and standard deviation to normalise by, in float64, or None.
+
+    Parameters
+    ----------
+    name : {"none", "half", "channels"}
+        Nothing; 0.5 and 0.5 (the papers' CNN: from [0, 1] to [-1, 1]); those of each channel of `images`, over all of
+        them, a channel that never changes getting the deviation 1. The features of flat data are one channel.
+    images : torch.Tensor
+        The training images.
+    """
+    if name == "none":
+        return None
+    shape = (1,) * (images.dim() - 1) if images.dim() == 2 else (images.shape[1], 1, 1)
+    if name == "half":
+        return torch.full(shape, 0.5, dtype=torch.float64), torch.full(shape, 0.5, dtype=torch.float64)
+    channels = images.transpose(0, 1).flatten(1) if images.dim() == 4 else images.reshape(1, -1)
+    scale = 255 if images.dtype == torch.uint8 else 1
+    # channel by channel, so that no copy of the whole set in float64 is made
+    mean = torch.stack([channel.mean(dtype=torch.float64) for channel in channels]) / scale
+    square = torch.stack([(channel.to(torch.float64) ** 2).mean() for channel in channels]) / scale**2
+    std = (square - mean**2).clamp(min=0).sqrt()
+    return mean.view(shape), torch.where(std > 0, std, 1.0).view(shape)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The training images of a data set, batch by batch.
+
+    data          on the device that the network is on
+    preprocess    as the network was built for
+    size          images a batch; the last one of an epoch may be smaller
+    seed          fixes order and augmentation
+    augment       whether images are flipped and cropped at random
+    """
+
+    data: Dataset
+    preprocess: Preprocessing
+    size: int
+    seed: int
+    augment: bool = False
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.data.train.images) // self.size)
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[Split]:
+        """Yield one epoch's batches, preprocessed, from batch `first` on."""
+        images, labels = self.data.train
+        stream = random_stream(self.seed, "epoch", number)
+        order = torch.randperm(len(images), generator=stream).to(images.device)
+        flips = (torch.rand(len(images), generator=stream) < 0.5).to(images.device)
+        shifts = torch.randint(2 * PADDING + 1, (len(images), 2), generator=stream).to(images.device)
+        for start in range(first * self.size, len(images), self.size):
+            chosen = order[start : start + self.size]
+            batch = images[chosen]
+            if self.augment:
+                batch = flip_and_crop(batch, flips[chosen], shifts[chosen])
+            yield Split(self.preprocess(batch), labels[chosen])
+
+
+def flip_and_crop(images: Tensor, flips: Tensor, shifts: Tensor) -> Tensor:
+    """Mirror images left to right, and shift them by up to `PADDING` pixels, zeros coming in.
+
+    Parameters
+    ----------
+    images : torch.Tensor
+        (batch, channels, height, width).
+    flips : torch.Tensor
+        (batch,), which images are mirrored.
+    shifts : torch.Tensor
+        (batch, 2), from 0 to 2 `PADDING`: top and left corner of the crop in the padded image.
+    """
+    count, channels, height, width = images.shape
+    padded = torch.nn.functional.pad(images, (PADDING,) * 4)
+    rows = shifts[:, :1] + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device).expand(count, width)
+    columns = shifts[:, 1:] + torch.where(flips[:, None], columns.flip(1), columns)
+    samples = torch.arange(count, device=images.device)[:, None, None, None]
+    every = torch.arange(channels, device=images.device)[:, None, None]
+    return padded[samples, every, rows[:, None, :, None], columns[:, None, None, :]]

@@ -1,0 +1,196 @@
+"""What watches a training: the progress bar, the look for nan and inf, angles to backprop's gradient, TensorBoard."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from actrelax.analysis.alignment import update_angles
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.losses import Loss
+from actrelax.models.updates import Backward, Updates
+from actrelax.simulations.training import Callback, Rule, Training, learn, where
+
+
+class DivergenceCheck(Callback):
+    """Look every so many batches whether all is well; if not, replay the batches since and say where it began.
+
+    Parameters
+    ----------
+    every : int
+        Batches between two looks; each waits for the device.
+    careful : callable
+        The training's rule, but looking for nan and inf in each relaxation.
+
+    Raises
+    ------
+    DivergenceError
+        From `on_batch` and `on_epoch`; the training is back at the last look then, and sound.
+    """
+
+    def __init__(self, every: int, careful: Rule) -> None:
+        self.every, self.careful = every, careful
+        self.last: dict[str, Any] = {}
+
+    def on_start(self, training: Training) -> None:
+        self.look(training)
+
+    def on_batch(self, training: Training) -> None:
+        if training.batch % self.every == 0 or training.batch == len(training.batches):
+            self.look(training)
+
+    def on_epoch(self, training: Training) -> None:
+        self.look(training)
+
+    def look(self, training: Training) -> None:
+        """Look now."""
+        if training.is_sound():
+            self.last = copy.deepcopy(training.state_dict())
+            return
+        if not self.last:
+            raise DivergenceError("the initial weights are not finite: look at the network and --weight-std.")
+        training.load_state_dict(copy.deepcopy(self.last))
+        try:
+            self._replay(training)
+        finally:
+            training.load_state_dict(self.last)
+
+    def _replay(self, training: Training) -> None:
+        for x, y in training.batches.epoch(training.epoch + 1, first=training.batch):
+            place, network = where(training), training.network
+            with torch.no_grad():
+                activities = network.feedforward(x).activities
+            for name, activity in activities.items():
+                if not torch.isfinite(activity).all():
+                    raise DivergenceError(
+                        f'{place}: population "{name}" became non-finite in the feedforward pass: '
+                        "lower the learning rate."
+                    )
+            result = learn(training, self.careful, x, y)
+            for name, parameter in network.named_parameters():
+                if not torch.isfinite(parameter).all():
+                    raise DivergenceError(f'{place}: "{name}" became non-finite: lower the learning rate.')
+            if not training.is_sound():
+                loss = float(training.loss_of(result, y))
+                raise DivergenceError(f"{place}: the loss became {loss:.3g} an image: lower the learning rate.")
+        raise DivergenceError("something diverged that did not when the batches were replayed.")
+
+
+class Alignment(Callback):
+    """Measure the angle between AR's and backprop's updates every so many batches.
+
+    Each measurement is a row of the table "alignment" (epoch, batch, a column a projection, their mean); the epoch's
+    mean becomes the column "angle" of the metrics.
+    """
+
+    def __init__(self, every: int, loss: Loss, updates: Updates) -> None:
+        self.every, self.loss, self.updates = every, loss, updates
+
+    def on_start(self, training: Training) -> None:
+        for row in training.tables["metrics"]:
+            row.setdefault("angle", math.nan)
+
+    def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
+        if training.batch % self.every or result.trajectory is None:
+            return
+        angles = update_angles(result.trajectory, x, y, loss=self.loss, updates=self.updates)
+        row = {"epoch": training.epoch + 1, "batch": training.batch + 1, **angles}
+        training.tables["alignment"].append({**row, "mean": sum(angles.values()) / len(angles)})
+
+    def on_epoch(self, training: Training) -> None:
+        means = [row["mean"] for row in training.tables["alignment"] if row["epoch"] == training.epoch]
+        training.tables["metrics"][-1]["angle"] = sum(means) / len(means) if means else math.nan
+
+
+class ProgressBar(Callback):
+    """A bar over the images of the whole run on a terminal, and a line an epoch; both on standard error.
+
+    Parameters
+    ----------
+    label : str
+    every : int
+        Batches between two looks at the device.
+    quiet : bool
+        Leave out the lines.
+    """
+
+    bar: tqdm[None] | None = None
+
+    def __init__(self, label: str, every: int, quiet: bool = False) -> None:
+        self.label, self.every, self.quiet = label, every, quiet
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_start(self, training: Training) -> None:
+        images = len(training.batches.data.train.images)
+        self.bar = tqdm(
+            desc=self.label,
+            total=training.epochs * images,
+            initial=training.epoch * images + training.seen,
+            unit=" images",
+            unit_scale=True,
+            leave=False,
+            disable=None,
+        )
+
+    def on_batch(self, training: Training) -> None:
+        is_due = training.batch % self.every == 0 or training.batch == len(training.batches)
+        if self.bar is None or self.bar.disable or not is_due:
+            return
+        images = len(training.batches.data.train.images)
+        averages = training.averages()
+        postfix = f"loss {averages['train_loss']:.4f}, accuracy {averages['train_accuracy']:.1%}"
+        self.bar.set_postfix_str(postfix, refresh=False)
+        self.bar.update(training.epoch * images + training.seen - self.bar.n)
+
+    def on_epoch(self, training: Training) -> None:
+        if self.quiet:
+            return
+        metrics, timing = training.tables["metrics"][-1], training.tables["timing"][-1]
+        accuracies = [
+            f"{name.removesuffix('_accuracy')} {value:.1%}"
+            for name, value in metrics.items()
+            if name.endswith("_accuracy")
+        ]
+        tqdm.write(
+            f"{self.label}  epoch {training.epoch} of {training.epochs}  loss {metrics['train_loss']:.4f}  "
+            f"accuracy: {', '.join(accuracies)}  {timing['images_per_second']:,.0f} images/s",
+            file=sys.stderr,
+        )
+
+
+class TensorBoard(Callback):
+    """Write each epoch's metrics for TensorBoard.
+
+    Raises
+    ------
+    ActrelaxError
+        If the package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ActrelaxError("--tensorboard needs the package tensorboard: pip install tensorboard.") from error
+        self.writer = SummaryWriter(folder)
+
+    def on_epoch(self, training: Training) -> None:
+        for name, value in training.tables["metrics"][-1].items():
+            if name != "epoch":
+                self.writer.add_scalar(name, value, training.epoch)
+
+    def on_end(self, training: Training) -> None:
+        self.writer.close()

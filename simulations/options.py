@@ -1,0 +1,169 @@
+"""Options that several simulations share, and what they mean for the models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from actrelax.models.assumptions import PRESETS, Assumptions
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Network
+from actrelax.models.problem import Tau
+from actrelax.models.registry import look_up
+from actrelax.simulations.batches import random_stream
+
+Number = float | int | None
+
+
+def require(**ranges: tuple[Number, float, float]) -> None:
+    """Refuse a number that is not finite or outside its range; None passes.
+
+    Parameters
+    ----------
+    **ranges
+        Option -> (value, least, most), both included; least `POSITIVE` excludes 0.
+
+    Raises
+    ------
+    ActrelaxError
+        For the first value out of range.
+    """
+    for name, (value, least, most) in ranges.items():
+        if value is None or (least <= value <= most and value < math.inf):
+            continue
+        if value == math.inf:
+            said = "a finite number"
+        elif most == math.inf:
+            said = "positive" if least == POSITIVE else f"{least:g} or more"
+        else:
+            said = f"positive and at most {most:g}" if least == POSITIVE else f"between {least:g} and {most:g}"
+        raise ActrelaxError(f"--{name.replace('_', '-')} must be {said}, got {value:g}.")
+
+
+POSITIVE = math.ulp(0.0)
+"""The least positive number, as a bound for `require`."""
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """Options of the relaxation."""
+
+    assumptions: str = "ar"
+    """A preset: which implausible assumptions are lifted."""
+    integrator: str = "sequential"
+    """Numerical scheme."""
+    steps: int | None = None
+    """Steps of a relaxation; 100 unless --duration is given."""
+    eta: float | None = None
+    """Size of a step, dt / tau; 0.1 unless --dt is given."""
+    dt: float | None = None
+    """Size of a step in the unit of tau, in place of --eta."""
+    duration: float | None = None
+    """How long to relax in the unit of tau, in place of --steps."""
+    tau: float = 1.0
+    """Time constant of the neurons."""
+    tau_spread: float = 0.0
+    """Standard deviation of the neurons' time constants relative to their mean, tau (log-normal); needs --dt."""
+    start: Literal["feedforward", "zero"] | None = None
+    """Where relaxations begin; feedforward, but zero with continuous plasticity."""
+    clip: float | None = None
+    """Bound on -x + feedback, element by element."""
+
+    def check(self) -> None:
+        """Refuse what no relaxation can be asked for; the rest is refused where it is used."""
+        require(
+            steps=(self.steps, 0, math.inf),
+            eta=(self.eta, POSITIVE, math.inf),
+            dt=(self.dt, POSITIVE, math.inf),
+            duration=(self.duration, 0, math.inf),
+            tau=(self.tau, POSITIVE, math.inf),
+            tau_spread=(self.tau_spread, 0, math.inf),
+            clip=(self.clip, POSITIVE, math.inf),
+        )
+
+    @property
+    def knobs(self) -> Assumptions:
+        """The assumptions that the preset names."""
+        return look_up("assumptions", self.assumptions, PRESETS)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether weights change during the relaxation."""
+        return any(knobs.plasticity == "continuous" for knobs in self.knobs.both)
+
+    def keywords(self, network: Network, seed: int) -> dict[str, Any]:
+        """As keyword arguments of `relax_backward` and `relax_continuously`."""
+        return {
+            "assumptions": self.assumptions,
+            "integrator": self.integrator,
+            "steps": self.steps,
+            "eta": self.eta,
+            "dt": self.dt,
+            "duration": self.duration,
+            "tau": self.time_constants(network, seed),
+            "start": self.start or ("zero" if self.is_continuous else "feedforward"),
+            "clip": self.clip,
+        }
+
+    def time_constants(self, network: Network, seed: int) -> float | Mapping[str, Tau]:
+        """Return tau, or hidden population -> one per neuron, of mean tau and the spread asked for."""
+        if self.tau_spread == 0:
+            return self.tau
+        stream = random_stream(seed, "tau")
+        sigma = math.sqrt(math.log1p(self.tau_spread**2))
+        weight = next(network.parameters())
+        drawn = {
+            name: torch.randn(network.populations[name].shape, generator=stream, dtype=torch.float64)
+            for name in network.hidden
+        }
+        return {name: (self.tau * torch.exp(sigma * z - sigma**2 / 2)).to(weight) for name, z in drawn.items()}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how precisely to compute."""
+
+    device: str = "cpu"
+    """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
+    precision: Literal["fp32", "fp64"] = "fp32"
+    """Of weights and activities."""
+    threads: int | None = None
+    """CPU threads, all cores unless given; another number changes the rounding, and with it what a seed gives."""
+
+    def resolved(self) -> Hardware:
+        """Return the same with `auto` and missing values replaced by what this machine offers.
+
+        Raises
+        ------
+        ActrelaxError
+            For a device that is not known or not there, or can't compute in this precision.
+        """
+        require(threads=(self.threads, 1, math.inf))
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        try:
+            kind, index = torch.device(device).type, torch.device(device).index or 0
+        except RuntimeError as error:
+            raise ActrelaxError(f"unknown device {device!r}; known: cpu, cuda, cuda:N, mps, auto.") from error
+        there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+        if kind not in there:
+            raise ActrelaxError(f"unknown device {device!r}; known: cpu, cuda, cuda:N, mps, auto.")
+        if index >= there[kind]:
+            raise ActrelaxError(f"device {device!r} is not there: this machine has {_listed(there)}.")
+        if kind == "mps" and self.precision == "fp64":
+            raise ActrelaxError("device 'mps' can't compute in fp64: use fp32, or --device cpu.")
+        return Hardware(device, self.precision, self.threads or torch.get_num_threads())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch type of the precision."""
+        return {"fp32": torch.float32, "fp64": torch.float64}[self.precision]
+
+
+def _listed(there: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in there.items() if count)

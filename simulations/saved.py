@@ -1,0 +1,66 @@
+"""A trained run, back from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from actrelax.analysis.runs import RunFolder
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Network
+from actrelax.simulations.assemble import make_network
+from actrelax.simulations.batches import Preprocessing
+from actrelax.simulations.experiment import Experiment, from_options
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `load_run` returns.
+
+    folder      its files: `summary()`, `table("metrics")`
+    experiment  its options
+    network     with the weights of its last checkpoint, on the CPU
+    module      the `nn.Sequential` that shares the network's Parameters, where it was made from one; else None
+    preprocess  stored images (batch, channels, height, width) -> the network's input
+    """
+
+    folder: RunFolder
+    experiment: Experiment
+    network: Network
+    module: nn.Module | None
+    preprocess: Preprocessing
+
+
+def load_run(path: Path | str) -> Run:
+    """Load a run's network as its last checkpoint has it, finished or not.
+
+    Parameters
+    ----------
+    path : path or str
+        Folder of the run, as `actrelax train --out` was given it.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ActrelaxError
+        If there is no run, or it can't be read.
+    """
+    folder = RunFolder(Path(path))
+    experiment = from_options(folder.config())
+    state = folder.checkpoint()
+    if state is None:
+        raise ActrelaxError(f"{path} has no checkpoint yet: let the run begin first.")
+    dtype = experiment.hardware.dtype
+    with folder.fitting():
+        images = state["images"]
+        shape, classes = tuple(images["shape"]), images["classes"]
+        preprocess = Preprocessing(dtype, images["mean"], images["std"])
+    network, module = make_network(experiment.model, shape, classes, experiment.seed)
+    with folder.fitting():
+        network.to(dtype).load_state_dict(state["network"])
+    return Run(folder, experiment, network, module, preprocess)

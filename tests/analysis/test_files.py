@@ -1,0 +1,45 @@
+"""Files are written whole or not at all."""
+
+import pytest
+
+from actrelax.analysis.files import replacing
+from actrelax.models.errors import ActrelaxError
+
+
+def test_a_file_appears_when_the_block_is_left(tmp_path):
+    path = tmp_path / "new" / "file"
+    with replacing(path) as file:
+        file.write(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    with replacing(path) as file:
+        file.write(b"next")
+    assert path.read_bytes() == b"next"
+    assert [found.name for found in path.parent.iterdir()] == ["file"]
+
+
+def test_an_error_in_the_block_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def interrupted():
+        with replacing(path) as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(tmp_path):
+    """/dev/full answers each write with "No space left on device"."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    (tmp_path / "file.partial").symlink_to("/dev/full")
+    with pytest.raises(ActrelaxError) as refused, replacing(path) as file:
+        file.write(b"new")
+    assert str(refused.value) == f"can't write to {path}: No space left on device."
+    assert path.read_bytes() == b"old"
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]

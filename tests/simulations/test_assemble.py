@@ -1,0 +1,240 @@
+"""From options to parts: each option reaches the part it is meant for."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from actrelax.models.architectures import build
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import relax_backward
+from actrelax.models.network import Network
+from actrelax.simulations import assemble as module
+from actrelax.simulations.assemble import assemble, learning_rate_factor, make_network, rehearse
+from actrelax.simulations.batches import random_stream
+from actrelax.simulations.experiment import Experiment, Images, Model, Optimisation, protocol
+from actrelax.simulations.options import Hardware, Relaxation
+
+
+def factors(o, epochs=10, batches=7):
+    return [learning_rate_factor(o, step, epochs=epochs, batches=batches) for step in range(epochs * batches)]
+
+
+def test_schedules():
+    assert factors(Optimisation()) == [1.0] * 70
+    steps = factors(Optimisation(schedule="step", step_epochs=3, step_factor=0.5))
+    assert steps == [0.5 ** (step // 21) for step in range(70)]
+    cosine = factors(Optimisation(schedule="cosine"))
+    assert cosine == pytest.approx([(1 + math.cos(math.pi * step / 70)) / 2 for step in range(70)])
+    warm = factors(Optimisation(schedule="cosine", warmup=2))
+    assert warm[:14] == pytest.approx([(step + 1) / 15 for step in range(14)])
+    assert warm[14:] == pytest.approx([(1 + math.cos(math.pi * step / 56)) / 2 for step in range(56)])
+    assert min(factors(Optimisation(schedule="cosine", warmup=10))) > 0
+
+
+def test_the_learning_rate_follows_the_schedule():
+    experiment = Experiment(
+        epochs=2, optimisation=Optimisation(lr=0.4, schedule="step", step_epochs=1, step_factor=0.25)
+    )
+    training = assemble(experiment).training
+    rates = []
+    for _ in range(2 * len(training.batches)):
+        rates.append(training.optimiser.param_groups[0]["lr"])
+        training.optimiser.step()
+        training.schedule.step()
+    assert rates == [0.4] * 23 + [0.1] * 23
+
+
+def test_one_seed_one_beginning_whatever_the_rule():
+    made = [
+        assemble(Experiment(rule=rule, relaxation=Relaxation(assumptions))).training
+        for rule, assumptions in (("backprop", "ar"), ("ar", "ar"), ("ar", "simplified"), ("ar", "random-feedback"))
+    ]
+    for training in made[1:]:
+        for name, weight in made[0].network.state_dict().items():
+            assert torch.equal(weight, training.network.state_dict()[name])
+        for (x, y), (u, v) in zip(made[0].batches.epoch(1), training.batches.epoch(1), strict=True):
+            assert torch.equal(x, u)
+            assert torch.equal(y, v)
+    learned = made[2].network.projections["hidden1->output"].feedback
+    assert isinstance(learned, nn.Parameter)
+    other = assemble(Experiment(relaxation=Relaxation("simplified"), seed=1)).training.network
+    assert not torch.equal(learned, other.projections["hidden1->output"].feedback)
+    assert not torch.equal(made[0].network.projections["input->conv1"].weight, other.projections["input->conv1"].weight)
+
+
+def test_feedback_weights_learn_too():
+    training = assemble(Experiment(relaxation=Relaxation("learned-feedback"))).training
+    held = {id(p) for group in training.optimiser.param_groups for p in group["params"]}
+    assert held == {id(p) for p in training.network.parameters()}
+    assert len(held) == 8 + 3
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "group"),
+    [
+        (Optimisation(lr=0.3, momentum=0.8, weight_decay=0.1), torch.optim.SGD, {"momentum": 0.8, "weight_decay": 0.1}),
+        (Optimisation(optimiser="adam", lr=0.3, weight_decay=0.1), torch.optim.Adam, {"weight_decay": 0.1}),
+        (Optimisation(optimiser="adamw", lr=0.3), torch.optim.AdamW, {"weight_decay": 0.0}),
+    ],
+)
+def test_optimisers(options, kind, group):
+    optimiser = assemble(Experiment(optimisation=options)).training.optimiser
+    assert type(optimiser) is kind
+    found = optimiser.param_groups[0]
+    assert {"lr": 0.3} | group == {name: found[name] for name in ({"lr": 0.3} | group)}
+
+
+def test_the_rule_gets_the_protocols_options(npz):
+    """One update by the CNN protocol equals `relax_backward` called by hand."""
+    paper = protocol("paper-cnn")
+    experiment = replace(
+        paper,
+        images=replace(paper.images, dataset=str(npz)),
+        model=replace(paper.model, network="digits-cnn"),
+        relaxation=replace(paper.relaxation, steps=5, eta=0.3, clip=0.01),
+        optimisation=replace(paper.optimisation, update_clip=0.4),
+        hardware=Hardware(precision="fp64"),
+    )
+    parts = assemble(experiment)
+    x, y = next(iter(parts.training.batches.epoch(1)))
+    assert (x.min(), x.max(), x.dtype) == (-1, 1, torch.float64)
+    network = parts.training.network
+    assert network.projections["conv1->conv2"].weight.detach().std() == pytest.approx(0.05, rel=0.02)
+    parts.training.rule(network, x, y)
+    found = {name: p.grad.clone() for name, p in network.named_parameters()}
+    network.zero_grad()
+    relax_backward(
+        network,
+        x,
+        y,
+        loss="sum-of-squares",
+        steps=5,
+        eta=0.3,
+        clip=0.01,
+        updates=module.Updates("sum", {"conv": 2.0}, 0.4),
+    )
+    for name, p in network.named_parameters():
+        assert torch.equal(found[name], p.grad)
+    assert max(g.abs().max() for g in found.values()) == 0.4
+    plain = partial(relax_backward, network, x, y, loss="sum-of-squares", steps=5, eta=0.3)
+    for options in ({"clip": 0.01}, {"updates": module.Updates("sum")}):
+        network.zero_grad()
+        plain(**options)
+        assert any(not torch.allclose(found[name], p.grad, rtol=1e-3) for name, p in network.named_parameters())
+
+
+def test_continuous_plasticity_moves_weights_at_the_scheduled_rate(npz):
+    o = Optimisation(lr=0.5, schedule="step", step_epochs=1, step_factor=0.1)
+    experiment = Experiment(
+        epochs=2, images=Images(str(npz)), relaxation=Relaxation("continuous", steps=5), optimisation=o
+    )
+    training = assemble(experiment).training
+    x, y = next(iter(training.batches.epoch(1)))
+    moved = []
+    for _ in range(len(training.batches) + 1):
+        before = training.network.projections["hidden1->output"].bias.detach().clone()
+        training.rule(training.network, x[:1], y[:1])
+        training.optimiser.step()
+        moved.append(float((training.network.projections["hidden1->output"].bias.detach() - before).abs().max()))
+        training.schedule.step()
+    assert all(p.grad is None for p in training.network.parameters())
+    assert moved[-1] < moved[0] / 5
+
+
+OWN = """
+import torch
+from torch import nn
+from actrelax import Network, Projection
+
+def sequential(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.Tanh(), nn.Linear(7, classes))
+
+def graph(input_shape, classes):
+    return Network(input_shape, {"output": "identity"},
+                   [Projection("input", "output", nn.Flatten(), nn.Linear(64, classes))])
+
+def broken(input_shape, classes):
+    raise ZeroDivisionError("mine")
+
+def other(input_shape, classes):
+    return 3
+
+number = 4
+"""
+
+
+def test_a_network_of_ones_own(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    network, module = make_network(Model(f"{file}:sequential"), (1, 8, 8), 10, seed=3)
+    assert module[1].weight is network.projections["input->hidden1"].weight
+    again, _ = make_network(Model(f"{file}:sequential"), (1, 8, 8), 10, seed=3)
+    other, _ = make_network(Model(f"{file}:sequential"), (1, 8, 8), 10, seed=4)
+    weights = [n.projections["hidden1->output"].weight for n in (network, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    graph, none = make_network(Model(f"{file}:graph"), (1, 8, 8), 10, seed=3)
+    assert isinstance(graph, Network)
+    assert none is None
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        make_network(Model(f"{file}:broken"), (1, 8, 8), 10, seed=3)
+    for model, sentence in (
+        (Model(f"{file}:other"), f"{file}:other must return an nn.Sequential or a Network, got int."),
+        (Model(f"{file}:number"), f"{file} has no function 'number': write one that takes input_shape and classes."),
+        (Model(f"{file}:nix"), f"{file} has no function 'nix': write one that takes input_shape and classes."),
+        (
+            Model(f"{tmp_path}/nix.py:f"),
+            f"there is no file {tmp_path}/nix.py: name your own network as FILE.py:FUNCTION.",
+        ),
+        (Model("nix:f"), "there is no file nix: name your own network as FILE.py:FUNCTION."),
+        (
+            Model(f"{file}:graph", activation="relu"),
+            "--activation and --weight-std are for networks by name: set them in your own function.",
+        ),
+    ):
+        with pytest.raises(ActrelaxError) as refused:
+            make_network(model, (1, 8, 8), 10, seed=3)
+        assert str(refused.value) == sentence
+
+
+def test_networks_by_name_get_the_options():
+    network, module = make_network(Model("digits-mlp", "relu", 0.7), (1, 8, 8), 4, seed=3)
+    expected = build(
+        "digits-mlp",
+        input_shape=(1, 8, 8),
+        classes=4,
+        activation="relu",
+        weight_std=0.7,
+        generator=random_stream(3, "weights"),
+    )
+    assert module is None
+    assert repr(network) == repr(expected)
+    assert network.populations["hidden1"].activation.name == "relu"
+    for p, q in zip(network.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert network.projections["input->hidden1"].weight.detach().std() == pytest.approx(0.7, rel=0.05)
+
+
+def test_a_rehearsal_refuses_what_the_rule_refuses_and_changes_nothing():
+    parts = assemble(Experiment(relaxation=Relaxation("continuous", steps=3)))
+    before = [p.clone() for p in parts.training.network.parameters()]
+    rehearse(parts)
+    assert all(torch.equal(p, q) for p, q in zip(parts.training.network.parameters(), before, strict=True))
+    assert all(p.grad is None for p in parts.training.network.parameters())
+    for relaxation in (Relaxation(integrator="rk5"), Relaxation(eta=2.5), Relaxation(tau_spread=0.2)):
+        with pytest.raises(ActrelaxError):
+            rehearse(assemble(Experiment(relaxation=relaxation)))
+
+
+def test_augmentation_is_for_images(tmp_path, arrays):
+    import numpy as np
+
+    flat = {key: x.reshape(len(x), -1) if x.ndim == 3 else x for key, x in arrays.items()}
+    np.savez(tmp_path / "flat.npz", **flat)
+    images = Images(str(tmp_path / "flat.npz"), augment=True)
+    with pytest.raises(ActrelaxError, match=r"^--augment is for images, flat has 64 features: leave it out\.$"):
+        assemble(Experiment(images=images))

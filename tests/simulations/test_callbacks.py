@@ -1,0 +1,198 @@
+"""What watches a training: where it diverged, how far from backprop it learns, how far it has got."""
+
+import copy
+import io
+import math
+
+import pytest
+import torch
+from tqdm import tqdm
+
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.simulations import callbacks
+from actrelax.simulations.assemble import assemble
+from actrelax.simulations.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
+from actrelax.simulations.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.options import Relaxation
+from actrelax.simulations.training import Callback, train
+
+
+def parts_of(rule="ar", activation="tanh", lr=0.1, momentum=0.0, reduction="mean", **relaxation):
+    return assemble(
+        Experiment(
+            rule=rule,
+            epochs=2,
+            model=Model(activation=activation),
+            optimisation=Optimisation(lr=lr, momentum=momentum, reduction=reduction),
+            relaxation=Relaxation(**({"steps": 5} | relaxation)),
+        )
+    )
+
+
+def spoil_image(training, batch, position):
+    """Make a pixel of one image infinite, in the data set itself, so that a replay meets it again."""
+    images = training.batches.data.train.images
+    image = [x for x, _ in training.batches.epoch(1)][batch][position]
+    images[int((images == image).flatten(1).all(1).nonzero()[0]), 0, 0, 0] = math.inf
+
+
+@pytest.mark.parametrize("every", [1, 4, 50])
+@pytest.mark.parametrize("rule", ["ar", "backprop"])
+def test_the_batch_that_diverged_is_found(rule, every):
+    """An infinite pixel in the tenth batch is found there, however seldom one looks."""
+    parts = parts_of(rule, activation="relu")
+    spoil_image(parts.training, 9, 3)
+    check = DivergenceCheck(every, parts.careful)
+    with pytest.raises(DivergenceError) as diverged:
+        train(parts.training, [check])
+    assert str(diverged.value) == (
+        'batch 10 of epoch 1: population "input" became non-finite in the feedforward pass: lower the learning rate.'
+    )
+    assert parts.training.batch == {1: 9, 4: 8, 50: 0}[every]
+    assert parts.training.is_sound()
+
+
+def test_after_a_divergence_the_training_is_where_it_was_last_sound():
+    healthy, parts = parts_of().training, parts_of()
+    states = {}
+
+    class Keep(Callback):
+        def on_batch(self, training):
+            states[training.batch] = copy.deepcopy(training.network.state_dict())
+
+    healthy.epochs = 1
+    train(healthy, [Keep()])
+    spoil_image(parts.training, 9, 3)
+    with pytest.raises(DivergenceError):
+        train(parts.training, [DivergenceCheck(4, parts.careful)])
+    for name, weight in parts.training.network.state_dict().items():
+        assert torch.equal(weight, states[8][name])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"lr": 1e30}, "batch 2 of epoch 1: the loss became 1.32e+30 an image: lower the learning rate."),
+        (
+            {"lr": 1e30, "activation": "relu"},
+            'batch 2 of epoch 1: population "conv2" became non-finite in the feedforward pass: lower',
+        ),
+        (
+            {"lr": 1e38, "reduction": "sum"},
+            'batch 1 of epoch 1: "input->conv1.weight" became non-finite: lower the learning rate.',
+        ),
+        (
+            {"lr": 1e30, "assumptions": "no-derivatives"},
+            'batch 2 of epoch 1: population "conv1" became non-finite at step 1 of 5: lower eta,',
+        ),
+    ],
+    ids=["saturated", "overflow", "weights", "relaxation"],
+)
+def test_what_diverged_is_named(options, sentence):
+    parts = parts_of(**options)
+    with pytest.raises(DivergenceError) as diverged:
+        train(parts.training, [DivergenceCheck(50, parts.careful)])
+    assert str(diverged.value).startswith(sentence)
+
+
+def test_initial_weights_that_are_not_finite():
+    parts = parts_of()
+    with torch.no_grad():
+        parts.training.network.projections["conv1->conv2"].weight[0, 0, 0, 0] = math.nan
+    with pytest.raises(DivergenceError, match=r"^the initial weights are not finite: look at the network"):
+        train(parts.training, [DivergenceCheck(50, parts.careful)])
+
+
+def test_looking_changes_nothing():
+    trainings = [parts_of().training, parts_of().training]
+    train(trainings[0])
+    train(trainings[1], [DivergenceCheck(3, parts_of().careful)])
+    for p, q in zip(*(t.network.parameters() for t in trainings), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_alignment_is_measured_as_often_as_asked():
+    parts = parts_of(steps=30)
+    train(parts.training, [Alignment(10, parts.loss, parts.updates)])
+    rows = parts.training.tables["alignment"]
+    assert [(row["epoch"], row["batch"]) for row in rows] == [(e, b) for e in (1, 2) for b in (1, 11, 21)]
+    names = list(parts.training.network.projections)
+    assert list(rows[0]) == ["epoch", "batch", *names, "mean"]
+    for row in rows:
+        assert row["mean"] == pytest.approx(sum(row[name] for name in names) / 4)
+        assert row["input->conv1"] > 1 > row["hidden1->output"]
+    metrics = parts.training.tables["metrics"]
+    assert math.isnan(metrics[0]["angle"])
+    assert metrics[1]["angle"] == pytest.approx(sum(row["mean"] for row in rows[:3]) / 3)
+    plain = parts_of(steps=30).training
+    train(plain)
+    for p, q in zip(plain.network.parameters(), parts.training.network.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_progress(capfd):
+    training = parts_of("backprop").training
+    with ProgressBar("run7", every=5) as bar:
+        train(training, [bar])
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    rows = zip(training.tables["metrics"][1:], training.tables["timing"][1:], strict=True)
+    for line, (row, timing) in zip(lines, rows, strict=True):
+        assert line == (
+            f"run7  epoch {row['epoch']} of 2  loss {row['train_loss']:.4f}  accuracy: train "
+            f"{row['train_accuracy']:.1%}, test {row['test_accuracy']:.1%}  {timing['images_per_second']:,.0f} images/s"
+        )
+
+
+class OnATerminal(tqdm):
+    """Where output is collected tqdm would draw no bar."""
+
+    def __init__(self, **options):
+        super().__init__(**options | {"disable": False, "file": io.StringIO(), "mininterval": 0})
+        self.shown = []
+
+    def update(self, n=1):
+        super().update(n)
+        self.shown.append((self.n, self.postfix))
+
+
+def test_the_bar_shows_where_a_continued_training_is(monkeypatch):
+    monkeypatch.setattr(callbacks, "tqdm", OnATerminal)
+    training, whole = parts_of("backprop").training, parts_of("backprop").training
+    whole.epochs = 1
+    train(whole)
+    training.load_state_dict(whole.state_dict())
+    with ProgressBar("run7", every=10) as bar:
+        train(training, [bar])
+    assert [n for n, _ in bar.bar.shown] == [1437 + 640, 1437 + 1280, 2 * 1437]
+    assert bar.bar.total == 2 * 1437
+    row = training.tables["metrics"][-1]
+    assert bar.bar.postfix == f"loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.1%}"
+
+
+def test_quiet_progress(capfd):
+    with ProgressBar("run7", every=5, quiet=True) as bar:
+        train(parts_of("backprop").training, [bar])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tensorboard(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    training = assemble(Experiment(rule="backprop", epochs=2, images=Images(validation=50))).training
+    train(training, [TensorBoard(tmp_path)])
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    for name in ("train_loss", "validation_accuracy", "test_accuracy"):
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(row["epoch"], pytest.approx(row[name])) for row in training.tables["metrics"][1:]]
+
+
+def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(
+        ActrelaxError, match=r"^--tensorboard needs the package tensorboard: pip install tensorboard\.$"
+    ):
+        TensorBoard(tmp_path)

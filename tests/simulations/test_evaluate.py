@@ -1,0 +1,100 @@
+"""A trained run comes back as it was, and is tested on any data set."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import actrelax
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations import cli
+from actrelax.simulations.datasets import read
+from actrelax.simulations.saved import load_run
+
+QUICK = ["--epochs", "2", "--steps", "3", "--threads", "1", "--quiet"]
+
+
+def run(*arguments):
+    return cli.main([*map(str, arguments)])
+
+
+@pytest.fixture
+def trained(tmp_path, npz):
+    out = tmp_path / "run"
+    options = ["--assumptions", "random-feedback", "--normalise", "channels", "--network", "digits-mlp"]
+    assert run("train", "--dataset", npz, *QUICK, *options, "--out", out) == 0
+    return out
+
+
+def test_load_run(trained, npz):
+    again = load_run(str(trained))
+    assert actrelax.load_run is load_run
+    assert again.module is None
+    assert again.experiment.relaxation.assumptions == "random-feedback"
+    data = read(npz)
+    raw = data.test.images.double() / 255
+    train = data.train.images.double() / 255
+    expected = ((raw - train.mean()) / train.std(correction=0)).float()
+    assert torch.allclose(again.preprocess(data.test.images), expected, atol=1e-6)
+    share = (again.network(expected).argmax(1) == data.test.labels).double().mean()
+    assert share == pytest.approx(again.folder.summary().test_accuracy)
+    feedback = again.network.projections["hidden1->output"].feedback
+    assert feedback is not None
+    assert not isinstance(feedback, nn.Parameter)
+
+
+def test_load_run_gives_the_plain_module_back(tmp_path, npz):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from torch import nn\n"
+        "def small(input_shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.Tanh(), nn.Linear(7, classes))\n"
+    )
+    out = tmp_path / "run"
+    assert run("train", "--dataset", npz, *QUICK, "--network", f"{own}:small", "--out", out) == 0
+    again = load_run(out)
+    images, labels = read(npz).test
+    assert isinstance(again.module, nn.Sequential)
+    assert torch.equal(again.module(again.preprocess(images)), again.network(again.preprocess(images)))
+    share = (again.module(again.preprocess(images)).argmax(1) == labels).double().mean()
+    assert share == pytest.approx(again.folder.summary().test_accuracy)
+    own.unlink()
+    with pytest.raises(ActrelaxError, match=r"^there is no file .*own\.py: name your own network as"):
+        load_run(out)
+
+
+def test_evaluate(trained, npz, arrays, tmp_path, capsys):
+    assert run("evaluate", trained) == 0
+    accuracy = load_run(trained).folder.summary().test_accuracy
+    assert capsys.readouterr().out == f"test accuracy {accuracy:.2%} on 40 images of tiny: {trained}\n"
+    other = tmp_path / "other.npz"
+    np.savez(other, **arrays | {"x_test": arrays["x_train"][:7], "y_test": arrays["y_train"][:7]})
+    assert run("evaluate", trained, "--dataset", other, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    again = load_run(trained)
+    images, labels = read(other).test
+    share = (again.network(again.preprocess(images)).argmax(1) == labels).double().mean()
+    assert found == {"run": str(trained), "dataset": "other", "test_accuracy": pytest.approx(share), "images": 7}
+
+
+def test_what_cannot_be_evaluated(trained, arrays, tmp_path, capsys):
+    np.savez(tmp_path / "wide.npz", **{k: np.repeat(x, 2, 2) if x.ndim == 3 else x for k, x in arrays.items()})
+    np.savez(tmp_path / "many.npz", **arrays | {"y_train": arrays["y_train"] + 5})
+    for arguments, sentence in (
+        ([tmp_path / "nix"], f"{tmp_path / 'nix'} holds no run: config.json can't be read."),
+        ([trained, "--dataset", tmp_path / "wide.npz"], "the network takes (batch, 1, 8, 8), got (40, 1, 8, 16)."),
+        (
+            [trained, "--dataset", tmp_path / "many.npz"],
+            f"many has 15 classes, the network of {trained} tells 10 apart.",
+        ),
+        ([trained, "--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
+    ):
+        assert run("evaluate", *arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"actrelax evaluate: {sentence}")
+        assert said.count("\n") == 1
+    (trained / "checkpoint.pt").unlink()
+    with pytest.raises(ActrelaxError, match=r"has no checkpoint yet: let the run begin first\.$"):
+        load_run(trained)

@@ -1,0 +1,139 @@
+"""Experiments: the papers' protocols, and options that survive JSON."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.experiment import (
+    PROTOCOLS,
+    Experiment,
+    Images,
+    Optimisation,
+    as_options,
+    from_options,
+    protocol,
+)
+from actrelax.simulations.options import Relaxation
+
+COMMON = {
+    "activation": "tanh",
+    "batch_size": 64,
+    "epochs": 30,
+    "eta": None,  # 0.1, by `solve`
+    "integrator": "sequential",
+    "loss": "sum-of-squares",
+    "lr": 0.0005,
+    "momentum": 0.0,
+    "optimiser": "sgd",
+    "reduction": "sum",
+    "schedule": "constant",
+    "start": None,  # feedforward
+    "steps": None,  # 100, by `solve`
+    "weight_decay": 0.0,
+    "weight_std": 0.05,
+}
+OWN = {
+    "paper-mlp": {
+        "dataset": "mnist",
+        "network": "mlp",
+        "normalise": "none",
+        "clip": None,
+        "update_clip": None,
+        "conv_factor": 1.0,
+    },
+    "paper-cnn": {
+        "dataset": "cifar10",
+        "network": "cnn",
+        "normalise": "half",
+        "clip": 50.0,
+        "update_clip": 50.0,
+        "conv_factor": 2.0,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_protocols_are_the_papers(name):
+    """arXiv 2010.06219."""
+    options = as_options(protocol(name))
+    expected = COMMON | OWN[name] | {"protocol": name, "augment": False, "validation": 0}
+    assert {option: options[option] for option in expected} == expected
+
+
+def test_options_survive_json():
+    changed = Experiment(
+        seed=3,
+        images=Images("mnist", Path("some/where"), augment=True),
+        optimisation=Optimisation(lr=1, update_clip=2.5),
+        relaxation=Relaxation(start="zero", dt=0.25),
+    )
+    for experiment in (Experiment(), changed, *PROTOCOLS.values()):
+        assert from_options(json.loads(json.dumps(as_options(experiment)))) == experiment
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"colour": 1}, "the configuration has missing or unknown options: colour."),
+        ({"lr": "fast"}, "the configuration has 'fast' for lr, which is not among its values."),
+        ({"rule": "magic"}, "the configuration has 'magic' for rule, which is not among its values."),
+        ({"epochs": 1.5}, "the configuration has 1.5 for epochs, which is not among its values."),
+        ({"augment": None}, "the configuration has None for augment, which is not among its values."),
+        ({"seed": [1]}, "the configuration has [1] for seed, which is not among its values."),
+    ],
+)
+def test_a_configuration_of_something_else(change, sentence):
+    with pytest.raises(ActrelaxError) as refused:
+        from_options(as_options(Experiment()) | change)
+    assert str(refused.value) == sentence
+
+
+def test_a_configuration_that_lacks_options():
+    options = as_options(Experiment())
+    del options["lr"]
+    with pytest.raises(ActrelaxError, match=r"^the configuration has missing or unknown options: lr\.$"):
+        from_options(options)
+
+
+ADAM = Optimisation(optimiser="adam", momentum=0.9)
+DESCENT = "continuous plasticity is plain gradient descent: leave momentum and weight decay out."
+MEASURED = "--measure-alignment compares AR's updates after a relaxation with backprop's: leave it out."
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"epochs": -1}, "--epochs must be 0 or more, got -1."),
+        ({"batch_size": 0}, "--batch-size must be 1 or more, got 0."),
+        ({"seed": -1}, "--seed must be between 0 and 9.22337e+18, got -1."),
+        ({"measure_alignment": 0}, "--measure-alignment must be 1 or more, got 0."),
+        ({"optimisation": Optimisation(lr=0)}, "--lr must be positive and at most 1e+38, got 0."),
+        ({"optimisation": Optimisation(lr=math.nan)}, "--lr must be positive and at most 1e+38, got nan."),
+        ({"optimisation": Optimisation(momentum=-0.1)}, "--momentum must be between 0 and 1, got -0.1."),
+        ({"optimisation": Optimisation(weight_decay=-1)}, "--weight-decay must be 0 or more, got -1."),
+        ({"optimisation": Optimisation(warmup=30)}, "--warmup must be between 0 and 20, got 30."),
+        ({"optimisation": Optimisation(update_clip=0)}, "--update-clip must be positive, got 0."),
+        ({"images": Images(validation=-5)}, "--validation must be 0 or more, got -5."),
+        ({"relaxation": Relaxation(steps=-1)}, "--steps must be 0 or more, got -1."),
+        ({"relaxation": Relaxation(eta=0)}, "--eta must be positive, got 0."),
+        ({"relaxation": Relaxation(tau=-1)}, "--tau must be positive, got -1."),
+        ({"relaxation": Relaxation(tau_spread=-1)}, "--tau-spread must be 0 or more, got -1."),
+        ({"relaxation": Relaxation(clip=-1)}, "--clip must be positive, got -1."),
+        ({"optimisation": ADAM}, "--momentum belongs to sgd, adam has its own: leave it out."),
+        ({"relaxation": Relaxation("continuous"), "optimisation": Optimisation(momentum=0.5)}, DESCENT),
+        ({"relaxation": Relaxation("continuous"), "optimisation": Optimisation(optimiser="adamw")}, DESCENT),
+        ({"relaxation": Relaxation("continuous"), "measure_alignment": 3}, MEASURED),
+        ({"rule": "backprop", "measure_alignment": 3}, MEASURED),
+        ({"relaxation": Relaxation("kolen-pollack")}, "Kolen-Pollack feedback needs a rate of decay: give --decay."),
+    ],
+    ids=str,
+)
+def test_what_no_run_can_do(changes, sentence):
+    Experiment().check()
+    with pytest.raises(ActrelaxError) as refused:
+        replace(Experiment(), **changes).check()
+    assert str(refused.value) == sentence

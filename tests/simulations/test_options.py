@@ -1,0 +1,91 @@
+"""Shared options: the hardware that is there, the neurons' time constants, numbers in range."""
+
+import math
+
+import pytest
+import torch
+
+from actrelax.models.architectures import build
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.options import POSITIVE, Hardware, Relaxation, require
+
+
+@pytest.mark.parametrize(
+    ("bounds", "good", "bad", "said"),
+    [
+        ((0, math.inf), 0, -1, "0 or more, got -1"),
+        ((POSITIVE, math.inf), 1e-9, 0, "positive, got 0"),
+        ((1, math.inf), 1, 0, "1 or more, got 0"),
+        ((POSITIVE, 1e38), 1e38, 0, "positive and at most 1e+38, got 0"),
+        ((0, 1), 1, 1.5, "between 0 and 1, got 1.5"),
+        ((0, math.inf), 3, math.nan, "0 or more, got nan"),
+        ((POSITIVE, math.inf), 3, math.inf, "a finite number, got inf"),
+    ],
+)
+def test_numbers_out_of_range(bounds, good, bad, said):
+    require(batch_size=(good, *bounds))
+    require(batch_size=(None, *bounds))
+    with pytest.raises(ActrelaxError) as refused:
+        require(other=(good, *bounds), batch_size=(bad, *bounds))
+    assert str(refused.value) == f"--batch-size must be {said}."
+
+
+def test_hardware_is_what_is_there(monkeypatch):
+    resolved = Hardware().resolved()
+    assert (resolved.device, resolved.threads) == ("cpu", torch.get_num_threads())
+    assert Hardware(threads=3).resolved().threads == 3
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Hardware("auto").resolved().device == "cuda"
+    assert Hardware("cuda:1").resolved().device == "cuda:1"
+    with pytest.raises(ActrelaxError, match=r"^device 'cuda:2' is not there: this machine has cpu, 2 cuda\.$"):
+        Hardware("cuda:2").resolved()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert Hardware("auto").resolved().device == "mps"
+    with pytest.raises(ActrelaxError, match=r"^device 'mps' can't compute in fp64: use fp32, or --device cpu\.$"):
+        Hardware("mps", "fp64").resolved()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert Hardware("auto").resolved().device == "cpu"
+    with pytest.raises(ActrelaxError, match=r"^device 'cuda' is not there: this machine has cpu\.$"):
+        Hardware("cuda").resolved()
+    for name in ("gpu", "meta", ""):
+        with pytest.raises(ActrelaxError, match=f"^unknown device '{name}'; known: cpu, cuda, cuda:N, mps, auto\\.$"):
+            Hardware(name).resolved()
+
+
+def test_time_constants():
+    network = build("mlp", input_shape=(20,)).double()
+    assert Relaxation(tau=3.0).time_constants(network, 0) == 3.0
+    drawn = Relaxation(tau=3.0, tau_spread=0.4).time_constants(network, 0)
+    assert {name: tau.shape for name, tau in drawn.items()} == {
+        name: network.populations[name].shape for name in network.hidden
+    }
+    together = torch.cat(list(drawn.values()))
+    assert together.mean() == pytest.approx(3.0, rel=0.05)
+    assert together.std() / together.mean() == pytest.approx(0.4, rel=0.1)
+    assert together.min() > 0
+    again = Relaxation(tau=3.0, tau_spread=0.4).time_constants(network, 0)
+    other = Relaxation(tau=3.0, tau_spread=0.4).time_constants(network, 1)
+    assert torch.equal(drawn["hidden1"], again["hidden1"])
+    assert not torch.equal(drawn["hidden1"], other["hidden1"])
+    assert not torch.equal(drawn["hidden1"], drawn["hidden2"])
+
+
+def test_keywords():
+    network = build("digits-mlp")
+    keywords = Relaxation("ar", "euler", 7, 0.2, tau=2.0, clip=3.0).keywords(network, 0)
+    assert keywords == {
+        "assumptions": "ar",
+        "integrator": "euler",
+        "steps": 7,
+        "eta": 0.2,
+        "dt": None,
+        "duration": None,
+        "tau": 2.0,
+        "start": "feedforward",
+        "clip": 3.0,
+    }
+    assert Relaxation("continuous").keywords(network, 0)["start"] == "zero"
+    assert Relaxation("ar", start="zero").keywords(network, 0)["start"] == "zero"

@@ -1,0 +1,404 @@
+"""`actrelax train` as a user meets it: what it writes, how it resumes, what it refuses."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actrelax.analysis.runs import RunFolder
+from actrelax.simulations import cli, train
+from actrelax.simulations.experiment import as_options, from_options
+from actrelax.simulations.recorder import Recorder
+from actrelax.simulations.saved import load_run
+
+QUICK = ["--network", "digits-mlp", "--steps", "3", "--threads", "1", "--batch-size", "25"]
+
+
+@pytest.fixture
+def tiny(npz):
+    """Options of a run of a second: 100 images, 4 batches an epoch."""
+    return ["--dataset", str(npz), *QUICK, "--epochs", "3"]
+
+
+def run(*arguments):
+    return cli.main(["train", *map(str, arguments)])
+
+
+def outcome(folder):
+    """What a seed determines of a run."""
+    state = RunFolder(folder).checkpoint()
+    state["position"].pop("seconds")
+    del state["tables"]["timing"]
+    return state, (folder / "metrics.csv").read_bytes()
+
+
+def assert_same(a, b):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert list(a) == list(b)
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b or (a != a and b != b)
+
+
+def test_writes_what_it_says(tmp_path, tiny, capsys):
+    out = tmp_path / "run"
+    assert run(*tiny, "--out", out, "--validation", 20) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "checkpoint.pt",
+        "config.json",
+        "figures",
+        "metrics.csv",
+        "summary.json",
+        "timing.csv",
+    ]
+    assert (out / "figures" / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
+    metrics, timing = RunFolder(out).table("metrics"), RunFolder(out).table("timing")
+    assert [row["epoch"] for row in metrics] == [row["epoch"] for row in timing] == [0, 1, 2, 3]
+    summary = json.loads((out / "summary.json").read_text())
+    for name in ("test_accuracy", "train_accuracy", "validation_accuracy"):
+        assert summary[name] == metrics[-1][name]
+        assert 0 <= summary[name] <= 1
+    assert summary["wall_seconds"] == pytest.approx(
+        sum(row["train_seconds"] + row["evaluate_seconds"] for row in timing)
+    )
+    assert summary["images_per_second"] == pytest.approx(3 * 80 / sum(row["train_seconds"] for row in timing))
+    expected = {"rule": "ar", "assumptions": "ar", "dataset": "tiny", "network": "digits-mlp", "epochs": 3, "seed": 0}
+    assert {name: summary[name] for name in expected} == expected
+    assert summary["device"] == "cpu"
+    assert summary["versions"]["torch"] == torch.__version__
+    said = capsys.readouterr()
+    assert said.out == f"test accuracy {summary['test_accuracy']:.2%} after 3 epochs: {out}\n"
+    assert len(said.err.splitlines()) == 3
+
+
+def test_json_is_alone_on_standard_output(tmp_path, tiny, capsys):
+    assert run(*tiny, "--out", tmp_path / "run", "--json", "--quiet") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert said.err == ""
+
+
+def test_a_folder_is_named_after_its_run(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*tiny, "--epochs", 0) == 0
+    assert run(*tiny, "--epochs", 0, "--rule", "backprop", "--seed", 3) == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == [
+        "tiny-digits-mlp-ar-seed0",
+        "tiny-digits-mlp-backprop-seed3",
+    ]
+
+
+def test_defaults_of_a_protocol_can_be_changed():
+    config = train.defaults(["--protocol=paper-cnn", "--lr", "1"])
+    assert config.experiment == train.protocol("paper-cnn")
+    assert train.defaults(["--lr", "1"]).experiment == train.Experiment()
+
+
+def test_options_after_a_protocol_hold(tmp_path, tiny):
+    out = tmp_path / "run"
+    assert run("--protocol", "paper-mlp", *tiny, "--epochs", 1, "--activation", "relu", "--out", out) == 0
+    config = RunFolder(out).config()
+    changed = {"activation": "relu", "epochs": 1, "network": "digits-mlp", "batch_size": 25, "steps": 3}
+    kept = {"protocol": "paper-mlp", "lr": 0.0005, "loss": "sum-of-squares", "reduction": "sum", "weight_std": 0.05}
+    assert {name: config[name] for name in changed | kept} == changed | kept
+    assert as_options(from_options(config)) == config
+
+
+def test_paired_runs_begin_alike(tmp_path, tiny):
+    first = {}
+    for rule, assumptions in (("backprop", "ar"), ("ar", "ar"), ("ar", "simplified")):
+        out = tmp_path / f"{rule}-{assumptions}"
+        assert run(*tiny, "--rule", rule, "--assumptions", assumptions, "--out", out, "--seed", 5) == 0
+        first[out] = RunFolder(out).table("metrics")[0]["test_accuracy"]
+    assert len(set(first.values())) == 1
+    configs = [json.loads((out / "config.json").read_text()) for out in first]
+    assert all(config["seed"] == 5 for config in configs)
+
+
+# ---- resuming
+
+
+@pytest.fixture
+def whole(tmp_path, tiny):
+    """A run that was never interrupted."""
+    out = tmp_path / "whole"
+    assert run(*tiny, "--out", out, "--quiet", "--augment", "--momentum", 0.9, "--schedule", "cosine") == 0
+    return out
+
+
+CHANGING = ["--augment", "--momentum", 0.9, "--schedule", "cosine", "--quiet"]
+
+
+class Killed(BaseException):
+    """What no code catches, as SIGKILL."""
+
+
+@pytest.mark.parametrize("event", ["start", "batch 2", "batch 5", "batch 9", "epoch 1", "epoch 2"])
+@pytest.mark.parametrize("every", [None, 2])
+def test_resumed_equals_uninterrupted(tmp_path, tiny, whole, monkeypatch, event, every):
+    """Killed after writing nothing more than what was written before the event."""
+    out, count = tmp_path / "run", {"batch": 0, "epoch": 0}
+    kind, _, number = event.partition(" ")
+
+    def dying(self, training, *, kind, original):
+        count[kind] = count.get(kind, 0) + 1
+        if count[kind] == int(number or 1):
+            raise Killed
+        original(self, training)
+
+    with monkeypatch.context() as patched:
+        original = getattr(Recorder, f"on_{kind}")
+        patched.setattr(
+            Recorder, f"on_{kind}", lambda self, training: dying(self, training, kind=kind, original=original)
+        )
+        with pytest.raises(Killed):
+            run(*tiny, "--out", out, *CHANGING, *(["--checkpoint-every", every] if every else []))
+    assert not (out / "summary.json").exists()
+    assert run("--resume", out, "--quiet") == 0
+    assert_same(outcome(out), outcome(whole))
+    mine, theirs = ({**json.loads((folder / "summary.json").read_text())} for folder in (out, whole))
+    for name in ("wall_seconds", "images_per_second"):
+        del mine[name], theirs[name]
+    assert mine == theirs
+
+
+def test_resuming_a_finished_run_changes_nothing(whole, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert run("--resume", whole) == 0
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def started(*arguments, folder):
+    """A run in a process of its own, once it has begun to train."""
+    command = [sys.executable, "-m", "actrelax.simulations.train", *map(str, arguments), "--out", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (folder / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    return process
+
+
+LONG = ["--epochs", "60", "--steps", "20"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_a_signal_ends_cleanly(tmp_path, tiny, number, status):
+    out = tmp_path / "run"
+    process = started(*tiny, *LONG, folder=out)
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status
+    last = said.splitlines()[-1]
+    assert last.startswith("actrelax train: stopped after ")
+    assert last.endswith(f"of epoch {_epochs_in(out) + 1}: continue with actrelax train --resume {out}")
+    assert "Traceback" not in said
+    assert run("--resume", out, "--quiet") == 0
+    assert run(*tiny, *LONG, "--out", tmp_path / "whole", "--quiet") == 0
+    assert_same(outcome(out), outcome(tmp_path / "whole"))
+
+
+def _epochs_in(folder):
+    return RunFolder(folder).checkpoint()["position"]["epoch"]
+
+
+def test_killed_at_once(tmp_path, tiny):
+    """tests/kill.py does this at ten random moments of a longer run."""
+    out = tmp_path / "run"
+    process = started(*tiny, *LONG, "--checkpoint-every", 3, folder=out)
+    time.sleep(0.2)
+    process.kill()
+    process.communicate(timeout=60)
+    assert run("--resume", out, "--quiet") == 0
+    assert run(*tiny, *LONG, "--out", tmp_path / "whole", "--quiet") == 0
+    assert_same(outcome(out), outcome(tmp_path / "whole"))
+
+
+# ---- refusing
+
+
+def refused(capsys, status, *arguments):
+    capsys.readouterr()
+    assert run(*arguments) == status
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("actrelax train: ")
+    assert said.err.count("\n") == 1
+    return said.err.removeprefix("actrelax train: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--dataset", "nix"], "unknown dataset 'nix'; known: digits, mnist,"),
+        (["--dataset", "nix.npz"], "there is no file nix.npz: a data set is a .npz of"),
+        (["--network", "nix"], "unknown network 'nix'; known: digits-mlp,"),
+        (["--network", "cnn"], "this network takes images (channels, height, width) of at least 14 x 14,"),
+        (["--assumptions", "nix"], "unknown assumptions 'nix'; known: ar,"),
+        (["--integrator", "nix"], "unknown integrator 'nix'; known: euler,"),
+        (["--loss", "nix"], "unknown loss 'nix'; known: cross-entropy,"),
+        (["--activation", "nix"], "unknown activation 'nix'; known: identity,"),
+        (["--device", "nix"], "unknown device 'nix'; known: cpu, cuda, cuda:N, mps, auto."),
+        (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
+        (["--protocol", "nix"], "unknown protocol 'nix'; known: paper-mlp, paper-cnn."),
+        (["--epochs", "-1"], "--epochs must be 0 or more, got -1."),
+        (["--batch-size", "0"], "--batch-size must be 1 or more, got 0."),
+        (["--lr", "0"], "--lr must be positive and at most 1e+38, got 0."),
+        (["--lr", "nan"], "--lr must be positive and at most 1e+38, got nan."),
+        (["--steps", "-3"], "--steps must be 0 or more, got -3."),
+        (["--eta", "2.5"], 'eta must lie between 0 and 2 for "sequential", got 2.5:'),
+        (["--eta", "0.1", "--dt", "0.1"], "dt and eta exclude each other: give one of them."),
+        (["--tau-spread", "0.1"], "eta is dt/tau of one tau, and this problem has several: give dt."),
+        (["--threads", "0"], "--threads must be 1 or more, got 0."),
+        (["--read-every", "0"], "--read-every must be 1 or more, got 0."),
+        (["--checkpoint-every", "-1"], "--checkpoint-every must be 1 or more, got -1."),
+        (["--validation", "100"], "validation must lie between 1 and 99 images, got 100."),
+        (["--assumptions", "kolen-pollack"], "Kolen-Pollack feedback needs a rate of decay: give --decay."),
+        (["--resume", "nix"], "nix holds no run: config.json can't be read."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_options(tmp_path, tiny, capsys, options, sentence):
+    out = tmp_path / "run"
+    where = [] if "--resume" in options else ["--out", out]
+    assert refused(capsys, 2, *tiny, *where, *options).startswith(sentence)
+    assert not out.exists()
+
+
+def test_usage_errors_are_status_2(capsys):
+    for arguments in (["--lr", "fast"], ["--rule", "magic"], ["--colour", "red"]):
+        with pytest.raises(SystemExit) as stopped:
+            run(*arguments)
+        assert stopped.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "random", "nan", "labels"])
+def test_bad_files(tmp_path, tiny, npz, arrays, capsys, damage):
+    if damage == "nan":
+        x = arrays["x_train"] / 255
+        x[5, 0, 0] = np.nan
+        np.savez(npz, **arrays | {"x_train": x, "x_test": arrays["x_test"] / 255})
+    elif damage == "labels":
+        np.savez(npz, **arrays | {"y_test": arrays["y_test"] + 1})
+    else:
+        whole = npz.read_bytes()
+        npz.write_bytes({"empty": b"", "truncated": whole[:-999], "random": os.urandom(4000)}[damage])
+    assert str(npz) in refused(capsys, 2, *tiny, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rule", ["ar", "backprop"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_a_learning_rate_of_1e30(tmp_path, tiny, capsys, rule, activation):
+    out = tmp_path / "run"
+    options = [*tiny, "--lr", "1e30", "--rule", rule, "--activation", activation, "--out", out]
+    assert refused(capsys, 1, *options).startswith("batch 2 of epoch 1: ")
+    assert not (out / "summary.json").exists()
+    assert all(torch.isfinite(p).all() for p in load_run(out).network.parameters())
+    assert refused(capsys, 1, "--resume", out).startswith("batch 2 of epoch 1: ")
+
+
+def test_nothing_is_saved_that_is_not_sound(tmp_path, tiny, capsys):
+    """A checkpoint after every batch, a look at the end of an epoch: the exploded weights of batch 2 are not kept."""
+    out = tmp_path / "run"
+    options = [*tiny, "--lr", "1e30", "--checkpoint-every", 1, "--read-every", 1000, "--out", out]
+    refused(capsys, 1, *options)
+    assert RunFolder(out).checkpoint()["position"]["batch"] == 1
+    assert RunFolder(out).checkpoint()["totals"]["sound"]
+
+
+def test_a_run_is_never_overwritten_unasked(tmp_path, tiny, whole, capsys):
+    before = outcome(whole)
+    assert refused(capsys, 2, *tiny, "--out", whole) == (
+        f"{whole} holds a run: --resume {whole} continues it, --overwrite replaces it."
+    )
+    assert_same(outcome(whole), before)
+    assert refused(capsys, 2, *tiny, "--out", whole, "--overwrite", "--integrator", "nix").startswith("unknown integ")
+    assert_same(outcome(whole), before)
+    (whole / "notes.txt").write_text("mine")
+    assert run(*tiny, "--out", whole, "--overwrite", "--quiet", "--epochs", 1) == 0
+    assert len(RunFolder(whole).table("metrics")) == 2
+    assert (whole / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_of_another_config_is_not_resumed(whole, capsys):
+    assert refused(capsys, 2, "--resume", whole, "--lr", "0.3") == (
+        f"{whole} is a run with --lr 0.1, not 0.3: leave the option out, or begin another run."
+    )
+    assert refused(capsys, 2, "--resume", whole, "--out", "elsewhere") == (
+        "--resume continues a run in its folder: leave --out and --overwrite out."
+    )
+    assert run("--resume", whole, "--lr", "0.1") == 0
+
+
+def test_damaged_runs_are_not_resumed(tmp_path, tiny, whole, capsys):
+    (whole / "summary.json").unlink()
+    checkpoint = (whole / "checkpoint.pt").read_bytes()
+    for content in (b"", checkpoint[:-500], os.urandom(3000), b"PK\x03\x04nothing"):
+        (whole / "checkpoint.pt").write_bytes(content)
+        said = refused(capsys, 2, "--resume", whole)
+        assert said == f"{whole / 'checkpoint.pt'} can't be read, it is damaged or something else: begin anew."
+        assert (whole / "checkpoint.pt").read_bytes() == content
+    config = json.loads((whole / "config.json").read_text())
+    for text, sentence in (
+        ("{", f"{whole} holds no run: config.json can't be read."),
+        ("[]", f"{whole} holds no run: config.json can't be read."),
+        (json.dumps(config | {"lr": "x"}), "the configuration has 'x' for lr, which is not among its values."),
+    ):
+        (whole / "config.json").write_text(text)
+        assert refused(capsys, 2, "--resume", whole) == sentence
+
+
+def test_a_checkpoint_of_another_network(tmp_path, tiny, whole, capsys):
+    assert run(*tiny, "--network", "mlp-3x9", "--out", tmp_path / "other", "--quiet") == 0
+    (whole / "summary.json").unlink()
+    (whole / "checkpoint.pt").write_bytes((tmp_path / "other" / "checkpoint.pt").read_bytes())
+    assert refused(capsys, 2, "--resume", whole) == f"{whole / 'checkpoint.pt'} belongs to another run: begin anew."
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, tiny, capsys):
+    (tmp_path / "file").write_text("mine")
+    said = refused(capsys, 2, *tiny, "--out", tmp_path / "file" / "run")
+    assert said == f"can't write to {tmp_path / 'file' / 'run' / 'config.json'}: Not a directory."
+    assert (
+        refused(capsys, 2, *tiny, "--out", "/proc/run")
+        == "can't write to /proc/run/config.json: No such file or directory."
+    )
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk(tmp_path, tiny):
+    """A limit on file sizes stands in for it: writing a checkpoint fails half-way."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "actrelax.simulations.train", *tiny, "--network", "mlp-3x200", "--out", str(out)]
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"actrelax train: can't write to {out / 'checkpoint.pt'}: File too large.\n"
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "metrics.csv", "timing.csv"]
+    assert run("--resume", out, "--quiet") == 0
+    # and later, when a checkpoint is there: it stays as it was
+    (out / "summary.json").unlink()
+    before = (out / "checkpoint.pt").read_bytes()
+    done = subprocess.run([*command[:3], "--resume", str(out)], capture_output=True, text=True, preexec_fn=limit)
+    assert done.stderr == f"actrelax train: can't write to {out / 'checkpoint.pt'}: File too large.\n"
+    assert (out / "checkpoint.pt").read_bytes() == before
