@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tyro
 
 from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.simulations.recorder import Stopped
+from actrelax.simulations.training.recorder import Stopped
 
 SIMULATIONS = {
     "demo": "train a small CNN on the bundled digits by AR and by backprop; figures; two minutes",

@@ -24,11 +24,11 @@ from actrelax.analysis.runs import RunFolder, Summary
 from actrelax.models.backprop import activity_gradients
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
-from actrelax.simulations.assemble import make_network
 from actrelax.simulations.datasets import Dataset, digits
-from actrelax.simulations.experiment import Experiment, Model, Optimisation
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.train import Recording, run
+from actrelax.simulations.training.assemble import make_network
+from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
 
 RUNS = {"backprop": "", "AR": "ar", "AR, simplified": "simplified"}
 """Label -> assumptions; none for backprop."""

@@ -14,11 +14,11 @@ from typing import Annotated
 import tyro
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.assemble import on_device
 from actrelax.simulations.datasets import load
 from actrelax.simulations.options import Hardware
-from actrelax.simulations.saved import load_run
-from actrelax.simulations.training import accuracy
+from actrelax.simulations.training.assemble import on_device
+from actrelax.simulations.training.loop import accuracy
+from actrelax.simulations.training.saved import load_run
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
 from actrelax.models.problem import Tau
 from actrelax.models.registry import look_up
-from actrelax.simulations.batches import random_stream
+from actrelax.simulations.streams import random_stream
 
 Number = float | int | None
 

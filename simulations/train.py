@@ -23,12 +23,12 @@ import torch
 from actrelax.analysis import figures
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.assemble import Parts, assemble, rehearse
-from actrelax.simulations.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
-from actrelax.simulations.experiment import Experiment, as_options, from_options, protocol
 from actrelax.simulations.options import require
-from actrelax.simulations.recorder import Recorder, stopping_cleanly
-from actrelax.simulations.training import Callback, train
+from actrelax.simulations.training.assemble import Parts, assemble, rehearse
+from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
+from actrelax.simulations.training.experiment import Experiment, as_options, from_options, protocol
+from actrelax.simulations.training.loop import Callback, train
+from actrelax.simulations.training.recorder import Recorder, stopping_cleanly
 
 
 @dataclass(frozen=True)

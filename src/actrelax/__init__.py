@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actrelax.models.problem import RelaxationProblem as RelaxationProblem
     from actrelax.models.projections import Projection as Projection
     from actrelax.models.updates import Updates as Updates
-    from actrelax.simulations.saved import load_run as load_run
+    from actrelax.simulations.training.saved import load_run as load_run
 
 __version__ = "0.1.0"
 
@@ -41,7 +41,7 @@ _MODULE_OF = {
     "activity_gradients": "models.backprop",
     "backprop_backward": "models.backprop",
     "build": "models.architectures",
-    "load_run": "simulations.saved",
+    "load_run": "simulations.training.saved",
     "relax_backward": "models.learning",
     "relax_continuously": "models.continuous",
     "solve": "models.engines",

@@ -11,7 +11,7 @@ import actrelax
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations import cli
 from actrelax.simulations.datasets import read
-from actrelax.simulations.saved import load_run
+from actrelax.simulations.training.saved import load_run
 
 QUICK = ["--epochs", "2", "--steps", "3", "--threads", "1", "--quiet"]
 

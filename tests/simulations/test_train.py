@@ -15,9 +15,9 @@ import torch
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.simulations import cli, train
-from actrelax.simulations.experiment import as_options, from_options
-from actrelax.simulations.recorder import Recorder
-from actrelax.simulations.saved import load_run
+from actrelax.simulations.training.experiment import as_options, from_options
+from actrelax.simulations.training.recorder import Recorder
+from actrelax.simulations.training.saved import load_run
 
 QUICK = ["--network", "digits-mlp", "--steps", "3", "--threads", "1", "--batch-size", "25"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.experiment import (
+from actrelax.simulations.options import Relaxation
+from actrelax.simulations.training.experiment import (
     PROTOCOLS,
     Experiment,
     Images,
@@ -17,7 +18,6 @@ from actrelax.simulations.experiment import (
     from_options,
     protocol,
 )
-from actrelax.simulations.options import Relaxation
 
 COMMON = {
     "activation": "tanh",

@@ -9,12 +9,12 @@ import torch
 from tqdm import tqdm
 
 from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.simulations import callbacks
-from actrelax.simulations.assemble import assemble
-from actrelax.simulations.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
-from actrelax.simulations.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.options import Relaxation
-from actrelax.simulations.training import Callback, train
+from actrelax.simulations.training import callbacks
+from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
+from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.training.loop import Callback, train
 
 
 def parts_of(rule="ar", activation="tanh", lr=0.1, momentum=0.0, reduction="mean", **relaxation):

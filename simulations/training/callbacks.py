@@ -16,7 +16,7 @@ from actrelax.analysis.alignment import update_angles
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.models.losses import Loss
 from actrelax.models.updates import Backward, Updates
-from actrelax.simulations.training import Callback, Rule, Training, learn, where
+from actrelax.simulations.training.loop import Callback, Rule, Training, learn, where
 
 
 class DivergenceCheck(Callback):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 from actrelax.analysis.runs import RunFolder
-from actrelax.simulations.callbacks import DivergenceCheck
-from actrelax.simulations.training import Callback, Training
+from actrelax.simulations.training.callbacks import DivergenceCheck
+from actrelax.simulations.training.loop import Callback, Training
 
 
 class Stopped(KeyboardInterrupt):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from actrelax.simulations.batches import PADDING, Batches, Preprocessing, flip_and_crop, normalisation, random_stream
 from actrelax.simulations.datasets import digits, read
+from actrelax.simulations.training.batches import PADDING, Batches, Preprocessing, flip_and_crop, normalisation
 
 
 def batches(data=None, *, size=64, seed=0, augment=False):
@@ -60,16 +60,6 @@ def test_flip_and_crop_written_out():
         assert np.array_equal(got, cut[:, :, ::-1] if flip else cut)
     assert flips.any()
     assert not flips.all()
-
-
-def test_streams_are_apart():
-    first = torch.rand(4, generator=random_stream(0, "weights"))
-    assert torch.equal(first, torch.rand(4, generator=random_stream(0, "weights")))
-    for other in ((1, "weights"), (0, "feedback"), (0, "epoch", 1), (0, "epoch", 2)):
-        assert not torch.equal(first, torch.rand(4, generator=random_stream(*other)))
-    assert not torch.equal(
-        torch.rand(4, generator=random_stream(0, "epoch", 1)), torch.rand(4, generator=random_stream(0, "epoch", 2))
-    )
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from actrelax.models.errors import DivergenceError
 from actrelax.models.network import Network
 from actrelax.models.updates import Backward
-from actrelax.simulations.batches import Batches, Preprocessing
 from actrelax.simulations.datasets import Split
+from actrelax.simulations.training.batches import Batches, Preprocessing
 
 Rule = Callable[[Network, Tensor, Tensor], Backward]
 Row = dict[str, float]

@@ -9,28 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from actrelax.simulations.datasets import Dataset, Split
+from actrelax.simulations.streams import random_stream
 
 PADDING = 4
 """Pixels of zeros around an image before it is cropped at random."""
-
-
-def random_stream(seed: int, *purpose: int | str) -> torch.Generator:
-    """Return a generator of its own for each purpose: drawing from one never shifts another.
-
-    Examples
-    --------
-    >>> first, second = random_stream(0, "weights"), random_stream(0, "order", 1)
-    >>> bool(torch.rand(1, generator=first) == torch.rand(1, generator=second))
-    False
-    """
-    words = [part if isinstance(part, int) else int.from_bytes(part.encode(), "little") for part in purpose]
-    state = np.random.SeedSequence([seed, *words]).generate_state(2)
-    return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from actrelax.models.backprop import backprop_backward
 from actrelax.models.errors import DivergenceError
 from actrelax.models.learning import relax_backward
 from actrelax.models.updates import Updates
-from actrelax.simulations.assemble import assemble
-from actrelax.simulations.batches import Preprocessing
 from actrelax.simulations.datasets import Split
-from actrelax.simulations.experiment import Experiment, Images, Optimisation
 from actrelax.simulations.options import Relaxation
-from actrelax.simulations.training import EXPLODED, Callback, accuracy, learn, train
+from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.batches import Preprocessing
+from actrelax.simulations.training.experiment import Experiment, Images, Optimisation
+from actrelax.simulations.training.loop import EXPLODED, Callback, accuracy, learn, train
 
 FAST = Optimisation(lr=0.1, momentum=0.9)
 
@@ -256,6 +256,6 @@ def test_learning_looks_at_no_value_of_the_device_on_the_way(monkeypatch):
     places.clear()
     training.is_sound()
     training.averages()
-    assert places == {("simulations", "training.py")}
+    assert places == {("training", "loop.py")}
     learn(training, partial(relax_backward, steps=5), x, y)
     assert ("engines", "torch.py") in places

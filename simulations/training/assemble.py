@@ -24,11 +24,12 @@ from actrelax.models.losses import LOSSES, Loss
 from actrelax.models.network import Network
 from actrelax.models.registry import look_up
 from actrelax.models.updates import Updates
-from actrelax.simulations.batches import Batches, Preprocessing, normalisation, random_stream
 from actrelax.simulations.datasets import Dataset, Split, load
-from actrelax.simulations.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.options import Hardware
-from actrelax.simulations.training import Rule, Training
+from actrelax.simulations.streams import random_stream
+from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
+from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.training.loop import Rule, Training
 
 
 @dataclass(frozen=True)

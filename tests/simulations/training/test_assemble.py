@@ -12,11 +12,11 @@ from actrelax.models.architectures import build
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward
 from actrelax.models.network import Network
-from actrelax.simulations import assemble as module
-from actrelax.simulations.assemble import assemble, learning_rate_factor, make_network, rehearse
-from actrelax.simulations.batches import random_stream
-from actrelax.simulations.experiment import Experiment, Images, Model, Optimisation, protocol
 from actrelax.simulations.options import Hardware, Relaxation
+from actrelax.simulations.streams import random_stream
+from actrelax.simulations.training import assemble as module
+from actrelax.simulations.training.assemble import assemble, learning_rate_factor, make_network, rehearse
+from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
 
 
 def factors(o, epochs=10, batches=7):

@@ -10,9 +10,9 @@ from torch import nn
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
-from actrelax.simulations.assemble import make_network
-from actrelax.simulations.batches import Preprocessing
-from actrelax.simulations.experiment import Experiment, from_options
+from actrelax.simulations.training.assemble import make_network
+from actrelax.simulations.training.batches import Preprocessing
+from actrelax.simulations.training.experiment import Experiment, from_options
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The trainer behind `actrelax train`: from an experiment to a run's folder."""
