@@ -69,7 +69,7 @@ def learning_curves(ax: Axes, runs: Mapping[str, Sequence[Mapping[str, float]]],
     ax.set(xlabel="epoch", ylabel=measure.replace("_", " ") + (" (%)" if percent else ""), xlim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(ax.lines) > 1:
-        ax.legend()
+        ax.legend(loc="lower right" if percent else "best")
     return ax
 
 

@@ -3,8 +3,8 @@
 Trains a small CNN on scikit-learn's bundled 8x8 digits (1,437 images for training, 360 for testing) from one seed:
 by backprop, by activation relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) in 100 steps of
 eta = 0.1, and by AR with learned feedback weights in the dense layers and no nonlinear derivatives anywhere
-(Millidge, Tschantz, Seth & Buckley 2020, arXiv 2010.06219). The network's width, learning rate and weight decay
-were chosen by cross-validation within the training images; `actrelax train` with --validation makes such a split.
+(Millidge, Tschantz, Seth & Buckley 2020, arXiv 2010.06219). The network's width, learning rate, weight decay and
+schedule were chosen by validation within the training images; `actrelax train --validation` makes such a split.
 
 Writes, below --out, a run folder each (an earlier demo's are replaced), the learning curves, and each layer's error
 against backprop over a relaxation. The last line on screen names the folder.
@@ -43,7 +43,7 @@ class Config:
     epochs: int = 20
     """Passes through the training images."""
     lr: float = 0.1
-    """Learning rate of stochastic gradient descent on the mean over a batch."""
+    """Learning rate of stochastic gradient descent on the mean over a batch, at first; it follows a cosine to 0."""
     momentum: float = 0.9
     """Of the optimiser."""
     weight_decay: float = 0.003
@@ -94,7 +94,9 @@ def experiment(config: Config, assumptions: str) -> Experiment:
         seed=config.seed,
         model=Model("digits-cnn"),
         relaxation=Relaxation(assumptions or "ar", steps=config.steps, eta=config.eta),
-        optimisation=Optimisation(lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay),
+        optimisation=Optimisation(
+            lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, schedule="cosine"
+        ),
         hardware=Hardware(threads=config.threads),
     )
 

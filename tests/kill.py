@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at ten random moments: each must end as if nothing had happened.
 
-    python tests/kill.py            (or make kill; about three minutes)
+    python tests/kill.py            (or make kill; about five minutes)
 
 A run of `actrelax train` on the bundled digits is killed, continued with --resume, killed again and continued to its
 end; its weights, optimiser, random state and metrics.csv are compared, bit for bit, with a run that was left alone.
@@ -25,7 +25,7 @@ from actrelax.analysis.runs import RunFolder
 KILLS = 10
 PROGRAM = [sys.executable, "-m", "actrelax.simulations.train", "--quiet"]
 OPTIONS = shlex.split(
-    "--network digits-cnn --assumptions learned-feedback --steps 10 --epochs 8 --augment --momentum 0.9 "
+    "--network digits-cnn --assumptions learned-feedback --steps 10 --epochs 40 --augment --momentum 0.9 "
     "--schedule cosine --warmup 1 --measure-alignment 7 --validation 100 --checkpoint-every 10 --threads 1"
 )
 

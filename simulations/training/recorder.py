@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,8 +31,14 @@ class Stop:
 
 @contextmanager
 def stopping_cleanly() -> Iterator[Stop]:
-    """Collect the first Ctrl-C or SIGTERM instead of dying of it; the second acts at once."""
+    """Collect the first Ctrl-C or SIGTERM instead of dying of it; the second acts at once.
+
+    Signals come to the main thread only; in another one nothing is collected.
+    """
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -402,3 +403,12 @@ def test_a_full_disk(tmp_path, tiny):
     done = subprocess.run([*command[:3], "--resume", str(out)], capture_output=True, text=True, preexec_fn=limit)
     assert done.stderr == f"actrelax train: can't write to {out / 'checkpoint.pt'}: File too large.\n"
     assert (out / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_run_in_a_thread(tmp_path, tiny):
+    """Where no signal can be caught."""
+    status = []
+    thread = threading.Thread(target=lambda: status.append(run(*tiny, "--out", tmp_path / "run", "--quiet")))
+    thread.start()
+    thread.join()
+    assert status == [0]
