@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from actrelax.models.backprop import parameter_gradients
 from actrelax.models.losses import Loss, LossFunction
+from actrelax.models.network import Network
 from actrelax.models.trajectory import Trajectory
 from actrelax.models.updates import Updates, local_updates
 
@@ -34,19 +35,31 @@ def update_angles(
     Returns
     -------
     dict
-        Projection -> angle, those with weights; nan where either update is zero or not finite.
+        Projection -> angle, those of `aligned`; nan where either update is zero or not finite.
     """
-    problem = trajectory.problem
+    problem, undecayed = trajectory.problem, replace(updates, decay=None)
     network = problem.network
     state = {name: trajectory.final[name] for name in network.hidden}
+    local: dict[nn.Parameter, Tensor] = {}
+    for projection in network.projections.values():
+        for parameter, update in local_updates(problem, projection, state, undecayed):
+            local[parameter] = local[parameter] + update if parameter in local else update
     exact = parameter_gradients(network, x, y, loss=loss)
     angles = {}
-    for name, projection in network.projections.items():
-        if projection.weight is None or not projection.weight.requires_grad:
-            continue
-        local = dict(local_updates(problem, projection, state, replace(updates, decay=None)))
-        ours, theirs = local[projection.weight].double(), exact[projection.weight].double()
-        theirs = updates.applied(theirs, len(x), network.kind(projection))
+    for name, weight in aligned(network).items():
+        kind = network.kind(network.projections[name])
+        # in float64 on the CPU: some devices have none
+        ours = local[weight].to("cpu", torch.float64)
+        theirs = updates.applied(exact[weight], len(x), kind).to("cpu", torch.float64)
         cosine = (ours * theirs).sum() / (ours.norm() * theirs.norm())
         angles[name] = float(torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))))
     return angles
+
+
+def aligned(network: Network) -> dict[str, nn.Parameter]:
+    """Return projection -> its weight, those that learn; weights that projections share stand under the first."""
+    first: dict[nn.Parameter, str] = {}
+    for name, projection in network.projections.items():
+        if projection.weight is not None and projection.weight.requires_grad:
+            first.setdefault(projection.weight, name)
+    return {name: weight for weight, name in first.items()}

@@ -21,9 +21,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
@@ -117,7 +116,7 @@ class RunFolder:
         for name, rows in tables.items():
             if rows:
                 text = io.StringIO(newline="")
-                writer = csv.DictWriter(text, list(rows[0]))
+                writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows)
                 with replacing(self.path / f"{name}.csv") as file:
@@ -142,8 +141,11 @@ class RunFolder:
         if not path.exists():
             return None
         try:
+            with ZipFile(path) as file:
+                if file.testzip() is not None:  # torch itself does not look at the checksums
+                    raise BadZipFile("wrong checksum")
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError, BadZipFile) as error:
+        except Exception as error:  # damaged bytes make zipfile and the unpickler raise nearly anything
             raise ActrelaxError(f"{path} can't be read, it is damaged or something else: begin anew.") from error
         return state
 
@@ -152,7 +154,7 @@ class RunFolder:
         """Say so if what the checkpoint holds doesn't fit what it is loaded into, inside the block."""
         try:
             yield
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:
             raise ActrelaxError(f"{self.path / CHECKPOINT} belongs to another run: begin anew.") from error
 
     def write_summary(self, summary: Summary) -> None:

@@ -36,6 +36,7 @@ def relax_continuously(
     steps: int | None = None,
     duration: float | None = None,
     updates: Updates | None = None,
+    check_finite: bool = True,
     start: str | Mapping[str, Tensor] = "zero",
     **fields: Any,
 ) -> Backward:
@@ -52,7 +53,7 @@ def relax_continuously(
     start : default "zero"
         From the feedforward state the sum over the run is dominated by the initial transient (THEORY.md
         section 2), so anything but "zero" warns.
-    network, x, y, loss, assumptions, integrator, dt, eta, steps, duration, updates, **fields
+    network, x, y, loss, assumptions, integrator, dt, eta, steps, duration, updates, check_finite, **fields
         As for `relax_backward`; an integrator that takes time.
 
     Returns
@@ -65,7 +66,7 @@ def relax_continuously(
     ActrelaxError
         For input that can't be used.
     DivergenceError
-        If anything becomes non-finite; no weight has changed then.
+        If anything becomes non-finite; no weight has changed then. Not with ``check_finite=False``.
     """
     updates = updates or Updates()
     chosen, scheme = loss_named(loss), look_up("integrator", integrator, INTEGRATORS)
@@ -85,13 +86,13 @@ def relax_continuously(
     for projection in network.projections.values():
         by_timing[network.knobs(projection, problem.assumptions).plasticity].append(projection)
     result = outcome(problem, chosen, y, updates, None)
-    before = [(parameter, parameter.clone()) for parameter in network.parameters()]
+    before = [(parameter, parameter.clone()) for parameter in network.parameters() if check_finite]
     state = problem.initial_state()
     for _ in range(grid.steps):
         state = scheme.step(problem, state, grid.dt)
         _descend(problem, by_timing["continuous"], state, updates, rate / grid.steps)
     _descend(problem, by_timing["equilibrium"], state, updates, rate)
-    if not all(bool(torch.isfinite(x).all()) for x in [*state.values(), *network.parameters()]):
+    if check_finite and not all(bool(torch.isfinite(x).all()) for x in [*state.values(), *network.parameters()]):
         for parameter, value in before:
             parameter.copy_(value)
         raise DivergenceError("activities or weights became non-finite: lower rate or eta; no weight has changed.")

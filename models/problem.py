@@ -148,9 +148,12 @@ class RelaxationProblem:
         return any(knobs.plasticity == "continuous" for knobs in self.assumptions.both)
 
     def tau_of(self, population: str) -> Tau:
-        """Return the population's time constant: a number, or one per neuron."""
-        tau = self.tau.get(population, 1.0) if isinstance(self.tau, Mapping) else self.tau
-        return tau.to(self.clamped) if isinstance(tau, Tensor) else tau
+        """Return the population's time constant: a number, or one per neuron, on the batch's device."""
+        return self._taus[population]
+
+    def given_tau(self, population: str) -> Tau:
+        """Return the same as the caller gave it, wherever that is: looking at it need not wait for a GPU."""
+        return self.tau.get(population, 1.0) if isinstance(self.tau, Mapping) else self.tau
 
     def initial_state(self) -> State:
         """Hidden population -> (batch, *population.shape) at t = 0."""
@@ -217,6 +220,11 @@ class RelaxationProblem:
         """All populations at this moment: the input holds the stimulus, the output is clamped."""
         stimulus = self.feedforward.activities[self.network.input]
         return {self.network.input: stimulus, **state, self.network.output: self.clamped}
+
+    @cached_property
+    def _taus(self) -> dict[str, Tau]:
+        given = {name: self.given_tau(name) for name in self.relaxing}
+        return {name: tau.to(self.clamped) if isinstance(tau, Tensor) else tau for name, tau in given.items()}
 
     @cached_property
     def _frozen_gains(self) -> State:

@@ -96,7 +96,7 @@ def _refuse_choices(problem: RelaxationProblem, integrator: Integrator, given: M
 
 
 def _extremes(problem: RelaxationProblem) -> tuple[float, float]:
-    taus = [torch.as_tensor(problem.tau_of(v), dtype=torch.float64) for v in problem.relaxing]
+    taus = [torch.as_tensor(problem.given_tau(v), dtype=torch.float64) for v in problem.relaxing]
     if not taus:
         return 1.0, 1.0
     return min(float(tau.min()) for tau in taus), max(float(tau.max()) for tau in taus)

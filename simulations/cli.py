@@ -7,10 +7,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.simulations.training.recorder import Stopped
+from actrelax.simulations.stopping import Stopped
 
 SIMULATIONS = {
     "demo": "train a small CNN on the bundled digits by AR and by backprop; figures; two minutes",
@@ -41,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run one simulation with its options; errors become one sentence and an exit status."""
-    module = importlib.import_module(f"actrelax.simulations.{name}")
     try:
+        import tyro  # here, and after it all that the program needs, so that Ctrl-C is met from the first second
+
+        module = importlib.import_module(f"actrelax.simulations.{name}")
         default = {"default": module.defaults(arguments)} if hasattr(module, "defaults") else {}
         config = tyro.cli(
             module.Config,

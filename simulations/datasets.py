@@ -132,8 +132,7 @@ def read(path: Path) -> Dataset:
     """Read a .npz file with x_train, y_train, x_test and y_test.
 
     Images are uint8, or floats that are taken as they are: (n, height, width), (n, height, width, channels) or
-    (n, features). Labels are integers from 0 to classes - 1, one per image; the training labels' largest tells
-    how many classes there are.
+    (n, features). Labels are integers from 0 to classes - 1, one per image, every one among the training labels.
 
     Raises
     ------
@@ -176,7 +175,14 @@ def _classes(arrays: Arrays) -> int:
         labels = arrays[key]
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
             raise ActrelaxError(f"{key} must be integers of shape (n,), got {labels.dtype} {labels.shape}.")
-    return int(arrays["y_train"].max()) + 1
+    occurring = np.unique(arrays["y_train"])
+    classes = int(occurring[-1]) + 1
+    if int(occurring[0]) >= 0 and len(occurring) != classes:
+        missing = int(np.argmax(occurring != np.arange(len(occurring), dtype=occurring.dtype)))
+        raise ActrelaxError(
+            f"y_train must have every label from 0 to its largest, got {classes - 1} for the largest and no {missing}."
+        )
+    return classes
 
 
 def _split(part: str, x: NDArray[np.generic], y: NDArray[np.generic], classes: int) -> Split:

@@ -11,9 +11,10 @@ import torch
 
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.network import Network
 from actrelax.models.problem import Tau
-from actrelax.models.registry import look_up
+from actrelax.models.registry import known, look_up
 from actrelax.simulations.streams import random_stream
 
 Number = float | int | None
@@ -74,7 +75,7 @@ class Relaxation:
     """Bound on -x + feedback, element by element."""
 
     def check(self) -> None:
-        """Refuse what no relaxation can be asked for; the rest is refused where it is used."""
+        """Refuse unknown names and what no relaxation can be asked for; the rest is refused where it is used."""
         require(
             steps=(self.steps, 0, math.inf),
             eta=(self.eta, POSITIVE, math.inf),
@@ -84,6 +85,8 @@ class Relaxation:
             tau_spread=(self.tau_spread, 0, math.inf),
             clip=(self.clip, POSITIVE, math.inf),
         )
+        known("assumptions", self.assumptions, PRESETS)
+        known("integrator", self.integrator, INTEGRATORS)
 
     @property
     def knobs(self) -> Assumptions:
@@ -110,17 +113,17 @@ class Relaxation:
         }
 
     def time_constants(self, network: Network, seed: int) -> float | Mapping[str, Tau]:
-        """Return tau, or hidden population -> one per neuron, of mean tau and the spread asked for."""
+        """Return tau, or hidden population -> one per neuron, of mean tau and the spread asked for, on the CPU."""
         if self.tau_spread == 0:
             return self.tau
         stream = random_stream(seed, "tau")
         sigma = math.sqrt(math.log1p(self.tau_spread**2))
-        weight = next(network.parameters())
+        dtype = next(network.parameters()).dtype
         drawn = {
             name: torch.randn(network.populations[name].shape, generator=stream, dtype=torch.float64)
             for name in network.hidden
         }
-        return {name: (self.tau * torch.exp(sigma * z - sigma**2 / 2)).to(weight) for name, z in drawn.items()}
+        return {name: (self.tau * torch.exp(sigma * z - sigma**2 / 2)).to(dtype) for name, z in drawn.items()}
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class Hardware:
         ActrelaxError
             For a device that is not known or not there, or can't compute in this precision.
         """
-        require(threads=(self.threads, 1, math.inf))
+        require(threads=(self.threads, 1, 1024))
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -24,11 +24,12 @@ from actrelax.analysis import figures
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import require
+from actrelax.simulations.stopping import stopping_cleanly
 from actrelax.simulations.training.assemble import Parts, assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
 from actrelax.simulations.training.experiment import Experiment, as_options, from_options, protocol
 from actrelax.simulations.training.loop import Callback, train
-from actrelax.simulations.training.recorder import Recorder, stopping_cleanly
+from actrelax.simulations.training.recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Recording:
 class Config:
     """Options of a training run."""
 
+    protocol: str | None = None
+    """paper-mlp or paper-cnn: sets the options of a paper's protocol; others on the command line change them."""
     experiment: Experiment = field(default_factory=Experiment)
     recording: Recording = field(default_factory=Recording)
 
@@ -70,9 +73,11 @@ class Config:
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of a protocol, or of a run that is resumed."""
     name, folder = _value(arguments, "--protocol"), _value(arguments, "--resume")
+    if folder is not None and name is not None:
+        raise ActrelaxError("--resume takes its options from the run: leave --protocol out.")
     if folder is not None:
-        return Config(from_options(RunFolder(Path(folder)).config()))
-    return Config(Experiment() if name is None else protocol(name))
+        return Config(experiment=from_options(RunFolder(Path(folder)).config()))
+    return Config(experiment=Experiment() if name is None else protocol(name))
 
 
 def main(config: Config) -> None:
@@ -119,6 +124,7 @@ def run(experiment: Experiment, recording: Recording) -> Summary:
         raise ActrelaxError(f"{folder.path} holds a run: --resume {folder.path} continues it, --overwrite replaces it.")
     parts = assemble(experiment)
     rehearse(parts)
+    watchers = _watchers(experiment, recording, parts, folder)
     if recording.resume is None:
         folder.clear()
         folder.write_config(as_options(experiment))
@@ -129,7 +135,7 @@ def run(experiment: Experiment, recording: Recording) -> Summary:
     with stopping_cleanly() as stop, ProgressBar(folder.path.name, recording.read_every, recording.quiet) as bar:
         check = DivergenceCheck(recording.read_every, parts.careful)
         recorder = Recorder(folder, check, stop, recording.checkpoint_every)
-        train(parts.training, [check, *_watchers(experiment, recording, parts, folder), recorder, bar])
+        train(parts.training, [check, *watchers, recorder, bar])
     summary = _summary(experiment, parts)
     _draw(folder)
     folder.write_summary(summary)
@@ -199,13 +205,14 @@ def _draw(folder: RunFolder) -> None:
 
 
 def _value(arguments: Sequence[str], option: str) -> str | None:
-    """Return the value that an option has on the command line, `--option value` or `--option=value`."""
-    for position, argument in enumerate(arguments):
-        if argument == option and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-    return None
+    """Return the value that an option has on the command line, `--option value` or `--option=value`; the last one."""
+    value = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == option:
+            value = following
+        elif argument.startswith(f"{option}="):
+            value = argument.partition("=")[2]
+    return value
 
 
 if __name__ == "__main__":

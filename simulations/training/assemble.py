@@ -23,7 +23,7 @@ from actrelax.models.learning import relax_backward
 from actrelax.models.losses import LOSSES, Loss
 from actrelax.models.network import Network
 from actrelax.models.registry import look_up
-from actrelax.models.updates import Updates
+from actrelax.models.updates import Backward, Updates
 from actrelax.simulations.datasets import Dataset, Split, load
 from actrelax.simulations.options import Hardware
 from actrelax.simulations.streams import random_stream
@@ -63,7 +63,9 @@ def assemble(experiment: Experiment) -> Parts:
     experiment.check()
     hardware = experiment.hardware.resolved()
     _set_up(hardware, experiment.seed)
-    data = on_device(load_images(experiment.images), hardware)
+    data = load_images(experiment.images)
+    preprocess = preprocessing(experiment.images, data, hardware)
+    data = on_device(data, hardware)
     network, module = make_network(experiment.model, data.input_shape, data.classes, experiment.seed)
     network.to(device=hardware.device, dtype=hardware.dtype)
     if experiment.rule == "ar":
@@ -76,7 +78,7 @@ def assemble(experiment: Experiment) -> Parts:
     rule, careful = _rule(experiment, network, loss, updates, optimiser)
     batches = Batches(
         data,
-        preprocessing(experiment.images, data, hardware),
+        preprocess,
         experiment.batch_size,
         experiment.seed,
         experiment.images.augment,
@@ -106,13 +108,25 @@ def load_images(images: Images) -> Dataset:
 
 
 def on_device(data: Dataset, hardware: Hardware) -> Dataset:
-    """Move all parts to the device, as they are stored."""
-    moved = {name: Split(*(x.to(hardware.device) for x in part)) for name, part in data.parts.items()}
+    """Move all parts to the device: uint8 images as they are, floats in the network's precision.
+
+    Raises
+    ------
+    ActrelaxError
+        For images that this precision can't hold.
+    """
+    moved = {}
+    for name, (images, labels) in data.parts.items():
+        if images.dtype != torch.uint8:
+            images = images.to(hardware.dtype)
+            if not torch.isfinite(images).all():
+                raise ActrelaxError(f"images of {data.name} are too large for {hardware.precision}: scale them down.")
+        moved[name] = Split(images.to(hardware.device), labels.to(hardware.device))
     return replace(data, train=moved["train"], test=moved["test"], validation=moved.get("validation"))
 
 
 def preprocessing(images: Images, data: Dataset, hardware: Hardware) -> Preprocessing:
-    """Return how stored images become the network's input."""
+    """Return how stored images become the network's input; the data is still on the CPU, for its float64."""
     found = normalisation(images.normalise, data.train.images)
     if found is None:
         return Preprocessing(hardware.dtype)
@@ -128,7 +142,7 @@ def make_network(
     Returns
     -------
     network : Network
-        On the CPU.
+        On the CPU; an output a class.
     module : torch.nn.Module or None
         The `nn.Sequential` that a user's function returned, sharing the network's Parameters.
 
@@ -137,6 +151,16 @@ def make_network(
     ActrelaxError
         For an unknown name, a file or function that is not there, or a network that doesn't fit the data.
     """
+    network, module = _made(model, input_shape, classes, seed)
+    found = network.populations[network.output].shape
+    if found != (classes,):
+        raise ActrelaxError(
+            f"{model.network} has an output of shape {found}, the data {classes} classes: make it ({classes},)."
+        )
+    return network, module
+
+
+def _made(model: Model, input_shape: tuple[int, ...], classes: int, seed: int) -> tuple[Network, nn.Module | None]:
     if ":" not in model.network:
         network = build(
             model.network,
@@ -195,11 +219,13 @@ def _rule(
     keywords = experiment.relaxation.keywords(network, experiment.seed) | {"loss": loss, "updates": updates}
     if experiment.relaxation.is_continuous:
 
-        def continuous(network: Network, x: torch.Tensor, y: torch.Tensor):  # type: ignore[no-untyped-def]
+        def continuous(network: Network, x: torch.Tensor, y: torch.Tensor, check_finite: bool = True) -> Backward:
             # weights move by themselves: the optimiser finds no .grad, and only carries the learning rate
-            return relax_continuously(network, x, y, rate=optimiser.param_groups[0]["lr"], **keywords)
+            return relax_continuously(
+                network, x, y, rate=optimiser.param_groups[0]["lr"], check_finite=check_finite, **keywords
+            )
 
-        return continuous, continuous
+        return partial(continuous, check_finite=False), continuous
     careful = partial(relax_backward, **keywords)
     return partial(careful, check_finite=False), careful
 
@@ -225,3 +251,6 @@ def _set_up(hardware: Hardware, seed: int) -> None:
         # cuBLAS reads this when its first handle is made
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # fp32 means fp32: by default convolutions round their factors to 10 bits of mantissa on newer cards
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False

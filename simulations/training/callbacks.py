@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from actrelax.analysis.alignment import update_angles
+from actrelax.analysis.alignment import aligned, update_angles
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.models.losses import Loss
 from actrelax.models.updates import Backward, Updates
@@ -87,26 +88,29 @@ class Alignment(Callback):
     """Measure the angle between AR's and backprop's updates every so many batches.
 
     Each measurement is a row of the table "alignment" (epoch, batch, a column a projection, their mean); the epoch's
-    mean becomes the column "angle" of the metrics.
+    means become the columns "angle PROJECTION" and "angle mean" of the metrics.
     """
 
     def __init__(self, every: int, loss: Loss, updates: Updates) -> None:
         self.every, self.loss, self.updates = every, loss, updates
 
     def on_start(self, training: Training) -> None:
+        self.columns = [*aligned(training.network), "mean"]
         for row in training.tables["metrics"]:
-            row.setdefault("angle", math.nan)
+            for name in self.columns:
+                row.setdefault(f"angle {name}", math.nan)
 
     def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
-        if training.batch % self.every or result.trajectory is None:
+        if training.done % self.every or result.trajectory is None:
             return
         angles = update_angles(result.trajectory, x, y, loss=self.loss, updates=self.updates)
         row = {"epoch": training.epoch + 1, "batch": training.batch + 1, **angles}
-        training.tables["alignment"].append({**row, "mean": sum(angles.values()) / len(angles)})
+        training.tables["alignment"].append({**row, "mean": _mean(list(angles.values()))})
 
     def on_epoch(self, training: Training) -> None:
-        means = [row["mean"] for row in training.tables["alignment"] if row["epoch"] == training.epoch]
-        training.tables["metrics"][-1]["angle"] = sum(means) / len(means) if means else math.nan
+        rows = [row for row in training.tables["alignment"] if row["epoch"] == training.epoch]
+        for name in self.columns:
+            training.tables["metrics"][-1][f"angle {name}"] = _mean([row[name] for row in rows])
 
 
 class ProgressBar(Callback):
@@ -185,7 +189,10 @@ class TensorBoard(Callback):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ActrelaxError("--tensorboard needs the package tensorboard: pip install tensorboard.") from error
-        self.writer = SummaryWriter(folder)
+        self.folder, self.open = folder, SummaryWriter
+
+    def on_start(self, training: Training) -> None:
+        self.writer = self.open(self.folder)
 
     def on_epoch(self, training: Training) -> None:
         for name, value in training.tables["metrics"][-1].items():
@@ -194,3 +201,7 @@ class TensorBoard(Callback):
 
     def on_end(self, training: Training) -> None:
         self.writer.close()
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

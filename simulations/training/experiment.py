@@ -80,8 +80,6 @@ class Optimisation:
 class Experiment:
     """One training run: what a seed and these options determine, they determine to the last bit."""
 
-    protocol: str | None = None
-    """paper-mlp or paper-cnn: sets the options of a paper's protocol; give others after it to change them."""
     rule: Literal["ar", "backprop"] = "ar"
     """Where gradients come from."""
     epochs: int = 20
@@ -91,7 +89,7 @@ class Experiment:
     seed: int = 0
     """Fixes initial weights, feedback weights, the order of the images and their augmentation."""
     measure_alignment: int | None = None
-    """Measure the angle between AR's and backprop's updates every so many batches."""
+    """Measure the angle between AR's and backprop's updates every so many batches, the first included."""
     images: Images = field(default_factory=Images)
     model: Model = field(default_factory=Model)
     relaxation: Relaxation = field(default_factory=Relaxation)
@@ -105,7 +103,7 @@ class Experiment:
         """
         o = self.optimisation
         require(
-            epochs=(self.epochs, 0, math.inf),
+            epochs=(self.epochs, 1, math.inf),
             batch_size=(self.batch_size, 1, math.inf),
             seed=(self.seed, 0, 2**63),
             measure_alignment=(self.measure_alignment, 1, math.inf),
@@ -115,16 +113,18 @@ class Experiment:
             momentum=(o.momentum, 0, 1),
             weight_decay=(o.weight_decay, 0, math.inf),
             warmup=(o.warmup, 0, self.epochs),
-            step_epochs=(o.step_epochs, POSITIVE, math.inf),
-            step_factor=(o.step_factor, POSITIVE, math.inf),
+            step_epochs=(o.step_epochs, 0.001, math.inf),
+            step_factor=(o.step_factor, POSITIVE, 1),
             conv_factor=(o.conv_factor, POSITIVE, math.inf),
             update_clip=(o.update_clip, POSITIVE, math.inf),
             decay=(o.decay, 0, math.inf),
         )
         self.relaxation.check()
-        needs_decay = self.rule == "ar" and any(k.feedback == "kolen-pollack" for k in self.relaxation.knobs.both)
-        if needs_decay and o.decay is None:
+        decays = self.rule == "ar" and any(k.feedback == "kolen-pollack" for k in self.relaxation.knobs.both)
+        if decays and o.decay is None:
             raise ActrelaxError("Kolen-Pollack feedback needs a rate of decay: give --decay.")
+        if o.decay is not None and not decays:
+            raise ActrelaxError("--decay belongs to Kolen-Pollack feedback: use --weight-decay otherwise.")
         if o.momentum and o.optimiser != "sgd":
             raise ActrelaxError(f"--momentum belongs to sgd, {o.optimiser} has its own: leave it out.")
         is_continuous = self.rule == "ar" and self.relaxation.is_continuous
@@ -140,7 +140,6 @@ _PAPERS = Optimisation(lr=0.0005, reduction="sum")
 
 PROTOCOLS: dict[str, Experiment] = {
     "paper-mlp": Experiment(
-        protocol="paper-mlp",
         epochs=30,
         images=Images("mnist"),
         model=Model("mlp", activation="tanh", weight_std=0.05, loss="sum-of-squares"),
@@ -148,7 +147,6 @@ PROTOCOLS: dict[str, Experiment] = {
         optimisation=_PAPERS,
     ),
     "paper-cnn": Experiment(
-        protocol="paper-cnn",
         epochs=30,
         images=Images("cifar10", normalise="half"),
         model=Model("cnn", activation="tanh", weight_std=0.05, loss="sum-of-squares"),

@@ -5,6 +5,7 @@ A loop of your own needs none of this; it is a few lines around `relax_backward`
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Training:
     seconds       spent so far on the batches of that epoch
     totals        over these batches, on the device: loss and correct answers, and whether all was sound
     first_loss    of the very first batch, an image: what a loss that explodes is held against
+    learning_rate of the last batch; nan before the first
     tables        name -> rows: metrics and alignment, which the seed determines, and timing
     """
 
@@ -58,6 +60,7 @@ class Training:
     seconds: float = 0.0
     totals: dict[str, Tensor] = field(default_factory=dict)
     first_loss: Tensor | None = None
+    learning_rate: float = math.nan
     tables: dict[str, list[Row]] = field(default_factory=lambda: {"metrics": [], "alignment": [], "timing": []})
 
     def __post_init__(self) -> None:
@@ -95,6 +98,11 @@ class Training:
         return bool(torch.stack([self.totals["sound"], *flags]).all())
 
     @property
+    def done(self) -> int:
+        """Batches that are done in all."""
+        return self.epoch * len(self.batches) + self.batch
+
+    @property
     def seen(self) -> int:
         """Images of the epoch under way that are done."""
         return min(self.batch * self.batches.size, len(self.batches.data.train.images))
@@ -115,7 +123,7 @@ class Training:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "position": {"epoch": self.epoch, "batch": self.batch, "seconds": self.seconds},
+            "position": {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "learning_rate")},
             "totals": self.totals,
             "first_loss": self.first_loss,
             "tables": self.tables,
@@ -133,8 +141,8 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
-        self.seconds = state["position"]["seconds"]
+        for name, value in state["position"].items():
+            setattr(self, name, value)
         self.totals = {name: total.to(self.totals[name], copy=True) for name, total in state["totals"].items()}
         first = state["first_loss"]
         self.first_loss = None if first is None else first.to(self.totals["loss"])
@@ -198,6 +206,7 @@ def learn(training: Training, rule: Rule, x: Tensor, y: Tensor, callbacks: Seque
         raise DivergenceError(f"{where(training)}: {error}", error.trajectory) from error
     for callback in callbacks:
         callback.on_gradient(training, x, y, result)
+    training.learning_rate = training.optimiser.param_groups[0]["lr"]
     training.optimiser.step()
     training.schedule.step()
     training.batch += 1
@@ -226,12 +235,13 @@ def _train_epoch(training: Training, callbacks: Sequence[Callback]) -> None:
         training.seconds = time.perf_counter() - start
         for callback in callbacks:
             callback.on_batch(training)
+    training.seconds = time.perf_counter() - start  # with the look at the device that ends the epoch
 
 
 def _measure(training: Training) -> None:
     """Close an epoch, the one before the first included: a row of metrics, one of timing, and a fresh count."""
     data, start = training.batches.data, time.perf_counter()
-    row: Row = {"epoch": training.epoch, "learning_rate": training.optimiser.param_groups[0]["lr"]}
+    row: Row = {"epoch": training.epoch, "learning_rate": training.learning_rate}
     row |= training.averages()
     for name, part in data.parts.items():
         if name != "train":

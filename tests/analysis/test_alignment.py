@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import graph_case, mlp_case
+from cases import graph_case, make_case, mlp_case
+from torch import nn
 
 from actrelax.analysis.alignment import update_angles
 from actrelax.models.learning import relax_backward
@@ -47,6 +48,35 @@ def test_decay_is_no_part_of_it_but_the_clip_is():
     assert angles_of(case, Updates(decay=3.0), **options) == plain
     clipped = angles_of(case, Updates(decay=0.0, clip=0.01), **options)
     assert any(abs(clipped[name] - plain[name]) > 0.1 for name in plain)
+
+
+def test_the_clip_is_part_of_both():
+    """At equilibrium AR's update is backprop's, clipped or not."""
+    case = mlp_case()
+    clipped = angles_of(case, Updates(clip=0.01), integrator="equilibrium")
+    assert max(clipped.values()) < 1e-5
+    relax_backward(case.network, case.x, case.y, integrator="equilibrium")
+    assert max(p.weight.grad.abs().max() for p in case.network.projections.values()) > 0.01
+
+
+def test_shared_weights_stand_under_the_first_projection():
+    shared = nn.Linear(6, 6)
+    edges = [
+        ("input", "hidden1", [nn.Linear(8, 6)]),
+        ("hidden1", "hidden2", [shared]),
+        ("hidden2", "hidden3", [shared]),
+        ("hidden3", "output", [nn.Linear(6, 4)]),
+    ]
+    populations = {"hidden1": "tanh", "hidden2": "tanh", "hidden3": "sigmoid", "output": "identity"}
+    found = angles_of(make_case((8,), populations, edges), integrator="equilibrium")
+    assert list(found) == ["input->hidden1", "hidden1->hidden2", "hidden3->output"]
+    assert max(found.values()) < 1e-5
+
+
+def test_weights_that_do_not_learn_have_no_angle():
+    case = mlp_case()
+    case.network.projections["hidden1->hidden2"].weight.requires_grad_(False)
+    assert list(angles_of(case)) == ["input->hidden1", "hidden2->hidden3", "hidden3->output"]
 
 
 def test_gradients_are_left_alone():

@@ -37,6 +37,8 @@ def test_round_trip(folder):
 
 def test_clearing_takes_only_what_belongs_to_the_run(folder):
     (folder.path / "notes.csv").write_text("mine")
+    folder.tensorboard.mkdir()
+    (folder.tensorboard / "events.out").write_text("old")
     folder.clear()
     assert [path.name for path in folder.path.iterdir()] == ["notes.csv"]
     assert not folder.is_begun()

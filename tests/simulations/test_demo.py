@@ -59,7 +59,7 @@ def test_json_is_alone_on_standard_output(tmp_path, capsys):
 def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for arguments, sentence in (
-        (["--epochs", "-1"], "--epochs must be 0 or more, got -1."),
+        (["--epochs", "-1"], "--epochs must be 1 or more, got -1."),
         (["--lr", "-1"], "--lr must be positive and at most 1e+38, got -1."),
         (["--eta", "2.5"], 'eta must lie between 0 and 2 for "sequential", got 2.5: take more steps of a smaller dt.'),
         (["--out", str(tmp_path / "file")], f"can't write to {tmp_path / 'file' / 'figures' / 'relaxation.png'}: "),

@@ -1,7 +1,6 @@
 """`actrelax train` as a user meets it: what it writes, how it resumes, what it refuses."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -96,8 +95,8 @@ def test_json_is_alone_on_standard_output(tmp_path, tiny, capsys):
 
 def test_a_folder_is_named_after_its_run(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run(*tiny, "--epochs", 0) == 0
-    assert run(*tiny, "--epochs", 0, "--rule", "backprop", "--seed", 3) == 0
+    assert run(*tiny, "--epochs", 1) == 0
+    assert run(*tiny, "--epochs", 1, "--rule", "backprop", "--seed", 3) == 0
     assert sorted(path.name for path in Path("runs").iterdir()) == [
         "tiny-digits-mlp-ar-seed0",
         "tiny-digits-mlp-backprop-seed3",
@@ -108,6 +107,9 @@ def test_defaults_of_a_protocol_can_be_changed():
     config = train.defaults(["--protocol=paper-cnn", "--lr", "1"])
     assert config.experiment == train.protocol("paper-cnn")
     assert train.defaults(["--lr", "1"]).experiment == train.Experiment()
+    # of a repeated option the last one counts, here as everywhere
+    repeated = ["--protocol", "paper-mlp", "--protocol", "paper-cnn"]
+    assert train.defaults(repeated).experiment == train.protocol("paper-cnn")
 
 
 def test_options_after_a_protocol_hold(tmp_path, tiny):
@@ -115,7 +117,7 @@ def test_options_after_a_protocol_hold(tmp_path, tiny):
     assert run("--protocol", "paper-mlp", *tiny, "--epochs", 1, "--activation", "relu", "--out", out) == 0
     config = RunFolder(out).config()
     changed = {"activation": "relu", "epochs": 1, "network": "digits-mlp", "batch_size": 25, "steps": 3}
-    kept = {"protocol": "paper-mlp", "lr": 0.0005, "loss": "sum-of-squares", "reduction": "sum", "weight_std": 0.05}
+    kept = {"lr": 0.0005, "loss": "sum-of-squares", "reduction": "sum", "weight_std": 0.05}
     assert {name: config[name] for name in changed | kept} == changed | kept
     assert as_options(from_options(config)) == config
 
@@ -257,7 +259,7 @@ def refused(capsys, status, *arguments):
         (["--device", "nix"], "unknown device 'nix'; known: cpu, cuda, cuda:N, mps, auto."),
         (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
         (["--protocol", "nix"], "unknown protocol 'nix'; known: paper-mlp, paper-cnn."),
-        (["--epochs", "-1"], "--epochs must be 0 or more, got -1."),
+        (["--epochs", "0"], "--epochs must be 1 or more, got 0."),
         (["--batch-size", "0"], "--batch-size must be 1 or more, got 0."),
         (["--lr", "0"], "--lr must be positive and at most 1e+38, got 0."),
         (["--lr", "nan"], "--lr must be positive and at most 1e+38, got nan."),
@@ -265,7 +267,9 @@ def refused(capsys, status, *arguments):
         (["--eta", "2.5"], 'eta must lie between 0 and 2 for "sequential", got 2.5:'),
         (["--eta", "0.1", "--dt", "0.1"], "dt and eta exclude each other: give one of them."),
         (["--tau-spread", "0.1"], "eta is dt/tau of one tau, and this problem has several: give dt."),
-        (["--threads", "0"], "--threads must be 1 or more, got 0."),
+        (["--threads", "0"], "--threads must be between 1 and 1024, got 0."),
+        (["--rule", "backprop", "--assumptions", "nix"], "unknown assumptions 'nix'; known: ar,"),
+        (["--resume", "nix", "--protocol", "paper-mlp"], "--resume takes its options from the run: leave --protocol"),
         (["--read-every", "0"], "--read-every must be 1 or more, got 0."),
         (["--checkpoint-every", "-1"], "--checkpoint-every must be 1 or more, got -1."),
         (["--validation", "100"], "validation must lie between 1 and 99 images, got 100."),
@@ -289,6 +293,14 @@ def test_usage_errors_are_status_2(capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_overwriting_keeps_the_old_run_where_the_new_one_is_refused(tiny, whole, capsys, monkeypatch):
+    before = outcome(whole)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    said = refused(capsys, 2, *tiny, "--out", whole, "--overwrite", "--tensorboard")
+    assert said == "--tensorboard needs the package tensorboard: pip install tensorboard."
+    assert_same(outcome(whole), before)
+
+
 @pytest.mark.parametrize("damage", ["empty", "truncated", "random", "nan", "labels"])
 def test_bad_files(tmp_path, tiny, npz, arrays, capsys, damage):
     if damage == "nan":
@@ -299,7 +311,9 @@ def test_bad_files(tmp_path, tiny, npz, arrays, capsys, damage):
         np.savez(npz, **arrays | {"y_test": arrays["y_test"] + 1})
     else:
         whole = npz.read_bytes()
-        npz.write_bytes({"empty": b"", "truncated": whole[:-999], "random": os.urandom(4000)}[damage])
+        npz.write_bytes(
+            {"empty": b"", "truncated": whole[:-999], "random": np.random.default_rng(0).bytes(4000)}[damage]
+        )
     assert str(npz) in refused(capsys, 2, *tiny, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -351,7 +365,11 @@ def test_a_run_of_another_config_is_not_resumed(whole, capsys):
 def test_damaged_runs_are_not_resumed(tmp_path, tiny, whole, capsys):
     (whole / "summary.json").unlink()
     checkpoint = (whole / "checkpoint.pt").read_bytes()
-    for content in (b"", checkpoint[:-500], os.urandom(3000), b"PK\x03\x04nothing"):
+    flipped = bytearray(checkpoint)
+    flipped[len(checkpoint) // 2] ^= 64  # in the middle of a weight
+    random = np.random.default_rng(0)
+    noise = [random.bytes(3000) for _ in range(50)]
+    for content in (b"", checkpoint[:-500], bytes(flipped), b"PK\x03\x04nothing", *noise):
         (whole / "checkpoint.pt").write_bytes(content)
         said = refused(capsys, 2, "--resume", whole)
         assert said == f"{whole / 'checkpoint.pt'} can't be read, it is damaged or something else: begin anew."

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -231,10 +232,44 @@ def test_a_rehearsal_refuses_what_the_rule_refuses_and_changes_nothing():
 
 
 def test_augmentation_is_for_images(tmp_path, arrays):
-    import numpy as np
-
     flat = {key: x.reshape(len(x), -1) if x.ndim == 3 else x for key, x in arrays.items()}
     np.savez(tmp_path / "flat.npz", **flat)
     images = Images(str(tmp_path / "flat.npz"), augment=True)
     with pytest.raises(ActrelaxError, match=r"^--augment is for images, flat has 64 features: leave it out\.$"):
         assemble(Experiment(images=images))
+
+
+def test_hardware_is_set_up(monkeypatch):
+    assemble(Experiment(hardware=Hardware(threads=2)))
+    assert torch.get_num_threads() == 2
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *args, **options: asked.append((args, options)))
+    assert torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        module._set_up(Hardware("cuda", "fp32", 1), 0)
+        assert asked == [((True,), {"warn_only": True})]
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def test_outputs_are_the_classes(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "def five(input_shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))\n"
+    )
+    with pytest.raises(ActrelaxError) as refused:
+        assemble(Experiment(model=Model(f"{tmp_path}/own.py:five")))
+    assert str(refused.value) == (
+        f"{tmp_path}/own.py:five has an output of shape (5,), the data 10 classes: make it (10,)."
+    )
+
+
+def test_images_that_the_precision_cannot_hold(tmp_path, arrays):
+    x = arrays["x_train"] * 1e300
+    np.savez(tmp_path / "huge.npz", **arrays | {"x_train": x, "x_test": x[:40]})
+    with pytest.raises(ActrelaxError, match=r"^images of huge are too large for fp32: scale them down\.$"):
+        assemble(Experiment(images=Images(str(tmp_path / "huge.npz"))))

@@ -115,19 +115,30 @@ def test_alignment_is_measured_as_often_as_asked():
     parts = parts_of(steps=30)
     train(parts.training, [Alignment(10, parts.loss, parts.updates)])
     rows = parts.training.tables["alignment"]
-    assert [(row["epoch"], row["batch"]) for row in rows] == [(e, b) for e in (1, 2) for b in (1, 11, 21)]
+    assert [(row["epoch"], row["batch"]) for row in rows] == [(1, 1), (1, 11), (1, 21), (2, 8), (2, 18)]
     names = list(parts.training.network.projections)
     assert list(rows[0]) == ["epoch", "batch", *names, "mean"]
     for row in rows:
         assert row["mean"] == pytest.approx(sum(row[name] for name in names) / 4)
         assert row["input->conv1"] > 1 > row["hidden1->output"]
     metrics = parts.training.tables["metrics"]
-    assert math.isnan(metrics[0]["angle"])
-    assert metrics[1]["angle"] == pytest.approx(sum(row["mean"] for row in rows[:3]) / 3)
+    for name in (*names, "mean"):
+        assert math.isnan(metrics[0][f"angle {name}"])
+        for epoch, measured in ((1, rows[:3]), (2, rows[3:])):
+            expected = sum(row[name] for row in measured) / len(measured)
+            assert metrics[epoch][f"angle {name}"] == pytest.approx(expected)
     plain = parts_of(steps=30).training
     train(plain)
     for p, q in zip(plain.network.parameters(), parts.training.network.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+def test_a_network_whose_weights_are_fixed_has_no_angles():
+    parts = parts_of()
+    for p in parts.training.network.projections.values():
+        p.weight.requires_grad_(False)
+    train(parts.training, [Alignment(10, parts.loss, parts.updates)])
+    assert all(math.isnan(row["mean"]) for row in parts.training.tables["alignment"])
 
 
 def test_progress(capfd):

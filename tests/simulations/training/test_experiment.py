@@ -60,7 +60,7 @@ OWN = {
 def test_protocols_are_the_papers(name):
     """arXiv 2010.06219."""
     options = as_options(protocol(name))
-    expected = COMMON | OWN[name] | {"protocol": name, "augment": False, "validation": 0}
+    expected = COMMON | OWN[name] | {"augment": False, "validation": 0}
     assert {option: options[option] for option in expected} == expected
 
 
@@ -99,6 +99,8 @@ def test_a_configuration_that_lacks_options():
         from_options(options)
 
 
+NO_DECAY = "--decay belongs to Kolen-Pollack feedback: use --weight-decay otherwise."
+KOLEN_POLLACK = Relaxation("kolen-pollack")
 ADAM = Optimisation(optimiser="adam", momentum=0.9)
 DESCENT = "continuous plasticity is plain gradient descent: leave momentum and weight decay out."
 MEASURED = "--measure-alignment compares AR's updates after a relaxation with backprop's: leave it out."
@@ -107,7 +109,7 @@ MEASURED = "--measure-alignment compares AR's updates after a relaxation with ba
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"epochs": -1}, "--epochs must be 0 or more, got -1."),
+        ({"epochs": 0}, "--epochs must be 1 or more, got 0."),
         ({"batch_size": 0}, "--batch-size must be 1 or more, got 0."),
         ({"seed": -1}, "--seed must be between 0 and 9.22337e+18, got -1."),
         ({"measure_alignment": 0}, "--measure-alignment must be 1 or more, got 0."),
@@ -128,6 +130,18 @@ MEASURED = "--measure-alignment compares AR's updates after a relaxation with ba
         ({"relaxation": Relaxation("continuous"), "optimisation": Optimisation(optimiser="adamw")}, DESCENT),
         ({"relaxation": Relaxation("continuous"), "measure_alignment": 3}, MEASURED),
         ({"rule": "backprop", "measure_alignment": 3}, MEASURED),
+        (
+            {"relaxation": Relaxation("nix"), "rule": "backprop"},
+            "unknown assumptions 'nix'; known: ar, learned-feedback,",
+        ),
+        ({"relaxation": Relaxation(integrator="nix"), "rule": "backprop"}, "unknown integrator 'nix'; known: euler,"),
+        ({"optimisation": Optimisation(step_epochs=1e-320)}, "--step-epochs must be 0.001 or more, got "),
+        (
+            {"optimisation": Optimisation(step_factor=1e300)},
+            "--step-factor must be positive and at most 1, got 1e+300.",
+        ),
+        ({"optimisation": Optimisation(decay=0.1)}, NO_DECAY),
+        ({"optimisation": Optimisation(decay=0.1), "relaxation": KOLEN_POLLACK, "rule": "backprop"}, NO_DECAY),
         ({"relaxation": Relaxation("kolen-pollack")}, "Kolen-Pollack feedback needs a rate of decay: give --decay."),
     ],
     ids=str,
@@ -136,4 +150,4 @@ def test_what_no_run_can_do(changes, sentence):
     Experiment().check()
     with pytest.raises(ActrelaxError) as refused:
         replace(Experiment(), **changes).check()
-    assert str(refused.value) == sentence
+    assert str(refused.value).startswith(sentence)

@@ -174,9 +174,11 @@ def test_a_training_continued_equals_one_that_was_never_stopped(assumptions, aft
     first = training_of(**options)
     with pytest.raises(InterruptedError):
         train(first, [Stopping(after)])
+    assert first.seconds > 0
     torch.save(first.state_dict(), tmp_path / "state")
     second = training_of(**options)
     second.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    assert second.seconds == first.seconds
     train(second)
     for a, b in zip(whole.tables["metrics"], second.tables["metrics"], strict=True):
         assert a == pytest.approx(b, rel=0, abs=0, nan_ok=True)
@@ -237,9 +239,14 @@ def test_accuracy():
     assert accuracy(network, Split(x, labels), Preprocessing(torch.float32)) == 0.8
 
 
-def test_learning_looks_at_no_value_of_the_device_on_the_way(monkeypatch):
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"tau_spread": 0.2, "dt": 0.1}, {"assumptions": "continuous", "optimisation": Optimisation()}],
+    ids=["ar", "tau-spread", "continuous"],
+)
+def test_learning_looks_at_no_value_of_the_device_on_the_way(monkeypatch, options):
     """On a GPU each look would wait for the queue: losses and flags are read every so many batches only."""
-    training = training_of()
+    training = training_of(**options)
     x, y = next(iter(training.batches.epoch(1)))
     places = set()
     for name in ("item", "__bool__", "__float__", "__int__", "tolist"):

@@ -1,0 +1,53 @@
+"""A clean end when a program is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal stopped the run, which left a checkpoint; the message is one sentence."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+@dataclass
+class Stop:
+    """The signal that asks to stop, 0 for none yet."""
+
+    signal_number: int = 0
+
+
+@contextmanager
+def stopping_cleanly() -> Iterator[Stop]:
+    """Collect the first Ctrl-C or SIGTERM instead of dying of it; the second acts at once.
+
+    Signals come to the main thread only; in another one nothing is collected.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # what the caller ignores, as a shell does for its background jobs, stays ignored
+    earlier = {number: handler for number, handler in earlier.items() if handler is not signal.SIG_IGN}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.signal_number = number
+        for each, handler in earlier.items():
+            signal.signal(each, handler)
+
+    for number in earlier:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

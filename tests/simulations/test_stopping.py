@@ -1,0 +1,38 @@
+"""The first signal is collected, the second acts, and afterwards everything is as before."""
+
+import os
+import signal
+
+import pytest
+
+from actrelax.simulations.stopping import stopping_cleanly
+
+
+def test_the_first_signal_is_collected_and_the_second_acts_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with stopping_cleanly() as stop:
+        assert stop.signal_number == 0
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal_number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stopping_cleanly():
+        assert signal.getsignal(signal.SIGTERM) is not before[1]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_the_caller_ignores_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping_cleanly() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.signal_number == 0
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.signal_number == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGINT, before)
