@@ -219,9 +219,8 @@ def test_an_official_set_is_known_by_all_its_sizes(tmp_path, npz, monkeypatch, f
     right = replace(ARCHIVES["svhn"], train=100, test=40, shape=(1, 8, 8), classes=10)
     monkeypatch.setitem(ARCHIVES, "svhn", right)
     assert load("svhn", tmp_path).name == "svhn"
-    monkeypatch.setitem(
-        ARCHIVES, "svhn", replace(right, **{field: getattr(ARCHIVES["mnist"], field) if field != "classes" else 11})
-    )
+    other = 11 if field == "classes" else getattr(ARCHIVES["mnist"], field)
+    monkeypatch.setitem(ARCHIVES, "svhn", replace(right, **{field: other}))
     with pytest.raises(ActrelaxError, match="is not svhn: that has"):
         load("svhn", tmp_path)
 
