@@ -26,9 +26,9 @@ from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.datasets import Dataset, digits
 from actrelax.simulations.options import Hardware, Relaxation
-from actrelax.simulations.train import Recording, run
 from actrelax.simulations.training.assemble import make_network
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
+from actrelax.simulations.training.run import Recording, run
 
 RUNS = {"backprop": "", "AR": "ar", "AR, simplified": "simplified"}
 """Label -> assumptions; none for backprop."""

@@ -12,52 +12,15 @@ given without the interruption. The last line on screen is the test accuracy and
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-
-from actrelax.analysis import figures
-from actrelax.analysis.runs import RunFolder, Summary, versions
+from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import require
-from actrelax.simulations.stopping import stopping_cleanly
-from actrelax.simulations.training.assemble import Parts, assemble, rehearse
-from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
-from actrelax.simulations.training.experiment import Experiment, as_options, from_options, protocol
-from actrelax.simulations.training.loop import Callback, train
-from actrelax.simulations.training.recorder import Recorder
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What is kept of a run, and how often; nothing here changes its result."""
-
-    out: Path | None = None
-    """Folder of the run; runs/DATASET-NETWORK-RULE-seedN unless given."""
-    resume: Path | None = None
-    """Continue the run in this folder; its options are taken from there."""
-    overwrite: bool = False
-    """Replace a run that is in --out already."""
-    checkpoint_every: int | None = None
-    """Save a checkpoint every so many batches, too; otherwise at the end of each epoch."""
-    read_every: int = 50
-    """Look at loss, accuracy and finiteness every so many batches; each look waits for the device."""
-    tensorboard: bool = False
-    """Write the metrics for TensorBoard as well."""
-    quiet: bool = False
-    """Leave out the line an epoch on standard error."""
-    json: bool = False
-    """Print the summary as JSON, and nothing else, on standard output."""
-
-    def check(self) -> None:
-        """Refuse numbers out of range and options that exclude each other."""
-        require(checkpoint_every=(self.checkpoint_every, 1, math.inf), read_every=(self.read_every, 1, math.inf))
-        if self.resume is not None and (self.out is not None or self.overwrite):
-            raise ActrelaxError("--resume continues a run in its folder: leave --out and --overwrite out.")
+from actrelax.simulations.training.experiment import Experiment, from_options, protocol
+from actrelax.simulations.training.run import Recording, folder_of, run
 
 
 @dataclass(frozen=True)
@@ -88,120 +51,6 @@ def main(config: Config) -> None:
         print(json.dumps(asdict(summary)))
     else:
         print(f"test accuracy {summary.test_accuracy:.2%} after {summary.epochs} epochs: {folder}")
-
-
-def run(experiment: Experiment, recording: Recording) -> Summary:
-    """Train from the beginning, or from where a run stopped, to the end.
-
-    Parameters
-    ----------
-    experiment : Experiment
-        With ``recording.resume``: the same as the run's, or an error.
-    recording : Recording
-
-    Returns
-    -------
-    Summary
-        Of the whole run, from its summary.json where it was finished before.
-
-    Raises
-    ------
-    ActrelaxError
-        For input that can't be used; nothing is damaged.
-    DivergenceError
-        If something becomes non-finite; the folder keeps its last checkpoint.
-    Stopped
-        After Ctrl-C or SIGTERM, with a checkpoint.
-    """
-    recording.check()
-    experiment = replace(experiment, hardware=experiment.hardware.resolved())
-    folder = RunFolder(recording.resume or folder_of(experiment, recording))
-    if recording.resume is not None:
-        _check_same(folder, experiment)
-        if folder.is_finished():
-            return folder.summary()
-    elif folder.is_begun() and not recording.overwrite:
-        raise ActrelaxError(f"{folder.path} holds a run: --resume {folder.path} continues it, --overwrite replaces it.")
-    parts = assemble(experiment)
-    rehearse(parts)
-    watchers = _watchers(experiment, recording, parts, folder)
-    if recording.resume is None:
-        folder.clear()
-        folder.write_config(as_options(experiment))
-    state = folder.checkpoint()
-    if state is not None:
-        with folder.fitting():
-            parts.training.load_state_dict(state)
-    with stopping_cleanly() as stop, ProgressBar(folder.path.name, recording.read_every, recording.quiet) as bar:
-        check = DivergenceCheck(recording.read_every, parts.careful)
-        recorder = Recorder(folder, check, stop, recording.checkpoint_every)
-        train(parts.training, [check, *watchers, recorder, bar])
-    summary = _summary(experiment, parts)
-    _draw(folder)
-    folder.write_summary(summary)
-    return summary
-
-
-def folder_of(experiment: Experiment, recording: Recording) -> Path:
-    """Return --out, or a name made of what the run is."""
-    rule = "backprop" if experiment.rule == "backprop" else experiment.relaxation.assumptions
-    network = Path(experiment.model.network.rpartition(":")[0]).stem or experiment.model.network
-    name = f"{Path(experiment.images.dataset).stem}-{network}-{rule}-seed{experiment.seed}"
-    return recording.out or Path("runs") / name
-
-
-def _watchers(experiment: Experiment, recording: Recording, parts: Parts, folder: RunFolder) -> list[Callback]:
-    watchers: list[Callback] = []
-    if experiment.measure_alignment:
-        watchers.append(Alignment(experiment.measure_alignment, parts.loss, parts.updates))
-    if recording.tensorboard:
-        watchers.append(TensorBoard(folder.tensorboard))
-    return watchers
-
-
-def _check_same(folder: RunFolder, experiment: Experiment) -> None:
-    """Refuse to resume a run under other options."""
-    stored, given = folder.config(), as_options(experiment)
-    for name, value in given.items():
-        if stored.get(name) != value:
-            option = name.replace("_", "-")
-            raise ActrelaxError(
-                f"{folder.path} is a run with --{option} {stored.get(name)}, not {value}: "
-                "leave the option out, or begin another run."
-            )
-
-
-def _summary(experiment: Experiment, parts: Parts) -> Summary:
-    training = parts.training
-    metrics, timing = training.tables["metrics"][-1], training.tables["timing"]
-    seconds = sum(row["train_seconds"] for row in timing)
-    images = experiment.epochs * len(training.batches.data.train.images)
-    device = torch.device(experiment.hardware.device)
-    return Summary(
-        test_accuracy=metrics["test_accuracy"],
-        train_accuracy=metrics["train_accuracy"],
-        validation_accuracy=metrics.get("validation_accuracy"),
-        rule=experiment.rule,
-        assumptions=experiment.relaxation.assumptions if experiment.rule == "ar" else "",
-        dataset=training.batches.data.name,
-        network=experiment.model.network,
-        epochs=experiment.epochs,
-        seed=experiment.seed,
-        wall_seconds=seconds + sum(row["evaluate_seconds"] for row in timing),
-        images_per_second=images / seconds if seconds else float("nan"),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        versions=versions(),
-    )
-
-
-def _draw(folder: RunFolder) -> None:
-    metrics = folder.table("metrics")
-    parts = [name.removesuffix("_accuracy") for name in metrics[0] if name.endswith("_accuracy")]
-    with figures.saved(folder.figures / "learning-curves.png", columns=2) as (_, (left, right)):
-        figures.learning_curves(left, {"train": metrics}, "train_loss")
-        for part in parts:
-            figures.learning_curves(right, {part: metrics}, f"{part}_accuracy")
-        right.set_ylabel("accuracy (%)")
 
 
 def _value(arguments: Sequence[str], option: str) -> str | None:

@@ -96,6 +96,24 @@ class Experiment:
     optimisation: Optimisation = field(default_factory=Optimisation)
     hardware: Hardware = field(default_factory=Hardware)
 
+    def resolved(self) -> Experiment:
+        """Return the same with what depends on this machine made definite: device and threads, and paths absolute.
+
+        Raises
+        ------
+        ActrelaxError
+            For a device that is not there.
+        """
+        images, network = self.images, self.model.network
+        if images.dataset.endswith(".npz"):
+            images = replace(images, dataset=str(Path(images.dataset).absolute()))
+        if images.data_dir is not None:
+            images = replace(images, data_dir=images.data_dir.absolute())
+        if ":" in network:
+            network = str(Path(network).absolute())
+        model = replace(self.model, network=network)
+        return replace(self, images=images, model=model, hardware=self.hardware.resolved())
+
     def check(self) -> None:
         """Refuse numbers out of range and options that exclude each other.
 

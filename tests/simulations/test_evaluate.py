@@ -45,6 +45,23 @@ def test_load_run(trained, npz):
     assert not isinstance(feedback, nn.Parameter)
 
 
+def test_a_run_is_found_again_from_another_folder(tmp_path, npz, monkeypatch):
+    """Also where the data, its folder and the network were named by relative paths."""
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "def small(input_shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--dataset", "tiny.npz", *QUICK, "--network", "own.py:small", "--out", "one") == 0
+    assert run("train", "--dataset", "tiny", "--data-dir", ".", *QUICK, "--network", "digits-mlp", "--out", "two") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name in ("one", "two"):
+        assert run("evaluate", tmp_path / name) == 0
+        assert run("train", "--resume", tmp_path / name) == 0
+
+
 def test_load_run_gives_the_plain_module_back(tmp_path, npz):
     own = tmp_path / "own.py"
     own.write_text(

@@ -249,7 +249,7 @@ def refused(capsys, status, *arguments):
     ("options", "sentence"),
     [
         (["--dataset", "nix"], "unknown dataset 'nix'; known: digits, mnist,"),
-        (["--dataset", "nix.npz"], "there is no file nix.npz: a data set is a .npz of"),
+        (["--dataset", "nix.npz"], f"there is no file {Path('nix.npz').absolute()}: a data set is a .npz of"),
         (["--network", "nix"], "unknown network 'nix'; known: digits-mlp,"),
         (["--network", "cnn"], "this network takes images (channels, height, width) of at least 14 x 14,"),
         (["--assumptions", "nix"], "unknown assumptions 'nix'; known: ar,"),
