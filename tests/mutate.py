@@ -236,8 +236,8 @@ DEFECTS = [
     Defect(
         "a checkpoint saved unseen",
         "simulations/training/recorder.py",
-        "        if self.every and training.batch % self.every == 0:\n            self.check.look(training)\n",
-        "        if self.every and training.batch % self.every == 0:\n",
+        "        if self.every and training.done % self.every == 0:\n            self.check.look(training)\n",
+        "        if self.every and training.done % self.every == 0:\n",
         "tests/simulations/test_train.py::test_nothing_is_saved_that_is_not_sound",
     ),
     Defect(
