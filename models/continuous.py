@@ -72,7 +72,7 @@ def relax_continuously(
     chosen, scheme = loss_named(loss), look_up("integrator", integrator, INTEGRATORS)
     if not rate > 0:
         raise ActrelaxError(f"rate must be positive, got {rate}.")
-    if scheme.order is None:
+    if not scheme.takes_time:
         raise ActrelaxError(f'continuous plasticity needs a relaxation that takes time, "{scheme.name}" takes none.')
     if start != "zero":
         warnings.warn(

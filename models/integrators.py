@@ -12,14 +12,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 from torch import Tensor
 
+from actrelax.models.closed_form import Matrix, applications, flow, predict, uncovered
 from actrelax.models.problem import RelaxationProblem, State, Tau
 
+Transition = Callable[[Matrix, float], Matrix]
 Step = Callable[[RelaxationProblem, State, float], State]
+
+
+def _anything(problem: RelaxationProblem) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -28,16 +36,29 @@ class Integrator:
 
     name            its key in `INTEGRATORS`
     step            (problem, state, dt) -> the state after dt
-    order           of convergence as dt -> 0; None for a scheme that does not follow the ODE in time
-    stages          evaluations of the feedback in one step
+    transition      (M, dt) -> the same step on a chain of single units, dx/dt = M x, as a matrix (THEORY.md section 4)
+    order           of convergence as dt -> 0; None for a scheme that is exact, or does not follow the ODE in time
+    stages          evaluations of the whole feedback in one step; None for as many as the law takes
     stability_limit the dt/tau at which a unit without feedback stops to decay
+    takes_time      whether dt means anything to it
+    unsupported     problem -> None, or one sentence that says why it can't be used there
     """
 
     name: str
     step: Step
+    transition: Transition
     order: int | None
-    stages: int
+    stages: int | None
     stability_limit: float
+    takes_time: bool = True
+    unsupported: Callable[[RelaxationProblem], str | None] = _anything
+
+    def work(self, problem: RelaxationProblem) -> int:
+        """How often one step carries feedback through a projection."""
+        if self.stages is None:
+            return applications(problem)
+        projections = problem.network.projections.values()
+        return self.stages * sum(p.source != problem.network.input for p in projections)
 
 
 def euler(problem: RelaxationProblem, state: State, dt: float) -> State:
@@ -77,6 +98,11 @@ def rk4(problem: RelaxationProblem, state: State, dt: float) -> State:
     return _moved(state, {v: (k1[v] + 2 * k2[v] + 2 * k3[v] + k4[v]) / 6 for v in state}, dt)
 
 
+def exact(problem: RelaxationProblem, state: State, dt: float) -> State:
+    """The ODE's own solution after dt, by its law: as much work for any dt (THEORY.md section 4)."""
+    return predict(replace(problem, start=state), INTEGRATORS["exact"], dt=dt, steps=1)
+
+
 def equilibrium(problem: RelaxationProblem, state: State, dt: float) -> State:
     """The fixed point itself, where gains are frozen: one sweep from the output down with eta = 1 (dt is not used)."""
     state = dict(state)
@@ -85,16 +111,74 @@ def equilibrium(problem: RelaxationProblem, state: State, dt: float) -> State:
     return state
 
 
+def _needs_constant_gains(problem: RelaxationProblem) -> str | None:
+    if problem.is_frozen:
+        return None
+    return (
+        'it needs an activity gain that is constant, "feedforward" or "none": '
+        "step the relaxation instead, with any other integrator."
+    )
+
+
+def _polynomial(*weights: float) -> Transition:
+    """Return the transition of a one-step method with stability function 1 + z + weights[0] z^2 + ..."""
+
+    def transition(matrix: Matrix, dt: float) -> Matrix:
+        z = dt * matrix
+        result: Matrix = np.eye(len(z))
+        power = result
+        for weight in (1.0, *weights):
+            power = power @ z
+            result = result + weight * power
+        return result
+
+    return transition
+
+
+def _swept(matrix: Matrix, dt: float) -> Matrix:
+    """(I - N)^-1 D: what is above the diagonal reads new values."""
+    z = dt * matrix
+    # back substitution on non-negative numbers adds and never cancels
+    swept: Matrix = solve_triangular(np.eye(len(z)) - np.triu(z, 1), np.diag(1 + z.diagonal()), unit_diagonal=True)
+    return swept
+
+
+def _held(matrix: Matrix, dt: float) -> Matrix:
+    """Euler's, with eta_l = 1 - exp(-dt/tau_l) in each hidden row."""
+    rates = -matrix.diagonal()
+    etas = -np.expm1(-dt * rates)
+    scale: Matrix = np.divide(etas, rates, out=np.zeros_like(etas), where=rates > 0)
+    held: Matrix = np.eye(len(matrix)) + scale[:, None] * matrix
+    return held
+
+
+def _settled(matrix: Matrix, dt: float) -> Matrix:
+    """Everything is the clamp's."""
+    result = np.zeros_like(matrix)
+    result[:, -1] = 1
+    return result
+
+
 INTEGRATORS: dict[str, Integrator] = {
     integrator.name: integrator
     for integrator in (
-        Integrator("euler", euler, order=1, stages=1, stability_limit=2.0),
-        Integrator("sequential", sequential, order=1, stages=1, stability_limit=2.0),
-        Integrator("heun", heun, order=2, stages=2, stability_limit=2.0),
+        Integrator("euler", euler, _polynomial(), order=1, stages=1, stability_limit=2.0),
+        Integrator("sequential", sequential, _swept, order=1, stages=1, stability_limit=2.0),
+        Integrator("heun", heun, _polynomial(1 / 2), order=2, stages=2, stability_limit=2.0),
         # the real root of 1 - z/2 + z^2/6 - z^3/24, where R(-z) = 1 again
-        Integrator("rk4", rk4, order=4, stages=4, stability_limit=2.785293563405282),
-        Integrator("exponential", exponential, order=1, stages=1, stability_limit=math.inf),
-        Integrator("equilibrium", equilibrium, order=None, stages=1, stability_limit=math.inf),
+        Integrator("rk4", rk4, _polynomial(1 / 2, 1 / 6, 1 / 24), order=4, stages=4, stability_limit=2.785293563405282),
+        Integrator("exponential", exponential, _held, order=1, stages=1, stability_limit=math.inf),
+        Integrator("exact", exact, flow, order=None, stages=None, stability_limit=math.inf, unsupported=uncovered),
+        Integrator(
+            "equilibrium",
+            equilibrium,
+            _settled,
+            order=None,
+            stages=1,
+            stability_limit=math.inf,
+            takes_time=False,
+            unsupported=_needs_constant_gains,
+        ),
     )
 }
 

@@ -38,8 +38,8 @@ def schedule(
     Raises
     ------
     ActrelaxError
-        For choices that exclude each other or are out of range, an unstable step, a duration that is no whole
-        number of dt, or an eta where the problem has several tau.
+        For a problem that the integrator does not support, choices that exclude each other or are out of range, an
+        unstable step, a duration that is no whole number of dt, or an eta where the problem has several tau.
 
     Warns
     -----
@@ -47,8 +47,11 @@ def schedule(
         If eta is above 1: errors may grow before they shrink (THEORY.md section 4).
     """
     given = {"dt": dt, "eta": eta, "steps": steps, "duration": duration}
-    if integrator.order is None:
-        _refuse_choices(problem, integrator, given)
+    reason = integrator.unsupported(problem)
+    if reason is not None:
+        raise ActrelaxError(f'"{integrator.name}" can\'t be used here: {reason}')
+    if not integrator.takes_time:
+        _refuse_choices(integrator, given)
         return Schedule(math.inf, 1)
     if dt is not None and eta is not None:
         raise ActrelaxError("dt and eta exclude each other: give one of them.")
@@ -84,15 +87,10 @@ def whole_number(name: str, value: SupportsIndex, least: int) -> int:
     return number
 
 
-def _refuse_choices(problem: RelaxationProblem, integrator: Integrator, given: Mapping[str, float | None]) -> None:
+def _refuse_choices(integrator: Integrator, given: Mapping[str, float | None]) -> None:
     chosen = [name for name, value in given.items() if value is not None]
     if chosen:
         raise ActrelaxError(f'"{integrator.name}" is one sweep without time: leave out {" and ".join(chosen)}.')
-    if not problem.is_frozen:
-        raise ActrelaxError(
-            f'"{integrator.name}" needs an activity gain that is constant, "feedforward" or "none": '
-            "step the relaxation instead, with any other integrator."
-        )
 
 
 def _extremes(problem: RelaxationProblem) -> tuple[float, float]:

@@ -185,6 +185,20 @@ DEFECTS = [
         "tests/models/test_engines.py::test_stops_when_every_population_has_settled",
     ),
     Defect(
+        "the law's clamp a hop too near on graphs",
+        "models/closed_form.py",
+        "C[hops - k, hops] * clamp[name]",
+        "C[hops - k + 1, hops] * clamp[name]",
+        "tests/models/test_closed_form.py::test_graphs",
+    ),
+    Defect(
+        "euler's transition for the sequential sweep",
+        "models/integrators.py",
+        'Integrator("sequential", sequential, _swept,',
+        'Integrator("sequential", sequential, _polynomial(),',
+        "tests/models/test_closed_form.py::test_chains",
+    ),
+    Defect(
         "every epoch in the first one's order",
         "simulations/training/batches.py",
         'stream = random_stream(self.seed, "epoch", number)',

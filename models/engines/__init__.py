@@ -88,7 +88,7 @@ def solve(
     if stop_change is not None and not stop_change > 0:
         raise ActrelaxError(f"stop_change must be positive, got {stop_change}.")
     every = whole_number("every", every, least=1)
-    if scheme.order is None and stop_change is not None:
+    if not scheme.takes_time and stop_change is not None:
         raise ActrelaxError(f'"{scheme.name}" is there after one sweep: leave out stop_change.')
     recorder = _recorder(problem, record)
     grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)

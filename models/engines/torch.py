@@ -81,7 +81,6 @@ class _March:
         return {**{name: state[name] for name in network.hidden}, network.output: self.problem.clamped}
 
     def trajectory(self, status: Status) -> Trajectory:
-        carrying = sum(p.source != self.problem.network.input for p in self.problem.network.projections.values())
         names = self.kept[0] if self.kept else {}
         return Trajectory(
             problem=self.problem,
@@ -93,7 +92,7 @@ class _March:
             final=self._populations(self.state),
             times=tuple(self.times),
             recorded={name: torch.stack([kept[name] for kept in self.kept]) for name in names},
-            feedback_applications=self.step * self.integrator.stages * carrying,
+            feedback_applications=self.step * self.integrator.work(self.problem),
         )
 
 
