@@ -78,6 +78,16 @@ class Assumptions:
     def both(self) -> tuple[Knobs, Knobs]:
         return self.dense, self.conv
 
+    @property
+    def is_continuous(self) -> bool:
+        """Whether some weights change while the relaxation runs."""
+        return any(knobs.plasticity == "continuous" for knobs in self.both)
+
+    @property
+    def needs_decay(self) -> bool:
+        """Whether some feedback follows Kolen and Pollack's rule."""
+        return any(knobs.feedback == "kolen-pollack" for knobs in self.both)
+
 
 def _everywhere(knobs: Knobs) -> Assumptions:
     return Assumptions(dense=knobs, conv=knobs)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from actrelax.models.errors import ActrelaxError
+
 if TYPE_CHECKING:
     from actrelax.models.integrators import Integrator
     from actrelax.models.problem import RelaxationProblem, State
@@ -119,7 +121,7 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
 
     Raises
     ------
-    ValueError
+    ActrelaxError
         Where `uncovered` gives a reason.
 
     Examples
@@ -137,7 +139,7 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     """
     reason = uncovered(problem)
     if reason is not None:
-        raise ValueError(reason)
+        raise ActrelaxError(reason)
     if is_chain(problem):
         return _along_chain(problem, integrator, dt, steps)
     return _by_hops(problem, integrator, dt, steps)
@@ -149,7 +151,7 @@ def applications(problem: RelaxationProblem) -> int:
     outgoing = [len(network.outgoing[name]) for name in network.hidden]
     if is_chain(problem):
         return sum(sum(outgoing[:m]) for m in range(1, len(outgoing) + 1))
-    return (2 * len(outgoing) + 1) * sum(outgoing)
+    return (2 * len(outgoing) - 1) * sum(outgoing)
 
 
 def _along_chain(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: int) -> State:
@@ -175,12 +177,16 @@ def _by_hops(problem: RelaxationProblem, integrator: Integrator, dt: float, step
     hops = len(hidden)  # at most, from the lowest population to the output
     C = coefficients(integrator.transition, chain_matrix([float(problem.given_tau(hidden[0]))] * hops), dt, steps)
     unclamped = replace(problem, clamped=0 * problem.clamped)
-    result = {name: C[0, 0] * x for name, x in start.items()}
-    carried = start
     clamp = {name: problem.feedback(name, {v: 0 * x for v, x in start.items()}) for name in hidden}
-    for k in range(1, hops + 1):
-        share = C[0, k] if k < hops else 0.0  # the last entry of the row is the clamp's
-        carried = {name: unclamped.feedback(name, carried) for name in hidden}
-        result = {name: x + share * carried[name] + C[hops - k, hops] * clamp[name] for name, x in result.items()}
-        clamp = {name: unclamped.feedback(name, clamp) for name in hidden}
+    left = _series(unclamped, start, C[0, :hops])
+    arrived = _series(unclamped, clamp, C[:hops, hops][::-1])
+    return {name: left[name] + arrived[name] for name in hidden}
+
+
+def _series(problem: RelaxationProblem, state: State, weights: Matrix) -> State:
+    """sum_k weights[k] A^k state, with A the feedback among the hidden populations of an unclamped problem."""
+    result = {name: weights[0] * x for name, x in state.items()}
+    for weight in weights[1:]:
+        state = {name: problem.feedback(name, state) for name in state}
+        result = {name: x + weight * state[name] for name, x in result.items()}
     return result

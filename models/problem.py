@@ -145,7 +145,7 @@ class RelaxationProblem:
     @property
     def is_continuous(self) -> bool:
         """Whether some weights change while the relaxation runs."""
-        return any(knobs.plasticity == "continuous" for knobs in self.assumptions.both)
+        return self.assumptions.is_continuous
 
     def tau_of(self, population: str) -> Tau:
         """Return the population's time constant: a number, or one per neuron, on the batch's device."""

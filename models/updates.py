@@ -111,7 +111,7 @@ def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
 
 def check_decay(problem: RelaxationProblem, updates: Updates) -> None:
     """Refuse Kolen-Pollack feedback without its decay, and a decay that nobody reads."""
-    asked = any(knobs.feedback == "kolen-pollack" for knobs in problem.assumptions.both)
+    asked = problem.assumptions.needs_decay
     if asked and updates.decay is None:
         raise ActrelaxError('"kolen-pollack" feedback needs a rate of decay: pass updates=Updates(decay=...).')
     if updates.decay is not None and not asked:

@@ -108,46 +108,30 @@ _CIFAR_MIRRORS = (
     "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
 )
 
+
+def _mnist(md5: Sequence[str], *mirrors: str) -> Archive:
+    """MNIST's format and sizes, which Fashion-MNIST took over."""
+    hashes = {name: f"md5:{value}" for name, value in zip(_IDX, md5, strict=True)}
+    return Archive(mirrors, hashes, parse_mnist, 60_000, 10_000, (1, 28, 28), 10)
+
+
+def _cifar(file: str, sha256: str, classes: int) -> Archive:
+    return Archive(_CIFAR_MIRRORS, {file: f"sha256:{sha256}"}, parse_cifar, 50_000, 10_000, (3, 32, 32), classes)
+
+
 ARCHIVES: dict[str, Archive] = {
-    "mnist": Archive(
-        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
-        {name: f"md5:{md5}" for name, md5 in zip(_IDX, _MNIST_MD5, strict=True)},
-        parse_mnist,
-        60_000,
-        10_000,
-        (1, 28, 28),
-        10,
+    "mnist": _mnist(
+        _MNIST_MD5,
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
-    "fashion-mnist": Archive(
-        (
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        ),
-        {name: f"md5:{md5}" for name, md5 in zip(_IDX, _FASHION_MD5, strict=True)},
-        parse_mnist,
-        60_000,
-        10_000,
-        (1, 28, 28),
-        10,
+    "fashion-mnist": _mnist(
+        _FASHION_MD5,
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     ),
-    "cifar10": Archive(
-        _CIFAR_MIRRORS,
-        {"cifar-10-python.tar.gz": f"sha256:{_CIFAR10_SHA256}"},
-        parse_cifar,
-        50_000,
-        10_000,
-        (3, 32, 32),
-        10,
-    ),
-    "cifar100": Archive(
-        _CIFAR_MIRRORS,
-        {"cifar-100-python.tar.gz": f"sha256:{_CIFAR100_SHA256}"},
-        parse_cifar,
-        50_000,
-        10_000,
-        (3, 32, 32),
-        100,
-    ),
+    "cifar10": _cifar("cifar-10-python.tar.gz", _CIFAR10_SHA256, 10),
+    "cifar100": _cifar("cifar-100-python.tar.gz", _CIFAR100_SHA256, 100),
     "svhn": Archive(
         ("http://ufldl.stanford.edu/housenumbers/",),
         {

@@ -96,7 +96,7 @@ class Relaxation:
     @property
     def is_continuous(self) -> bool:
         """Whether weights change during the relaxation."""
-        return any(knobs.plasticity == "continuous" for knobs in self.knobs.both)
+        return self.knobs.is_continuous
 
     def keywords(self, network: Network, seed: int) -> dict[str, Any]:
         """As keyword arguments of `relax_backward` and `relax_continuously`."""

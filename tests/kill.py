@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
+from outcomes import differing, outcome
 
 from actrelax.analysis.runs import RunFolder
 
@@ -45,32 +45,6 @@ def kill_after(seconds: float, options: list[str]) -> None:
     process.communicate()
 
 
-def differing(a: object, b: object, where: str) -> list[str]:
-    """Name the parts of two checkpoints that are not the same, to the last bit."""
-    if isinstance(a, dict) and isinstance(b, dict) and list(a) == list(b):
-        return [found for key in a for found in differing(a[key], b[key], f"{where}.{key}")]
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
-        return [found for i, pair in enumerate(zip(a, b, strict=True)) for found in differing(*pair, f"{where}.{i}")]
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return [] if torch.equal(a, b) else [where]
-    return [] if a == b or (a != a and b != b) else [where]
-
-
-def complaints(folder: Path, whole: Path) -> list[str]:
-    """Return what differs between two runs of one configuration, but for the time they took."""
-    states = []
-    for path in (folder, whole):
-        state = RunFolder(path).checkpoint()
-        assert state is not None
-        del state["tables"]["timing"]
-        states.append(state)
-    found = differing(*states, "checkpoint")
-    for name in ("metrics.csv", "alignment.csv"):
-        if (folder / name).read_bytes() != (whole / name).read_bytes():
-            found.append(name)
-    return found
-
-
 def main() -> int:
     """Kill ten runs; returns the exit status."""
     moments = random.Random(20260101)
@@ -91,7 +65,7 @@ def main() -> int:
             if state is not None:
                 at = f"at batch {state['position']['batch']} of epoch {state['position']['epoch'] + 1}"
             run_to_the_end(folder)
-            found = complaints(folder, whole)
+            found = differing(outcome(folder), outcome(whole))
             failed += bool(found)
             print(f"killed after {first:.1f} and {second:.1f} s, {at}: {', '.join(found) or 'the same'}", flush=True)
             shutil.rmtree(folder)

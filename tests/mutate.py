@@ -185,10 +185,10 @@ DEFECTS = [
         "tests/models/test_engines.py::test_stops_when_every_population_has_settled",
     ),
     Defect(
-        "the law's clamp a hop too near on graphs",
+        "the law's tails in the wrong order on graphs",
         "models/closed_form.py",
-        "C[hops - k, hops] * clamp[name]",
-        "C[hops - k + 1, hops] * clamp[name]",
+        "C[:hops, hops][::-1])",
+        "C[:hops, hops])",
         "tests/models/test_closed_form.py::test_graphs",
     ),
     Defect(

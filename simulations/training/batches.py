@@ -96,8 +96,9 @@ class Batches:
         images, labels = self.data.train
         stream = random_stream(self.seed, "epoch", number)
         order = torch.randperm(len(images), generator=stream).to(images.device)
-        flips = (torch.rand(len(images), generator=stream) < 0.5).to(images.device)
-        shifts = torch.randint(2 * PADDING + 1, (len(images), 2), generator=stream).to(images.device)
+        if self.augment:
+            flips = (torch.rand(len(images), generator=stream) < 0.5).to(images.device)
+            shifts = torch.randint(2 * PADDING + 1, (len(images), 2), generator=stream).to(images.device)
         for start in range(first * self.size, len(images), self.size):
             chosen = order[start : start + self.size]
             batch = images[chosen]

@@ -44,7 +44,7 @@ class DivergenceCheck(Callback):
         self.look(training)
 
     def on_batch(self, training: Training) -> None:
-        if training.batch % self.every == 0 or training.batch == len(training.batches):
+        if training.is_due(self.every):
             self.look(training)
 
     def on_epoch(self, training: Training) -> None:
@@ -150,8 +150,7 @@ class ProgressBar(Callback):
         )
 
     def on_batch(self, training: Training) -> None:
-        is_due = training.batch % self.every == 0 or training.batch == len(training.batches)
-        if self.bar is None or self.bar.disable or not is_due:
+        if self.bar is None or self.bar.disable or not training.is_due(self.every):
             return
         images = len(training.batches.data.train.images)
         averages = training.averages()

@@ -138,7 +138,7 @@ class Experiment:
             decay=(o.decay, 0, math.inf),
         )
         self.relaxation.check()
-        decays = self.rule == "ar" and any(k.feedback == "kolen-pollack" for k in self.relaxation.knobs.both)
+        decays = self.rule == "ar" and self.relaxation.knobs.needs_decay
         if decays and o.decay is None:
             raise ActrelaxError("Kolen-Pollack feedback needs a rate of decay: give --decay.")
         if o.decay is not None and not decays:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from actrelax.analysis.runs import TABLES
 from actrelax.models.errors import DivergenceError
 from actrelax.models.network import Network
 from actrelax.models.updates import Backward
@@ -61,7 +62,7 @@ class Training:
     totals: dict[str, Tensor] = field(default_factory=dict)
     first_loss: Tensor | None = None
     learning_rate: float = math.nan
-    tables: dict[str, list[Row]] = field(default_factory=lambda: {"metrics": [], "alignment": [], "timing": []})
+    tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLES})
 
     def __post_init__(self) -> None:
         self.reset_totals()
@@ -106,6 +107,10 @@ class Training:
     def seen(self) -> int:
         """Images of the epoch under way that are done."""
         return min(self.batch * self.batches.size, len(self.batches.data.train.images))
+
+    def is_due(self, every: int) -> bool:
+        """Whether so many batches are done since the epoch's beginning or the last time; the last one always is."""
+        return self.batch % every == 0 or self.batch == len(self.batches)
 
     def averages(self) -> Row:
         """Loss and accuracy over the epoch under way, of each batch before its update: one look at the device."""

@@ -12,6 +12,7 @@ from scipy.linalg import expm
 from actrelax.models.agreement import disagreement
 from actrelax.models.closed_form import chain_matrix, coefficients, flow, is_chain, predict, uncovered
 from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.problem import RelaxationProblem
 
@@ -148,7 +149,7 @@ def test_what_the_law_does_not_cover(generator):
         (problem_of(graph, tau={"conv2": 2.0}), "the law covers one time constant where populations are skipped,"),
     ):
         assert uncovered(problem).startswith(sentence)
-        with pytest.raises(ValueError, match=f"^{sentence}"):
+        with pytest.raises(ActrelaxError, match=f"^{sentence}"):
             predict(problem, INTEGRATORS["euler"], dt=0.1, steps=3)
     assert uncovered(problem_of(chain, tau={"hidden1": 2.0})) is None
     assert uncovered(problem_of(graph, tau=2.0)) is None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from outcomes import differing, outcome
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.simulations import cli, train
@@ -32,27 +33,8 @@ def run(*arguments):
     return cli.main(["train", *map(str, arguments)])
 
 
-def outcome(folder):
-    """What a seed determines of a run."""
-    state = RunFolder(folder).checkpoint()
-    state["position"].pop("seconds")
-    del state["tables"]["timing"]
-    return state, (folder / "metrics.csv").read_bytes()
-
-
 def assert_same(a, b):
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert list(a) == list(b)
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        assert a == b or (a != a and b != b)
+    assert differing(a, b) == []
 
 
 def test_writes_what_it_says(tmp_path, tiny, capsys):
