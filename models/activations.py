@@ -6,10 +6,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Formula(NamedTuple):
+    """f and f' as text, in the drive `a`: what a simulator compiles. Functions: exp, log1p, tanh, clip, int."""
+
+    function: str
+    derivative: str
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,8 @@ class Activation:
     function, derivative : callable
         From drives to activities and to gains, both of the drive's shape. Functions defined at the top
         of a module keep a network picklable. Where f has a kink, f' is what autograd takes there.
+    formula : Formula, optional
+        The same as text; needed where a simulator computes f or f' while it runs.
 
     Examples
     --------
@@ -32,6 +42,7 @@ class Activation:
     name: str
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
+    formula: Formula | None = None
 
     def __call__(self, drive: Tensor) -> Tensor:
         return self.function(drive)
@@ -82,18 +93,30 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     'leaky-relu(0.2)'
     """
     name = "leaky-relu" if slope == 0.01 else f"leaky-relu({slope:g})"
-    return Activation(name, partial(_leaky_relu, slope=slope), partial(_leaky_relu_derivative, slope=slope))
+    gain = f"({slope!r} + {1 - slope!r} * int(a > 0))"
+    return Activation(
+        name,
+        partial(_leaky_relu, slope=slope),
+        partial(_leaky_relu_derivative, slope=slope),
+        Formula(f"a * {gain}", gain),
+    )
 
+
+_LOGISTIC = "1 / (1 + exp(-a))"
+_SIGMOID = Formula(_LOGISTIC, "exp(-abs(a)) / (1 + exp(-abs(a)))**2")
+_SOFTPLUS = Formula(
+    "a * int(a > 20) + log1p(exp(clip(a, -700, 20))) * int(a <= 20)", f"(int(a > 20) + int(a <= 20) * {_LOGISTIC})"
+)
 
 ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
-        Activation("identity", _identity, torch.ones_like),
-        Activation("tanh", torch.tanh, _tanh_derivative),
-        Activation("relu", torch.relu, _relu_derivative),
+        Activation("identity", _identity, torch.ones_like, Formula("a", "1")),
+        Activation("tanh", torch.tanh, _tanh_derivative, Formula("tanh(a)", "(1 - tanh(a)**2)")),
+        Activation("relu", torch.relu, _relu_derivative, Formula("a * int(a > 0)", "int(a > 0)")),
         leaky_relu(),
-        Activation("sigmoid", torch.sigmoid, _sigmoid_derivative),
-        Activation("softplus", F.softplus, _softplus_derivative),
+        Activation("sigmoid", torch.sigmoid, _sigmoid_derivative, _SIGMOID),
+        Activation("softplus", F.softplus, _softplus_derivative, _SOFTPLUS),
         Activation("gelu", F.gelu, _gelu_derivative),
     )
 }

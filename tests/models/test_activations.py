@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,22 @@ def test_derivative_is_autograds(activation):
     drive = DRIVES.clone().requires_grad_()
     (expected,) = torch.autograd.grad(activation(drive).sum(), drive)
     assert disagreement(activation.derivative(DRIVES), expected) < 1e-14
+
+
+WITH_FORMULA = [a for a in (*ACTIVATIONS.values(), leaky_relu(0.3)) if a.formula is not None]
+
+
+@pytest.mark.parametrize("activation", WITH_FORMULA, ids=lambda a: a.name)
+def test_formula_says_the_same_as_the_functions(activation):
+    names = {"exp": np.exp, "log1p": np.log1p, "tanh": np.tanh, "clip": np.clip, "abs": np.abs, "int": np.float64}
+    a = DRIVES.numpy()
+    for text, function in zip(activation.formula, (activation, activation.derivative), strict=True):
+        value = torch.as_tensor(eval(text, names, {"a": a}) + 0 * a)
+        assert disagreement(value, function(DRIVES)) < 1e-14
+
+
+def test_every_activation_but_gelu_has_a_formula():
+    assert {a.name for a in ACTIVATIONS.values()} - {a.name for a in WITH_FORMULA} == {"gelu"}
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)
