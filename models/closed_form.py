@@ -84,7 +84,13 @@ def uncovered(problem: RelaxationProblem) -> str | None:
         return "there is no law for continuous plasticity: feedback moves with the weights."
     if problem.clip is not None:
         return "there is no law with a clip: the relaxation is not linear."
-    taus = [problem.given_tau(name) for name in problem.relaxing]
+    if problem.dynamics:
+        return "there is no law for units with dynamics of their own: step the relaxation."
+    if problem.delay.times:
+        return "there is no law for feedback that takes time: step the relaxation."
+    if problem.is_noisy:
+        return "there is no law for a single noisy relaxation: step it."
+    taus = [problem.taus.of(name) for name in problem.relaxing]
     if any(getattr(tau, "ndim", 0) > 0 for tau in taus):
         return "the law covers a time constant a population, not one a neuron: step the relaxation."
     if len({float(tau) for tau in taus}) > 1 and not is_chain(problem):
@@ -157,7 +163,7 @@ def applications(problem: RelaxationProblem) -> int:
 def _along_chain(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: int) -> State:
     """x_l = sum_m C[l, m] B_{l->m} x_m(0): each source m carried down, hop by hop."""
     hidden = problem.network.hidden
-    taus = [float(problem.given_tau(name)) for name in hidden]
+    taus = [float(problem.taus.of(name)) for name in hidden]
     C = coefficients(integrator.transition, chain_matrix(taus), dt, steps)
     start = problem.initial_state()
     result = {name: C[level, level] * start[name] for level, name in enumerate(hidden)}
@@ -175,7 +181,7 @@ def _by_hops(problem: RelaxationProblem, integrator: Integrator, dt: float, step
     """x(n) = sum_k c_k A^k x(0), and the clamp's powers with the tails: l -> m is the number of hops."""
     hidden, start = problem.network.hidden, problem.initial_state()
     hops = len(hidden)  # at most, from the lowest population to the output
-    C = coefficients(integrator.transition, chain_matrix([float(problem.given_tau(hidden[0]))] * hops), dt, steps)
+    C = coefficients(integrator.transition, chain_matrix([float(problem.taus.of(hidden[0]))] * hops), dt, steps)
     unclamped = replace(problem, clamped=0 * problem.clamped)
     clamp = {name: problem.feedback(name, {v: 0 * x for v, x in start.items()}) for name in hidden}
     left = _series(unclamped, start, C[0, :hops])

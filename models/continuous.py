@@ -37,6 +37,7 @@ def relax_continuously(
     duration: float | None = None,
     updates: Updates | None = None,
     check_finite: bool = True,
+    generator: torch.Generator | None = None,
     start: str | Mapping[str, Tensor] = "zero",
     **fields: Any,
 ) -> Backward:
@@ -53,7 +54,7 @@ def relax_continuously(
     start : default "zero"
         From the feedforward state the sum over the run is dominated by the initial transient (THEORY.md
         section 2), so anything but "zero" warns.
-    network, x, y, loss, assumptions, integrator, dt, eta, steps, duration, updates, check_finite, **fields
+    network, x, y, loss, assumptions, integrator, dt, eta, steps, duration, updates, check_finite, generator, **fields
         As for `relax_backward`; an integrator that takes time.
 
     Returns
@@ -87,9 +88,11 @@ def relax_continuously(
         by_timing[network.knobs(projection, problem.assumptions).plasticity].append(projection)
     result = outcome(problem, chosen, y, updates, None)
     before = [(parameter, parameter.clone()) for parameter in network.parameters() if check_finite]
-    state = problem.initial_state()
+    state, noisy = problem.initial_state(grid.dt), problem.is_noisy
     for _ in range(grid.steps):
         state = scheme.step(problem, state, grid.dt)
+        if noisy:
+            state = problem.kicked(state, grid.dt, generator)
         _descend(problem, by_timing["continuous"], state, updates, rate / grid.steps)
     _descend(problem, by_timing["equilibrium"], state, updates, rate)
     if check_finite and not all(bool(torch.isfinite(x).all()) for x in [*state.values(), *network.parameters()]):

@@ -6,24 +6,52 @@ the next state. To relax by hand is therefore a loop::
     state = problem.initial_state()
     for _ in range(100):
         state = INTEGRATORS["euler"].step(problem, state, dt=0.1)
+
+The steps are written in terms of `Steppable`, so that they move whatever arrays a problem is made of.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy.linalg import solve_triangular
-from torch import Tensor
 
 from actrelax.models.closed_form import Matrix, applications, flow, predict, uncovered
-from actrelax.models.problem import RelaxationProblem, State, Tau
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.units import Array, Variables
 
 Transition = Callable[[Matrix, float], Matrix]
-Step = Callable[[RelaxationProblem, State, float], State]
+
+
+class Steppable(Protocol):
+    """What a step asks of a problem; a state maps variables to arrays."""
+
+    @property
+    def units(self) -> Mapping[str, Any]:
+        """What moves, by population, from the top down."""
+
+    def euler(self, population: str, state: Any, dt: float) -> Variables:
+        """Return the population's variables after an explicit Euler step."""
+
+    def held(self, population: str, state: Any, dt: float) -> Variables:
+        """Return the population's variables after dt, with what it receives held."""
+
+    def settled(self, population: str, state: Any) -> Variables:
+        """Return the population's variables when it has settled at what it receives."""
+
+    def vector_field(self, state: Any) -> Variables:
+        """Return the time derivative of every variable."""
+
+    def passed_on(self, state: Any) -> Variables:
+        """Return the delay lines one step later."""
+
+
+Step = Callable[[Any, Variables, float], Variables]
 
 
 def _anything(problem: RelaxationProblem) -> None:
@@ -41,7 +69,10 @@ class Integrator:
     stages          evaluations of the whole feedback in one step; None for as many as the law takes
     stability_limit the dt/tau at which a unit without feedback stops to decay
     takes_time      whether dt means anything to it
-    unsupported     problem -> None, or one sentence that says why it can't be used there
+    takes_noise     whether it follows a problem with noise
+    takes_delays    whether it follows a problem where feedback takes time
+    refuses         problem -> None, or one sentence that says why it can't be used there besides
+    engine          the only engine that has it; None for those that are ours
     """
 
     name: str
@@ -51,7 +82,18 @@ class Integrator:
     stages: int | None
     stability_limit: float
     takes_time: bool = True
-    unsupported: Callable[[RelaxationProblem], str | None] = _anything
+    takes_noise: bool = False
+    takes_delays: bool = False
+    refuses: Callable[[RelaxationProblem], str | None] = _anything
+    engine: str | None = None
+
+    def unsupported(self, problem: RelaxationProblem) -> str | None:
+        """Return None, or one sentence that says why it can't be used there."""
+        if problem.is_noisy and not self.takes_noise:
+            return 'it does not follow noise: use "euler", or one of Brian2\'s methods that do.'
+        if problem.delay.times and not self.takes_delays:
+            return 'it does not follow delays: use "euler", or one of Brian2\'s methods.'
+        return self.refuses(problem)
 
     def work(self, problem: RelaxationProblem) -> int:
         """How often one step carries feedback through a projection."""
@@ -61,35 +103,41 @@ class Integrator:
         return self.stages * sum(p.source != problem.network.input for p in projections)
 
 
-def euler(problem: RelaxationProblem, state: State, dt: float) -> State:
+def euler(problem: Steppable, state: Variables, dt: float) -> Variables:
     """Synchronous (Jacobi) Euler, the ODE's explicit Euler: everything from the old values."""
-    return {v: problem.approach(v, state, dt / problem.tau_of(v)) for v in problem.relaxing}
+    moved = problem.passed_on(state)
+    for v in problem.units:
+        moved |= problem.euler(v, state, dt)
+    return moved
 
 
-def sequential(problem: RelaxationProblem, state: State, dt: float) -> State:
+def sequential(problem: Steppable, state: Variables, dt: float) -> Variables:
     """Euler's formula in one sweep from the output down, each population reading its targets' new values.
 
     The papers' loop (Gauss-Seidel). It runs ahead of the ODE's time by O(dt) and is no higher in order.
     """
     state = dict(state)
-    for v in problem.relaxing:
-        state[v] = problem.approach(v, state, dt / problem.tau_of(v))
+    for v in problem.units:
+        state |= problem.euler(v, state, dt)
     return state
 
 
-def exponential(problem: RelaxationProblem, state: State, dt: float) -> State:
+def exponential(problem: Steppable, state: Variables, dt: float) -> Variables:
     """Exact decay with the feedback held for the step: Euler with eta = 1 - exp(-dt/tau)."""
-    return {v: problem.approach(v, state, _decayed(dt / problem.tau_of(v))) for v in problem.relaxing}
+    moved: Variables = {}
+    for v in problem.units:
+        moved |= problem.held(v, state, dt)
+    return moved
 
 
-def heun(problem: RelaxationProblem, state: State, dt: float) -> State:
+def heun(problem: Steppable, state: Variables, dt: float) -> Variables:
     """Explicit trapezoidal rule: the slope at the start and at the Euler point, averaged."""
     k1 = problem.vector_field(state)
     k2 = problem.vector_field(_moved(state, k1, dt))
     return _moved(state, {v: (k1[v] + k2[v]) / 2 for v in state}, dt)
 
 
-def rk4(problem: RelaxationProblem, state: State, dt: float) -> State:
+def rk4(problem: Steppable, state: Variables, dt: float) -> Variables:
     """The classical fourth-order Runge-Kutta method."""
     k1 = problem.vector_field(state)
     k2 = problem.vector_field(_moved(state, k1, dt / 2))
@@ -98,16 +146,16 @@ def rk4(problem: RelaxationProblem, state: State, dt: float) -> State:
     return _moved(state, {v: (k1[v] + 2 * k2[v] + 2 * k3[v] + k4[v]) / 6 for v in state}, dt)
 
 
-def exact(problem: RelaxationProblem, state: State, dt: float) -> State:
+def exact(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
     """The ODE's own solution after dt, by its law: as much work for any dt (THEORY.md section 4)."""
     return predict(replace(problem, start=state), INTEGRATORS["exact"], dt=dt, steps=1)
 
 
-def equilibrium(problem: RelaxationProblem, state: State, dt: float) -> State:
+def equilibrium(problem: Steppable, state: Variables, dt: float) -> Variables:
     """The fixed point itself, where gains are frozen: one sweep from the output down with eta = 1 (dt is not used)."""
     state = dict(state)
-    for v in problem.relaxing:
-        state[v] = problem.feedback(v, state)
+    for v in problem.units:
+        state |= problem.settled(v, state)
     return state
 
 
@@ -162,13 +210,22 @@ def _settled(matrix: Matrix, dt: float) -> Matrix:
 INTEGRATORS: dict[str, Integrator] = {
     integrator.name: integrator
     for integrator in (
-        Integrator("euler", euler, _polynomial(), order=1, stages=1, stability_limit=2.0),
+        Integrator(
+            "euler",
+            euler,
+            _polynomial(),
+            order=1,
+            stages=1,
+            stability_limit=2.0,
+            takes_noise=True,
+            takes_delays=True,
+        ),
         Integrator("sequential", sequential, _swept, order=1, stages=1, stability_limit=2.0),
         Integrator("heun", heun, _polynomial(1 / 2), order=2, stages=2, stability_limit=2.0),
         # the real root of 1 - z/2 + z^2/6 - z^3/24, where R(-z) = 1 again
         Integrator("rk4", rk4, _polynomial(1 / 2, 1 / 6, 1 / 24), order=4, stages=4, stability_limit=2.785293563405282),
         Integrator("exponential", exponential, _held, order=1, stages=1, stability_limit=math.inf),
-        Integrator("exact", exact, flow, order=None, stages=None, stability_limit=math.inf, unsupported=uncovered),
+        Integrator("exact", exact, flow, order=None, stages=None, stability_limit=math.inf, refuses=uncovered),
         Integrator(
             "equilibrium",
             equilibrium,
@@ -177,15 +234,17 @@ INTEGRATORS: dict[str, Integrator] = {
             stages=1,
             stability_limit=math.inf,
             takes_time=False,
-            unsupported=_needs_constant_gains,
+            refuses=_needs_constant_gains,
         ),
     )
 }
 
 
-def _moved(state: State, slope: State, dt: float) -> State:
-    return {v: torch.add(x, slope[v], alpha=dt) for v, x in state.items()}
+def _moved(state: Variables, slope: Variables, dt: float) -> Variables:
+    return {v: _along(x, slope[v], dt) for v, x in state.items()}
 
 
-def _decayed(ratio: Tau) -> Tau:
-    return -torch.expm1(-ratio) if isinstance(ratio, Tensor) else -math.expm1(-ratio)
+def _along(x: Array, slope: Array, dt: float) -> Array:
+    if isinstance(x, torch.Tensor):
+        return torch.add(x, slope, alpha=dt)  # the same in one kernel
+    return x + dt * slope

@@ -33,6 +33,7 @@ def relax_backward(
     stop_change: float | None = None,
     updates: Updates | None = None,
     check_finite: bool = True,
+    generator: torch.Generator | None = None,
     **fields: Any,
 ) -> Backward:
     """Relax, and add each projection's local update to its parameters' `.grad`: AR's ``loss.backward()``.
@@ -52,13 +53,13 @@ def relax_backward(
         A name of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
     assumptions : str or Assumptions, default "ar"
         A name of `assumptions.PRESETS`, or any combination of knobs.
-    integrator, dt, eta, steps, duration, stop_change, check_finite
+    integrator, dt, eta, steps, duration, stop_change, check_finite, generator
         As for `solve`; the papers' 100 sequential steps of eta = 0.1 unless given. ``integrator="equilibrium"``
         gives backprop's gradient exactly, in one sweep, where the assumptions are the standard ones.
     updates : Updates, optional
         Reduction over the batch (mean unless given), factors, clip, decay.
     **fields
-        Other fields of `RelaxationProblem`: tau, start, clip.
+        Other fields of `RelaxationProblem`: tau, start, clip, noise, delays ...
 
     Returns
     -------
@@ -97,9 +98,9 @@ def relax_backward(
         duration=duration,
         stop_change=stop_change,
         check_finite=check_finite,
+        generator=generator,
     )
-    state = {name: trajectory.final[name] for name in network.hidden}
     for projection in network.projections.values():
-        for parameter, update in local_updates(problem, projection, state, updates):
+        for parameter, update in local_updates(problem, projection, trajectory.state, updates):
             add_to_grad(parameter, update)
     return outcome(problem, chosen, y, updates, trajectory)

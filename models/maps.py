@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from scipy import sparse
 from torch import Size, Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
@@ -31,6 +34,9 @@ class LinearMap(Protocol):
     def summed(self, y: Tensor) -> Tensor:
         """Postsynaptic y summed over batch and space, the bias's share."""
 
+    def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
+        """Return op(.; W) of inputs of `shape` as a matrix, from the flattened batch to the flattened batch."""
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -49,6 +55,9 @@ class Dense:
 
     def summed(self, y: Tensor) -> Tensor:
         return y.sum(0)
+
+    def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
+        return _each_sample(shape, sparse.csr_array(_array(weight)))
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,20 @@ class Conv2d:
     def summed(self, y: Tensor) -> Tensor:
         return y.sum((0, 2, 3))
 
+    def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
+        numbered = torch.arange(1, shape[1:].numel() + 1, dtype=torch.float64).view(1, *shape[1:])
+        # each output pixel's patch as numbers of input units, 0 for padding
+        patches = F.unfold(numbered, weight.shape[2:], self.dilation, self.padding, self.stride)[0].long().numpy()
+        pixels = patches.shape[1]
+        values = _array(weight).reshape(self.groups, -1, weight[0].numel(), 1)
+        sources = patches.reshape(self.groups, 1, -1, pixels)
+        targets = np.arange(len(weight) * pixels).reshape(self.groups, -1, 1, pixels)
+        values, sources, targets = np.broadcast_arrays(values, sources, targets)
+        there = sources > 0
+        entries = (values[there], (targets[there], sources[there] - 1))
+        size = (len(weight) * pixels, shape[1:].numel())
+        return _each_sample(shape, sparse.csr_array(entries, shape=size))
+
 
 def linear_map(module: nn.Linear | nn.Conv2d) -> LinearMap:
     """Return the map of a PyTorch module, by its options."""
@@ -94,3 +117,11 @@ def linear_map(module: nn.Linear | nn.Conv2d) -> LinearMap:
             raise ActrelaxError("Conv2d with padding 'same' needs an odd kernel: pad by a number instead.")
         padding = (reach[0] // 2, reach[1] // 2)
     return Conv2d(stride, pair(padding), dilation, module.groups)  # type: ignore[arg-type]
+
+
+def _array(weight: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return weight.detach().cpu().double().numpy()
+
+
+def _each_sample(shape: Size, matrix: sparse.csr_array) -> sparse.csr_array:
+    return sparse.kron(sparse.eye_array(shape[0]), matrix, format="csr")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,14 +12,18 @@ import torch
 from torch import Tensor
 
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
+from actrelax.models.delays import Delays
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import FeedforwardPass, Network
+from actrelax.models.neuronwise import Neuronwise, Value
 from actrelax.models.projections import Projection
 from actrelax.models.registry import known, look_up
+from actrelax.models.transforms import Transform, transform_named
+from actrelax.models.units import Leaky, StateSpace, Unit, UnitDynamics
 
 State = dict[str, Tensor]
-Tau = float | Tensor
+"""Variable -> (batch, *population.shape): a leaky population's one variable is called like the population."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,6 +49,20 @@ class RelaxationProblem:
         (batch, *population.shape).
     clip : float, optional
         The bracket (-x + feedback) is clamped element by element to [-clip, clip].
+    noise : float or mapping, default 0.0
+        sigma, the standard deviation that a unit without input has: tau dx = (...) dt + sigma sqrt(2 tau) dW. One for
+        all, or hidden population -> a float or, one per neuron, a tensor of the population's shape.
+    input_noise : float, default 0.0
+        sigma of an Ornstein-Uhlenbeck process around the stimulus, with the network's tau (or ``tau["input"]``),
+        that starts at the stimulus. It matters where current drives are read.
+    delays : float or mapping, default 0.0
+        How long feedback travels, in the unit of tau: one for all projections, or projection -> time. Before t = 0
+        every population had its initial value.
+    feedback_transform : str or callable, optional
+        What becomes of the weights that carry feedback: ``"sparse-0.5"``, ``"quantised-16"`` (`transforms`), or a
+        function of a weight tensor.
+    dynamics : mapping, optional
+        Hidden population -> `UnitDynamics`: a state space in place of the leaky integrator. It starts at rest.
 
     Raises
     ------
@@ -62,9 +81,14 @@ class RelaxationProblem:
     feedforward: FeedforwardPass
     clamped: Tensor
     assumptions: Assumptions = PRESETS["ar"]
-    tau: float | Mapping[str, Tau] = 1.0
+    tau: Value | Mapping[str, Value] = 1.0
     start: str | Mapping[str, Tensor] = "feedforward"
     clip: float | None = None
+    noise: Value | Mapping[str, Value] = 0.0
+    input_noise: float = 0.0
+    delays: float | Mapping[str, float] = 0.0
+    feedback_transform: str | Transform | None = None
+    dynamics: Mapping[str, UnitDynamics] = field(default_factory=dict)
 
     @classmethod
     @torch.no_grad()
@@ -105,20 +129,26 @@ class RelaxationProblem:
             )
         if self.clip is not None and not self.clip > 0:
             raise ActrelaxError(f"clip must be positive, got {self.clip}.")
-        self._check_tau()
+        object.__setattr__(self, "feedback_transform", transform_named(self.feedback_transform))
+        self.taus.check(zero=False)
+        self._check_dynamics()
+        self.sigmas.check(zero=True)
+        if not 0 <= self.input_noise < math.inf:
+            raise ActrelaxError(f"input_noise must be 0 or positive, got {self.input_noise}.")
+        self.delay.check()
         self._check_start()
 
-    def _check_tau(self) -> None:
-        named = self.tau if isinstance(self.tau, Mapping) else dict.fromkeys(self.relaxing, self.tau)
-        for name, tau in named.items():
-            known("hidden population in tau", name, self.relaxing)
-            shape = self.network.populations[name].shape
-            if not isinstance(tau, int | float | Tensor):
-                raise ActrelaxError(f"tau of {name!r} must be a number or a tensor, got {tau!r}.")
-            if isinstance(tau, Tensor) and tau.dim() > 0 and tau.shape != shape:
-                raise ActrelaxError(f"tau of {name!r} must be a number or of shape {shape}, got {tuple(tau.shape)}.")
-            if not bool((torch.as_tensor(tau) > 0).all()):
-                raise ActrelaxError(f"tau of {name!r} must be positive, got {float(torch.as_tensor(tau).min()):g}.")
+    def _check_dynamics(self) -> None:
+        for name, dynamics in self.dynamics.items():
+            known("hidden population in dynamics", name, self.relaxing)
+            if not isinstance(dynamics, UnitDynamics):
+                raise ActrelaxError(f"dynamics of {name!r} must be UnitDynamics, got {type(dynamics).__name__}.")
+            if isinstance(self.tau, Mapping) and name in self.tau:
+                raise ActrelaxError(f"population {name!r} has dynamics of its own: leave its tau out.")
+            if bool((torch.as_tensor(self.sigmas.of(name)) > 0).any()):
+                raise ActrelaxError(f"noise is for leaky units, population {name!r} has dynamics of its own.")
+        if self.dynamics and self.clip is not None:
+            raise ActrelaxError("a clip is for leaky units: leave it out, or the dynamics.")
 
     def _check_start(self) -> None:
         if not isinstance(self.start, Mapping):
@@ -137,6 +167,33 @@ class RelaxationProblem:
         """The hidden populations, from the top down: the order in which feedback reaches them."""
         return self.network.hidden[::-1]
 
+    @cached_property
+    def taus(self) -> Neuronwise:
+        """Time constants by population."""
+        names = [*self.relaxing, self.network.input] if self.input_noise else self.relaxing
+        return Neuronwise("tau", self.tau, 1.0, {name: self.network.populations[name].shape for name in names})
+
+    @cached_property
+    def sigmas(self) -> Neuronwise:
+        """Noise by population, that of the input apart."""
+        return Neuronwise("noise", self.noise, 0.0, {v: self.network.populations[v].shape for v in self.relaxing})
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether anything is random."""
+        sigmas = [torch.as_tensor(self.sigmas.of(name)) for name in self.relaxing]
+        return self.input_noise > 0 or any(bool((sigma > 0).any()) for sigma in sigmas)
+
+    @cached_property
+    def feedback_projections(self) -> dict[str, Projection]:
+        """The projections that carry feedback: all that don't come from the input."""
+        return {name: p for name, p in self.network.projections.items() if p.source != self.network.input}
+
+    @cached_property
+    def delay(self) -> Delays:
+        """How long feedback travels."""
+        return Delays(self.delays, list(self.feedback_projections))
+
     @property
     def is_frozen(self) -> bool:
         """Whether all gains of the relaxation are constant, which makes the ODE linear (but for a clip)."""
@@ -147,50 +204,114 @@ class RelaxationProblem:
         """Whether some weights change while the relaxation runs."""
         return self.assumptions.is_continuous
 
-    def tau_of(self, population: str) -> Tau:
-        """Return the population's time constant: a number, or one per neuron, on the batch's device."""
-        return self._taus[population]
+    @cached_property
+    def units(self) -> dict[str, Unit]:
+        """Dynamics of what moves: the hidden populations, from the top down, and the input where it is noisy."""
+        names = [*self.relaxing, self.network.input] if self.input_noise else self.relaxing
+        return {
+            name: StateSpace(name, self.dynamics[name])
+            if name in self.dynamics
+            else Leaky(name, self.taus.on(name, self.clamped), None if name == self.network.input else self.clip)
+            for name in names
+        }
 
-    def given_tau(self, population: str) -> Tau:
-        """Return the same as the caller gave it, wherever that is: looking at it need not wait for a GPU."""
-        return self.tau.get(population, 1.0) if isinstance(self.tau, Mapping) else self.tau
-
-    def initial_state(self) -> State:
-        """Hidden population -> (batch, *population.shape) at t = 0."""
-        if isinstance(self.start, Mapping):
-            return {name: self.start[name] for name in self.relaxing}
-        activities = {name: self.feedforward.activities[name] for name in self.relaxing}
-        if self.start == "zero":
-            return {name: torch.zeros_like(x) for name, x in activities.items()}
-        return activities
+    @torch.no_grad()
+    def initial_state(self, dt: float | None = None) -> State:
+        """Return all variables at t = 0; where feedback takes time, those of its delay lines, in steps of dt."""
+        state: State = {}
+        for name, unit in self.units.items():
+            x = self.feedforward.activities[name]
+            if isinstance(self.start, Mapping):
+                x = self.start.get(name, x)
+            elif self.start == "zero" and name != self.network.input:
+                x = torch.zeros_like(x)
+            state |= unit.resting(x if unit.gain == 1 else x / unit.gain)
+        if self.delay.times:
+            if dt is None:
+                raise ActrelaxError("feedback takes time in this problem: give initial_state the dt of its steps.")
+            activities = self.activities(state)
+            for name, steps in self.delay.steps(dt).items():
+                sent = self.sent(self.feedback_projections[name], activities)
+                state[_line(name)] = sent.expand(steps, *sent.shape)
+        return state
 
     def vector_field(self, state: State) -> State:
-        """dx/dt of every hidden population."""
-        return {name: self.bracket(name, state) / self.tau_of(name) for name in self.relaxing}
+        """Return the time derivative of every variable."""
+        field: State = {}
+        for name, unit in self.units.items():
+            field |= unit.rate(state, self.received(name, state))
+        return field
 
-    def bracket(self, population: str, state: State) -> Tensor:
-        """-x_v + feedback_v, clipped where the problem clips: zero at equilibrium."""
-        bracket = self.feedback(population, state) - state[population]
-        return bracket if self.clip is None else bracket.clamp(-self.clip, self.clip)
+    def euler(self, population: str, state: State, dt: float) -> State:
+        """Return the population's variables after an explicit Euler step."""
+        return self.units[population].euler(state, self.received(population, state), dt)
 
-    def approach(self, population: str, state: State, eta: Tau) -> Tensor:
-        """Return x_v after one Euler step of size eta = dt/tau, (1 - eta) x_v + eta feedback_v."""
-        x = state[population]
-        if self.clip is None:
-            return torch.lerp(x, self.feedback(population, state), eta)  # the same in one kernel
-        return x + eta * self.bracket(population, state)
+    def held(self, population: str, state: State, dt: float) -> State:
+        """Return the population's variables after dt, with what it receives held."""
+        return self.units[population].held(state, self.received(population, state), dt)
+
+    def settled(self, population: str, state: State) -> State:
+        """Return the population's variables when it has settled at what it receives."""
+        return self.units[population].resting(self.received(population, state))
+
+    def passed_on(self, state: State) -> State:
+        """Return the delay lines one step later: what is sent now has entered, what arrived has left."""
+        activities = self.activities(state)
+        sent = {name: self.sent(self.feedback_projections[name], activities)[None] for name in self.delay.times}
+        return {_line(name): torch.cat([new, state[_line(name)][:-1]]) for name, new in sent.items()}
+
+    def kicked(self, state: State, dt: float, generator: torch.Generator | None) -> State:
+        """Add the noise of a step of dt: sigma sqrt(2 dt/tau) xi."""
+        state = dict(state)
+        for name, sigma in self._noise.items():
+            x = state[name]
+            device = x.device if generator is None else generator.device
+            xi = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+            state[name] = x + sigma * (2 * dt / torch.as_tensor(self.taus.on(name, x))).sqrt() * xi
+        return state
+
+    def received(self, population: str, state: State) -> Tensor:
+        """Return what drives the population's units: feedback, or for a noisy input the stimulus."""
+        if population == self.network.input:
+            return self.feedforward.activities[population]
+        return self.feedback(population, state)
 
     @torch.no_grad()
     def feedback(self, population: str, state: State) -> Tensor:
         """sum over v's projections of op_p^T(g_c x_c; psi_p), (batch, *population.shape)."""
-        total = None
-        for p in self.network.outgoing[population]:
-            sent = self.amplified(p, self.network.knobs(p, self.assumptions).activity_gain, state)
-            psi = self.network.feedback_weight(p, self.assumptions)
-            signal = p.feedback_signal(sent, self.feedforward.routes[p.name], psi)
-            total = signal if total is None else total + signal
-        assert total is not None  # only the output feeds nothing
+        activities = self.activities(state)
+        signals = [self._feedback_along(p, state, activities) for p in self.network.outgoing[population]]
+        total = signals[0]  # only the output feeds nothing
+        for signal in signals[1:]:
+            total = total + signal
         return total
+
+    def _feedback_along(self, projection: Projection, state: State, activities: Mapping[str, Tensor]) -> Tensor:
+        line = state.get(_line(projection.name))
+        sent = self.sent(projection, activities) if line is None else line[-1]
+        return projection.feedback_signal(
+            sent, self.feedforward.routes[projection.name], self.feedback_weight(projection)
+        )
+
+    def sent(self, projection: Projection, activities: Mapping[str, Tensor]) -> Tensor:
+        """g_c x_c: what the projection's target sends back along it."""
+        return self.amplified(projection, self.activity_gain(projection), activities)
+
+    def activity_gain(self, projection: Projection) -> Gain:
+        """Return the gain that holds in the projection's feedback."""
+        return self.network.knobs(projection, self.assumptions).activity_gain
+
+    def feedback_weight(self, projection: Projection) -> Tensor | None:
+        """Return the weights that carry the projection's feedback, transformed; None for a copy."""
+        psi = self.network.feedback_weight(projection, self.assumptions)
+        if psi is None or self.feedback_transform is None:
+            return psi
+        assert callable(self.feedback_transform)
+        if self.is_continuous:  # weights move while it relaxes
+            return self.feedback_transform(psi)
+        if projection.name not in self._transformed:
+            self._transformed[projection.name] = self.feedback_transform(psi.detach())
+        return self._transformed[projection.name]
 
     @torch.no_grad()
     def presynaptic(self, projection: Projection, state: State) -> Tensor:
@@ -202,41 +323,56 @@ class RelaxationProblem:
     @torch.no_grad()
     def postsynaptic(self, projection: Projection, state: State) -> Tensor:
         """The postsynaptic factor of the projection's plasticity at this state: gain times activity."""
-        sent = self.amplified(projection, self.network.knobs(projection, self.assumptions).weight_gain, state)
+        gain = self.network.knobs(projection, self.assumptions).weight_gain
+        sent = self.amplified(projection, gain, self.activities(state))
         return projection.postsynaptic(sent, self.feedforward.routes[projection.name])
 
-    def amplified(self, projection: Projection, gain: Gain, state: State) -> Tensor:
+    def amplified(self, projection: Projection, gain: Gain, activities: Mapping[str, Tensor]) -> Tensor:
         """g_c x_c of the projection's target: the one place that knows what a gain knob means."""
         name = projection.target
-        x = self.activities(state)[name]
+        x = activities[name]
         if gain == "none":
             return x
         if gain == "feedforward":
-            return self._frozen_gains[name] * x
-        drive = self.network.drive(name, self.activities(state), self.feedforward.routes)
+            return self.frozen_gains[name] * x
+        drive = self.network.drive(name, activities, self.feedforward.routes)
         return self.network.populations[name].activation.derivative(drive) * x
 
     def activities(self, state: State) -> Mapping[str, Tensor]:
-        """All populations at this moment: the input holds the stimulus, the output is clamped."""
-        stimulus = self.feedforward.activities[self.network.input]
-        return {self.network.input: stimulus, **state, self.network.output: self.clamped}
+        """All populations at this moment: the input holds the stimulus unless it is noisy, the output is clamped."""
+        ends = {
+            self.network.input: self.feedforward.activities[self.network.input],
+            self.network.output: self.clamped,
+        }
+        return ends | {name: unit.activity(state) for name, unit in self.units.items() if unit.variables[0] in state}
 
     @cached_property
-    def _taus(self) -> dict[str, Tau]:
-        given = {name: self.given_tau(name) for name in self.relaxing}
-        return {name: tau.to(self.clamped) if isinstance(tau, Tensor) else tau for name, tau in given.items()}
+    def _noise(self) -> dict[str, Value]:
+        sigmas = {name: self.sigmas.on(name, self.clamped) for name in self.relaxing}
+        noisy = {name: sigma for name, sigma in sigmas.items() if isinstance(sigma, Tensor) or sigma > 0}
+        return noisy | ({self.network.input: self.input_noise} if self.input_noise else {})
 
     @cached_property
-    def _frozen_gains(self) -> State:
+    def _transformed(self) -> State:
+        return {}
+
+    @cached_property
+    def frozen_gains(self) -> State:
+        """f'(abar) of every population but the input."""
         populations = self.network.populations
         return {name: populations[name].activation.derivative(a) for name, a in self.feedforward.drives.items()}
 
     def __repr__(self) -> str:
         sizes = ["x".join(map(str, p.shape)) for p in self.network.populations.values()]
-        tau = f"of {', '.join(self.tau)} given" if isinstance(self.tau, Mapping) else f"{self.tau:g}"
+        tau = f"of {', '.join(self.tau)} given" if isinstance(self.tau, Mapping) else f"{float(self.tau):g}"
         start = repr(self.start) if isinstance(self.start, str) else "given"
         preset = next((repr(name) for name, preset in PRESETS.items() if preset == self.assumptions), "own")
         return (
             f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {tau}, start {start}, "
             f"clip {self.clip}, assumptions {preset})"
         )
+
+
+def _line(projection: str) -> str:
+    """Name the variable that holds what a projection's target has sent back: (steps, batch, ...), the newest first."""
+    return f"{projection}.sent"

@@ -7,9 +7,11 @@ themselves, so the network and the modules stay one model.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from scipy import sparse
 from torch import Size, Tensor, nn
 
 from actrelax.models.errors import ActrelaxError
@@ -113,6 +115,30 @@ class Projection(nn.Module):
             assert weight is not None
             y = self.map.adjoint(y, weight, route.shape)
         return _adjoint(self.before, y, route.before)
+
+    def as_sparse(self, route: ProjectionRoute, weight: Tensor | None) -> sparse.csr_array:
+        """Return op(.; weight) along a route, without the bias, as one matrix; its transpose carries feedback.
+
+        Parameters
+        ----------
+        route : ProjectionRoute
+            Of a batch, whose samples may take different routes through max pooling.
+        weight : torch.Tensor or None
+            W for the drive, psi for the feedback; None for a copy.
+
+        Returns
+        -------
+        scipy.sparse.csr_array
+            (batch * target units, batch * source units) in float64, a block per sample: pooling and convolution in
+            one, so that an entry is a connection between two units.
+        """
+        stages = [stage.as_sparse(taken) for stage, taken in zip(self.before, route.before, strict=True)]
+        if self.map is not None:
+            assert weight is not None
+            stages.append(self.map.as_sparse(weight, route.shape))
+        stages += [stage.as_sparse(taken) for stage, taken in zip(self.after, route.after, strict=True)]
+        copy = sparse.eye_array(route.shape.numel(), format="csr")
+        return functools.reduce(lambda before, stage: stage @ before, stages or [copy])
 
     def presynaptic(self, x: Tensor, route: ProjectionRoute) -> Tensor:
         """The presynaptic factor of plasticity: x through the routing before the weights."""

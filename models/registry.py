@@ -10,7 +10,7 @@ from actrelax.models.errors import ActrelaxError
 T = TypeVar("T")
 
 
-def known(kind: str, name: object, names: Iterable[str]) -> str:
+def known(kind: str, name: object, names: Iterable[str], also: str = "") -> str:
     """Return `name` if it is one of `names`.
 
     Raises
@@ -27,12 +27,15 @@ def known(kind: str, name: object, names: Iterable[str]) -> str:
     """
     names = list(names)
     if not isinstance(name, str) or name not in names:
-        raise ActrelaxError(f"unknown {kind} {name!r}; known: {', '.join(names)}.")
+        listed = ", ".join([*names, also] if also else names)
+        raise ActrelaxError(f"unknown {kind} {name!r}; known: {listed}.")
     return name
 
 
-def look_up(kind: str, given: str | T, registry: Mapping[str, T]) -> T:
+def look_up(kind: str, given: str | T, registry: Mapping[str, T], also: str = "") -> T:
     """Return the entry of that name; something of the entries' type, a user's own, passes through.
+
+    `also` says what else is known, without being an entry.
 
     Raises
     ------
@@ -41,4 +44,4 @@ def look_up(kind: str, given: str | T, registry: Mapping[str, T]) -> T:
     """
     if isinstance(given, type(next(iter(registry.values())))):
         return given
-    return registry[known(kind, given, registry)]
+    return registry[known(kind, given, registry, also)]

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import sparse
 from torch import Size, Tensor, nn
 
 from actrelax.models.errors import ActrelaxError
@@ -42,6 +44,9 @@ class Routing(Protocol):
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
         """Carry y back along the route: <apply(x), y> = <x, adjoint(y)>."""
 
+    def as_sparse(self, route: Route) -> sparse.csr_array:
+        """Return `apply` as a matrix, from the flattened batch to the flattened batch."""
+
 
 @dataclass(frozen=True)
 class Flatten:
@@ -55,6 +60,9 @@ class Flatten:
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
         return y.reshape(route.shape)
+
+    def as_sparse(self, route: Route) -> sparse.csr_array:
+        return sparse.eye_array(route.shape.numel(), format="csr")
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,13 @@ class AvgPool2d:
         result: Tensor = torch.ops.aten.avg_pool2d_backward(y, y.new_empty(route.shape), *self._options())
         return result
 
+    def as_sparse(self, route: Route) -> sparse.csr_array:
+        batch, channels, height, width = route.shape
+        pixels = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
+        # what the kernel makes of each pixel alone, some at a time: padding and odd borders included
+        columns = [sparse.csr_array(self.apply(some, route).flatten(1).numpy()) for some in torch.split(pixels, 256)]
+        return sparse.kron(sparse.eye_array(batch * channels), sparse.vstack(columns).T, format="csr")
+
 
 @dataclass(frozen=True)
 class MaxPool2d:
@@ -118,6 +133,15 @@ class MaxPool2d:
             y, y.new_empty(route.shape), *self._options(), route.winners
         )
         return result
+
+    def as_sparse(self, route: Route) -> sparse.csr_array:
+        assert route.winners is not None
+        winners = route.winners.flatten(2).flatten(0, 1).cpu().numpy()
+        planes, windows = winners.shape
+        pixels = route.shape[2] * route.shape[3]
+        columns = (winners + pixels * np.arange(planes)[:, None]).ravel()
+        entries = (np.ones(columns.size), (np.arange(columns.size), columns))
+        return sparse.csr_array(entries, shape=(planes * windows, planes * pixels))
 
 
 def routing_stage(module: nn.Module) -> Routing:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import SupportsIndex
 
+import numpy as np
 import torch
 
 from actrelax.models.errors import ActrelaxError
@@ -39,7 +40,7 @@ def schedule(
     ------
     ActrelaxError
         For a problem that the integrator does not support, choices that exclude each other or are out of range, an
-        unstable step, a duration that is no whole number of dt, or an eta where the problem has several tau.
+        unstable step, a duration or delay that is no whole number of dt, or an eta where the problem has several tau.
 
     Warns
     -----
@@ -65,8 +66,12 @@ def schedule(
     if dt is None:
         if shortest != longest:
             raise ActrelaxError("eta is dt/tau of one tau, and this problem has several: give dt.")
+        if problem.dynamics:
+            raise ActrelaxError("eta is dt/tau of one tau, and some units here have dynamics of their own: give dt.")
         dt = (0.1 if eta is None else eta) * shortest
     _check_stability(integrator, dt / shortest)
+    _check_dynamics(integrator, problem, dt)
+    problem.delay.steps(dt)
     return Schedule(dt, _whole_steps(dt, steps, duration))
 
 
@@ -94,7 +99,8 @@ def _refuse_choices(integrator: Integrator, given: Mapping[str, float | None]) -
 
 
 def _extremes(problem: RelaxationProblem) -> tuple[float, float]:
-    taus = [torch.as_tensor(problem.given_tau(v), dtype=torch.float64) for v in problem.relaxing]
+    leaky = [v for v in problem.taus.shapes if v not in problem.dynamics]
+    taus = [torch.as_tensor(problem.taus.of(v), dtype=torch.float64) for v in leaky]
     if not taus:
         return 1.0, 1.0
     return min(float(tau.min()) for tau in taus), max(float(tau.max()) for tau in taus)
@@ -111,6 +117,18 @@ def _check_stability(integrator: Integrator, eta: float) -> None:
             f"eta is {eta:.4g}, above 1: errors may grow by about (eta / (2 - eta)) a layer before they shrink.",
             stacklevel=4,
         )
+
+
+def _check_dynamics(integrator: Integrator, problem: RelaxationProblem, dt: float) -> None:
+    """Refuse a step at which a unit with dynamics of its own does not decay: R(dt lambda) of each mode."""
+    if integrator.stability_limit == math.inf:
+        return
+    for name, dynamics in problem.dynamics.items():
+        for mode in np.linalg.eigvals(np.asarray(dynamics.A)):
+            if abs(integrator.transition(np.array([[mode]]), dt)[0, 0]) >= 1:
+                raise ActrelaxError(
+                    f'dt {dt:.4g} is too large for the units of {name!r} under "{integrator.name}": take a smaller one.'
+                )
 
 
 def _whole_steps(dt: float, steps: int | None, duration: float | None) -> int:

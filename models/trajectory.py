@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.agreement import disagreement
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem, State
+
+if TYPE_CHECKING:
+    import xarray
 
 
 class Status(Enum):
@@ -28,7 +37,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """One relaxation, as `solve` returns it.
+    """One relaxation, as `solve` returns it, whichever engine ran it.
 
     Attributes
     ----------
@@ -48,6 +57,22 @@ class Trajectory:
         Name -> (len(times), ...): what was recorded then.
     feedback_applications : int
         How often feedback was carried through a projection: the work done.
+    state : mapping
+        All variables at the end, as a problem's `initial_state` has them at the start.
+    at : callable, optional
+        Time -> population -> (batch, *population.shape), between steps too; of SciPy's adaptive methods only.
+
+    Examples
+    --------
+    >>> from actrelax.models.architectures import build
+    >>> from actrelax.models.engines import solve
+    >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
+    >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
+    >>> trajectory = solve(problem, "euler", steps=10, record=True)
+    >>> trajectory["hidden1"].shape
+    torch.Size([11, 3, 32])
+    >>> dict(trajectory.to_xarray().sizes)
+    {'time': 11, 'sample': 3, 'hidden1_unit': 32, 'output_unit': 10}
     """
 
     problem: RelaxationProblem
@@ -60,9 +85,63 @@ class Trajectory:
     times: tuple[float, ...]
     recorded: Mapping[str, Tensor]
     feedback_applications: int
+    state: State
+    at: Callable[[float], State] | None = None
+
+    @property
+    def time(self) -> float:
+        """When it ended, in the problem's unit of time; infinite at equilibrium."""
+        return self.steps * self.dt if self.steps else 0.0
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return (len(times), ...): what was recorded of a population."""
+        if name not in self.recorded:
+            known = ", ".join(self.recorded) or "nothing: ask solve to record"
+            raise ActrelaxError(f"{name!r} was not recorded; recorded: {known}.")
+        return self.recorded[name]
+
+    def error(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return how far each population is from its gradient, max |x - gradient| / max |gradient|.
+
+        Parameters
+        ----------
+        gradients : mapping
+            Population -> (batch, *population.shape), as `activity_gradients` returns them.
+
+        Returns
+        -------
+        dict
+            Population -> (len(times),), of those that were recorded; without a recording all, at the end only, (1,).
+        """
+        over_time = {name: self.recorded[name] for name in gradients if name in self.recorded}
+        if not self.times:
+            over_time = {name: self.final[name][None] for name in gradients if name in self.final}
+        return {
+            name: torch.tensor([disagreement(x, gradients[name]) for x in states], dtype=torch.float64)
+            for name, states in over_time.items()
+        }
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return what was recorded with labels: dimensions time, sample and NAME_unit (`netcdf.labelled`)."""
+        from actrelax.models.netcdf import labelled  # xarray takes a second to load
+
+        return labelled(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the same as a NetCDF file, which `netcdf.open_trajectory` and any other tool opens.
+
+        Raises
+        ------
+        ActrelaxError
+            If it can't be written.
+        """
+        from actrelax.models.netcdf import save
+
+        save(self, Path(path))
 
     def __repr__(self) -> str:
+        step = "without time" if math.isinf(self.dt) else f"of {self.dt:g}"
         return (
-            f"Trajectory({self.status.value} after {self.steps} steps of {self.dt:g} by {self.integrator} on "
+            f"Trajectory({self.status.value} after {self.steps} steps {step} by {self.integrator} on "
             f"{self.engine}, {len(self.times)} recorded)"
         )

@@ -13,7 +13,7 @@ from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.network import Network
-from actrelax.models.problem import Tau
+from actrelax.models.neuronwise import Value
 from actrelax.models.registry import known, look_up
 from actrelax.simulations.streams import random_stream
 
@@ -112,7 +112,7 @@ class Relaxation:
             "clip": self.clip,
         }
 
-    def time_constants(self, network: Network, seed: int) -> float | Mapping[str, Tau]:
+    def time_constants(self, network: Network, seed: int) -> float | Mapping[str, Value]:
         """Return tau, or hidden population -> one per neuron, of mean tau and the spread asked for, on the CPU."""
         if self.tau_spread == 0:
             return self.tau

@@ -40,7 +40,7 @@ DEFECTS = [
     Defect(
         "gain dropped in the relaxation",
         "models/problem.py",
-        "return self._frozen_gains[name] * x",
+        "return self.frozen_gains[name] * x",
         "return x",
         f"{WRITTEN_OUT}[tanh-one-euler]",
     ),

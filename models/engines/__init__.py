@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from pathlib import Path
+from typing import Any, Protocol, cast
 
-from torch import Tensor
+import torch
 
+from actrelax.models.engines.task import Task
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import INTEGRATORS, Integrator
-from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.registry import known, look_up
+from actrelax.models.foreign import integrator_named
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.recording import Record, Recording, recorder_of
+from actrelax.models.registry import known
 from actrelax.models.schedule import schedule, whole_number
 from actrelax.models.trajectory import Trajectory
 
-ENGINES: dict[str, str] = {"torch": "actrelax.models.engines.torch"}
-"""Name -> module with a `solve`; imported when asked for."""
+ENGINES: dict[str, str] = {
+    "torch": "actrelax.models.engines.torch",
+    "scipy": "actrelax.models.engines.scipy",
+}
+"""Name -> `Engine`, a module that is imported when it is asked for."""
 
-Record = bool | str | Sequence[str] | Callable[[State], Mapping[str, Tensor]]
+
+class Engine(Protocol):
+    """What the module of an engine has."""
+
+    def unsupported(self, problem: RelaxationProblem, integrator: Integrator) -> str | None:
+        """Return None, or one sentence that says what it can't do here."""
+
+    def solve(self, task: Task, **options: Any) -> Trajectory:
+        """Run; the options are those of `solve` that belong to this engine."""
+
+
+def engine_named(name: str) -> Engine:
+    """Import an engine.
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown name.
+    """
+    return cast("Engine", importlib.import_module(ENGINES[known("engine", name, ENGINES)]))
+
+
+def unsupported(problem: RelaxationProblem, integrator: str | Integrator, engine: str) -> str | None:
+    """Return None where the engine runs the problem by the integrator, else one sentence that says why not."""
+    scheme = integrator_named(integrator)
+    return scheme.unsupported(problem) or engine_named(engine).unsupported(problem, scheme)
 
 
 def solve(
@@ -31,8 +64,11 @@ def solve(
     stop_change: float | None = None,
     record: Record = False,
     every: int = 1,
-    engine: str = "torch",
+    path: str | Path | None = None,
+    engine: str | None = None,
     check_finite: bool = True,
+    generator: torch.Generator | None = None,
+    **options: Any,
 ) -> Trajectory:
     """Relax: integrate the problem's ODE from its start.
 
@@ -40,10 +76,12 @@ def solve(
     ----------
     problem : RelaxationProblem
     integrator : str or Integrator, default "sequential"
-        A name of `integrators.INTEGRATORS`.
+        A name of `integrators.INTEGRATORS`; or one of an engine's own, ``"scipy:DOP853"``, ``"brian2:rk4"``
+        (`foreign`).
     dt, eta : float, optional
         The step, in the problem's unit of time or relative to its one tau (dt = eta tau); eta = 0.1 unless given.
-        Both must be left out, with steps and duration, for "equilibrium".
+        Both must be left out, with steps and duration, for "equilibrium". SciPy's adaptive methods choose their own
+        steps: there it is the distance of what is recorded.
     steps, duration : int, float, optional
         How many steps, or how long, a whole number of dt; 100 steps unless given.
     stop_change : float, optional
@@ -56,11 +94,18 @@ def solve(
         It is called once more for each step if the relaxation diverges, to say where.
     every : int, default 1
         Record the start and every so many steps.
-    engine : str, default "torch"
-        A name of `ENGINES`.
+    path : str or pathlib.Path, optional
+        A NetCDF file to which what is recorded is appended while the relaxation runs, in place of memory; one that
+        is there is replaced.
+    engine : str, optional
+        A name of `ENGINES`; "torch" unless the integrator belongs to another.
     check_finite : bool, default True
         Look at the final state for nan and inf. On a GPU that waits for the queue to empty: a loop that looks by
         itself every so many batches turns it off.
+    generator : torch.Generator, optional
+        What the noise of a noisy problem is drawn from; torch's global generator unless given.
+    **options
+        What belongs to one engine: see `solve` of its module.
 
     Returns
     -------
@@ -75,7 +120,6 @@ def solve(
 
     Examples
     --------
-    >>> import torch
     >>> from actrelax.models.architectures import build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
@@ -84,28 +128,24 @@ def solve(
     >>> solve(problem, "euler", steps=1000, stop_change=1e-6).status
     <Status.SETTLED: 'settled'>
     """
-    scheme = look_up("integrator", integrator, INTEGRATORS)
+    scheme = integrator_named(integrator)
+    chosen = engine or scheme.engine or "torch"
     if stop_change is not None and not stop_change > 0:
         raise ActrelaxError(f"stop_change must be positive, got {stop_change}.")
     every = whole_number("every", every, least=1)
     if not scheme.takes_time and stop_change is not None:
         raise ActrelaxError(f'"{scheme.name}" is there after one sweep: leave out stop_change.')
-    recorder = _recorder(problem, record)
+    recorder = recorder_of(problem, record)
+    if path is not None and recorder is None:
+        raise ActrelaxError("nothing is recorded that could be written to path: say what to record.")
+    module = engine_named(chosen)
     grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)
-    module = importlib.import_module(ENGINES[known("engine", engine, ENGINES)])
-    trajectory: Trajectory = module.solve(problem, scheme, grid, stop_change, recorder, every, check_finite)
-    return trajectory
-
-
-def _recorder(problem: RelaxationProblem, record: Record) -> Callable[[State], Mapping[str, Tensor]] | None:
-    if record is False:
-        return None
-    if callable(record):
-        return record
-    populations = [*problem.network.hidden, problem.network.output]
-    if record is True:
-        names = populations
-    else:
-        asked = [record] if isinstance(record, str) else record
-        names = [known("recorded population", name, populations) for name in asked]
-    return lambda state: {name: state[name] for name in names}
+    reason = module.unsupported(problem, scheme)
+    if reason is not None:
+        raise ActrelaxError(f'"{scheme.name}" can\'t be used on {chosen} here: {reason}')
+    accepted = list(inspect.signature(module.solve).parameters)[1:]
+    for name in options:
+        known(f"option of the engine {chosen}", name, accepted or ["none"])
+    recording = Recording(problem, recorder, every, None if path is None else Path(path))
+    task = Task(chosen, problem, scheme, grid, recording, stop_change, check_finite, generator)
+    return module.solve(task, **options)

@@ -1,0 +1,118 @@
+"""What an engine is asked to do: everything `solve` was given, checked and resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.recording import Recording, populations
+from actrelax.models.schedule import Schedule
+from actrelax.models.trajectory import Status, Trajectory
+
+
+@dataclass(frozen=True)
+class Task:
+    """One relaxation to be run.
+
+    engine        its name
+    stop_change   settle when no population changes more in a step, relative to its largest activity; None: don't ask
+    check_finite  whether to look for nan and inf at the end
+    generator     what noise is drawn from; torch's global one unless given
+    """
+
+    engine: str
+    problem: RelaxationProblem
+    integrator: Integrator
+    grid: Schedule
+    recording: Recording
+    stop_change: float | None = None
+    check_finite: bool = True
+    generator: torch.Generator | None = None
+
+    def time(self, step: int) -> float:
+        """Return when a step ends; infinity is reached after one step, not after none."""
+        return step * self.grid.dt if step else 0.0
+
+    def record(self, step: int, state: State) -> None:
+        """Keep a state if it is one of those that are kept."""
+        if self.recording.is_due(step):
+            self.recording.keep(self.time(step), state)
+
+    def has_settled(self, previous: State, state: State) -> bool:
+        """Whether the step between these states was small enough to stop."""
+        bound = self.stop_change
+        if bound is None or not previous:
+            return False
+        groups = [unit.variables for unit in self.problem.units.values()]
+        groups += [(v,) for v in state if not any(v in group for group in groups)]  # delay lines
+        return all(_has_settled(previous, state, group, bound) for group in groups)
+
+    def status(self, settled: bool) -> Status:
+        """Return how a relaxation ended that did not diverge."""
+        if self.stop_change is None:
+            return Status.COMPLETED
+        return Status.SETTLED if settled else Status.NOT_SETTLED
+
+    def outcome(
+        self, status: Status, state: State, steps: int, applications: int | None = None, **more: object
+    ) -> Trajectory:
+        """Collect what `solve` returns; the work is that of the steps unless given."""
+        recorded = self.recording.close()
+        work = steps * self.integrator.work(self.problem) if applications is None else applications
+        trajectory = Trajectory(
+            problem=self.problem,
+            integrator=self.integrator.name,
+            engine=self.engine,
+            dt=self.grid.dt,
+            steps=steps,
+            status=status,
+            final=populations(self.problem, state),
+            times=tuple(self.recording.times),
+            recorded=recorded,
+            feedback_applications=work,
+            state=state,
+            **more,  # type: ignore[arg-type]
+        )
+        if self.recording.path is not None:
+            from actrelax.models.netcdf import describe_file
+
+            describe_file(self.recording.path, trajectory)
+        return trajectory
+
+
+def _has_settled(previous: State, state: State, variables: Sequence[str], bound: float) -> bool:
+    """Whether no variable changed by more than the bound, relative to the largest of them."""
+    scale = max(state[v].abs().amax() for v in variables)
+    return all(bool((state[v] - previous[v]).abs().amax() <= bound * scale) for v in variables)
+
+
+def is_finite(activities: Mapping[str, Tensor]) -> bool:
+    """Whether there is neither nan nor inf."""
+    return all(bool(torch.isfinite(x).all()) for x in activities.values())
+
+
+def first_bad(problem: RelaxationProblem, state: State) -> str | None:
+    """Return the first population, from the input up, that has become non-finite."""
+    activities = problem.activities(state)
+    bad = (name for name in problem.network.populations if not is_finite({name: activities[name]}))
+    return next(bad, None)
+
+
+def at_the_start(population: str) -> str:
+    """Say that it was bad from the beginning."""
+    return (
+        f'population "{population}" is non-finite at the start: look for inf and nan in stimuli, targets and weights.'
+    )
+
+
+def on_the_way(population: str, step: int, steps: int) -> str:
+    """Say when it became so."""
+    return (
+        f'population "{population}" became non-finite at step {step} of {steps}: '
+        "lower eta, the learning rate or the scale of the feedback weights."
+    )

@@ -1,0 +1,78 @@
+"""What biology may do to feedback weights on their way: connections that are missing, strengths in few levels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from actrelax.models.errors import ActrelaxError
+
+Transform = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Keep each feedback connection with this probability, and remove the others; which ones, `seed` fixes.
+
+    A weight tensor of one shape always loses the same connections, whatever its values: they are missing, not weak.
+
+    Examples
+    --------
+    >>> Sparse(0.5)(torch.ones(2, 3)).unique()
+    tensor([0., 1.])
+    """
+
+    probability: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1:
+            raise ActrelaxError(f"sparse feedback keeps a share between 0 and 1, got {self.probability:g}.")
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        kept = torch.rand(weight.shape, generator=generator, dtype=torch.float64) < self.probability
+        return weight * kept.to(weight.device)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Round feedback weights to so many evenly spaced levels between -m and m, m the largest magnitude.
+
+    Examples
+    --------
+    >>> Quantised(3)(torch.tensor([-1.0, -0.6, 0.3, 0.8]))
+    tensor([-1., -1.,  0.,  1.])
+    """
+
+    levels: int
+
+    def __post_init__(self) -> None:
+        if self.levels < 2:
+            raise ActrelaxError(f"quantised feedback needs 2 levels or more, got {self.levels}.")
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        largest = weight.abs().max()
+        width = 2 * largest / (self.levels - 1)
+        return ((weight + largest) / width).round() * width - largest
+
+
+def transform_named(given: str | Transform | None) -> Transform | None:
+    """Return a transform by its name, ``sparse-0.5`` or ``quantised-16``; a function of the weights passes through.
+
+    Raises
+    ------
+    ActrelaxError
+        For any other name.
+    """
+    if not isinstance(given, str):
+        return given
+    if match := re.fullmatch(r"sparse-(\d*\.?\d+)", given):
+        return Sparse(float(match[1]))
+    if match := re.fullmatch(r"quantised-(\d+)", given):
+        return Quantised(int(match[1]))
+    raise ActrelaxError(f"unknown feedback transform {given!r}; known: sparse-SHARE (sparse-0.5), quantised-LEVELS.")
