@@ -39,8 +39,8 @@ class Delays:
             for name in self.given:
                 known("projection with feedback in delays", name, self.projections)
         for delay in self.given.values() if isinstance(self.given, Mapping) else [self.given]:
-            if not 0 <= delay < math.inf:
-                raise ActrelaxError(f"a delay must be a time, 0 or more, got {delay}.")
+            if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+                raise ActrelaxError(f"a delay must be a time, 0 or more, got {delay!r}.")
 
     def steps(self, dt: float) -> dict[str, int]:
         """Return projection -> delay in steps of dt.

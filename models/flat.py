@@ -94,14 +94,18 @@ class FlatProblem:
         bias = np.zeros(1)
         with torch.no_grad():
             for p in self.network.incoming[population]:
-                matrix = p.as_sparse(routes[p.name], p.weight)
+                matrix = self.drive_matrix(p)
                 matrices[p.source] = matrices[p.source] + matrix if p.source in matrices else matrix
                 bias = bias + vector(p.drive(torch.zeros_like(activities[p.source]), routes[p.name]))
         return Drive(matrices, bias)
 
+    def drive_matrix(self, projection: Projection) -> sparse.csr_array:
+        """Return a projection's drive without its bias, (batch * target units, batch * source units)."""
+        return projection.as_sparse(self.problem.feedforward.routes[projection.name], projection.weight)
+
     def initial_state(self) -> Variables:
-        """Return all variables at t = 0."""
-        return {name: vector(x) for name, x in self.problem.initial_state().items()}
+        """Return the units' variables at t = 0."""
+        return {name: vector(x) for name, x in self.problem.initial_units().items()}
 
     def activities(self, state: Variables) -> Variables:
         """Return all populations at this moment."""
@@ -191,7 +195,7 @@ class FlatProblem:
                     block = part if block is None else block + part
                 row.append(sparse.csr_array((size, self.gains[other].size)) if block is None else block)
             rows.append(row)
-        return sparse.block_array(rows, format="csr")
+        return sparse.block_array(rows, format="csr") if rows else sparse.csr_array((0, 0))
 
     def _received_by(self, population: str, activities: Variables) -> dict[str, sparse.csr_array]:
         """Population -> the derivative of what this one receives by its activity."""

@@ -100,7 +100,8 @@ def relax_backward(
         check_finite=check_finite,
         generator=generator,
     )
+    state = {variable: x.to(problem.clamped) for variable, x in trajectory.state.items()}  # an engine's own precision
     for projection in network.projections.values():
-        for parameter, update in local_updates(problem, projection, trajectory.state, updates):
+        for parameter, update in local_updates(problem, projection, state, updates):
             add_to_grad(parameter, update)
     return outcome(problem, chosen, y, updates, trajectory)

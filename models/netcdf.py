@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5netcdf
+import h5py
 import numpy as np
 import torch
 import xarray as xr
@@ -40,12 +42,11 @@ def labelled(trajectory: Trajectory) -> xr.Dataset:
     if not times:
         recorded = {name: x[None] for name, x in trajectory.final.items()}
         times = (trajectory.time,)
-    shapes = {name: recorded[name].shape[1:] for name in recorded}
     variables = {}
-    for name, shape in shapes.items():
-        dimensions, extra = _dimensions(trajectory.problem, name, tuple(shape))
+    for name, x in recorded.items():
+        dimensions, extra = _dimensions(trajectory.problem, name, tuple(x.shape[1:]))
         sizes = [len(times), *(size for _, size in dimensions)]
-        values = recorded[name].detach().cpu().reshape(sizes).numpy()
+        values = x.detach().cpu().reshape(sizes).numpy()
         variables[name] = (["time", *(dimension for dimension, _ in dimensions)], values, extra)
     coordinates = {"time": ("time", np.asarray(times), {"units": TIME_UNIT})}
     return xr.Dataset(variables, coordinates, attributes(trajectory))
@@ -82,12 +83,22 @@ def save(trajectory: Trajectory, path: Path) -> None:
     """
     dataset = labelled(trajectory)
     beside = path.with_name(f".{path.name}.new")
-    try:
+    with _written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        dataset.to_netcdf(beside, engine="h5netcdf")
-        beside.replace(path)
+        try:
+            dataset.to_netcdf(beside, engine="h5netcdf")
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Say what it was that could not be written."""
+    try:
+        yield
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ActrelaxError(f"can't write {path}: {error.strerror or error}.") from error
 
 
@@ -100,15 +111,20 @@ def open_trajectory(path: str | Path) -> xr.Dataset:
         If there is no such file, or it is something else.
     """
     try:
+        with h5py.File(path) as file:  # h5netcdf leaves half-made objects behind where this fails
+            dict(file.attrs)
         return xr.open_dataset(path, engine="h5netcdf")
     except Exception as error:  # damaged files make h5netcdf raise nearly anything
         raise ActrelaxError(
-            f"{path} can't be read as a trajectory: it is missing, damaged or something else."
+            f"{path} can't be read as a trajectory: it is missing, still being written, damaged or something else."
         ) from error
 
 
 class Appender:
-    """A NetCDF file that grows with a relaxation; it can be opened whenever this program has flushed or closed it.
+    """A NetCDF file that grows with a relaxation.
+
+    After each point in time it is whole on the disk: if the program is killed between two points, what it wrote can
+    be opened; within the writing of a point, it may be damaged. Until it is closed HDF5 locks other programs out.
 
     Parameters
     ----------
@@ -119,24 +135,25 @@ class Appender:
 
     def __init__(self, path: Path, problem: RelaxationProblem) -> None:
         self.path, self.problem, self.length = path, problem, 0
-        try:
+        with _written(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5netcdf.File(path, "w")
-        except OSError as error:
-            raise ActrelaxError(f"can't write {path}: {error.strerror or error}.") from error
+            self._disk = h5py.File(path, "w", track_order=True)
+        self._file = h5netcdf.File(self._disk, "w")
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     def append(self, time: float, kept: Mapping[str, Tensor]) -> None:
         """Write one point in time."""
-        if self.length == 0:
-            self._begin(kept)
-        self.length += 1
-        self._file.resize_dimension("time", self.length)
-        self._file.variables["time"][self.length - 1] = time
-        for name, x in kept.items():
-            values = x.detach().cpu().numpy()
-            self._file.variables[name][self.length - 1] = values.reshape(self._file.variables[name].shape[1:])
-        self._file.flush()
+        with _written(self.path):
+            if self.length == 0:
+                self._begin(kept)
+            self.length += 1
+            self._file.resize_dimension("time", self.length)
+            self._disk["time"][self.length - 1] = time  # by h5py: h5netcdf looks up every dimension first
+            for name, x in kept.items():
+                values = x.detach().cpu().numpy()
+                self._disk[name][self.length - 1] = values.reshape(self._disk[name].shape[1:])
+            self._file.flush()  # of what h5netcdf keeps
+            self._disk.flush()
 
     def drop_last(self) -> None:
         """Take back the last point in time."""
@@ -146,6 +163,7 @@ class Appender:
     def close(self) -> Mapping[str, Tensor]:
         """Close the file, and return what is in it, read when it is asked for."""
         self._file.close()
+        self._disk.close()
         return Stored(self.path, self._shapes)
 
     def _begin(self, kept: Mapping[str, Tensor]) -> None:
@@ -175,8 +193,8 @@ class Stored(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         shape = self.shapes[name]
-        with open_trajectory(self.path) as dataset:
-            return torch.as_tensor(dataset[name].values).reshape(-1, *shape)
+        with h5py.File(self.path) as file:
+            return torch.as_tensor(file[name][...]).reshape(-1, *shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)

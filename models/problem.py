@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -131,10 +131,10 @@ class RelaxationProblem:
             raise ActrelaxError(f"clip must be positive, got {self.clip}.")
         object.__setattr__(self, "feedback_transform", transform_named(self.feedback_transform))
         self.taus.check(zero=False)
-        self._check_dynamics()
         self.sigmas.check(zero=True)
-        if not 0 <= self.input_noise < math.inf:
-            raise ActrelaxError(f"input_noise must be 0 or positive, got {self.input_noise}.")
+        self._check_dynamics()
+        if not isinstance(self.input_noise, int | float) or not 0 <= self.input_noise < math.inf:
+            raise ActrelaxError(f"input_noise must be 0 or positive, got {self.input_noise!r}.")
         self.delay.check()
         self._check_start()
 
@@ -218,6 +218,19 @@ class RelaxationProblem:
     @torch.no_grad()
     def initial_state(self, dt: float | None = None) -> State:
         """Return all variables at t = 0; where feedback takes time, those of its delay lines, in steps of dt."""
+        state = self.initial_units()
+        if not self.delay.times:
+            return state
+        if dt is None:
+            raise ActrelaxError("feedback takes time in this problem: give initial_state the dt of its steps.")
+        activities = self.activities(state)
+        for name, steps in self.delay.steps(dt).items():
+            sent = self.sent(self.feedback_projections[name], activities)
+            state[_line(name)] = sent.expand(steps, *sent.shape)
+        return state
+
+    def initial_units(self) -> State:
+        """Return the units' variables at t = 0: at rest, with the activities that the start gives them."""
         state: State = {}
         for name, unit in self.units.items():
             x = self.feedforward.activities[name]
@@ -226,13 +239,6 @@ class RelaxationProblem:
             elif self.start == "zero" and name != self.network.input:
                 x = torch.zeros_like(x)
             state |= unit.resting(x if unit.gain == 1 else x / unit.gain)
-        if self.delay.times:
-            if dt is None:
-                raise ActrelaxError("feedback takes time in this problem: give initial_state the dt of its steps.")
-            activities = self.activities(state)
-            for name, steps in self.delay.steps(dt).items():
-                sent = self.sent(self.feedback_projections[name], activities)
-                state[_line(name)] = sent.expand(steps, *sent.shape)
         return state
 
     def vector_field(self, state: State) -> State:
@@ -263,11 +269,11 @@ class RelaxationProblem:
     def kicked(self, state: State, dt: float, generator: torch.Generator | None) -> State:
         """Add the noise of a step of dt: sigma sqrt(2 dt/tau) xi."""
         state = dict(state)
-        for name, sigma in self._noise.items():
+        for name, sigma in self.noisy.items():
             x = state[name]
             device = x.device if generator is None else generator.device
             xi = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-            state[name] = x + sigma * (2 * dt / torch.as_tensor(self.taus.on(name, x))).sqrt() * xi
+            state[name] = x + sigma * (2 * dt / self.taus.on(name, x)) ** 0.5 * xi
         return state
 
     def received(self, population: str, state: State) -> Tensor:
@@ -347,7 +353,8 @@ class RelaxationProblem:
         return ends | {name: unit.activity(state) for name, unit in self.units.items() if unit.variables[0] in state}
 
     @cached_property
-    def _noise(self) -> dict[str, Value]:
+    def noisy(self) -> dict[str, Value]:
+        """Sigma of each population that has noise."""
         sigmas = {name: self.sigmas.on(name, self.clamped) for name in self.relaxing}
         noisy = {name: sigma for name, sigma in sigmas.items() if isinstance(sigma, Tensor) or sigma > 0}
         return noisy | ({self.network.input: self.input_noise} if self.input_noise else {})
@@ -364,13 +371,29 @@ class RelaxationProblem:
 
     def __repr__(self) -> str:
         sizes = ["x".join(map(str, p.shape)) for p in self.network.populations.values()]
-        tau = f"of {', '.join(self.tau)} given" if isinstance(self.tau, Mapping) else f"{float(self.tau):g}"
         start = repr(self.start) if isinstance(self.start, str) else "given"
         preset = next((repr(name) for name, preset in PRESETS.items() if preset == self.assumptions), "own")
         return (
-            f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {tau}, start {start}, "
-            f"clip {self.clip}, assumptions {preset})"
+            f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {_brief(self.tau)}, start {start}, "
+            f"clip {self.clip}, assumptions {preset}{''.join(self._lifted())})"
         )
+
+    def _lifted(self) -> Iterator[str]:
+        """Say what else biology does here."""
+        if self.is_noisy:
+            yield f", noise {_brief(self.noise)}, input noise {self.input_noise:g}"
+        if self.delay.times:
+            yield f", delays {_brief(self.delays)}"
+        if self.feedback_transform is not None:
+            yield f", feedback transform {self.feedback_transform}"
+        if self.dynamics:
+            yield f", dynamics of {', '.join(self.dynamics)}"
+
+
+def _brief(value: Value | Mapping[str, Value]) -> str:
+    if isinstance(value, Mapping):
+        return f"of {', '.join(value)} given"
+    return "given" if isinstance(value, Tensor) and value.dim() > 0 else f"{float(value):g}"
 
 
 def _line(projection: str) -> str:

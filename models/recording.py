@@ -72,6 +72,11 @@ class Recording:
         else:
             self._file.drop_last()
 
+    def release(self) -> None:
+        """Close the file, if it is still open because something went wrong."""
+        if self._file is not None:
+            self._file.close()
+
     def close(self) -> Mapping[str, Tensor]:
         """Return name -> (len(times), ...): what was kept."""
         if self._file is not None:
@@ -81,9 +86,10 @@ class Recording:
 
 
 def populations(problem: RelaxationProblem, state: State) -> State:
-    """Return activities of hidden populations and the clamped output, in topological order."""
+    """Return activities of hidden populations and the clamped output, in topological order and the state's type."""
     activities = problem.activities(state)
-    return {name: activities[name] for name in [*problem.network.hidden, problem.network.output]}
+    like = next(iter(state.values()), problem.clamped)
+    return {name: activities[name].to(like) for name in [*problem.network.hidden, problem.network.output]}
 
 
 def recorder_of(problem: RelaxationProblem, record: Record) -> Recorder | None:

@@ -100,9 +100,12 @@ class AvgPool2d:
 
     def as_sparse(self, route: Route) -> sparse.csr_array:
         batch, channels, height, width = route.shape
-        pixels = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
-        # what the kernel makes of each pixel alone, some at a time: padding and odd borders included
-        columns = [sparse.csr_array(self.apply(some, route).flatten(1).numpy()) for some in torch.split(pixels, 256)]
+        pixels = height * width
+        columns = []
+        for some in torch.split(torch.arange(pixels), 256):
+            # what the kernel makes of each pixel alone: padding and odd borders included
+            images = F.one_hot(some, pixels).double().view(-1, 1, height, width)
+            columns.append(sparse.csr_array(self.apply(images, route).flatten(1).numpy()))
         return sparse.kron(sparse.eye_array(batch * channels), sparse.vstack(columns).T, format="csr")
 
 

@@ -62,14 +62,14 @@ def schedule(
         value = given[name]
         if value is not None and not 0 < value < math.inf:
             raise ActrelaxError(f"{name} must be a positive number, got {value}.")
-    shortest, longest = _extremes(problem)
+    taus = _taus(problem)
     if dt is None:
-        if shortest != longest:
+        if min(taus) != max(taus):
             raise ActrelaxError("eta is dt/tau of one tau, and this problem has several: give dt.")
         if problem.dynamics:
             raise ActrelaxError("eta is dt/tau of one tau, and some units here have dynamics of their own: give dt.")
-        dt = (0.1 if eta is None else eta) * shortest
-    _check_stability(integrator, dt / shortest)
+        dt = (0.1 if eta is None else eta) * taus[0]
+    _check_stability(integrator, dt / min(taus))
     _check_dynamics(integrator, problem, dt)
     problem.delay.steps(dt)
     return Schedule(dt, _whole_steps(dt, steps, duration))
@@ -98,12 +98,13 @@ def _refuse_choices(integrator: Integrator, given: Mapping[str, float | None]) -
         raise ActrelaxError(f'"{integrator.name}" is one sweep without time: leave out {" and ".join(chosen)}.')
 
 
-def _extremes(problem: RelaxationProblem) -> tuple[float, float]:
+def _taus(problem: RelaxationProblem) -> list[float]:
+    """Return the shortest and the longest time constant of each leaky population."""
     leaky = [v for v in problem.taus.shapes if v not in problem.dynamics]
     taus = [torch.as_tensor(problem.taus.of(v), dtype=torch.float64) for v in leaky]
     if not taus:
-        return 1.0, 1.0
-    return min(float(tau.min()) for tau in taus), max(float(tau.max()) for tau in taus)
+        return [math.inf if problem.dynamics else 1.0]
+    return [float(tau) for each in taus for tau in (each.min(), each.max())]
 
 
 def _check_stability(integrator: Integrator, eta: float) -> None:

@@ -61,6 +61,8 @@ class Trajectory:
         All variables at the end, as a problem's `initial_state` has them at the start.
     at : callable, optional
         Time -> population -> (batch, *population.shape), between steps too; of SciPy's adaptive methods only.
+    ended : float, optional
+        When it ended, where that is no whole number of dt; of SciPy's adaptive methods only.
 
     Examples
     --------
@@ -87,10 +89,13 @@ class Trajectory:
     feedback_applications: int
     state: State
     at: Callable[[float], State] | None = None
+    ended: float | None = None
 
     @property
     def time(self) -> float:
         """When it ended, in the problem's unit of time; infinite at equilibrium."""
+        if self.ended is not None:
+            return self.ended
         return self.steps * self.dt if self.steps else 0.0
 
     def __getitem__(self, name: str) -> Tensor:

@@ -58,7 +58,8 @@ class Quantised:
     def __call__(self, weight: Tensor) -> Tensor:
         largest = weight.abs().max()
         width = 2 * largest / (self.levels - 1)
-        return ((weight + largest) / width).round() * width - largest
+        rounded = ((weight + largest) / width).round() * width - largest
+        return torch.where(largest > 0, rounded, weight)  # silent weights have no levels
 
 
 def transform_named(given: str | Transform | None) -> Transform | None:
@@ -67,8 +68,10 @@ def transform_named(given: str | Transform | None) -> Transform | None:
     Raises
     ------
     ActrelaxError
-        For any other name.
+        For any other name, and for what is no function.
     """
+    if given is not None and not isinstance(given, str) and not callable(given):
+        raise ActrelaxError(f"a feedback transform must be a name or a function of weights, got {given!r}.")
     if not isinstance(given, str):
         return given
     if match := re.fullmatch(r"sparse-(\d*\.?\d+)", given):

@@ -110,7 +110,7 @@ class UnitDynamics:
     Raises
     ------
     ActrelaxError
-        For shapes that don't fit, an unstable A, or a gain of zero.
+        For shapes that don't fit, values that are not finite, an unstable A, or a gain of zero.
 
     Examples
     --------
@@ -125,16 +125,15 @@ class UnitDynamics:
     c: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        matrix: NDArray[np.float64] = np.asarray(self.A, dtype=np.float64)
-        b, c = np.asarray(self.b, dtype=np.float64), np.asarray(self.c, dtype=np.float64)
-        if matrix.ndim != 2 or not matrix.shape[0] == matrix.shape[1] == len(b) == len(c):
+        matrix, b, c = (_numbers(name, getattr(self, name)) for name in ("A", "b", "c"))
+        if len(b.shape) != 1 or b.size == 0 or matrix.shape != (len(b), len(b)) or c.shape != b.shape:
             raise ActrelaxError(
                 f"unit dynamics take A (order, order) with b and c (order,), got {matrix.shape}, {b.shape}, {c.shape}."
             )
-        fastest = np.linalg.eigvals(matrix).real.max()
-        if not fastest < 0:
+        slowest = np.linalg.eigvals(matrix).real.max()
+        if not slowest < 0:
             raise ActrelaxError(
-                f"unit dynamics must be stable: A has an eigenvalue of real part {fastest:.3g}, it must be negative."
+                f"unit dynamics must be stable: A has an eigenvalue of real part {slowest:.3g}, it must be negative."
             )
         for name, value in (
             ("A", tuple(map(tuple, matrix.tolist()))),
@@ -218,6 +217,16 @@ class StateSpace:
     ) -> Variables:
         values = [*self._of(state), u]
         return {v: _combined((*row, b), values) for v, row, b in zip(self.variables, rows, column, strict=True)}
+
+
+def _numbers(name: str, given: object) -> NDArray[np.float64]:
+    try:
+        numbers = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.asarray(np.nan)
+    if not np.isfinite(numbers).all():
+        raise ActrelaxError(f"{name} of unit dynamics must hold finite numbers, got {given!r}.")
+    return numbers
 
 
 def _combined(weights: Sequence[float], arrays: Sequence[Array]) -> Array:

@@ -142,9 +142,14 @@ class Reference:
         return derivative(self.activation[name], drive)
 
     def pull(self, name, x):
+        return self.pull_of(name, lambda edge: x)
+
+    def pull_of(self, name, sent_at):
+        """What reaches a population, where `sent_at` maps an edge to the state at the time of sending."""
         total = 0.0
         for edge in self.edges:
             if edge.source == name:
+                x = sent_at(edge)
                 when = getattr(self.assumptions, edge.kind).activity_gain
                 total = total + edge.feedback(self.gain(when, edge.target, x) * x[edge.target])
         return total
@@ -161,6 +166,20 @@ class Reference:
                 for v in reversed(hidden):
                     x = x | {v: (1 - eta) * x[v] + eta * self.pull(v, x)}
         return x
+
+    def relax_delayed(self, steps, eta, clamped, delay):
+        """Euler, where `delay` maps (source, target) to the steps that feedback travels; nothing changed before t = 0.
+
+        `eta` is a number, or population -> dt/tau, one for all or one per neuron.
+        """
+        hidden = self.names[1:-1]
+        eta = eta if isinstance(eta, dict) else dict.fromkeys(hidden, eta)
+        history = [{**self.xbar, self.names[-1]: clamped}]
+        for n in range(steps):
+            x = history[-1]
+            pulls = {v: self.pull_of(v, lambda e, n=n: history[max(0, n - delay[e.source, e.target])]) for v in hidden}
+            history.append(x | {v: (1 - eta[v]) * x[v] + eta[v] * pulls[v] for v in hidden})
+        return history[-1]
 
     def updates(self, x):
         """(source, target) -> {"weight": ..., "bias": ...} of this sample."""

@@ -22,6 +22,7 @@ from actrelax.models.trajectory import Trajectory
 ENGINES: dict[str, str] = {
     "torch": "actrelax.models.engines.torch",
     "scipy": "actrelax.models.engines.scipy",
+    "brian2": "actrelax.models.engines.brian2",
 }
 """Name -> `Engine`, a module that is imported when it is asked for."""
 
@@ -148,4 +149,7 @@ def solve(
         known(f"option of the engine {chosen}", name, accepted or ["none"])
     recording = Recording(problem, recorder, every, None if path is None else Path(path))
     task = Task(chosen, problem, scheme, grid, recording, stop_change, check_finite, generator)
-    return module.solve(task, **options)
+    try:
+        return module.solve(task, **options)
+    finally:
+        recording.release()

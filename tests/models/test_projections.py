@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import pipelines, runs
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -9,45 +10,6 @@ from torch import nn
 from actrelax.models.agreement import disagreement
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.projections import Projection
-
-
-@st.composite
-def pools(draw):
-    kernel, stride = draw(st.integers(2, 3)), draw(st.integers(1, 3))
-    padding, ceil_mode = draw(st.integers(0, kernel // 2)), draw(st.booleans())
-    if draw(st.booleans()):
-        return nn.MaxPool2d(kernel, stride, padding, draw(st.integers(1, 2)), ceil_mode=ceil_mode)
-    return nn.AvgPool2d(kernel, stride, padding, ceil_mode, draw(st.booleans()), draw(st.sampled_from([None, 3])))
-
-
-@st.composite
-def pipelines(draw):
-    """Some pooling, a convolution, some pooling, perhaps a flatten; input (2, 9, 10)."""
-    stages = [draw(pools())] if draw(st.booleans()) else []
-    groups = draw(st.sampled_from([1, 2]))
-    stages.append(
-        nn.Conv2d(
-            2,
-            2 * draw(st.integers(1, 2)),
-            (draw(st.integers(1, 2)), 2),
-            stride=draw(st.integers(1, 2)),
-            padding=(1, draw(st.integers(0, 2))),
-            dilation=draw(st.integers(1, 2)),
-            groups=groups,
-            bias=draw(st.booleans()),
-        )
-    )
-    stages += [nn.MaxPool2d(2, 1)] if draw(st.booleans()) else []
-    stages += [nn.Flatten()] if draw(st.booleans()) else []
-    return stages
-
-
-def runs(stages, x):
-    try:
-        nn.Sequential(*stages)(x)
-    except RuntimeError:  # an image that got too small for the next stage
-        return False
-    return True
 
 
 @given(pipelines(), st.integers(0, 1000))

@@ -1,0 +1,189 @@
+"""A relaxation as a `brian2.Network`: a NeuronGroup a population, a Synapses a projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import brian2 as b2
+import numpy as np
+from scipy import sparse
+
+from actrelax.models.brian2 import relaxing
+from actrelax.models.brian2.codegen import generating
+from actrelax.models.brian2.delay import shift
+from actrelax.models.brian2.names import identifiers
+from actrelax.models.flat import FlatProblem, Vector, vector
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.units import Leaky, StateSpace
+
+UNIT = b2.ms
+"""One unit of a problem's time."""
+
+Units = bool | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A relaxation in Brian2, by the names of its problem.
+
+    populations  population -> NeuronGroup of batch * units neurons, sample after sample
+    feedback     projection -> Synapses from its target to its source
+    drives       projection -> Synapses from its source to its target, where gains are current
+    monitors     population -> StateMonitor of x
+    network      all of these; objects of your own are added to it
+    clock        of everything
+    """
+
+    populations: Mapping[str, Any]
+    feedback: Mapping[str, Any]
+    drives: Mapping[str, Any]
+    monitors: Mapping[str, Any]
+    network: Any
+    clock: Any
+
+
+def build(
+    problem: RelaxationProblem,
+    method: str = "euler",
+    *,
+    dt: float = 0.1,
+    monitor: Mapping[str, Units] | Sequence[str] = (),
+    every: int = 1,
+) -> Simulation:
+    """Build the populations and synapses of a relaxation; nothing runs yet.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+    method : str, default "euler"
+        A state updater of Brian2.
+    dt : float, default 0.1
+        The step, in the problem's unit of time, which is a millisecond in Brian2.
+    monitor : mapping or sequence of str, optional
+        Populations whose activity is recorded; population -> True for all its units, or some indices, below
+        batch * units.
+    every : int, default 1
+        Record every so many steps.
+
+    Returns
+    -------
+    Simulation
+
+    Examples
+    --------
+    >>> import torch
+    >>> from actrelax.models.architectures import build as build_network
+    >>> network = build_network("digits-mlp", generator=torch.Generator().manual_seed(0))
+    >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
+    >>> simulation = build(problem, dt=0.1, monitor=["hidden1"])
+    >>> simulation.network["hidden1"]
+    NeuronGroup(clock=Clock(dt=100. * usecond, name='steps'), when=start, order=0, name='hidden1')
+    >>> simulation.network.run(10 * UNIT, namespace={})
+    >>> simulation.monitors["hidden1"].x.shape
+    (96, 100)
+    """
+    flat, clock = FlatProblem(problem), b2.Clock(dt * UNIT, name="steps")
+    delays = problem.delay.steps(dt)
+    names = identifiers([*problem.network.populations, *problem.network.projections])
+    with generating("numpy"):  # what is built is built once, not worth compiling
+        groups = {v: _group(flat, v, names[v], method, delays, clock) for v in relaxing.needed(problem)}
+        feedback = {
+            p: _synapses(
+                groups[projection.target],
+                groups[projection.source],
+                relaxing.feedback_text(problem, p, delays),
+                flat.feedback[p].matrix,
+                f"{names[p]}_feedback",
+                relaxing.FEEDBACK,
+                clock,
+            )
+            for p, projection in problem.feedback_projections.items()
+        }
+        drives = {p: _drive(flat, p, groups, f"{names[p]}_drive", clock) for p in relaxing.drives(problem)}
+        wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
+        often = b2.Clock(every * dt * UNIT, name="records") if every > 1 else clock
+        monitors = {
+            v: b2.StateMonitor(groups[v], "x", record=units, clock=often, name=f"{names[v]}_monitor")
+            for v, units in wanted.items()
+        }
+    network = b2.Network(*groups.values(), *feedback.values(), *drives.values(), *monitors.values())
+    return Simulation(groups, feedback, drives, monitors, network, clock)
+
+
+def own_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[str, tuple[Any, str]]:
+    """Return variable of a state -> the NeuronGroup that has it, and what it is called there."""
+    found: dict[str, tuple[Any, str]] = {}
+    for name, unit in problem.units.items():
+        own = [f"s{i}" for i in range(len(unit.variables))] if isinstance(unit, StateSpace) else ["x"]
+        found |= {v: (simulation.populations[name], o) for v, o in zip(unit.variables, own, strict=True)}
+    return found
+
+
+def _group(flat: FlatProblem, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any) -> Any:
+    text = relaxing.population_text(flat.problem, name, delays)
+    size = flat.batch * prod(flat.network.populations[name].shape)
+    group = b2.NeuronGroup(size, text.equations, method=method, clock=clock, name=word, namespace={})
+    for variable, value in _values(flat, name).items():
+        if variable in group.variables:
+            setattr(group, variable, value)
+    for constant, (value, is_rate) in text.constants.items():
+        setattr(group, constant, value / UNIT if is_rate else value)
+    _delay(flat, group, text, clock)
+    return group
+
+
+def _values(flat: FlatProblem, name: str) -> dict[str, Any]:
+    """Return what a population's variables are set to, where it has them."""
+    start, unit, noisy = flat.initial_state(), flat.units.get(name), flat.problem.noisy
+    values: dict[str, Any] = {"gain": flat.gains.get(name)}
+    if name in flat.drives:
+        values["bias"] = flat.drives[name].bias
+    if isinstance(unit, StateSpace):
+        return values | {f"s{i}": start[variable] for i, variable in enumerate(unit.variables)}
+    values["x"] = flat.activities(start)[name]
+    if isinstance(unit, Leaky):
+        values["tau"] = unit.tau * UNIT
+    if name in noisy:
+        values["sigma"] = _each(flat, noisy[name])
+    if name == flat.network.input:
+        values["stimulus"] = flat.stimulus
+    return values
+
+
+def _delay(flat: FlatProblem, group: Any, text: relaxing.PopulationText, clock: Any) -> None:
+    """Shift the group's delay lines once drives are known; before t = 0 they hold what is sent at the start."""
+    problem = flat.problem
+    activities = problem.activities(problem.initial_units())
+    for name, (line, sent, steps) in text.lines.items():
+        shift(group, line, sent, steps, clock=clock, when="groups", order=relaxing.LINE)
+        for k in range(steps + 1):
+            setattr(group, f"{line}_{k}", vector(problem.sent(problem.feedback_projections[name], activities)))
+
+
+def _drive(flat: FlatProblem, name: str, groups: Mapping[str, Any], word: str, clock: Any) -> Any:
+    p = flat.network.projections[name]
+    text = relaxing.drive_text(flat.problem, name)
+    return _synapses(groups[p.source], groups[p.target], text, flat.drive_matrix(p), word, relaxing.DRIVE, clock)
+
+
+def _synapses(pre: Any, post: Any, text: str, matrix: Any, word: str, order: int, clock: Any) -> Any:
+    """Connect two groups by a matrix (post, pre)."""
+    synapses = b2.Synapses(pre, post, text, clock=clock, name=word, namespace={})
+    entries = matrix.tocoo()
+    if entries.nnz == 0:  # Brian2 can't sum over no synapse at all
+        entries = sparse.coo_array(([0.0], ([0], [0])), shape=matrix.shape)
+    synapses.connect(i=entries.col.astype(np.int32), j=entries.row.astype(np.int32))
+    synapses.w = entries.data
+    for updater in synapses.summed_updaters.values():
+        updater.order = order
+    return synapses
+
+
+def _each(flat: FlatProblem, value: Any) -> Vector | float:
+    """Return a number, or one per neuron of all samples."""
+    if isinstance(value, float | int):
+        return float(value)
+    return np.tile(vector(value), flat.batch) if value.dim() else float(value)

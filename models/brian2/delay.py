@@ -1,0 +1,83 @@
+"""Delays of continuous values in Brian2, whose summed variables take none: a line of variables, shifted every step.
+
+For any group and any variable, whatever the project; exact for delays of whole steps, in every codegen target.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def delay_line(name: str, steps: int, unit: str = "1") -> tuple[str, str]:
+    """Return the equations of a delay line and its last variable, the value so many steps ago.
+
+    A line that is shifted before it is read needs a variable more than steps: the first holds the present value.
+
+    Parameters
+    ----------
+    name : str
+        A prefix for its variables.
+    steps : int
+        The delay, 1 or more.
+    unit : str, default "1"
+        Of what is delayed.
+
+    Returns
+    -------
+    equations : str
+        To be added to those of the group.
+    delayed : str
+        The variable to read.
+
+    Examples
+    --------
+    >>> equations, delayed = delay_line("late", steps=2, unit="volt")
+    >>> print(equations)
+    late_0 : volt
+    late_1 : volt
+    late_2 : volt
+    >>> delayed
+    'late_2'
+    """
+    return "\n".join(f"{name}_{k} : {unit}" for k in range(steps + 1)), f"{name}_{steps}"
+
+
+def shift(
+    group: Any, name: str, expression: str, steps: int, *, clock: Any = None, when: str = "start", order: int = 0
+) -> Any:
+    """Let a group shift a delay line in every time step.
+
+    Before t = 0 the line holds what its variables are set to: set all of them, for instance to the first value.
+
+    Parameters
+    ----------
+    group : brian2.NeuronGroup
+        With the equations of `delay_line`.
+    name, steps
+        As for `delay_line`.
+    expression : str
+        What is delayed: a variable of the group, or an expression of them.
+    clock : brian2.Clock, optional
+        The group's own unless given.
+    when, order : str and int, default "start" and 0
+        At which point of a step. Summed variables are computed in the slot "groups", in their own order, before the
+        state moves: an expression that reads some belongs between those and whoever reads the line.
+
+    Returns
+    -------
+    brian2.CodeRunner
+
+    Examples
+    --------
+    >>> import brian2 as b2
+    >>> b2.prefs.codegen.target = "numpy"
+    >>> equations, delayed = delay_line("late", steps=3)
+    >>> group = b2.NeuronGroup(1, "dx/dt = 1/ms : 1\\n" + equations, method="euler")
+    >>> _ = shift(group, "late", "x", steps=3)
+    >>> b2.run(10 * b2.defaultclock.dt)
+    >>> round((group.x[0] - group.late_3[0]) / 0.1)  # the line was shifted before x moved on
+    4
+    """
+    statements = [f"{name}_{k} = {name}_{k - 1}" for k in range(steps, 0, -1)]
+    statements.append(f"{name}_0 = {expression}")
+    return group.run_regularly("\n".join(statements), clock=clock, when=when, order=order)

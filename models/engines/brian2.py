@@ -1,0 +1,221 @@
+"""The Brian2 engine: populations and synapses in a neural simulator, a batch of samples as blocks of one group.
+
+`models.brian2.build` makes the same simulation for users who add objects of their own. In float64.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import functools
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import brian2 as b2
+import numpy as np
+import torch
+from brian2.core.base import BrianObjectException
+from brian2.stateupdaters.base import UnsupportedEquationsException
+
+from actrelax.models.brian2 import relaxing
+from actrelax.models.brian2.build import UNIT, Simulation, build, own_variables
+from actrelax.models.brian2.codegen import generating, target_named
+from actrelax.models.engines.task import Task, at_the_start, first_bad, is_finite, on_the_way
+from actrelax.models.errors import DivergenceError
+from actrelax.models.flat import FlatProblem
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.trajectory import Status, Trajectory
+from actrelax.models.units import UnitDynamics
+
+OURS = {"euler": "euler", "exponential": "exponential_euler"}
+"""Our schemes -> the state updater that does the same."""
+
+
+def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
+    """Return None, or one sentence that says what Brian2 can't do here."""
+    if integrator.engine not in (None, "brian2"):
+        return f'"{integrator.name}" is a method of another engine.'
+    if integrator.engine is None and integrator.name not in OURS:
+        return f'Brian2 has no such scheme, it has {", ".join(OURS)}, and its own: "brian2:rk4", "brian2:exact" ...'
+    if integrator.name == "exponential" and problem.dynamics:
+        return "Brian2's exponential Euler takes variables one by one: units with dynamics of their own need another."
+    method = method_of(integrator)
+    if method in ("exact", "linear") and any(_is_coupled(dynamics) for dynamics in problem.dynamics.values()):
+        return f"Brian2's {method} does not solve units whose variables act on each other: use another of its methods."
+    if method.startswith("gsl") and ctypes.util.find_library("gsl") is None:
+        return "Brian2's gsl methods need the GNU Scientific Library, which is not installed."
+    reason = relaxing.unsupported(problem)
+    if reason is not None:
+        return reason
+    texts = {relaxing.population_text(problem, v, {}).equations for v in problem.units}
+    refusals = (_refusal(text, method) for text in sorted(texts))
+    return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def method_of(integrator: Integrator) -> str:
+    """Return the name of the state updater."""
+    return OURS.get(integrator.name) or integrator.name.partition(":")[2]
+
+
+def solve(task: Task, codegen: str = "numpy") -> Trajectory:
+    """Run.
+
+    Parameters
+    ----------
+    task : Task
+    codegen : str, default "numpy"
+        A target of Brian2: what it offers here, numpy always; or "cpp_standalone", which compiles a program and runs
+        it. Compilers take up to a minute the first time, Brian2 keeps what they made.
+
+    Raises
+    ------
+    ActrelaxError
+        For a target that is not there.
+    DivergenceError
+        If a population becomes non-finite.
+    """
+    seed = _seed(task)
+    if codegen == "cpp_standalone":
+        from actrelax.models.brian2.standalone import run_standalone
+
+        print("Brian2 writes and compiles a program.", file=sys.stderr)
+        return _replayed(task, run_standalone(task, method_of(task.integrator), seed))
+    target = target_named(codegen)
+    if target != "numpy":
+        print(f"Brian2 compiles for {target} what it has not compiled before.", file=sys.stderr)
+    watch = _Watch(task, looks=task.stop_change is not None)
+    _run(task, watch, target, seed)
+    if task.check_finite and not is_finite(task.problem.activities(watch.state)):
+        task.recording.forget()
+        _run(task, _Watch(task, looks=True), target, seed)  # once more, to say where
+    return task.outcome(task.status(watch.settled), watch.state, watch.step)
+
+
+class _Watch:
+    """What looks at the simulation while it runs.
+
+    task   whose recording it feeds
+    looks  at every step, to see whether it has settled, or where it goes wrong
+    """
+
+    def __init__(self, task: Task, looks: bool) -> None:
+        self.task, self.looks = task, looks
+        self.step, self.state, self.settled = 0, State(), False
+        self.flat = FlatProblem(task.problem)
+
+    @property
+    def every(self) -> int | None:
+        """Steps between looks; None for no look before the end."""
+        if self.looks:
+            return 1
+        return self.task.recording.every if self.task.recording.recorder is not None else None
+
+    def look(self, simulation: Simulation, step: int) -> bool:
+        """Take the state in; return whether to stop."""
+        previous, self.step, self.state = self.state, step, read(self.flat, simulation)
+        if self.task.check_finite and self.looks and not is_finite(self.task.problem.activities(self.state)):
+            _diverged(self.task, previous, self.state, step)
+        self.task.record(step, self.state)
+        self.settled = self.task.has_settled(previous, self.state)
+        return self.settled
+
+
+def read(flat: FlatProblem, simulation: Simulation) -> State:
+    """Return all variables of a simulation as they are now, in the problem's shapes."""
+    variables = own_variables(flat.problem, simulation)
+    return flat.as_tensors({v: np.array(getattr(group, own)) for v, (group, own) in variables.items()})
+
+
+def _run(task: Task, watch: _Watch, target: str, seed: int | None) -> None:
+    grid = task.grid
+    with generating(target), _seeded(seed):
+        simulation = build(task.problem, method_of(task.integrator), dt=grid.dt)
+        if grid.steps == 0:
+            watch.look(simulation, 0)
+            return
+        if watch.every is not None:
+            simulation.network.add(_looking(watch, simulation, grid.dt))
+        try:
+            simulation.network.run(grid.steps * grid.dt * UNIT, namespace={})
+        except BrianObjectException as error:  # what users' own functions raise arrives as it is
+            raise (error.__cause__ or error) from None
+        reached = round(float(simulation.network.t / UNIT) / grid.dt)
+        if not watch.settled and reached < grid.steps:  # Brian2 ends a run at Ctrl-C without a word
+            raise KeyboardInterrupt
+        if not watch.settled:
+            watch.look(simulation, grid.steps)
+
+
+def _looking(watch: _Watch, simulation: Simulation, dt: float) -> Any:
+    assert watch.every is not None
+    every = watch.every
+    clock = simulation.clock if every == 1 else b2.Clock(every * dt * UNIT, name="looks")
+
+    def look() -> None:
+        if watch.look(simulation, round(float(clock.t / UNIT) / dt)):
+            simulation.network.stop()
+
+    return b2.NetworkOperation(look, clock=clock, when="start", order=-1, name="watch")
+
+
+def _diverged(task: Task, previous: State, state: State, step: int) -> None:
+    bad = first_bad(task.problem, state)
+    assert bad is not None
+    if step == 0:
+        raise DivergenceError(at_the_start(bad), task.outcome(Status.DIVERGED, state, 0))
+    reached = task.outcome(Status.DIVERGED, previous, step - 1)
+    raise DivergenceError(on_the_way(bad, step, task.grid.steps), reached)
+
+
+def _replayed(task: Task, states: Iterator[tuple[int, State]]) -> Trajectory:
+    """Look at the states of a run that is over, as if it were under way."""
+    settled, step, state = False, 0, State()
+    for now, found in states:
+        previous, step, state = state, now, found
+        if task.check_finite and not is_finite(task.problem.activities(state)):
+            _diverged(task, previous, state, step)
+        task.record(step, state)
+        settled = task.has_settled(previous, state)
+        if settled:
+            break
+    return task.outcome(task.status(settled), state, step)
+
+
+def _seed(task: Task) -> int | None:
+    """Return what Brian2 draws its noise from; None without noise."""
+    if not task.problem.is_noisy:
+        return None
+    device = "cpu" if task.generator is None else task.generator.device
+    return int(torch.randint(2**31 - 1, (1,), generator=task.generator, device=device))
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Seed Brian2, whose runtime draws from NumPy's global generator, and leave that as it was."""
+    before = np.random.get_state()  # noqa: NPY002
+    if seed is not None:
+        b2.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+
+
+def _is_coupled(dynamics: UnitDynamics) -> bool:
+    """Whether A is neither upper nor lower triangular: solved symbolically that takes minutes, and is refused then."""
+    A = np.asarray(dynamics.A)
+    return bool(np.triu(A, 1).any() and np.tril(A, -1).any())
+
+
+@functools.lru_cache(maxsize=256)
+def _refusal(equations: str, method: str) -> str | None:
+    """Ask Brian2 whether a state updater takes some equations; None if it does."""
+    group = b2.NeuronGroup(1, equations, method=method, namespace={})
+    group._network = "none"  # Brian2 warns of groups that were never run
+    try:
+        group.state_updater.update_abstract_code({})
+    except UnsupportedEquationsException as error:
+        return f"Brian2's {method} does not take these equations: {' '.join(str(error).split())}"
+    return None

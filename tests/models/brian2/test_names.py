@@ -1,0 +1,10 @@
+"""Names are different words, whatever they were."""
+
+from actrelax.models.brian2.names import identifiers
+
+
+def test_names_stay_apart():
+    names = ["a_3", "a", "a-", "a--", "1 pre", "é", "a->b", "a=>b", "_"]
+    words = list(identifiers(names).values())
+    assert len(set(words)) == len(words)
+    assert all(word.isidentifier() and word.isascii() and not word.startswith("_") for word in words)
