@@ -385,7 +385,7 @@ class RelaxationProblem:
         if self.delay.times:
             yield f", delays {_brief(self.delays)}"
         if self.feedback_transform is not None:
-            yield f", feedback transform {self.feedback_transform}"
+            yield f", feedback transform {getattr(self.feedback_transform, '__name__', self.feedback_transform)}"
         if self.dynamics:
             yield f", dynamics of {', '.join(self.dynamics)}"
 

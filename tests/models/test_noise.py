@@ -285,5 +285,6 @@ def test_repr_says_what_biology_does():
         "assumptions 'ar', noise 0.1, input noise 0, delays of hidden1->hidden2 given, "
         "feedback transform Quantised(levels=16))"
     )
+    assert repr(problem_of(mlp_case(), feedback_transform=torch.sign)).endswith("'ar', feedback transform sign)")
     everywhere = problem_of(mlp_case(widths=(8, 6, 6, 4)), tau=torch.ones(6), delays=0.5)
     assert "tau given, start 'feedforward', clip None, assumptions 'ar', delays 0.5)" in repr(everywhere)

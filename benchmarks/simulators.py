@@ -1,0 +1,166 @@
+"""What a relaxation costs in each engine: synapses, seconds to build, milliseconds a step.
+
+    python benchmarks/simulators.py [--network NAME ...] [--targets numpy cython cpp_standalone]
+
+Prints the tables of docs/performance.md. A step's time is the difference between a long and a short run, so that
+building, code generation and compilation don't count; the least of three such differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from handwritten import handwritten
+
+from actrelax.models.agreement import disagreement
+from actrelax.models.architectures import build as build_network
+from actrelax.models.brian2.build import UNIT, build
+from actrelax.models.brian2.codegen import generating
+from actrelax.models.engines import solve
+from actrelax.models.flat import FlatProblem, vector
+from actrelax.models.problem import RelaxationProblem
+
+NETWORKS = {
+    "mlp": ("mlp", (784,)),
+    "cnn": ("cnn", (3, 32, 32)),
+    "3072-1000-1000-300-10": ([1000, 1000, 300], (3072,)),
+}
+DT = 0.1
+
+
+def problem_of(name: str, batch: int = 1) -> RelaxationProblem:
+    """Return the relaxation of a network for random stimuli, in float64."""
+    kind, shape = NETWORKS[name]
+    generator = torch.Generator().manual_seed(0)
+    network = (
+        wide(kind, shape) if isinstance(kind, list) else build_network(kind, input_shape=shape, generator=generator)
+    )
+    x = torch.randn(batch, *shape, generator=generator)
+    y = torch.randint(10, (batch,), generator=generator)
+    return RelaxationProblem.from_batch(network.double(), x.double(), y)
+
+
+def wide(widths: list[int], shape: tuple[int, ...]) -> torch.nn.Module:
+    """Return an MLP with these hidden widths and tanh."""
+    from actrelax.models.network import Network
+
+    torch.manual_seed(0)
+    layers: list[torch.nn.Module] = []
+    sizes = [*shape, *widths, 10]
+    for inputs, outputs in itertools.pairwise(sizes):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.Tanh()]
+    return Network.from_sequential(torch.nn.Sequential(*layers[:-1]), shape)
+
+
+def per_step(run: Callable[[int], object], short: int, long: int, repeats: int = 3) -> float:
+    """Return milliseconds a step of what `run` does so many steps of."""
+    run(short)  # compiles
+    differences = []
+    for _ in range(repeats):
+        times = []
+        for steps in (short, long):
+            begin = time.perf_counter()
+            run(steps)
+            times.append(time.perf_counter() - begin)
+        differences.append((times[1] - times[0]) / (long - short))
+    return 1000 * min(differences)
+
+
+def brian2_step(problem: RelaxationProblem, target: str) -> float:
+    """Return milliseconds a step in Brian2."""
+    if target == "cpp_standalone":
+        return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, engine="brian2", codegen=target), 10, 1010, 1)
+    with generating(target):
+        simulation = build(problem, dt=DT)
+        return per_step(lambda n: simulation.network.run(n * DT * UNIT, namespace={}), 10, 210)
+
+
+def handwritten_step(problem: RelaxationProblem, target: str) -> tuple[float, float]:
+    """Return milliseconds a step of the script by hand, and how far its result is from ours."""
+    names = [*problem.network.hidden, problem.network.output]
+    activities = problem.activities(problem.initial_units())
+    weights = [vector(p.weight).reshape(p.weight.shape) for p in problem.feedback_projections.values()]
+    with generating(target):
+        gains = [vector(problem.frozen_gains[name]) for name in names]
+        network = handwritten(weights, gains, [vector(activities[name]) for name in names], DT)
+        network.run(12 * DT * UNIT)
+        lowest = np.array(min((o for o in network.objects if hasattr(o, "x")), key=lambda o: o.name).x)
+        final = solve(problem, "euler", dt=DT, steps=12).final[names[0]]
+        gap = disagreement(torch.as_tensor(lowest).reshape(final.shape), final)
+        return per_step(lambda n: network.run(n * DT * UNIT), 10, 210), gap
+
+
+def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
+    """Yield the rows of the first table."""
+    columns = ["network", "synapses", "build (s)", *(f"Brian2 {t} (ms)" for t in targets), "SciPy (ms)", "PyTorch (ms)"]
+    yield row(columns)
+    yield row(["---"] * len(columns))
+    for name in names:
+        problem = problem_of(name)
+        synapses = sum(f.matrix.nnz for f in FlatProblem(problem).feedback.values())
+        begin = time.perf_counter()
+        build(problem, dt=DT).network.run(0 * UNIT, namespace={})
+        seconds = time.perf_counter() - begin
+        steps = [brian2_step(problem, target) for target in targets]
+        steps.append(scipy_step(problem))
+        steps.append(per_step(lambda n, p=problem: solve(p, "euler", dt=DT, steps=n), 100, 1100))
+        yield row([name, f"{synapses:,}", f"{seconds:.2f}", *(f"{step:.3g}" for step in steps)])
+
+
+def scipy_step(problem: RelaxationProblem) -> float:
+    """Return milliseconds a step of our Euler over SciPy's sparse matrices."""
+    return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, engine="scipy"), 100, 600)
+
+
+def against_handwritten(targets: list[str]) -> Iterator[str]:
+    """Yield the rows of the second table."""
+    yield row(["target", "ours (ms)", "by hand (ms)", "ratio", "largest difference"])
+    yield row(["---"] * 5)
+    problem = problem_of("mlp")
+    for target in targets:
+        if target != "cpp_standalone":
+            by_hand, gap = handwritten_step(problem, target)
+            ours = brian2_step(problem, target)
+            yield row([target, f"{ours:.3g}", f"{by_hand:.3g}", f"{ours / by_hand:.2f}", f"{gap:.1e}"])
+
+
+def batches(targets: list[str]) -> Iterator[str]:
+    """Yield the rows of the third table."""
+    counts = (1, 2, 4, 8, 16)
+    yield row(["target", *(f"{n} samples (ms)" for n in counts), "16 against 1"])
+    yield row(["---"] * (len(counts) + 2))
+    for target in targets:
+        if target != "cpp_standalone":
+            steps = [brian2_step(problem_of("mlp", n), target) for n in counts]
+            yield row([target, *(f"{step:.3g}" for step in steps), f"{steps[-1] / steps[0]:.1f}"])
+
+
+def row(cells: list[str]) -> str:
+    """Return a line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--targets", nargs="+", default=["numpy", "cython", "cpp_standalone"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for table in (
+        sizes_and_speeds(options.network, options.targets),
+        against_handwritten(options.targets),
+        batches(options.targets),
+    ):
+        for line in table:
+            print(line, flush=True)
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
