@@ -1,15 +1,19 @@
-"""A network in words: the tables that `print(network)` shows."""
+"""Networks and problems in words: what `print` shows of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
+
+from actrelax.models.assumptions import PRESETS
 
 if TYPE_CHECKING:
     from actrelax.models.network import Network
+    from actrelax.models.neuronwise import Value
+    from actrelax.models.problem import RelaxationProblem
     from actrelax.models.projections import Projection
 
 
@@ -59,3 +63,32 @@ def _table(rows: Sequence[Sequence[str]], right: set[int]) -> list[str]:
         ]
         lines.append("  " + "  ".join(cells).rstrip())
     return lines
+
+
+def describe_problem(problem: RelaxationProblem) -> str:
+    """Return a problem in one line, to paste into an issue."""
+    sizes = ["x".join(map(str, p.shape)) for p in problem.network.populations.values()]
+    start = repr(problem.start) if isinstance(problem.start, str) else "given"
+    preset = next((repr(name) for name, preset in PRESETS.items() if preset == problem.assumptions), "own")
+    return (
+        f"RelaxationProblem({'-'.join(sizes)}, batch {len(problem.clamped)}, tau {_brief(problem.tau)}, start {start}, "
+        f"clip {problem.clip}, assumptions {preset}{''.join(_biology(problem))})"
+    )
+
+
+def _biology(problem: RelaxationProblem) -> Iterator[str]:
+    if problem.is_noisy:
+        yield f", noise {_brief(problem.noise)}, input noise {problem.input_noise:g}"
+    if problem.delay.times:
+        yield f", delays {_brief(problem.delays)}"
+    transform = problem.feedback_transform
+    if transform is not None:
+        yield f", feedback transform {getattr(transform, '__name__', transform)}"
+    if problem.dynamics:
+        yield f", dynamics of {', '.join(problem.dynamics)}"
+
+
+def _brief(value: Value | Mapping[str, Value]) -> str:
+    if isinstance(value, Mapping):
+        return f"of {', '.join(value)} given"
+    return "given" if isinstance(value, Tensor) and value.dim() > 0 else f"{float(value):g}"

@@ -19,6 +19,7 @@ from torch import Tensor
 from actrelax.models.assumptions import Gain
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.projections import Projection
+from actrelax.models.steppable import Steppable
 from actrelax.models.units import Leaky, StateSpace, Unit, Variables
 
 Vector = NDArray[np.float64]
@@ -50,7 +51,7 @@ class Drive:
     bias: Vector
 
 
-class FlatProblem:
+class FlatProblem(Steppable):
     """The ODE of a `RelaxationProblem` over vectors: a population's activities of all samples in one, (batch * units,).
 
     Always in float64 on the CPU. Without noise and delays.
@@ -66,7 +67,11 @@ class FlatProblem:
         self.clamped = vector(problem.clamped)
         self.stimulus = vector(problem.feedforward.activities[self.network.input])
         self.gains = {name: vector(gain) for name, gain in problem.frozen_gains.items()}
-        self.units: dict[str, Unit] = {name: self._flat(unit) for name, unit in problem.units.items()}
+
+    @cached_property
+    def units(self) -> dict[str, Unit]:
+        """Dynamics of what moves, with vectors for time constants."""
+        return {name: self._flat(unit) for name, unit in self.problem.units.items()}
 
     @cached_property
     def feedback(self) -> dict[str, Feedback]:
@@ -129,25 +134,6 @@ class FlatProblem:
         if feedback.gain == "feedforward":
             return self.gains[name]
         return self._derivative(name, self._drive(name, activities))
-
-    def vector_field(self, state: Variables) -> Variables:
-        """Return the time derivative of every variable."""
-        field: Variables = {}
-        for name, unit in self.units.items():
-            field |= unit.rate(state, self.received(name, state))
-        return field
-
-    def euler(self, population: str, state: Variables, dt: float) -> Variables:
-        """Return the population's variables after an explicit Euler step."""
-        return self.units[population].euler(state, self.received(population, state), dt)
-
-    def held(self, population: str, state: Variables, dt: float) -> Variables:
-        """Return the population's variables after dt, with what it receives held."""
-        return self.units[population].held(state, self.received(population, state), dt)
-
-    def settled(self, population: str, state: Variables) -> Variables:
-        """Return the population's variables when it has settled at what it receives."""
-        return self.units[population].resting(self.received(population, state))
 
     def passed_on(self, state: Variables) -> Variables:
         """Return no delay lines: there are none here."""

@@ -7,15 +7,15 @@ the next state. To relax by hand is therefore a loop::
     for _ in range(100):
         state = INTEGRATORS["euler"].step(problem, state, dt=0.1)
 
-The steps are written in terms of `Steppable`, so that they move whatever arrays a problem is made of.
+The steps are written in terms of `Steppable`: they move whatever arrays a problem is made of.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,32 +23,10 @@ from scipy.linalg import solve_triangular
 
 from actrelax.models.closed_form import Matrix, applications, flow, predict, uncovered
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.steppable import Steppable
 from actrelax.models.units import Array, Variables
 
 Transition = Callable[[Matrix, float], Matrix]
-
-
-class Steppable(Protocol):
-    """What a step asks of a problem; a state maps variables to arrays."""
-
-    @property
-    def units(self) -> Mapping[str, Any]:
-        """What moves, by population, from the top down."""
-
-    def euler(self, population: str, state: Any, dt: float) -> Variables:
-        """Return the population's variables after an explicit Euler step."""
-
-    def held(self, population: str, state: Any, dt: float) -> Variables:
-        """Return the population's variables after dt, with what it receives held."""
-
-    def settled(self, population: str, state: Any) -> Variables:
-        """Return the population's variables when it has settled at what it receives."""
-
-    def vector_field(self, state: Any) -> Variables:
-        """Return the time derivative of every variable."""
-
-    def passed_on(self, state: Any) -> Variables:
-        """Return the delay lines one step later."""
 
 
 Step = Callable[[Any, Variables, float], Variables]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.delays import Delays
+from actrelax.models.describe import describe_problem
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.neuronwise import Neuronwise, Value
 from actrelax.models.projections import Projection
 from actrelax.models.registry import known, look_up
+from actrelax.models.steppable import Steppable
 from actrelax.models.transforms import Transform, transform_named
 from actrelax.models.units import Leaky, StateSpace, Unit, UnitDynamics
 
@@ -27,7 +29,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RelaxationProblem:
+class RelaxationProblem(Steppable):
     """The ODE  tau_v dx_v/dt = -x_v + sum_p op_p^T(g_c x_c; psi_p)  of one network and one batch (THEORY.md 1).
 
     It knows nothing of step sizes, integrators or engines. Usually made by `from_batch`. Weights are read when it is
@@ -181,8 +183,7 @@ class RelaxationProblem:
     @property
     def is_noisy(self) -> bool:
         """Whether anything is random."""
-        sigmas = [torch.as_tensor(self.sigmas.of(name)) for name in self.relaxing]
-        return self.input_noise > 0 or any(bool((sigma > 0).any()) for sigma in sigmas)
+        return bool(self.noisy)
 
     @cached_property
     def feedback_projections(self) -> dict[str, Projection]:
@@ -240,25 +241,6 @@ class RelaxationProblem:
                 x = torch.zeros_like(x)
             state |= unit.resting(x if unit.gain == 1 else x / unit.gain)
         return state
-
-    def vector_field(self, state: State) -> State:
-        """Return the time derivative of every variable."""
-        field: State = {}
-        for name, unit in self.units.items():
-            field |= unit.rate(state, self.received(name, state))
-        return field
-
-    def euler(self, population: str, state: State, dt: float) -> State:
-        """Return the population's variables after an explicit Euler step."""
-        return self.units[population].euler(state, self.received(population, state), dt)
-
-    def held(self, population: str, state: State, dt: float) -> State:
-        """Return the population's variables after dt, with what it receives held."""
-        return self.units[population].held(state, self.received(population, state), dt)
-
-    def settled(self, population: str, state: State) -> State:
-        """Return the population's variables when it has settled at what it receives."""
-        return self.units[population].resting(self.received(population, state))
 
     def passed_on(self, state: State) -> State:
         """Return the delay lines one step later: what is sent now has entered, what arrived has left."""
@@ -355,8 +337,8 @@ class RelaxationProblem:
     @cached_property
     def noisy(self) -> dict[str, Value]:
         """Sigma of each population that has noise."""
-        sigmas = {name: self.sigmas.on(name, self.clamped) for name in self.relaxing}
-        noisy = {name: sigma for name, sigma in sigmas.items() if isinstance(sigma, Tensor) or sigma > 0}
+        given = {name: torch.as_tensor(self.sigmas.of(name)) for name in self.relaxing}
+        noisy = {name: self.sigmas.on(name, self.clamped) for name, sigma in given.items() if bool((sigma > 0).any())}
         return noisy | ({self.network.input: self.input_noise} if self.input_noise else {})
 
     @cached_property
@@ -370,30 +352,7 @@ class RelaxationProblem:
         return {name: populations[name].activation.derivative(a) for name, a in self.feedforward.drives.items()}
 
     def __repr__(self) -> str:
-        sizes = ["x".join(map(str, p.shape)) for p in self.network.populations.values()]
-        start = repr(self.start) if isinstance(self.start, str) else "given"
-        preset = next((repr(name) for name, preset in PRESETS.items() if preset == self.assumptions), "own")
-        return (
-            f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {_brief(self.tau)}, start {start}, "
-            f"clip {self.clip}, assumptions {preset}{''.join(self._lifted())})"
-        )
-
-    def _lifted(self) -> Iterator[str]:
-        """Say what else biology does here."""
-        if self.is_noisy:
-            yield f", noise {_brief(self.noise)}, input noise {self.input_noise:g}"
-        if self.delay.times:
-            yield f", delays {_brief(self.delays)}"
-        if self.feedback_transform is not None:
-            yield f", feedback transform {getattr(self.feedback_transform, '__name__', self.feedback_transform)}"
-        if self.dynamics:
-            yield f", dynamics of {', '.join(self.dynamics)}"
-
-
-def _brief(value: Value | Mapping[str, Value]) -> str:
-    if isinstance(value, Mapping):
-        return f"of {', '.join(value)} given"
-    return "given" if isinstance(value, Tensor) and value.dim() > 0 else f"{float(value):g}"
+        return describe_problem(self)
 
 
 def _line(projection: str) -> str:
