@@ -429,6 +429,55 @@ DEFECTS = [
         "pass",
         "tests/models/test_netcdf.py::test_a_relaxation_that_diverges_leaves_the_good_part[1-euler]",
     ),
+    Defect(
+        "sums within a step in the order of their names",
+        "models/brian2/build.py",
+        "        updater.order = order\n",
+        "        pass\n",
+        "tests/models/brian2/test_engine.py::test_orders_are_set_not_left_to_names",
+    ),
+    Defect(
+        "a delay line shifted from its beginning",
+        "models/brian2/delay.py",
+        "for k in range(steps, 0, -1)]",
+        "for k in range(1, steps + 1)]",
+        "tests/models/brian2/test_delay.py",
+    ),
+    Defect(
+        "delay lines silent before t = 0",
+        "models/brian2/build.py",
+        '            setattr(group, f"{line}_{k}", vector(',
+        '            getattr(group, f"{line}_{k}", vector(',
+        "tests/models/brian2/test_engine.py::test_our_schemes_are_the_same_in_brian2_and_in_pytorch[delay-euler]",
+    ),
+    Defect(
+        "delay lines shifted before the drives are known",
+        "models/brian2/build.py",
+        'when="groups", order=relaxing.LINE',
+        'when="start"',
+        "tests/models/brian2/test_engine.py::test_our_schemes_are_the_same_in_brian2_and_in_pytorch[delays, unfrozen-euler]",
+    ),
+    Defect(
+        "the gain left out in Brian2",
+        "models/brian2/relaxing.py",
+        '"feedforward": "gain * x"',
+        '"feedforward": "x"',
+        "tests/models/brian2/test_engine.py::test_our_schemes_are_the_same_in_brian2_and_in_pytorch[graph-euler]",
+    ),
+    Defect(
+        "psi not learned in Brian2",
+        "models/brian2/two_phases.py",
+        '(("w", p.weight), ("psi", p.feedback if own else None))',
+        '(("w", p.weight),)',
+        "tests/models/brian2/test_learner.py::test_two_hundred_digits_are_learned_as_in_torch[learned-feedback]",
+    ),
+    Defect(
+        "rates held a step early",
+        "models/brian2/two_phases.py",
+        '"hold": "step == held - 1"',
+        '"hold": "step == held - 2"',
+        "tests/models/brian2/test_learner.py::test_two_hundred_digits_are_learned_as_in_torch[ar]",
+    ),
 ]
 
 
