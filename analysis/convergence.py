@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from actrelax.models.agreement import disagreement
+from actrelax.models.closed_form import predict
 from actrelax.models.engines import solve
+from actrelax.models.foreign import integrator_named
+from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.trajectory import Trajectory
 
@@ -35,3 +39,40 @@ def errors_over_time(problem: RelaxationProblem, gradients: Mapping[str, Tensor]
         return {name: torch.tensor(disagreement(state[name], gradients[name])) for name in problem.network.hidden}
 
     return solve(problem, record=errors, **options)
+
+
+def predicted_errors(
+    problem: RelaxationProblem,
+    gradients: Mapping[str, Tensor],
+    integrator: str | Integrator,
+    *,
+    dt: float,
+    steps: int,
+    points: int = 30,
+) -> tuple[list[int], dict[str, list[float]]]:
+    """Return what the scheme's law says about the same errors, without relaxing.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Where `closed_form.uncovered` has no objection.
+    gradients : mapping
+        As for `errors_over_time`.
+    integrator : str or Integrator
+    dt, steps
+        The relaxation's.
+    points : int
+        At how many steps, evenly spaced, the first and the last among them.
+
+    Returns
+    -------
+    steps : list of int
+    errors : dict
+        Hidden population -> its error after each of these.
+    """
+    scheme = integrator_named(integrator)
+    at = np.unique(np.linspace(0, steps, min(points, steps + 1)).round().astype(int)).tolist()
+    states = [predict(problem, scheme, dt=dt, steps=n) for n in at]
+    names = problem.network.hidden
+    errors = {name: [disagreement(x[name], gradients[name].to(x[name])) for x in states] for name in names}
+    return at, errors

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from actrelax.analysis.files import replacing
 from actrelax.models.trajectory import Trajectory
@@ -82,3 +86,89 @@ def errors(ax: Axes, trajectory: Trajectory) -> Axes:
     ax.set_ylabel("error against backprop\n(largest, relative)")
     ax.legend(title="population")
     return ax
+
+
+def approach(
+    ax: Axes,
+    times: Sequence[float],
+    errors: Mapping[str, Sequence[float]],
+    predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None = None,
+) -> Axes:
+    """Draw populations' errors against backprop over time, on a log axis; what a law predicts, as circles.
+
+    Of more than seven populations only some are drawn.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    times : sequence of float
+    errors : mapping
+        Population -> an error at each time.
+    predicted : tuple, optional
+        Other times, and population -> an error at each.
+    """
+    for name in _some(list(errors)):
+        (line,) = ax.semilogy(times, errors[name], label=name)
+        if predicted is not None:
+            at, law = predicted
+            ax.plot(at, law[name], "o", color=line.get_color(), fillstyle="none", markersize=4, markeredgewidth=0.8)
+    if predicted is not None:
+        ax.plot([], [], "o", color="0.3", fillstyle="none", markersize=4, label="predicted")
+    ax.set(xlabel="time (unit of tau)", xlim=(min(times), max(times)))
+    ax.set_ylabel("error against backprop\n(largest, relative)")
+    ax.legend()
+    return ax
+
+
+def heat_map(ax: Axes, times: Sequence[float], activities: Mapping[str, NDArray[np.floating]], most: int = 40) -> Axes:
+    """Draw units over time, population above population, each relative to its largest activity.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    times : sequence of float
+        Evenly spaced.
+    activities : mapping
+        Population -> (len(times), units), from the input up.
+    most : int
+        Units a population that are drawn: of all in the order of their first activity, evenly spaced ones.
+    """
+    bands = [_band(x, most) for x in activities.values()]
+    ends = np.cumsum([len(band) for band in bands])
+    middles = [end - (len(band) - GAP) / 2 - GAP for end, band in zip(ends, bands, strict=True)]
+    step = (times[-1] - times[0]) / max(len(times) - 1, 1) or 1.0
+    extent = (times[0] - step / 2, times[-1] + step / 2, 0, int(ends[-1]) - GAP)
+    image = ax.imshow(
+        np.concatenate(bands)[:-GAP],
+        cmap="PuOr",  # told apart without colour vision; white is silence
+        norm=SymLogNorm(0.01, vmin=-1, vmax=1),
+        aspect="auto",
+        origin="lower",
+        extent=extent,
+        interpolation="nearest",
+    )
+    ticks = {name: y for name, y in zip(activities, middles, strict=True) if name in _some(list(activities))}
+    ax.set_yticks(list(ticks.values()), list(ticks))
+    ax.tick_params(axis="y", length=0)
+    ax.set(xlabel="time (unit of tau)")
+    ax.grid(False)
+    bar = ax.figure.colorbar(image, ax=ax, ticks=[-1, -0.1, -0.01, 0, 0.01, 0.1, 1], format="%g")
+    bar.set_label("activity / largest of its population")
+    return ax
+
+
+GAP = 3
+"""Empty rows between populations."""
+
+
+def _band(x: NDArray[np.floating], most: int) -> NDArray[np.floating]:
+    """Return some units' rows relative to the largest activity, and a gap above."""
+    order = np.argsort(x[0], kind="stable")
+    picked = order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int))]
+    rows = x[:, picked].T / max(float(np.abs(x).max()), np.finfo(float).tiny)
+    return np.concatenate([rows, np.full((GAP, len(x)), np.nan)])
+
+
+def _some(names: Sequence[str], most: int = 7) -> Sequence[str]:
+    """Return names that there is room for, evenly spaced."""
+    return names[:: math.ceil(len(names) / most)]

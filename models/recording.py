@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.registry import known
 
 if TYPE_CHECKING:
     from actrelax.models.netcdf import Appender
 
-Record = bool | str | Sequence[str] | Callable[[State], Mapping[str, Tensor]]
+Record = bool | str | Sequence[str] | Mapping[str, Sequence[int]] | Callable[[State], Mapping[str, Tensor]]
 Recorder = Callable[[State], Mapping[str, Tensor]]
 
 
@@ -98,16 +100,28 @@ def recorder_of(problem: RelaxationProblem, record: Record) -> Recorder | None:
     Raises
     ------
     ActrelaxError
-        For an unknown population.
+        For an unknown population, or a unit that it has not.
     """
     if record is False:
         return None
     if callable(record):
         return record
     everything = [*problem.network.hidden, problem.network.output]
+    if isinstance(record, Mapping):
+        units = {known("recorded population", name, everything): list(chosen) for name, chosen in record.items()}
+        _check_units(problem, units)
+        return lambda state: {name: state[name].flatten(1)[:, chosen] for name, chosen in units.items()}
     if record is True:
         names = everything
     else:
         asked = [record] if isinstance(record, str) else record
         names = [known("recorded population", name, everything) for name in asked]
     return lambda state: {name: state[name] for name in names}
+
+
+def _check_units(problem: RelaxationProblem, units: Mapping[str, Sequence[int]]) -> None:
+    for name, chosen in units.items():
+        size = math.prod(problem.network.populations[name].shape)
+        for unit in chosen:
+            if not 0 <= unit < size:
+                raise ActrelaxError(f"population {name!r} has units 0 to {size - 1}, got {unit}.")

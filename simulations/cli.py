@@ -12,12 +12,16 @@ from actrelax.simulations.stopping import Stopped
 
 SIMULATIONS = {
     "demo": "train a small CNN on the bundled digits by AR and by backprop; figures; two minutes",
+    "relax": "relax one network by any engine and integrator; the trajectory as a NetCDF file, and a figure",
+    "check": "solve one relaxation in every way there is; exit status 1 if any disagrees",
     "train": "train any network on any images by AR or backprop; the papers' protocols; resumes bit for bit",
     "evaluate": "test a trained run's network on any data set",
+    "plasticity": "learn the digits inside Brian2, synapses and all, one stimulus after another; a minute and a half",
 }
 """Name of a module in this folder -> what it does.
 
-The module has a `Config` and a `main(config)`; where defaults depend on other options, a `defaults(arguments)` too.
+The module has a `Config` and a `main(config)`, which may return an exit status; where defaults depend on other
+options, a `defaults(arguments)` too.
 """
 
 DONE, FAILED, BAD_INPUT, SIGNALLED = 0, 1, 2, 128
@@ -52,7 +56,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
             **default,
             config=(tyro.conf.OmitArgPrefixes,),  # options are named alike, in whichever group they stand
         )
-        module.main(config)
+        status = module.main(config)
     except Stopped as stopped:
         print(f"actrelax {name}: {stopped}", file=sys.stderr)
         return SIGNALLED + stopped.signal_number
@@ -62,7 +66,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except ActrelaxError as error:
         print(f"actrelax {name}: {error}", file=sys.stderr)
         return FAILED if isinstance(error, DivergenceError) else BAD_INPUT
-    return DONE
+    return DONE if status is None else int(status)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.network import Network
 from actrelax.models.neuronwise import Value
 from actrelax.models.registry import known, look_up
+from actrelax.models.transforms import transform_named
 from actrelax.simulations.streams import random_stream
 
 Number = float | int | None
@@ -49,6 +51,17 @@ POSITIVE = math.ulp(0.0)
 """The least positive number, as a bound for `require`."""
 
 
+def value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """Return the value that an option has on the command line, `--option value` or `--option=value`; the last one."""
+    value = None
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        if argument == option:
+            value = following
+        elif argument.startswith(f"{option}="):
+            value = argument.partition("=")[2]
+    return value
+
+
 @dataclass(frozen=True)
 class Relaxation:
     """Options of the relaxation."""
@@ -73,9 +86,22 @@ class Relaxation:
     """Where relaxations begin; feedforward, but zero with continuous plasticity."""
     clip: float | None = None
     """Bound on -x + feedback, element by element."""
+    noise: float = 0.0
+    """Standard deviation of a hidden neuron's activity without input; integrator euler follows it."""
+    input_noise: float = 0.0
+    """The same around the stimulus; it matters where gains or presynaptic factors are current."""
+    delay: float = 0.0
+    """How long all feedback travels, a whole number of dt, in the unit of tau; integrator euler follows it."""
+    feedback_transform: str | None = None
+    """What becomes of feedback weights: sparse-SHARE (sparse-0.5), quantised-LEVELS (quantised-16)."""
 
     def check(self) -> None:
         """Refuse unknown names and what no relaxation can be asked for; the rest is refused where it is used."""
+        self.check_problem()
+        known("integrator", self.integrator, INTEGRATORS)
+
+    def check_problem(self) -> None:
+        """The same but for the integrator, which may be an engine's own."""
         require(
             steps=(self.steps, 0, math.inf),
             eta=(self.eta, POSITIVE, math.inf),
@@ -84,9 +110,12 @@ class Relaxation:
             tau=(self.tau, POSITIVE, math.inf),
             tau_spread=(self.tau_spread, 0, math.inf),
             clip=(self.clip, POSITIVE, math.inf),
+            noise=(self.noise, 0, math.inf),
+            input_noise=(self.input_noise, 0, math.inf),
+            delay=(self.delay, 0, math.inf),
         )
         known("assumptions", self.assumptions, PRESETS)
-        known("integrator", self.integrator, INTEGRATORS)
+        transform_named(self.feedback_transform)
 
     @property
     def knobs(self) -> Assumptions:
@@ -100,20 +129,31 @@ class Relaxation:
 
     def keywords(self, network: Network, seed: int) -> dict[str, Any]:
         """As keyword arguments of `relax_backward` and `relax_continuously`."""
+        return {"integrator": self.integrator, **self.grid, **self.problem_fields(network, seed)}
+
+    @property
+    def grid(self) -> dict[str, Any]:
+        """How finely and how long, as keyword arguments of `solve`."""
+        return {"steps": self.steps, "eta": self.eta, "dt": self.dt, "duration": self.duration}
+
+    def problem_fields(self, network: Network, seed: int) -> dict[str, Any]:
+        """As keyword arguments of `RelaxationProblem.from_batch`."""
         return {
             "assumptions": self.assumptions,
-            "integrator": self.integrator,
-            "steps": self.steps,
-            "eta": self.eta,
-            "dt": self.dt,
-            "duration": self.duration,
             "tau": self.time_constants(network, seed),
             "start": self.start or ("zero" if self.is_continuous else "feedforward"),
             "clip": self.clip,
+            "noise": self.noise,
+            "input_noise": self.input_noise,
+            "delays": self.delay,
+            "feedback_transform": self.feedback_transform,
         }
 
     def time_constants(self, network: Network, seed: int) -> float | Mapping[str, Value]:
-        """Return tau, or hidden population -> one per neuron, of mean tau and the spread asked for, on the CPU."""
+        """Return tau, or population -> one per neuron, of mean tau and the spread asked for, on the CPU.
+
+        Of the hidden populations; where the input is noisy, that has tau.
+        """
         if self.tau_spread == 0:
             return self.tau
         stream = random_stream(seed, "tau")
@@ -123,7 +163,8 @@ class Relaxation:
             name: torch.randn(network.populations[name].shape, generator=stream, dtype=torch.float64)
             for name in network.hidden
         }
-        return {name: (self.tau * torch.exp(sigma * z - sigma**2 / 2)).to(dtype) for name, z in drawn.items()}
+        spread = {name: (self.tau * torch.exp(sigma * z - sigma**2 / 2)).to(dtype) for name, z in drawn.items()}
+        return {**spread, network.input: self.tau} if self.input_noise else spread
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.options import value_of
 from actrelax.simulations.training.experiment import Experiment, from_options, protocol
 from actrelax.simulations.training.run import Recording, folder_of, run
 
@@ -35,7 +36,7 @@ class Config:
 
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of a protocol, or of a run that is resumed."""
-    name, folder = _value(arguments, "--protocol"), _value(arguments, "--resume")
+    name, folder = value_of("--protocol", arguments), value_of("--resume", arguments)
     if folder is not None and name is not None:
         raise ActrelaxError("--resume takes its options from the run: leave --protocol out.")
     if folder is not None:
@@ -51,17 +52,6 @@ def main(config: Config) -> None:
         print(json.dumps(asdict(summary)))
     else:
         print(f"test accuracy {summary.test_accuracy:.2%} after {summary.epochs} epochs: {folder}")
-
-
-def _value(arguments: Sequence[str], option: str) -> str | None:
-    """Return the value that an option has on the command line, `--option value` or `--option=value`; the last one."""
-    value = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == option:
-            value = following
-        elif argument.startswith(f"{option}="):
-            value = argument.partition("=")[2]
-    return value
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Defect:
 
 ASSUMPTIONS = "tests/models/test_assumptions.py::test_preset_equals_the_rule_written_out"
 WRITTEN_OUT = "tests/models/test_integrators.py::test_equals_the_scheme_written_out"
+IN_BRIAN2 = "tests/models/brian2/test_engine.py::test_our_schemes_are_the_same_in_brian2_and_in_pytorch"
 AUTOGRAD = "tests/models/test_projections.py::test_feedback_and_plasticity_are_autograds"
 
 DEFECTS = [
@@ -448,21 +449,21 @@ DEFECTS = [
         "models/brian2/build.py",
         '            setattr(group, f"{line}_{k}", vector(',
         '            getattr(group, f"{line}_{k}", vector(',
-        "tests/models/brian2/test_engine.py::test_our_schemes_are_the_same_in_brian2_and_in_pytorch[delay-euler]",
+        f"{IN_BRIAN2}[delay-euler]",
     ),
     Defect(
         "delay lines shifted before the drives are known",
         "models/brian2/build.py",
         'when="groups", order=relaxing.LINE',
         'when="start"',
-        "tests/models/brian2/test_engine.py::test_our_schemes_are_the_same_in_brian2_and_in_pytorch[delays, unfrozen-euler]",
+        f"{IN_BRIAN2}[delays, unfrozen-euler]",
     ),
     Defect(
         "the gain left out in Brian2",
         "models/brian2/relaxing.py",
         '"feedforward": "gain * x"',
         '"feedforward": "x"',
-        "tests/models/brian2/test_engine.py::test_our_schemes_are_the_same_in_brian2_and_in_pytorch[graph-euler]",
+        f"{IN_BRIAN2}[graph-euler]",
     ),
     Defect(
         "psi not learned in Brian2",

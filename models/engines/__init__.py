@@ -89,10 +89,11 @@ def solve(
         Stop as soon as each population's largest change in a step, relative to its largest activity, is at most
         this. A change per step, not per tau: the distance left is larger by about tau/dt of the slowest
         population, so choose it well below the smallest dt/tau.
-    record : bool, str, sequence of str, or callable, default False
-        What to keep on the way: nothing, all hidden populations and the output, some populations by name, or what
-        a function returns of the state (population -> (batch, *shape), not to be changed): a mapping of tensors.
-        It is called once more for each step if the relaxation diverges, to say where.
+    record : bool, str, sequence of str, mapping, or callable, default False
+        What to keep on the way: nothing, all hidden populations and the output, some populations by name, some of
+        their units (population -> indices into its flattened shape; (batch, indices) is kept), or what a function
+        returns of the state (population -> (batch, *shape), not to be changed): a mapping of tensors. It is called
+        once more for each step if the relaxation diverges, to say where.
     every : int, default 1
         Record the start and every so many steps.
     path : str or pathlib.Path, optional

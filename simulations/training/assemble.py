@@ -62,7 +62,7 @@ def assemble(experiment: Experiment) -> Parts:
     """
     experiment.check()
     hardware = experiment.hardware.resolved()
-    _set_up(hardware, experiment.seed)
+    set_up(hardware, experiment.seed)
     data = load_images(experiment.images)
     preprocess = preprocessing(experiment.images, data, hardware)
     data = on_device(data, hardware)
@@ -243,7 +243,8 @@ def _function_in(place: str):  # type: ignore[no-untyped-def]
     return getattr(module, name)
 
 
-def _set_up(hardware: Hardware, seed: int) -> None:
+def set_up(hardware: Hardware, seed: int) -> None:
+    """Seed torch and make its kernels deterministic; fp32 and threads mean what they say."""
     torch.manual_seed(seed)
     assert hardware.threads is not None
     torch.set_num_threads(hardware.threads)

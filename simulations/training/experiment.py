@@ -188,6 +188,10 @@ def as_options(experiment: Experiment) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in flat.items()}
 
 
+LATER = ("noise", "input_noise", "delay", "feedback_transform")
+"""Options that older runs don't name: they did what is now their default."""
+
+
 def from_options(options: Mapping[str, Any]) -> Experiment:
     """Make an experiment of what `as_options` returned.
 
@@ -197,6 +201,7 @@ def from_options(options: Mapping[str, Any]) -> Experiment:
         If options are missing or not known.
     """
     expected = as_options(Experiment())
+    options = {**{name: expected[name] for name in LATER}, **options}
     if set(options) != set(expected):
         differing = ", ".join(sorted(set(options) ^ set(expected)))
         raise ActrelaxError(f"the configuration has missing or unknown options: {differing}.")

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from actrelax.models.errors import ActrelaxError as ActrelaxError
     from actrelax.models.errors import DivergenceError as DivergenceError
     from actrelax.models.learning import relax_backward as relax_backward
+    from actrelax.models.netcdf import open_trajectory as open_trajectory
     from actrelax.models.network import Network as Network
     from actrelax.models.problem import RelaxationProblem as RelaxationProblem
     from actrelax.models.projections import Projection as Projection
+    from actrelax.models.units import UnitDynamics as UnitDynamics
     from actrelax.models.updates import Updates as Updates
     from actrelax.simulations.training.saved import load_run as load_run
 
@@ -37,11 +39,13 @@ _MODULE_OF = {
     "Network": "models.network",
     "Projection": "models.projections",
     "RelaxationProblem": "models.problem",
+    "UnitDynamics": "models.units",
     "Updates": "models.updates",
     "activity_gradients": "models.backprop",
     "backprop_backward": "models.backprop",
     "build": "models.architectures",
     "load_run": "simulations.training.saved",
+    "open_trajectory": "models.netcdf",
     "relax_backward": "models.learning",
     "relax_continuously": "models.continuous",
     "solve": "models.engines",

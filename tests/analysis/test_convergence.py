@@ -1,9 +1,10 @@
 """What is measured over time is the project's norm of what `solve` passes through."""
 
+import pytest
 import torch
 from cases import graph_case
 
-from actrelax.analysis.convergence import errors_over_time
+from actrelax.analysis.convergence import errors_over_time, predicted_errors
 from actrelax.models.agreement import disagreement
 from actrelax.models.backprop import activity_gradients
 from actrelax.models.engines import solve
@@ -21,3 +22,17 @@ def test_errors_over_time():
         assert torch.equal(measured.recorded[name], torch.tensor(expected))
         assert expected[0] > 0.1
         assert expected[-1] < 1e-9
+
+
+@pytest.mark.parametrize("integrator", ["sequential", "rk4", "scipy:DOP853"])
+def test_predicted_errors(integrator):
+    case = graph_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    at, errors = predicted_errors(problem, gradients, integrator, dt=0.2, steps=40, points=9)
+    assert at == [0, 5, 10, 15, 20, 25, 30, 35, 40]
+    stepped = solve(problem, integrator, dt=0.2, steps=40, every=5, record=True).error(gradients)
+    for name in case.network.hidden:
+        assert errors[name] == pytest.approx(stepped[name].tolist(), rel=1e-4)
+        assert errors[name][0] > 10 * errors[name][-1]
+    assert predicted_errors(problem, gradients, integrator, dt=0.2, steps=2)[0] == [0, 1, 2]

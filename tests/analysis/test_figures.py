@@ -1,5 +1,6 @@
 """Figures show what they are given, with axes that say what it is."""
 
+import numpy as np
 import pytest
 
 from actrelax.analysis import figures
@@ -25,3 +26,47 @@ def test_unwritable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ActrelaxError, match=r"^can't write to "), figures.saved(tmp_path / "file" / "figure.png"):
         pass
+
+
+def test_approach(tmp_path):
+    times = [0.0, 0.5, 1.0]
+    errors = {"hidden1": [1.0, 0.5, 0.25], "hidden2": [1.0, 0.1, 0.01]}
+    law = [0.0, 1.0], {"hidden1": [1.0, 0.25], "hidden2": [1.0, 0.01]}
+    with figures.saved(tmp_path / "figure.png", columns=2) as (_, (left, right)):
+        assert figures.approach(left, times, errors, law) is left
+        assert figures.approach(right, times, errors) is right
+        lines = {line.get_label(): line for line in left.lines}
+        assert lines["hidden2"].get_ydata().tolist() == errors["hidden2"]
+        assert left.get_yscale() == "log"
+        circles = [line for line in left.lines if line.get_marker() == "o" and len(line.get_xdata())]
+        assert [list(line.get_ydata()) for line in circles] == list(law[1].values())
+        assert [line.get_color() for line in circles] == [lines[name].get_color() for name in errors]
+        assert [text.get_text() for text in left.get_legend().get_texts()] == ["hidden1", "hidden2", "predicted"]
+        assert [text.get_text() for text in right.get_legend().get_texts()] == ["hidden1", "hidden2"]
+        assert left.get_xlim() == (0, 1)
+
+
+def test_approach_of_many_populations(tmp_path):
+    errors = {f"hidden{i}": [1.0, 0.5] for i in range(1, 30)}
+    with figures.saved(tmp_path / "figure.png") as (_, (ax,)):
+        figures.approach(ax, [0.0, 1.0], errors)
+        assert [line.get_label() for line in ax.lines] == [f"hidden{i}" for i in (1, 6, 11, 16, 21, 26)]
+
+
+def test_heat_map(tmp_path):
+    """Rows are a population's units in the order of their first activity, over its largest, and gaps between."""
+    activities = {"low": np.array([[2.0, -4.0, 1.0], [1.0, 2.0, 0.0]]), "high": np.array([[0.0, 10.0], [5.0, 0.0]])}
+    with figures.saved(tmp_path / "figure.png") as (figure, (ax,)):
+        assert figures.heat_map(ax, [0.0, 1.0], activities) is ax
+        (image,) = ax.images
+        gap = [[np.nan, np.nan]] * 3
+        expected = [[-1.0, 0.5], [0.25, 0.0], [0.5, 0.25], *gap, [0.0, 0.5], [1.0, 0.0]]
+        assert np.array_equal(image.get_array().filled(np.nan), expected, equal_nan=True)
+        assert image.origin == "lower"
+        assert image.get_extent() == [-0.5, 1.5, 0, 8]
+        assert [text.get_text() for text in ax.get_yticklabels()] == ["low", "high"]
+        assert ax.get_yticks().tolist() == [1.5, 7.0]
+        assert len(figure.axes) == 2  # with its bar
+        figures.heat_map(ax, [0.0], {"silent": np.zeros((1, 100))}, most=10)
+        assert ax.images[1].get_array().shape == (10, 1)
+    assert (tmp_path / "figure.png").stat().st_size > 5000

@@ -45,6 +45,9 @@ def test_recording_some_populations_or_a_function():
     some = solve(problem, steps=4, record=["hidden2"]).recorded
     assert torch.equal(solve(problem, steps=4, record="hidden2").recorded["hidden2"], some["hidden2"])
     assert {name: x.shape for name, x in some.items()} == {"hidden2": (5, 3, 6)}
+    units = solve(problem, steps=4, record={"hidden2": [5, 0], "output": [1]}).recorded
+    assert torch.equal(units["hidden2"], some["hidden2"][..., [5, 0]])
+    assert units["output"].shape == (5, 3, 1)
     norms = solve(problem, steps=4, record=lambda state: {"norm": state["hidden2"].norm()}).recorded
     assert torch.equal(norms["norm"], torch.stack([x.norm() for x in some["hidden2"]]))
     assert solve(problem, steps=4).recorded == {}
@@ -92,6 +95,7 @@ def test_duration_and_steps_mean_the_same():
         ("euler", {"stop_change": 0.0}, r"^stop_change must be positive, got 0\.0\.$"),
         ("euler", {"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
         ("euler", {"record": ["hidden9"]}, r"^unknown recorded population 'hidden9'; known: hidden1"),
+        ("euler", {"record": {"hidden1": [0, 7]}}, r"^population 'hidden1' has units 0 to 6, got 7\.$"),
         ("euler", {"engine": "tensorflow"}, r"^unknown engine 'tensorflow'; known: torch"),
         ("rk5", {}, r"^unknown integrator 'rk5'; known: euler"),
     ],

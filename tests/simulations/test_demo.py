@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from actrelax.analysis.checks.verification import Report, Row
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import DivergenceError
 from actrelax.simulations import cli, demo
@@ -25,6 +26,7 @@ def test_writes_what_it_says(tmp_path, capsys):
         assert (tmp_path / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr()
     lines = said.out.splitlines()
+    assert any(line.startswith("PyTorch, SciPy and Brian2 agree with each other") for line in lines)
     assert lines[0] == "1,437 digits for training, 360 for testing."
     assert [line.split("  ")[0] for line in lines[-5:-2]] == ["backprop", "AR", "AR, simplified"]
     assert lines[-1] == f"results and figures: {tmp_path}"
@@ -32,6 +34,15 @@ def test_writes_what_it_says(tmp_path, capsys):
     # one seed, one initial network: only what follows differs
     first = [RunFolder(tmp_path / name).table("metrics")[0]["test_accuracy"] for name in NAMES]
     assert len(set(first)) == 1
+
+
+def test_engines_that_disagree_are_named_and_the_status_is_1(tmp_path, capsys, monkeypatch):
+    rows = [Row("brian2", "euler", "binomial law", "conv1", 0.5, 1e-10), Row("torch", "euler", "x", "conv1", 0, 1e-10)]
+    monkeypatch.setattr(demo, "verify", lambda *args, **options: Report(rows))
+    assert cli.main(["demo", "--out", str(tmp_path), *TINY]) == 1
+    said = capsys.readouterr().out
+    assert "ENGINES DISAGREE:\nbrian2 euler and binomial law differ by 0.5 in conv1\n" in said
+    assert "agree with each other" not in said
 
 
 def test_a_second_demo_replaces_the_first(tmp_path):
@@ -88,9 +99,9 @@ def test_interruption(monkeypatch, capsys):
 
 def test_usage(capsys):
     assert cli.main([]) == 0
-    assert "demo      train a small CNN" in capsys.readouterr().out
+    assert "demo        train a small CNN" in capsys.readouterr().out
     assert cli.main(["demmo"]) == 2
-    assert capsys.readouterr().err == "\nunknown simulation 'demmo'; known: demo, train, evaluate.\n"
+    assert capsys.readouterr().err == "\nunknown simulation 'demmo'; known: " + f"{', '.join(cli.SIMULATIONS)}.\n"
     with pytest.raises(SystemExit) as stopped:
         cli.main(["demo", "--epoch", "many"])
     assert stopped.value.code == 2

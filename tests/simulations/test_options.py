@@ -7,7 +7,7 @@ import torch
 
 from actrelax.models.architectures import build
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import POSITIVE, Hardware, Relaxation, require
+from actrelax.simulations.options import POSITIVE, Hardware, Relaxation, require, value_of
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,9 @@ def test_time_constants():
     assert torch.equal(drawn["hidden1"], again["hidden1"])
     assert not torch.equal(drawn["hidden1"], other["hidden1"])
     assert not torch.equal(drawn["hidden1"], drawn["hidden2"])
+    noisy = Relaxation(tau=3.0, tau_spread=0.4, input_noise=0.1).time_constants(network, 0)
+    assert noisy["input"] == 3.0
+    assert torch.equal(noisy["hidden1"], drawn["hidden1"])
 
 
 def test_keywords():
@@ -86,6 +89,40 @@ def test_keywords():
         "tau": 2.0,
         "start": "feedforward",
         "clip": 3.0,
+        "noise": 0.0,
+        "input_noise": 0.0,
+        "delays": 0.0,
+        "feedback_transform": None,
     }
+    biological = Relaxation(noise=0.1, input_noise=0.2, delay=0.3, feedback_transform="sparse-0.5")
+    given = biological.keywords(network, 0)
+    assert [given[name] for name in ("noise", "input_noise", "delays", "feedback_transform")] == [
+        0.1,
+        0.2,
+        0.3,
+        "sparse-0.5",
+    ]
     assert Relaxation("continuous").keywords(network, 0)["start"] == "zero"
     assert Relaxation("ar", start="zero").keywords(network, 0)["start"] == "zero"
+
+
+def test_the_integrators_of_one_engine_are_no_option_of_training():
+    Relaxation(integrator="scipy:DOP853").check_problem()
+    with pytest.raises(ActrelaxError, match=r"^unknown integrator 'scipy:DOP853'; known: euler, sequential, "):
+        Relaxation(integrator="scipy:DOP853").check()
+    with pytest.raises(ActrelaxError, match=r"^unknown feedback transform 'blurred'; known: sparse-SHARE"):
+        Relaxation(feedback_transform="blurred").check()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ([], None),
+        (["--run"], None),
+        (["--run", "a", "--run", "b"], "b"),
+        (["--run=a=b", "--other", "c"], "a=b"),
+        (["--runs", "a"], None),
+    ],
+)
+def test_value_of(arguments, value):
+    assert value_of("--run", arguments) == value

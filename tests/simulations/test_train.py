@@ -162,6 +162,51 @@ def test_resumed_equals_uninterrupted(tmp_path, tiny, whole, monkeypatch, event,
     assert mine == theirs
 
 
+BIOLOGY = {
+    "noise": ["--noise", 0.1],
+    "input noise": ["--input-noise", 0.1, "--assumptions", "current-presynaptic"],
+    "delay": ["--delay", 0.2],
+    "transform": ["--feedback-transform", "quantised-4"],
+}
+
+
+@pytest.mark.parametrize("name", BIOLOGY)
+def test_biology_changes_what_is_learned_and_resumes(tmp_path, tiny, monkeypatch, name):
+    """Delays and noise reach the weights, and the noise goes on where a killed run's stopped."""
+    options = [*tiny, "--network", "mlp-3x12", "--integrator", "euler", "--quiet", "--checkpoint-every", 1]
+    options += ["--tau", 1, "--eta", 0.1]
+    without = [] if name != "input noise" else BIOLOGY[name][2:]
+    assert run(*options, *without, "--out", tmp_path / "without") == 0
+    assert run(*options, *BIOLOGY[name], "--out", tmp_path / "whole") == 0
+    assert run(*options, *BIOLOGY[name], "--out", tmp_path / "again") == 0
+    whole = outcome(tmp_path / "whole")
+    assert_same(outcome(tmp_path / "again"), whole)
+    changed = {where.split(".")[2] for where in differing(outcome(tmp_path / "without"), whole) if "network" in where}
+    assert changed
+    batches = iter(range(5))
+    original = Recorder.on_batch
+
+    def dying(self, training):
+        original(self, training)
+        if next(batches) == 4:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "on_batch", dying)
+        with pytest.raises(Killed):
+            run(*options, *BIOLOGY[name], "--out", tmp_path / "run")
+    assert run("--resume", tmp_path / "run", "--quiet") == 0
+    assert_same(outcome(tmp_path / "run"), whole)
+
+
+def test_noise_needs_an_integrator_that_follows_it(tmp_path, tiny, capsys):
+    said = refused(capsys, 2, *tiny, "--noise", 0.1, "--out", tmp_path / "run")
+    assert said.startswith('"sequential" can\'t be used here: it does not follow noise: use "euler"')
+    said = refused(capsys, 2, *tiny, "--integrator", "euler", "--delay", 0.25, "--out", tmp_path / "run")
+    assert said == "the delay of 'hidden1->output' must be a whole number of dt, got 0.25 with dt 0.1."
+    assert not (tmp_path / "run").exists()
+
+
 def test_resuming_a_finished_run_changes_nothing(whole, capsys):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert run("--resume", whole) == 0

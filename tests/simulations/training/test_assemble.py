@@ -247,7 +247,7 @@ def test_hardware_is_set_up(monkeypatch):
     assert torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        module._set_up(Hardware("cuda", "fp32", 1), 0)
+        module.set_up(Hardware("cuda", "fp32", 1), 0)
         assert asked == [((True,), {"warn_only": True})]
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32

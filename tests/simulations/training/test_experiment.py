@@ -10,6 +10,7 @@ import pytest
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.training.experiment import (
+    LATER,
     PROTOCOLS,
     Experiment,
     Images,
@@ -69,7 +70,7 @@ def test_options_survive_json():
         seed=3,
         images=Images("mnist", Path("some/where"), augment=True),
         optimisation=Optimisation(lr=1, update_clip=2.5),
-        relaxation=Relaxation(start="zero", dt=0.25),
+        relaxation=Relaxation(start="zero", dt=0.25, noise=0.1, delay=1, feedback_transform="quantised-4"),
     )
     for experiment in (Experiment(), changed, *PROTOCOLS.values()):
         assert from_options(json.loads(json.dumps(as_options(experiment)))) == experiment
@@ -90,6 +91,14 @@ def test_a_configuration_of_something_else(change, sentence):
     with pytest.raises(ActrelaxError) as refused:
         from_options(as_options(Experiment()) | change)
     assert str(refused.value) == sentence
+
+
+def test_a_configuration_from_before_an_option_was_there():
+    experiment = Experiment(epochs=7)
+    options = as_options(experiment)
+    for name in LATER:
+        del options[name]
+    assert from_options(options) == experiment
 
 
 def test_a_configuration_that_lacks_options():
@@ -125,6 +134,10 @@ MEASURED = "--measure-alignment compares AR's updates after a relaxation with ba
         ({"relaxation": Relaxation(tau=-1)}, "--tau must be positive, got -1."),
         ({"relaxation": Relaxation(tau_spread=-1)}, "--tau-spread must be 0 or more, got -1."),
         ({"relaxation": Relaxation(clip=-1)}, "--clip must be positive, got -1."),
+        ({"relaxation": Relaxation(noise=-1)}, "--noise must be 0 or more, got -1."),
+        ({"relaxation": Relaxation(input_noise=math.inf)}, "--input-noise must be a finite number, got inf."),
+        ({"relaxation": Relaxation(delay=-1)}, "--delay must be 0 or more, got -1."),
+        ({"relaxation": Relaxation(feedback_transform="nix")}, "unknown feedback transform 'nix'; known: sparse-SHARE"),
         ({"optimisation": ADAM}, "--momentum belongs to sgd, adam has its own: leave it out."),
         ({"relaxation": Relaxation("continuous"), "optimisation": Optimisation(momentum=0.5)}, DESCENT),
         ({"relaxation": Relaxation("continuous"), "optimisation": Optimisation(optimiser="adamw")}, DESCENT),

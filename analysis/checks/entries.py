@@ -1,0 +1,145 @@
+"""Every way there is to run one relaxation: the entries of a check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from actrelax.models.closed_form import chain_matrix, predict, uncovered
+from actrelax.models.engines import ENGINES, solve, unsupported
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.foreign import BRIAN2, SCIPY, integrator_named
+from actrelax.models.integrators import INTEGRATORS, Integrator
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.registry import known
+from actrelax.models.schedule import schedule
+
+CLOSED_FORM = "closed-form"
+"""What `closed_form.predict` says is checked like an engine."""
+NAMES = (*ENGINES, CLOSED_FORM)
+
+RELATIVE_TOLERANCE = {"DOP853": 1e-10, "RK45": 1e-10, "LSODA": 1e-10, "RK23": 1e-6, "Radau": 1e-6, "BDF": 1e-6}
+"""Of SciPy's adaptive methods: what each reaches in a second or two."""
+BOUND = {1e-10: 1e-8, 1e-6: 1e-4}
+"""Relative tolerance -> bound on the distance from the law: errors of many steps add up."""
+ABSOLUTE_TOLERANCE = 1e-14
+KINKED = ("relu", "leaky-relu")
+"""Activations whose gain jumps."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An integrator on an engine.
+
+    codegen  Brian2's target
+    """
+
+    engine: str
+    scheme: Integrator
+    codegen: str = "numpy"
+
+    @property
+    def name(self) -> str:
+        """The engine's name, with its target where that is not the usual one."""
+        return self.engine if self.codegen == "numpy" else f"{self.engine} ({self.codegen})"
+
+    @property
+    def title(self) -> str:
+        """How a reader calls it."""
+        target = "" if self.codegen == "numpy" else f" ({self.codegen})"
+        return f"{self.scheme.name}{target}" if self.scheme.engine else f"{self.name} {self.scheme.name}"
+
+    @property
+    def bound(self) -> float:
+        """On its distance from its law beyond rounding."""
+        method = self.scheme.name.partition(":")[2]
+        if self.scheme.engine == "scipy":
+            return BOUND[RELATIVE_TOLERANCE[method]]
+        return 1e-4 if method.startswith("gsl") else 0.0
+
+    @property
+    def law(self) -> bytes:
+        """The same for entries that follow the same law: what one step does to a chain of unlike units."""
+        step = self.scheme.transition(chain_matrix([1.0, 2.0, 5.0]), 0.3)
+        return np.asarray(step.round(12) + 0.0).tobytes()
+
+    def run(self, problem: RelaxationProblem, **options: Any) -> Mapping[str, Tensor]:
+        """Return population -> its final state in float64, of the hidden ones."""
+        if not self.scheme.takes_time:
+            options = {key: value for key, value in options.items() if key == "generator"}
+        if self.engine == CLOSED_FORM:
+            grid = schedule(problem, self.scheme, **options)
+            state: Mapping[str, Tensor] = predict(problem, self.scheme, dt=grid.dt, steps=grid.steps)
+        else:
+            state = solve(problem, self.scheme, engine=self.engine, **options, **self._own_options()).final
+        return {name: state[name].detach().cpu().double() for name in problem.network.hidden}
+
+    def _own_options(self) -> dict[str, Any]:
+        if self.engine == "brian2":
+            return {"codegen": self.codegen}
+        if self.scheme.engine == "scipy":
+            return {"rtol": RELATIVE_TOLERANCE[self.scheme.name.partition(":")[2]], "atol": ABSOLUTE_TOLERANCE}
+        return {}
+
+
+def entries(
+    problem: RelaxationProblem,
+    grid: Mapping[str, Any],
+    *,
+    engines: Sequence[str] = NAMES,
+    integrators: Sequence[str] | None = None,
+    codegen: Sequence[str] = ("numpy",),
+) -> tuple[list[Entry], list[str]]:
+    """Return every entry that can run a problem with these dt or eta, steps or duration, and sentences on the others.
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown name, or a grid that all refuse.
+    """
+    for engine in engines:
+        known("engine", engine, NAMES)
+    chosen = None if integrators is None else [integrator_named(name) for name in integrators]
+    found: list[Entry] = []
+    refused: dict[tuple[str, str], list[str]] = {}
+    unplanned: list[ActrelaxError] = []
+    for engine in engines:
+        for scheme in _schemes(engine) if chosen is None else chosen:
+            if scheme.engine not in (None, engine) or (engine == CLOSED_FORM and not scheme.takes_time):
+                continue
+            reason = _refusal(problem, engine, scheme)
+            if reason is None and scheme.takes_time:
+                try:
+                    schedule(problem, scheme, **grid)
+                except ActrelaxError as error:
+                    unplanned.append(error)
+                    reason = str(error)
+            if reason is None:
+                found += [Entry(engine, scheme, target) for target in (codegen if engine == "brian2" else ["numpy"])]
+            else:
+                refused.setdefault((engine, reason), []).append(scheme.name)
+    if unplanned and not any(entry.scheme.takes_time for entry in found):
+        raise unplanned[0]
+    return found, [f"{engine} leaves out {', '.join(names)}: {why}" for (engine, why), names in refused.items()]
+
+
+def _schemes(engine: str) -> Iterator[Integrator]:
+    own = {"scipy": SCIPY, "brian2": BRIAN2}.get(engine, ())
+    yield from map(integrator_named, [*INTEGRATORS, *(f"{engine}:{method}" for method in own)])
+
+
+def _refusal(problem: RelaxationProblem, engine: str, scheme: Integrator) -> str | None:
+    """Return why an entry can't run whatever the steps, else None."""
+    reason = uncovered(problem) if engine == CLOSED_FORM else unsupported(problem, scheme, engine)
+    if reason is None and scheme.engine == "scipy" and _has_kinks(problem):
+        reason = "with current gains adaptive integrators stall at the kinks of relu."
+    return reason
+
+
+def _has_kinks(problem: RelaxationProblem) -> bool:
+    activations = {population.activation.name for population in problem.network.populations.values()}
+    return not problem.is_frozen and not activations.isdisjoint(KINKED)

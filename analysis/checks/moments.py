@@ -1,0 +1,131 @@
+"""Mean and covariance of a noisy relaxation, by its scheme's recursion, and how samples differ (THEORY.md section 3).
+
+While gains are frozen a step of Euler is x' = T x + c + q xi: the mean follows m' = T m + c, the covariance
+S' = T S T^T + Q, and a simulation's samples are normal with these moments, whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse, stats
+from scipy.linalg import solve_triangular
+
+from actrelax.models.flat import FlatProblem, Vector, vector
+from actrelax.models.problem import RelaxationProblem
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is expected of some units of one sample.
+
+    populations  name of each unit's population
+    units        index of each within its population, flattened
+    mean         (units,)
+    covariance   (units, units)
+    """
+
+    populations: tuple[str, ...]
+    units: tuple[int, ...]
+    mean: Vector
+    covariance: Matrix
+
+    @property
+    def entries(self) -> int:
+        """How many numbers `deviations` tests: means, sums and differences of pairs, populations as a whole."""
+        return len(self.mean) + len(self.mean) ** 2 + len(set(self.populations))
+
+    def picked(self, state: Mapping[str, torch.Tensor]) -> Matrix:
+        """Return these units of a state, (samples, units)."""
+        flat = {name: x.detach().cpu().double().flatten(1).numpy() for name, x in state.items()}
+        return np.stack([flat[v][:, i] for v, i in zip(self.populations, self.units, strict=True)], axis=1)
+
+
+def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int = 50) -> Moments:
+    """Follow Euler's recursion for so many steps.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Of one sample, with constant gains, without clip and delays.
+    dt : float
+    steps : int
+    most : int
+        Units a population that are followed, evenly spaced.
+    """
+    flat = FlatProblem(problem)
+    state = flat.initial_state()
+    sizes = {name: flat.gains[name].size for name in flat.units}
+    picked = [
+        (name, int(i))
+        for name, size in sizes.items()
+        for i in np.unique(np.linspace(0, size - 1, min(size, most)).round())
+    ]
+    offsets = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
+    rows = [offsets[name] + i for name, i in picked]
+    one_step = (sparse.eye_array(sum(sizes.values())) + dt * flat.jacobian(state)).T.tocsr()
+    kick = np.concatenate([_kick(problem, name, dt) for name in flat.units])
+    reach = np.zeros((len(rows), len(kick)))  # e^T T^k of each unit
+    reach[np.arange(len(rows)), rows] = 1
+    covariance = np.zeros((len(rows), len(rows)))
+    for _ in range(steps):
+        covariance += (reach * kick) @ reach.T
+        reach = (one_step @ reach.T).T
+        field = flat.vector_field(state)
+        state = {name: x + dt * field[name] for name, x in state.items()}
+    names, units = zip(*picked, strict=True)
+    return Moments(names, units, flat.joined(state)[rows], covariance)
+
+
+def _kick(problem: RelaxationProblem, name: str, dt: float) -> Vector:
+    """Q's diagonal: 2 sigma^2 dt / tau of each unit."""
+    shape = problem.network.populations[name].shape
+    sigma, tau = (torch.as_tensor(q.of(name), dtype=torch.float64) for q in (problem.sigmas, problem.taus))
+    return vector((2 * sigma**2 * dt / tau).expand(shape))
+
+
+def deviations(samples: Matrix, moments: Moments) -> Iterator[tuple[str, str, float]]:
+    """Yield ("mean" or "covariance", population, the largest deviation from what is expected, in standard deviations).
+
+    Means are normal. Sums and differences of two units, scaled to unit variance, have squares that follow a
+    chi-squared distribution with as many degrees of freedom as there are samples: exact for any number of them. So
+    have the squares of all of a population's units together, once they are uncorrelated, which tells when few
+    samples show much the same defect everywhere. A pair counts for the lower of its populations.
+
+    Parameters
+    ----------
+    samples : numpy.ndarray
+        (samples, units), independent.
+    moments : Moments
+    """
+    count, scale = len(samples), np.sqrt(moments.covariance.diagonal())
+    standard = (samples - moments.mean) / scale
+    mean = np.abs(standard.mean(0)) * np.sqrt(count)
+    found, rho = standard.T @ standard, moments.covariance / np.outer(scale, scale)
+    squares = found.diagonal()[:, None] + found.diagonal()
+    pairs = np.maximum(_chi2(squares + 2 * found, 2 + 2 * rho, count), _chi2(squares - 2 * found, 2 - 2 * rho, count))
+    blocks = {name: np.flatnonzero(np.asarray(moments.populations) == name) for name in moments.populations}
+    bottom_up = list(blocks.items())[::-1]
+    for name, own in bottom_up:
+        yield "mean", name, float(mean[own].max())
+    for name, own in bottom_up:
+        root = np.linalg.cholesky(rho[np.ix_(own, own)])
+        together = (solve_triangular(root, standard[:, own].T, lower=True) ** 2).sum()
+        joint = float(_chi2(np.asarray(together), np.asarray(1.0), count * len(own)))
+        # populations come from the top down: what is above has the smaller index
+        yield "covariance", name, max(joint, float(pairs[own, : own[-1] + 1].max()))
+
+
+def _chi2(squares: Matrix, variance: Matrix, degrees: int) -> Matrix:
+    """How many standard deviations of a normal variable are as unlikely."""
+    there = variance > 1e-12  # not the difference of a unit from itself
+    ratio = np.divide(squares, variance, out=np.full_like(squares, degrees), where=there)
+    law = stats.chi2(degrees)
+    tail = np.minimum(law.sf(ratio), law.cdf(ratio)).clip(1e-300, 0.5)
+    return np.where(there, stats.norm.isf(tail), 0.0)

@@ -1,0 +1,127 @@
+"""What an entry of a check is compared with: its law, autograd, a sparse solve, or another integrator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actrelax.analysis.checks.entries import Entry
+from actrelax.analysis.checks.laws import LinearRelaxation, law_of
+from actrelax.models.closed_form import predict, uncovered
+from actrelax.models.engines import solve
+from actrelax.models.foreign import BRIAN2
+from actrelax.models.integrators import INTEGRATORS
+from actrelax.models.neuronwise import Value
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.schedule import schedule
+
+FINER = 64
+"""A flow without a law is compared with Runge and Kutta's in steps so many times as fine."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a result should be.
+
+    name       as it is reported
+    state      population -> (batch, *population.shape) in float64, of the hidden ones
+    magnitude  the same: the sum of the terms' magnitudes, where terms cancel
+    bound      how exact it is itself, beyond rounding
+    """
+
+    name: str
+    state: Mapping[str, Tensor]
+    magnitude: Mapping[str, Tensor] | None = None
+    bound: float = 0.0
+
+
+class References:
+    """The references that one problem offers.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Without noise.
+    gradients : mapping
+        Population -> backprop's gradient, as `activity_gradients` returns them.
+    grid : mapping
+        dt or eta, steps or duration, as for `solve`.
+    """
+
+    def __init__(self, problem: RelaxationProblem, gradients: Mapping[str, Tensor], grid: Mapping[str, Any]) -> None:
+        self.problem, self.gradients, self.grid = problem, gradients, grid
+
+    def of(self, entry: Entry) -> Reference | None:
+        """Return what the entry's result should be; None if only other entries know."""
+        if not entry.scheme.takes_time:
+            return self._backprop() if _leads_to_backprop(self.problem) else self._sparse_solve()
+        if uncovered(self.problem) is None:
+            return self._law(entry)
+        if entry.scheme.engine == "scipy":
+            return self._finer
+        if entry.scheme.engine == "brian2" and self.problem.clip is None:
+            return self._held_input(entry)
+        return None
+
+    def _backprop(self) -> Reference:
+        hidden = self.problem.network.hidden
+        return Reference("autograd", {v: self.gradients[v].detach().cpu().double() for v in hidden})
+
+    def _sparse_solve(self) -> Reference:
+        return Reference("sparse solve", self._linear.fixed_point())
+
+    def _law(self, entry: Entry) -> Reference:
+        """Of hops, where there is one time constant; else that of the chain's matrix, with PyTorch's feedback."""
+        scheme, problem = entry.scheme, self.problem
+        grid = schedule(problem, scheme, **self.grid)
+        taus = {float(problem.taus.of(name)) for name in problem.relaxing}
+        if len(taus) > 1:
+            predicted = predict(problem, scheme, dt=grid.dt, steps=grid.steps)
+            return Reference("law of the chain", {v: x.cpu().double() for v, x in predicted.items()})
+        eta = grid.dt / taus.pop()
+        law = law_of(scheme, eta, grid.steps, self._linear.hops)
+        value, magnitude = self._linear.predict(law)
+        return Reference(law.name, value, magnitude if eta > 1 else None)
+
+    @cached_property
+    def _linear(self) -> LinearRelaxation:
+        return LinearRelaxation(replace(self.problem, clip=None))
+
+    @cached_property
+    def _finer(self) -> Reference:
+        """The flow, for adaptive methods; a clip makes kinks, at which it is only first order."""
+        grid = schedule(self.problem, INTEGRATORS["rk4"], **self.grid)
+        state = solve(self.problem, "rk4", dt=grid.dt / FINER, steps=FINER * grid.steps).final
+        bound = 1e-8 if self.problem.clip is None else 1e-3
+        return Reference(f"torch rk4, {FINER} times as fine", _hidden(self.problem, state), bound=bound)
+
+    def _held_input(self, entry: Entry) -> Reference:
+        """Euler's scheme with the time constants at which its step is the updater's: dt / (1 - R(-dt/tau))."""
+        problem = self.problem
+        grid = schedule(problem, entry.scheme, **self.grid)
+        stability = BRIAN2[entry.scheme.name.partition(":")[2]][0]
+
+        def equivalent(tau: Value) -> Tensor:
+            held = 1 - stability(-grid.dt / torch.as_tensor(tau, dtype=torch.float64).cpu().numpy())
+            return torch.as_tensor(grid.dt / np.asarray(held))
+
+        taus = {name: equivalent(problem.taus.of(name)) for name in problem.relaxing}
+        state = solve(replace(problem, tau=taus), "euler", dt=grid.dt, steps=grid.steps).final
+        return Reference("torch euler, equivalent tau", _hidden(problem, state))
+
+
+def _hidden(problem: RelaxationProblem, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: state[name].detach().cpu().double() for name in problem.network.hidden}
+
+
+def _leads_to_backprop(problem: RelaxationProblem) -> bool:
+    """Whether the fixed point is backprop's gradient."""
+    used = [problem.network.knobs(p, problem.assumptions) for p in problem.feedback_projections.values()]
+    standard = all(k.feedback == "transpose" and k.activity_gain == "feedforward" for k in used)
+    return standard and problem.feedback_transform is None and not problem.dynamics

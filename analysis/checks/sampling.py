@@ -1,0 +1,123 @@
+"""Do engines draw noise as they should? Samples of one stimulus against the moments of Euler's scheme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from actrelax.analysis.checks.entries import Entry, entries
+from actrelax.analysis.checks.moments import Matrix, Moments, deviations, scheme_moments
+from actrelax.analysis.checks.verification import Report, Row
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.flat import FlatProblem
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.schedule import schedule
+
+FALSE_ALARM = 1e-6
+"""Probability that a check of what is right fails, over all that it compares."""
+SAMPLES = 10_000
+ACTIVITIES = 4_000_000
+"""PyTorch runs at most so many at once."""
+SYNAPSES = 4_000_000
+"""Brian2 runs with at most so many, and only once."""
+
+
+def verify_noise(
+    problem_of: Callable[[int], RelaxationProblem],
+    grid: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    samples: int = SAMPLES,
+    watch: Callable[[list[Entry]], Iterable[Entry]] = iter,
+    **restrictions: Any,
+) -> Report:
+    """Relax one stimulus many times, and compare mean and covariance with what the scheme should give.
+
+    Parameters
+    ----------
+    problem_of : callable
+        Count -> the problem of so many copies of one stimulus.
+    grid : mapping
+        dt or eta, steps or duration, as for `solve`.
+    seed : int
+        Of the noise.
+    samples : int
+        Relaxations by PyTorch; Brian2 runs as many as its synapses allow, at most so many.
+    watch, **restrictions
+        As for `verify`.
+
+    Returns
+    -------
+    Report
+        Errors and bounds in standard deviations of a normal variable.
+
+    Raises
+    ------
+    ActrelaxError
+        For a problem whose moments follow no linear recursion, or if nothing is left that could be compared.
+    """
+    problem = problem_of(1)
+    reason = _untold(problem)
+    if reason is not None:
+        raise ActrelaxError(reason)
+    found, remarks = entries(problem, grid, **restrictions)
+    if not found:
+        raise ActrelaxError(" ".join(["nothing can be compared:", *remarks]))
+    plan = schedule(problem, found[0].scheme, **grid)
+    if plan.steps == 0:
+        raise ActrelaxError("noise takes time: relax for one step or more.")
+    moments = scheme_moments(problem, plan.dt, plan.steps)
+    bound = float(stats.norm.isf(FALSE_ALARM / 2 / (len(found) * moments.entries)))
+    report = Report(remarks=remarks)
+    generator = torch.Generator().manual_seed(seed)
+    for entry in watch(found):
+        count = samples if entry.engine == "torch" else min(samples, max(2, SYNAPSES // _synapses(problem)))
+        drawn = np.concatenate(list(_drawn(entry, problem_of, grid, moments, count, generator)))
+        report.remarks.append(f"{entry.title}: {count:,} samples.")
+        for moment, name, error in deviations(drawn, moments):
+            report.rows.append(Row(entry.name, entry.scheme.name, f"{moment} of the scheme", name, error, bound))
+    return report
+
+
+def _drawn(
+    entry: Entry,
+    problem_of: Callable[[int], RelaxationProblem],
+    grid: Mapping[str, Any],
+    moments: Moments,
+    count: int,
+    generator: torch.Generator,
+) -> Iterator[Matrix]:
+    """Yield samples of the selected units, in as many runs as memory asks for."""
+    populations = problem_of(1).network.populations.values()
+    at_once = count
+    if entry.engine == "torch":
+        at_once = max(1, ACTIVITIES // sum(math.prod(population.shape) for population in populations))
+    while count > 0:
+        now = min(count, at_once)
+        yield moments.picked(entry.run(problem_of(now), generator=generator, **grid))
+        count -= now
+
+
+def _untold(problem: RelaxationProblem) -> str | None:
+    """Return why there is no recursion for the moments, else None."""
+    if not problem.is_frozen:
+        return "noise is checked against a linear recursion, and current gains are not linear: leave one of them out."
+    if problem.clip is not None:
+        return "noise is checked against a linear recursion, and a clip is not linear: leave one of them out."
+    if problem.delay.times:
+        return (
+            "noise is checked against a recursion from step to step, which delays have none of: leave one of them out."
+        )
+    if problem.input_noise:
+        return "noise of the input reaches no relaxation with constant gains: check --noise, and leave it out."
+    return None
+
+
+def _synapses(problem: RelaxationProblem) -> int:
+    """Connections that carry feedback, of one sample."""
+    return sum(feedback.matrix.nnz for feedback in FlatProblem(problem).feedback.values())

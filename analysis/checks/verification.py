@@ -1,0 +1,141 @@
+"""Do all engines and integrators agree with the laws, with autograd, and with each other?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from actrelax.analysis.checks.entries import Entry, entries
+from actrelax.analysis.checks.references import Reference, References
+from actrelax.models.agreement import disagreement
+from actrelax.models.closed_form import uncovered
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison in one population.
+
+    error, bound  in the project's one norm, or in standard deviations for noise; the error is not a number where
+                  there was no result
+    """
+
+    engine: str
+    integrator: str
+    reference: str
+    population: str
+    error: float
+    bound: float
+
+    @property
+    def ok(self) -> bool:
+        """The verdict."""
+        return self.error <= self.bound
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `actrelax check --json` prints; an error that is no number is null."""
+        return {**vars(self), "error": self.error if math.isfinite(self.error) else None, "ok": self.ok}
+
+
+@dataclass
+class Report:
+    """All comparisons, and sentences on what was left out or how it was done."""
+
+    rows: list[Row] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything agrees."""
+        return all(row.ok for row in self.rows)
+
+
+def verify(
+    problem: RelaxationProblem,
+    gradients: Mapping[str, Tensor],
+    grid: Mapping[str, Any],
+    *,
+    bound: float = 1e-10,
+    watch: Callable[[list[Entry]], Iterable[Entry]] = iter,
+    **restrictions: Any,
+) -> Report:
+    """Solve one problem in every way there is, and compare.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Without noise.
+    gradients : mapping
+        Population -> backprop's gradient, as `activity_gradients` returns them.
+    grid : mapping
+        dt or eta, steps or duration, as for `solve`.
+    bound : float
+        On what is equal but for rounding; adaptive methods have wider ones.
+    watch : callable
+        What the entries are passed through while they run, such as a progress bar.
+    **restrictions
+        To some engines, integrators and targets, as for `entries`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ActrelaxError
+        If nothing is left that could be compared.
+    """
+    found, remarks = entries(problem, grid, **restrictions)
+    report = Report(remarks=remarks)
+    reason = uncovered(problem)
+    if reason is not None:
+        report.remarks.append(f"integrators are compared with each other: {reason}")
+    references = References(problem, gradients, grid)
+    results: dict[Entry, Mapping[str, Tensor]] = {}
+    for entry in watch(found):
+        try:
+            results[entry] = entry.run(problem, **grid)
+        except ActrelaxError as error:
+            _fail(report, problem, entry, str(error), bound)
+            continue
+        against = [reference for reference in (references.of(entry), _mate(entry, results)) if reference]
+        for reference in against:
+            report.rows += _compared(entry, results[entry], reference, bound)
+    _name_the_lonely(report, results)
+    if not report.rows:
+        raise ActrelaxError(" ".join(["nothing can be compared:", *report.remarks]))
+    return report
+
+
+def _compared(entry: Entry, result: Mapping[str, Tensor], reference: Reference, bound: float) -> Iterator[Row]:
+    bound = max(bound, entry.bound, reference.bound)
+    for name, value in result.items():
+        magnitude = None if reference.magnitude is None else reference.magnitude[name]
+        error = disagreement(value, reference.state[name], magnitude=magnitude)
+        yield Row(entry.name, entry.scheme.name, reference.name, name, error, bound)
+
+
+def _mate(entry: Entry, results: Mapping[Entry, Mapping[str, Tensor]]) -> Reference | None:
+    """Return the first entry that follows the same law and is as exact, as a reference."""
+    first = next(other for other in results if other.law == entry.law and other.bound <= entry.bound)
+    return None if first == entry else Reference(first.title, results[first])
+
+
+def _fail(report: Report, problem: RelaxationProblem, entry: Entry, why: str, bound: float) -> None:
+    report.remarks.append(f"{entry.title} came to no result: {why}")
+    hidden = problem.network.hidden
+    report.rows += [Row(entry.name, entry.scheme.name, "a result", name, math.nan, bound) for name in hidden]
+
+
+def _name_the_lonely(report: Report, results: Mapping[Entry, Mapping[str, Tensor]]) -> None:
+    """Say which entries were compared with nothing."""
+    compared = {(row.engine, row.integrator) for row in report.rows}
+    references = {row.reference for row in report.rows}
+    lonely = [e.title for e in results if (e.name, e.scheme.name) not in compared and e.title not in references]
+    if lonely:
+        report.remarks.append(f"there was nothing to compare with {', '.join(lonely)}.")

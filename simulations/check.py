@@ -1,0 +1,147 @@
+"""Solve one relaxation in every way there is, and see whether all agree.
+
+Every integrator on every engine (PyTorch, SciPy, Brian2) relaxes one network and batch for 12 steps of eta = 0.2,
+unless --steps, --eta, --dt or --duration say otherwise: few enough that integrators differ. Each is compared with the
+exact law of its scheme (binomial, negative binomial or Poisson in the number of hops that feedback has travelled),
+the equilibrium with backprop's gradient by autograd, and integrators that follow one law with each other. Where there
+is no law (current gains, clips, delays, time constants that differ), engines are compared at equal steps. With --noise
+sample means and covariances are compared with what Euler's scheme should give. Activation relaxation: Millidge,
+Tschantz, Buckley & Seth 2020 (arXiv 2009.05359).
+
+Prints a table of errors per population, largest difference over largest magnitude, and what was left out and why, on
+standard error. Exit status 1 if anything disagrees. The last line on screen is
+
+    all 63 comparisons agree
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
+from typing import Annotated, Any
+
+import tyro
+from tqdm import tqdm
+
+from actrelax.analysis.checks.entries import NAMES
+from actrelax.analysis.checks.sampling import verify_noise
+from actrelax.analysis.checks.verification import Report, Row, verify
+from actrelax.models.foreign import integrator_named
+from actrelax.models.registry import known
+from actrelax.simulations.options import Hardware, Relaxation
+from actrelax.simulations.subjects import Subject, held, make_sample, of_run
+
+EVERY = "all"
+BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}
+"""Precision -> bound on what is equal but for rounding."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of a check."""
+
+    subject: Subject = field(default_factory=Subject)
+    relaxation: Relaxation = field(default_factory=lambda: Relaxation(integrator=EVERY))
+    engine: str = EVERY
+    """Check this engine only: torch, scipy, brian2, or closed-form."""
+    codegen: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Brian2's target: numpy unless given, cython, cpp_standalone (compiles a program a row); may be repeated."""
+    hardware: Hardware = field(default_factory=lambda: Hardware(precision="fp64"))
+    json: bool = False
+    """Print JSON, and nothing else, on standard output."""
+
+
+def defaults(arguments: Sequence[str]) -> Config:
+    """Return what options have unless they are given: those of a run where one is checked."""
+    found = of_run(arguments)
+    if found is None:
+        return Config()
+    subject, relaxation = found
+    return Config(subject, replace(relaxation, integrator=EVERY))
+
+
+def main(config: Config) -> int:
+    """Check, say, and return the exit status."""
+    report = check(config)
+    for remark in report.remarks:
+        print(remark, file=sys.stderr)
+    if config.json:
+        print(json.dumps({"ok": report.ok, "rows": [row.as_json() for row in report.rows]}))
+    else:
+        print_table(report)
+    return 0 if report.ok else 1
+
+
+def check(config: Config) -> Report:
+    """Make network and batch, and verify."""
+    relaxation, hardware = config.relaxation, config.hardware.resolved()
+    relaxation.check_problem()
+    restrictions = _restrictions(config)
+    assumptions, remarks = held(relaxation.knobs)
+    sample = make_sample(config.subject, assumptions, hardware)
+    problem = sample.problem(relaxation, config.subject.seed, assumptions)
+    remarks = [f"{problem} on {sample.source}", *remarks]
+    grid = {key: value for key, value in relaxation.grid.items() if value is not None}
+    if not {"steps", "duration"} & set(grid):
+        grid["steps"] = 12
+    if not {"dt", "eta"} & set(grid):
+        grid["eta"] = 0.2
+    if problem.is_noisy:
+
+        def of_copies(count: int) -> Any:
+            return sample.copies(count).problem(relaxation, config.subject.seed, assumptions)
+
+        report = verify_noise(of_copies, grid, seed=config.subject.seed, watch=_watched, **restrictions)
+    else:
+        bound = BOUNDS[hardware.precision]
+        report = verify(problem, sample.gradients(), grid, bound=bound, watch=_watched, **restrictions)
+    return replace(report, remarks=[*remarks, *report.remarks])
+
+
+def print_table(report: Report) -> None:
+    """Print a line a comparison, the worst population's verdict at its end, and the sum of them."""
+
+    def comparison(row: Row) -> tuple[str, str, str]:
+        return row.engine, row.integrator, row.reference
+
+    groups = [(key, list(rows)) for key, rows in groupby(report.rows, comparison)]
+    names = list(dict.fromkeys(row.population for row in report.rows))
+    widths = [max(len(key[i]) for key, _ in groups) for i in range(3)]
+    titles = [title.ljust(max(width, len(title))) for title, width in zip(_TITLES, widths, strict=True)]
+    print("  ".join([*titles, *(f"{name:>9}" for name in names), "   bound"]))
+    for key, rows in groups:
+        errors = {row.population: f"{row.error:.2g}" for row in rows}
+        cells = [text.ljust(len(title)) for text, title in zip(key, titles, strict=True)]
+        verdict = "agrees" if all(row.ok for row in rows) else "DISAGREES"
+        print(
+            "  ".join(
+                [*cells, *(f"{errors.get(n, ''):>{max(9, len(n))}}" for n in names), f"{rows[0].bound:8.2g}", verdict]
+            )
+        )
+    wrong = sum(not all(row.ok for row in rows) for _, rows in groups)
+    print(f"\n{wrong} of {len(groups)} comparisons disagree" if wrong else f"\nall {len(groups)} comparisons agree")
+
+
+_TITLES = ("engine", "integrator", "compared with")
+
+
+def _restrictions(config: Config) -> dict[str, Any]:
+    restrictions: dict[str, Any] = {"codegen": list(dict.fromkeys(config.codegen)) or ["numpy"]}
+    if config.engine != EVERY:
+        restrictions["engines"] = [known("engine", config.engine, [*NAMES, EVERY])]
+    if config.relaxation.integrator != EVERY:
+        restrictions["integrators"] = [integrator_named(config.relaxation.integrator).name]
+    return restrictions
+
+
+_watched = partial(tqdm, unit=" relaxations", leave=False, disable=None)
+
+
+if __name__ == "__main__":
+    from actrelax.simulations.cli import run as run_simulation
+
+    raise SystemExit(run_simulation("check", sys.argv[1:]))

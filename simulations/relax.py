@@ -1,0 +1,203 @@
+"""Watch a network relax: every population's activity, from the feedforward pass to the gradient of backprop.
+
+One relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) of any network, images and assumptions, by
+any engine and integrator: `--integrator euler`, `scipy:DOP853`, `brian2:rk4` ...; 100 steps of eta = 0.1 unless
+--steps, --eta, --dt or --duration say otherwise. With --noise and --delay use `--integrator euler`.
+
+Writes, to --out, trajectory.nc, to which states are appended while it runs, for xarray and any other tool that opens
+NetCDF; and relaxation.png: the activities of the first image's neurons over time, and each population's error against
+backprop's gradient, with the error that the scheme's exact law predicts where there is one. Prints both errors at the
+end. The last line on screen is the folder:
+
+    trajectory and figure: runs/relax
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from actrelax.analysis import figures
+from actrelax.analysis.convergence import predicted_errors
+from actrelax.models.agreement import disagreement
+from actrelax.models.closed_form import uncovered
+from actrelax.models.engines import ENGINES, solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.foreign import integrator_named
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.registry import known
+from actrelax.models.schedule import schedule
+from actrelax.models.trajectory import Trajectory
+from actrelax.simulations.options import Hardware, Relaxation, require
+from actrelax.simulations.streams import random_stream
+from actrelax.simulations.subjects import Sample, Subject, held, make_sample, of_run
+
+FILE, FIGURE = "trajectory.nc", "relaxation.png"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of one relaxation."""
+
+    out: Path = Path("runs/relax")
+    """Folder for trajectory and figure; those of an earlier relaxation are replaced."""
+    subject: Subject = field(default_factory=Subject)
+    relaxation: Relaxation = field(default_factory=Relaxation)
+    engine: str | None = None
+    """torch, scipy or brian2; the integrator's own, or torch, unless given."""
+    codegen: str | None = None
+    """Brian2's target: numpy unless given, cython, cpp_standalone."""
+    every: int = 1
+    """Record every so many steps."""
+    hardware: Hardware = field(default_factory=lambda: Hardware(precision="fp64"))
+    json: bool = False
+    """Print the summary as JSON, and nothing else, on standard output."""
+
+
+def defaults(arguments: Sequence[str]) -> Config:
+    """Return what options have unless they are given: those of a run whose network relaxes."""
+    found = of_run(arguments)
+    return Config() if found is None else Config(subject=found[0], relaxation=found[1])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A relaxation and its errors against backprop.
+
+    errors     population -> one at each time that was recorded
+    final      population -> the one at the end
+    predicted  times, and population -> the error that the law gives then; None without a law
+    """
+
+    trajectory: Trajectory
+    errors: Mapping[str, Sequence[float]]
+    final: Mapping[str, float]
+    predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None
+
+
+def main(config: Config) -> None:
+    """Relax, draw, and say what came out."""
+    require(every=(config.every, 1, math.inf))
+    config.relaxation.check_problem()
+    hardware = config.hardware.resolved()
+    assumptions, remarks = held(config.relaxation.knobs)
+    sample = make_sample(config.subject, assumptions, hardware)
+    problem = sample.problem(config.relaxation, config.subject.seed, assumptions)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+    outcome = measured(relaxed(config, problem), sample)
+    draw(config, outcome)
+    if config.json:
+        print(json.dumps(summary(config, outcome)))
+    else:
+        print(f"{problem} on {sample.source}")
+        print_summary(config, outcome)
+
+
+def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
+    """Relax, with a progress bar, and the trajectory on disk."""
+    scheme = integrator_named(config.relaxation.integrator)
+    engine = scheme.engine or "torch" if config.engine is None else known("engine", config.engine, ENGINES)
+    if not scheme.takes_time:
+        raise ActrelaxError(
+            f'a relaxation over time is shown, and "{scheme.name}" takes none: name another integrator.'
+        )
+    if config.codegen is not None and engine != "brian2":
+        raise ActrelaxError(f"--codegen is Brian2's, {engine} has none: leave it out.")
+    grid = config.relaxation.grid
+    steps = schedule(problem, scheme, **grid).steps
+    if steps < config.every:
+        raise ActrelaxError(f"at least --every steps are needed to show anything, {config.every}, got {steps}.")
+    options: dict[str, Any] = {} if config.codegen is None else {"codegen": config.codegen}
+    with progress(steps, config.every) as record:
+        return solve(
+            problem,
+            scheme,
+            engine=engine,
+            record=record,
+            every=config.every,
+            path=config.out / FILE,
+            generator=random_stream(config.subject.seed, "noise"),
+            **grid,
+            **options,
+        )
+
+
+def measured(trajectory: Trajectory, sample: Sample) -> Outcome:
+    """Compare with backprop, and with the law where there is one."""
+    problem, gradients = trajectory.problem, {name: x.cpu() for name, x in sample.gradients().items()}
+    hidden = problem.network.hidden
+    errors = trajectory.error({name: gradients[name] for name in hidden})
+    final = {name: disagreement(trajectory.final[name].cpu(), gradients[name]) for name in hidden}
+    predicted = None
+    if uncovered(problem) is None:
+        dt, steps = trajectory.dt, trajectory.steps
+        at, law = predicted_errors(problem, gradients, trajectory.integrator, dt=dt, steps=steps)
+        predicted = [step * dt for step in at], law
+    return Outcome(trajectory, {name: error.tolist() for name, error in errors.items()}, final, predicted)
+
+
+@contextmanager
+def progress(steps: int, every: int) -> Iterator[Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]]:
+    """Open a bar over the steps on a terminal; what it yields records whole states, and moves it."""
+    with tqdm(total=steps, unit=" steps", leave=False, disable=None) as bar:
+
+        def record(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            bar.update(min(every, steps - bar.n))
+            return state
+
+        yield record
+
+
+def draw(config: Config, outcome: Outcome) -> None:
+    """Draw the first image's neurons, and the errors."""
+    trajectory = outcome.trajectory
+    activities = {name: trajectory[name][:, 0].flatten(1).numpy() for name in outcome.errors}
+    with figures.saved(config.out / FIGURE, columns=2) as (_, (left, right)):
+        figures.heat_map(left, trajectory.times, activities)
+        figures.approach(right, trajectory.times, outcome.errors, outcome.predicted)
+
+
+def summary(config: Config, outcome: Outcome) -> dict[str, Any]:
+    """Return what --json prints; errors are those at the end."""
+    trajectory, predicted = outcome.trajectory, outcome.predicted
+    return {
+        "out": str(config.out),
+        "problem": repr(trajectory.problem),
+        "engine": trajectory.engine,
+        "integrator": trajectory.integrator,
+        "dt": trajectory.dt,
+        "steps": trajectory.steps,
+        "status": trajectory.status.value,
+        "feedback_applications": trajectory.feedback_applications,
+        "error": dict(outcome.final),
+        "predicted_error": None if predicted is None else {name: values[-1] for name, values in predicted[1].items()},
+    }
+
+
+def print_summary(config: Config, outcome: Outcome) -> None:
+    """Print how it relaxed, and how far it is from backprop."""
+    trajectory, predicted = outcome.trajectory, outcome.predicted
+    print(f"{trajectory}, {trajectory.feedback_applications:,} times feedback through a projection\n")
+    width = max(10, *map(len, outcome.final))
+    print(f"{'population':{width}}  error against backprop" + ("  predicted" if predicted else ""))
+    for name, error in outcome.final.items():
+        print(f"{name:{width}}  {error:22.3e}" + (f"  {predicted[1][name][-1]:9.3e}" if predicted else ""))
+    if predicted is None:
+        print(f"\nno prediction: {uncovered(trajectory.problem)}")
+    print(f"\ntrajectory and figure: {config.out}")
+
+
+if __name__ == "__main__":
+    from actrelax.simulations.cli import run as run_simulation
+
+    raise SystemExit(run_simulation("relax", sys.argv[1:]))

@@ -1,0 +1,152 @@
+"""What is relaxed once, outside training: a network, some images, and the problem that they make."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from actrelax.models.architectures import build
+from actrelax.models.assumptions import Assumptions
+from actrelax.models.backprop import activity_gradients
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.losses import LOSSES
+from actrelax.models.network import Network
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.registry import look_up
+from actrelax.simulations.datasets import load
+from actrelax.simulations.options import Hardware, Relaxation, require, value_of
+from actrelax.simulations.streams import random_stream
+from actrelax.simulations.training.assemble import make_network, set_up
+from actrelax.simulations.training.batches import Preprocessing
+from actrelax.simulations.training.experiment import Model
+from actrelax.simulations.training.saved import load_run
+
+USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}
+"""Numbers that an image has -> the data set of such images."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Options of what is relaxed."""
+
+    run: Path | None = None
+    """Folder of a run of `actrelax train`: its network, and its images and assumptions unless others are given."""
+    dataset: str | None = None
+    """Any that `actrelax train` takes; MNIST, CIFAR-10 or the digits, as the network takes them, where the file is at
+    hand, else random numbers."""
+    data_dir: Path | None = None
+    """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
+    batch_size: int = 2
+    """How many images, the first ones for testing."""
+    seed: int = 0
+    """Fixes weights, feedback weights, time constants, random images and noise."""
+    model: Model = field(default_factory=lambda: Model("mlp"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A network, its feedback weights included, and a batch for it.
+
+    x, y    stimuli and labels
+    loss    a name
+    source  where the stimuli are from, as it is said
+    """
+
+    network: Network
+    x: Tensor
+    y: Tensor
+    loss: str
+    source: str
+
+    def problem(self, relaxation: Relaxation, seed: int, assumptions: Assumptions) -> RelaxationProblem:
+        """Return what is to be relaxed, under these assumptions in place of the option's."""
+        fields = {**relaxation.problem_fields(self.network, seed), "assumptions": assumptions}
+        return RelaxationProblem.from_batch(self.network, self.x, self.y, loss=self.loss, **fields)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Population -> backprop's gradient."""
+        return activity_gradients(self.network, self.x, self.y, loss=self.loss)
+
+    def copies(self, count: int) -> Sample:
+        """Return so many copies of the first image."""
+        return replace(
+            self, x=self.x[:1].expand(count, *self.x.shape[1:]).contiguous(), y=self.y[:1].expand(count).contiguous()
+        )
+
+
+def of_run(arguments: Sequence[str]) -> tuple[Subject, Relaxation] | None:
+    """Return the options of the run that --run names, for defaults; None without one."""
+    folder = value_of("--run", arguments)
+    if folder is None:
+        return None
+    experiment = load_run(folder).experiment
+    relaxation = replace(experiment.relaxation, integrator="sequential", steps=None, eta=None, dt=None, duration=None)
+    images = experiment.images
+    subject = Subject(dataset=images.dataset, data_dir=images.data_dir, seed=experiment.seed, model=experiment.model)
+    return subject, relaxation
+
+
+def held(assumptions: Assumptions) -> tuple[Assumptions, list[str]]:
+    """Return the assumptions with weights that wait, and a sentence where they would not."""
+    if not assumptions.is_continuous:
+        return assumptions, []
+    dense, conv = (replace(knobs, plasticity="equilibrium") for knobs in assumptions.both)
+    return Assumptions(dense, conv), ["plasticity is continuous: the relaxation is that of weights which are held."]
+
+
+def make_sample(subject: Subject, assumptions: Assumptions, hardware: Hardware) -> Sample:
+    """Load or draw images and weights.
+
+    Raises
+    ------
+    ActrelaxError
+        For options that can't be met.
+    """
+    require(batch_size=(subject.batch_size, 1, math.inf), seed=(subject.seed, 0, 2**63))
+    look_up("loss", subject.model.loss, LOSSES)
+    set_up(hardware, subject.seed)
+    x, y, shape, classes, source = _images(subject)
+    if subject.run is None:
+        network, _ = make_network(subject.model, shape, classes, subject.seed)
+        preprocess = Preprocessing(torch.float64)
+    else:
+        run = load_run(subject.run)
+        network, preprocess, source = run.network, run.preprocess, f"{source}, network of {subject.run}"
+    network.to(device=hardware.device, dtype=hardware.dtype)
+    if all(p.feedback is None for p in network.projections.values()):
+        network.add_feedback(assumptions, random_stream(subject.seed, "feedback"))
+    if not network.hidden:
+        raise ActrelaxError(f"no population of {subject.model.network} relaxes: take a network with hidden ones.")
+    x = preprocess(x).to(device=hardware.device, dtype=hardware.dtype)
+    return Sample(network, x, y.to(hardware.device), subject.model.loss, source)
+
+
+def _images(subject: Subject) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
+    """Return stimuli, labels, the shape of one, the number of classes, and where they are from."""
+    name = subject.dataset or _at_hand(subject)
+    if name is None:
+        shape, stream = _usual_shape(subject), random_stream(subject.seed, "images")
+        x = torch.rand(subject.batch_size, *shape, generator=stream, dtype=torch.float64)
+        return x, torch.randint(10, (len(x),), generator=stream), shape, 10, "random images"
+    data = load(name, subject.data_dir)
+    require(batch_size=(subject.batch_size, 1, len(data.test.images)))
+    images, labels = (part[: subject.batch_size] for part in data.test)
+    return images, labels, data.input_shape, data.classes, data.name
+
+
+def _at_hand(subject: Subject) -> str | None:
+    """Return the data set of images as the network takes them, if its file is there."""
+    name = "digits" if ":" in subject.model.network else USUAL.get(math.prod(_usual_shape(subject)))
+    folder = subject.data_dir or Path(os.environ.get("ACTRELAX_DATA", "data"))
+    return name if name == "digits" or (folder / f"{name}.npz").exists() else None
+
+
+def _usual_shape(subject: Subject) -> tuple[int, ...]:
+    usual = build(subject.model.network, generator=torch.Generator())
+    return usual.populations[usual.input].shape

@@ -1,0 +1,67 @@
+"""Laws by SciPy's distributions are those of the schemes' own matrices, and weigh what the relaxation carries."""
+
+import pytest
+import torch
+from cases import graph_case, mlp_case
+
+from actrelax.analysis.checks.laws import LinearRelaxation, law_of
+from actrelax.models.agreement import disagreement
+from actrelax.models.backprop import activity_gradients
+from actrelax.models.closed_form import chain_matrix, coefficients
+from actrelax.models.engines import solve
+from actrelax.models.foreign import BRIAN2, SCIPY, integrator_named
+from actrelax.models.integrators import INTEGRATORS
+from actrelax.models.problem import RelaxationProblem
+
+TIMED = [name for name, scheme in INTEGRATORS.items() if scheme.takes_time]
+EVERY = [*TIMED, *(f"brian2:{method}" for method in BRIAN2), *(f"scipy:{method}" for method in SCIPY)]
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(("eta", "steps"), [(0.2, 12), (0.1, 100), (0.7, 1), (1.0, 3), (1.5, 4), (0.2, 0), (0.3, 2000)])
+def test_a_law_is_the_power_of_the_one_step_matrix(name, eta, steps):
+    scheme, hops = integrator_named(name), 5
+    law = law_of(scheme, eta, steps, hops)
+    C = coefficients(scheme.transition, chain_matrix([1.0] * hops), eta, steps)
+    assert law.weights == pytest.approx(C[0, :hops], rel=1e-9, abs=1e-14)
+    assert law.tails == pytest.approx(C[:hops, hops][::-1], rel=1e-9, abs=1e-14)
+
+
+def test_laws_are_named():
+    names = {name: law_of(integrator_named(name), 0.2, 12, 3).name for name in EVERY}
+    assert names["euler"] == names["exponential"] == names["brian2:rk4"] == "binomial law"
+    assert names["sequential"] == "negative binomial law"
+    assert names["exact"] == names["scipy:DOP853"] == "Poisson law"
+    assert names["heun"] == names["rk4"] == "law of its stability function"
+
+
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+@pytest.mark.parametrize("name", TIMED)
+def test_predicts_the_relaxation(make, name):
+    case = make()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, tau=3.0)
+    linear = LinearRelaxation(problem)
+    value, magnitude = linear.predict(law_of(INTEGRATORS[name], 0.2, 12, linear.hops))
+    relaxed = solve(problem, name, eta=0.2, steps=12).final
+    gradients = activity_gradients(case.network, case.x, case.y)
+    for v in case.network.hidden:
+        assert disagreement(relaxed[v], gradients[v]) > 1e-3
+        assert disagreement(value[v], relaxed[v]) < 1e-13
+        assert bool((magnitude[v] >= value[v].abs() * (1 - 1e-12)).all())
+
+
+def test_the_fixed_point_is_backprops():
+    case = graph_case()
+    tau = {"conv1": 2.0, "hidden2": torch.linspace(1.0, 3.0, 6)}
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, tau=tau)
+    found, gradients = LinearRelaxation(problem).fixed_point(), activity_gradients(case.network, case.x, case.y)
+    for v in case.network.hidden:
+        assert disagreement(found[v], gradients[v]) < 1e-12
+
+
+def test_tails_are_relative_to_themselves():
+    """Where 1 - cumsum would leave nothing but rounding."""
+    law = law_of(INTEGRATORS["rk4"], 0.001, 1, 5)
+    assert law.tails[3] == pytest.approx(0.001**4 / 24, rel=1e-9)
+    assert law.tails[0] == pytest.approx(0.001, rel=1e-3)
+    assert law.tails[4] == 0  # one step of four stages reaches four hops

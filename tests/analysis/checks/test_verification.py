@@ -1,0 +1,197 @@
+"""A check sees agreement where there is some, and any defect that is put into a scheme or a law."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import graph_case, mlp_case
+
+from actrelax.analysis.checks import entries as module
+from actrelax.analysis.checks.entries import NAMES, Entry, entries
+from actrelax.analysis.checks.verification import Row, verify
+from actrelax.models.assumptions import PRESETS
+from actrelax.models.backprop import activity_gradients
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.foreign import BRIAN2, SCIPY, integrator_named
+from actrelax.models.integrators import INTEGRATORS
+from actrelax.models.problem import RelaxationProblem
+
+GRID = {"eta": 0.2, "steps": 12}
+SOME = ["euler", "heun", "exponential", "equilibrium", "scipy:DOP853", "brian2:rk4", "brian2:exponential_euler"]
+FAST = ("torch", "scipy", "closed-form")
+
+
+def verified(case, *, grid=GRID, engines=FAST, integrators=None, assumptions="ar", **fields):
+    if all(p.feedback is None for p in case.network.projections.values()):
+        case.network.add_feedback(assumptions, torch.Generator().manual_seed(1))
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, assumptions=assumptions, **fields)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    return verify(problem, gradients, grid, engines=engines, integrators=integrators)
+
+
+def references(report):
+    return {(row.engine, row.integrator, row.reference) for row in report.rows}
+
+
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+def test_everything_agrees_in_every_population(make):
+    case = make()
+    report = verified(case)
+    assert report.ok
+    found = references(report)
+    for name in INTEGRATORS:
+        assert any(row[:2] == ("torch", name) for row in found)
+        assert any(row[:2] == ("scipy", name) for row in found) or name == "exact"
+    assert {f"scipy:{method}" for method in SCIPY} <= {row[1] for row in found}
+    assert ("torch", "euler", "binomial law") in found
+    assert ("torch", "equilibrium", "autograd") in found
+    assert ("scipy", "rk4", "torch rk4") in found
+    assert ("closed-form", "sequential", "negative binomial law") in found
+    assert [row.population for row in report.rows[: len(case.network.hidden)]] == case.network.hidden
+    assert max(row.error for row in report.rows if row.bound == 1e-10) < 1e-13
+    assert max(row.error for row in report.rows if row.integrator == "scipy:DOP853") < 1e-9
+    assert report.remarks == ['scipy leaves out exact: the law is evaluated by PyTorch: use that engine, or "scipy:DOP8'
+                              '53" with a small rtol.']  # fmt: skip
+
+
+def test_brian2_agrees_with_its_updaters_laws():
+    report = verified(mlp_case(), engines=["torch", "brian2"])
+    assert report.ok
+    found = references(report)
+    for method in BRIAN2:
+        said = [remark for remark in report.remarks if f"brian2:{method}" in remark]
+        assert ("brian2", f"brian2:{method}", "binomial law") in found or said
+    assert ("brian2", "brian2:heun", "torch euler") in found
+    assert ("brian2", "brian2:rk4", "torch exponential") not in found
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu"])
+def test_without_a_law_engines_are_compared_with_each_other(activation):
+    report = verified(mlp_case(activation), assumptions="unfrozen", engines=NAMES, integrators=SOME)
+    assert report.ok
+    found = references(report)
+    assert {("scipy", "heun", "torch heun"), ("brian2", "euler", "torch euler")} <= found
+    assert ("brian2", "brian2:rk4", "torch euler, equivalent tau") in found
+    assert max((r.error for r in report.rows if r.integrator == "scipy:DOP853"), default=0) < 1e-9
+    adaptive = ("scipy", "scipy:DOP853", "torch rk4, 64 times as fine") in found
+    assert adaptive == (activation != "relu")
+    assert any("stall at the kinks" in remark for remark in report.remarks) == (activation == "relu")
+    law = "integrators are compared with each other: there is no law for an activity gain that is current"
+    assert any(remark.startswith(law) for remark in report.remarks)
+
+
+@pytest.mark.parametrize(
+    ("fields", "grid"),
+    [
+        ({"tau": {"hidden1": torch.linspace(1.0, 2.0, 7)}}, {"dt": 0.2, "steps": 12}),
+        ({"delays": 0.4}, GRID),
+        ({"clip": 0.1}, GRID),
+        ({"start": "zero", "feedback_transform": "sparse-0.5"}, GRID),
+        ({"tau": {"hidden1": 1.0, "hidden2": 3.0}}, {"dt": 0.2, "steps": 12}),
+    ],
+    ids=["tau-a-neuron", "delays", "clip", "transform", "tau-a-population"],
+)
+def test_other_problems(fields, grid):
+    report = verified(mlp_case(), grid=grid, engines=["torch", "scipy", "brian2"], integrators=SOME, **fields)
+    assert report.ok
+    engines = {row.engine for row in report.rows}
+    assert "brian2" in engines
+    assert ("scipy" in engines) == ("delays" not in fields)
+    if "start" in fields:
+        assert ("torch", "equilibrium", "sparse solve") in references(report)
+    if isinstance(fields.get("tau"), dict) and isinstance(fields["tau"]["hidden1"], float):
+        assert ("scipy", "scipy:DOP853", "law of the chain") in references(report)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_autograd_is_a_reference_only_where_backprop_is_the_equilibrium(name):
+    if PRESETS[name].is_continuous or any(k.activity_gain == "current" for k in PRESETS[name].both):
+        return
+    report = verified(mlp_case(), assumptions=name, engines=["torch"], integrators=["equilibrium"])
+    assert report.ok
+    (reference,) = {row.reference for row in report.rows}
+    dense = PRESETS[name].dense
+    standard = dense.feedback == "transpose" and dense.activity_gain == "feedforward"
+    assert reference == ("autograd" if standard else "sparse solve")
+
+
+def wrong(monkeypatch, name, **changes):
+    monkeypatch.setitem(INTEGRATORS, name, replace(INTEGRATORS[name], **changes))
+
+
+@pytest.mark.parametrize("name", INTEGRATORS)
+def test_a_wrong_step_disagrees(monkeypatch, name):
+    """A relative defect of 1e-8 in what one step of one integrator gives."""
+    right = INTEGRATORS[name].step
+
+    def step(problem, state, dt):
+        return {v: x * (1 + 1e-8) for v, x in right(problem, state, dt).items()}
+
+    wrong(monkeypatch, name, step=step)
+    report = verified(mlp_case(), engines=["torch"])
+    assert {row.integrator for row in report.rows if not row.ok} == {name}
+
+
+def test_a_wrong_law_disagrees(monkeypatch):
+    """The closed form, by a transition that is a little off."""
+    right = INTEGRATORS["rk4"].transition
+    wrong(monkeypatch, "rk4", transition=lambda matrix, dt: right(matrix, dt * (1 + 1e-8)))
+    report = verified(mlp_case(), engines=["torch", "closed-form"])
+    assert {(row.engine, row.integrator) for row in report.rows if not row.ok} == {("closed-form", "rk4")}
+
+
+def test_a_wrong_gradient_disagrees():
+    case = mlp_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    gradients = {v: x * 1.001 for v, x in activity_gradients(case.network, case.x, case.y).items()}
+    report = verify(problem, gradients, GRID, engines=["torch"])
+    assert {(row.integrator, row.reference) for row in report.rows if not row.ok} == {("equilibrium", "autograd")}
+
+
+def test_an_engine_without_result_disagrees(monkeypatch):
+    def failing(*arguments, **options):
+        raise ActrelaxError("SciPy's RK23 gave up.")
+
+    monkeypatch.setattr(module, "solve", failing)
+    report = verified(mlp_case(), engines=["scipy", "closed-form"], integrators=["scipy:RK23", "euler"])
+    assert not report.ok
+    failed = [row for row in report.rows if not row.ok]
+    assert {(row.engine, row.reference, row.population) for row in failed} >= {("scipy", "a result", "hidden1")}
+    assert all(math.isnan(row.error) and row.as_json()["error"] is None for row in failed)
+    assert "scipy:RK23 came to no result: SciPy's RK23 gave up." in report.remarks
+
+
+def test_what_has_no_counterpart_is_said():
+    report = verified(mlp_case(), clip=0.1, engines=["torch"], integrators=["heun", "equilibrium"])
+    assert report.remarks[-1] == "there was nothing to compare with torch heun."
+    with pytest.raises(ActrelaxError, match=r"^nothing can be compared: .* nothing to compare with torch heun\.$"):
+        verified(mlp_case(), clip=0.1, engines=["torch"], integrators=["heun"])
+
+
+def test_steps_that_are_refused_are_left_out():
+    case = mlp_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    found, remarks = entries(problem, {"eta": 2.2, "steps": 3}, engines=["torch"], integrators=["euler", "exact"])
+    assert [entry.title for entry in found] == ["torch exact"]
+    assert remarks[0].startswith("torch leaves out euler: eta must lie between 0 and 2")
+    with pytest.raises(ActrelaxError, match=r"^unknown engine 'numpy'; known: torch, "):
+        entries(problem, GRID, engines=["numpy"])
+
+
+def test_names():
+    rk4 = integrator_named("brian2:rk4")
+    assert Entry("brian2", rk4).title == "brian2:rk4"
+    assert Entry("brian2", rk4, "cython").title == "brian2:rk4 (cython)"
+    assert Entry("brian2", rk4, "cython").name == "brian2 (cython)"
+    assert Entry("scipy", INTEGRATORS["euler"]).title == "scipy euler"
+    row = Row("torch", "euler", "binomial law", "hidden1", 1e-12, 1e-10)
+    assert row.as_json() == {
+        "engine": "torch",
+        "integrator": "euler",
+        "reference": "binomial law",
+        "population": "hidden1",
+        "error": 1e-12,
+        "bound": 1e-10,
+        "ok": True,
+    }

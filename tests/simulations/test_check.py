@@ -1,0 +1,182 @@
+"""`actrelax check` as a user meets it: its table and JSON, its exit status, what it says about what is left out."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from actrelax.models.integrators import INTEGRATORS
+from actrelax.simulations import cli
+
+SMALL = ["--network", "mlp-4x6"]
+FAST = [*SMALL, "--engine", "torch"]
+
+
+def run(*arguments):
+    return cli.main(["check", *map(str, arguments)])
+
+
+def rows_of(capsys):
+    report = json.loads(capsys.readouterr().out)
+    assert list(report) == ["ok", "rows"]
+    return report["rows"]
+
+
+def test_everything_agrees(npz, capsys):
+    assert run(*SMALL, "--dataset", npz, "--json") == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    rows = report["rows"]
+    assert report["ok"] is True
+    assert list(rows[0]) == ["engine", "integrator", "reference", "population", "error", "bound", "ok"]
+    assert {row["engine"] for row in rows} == {"torch", "scipy", "brian2", "closed-form"}
+    assert {row["population"] for row in rows} == {"hidden1", "hidden2", "hidden3"}
+    assert all(row["ok"] and row["error"] <= row["bound"] for row in rows)
+    assert {row["bound"] for row in rows} == {1e-10, 1e-8, 1e-4}
+    assert "brian2 leaves out sequential, heun, rk4, exact, equilibrium: Brian2 has no such scheme" in said.err
+    assert "RelaxationProblem(1x8x8-6-6-6-10, batch 2, tau 1, start 'feedforward'," in said.err
+
+
+def test_the_table(npz, capsys):
+    assert run(*FAST, "--dataset", npz, "--integrator", "euler") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["engine", "integrator", "compared", "with", *(f"hidden{i}" for i in (1, 2, 3)), "bound"]
+    assert lines[1].split()[:4] == ["torch", "euler", "binomial", "law"]
+    assert lines[1].split()[-2:] == ["1e-10", "agrees"]
+    assert lines[-1] == "all 1 comparisons agree"
+
+
+def test_a_wrong_step_is_status_1(npz, capsys, monkeypatch):
+    def step(problem, state, dt):
+        return {v: x * (1 + 1e-8) for v, x in INTEGRATORS["euler"].step(problem, state, dt).items()}
+
+    monkeypatch.setitem(INTEGRATORS, "sequential", replace(INTEGRATORS["sequential"], step=step))
+    assert run(*FAST, "--dataset", npz) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.endswith("DISAGREES")] == ["sequential"]
+    assert lines[-1] == "1 of 7 comparisons disagree"
+    assert run(*FAST, "--dataset", npz, "--json") == 1
+    assert {row["integrator"] for row in rows_of(capsys) if not row["ok"]} == {"sequential"}
+
+
+def test_single_precision_has_its_own_bound(npz, capsys):
+    assert run(*FAST, "--dataset", npz, "--precision", "fp32", "--json") == 0
+    rows = rows_of(capsys)
+    assert {row["bound"] for row in rows} == {1e-4}
+    assert 1e-9 < max(row["error"] for row in rows) < 1e-5
+
+
+def test_options_reach_the_problem(npz, capsys):
+    options = ["--tau", 2, "--start", "zero", "--clip", 3, "--feedback-transform", "sparse-0.5", "--loss"]
+    assert run(*FAST, "--dataset", npz, *options, "sum-of-squares", "--batch-size", 5, "--integrator", "euler") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("actrelax check: nothing can be compared: ")  # a clip has no law, and one engine no other
+    assert run(*SMALL, "--dataset", npz, *options, "sum-of-squares", "--engine", "all", "--integrator", "euler") == 0
+    said = capsys.readouterr().err
+    assert "tau 2, start 'zero', clip 3.0, assumptions 'ar', feedback transform Sparse(probability=0.5" in said
+    assert run(*FAST, "--dataset", npz, "--tau-spread", 0.3, "--json") == 2
+    assert "eta is dt/tau of one tau, and this problem has several: give dt." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("assumptions", ["random-feedback", "no-derivatives"])
+def test_other_assumptions_are_compared_with_a_sparse_solve(npz, capsys, assumptions):
+    options = ["--assumptions", assumptions, "--integrator", "equilibrium", "--json"]
+    assert run(*FAST, "--dataset", npz, *options) == 0
+    assert {row["reference"] for row in rows_of(capsys)} == {"sparse solve"}
+
+
+def test_continuous_plasticity_is_held(npz, capsys):
+    assert run(*FAST, "--dataset", npz, "--assumptions", "continuous") == 0
+    said = capsys.readouterr()
+    assert "plasticity is continuous: the relaxation is that of weights which are held.\n" in said.err
+    assert "binomial law" in said.out
+    assert "start 'zero'" in said.err
+
+
+def test_noise(npz, capsys, monkeypatch):
+    options = [*SMALL, "--dataset", npz, "--noise", 0.3, "--json"]
+    assert run(*options) == 0
+    rows = rows_of(capsys)
+    assert {row["reference"] for row in rows} == {"mean of the scheme", "covariance of the scheme"}
+    assert {row["engine"] for row in rows} == {"torch", "brian2"}
+    assert run(*options) == 0
+    assert rows_of(capsys) == rows
+    assert run(*options, "--assumptions", "unfrozen") == 2
+    assert capsys.readouterr().err == (
+        "actrelax check: noise is checked against a linear recursion, and current gains are not linear: "
+        "leave one of them out.\n"
+    )
+
+
+def test_codegen_may_be_repeated(npz, capsys):
+    """Without a compiler that works there is one sentence, else rows of their own."""
+    options = [*SMALL, "--dataset", npz, "--engine", "brian2", "--integrator", "brian2:rk4", "--json"]
+    assert run(*options, "--codegen", "numpy", "--codegen", "nix") == 1
+    said = capsys.readouterr()
+    rows = json.loads(said.out)["rows"]
+    assert {row["engine"] for row in rows if row["ok"]} == {"brian2"}
+    assert [row["error"] for row in rows if row["engine"] == "brian2 (nix)"] == [None] * 3
+    assert "brian2:rk4 (nix) came to no result: unknown target of Brian2 'nix'; known: " in said.err
+
+
+def test_a_saved_run(npz, tmp_path, capsys):
+    out = tmp_path / "run"
+    training = ["--dataset", npz, "--network", "mlp-3x7", "--assumptions", "random-feedback", "--tau", 2, "--seed", 3]
+    quick = ["--epochs", 1, "--steps", 2, "--quiet"]
+    assert cli.main(["train", *map(str, [*training, *quick, "--out", out])]) == 0
+    capsys.readouterr()
+    assert run("--run", out, "--engine", "torch") == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("RelaxationProblem(1x8x8-7-7-10, batch 2, tau 2, start 'feedforward', clip None, ass")
+    assert f"assumptions 'random-feedback') on tiny, network of {out}\n" in said.err
+    assert "sparse solve" in said.out
+    # other options than the run's hold
+    assert run("--run", out, "--engine", "torch", "--assumptions", "ar", "--tau", 5) == 0
+    said = capsys.readouterr()
+    assert "tau 5" in said.err
+    assert "autograd" in said.out
+
+
+def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
+    assert run(*FAST, "--data-dir", tmp_path, "--integrator", "euler") == 0
+    said = capsys.readouterr().err
+    assert "RelaxationProblem(784-6-6-6-10, batch 2" in said
+    assert "on random images\n" in said
+    assert run("--network", "digits-skip", "--engine", "torch", "--integrator", "euler") == 0
+    assert "on digits\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--engine", "nix"], "unknown engine 'nix'; known: torch, scipy, brian2, closed-form, all."),
+        (["--integrator", "nix"], "unknown integrator 'nix'; known: euler, sequential,"),
+        (["--integrator", "scipy:nix"], "unknown method of scipy.integrate.solve_ivp 'nix'; known: RK23,"),
+        (["--assumptions", "nix"], "unknown assumptions 'nix'; known: ar,"),
+        (["--loss", "nix"], "unknown loss 'nix'; known: cross-entropy,"),
+        (["--feedback-transform", "nix"], "unknown feedback transform 'nix'; known: sparse-SHARE"),
+        (["--batch-size", "0"], "--batch-size must be 1 or more, got 0."),
+        (["--noise", "-1"], "--noise must be 0 or more, got -1."),
+        (
+            ["--delay", "0.3", "--integrator", "euler"],
+            "the delay of 'hidden1->hidden2' must be a whole number of dt, got 0.3",
+        ),
+        (["--network", "mlp-1x3"], "no population of mlp-1x3 relaxes: take a network with hidden ones."),
+        (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
+        (["--dt", "0.1", "--eta", "0.1"], "dt and eta exclude each other: give one of them."),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_and_status_2(npz, capsys, arguments, sentence):
+    assert run(*FAST, "--dataset", npz, *arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"actrelax check: {sentence}")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_float64_on_mps_is_one_sentence(npz, capsys, monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert run(*FAST, "--dataset", npz, "--device", "mps") == 2
+    said = capsys.readouterr().err
+    assert said == "actrelax check: device 'mps' can't compute in fp64: use fp32, or --device cpu.\n"

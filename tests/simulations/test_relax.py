@@ -1,0 +1,158 @@
+"""`actrelax relax` as a user meets it: what it writes, prints and refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from actrelax.models.agreement import disagreement
+from actrelax.models.netcdf import open_trajectory
+from actrelax.simulations import cli, relax
+from actrelax.simulations.options import Hardware, Relaxation
+from actrelax.simulations.subjects import Subject, make_sample
+from actrelax.simulations.training.experiment import Model
+
+SMALL = ["--network", "mlp-4x6", "--steps", "12", "--eta", "0.2"]
+
+
+def run(*arguments):
+    return cli.main(["relax", *map(str, arguments)])
+
+
+def sample_of(npz, **changes):
+    subject = Subject(dataset=str(npz), model=Model("mlp-4x6"), **changes)
+    return make_sample(subject, Relaxation().knobs, Hardware(precision="fp64").resolved())
+
+
+def test_writes_what_it_says(npz, tmp_path, capsys):
+    out = tmp_path / "new" / "folder"
+    assert run(*SMALL, "--dataset", npz, "--integrator", "euler", "--out", out) == 0
+    said = capsys.readouterr()
+    assert sorted(path.name for path in out.iterdir()) == ["relaxation.png", "trajectory.nc"]
+    assert (out / "relaxation.png").read_bytes().startswith(b"\x89PNG")
+    lines = said.out.splitlines()
+    assert lines[0].startswith("RelaxationProblem(1x8x8-6-6-6-10, batch 2, tau 1,")
+    assert lines[0].endswith("on tiny")
+    assert lines[1].startswith("Trajectory(completed after 12 steps of 0.2 by euler on torch, 13 recorded)")
+    assert lines[-1] == f"trajectory and figure: {out}"
+    for line in lines[4:7]:
+        _, error, predicted = line.split()
+        assert error == predicted
+    assert said.err == ""
+    sample = sample_of(npz)
+    gradients = sample.gradients()
+    with open_trajectory(out / "trajectory.nc") as dataset:
+        assert dataset.sizes["time"] == 13
+        assert dataset.attrs["integrator"] == "euler"
+        start = sample.network.feedforward(sample.x).activities["hidden2"]
+        assert np.allclose(dataset["hidden2"][0], start.detach())
+        last = torch.as_tensor(dataset["hidden2"][-1].values)
+        assert f"{disagreement(last, gradients['hidden2'].detach()):.3e}" == lines[5].split()[1]
+
+
+def test_json_is_alone_on_standard_output(npz, tmp_path, capsys):
+    assert run(*SMALL, "--dataset", npz, "--out", tmp_path, "--json", "--every", 5) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["engine"], found["integrator"], found["steps"], found["dt"]) == ("torch", "sequential", 12, 0.2)
+    assert (found["out"], found["status"]) == (str(tmp_path), "completed")
+    assert list(found["error"]) == ["hidden1", "hidden2", "hidden3"]
+    # at the end, step 12, not at step 10, the last one recorded
+    assert found["error"] == pytest.approx(found["predicted_error"], rel=1e-9)
+    with open_trajectory(tmp_path / "trajectory.nc") as dataset:
+        assert dataset["time"].values == pytest.approx([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("integrator", "engine"), [("scipy:DOP853", "scipy"), ("brian2:rk4", "brian2"), ("rk4", "torch")]
+)
+def test_any_integrator(npz, tmp_path, capsys, integrator, engine):
+    assert run(*SMALL, "--dataset", npz, "--integrator", integrator, "--out", tmp_path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["engine"], found["integrator"]) == (engine, integrator)
+    assert found["error"] == pytest.approx(found["predicted_error"], rel=1e-5)
+    with open_trajectory(tmp_path / "trajectory.nc") as dataset:
+        assert dataset.sizes["time"] == 13
+
+
+def test_an_engine_for_our_own_scheme(npz, tmp_path, capsys):
+    errors = []
+    for engine in ("torch", "scipy", "brian2"):
+        options = ["--integrator", "euler", "--engine", engine, "--out", tmp_path, "--json"]
+        assert run(*SMALL, "--dataset", npz, *options) == 0
+        errors.append(json.loads(capsys.readouterr().out)["error"])
+    assert errors[1] == pytest.approx(errors[0], rel=1e-9)
+    assert errors[2] == pytest.approx(errors[0], rel=1e-9)
+
+
+def test_no_prediction_without_a_law(npz, tmp_path, capsys):
+    options = ["--dataset", npz, "--out", tmp_path, "--integrator", "euler"]
+    assert run(*SMALL, *options, "--assumptions", "unfrozen") == 0
+    said = capsys.readouterr().out
+    assert "predicted" not in said
+    assert "no prediction: there is no law for an activity gain that is current: the relaxation is not linear." in said
+    assert run(*SMALL, *options, "--delay", 0.4, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["predicted_error"] is None
+
+
+def test_options_change_the_relaxation(npz, tmp_path, capsys):
+    def error(*changes):
+        options = ["--dataset", npz, "--out", tmp_path, "--integrator", "euler", "--json"]
+        assert run(*SMALL, *options, *changes) == 0
+        return json.loads(capsys.readouterr().out)["error"]["hidden1"]
+
+    plain = error()
+    assert error() == plain
+    changes = [["--noise", 0.3], ["--noise", 0.3, "--seed", 1], ["--delay", 0.4], ["--clip", 0.01], ["--seed", 1]]
+    changes += [["--feedback-transform", "quantised-3"], ["--start", "zero"], ["--batch-size", 3], ["--steps", 13]]
+    changes += [["--assumptions", "random-feedback"], ["--activation", "relu"], ["--loss", "sum-of-squares"]]
+    found = [error(*change) for change in changes]
+    assert len({plain, *found}) == len(found) + 1
+    assert error("--noise", 0.3) == found[0]
+    assert error("--input-noise", 0.3) == plain  # nothing here reads the input while the network relaxes
+
+
+def test_continuous_plasticity_is_held(npz, tmp_path, capsys):
+    assert run(*SMALL, "--dataset", npz, "--out", tmp_path, "--assumptions", "continuous") == 0
+    said = capsys.readouterr()
+    assert said.err == "plasticity is continuous: the relaxation is that of weights which are held.\n"
+    assert "start 'zero'" in said.out
+    assert "predicted" in said.out
+
+
+def test_a_saved_run(npz, tmp_path, capsys):
+    training = ["--dataset", npz, "--network", "mlp-3x7", "--epochs", 1, "--steps", 2, "--quiet", "--seed", 3]
+    assert cli.main(["train", *map(str, training), "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert run("--run", tmp_path / "run", "--out", tmp_path / "out", "--steps", 5) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("RelaxationProblem(1x8x8-7-7-10, batch 2,")
+    assert f"on tiny, network of {tmp_path / 'run'}\n" in said
+    assert relax.defaults(["--run", str(tmp_path / "run")]).subject.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--integrator", "equilibrium"],
+            'a relaxation over time is shown, and "equilibrium" takes none: name another',
+        ),
+        (["--integrator", "brian2:nix"], "unknown state updater of Brian2 'nix'; known: linear,"),
+        (["--engine", "nix"], "unknown engine 'nix'; known: torch, scipy, brian2."),
+        (["--engine", "scipy", "--noise", "1", "--integrator", "euler"], '"euler" can\'t be used on scipy here: noise'),
+        (["--noise", "1"], '"sequential" can\'t be used here: it does not follow noise'),
+        (["--codegen", "numpy"], "--codegen is Brian2's, torch has none: leave it out."),
+        (["--every", "0"], "--every must be 1 or more, got 0."),
+        (["--every", "13"], "at least --every steps are needed to show anything, 13, got 12."),
+        (["--run", "nix"], "nix holds no run: config.json can't be read."),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_and_status_2(npz, tmp_path, capsys, arguments, sentence):
+    assert run(*SMALL, "--dataset", npz, "--out", tmp_path / "out", *arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"actrelax relax: {sentence}")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert not (tmp_path / "out").exists()
