@@ -21,12 +21,12 @@ from brian2.stateupdaters.base import UnsupportedEquationsException
 from actrelax.models.brian2 import relaxing
 from actrelax.models.brian2.build import UNIT, Simulation, build, own_variables
 from actrelax.models.brian2.codegen import generating, target_named
-from actrelax.models.engines.task import Task, at_the_start, first_bad, is_finite, on_the_way
-from actrelax.models.errors import DivergenceError
+from actrelax.models.engines.divergence import is_finite, refuse_non_finite
+from actrelax.models.engines.task import Task
 from actrelax.models.flat import FlatProblem
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.trajectory import Status, Trajectory
+from actrelax.models.trajectory import Trajectory
 from actrelax.models.units import UnitDynamics
 
 OURS = {"euler": "euler", "exponential": "exponential_euler"}
@@ -112,11 +112,11 @@ class _Watch:
             return 1
         return self.task.recording.every if self.task.recording.recorder is not None else None
 
-    def look(self, simulation: Simulation, step: int) -> bool:
-        """Take the state in; return whether to stop."""
-        previous, self.step, self.state = self.state, step, read(self.flat, simulation)
-        if self.task.check_finite and self.looks and not is_finite(self.task.problem.activities(self.state)):
-            _diverged(self.task, previous, self.state, step)
+    def look(self, state: State, step: int) -> bool:
+        """Take a state in; return whether to stop."""
+        previous, self.step, self.state = self.state, step, state
+        if self.looks:
+            refuse_non_finite(self.task, step, self.state, previous if step else None)
         self.task.record(step, self.state)
         self.settled = self.task.has_settled(previous, self.state)
         return self.settled
@@ -131,10 +131,10 @@ def read(flat: FlatProblem, simulation: Simulation) -> State:
 def _run(task: Task, watch: _Watch, target: str, seed: int | None) -> None:
     grid = task.grid
     with generating(target), _seeded(seed):
-        simulation = build(task.problem, method_of(task.integrator), dt=grid.dt)
         if grid.steps == 0:
-            watch.look(simulation, 0)
+            watch.look(watch.flat.as_tensors(watch.flat.initial_state()), 0)
             return
+        simulation = build(task.problem, method_of(task.integrator), dt=grid.dt)
         if watch.every is not None:
             simulation.network.add(_looking(watch, simulation, grid.dt))
         try:
@@ -145,7 +145,7 @@ def _run(task: Task, watch: _Watch, target: str, seed: int | None) -> None:
         if not watch.settled and reached < grid.steps:  # Brian2 ends a run at Ctrl-C without a word
             raise KeyboardInterrupt
         if not watch.settled:
-            watch.look(simulation, grid.steps)
+            watch.look(read(watch.flat, simulation), grid.steps)
 
 
 def _looking(watch: _Watch, simulation: Simulation, dt: float) -> Any:
@@ -154,19 +154,10 @@ def _looking(watch: _Watch, simulation: Simulation, dt: float) -> Any:
     clock = simulation.clock if every == 1 else b2.Clock(every * dt * UNIT, name="looks")
 
     def look() -> None:
-        if watch.look(simulation, round(float(clock.t / UNIT) / dt)):
+        if watch.look(read(watch.flat, simulation), round(float(clock.t / UNIT) / dt)):
             simulation.network.stop()
 
     return b2.NetworkOperation(look, clock=clock, when="start", order=-1, name="watch")
-
-
-def _diverged(task: Task, previous: State, state: State, step: int) -> None:
-    bad = first_bad(task.problem, state)
-    assert bad is not None
-    if step == 0:
-        raise DivergenceError(at_the_start(bad), task.outcome(Status.DIVERGED, state, 0))
-    reached = task.outcome(Status.DIVERGED, previous, step - 1)
-    raise DivergenceError(on_the_way(bad, step, task.grid.steps), reached)
 
 
 def _replayed(task: Task, states: Iterator[tuple[int, State]]) -> Trajectory:
@@ -174,8 +165,7 @@ def _replayed(task: Task, states: Iterator[tuple[int, State]]) -> Trajectory:
     settled, step, state = False, 0, State()
     for now, found in states:
         previous, step, state = state, now, found
-        if task.check_finite and not is_finite(task.problem.activities(state)):
-            _diverged(task, previous, state, step)
+        refuse_non_finite(task, step, state, previous if step else None)
         task.record(step, state)
         settled = task.has_settled(previous, state)
         if settled:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
-from actrelax.models.engines.task import Task, at_the_start, first_bad, is_finite, on_the_way
+from actrelax.models.engines.divergence import on_the_way, refuse_non_finite
+from actrelax.models.engines.task import Task
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.models.flat import FlatProblem, Vector
 from actrelax.models.integrators import Integrator
@@ -107,27 +108,16 @@ def _stepped(task: Task) -> Trajectory:
     state, settled, step = flat.initial_state(), False, 0
     tensors = flat.as_tensors(state)
     task.record(0, tensors)
-    _check(task, tensors, 0)
+    refuse_non_finite(task, 0, tensors)
     for step in range(1, task.grid.steps + 1):
         state = task.integrator.step(flat, state, task.grid.dt)
         previous, tensors = tensors, flat.as_tensors(state)
-        _check(task, tensors, step, previous)
+        refuse_non_finite(task, step, tensors, previous)
         task.record(step, tensors)
         settled = task.has_settled(previous, tensors)
         if settled:
             break
     return task.outcome(task.status(settled), tensors, step)
-
-
-def _check(task: Task, state: State, step: int, previous: State | None = None) -> None:
-    if not task.check_finite or is_finite(task.problem.activities(state)):
-        return
-    bad = first_bad(task.problem, state)
-    assert bad is not None
-    if previous is None:
-        raise DivergenceError(at_the_start(bad), task.outcome(Status.DIVERGED, state, 0))
-    reached = task.outcome(Status.DIVERGED, previous, step - 1)
-    raise DivergenceError(on_the_way(bad, step, task.grid.steps), reached)
 
 
 def _adaptive(task: Task, limits: _Limits) -> Trajectory:
@@ -136,7 +126,7 @@ def _adaptive(task: Task, limits: _Limits) -> Trajectory:
     start = flat.initial_state()
     tensors = flat.as_tensors(start)
     task.record(0, tensors)
-    _check(replace(task, check_finite=True), tensors, 0)  # SciPy takes nothing else
+    refuse_non_finite(replace(task, check_finite=True), 0, tensors)  # SciPy takes nothing else
     field = _Field(task, flat, limits.evaluations, flat.joined(start))
     end, at_rest, events = task.grid.steps * task.grid.dt, False, [field.passes]
     if task.stop_change is not None:

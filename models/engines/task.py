@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
@@ -89,30 +88,3 @@ def _has_settled(previous: State, state: State, variables: Sequence[str], bound:
     """Whether no variable changed by more than the bound, relative to the largest of them."""
     scale = max(state[v].abs().amax() for v in variables)
     return all(bool((state[v] - previous[v]).abs().amax() <= bound * scale) for v in variables)
-
-
-def is_finite(activities: Mapping[str, Tensor]) -> bool:
-    """Whether there is neither nan nor inf."""
-    return all(bool(torch.isfinite(x).all()) for x in activities.values())
-
-
-def first_bad(problem: RelaxationProblem, state: State) -> str | None:
-    """Return the first population, from the input up, that has become non-finite."""
-    activities = problem.activities(state)
-    bad = (name for name in problem.network.populations if not is_finite({name: activities[name]}))
-    return next(bad, None)
-
-
-def at_the_start(population: str) -> str:
-    """Say that it was bad from the beginning."""
-    return (
-        f'population "{population}" is non-finite at the start: look for inf and nan in stimuli, targets and weights.'
-    )
-
-
-def on_the_way(population: str, step: int, steps: int) -> str:
-    """Say when it became so."""
-    return (
-        f'population "{population}" became non-finite at step {step} of {steps}: '
-        "lower eta, the learning rate or the scale of the feedback weights."
-    )

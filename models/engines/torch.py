@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from actrelax.models.engines.task import Task, at_the_start, first_bad, is_finite, on_the_way
+from actrelax.models.engines.divergence import divergence, is_finite
+from actrelax.models.engines.task import Task
 from actrelax.models.errors import DivergenceError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.trajectory import Status, Trajectory
+from actrelax.models.trajectory import Trajectory
 
 OPTIONS = ()
 """What `solve` takes for this engine beside the common arguments."""
@@ -88,17 +89,10 @@ def _divergence(march: _March) -> DivergenceError:
     task = march.task
     task.recording.forget()
     good: State | None = None
-    bad: str | None = None
     for state in march.states():
-        bad = first_bad(task.problem, state)
-        if bad is not None:
+        if not is_finite(task.problem.activities(state)):
             break
         good = state
-    assert bad is not None
     if task.recording.is_due(march.step) and good is not None:
         task.recording.forget_last()
-    if good is None:
-        sentence, good, reached = at_the_start(bad), march.state, 0
-    else:
-        sentence, reached = on_the_way(bad, march.step, task.grid.steps), march.step - 1
-    return DivergenceError(sentence, task.outcome(Status.DIVERGED, good, reached))
+    return divergence(task, march.step, march.state, good)
