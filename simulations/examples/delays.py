@@ -1,0 +1,102 @@
+"""Feedback that takes time to arrive: the relaxation is later, its end the same.
+
+Activation relaxation: Millidge, Tschantz, Buckley & Seth (2020), "Activation Relaxation: A Local Dynamical
+Approximation to Backpropagation in the Brain", arXiv 2009.05359.
+
+Left: the lowest population's distance from the gradient, for delays of all feedback; circles are the same relaxation
+in Brian2. Right: when it has come near the gradient. Feedback of a feedforward network runs in no loop, so nothing
+rings: a delay costs its own time, once for each projection on the way. That of the output costs nothing, because what
+the output sends never changes.
+
+The last line on screen:  within 1 % of the gradient after 94.5 ms; after 175.0 ms with 40 ms for each projection
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actrelax import RelaxationProblem, activity_gradients, build, solve
+from actrelax.analysis import figures
+from actrelax.models.agreement import disagreement
+from actrelax.simulations.datasets import digits
+from actrelax.simulations.streams import random_stream
+
+# time, in milliseconds
+TAU = 10.0
+DT = 0.5
+DURATION = 400.0
+DELAYS = (0.0, 10.0, 20.0, 30.0, 40.0)
+
+# which feedback is late, in a network of three hidden populations
+LATE = {
+    "all feedback": ("hidden1->hidden2", "hidden2->hidden3", "hidden3->output"),
+    "hidden1->hidden2 only": ("hidden1->hidden2",),
+    "hidden3->output only": ("hidden3->output",),
+}
+TOLERANCE = 0.01
+SEED = 0
+
+
+def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[str, float]:
+    """Relax with delays, in PyTorch and once in Brian2, and draw when the gradient is reached.
+
+    Parameters
+    ----------
+    out : pathlib.Path
+        Folder for the figure.
+    duration : float
+        How long each relaxation takes, in milliseconds.
+
+    Returns
+    -------
+    dict
+        "engines" -> difference of Brian2's states from PyTorch's; "end" -> the largest error at the end; which
+        feedback is late -> how much later the tolerance is reached, in units of the longest delay.
+    """
+    images, labels = digits().test
+    x, y = images[:1].flatten(1).double(), labels[:1]
+    network = build("mlp-4x32", input_shape=(64,), generator=random_stream(SEED, "weights")).double()
+    gradients = activity_gradients(network, x, y)
+
+    errors, reached = {}, {}
+    for which, projections in LATE.items():
+        for delay in DELAYS:
+            problem = RelaxationProblem.from_batch(network, x, y, tau=TAU, delays=dict.fromkeys(projections, delay))
+            trajectory = solve(problem, "euler", dt=DT, duration=duration, record=["hidden1"])
+            error = errors[which, delay] = trajectory.error(gradients)["hidden1"]
+            reached[which, delay] = DT * (1 + int((error > TOLERANCE).nonzero()[-1]))  # to stay: errors may pass by 0
+    problem = RelaxationProblem.from_batch(network, x, y, tau=TAU, delays=DELAYS[-1])
+    here, there = (
+        solve(problem, "euler", dt=DT, duration=duration, record=True, engine=engine) for engine in ("torch", "brian2")
+    )
+
+    first, longest = reached["all feedback", 0], DELAYS[-1]
+    measured = {which: (reached[which, longest] - first) / longest for which in LATE}
+    measured["end"] = max(float(error[-1]) for error in errors.values())
+    measured["engines"] = max(disagreement(there[name], here[name]) for name in network.hidden)
+    print(f"largest difference between Brian2 and PyTorch: {measured['engines']:.0e}")
+    print(f"error after {duration:g} ms, whatever the delay: at most {measured['end']:.0e}")
+    print(
+        f"within 1 % of the gradient after {first:.1f} ms; "
+        f"after {reached['all feedback', longest]:.1f} ms with {longest:g} ms for each projection"
+    )
+
+    with figures.saved(out / "delays.png", columns=2) as (_, (left, right)):
+        for delay in DELAYS[::2]:
+            left.semilogy(here.times, errors["all feedback", delay], label=f"{delay:g} ms")
+        circles = there.error(gradients)["hidden1"][::20]
+        left.plot(there.times[::20], circles, "o", color="0.3", fillstyle="none", markersize=4, label="in Brian2")
+        left.axhline(TOLERANCE, color="0.6", linewidth=1, linestyle="-")
+        left.set(xlabel="time (ms)", ylabel="error of hidden1 against backprop", xlim=(0, duration))
+        left.legend(title="delay of all feedback")
+        for which in LATE:
+            right.plot(DELAYS, [reached[which, delay] for delay in DELAYS], marker="o", label=which)
+        right.set(xlabel="delay (ms)", ylabel="time until the error stays below 1 % (ms)", ylim=(0, None))
+        right.legend(title="delayed")
+    return measured
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)

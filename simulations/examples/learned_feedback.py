@@ -1,0 +1,136 @@
+"""Feedback weights of their own that learn: they align with the forward weights while the network learns digits.
+
+Learned feedback in activation relaxation: Millidge, Tschantz, Buckley & Seth (2020), "Activation Relaxation: A Local
+Dynamical Approximation to Backpropagation in the Brain", arXiv 2009.05359. With decay: Kolen & Pollack (1994),
+"Backpropagation without weight transport", and Akrout et al. (2019), "Deep Learning without Weight Transport",
+arXiv 1904.05391.
+
+W and psi, drawn independently, change by the same Hebbian product. Left: the angle between them, the upper
+projections in paler lines. Right: W - psi, which
+that product leaves as it was: without decay psi aligns only as far as both outgrow it. Kolen and Pollack's decay of
+both takes it away, by the factor 1 - rate * decay an update (circles); as strong as here it slows learning.
+
+The last line on screen:  kolen-pollack: 91.1% of test images, angles 42.1, 39.0, 20.0 degrees, difference 0.44
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from actrelax import Network, Updates, build, relax_backward
+from actrelax.analysis import figures
+from actrelax.simulations.datasets import digits
+from actrelax.simulations.streams import random_stream
+
+# network
+NETWORK = "mlp-4x32"
+SEED = 0
+
+# relaxation
+STEPS = 100
+ETA = 0.1
+
+# learning: plain stochastic gradient descent
+EPOCHS = 12
+BATCH = 64
+RATE = 0.3
+DECAY = {"learned-feedback": None, "kolen-pollack": 0.01}
+
+
+def main(out: Path = Path("runs/examples"), epochs: int = EPOCHS, steps: int = STEPS) -> dict[str, dict[str, float]]:
+    """Learn the digits with both rules, follow W and psi, draw.
+
+    Parameters
+    ----------
+    out : pathlib.Path
+        Folder for the figure.
+    epochs : int
+        Passes through the training images.
+    steps : int
+        Relaxation steps a batch.
+
+    Returns
+    -------
+    dict
+        Rule -> "accuracy", on the test images; "angle", mean over the projections, in degrees; "difference", the
+        largest |W - psi| relative to what it was, and "law", what it should be.
+    """
+    data = digits()
+    test = data.test.images.flatten(1).double()
+    measured = {}
+    with figures.saved(out / "learned_feedback.png", columns=2) as (_, (left, right)):
+        for rule, decay in DECAY.items():
+            network = build(NETWORK, input_shape=(64,), generator=random_stream(SEED, "weights")).double()
+            network.add_feedback(rule, random_stream(SEED, "feedback"))
+            history, updates = learn(network, rule, decay, epochs, steps)
+            angles, distances = (torch.stack(values) for values in zip(*history, strict=True))
+            left_over = distances / distances[0]
+            law = [(1 - RATE * (decay or 0)) ** (updates * epoch / epochs) for epoch in range(epochs + 1)]
+            accuracy = (network(test).argmax(1) == data.test.labels).double().mean()
+            measured[rule] = {
+                "accuracy": float(accuracy),
+                "angle": float(angles[-1].mean()),
+                "difference": float(left_over[-1].max()),
+                "law": law[-1],
+            }
+            listed = ", ".join(f"{angle:.1f}" for angle in angles[-1])
+            print(f"{rule}: {accuracy:.1%} of test images, angles {listed} degrees, difference {left_over[-1, 0]:.2f}")
+            draw(left, right, rule, angles, left_over, law)
+    return measured
+
+
+def learn(
+    network: Network, rule: str, decay: float | None, epochs: int, steps: int
+) -> tuple[list[tuple[Tensor, Tensor]], int]:
+    """Return what `compare` finds before and after each epoch, and how many updates there were."""
+    images, labels = digits().train
+    x = images.flatten(1).double()
+    optimiser = torch.optim.SGD(network.parameters(), lr=RATE)
+    history, updates = [compare(network)], 0
+    for epoch in range(epochs):
+        order = torch.randperm(len(x), generator=random_stream(SEED, "order", epoch))
+        for i in torch.split(order, BATCH):
+            optimiser.zero_grad()
+            relax_backward(
+                network, x[i], labels[i], assumptions=rule, steps=steps, eta=ETA, updates=Updates(decay=decay)
+            )
+            optimiser.step()
+            updates += 1
+        history.append(compare(network))
+    return history, updates
+
+
+@torch.no_grad()
+def compare(network: Network) -> tuple[Tensor, Tensor]:
+    """Return the angle between W and psi in degrees, and |W - psi|, of each projection."""
+    both = [(p.weight, p.feedback) for p in network.projections.values()]
+    pairs = [(w.flatten(), psi.flatten()) for w, psi in both if w is not None and psi is not None]
+    cosines = torch.stack([cosine_similarity(w, psi, dim=0) for w, psi in pairs])
+    return torch.rad2deg(torch.arccos(cosines)), torch.stack([(w - psi).norm() for w, psi in pairs])
+
+
+def draw(left: Axes, right: Axes, rule: str, angles: Tensor, left_over: Tensor, law: list[float]) -> None:
+    """Draw one rule: a line for each projection, from the lowest up."""
+    colour, style = ("#D55E00", "--") if DECAY[rule] is None else ("#0072B2", "-")
+    for place, angle in enumerate(angles.T):
+        left.plot(angle, style, color=colour, alpha=1 - 0.3 * place, label=None if place else rule)
+    right.plot(left_over[:, 0], style, color=colour, label=rule)
+    right.plot(law, "o", color="0.3", fillstyle="none", markersize=4, label=None if DECAY[rule] is None else "law")
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.set(xlabel="epoch", ylabel="angle between W and psi (degrees)", xlim=(0, None), ylim=(0, 100))
+    right.set(xlabel="epoch", ylabel="|W - psi| / |W - psi| before", xlim=(0, None), ylim=(0, 1.1))
+    left.legend(loc="lower left")
+    right.legend(loc="lower left")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)

@@ -1,0 +1,128 @@
+"""The scripts people copy from show what they say, in a small setting."""
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import brian2 as b2
+import pytest
+import torch
+
+from actrelax.simulations import examples
+from actrelax.simulations.examples import (
+    delay_line,
+    delays,
+    learned_feedback,
+    one_relaxation,
+    own_network_and_dynamics,
+    time_constants_and_noise,
+    unfrozen,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMES = [module.name for module in pkgutil.iter_modules(examples.__path__)]
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind():
+    """No script changes what the next one starts from."""
+    before = torch.get_default_dtype(), b2.prefs.codegen.target
+    yield
+    assert (torch.get_default_dtype(), b2.prefs.codegen.target) == before
+
+
+def is_drawn(path):
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_relaxation_reaches_the_gradient_as_the_law_says(tmp_path):
+    measured = one_relaxation.main(tmp_path, duration=150.0)
+    assert measured.pop("law") < 1e-12
+    # eta 0.1, 150 steps: the lower, the farther behind, and none is there to rounding
+    assert 1e-4 > measured["hidden1"] > 3 * measured["hidden2"] > 9 * measured["hidden3"] > 1e-9
+    assert is_drawn(tmp_path / "one_relaxation.png")
+
+
+def test_noise_leaves_the_mean_and_adds_what_the_scheme_says(tmp_path):
+    measured = time_constants_and_noise.main(tmp_path, samples=1000, duration=600.0)
+    # 24 neurons at 300 times; a variance of sigma^2 would be 7 standard errors off for the fastest
+    assert measured["mean"] < 5
+    assert measured["variance"] < 4
+    assert measured["lower"] < 4
+    assert is_drawn(tmp_path / "time_constants_and_noise.png")
+
+
+def test_a_delay_costs_its_time_for_each_projection_on_the_way(tmp_path):
+    measured = delays.main(tmp_path, duration=250.0)
+    assert measured["engines"] < 1e-13
+    assert measured["end"] < 1e-4
+    assert measured["all feedback"] == pytest.approx(2, abs=0.05)
+    assert measured["hidden1->hidden2 only"] == pytest.approx(1, abs=0.05)
+    assert measured["hidden3->output only"] == 0
+    assert is_drawn(tmp_path / "delays.png")
+
+
+def test_current_gains_settle_for_tanh_and_not_for_relu(tmp_path):
+    measured = unfrozen.main(tmp_path, samples=8, duration=40.0)
+    frozen, tanh, relu = measured.values()
+    assert (frozen["settled"], tanh["settled"], relu["settled"]) == (1, 1, 0)
+    hidden = ("hidden1", "hidden2", "hidden3")
+    assert [frozen[name] for name in hidden] == pytest.approx([1, 1, 1], abs=1e-9)
+    assert [case["hidden3"] for case in (tanh, relu)] == pytest.approx([1, 1], abs=1e-9)
+    for name in hidden[:2]:
+        assert relu[name] < 0.8 < 0.9 < tanh[name] < 0.999
+    assert is_drawn(tmp_path / "unfrozen.png")
+
+
+def test_feedback_aligns_and_its_offset_follows_the_law(tmp_path):
+    measured = learned_feedback.main(tmp_path, epochs=4, steps=50)
+    plain, matched = measured["learned-feedback"], measured["kolen-pollack"]
+    assert plain["difference"] == pytest.approx(1, abs=1e-12)
+    assert matched["difference"] == pytest.approx(0.997 ** (4 * 23), abs=1e-12)  # 1 - 0.3 x 0.01, 23 batches an epoch
+    assert matched["law"] == pytest.approx(matched["difference"], abs=1e-12)
+    assert matched["angle"] < plain["angle"] - 2 < 75  # drawn independently, they began at about 90
+    assert min(plain["accuracy"], matched["accuracy"]) > 0.6
+    assert is_drawn(tmp_path / "learned_feedback.png")
+
+
+def test_own_units_settle_at_the_gradient_in_brian2(tmp_path):
+    measured = own_network_and_dynamics.main(tmp_path, duration=200.0)
+    assert measured["engines"] < 1e-13
+    assert measured["electrode"] < 1e-13
+    assert 1e-8 < max(measured["hidden1"], measured["hidden2"]) < 0.02
+    assert is_drawn(tmp_path / "own_network_and_dynamics.png")
+
+
+def test_late_inhibition_oscillates_where_the_linearised_equation_says(tmp_path):
+    measured = delay_line.main(tmp_path, duration=800.0)
+    assert measured["recursion"] < 1e-12
+    assert measured["predicted"] == pytest.approx(12.09, abs=0.01)
+    swings = {delay: measured[f"{delay}"] for delay in (4, 8, 11, 13, 16, 20)}
+    assert max(swings[delay] for delay in (4, 8, 11)) < 0.1 < 1 < min(swings[delay] for delay in (13, 16, 20))
+    assert is_drawn(tmp_path / "delay_line.png")
+
+
+def test_one_as_it_is_run(tmp_path):
+    script = ROOT / "simulations" / "examples" / "one_relaxation.py"
+    command = [sys.executable, str(script), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == promised("one_relaxation")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docs_show_what_the_script_promises(name):
+    page = (ROOT / "docs" / "examples.md").read_text()
+    section = re.search(rf"python simulations/examples/{name}\.py\n(.*?)(\n## |\Z)", page, re.DOTALL)
+    assert section is not None
+    assert f"    {promised(name)}\n" in section[1]
+    assert f"(figures/examples/{name}.png)" in section[1]
+    assert is_drawn(ROOT / "docs" / "figures" / "examples" / f"{name}.png")
+
+
+def promised(name):
+    """The last line of output that a script's docstring announces."""
+    module = importlib.import_module(f"actrelax.simulations.examples.{name}")
+    return re.search(r"^The last line on screen:  (.+)$", module.__doc__, re.MULTILINE)[1]
