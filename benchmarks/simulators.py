@@ -2,17 +2,21 @@
 
     python benchmarks/simulators.py [--network NAME ...] [--targets numpy cython cpp_standalone]
 
-Prints the tables of docs/performance.md. A step's time is the difference between a long and a short run, so that
-building, code generation and compilation don't count; the least of three such differences.
+Prints the tables of docs/performance.md. A step's time is the difference between a long and a short run, the least of
+three each, so that building, code generation and compilation don't count; a compiled program reports its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+import brian2 as b2
 import numpy as np
 import torch
 from handwritten import handwritten
@@ -57,27 +61,43 @@ def wide(widths: list[int], shape: tuple[int, ...]) -> torch.nn.Module:
     return Network.from_sequential(torch.nn.Sequential(*layers[:-1]), shape)
 
 
-def per_step(run: Callable[[int], object], short: int, long: int, repeats: int = 3) -> float:
+def per_step(run: Callable[[int], object], repeats: int = 3) -> float:
     """Return milliseconds a step of what `run` does so many steps of."""
+    short, long = 10, 100
     run(short)  # compiles
-    differences = []
-    for _ in range(repeats):
-        times = []
-        for steps in (short, long):
-            begin = time.perf_counter()
-            run(steps)
-            times.append(time.perf_counter() - begin)
-        differences.append((times[1] - times[0]) / (long - short))
-    return 1000 * min(differences)
+    beginning = min(seconds(run, short) for _ in range(3))
+    while seconds(run, long) - beginning < 1:
+        long *= 3
+    return 1000 * (min(seconds(run, long) for _ in range(repeats)) - beginning) / (long - short)
+
+
+def seconds(run: Callable[[int], object], steps: int) -> float:
+    """Return how long so many steps take, with all that is around them."""
+    begin = time.perf_counter()
+    run(steps)
+    return time.perf_counter() - begin
 
 
 def brian2_step(problem: RelaxationProblem, target: str) -> float:
     """Return milliseconds a step in Brian2."""
-    if target == "cpp_standalone":
-        return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, engine="brian2", codegen=target), 10, 1010, 1)
     with generating(target):
         simulation = build(problem, dt=DT)
-        return per_step(lambda n: simulation.network.run(n * DT * UNIT, namespace={}), 10, 210)
+        return per_step(lambda n: simulation.network.run(n * DT * UNIT, namespace={}))
+
+
+def standalone_step(name: str, steps: int = 2000) -> float:
+    """Return milliseconds a step of the compiled program, which reports its own time; in a process of its own."""
+    command = [sys.executable, __file__, "--standalone", str(steps), "--network", name]
+    return 1000 * float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) / steps
+
+
+def run_standalone(problem: RelaxationProblem, steps: int) -> float:
+    """Return how many seconds the compiled program's run took."""
+    with tempfile.TemporaryDirectory() as folder:
+        b2.set_device("cpp_standalone", directory=folder, build_on_run=False)
+        build(problem, dt=DT).network.run(steps * DT * UNIT, namespace={})
+        b2.device.build(directory=folder, compile=True, run=True)
+        return float(b2.device._last_run_time)
 
 
 def handwritten_step(problem: RelaxationProblem, target: str) -> tuple[float, float]:
@@ -92,7 +112,7 @@ def handwritten_step(problem: RelaxationProblem, target: str) -> tuple[float, fl
         lowest = np.array(min((o for o in network.objects if hasattr(o, "x")), key=lambda o: o.name).x)
         final = solve(problem, "euler", dt=DT, steps=12).final[names[0]]
         gap = disagreement(torch.as_tensor(lowest).reshape(final.shape), final)
-        return per_step(lambda n: network.run(n * DT * UNIT), 10, 210), gap
+        return per_step(lambda n: network.run(n * DT * UNIT)), gap
 
 
 def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
@@ -103,18 +123,15 @@ def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
     for name in names:
         problem = problem_of(name)
         synapses = sum(f.matrix.nnz for f in FlatProblem(problem).feedback.values())
-        begin = time.perf_counter()
-        build(problem, dt=DT).network.run(0 * UNIT, namespace={})
-        seconds = time.perf_counter() - begin
-        steps = [brian2_step(problem, target) for target in targets]
-        steps.append(scipy_step(problem))
-        steps.append(per_step(lambda n, p=problem: solve(p, "euler", dt=DT, steps=n), 100, 1100))
-        yield row([name, f"{synapses:,}", f"{seconds:.2f}", *(f"{step:.3g}" for step in steps)])
+        built = min(seconds(lambda _, p=problem: build(p, dt=DT), 0) for _ in range(3))
+        steps = [standalone_step(name) if t == "cpp_standalone" else brian2_step(problem, t) for t in targets]
+        steps += [engine_step(problem, engine) for engine in ("scipy", "torch")]
+        yield row([name, f"{synapses:,}", f"{built:.2f}", *(f"{step:.3g}" for step in steps)])
 
 
-def scipy_step(problem: RelaxationProblem) -> float:
-    """Return milliseconds a step of our Euler over SciPy's sparse matrices."""
-    return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, engine="scipy"), 100, 600)
+def engine_step(problem: RelaxationProblem, engine: str) -> float:
+    """Return milliseconds a step of our Euler in another engine."""
+    return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, engine=engine))
 
 
 def against_handwritten(targets: list[str]) -> Iterator[str]:
@@ -150,8 +167,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--targets", nargs="+", default=["numpy", "cython", "cpp_standalone"])
+    parser.add_argument("--standalone", type=int, metavar="STEPS", help="time the program of one network only")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    b2.BrianLogger.suppress_name("unused_brian_object")  # of what is built to see how long that takes
+    if options.standalone is not None:
+        print(run_standalone(problem_of(options.network[0]), options.standalone))
+        return
     for table in (
         sizes_and_speeds(options.network, options.targets),
         against_handwritten(options.targets),
