@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import brian2 as b2
 import numpy as np
@@ -61,14 +62,20 @@ def wide(widths: list[int], shape: tuple[int, ...]) -> torch.nn.Module:
     return Network.from_sequential(torch.nn.Sequential(*layers[:-1]), shape)
 
 
-def per_step(run: Callable[[int], object], repeats: int = 3) -> float:
-    """Return milliseconds a step of what `run` does so many steps of."""
-    short, long = 10, 100
-    run(short)  # compiles
-    beginning = min(seconds(run, short) for _ in range(3))
-    while seconds(run, long) - beginning < 1:
-        long *= 3
-    return 1000 * (min(seconds(run, long) for _ in range(repeats)) - beginning) / (long - short)
+def per_step(*runs: Callable[[int], object], repeats: int = 5) -> list[float]:
+    """Return milliseconds a step of each run, which does so many steps; they take turns, so that a ratio is fair."""
+    short, lengths = 10, []
+    for run in runs:
+        run(short)  # compiles
+        beginning, long = seconds(run, short), 100
+        while seconds(run, long) - beginning < 1:
+            long *= 3
+        lengths.append(long)
+    rounds = [
+        [seconds(run, long) - seconds(run, short) for run, long in zip(runs, lengths, strict=True)]
+        for _ in range(repeats)
+    ]
+    return [1000 * min(times) / (long - short) for times, long in zip(zip(*rounds, strict=True), lengths, strict=True)]
 
 
 def seconds(run: Callable[[int], object], steps: int) -> float:
@@ -81,8 +88,12 @@ def seconds(run: Callable[[int], object], steps: int) -> float:
 def brian2_step(problem: RelaxationProblem, target: str) -> float:
     """Return milliseconds a step in Brian2."""
     with generating(target):
-        simulation = build(problem, dt=DT)
-        return per_step(lambda n: simulation.network.run(n * DT * UNIT, namespace={}))
+        return per_step(running(build(problem, dt=DT).network))[0]
+
+
+def running(network: Any) -> Callable[[int], object]:
+    """Return a function that runs a `brian2.Network` for so many steps."""
+    return lambda n: network.run(n * DT * UNIT, namespace={})
 
 
 def standalone_step(name: str, steps: int = 2000) -> float:
@@ -100,19 +111,17 @@ def run_standalone(problem: RelaxationProblem, steps: int) -> float:
         return float(b2.device._last_run_time)
 
 
-def handwritten_step(problem: RelaxationProblem, target: str) -> tuple[float, float]:
-    """Return milliseconds a step of the script by hand, and how far its result is from ours."""
+def by_hand(problem: RelaxationProblem) -> tuple[Any, float]:
+    """Return the script by hand for a problem's numbers, and how far its result is from PyTorch's."""
     names = [*problem.network.hidden, problem.network.output]
     activities = problem.activities(problem.initial_units())
     weights = [vector(p.weight).reshape(p.weight.shape) for p in problem.feedback_projections.values()]
-    with generating(target):
-        gains = [vector(problem.frozen_gains[name]) for name in names]
-        network = handwritten(weights, gains, [vector(activities[name]) for name in names], DT)
-        network.run(12 * DT * UNIT)
-        lowest = np.array(min((o for o in network.objects if hasattr(o, "x")), key=lambda o: o.name).x)
-        final = solve(problem, "euler", dt=DT, steps=12).final[names[0]]
-        gap = disagreement(torch.as_tensor(lowest).reshape(final.shape), final)
-        return per_step(lambda n: network.run(n * DT * UNIT)), gap
+    gains = [vector(problem.frozen_gains[name]) for name in names]
+    network = handwritten(weights, gains, [vector(activities[name]) for name in names], DT)
+    network.run(12 * DT * UNIT)
+    lowest = np.array(min((o for o in network.objects if hasattr(o, "x")), key=lambda o: o.name).x)
+    final = solve(problem, "euler", dt=DT, steps=12).final[names[0]]
+    return network, disagreement(torch.as_tensor(lowest).reshape(final.shape), final)
 
 
 def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
@@ -131,7 +140,7 @@ def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
 
 def engine_step(problem: RelaxationProblem, engine: str) -> float:
     """Return milliseconds a step of our Euler in another engine."""
-    return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, engine=engine))
+    return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, engine=engine))[0]
 
 
 def against_handwritten(targets: list[str]) -> Iterator[str]:
@@ -141,9 +150,10 @@ def against_handwritten(targets: list[str]) -> Iterator[str]:
     problem = problem_of("mlp")
     for target in targets:
         if target != "cpp_standalone":
-            by_hand, gap = handwritten_step(problem, target)
-            ours = brian2_step(problem, target)
-            yield row([target, f"{ours:.3g}", f"{by_hand:.3g}", f"{ours / by_hand:.2f}", f"{gap:.1e}"])
+            with generating(target):
+                network, gap = by_hand(problem)
+                ours, theirs = per_step(running(build(problem, dt=DT).network), running(network))
+            yield row([target, f"{ours:.3g}", f"{theirs:.3g}", f"{ours / theirs:.2f}", f"{gap:.1e}"])
 
 
 def batches(targets: list[str]) -> Iterator[str]:

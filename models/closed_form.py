@@ -58,7 +58,7 @@ def coefficients(transition: Callable[[Matrix, float], Matrix], matrix: Matrix, 
 
 
 def flow(matrix: Matrix, t: float) -> Matrix:
-    """Return exp(t M) of a chain, each entry to rounding relative to itself, however small.
+    """Return exp(t M) of a chain, each entry relative to itself, however small, to about t/tau roundings.
 
     Scaling and squaring on the non-negative M + I/tau_min, where no terms cancel; `scipy.linalg.expm` is accurate
     relative to the largest entry only. One tau: K ~ Poisson(t / tau).

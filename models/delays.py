@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.registry import known
@@ -21,7 +22,7 @@ class Delays:
     given: float | Mapping[str, float]
     projections: Sequence[str]
 
-    @property
+    @cached_property
     def times(self) -> dict[str, float]:
         """Projection -> delay, of those where there is one."""
         every = self.given if isinstance(self.given, Mapping) else dict.fromkeys(self.projections, self.given)

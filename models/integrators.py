@@ -7,7 +7,9 @@ the next state. To relax by hand is therefore a loop::
     for _ in range(100):
         state = INTEGRATORS["euler"].step(problem, state, dt=0.1)
 
-The steps are written in terms of `Steppable`: they move whatever arrays a problem is made of.
+A step adds no noise, which is `problem.kicked`; where feedback takes time, `initial_state` needs the dt and Euler is
+the only scheme: ask `unsupported` first. Steps are written in terms of `Steppable`: they move whatever arrays a problem
+is made of.
 """
 
 from __future__ import annotations

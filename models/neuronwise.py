@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class Neuronwise:
 
     def _check_one(self, population: str, value: Value, zero: bool) -> None:
         said, shape = f"{self.name} of {population!r}", tuple(self.shapes[population])
-        if not isinstance(value, int | float | Tensor):
+        if not isinstance(value, Real | Tensor):
             raise ActrelaxError(f"{said} must be a number or a tensor, got {value!r}.")
         if isinstance(value, Tensor) and value.dim() > 0 and value.shape != shape:
             raise ActrelaxError(f"{said} must be a number or of shape {shape}, got {tuple(value.shape)}.")

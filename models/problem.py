@@ -19,9 +19,9 @@ from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.neuronwise import Neuronwise, Value
 from actrelax.models.projections import Projection
-from actrelax.models.registry import known, look_up
+from actrelax.models.registry import is_number, known, look_up
 from actrelax.models.steppable import Steppable
-from actrelax.models.transforms import Transform, transform_named
+from actrelax.models.transforms import Transform, transform_named, transformed
 from actrelax.models.units import Leaky, StateSpace, Unit, UnitDynamics
 
 State = dict[str, Tensor]
@@ -129,18 +129,20 @@ class RelaxationProblem(Steppable):
             raise ActrelaxError(
                 f"clamped must be of the output's shape {tuple(output.shape)}, got {tuple(self.clamped.shape)}."
             )
-        if self.clip is not None and not self.clip > 0:
-            raise ActrelaxError(f"clip must be positive, got {self.clip}.")
+        if self.clip is not None and not (is_number(self.clip) and self.clip > 0):
+            raise ActrelaxError(f"clip must be positive, got {self.clip!r}.")
         object.__setattr__(self, "feedback_transform", transform_named(self.feedback_transform))
         self.taus.check(zero=False)
         self.sigmas.check(zero=True)
         self._check_dynamics()
-        if not isinstance(self.input_noise, int | float) or not 0 <= self.input_noise < math.inf:
-            raise ActrelaxError(f"input_noise must be 0 or positive, got {self.input_noise!r}.")
+        if not is_number(self.input_noise) or not 0 <= self.input_noise < math.inf:
+            raise ActrelaxError(f"input_noise must be a number, 0 or positive, got {self.input_noise!r}.")
         self.delay.check()
         self._check_start()
 
     def _check_dynamics(self) -> None:
+        if not isinstance(self.dynamics, Mapping):
+            raise ActrelaxError(f"dynamics must map populations to UnitDynamics, got {type(self.dynamics).__name__}.")
         for name, dynamics in self.dynamics.items():
             known("hidden population in dynamics", name, self.relaxing)
             if not isinstance(dynamics, UnitDynamics):
@@ -159,10 +161,12 @@ class RelaxationProblem(Steppable):
         for name in self.start:
             known("hidden population in start", name, self.relaxing)
         for name in self.relaxing:
-            expected = self.feedforward.activities[name].shape
+            x = self.feedforward.activities[name]
             given = self.start.get(name)
-            if given is None or given.shape != expected:
-                raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(expected)}.")
+            if not isinstance(given, Tensor) or (given.shape, given.dtype) != (x.shape, x.dtype):
+                raise ActrelaxError(
+                    f"start must give population {name!r} a state of shape {tuple(x.shape)}, {x.dtype}."
+                )
 
     @cached_property
     def relaxing(self) -> list[str]:
@@ -224,9 +228,8 @@ class RelaxationProblem(Steppable):
             return state
         if dt is None:
             raise ActrelaxError("feedback takes time in this problem: give initial_state the dt of its steps.")
-        activities = self.activities(state)
         for name, steps in self.delay.steps(dt).items():
-            sent = self.sent(self.feedback_projections[name], activities)
+            sent = self.sent(self.feedback_projections[name], state)
             state[_line(name)] = sent.expand(steps, *sent.shape)
         return state
 
@@ -244,8 +247,7 @@ class RelaxationProblem(Steppable):
 
     def passed_on(self, state: State) -> State:
         """Return the delay lines one step later: what is sent now has entered, what arrived has left."""
-        activities = self.activities(state)
-        sent = {name: self.sent(self.feedback_projections[name], activities)[None] for name in self.delay.times}
+        sent = {name: self.sent(self.feedback_projections[name], state)[None] for name in self.delay.times}
         return {_line(name): torch.cat([new, state[_line(name)][:-1]]) for name, new in sent.items()}
 
     def kicked(self, state: State, dt: float, generator: torch.Generator | None) -> State:
@@ -267,23 +269,22 @@ class RelaxationProblem(Steppable):
     @torch.no_grad()
     def feedback(self, population: str, state: State) -> Tensor:
         """sum over v's projections of op_p^T(g_c x_c; psi_p), (batch, *population.shape)."""
-        activities = self.activities(state)
-        signals = [self._feedback_along(p, state, activities) for p in self.network.outgoing[population]]
+        signals = [self._feedback_along(p, state) for p in self.network.outgoing[population]]
         total = signals[0]  # only the output feeds nothing
         for signal in signals[1:]:
             total = total + signal
         return total
 
-    def _feedback_along(self, projection: Projection, state: State, activities: Mapping[str, Tensor]) -> Tensor:
+    def _feedback_along(self, projection: Projection, state: State) -> Tensor:
         line = state.get(_line(projection.name))
-        sent = self.sent(projection, activities) if line is None else line[-1]
+        sent = self.sent(projection, state) if line is None else line[-1]
         return projection.feedback_signal(
             sent, self.feedforward.routes[projection.name], self.feedback_weight(projection)
         )
 
-    def sent(self, projection: Projection, activities: Mapping[str, Tensor]) -> Tensor:
+    def sent(self, projection: Projection, state: State) -> Tensor:
         """g_c x_c: what the projection's target sends back along it."""
-        return self.amplified(projection, self.activity_gain(projection), activities)
+        return self.amplified(projection, self.activity_gain(projection), state)
 
     def activity_gain(self, projection: Projection) -> Gain:
         """Return the gain that holds in the projection's feedback."""
@@ -295,11 +296,13 @@ class RelaxationProblem(Steppable):
         if psi is None or self.feedback_transform is None:
             return psi
         assert callable(self.feedback_transform)
-        if self.is_continuous:  # weights move while it relaxes
-            return self.feedback_transform(psi)
-        if projection.name not in self._transformed:
-            self._transformed[projection.name] = self.feedback_transform(psi.detach())
-        return self._transformed[projection.name]
+        # a weight's version moves with every change, by an optimiser too
+        versions = tuple(w._version for w in (projection.weight, projection.feedback) if w is not None)
+        found = self._transformed.get(projection.name)
+        if found is None or found[0] != versions:
+            found = versions, transformed(self.feedback_transform, psi, projection.name)
+            self._transformed[projection.name] = found
+        return found[1]
 
     @torch.no_grad()
     def presynaptic(self, projection: Projection, state: State) -> Tensor:
@@ -312,18 +315,18 @@ class RelaxationProblem(Steppable):
     def postsynaptic(self, projection: Projection, state: State) -> Tensor:
         """The postsynaptic factor of the projection's plasticity at this state: gain times activity."""
         gain = self.network.knobs(projection, self.assumptions).weight_gain
-        sent = self.amplified(projection, gain, self.activities(state))
+        sent = self.amplified(projection, gain, state)
         return projection.postsynaptic(sent, self.feedforward.routes[projection.name])
 
-    def amplified(self, projection: Projection, gain: Gain, activities: Mapping[str, Tensor]) -> Tensor:
+    def amplified(self, projection: Projection, gain: Gain, state: State) -> Tensor:
         """g_c x_c of the projection's target: the one place that knows what a gain knob means."""
         name = projection.target
-        x = activities[name]
+        x = self.clamped if name == self.network.output else self.units[name].activity(state)
         if gain == "none":
             return x
         if gain == "feedforward":
             return self.frozen_gains[name] * x
-        drive = self.network.drive(name, activities, self.feedforward.routes)
+        drive = self.network.drive(name, self.activities(state), self.feedforward.routes)
         return self.network.populations[name].activation.derivative(drive) * x
 
     def activities(self, state: State) -> Mapping[str, Tensor]:
@@ -342,7 +345,7 @@ class RelaxationProblem(Steppable):
         return noisy | ({self.network.input: self.input_noise} if self.input_noise else {})
 
     @cached_property
-    def _transformed(self) -> State:
+    def _transformed(self) -> dict[str, tuple[tuple[int, ...], Tensor]]:
         return {}
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import TypeVar
 
 from actrelax.models.errors import ActrelaxError
@@ -30,6 +31,11 @@ def known(kind: str, name: object, names: Iterable[str], also: str = "") -> str:
         listed = ", ".join([*names, also] if also else names)
         raise ActrelaxError(f"unknown {kind} {name!r}; known: {listed}.")
     return name
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a real number, NumPy's included."""
+    return isinstance(value, Real)
 
 
 def look_up(kind: str, given: str | T, registry: Mapping[str, T], also: str = "") -> T:

@@ -15,6 +15,7 @@ import torch
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.registry import is_number
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def schedule(
         raise ActrelaxError("steps and duration exclude each other: give one of them.")
     for name in ("dt", "eta"):
         value = given[name]
-        if value is not None and not 0 < value < math.inf:
-            raise ActrelaxError(f"{name} must be a positive number, got {value}.")
+        if value is not None and not (is_number(value) and 0 < value < math.inf):
+            raise ActrelaxError(f"{name} must be a positive number, got {value!r}.")
     taus = _taus(problem)
     if dt is None:
         if min(taus) != max(taus):
@@ -135,8 +136,8 @@ def _check_dynamics(integrator: Integrator, problem: RelaxationProblem, dt: floa
 def _whole_steps(dt: float, steps: int | None, duration: float | None) -> int:
     if duration is None:
         return 100 if steps is None else whole_number("steps", steps, least=0)
-    if not 0 <= duration < math.inf:
-        raise ActrelaxError(f"duration must be a number, 0 or more, got {duration}.")
+    if not (is_number(duration) and 0 <= duration < math.inf):
+        raise ActrelaxError(f"duration must be a number, 0 or more, got {duration!r}.")
     steps = round(duration / dt)
     if not math.isclose(steps * dt, duration, rel_tol=1e-9):
         raise ActrelaxError(f"duration must be a whole number of dt, got {duration:g} with dt {dt:g}.")

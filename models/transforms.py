@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class Sparse:
     """Keep each feedback connection with this probability, and remove the others; which ones, `seed` fixes.
 
     A weight tensor of one shape always loses the same connections, whatever its values: they are missing, not weak.
+    In a problem each projection loses others (`of_projection`).
 
     Examples
     --------
@@ -37,6 +39,10 @@ class Sparse:
         generator = torch.Generator().manual_seed(self.seed)
         kept = torch.rand(weight.shape, generator=generator, dtype=torch.float64) < self.probability
         return weight * kept.to(weight.device)
+
+    def of_projection(self, name: str) -> Sparse:
+        """Return the same with connections of this projection's own."""
+        return Sparse(self.probability, zlib.crc32(f"{self.seed} {name}".encode()))  # torch reads 32 bits of a seed
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,33 @@ class Quantised:
         return torch.where(largest > 0, rounded, weight)  # silent weights have no levels
 
 
-def transform_named(given: str | Transform | None) -> Transform | None:
+def transformed(transform: Transform, weight: Tensor, projection: str) -> Tensor:
+    """Return what a transform makes of a projection's feedback weights; they themselves stay as they are.
+
+    Raises
+    ------
+    ActrelaxError
+        If that is no tensor of the same shape and type.
+    """
+    own = transform.of_projection(projection) if isinstance(transform, Sparse) else transform
+    result = own(weight.detach().clone())
+    if not isinstance(result, Tensor) or (result.shape, result.dtype) != (weight.shape, weight.dtype):
+        found = f"{tuple(result.shape)} {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
+        raise ActrelaxError(
+            f"the feedback transform must return a tensor like the weights of {projection!r}, "
+            f"{tuple(weight.shape)} {weight.dtype}, got {found}."
+        )
+    return result
+
+
+def transform_named(given: str | Transform | None, seed: int = 0) -> Transform | None:
     """Return a transform by its name, ``sparse-0.5`` or ``quantised-16``; a function of the weights passes through.
+
+    Parameters
+    ----------
+    given : str or callable, optional
+    seed : int, default 0
+        Which connections a sparse one removes.
 
     Raises
     ------
@@ -75,7 +106,7 @@ def transform_named(given: str | Transform | None) -> Transform | None:
     if not isinstance(given, str):
         return given
     if match := re.fullmatch(r"sparse-(\d*\.?\d+)", given):
-        return Sparse(float(match[1]))
+        return Sparse(float(match[1]), seed)
     if match := re.fullmatch(r"quantised-(\d+)", given):
         return Quantised(int(match[1]))
     raise ActrelaxError(f"unknown feedback transform {given!r}; known: sparse-SHARE (sparse-0.5), quantised-LEVELS.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import expm
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.registry import is_number
 
 Array = Any
 """A torch.Tensor or a numpy.ndarray; all arrays of one state are of one kind."""
@@ -147,11 +149,13 @@ class UnitDynamics:
     @classmethod
     def second_order(cls, tau: float, damping: float) -> UnitDynamics:
         """tau^2 x'' + 2 damping tau x' + x = u: rings where damping is below 1."""
+        _positive(tau=tau, damping=damping)
         return cls(((0, 1 / tau), (-1 / tau, -2 * damping / tau)), (0, 1 / tau), (1, 0))
 
     @classmethod
     def synaptic_filter(cls, tau: float, tau_synapse: float) -> UnitDynamics:
         """tau x' = -x + s, tau_synapse s' = -s + u: an exponential synapse before the leaky unit."""
+        _positive(tau=tau, tau_synapse=tau_synapse)
         return cls(((-1 / tau, 1 / tau), (0, -1 / tau_synapse)), (0, 1 / tau_synapse), (1, 0))
 
     @classmethod
@@ -160,6 +164,7 @@ class UnitDynamics:
 
         The input is scaled so that the unit still settles at u: it overshoots first, and adapts to it.
         """
+        _positive(tau=tau, tau_adaptation=tau_adaptation)
         slow = 1 / tau_adaptation
         return cls(((-1 / tau, -strength / tau), (slow, -slow)), ((1 + strength) / tau, 0), (1, 0))
 
@@ -219,6 +224,12 @@ class StateSpace:
         return {v: _combined((*row, b), values) for v, row, b in zip(self.variables, rows, column, strict=True)}
 
 
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (is_number(value) and 0 < value < math.inf):
+            raise ActrelaxError(f"{name} of unit dynamics must be positive, got {value!r}.")
+
+
 def _numbers(name: str, given: object) -> NDArray[np.float64]:
     try:
         numbers = np.asarray(given, dtype=np.float64)
@@ -232,7 +243,7 @@ def _numbers(name: str, given: object) -> NDArray[np.float64]:
 def _combined(weights: Sequence[float], arrays: Sequence[Array]) -> Array:
     """Return the sum of weight times array, without the terms that are zero."""
     terms = [weight * array for weight, array in zip(weights, arrays, strict=True) if weight != 0]
-    return functools.reduce(lambda total, term: total + term, terms, 0 * arrays[0] if not terms else 0)
+    return functools.reduce(operator.add, terms)
 
 
 @functools.lru_cache(maxsize=64)

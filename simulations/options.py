@@ -146,7 +146,7 @@ class Relaxation:
             "noise": self.noise,
             "input_noise": self.input_noise,
             "delays": self.delay,
-            "feedback_transform": self.feedback_transform,
+            "feedback_transform": transform_named(self.feedback_transform, seed),
         }
 
     def time_constants(self, network: Network, seed: int) -> float | Mapping[str, Value]:

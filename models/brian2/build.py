@@ -156,11 +156,11 @@ def _values(flat: FlatProblem, name: str) -> dict[str, Any]:
 def _delay(flat: FlatProblem, group: Any, text: relaxing.PopulationText, clock: Any) -> None:
     """Shift the group's delay lines once drives are known; before t = 0 they hold what is sent at the start."""
     problem = flat.problem
-    activities = problem.activities(problem.initial_units())
+    start = problem.initial_units()
     for name, (line, sent, steps) in text.lines.items():
         shift(group, line, sent, steps, clock=clock, when="groups", order=relaxing.LINE)
         for k in range(steps + 1):
-            setattr(group, f"{line}_{k}", vector(problem.sent(problem.feedback_projections[name], activities)))
+            setattr(group, f"{line}_{k}", vector(problem.sent(problem.feedback_projections[name], start)))
 
 
 def _drive(flat: FlatProblem, name: str, groups: Mapping[str, Any], word: str, clock: Any) -> Any:

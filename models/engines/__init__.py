@@ -15,7 +15,7 @@ from actrelax.models.foreign import integrator_named
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.recording import Record, Recording, recorder_of
-from actrelax.models.registry import known
+from actrelax.models.registry import is_number, known
 from actrelax.models.schedule import schedule, whole_number
 from actrelax.models.trajectory import Trajectory
 
@@ -132,8 +132,8 @@ def solve(
     """
     scheme = integrator_named(integrator)
     chosen = engine or scheme.engine or "torch"
-    if stop_change is not None and not stop_change > 0:
-        raise ActrelaxError(f"stop_change must be positive, got {stop_change}.")
+    if stop_change is not None and not (is_number(stop_change) and stop_change > 0):
+        raise ActrelaxError(f"stop_change must be positive, got {stop_change!r}.")
     every = whole_number("every", every, least=1)
     if not scheme.takes_time and stop_change is not None:
         raise ActrelaxError(f'"{scheme.name}" is there after one sweep: leave out stop_change.')

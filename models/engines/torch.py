@@ -14,9 +14,6 @@ from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.trajectory import Trajectory
 
-OPTIONS = ()
-"""What `solve` takes for this engine beside the common arguments."""
-
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
     """Return None, or one sentence that says what PyTorch can't do here."""

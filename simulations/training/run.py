@@ -15,7 +15,7 @@ from actrelax.simulations.options import require
 from actrelax.simulations.stopping import stopping_cleanly
 from actrelax.simulations.training.assemble import Parts, assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
-from actrelax.simulations.training.experiment import Experiment, as_options
+from actrelax.simulations.training.experiment import Experiment, as_options, from_options
 from actrelax.simulations.training.loop import Callback, train
 from actrelax.simulations.training.recorder import Recorder
 
@@ -119,12 +119,12 @@ def _watchers(experiment: Experiment, recording: Recording, parts: Parts, folder
 
 def _check_same(folder: RunFolder, experiment: Experiment) -> None:
     """Refuse to resume a run under other options."""
-    stored, given = folder.config(), as_options(experiment)
+    stored, given = as_options(from_options(folder.config())), as_options(experiment)
     for name, value in given.items():
-        if stored.get(name) != value:
+        if stored[name] != value:
             option = name.replace("_", "-")
             raise ActrelaxError(
-                f"{folder.path} is a run with --{option} {stored.get(name)}, not {value}: "
+                f"{folder.path} is a run with --{option} {stored[name]}, not {value}: "
                 "leave the option out, or begin another run."
             )
 

@@ -263,8 +263,8 @@ def test_other_integrators_refuse(name, fields):
         ({"noise": {"hidden9": 0.1}}, r"^unknown hidden population in noise 'hidden9'; known: hidden3, hidden2"),
         ({"noise": {"input": 0.1}}, r"^unknown hidden population in noise 'input'"),
         ({"noise": {"hidden1": torch.ones(3)}}, r"^noise of 'hidden1' must be a number or of shape \(7,\), got \(3,\)"),
-        ({"input_noise": -1.0}, r"^input_noise must be 0 or positive, got -1\.0\.$"),
-        ({"input_noise": "1"}, r"^input_noise must be 0 or positive, got '1'\.$"),
+        ({"input_noise": -1.0}, r"^input_noise must be a number, 0 or positive, got -1\.0\.$"),
+        ({"input_noise": "1"}, r"^input_noise must be a number, 0 or positive, got '1'\.$"),
         ({"tau": {"input": 0.5}}, r"^unknown hidden population in tau 'input'"),
     ],
 )

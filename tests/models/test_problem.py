@@ -138,6 +138,16 @@ def test_vector_field_is_zero_at_equilibrium():
             r"^start must give population 'hidden3' a state of shape \(3, 5\)",
         ),
         ({"start": {"output": torch.zeros(3, 4)}}, r"^unknown hidden population in start 'output'"),
+        (
+            {"start": dict.fromkeys(["hidden1", "hidden2", "hidden3"], 1.0)},
+            r"^start must give population 'hidden3' a state",
+        ),
+        (
+            {"start": {f"hidden{i}": torch.zeros(3, 8 - i, dtype=torch.float32) for i in (1, 2, 3)}},
+            r"^start must give population 'hidden3' a state of shape \(3, 5\), torch\.float64\.$",
+        ),
+        ({"dynamics": None}, r"^dynamics must map populations to UnitDynamics, got NoneType\.$"),
+        ({"clip": "x"}, r"^clip must be positive, got 'x'\.$"),
         ({"clip": 0.0}, r"^clip must be positive, got 0\.0\.$"),
         ({"assumptions": "x"}, r"^unknown assumptions 'x'"),
     ],

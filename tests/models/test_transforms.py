@@ -16,7 +16,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.learning import relax_backward
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.transforms import Quantised, Sparse, transform_named
+from actrelax.models.transforms import Quantised, Sparse, transform_named, transformed
 
 NAMED = ["sparse-0.6", "quantised-4"]
 
@@ -92,7 +92,7 @@ def transformed_psi(network, assumptions, transform):
             weight = p.weight.detach() if kind == "transpose" else p.feedback.detach()
             if kind == "sign":
                 weight = p.weight.detach().sign() * weight
-            psi[p.source, p.target] = transform(weight)
+            psi[p.source, p.target] = transformed(transform, weight, p.name)
     return psi
 
 
@@ -138,7 +138,7 @@ def test_the_law_and_the_equilibrium_hold_for_transformed_weights(make, name):
     other = copy.deepcopy(case.network)
     for p in other.projections.values():
         if other.carries_feedback(p):
-            p.weight.data = transform_named(name)(p.weight.data)
+            p.weight.data = transformed(transform_named(name), p.weight.data, p.name)
     same = RelaxationProblem(other, problem.feedforward, problem.clamped)  # gains and routes of the original
     expected = solve(same, "equilibrium").final
     lowest = case.network.hidden[0]
@@ -209,3 +209,46 @@ def test_continuous_plasticity_transforms_the_weights_of_the_moment(feedback, ge
         feedback_transform=transform,
     )
     assert disagreement(case.network.projections["input->hidden1"].weight, results[False]) < 1e-12
+
+
+def test_two_projections_of_one_shape_lose_other_connections():
+    case = mlp_case(widths=(8, 6, 6, 6, 4))
+    problem = problem_of(case, feedback_transform="sparse-0.5")
+    names = ["hidden1->hidden2", "hidden2->hidden3"]
+    one, other = (problem.feedback_weight(problem.feedback_projections[name]) != 0 for name in names)
+    assert one.shape == other.shape
+    assert 0.2 < (one != other).double().mean() < 0.8
+    again = problem_of(case, feedback_transform="sparse-0.5")
+    assert torch.equal(again.feedback_weight(again.feedback_projections[names[0]]) != 0, one)
+
+
+def test_weights_are_read_when_it_is_solved():
+    """An optimiser's step between two solves counts, with a transform as without."""
+    case = mlp_case()
+    problem = problem_of(case, feedback_transform="quantised-64")
+    before = solve(problem, "euler", steps=12, eta=0.2).final["hidden1"]
+    with torch.no_grad():
+        for p in case.network.projections.values():
+            p.weight *= 2
+    after = solve(problem, "euler", steps=12, eta=0.2).final["hidden1"]
+    # all feedback is doubled, quantised or not: three hops of it in what arrives from the clamp
+    assert disagreement(after, before) > 1e-2
+    fresh = RelaxationProblem(case.network, problem.feedforward, problem.clamped, feedback_transform="quantised-64")
+    assert torch.equal(solve(fresh, "euler", steps=12, eta=0.2).final["hidden1"], after)
+
+
+def test_a_transform_in_place_leaves_the_weights_alone():
+    case = mlp_case()
+    before = {name: w.clone() for name, w in case.network.state_dict().items()}
+    solve(problem_of(case, feedback_transform=lambda w: w.mul_(0.5)), "euler", steps=3)
+    assert all(torch.equal(w, before[name]) for name, w in case.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("transform", "found"),
+    [(lambda w: None, "NoneType"), (lambda w: w.T, r"\(5, 4\) torch\.float64"), (torch.sum, r"\(\)")],
+)
+def test_a_transform_must_return_weights(transform, found):
+    sentence = rf"^the feedback transform must return a tensor like the weights of 'hidden\d->\w+', .*, got {found}"
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem_of(mlp_case(widths=(8, 6, 7, 5, 4)), feedback_transform=transform), "euler", steps=1)

@@ -383,3 +383,9 @@ def test_numpy_and_torch_take_the_same_steps():
         ours = INTEGRATORS[name].step(problem, problem.initial_state(), 0.15)
         assert ours.keys() == theirs.keys()
         assert all(disagreement(theirs[v], x) < 1e-13 for v, x in ours.items())
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.5), (-1.0, 0.5), (1.0, "x")])
+def test_constants_of_units_are_positive(values):
+    with pytest.raises(ActrelaxError, match=r"^(tau|damping) of unit dynamics must be positive, got"):
+        UnitDynamics.second_order(*values)

@@ -16,7 +16,7 @@ from outcomes import differing, outcome
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.simulations import cli, train
-from actrelax.simulations.training.experiment import as_options, from_options
+from actrelax.simulations.training.experiment import LATER, as_options, from_options
 from actrelax.simulations.training.recorder import Recorder
 from actrelax.simulations.training.saved import load_run
 
@@ -457,3 +457,14 @@ def test_a_run_in_a_thread(tmp_path, tiny):
     thread.start()
     thread.join()
     assert status == [0]
+
+
+def test_a_run_from_before_an_option_was_there_goes_on(tmp_path, tiny):
+    """What it does not name had its default."""
+    out = tmp_path / "run"
+    assert run(*tiny, "--out", out) == 0
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in LATER}))
+    (out / "summary.json").unlink()
+    assert run("--resume", out) == 0
+    assert run("--resume", out, "--noise", "0.1", "--integrator", "euler") == 2
