@@ -30,6 +30,8 @@ from tqdm import tqdm
 from actrelax.analysis.checks.entries import NAMES
 from actrelax.analysis.checks.sampling import verify_noise
 from actrelax.analysis.checks.verification import Report, Row, verify
+from actrelax.models.brian2.codegen import target_named
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.foreign import integrator_named
 from actrelax.models.registry import known
 from actrelax.simulations.options import Hardware, Relaxation
@@ -123,14 +125,23 @@ def print_table(report: Report) -> None:
             )
         )
     wrong = sum(not all(row.ok for row in rows) for _, rows in groups)
-    print(f"\n{wrong} of {len(groups)} comparisons disagree" if wrong else f"\nall {len(groups)} comparisons agree")
+    if wrong:
+        print(f"\n{wrong} of {len(groups)} comparisons disagree")
+    else:
+        print(f"\nall {len(groups)} comparisons agree" if len(groups) > 1 else "\nthe one comparison agrees")
 
 
 _TITLES = ("engine", "integrator", "compared with")
 
 
 def _restrictions(config: Config) -> dict[str, Any]:
-    restrictions: dict[str, Any] = {"codegen": list(dict.fromkeys(config.codegen)) or ["numpy"]}
+    if config.codegen and config.engine not in (EVERY, "brian2"):
+        raise ActrelaxError(f"--codegen is Brian2's, {config.engine} has none: leave it out.")
+    targets = list(dict.fromkeys(config.codegen)) or ["numpy"]
+    for target in targets:
+        if target != "cpp_standalone":
+            target_named(target)
+    restrictions: dict[str, Any] = {"codegen": targets}
     if config.engine != EVERY:
         restrictions["engines"] = [known("engine", config.engine, [*NAMES, EVERY])]
     if config.relaxation.integrator != EVERY:

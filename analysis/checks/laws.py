@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.polynomial import Polynomial
+from numpy.polynomial.polynomial import polypow
 from scipy import sparse, stats
 from scipy.sparse.linalg import spsolve
 
@@ -104,7 +105,7 @@ LAWS: dict[str, Callable[[float, int], tuple[str, Any] | Polynomial]] = {
 def _power_law(step: Polynomial, steps: int, hops: int) -> Law:
     """The coefficients of a^k in R(eta (a - 1))^n; the tails are sums from the far end, where nothing cancels."""
     weights = np.zeros(max(hops, step.degree() * steps) + 1)
-    power = (step**steps).coef
+    power = polypow(step.coef, steps, maxpower=None)  # Polynomial's own stops at 100
     weights[: len(power)] = power
     tails = weights[::-1].cumsum()[::-1] - 0.0
     return Law("law of its stability function", weights[:hops], tails[1 : hops + 1])

@@ -103,7 +103,7 @@ def verify(
         except ActrelaxError as error:
             _fail(report, problem, entry, str(error), bound)
             continue
-        against = [reference for reference in (references.of(entry), _mate(entry, results)) if reference]
+        against = [reference for reference in (references.of(entry), _mate(entry, results, references)) if reference]
         for reference in against:
             report.rows += _compared(entry, results[entry], reference, bound)
     _name_the_lonely(report, results)
@@ -120,10 +120,13 @@ def _compared(entry: Entry, result: Mapping[str, Tensor], reference: Reference, 
         yield Row(entry.name, entry.scheme.name, reference.name, name, error, bound)
 
 
-def _mate(entry: Entry, results: Mapping[Entry, Mapping[str, Tensor]]) -> Reference | None:
-    """Return the first entry that follows the same law and is as exact, as a reference."""
+def _mate(entry: Entry, results: Mapping[Entry, Mapping[str, Tensor]], references: References) -> Reference | None:
+    """Return the first entry that follows the same law and is as exact, as a reference no better than its own."""
     first = next(other for other in results if other.law == entry.law and other.bound <= entry.bound)
-    return None if first == entry else Reference(first.title, results[first])
+    if first == entry:
+        return None
+    own = references.of(first)
+    return Reference(first.title, results[first], bound=0.0 if own is None else own.bound)
 
 
 def _fail(report: Report, problem: RelaxationProblem, entry: Entry, why: str, bound: float) -> None:

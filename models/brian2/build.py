@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -15,8 +16,13 @@ from actrelax.models.brian2 import relaxing
 from actrelax.models.brian2.codegen import generating
 from actrelax.models.brian2.delay import shift
 from actrelax.models.brian2.names import identifiers
+from actrelax.models.brian2.support import unsupported
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.flat import FlatProblem, Vector, vector
+from actrelax.models.foreign import integrator_named
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.registry import is_number, known
+from actrelax.models.schedule import whole_number
 from actrelax.models.units import Leaky, StateSpace
 
 UNIT = b2.ms
@@ -59,18 +65,23 @@ def build(
     ----------
     problem : RelaxationProblem
     method : str, default "euler"
-        A state updater of Brian2.
+        A state updater of Brian2, "rk4", "exact" ...
     dt : float, default 0.1
         The step, in the problem's unit of time, which is a millisecond in Brian2.
     monitor : mapping or sequence of str, optional
         Populations whose activity is recorded; population -> True for all its units, or some indices, below
-        batch * units.
+        batch * units. The input is there only where somebody reads it, or where it is noisy.
     every : int, default 1
         Record every so many steps.
 
     Returns
     -------
     Simulation
+
+    Raises
+    ------
+    ActrelaxError
+        For what Brian2, or the state updater, can't do, unknown populations, and values out of range.
 
     Examples
     --------
@@ -80,14 +91,20 @@ def build(
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> simulation = build(problem, dt=0.1, monitor=["hidden1"])
     >>> simulation.network["hidden1"]
-    NeuronGroup(clock=Clock(dt=100. * usecond, name='steps'), when=start, order=0, name='hidden1')
+    NeuronGroup(clock=Clock(dt=100. * usecond, name='actrelax_steps'), when=start, order=0, name='hidden1')
     >>> simulation.network.run(10 * UNIT, namespace={})
     >>> simulation.monitors["hidden1"].x.shape
     (96, 100)
     """
-    flat, clock = FlatProblem(problem), b2.Clock(dt * UNIT, name="steps")
+    _check(problem, method, dt)
+    every = whole_number("every", every, least=1)
+    flat, clock = FlatProblem(problem), b2.Clock(dt * UNIT, name="actrelax_steps")
     delays = problem.delay.steps(dt)
-    names = identifiers([*problem.network.populations, *problem.network.projections])
+    wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
+    for name in wanted:
+        known("population to monitor", name, relaxing.needed(problem))
+    parts = [f"{p} {part}" for p in problem.network.projections for part in ("feedback", "drive")]
+    names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
     with generating("numpy"):  # what is built is built once, not worth compiling
         groups = {v: _group(flat, v, names[v], method, delays, clock) for v in relaxing.needed(problem)}
         feedback = {
@@ -96,21 +113,29 @@ def build(
                 groups[projection.source],
                 relaxing.feedback_text(problem, p, delays),
                 flat.feedback[p].matrix,
-                f"{names[p]}_feedback",
+                names[f"{p} feedback"],
                 relaxing.FEEDBACK,
                 clock,
             )
             for p, projection in problem.feedback_projections.items()
         }
-        drives = {p: _drive(flat, p, groups, f"{names[p]}_drive", clock) for p in relaxing.drives(problem)}
-        wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
-        often = b2.Clock(every * dt * UNIT, name="records") if every > 1 else clock
+        drives = {p: _drive(flat, p, groups, names[f"{p} drive"], clock) for p in relaxing.drives(problem)}
+        often = b2.Clock(every * dt * UNIT, name="actrelax_records") if every > 1 else clock
         monitors = {
-            v: b2.StateMonitor(groups[v], "x", record=units, clock=often, name=f"{names[v]}_monitor")
+            v: b2.StateMonitor(groups[v], "x", record=units, clock=often, name=names[f"{v} monitor"])
             for v, units in wanted.items()
         }
     network = b2.Network(*groups.values(), *feedback.values(), *drives.values(), *monitors.values())
     return Simulation(groups, feedback, drives, monitors, network, clock)
+
+
+def _check(problem: RelaxationProblem, method: str, dt: float) -> None:
+    if not (is_number(dt) and 0 < dt < math.inf):
+        raise ActrelaxError(f"dt must be a positive number, got {dt!r}.")
+    scheme = integrator_named(f"brian2:{method.removeprefix('brian2:')}")
+    reason = scheme.unsupported(problem) or unsupported(problem, scheme)
+    if reason is not None:
+        raise ActrelaxError(f"Brian2's {method} can't be used here: {reason}")
 
 
 def own_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[str, tuple[Any, str]]:
@@ -125,7 +150,9 @@ def own_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[st
 def _group(flat: FlatProblem, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any) -> Any:
     text = relaxing.population_text(flat.problem, name, delays)
     size = flat.batch * prod(flat.network.populations[name].shape)
-    group = b2.NeuronGroup(size, text.equations, method=method, clock=clock, name=word, namespace={})
+    group = b2.NeuronGroup(
+        size, text.equations, method=method.removeprefix("brian2:"), clock=clock, name=word, namespace={}
+    )
     for variable, value in _values(flat, name).items():
         if variable in group.variables:
             setattr(group, variable, value)

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import brian2 as b2
+import numpy as np
 from brian2.codegen.targets import codegen_targets
+from brian2.devices.device import RuntimeDevice
 
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.registry import known
 
 
@@ -36,12 +39,32 @@ def target_named(name: str) -> str:
     return name if name == "numpy" else known("target of Brian2", name, targets())
 
 
+def is_at_runtime() -> bool:
+    """Whether Brian2 runs what it is given, in place of writing a program."""
+    return isinstance(b2.get_device(), RuntimeDevice)
+
+
+def at_runtime() -> None:
+    """Refuse to go on if Brian2 is set to write a program instead of running.
+
+    Raises
+    ------
+    ActrelaxError
+        If another device than Brian2's own is active.
+    """
+    if not is_at_runtime():
+        raise ActrelaxError(
+            "Brian2 is set to write a standalone program: call brian2.set_device('runtime') first, "
+            'or solve with codegen="cpp_standalone", in a process of its own.'
+        )
+
+
 @contextmanager
 def generating(target: str) -> Iterator[None]:
-    """Let Brian2 compute with a target, which is a global preference, inside the block."""
-    before = b2.prefs.codegen.target
-    b2.prefs.codegen.target = target
+    """Let Brian2 compute with a target and in float64, which are global preferences, inside the block."""
+    before = b2.prefs.codegen.target, b2.prefs.core.default_float_dtype
+    b2.prefs.codegen.target, b2.prefs.core.default_float_dtype = target, np.float64
     try:
         yield
     finally:
-        b2.prefs.codegen.target = before
+        b2.prefs.codegen.target, b2.prefs.core.default_float_dtype = before

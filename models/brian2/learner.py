@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,13 @@ from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.brian2 import two_phases
 from actrelax.models.brian2.assembly import assemble
 from actrelax.models.brian2.build import UNIT
-from actrelax.models.brian2.codegen import generating, target_named
+from actrelax.models.brian2.codegen import at_runtime, generating, target_named
 from actrelax.models.brian2.names import identifiers
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.models.losses import LOSSES
 from actrelax.models.network import Network
-from actrelax.models.registry import known, look_up
+from actrelax.models.registry import is_number, known, look_up
+from actrelax.models.schedule import whole_number
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Phases:
             if not 0 < eta < 2:
                 raise ActrelaxError(f"{name} must lie between 0 and 2, got {eta}: take more steps of a smaller one.")
         for name, count in (("steps", self.steps), ("feedforward_steps", self.feedforward_steps)):
-            if count is not None and count < 1:
-                raise ActrelaxError(f"{name} must be 1 or more, got {count}.")
+            if count is not None:
+                whole_number(name, count, least=1)
 
 
 class Learner:
@@ -195,8 +197,8 @@ class Learner:
             raise ActrelaxError(reason)
         for projection in self.network.projections.values():
             self.network.feedback_weight(projection, self.assumptions)
-        if not self.rate >= 0:
-            raise ActrelaxError(f"rate must be 0 or positive, got {self.rate}.")
+        if not (is_number(self.rate) and 0 <= self.rate < math.inf):
+            raise ActrelaxError(f"rate must be a number, 0 or positive, got {self.rate!r}.")
         if self.decay is not None and not self.decay >= 0:
             raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
         if self.assumptions.needs_decay != (self.decay is not None):
@@ -226,6 +228,9 @@ class Learner:
         return torch.tensor(np.array(simulation.read.r[seen:])).reshape(len(stimuli), -1)
 
     def _arrays(self, x: Tensor, y: Tensor | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if not bool(torch.isfinite(x).all()):
+            raise ActrelaxError("stimuli must be finite: look for inf and nan in them.")
+        at_runtime()
         with torch.no_grad():
             silent = torch.zeros_like(self.network(x))
         # (0 - t) is minus the target, whichever way targets are given

@@ -18,7 +18,8 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
     words: dict[str, str] = {}
     for name in names:
         word = re.sub("[^0-9A-Za-z]+", "_", re.sub("[-=]>", "_to_", name)).strip("_")
-        word = word if word[:1].isalpha() else f"p_{word}"
+        # Brian2 reads xi and what begins with xi_ as noise
+        word = word if word[:1].isalpha() and not f"{word}_".startswith("xi_") else f"p_{word}"
         numbered = (word if count == 1 else f"{word}_{count}" for count in itertools.count(1))
         taken = set(words.values())
         words[name] = next(candidate for candidate in numbered if candidate not in taken)

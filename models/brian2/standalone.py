@@ -23,29 +23,46 @@ if TYPE_CHECKING:
     from actrelax.models.engines.task import Task
 
 
+UNPICKLABLE = (
+    "the problem can't be sent to Brian2's program, which runs in a process of its own: "
+    "put the functions that it has (activations, transforms) into a module."
+)
+
+
 def run_standalone(task: Task, method: str, seed: int | None) -> Iterator[tuple[int, State]]:
     """Write, compile and run the program; yield (step, state) of the recorded steps and of the last.
 
     Raises
     ------
     ActrelaxError
-        If it can't be compiled or run; the message ends as the compiler's does.
+        If it can't be compiled or run.
     """
     every = 1 if task.stop_change is not None else task.recording.every
     records = task.recording.recorder is not None or task.stop_change is not None
     order = {"problem": task.problem, "method": method, "dt": task.grid.dt, "steps": task.grid.steps, "seed": seed}
     with tempfile.TemporaryDirectory(prefix="actrelax-") as folder:
         path = Path(folder)
-        (path / "order.pickle").write_bytes(pickle.dumps(order | {"every": every if records else None}))
+        try:
+            (path / "order.pickle").write_bytes(pickle.dumps(order | {"every": every if records else None}))
+        except (AttributeError, pickle.PicklingError) as error:
+            raise ActrelaxError(UNPICKLABLE) from error
         done = subprocess.run([sys.executable, "-m", __name__, folder], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            raise ActrelaxError(f"Brian2's program failed: {lines[-1] if lines else 'it said nothing'}")
+            raise ActrelaxError(_complaint(done.stderr))
         with np.load(path / "states.npz") as found:
             states = {name: found[name] for name in found.files}
     flat = FlatProblem(task.problem)
     for index, step in enumerate(states.pop("steps").tolist()):
         yield step, flat.as_tensors({name: x[index] for name, x in states.items()})
+
+
+def _complaint(said: str) -> str:
+    """Say in one sentence what went wrong in the other process."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it said nothing"
+    if "compilation failed" in said:
+        return "Brian2's program could not be compiled: is there a C++ compiler?"
+    return UNPICKLABLE if "Can't get attribute" in last else f"Brian2's program failed: {last}"
 
 
 def main(folder: Path) -> None:

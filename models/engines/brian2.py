@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import functools
 import sys
 from collections.abc import Iterator
@@ -16,47 +15,16 @@ import brian2 as b2
 import numpy as np
 import torch
 from brian2.core.base import BrianObjectException
-from brian2.stateupdaters.base import UnsupportedEquationsException
 
-from actrelax.models.brian2 import relaxing
 from actrelax.models.brian2.build import UNIT, Simulation, build, own_variables
-from actrelax.models.brian2.codegen import generating, target_named
+from actrelax.models.brian2.codegen import at_runtime, generating, target_named
+from actrelax.models.brian2.support import method_of
+from actrelax.models.brian2.support import unsupported as unsupported
 from actrelax.models.engines.divergence import is_finite, refuse_non_finite
 from actrelax.models.engines.task import Task
 from actrelax.models.flat import FlatProblem
-from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import State
 from actrelax.models.trajectory import Trajectory
-from actrelax.models.units import UnitDynamics
-
-OURS = {"euler": "euler", "exponential": "exponential_euler"}
-"""Our schemes -> the state updater that does the same."""
-
-
-def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
-    """Return None, or one sentence that says what Brian2 can't do here."""
-    if integrator.engine not in (None, "brian2"):
-        return f'"{integrator.name}" is a method of another engine.'
-    if integrator.engine is None and integrator.name not in OURS:
-        return f'Brian2 has no such scheme, it has {", ".join(OURS)}, and its own: "brian2:rk4", "brian2:exact" ...'
-    if integrator.name == "exponential" and problem.dynamics:
-        return "Brian2's exponential Euler takes variables one by one: units with dynamics of their own need another."
-    method = method_of(integrator)
-    if method in ("exact", "linear") and any(_is_coupled(dynamics) for dynamics in problem.dynamics.values()):
-        return f"Brian2's {method} does not solve units whose variables act on each other: use another of its methods."
-    if method.startswith("gsl") and ctypes.util.find_library("gsl") is None:
-        return "Brian2's gsl methods need the GNU Scientific Library, which is not installed."
-    reason = relaxing.unsupported(problem)
-    if reason is not None:
-        return reason
-    texts = {relaxing.population_text(problem, v, {}).equations for v in problem.units}
-    refusals = (_refusal(text, method) for text in sorted(texts))
-    return next((refusal for refusal in refusals if refusal is not None), None)
-
-
-def method_of(integrator: Integrator) -> str:
-    """Return the name of the state updater."""
-    return OURS.get(integrator.name) or integrator.name.partition(":")[2]
 
 
 def solve(task: Task, codegen: str = "numpy") -> Trajectory:
@@ -77,20 +45,27 @@ def solve(task: Task, codegen: str = "numpy") -> Trajectory:
         If a population becomes non-finite.
     """
     seed = _seed(task)
-    if codegen == "cpp_standalone":
+    if codegen == "cpp_standalone" and task.grid.steps > 0:
         from actrelax.models.brian2.standalone import run_standalone
 
-        print("Brian2 writes and compiles a program.", file=sys.stderr)
+        _announce("a program of its own")
         return _replayed(task, run_standalone(task, method_of(task.integrator), seed))
-    target = target_named(codegen)
+    target = "numpy" if codegen == "cpp_standalone" else target_named(codegen)
+    at_runtime()
     if target != "numpy":
-        print(f"Brian2 compiles for {target} what it has not compiled before.", file=sys.stderr)
+        _announce(target)
     watch = _Watch(task, looks=task.stop_change is not None)
     _run(task, watch, target, seed)
     if task.check_finite and not is_finite(task.problem.activities(watch.state)):
         task.recording.forget()
         _run(task, _Watch(task, looks=True), target, seed)  # once more, to say where
     return task.outcome(task.status(watch.settled), watch.state, watch.step)
+
+
+@functools.cache
+def _announce(target: str) -> None:
+    """Say, once, what takes so long."""
+    print(f"Brian2 compiles for {target}, where it has not done so before.", file=sys.stderr)
 
 
 class _Watch:
@@ -151,13 +126,13 @@ def _run(task: Task, watch: _Watch, target: str, seed: int | None) -> None:
 def _looking(watch: _Watch, simulation: Simulation, dt: float) -> Any:
     assert watch.every is not None
     every = watch.every
-    clock = simulation.clock if every == 1 else b2.Clock(every * dt * UNIT, name="looks")
+    clock = simulation.clock if every == 1 else b2.Clock(every * dt * UNIT, name="actrelax_looks")
 
     def look() -> None:
         if watch.look(read(watch.flat, simulation), round(float(clock.t / UNIT) / dt)):
             simulation.network.stop()
 
-    return b2.NetworkOperation(look, clock=clock, when="start", order=-1, name="watch")
+    return b2.NetworkOperation(look, clock=clock, when="start", order=-1, name="actrelax_watch")
 
 
 def _replayed(task: Task, states: Iterator[tuple[int, State]]) -> Trajectory:
@@ -191,21 +166,3 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(before)  # noqa: NPY002
-
-
-def _is_coupled(dynamics: UnitDynamics) -> bool:
-    """Whether A is neither upper nor lower triangular: solved symbolically that takes minutes, and is refused then."""
-    A = np.asarray(dynamics.A)
-    return bool(np.triu(A, 1).any() and np.tril(A, -1).any())
-
-
-@functools.lru_cache(maxsize=256)
-def _refusal(equations: str, method: str) -> str | None:
-    """Ask Brian2 whether a state updater takes some equations; None if it does."""
-    group = b2.NeuronGroup(1, equations, method=method, namespace={})
-    group._network = "none"  # Brian2 warns of groups that were never run
-    try:
-        group.state_updater.update_abstract_code({})
-    except UnsupportedEquationsException as error:
-        return f"Brian2's {method} does not take these equations: {' '.join(str(error).split())}"
-    return None

@@ -18,7 +18,9 @@ EVERY = [*TIMED, *(f"brian2:{method}" for method in BRIAN2), *(f"scipy:{method}"
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize(("eta", "steps"), [(0.2, 12), (0.1, 100), (0.7, 1), (1.0, 3), (1.5, 4), (0.2, 0), (0.3, 2000)])
+@pytest.mark.parametrize(
+    ("eta", "steps"), [(0.2, 12), (0.1, 100), (0.7, 1), (1.0, 3), (1.5, 4), (0.2, 0), (0.1, 101), (0.3, 2000)]
+)
 def test_a_law_is_the_power_of_the_one_step_matrix(name, eta, steps):
     scheme, hops = integrator_named(name), 5
     law = law_of(scheme, eta, steps, hops)

@@ -87,10 +87,11 @@ def test_without_a_law_engines_are_compared_with_each_other(activation):
         ({"tau": {"hidden1": torch.linspace(1.0, 2.0, 7)}}, {"dt": 0.2, "steps": 12}),
         ({"delays": 0.4}, GRID),
         ({"clip": 0.1}, GRID),
+        ({"clip": 0.05}, GRID),
         ({"start": "zero", "feedback_transform": "sparse-0.5"}, GRID),
         ({"tau": {"hidden1": 1.0, "hidden2": 3.0}}, {"dt": 0.2, "steps": 12}),
     ],
-    ids=["tau-a-neuron", "delays", "clip", "transform", "tau-a-population"],
+    ids=["tau-a-neuron", "delays", "clip", "small-clip", "transform", "tau-a-population"],
 )
 def test_other_problems(fields, grid):
     report = verified(mlp_case(), grid=grid, engines=["torch", "scipy", "brian2"], integrators=SOME, **fields)

@@ -210,11 +210,21 @@ def test_a_slow_feedforward_phase_comes_as_close_as_it_is_long():
 
 
 @pytest.mark.skipif("cython" not in targets(), reason="no compiler")
-def test_compiled_code_is_chosen_and_left_again():
+def test_compiled_code_is_chosen_and_left_again(monkeypatch):
     import brian2
 
-    before = brian2.prefs.codegen.target
-    Learner(mlp_case().network, rate=0.1, codegen="cython")
+    before, network = brian2.prefs.codegen.target, mlp_case().network
+    learner, used = Learner(network, rate=0.1, codegen="cython", phases=SHORT), []
+    run = brian2.Network.run
+
+    def watched(self, *arguments, **options):
+        used.append(brian2.prefs.codegen.target)
+        brian2.prefs.codegen.target = "numpy"  # what is chosen matters here, not a minute of compiling
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(brian2.Network, "run", watched)
+    learner.respond(stimuli(network, 1)[0])
+    assert used == ["cython"]
     assert brian2.prefs.codegen.target == before
     assert {"numpy", "cython"} <= set(targets())
 
@@ -258,7 +268,7 @@ def chain(*stages, activation="tanh"):
         ({"assumptions": "unknown"}, "unknown assumptions 'unknown'; known: ar, "),
         ({"loss": "hinge"}, "unknown loss for Brian2 'hinge'; known: cross-entropy, sum-of-squares, half-sum-of"),
         ({"codegen": "fortran"}, "unknown target of Brian2 'fortran'; known: "),
-        ({"rate": -1.0}, "rate must be 0 or positive, got -1.0."),
+        ({"rate": -1.0}, "rate must be a number, 0 or positive, got -1.0."),
         ({"decay": 0.1}, '"kolen-pollack" feedback needs a rate of decay, and nothing else takes one.'),
         ({"decay": -0.1}, "decay must be 0 or positive, got -0.1."),
     ],
@@ -296,8 +306,8 @@ def test_kolen_pollack_needs_its_decay():
 @pytest.mark.parametrize(
     ("phases", "sentence"),
     [
-        ({"steps": 0}, "steps must be 1 or more, got 0."),
-        ({"feedforward_steps": 0}, "feedforward_steps must be 1 or more, got 0."),
+        ({"steps": 0}, "steps must be a whole number, 1 or more, got 0."),
+        ({"feedforward_steps": 0}, "feedforward_steps must be a whole number, 1 or more, got 0."),
         ({"eta": 2.5}, "eta must lie between 0 and 2, got 2.5: take more steps of a smaller one."),
         ({"feedforward_eta": 0.0}, "feedforward_eta must lie between 0 and 2, got 0.0: take more steps of"),
     ],
@@ -323,3 +333,15 @@ def test_kinds_of_projection_are_not_mixed_up():
     learn_in_brian2(network, *stimuli(network, 5), assumptions)
     learn_in_brian2(other, *stimuli(network, 5), "ar")
     assert distance(network, other) == 0
+
+
+def test_bad_stimuli_are_refused_and_leave_no_trace():
+    network = mlp_case().network
+    learner = Learner(network, rate=0.1, phases=SHORT)
+    x, y = stimuli(network, 2)
+    expected = learner.respond(x)
+    for call in (learner.respond, lambda bad: learner.learn(bad, y), lambda bad: learner.watch(bad, y)):
+        with pytest.raises(ActrelaxError, match=r"^stimuli must be finite: look for inf and nan in them\.$"):
+            call(x * torch.nan)
+    assert torch.isfinite(learner.respond(x)).all()
+    assert (learner.respond(x) - expected).abs().max() < 1e-6
