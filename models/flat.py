@@ -51,10 +51,20 @@ class Drive:
     bias: Vector
 
 
+@dataclass(frozen=True)
+class Space:
+    """A population's units near this moment: ds/dt = A s + b u, x = c s; entries are numbers or (batch * units,)."""
+
+    A: list[list[Vector]]
+    b: list[Vector]
+    c: list[float]
+
+
 class FlatProblem(Steppable):
     """The ODE of a `RelaxationProblem` over vectors: a population's activities of all samples in one, (batch * units,).
 
-    Always in float64 on the CPU. Without noise and delays.
+    Always in float64 on the CPU. Without noise and delays. Matrices hold a block per sample, dense weights once in
+    each: it is meant for batches of a few.
 
     Parameters
     ----------
@@ -114,26 +124,30 @@ class FlatProblem(Steppable):
 
     def activities(self, state: Variables) -> Variables:
         """Return all populations at this moment."""
-        ends = {self.network.input: self.stimulus, self.network.output: self.clamped}
-        return ends | {name: unit.activity(state) for name, unit in self.units.items()}
+        return {name: self.activity(name, state) for name in (self.network.input, self.network.output, *self.units)}
+
+    def activity(self, population: str, state: Variables) -> Vector:
+        """Return one population at this moment."""
+        if population in self.units:
+            return np.asarray(self.units[population].activity(state))
+        return self.stimulus if population == self.network.input else self.clamped
 
     def received(self, population: str, state: Variables) -> Vector:
         """sum over the population's projections of op_p^T(g_c x_c; psi_p)."""
-        activities = self.activities(state)
         total = 0.0
         for p in self.network.outgoing[population]:
             feedback = self.feedback[p.name]
-            total = total + feedback.matrix @ (self.gain(feedback, activities) * activities[p.target])
+            total = total + feedback.matrix @ (self.gain(feedback, state) * self.activity(p.target, state))
         return np.asarray(total)
 
-    def gain(self, feedback: Feedback, activities: Variables) -> Vector | float:
+    def gain(self, feedback: Feedback, state: Variables) -> Vector | float:
         """Return the gain that the projection's target sends with."""
         name = feedback.projection.target
         if feedback.gain == "none":
             return 1.0
         if feedback.gain == "feedforward":
             return self.gains[name]
-        return self._derivative(name, self._drive(name, activities))
+        return self._derivative(name, self._drive(name, state))
 
     def passed_on(self, state: Variables) -> Variables:
         """Return no delay lines: there are none here."""
@@ -165,55 +179,62 @@ class FlatProblem(Steppable):
 
         Where gains are current, with the derivative of the gain by the drive; at a kink it is taken as zero.
         """
-        activities = self.activities(state)
-        variables = [(name, i) for name, unit in self.units.items() for i in range(len(unit.variables))]
+        spaces = {name: self._state_space(name, state) for name in self.units}
         rows = []
-        for name, i in variables:
-            A, b, _ = self._state_space(name, state)
-            received = self._received_by(name, activities)
-            row = []
-            for other, j in variables:
-                size = self.gains[name].size
-                block = sparse.diags_array(np.broadcast_to(A[i][j], size)) if other == name else None
-                if other in received and np.any(b[i]):
-                    part = sparse.diags_array(np.broadcast_to(b[i], size)) @ received[other]
-                    part = part * self._state_space(other, state)[2][j]
-                    block = part if block is None else block + part
-                row.append(sparse.csr_array((size, self.gains[other].size)) if block is None else block)
-            rows.append(row)
+        for name in self.units:
+            received = self._received_by(name, state)
+            rows += [self._row(name, i, received, spaces) for i in range(len(spaces[name].b))]
         return sparse.block_array(rows, format="csr") if rows else sparse.csr_array((0, 0))
 
-    def _received_by(self, population: str, activities: Variables) -> dict[str, sparse.csr_array]:
+    def _row(
+        self, name: str, i: int, received: Mapping[str, sparse.csr_array], spaces: Mapping[str, Space]
+    ) -> list[sparse.csr_array]:
+        """Return the derivative of one variable's rate, a block for each variable."""
+        size, row = self.gains[name].size, []
+        own = spaces[name]
+        sensitive = np.any(own.b[i])
+        for other, space in spaces.items():
+            part = None
+            if other in received and sensitive:
+                part = sparse.diags_array(np.broadcast_to(own.b[i], size)) @ received[other]
+            for j, c in enumerate(space.c):
+                block = sparse.diags_array(np.broadcast_to(own.A[i][j], size)) if other == name else None
+                if part is not None:
+                    block = part * c if block is None else block + part * c
+                row.append(sparse.csr_array((size, self.gains[other].size)) if block is None else block)
+        return row
+
+    def _received_by(self, population: str, state: Variables) -> dict[str, sparse.csr_array]:
         """Population -> the derivative of what this one receives by its activity."""
         result: dict[str, sparse.csr_array] = {}
         for p in self.network.outgoing[population]:
             feedback, target = self.feedback[p.name], p.target
             if target in self.units:
-                gain = np.broadcast_to(self.gain(feedback, activities), self.gains[target].size)
+                gain = np.broadcast_to(self.gain(feedback, state), self.gains[target].size)
                 _add(result, target, feedback.matrix @ sparse.diags_array(gain))
             if feedback.gain == "current":
-                curved = self._curvature(target, self._drive(target, activities)) * activities[target]
+                curved = self._curvature(target, self._drive(target, state)) * self.activity(target, state)
                 through = feedback.matrix @ sparse.diags_array(curved)
                 for source, matrix in self.drives[target].matrices.items():
                     if source in self.units:
                         _add(result, source, through @ matrix)
         return result
 
-    def _state_space(self, name: str, state: Variables) -> tuple[list[list[Vector]], list[Vector], list[float]]:
+    def _state_space(self, name: str, state: Variables) -> Space:
         """A, b and c of a population's units; of leaky ones, zero where a clip holds the bracket."""
         unit = self.units[name]
         if isinstance(unit, StateSpace):
             d = unit.dynamics
-            return [[np.asarray(a) for a in row] for row in d.A], [np.asarray(b) for b in d.b], list(d.c)
+            return Space([[np.asarray(a) for a in row] for row in d.A], [np.asarray(b) for b in d.b], list(d.c))
         assert isinstance(unit, Leaky)
         rate = 1 / np.asarray(unit.tau)
         if unit.clip is not None:
             rate = rate * (np.abs(self.received(name, state) - state[name]) <= unit.clip)
-        return [[-rate]], [rate], [1.0]
+        return Space([[-rate]], [rate], [1.0])
 
-    def _drive(self, population: str, activities: Variables) -> Vector:
+    def _drive(self, population: str, state: Variables) -> Vector:
         drive = self.drives[population]
-        return np.asarray(drive.bias + sum(m @ activities[source] for source, m in drive.matrices.items()))
+        return np.asarray(drive.bias + sum(m @ self.activity(source, state) for source, m in drive.matrices.items()))
 
     def _derivative(self, population: str, drive: Vector) -> Vector:
         return vector(self.network.populations[population].activation.derivative(torch.from_numpy(drive)))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.labels import Units, as_array, labels
 from actrelax.models.problem import RelaxationProblem
 
 if TYPE_CHECKING:
@@ -34,43 +36,73 @@ def labelled(trajectory: Trajectory) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        A population's activity is of dimensions (time, sample, NAME_unit), its units in the order of its flattened
-        shape, which is an attribute; what a function recorded has dimensions NAME_0, NAME_1, ... after time.
-        Coordinates: time, in the unit of tau. Attributes: see `attributes`.
+        A population's activity is of dimensions (time, sample, NAME_unit), with the indices of its units into the
+        flattened shape as the coordinate NAME_unit, and that shape as an attribute; what else a function recorded
+        has dimensions NAME_0, NAME_1, ... after time. Coordinate: time, in the unit of tau. Attributes: see
+        `attributes`.
+
+    Raises
+    ------
+    ActrelaxError
+        For names that clash, or that NetCDF can't hold.
     """
-    recorded, times = trajectory.recorded, trajectory.times
+    recorded, times, units = dict(trajectory.recorded), trajectory.times, trajectory.units
     if not times:
         recorded = {name: x[None] for name, x in trajectory.final.items()}
-        times = (trajectory.time,)
-    variables = {}
-    for name, x in recorded.items():
-        dimensions, extra = _dimensions(trajectory.problem, name, tuple(x.shape[1:]))
-        sizes = [len(times), *(size for _, size in dimensions)]
-        values = x.detach().cpu().reshape(sizes).numpy()
-        variables[name] = (["time", *(dimension for dimension, _ in dimensions)], values, extra)
-    coordinates = {"time": ("time", np.asarray(times), {"units": TIME_UNIT})}
+        times, units = (trajectory.time,), dict.fromkeys(recorded)
+    found = labels(trajectory.problem, units, {name: x[0] for name, x in recorded.items()})
+    variables, coordinates = {}, {"time": ("time", np.asarray(times), {"units": TIME_UNIT})}
+    for name, label in found.items():
+        values = as_array(recorded[name]).reshape(len(times), *label.sizes)
+        variables[name] = (("time", *label.dimensions), values, label.attributes)
+        coordinates |= {along: (along, indices, {}) for along, indices in label.coordinates.items()}
     return xr.Dataset(variables, coordinates, attributes(trajectory))
 
 
-def attributes(trajectory: Trajectory) -> dict[str, Any]:
-    """Return what a file says about the relaxation: problem, assumptions, integrator, engine, status, versions."""
-    problem = trajectory.problem
+def about(
+    problem: RelaxationProblem, *, integrator: str, engine: str, dt: float, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what is known of a relaxation before it runs: problem, assumptions, integrator, engine, options, versions.
+
+    Options that were not given are not among them.
+    """
     named = next((name for name, preset in PRESETS.items() if preset == problem.assumptions), None)
     packages = ("actrelax", "numpy", "scipy", "torch", "brian2")
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     return {
+        **{name: _plain(value) for name, value in options.items() if value is not None},
         "Conventions": "CF-1.11",
         "title": "activation relaxation",
         "problem": repr(problem),
         "assumptions": named or json.dumps(asdict(problem.assumptions)),
-        "integrator": trajectory.integrator,
-        "engine": trajectory.engine,
-        "dt": trajectory.dt,
+        "integrator": integrator,
+        "engine": engine,
+        "dt": dt,
+        "versions": json.dumps(versions),
+    }
+
+
+def attributes(trajectory: Trajectory) -> dict[str, Any]:
+    """Return what a file says about a relaxation that has ended: `about`, and how it ended."""
+    return {
+        **about(
+            trajectory.problem,
+            integrator=trajectory.integrator,
+            engine=trajectory.engine,
+            dt=trajectory.dt,
+            options=trajectory.options,
+        ),
         "steps": trajectory.steps,
         "status": trajectory.status.value,
         "feedback_applications": trajectory.feedback_applications,
-        "versions": json.dumps(versions),
     }
+
+
+def _plain(value: object) -> str | int | float:
+    """Return an option as what an attribute can be."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def save(trajectory: Trajectory, path: Path) -> None:
@@ -123,23 +155,37 @@ def open_trajectory(path: str | Path) -> xr.Dataset:
 class Appender:
     """A NetCDF file that grows with a relaxation.
 
-    After each point in time it is whole on the disk: if the program is killed between two points, what it wrote can
-    be opened; within the writing of a point, it may be damaged. Until it is closed HDF5 locks other programs out.
+    After each point in time it is whole on the disk, with the status "running" until the relaxation has ended: if the
+    program is killed between two points, what it wrote can be opened; within the writing of a point, it may be
+    damaged. Until then HDF5 locks other programs out. One that has HDF5_USE_FILE_LOCKING=FALSE in its environment can
+    look all the same, by ``open_trajectory(path).load()``, at once and between two points: values that it reads later,
+    or while a point is written, can be wrong.
 
     Parameters
     ----------
     path : pathlib.Path
         Replaced if it is there.
     problem : RelaxationProblem
+    run : mapping
+        The other arguments of `about`.
+    units : mapping
+        Population -> indices, None for all, of what is a population's activity.
+    kept : mapping
+        What will be appended first; the file is not touched if it can't be labelled.
     """
 
-    def __init__(self, path: Path, problem: RelaxationProblem) -> None:
-        self.path, self.problem, self.length = path, problem, 0
+    def __init__(
+        self, path: Path, problem: RelaxationProblem, run: Mapping[str, Any], units: Units, kept: Mapping[str, Tensor]
+    ) -> None:
+        self.path, self.length = path, 0
+        self._labels = labels(problem, units, kept)
+        self._attributes = {**about(problem, **run), "status": "running"}
+        self.stored = Stored(path, {name: (tuple(x.shape), x.dtype) for name, x in kept.items()})
         with _written(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_in_use(path)
             self._disk = h5py.File(path, "w", track_order=True)
         self._file = h5netcdf.File(self._disk, "w")
-        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def append(self, time: float, kept: Mapping[str, Tensor]) -> None:
         """Write one point in time."""
@@ -150,8 +196,7 @@ class Appender:
             self._file.resize_dimension("time", self.length)
             self._disk["time"][self.length - 1] = time  # by h5py: h5netcdf looks up every dimension first
             for name, x in kept.items():
-                values = x.detach().cpu().numpy()
-                self._disk[name][self.length - 1] = values.reshape(self._disk[name].shape[1:])
+                self._disk[name][self.length - 1] = as_array(x).reshape(self._labels[name].sizes)
             self._file.flush()  # of what h5netcdf keeps
             self._disk.flush()
 
@@ -160,62 +205,62 @@ class Appender:
         self.length -= 1
         self._file.resize_dimension("time", self.length)
 
-    def close(self) -> Mapping[str, Tensor]:
-        """Close the file, and return what is in it, read when it is asked for."""
+    def finish(self, trajectory: Trajectory) -> None:
+        """Write how it ended, and close the file."""
+        with _written(self.path):
+            self._file.attrs.update(attributes(trajectory))
+            self.close()
+
+    def close(self) -> None:
+        """Close the file as it is."""
         self._file.close()
         self._disk.close()
-        return Stored(self.path, self._shapes)
 
     def _begin(self, kept: Mapping[str, Tensor]) -> None:
-        self._file.dimensions["time"] = None
-        self._file.create_variable("time", ("time",), np.float64, chunks=(1024,)).attrs["units"] = TIME_UNIT
-        for name, x in kept.items():
-            self._shapes[name] = tuple(x.shape)
-            dimensions, extra = _dimensions(self.problem, name, tuple(x.shape))
-            for dimension, size in dimensions:
-                if dimension not in self._file.dimensions:
-                    self._file.dimensions[dimension] = size
-            sizes = [size for _, size in dimensions]
-            variable = self._file.create_variable(
-                name, ("time", *(d for d, _ in dimensions)), x.detach().cpu().numpy().dtype, chunks=(1, *sizes)
-            )
+        file = self._file
+        file.attrs.update(self._attributes)
+        file.dimensions["time"] = None
+        file.create_variable("time", ("time",), np.float64, chunks=(1024,)).attrs["units"] = TIME_UNIT
+        for name, label in self._labels.items():
+            for dimension, size in zip(label.dimensions, label.sizes, strict=True):
+                if dimension not in file.dimensions:
+                    file.dimensions[dimension] = size
+            for along, indices in label.coordinates.items():
+                file.create_variable(along, (along,), indices.dtype, data=indices)
+            dtype, extra = as_array(kept[name]).dtype, dict(label.attributes)
+            if dtype.kind == "b":  # as xarray writes it, and reads it again
+                dtype, extra["dtype"] = np.dtype(np.int8), "bool"
+            variable = file.create_variable(name, ("time", *label.dimensions), dtype, chunks=(1, *label.sizes))
             variable.attrs.update(extra)
+
+
+def _refuse_in_use(path: Path) -> None:
+    """Raise an OSError for a file that another process has open: to replace it HDF5 truncates first, then locks."""
+    if path.is_file():
+        try:
+            h5py.File(path, "r+").close()
+        except BlockingIOError as error:
+            raise OSError(error.errno, "another process has it open") from None
+        except OSError:
+            pass  # no HDF5: replaced
 
 
 class Stored(Mapping[str, Tensor]):
     """Name -> (times, ...) out of a file, read when it is asked for.
 
-    path  of the file; shapes  name -> shape at one point in time
+    path  of the file; forms  name -> shape at one point in time, and type
     """
 
-    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.path, self.shapes = path, shapes
+    def __init__(self, path: Path, forms: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
+        self.path, self.forms = path, forms
 
     def __getitem__(self, name: str) -> Tensor:
-        shape = self.shapes[name]
+        shape, dtype = self.forms[name]
         with h5py.File(self.path) as file:
-            return torch.as_tensor(file[name][...]).reshape(-1, *shape)
+            return torch.as_tensor(file[name][...]).reshape(-1, *shape).to(dtype)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
+        return iter(self.forms)
 
     def __len__(self) -> int:
-        return len(self.shapes)
-
-
-def describe_file(path: Path, trajectory: Trajectory) -> None:
-    """Write a trajectory's attributes into the file that it was appended to."""
-    with h5netcdf.File(path, "a") as file:
-        file.attrs.update(attributes(trajectory))
-
-
-def _dimensions(
-    problem: RelaxationProblem, name: str, shape: tuple[int, ...]
-) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    """Return (dimension, size) of a variable at one point in time, and its attributes."""
-    population = problem.network.populations.get(name)
-    batch = len(problem.clamped)
-    if population is None or shape != (batch, *population.shape):
-        return [(f"{name}_{i}", size) for i, size in enumerate(shape)], {}
-    units = int(np.prod(population.shape))
-    return [("sample", batch), (f"{name}_unit", units)], {"shape": np.asarray(population.shape), "units": "1"}
+        return len(self.forms)

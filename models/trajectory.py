@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,6 +35,11 @@ class Status(Enum):
     DIVERGED = "diverged"
 
 
+def time_after(steps: int, dt: float) -> float:
+    """Return when that many steps end, to 12 digits: 3 steps of 0.1 end at 0.3, and infinity is one step away."""
+    return float(f"{steps * dt:.12g}") if steps else 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """One relaxation, as `solve` returns it, whichever engine ran it.
@@ -60,9 +65,15 @@ class Trajectory:
     state : mapping
         All variables at the end, as a problem's `initial_state` has them at the start.
     at : callable, optional
-        Time -> population -> (batch, *population.shape), between steps too; of SciPy's adaptive methods only.
+        Time -> population -> (batch, *population.shape), between steps too; of SciPy's adaptive methods with
+        ``dense=True`` only.
     ended : float, optional
         When it ended, where that is no whole number of dt; of SciPy's adaptive methods only.
+    units : mapping
+        Population -> indices of the units that were recorded, into its flattened shape, or None for all; what a
+        function recorded is among them where it has the name and the shape of a population.
+    options : mapping
+        The engine's options, as `solve` was given them.
 
     Examples
     --------
@@ -90,13 +101,15 @@ class Trajectory:
     state: State
     at: Callable[[float], State] | None = None
     ended: float | None = None
+    units: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def time(self) -> float:
         """When it ended, in the problem's unit of time; infinite at equilibrium."""
         if self.ended is not None:
             return self.ended
-        return self.steps * self.dt if self.steps else 0.0
+        return time_after(self.steps, self.dt)
 
     def __getitem__(self, name: str) -> Tensor:
         """Return (len(times), ...): what was recorded of a population."""
@@ -116,15 +129,30 @@ class Trajectory:
         Returns
         -------
         dict
-            Population -> (len(times),), of those that were recorded; without a recording all, at the end only, (1,).
+            Population -> (len(times),), of those that were recorded, over the units that were; without a recording
+            all, at the end only, (1,).
+
+        Raises
+        ------
+        ActrelaxError
+            If a function recorded something else under a population's name.
         """
         over_time = {name: self.recorded[name] for name in gradients if name in self.recorded}
         if not self.times:
             over_time = {name: self.final[name][None] for name in gradients if name in self.final}
-        return {
-            name: torch.tensor([disagreement(x, gradients[name]) for x in states], dtype=torch.float64)
-            for name, states in over_time.items()
-        }
+        errors = {}
+        for name, states in over_time.items():
+            expected = self._of_recorded_units(name, gradients[name]) if self.times else gradients[name]
+            errors[name] = torch.tensor([disagreement(x, expected) for x in states], dtype=torch.float64)
+        return errors
+
+    def _of_recorded_units(self, name: str, gradient: Tensor) -> Tensor:
+        if name not in self.units:
+            raise ActrelaxError(
+                f"what was recorded as {name!r} is not that population's activity: leave it out of the gradients."
+            )
+        chosen = self.units[name]
+        return gradient if chosen is None else gradient.flatten(1)[:, list(chosen)]
 
     def to_xarray(self) -> xarray.Dataset:
         """Return what was recorded with labels: dimensions time, sample and NAME_unit (`netcdf.labelled`)."""

@@ -92,13 +92,14 @@ def solve(
     record : bool, str, sequence of str, mapping, or callable, default False
         What to keep on the way: nothing, all hidden populations and the output, some populations by name, some of
         their units (population -> indices into its flattened shape; (batch, indices) is kept), or what a function
-        returns of the state (population -> (batch, *shape), not to be changed): a mapping of tensors. It is called
-        once more for each step if the relaxation diverges, to say where.
+        returns of the state (population -> (batch, *shape), not to be changed): name -> tensor, NumPy array or
+        number, the same names, shapes and types each time. It is called once more for each step if the relaxation
+        diverges, to say where.
     every : int, default 1
         Record the start and every so many steps.
     path : str or pathlib.Path, optional
         A NetCDF file to which what is recorded is appended while the relaxation runs, in place of memory; one that
-        is there is replaced.
+        is there is replaced (`netcdf.Appender`).
     engine : str, optional
         A name of `ENGINES`; "torch" unless the integrator belongs to another.
     check_finite : bool, default True
@@ -148,8 +149,9 @@ def solve(
     accepted = list(inspect.signature(module.solve).parameters)[1:]
     for name in options:
         known(f"option of the engine {chosen}", name, accepted or ["none"])
-    recording = Recording(problem, recorder, every, None if path is None else Path(path))
-    task = Task(chosen, problem, scheme, grid, recording, stop_change, check_finite, generator)
+    about = {"integrator": scheme.name, "engine": chosen, "dt": grid.dt, "options": options}
+    recording = Recording(problem, recorder, every, None if path is None else Path(path), about)
+    task = Task(chosen, problem, scheme, grid, recording, stop_change, check_finite, generator, options)
     try:
         return module.solve(task, **options)
     finally:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.recording import Recording, populations
 from actrelax.models.schedule import Schedule
-from actrelax.models.trajectory import Status, Trajectory
+from actrelax.models.trajectory import Status, Trajectory, time_after
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Task:
     stop_change   settle when no population changes more in a step, relative to its largest activity; None: don't ask
     check_finite  whether to look for nan and inf at the end
     generator     what noise is drawn from; torch's global one unless given
+    options       those of the engine, as they were given
     """
 
     engine: str
@@ -32,10 +34,11 @@ class Task:
     stop_change: float | None = None
     check_finite: bool = True
     generator: torch.Generator | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def time(self, step: int) -> float:
-        """Return when a step ends; infinity is reached after one step, not after none."""
-        return step * self.grid.dt if step else 0.0
+        """Return when a step ends."""
+        return time_after(step, self.grid.dt)
 
     def record(self, step: int, state: State) -> None:
         """Keep a state if it is one of those that are kept."""
@@ -61,7 +64,6 @@ class Task:
         self, status: Status, state: State, steps: int, applications: int | None = None, **more: object
     ) -> Trajectory:
         """Collect what `solve` returns; the work is that of the steps unless given."""
-        recorded = self.recording.close()
         work = steps * self.integrator.work(self.problem) if applications is None else applications
         trajectory = Trajectory(
             problem=self.problem,
@@ -72,15 +74,14 @@ class Task:
             status=status,
             final=populations(self.problem, state),
             times=tuple(self.recording.times),
-            recorded=recorded,
+            recorded=self.recording.kept(),
             feedback_applications=work,
             state=state,
+            units=self.recording.units,
+            options=self.options,
             **more,  # type: ignore[arg-type]
         )
-        if self.recording.path is not None:
-            from actrelax.models.netcdf import describe_file
-
-            describe_file(self.recording.path, trajectory)
+        self.recording.finish(trajectory)
         return trajectory
 
 

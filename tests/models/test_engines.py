@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from cases import graph_case, mlp_case
@@ -12,6 +13,7 @@ from actrelax.models.engines import ENGINES, solve, unsupported
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.learning import relax_backward
+from actrelax.models.netcdf import open_trajectory
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.trajectory import Status
 
@@ -53,6 +55,85 @@ def test_recording_some_populations_or_a_function():
     assert solve(problem, steps=4).recorded == {}
     equilibrium = solve(problem, "equilibrium", record=True)
     assert equilibrium.times == (0.0, float("inf"))
+
+
+def test_times_are_the_numbers_one_would_type():
+    trajectory = solve(problem_of(mlp_case()), "euler", dt=0.1, steps=7, record="output")
+    assert trajectory.times == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    assert trajectory.time == 0.7
+    adaptive = solve(problem_of(mlp_case()), "scipy:RK45", dt=0.1, steps=7, record="output")
+    assert adaptive.times == trajectory.times
+
+
+def test_a_function_may_return_arrays_and_numbers():
+    """They are copied: one buffer for all times is as good as new ones."""
+    buffer = np.zeros((3, 6))
+
+    def function(state):
+        buffer[:] = state["hidden2"].numpy()
+        return {"array": buffer[:, ::-1], "number": float(buffer.sum()), "count": 3}
+
+    problem = problem_of(mlp_case())
+    recorded = solve(problem, steps=4, record=function).recorded
+    full = solve(problem, steps=4, record="hidden2").recorded["hidden2"]
+    assert torch.equal(recorded["array"], full.flip(-1))
+    np.testing.assert_allclose(recorded["number"], full.sum((1, 2)), rtol=1e-14)
+    assert recorded["count"].tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (torch.zeros(3), r"^a function to record must return a mapping, name -> tensor, got one of type Tensor\.$"),
+        (None, r"^a function to record must return a mapping, name -> tensor, got one of type NoneType\.$"),
+        (2.5, r"^a function to record must return a mapping, name -> tensor, got one of type float\.$"),
+        (
+            {"a": "text"},
+            r"^a function to record must return tensors, arrays or numbers, got for 'a' one of type str\.$",
+        ),
+        ({"a": None}, r"^a function to record must return tensors, .* got for 'a' one of type NoneType\.$"),
+        ({3: 1.0}, r"^a function to record must return a mapping, name -> tensor, got the name 3\.$"),
+    ],
+)
+def test_functions_that_return_something_else(returned, sentence, to_file, tmp_path):
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem_of(mlp_case()), steps=3, record=lambda _: returned, path=tmp_path / "x.nc" if to_file else None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize(
+    ("later", "sentence"),
+    [
+        ({"a": 2.0}, r"^recorded was 'a', 'b' at first and 'a' at time 0\.4: return the same names\.$"),
+        ({}, r"^recorded was 'a', 'b' at first and nothing at time 0\.4: return the same names\.$"),
+        (
+            {"a": 2.0, "b": 1.0, "c": 0.0},
+            r"^recorded was 'a', 'b' at first and 'a', 'b', 'c' at time 0\.4: return the same names\.$",
+        ),
+        (
+            {"a": 2.0, "b": np.ones(1)},
+            r"^'b' was recorded with shape \(\) in torch\.float64 at first and with shape \(1,\) in torch\.float64 at "
+            r"time 0\.4: return the same shape and type\.$",
+        ),
+        ({"a": 2.0, "b": 1}, r"^'b' was recorded with .* with shape \(\) in torch\.int64 at time 0\.4: return"),
+    ],
+)
+def test_functions_that_change_their_mind(later, sentence, to_file, tmp_path):
+    returned = iter([{"a": 1.0, "b": 5.0}, {"b": 5.0, "a": 1.0}, later])
+    path = tmp_path / "x.nc"
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(
+            problem_of(mlp_case()),
+            "euler",
+            dt=0.2,
+            record=lambda _: next(returned),
+            path=path if to_file else None,
+        )
+    if to_file:
+        with open_trajectory(path) as dataset:
+            assert dataset["b"].values.tolist() == [5.0, 5.0]
 
 
 def test_an_exception_of_the_recorder_passes_through():
@@ -99,6 +180,23 @@ def test_duration_and_steps_mean_the_same():
         ("euler", {"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
         ("euler", {"record": ["hidden9"]}, r"^unknown recorded population 'hidden9'; known: hidden1"),
         ("euler", {"record": {"hidden1": [0, 7]}}, r"^population 'hidden1' has units 0 to 6, got 7\.$"),
+        *[
+            (
+                "euler",
+                {"record": {"hidden1": chosen}},
+                r"^units of 'hidden1' are chosen by a list of whole numbers, 0 to 6, got " + said,
+            )
+            for chosen, said in (([0.5], r"\[0\.5\]\.$"), (3, r"3\.$"), ([], r"\[\]\.$"), ([True], r"\[True\]\.$"))
+        ],
+        *[
+            (
+                "euler",
+                {"record": record},
+                r"^record must be True or False, names of populations, population -> units, or a function, got "
+                rf"{record}\.$",
+            )
+            for record in (None, 3)
+        ],
         ("euler", {"engine": "tensorflow"}, r"^unknown engine 'tensorflow'; known: torch"),
         ("rk5", {}, r"^unknown integrator 'rk5'; known: euler"),
     ],

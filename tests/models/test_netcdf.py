@@ -23,7 +23,9 @@ from actrelax.models.backprop import activity_gradients
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.models.netcdf import open_trajectory
+from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.projections import Projection
 from actrelax.models.units import UnitDynamics
 
 RUNS = {
@@ -60,7 +62,7 @@ def test_without_a_recording_the_final_state_is_the_only_point_in_time():
     dataset = trajectory.to_xarray()
     assert dataset["time"].values == pytest.approx([2.4])
     assert all(np.array_equal(dataset[name][0], x) for name, x in trajectory.final.items())
-    settled = solve(problem, "scipy:RK45", dt=0.2, duration=100.0, stop_change=1e-4)
+    settled = solve(problem, "scipy:RK45", dt=0.2, duration=100.0, stop_change=1e-4, dense=True)
     (time,) = settled.to_xarray()["time"].values
     assert time == settled.time
     assert np.array_equal(settled.at(time)["hidden1"], settled.final["hidden1"])
@@ -82,10 +84,202 @@ def test_attributes_say_what_it_was():
     assert {name: attributes[name] for name in expected} == expected
     versions = json.loads(attributes["versions"])
     assert versions["torch"] == torch.__version__
+    assert {"rtol", "codegen"}.isdisjoint(attributes)
     assert set(versions) == {"python", "actrelax", "numpy", "scipy", "torch", "brian2"}
     own = Assumptions(dense=Knobs(activity_gain="none", presynaptic="current"))
     said = solve(problem_of(mlp_case(), assumptions=own), steps=1).to_xarray().attrs["assumptions"]
     assert json.loads(said)["dense"]["presynaptic"] == "current"
+
+
+def test_attributes_list_the_options_of_the_engine(tmp_path):
+    problem, path = problem_of(mlp_case()), tmp_path / "options.nc"
+    options = {"rtol": 1e-5, "atol": np.float32(0.25), "max_evaluations": 5000, "dense": True}
+    given = solve(problem, "scipy:RK45", dt=0.2, steps=3, record=True, path=path, **options)
+    assert given.options == options
+    with open_trajectory(path) as dataset:
+        expected = {"rtol": 1e-5, "atol": 0.25, "max_evaluations": 5000, "dense": "True"}
+        assert {name: dataset.attrs[name] for name in options} == expected
+
+
+def test_a_file_says_what_it_is_from_its_beginning(tmp_path):
+    """All that is known by then; how it ended replaces the status."""
+    path, seen = tmp_path / "growing.nc", []
+
+    def record(state):
+        if path.exists():
+            with open_trajectory(path) as dataset:
+                seen.append(dataset.attrs)
+        return state
+
+    trajectory = solve(problem_of(mlp_case()), "scipy:RK45", dt=0.2, steps=2, rtol=1e-5, record=record, path=path)
+    full = trajectory.to_xarray().attrs
+    later = ("steps", "feedback_applications")
+    for early in seen:
+        assert early == {name: value for name, value in full.items() if name not in later} | {"status": "running"}
+    assert len(seen) == 2
+    with open_trajectory(path) as dataset:
+        assert dataset.attrs["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "chosen", [[6, 5, 4, 3, 2, 1, 0], [0, 5], (3,), range(2, 5), np.array([1, 4], np.uint8), torch.tensor([5, 2])]
+)
+def test_chosen_units_are_labelled_by_their_indices(chosen, tmp_path):
+    """A unit is found under its index in the flattened shape, in memory, in a file that grew and in one saved."""
+    case, indices = mlp_case(), [int(i) for i in chosen]
+    options = {"integrator": "euler", "dt": 0.2, "steps": 3}
+    full = solve(problem_of(case), **options, record="hidden1")
+    memory = solve(problem_of(case), **options, record={"hidden1": chosen})
+    file = solve(problem_of(case), **options, record={"hidden1": chosen}, path=tmp_path / "some.nc")
+    memory.save(tmp_path / "saved.nc")
+    assert full.to_xarray()["hidden1_unit"].values.tolist() == list(range(7))
+    with open_trajectory(tmp_path / "some.nc") as grown, open_trajectory(tmp_path / "saved.nc") as saved:
+        for dataset in (memory.to_xarray(), file.to_xarray(), grown, saved):
+            assert dataset["hidden1"].dims == ("time", "sample", "hidden1_unit")
+            assert dataset["hidden1_unit"].values.tolist() == indices
+            for unit in indices:
+                one = dataset["hidden1"].sel(hidden1_unit=unit, time=0.6)
+                assert np.array_equal(one, full.final["hidden1"][:, unit])
+        xr.testing.assert_identical(grown, saved)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    g, x = gradients["hidden1"].numpy()[:, indices], full["hidden1"].numpy()[:, :, indices]
+    expected = [np.abs(at - g).max() / np.abs(g).max() for at in x]
+    for trajectory in (memory, file):
+        np.testing.assert_allclose(trajectory.error(gradients)["hidden1"], expected, rtol=1e-13)
+
+
+def test_chosen_units_of_a_population_with_a_shape():
+    case = graph_case()
+    some = solve(problem_of(case), "euler", steps=2, record={"conv1": [35, 1]})
+    gradients = activity_gradients(case.network, case.x, case.y)
+    assert tuple(some.to_xarray()["conv1"].attrs["shape"]) == (4, 3, 3)
+    last = some.final["conv1"][:, [3, 0], [2, 0], [2, 1]]
+    assert torch.equal(some["conv1"][-1], last)
+    g = gradients["conv1"][:, [3, 0], [2, 0], [2, 1]]
+    assert float(some.error(gradients)["conv1"][-1]) == disagreement(last, g)
+
+
+def test_errors_need_activities():
+    case = mlp_case()
+    gradients = activity_gradients(case.network, case.x, case.y)
+    means = solve(problem_of(case), steps=2, record=lambda state: {"hidden1": state["hidden1"].mean(1)})
+    with pytest.raises(
+        ActrelaxError, match=r"^what was recorded as 'hidden1' is not that population's activity: leave"
+    ):
+        means.error(gradients)
+
+
+UNLABELLED = {
+    "time": ({"time": 1.0}, r"^'time' can't be labelled, a dimension is called so: choose another name\.$"),
+    "a_0": ({"a": [1.0, 2.0], "a_0": 3.0}, r"^'a_0' can't be labelled, a dimension is called so: choose"),
+    "unit": ({"hidden1": np.ones((3, 7)), "hidden1_unit": 1.0}, r"^'hidden1_unit' can't be labelled, a dimension is"),
+    "sample": ({"hidden1": np.ones((3, 7)), "sample": 1.0}, r"^'sample' can't be labelled, a dimension is called so"),
+    "g/x": ({"g/x": 1.0}, r"^NetCDF can't hold the name 'g/x': begin with a letter, a digit or _, without slashes,"),
+    "empty": ({"": 1.0}, r"^NetCDF can't hold the name '': begin"),
+    "dot": ({".": 1.0}, r"^NetCDF can't hold the name '\.': begin"),
+    "space": ({"x ": 1.0}, r"^NetCDF can't hold the name 'x ': begin"),
+    "nothing": ({"x": np.ones((2, 0))}, r"^'x' can't be labelled, it is empty, of shape \(2, 0\): leave it out\.$"),
+}
+
+
+@pytest.mark.parametrize(("returned", "sentence"), UNLABELLED.values(), ids=UNLABELLED)
+def test_what_can_not_be_labelled(returned, sentence, tmp_path):
+    """In memory it is kept all the same; a file that was there is left alone."""
+    problem, path = problem_of(mlp_case()), tmp_path / "before.nc"
+    solve(problem, steps=2).save(path)
+    before = path.read_bytes()
+    memory = solve(problem, steps=2, record=lambda _: returned)
+    assert list(memory.recorded) == list(returned)
+    for attempt in (
+        memory.to_xarray,
+        lambda: memory.save(path),
+        lambda: solve(problem, steps=2, record=lambda _: returned, path=path),
+    ):
+        with pytest.raises(ActrelaxError, match=sentence):
+            attempt()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("time", "h2"), r"^'time' can't be labelled, a dimension is called so: choose another name\.$"),
+        (("sample", "h2"), r"^'sample' can't be labelled, a dimension is called so: choose another name\.$"),
+        (("h1", "h1_unit"), r"^'h1_unit' can't be labelled, a dimension is called so: choose another name\.$"),
+        (("a/b", "h2"), r"^NetCDF can't hold the name 'a/b': begin with a letter"),
+    ],
+)
+def test_populations_that_can_not_be_labelled(names, sentence, tmp_path):
+    first, second = names
+    network = Network(
+        (3,),
+        {first: "tanh", second: "tanh", "output": "identity"},
+        [
+            Projection("input", first, torch.nn.Linear(3, 4), name="p1"),
+            Projection(first, second, torch.nn.Linear(4, 4), name="p2"),
+            Projection(second, "output", torch.nn.Linear(4, 2), name="p3"),
+        ],
+    )
+    problem = RelaxationProblem.from_batch(network, torch.ones(2, 3), torch.tensor([0, 1]))
+    trajectory = solve(problem, steps=2, record=True)
+    assert list(trajectory.recorded) == [first, second, "output"]
+    with pytest.raises(ActrelaxError, match=sentence):
+        trajectory.to_xarray()
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem, steps=2, record=True, path=tmp_path / "x.nc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_unusual_but_can_be_held(tmp_path):
+    names = ["x", "_", "‖x‖", "größe", "a b", "2nd", "a.b"]
+    path = tmp_path / "names.nc"
+    file = solve(problem_of(mlp_case()), steps=2, record=lambda _: {name: [1.0, 2.0] for name in names}, path=path)
+    with open_trajectory(path) as dataset:
+        assert list(dataset.data_vars) == names
+        assert dataset.equals(file.to_xarray())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "labelled"),
+    [
+        (torch.bfloat16, np.float32),
+        (torch.float16, np.float32),
+        (torch.float32, np.float32),
+        (torch.float64, np.float64),
+        (torch.bool, np.bool_),
+        (torch.int64, np.int64),
+        (torch.uint8, np.uint8),
+        (torch.complex128, np.complex128),
+    ],
+)
+def test_types(dtype, labelled, tmp_path):
+    """What comes back is of the recorded type; labelled it is of the next one that NetCDF has."""
+
+    def function(state):
+        return {"x": (10 * state["hidden1"]).to(dtype)}
+
+    problem, path = problem_of(mlp_case()), tmp_path / "type.nc"
+    memory = solve(problem, steps=3, record=function)
+    file = solve(problem, steps=3, record=function, path=path)
+    memory.save(tmp_path / "saved.nc")
+    assert file["x"].dtype == memory["x"].dtype == dtype
+    assert torch.equal(file["x"], memory["x"])
+    assert memory["x"].any()
+    with open_trajectory(path) as grown, open_trajectory(tmp_path / "saved.nc") as saved:
+        for dataset in (memory.to_xarray(), file.to_xarray(), grown, saved):
+            assert dataset["x"].dtype == labelled
+            assert np.array_equal(dataset["x"], memory["x"].to(torch.complex128 if dtype.is_complex else torch.float64))
+        xr.testing.assert_identical(grown, saved)
+
+
+def test_a_network_in_bfloat16(tmp_path):
+    case = mlp_case()
+    case.network.to(torch.bfloat16)
+    case.x = case.x.to(torch.bfloat16)
+    trajectory = solve(problem_of(case), "euler", steps=2, record=True, path=tmp_path / "half.nc")
+    assert trajectory["hidden1"].dtype == torch.bfloat16
+    assert trajectory.to_xarray()["hidden1"].dtype == np.float32
+    assert torch.equal(trajectory["hidden1"][-1], trajectory.final["hidden1"])
 
 
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
@@ -282,9 +476,48 @@ def test_what_a_killed_program_wrote_can_be_opened(tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     memory = solve(problem_of(mlp_case()), "euler", eta=0.2, steps=29, record=True)
     with open_trajectory(path) as dataset:
-        assert dataset["time"].values == pytest.approx(memory.times)
+        assert dataset.attrs["status"] == "running"
+        assert np.array_equal(dataset["time"], memory.times)
         for name, x in memory.recorded.items():
             assert np.array_equal(dataset[name], x)
+
+
+LIVE = KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "print('there', flush=True); input()")
+
+
+LOOKED = """
+import sys
+from actrelax.models.netcdf import open_trajectory
+
+with open_trajectory(sys.argv[1]) as dataset:
+    dataset.load().to_netcdf(sys.argv[2], engine="h5netcdf")
+"""
+
+
+def test_a_file_that_another_process_writes(tmp_path):
+    """It is locked, for reading and for being replaced; without locks what is there can be read between two points."""
+    path, copy, tests = tmp_path / "live.nc", tmp_path / "copy.nc", str(Path(__file__).parent.parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    memory = solve(problem_of(mlp_case()), "euler", eta=0.2, steps=100, record=True)
+    with subprocess.Popen([sys.executable, "-c", LIVE, str(path)], env=environment, **pipes) as writer:
+        assert writer.stdout.readline() == "there\n"
+        with pytest.raises(
+            ActrelaxError, match=r"live\.nc can't be read as a trajectory: it is missing, still being wr"
+        ):
+            open_trajectory(path)
+        with pytest.raises(ActrelaxError, match=r"^can't write .*live\.nc: another process has it open\.$"):
+            solve(problem_of(mlp_case()), steps=2, record=True, path=path)
+        unlocked = environment | {"HDF5_USE_FILE_LOCKING": "FALSE"}
+        subprocess.run([sys.executable, "-c", LOOKED, str(path), str(copy)], env=unlocked, check=True)
+        writer.communicate("go on\n", timeout=60)
+        assert writer.returncode == 0
+    with open_trajectory(copy) as live, open_trajectory(path) as whole:
+        assert (live.attrs["status"], whole.attrs["status"]) == ("running", "completed")
+        assert np.array_equal(live["time"], memory.times[:30])
+        for name, x in memory.recorded.items():
+            assert np.array_equal(live[name], x[:30])
+            assert np.array_equal(whole[name], x)
 
 
 def test_memory_does_not_grow_with_a_file(tmp_path):

@@ -14,7 +14,7 @@ from actrelax.models.assumptions import PRESETS
 from actrelax.models.flat import FlatProblem, vector
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.projections import Projection
-from actrelax.models.units import UnitDynamics
+from actrelax.models.units import Leaky, UnitDynamics
 
 
 def problem_of(case, **fields):
@@ -199,3 +199,35 @@ def test_a_skip_beside_weights_adds_up():
     matrix = flat.drives["hidden3"].matrices["hidden2"].toarray()
     weight = case.network.projections["hidden2->hidden3"].weight.detach().numpy()
     assert np.abs(matrix - np.kron(np.eye(3), weight + np.eye(6))).max() < 1e-14
+
+
+def test_a_step_looks_a_population_up_once(monkeypatch):
+    """For the one below it, whatever the depth; where gains are current, the drive's sources as well."""
+    looked_up = []
+    original = Leaky.activity
+    monkeypatch.setattr(Leaky, "activity", lambda unit, state: looked_up.append(unit.name) or original(unit, state))
+    case = mlp_case(widths=(4, 3, 5, 4, 3, 5, 4, 3, 2))
+    above = case.network.hidden[1:]
+    for preset, expected in (("ar", [*above]), ("unfrozen", [*above, *case.network.hidden])):
+        flat = FlatProblem(problem_of(case, assumptions=preset))
+        state = flat.initial_state()
+        looked_up.clear()
+        flat.vector_field(state)
+        assert sorted(looked_up) == sorted(expected)
+
+
+def test_the_jacobian_reads_each_population_once(monkeypatch):
+    """Two variables a unit and clips on their way need nothing twice."""
+    read = []
+    original = FlatProblem._received_by
+    monkeypatch.setattr(FlatProblem, "_received_by", lambda flat, *args: read.append(args[0]) or original(flat, *args))
+    received = FlatProblem.received
+    monkeypatch.setattr(FlatProblem, "received", lambda flat, *args: read.append("u") or received(flat, *args))
+    problem = problem_of(mlp_case(), dynamics={"hidden2": UnitDynamics.second_order(0.8, 0.4)}, assumptions="unfrozen")
+    flat = FlatProblem(problem)
+    flat.jacobian(flat.initial_state())
+    assert sorted(read) == ["hidden1", "hidden2", "hidden3"]
+    read.clear()
+    flat = FlatProblem(problem_of(mlp_case(), clip=0.3, assumptions="unfrozen"))
+    flat.jacobian(flat.initial_state())
+    assert sorted(read) == ["hidden1", "hidden2", "hidden3", "u", "u", "u"]
