@@ -7,6 +7,7 @@ import torch
 
 from actrelax.models.architectures import build
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.transforms import Sparse
 from actrelax.simulations.options import POSITIVE, Hardware, Relaxation, require, value_of
 
 
@@ -95,12 +96,12 @@ def test_keywords():
         "feedback_transform": None,
     }
     biological = Relaxation(noise=0.1, input_noise=0.2, delay=0.3, feedback_transform="sparse-0.5")
-    given = biological.keywords(network, 0)
+    given = biological.keywords(network, 7)
     assert [given[name] for name in ("noise", "input_noise", "delays", "feedback_transform")] == [
         0.1,
         0.2,
         0.3,
-        "sparse-0.5",
+        Sparse(0.5, seed=7),
     ]
     assert Relaxation("continuous").keywords(network, 0)["start"] == "zero"
     assert Relaxation("ar", start="zero").keywords(network, 0)["start"] == "zero"
