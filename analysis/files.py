@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: beside, then renamed."""
+"""A file's content is collected, then written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.files import beside
 
 
 @contextmanager
@@ -22,17 +23,10 @@ def replacing(path: Path) -> Iterator[BytesIO]:
     """
     content = BytesIO()
     yield content
-    beside = path.with_name(f"{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+        with beside(path) as place, place.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise ActrelaxError(f"can't write to {path}: {error.strerror}.") from error

@@ -14,12 +14,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -28,6 +26,7 @@ import torch
 
 from actrelax.analysis.files import replacing
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.versions import installed
 
 Rows = Sequence[Mapping[str, float]]
 TABLES = ("metrics", "alignment", "timing")
@@ -61,8 +60,7 @@ class Summary:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    names = ("actrelax", "numpy", "torch")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return installed("actrelax", "numpy", "torch")
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,11 @@ class Assumptions:
         return self.dense, self.conv
 
     @property
+    def preset(self) -> str | None:
+        """Name of the preset that says the same; None if there is none."""
+        return next((name for name, preset in PRESETS.items() if preset == self), None)
+
+    @property
     def is_continuous(self) -> bool:
         """Whether some weights change while the relaxation runs."""
         return any(knobs.plasticity == "continuous" for knobs in self.both)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from actrelax.models.assumptions import PRESETS
-
 if TYPE_CHECKING:
     from actrelax.models.network import Network
     from actrelax.models.neuronwise import Value
@@ -69,10 +67,10 @@ def describe_problem(problem: RelaxationProblem) -> str:
     """Return a problem in one line, to paste into an issue."""
     sizes = ["x".join(map(str, p.shape)) for p in problem.network.populations.values()]
     start = repr(problem.start) if isinstance(problem.start, str) else "given"
-    preset = next((repr(name) for name, preset in PRESETS.items() if preset == problem.assumptions), "own")
+    preset = problem.assumptions.preset
     return (
         f"RelaxationProblem({'-'.join(sizes)}, batch {len(problem.clamped)}, tau {_brief(problem.tau)}, start {start}, "
-        f"clip {problem.clip}, assumptions {preset}{''.join(_biology(problem))})"
+        f"clip {problem.clip}, assumptions {repr(preset) if preset else 'own'}{''.join(_biology(problem))})"
     )
 
 

@@ -17,6 +17,7 @@ from scipy import sparse
 from torch import Tensor
 
 from actrelax.models.assumptions import Gain
+from actrelax.models.neuronwise import Value
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.projections import Projection
 from actrelax.models.steppable import Steppable
@@ -121,6 +122,12 @@ class FlatProblem(Steppable):
     def initial_state(self) -> Variables:
         """Return the units' variables at t = 0."""
         return {name: vector(x) for name, x in self.problem.initial_units().items()}
+
+    def per_neuron(self, value: Value) -> Vector | float:
+        """Return a quantity of one population as a number, or one per neuron of all samples, (batch * units,)."""
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            return float(value)
+        return np.tile(vector(value), self.batch)
 
     def activities(self, state: Variables) -> Variables:
         """Return all populations at this moment."""
@@ -250,12 +257,14 @@ class FlatProblem(Steppable):
 
     def _flat(self, unit: Unit) -> Unit:
         """Return a unit whose time constants are a number or (batch * units,)."""
-        if not isinstance(unit, Leaky):
-            return unit
-        tau = unit.tau
-        if isinstance(tau, Tensor):
-            tau = float(tau) if tau.dim() == 0 else np.tile(vector(tau), self.batch)
-        return Leaky(unit.name, tau, unit.clip)
+        return Leaky(unit.name, self.per_neuron(unit.tau), unit.clip) if isinstance(unit, Leaky) else unit
+
+
+def refused(problem: RelaxationProblem) -> str | None:
+    """Return None, or one sentence that says what no engine outside PyTorch does."""
+    if problem.is_continuous:
+        return "weights that change while it relaxes are for relax_continuously; here they are held."
+    return None
 
 
 def vector(x: Tensor) -> Vector:

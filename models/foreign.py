@@ -16,31 +16,31 @@ import numpy as np
 
 from actrelax.models.closed_form import Matrix, flow
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import INTEGRATORS, Integrator, Transition
+from actrelax.models.integrators import INTEGRATORS, Integrator, holding
 from actrelax.models.registry import known, look_up
 from actrelax.models.units import Variables
 
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 """Methods of `scipy.integrate.solve_ivp`."""
 
-BRIAN2: dict[str, tuple[Callable[[Matrix], Matrix], int, float]] = {
-    "linear": (np.exp, 1, math.inf),
-    "exact": (np.exp, 1, math.inf),
-    "independent": (np.exp, 1, math.inf),
-    "exponential_euler": (np.exp, 1, math.inf),
-    "euler": (lambda z: 1 + z, 1, 2.0),
-    "milstein": (lambda z: 1 + z, 1, 2.0),
-    "heun": (lambda z: 1 + z, 1, 2.0),
-    "rk2": (lambda z: 1 + z + z**2 / 2, 1, 2.0),
-    "rk4": (lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24, 1, 2.785293563405282),
-    "gsl_rk2": (np.exp, 1, math.inf),
-    "gsl_rk4": (np.exp, 1, math.inf),
-    "gsl_rkf45": (np.exp, 1, math.inf),
-    "gsl_rkck": (np.exp, 1, math.inf),
-    "gsl_rk8pd": (np.exp, 1, math.inf),
-    "gsl": (np.exp, 1, math.inf),
+BRIAN2: dict[str, tuple[Callable[[Matrix], Matrix], float]] = {
+    "linear": (np.exp, math.inf),
+    "exact": (np.exp, math.inf),
+    "independent": (np.exp, math.inf),
+    "exponential_euler": (np.exp, math.inf),
+    "euler": (lambda z: 1 + z, 2.0),
+    "milstein": (lambda z: 1 + z, 2.0),
+    "heun": (lambda z: 1 + z, 2.0),
+    "rk2": (lambda z: 1 + z + z**2 / 2, 2.0),
+    "rk4": (lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24, INTEGRATORS["rk4"].stability_limit),
+    "gsl_rk2": (np.exp, math.inf),
+    "gsl_rk4": (np.exp, math.inf),
+    "gsl_rkf45": (np.exp, math.inf),
+    "gsl_rkck": (np.exp, math.inf),
+    "gsl_rk8pd": (np.exp, math.inf),
+    "gsl": (np.exp, math.inf),
 }
-"""Brian2's updaters: stability function R of the decay with the input held, order, limit of stability.
+"""Brian2's updaters: stability function R of the decay with the input held, limit of stability.
 
 Heun's and Milstein's are Euler's in the drift: their further terms are for noise that depends on the state. GSL's
 follow exp(z) to their own tolerance.
@@ -69,31 +69,18 @@ def integrator_named(given: str | Integrator) -> Integrator:
     if engine == "scipy":
         known("method of scipy.integrate.solve_ivp", method, SCIPY)
         return Integrator(given, partial(_elsewhere, given), flow, None, None, math.inf, engine=engine)
-    stability, order, limit = BRIAN2[known("state updater of Brian2", method, BRIAN2)]
+    stability, limit = BRIAN2[known("state updater of Brian2", method, BRIAN2)]
     return Integrator(
         given,
         partial(_elsewhere, given),
-        _held_input(stability),
-        order=order,
+        holding(lambda ratio: 1 - stability(-ratio)),
+        order=1,
         stages=1,
         stability_limit=limit,
         takes_noise=method in NOISY,
         takes_delays=True,
         engine=engine,
     )
-
-
-def _held_input(stability: Callable[[Matrix], Matrix]) -> Transition:
-    """Euler's transition with eta_l = 1 - R(-dt/tau_l) in each hidden row."""
-
-    def transition(matrix: Matrix, dt: float) -> Matrix:
-        rates = -matrix.diagonal()
-        etas = 1 - stability(-dt * rates)
-        scale: Matrix = np.divide(etas, rates, out=np.zeros_like(etas), where=rates > 0)
-        held: Matrix = np.eye(len(matrix)) + scale[:, None] * matrix
-        return held
-
-    return transition
 
 
 def _elsewhere(name: str, problem: Any, state: Variables, dt: float) -> NoReturn:

@@ -75,6 +75,11 @@ class Integrator:
             return 'it does not follow delays: use "euler", or one of Brian2\'s methods.'
         return self.refuses(problem)
 
+    @property
+    def method(self) -> str:
+        """What the engine calls it that has it: the name without the engine."""
+        return self.name.rpartition(":")[2]
+
     def work(self, problem: RelaxationProblem) -> int:
         """How often one step carries feedback through a projection."""
         if self.stages is None:
@@ -171,13 +176,23 @@ def _swept(matrix: Matrix, dt: float) -> Matrix:
     return swept
 
 
-def _held(matrix: Matrix, dt: float) -> Matrix:
-    """Euler's, with eta_l = 1 - exp(-dt/tau_l) in each hidden row."""
-    rates = -matrix.diagonal()
-    etas = -np.expm1(-dt * rates)
-    scale: Matrix = np.divide(etas, rates, out=np.zeros_like(etas), where=rates > 0)
-    held: Matrix = np.eye(len(matrix)) + scale[:, None] * matrix
-    return held
+def holding(share: Callable[[Matrix], Matrix]) -> Transition:
+    """Return the transition of a scheme that holds what a unit receives within a step (THEORY.md section 4).
+
+    Parameters
+    ----------
+    share : callable
+        dt/tau -> the share of its way to what it receives that a unit goes: Euler's with eta_l = share(dt/tau_l).
+    """
+
+    def transition(matrix: Matrix, dt: float) -> Matrix:
+        rates = -matrix.diagonal()
+        etas = share(dt * rates)
+        scale: Matrix = np.divide(etas, rates, out=np.zeros_like(etas), where=rates > 0)
+        held: Matrix = np.eye(len(matrix)) + scale[:, None] * matrix
+        return held
+
+    return transition
 
 
 def _settled(matrix: Matrix, dt: float) -> Matrix:
@@ -204,7 +219,14 @@ INTEGRATORS: dict[str, Integrator] = {
         Integrator("heun", heun, _polynomial(1 / 2), order=2, stages=2, stability_limit=2.0),
         # the real root of 1 - z/2 + z^2/6 - z^3/24, where R(-z) = 1 again
         Integrator("rk4", rk4, _polynomial(1 / 2, 1 / 6, 1 / 24), order=4, stages=4, stability_limit=2.785293563405282),
-        Integrator("exponential", exponential, _held, order=1, stages=1, stability_limit=math.inf),
+        Integrator(
+            "exponential",
+            exponential,
+            holding(lambda ratio: -np.expm1(-ratio)),
+            order=1,
+            stages=1,
+            stability_limit=math.inf,
+        ),
         Integrator("exact", exact, flow, order=None, stages=None, stability_limit=math.inf, refuses=uncovered),
         Integrator(
             "equilibrium",

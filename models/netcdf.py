@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +17,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.files import beside
 from actrelax.models.labels import Units, as_array, labels
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.versions import installed
 
 if TYPE_CHECKING:
     from actrelax.models.trajectory import Trajectory
@@ -66,19 +65,16 @@ def about(
 
     Options that were not given are not among them.
     """
-    named = next((name for name, preset in PRESETS.items() if preset == problem.assumptions), None)
-    packages = ("actrelax", "numpy", "scipy", "torch", "brian2")
-    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     return {
         **{name: _plain(value) for name, value in options.items() if value is not None},
         "Conventions": "CF-1.11",
         "title": "activation relaxation",
         "problem": repr(problem),
-        "assumptions": named or json.dumps(asdict(problem.assumptions)),
+        "assumptions": problem.assumptions.preset or json.dumps(asdict(problem.assumptions)),
         "integrator": integrator,
         "engine": engine,
         "dt": dt,
-        "versions": json.dumps(versions),
+        "versions": json.dumps(installed("actrelax", "numpy", "scipy", "torch", "brian2")),
     }
 
 
@@ -114,15 +110,8 @@ def save(trajectory: Trajectory, path: Path) -> None:
         If it can't be written.
     """
     dataset = labelled(trajectory)
-    beside = path.with_name(f".{path.name}.new")
-    with _written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            dataset.to_netcdf(beside, engine="h5netcdf")
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+    with _written(path), beside(path) as place:
+        dataset.to_netcdf(place, engine="h5netcdf")
 
 
 @contextmanager

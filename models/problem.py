@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +18,11 @@ from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.neuronwise import Neuronwise, Value
 from actrelax.models.projections import Projection
-from actrelax.models.registry import is_number, known, look_up
+from actrelax.models.registry import look_up
 from actrelax.models.steppable import Steppable
 from actrelax.models.transforms import Transform, transform_named, transformed
 from actrelax.models.units import Leaky, StateSpace, Unit, UnitDynamics
+from actrelax.models.validity import check
 
 State = dict[str, Tensor]
 """Variable -> (batch, *population.shape): a leaky population's one variable is called like the population."""
@@ -122,51 +122,8 @@ class RelaxationProblem(Steppable):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "assumptions", look_up("assumptions", self.assumptions, PRESETS))
-        for projection in self.network.projections.values():
-            self.network.feedback_weight(projection, self.assumptions)
-        output = self.feedforward.activities[self.network.output]
-        if self.clamped.shape != output.shape:
-            raise ActrelaxError(
-                f"clamped must be of the output's shape {tuple(output.shape)}, got {tuple(self.clamped.shape)}."
-            )
-        if self.clip is not None and not (is_number(self.clip) and self.clip > 0):
-            raise ActrelaxError(f"clip must be positive, got {self.clip!r}.")
         object.__setattr__(self, "feedback_transform", transform_named(self.feedback_transform))
-        self.taus.check(zero=False)
-        self.sigmas.check(zero=True)
-        self._check_dynamics()
-        if not is_number(self.input_noise) or not 0 <= self.input_noise < math.inf:
-            raise ActrelaxError(f"input_noise must be a number, 0 or positive, got {self.input_noise!r}.")
-        self.delay.check()
-        self._check_start()
-
-    def _check_dynamics(self) -> None:
-        if not isinstance(self.dynamics, Mapping):
-            raise ActrelaxError(f"dynamics must map populations to UnitDynamics, got {type(self.dynamics).__name__}.")
-        for name, dynamics in self.dynamics.items():
-            known("hidden population in dynamics", name, self.relaxing)
-            if not isinstance(dynamics, UnitDynamics):
-                raise ActrelaxError(f"dynamics of {name!r} must be UnitDynamics, got {type(dynamics).__name__}.")
-            if isinstance(self.tau, Mapping) and name in self.tau:
-                raise ActrelaxError(f"population {name!r} has dynamics of its own: leave its tau out.")
-            if bool((torch.as_tensor(self.sigmas.of(name)) > 0).any()):
-                raise ActrelaxError(f"noise is for leaky units, population {name!r} has dynamics of its own.")
-        if self.dynamics and self.clip is not None:
-            raise ActrelaxError("a clip is for leaky units: leave it out, or the dynamics.")
-
-    def _check_start(self) -> None:
-        if not isinstance(self.start, Mapping):
-            known("start", self.start, ["feedforward", "zero"])
-            return
-        for name in self.start:
-            known("hidden population in start", name, self.relaxing)
-        for name in self.relaxing:
-            x = self.feedforward.activities[name]
-            given = self.start.get(name)
-            if not isinstance(given, Tensor) or (given.shape, given.dtype) != (x.shape, x.dtype):
-                raise ActrelaxError(
-                    f"start must give population {name!r} a state of shape {tuple(x.shape)}, {x.dtype}."
-                )
+        check(self)
 
     @cached_property
     def relaxing(self) -> list[str]:
@@ -212,12 +169,11 @@ class RelaxationProblem(Steppable):
     @cached_property
     def units(self) -> dict[str, Unit]:
         """Dynamics of what moves: the hidden populations, from the top down, and the input where it is noisy."""
-        names = [*self.relaxing, self.network.input] if self.input_noise else self.relaxing
         return {
             name: StateSpace(name, self.dynamics[name])
             if name in self.dynamics
             else Leaky(name, self.taus.on(name, self.clamped), None if name == self.network.input else self.clip)
-            for name in names
+            for name in self.taus.shapes
         }
 
     @torch.no_grad()

@@ -30,7 +30,6 @@ from tqdm import tqdm
 from actrelax.analysis.checks.entries import NAMES
 from actrelax.analysis.checks.sampling import verify_noise
 from actrelax.analysis.checks.verification import Report, Row, verify
-from actrelax.models.brian2.codegen import target_named
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.foreign import integrator_named
 from actrelax.models.registry import known
@@ -138,15 +137,22 @@ def _restrictions(config: Config) -> dict[str, Any]:
     if config.codegen and config.engine not in (EVERY, "brian2"):
         raise ActrelaxError(f"--codegen is Brian2's, {config.engine} has none: leave it out.")
     targets = list(dict.fromkeys(config.codegen)) or ["numpy"]
-    for target in targets:
-        if target != "cpp_standalone":
-            target_named(target)
+    _refuse_unknown(config.codegen)
     restrictions: dict[str, Any] = {"codegen": targets}
     if config.engine != EVERY:
         restrictions["engines"] = [known("engine", config.engine, [*NAMES, EVERY])]
     if config.relaxation.integrator != EVERY:
         restrictions["integrators"] = [integrator_named(config.relaxation.integrator).name]
     return restrictions
+
+
+def _refuse_unknown(targets: Sequence[str]) -> None:
+    """Refuse what is no target of Brian2, before anything runs."""
+    for target in targets:
+        if target != "cpp_standalone":
+            from actrelax.models.brian2.codegen import target_named  # Brian2 takes a second to load
+
+            target_named(target)
 
 
 _watched = partial(tqdm, unit=" relaxations", leave=False, disable=None)

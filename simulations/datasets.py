@@ -77,6 +77,11 @@ class Dataset:
         return replace(self, train=Split(images[kept], labels[kept]), validation=Split(images[held], labels[held]))
 
 
+def data_folder(given: Path | None) -> Path:
+    """Return the data directory: the environment's ACTRELAX_DATA, or else ``data``, unless one is given."""
+    return Path(os.environ.get("ACTRELAX_DATA", "data")) if given is None else given
+
+
 def load(name: str, data_dir: Path | None = None) -> Dataset:
     """Load a data set by name or file.
 
@@ -98,7 +103,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     ActrelaxError
         For an unknown name, a set that is neither there nor can be downloaded, or a file that is no data set.
     """
-    folder = Path(os.environ.get("ACTRELAX_DATA", "data")) if data_dir is None else data_dir
+    folder = data_folder(data_dir)
     if name == "digits":
         return digits()
     if name in ARCHIVES:

@@ -17,7 +17,6 @@ for more passes if --epochs says so, and gives what it would have given in one g
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -34,7 +33,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
 from actrelax.simulations.datasets import Split, digits
 from actrelax.simulations.online import Online, accuracy
-from actrelax.simulations.options import POSITIVE, require
+from actrelax.simulations.options import POSITIVE, require, value_of
 from actrelax.simulations.streams import random_stream
 
 
@@ -178,13 +177,11 @@ def begin(folder: RunFolder, config: Config) -> None:
 
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of a run that is resumed."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--resume", type=Path)
-    folder = parser.parse_known_args(arguments)[0].resume
+    folder = value_of("--resume", arguments)
     if folder is None:
         return Config()
     try:
-        return Config(**RunFolder(folder).config())
+        return Config(**RunFolder(Path(folder)).config())
     except TypeError as error:
         raise ActrelaxError(f"{folder} holds a run of another program: continue it with that.") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from actrelax.models.losses import LOSSES
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.registry import look_up
-from actrelax.simulations.datasets import load
+from actrelax.simulations.datasets import data_folder, load
 from actrelax.simulations.options import Hardware, Relaxation, require, value_of
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.training.assemble import make_network, set_up
@@ -143,7 +142,7 @@ def _images(subject: Subject) -> tuple[Tensor, Tensor, tuple[int, ...], int, str
 def _at_hand(subject: Subject) -> str | None:
     """Return the data set of images as the network takes them, if its file is there."""
     name = "digits" if ":" in subject.model.network else USUAL.get(math.prod(_usual_shape(subject)))
-    folder = subject.data_dir or Path(os.environ.get("ACTRELAX_DATA", "data"))
+    folder = data_folder(subject.data_dir)
     return name if name == "digits" or (folder / f"{name}.npz").exists() else None
 
 

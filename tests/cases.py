@@ -53,6 +53,16 @@ def mlp_case(activation="tanh", *, seed=0, widths=(8, 7, 6, 5, 4), gain=1.2) -> 
     return make_case((widths[0],), populations, edges, seed=seed, gain=gain)
 
 
+def exploding_case(generator) -> Case:
+    """Under "random-feedback" it overflows within a few steps of 0.5, a population after the other."""
+    case = mlp_case()
+    case.network.add_feedback("random-feedback", generator)
+    for p in case.network.projections.values():
+        if p.feedback is not None:
+            p.feedback.mul_(1e110)
+    return case
+
+
 def graph_case(*, seed=0, output="sigmoid") -> Case:
     """Convolutions (padded, grouped), both poolings on both sides of the weights, skips of several lengths."""
     edges = [

@@ -222,9 +222,9 @@ DEFECTS = [
     ),
     Defect(
         "a file written in place",
-        "analysis/files.py",
-        'beside = path.with_name(f"{path.name}.partial")',
-        "beside = path",
+        "models/files.py",
+        'partial = path.with_name(f"{path.name}.partial")',
+        "partial = path",
         "tests/analysis/test_files.py::test_a_disk_that_is_full_leaves_the_old_file",
     ),
     Defect(
@@ -370,8 +370,8 @@ DEFECTS = [
     Defect(
         "time constants of neurons given to samples",
         "models/flat.py",
-        "np.tile(vector(tau), self.batch)",
-        "np.repeat(vector(tau), self.batch)",
+        "np.tile(vector(value), self.batch)",
+        "np.repeat(vector(value), self.batch)",
         "tests/models/test_sparse.py::test_the_vector_field_is_the_problems[tau-ar]",
     ),
     Defect(
@@ -426,8 +426,8 @@ DEFECTS = [
     Defect(
         "the held input's law by the method's name",
         "models/foreign.py",
-        "etas = 1 - stability(-dt * rates)",
-        "etas = dt * rates",
+        "holding(lambda ratio: 1 - stability(-ratio))",
+        "holding(lambda ratio: ratio)",
         "tests/models/test_foreign.py::test_brian2s_updaters_follow_the_binomial_law[0.2-rk4]",
     ),
     Defect(
@@ -461,8 +461,8 @@ DEFECTS = [
     Defect(
         "delay lines silent before t = 0",
         "models/brian2/build.py",
-        '            setattr(group, f"{line}_{k}", vector(',
-        '            getattr(group, f"{line}_{k}", vector(',
+        'setattr(group, f"{line}_{k}", before)',
+        'getattr(group, f"{line}_{k}", before)',
         f"{IN_BRIAN2}[delay-euler]",
     ),
     Defect(

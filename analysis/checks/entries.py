@@ -31,6 +31,11 @@ KINKED = ("relu", "leaky-relu")
 """Activations whose gain jumps."""
 
 
+def hidden(problem: RelaxationProblem, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return hidden population -> what a mapping has of it, in float64 on the CPU."""
+    return {name: state[name].detach().cpu().double() for name in problem.network.hidden}
+
+
 @dataclass(frozen=True)
 class Entry:
     """An integrator on an engine.
@@ -56,7 +61,7 @@ class Entry:
     @property
     def bound(self) -> float:
         """On its distance from its law beyond rounding."""
-        method = self.scheme.name.partition(":")[2]
+        method = self.scheme.method
         if self.scheme.engine == "scipy":
             return BOUND[RELATIVE_TOLERANCE[method]]
         return 1e-4 if method.startswith("gsl") else 0.0
@@ -76,13 +81,13 @@ class Entry:
             state: Mapping[str, Tensor] = predict(problem, self.scheme, dt=grid.dt, steps=grid.steps)
         else:
             state = solve(problem, self.scheme, engine=self.engine, **options, **self._own_options()).final
-        return {name: state[name].detach().cpu().double() for name in problem.network.hidden}
+        return hidden(problem, state)
 
     def _own_options(self) -> dict[str, Any]:
         if self.engine == "brian2":
             return {"codegen": self.codegen}
         if self.scheme.engine == "scipy":
-            return {"rtol": RELATIVE_TOLERANCE[self.scheme.name.partition(":")[2]], "atol": ABSOLUTE_TOLERANCE}
+            return {"rtol": RELATIVE_TOLERANCE[self.scheme.method], "atol": ABSOLUTE_TOLERANCE}
         return {}
 
 

@@ -72,7 +72,7 @@ def _distribution(scheme: Integrator, eta: float, steps: int) -> tuple[str, Any]
     if scheme.engine == "scipy":
         return _poisson(eta, steps)
     if scheme.engine == "brian2":
-        stability = BRIAN2[scheme.name.partition(":")[2]][0]
+        stability = BRIAN2[scheme.method][0]
         return _binomial(float(1 - stability(np.asarray(-eta))), steps)
     entry = LAWS.get(scheme.name)
     return None if entry is None else entry(eta, steps)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actrelax.analysis.checks.entries import Entry
+from actrelax.analysis.checks.entries import Entry, hidden
 from actrelax.analysis.checks.laws import LinearRelaxation, law_of
 from actrelax.models.closed_form import predict, uncovered
 from actrelax.models.engines import solve
@@ -70,8 +70,7 @@ class References:
         return None
 
     def _backprop(self) -> Reference:
-        hidden = self.problem.network.hidden
-        return Reference("autograd", {v: self.gradients[v].detach().cpu().double() for v in hidden})
+        return Reference("autograd", hidden(self.problem, self.gradients))
 
     def _sparse_solve(self) -> Reference:
         return Reference("sparse solve", self._linear.fixed_point())
@@ -99,13 +98,13 @@ class References:
         grid = schedule(self.problem, INTEGRATORS["rk4"], **self.grid)
         state = solve(self.problem, "rk4", dt=grid.dt / FINER, steps=FINER * grid.steps).final
         bound = 1e-8 if self.problem.clip is None else 1e-3
-        return Reference(f"torch rk4, {FINER} times as fine", _hidden(self.problem, state), bound=bound)
+        return Reference(f"torch rk4, {FINER} times as fine", hidden(self.problem, state), bound=bound)
 
     def _held_input(self, entry: Entry) -> Reference:
         """Euler's scheme with the time constants at which its step is the updater's: dt / (1 - R(-dt/tau))."""
         problem = self.problem
         grid = schedule(problem, entry.scheme, **self.grid)
-        stability = BRIAN2[entry.scheme.name.partition(":")[2]][0]
+        stability = BRIAN2[entry.scheme.method][0]
 
         def equivalent(tau: Value) -> Tensor:
             held = 1 - stability(-grid.dt / torch.as_tensor(tau, dtype=torch.float64).cpu().numpy())
@@ -113,11 +112,7 @@ class References:
 
         taus = {name: equivalent(problem.taus.of(name)) for name in problem.relaxing}
         state = solve(replace(problem, tau=taus), "euler", dt=grid.dt, steps=grid.steps).final
-        return Reference("torch euler, equivalent tau", _hidden(problem, state))
-
-
-def _hidden(problem: RelaxationProblem, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: state[name].detach().cpu().double() for name in problem.network.hidden}
+        return Reference("torch euler, equivalent tau", hidden(problem, state))
 
 
 def _leads_to_backprop(problem: RelaxationProblem) -> bool:

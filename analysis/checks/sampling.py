@@ -77,7 +77,10 @@ def verify_noise(
     generator = torch.Generator().manual_seed(seed)
     for entry in watch(found):
         count = samples if entry.engine == "torch" else min(samples, max(2, SYNAPSES // _synapses(problem)))
-        drawn = np.concatenate(list(_drawn(entry, problem_of, grid, moments, count, generator)))
+        at_once = count
+        if entry.engine == "torch":
+            at_once = max(1, ACTIVITIES // sum(math.prod(p.shape) for p in problem.network.populations.values()))
+        drawn = np.concatenate(list(_drawn(entry, problem_of, grid, moments, count, at_once, generator)))
         report.remarks.append(f"{entry.title}: {count:,} samples.")
         for moment, name, error in deviations(drawn, moments):
             report.rows.append(Row(entry.name, entry.scheme.name, f"{moment} of the scheme", name, error, bound))
@@ -90,13 +93,10 @@ def _drawn(
     grid: Mapping[str, Any],
     moments: Moments,
     count: int,
+    at_once: int,
     generator: torch.Generator,
 ) -> Iterator[Matrix]:
-    """Yield samples of the selected units, in as many runs as memory asks for."""
-    populations = problem_of(1).network.populations.values()
-    at_once = count
-    if entry.engine == "torch":
-        at_once = max(1, ACTIVITIES // sum(math.prod(population.shape) for population in populations))
+    """Yield samples of the selected units, at most so many a run."""
     while count > 0:
         now = min(count, at_once)
         yield moments.picked(entry.run(problem_of(now), generator=generator, **grid))

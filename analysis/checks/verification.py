@@ -97,14 +97,15 @@ def verify(
         report.remarks.append(f"integrators are compared with each other: {reason}")
     references = References(problem, gradients, grid)
     results: dict[Entry, Mapping[str, Tensor]] = {}
+    own: dict[Entry, Reference | None] = {}
     for entry in watch(found):
         try:
             results[entry] = entry.run(problem, **grid)
         except ActrelaxError as error:
             _fail(report, problem, entry, str(error), bound)
             continue
-        against = [reference for reference in (references.of(entry), _mate(entry, results, references)) if reference]
-        for reference in against:
+        own[entry] = references.of(entry)
+        for reference in filter(None, (own[entry], _mate(entry, results, own))):
             report.rows += _compared(entry, results[entry], reference, bound)
     _name_the_lonely(report, results)
     if not report.rows:
@@ -120,13 +121,15 @@ def _compared(entry: Entry, result: Mapping[str, Tensor], reference: Reference, 
         yield Row(entry.name, entry.scheme.name, reference.name, name, error, bound)
 
 
-def _mate(entry: Entry, results: Mapping[Entry, Mapping[str, Tensor]], references: References) -> Reference | None:
+def _mate(
+    entry: Entry, results: Mapping[Entry, Mapping[str, Tensor]], own: Mapping[Entry, Reference | None]
+) -> Reference | None:
     """Return the first entry that follows the same law and is as exact, as a reference no better than its own."""
     first = next(other for other in results if other.law == entry.law and other.bound <= entry.bound)
     if first == entry:
         return None
-    own = references.of(first)
-    return Reference(first.title, results[first], bound=0.0 if own is None else own.bound)
+    better = own[first]
+    return Reference(first.title, results[first], bound=0.0 if better is None else better.bound)
 
 
 def _fail(report: Report, problem: RelaxationProblem, entry: Entry, why: str, bound: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import brian2 as b2
@@ -18,12 +17,12 @@ from actrelax.models.brian2.delay import shift
 from actrelax.models.brian2.names import identifiers
 from actrelax.models.brian2.support import unsupported
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.flat import FlatProblem, Vector, vector
+from actrelax.models.flat import FlatProblem, vector
 from actrelax.models.foreign import integrator_named
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.registry import is_number, known
 from actrelax.models.schedule import whole_number
-from actrelax.models.units import Leaky, StateSpace
+from actrelax.models.units import Leaky, StateSpace, Variables
 
 UNIT = b2.ms
 """One unit of a problem's time."""
@@ -96,17 +95,18 @@ def build(
     >>> simulation.monitors["hidden1"].x.shape
     (96, 100)
     """
+    method = method.removeprefix("brian2:")
     _check(problem, method, dt)
     every = whole_number("every", every, least=1)
     flat, clock = FlatProblem(problem), b2.Clock(dt * UNIT, name="actrelax_steps")
-    delays = problem.delay.steps(dt)
+    delays, start = problem.delay.steps(dt), flat.initial_state()
     wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
     for name in wanted:
         known("population to monitor", name, relaxing.needed(problem))
     parts = [f"{p} {part}" for p in problem.network.projections for part in ("feedback", "drive")]
     names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
     with generating("numpy"):  # what is built is built once, not worth compiling
-        groups = {v: _group(flat, v, names[v], method, delays, clock) for v in relaxing.needed(problem)}
+        groups = {v: _group(flat, start, v, names[v], method, delays, clock) for v in relaxing.needed(problem)}
         feedback = {
             p: _synapses(
                 groups[projection.target],
@@ -132,7 +132,7 @@ def build(
 def _check(problem: RelaxationProblem, method: str, dt: float) -> None:
     if not (is_number(dt) and 0 < dt < math.inf):
         raise ActrelaxError(f"dt must be a positive number, got {dt!r}.")
-    scheme = integrator_named(f"brian2:{method.removeprefix('brian2:')}")
+    scheme = integrator_named(f"brian2:{method}")
     reason = scheme.unsupported(problem) or unsupported(problem, scheme)
     if reason is not None:
         raise ActrelaxError(f"Brian2's {method} can't be used here: {reason}")
@@ -147,13 +147,13 @@ def own_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[st
     return found
 
 
-def _group(flat: FlatProblem, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any) -> Any:
+def _group(
+    flat: FlatProblem, start: Variables, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any
+) -> Any:
     text = relaxing.population_text(flat.problem, name, delays)
-    size = flat.batch * prod(flat.network.populations[name].shape)
-    group = b2.NeuronGroup(
-        size, text.equations, method=method.removeprefix("brian2:"), clock=clock, name=word, namespace={}
-    )
-    for variable, value in _values(flat, name).items():
+    size = flat.batch * math.prod(flat.network.populations[name].shape)
+    group = b2.NeuronGroup(size, text.equations, method=method, clock=clock, name=word, namespace={})
+    for variable, value in _values(flat, start, name).items():
         if variable in group.variables:
             setattr(group, variable, value)
     for constant, (value, is_rate) in text.constants.items():
@@ -162,19 +162,19 @@ def _group(flat: FlatProblem, name: str, word: str, method: str, delays: Mapping
     return group
 
 
-def _values(flat: FlatProblem, name: str) -> dict[str, Any]:
+def _values(flat: FlatProblem, start: Variables, name: str) -> dict[str, Any]:
     """Return what a population's variables are set to, where it has them."""
-    start, unit, noisy = flat.initial_state(), flat.units.get(name), flat.problem.noisy
+    unit, noisy = flat.units.get(name), flat.problem.noisy
     values: dict[str, Any] = {"gain": flat.gains.get(name)}
     if name in flat.drives:
         values["bias"] = flat.drives[name].bias
     if isinstance(unit, StateSpace):
         return values | {f"s{i}": start[variable] for i, variable in enumerate(unit.variables)}
-    values["x"] = flat.activities(start)[name]
+    values["x"] = flat.activity(name, start)
     if isinstance(unit, Leaky):
         values["tau"] = unit.tau * UNIT
     if name in noisy:
-        values["sigma"] = _each(flat, noisy[name])
+        values["sigma"] = flat.per_neuron(noisy[name])
     if name == flat.network.input:
         values["stimulus"] = flat.stimulus
     return values
@@ -183,11 +183,11 @@ def _values(flat: FlatProblem, name: str) -> dict[str, Any]:
 def _delay(flat: FlatProblem, group: Any, text: relaxing.PopulationText, clock: Any) -> None:
     """Shift the group's delay lines once drives are known; before t = 0 they hold what is sent at the start."""
     problem = flat.problem
-    start = problem.initial_units()
     for name, (line, sent, steps) in text.lines.items():
         shift(group, line, sent, steps, clock=clock, when="groups", order=relaxing.LINE)
+        before = vector(problem.sent(problem.feedback_projections[name], problem.initial_units()))
         for k in range(steps + 1):
-            setattr(group, f"{line}_{k}", vector(problem.sent(problem.feedback_projections[name], start)))
+            setattr(group, f"{line}_{k}", before)
 
 
 def _drive(flat: FlatProblem, name: str, groups: Mapping[str, Any], word: str, clock: Any) -> Any:
@@ -207,10 +207,3 @@ def _synapses(pre: Any, post: Any, text: str, matrix: Any, word: str, order: int
     for updater in synapses.summed_updaters.values():
         updater.order = order
     return synapses
-
-
-def _each(flat: FlatProblem, value: Any) -> Vector | float:
-    """Return a number, or one per neuron of all samples."""
-    if isinstance(value, float | int):
-        return float(value)
-    return np.tile(vector(value), flat.batch) if value.dim() else float(value)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from actrelax.models.activations import ACTIVATIONS
 from actrelax.models.assumptions import Gain
+from actrelax.models.brian2 import formulas
 from actrelax.models.brian2.delay import delay_line
 from actrelax.models.brian2.names import identifiers
+from actrelax.models.flat import refused
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.units import StateSpace
 
@@ -38,18 +39,8 @@ class PopulationText:
 
 def unsupported(problem: RelaxationProblem) -> str | None:
     """Return None, or one sentence that says what can't be written down for Brian2."""
-    network = problem.network
-    if problem.is_continuous:
-        return "weights that change while it relaxes are for relax_continuously; here they are held."
-    for p in problem.feedback_projections.values():
-        activation = network.populations[p.target].activation
-        if problem.activity_gain(p) == "current" and activation.formula is None:
-            able = ", ".join(a.name for a in ACTIVATIONS.values() if a.formula)
-            return (
-                f"activation {activation.name!r} of population {p.target!r} has no formula for Brian2: "
-                f"give it one, or choose among {able}."
-            )
-    return None
+    reasons = [refused(problem), *(formulas.lacking(problem.network.populations[name]) for name in _driven(problem))]
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def needed(problem: RelaxationProblem) -> list[str]:
@@ -71,8 +62,7 @@ def population_text(problem: RelaxationProblem, name: str, delays: Mapping[str, 
     parts, constants = _motion(problem, name)
     parts.append(_sum("received", [f"{tag[p.name]}_feedback" for p in network.outgoing[name]]))
     if name in _driven(problem):
-        formula = network.populations[name].activation.formula
-        assert formula is not None
+        formula = formulas.of(network.populations[name])
         parts.append(_sum("a", [*(f"{tag[p.name]}_drive" for p in network.incoming[name]), "bias"], {"bias"}))
         parts.append(f"current_gain = {formula.derivative} : 1")
     if any(_gain_of(problem, p.name) == "feedforward" for p in network.incoming[name]):
@@ -149,9 +139,10 @@ def _gain_of(problem: RelaxationProblem, projection: str) -> Gain:
     return problem.activity_gain(feedback[projection]) if projection in feedback else "none"
 
 
-def _driven(problem: RelaxationProblem) -> set[str]:
+def _driven(problem: RelaxationProblem) -> list[str]:
     """Return the populations that send with the gain of this moment, which their drive decides."""
-    return {p.target for p in problem.feedback_projections.values() if problem.activity_gain(p) == "current"}
+    sending = (p.target for p in problem.feedback_projections.values() if problem.activity_gain(p) == "current")
+    return list(dict.fromkeys(sending))
 
 
 def _sum(name: str, terms: list[str], constant: frozenset[str] | set[str] = frozenset()) -> str:

@@ -45,7 +45,7 @@ def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | Non
 
 def method_of(integrator: Integrator) -> str:
     """Return the name of the state updater."""
-    return OURS.get(integrator.name) or integrator.name.partition(":")[2]
+    return OURS.get(integrator.name) or integrator.method
 
 
 def _is_coupled(dynamics: UnitDynamics) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actrelax.models.activations import ACTIVATIONS, Formula
 from actrelax.models.assumptions import Assumptions, Gain
+from actrelax.models.brian2 import formulas
 from actrelax.models.brian2.names import identifiers
 from actrelax.models.network import Network
 from actrelax.models.projections import Projection
@@ -77,13 +77,10 @@ def unsupported(network: Network, assumptions: Assumptions) -> str | None:
                 f"in Brian2 projections are dense or copies, {p.name!r} is {p.pipeline}: "
                 "choose a network like digits-mlp."
             )
-    for name, population in network.populations.items():
-        if population.activation.formula is None:
-            able = ", ".join(a.name for a in ACTIVATIONS.values() if a.formula)
-            return (
-                f"activation {population.activation.name!r} of population {name!r} has no formula for Brian2: "
-                f"give it one, or choose among {able}."
-            )
+    for population in network.populations.values():
+        reason = formulas.lacking(population)
+        if reason is not None:
+            return reason
     return None
 
 
@@ -102,7 +99,7 @@ def population_text(network: Network, assumptions: Assumptions, name: str, loss:
     drives = [f"{tag[p.name]}_drive" for p in incoming]
     biases = [f"{tag[p.name]}_bias" for p in incoming if p.bias is not None]
     feedbacks = [f"{tag[p.name]}_feedback" for p in outgoing]
-    formula = _formula(network, name)
+    formula = formulas.of(network.populations[name])
     top = TOP_GRADIENTS[loss]
     equations = _CLOCK + _UNIT.format(
         function=formula.function,
@@ -154,9 +151,3 @@ NORMALISER_ORDER, DRIVE_ORDER, FEEDBACK_ORDER = -3, -2, -1
 
 def _gain(gain: Gain, side: str = "") -> str:
     return {"feedforward": f"g{side}", "current": f"now{side}", "none": "1"}[gain]
-
-
-def _formula(network: Network, name: str) -> Formula:
-    formula = network.populations[name].activation.formula
-    assert formula is not None
-    return formula

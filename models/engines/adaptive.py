@@ -140,7 +140,7 @@ class _Run:
 
     def __init__(self, task: Task, limits: Limits, dense: bool) -> None:
         self.task, self.limits, self.dense = task, limits, dense
-        self.method = task.integrator.name.partition(":")[2]
+        self.method = task.integrator.method
         self.flat = FlatProblem(task.problem)
         self.field = _Field(self.flat, self.method, limits.evaluations, self._diverged)
         self.t, self.y = 0.0, self.flat.joined(self.flat.initial_state())

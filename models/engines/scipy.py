@@ -12,7 +12,7 @@ from actrelax.models.engines import adaptive
 from actrelax.models.engines.divergence import refuse_non_finite
 from actrelax.models.engines.task import Task
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.flat import FlatProblem
+from actrelax.models.flat import FlatProblem, refused
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.trajectory import Trajectory
@@ -28,9 +28,7 @@ def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | Non
         return "noise is for the engines torch and brian2."
     if problem.delay.times:
         return "delays are for the engines torch and brian2."
-    if problem.is_continuous:
-        return "weights that change while it relaxes are for relax_continuously; here they are held."
-    return None
+    return refused(problem)
 
 
 @torch.no_grad()

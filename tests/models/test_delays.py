@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import dense_graphs, graph_case, mlp_case
+from cases import dense_graphs, exploding_case, graph_case, mlp_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Reference
@@ -202,11 +202,7 @@ def test_recordings_and_updates_do_not_see_the_lines():
 
 
 def test_divergence_names_population_and_step(generator):
-    case = mlp_case()
-    case.network.add_feedback("random-feedback", generator)
-    for p in case.network.projections.values():
-        if p.feedback is not None:
-            p.feedback.mul_(1e110)
+    case = exploding_case(generator)
     problem = problem_of(case, assumptions="random-feedback", start="zero", delays=1.0)
     with pytest.raises(DivergenceError, match=r'^population "hidden1" became non-finite at step 7 of 50') as caught:
         solve(problem, "euler", steps=50, dt=0.5)

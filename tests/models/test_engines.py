@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from cases import exploding_case, graph_case, mlp_case
 
 from actrelax.models.agreement import disagreement
 from actrelax.models.engines import ENGINES, solve, unsupported
@@ -248,11 +248,7 @@ def test_stops_when_every_population_has_settled(start):
 
 
 def test_divergence_names_population_and_step_and_keeps_what_was_reached(generator):
-    case = mlp_case()
-    case.network.add_feedback("random-feedback", generator)
-    for p in case.network.projections.values():
-        if p.feedback is not None:
-            p.feedback.mul_(1e110)
+    case = exploding_case(generator)
     problem = problem_of(case, assumptions="random-feedback", start="zero")
     with pytest.raises(DivergenceError) as caught:
         solve(problem, "euler", steps=50, eta=0.5, record=True)

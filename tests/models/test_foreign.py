@@ -75,7 +75,7 @@ def test_brian2s_updaters_with_several_taus(method):
     np.testing.assert_allclose(step @ x, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", [m for m in BRIAN2 if BRIAN2[m][2] < math.inf])
+@pytest.mark.parametrize("method", [m for m in BRIAN2 if BRIAN2[m][1] < math.inf])
 def test_limits_of_stability_are_where_a_lone_unit_stops_to_decay(method):
     limit = integrator_named(f"brian2:{method}").stability_limit
     stability = STABILITY[method]

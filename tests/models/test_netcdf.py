@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from cases import graph_case, mlp_case
+from cases import exploding_case, graph_case, mlp_case
 
 from actrelax.models.agreement import disagreement
 from actrelax.models.assumptions import Assumptions, Knobs
@@ -342,11 +342,7 @@ def test_some_populations_and_functions(tmp_path):
 @pytest.mark.parametrize("integrator", ["euler", "scipy:RK45"])
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_relaxation_that_diverges_leaves_the_good_part(integrator, every, tmp_path, generator):
-    case, path = mlp_case(), tmp_path / "diverged.nc"
-    case.network.add_feedback("random-feedback", generator)
-    for p in case.network.projections.values():
-        if p.feedback is not None:
-            p.feedback.mul_(1e110)
+    case, path = exploding_case(generator), tmp_path / "diverged.nc"
     problem = problem_of(case, assumptions="random-feedback", start="zero")
     options = {"rtol": 1e-3} if integrator != "euler" else {}
     reached = []

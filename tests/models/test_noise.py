@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import Case, graph_case, make_case, mlp_case
+from cases import Case, exploding_case, graph_case, make_case, mlp_case
 from torch import nn
 
 from actrelax.models.agreement import disagreement
@@ -176,11 +176,7 @@ def test_the_generator_fixes_the_run():
 @pytest.mark.parametrize("own", [True, False], ids=["a generator", "the global one"])
 def test_a_diverging_run_is_repeated_with_the_same_noise(own, generator):
     """The trajectory of the error is what a shorter run with the same seed gives."""
-    case = mlp_case()
-    case.network.add_feedback("random-feedback", generator)
-    for p in case.network.projections.values():
-        if p.feedback is not None:
-            p.feedback.mul_(1e110)
+    case = exploding_case(generator)
     problem = problem_of(case, assumptions="random-feedback", start="zero", noise={"hidden1": 0.3})
 
     def run(steps):

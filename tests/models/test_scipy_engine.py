@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from cases import exploding_case, graph_case, mlp_case
 from scipy import sparse
 from scipy.integrate import BDF, DenseOutput, solve_ivp
 
@@ -440,11 +440,7 @@ def test_what_a_users_own_function_warns_of_passes_through(method):
 
 def exploding(generator):
     """Overflows within some steps of 0.5, a population after the other."""
-    case = mlp_case()
-    case.network.add_feedback("random-feedback", generator)
-    for p in case.network.projections.values():
-        if p.feedback is not None:
-            p.feedback.mul_(1e110)
+    case = exploding_case(generator)
     return problem_of(case, assumptions="random-feedback", start="zero")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from brian2.stateupdaters.base import StateUpdateMethod
-from cases import graph_case, make_case, mlp_case
+from cases import exploding_case, graph_case, make_case, mlp_case
 from torch import nn
 
 from actrelax.models.activations import Activation
@@ -201,11 +201,7 @@ def test_stops_when_it_has_settled():
 
 
 def test_divergence_names_population_and_step(generator):
-    case = mlp_case()
-    case.network.add_feedback("random-feedback", generator)
-    for p in case.network.projections.values():
-        if p.feedback is not None:
-            p.feedback.mul_(1e110)
+    case = exploding_case(generator)
     problem = problem_of(case, assumptions="random-feedback", start="zero")
     with np.errstate(all="ignore"), pytest.raises(DivergenceError) as caught:
         solve(problem, "euler", steps=50, eta=0.5, record=True, engine="brian2")
