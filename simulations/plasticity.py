@@ -112,7 +112,9 @@ def main(config: Config) -> None:
     if config.json:
         print(json.dumps(asdict(summary)))
     else:
-        print(f"test accuracy {summary.test_accuracy:.2%} after {config.epochs} passes: {folder.path}")
+        print(
+            f"test accuracy {summary.test_accuracy:.2%} after {config.epochs} pass{'es' if config.epochs > 1 else ''}: {folder.path}"
+        )
 
 
 def make_network(config: Config) -> Network:
@@ -136,9 +138,9 @@ def draw(online: Online, folder: RunFolder) -> None:
         left.set(xlabel="stimuli", ylabel="accuracy (%)", xlim=(0, None))
         left.legend(loc="lower right")
         times = [learner.phases.eta * (step + 1) for step in range(len(states))]
-        right.plot(times, states[:, :8].numpy())
+        right.plot(times, states[:, :7].numpy())
         right.axvline(learner.phases.eta * learner.held, color="0.4", linewidth=1, linestyle="-")
-        right.set(xlabel="time (ms; tau is 1 ms)", ylabel="x of eight hidden neurons", title="feedforward | relaxation")
+        right.set(xlabel="time (ms; tau is 1 ms)", ylabel="x of seven hidden neurons", title="feedforward | relaxation")
 
 
 def summarised(config: Config, online: Online, network: Network) -> Summary:
