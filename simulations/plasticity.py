@@ -112,9 +112,8 @@ def main(config: Config) -> None:
     if config.json:
         print(json.dumps(asdict(summary)))
     else:
-        print(
-            f"test accuracy {summary.test_accuracy:.2%} after {config.epochs} pass{'es' if config.epochs > 1 else ''}: {folder.path}"
-        )
+        passes = "1 pass" if config.epochs == 1 else f"{config.epochs} passes"
+        print(f"test accuracy {summary.test_accuracy:.2%} after {passes}: {folder.path}")
 
 
 def make_network(config: Config) -> Network:
