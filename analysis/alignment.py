@@ -2,58 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
+from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.backprop import parameter_gradients
 from actrelax.models.losses import Loss, LossFunction
 from actrelax.models.network import Network
-from actrelax.models.trajectory import Trajectory
-from actrelax.models.updates import Updates, local_updates
+from actrelax.models.registry import look_up
+from actrelax.models.updates import Updates
 
 
 @torch.no_grad()
 def update_angles(
-    trajectory: Trajectory, x: Tensor, y: Tensor, *, loss: str | Loss | LossFunction, updates: Updates
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: str | Loss | LossFunction = "cross-entropy",
+    updates: Updates | None = None,
+    assumptions: str | Assumptions = "ar",
 ) -> dict[str, float]:
-    """Return the angle between a relaxation's update of each weight and backprop's gradient, in degrees.
+    """Return the angle between the update in each weight's `.grad` and backprop's gradient, in degrees.
 
-    The papers' measure: arccos of the cosine of the flattened updates, a projection each. Kolen-Pollack's decay is no
-    part of it. Call it before the optimiser moves the weights.
+    The papers' measure: arccos of the cosine of the flattened updates, a projection each. Kolen-Pollack's decay is
+    taken out of it. Call it after `relax_backward` on cleared gradients, before the optimiser moves the weights.
 
     Parameters
     ----------
-    trajectory : Trajectory
-        As `relax_backward` returns it.
-    x, y : torch.Tensor
-        The batch it was made from.
-    loss, updates
-        As for `relax_backward`.
+    network, x, y, loss, updates, assumptions
+        As `relax_backward` was given them.
 
     Returns
     -------
     dict
-        Projection -> angle, those of `aligned`; nan where either update is zero or not finite.
+        Projection -> angle, those of `aligned`; nan where either update is zero or not finite, or there is none.
     """
-    problem, undecayed = trajectory.problem, replace(updates, decay=None)
-    network = problem.network
-    state = {name: trajectory.final[name] for name in network.hidden}
-    local: dict[nn.Parameter, Tensor] = {}
-    for projection in network.projections.values():
-        for parameter, update in local_updates(problem, projection, state, undecayed):
-            local[parameter] = local[parameter] + update if parameter in local else update
-    exact = parameter_gradients(network, x, y, loss=loss)
+    updates, assumptions = updates or Updates(), look_up("assumptions", assumptions, PRESETS)
+    exact = parameter_gradients(network, x, y, loss=loss, updates=updates)
     angles = {}
     for name, weight in aligned(network).items():
-        kind = network.kind(network.projections[name])
-        # in float64 on the CPU: some devices have none
-        ours = local[weight].to("cpu", torch.float64)
-        theirs = updates.applied(exact[weight], len(x), kind).to("cpu", torch.float64)
-        cosine = (ours * theirs).sum() / (ours.norm() * theirs.norm())
-        angles[name] = float(torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))))
+        ours = weight.grad if weight.grad is not None else torch.zeros_like(weight)
+        ours = ours - (updates.decay or 0.0) * _decaying(network, weight, assumptions) * weight.detach()
+        angles[name] = _angle(ours, exact[weight])
     return angles
+
+
+def _decaying(network: Network, weight: nn.Parameter, assumptions: Assumptions) -> int:
+    """Return how often Kolen-Pollack's decay of the weight is in its gradient: by each projection that has it."""
+    return sum(network.decays(p, assumptions) for p in network.projections.values() if p.weight is weight)
+
+
+def _angle(ours: Tensor, theirs: Tensor) -> float:
+    ours, theirs = (update.to("cpu", torch.float64) for update in (ours, theirs))  # some devices have no float64
+    cosine = (ours * theirs).sum() / (ours.norm() * theirs.norm())
+    return float(torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))))
 
 
 def aligned(network: Network) -> dict[str, nn.Parameter]:

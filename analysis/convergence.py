@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from actrelax.models.agreement import disagreement
-from actrelax.models.closed_form import predict
+from actrelax.models.carrying import settled_plan
+from actrelax.models.closed_form import predict, uncovered
 from actrelax.models.engines import solve
 from actrelax.models.foreign import integrator_named
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.settling import remainders
+from actrelax.models.streaming import collected
 from actrelax.models.trajectory import Trajectory
 
 
@@ -39,6 +42,34 @@ def errors_over_time(problem: RelaxationProblem, gradients: Mapping[str, Tensor]
         return {name: torch.tensor(disagreement(state[name], gradients[name])) for name in problem.network.hidden}
 
     return solve(problem, record=errors, **options)
+
+
+def distances(
+    problem: RelaxationProblem, integrator: str | Integrator = "sequential", **options: Any
+) -> dict[str, dict[str, float]]:
+    """Return how far from its equilibrium a frozen relaxation ends, and how much is left of where it began.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Whose gains are frozen; without a clip, unless it has no effect.
+    integrator, **options
+        As for `solve`.
+
+    Returns
+    -------
+    dict
+        Hidden population -> ``"error"``, max |x - equilibrium| / max |equilibrium| over the batch; and where there is a
+        law ``"initial"``, the share of x that is still made of initial activities (`settling.remainders`). The first is
+        the larger, the smaller gradients are against activities.
+    """
+    relaxed, scheme = solve(problem, integrator, **options), integrator_named(integrator)
+    settled = collected(problem, settled_plan(problem.network.graph))
+    found = {name: {"error": disagreement(relaxed.final[name], settled[name])} for name in problem.network.hidden}
+    if scheme.takes_time and uncovered(problem) is None:
+        for name, left in remainders(problem, scheme, dt=relaxed.dt, steps=relaxed.steps).items():
+            found[name]["initial"] = left
+    return found
 
 
 def predicted_errors(

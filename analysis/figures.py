@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from actrelax.analysis.files import replacing
@@ -117,6 +117,33 @@ def approach(
     ax.set(xlabel="time (unit of tau)", xlim=(min(times), max(times)))
     ax.set_ylabel("error against backprop\n(largest, relative)")
     ax.legend()
+    return ax
+
+
+def costs(ax: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str) -> Axes:
+    """Draw costs relative to backprop on log axes, with backprop as the level 1.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    lines : mapping
+        Label -> places on the x-axis, and a ratio to backprop at each.
+    xlabel : str
+    """
+    for i, (label, (xs, ratios)) in enumerate(lines.items()):
+        # colours and line styles come round again after seven lines
+        ax.loglog(xs, ratios, label=label, marker="os^v"[i // len(_COLOURS) % 4], markersize=3)
+    ax.axhline(1, color="0.3", linestyle="-", linewidth=0.8, label="backprop", zorder=1)
+    ax.set(xlabel=xlabel, ylabel="time of a training step / backprop's")
+    # a factor as it is read: 1, 2, 5, 10 ...
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    if len(lines) < 5:
+        ax.legend(fontsize="small")
+    else:  # there is no room among so many
+        ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 

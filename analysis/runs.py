@@ -17,7 +17,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -40,7 +40,12 @@ class Summary:
     test_accuracy, train_accuracy  from 0 to 1, after and during the last epoch (each batch before its update)
     validation_accuracy            of the images that were held out; None without
     wall_seconds                   of training and evaluation, over all sittings
-    images_per_second              of training
+    images_per_second              of training, all processes together
+    equilibrium                    hidden population -> how far relaxations end from it, at the end of training, on the
+                                   first batch: see `convergence.distances`; None for backprop and where there is none
+    largest_bracket                largest |-x + feedback| of the batches that were stepped to see whether the clip
+                                   matters; None where none was
+    processes                      that shared each batch
     """
 
     test_accuracy: float
@@ -56,6 +61,9 @@ class Summary:
     images_per_second: float
     device: str
     versions: Mapping[str, str]
+    equilibrium: Mapping[str, Mapping[str, float]] | None = None
+    largest_bracket: float | None = None
+    processes: int = 1
 
 
 def versions() -> dict[str, str]:
@@ -163,7 +171,9 @@ class RunFolder:
         """Return the run's outcome."""
         found = self._read_json(SUMMARY, "no finished run")
         try:
-            return Summary(**{field.name: found[field.name] for field in fields(Summary)})
+            # what came later has a default, for runs from before
+            names = [f.name for f in fields(Summary) if f.name in found or f.default is MISSING]
+            return Summary(**{name: found[name] for name in names})
         except KeyError as error:
             raise ActrelaxError(f"{self.path} holds no finished run: {SUMMARY} lacks {error}.") from error
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Fused(NamedTuple):
+    """signal times f'(a) in one kernel, that of autograd.
+
+    kernel  (signal, reads) -> signal times gain; the signal may have further dimensions in front
+    reads   what f' is computed from: the activity f(a), or the drive a
+    """
+
+    kernel: Callable[[Tensor, Tensor], Tensor]
+    reads: Literal["activity", "drive"]
 
 
 class Formula(NamedTuple):
@@ -32,6 +43,8 @@ class Activation:
         of a module keep a network picklable. Where f has a kink, f' is what autograd takes there.
     formula : Formula, optional
         The same as text; needed where a simulator computes f or f' while it runs.
+    fused : Fused, optional
+        The product of a signal and the gain; ``signal * derivative(drive)`` unless given.
 
     Examples
     --------
@@ -43,9 +56,54 @@ class Activation:
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
     formula: Formula | None = None
+    fused: Fused | None = None
 
     def __call__(self, drive: Tensor) -> Tensor:
         return self.function(drive)
+
+    @property
+    def needs_drive(self) -> bool:
+        """Whether the gain can't be told from the activity alone."""
+        return self.fused is None or self.fused.reads == "drive"
+
+    def amplified(self, signal: Tensor, drive: Tensor | None, activity: Tensor) -> Tensor:
+        """Return signal times f'(drive).
+
+        Parameters
+        ----------
+        signal : torch.Tensor
+            (..., *activity.shape)
+        drive : torch.Tensor or None
+            None will do where it is not needed.
+        activity : torch.Tensor
+            f(drive).
+        """
+        if self.fused is not None and self.fused.reads == "activity":
+            return self.fused.kernel(signal, activity)
+        assert drive is not None
+        return signal * self.derivative(drive) if self.fused is None else self.fused.kernel(signal, drive)
+
+
+@lru_cache
+def _overload(name: str) -> Callable[..., Tensor]:
+    overload: Callable[..., Tensor] = getattr(torch.ops.aten, name).default
+    return overload
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """A backward kernel of PyTorch by name, which unlike the kernel itself can be pickled."""
+
+    name: str
+    options: tuple[float, ...] = ()
+
+    def __call__(self, signal: Tensor, reads: Tensor) -> Tensor:
+        product: Tensor = _overload(self.name)(signal, reads, *self.options)
+        return product
+
+
+def _unchanged(signal: Tensor, activity: Tensor) -> Tensor:
+    return signal
 
 
 def _identity(a: Tensor) -> Tensor:
@@ -99,9 +157,12 @@ def leaky_relu(slope: float = 0.01) -> Activation:
         partial(_leaky_relu, slope=slope),
         partial(_leaky_relu_derivative, slope=slope),
         Formula(f"a * {gain}", gain),
+        Fused(_Kernel("leaky_relu_backward", (slope, False)), "drive"),
     )
 
 
+_TANH = Formula("tanh(a)", "(1 - tanh(a)**2)")
+_RELU = Formula("a * int(a > 0)", "int(a > 0)")
 _LOGISTIC = "1 / (1 + exp(-a))"
 _SIGMOID = Formula(_LOGISTIC, "exp(-abs(a)) / (1 + exp(-abs(a)))**2")
 _SOFTPLUS = Formula(
@@ -111,12 +172,21 @@ _SOFTPLUS = Formula(
 ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
-        Activation("identity", _identity, torch.ones_like, Formula("a", "1")),
-        Activation("tanh", torch.tanh, _tanh_derivative, Formula("tanh(a)", "(1 - tanh(a)**2)")),
-        Activation("relu", torch.relu, _relu_derivative, Formula("a * int(a > 0)", "int(a > 0)")),
+        Activation("identity", _identity, torch.ones_like, Formula("a", "1"), Fused(_unchanged, "activity")),
+        Activation("tanh", torch.tanh, _tanh_derivative, _TANH, Fused(_Kernel("tanh_backward"), "activity")),
+        Activation("relu", torch.relu, _relu_derivative, _RELU, Fused(_Kernel("threshold_backward", (0,)), "activity")),
         leaky_relu(),
-        Activation("sigmoid", torch.sigmoid, _sigmoid_derivative, _SIGMOID),
-        Activation("softplus", F.softplus, _softplus_derivative, _SOFTPLUS),
+        Activation(
+            "sigmoid", torch.sigmoid, _sigmoid_derivative, _SIGMOID, Fused(_Kernel("sigmoid_backward"), "activity")
+        ),
+        Activation(
+            "softplus",
+            F.softplus,
+            _softplus_derivative,
+            _SOFTPLUS,
+            Fused(_Kernel("softplus_backward", (1, 20)), "drive"),
+        ),
+        # the kernel of gelu takes no signals with further dimensions in front
         Activation("gelu", F.gelu, _gelu_derivative),
     )
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import Network
-from actrelax.models.updates import Backward, Updates, add_to_grad
+from actrelax.models.updates import Backward, Updates, add_to_grad, is_finite, no_samples, outcome
 
 
 def backprop_backward(
@@ -33,31 +35,52 @@ def backprop_backward(
     Backward
         Its trajectory is None.
     """
-    updates = updates or Updates()
-    chosen = loss_named(loss)
-    output, gradients = _swept(network, x, y, chosen)
-    kinds = {w: network.kind(p) for p in reversed(network.projections.values()) for w in (p.weight, p.bias)}
+    gradients, backward = _swept(network, x, y, loss_named(loss), updates or Updates())
     for w, gradient in gradients.items():
-        add_to_grad(w, updates.applied(gradient, len(x), kinds[w]))
-    return Backward(updates.reduced(chosen.value(output, y).sum(), len(x)), output, None)
+        add_to_grad(w, gradient)
+    return backward
 
 
 def parameter_gradients(
-    network: Network, x: Tensor, y: Tensor, *, loss: str | Loss | LossFunction = "cross-entropy"
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: str | Loss | LossFunction = "cross-entropy",
+    updates: Updates | None = None,
 ) -> dict[nn.Parameter, Tensor]:
-    """Return the gradient of the loss, summed over the batch, of each weight and bias that learns; `.grad` stays."""
-    return _swept(network, x, y, loss_named(loss))[1]
+    """Return the gradient of the loss of each weight and bias that learns, as `backprop_backward` adds it to `.grad`.
+
+    Summed over the batch and nothing else unless `updates` are given.
+    """
+    return _swept(network, x, y, loss_named(loss), updates or Updates("sum"))[0]
 
 
-def _swept(network: Network, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, dict[nn.Parameter, Tensor]]:
-    with torch.enable_grad():
-        output = network(x)
-    top = loss.gradient(output.detach(), y)
+def _swept(
+    network: Network, x: Tensor, y: Tensor, loss: Loss, updates: Updates
+) -> tuple[dict[nn.Parameter, Tensor], Backward]:
+    kinds = {w: network.kind(p) for p in reversed(network.projections.values()) for w in (p.weight, p.bias)}
     # a Parameter that two projections share is a key once: its gradient is the sum over both
     parts = (w for p in network.projections.values() for w in (p.weight, p.bias))
     learned = list(dict.fromkeys(w for w in parts if w is not None and w.requires_grad))
-    gradients = torch.autograd.grad(output, learned, top) if learned else ()
-    return output.detach(), dict(zip(learned, gradients, strict=True))
+    if updates.across is not None and len(x) == 0:
+        output, losses, finite = no_samples(network, x)
+        gradients: Sequence[Tensor] = [torch.zeros_like(w) for w in learned]
+    else:
+        with torch.enable_grad():
+            output = network(x)
+        losses, top = loss.both(output.detach(), y)
+        # a factor that all kinds have goes with the loss, as anybody would write it
+        scales = {kind: updates.scale(kind, len(x)) for kind in ("dense", "conv")}
+        gradients = torch.autograd.grad(output, learned, top * scales["dense"]) if learned else ()
+        if scales["conv"] != scales["dense"]:
+            for w, gradient in zip(learned, gradients, strict=True):
+                if kinds[w] == "conv":
+                    gradient.mul_(scales["conv"] / scales["dense"])
+        output = output.detach()
+        finite = is_finite(output.sum())
+    scaled, backward = outcome(output, losses, updates, finite, scaled=gradients)
+    return {w: updates.clipped_(each) for w, each in zip(learned, scaled, strict=True)}, backward
 
 
 def activity_gradients(

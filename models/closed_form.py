@@ -7,7 +7,6 @@ scheme's one-step matrix T on a chain of single units, whatever the network's wi
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -93,17 +92,14 @@ def uncovered(problem: RelaxationProblem) -> str | None:
     taus = [problem.taus.of(name) for name in problem.relaxing]
     if any(getattr(tau, "ndim", 0) > 0 for tau in taus):
         return "the law covers a time constant a population, not one a neuron: step the relaxation."
-    if len({float(tau) for tau in taus}) > 1 and not is_chain(problem):
+    if len({float(tau) for tau in taus}) > 1 and not problem.network.graph.is_chain:
         return "the law covers one time constant where populations are skipped, this problem has several: step it."
     return None
 
 
-def is_chain(problem: RelaxationProblem) -> bool:
-    """Whether every hidden population projects to the next one only."""
-    network = problem.network
-    order = [*network.hidden, network.output]
-    following = dict(itertools.pairwise(order))
-    return all(p.target == following[name] for name in network.hidden for p in network.outgoing[name])
+def hop_matrix(problem: RelaxationProblem) -> Matrix:
+    """Return M of a chain of single units, one a hidden population: its own network, or as many hops as it may have."""
+    return chain_matrix([float(problem.taus.of(name)) for name in problem.network.hidden])
 
 
 def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, steps: int) -> State:
@@ -146,7 +142,7 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     reason = uncovered(problem)
     if reason is not None:
         raise ActrelaxError(reason)
-    if is_chain(problem):
+    if problem.network.graph.is_chain:
         return _along_chain(problem, integrator, dt, steps)
     return _by_hops(problem, integrator, dt, steps)
 
@@ -155,7 +151,7 @@ def applications(problem: RelaxationProblem) -> int:
     """How often `predict` carries feedback through a projection."""
     network = problem.network
     outgoing = [len(network.outgoing[name]) for name in network.hidden]
-    if is_chain(problem):
+    if problem.network.graph.is_chain:
         return sum(sum(outgoing[:m]) for m in range(1, len(outgoing) + 1))
     return (2 * len(outgoing) - 1) * sum(outgoing)
 
@@ -163,8 +159,7 @@ def applications(problem: RelaxationProblem) -> int:
 def _along_chain(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: int) -> State:
     """x_l = sum_m C[l, m] B_{l->m} x_m(0): each source m carried down, hop by hop."""
     hidden = problem.network.hidden
-    taus = [float(problem.taus.of(name)) for name in hidden]
-    C = coefficients(integrator.transition, chain_matrix(taus), dt, steps)
+    C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
     start = problem.initial_state()
     result = {name: C[level, level] * start[name] for level, name in enumerate(hidden)}
     sources = [*(start[name] for name in hidden), problem.clamped]
@@ -181,7 +176,7 @@ def _by_hops(problem: RelaxationProblem, integrator: Integrator, dt: float, step
     """x(n) = sum_k c_k A^k x(0), and the clamp's powers with the tails: l -> m is the number of hops."""
     hidden, start = problem.network.hidden, problem.initial_state()
     hops = len(hidden)  # at most, from the lowest population to the output
-    C = coefficients(integrator.transition, chain_matrix([float(problem.taus.of(hidden[0]))] * hops), dt, steps)
+    C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
     unclamped = replace(problem, clamped=0 * problem.clamped)
     clamp = {name: problem.feedback(name, {v: 0 * x for v, x in start.items()}) for name in hidden}
     left = _series(unclamped, start, C[0, :hops])

@@ -70,6 +70,8 @@ def relax_continuously(
         If anything becomes non-finite; no weight has changed then. Not with ``check_finite=False``.
     """
     updates = updates or Updates()
+    if updates.across is not None:
+        raise ActrelaxError("continuous plasticity moves weights step by step, in one process: leave across out.")
     chosen, scheme = loss_named(loss), look_up("integrator", integrator, INTEGRATORS)
     if not rate > 0:
         raise ActrelaxError(f"rate must be positive, got {rate}.")
@@ -82,11 +84,12 @@ def relax_continuously(
         )
     problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, assumptions=assumptions, start=start, **fields)
     check_decay(problem, updates)
+    if isinstance(steps, str):
+        raise ActrelaxError("continuous plasticity spreads the rate over a number of steps: give steps a number.")
     grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)
     by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
     for projection in network.projections.values():
         by_timing[network.knobs(projection, problem.assumptions).plasticity].append(projection)
-    result = outcome(problem, chosen, y, updates, None)
     before = [(parameter, parameter.clone()) for parameter in network.parameters() if check_finite]
     state, noisy = problem.initial_state(grid.dt), problem.is_noisy
     for _ in range(grid.steps):
@@ -99,7 +102,9 @@ def relax_continuously(
         for parameter, value in before:
             parameter.copy_(value)
         raise DivergenceError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
-    return result
+    finite = torch.stack([torch.isfinite(x).all() for x in [problem.clamped, *state.values()]]).all()
+    output = problem.feedforward.activities[network.output]
+    return outcome(output, chosen.value(output, y), updates, finite)[1]
 
 
 def _descend(

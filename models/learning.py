@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from actrelax.models.assumptions import Assumptions
-from actrelax.models.engines import solve
+from actrelax.models.assumptions import PRESETS, Assumptions
+from actrelax.models.engines import run, task_of, warn_unsettled
+from actrelax.models.engines.torch import Method, plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.losses import Loss, LossFunction, loss_named
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.updates import Backward, Updates, add_to_grad, check_decay, local_updates, outcome
+from actrelax.models.projections import Projection
+from actrelax.models.registry import known, look_up
+from actrelax.models.schedule import Steps
+from actrelax.models.settling import ToleranceOf
+from actrelax.models.streaming import Relaxed, stream
+from actrelax.models.trajectory import Trajectory
+from actrelax.models.updates import (
+    Backward,
+    Updates,
+    add_to_grad,
+    check_decay,
+    finished,
+    is_finite,
+    no_samples,
+    outcome,
+)
 
 
 @torch.no_grad()
@@ -28,9 +46,15 @@ def relax_backward(
     integrator: str | Integrator = "sequential",
     dt: float | None = None,
     eta: float | None = None,
-    steps: int | None = None,
+    steps: Steps | None = None,
     duration: float | None = None,
+    tolerance: float | None = None,
+    tolerance_of: ToleranceOf | None = None,
+    max_steps: int | None = None,
     stop_change: float | None = None,
+    method: Method = "auto",
+    rank_tolerance: float | None = None,
+    keep: bool = False,
     updates: Updates | None = None,
     check_finite: bool = True,
     generator: torch.Generator | None = None,
@@ -53,11 +77,17 @@ def relax_backward(
         A name of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
     assumptions : str or Assumptions, default "ar"
         A name of `assumptions.PRESETS`, or any combination of knobs.
-    integrator, dt, eta, steps, duration, stop_change, check_finite, generator
+    integrator, dt, eta, steps, duration, tolerance, tolerance_of, max_steps, stop_change, check_finite, generator
         As for `solve`; the papers' 100 sequential steps of eta = 0.1 unless given. ``integrator="equilibrium"``
         gives backprop's gradient exactly, in one sweep, where the assumptions are the standard ones.
+    method, rank_tolerance
+        As for the PyTorch engine (`engines.torch.solve`): by default the closed form wherever it applies, which costs
+        about as much as backprop for any number of steps.
+    keep : bool, default False
+        Keep the relaxed activities as `Backward.trajectory`; otherwise each population is freed as soon as the
+        weight updates have used it.
     updates : Updates, optional
-        Reduction over the batch (mean unless given), factors, clip, decay.
+        Reduction over the batch (mean unless given), factors, clip, decay, and whether processes share the batch.
     **fields
         Other fields of `RelaxationProblem`: tau, start, clip, noise, delays ...
 
@@ -72,6 +102,11 @@ def relax_backward(
     DivergenceError
         If the relaxation becomes non-finite; no `.grad` has changed then.
 
+    Warns
+    -----
+    UserWarning
+        If steps="auto" ends at max_steps.
+
     Examples
     --------
     >>> from actrelax.models.architectures import build
@@ -84,24 +119,147 @@ def relax_backward(
     True
     """
     updates = updates or Updates()
+    assumptions = look_up("assumptions", assumptions, PRESETS)
+    if updates.across is not None and len(x) == 0:
+        return _learned(network, assumptions, _nothing(network), updates, *no_samples(network, x))
     chosen = loss_named(loss)
-    problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, assumptions=assumptions, **fields)
+    passed = network.feedforward(x, keep_drives=False)
+    output = passed.activities[network.output]
+    losses, clamped = chosen.both(output, y)
+    problem = RelaxationProblem(network, passed, clamped, assumptions, **fields)
     if problem.is_continuous:
         raise ActrelaxError("continuous plasticity changes weights during the relaxation: use relax_continuously.")
     check_decay(problem, updates)
-    trajectory = solve(
+    task = task_of(
         problem,
         integrator,
+        stop_change=stop_change,
+        check_finite=check_finite,
+        generator=generator,
         dt=dt,
         eta=eta,
         steps=steps,
         duration=duration,
-        stop_change=stop_change,
-        check_finite=check_finite,
-        generator=generator,
+        tolerance=tolerance,
+        tolerance_of=tolerance_of,
+        max_steps=max_steps,
     )
-    state = {variable: x.to(problem.clamped) for variable, x in trajectory.state.items()}  # an engine's own precision
-    for projection in network.projections.values():
-        for parameter, update in local_updates(problem, projection, state, updates):
+    learned = trajectory = None
+    plan = None
+    if task.engine == "torch":
+        plan = plan_for(task, method, rank_tolerance)
+    elif known("method", method, get_args(Method)) == "closed-form" or rank_tolerance is not None:
+        raise ActrelaxError(
+            f"the closed form is evaluated by PyTorch, and this runs on {task.engine}: leave out method and "
+            "rank_tolerance."
+        )
+    if plan is not None and not keep:
+        learned = Plasticity(problem, stream(problem, plan), updates)
+        if check_finite and not bool(learned.finite):
+            learned = None  # the steps say where it went wrong
+        else:
+            warn_unsettled(task, task.status(False), task.grid.steps)
+    if learned is None:
+        options = {"method": method, "rank_tolerance": rank_tolerance} if task.engine == "torch" else {}
+        trajectory = run(replace(task, options=options))
+        learned = Plasticity(problem, [_at_once(trajectory)], updates)
+    kept = trajectory if keep else None
+    return _learned(network, assumptions, learned.totals, updates, output, losses, learned.finite, kept)
+
+
+def _learned(
+    network: Network,
+    assumptions: Assumptions,
+    totals: Mapping[Projection, Mapping[str, Tensor]],
+    updates: Updates,
+    output: Tensor,
+    losses: Tensor,
+    finite: Tensor,
+    trajectory: Trajectory | None = None,
+) -> Backward:
+    """Add what was summed over the batch to `.grad`, in the network's order, which all processes know."""
+    named = [(p, name) for p in network.projections.values() for name in totals.get(p, ())]
+    scaled, backward = outcome(
+        output, losses, updates, finite, trajectory, scaled=[totals[p][name] for p, name in named]
+    )
+    whole: dict[Projection, dict[str, Tensor]] = {}
+    for (projection, name), update in zip(named, scaled, strict=True):
+        whole.setdefault(projection, {})[name] = update
+    for projection, by_name in whole.items():
+        for parameter, update in finished(network, assumptions, projection, by_name, updates):
             add_to_grad(parameter, update)
-    return outcome(problem, chosen, y, updates, trajectory)
+    return backward
+
+
+def _nothing(network: Network) -> dict[Projection, dict[str, Tensor]]:
+    """Return the totals of no samples."""
+    return {
+        p: {name: torch.zeros_like(w) for name, w in (("weight", p.weight), ("bias", p.bias)) if w is not None}
+        for p in network.projections.values()
+        if _learns(p)
+    }
+
+
+class Plasticity:
+    """The local rule, applied to each projection as soon as the populations that it reads have arrived.
+
+    Attributes
+    ----------
+    totals : dict
+        Projection -> its updates (`Projection.plasticity`), times `Updates.scale`, not clipped.
+    finite : torch.Tensor
+        Whether stimuli and everything that arrived are, without dimensions.
+    """
+
+    def __init__(self, problem: RelaxationProblem, arrivals: Iterable[Relaxed], updates: Updates) -> None:
+        network = problem.network
+        self.totals: dict[Projection, dict[str, Tensor]] = {}
+        waiting = {p: _read_by(problem, p) for p in network.projections.values() if _learns(p)}
+        here: dict[str, Relaxed] = {}
+        sums = [problem.feedforward.activities[network.input].sum()]
+        for relaxed in arrivals:
+            here |= dict.fromkeys(relaxed.names, relaxed)
+            sums += [x.sum() for x in relaxed.state.values()]  # inf and nan stay what they are in a sum
+            for projection in [p for p, read in waiting.items() if read <= here.keys()]:
+                del waiting[projection]
+                self.totals[projection] = _product(problem, projection, here, updates)
+            needed = set().union(*waiting.values())
+            here = {name: held for name, held in here.items() if name in needed}
+        self.finite = is_finite(torch.stack(sums).sum())
+
+
+def _learns(projection: Projection) -> bool:
+    parameters = (projection.weight, projection.bias, projection.feedback)
+    return projection.map is not None and any(p is not None and p.requires_grad for p in parameters)
+
+
+def _read_by(problem: RelaxationProblem, projection: Projection) -> set[str]:
+    """Return the relaxing populations whose activity the projection's plasticity reads."""
+    network = problem.network
+    knobs = network.knobs(projection, problem.assumptions)
+    read = {projection.target}
+    if knobs.presynaptic == "current":
+        read.add(projection.source)
+    if knobs.weight_gain == "current":  # the drive of this moment
+        read |= {p.source for p in network.incoming[projection.target]}
+    return read - {network.input}
+
+
+def _product(
+    problem: RelaxationProblem, projection: Projection, here: Mapping[str, Relaxed], updates: Updates
+) -> dict[str, Tensor]:
+    state = {variable: x for relaxed in here.values() for variable, x in relaxed.state.items()}
+    gain = problem.network.knobs(projection, problem.assumptions).weight_gain
+    sent = here[projection.target].amplified.get(gain)
+    if sent is None:
+        sent = problem.amplified(projection, gain, state)
+    post = projection.postsynaptic(sent, problem.feedforward.routes[projection.name])
+    scale = updates.scale(problem.network.kind(projection), len(problem.clamped))
+    return projection.plasticity(problem.presynaptic(projection, state), post, scale)
+
+
+def _at_once(trajectory: Trajectory) -> Relaxed:
+    """Return the end of a relaxation that was kept, all populations together."""
+    like = trajectory.problem.clamped  # engines have a precision of their own
+    state = {variable: x.to(like) for variable, x in trajectory.state.items()}
+    return Relaxed(tuple(trajectory.final), state, {})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +26,19 @@ class Loss:
         (output, target) -> loss of each sample, (batch,).
     gradient : callable
         (output, target) -> dLoss/doutput of each sample, (batch, *output.shape).
+    shared : callable, optional
+        (output, target) -> both, where they have work in common.
     """
 
     value: LossFunction
     gradient: LossFunction
+    shared: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def both(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value and gradient."""
+        if self.shared is not None:
+            return self.shared(output, target)
+        return self.value(output, target), self.gradient(output, target)
 
 
 def from_function(function: LossFunction) -> Loss:
@@ -66,38 +76,42 @@ def from_function(function: LossFunction) -> Loss:
             output = output.detach().requires_grad_()
             return torch.autograd.grad(value(output, target).sum(), output)[0]
 
-    return Loss(value, gradient)
+    def both(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            output = output.detach().requires_grad_()
+            losses = value(output, target)
+            return losses.detach(), torch.autograd.grad(losses.sum(), output)[0]
+
+    return Loss(value, gradient, both)
 
 
-def _squares(output: Tensor, target: Tensor) -> Tensor:
-    return ((output - _dense(target, output)) ** 2).flatten(1).sum(1)
+def _squares(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    difference = output - _dense(target, output)
+    return (difference**2).flatten(1).sum(1), 2 * difference
 
 
-def _squares_gradient(output: Tensor, target: Tensor) -> Tensor:
-    return 2 * (output - _dense(target, output))
+def _half_squares(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    difference = output - _dense(target, output)
+    return (difference**2).flatten(1).sum(1) / 2, difference
 
 
-def _half_squares(output: Tensor, target: Tensor) -> Tensor:
-    return _squares(output, target) / 2
+def _cross_entropy(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    target, logarithms = _dense(target, output), F.log_softmax(output, 1)
+    return -(logarithms * target).sum(1), logarithms.exp() * target.sum(1, keepdim=True) - target
 
 
-def _half_squares_gradient(output: Tensor, target: Tensor) -> Tensor:
-    return output - _dense(target, output)
+def _built_in(both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Loss:
+    return Loss(partial(_part, both, 0), partial(_part, both, 1), both)
 
 
-def _cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    return -(F.log_softmax(output, 1) * _dense(target, output)).sum(1)
-
-
-def _cross_entropy_gradient(output: Tensor, target: Tensor) -> Tensor:
-    target = _dense(target, output)
-    return F.softmax(output, 1) * target.sum(1, keepdim=True) - target
+def _part(both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], part: int, output: Tensor, target: Tensor) -> Tensor:
+    return both(output, target)[part]
 
 
 LOSSES: dict[str, Loss] = {
-    "cross-entropy": Loss(_cross_entropy, _cross_entropy_gradient),
-    "sum-of-squares": Loss(_squares, _squares_gradient),
-    "half-sum-of-squares": Loss(_half_squares, _half_squares_gradient),
+    "cross-entropy": _built_in(_cross_entropy),
+    "sum-of-squares": _built_in(_squares),
+    "half-sum-of-squares": _built_in(_half_squares),
 }
 """Softmax cross-entropy on logits; sum over the output of (x - t)^2, the papers' choice; half of it.
 
@@ -116,6 +130,11 @@ def loss_named(given: str | Loss | LossFunction) -> Loss:
     return from_function(given) if callable(given) else look_up("loss", given, LOSSES)
 
 
+def dense_targets(target: Tensor, shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return targets for outputs of a shape, without the batch, in the type of another tensor; labels as one-hot."""
+    return _dense(target, like.new_empty(()).expand(len(like), *shape))
+
+
 def _dense(target: Tensor, output: Tensor) -> Tensor:
     """Targets in the output's shape and type; class labels become one-hot."""
     if not isinstance(target, Tensor):
@@ -129,8 +148,10 @@ def _dense(target: Tensor, output: Tensor) -> Tensor:
             f"got {target.dtype} {tuple(target.shape)}."
         )
     # on a GPU this look would stall the queue; there labels are whoever loads the data's to check
-    if target.device.type == "cpu" and len(target) and not (target.min() >= 0 and target.max() < output.shape[1]):
-        worst = target.min() if target.min() < 0 else target.max()
-        raise ActrelaxError(f"labels must lie between 0 and {output.shape[1] - 1}, got {worst}.")
+    if target.device.type == "cpu" and len(target):
+        least, largest = (int(label) for label in target.aminmax())
+        if least < 0 or largest >= output.shape[1]:
+            worst = least if least < 0 else largest
+            raise ActrelaxError(f"labels must lie between 0 and {output.shape[1] - 1}, got {worst}.")
     classes = torch.arange(output.shape[1], device=output.device)
     return (target.unsqueeze(1) == classes).to(output.dtype)

@@ -28,11 +28,11 @@ class LinearMap(Protocol):
     def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
         """op^T(y; W), of `shape`: <op(x), y> = <x, op^T(y)>."""
 
-    def outer(self, x: Tensor, y: Tensor, shape: Size) -> Tensor:
-        """The Hebbian product of presynaptic x and postsynaptic y, summed over the batch, of the weight's `shape`."""
+    def outer(self, x: Tensor, y: Tensor, weight: Tensor, scale: float) -> Tensor:
+        """Scale times the Hebbian product of presynaptic x and postsynaptic y, summed over the batch: a weight's."""
 
-    def summed(self, y: Tensor) -> Tensor:
-        """Postsynaptic y summed over batch and space, the bias's share."""
+    def summed(self, y: Tensor, scale: float) -> Tensor:
+        """Scale times postsynaptic y summed over batch and space, the bias's share."""
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
         """Return op(.; W) of inputs of `shape` as a matrix, from the flattened batch to the flattened batch."""
@@ -50,11 +50,11 @@ class Dense:
     def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
         return y @ weight
 
-    def outer(self, x: Tensor, y: Tensor, shape: Size) -> Tensor:
-        return y.T @ x
+    def outer(self, x: Tensor, y: Tensor, weight: Tensor, scale: float) -> Tensor:
+        return torch.addmm(weight, y.T, x, beta=0, alpha=scale)  # of the weight it reads nothing
 
-    def summed(self, y: Tensor) -> Tensor:
-        return y.sum(0)
+    def summed(self, y: Tensor, scale: float) -> Tensor:
+        return y.sum(0).mul_(scale)
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
         return _each_sample(shape, sparse.csr_array(_array(weight)))
@@ -79,12 +79,12 @@ class Conv2d:
         signal: Tensor = conv2d_input(shape, weight, y, *self._options())  # type: ignore[no-untyped-call]
         return signal
 
-    def outer(self, x: Tensor, y: Tensor, shape: Size) -> Tensor:
-        product: Tensor = conv2d_weight(x, shape, y, *self._options())  # type: ignore[no-untyped-call]
-        return product
+    def outer(self, x: Tensor, y: Tensor, weight: Tensor, scale: float) -> Tensor:
+        product: Tensor = conv2d_weight(x, weight.shape, y, *self._options())  # type: ignore[no-untyped-call]
+        return product.mul_(scale)
 
-    def summed(self, y: Tensor) -> Tensor:
-        return y.sum((0, 2, 3))
+    def summed(self, y: Tensor, scale: float) -> Tensor:
+        return y.sum((0, 2, 3)).mul_(scale)
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
         numbered = torch.arange(1, shape[1:].numel() + 1, dtype=torch.float64).view(1, *shape[1:])

@@ -13,6 +13,7 @@ from actrelax.models.activations import ACTIVATIONS, Activation
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.describe import describe
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.graph import Graph
 from actrelax.models.maps import Conv2d
 from actrelax.models.projections import Projection, ProjectionRoute
 from actrelax.models.registry import look_up
@@ -32,7 +33,7 @@ class Population:
 class FeedforwardPass:
     """What the feedforward pass leaves behind for the relaxation.
 
-    drives      population -> abar, (batch, *population.shape), without the input
+    drives      population -> abar, (batch, *population.shape), without the input; perhaps only where gains need it
     activities  population -> xbar = f(abar), the input included
     routes      projection -> the route the batch took through its pooling
     """
@@ -62,6 +63,8 @@ class Network(nn.Module):
     populations : dict of str to Population
         In topological order, the input first, the output last.
     projections : dict of str to Projection
+    graph : Graph
+        Who feeds whom among the populations that relax, and the output.
 
     Raises
     ------
@@ -110,6 +113,8 @@ class Network(nn.Module):
         self.incoming = {name: [p for p in projections if p.target == name] for name in order}
         activations = {name: look_up("activation", given, ACTIVATIONS) for name, given in populations.items()}
         self.populations = self._measured(tuple(input_shape), order, activations)
+        self.graph = self._graph()
+        self._kinds = {p.name: self._kind(p) for p in projections}
 
     @classmethod
     def from_sequential(cls, module: nn.Sequential, input_shape: Sequence[int]) -> Network:
@@ -151,12 +156,21 @@ class Network(nn.Module):
         """Names of the populations that relax, in topological order."""
         return list(self.populations)[1:-1]
 
+    def _graph(self) -> Graph:
+        order, hidden = (self.output, *self.hidden[::-1]), set(self.hidden)
+        sources = (dict.fromkeys(p.source for p in self.incoming[name] if p.source in hidden) for name in order)
+        return Graph(order, tuple(map(tuple, sources)))
+
     @property
     def projections(self) -> dict[str, Projection]:
         return {name: module for name, module in self._modules.items() if isinstance(module, Projection)}
 
-    def feedforward(self, x: Tensor) -> FeedforwardPass:
-        """Compute drives, activities and routes of a batch x, (batch, *input_shape)."""
+    def feedforward(self, x: Tensor, *, keep_drives: bool = True) -> FeedforwardPass:
+        """Compute drives, activities and routes of a batch x, (batch, *input_shape).
+
+        Drives that nobody needs once the activities are known take as much memory as these: ``keep_drives=False``
+        keeps those of activation functions whose gain can't be told from the activity.
+        """
         expected = self.populations[self.input].shape
         if not isinstance(x, Tensor):
             raise ActrelaxError(f"stimuli must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor.")
@@ -170,11 +184,11 @@ class Network(nn.Module):
                 "bring them together with .to()."
             )
         activations = {name: population.activation for name, population in self.populations.items()}
-        return self._swept(x, list(self.populations), activations)
+        return self._swept(x, list(self.populations), activations, keep_drives)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output activities (batch, *output shape), with autograd's graph where grad mode is on."""
-        return self.feedforward(x).activities[self.output]
+        return self.feedforward(x, keep_drives=False).activities[self.output]
 
     def drive(self, population: str, activities: Mapping[str, Tensor], routes: Mapping[str, ProjectionRoute]) -> Tensor:
         """Return the population's drive by activities of this moment, along the routes of the feedforward pass."""
@@ -186,6 +200,9 @@ class Network(nn.Module):
 
     def kind(self, projection: Projection) -> str:
         """Return the kind of a projection, "dense" or "conv"."""
+        return self._kinds[projection.name]
+
+    def _kind(self, projection: Projection) -> str:
         if projection.map is None:
             return "conv" if len(self.populations[projection.target].shape) > 1 else "dense"
         return "conv" if isinstance(projection.map, Conv2d) else "dense"
@@ -228,6 +245,10 @@ class Network(nn.Module):
         """Whether feedback weights are ever read: weighted, and not from the input."""
         return projection.map is not None and projection.source != self.input
 
+    def decays(self, projection: Projection, assumptions: Assumptions) -> bool:
+        """Whether the projection's W and psi decay together, as Kolen and Pollack have it."""
+        return self.carries_feedback(projection) and self.knobs(projection, assumptions).feedback == "kolen-pollack"
+
     def feedback_weight(self, projection: Projection, assumptions: Assumptions) -> Tensor | None:
         """Return psi, the weights that carry a projection's feedback under the assumptions; None for a copy.
 
@@ -255,7 +276,9 @@ class Network(nn.Module):
     def __repr__(self) -> str:
         return describe(self)
 
-    def _swept(self, x: Tensor, order: Sequence[str], activations: Mapping[str, Activation]) -> FeedforwardPass:
+    def _swept(
+        self, x: Tensor, order: Sequence[str], activations: Mapping[str, Activation], keep_drives: bool = False
+    ) -> FeedforwardPass:
         drives: dict[str, Tensor] = {}
         activities = {self.input: x}
         routes: dict[str, ProjectionRoute] = {}
@@ -267,8 +290,10 @@ class Network(nn.Module):
             if len(set(shapes.values())) > 1:
                 listed = ", ".join(f"{key!r} {shape}" for key, shape in shapes.items())
                 raise ActrelaxError(f"drives of population {name!r} differ in shape: {listed}.")
-            drives[name] = _sum(list(parts.values()))
-            activities[name] = activations[name](drives[name])
+            drive = _sum(list(parts.values()))
+            activities[name] = activations[name](drive)
+            if keep_drives or activations[name].needs_drive:
+                drives[name] = drive
         return FeedforwardPass(drives, activities, routes)
 
     @torch.no_grad()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
-import torch
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
@@ -41,6 +41,14 @@ class Neuronwise:
         value = self.of(population)
         return value.to(like) if isinstance(value, Tensor) else value
 
+    def extremes(self, population: str) -> tuple[float, float]:
+        """Return the least and the largest value: numbers, in NumPy, so that a trace of kernels knows nothing of it."""
+        value = self.of(population)
+        if not isinstance(value, Tensor):
+            return float(value), float(value)
+        numbers = value.detach().cpu().double().numpy()
+        return float(numbers.min()), float(numbers.max())
+
     def check(self, *, zero: bool) -> None:
         """Refuse unknown populations, wrong shapes and negative values, and zero unless it is allowed.
 
@@ -59,7 +67,7 @@ class Neuronwise:
             raise ActrelaxError(f"{said} must be a number or a tensor, got {value!r}.")
         if isinstance(value, Tensor) and value.dim() > 0 and value.shape != shape:
             raise ActrelaxError(f"{said} must be a number or of shape {shape}, got {tuple(value.shape)}.")
-        found = torch.as_tensor(value)
-        if not bool((torch.isfinite(found) & ((found >= 0) if zero else (found > 0))).all()):
+        least, largest = self.extremes(population)
+        if not ((least >= 0 if zero else least > 0) and largest < math.inf):
             wanted = "0 or positive" if zero else "positive"
-            raise ActrelaxError(f"{said} must be {wanted}, got {float(found.min()):g}.")
+            raise ActrelaxError(f"{said} must be {wanted}, got {least:g}.")

@@ -117,7 +117,7 @@ class RelaxationProblem(Steppable):
         **fields
             The other fields of the problem.
         """
-        passed = network.feedforward(x)
+        passed = network.feedforward(x, keep_drives=False)
         return cls(network, passed, loss_named(loss).gradient(passed.activities[network.output], y), **fields)
 
     def __post_init__(self) -> None:
@@ -169,10 +169,14 @@ class RelaxationProblem(Steppable):
     @cached_property
     def units(self) -> dict[str, Unit]:
         """Dynamics of what moves: the hidden populations, from the top down, and the input where it is noisy."""
+        return self.own_units()
+
+    def own_units(self) -> dict[str, Unit]:
+        """Make the units that its fields ask for."""
         return {
             name: StateSpace(name, self.dynamics[name])
             if name in self.dynamics
-            else Leaky(name, self.taus.on(name, self.clamped), None if name == self.network.input else self.clip)
+            else Leaky(name, self.taus.on(name, self.moving), None if name == self.network.input else self.clip)
             for name in self.taus.shapes
         }
 
@@ -193,13 +197,18 @@ class RelaxationProblem(Steppable):
         """Return the units' variables at t = 0: at rest, with the activities that the start gives them."""
         state: State = {}
         for name, unit in self.units.items():
-            x = self.feedforward.activities[name]
-            if isinstance(self.start, Mapping):
-                x = self.start.get(name, x)
-            elif self.start == "zero" and name != self.network.input:
-                x = torch.zeros_like(x)
+            x = self.initial_activity(name).to(self.moving)
             state |= unit.resting(x if unit.gain == 1 else x / unit.gain)
         return state
+
+    def initial_activity(self, population: str) -> Tensor:
+        """Return what the start gives a population, (batch, *population.shape); the output has its clamp."""
+        if population == self.network.output:
+            return self.clamped
+        x = self.feedforward.activities[population]
+        if isinstance(self.start, Mapping):
+            return self.start.get(population, x)
+        return torch.zeros_like(x) if self.start == "zero" and population != self.network.input else x
 
     def passed_on(self, state: State) -> State:
         """Return the delay lines one step later: what is sent now has entered, what arrived has left."""
@@ -219,8 +228,8 @@ class RelaxationProblem(Steppable):
     def received(self, population: str, state: State) -> Tensor:
         """Return what drives the population's units: feedback, or for a noisy input the stimulus."""
         if population == self.network.input:
-            return self.feedforward.activities[population]
-        return self.feedback(population, state)
+            return self.feedforward.activities[population].to(self.moving)
+        return self.feedback(population, state).to(self.moving)
 
     @torch.no_grad()
     def feedback(self, population: str, state: State) -> Tensor:
@@ -260,11 +269,10 @@ class RelaxationProblem(Steppable):
             self._transformed[projection.name] = found
         return found[1]
 
-    @torch.no_grad()
     def presynaptic(self, projection: Projection, state: State) -> Tensor:
         """The presynaptic factor of the projection's plasticity at this state."""
         when = self.network.knobs(projection, self.assumptions).presynaptic
-        activities = self.feedforward.activities if when == "feedforward" else self.activities(state)
+        activities = self.feedforward.activities if when == "feedforward" else self._products_take(state)
         return projection.presynaptic(activities[projection.source], self.feedforward.routes[projection.name])
 
     @torch.no_grad()
@@ -277,13 +285,18 @@ class RelaxationProblem(Steppable):
     def amplified(self, projection: Projection, gain: Gain, state: State) -> Tensor:
         """g_c x_c of the projection's target: the one place that knows what a gain knob means."""
         name = projection.target
-        x = self.clamped if name == self.network.output else self.units[name].activity(state)
+        x = self.clamped if name == self.network.output else self.units[name].activity(state).to(self.clamped)
         if gain == "none":
             return x
         if gain == "feedforward":
-            return self.frozen_gains[name] * x
-        drive = self.network.drive(name, self.activities(state), self.feedforward.routes)
+            return self.frozen_amplified(name, x)
+        drive = self.network.drive(name, self._products_take(state), self.feedforward.routes)
         return self.network.populations[name].activation.derivative(drive) * x
+
+    def frozen_amplified(self, population: str, signal: Tensor) -> Tensor:
+        """f'(abar) times a signal (..., batch, *population.shape), as the feedforward pass left the gain."""
+        passed, activation = self.feedforward, self.network.populations[population].activation
+        return activation.amplified(signal, passed.drives.get(population), passed.activities[population])
 
     def activities(self, state: State) -> Mapping[str, Tensor]:
         """All populations at this moment: the input holds the stimulus unless it is noisy, the output is clamped."""
@@ -293,11 +306,22 @@ class RelaxationProblem(Steppable):
         }
         return ends | {name: unit.activity(state) for name, unit in self.units.items() if unit.variables[0] in state}
 
+    def _products_take(self, state: State) -> Mapping[str, Tensor]:
+        """The activities of this moment in the type of the weights."""
+        return {name: x.to(self.clamped) for name, x in self.activities(state).items()}
+
+    @cached_property
+    def moving(self) -> Tensor:
+        """What has the type and the device of states: single precision at least.
+
+        In bfloat16 a step of eta = 0.1 would round to nothing once a neuron is within 4 % of its goal.
+        """
+        return self.clamped.to(torch.promote_types(self.clamped.dtype, torch.float32))
+
     @cached_property
     def noisy(self) -> dict[str, Value]:
         """Sigma of each population that has noise."""
-        given = {name: torch.as_tensor(self.sigmas.of(name)) for name in self.relaxing}
-        noisy = {name: self.sigmas.on(name, self.clamped) for name, sigma in given.items() if bool((sigma > 0).any())}
+        noisy = {v: self.sigmas.on(v, self.clamped) for v in self.relaxing if self.sigmas.extremes(v)[1] > 0}
         return noisy | ({self.network.input: self.input_noise} if self.input_noise else {})
 
     @cached_property
@@ -307,8 +331,8 @@ class RelaxationProblem(Steppable):
     @cached_property
     def frozen_gains(self) -> State:
         """f'(abar) of every population but the input."""
-        populations = self.network.populations
-        return {name: populations[name].activation.derivative(a) for name, a in self.feedforward.drives.items()}
+        activities, names = self.feedforward.activities, [*self.network.hidden, self.network.output]
+        return {name: self.frozen_amplified(name, torch.ones_like(activities[name])) for name in names}
 
     def __repr__(self) -> str:
         return describe_problem(self)

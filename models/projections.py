@@ -29,6 +29,14 @@ class ProjectionRoute(NamedTuple):
     shape: Size
     after: tuple[Route, ...]
 
+    def repeated(self, times: int) -> ProjectionRoute:
+        """Return the route of so many copies of the batch, one after the other."""
+        if times == 1:
+            return self
+        shape = Size((times * self.shape[0], *self.shape[1:]))
+        before, after = (tuple(route.repeated(times) for route in routes) for routes in (self.before, self.after))
+        return ProjectionRoute(before, shape, after)
+
 
 class Projection(nn.Module):
     """All connections from one population to another: its drive, its feedback, its plasticity.
@@ -148,13 +156,15 @@ class Projection(nn.Module):
         """The postsynaptic factor of plasticity: y back through the routing after the weights."""
         return _adjoint(self.after, y, route.after)
 
-    def plasticity(self, presynaptic: Tensor, postsynaptic: Tensor) -> dict[str, Tensor]:
+    def plasticity(self, presynaptic: Tensor, postsynaptic: Tensor, scale: float = 1.0) -> dict[str, Tensor]:
         """dLoss/dW and dLoss/db by the local rule, summed over the batch (THEORY.md section 1).
 
         Parameters
         ----------
         presynaptic, postsynaptic : torch.Tensor
             As the methods of these names return them; the postsynaptic activity multiplied by its gain.
+        scale : float, default 1.0
+            Times the sums.
 
         Returns
         -------
@@ -164,9 +174,9 @@ class Projection(nn.Module):
         if self.map is None:
             return {}
         assert self.weight is not None
-        update = {"weight": self.map.outer(presynaptic, postsynaptic, self.weight.shape)}
+        update = {"weight": self.map.outer(presynaptic, postsynaptic, self.weight, scale)}
         if self.bias is not None:
-            update["bias"] = self.map.summed(postsynaptic)
+            update["bias"] = self.map.summed(postsynaptic, scale)
         return update
 
     def _mapped(self, x: Tensor) -> Tensor:

@@ -24,12 +24,23 @@ Pair = tuple[int, int]
 class Route(NamedTuple):
     """What a stage remembers of the feedforward pass.
 
-    shape   (batch, ...) of its input
-    winners for max pooling: the flat index of each window's winner, (batch, channels, height, width)
+    shape          (batch, ...) of its input
+    winners        for max pooling: the flat index of each window's winner, (batch, channels, height, width)
+    memory_format  how its input lay in memory: feedback comes back in the same layout, for activities to meet it
     """
 
     shape: Size
     winners: Tensor | None = None
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    def empty(self, like: Tensor) -> Tensor:
+        """Return room for what comes back; kernels take from it the layout of their result."""
+        return torch.empty(self.shape, dtype=like.dtype, device=like.device, memory_format=self.memory_format)
+
+    def repeated(self, times: int) -> Route:
+        """Return the route of so many copies of the batch, one after the other."""
+        winners = None if self.winners is None else self.winners.repeat(times, 1, 1, 1)
+        return Route(Size((times * self.shape[0], *self.shape[1:])), winners, self.memory_format)
 
 
 class Routing(Protocol):
@@ -53,13 +64,13 @@ class Flatten:
     """All dimensions after the batch into one."""
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
-        return x.flatten(1), Route(x.shape)
+        return x.flatten(1), Route(x.shape, memory_format=memory_format(x))
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
         return x.flatten(1)
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
-        return y.reshape(route.shape)
+        return y.reshape(route.shape).contiguous(memory_format=route.memory_format)
 
     def as_sparse(self, route: Route) -> sparse.csr_array:
         return sparse.eye_array(route.shape.numel(), format="csr")
@@ -87,7 +98,7 @@ class AvgPool2d:
         )
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
-        route = Route(as_images(x).shape)
+        route = Route(as_images(x).shape, memory_format=memory_format(x))
         return self.apply(x, route), route
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
@@ -95,7 +106,7 @@ class AvgPool2d:
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
         # autograd's own kernel; of the input it reads nothing but the shape
-        result: Tensor = torch.ops.aten.avg_pool2d_backward(y, y.new_empty(route.shape), *self._options())
+        result: Tensor = torch.ops.aten.avg_pool2d_backward(y, route.empty(y), *self._options())
         return result
 
     def as_sparse(self, route: Route) -> sparse.csr_array:
@@ -124,16 +135,17 @@ class MaxPool2d:
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
         y, winners = F.max_pool2d(as_images(x), *self._options(), return_indices=True)
-        return y, Route(x.shape, winners)
+        return y, Route(x.shape, winners, memory_format(x))
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
         assert route.winners is not None
-        return x.flatten(2).gather(2, route.winners.flatten(2)).view(route.winners.shape)
+        chosen = x.flatten(2).gather(2, route.winners.flatten(2)).view(route.winners.shape)
+        return chosen.contiguous(memory_format=route.memory_format)
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
         # autograd's own kernel; of the input it reads nothing but the shape
         result: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
-            y, y.new_empty(route.shape), *self._options(), route.winners
+            y, route.empty(y), *self._options(), route.winners
         )
         return result
 
@@ -184,6 +196,13 @@ def as_images(x: Tensor) -> Tensor:
             f"convolutions and pooling take populations (channels, height, width), got shape {tuple(x.shape[1:])}."
         )
     return x
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Return the layout of x; an image of one channel or pixel has both, and counts as contiguous."""
+    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 def pair(value: int | tuple[int, ...]) -> Pair:

@@ -74,6 +74,8 @@ class Trajectory:
         function recorded is among them where it has the name and the shape of a population.
     options : mapping
         The engine's options, as `solve` was given them.
+    method : {"stepped", "closed-form"}
+        How the end was reached.
 
     Examples
     --------
@@ -103,6 +105,7 @@ class Trajectory:
     ended: float | None = None
     units: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    method: str = "stepped"
 
     @property
     def time(self) -> float:
@@ -176,5 +179,5 @@ class Trajectory:
         step = "without time" if math.isinf(self.dt) else f"of {self.dt:g}"
         return (
             f"Trajectory({self.status.value} after {self.steps} steps {step} by {self.integrator} on "
-            f"{self.engine}, {len(self.times)} recorded)"
+            f"{self.engine}, {self.method}, {len(self.times)} recorded)"
         )

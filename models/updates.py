@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.losses import Loss
+from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.projections import Projection
 from actrelax.models.registry import known
@@ -31,6 +33,9 @@ class Updates:
     decay : float, optional
         Kolen-Pollack's decay: `decay` W and `decay` psi are added to the two gradients, so that under plain SGD
         W - psi shrinks by 1 - lr decay a step. Needed by, and only used with, "kolen-pollack" feedback.
+    across : callable, optional
+        Tensors -> their sums over all processes that share the batch, in the same order, called once a batch, before
+        anything above but the factors; then a process may have no samples at all. None for one process.
 
     Raises
     ------
@@ -42,6 +47,7 @@ class Updates:
     factors: Mapping[str, float] = field(default_factory=dict)
     clip: float | None = None
     decay: float | None = None
+    across: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
 
     def __post_init__(self) -> None:
         known("reduction", self.reduction, ["mean", "sum"])
@@ -52,14 +58,21 @@ class Updates:
         if self.decay is not None and not self.decay >= 0:
             raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
 
-    def reduced(self, total: Tensor, batch: int) -> Tensor:
+    def reduced(self, total: Tensor, batch: int | Tensor) -> Tensor:
         """The one switch between sum and mean."""
         return total / batch if self.reduction == "mean" else total
 
-    def applied(self, total: Tensor, batch: int, kind: str) -> Tensor:
-        """Reduction, factor and clip of one parameter's update."""
-        update = self.reduced(total, batch) * self.factors.get(kind, 1.0)
-        return update if self.clip is None else update.clamp(-self.clip, self.clip)
+    def scale(self, kind: str, batch: int) -> float:
+        """Reduction and factor of updates that are summed over a batch of so many samples.
+
+        Where processes share the batch, nobody knows its size before their sums are taken: the factor alone.
+        """
+        factor = self.factors.get(kind, 1.0)
+        return factor / batch if self.reduction == "mean" and self.across is None else factor
+
+    def clipped_(self, update: Tensor) -> Tensor:
+        """One parameter's update, clipped in place."""
+        return update if self.clip is None else update.clamp_(-self.clip, self.clip)
 
 
 @dataclass(frozen=True)
@@ -68,12 +81,22 @@ class Backward:
 
     loss        reduced over the batch as the updates are, a tensor without dimensions
     output      (batch, *output.shape): the output activities of the feedforward pass
-    trajectory  the relaxation; None for backprop
+    finite      whether all relaxed activities are, a tensor without dimensions: nobody has looked at it yet
+    samples     how many the batch has; where processes share it, a tensor without dimensions
+    trajectory  the relaxation, where it was kept
+
+    Loss, finite and samples are of the whole batch, output and trajectory of this process's share.
     """
 
     loss: Tensor
     output: Tensor
-    trajectory: Trajectory | None
+    finite: Tensor
+    samples: int | Tensor
+    trajectory: Trajectory | None = None
+
+
+Rule = Callable[[Network, Tensor, Tensor], Backward]
+"""(network, x, y) -> what came of it; gradients are added to `.grad`."""
 
 
 def local_updates(
@@ -83,28 +106,37 @@ def local_updates(
 
     W, its bias, and where feedback is learned psi, by the same Hebbian product.
     """
-    network = problem.network
-    feedback = network.knobs(projection, problem.assumptions).feedback
-    if projection.map is None:
-        return
-    raw = projection.plasticity(problem.presynaptic(projection, state), problem.postsynaptic(projection, state))
-    kind, batch = network.kind(projection), len(problem.clamped)
-    gradient = {name: updates.applied(total, batch, kind) for name, total in raw.items()}
-    if feedback in ("learned", "kolen-pollack") and network.carries_feedback(projection):
-        gradient["feedback"] = gradient["weight"]
+    pre, post = problem.presynaptic(projection, state), problem.postsynaptic(projection, state)
+    scale = updates.scale(problem.network.kind(projection), len(problem.clamped))
+    scaled = projection.plasticity(pre, post, scale)
+    yield from finished(problem.network, problem.assumptions, projection, scaled, updates)
+
+
+def finished(
+    network: Network,
+    assumptions: Assumptions,
+    projection: Projection,
+    scaled: Mapping[str, Tensor],
+    updates: Updates,
+) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Yield (parameter, gradient) of what `Projection.plasticity` returned, summed and scaled; it is used up."""
+    feedback = network.knobs(projection, assumptions).feedback
+    gradient = {name: updates.clipped_(update) for name, update in scaled.items()}
+    if gradient and feedback in ("learned", "kolen-pollack") and network.carries_feedback(projection):
+        gradient["feedback"] = gradient["weight"].clone()
     for name, update in gradient.items():
         parameter = getattr(projection, name)
         if not parameter.requires_grad:
             continue
-        decays = feedback == "kolen-pollack" and name in ("weight", "feedback") and "feedback" in gradient
+        decays = name != "bias" and network.decays(projection, assumptions)
         yield parameter, update + updates.decay * parameter if decays and updates.decay else update
 
 
 def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
-    """Accumulate as autograd does, in the parameter's own precision."""
+    """Accumulate as autograd does, in the parameter's own precision; a first update becomes the gradient itself."""
     update = update.to(parameter.dtype)
     if parameter.grad is None:
-        parameter.grad = update.detach().clone()
+        parameter.grad = update
     else:
         parameter.grad += update
 
@@ -119,8 +151,46 @@ def check_decay(problem: RelaxationProblem, updates: Updates) -> None:
 
 
 def outcome(
-    problem: RelaxationProblem, loss: Loss, y: Tensor, updates: Updates, trajectory: Trajectory | None
-) -> Backward:
-    """Collect what a backward call returns."""
-    output = problem.feedforward.activities[problem.network.output]
-    return Backward(updates.reduced(loss.value(output, y).sum(), len(output)), output, trajectory)
+    output: Tensor,
+    losses: Tensor,
+    updates: Updates,
+    finite: Tensor,
+    trajectory: Trajectory | None = None,
+    *,
+    scaled: Sequence[Tensor] = (),
+) -> tuple[Sequence[Tensor], Backward]:
+    """Collect what a backward call returns, over all processes where several share the batch.
+
+    Parameters
+    ----------
+    losses : torch.Tensor
+        Of each sample.
+    scaled : sequence of torch.Tensor
+        Updates summed over the samples, times `Updates.scale`; the same in every process, in the same order.
+
+    Returns
+    -------
+    scaled : sequence of torch.Tensor
+        The updates of the whole batch, reduced.
+    backward : Backward
+    """
+    total, samples = losses.sum(), len(output)
+    if updates.across is None:
+        return scaled, Backward(updates.reduced(total, samples), output, finite, samples, trajectory)
+    # what counts samples must hold large whole numbers, and be of one type whatever a process's share is
+    like = output.new_empty((), dtype=torch.promote_types(output.dtype, torch.float32))
+    here = torch.stack([total.to(like), (~finite).to(like), torch.full_like(like, samples)])
+    *sums, (loss, lost, count) = updates.across([*scaled, here])
+    backward = Backward(updates.reduced(loss, count), output, lost == 0, count, trajectory)
+    return [updates.reduced(each, count) for each in sums], backward
+
+
+def no_samples(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return output, losses and `finite` of a process whose share of the batch is empty."""
+    output = x.new_zeros((0, *network.populations[network.output].shape))
+    return output, x.new_zeros(0), torch.ones((), dtype=torch.bool, device=x.device)
+
+
+def is_finite(total: Tensor) -> Tensor:
+    """Whether a number on a device is finite: the same as torch.isfinite in fewer kernels, for a number."""
+    return total * 0 == 0

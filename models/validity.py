@@ -52,7 +52,7 @@ def _check_dynamics(problem: RelaxationProblem) -> None:
             raise ActrelaxError(f"dynamics of {name!r} must be UnitDynamics, got {type(dynamics).__name__}.")
         if isinstance(problem.tau, Mapping) and name in problem.tau:
             raise ActrelaxError(f"population {name!r} has dynamics of its own: leave its tau out.")
-        if bool((torch.as_tensor(problem.sigmas.of(name)) > 0).any()):
+        if problem.sigmas.extremes(name)[1] > 0:
             raise ActrelaxError(f"noise is for leaky units, population {name!r} has dynamics of its own.")
     if problem.dynamics and problem.clip is not None:
         raise ActrelaxError("a clip is for leaky units: leave it out, or the dynamics.")
@@ -66,6 +66,7 @@ def _check_start(problem: RelaxationProblem) -> None:
         known("hidden population in start", name, problem.relaxing)
     for name in problem.relaxing:
         x = problem.feedforward.activities[name]
+        shape, dtype = x.shape, torch.promote_types(x.dtype, torch.float32)  # that of states
         given = problem.start.get(name)
-        if not isinstance(given, Tensor) or (given.shape, given.dtype) != (x.shape, x.dtype):
-            raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(x.shape)}, {x.dtype}.")
+        if not isinstance(given, Tensor) or (given.shape, given.dtype) != (shape, dtype):
+            raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(shape)}, {dtype}.")

@@ -33,7 +33,7 @@ from actrelax.analysis.checks.verification import Report, Row, verify
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.foreign import integrator_named
 from actrelax.models.registry import known
-from actrelax.simulations.options import Hardware, Relaxation
+from actrelax.simulations.options import FullPrecision, Relaxation
 from actrelax.simulations.subjects import Subject, held, make_sample, of_run
 
 EVERY = "all"
@@ -51,7 +51,7 @@ class Config:
     """Check this engine only: torch, scipy, brian2, or closed-form."""
     codegen: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Brian2's target: numpy unless given, cython, cpp_standalone (compiles a program a row); may be repeated."""
-    hardware: Hardware = field(default_factory=lambda: Hardware(precision="fp64"))
+    hardware: FullPrecision = field(default_factory=FullPrecision)
     json: bool = False
     """Print JSON, and nothing else, on standard output."""
 
@@ -86,6 +86,8 @@ def check(config: Config) -> Report:
     sample = make_sample(config.subject, assumptions, hardware)
     problem = sample.problem(relaxation, config.subject.seed, assumptions)
     remarks = [f"{problem} on {sample.source}", *remarks]
+    if relaxation.steps == "auto":
+        raise ActrelaxError("check compares ways to take the same steps: give --steps a number.")
     grid = {key: value for key, value in relaxation.grid.items() if value is not None}
     if not {"steps", "duration"} & set(grid):
         grid["steps"] = 12

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.simulations.stopping import Stopped
+from actrelax.simulations.stopping import AbandonedError, Stopped
 
 SIMULATIONS = {
     "demo": "train a small CNN on the bundled digits by AR and by backprop; figures; two minutes",
@@ -16,6 +17,7 @@ SIMULATIONS = {
     "check": "solve one relaxation in every way there is; exit status 1 if any disagrees",
     "train": "train any network on any images by AR or backprop; the papers' protocols; resumes bit for bit",
     "evaluate": "test a trained run's network on any data set",
+    "bench": "what a step of training costs by backprop, by AR at once and step by step; time and memory",
     "plasticity": "learn the digits inside Brian2, synapses and all, one stimulus after another; a minute and a half",
 }
 """Name of a module in this folder -> what it does.
@@ -42,7 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Run one simulation with its options; errors become one sentence and an exit status."""
+    """Run one simulation with its options, perhaps as one of several processes that torchrun has started."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return _run(name, arguments)
+    from actrelax.simulations.training.processes import joined
+
+    try:
+        return joined(lambda: _run(name, arguments))
+    except AbandonedError as abandoned:
+        print(f"actrelax {name}: {abandoned}", file=sys.stderr)
+        return FAILED
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Errors become one sentence and an exit status."""
     try:
         import tyro  # here, and after it all that the program needs, so that Ctrl-C is met from the first second
 

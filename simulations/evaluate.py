@@ -9,14 +9,14 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.datasets import load
-from actrelax.simulations.options import Hardware
-from actrelax.simulations.training.assemble import on_device
+from actrelax.simulations.options import FullPrecision
+from actrelax.simulations.training.assemble import on_device, set_up
 from actrelax.simulations.training.loop import accuracy
 from actrelax.simulations.training.saved import load_run
 
@@ -40,7 +40,10 @@ class Config:
 def main(config: Config) -> None:
     """Load, test, say."""
     run = load_run(config.run)
-    hardware = Hardware(config.device, run.experiment.hardware.precision).resolved()
+    # bf16 and tf32 are of training: the network is tested with the weights that it has
+    precision: Literal["fp32", "fp64"] = "fp64" if run.experiment.hardware.precision == "fp64" else "fp32"
+    hardware = FullPrecision(config.device, precision).resolved()
+    set_up(hardware, run.experiment.seed)
     images = run.experiment.images
     data = on_device(load(config.dataset or images.dataset, config.data_dir or images.data_dir), hardware)
     outputs = run.network.populations[run.network.output].shape[0]

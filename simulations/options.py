@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
@@ -70,8 +71,14 @@ class Relaxation:
     """A preset: which implausible assumptions are lifted."""
     integrator: str = "sequential"
     """Numerical scheme."""
-    steps: int | None = None
-    """Steps of a relaxation; 100 unless --duration is given."""
+    steps: int | Literal["auto"] | None = None
+    """Steps of a relaxation, 100 unless --duration is given; auto: until it has settled."""
+    tolerance: float | None = None
+    """Of --steps auto, 1e-6 unless given: what may be left of the way to equilibrium."""
+    tolerance_of: Literal["activity", "gradient"] | None = None
+    """What that is relative to: the activity where relaxations begin, unless given, or the gradient where they end."""
+    max_steps: int | None = None
+    """Of --steps auto, 10,000 unless given."""
     eta: float | None = None
     """Size of a step, dt / tau; 0.1 unless --dt is given."""
     dt: float | None = None
@@ -103,7 +110,9 @@ class Relaxation:
     def check_problem(self) -> None:
         """The same but for the integrator, which may be an engine's own."""
         require(
-            steps=(self.steps, 0, math.inf),
+            steps=(None if self.steps == "auto" else self.steps, 0, math.inf),
+            tolerance=(self.tolerance, POSITIVE, 1),
+            max_steps=(self.max_steps, 1, math.inf),
             eta=(self.eta, POSITIVE, math.inf),
             dt=(self.dt, POSITIVE, math.inf),
             duration=(self.duration, 0, math.inf),
@@ -115,6 +124,10 @@ class Relaxation:
             delay=(self.delay, 0, math.inf),
         )
         known("assumptions", self.assumptions, PRESETS)
+        only_auto = {"tolerance": self.tolerance, "tolerance-of": self.tolerance_of, "max-steps": self.max_steps}
+        unused = [f"--{name}" for name, value in only_auto.items() if value is not None]
+        if unused and self.steps != "auto":
+            raise ActrelaxError(f"{' and '.join(unused)} belongs to --steps auto: leave it out, or ask for that.")
         transform_named(self.feedback_transform)
 
     @property
@@ -134,7 +147,8 @@ class Relaxation:
     @property
     def grid(self) -> dict[str, Any]:
         """How finely and how long, as keyword arguments of `solve`."""
-        return {"steps": self.steps, "eta": self.eta, "dt": self.dt, "duration": self.duration}
+        names = ("steps", "eta", "dt", "duration", "tolerance", "tolerance_of", "max_steps")
+        return {name: getattr(self, name) for name in names}
 
     def problem_fields(self, network: Network, seed: int) -> dict[str, Any]:
         """As keyword arguments of `RelaxationProblem.from_batch`."""
@@ -173,10 +187,12 @@ class Hardware:
 
     device: str = "cpu"
     """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
-    precision: Literal["fp32", "fp64"] = "fp32"
-    """Of weights and activities."""
+    precision: Literal["fp32", "fp64", "tf32", "bf16"] = "fp32"
+    """Of weights and activities; tf32: a GPU may round what it multiplies; bf16: only weights are in fp32."""
     threads: int | None = None
     """CPU threads, all cores unless given; another number changes the rounding, and with it what a seed gives."""
+    channels_last: bool = False
+    """Keep images, and the weights of convolutions, in memory with their channels side by side."""
 
     def resolved(self) -> Hardware:
         """Return the same with `auto` and missing values replaced by what this machine offers.
@@ -201,12 +217,28 @@ class Hardware:
             raise ActrelaxError(f"device {device!r} is not there: this machine has {_listed(there)}.")
         if kind == "mps" and self.precision == "fp64":
             raise ActrelaxError("device 'mps' can't compute in fp64: use fp32, or --device cpu.")
-        return Hardware(device, self.precision, self.threads or torch.get_num_threads())
+        if self.precision == "tf32" and (kind != "cuda" or torch.cuda.get_device_capability(index) < (8, 0)):
+            raise ActrelaxError(f"device {device!r} has no TF32: use fp32, or an NVIDIA GPU from Ampere on.")
+        return replace(self, device=device, threads=self.threads or torch.get_num_threads())
 
     @property
     def dtype(self) -> torch.dtype:
-        """The torch type of the precision."""
-        return {"fp32": torch.float32, "fp64": torch.float64}[self.precision]
+        """The torch type of the weights."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How images and the weights of convolutions lie in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+@dataclass(frozen=True)
+class FullPrecision(Hardware):
+    """Where and how precisely to compute what is compared with laws."""
+
+    precision: Literal["fp32", "fp64"] = "fp64"
+    """Of weights and activities."""
+    channels_last: Annotated[bool, tyro.conf.Fixed, tyro.conf.Suppress] = False
 
 
 def _listed(there: Mapping[str, int]) -> str:

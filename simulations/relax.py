@@ -37,7 +37,7 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.models.registry import known
 from actrelax.models.schedule import schedule
 from actrelax.models.trajectory import Trajectory
-from actrelax.simulations.options import Hardware, Relaxation, require
+from actrelax.simulations.options import FullPrecision, Relaxation, require
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.subjects import Sample, Subject, held, make_sample, of_run
 
@@ -58,7 +58,7 @@ class Config:
     """Brian2's target: numpy unless given, cython, cpp_standalone."""
     every: int = 1
     """Record every so many steps."""
-    hardware: Hardware = field(default_factory=lambda: Hardware(precision="fp64"))
+    hardware: FullPrecision = field(default_factory=FullPrecision)
     json: bool = False
     """Print the summary as JSON, and nothing else, on standard output."""
 

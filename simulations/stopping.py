@@ -18,6 +18,10 @@ class Stopped(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
+class AbandonedError(Exception):
+    """Another process of this run has ended; the message is one sentence."""
+
+
 @dataclass
 class Stop:
     """The signal that asks to stop, 0 for none yet."""
@@ -26,8 +30,11 @@ class Stop:
 
 
 @contextmanager
-def stopping_cleanly() -> Iterator[Stop]:
-    """Collect the first Ctrl-C or SIGTERM instead of dying of it; the second acts at once.
+def stopping_cleanly(patiently: bool = False) -> Iterator[Stop]:
+    """Collect the first Ctrl-C or SIGTERM instead of dying of it; the second acts at once, or patiently not at all.
+
+    Patience is for a process that somebody else kills where it takes too long, and may signal more than once: torchrun
+    repeats what a cluster has sent to each process already.
 
     Signals come to the main thread only; in another one nothing is collected.
     """
@@ -41,8 +48,9 @@ def stopping_cleanly() -> Iterator[Stop]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         stop.signal_number = number
-        for each, handler in earlier.items():
-            signal.signal(each, handler)
+        if not patiently:
+            for each, handler in earlier.items():
+                signal.signal(each, handler)
 
     for number in earlier:
         signal.signal(number, handle)

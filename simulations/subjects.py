@@ -128,9 +128,9 @@ def make_sample(subject: Subject, assumptions: Assumptions, hardware: Hardware) 
 
 def _images(subject: Subject) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
     """Return stimuli, labels, the shape of one, the number of classes, and where they are from."""
-    name = subject.dataset or _at_hand(subject)
+    name = subject.dataset or at_hand(subject.model.network, subject.data_dir)
     if name is None:
-        shape, stream = _usual_shape(subject), random_stream(subject.seed, "images")
+        shape, stream = usual_shape(subject.model.network), random_stream(subject.seed, "images")
         x = torch.rand(subject.batch_size, *shape, generator=stream, dtype=torch.float64)
         return x, torch.randint(10, (len(x),), generator=stream), shape, 10, "random images"
     data = load(name, subject.data_dir)
@@ -139,13 +139,14 @@ def _images(subject: Subject) -> tuple[Tensor, Tensor, tuple[int, ...], int, str
     return images, labels, data.input_shape, data.classes, data.name
 
 
-def _at_hand(subject: Subject) -> str | None:
+def at_hand(network: str, data_dir: Path | None) -> str | None:
     """Return the data set of images as the network takes them, if its file is there."""
-    name = "digits" if ":" in subject.model.network else USUAL.get(math.prod(_usual_shape(subject)))
-    folder = data_folder(subject.data_dir)
+    name = "digits" if ":" in network else USUAL.get(math.prod(usual_shape(network)))
+    folder = data_folder(data_dir)
     return name if name == "digits" or (folder / f"{name}.npz").exists() else None
 
 
-def _usual_shape(subject: Subject) -> tuple[int, ...]:
-    usual = build(subject.model.network, generator=torch.Generator())
+def usual_shape(network: str) -> tuple[int, ...]:
+    """Return the shape of the images that a network by name usually takes."""
+    usual = build(network, generator=torch.Generator())
     return usual.populations[usual.input].shape

@@ -6,7 +6,8 @@ one seed initial weights, order and augmentation of the images are the same what
 
 Writes, to --out, config.json, metrics.csv, timing.csv, checkpoint.pt, figures/learning-curves.png and, at the end,
 summary.json. A run that was stopped or killed continues with --resume and gives, bit for bit, what it would have
-given without the interruption. The last line on screen is the test accuracy and the folder.
+given without the interruption. The last line on screen is the test accuracy and the folder. Several processes share
+each batch where torchrun starts them (docs/training.md).
 """
 
 from __future__ import annotations

@@ -53,6 +53,21 @@ def mlp_case(activation="tanh", *, seed=0, widths=(8, 7, 6, 5, 4), gain=1.2) -> 
     return make_case((widths[0],), populations, edges, seed=seed, gain=gain)
 
 
+@torch.no_grad()
+def deep_case(depth, gain, *, width=6, seed=0, activation="tanh") -> Case:
+    """A chain of so many weight layers; under "random-feedback" each map down has about that gain, in any direction."""
+    generator = torch.Generator().manual_seed(seed)
+    case = mlp_case(activation, seed=seed, widths=[width] * (depth + 1), gain=1.0)
+    case.network.add_feedback("random-feedback", generator)
+    drives = case.network.feedforward(case.x).drives
+    for p in case.network.projections.values():
+        if p.feedback is not None:
+            turn, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
+            derivative = case.network.populations[p.target].activation.derivative(drives[p.target])
+            p.feedback.copy_(turn * gain / derivative.square().mean().sqrt())
+    return case
+
+
 def exploding_case(generator) -> Case:
     """Under "random-feedback" it overflows within a few steps of 0.5, a population after the other."""
     case = mlp_case()

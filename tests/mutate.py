@@ -34,21 +34,25 @@ class Defect:
 
 ASSUMPTIONS = "tests/models/test_assumptions.py::test_preset_equals_the_rule_written_out"
 WRITTEN_OUT = "tests/models/test_integrators.py::test_equals_the_scheme_written_out"
+ACROSS = "tests/models/test_across.py::test_shares_add_up_to_the_batch"
 IN_BRIAN2 = "tests/models/brian2/test_engine.py::test_our_schemes_are_the_same_in_brian2_and_in_pytorch"
+CARRYING = "tests/models/test_carrying.py"
+STREAMING = "tests/models/test_streaming.py"
+SETTLING = "tests/models/test_settling.py"
 AUTOGRAD = "tests/models/test_projections.py::test_feedback_and_plasticity_are_autograds"
 
 DEFECTS = [
     Defect(
         "gain dropped in the relaxation",
         "models/problem.py",
-        "return self.frozen_gains[name] * x",
+        "return self.frozen_amplified(name, x)",
         "return x",
         f"{WRITTEN_OUT}[tanh-one-euler]",
     ),
     Defect(
         "current gain taken at the feedforward drive",
         "models/problem.py",
-        "drive = self.network.drive(name, self.activities(state), self.feedforward.routes)",
+        "drive = self.network.drive(name, self._products_take(state), self.feedforward.routes)",
         "drive = self.feedforward.drives[name]",
         f"{ASSUMPTIONS}[unfrozen-relaxation-euler]",
     ),
@@ -62,7 +66,7 @@ DEFECTS = [
     Defect(
         "presynaptic factor always the feedforward activity",
         "models/problem.py",
-        'activities = self.feedforward.activities if when == "feedforward" else self.activities(state)',
+        'activities = self.feedforward.activities if when == "feedforward" else self._products_take(state)',
         "activities = self.feedforward.activities",
         f"{ASSUMPTIONS}[current-presynaptic-euler]",
     ),
@@ -83,8 +87,8 @@ DEFECTS = [
     Defect(
         "decay on W only",
         "models/updates.py",
-        'name in ("weight", "feedback") and',
-        'name in ("weight",) and',
+        'name != "bias" and network.decays',
+        'name == "weight" and network.decays',
         "tests/models/test_feedback.py::test_kolen_pollack_shrinks_its_offset_at_the_rate_of_the_decay",
     ),
     Defect(
@@ -118,30 +122,52 @@ DEFECTS = [
     Defect(
         "transpose forgotten in the update",
         "models/maps.py",
-        "return y.T @ x",
-        "return (x.T @ y).reshape(shape)",
+        "return torch.addmm(weight, y.T, x, beta=0, alpha=scale)",
+        "return scale * (x.T @ y).reshape(weight.shape)",
         "tests/models/test_equilibrium.py::test_random_graphs",
     ),
     Defect(
         "bias gradient skipped",
         "models/projections.py",
-        'update["bias"] = self.map.summed(postsynaptic)',
-        'update["bias"] = 0 * self.map.summed(postsynaptic)',
+        'update["bias"] = self.map.summed(postsynaptic, scale)',
+        'update["bias"] = 0 * self.map.summed(postsynaptic, scale)',
         AUTOGRAD,
     ),
     Defect(
         "max pooling routed to other units than the winners",
         "models/routing.py",
-        "return y, Route(x.shape, winners)",
-        "return y, Route(x.shape, winners.flip(-1))",
+        "return y, Route(x.shape, winners, memory_format(x))",
+        "return y, Route(x.shape, winners.flip(-1), memory_format(x))",
         AUTOGRAD,
     ),
     Defect(
         "winners of the moment in place of the feedforward pass's",
         "models/routing.py",
-        "return x.flatten(2).gather(2, route.winners.flatten(2)).view(route.winners.shape)",
-        "return self.find(x)[0]",
+        "chosen = x.flatten(2).gather(2, route.winners.flatten(2)).view(route.winners.shape)",
+        "chosen = self.find(x)[0]",
         "tests/models/test_projections.py::test_max_pooling_keeps_the_winners_of_the_feedforward_pass",
+    ),
+    Defect(
+        "feedback in another layout than the activities that it meets",
+        "models/routing.py",
+        "return y.reshape(route.shape).contiguous(memory_format=route.memory_format)",
+        "return y.reshape(route.shape)",
+        "tests/simulations/training/test_assemble.py::test_channels_last_is_a_layout_and_changes_nothing_else"
+        "[equilibrium-digits-cnn-fp64-cpu]",
+    ),
+    Defect(
+        "states as coarse as the weights",
+        "models/problem.py",
+        "return self.clamped.to(torch.promote_types(self.clamped.dtype, torch.float32))",
+        "return self.clamped",
+        "tests/models/test_integrators.py::test_in_bfloat16_a_relaxation_arrives[sequential]",
+    ),
+    Defect(
+        "bfloat16's copy of the weights of the first batch",
+        "simulations/training/mixed.py",
+        "torch._foreach_copy_(_weights(copied), _weights(network))",
+        "pass",
+        "tests/simulations/training/test_mixed.py::test_the_weights_of_the_moment_count[random]",
     ),
     Defect(
         "feedback of the first projection only, where a population has several",
@@ -167,8 +193,8 @@ DEFECTS = [
     Defect(
         "papers' factor 2 forgotten",
         "models/losses.py",
-        "return 2 * (output - _dense(target, output))",
-        "return output - _dense(target, output)",
+        "sum(1), 2 * difference",
+        "sum(1), difference",
         "tests/models/test_losses.py::test_gradient_is_autograds",
     ),
     Defect(
@@ -419,7 +445,7 @@ DEFECTS = [
     Defect(
         "updates from a state of another precision",
         "models/learning.py",
-        "{variable: x.to(problem.clamped) for",
+        "{variable: x.to(like) for",
         "{variable: x for",
         "tests/models/test_scipy_engine.py::test_single_precision_is_solved_in_double[scipy:RK45]",
     ),
@@ -492,6 +518,139 @@ DEFECTS = [
         '"hold": "step == held - 1"',
         '"hold": "step == held - 2"',
         "tests/models/brian2/test_learner.py::test_two_hundred_digits_are_learned_as_in_torch[ar]",
+    ),
+    Defect(
+        "a process's share averaged by its own size",
+        "models/updates.py",
+        "return [updates.reduced(each, count) for each in sums]",
+        "return [updates.reduced(each, samples or 1) for each in sums]",
+        f"{ACROSS}[ar-mean]",
+    ),
+    Defect(
+        "shares clipped before they are summed",
+        "models/updates.py",
+        "updates.across([*scaled, here])",
+        "updates.across([*(updates.clipped_(each) for each in scaled), here])",
+        f"{ACROSS}[backprop-sum]",
+    ),
+    Defect(
+        "images that are left over belong to no process",
+        "simulations/training/processes.py",
+        "(self.rank + 1) * size // self.count)",
+        "self.rank * size // self.count + size // self.count)",
+        "tests/simulations/training/test_processes.py::test_batches_are_drawn_whole_and_then_shared[False]",
+    ),
+    Defect(
+        "every process draws the same noise",
+        "simulations/training/assemble.py",
+        'random_stream(experiment.seed, "process", processes.rank)',
+        'random_stream(experiment.seed, "process")',
+        "tests/simulations/training/test_processes.py::test_each_process_draws_noise_of_its_own",
+    ),
+    Defect(
+        "targets combined with the coefficients of another level",
+        "models/carrying.py",
+        "_weight(coefficients, level - j, j, row)",
+        "_weight(coefficients, level, j, row)",
+        f"{CARRYING}::test_on_chains_the_plan_gives_what_steps_give_for_any_time_constants",
+    ),
+    Defect(
+        "what arrives along several paths added in the order of its arrival",
+        "models/carrying.py",
+        "tuple(arriving[source].index(row) for row in taken)",
+        "tuple(range(len(taken)))",
+        f"{CARRYING}::test_on_any_graph_the_plan_gives_what_steps_give",
+    ),
+    Defect(
+        "silence carried down",
+        "models/carrying.py",
+        'else "silent" if silent else "initial", 0)',
+        'else "initial", 0)',
+        f"{CARRYING}::test_from_silence_one_vector_goes_as_far_as_it_gets",
+    ),
+    Defect(
+        "sources carried all the way down",
+        "models/carrying.py",
+        "or len(targets) < len(wanted):",
+        "or False:",
+        f"{CARRYING}::test_as_many_as_the_theory_says",
+    ),
+    Defect(
+        "a tolerance relative to what is largest anywhere",
+        "models/carrying.py",
+        "gains = np.where(gains > 0, gains, 1.0)",
+        "gains = np.ones_like(gains)",
+        f"{CARRYING}::test_a_tolerance_means_the_same_in_every_population",
+    ),
+    Defect(
+        "no gain for stacks",
+        "models/streaming.py",
+        'made if gain == "none" else problem.frozen_amplified(name, made)',
+        'made if gain == "none" or not station.is_copy else problem.frozen_amplified(name, made)',
+        f"{STREAMING}::test_chains",
+    ),
+    Defect(
+        "added to in place, where a copy passes on what was sent",
+        "models/streaming.py",
+        "signal if there is None else there + signal",
+        "signal if there is None else there.add_(signal)",
+        f"{STREAMING}::test_a_copy_and_weights_to_one_population_and_weights_to_another",
+    ),
+    Defect(
+        "each vector's samples take each other's routes",
+        "models/routing.py",
+        "self.winners.repeat(times, 1, 1, 1)",
+        "self.winners.repeat_interleave(times, 0)",
+        f"{STREAMING}::test_every_activation_in_both_precisions",
+    ),
+    Defect(
+        "a fused gain that reads the drive for the activity",
+        "models/activations.py",
+        'Fused(_Kernel("tanh_backward"), "activity")',
+        'Fused(_Kernel("tanh_backward"), "drive")',
+        "tests/models/test_activations.py::test_amplified_is_the_product_with_the_derivative",
+    ),
+    Defect(
+        "plasticity by what is sent, not by the activity",
+        "models/streaming.py",
+        "{gain: product[0] for gain, product in amplified.items()}",
+        "{gain: product[-1] for gain, product in amplified.items()}",
+        "tests/models/test_learning.py::test_streamed_updates_are_those_of_the_steps[euler-ar-chain]",
+    ),
+    Defect(
+        "populations kept until the end",
+        "models/learning.py",
+        "for name, held in here.items() if name in needed}",
+        "for name, held in here.items()}",
+        "tests/models/test_learning.py::test_populations_are_freed_as_they_are_used",
+    ),
+    Defect(
+        "the shortest path to the output counted",
+        "models/graph.py",
+        "found[source] = max(found[source], 1 + found[name])",
+        "found[source] = 1 + found[name] if not found[source] else min(found[source], 1 + found[name])",
+        f"{SETTLING}::test_on_graphs_the_longest_path_counts",
+    ),
+    Defect(
+        "settled to the gradient by a population's own activity alone",
+        "models/settling.py",
+        "[max(pair) for pair in longest]",
+        "[found[source][0] for pair in longest]",
+        f"{SETTLING}::test_relative_to_gradients_whatever_feedback_does",
+    ),
+    Defect(
+        "settled a step early",
+        "models/settling.py",
+        "            return n\n",
+        "            return n - 1\n",
+        f"{SETTLING}::test_as_many_steps_as_the_theory_says",
+    ),
+    Defect(
+        "settled by a change that forgets the step's size",
+        "models/schedule.py",
+        "stop_change=tolerance * dt / _slowest(problem)",
+        "stop_change=tolerance",
+        f"{SETTLING}::test_without_a_law_it_steps_until_nothing_changes",
     ),
 ]
 

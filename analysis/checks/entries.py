@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from actrelax.models.closed_form import chain_matrix, predict, uncovered
+from actrelax.models.closed_form import chain_matrix, uncovered
 from actrelax.models.engines import ENGINES, solve, unsupported
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.foreign import BRIAN2, SCIPY, integrator_named
@@ -19,7 +19,7 @@ from actrelax.models.registry import known
 from actrelax.models.schedule import schedule
 
 CLOSED_FORM = "closed-form"
-"""What `closed_form.predict` says is checked like an engine."""
+"""What the closed form gives without stepping is checked like an engine."""
 NAMES = (*ENGINES, CLOSED_FORM)
 
 RELATIVE_TOLERANCE = {"DOP853": 1e-10, "RK45": 1e-10, "LSODA": 1e-10, "RK23": 1e-6, "Radau": 1e-6, "BDF": 1e-6}
@@ -76,16 +76,14 @@ class Entry:
         """Return population -> its final state in float64, of the hidden ones."""
         if not self.scheme.takes_time:
             options = {key: value for key, value in options.items() if key == "generator"}
-        if self.engine == CLOSED_FORM:
-            grid = schedule(problem, self.scheme, **options)
-            state: Mapping[str, Tensor] = predict(problem, self.scheme, dt=grid.dt, steps=grid.steps)
-        else:
-            state = solve(problem, self.scheme, engine=self.engine, **options, **self._own_options()).final
-        return hidden(problem, state)
+        engine = "torch" if self.engine == CLOSED_FORM else self.engine
+        return hidden(problem, solve(problem, self.scheme, engine=engine, **options, **self._own_options()).final)
 
     def _own_options(self) -> dict[str, Any]:
         if self.engine == "brian2":
             return {"codegen": self.codegen}
+        if self.engine in ("torch", CLOSED_FORM):
+            return {"method": "stepped" if self.engine == "torch" else CLOSED_FORM}
         if self.scheme.engine == "scipy":
             return {"rtol": RELATIVE_TOLERANCE[self.scheme.method], "atol": ABSOLUTE_TOLERANCE}
         return {}

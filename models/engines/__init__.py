@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import torch
+from torch import Generator
 
 from actrelax.models.engines.task import Task
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.foreign import integrator_named
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.recording import Record, Recording, recorder_of
+from actrelax.models.recording import Record, Recorder, Recording, recorder_of
 from actrelax.models.registry import is_number, known
-from actrelax.models.schedule import schedule, whole_number
-from actrelax.models.trajectory import Trajectory
+from actrelax.models.schedule import Steps, schedule, whole_number
+from actrelax.models.settling import ToleranceOf
+from actrelax.models.trajectory import Status, Trajectory
 
 ENGINES: dict[str, str] = {
     "torch": "actrelax.models.engines.torch",
@@ -60,15 +63,18 @@ def solve(
     *,
     dt: float | None = None,
     eta: float | None = None,
-    steps: int | None = None,
+    steps: Steps | None = None,
     duration: float | None = None,
+    tolerance: float | None = None,
+    tolerance_of: ToleranceOf | None = None,
+    max_steps: int | None = None,
     stop_change: float | None = None,
     record: Record = False,
     every: int = 1,
     path: str | Path | None = None,
     engine: str | None = None,
     check_finite: bool = True,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
     **options: Any,
 ) -> Trajectory:
     """Relax: integrate the problem's ODE from its start.
@@ -83,8 +89,14 @@ def solve(
         The step, in the problem's unit of time or relative to its one tau (dt = eta tau); eta = 0.1 unless given.
         Both must be left out, with steps and duration, for "equilibrium". SciPy's adaptive methods choose their own
         steps: there it is the distance of what is recorded.
-    steps, duration : int, float, optional
-        How many steps, or how long, a whole number of dt; 100 steps unless given.
+    steps, duration : int or "auto", float, optional
+        How many steps, or how long, a whole number of dt; 100 steps unless given. "auto": as many as it takes until
+        no population is further from equilibrium than the tolerance.
+    tolerance, tolerance_of, max_steps : float, {"activity", "gradient"}, int, optional
+        Of steps="auto"; 1e-6, "activity" and 10,000 unless given. Where there is a law (`closed_form`) it tells the
+        number of steps: until what is left of the initial activity is that small, relative to itself or to the
+        gradient. Elsewhere: until no population changes by more in a step, relative to its largest activity and to
+        dt/tau.
     stop_change : float, optional
         Stop as soon as each population's largest change in a step, relative to its largest activity, is at most
         this. A change per step, not per tau: the distance left is larger by about tau/dt of the slowest
@@ -121,8 +133,14 @@ def solve(
     DivergenceError
         If a population becomes non-finite; its ``trajectory`` holds what was reached.
 
+    Warns
+    -----
+    UserWarning
+        If steps="auto" ends at max_steps.
+
     Examples
     --------
+    >>> import torch
     >>> from actrelax.models.architectures import build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
@@ -130,29 +148,99 @@ def solve(
     torch.Size([3, 32])
     >>> solve(problem, "euler", steps=1000, stop_change=1e-6).status
     <Status.SETTLED: 'settled'>
+    >>> solve(problem, "euler", eta=0.1, steps="auto", tolerance=1e-6).steps
+    132
     """
-    scheme = integrator_named(integrator)
+    task = task_of(
+        problem,
+        integrator,
+        stop_change=stop_change,
+        recorder=recorder_of(problem, record),
+        every=every,
+        path=path,
+        engine=engine,
+        check_finite=check_finite,
+        generator=generator,
+        options=options,
+        dt=dt,
+        eta=eta,
+        steps=steps,
+        duration=duration,
+        tolerance=tolerance,
+        tolerance_of=tolerance_of,
+        max_steps=max_steps,
+    )
+    return run(task)
+
+
+def run(task: Task) -> Trajectory:
+    """Do what was asked for.
+
+    Warns
+    -----
+    UserWarning
+        If the relaxation was to settle, and did not.
+    """
+    try:
+        trajectory = engine_named(task.engine).solve(task, **task.options)
+    finally:
+        task.recording.release()
+    warn_unsettled(task, trajectory.status, trajectory.steps)
+    return trajectory
+
+
+def warn_unsettled(task: Task, status: Status, steps: int) -> None:
+    """Warn if a relaxation was to settle, and did not."""
+    if status is Status.NOT_SETTLED and task.grid.to_settle:
+        warnings.warn(
+            f"not settled after max_steps = {steps} steps: the state is kept; give more, or a larger tolerance.",
+            stacklevel=4,
+        )
+
+
+def task_of(
+    problem: RelaxationProblem,
+    integrator: str | Integrator,
+    *,
+    stop_change: float | None = None,
+    recorder: Recorder | None = None,
+    every: int = 1,
+    path: str | Path | None = None,
+    engine: str | None = None,
+    check_finite: bool = True,
+    generator: Generator | None = None,
+    options: Mapping[str, Any] | None = None,
+    **length: Any,
+) -> Task:
+    """Check and resolve what `solve` was given; `length` goes to `schedule`.
+
+    Raises
+    ------
+    ActrelaxError
+        For choices that can't be met.
+    """
+    scheme, options = integrator_named(integrator), options or {}
     chosen = engine or scheme.engine or "torch"
     if stop_change is not None and not (is_number(stop_change) and stop_change > 0):
         raise ActrelaxError(f"stop_change must be positive, got {stop_change!r}.")
     every = whole_number("every", every, least=1)
     if not scheme.takes_time and stop_change is not None:
         raise ActrelaxError(f'"{scheme.name}" is there after one sweep: leave out stop_change.')
-    recorder = recorder_of(problem, record)
     if path is not None and recorder is None:
         raise ActrelaxError("nothing is recorded that could be written to path: say what to record.")
     module = engine_named(chosen)
-    grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)
+    grid = schedule(problem, scheme, **length)
     reason = module.unsupported(problem, scheme)
     if reason is not None:
         raise ActrelaxError(f'"{scheme.name}" can\'t be used on {chosen} here: {reason}')
-    accepted = list(inspect.signature(module.solve).parameters)[1:]
-    for name in options:
-        known(f"option of the engine {chosen}", name, accepted or ["none"])
+    if options:
+        accepted = list(inspect.signature(module.solve).parameters)[1:]
+        for name in options:
+            known(f"option of the engine {chosen}", name, accepted or ["none"])
+    if grid.to_settle and stop_change is not None:
+        raise ActrelaxError('stop_change and steps="auto" exclude each other: give one of them.')
     about = {"integrator": scheme.name, "engine": chosen, "dt": grid.dt, "options": options}
     recording = Recording(problem, recorder, every, None if path is None else Path(path), about)
-    task = Task(chosen, problem, scheme, grid, recording, stop_change, check_finite, generator, options)
-    try:
-        return module.solve(task, **options)
-    finally:
-        recording.release()
+    return Task(
+        chosen, problem, scheme, grid, recording, stop_change or grid.stop_change, check_finite, generator, options
+    )

@@ -56,7 +56,9 @@ class Task:
 
     def status(self, settled: bool) -> Status:
         """Return how a relaxation ended that did not diverge."""
-        if self.stop_change is None:
+        if self.grid.settles is not None:
+            settled = self.grid.settles
+        elif self.stop_change is None:
             return Status.COMPLETED
         return Status.SETTLED if settled else Status.NOT_SETTLED
 

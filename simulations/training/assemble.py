@@ -16,20 +16,20 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from actrelax.models.architectures import build
-from actrelax.models.backprop import backprop_backward
-from actrelax.models.continuous import relax_continuously
 from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.learning import relax_backward
 from actrelax.models.losses import LOSSES, Loss
 from actrelax.models.network import Network
 from actrelax.models.registry import look_up
-from actrelax.models.updates import Backward, Updates
+from actrelax.models.updates import Rule, Updates
 from actrelax.simulations.datasets import Dataset, Split, load
 from actrelax.simulations.options import Hardware
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
-from actrelax.simulations.training.loop import Rule, Training
+from actrelax.simulations.training.loop import Training
+from actrelax.simulations.training.mixed import in_single_precision
+from actrelax.simulations.training.processes import ALONE, Processes
+from actrelax.simulations.training.rules import make_rules
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Parts:
 
     training  at its beginning
     module    the `nn.Module` whose Parameters the network shares, where it came from one
-    careful   the training's rule, but looking for nan and inf in every relaxation
+    careful   the training's rule, but looking for nan and inf in every relaxation, and of one process alone
+    trial     the same, to be tried before a run begins
     loss      by which output and target are compared
     updates   what becomes of the local updates
     """
@@ -46,14 +47,23 @@ class Parts:
     training: Training
     module: nn.Module | None
     careful: Rule
+    trial: Rule
     loss: Loss
     updates: Updates
 
 
-def assemble(experiment: Experiment) -> Parts:
+def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset | None = None) -> Parts:
     """Load the data, draw the weights, fill in the options.
 
-    Sets torch's global seed and, on a GPU, deterministic kernels.
+    Sets torch's global seed, each process its own, and, on a GPU, deterministic kernels.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    processes : Processes, default ALONE
+        That share each batch.
+    data : Dataset, optional
+        In place of the one that the experiment names: a set that several experiments share is loaded once.
 
     Raises
     ------
@@ -62,33 +72,51 @@ def assemble(experiment: Experiment) -> Parts:
     """
     experiment.check()
     hardware = experiment.hardware.resolved()
+    processes = processes.on(hardware.device)
     set_up(hardware, experiment.seed)
-    data = load_images(experiment.images)
+    if not processes.is_first:  # noise is drawn from torch's own generator
+        torch.manual_seed(random_stream(experiment.seed, "process", processes.rank).initial_seed())
+    if data is None:
+        with processes.first_one_first():  # it may have to download them
+            data = load_images(experiment.images)
     preprocess = preprocessing(experiment.images, data, hardware)
     data = on_device(data, hardware)
     network, module = make_network(experiment.model, data.input_shape, data.classes, experiment.seed)
     network.to(device=hardware.device, dtype=hardware.dtype)
     if experiment.rule == "ar":
         network.add_feedback(experiment.relaxation.knobs, random_stream(experiment.seed, "feedback"))
+    if hardware.channels_last:
+        _lay_out(network, experiment.model)
+    processes.agree_on(list(network.state_dict().values()))  # a user's own function may draw from anywhere
     o = experiment.optimisation
     optimiser = _optimiser(network, o)
     factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
-    updates = Updates(o.reduction, factors, o.update_clip, o.decay)
+    updates = Updates(o.reduction, factors, o.update_clip, o.decay, processes.across)
     loss = look_up("loss", experiment.model.loss, LOSSES)
-    rule, careful = _rule(experiment, network, loss, updates, optimiser)
+    if hardware.precision == "bf16":
+        loss = in_single_precision(loss)
     batches = Batches(
         data,
         preprocess,
         experiment.batch_size,
         experiment.seed,
         experiment.images.augment,
+        processes,
     )
     factor = partial(learning_rate_factor, o, epochs=experiment.epochs, batches=len(batches))
     schedule = LambdaLR(optimiser, factor)
+    rules = make_rules(experiment, network, loss, updates, optimiser, len(batches), processes.largest)
     training = Training(
-        network, batches, rule, optimiser, schedule, experiment.epochs, loss_is_sum=o.reduction == "sum"
+        network,
+        batches,
+        rules.quick,
+        optimiser,
+        schedule,
+        experiment.epochs,
+        loss_is_sum=o.reduction == "sum",
+        lookout=rules.lookout,
     )
-    return Parts(training, module, careful, loss, updates)
+    return Parts(training, module, rules.careful, rules.trial, loss, updates)
 
 
 def rehearse(parts: Parts) -> None:
@@ -96,7 +124,7 @@ def rehearse(parts: Parts) -> None:
     training = parts.training
     images, labels = training.batches.data.train
     with contextlib.suppress(DivergenceError):  # a run that diverges says where
-        parts.careful(copy.deepcopy(training.network), training.batches.preprocess(images[:1]), labels[:1])
+        parts.trial(copy.deepcopy(training.network), training.batches.preprocess(images[:1]), labels[:1])
 
 
 def load_images(images: Images) -> Dataset:
@@ -129,9 +157,9 @@ def preprocessing(images: Images, data: Dataset, hardware: Hardware) -> Preproce
     """Return how stored images become the network's input; the data is still on the CPU, for its float64."""
     found = normalisation(images.normalise, data.train.images)
     if found is None:
-        return Preprocessing(hardware.dtype)
+        return Preprocessing(hardware.dtype, memory_format=hardware.memory_format)
     mean, std = (x.to(hardware.dtype) for x in found)
-    return Preprocessing(hardware.dtype, mean, std).to(hardware.device)
+    return Preprocessing(hardware.dtype, mean, std, hardware.memory_format).to(hardware.device)
 
 
 def make_network(
@@ -201,33 +229,19 @@ def learning_rate_factor(o: Optimisation, step: int, *, epochs: int, batches: in
     return 1.0
 
 
+def _lay_out(network: Network, model: Model) -> None:
+    """Put the weights of convolutions into memory with their channels side by side; images decide the rest."""
+    if all(p.dim() != 4 for p in network.parameters()):
+        raise ActrelaxError(f"--channels-last is for convolutions, {model.network} has none: leave it out.")
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def _optimiser(network: Network, o: Optimisation) -> torch.optim.Optimizer:
     parameters = list(network.parameters())
     if o.optimiser == "sgd":
         return torch.optim.SGD(parameters, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
     kind = torch.optim.Adam if o.optimiser == "adam" else torch.optim.AdamW
     return kind(parameters, lr=o.lr, weight_decay=o.weight_decay)
-
-
-def _rule(
-    experiment: Experiment, network: Network, loss: Loss, updates: Updates, optimiser: torch.optim.Optimizer
-) -> tuple[Rule, Rule]:
-    """Return the rule with its options filled in, and the same looking for nan and inf each time."""
-    if experiment.rule == "backprop":
-        backprop = partial(backprop_backward, loss=loss, updates=updates)
-        return backprop, backprop
-    keywords = experiment.relaxation.keywords(network, experiment.seed) | {"loss": loss, "updates": updates}
-    if experiment.relaxation.is_continuous:
-
-        def continuous(network: Network, x: torch.Tensor, y: torch.Tensor, check_finite: bool = True) -> Backward:
-            # weights move by themselves: the optimiser finds no .grad, and only carries the learning rate
-            return relax_continuously(
-                network, x, y, rate=optimiser.param_groups[0]["lr"], check_finite=check_finite, **keywords
-            )
-
-        return partial(continuous, check_finite=False), continuous
-    careful = partial(relax_backward, **keywords)
-    return partial(careful, check_finite=False), careful
 
 
 def _function_in(place: str):  # type: ignore[no-untyped-def]
@@ -244,7 +258,7 @@ def _function_in(place: str):  # type: ignore[no-untyped-def]
 
 
 def set_up(hardware: Hardware, seed: int) -> None:
-    """Seed torch and make its kernels deterministic; fp32 and threads mean what they say."""
+    """Seed torch and make its kernels deterministic; precision and threads mean what they say."""
     torch.manual_seed(seed)
     assert hardware.threads is not None
     torch.set_num_threads(hardware.threads)
@@ -253,5 +267,5 @@ def set_up(hardware: Hardware, seed: int) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         # fp32 means fp32: by default convolutions round their factors to 10 bits of mantissa on newer cards
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = hardware.precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = hardware.precision == "tf32"

@@ -1,7 +1,7 @@
 """Training images in batches on the device: their order, augmentation and normalisation.
 
-Order and augmentation are functions of (seed, epoch) alone and are drawn on the CPU: the same whatever the rule, the
-device, or how often the run was interrupted.
+Order and augmentation are functions of (seed, epoch) alone and are drawn on the CPU, for whole batches: the same
+whatever the rule, the device, how many processes share a batch, or how often the run was interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from actrelax.simulations.datasets import Dataset, Split
 from actrelax.simulations.streams import random_stream
+from actrelax.simulations.training.processes import ALONE, Processes
 
 PADDING = 4
 """Pixels of zeros around an image before it is cropped at random."""
@@ -23,20 +24,24 @@ PADDING = 4
 class Preprocessing:
     """From stored images to the network's input: (x / 255 if uint8, - mean) / std.
 
-    dtype      of the network
-    mean, std  on the network's device, of shapes that broadcast with an image; None for images as they are
+    dtype          of the network
+    mean, std      on the network's device, of shapes that broadcast with an image; None for images as they are
+    memory_format  how images shall lie in memory
     """
 
     dtype: torch.dtype
     mean: Tensor | None = None
     std: Tensor | None = None
+    memory_format: torch.memory_format = torch.contiguous_format
 
     def __call__(self, images: Tensor) -> Tensor:
         """Convert (batch, channels, height, width) or (batch, features)."""
         x = images.to(self.dtype)
         if images.dtype == torch.uint8:
             x = x / 255
-        return x if self.mean is None or self.std is None else (x - self.mean) / self.std
+        if self.mean is not None and self.std is not None:
+            x = (x - self.mean) / self.std
+        return x.contiguous(memory_format=self.memory_format) if x.dim() == 4 else x
 
     def to(self, device: str | torch.device) -> Preprocessing:
         """Return the same for images on another device."""
@@ -79,6 +84,7 @@ class Batches:
     size          images a batch; the last one of an epoch may be smaller
     seed          fixes order and augmentation
     augment       whether images are flipped and cropped at random
+    processes     that share each batch
     """
 
     data: Dataset
@@ -86,13 +92,14 @@ class Batches:
     size: int
     seed: int
     augment: bool = False
+    processes: Processes = ALONE
 
     def __len__(self) -> int:
         """Batches an epoch."""
         return -(-len(self.data.train.images) // self.size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Split]:
-        """Yield one epoch's batches, preprocessed, from batch `first` on."""
+        """Yield this process's share of one epoch's batches, preprocessed, from batch `first` on; it may be empty."""
         images, labels = self.data.train
         stream = random_stream(self.seed, "epoch", number)
         order = torch.randperm(len(images), generator=stream).to(images.device)
@@ -100,11 +107,12 @@ class Batches:
             flips = (torch.rand(len(images), generator=stream) < 0.5).to(images.device)
             shifts = torch.randint(2 * PADDING + 1, (len(images), 2), generator=stream).to(images.device)
         for start in range(first * self.size, len(images), self.size):
-            chosen = order[start : start + self.size]
-            batch = images[chosen]
+            batch = order[start : start + self.size]
+            chosen = batch[self.processes.share(len(batch))]
+            found = images[chosen]
             if self.augment:
-                batch = flip_and_crop(batch, flips[chosen], shifts[chosen])
-            yield Split(self.preprocess(batch), labels[chosen])
+                found = flip_and_crop(found, flips[chosen], shifts[chosen])
+            yield Split(self.preprocess(found), labels[chosen])
 
 
 def flip_and_crop(images: Tensor, flips: Tensor, shifts: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from actrelax.analysis.alignment import aligned, update_angles
+from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.models.losses import Loss
-from actrelax.models.updates import Backward, Updates
-from actrelax.simulations.training.loop import Callback, Rule, Training, learn, where
+from actrelax.models.updates import Backward, Rule, Updates
+from actrelax.simulations.training.loop import Callback, Training, learn, where
 
 
 class DivergenceCheck(Callback):
@@ -28,7 +29,7 @@ class DivergenceCheck(Callback):
     every : int
         Batches between two looks; each waits for the device.
     careful : callable
-        The training's rule, but looking for nan and inf in each relaxation.
+        The training's rule, but looking for nan and inf in each relaxation, and of this process's share alone.
 
     Raises
     ------
@@ -52,6 +53,7 @@ class DivergenceCheck(Callback):
 
     def look(self, training: Training) -> None:
         """Look now."""
+        training.pool()
         if training.is_sound():
             self.last = copy.deepcopy(training.state_dict())
             return
@@ -65,23 +67,37 @@ class DivergenceCheck(Callback):
 
     def _replay(self, training: Training) -> None:
         for x, y in training.batches.epoch(training.epoch + 1, first=training.batch):
-            place, network = where(training), training.network
-            with torch.no_grad():
-                activities = network.feedforward(x).activities
-            for name, activity in activities.items():
-                if not torch.isfinite(activity).all():
-                    raise DivergenceError(
-                        f'{place}: population "{name}" became non-finite in the feedforward pass: '
-                        "lower the learning rate."
-                    )
-            result = learn(training, self.careful, x, y)
-            for name, parameter in network.named_parameters():
+            place = where(training)
+            found = self._found(training, x, y)
+            said = next(filter(None, training.processes.gathered(str(found or ""))), None)
+            if said is not None:
+                raise DivergenceError(f"{place}: {said}", found.trajectory if found else None) from found
+            result = learn(training, training.rule, x, y)
+            for name, parameter in training.network.named_parameters():
                 if not torch.isfinite(parameter).all():
                     raise DivergenceError(f'{place}: "{name}" became non-finite: lower the learning rate.')
             if not training.is_sound():
-                loss = float(training.loss_of(result, y))
+                loss = float(training.loss_of(result))
                 raise DivergenceError(f"{place}: the loss became {loss:.3g} an image: lower the learning rate.")
         raise DivergenceError("something diverged that did not when the batches were replayed.")
+
+    def _found(self, training: Training, x: Tensor, y: Tensor) -> DivergenceError | None:
+        """Return what diverges in this process's share of a batch, in a copy of the network: nothing is learned."""
+        if len(x) == 0:
+            return None
+        with torch.no_grad():
+            activities = training.network.feedforward(x).activities
+        for name, activity in activities.items():
+            if not torch.isfinite(activity).all():
+                return DivergenceError(
+                    f'population "{name}" became non-finite in the feedforward pass: lower the learning rate.'
+                )
+        try:
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):
+                self.careful(copy.deepcopy(training.network), x, y)
+        except DivergenceError as error:
+            return error
+        return None
 
 
 class Alignment(Callback):
@@ -91,8 +107,8 @@ class Alignment(Callback):
     means become the columns "angle PROJECTION" and "angle mean" of the metrics.
     """
 
-    def __init__(self, every: int, loss: Loss, updates: Updates) -> None:
-        self.every, self.loss, self.updates = every, loss, updates
+    def __init__(self, every: int, loss: Loss, updates: Updates, assumptions: Assumptions) -> None:
+        self.every, self.loss, self.updates, self.assumptions = every, loss, updates, assumptions
 
     def on_start(self, training: Training) -> None:
         self.columns = [*aligned(training.network), "mean"]
@@ -101,9 +117,11 @@ class Alignment(Callback):
                 row.setdefault(f"angle {name}", math.nan)
 
     def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
-        if training.done % self.every or result.trajectory is None:
+        if training.done % self.every:
             return
-        angles = update_angles(result.trajectory, x, y, loss=self.loss, updates=self.updates)
+        angles = update_angles(
+            training.network, x, y, loss=self.loss, updates=self.updates, assumptions=self.assumptions
+        )
         row = {"epoch": training.epoch + 1, "batch": training.batch + 1, **angles}
         training.tables["alignment"].append({**row, "mean": _mean(list(angles.values()))})
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.registry import known
 from actrelax.simulations.options import POSITIVE, Hardware, Relaxation, require
+from actrelax.simulations.training.processes import ALONE, Processes
 
 T = TypeVar("T")
 
@@ -77,6 +78,18 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """How the same result is come by."""
+
+    method: Literal["auto", "stepped", "closed-form"] = "auto"
+    """Step relaxations, or evaluate them at once by their law, at the price of backprop; auto: where there is one."""
+    verify_every: int = 1000
+    """Batches between two looks, by stepping one, whether --clip could matter, which has no law: see the docs."""
+    compile: Literal["auto", "no", "trace", "inductor", "cuda-graphs"] = "auto"
+    """trace: only run kernels from the second batch on; inductor: torch.compile; auto: trace for AR where possible."""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One training run: what a seed and these options determine, they determine to the last bit."""
 
@@ -85,7 +98,9 @@ class Experiment:
     epochs: int = 20
     """Passes through the training images."""
     batch_size: int = 64
-    """Images a batch."""
+    """Images a batch, over all processes."""
+    processes: int | None = None
+    """Processes that share each batch: as many as torchrun has started, another number is refused."""
     seed: int = 0
     """Fixes initial weights, feedback weights, the order of the images and their augmentation."""
     measure_alignment: int | None = None
@@ -94,16 +109,22 @@ class Experiment:
     model: Model = field(default_factory=Model)
     relaxation: Relaxation = field(default_factory=Relaxation)
     optimisation: Optimisation = field(default_factory=Optimisation)
+    speed: Speed = field(default_factory=Speed)
     hardware: Hardware = field(default_factory=Hardware)
 
-    def resolved(self) -> Experiment:
-        """Return the same with what depends on this machine made definite: device and threads, and paths absolute.
+    def resolved(self, processes: Processes = ALONE) -> Experiment:
+        """Return the same with what depends on this machine made definite: device, threads, processes; paths absolute.
 
         Raises
         ------
         ActrelaxError
-            For a device that is not there.
+            For a device that is not there, or as many processes as there are not.
         """
+        if self.processes not in (None, processes.count):
+            raise ActrelaxError(
+                f"the run is one of --processes {self.processes}, and this is one of {processes.count}: start it with "
+                f"torchrun --nproc-per-node={self.processes}."
+            )
         images, network = self.images, self.model.network
         if images.dataset.endswith(".npz"):
             images = replace(images, dataset=str(Path(images.dataset).absolute()))
@@ -112,7 +133,11 @@ class Experiment:
         if ":" in network:
             network = str(Path(network).absolute())
         model = replace(self.model, network=network)
-        return replace(self, images=images, model=model, hardware=self.hardware.resolved())
+        hardware = self.hardware
+        if hardware.threads is None:
+            hardware = replace(hardware, threads=processes.threads)
+        hardware = hardware.resolved()
+        return replace(self, processes=processes.count, images=images, model=model, hardware=hardware)
 
     def check(self) -> None:
         """Refuse numbers out of range and options that exclude each other.
@@ -126,6 +151,7 @@ class Experiment:
             seed=(self.seed, 0, 2**63),
             measure_alignment=(self.measure_alignment, 1, math.inf),
             validation=(self.images.validation, 0, math.inf),
+            verify_every=(self.speed.verify_every, 1, math.inf),
             weight_std=(self.model.weight_std, 0, math.inf),
             lr=(o.lr, POSITIVE, 1e38),
             momentum=(o.momentum, 0, 1),
@@ -138,6 +164,8 @@ class Experiment:
             decay=(o.decay, 0, math.inf),
         )
         self.relaxation.check()
+        if self.speed.compile == "cuda-graphs" and not self.hardware.device.startswith(("cuda", "auto")):
+            raise ActrelaxError(f"--compile cuda-graphs is for --device cuda, not {self.hardware.device}: use trace.")
         decays = self.rule == "ar" and self.relaxation.knobs.needs_decay
         if decays and o.decay is None:
             raise ActrelaxError("Kolen-Pollack feedback needs a rate of decay: give --decay.")
@@ -148,6 +176,10 @@ class Experiment:
         is_continuous = self.rule == "ar" and self.relaxation.is_continuous
         if is_continuous and (o.optimiser != "sgd" or o.momentum or o.weight_decay):
             raise ActrelaxError("continuous plasticity is plain gradient descent: leave momentum and weight decay out.")
+        if is_continuous and (self.processes or 1) > 1:
+            raise ActrelaxError("continuous plasticity moves the weights of one process: start it without torchrun.")
+        if is_continuous and self.hardware.precision == "bf16":
+            raise ActrelaxError("continuous plasticity moves the weights themselves, which bf16 rounds: use fp32.")
         if self.measure_alignment and (self.rule == "backprop" or is_continuous):
             raise ActrelaxError(
                 "--measure-alignment compares AR's updates after a relaxation with backprop's: leave it out."
@@ -188,8 +220,21 @@ def as_options(experiment: Experiment) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in flat.items()}
 
 
-LATER = ("noise", "input_noise", "delay", "feedback_transform")
-"""Options that older runs don't name: they did what is now their default."""
+LATER: dict[str, Any] = {
+    "noise": 0.0,
+    "input_noise": 0.0,
+    "delay": 0.0,
+    "feedback_transform": None,
+    "channels_last": False,
+    "tolerance": None,
+    "tolerance_of": None,
+    "max_steps": None,
+    "method": "stepped",
+    "verify_every": 1000,
+    "compile": "no",
+    "processes": 1,
+}
+"""Options that older runs don't name -> what they did."""
 
 
 def from_options(options: Mapping[str, Any]) -> Experiment:
@@ -201,7 +246,7 @@ def from_options(options: Mapping[str, Any]) -> Experiment:
         If options are missing or not known.
     """
     expected = as_options(Experiment())
-    options = {**{name: expected[name] for name in LATER}, **options}
+    options = {**LATER, **options}
     if set(options) != set(expected):
         differing = ", ".join(sorted(set(options) ^ set(expected)))
         raise ActrelaxError(f"the configuration has missing or unknown options: {differing}.")

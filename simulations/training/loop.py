@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from actrelax.analysis.runs import TABLES
 from actrelax.models.errors import DivergenceError
 from actrelax.models.network import Network
-from actrelax.models.updates import Backward
+from actrelax.models.updates import Backward, Rule
 from actrelax.simulations.datasets import Split
 from actrelax.simulations.training.batches import Batches, Preprocessing
+from actrelax.simulations.training.clipping import Lookout
+from actrelax.simulations.training.processes import ALONE, Processes
 
-Rule = Callable[[Network, Tensor, Tensor], Backward]
 Row = dict[str, float]
 
 EXPLODED = 1e6
@@ -41,9 +42,11 @@ class Training:
     schedule      of the learning rate, stepped after each batch
     epochs        how many there shall be
     loss_is_sum   whether the rule's loss is a sum over the batch; a mean otherwise
+    lookout       what watches the relaxations' clip, where the rule leaves it out
     epoch, batch  how many are done, and how many batches of the next
     seconds       spent so far on the batches of that epoch
     totals        over these batches, on the device: loss and correct answers, and whether all was sound
+    answered      correct answers of this process, one of several, that are not in the totals yet
     first_loss    of the very first batch, an image: what a loss that explodes is held against
     learning_rate of the last batch; nan before the first
     tables        name -> rows: metrics and alignment, which the seed determines, and timing
@@ -56,10 +59,12 @@ class Training:
     schedule: LRScheduler
     epochs: int
     loss_is_sum: bool = False
+    lookout: Lookout | None = None
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0
     totals: dict[str, Tensor] = field(default_factory=dict)
+    answered: int | Tensor = 0
     first_loss: Tensor | None = None
     learning_rate: float = math.nan
     tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLES})
@@ -76,27 +81,42 @@ class Training:
             "correct": torch.zeros((), dtype=torch.int64, device=device),
             "sound": torch.ones((), dtype=torch.bool, device=device),
         }
+        self.answered = 0
 
-    def loss_of(self, result: Backward, y: Tensor) -> Tensor:
+    @property
+    def processes(self) -> Processes:
+        """Those that share each batch: all training's methods are called by all of them, at the same batch."""
+        return self.batches.processes
+
+    def loss_of(self, result: Backward) -> Tensor:
         """Return a batch's loss, the mean over its images."""
         loss = result.loss.to(self.totals["loss"])
-        return loss / len(y) if self.loss_is_sum else loss
+        return loss / result.samples if self.loss_is_sum else loss
 
     def count(self, result: Backward, y: Tensor) -> None:
         """Add a batch to the totals, without waiting for the device."""
-        loss = self.loss_of(result, y)
+        loss = self.loss_of(result)
         if self.first_loss is None:
             self.first_loss = loss
-        self.totals["loss"] += loss * len(y)
-        self.totals["correct"] += (result.output.argmax(1) == y).sum()
-        states = [] if result.trajectory is None else result.trajectory.final.values()
-        flags = [torch.isfinite(x).all() for x in states]
-        self.totals["sound"] &= torch.stack([loss < EXPLODED * (1 + self.first_loss), *flags]).all()
+        self.totals["loss"] += loss * result.samples
+        correct = (result.output.argmax(1) == y).sum()
+        if self.processes.count == 1:
+            self.totals["correct"] += correct
+        else:
+            self.answered += correct
+        self.totals["sound"] &= result.finite & (loss < EXPLODED * (1 + self.first_loss))
+
+    def pool(self) -> None:
+        """Put into the totals what each of several processes has counted since the last time."""
+        if self.processes.count > 1:
+            self.totals["correct"] += sum(self.processes.gathered(int(self.answered)))
+            self.answered = 0
 
     def is_sound(self) -> bool:
         """Whether the epoch's relaxed states and all weights are finite and its losses reasonable: one look."""
         flags = [torch.isfinite(p).all() for p in self.network.parameters()]
-        return bool(torch.stack([self.totals["sound"], *flags]).all())
+        sound = bool(torch.stack([self.totals["sound"], *flags]).all())
+        return not self.processes.largest(not sound)
 
     @property
     def done(self) -> int:
@@ -113,7 +133,10 @@ class Training:
         return self.batch % every == 0 or self.batch == len(self.batches)
 
     def averages(self) -> Row:
-        """Loss and accuracy over the epoch under way, of each batch before its update: one look at the device."""
+        """Loss and accuracy over the epoch under way, of each batch before its update: one look at the device.
+
+        Of several processes, once they have pooled what they know.
+        """
         loss, correct = float(self.totals["loss"]), int(self.totals["correct"])
         seen = self.seen or float("nan")
         return {"train_loss": loss / seen, "train_accuracy": correct / seen}
@@ -124,6 +147,7 @@ class Training:
         And, of what it doesn't change, what the trained network must know of its images.
         """
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        random, *others = self.processes.gathered({"cpu": torch.get_rng_state(), "cuda": cuda})
         return {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -131,8 +155,10 @@ class Training:
             "position": {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "learning_rate")},
             "totals": self.totals,
             "first_loss": self.first_loss,
+            "lookout": None if self.lookout is None else self.lookout.state_dict(),
             "tables": self.tables,
-            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "random": random,
+            **({"random of others": others} if others else {}),
             "images": {
                 "shape": list(self.batches.data.input_shape),
                 "classes": self.batches.data.classes,
@@ -151,10 +177,14 @@ class Training:
         self.totals = {name: total.to(self.totals[name], copy=True) for name, total in state["totals"].items()}
         first = state["first_loss"]
         self.first_loss = None if first is None else first.to(self.totals["loss"])
+        if self.lookout is not None:
+            self.lookout.load_state_dict(state["lookout"])
         self.tables = {name: [dict(row) for row in rows] for name, rows in state["tables"].items()}
-        torch.set_rng_state(state["random"]["cpu"])
-        if state["random"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        self.answered = 0
+        random = [state["random"], *state.get("random of others", [])][self.processes.rank]
+        torch.set_rng_state(random["cpu"])
+        if random["cuda"]:
+            torch.cuda.set_rng_state_all(random["cuda"])
 
 
 class Callback:
@@ -225,12 +255,15 @@ def where(training: Training) -> str:
 
 
 @torch.no_grad()
-def accuracy(network: Network, part: Split, preprocess: Preprocessing) -> float:
-    """Return the share of images whose largest output is their label."""
+def accuracy(network: Network, part: Split, preprocess: Preprocessing, processes: Processes = ALONE) -> float:
+    """Return the share of images whose largest output is their label; processes share the work."""
     correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
-    for images, labels in zip(part.images.split(1000), part.labels.split(1000), strict=True):  # type: ignore[no-untyped-call]
-        correct += (network(preprocess(images)).argmax(1) == labels).sum()
-    return int(correct) / len(part.labels)
+    mine = range(len(part.labels))[processes.share(len(part.labels))]
+    for start in mine[::1000]:
+        chosen = slice(start, min(start + 1000, mine.stop))
+        correct += (network(preprocess(part.images[chosen])).argmax(1) == part.labels[chosen]).sum()
+    right: int = sum(processes.gathered(int(correct)))
+    return right / len(part.labels)
 
 
 def _train_epoch(training: Training, callbacks: Sequence[Callback]) -> None:
@@ -247,10 +280,11 @@ def _measure(training: Training) -> None:
     """Close an epoch, the one before the first included: a row of metrics, one of timing, and a fresh count."""
     data, start = training.batches.data, time.perf_counter()
     row: Row = {"epoch": training.epoch, "learning_rate": training.learning_rate}
+    training.pool()
     row |= training.averages()
     for name, part in data.parts.items():
         if name != "train":
-            row[f"{name}_accuracy"] = accuracy(training.network, part, training.batches.preprocess)
+            row[f"{name}_accuracy"] = accuracy(training.network, part, training.batches.preprocess, training.processes)
     training.tables["metrics"].append(row)
     training.tables["timing"].append(
         {

@@ -34,13 +34,15 @@ class Recorder(Callback):
         self._save(training)
 
     def on_batch(self, training: Training) -> None:
-        if self.stop.signal_number:
+        # a signal may have reached some processes only, or between two batches: they stop after the same one
+        signal_number = int(training.processes.largest(self.stop.signal_number))
+        if signal_number:
             self.check.look(training)
             self._save(training)
             raise Stopped(
                 f"stopped after {training.batch} of {len(training.batches)} batches of epoch {training.epoch + 1}: "
                 f"continue with actrelax train --resume {self.folder.path}",
-                self.stop.signal_number,
+                signal_number,
             )
         if self.every and training.done % self.every == 0:
             self.check.look(training)
@@ -50,5 +52,8 @@ class Recorder(Callback):
         self._save(training)
 
     def _save(self, training: Training) -> None:
-        self.folder.write_tables(training.tables)
-        self.folder.write_checkpoint(training.state_dict())
+        state = training.state_dict()
+        if training.processes.is_first:
+            self.folder.write_tables(training.tables)
+            self.folder.write_checkpoint(state)
+        training.processes.wait()  # a disk may be slow

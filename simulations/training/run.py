@@ -9,14 +9,19 @@ from pathlib import Path
 import torch
 
 from actrelax.analysis import figures
+from actrelax.analysis.convergence import distances
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.losses import LOSSES
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.registry import look_up
 from actrelax.simulations.options import require
 from actrelax.simulations.stopping import stopping_cleanly
 from actrelax.simulations.training.assemble import Parts, assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
 from actrelax.simulations.training.experiment import Experiment, as_options, from_options
-from actrelax.simulations.training.loop import Callback, train
+from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.processes import current
 from actrelax.simulations.training.recorder import Recorder
 
 
@@ -49,7 +54,7 @@ class Recording:
 
 
 def run(experiment: Experiment, recording: Recording) -> Summary:
-    """Train from the beginning, or from where a run stopped, to the end.
+    """Train from the beginning, or from where a run stopped, to the end; all processes that torchrun started at once.
 
     Parameters
     ----------
@@ -70,9 +75,12 @@ def run(experiment: Experiment, recording: Recording) -> Summary:
         If something becomes non-finite; the folder keeps its last checkpoint.
     Stopped
         After Ctrl-C or SIGTERM, with a checkpoint.
+    AbandonedError
+        If another process has ended.
     """
     recording.check()
-    experiment = experiment.resolved()
+    processes = current()
+    experiment = experiment.resolved(processes)
     folder = RunFolder(recording.resume or folder_of(experiment, recording))
     if recording.resume is not None:
         _check_same(folder, experiment)
@@ -80,23 +88,27 @@ def run(experiment: Experiment, recording: Recording) -> Summary:
             return folder.summary()
     elif folder.is_begun() and not recording.overwrite:
         raise ActrelaxError(f"{folder.path} holds a run: --resume {folder.path} continues it, --overwrite replaces it.")
-    parts = assemble(experiment)
+    parts = assemble(experiment, processes)
     rehearse(parts)
     watchers = _watchers(experiment, recording, parts, folder)
-    if recording.resume is None:
+    if recording.resume is None and processes.is_first:
         folder.clear()
         folder.write_config(as_options(experiment))
-    state = folder.checkpoint()
+    state = None if recording.resume is None else folder.checkpoint()
     if state is not None:
         with folder.fitting():
             parts.training.load_state_dict(state)
-    with stopping_cleanly() as stop, ProgressBar(folder.path.name, recording.read_every, recording.quiet) as bar:
+    with (
+        stopping_cleanly(patiently=processes.count > 1) as stop,
+        ProgressBar(folder.path.name, recording.read_every, recording.quiet) as bar,
+    ):
         check = DivergenceCheck(recording.read_every, parts.careful)
         recorder = Recorder(folder, check, stop, recording.checkpoint_every)
         train(parts.training, [check, *watchers, recorder, bar])
     summary = _summary(experiment, parts)
-    _draw(folder)
-    folder.write_summary(summary)
+    if processes.is_first:
+        _draw(folder)
+        folder.write_summary(summary)
     return summary
 
 
@@ -111,9 +123,10 @@ def folder_of(experiment: Experiment, recording: Recording) -> Path:
 def _watchers(experiment: Experiment, recording: Recording, parts: Parts, folder: RunFolder) -> list[Callback]:
     watchers: list[Callback] = []
     if experiment.measure_alignment:
-        watchers.append(Alignment(experiment.measure_alignment, parts.loss, parts.updates))
+        watchers.append(Alignment(experiment.measure_alignment, parts.loss, parts.updates, experiment.relaxation.knobs))
     if recording.tensorboard:
-        watchers.append(TensorBoard(folder.tensorboard))
+        board = TensorBoard(folder.tensorboard)
+        watchers += [board] if parts.training.processes.is_first else []
     return watchers
 
 
@@ -130,7 +143,7 @@ def _check_same(folder: RunFolder, experiment: Experiment) -> None:
 
 
 def _summary(experiment: Experiment, parts: Parts) -> Summary:
-    training = parts.training
+    training, lookout = parts.training, parts.training.lookout
     metrics, timing = training.tables["metrics"][-1], training.tables["timing"]
     seconds = sum(row["train_seconds"] for row in timing)
     images = experiment.epochs * len(training.batches.data.train.images)
@@ -149,7 +162,29 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         images_per_second=images / seconds if seconds else float("nan"),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         versions=versions(),
+        equilibrium=_equilibrium(experiment, training),
+        largest_bracket=None if lookout is None else lookout.seen,
+        processes=parts.training.processes.count,
     )
+
+
+def _equilibrium(experiment: Experiment, training: Training) -> dict[str, dict[str, float]] | None:
+    """Return how far from equilibrium the first batch's relaxations end with the weights as they are now."""
+    relaxation = experiment.relaxation
+    if experiment.rule == "backprop" or relaxation.is_continuous or relaxation.delay or relaxation.noise:
+        return None
+    images, labels = (part[: experiment.batch_size] for part in training.batches.data.train)
+    given = relaxation.problem_fields(training.network, experiment.seed) | {"clip": None}
+    problem = RelaxationProblem.from_batch(
+        training.network,
+        training.batches.preprocess(images),
+        labels,
+        loss=look_up("loss", experiment.model.loss, LOSSES),
+        **given,
+    )
+    if not problem.is_frozen:
+        return None
+    return distances(problem, relaxation.integrator, check_finite=False, **relaxation.grid)
 
 
 def _draw(folder: RunFolder) -> None:

@@ -70,3 +70,18 @@ def test_heat_map(tmp_path):
         figures.heat_map(ax, [0.0], {"silent": np.zeros((1, 100))}, most=10)
         assert ax.images[1].get_array().shape == (10, 1)
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_costs(tmp_path):
+    lines = {"mlp, closed-form": ([10, 100], [1.1, 1.2]), "mlp, stepped": ([10, 100], [1.5, 9.0])}
+    with figures.saved(tmp_path / "figure.png", columns=2) as (_, (left, right)):
+        assert figures.costs(left, lines, "relaxation steps") is left
+        assert (left.get_xscale(), left.get_yscale(), left.get_xlabel()) == ("log", "log", "relaxation steps")
+        drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in left.lines[:-1]}
+        assert drawn == lines
+        assert (left.lines[-1].get_label(), list(left.lines[-1].get_ydata())) == ("backprop", [1, 1])
+        # many lines are told apart too
+        figures.costs(right, {f"line {i}": ([1], [2]) for i in range(20)}, "weight layers")
+        looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in right.lines}
+        assert len(looks) == 21
+    assert (tmp_path / "figure.png").stat().st_size > 5000

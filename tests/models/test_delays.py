@@ -194,7 +194,7 @@ def test_recordings_and_updates_do_not_see_the_lines():
     trajectory = solve(problem_of(case, delays=0.4), "euler", dt=0.2, steps=12, record=True)
     assert list(trajectory.recorded) == list(trajectory.final) == [*case.network.hidden, "output"]
     options = {"integrator": "euler", "dt": 0.2, "steps": 12, "assumptions": "current-presynaptic"}
-    result = relax_backward(case.network, case.x, case.y, delays=0.4, **options)
+    result = relax_backward(case.network, case.x, case.y, delays=0.4, keep=True, **options)
     assert torch.equal(result.trajectory.final["conv1"], trajectory.final["conv1"])
     pre, post = trajectory.final["hidden1"], 1 - torch.tanh(case.network.feedforward(case.x).drives["hidden2"]) ** 2
     expected = (post * trajectory.final["hidden2"]).T @ pre / len(case.x)

@@ -34,8 +34,9 @@ def test_recording(engine, integrator):
     trajectory = solve(problem_of(case), integrator, steps=7, eta=0.2, record=True, every=2, engine=engine)
     assert trajectory.times == pytest.approx((0.0, 0.4, 0.8, 1.2))
     assert list(trajectory.recorded) == list(trajectory.final) == [*case.network.hidden, "output"]
+    stepped = {"method": "stepped"} if engine == "torch" else {}
     for i, steps in enumerate((0, 2, 4, 6)):
-        final = solve(problem_of(case), integrator, steps=steps, eta=0.2, engine=engine).final
+        final = solve(problem_of(case), integrator, steps=steps, eta=0.2, engine=engine, **stepped).final
         for name, x in final.items():
             assert torch.equal(trajectory.recorded[name][i], x)
     assert (trajectory.steps, trajectory.status, trajectory.integrator) == (7, Status.COMPLETED, integrator)
@@ -145,7 +146,7 @@ def test_defaults_are_the_papers():
     problem = problem_of(mlp_case())
     plain, papers = solve(problem), solve(problem, "sequential", eta=0.1, steps=100)
     assert torch.equal(plain.final["hidden1"], papers.final["hidden1"])
-    assert repr(plain) == "Trajectory(completed after 100 steps of 0.1 by sequential on torch, 0 recorded)"
+    assert repr(plain) == "Trajectory(completed after 100 steps of 0.1 by sequential on torch, closed-form, 0 recorded)"
 
 
 def test_duration_and_steps_mean_the_same():

@@ -21,7 +21,7 @@ BOUND = 1e-10
 def assert_equals_autograd(network, x, y, loss="cross-entropy", reduction="mean"):
     baseline = copy.deepcopy(network)
     updates = Updates(reduction=reduction)
-    relaxed = relax_backward(network, x, y, loss=loss, integrator="equilibrium", updates=updates)
+    relaxed = relax_backward(network, x, y, loss=loss, integrator="equilibrium", updates=updates, keep=True)
     exact = backprop_backward(baseline, x, y, loss=loss, updates=updates)
     for name, gradient in activity_gradients(network, x, y, loss=loss).items():
         assert disagreement(relaxed.trajectory.final[name], gradient) < BOUND, name

@@ -154,13 +154,21 @@ def test_copies_are_independent(copied):
     assert all(p.grad is not None for p in twin.parameters())
 
 
-def test_holds_no_relaxation_state():
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+@pytest.mark.parametrize(
+    "options", [{}, {"steps": "auto"}, {"integrator": "equilibrium"}, {"method": "stepped"}], ids=str
+)
+def test_holds_no_relaxation_state(make, options):
     """A relaxation leaves no tensor behind in the network, and no attribute changed."""
-    case = graph_case()
+    case = make()
     before = pickle.dumps(case.network)
-    relax_backward(case.network, case.x, case.y)
+    relax_backward(case.network, case.x, case.y, **options)
+    expected = {name: p.grad.clone() for name, p in case.network.named_parameters()}
     case.network.zero_grad()
     assert pickle.dumps(case.network) == before
+    for twin in (copy.deepcopy(case.network), pickle.loads(before)):
+        relax_backward(twin, case.x, case.y, **options)
+        assert all(torch.equal(p.grad, expected[name]) for name, p in twin.named_parameters())
 
 
 @pytest.mark.parametrize("integrator", ["sequential", "equilibrium"])

@@ -53,6 +53,33 @@ def test_feedback_and_plasticity_are_autograds(stages, seed):
         assert disagreement(ours, theirs) < 1e-13
 
 
+@given(pipelines(), st.integers(0, 1000))
+def test_feedback_comes_back_in_the_layout_of_the_drive(stages, seed):
+    """With the channels side by side everything is the same, but for where it lies."""
+    torch.manual_seed(seed)
+    x = torch.randn(3, 2, 9, 10)
+    if not runs(stages, x):
+        return
+    projection, found = Projection("a", "b", *stages), []
+    y = torch.randn_like(projection.find(x)[0])
+    last = {"memory_format": torch.channels_last}
+    with torch.no_grad():
+        for layout in ({"memory_format": torch.contiguous_format}, last):
+            if y.dim() == 4:
+                y = y.contiguous(**layout)
+            projection.to(**layout)
+            stimuli = x.contiguous(**layout)
+            drive, route = projection.find(stimuli)
+            feedback = projection.feedback_signal(y, route, projection.weight)
+            post = projection.postsynaptic(y, route)
+            updates = projection.plasticity(projection.presynaptic(stimuli, route), post)
+            found.append([drive, projection.drive(stimuli, route), feedback, *updates.values()])
+    for ours, theirs in zip(*found, strict=True):
+        assert disagreement(ours, theirs) < 1e-13
+    for result in found[1][:3]:
+        assert result.dim() != 4 or result.is_contiguous(**last)
+
+
 def test_max_pooling_keeps_the_winners_of_the_feedforward_pass():
     projection = Projection("a", "b", nn.MaxPool2d(2))
     x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])

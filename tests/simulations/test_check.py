@@ -60,6 +60,13 @@ def test_a_wrong_step_is_status_1(npz, capsys, monkeypatch):
     assert {row["integrator"] for row in rows_of(capsys) if not row["ok"]} == {"sequential"}
 
 
+def test_it_is_of_full_precision_alone(capsys):
+    for options in (["--precision", "bf16"], ["--precision", "tf32"], ["--channels-last"]):
+        with pytest.raises(SystemExit) as stopped:
+            run(*FAST, *options)
+        assert stopped.value.code == 2
+
+
 def test_single_precision_has_its_own_bound(npz, capsys):
     assert run(*FAST, "--dataset", npz, "--precision", "fp32", "--json") == 0
     rows = rows_of(capsys)

@@ -45,6 +45,21 @@ def test_load_run(trained, npz):
     assert not isinstance(feedback, nn.Parameter)
 
 
+@pytest.mark.parametrize("precision", ["fp64", "bf16", "tf32"])
+def test_mixed_precision_is_of_training(tmp_path, npz, capsys, precision):
+    """The weights are tested as they are, here also those of a run on a GPU."""
+    out, trained_in = tmp_path / "run", precision.replace("tf32", "fp32")
+    options = ["--network", "digits-mlp", "--precision", trained_in, "--out", out]
+    assert run("train", "--dataset", npz, *QUICK, *options) == 0
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"precision": precision, "device": "cuda"}))
+    capsys.readouterr()
+    assert run("evaluate", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == load_run(out).folder.summary().test_accuracy
+    dtype = torch.float64 if precision == "fp64" else torch.float32
+    assert {p.dtype for p in load_run(out).network.parameters()} == {dtype}
+
+
 def test_a_run_is_found_again_from_another_folder(tmp_path, npz, monkeypatch):
     """Also where the data, its folder and the network were named by relative paths."""
     (tmp_path / "own.py").write_text(

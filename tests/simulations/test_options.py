@@ -8,7 +8,7 @@ import torch
 from actrelax.models.architectures import build
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.transforms import Sparse
-from actrelax.simulations.options import POSITIVE, Hardware, Relaxation, require, value_of
+from actrelax.simulations.options import POSITIVE, FullPrecision, Hardware, Relaxation, require, value_of
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,26 @@ def test_hardware_is_what_is_there(monkeypatch):
             Hardware(name).resolved()
 
 
+def test_tf32_is_of_newer_gpus(monkeypatch):
+    with pytest.raises(ActrelaxError) as refused:
+        Hardware(precision="tf32").resolved()
+    assert str(refused.value) == "device 'cpu' has no TF32: use fp32, or an NVIDIA GPU from Ampere on."
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: [(7, 5), (9, 0)][index])
+    with pytest.raises(ActrelaxError, match=r"^device 'cuda' has no TF32: "):
+        Hardware("cuda", "tf32").resolved()
+    assert Hardware("cuda:1", "tf32", 3).resolved() == Hardware("cuda:1", "tf32", 3)
+    assert Hardware("cuda", "bf16", 3, True).resolved() == Hardware("cuda", "bf16", 3, True)
+
+
+def test_types_of_weights():
+    """Those of mixed precision are single."""
+    types = [Hardware(precision=name).dtype for name in ("fp64", "fp32", "tf32", "bf16")]
+    assert types == [torch.float64, torch.float32, torch.float32, torch.float32]
+    assert FullPrecision() == FullPrecision("cpu", "fp64")
+
+
 def test_time_constants():
     network = build("mlp", input_shape=(20,)).double()
     assert Relaxation(tau=3.0).time_constants(network, 0) == 3.0
@@ -79,7 +99,7 @@ def test_time_constants():
 
 def test_keywords():
     network = build("digits-mlp")
-    keywords = Relaxation("ar", "euler", 7, 0.2, tau=2.0, clip=3.0).keywords(network, 0)
+    keywords = Relaxation("ar", "euler", 7, eta=0.2, tau=2.0, clip=3.0).keywords(network, 0)
     assert keywords == {
         "assumptions": "ar",
         "integrator": "euler",
@@ -87,6 +107,9 @@ def test_keywords():
         "eta": 0.2,
         "dt": None,
         "duration": None,
+        "tolerance": None,
+        "tolerance_of": None,
+        "max_steps": None,
         "tau": 2.0,
         "start": "feedforward",
         "clip": 3.0,

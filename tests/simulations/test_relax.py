@@ -34,7 +34,7 @@ def test_writes_what_it_says(npz, tmp_path, capsys):
     lines = said.out.splitlines()
     assert lines[0].startswith("RelaxationProblem(1x8x8-6-6-6-10, batch 2, tau 1,")
     assert lines[0].endswith("on tiny")
-    assert lines[1].startswith("Trajectory(completed after 12 steps of 0.2 by euler on torch, 13 recorded)")
+    assert lines[1].startswith("Trajectory(completed after 12 steps of 0.2 by euler on torch, stepped, 13 recorded)")
     assert lines[-1] == f"trajectory and figure: {out}"
     for line in lines[4:7]:
         _, error, predicted = line.split()

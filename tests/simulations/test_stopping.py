@@ -19,6 +19,13 @@ def test_the_first_signal_is_collected_and_the_second_acts_at_once():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_patiently_the_second_does_nothing():
+    with stopping_cleanly(patiently=True) as stop:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            assert stop.signal_number == number
+
+
 def test_handlers_are_put_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stopping_cleanly():

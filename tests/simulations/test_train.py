@@ -199,6 +199,55 @@ def test_biology_changes_what_is_learned_and_resumes(tmp_path, tiny, monkeypatch
     assert_same(outcome(tmp_path / "run"), whole)
 
 
+LAYOUTS = {
+    "bf16": ["--precision", "bf16"],
+    "bf16, sign-concordant": ["--precision", "bf16", "--assumptions", "sign-feedback"],
+    "channels last": ["--channels-last"],
+    "both": ["--channels-last", "--precision", "bf16", "--assumptions", "learned-feedback"],
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_precision_and_layout_resume(tmp_path, tiny, monkeypatch, name):
+    """A run killed after five of twelve batches; its weights, in fp32, lie as asked before and after."""
+    options = [*tiny, "--network", "digits-cnn", "--momentum", 0.9, "--quiet", "--checkpoint-every", 1]
+    assert run(*options, *LAYOUTS[name], "--out", tmp_path / "whole") == 0
+    batches = iter(range(5))
+    original = Recorder.on_batch
+
+    def dying(self, training):
+        original(self, training)
+        if next(batches) == 4:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "on_batch", dying)
+        with pytest.raises(Killed):
+            run(*options, *LAYOUTS[name], "--out", tmp_path / "run")
+    assert run("--resume", tmp_path / "run", "--quiet") == 0
+    whole, resumed = outcome(tmp_path / "whole"), outcome(tmp_path / "run")
+    assert_same(resumed, whole)
+    for state in (whole["checkpoint"], resumed["checkpoint"]):
+        momenta = [entry["momentum_buffer"] for entry in state["optimiser"]["state"].values()]
+        for weight in [*state["network"].values(), *momenta]:
+            assert weight.dtype == torch.float32
+            if weight.dim() == 4 and weight.shape[1] > 1:
+                assert weight.is_contiguous(memory_format=torch.channels_last) == (
+                    "channels" in " ".join(LAYOUTS[name])
+                )
+    run_again = load_run(tmp_path / "run")
+    assert run_again.network(torch.zeros(1, 1, 8, 8)).dtype == torch.float32
+
+
+def test_bf16_learns_what_fp32_learns(tmp_path, tiny):
+    """To its rounding, and no further."""
+    for precision in ("fp32", "bf16"):
+        assert run(*tiny, "--precision", precision, "--out", tmp_path / precision, "--quiet") == 0
+    rounded, exact = (outcome(tmp_path / precision)["checkpoint"]["network"] for precision in ("bf16", "fp32"))
+    for name, weight in exact.items():
+        assert 0 < (rounded[name] - weight).norm() / weight.norm() < 0.05
+
+
 def test_noise_needs_an_integrator_that_follows_it(tmp_path, tiny, capsys):
     said = refused(capsys, 2, *tiny, "--noise", 0.1, "--out", tmp_path / "run")
     assert said.startswith('"sequential" can\'t be used here: it does not follow noise: use "euler"')
@@ -285,6 +334,9 @@ def refused(capsys, status, *arguments):
         (["--activation", "nix"], "unknown activation 'nix'; known: identity,"),
         (["--device", "nix"], "unknown device 'nix'; known: cpu, cuda, cuda:N, mps, auto."),
         (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
+        (["--precision", "tf32"], "device 'cpu' has no TF32: use fp32, or an NVIDIA GPU from Ampere on."),
+        (["--precision", "bf16", "--assumptions", "continuous"], "continuous plasticity moves the weights themselves,"),
+        (["--channels-last"], "--channels-last is for convolutions, digits-mlp has none: leave it out."),
         (["--protocol", "nix"], "unknown protocol 'nix'; known: paper-mlp, paper-cnn."),
         (["--epochs", "0"], "--epochs must be 1 or more, got 0."),
         (["--batch-size", "0"], "--batch-size must be 1 or more, got 0."),

@@ -10,8 +10,10 @@ from cases import graph_case, mlp_case
 from actrelax.analysis.checks import entries as module
 from actrelax.analysis.checks.entries import NAMES, Entry, entries
 from actrelax.analysis.checks.verification import Row, verify
+from actrelax.models import carrying, streaming
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.backprop import activity_gradients
+from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.foreign import BRIAN2, SCIPY, integrator_named
 from actrelax.models.integrators import INTEGRATORS
@@ -196,3 +198,57 @@ def test_names():
         "bound": 1e-10,
         "ok": True,
     }
+
+
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+def test_the_closed_form_and_the_steps_are_entries_of_their_own(make, monkeypatch):
+    """PyTorch's entries step, or else steps would be compared with nothing."""
+    methods = set()
+
+    def watched(problem, scheme, **options):
+        trajectory = solve(problem, scheme, **options)
+        methods.add((options["engine"], options.get("method"), trajectory.method))
+        return trajectory
+
+    monkeypatch.setattr(module, "solve", watched)
+    assert verified(make(), integrators=["euler", "exact"]).ok
+    assert methods == {
+        ("torch", "stepped", "stepped"),
+        ("torch", "closed-form", "closed-form"),
+        ("scipy", None, "stepped"),
+    }
+
+
+@pytest.mark.parametrize(("make", "kind"), [(mlp_case, carrying.ByLevel), (graph_case, carrying.ByHops)])
+@pytest.mark.parametrize("coefficient", ["initial", "clamp"])
+def test_a_wrong_plan_disagrees(monkeypatch, make, kind, coefficient):
+    """One kind of coefficient off by 1e-8: what is carried is wrong, the steps are not."""
+    right = getattr(kind, coefficient)
+    monkeypatch.setattr(kind, coefficient, lambda *arguments: right(*arguments) * (1 + 1e-8))
+    streaming._exact_plan.cache_clear()
+    try:
+        report = verified(make(), engines=["torch", "closed-form"], integrators=["euler", "sequential"])
+    finally:
+        streaming._exact_plan.cache_clear()
+    failed = {(row.engine, row.integrator) for row in report.rows if not row.ok}
+    assert failed == {("closed-form", "euler"), ("closed-form", "sequential")}
+
+
+def test_a_vector_carried_to_the_wrong_place_disagrees(monkeypatch):
+    """Two rows of what arrives at one population of a graph, exchanged."""
+    right = streaming.exact_plan
+
+    def exchanged(*arguments, **options):
+        plan = dict(right(*arguments, **options))
+        name = next(v for v, s in plan.items() if any(len(places) > 1 for places in s.places.values()))
+        station = plan[name]
+        plan[name] = replace(station, places={v: places[::-1] for v, places in station.places.items()})
+        return plan
+
+    monkeypatch.setattr(streaming, "exact_plan", exchanged)
+    streaming._exact_plan.cache_clear()
+    try:
+        report = verified(graph_case(), engines=["torch", "closed-form"], integrators=["euler"])
+    finally:
+        streaming._exact_plan.cache_clear()
+    assert {row.engine for row in report.rows if not row.ok} == {"closed-form"}

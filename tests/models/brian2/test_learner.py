@@ -174,7 +174,7 @@ def test_responding_and_watching_change_no_weight():
         "output": (3 * 17, 4),
     }
     passed = first.feedforward(x).activities
-    relaxed = relax_backward(copy.deepcopy(network), x, y, integrator="euler", eta=0.2, steps=12).trajectory
+    relaxed = relax_backward(copy.deepcopy(network), x, y, integrator="euler", eta=0.2, steps=12, keep=True).trajectory
     for name in ("hidden1", "hidden2", "hidden3"):
         assert float((seen[name][3::17] - passed[name].detach()).abs().max()) < 1e-12
         assert float((seen[name][15::17] - relaxed.final[name]).abs().max()) < 1e-12

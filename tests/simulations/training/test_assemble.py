@@ -1,5 +1,6 @@
 """From options to parts: each option reaches the part it is meant for."""
 
+import copy
 import math
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.training import assemble as module
 from actrelax.simulations.training.assemble import assemble, learning_rate_factor, make_network, rehearse
+from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
 
 
@@ -251,8 +253,87 @@ def test_hardware_is_set_up(monkeypatch):
         assert asked == [((True,), {"warn_only": True})]
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
+        module.set_up(Hardware("cuda", "tf32", 1), 0)
+        assert torch.backends.cudnn.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32
+        module.set_up(Hardware("cuda", "bf16", 1), 0)
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tf32_rounds_what_is_multiplied_and_fp32_does_not():
+    """Outputs of a convolutional network against float64: 10 bits of mantissa, or 23."""
+    errors = {}
+    for precision in ("fp32", "tf32"):
+        experiment = Experiment(hardware=Hardware("cuda", precision, 1))
+        training = assemble(experiment).training
+        x, _ = next(iter(training.batches.epoch(1)))
+        exact = copy.deepcopy(training.network).double()(x.double())
+        errors[precision] = float(((training.network(x) - exact).abs().max() / exact.abs().max()).detach())
+        assert training.network(x).dtype == torch.float32
+    assert errors["fp32"] < 1e-5 < errors["tf32"] < 1e-2
+
+
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.parametrize("precision", ["fp64", "bf16"])
+@pytest.mark.parametrize("network", ["digits-cnn", "digits-skip"])
+@pytest.mark.parametrize(
+    ("rule", "relaxation"),
+    [
+        ("backprop", Relaxation()),
+        ("ar", Relaxation("learned-feedback", steps=10)),
+        ("ar", Relaxation("unfrozen", steps=5)),
+        ("ar", Relaxation(integrator="equilibrium")),
+    ],
+    ids=["backprop", "learned", "unfrozen", "equilibrium"],
+)
+def test_channels_last_is_a_layout_and_changes_nothing_else(rule, relaxation, network, precision, device):
+    """Images, weights, activities and gradients have it, before and after; in double precision all are equal."""
+    found = {}
+    for channels_last in (False, True):
+        hardware = Hardware(device, precision, 1, channels_last)
+        images = Images(normalise="half")
+        experiment = Experiment(
+            rule=rule, images=images, model=Model(network), relaxation=relaxation, hardware=hardware
+        )
+        training = assemble(experiment).training
+        x, y = next(iter(training.batches.epoch(1)))
+        result = training.rule(training.network, x, y)
+        weights = dict(training.network.named_parameters())
+        found[channels_last] = {name: p.grad for name, p in weights.items()}
+        looked_at = {f"{name} grad": grad for name, grad in found[channels_last].items()} | weights
+        if result.trajectory is not None:
+            looked_at |= result.trajectory.problem.feedforward.activities
+            looked_at |= {f"{name} relaxed": v for name, v in result.trajectory.final.items()}
+        for name, v in looked_at.items():
+            if v.dim() == 4 and channels_last:
+                assert v.is_contiguous(memory_format=torch.channels_last), name
+        weight = training.network.projections["conv1->conv2"].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+    for name, expected in found[False].items():
+        error = (found[True][name] - expected).norm() / expected.norm()
+        assert error < (1e-13 if precision == "fp64" else 0.1)
+
+
+def test_images_lie_as_asked():
+    x = torch.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4).to(torch.uint8)
+    plain, last = (Preprocessing(torch.float64, memory_format=Hardware(channels_last=c).memory_format) for c in (0, 1))
+    assert plain(x).is_contiguous()
+    assert last(x).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(plain(x), last(x))
+    assert torch.equal(last(x.flatten(1)), plain(x).flatten(1))
+
+
+def test_channels_last_needs_convolutions():
+    said = r"^--channels-last is for convolutions, digits-mlp has none: leave it out\.$"
+    with pytest.raises(ActrelaxError, match=said):
+        assemble(Experiment(model=Model("digits-mlp"), hardware=Hardware(channels_last=True)))
 
 
 def test_outputs_are_the_classes(tmp_path):

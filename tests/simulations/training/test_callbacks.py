@@ -8,6 +8,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
+from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.training import callbacks
@@ -113,7 +114,7 @@ def test_looking_changes_nothing():
 
 def test_alignment_is_measured_as_often_as_asked():
     parts = parts_of(steps=30)
-    train(parts.training, [Alignment(10, parts.loss, parts.updates)])
+    train(parts.training, [Alignment(10, parts.loss, parts.updates, PRESETS["ar"])])
     rows = parts.training.tables["alignment"]
     assert [(row["epoch"], row["batch"]) for row in rows] == [(1, 1), (1, 11), (1, 21), (2, 8), (2, 18)]
     names = list(parts.training.network.projections)
@@ -137,7 +138,7 @@ def test_a_network_whose_weights_are_fixed_has_no_angles():
     parts = parts_of()
     for p in parts.training.network.projections.values():
         p.weight.requires_grad_(False)
-    train(parts.training, [Alignment(10, parts.loss, parts.updates)])
+    train(parts.training, [Alignment(10, parts.loss, parts.updates, PRESETS["ar"])])
     assert all(math.isnan(row["mean"]) for row in parts.training.tables["alignment"])
 
 

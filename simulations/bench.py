@@ -1,0 +1,215 @@
+"""What a step of training costs by backprop, by AR's closed form and by stepping, side by side in one run.
+
+Timed is the whole step as `actrelax train` does it: the next batch is gathered from the stored images and preprocessed,
+gradients are cleared, the rule makes new ones, the optimiser and the schedule of the learning rate step, and loss and
+correct answers are counted. Methods take turns, a few steps each, and medians are reported, with the ratio to backprop:
+
+    backprop     this package's baseline, autograd through the network
+    autograd     F.cross_entropy(network(x), y).backward(), as anybody writes it, in the same step
+    closed-form  AR, sequential, eta 0.1: so many steps at once, by their law; "auto": as many as leave 1e-6 of the way
+    equilibrium  AR, where its relaxation ends
+    stepped      AR, step by step
+
+Peak memory is measured in a process of its own for each method: the most that one step's tensors take beyond weights
+and images. Prints a table, or with --json
+
+    {"machine": {...}, "rows": [{"network", "method", "steps", "ratio_to_backprop", "peak_memory_ratio", ...}, ...]}
+
+With --out, a figure of the costs against the steps and, where MLPs of several depths were measured, against depth.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from actrelax.analysis import figures
+from actrelax.models.architectures import build
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.registry import known
+from actrelax.simulations.costs.machine import machine
+from actrelax.simulations.costs.methods import NAMES, chosen
+from actrelax.simulations.costs.rows import Row, Setting, measured
+from actrelax.simulations.options import Hardware, require
+from actrelax.simulations.training.experiment import Experiment, Optimisation, Speed
+
+FIGURE = "costs.png"
+STEPPED_UP_TO = 100
+"""Steps that are taken one by one unless more are asked for."""
+LR = 1e-6
+"""So small that networks stay what they are: all methods have the same work to do, whatever their updates are worth."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the measurement."""
+
+    networks: tuple[str, ...] = ("mlp", "cnn")
+    """Networks by name: mlp, cnn, vgg8, mlp-DEPTHxWIDTH ..."""
+    methods: tuple[str, ...] = NAMES
+    """backprop (always measured), autograd, closed-form, equilibrium, stepped."""
+    steps: tuple[int, ...] = (10, 100, 1000)
+    """Numbers of steps of the closed form."""
+    stepped: tuple[int, ...] | None = None
+    """Numbers of steps that are taken one by one; those of --steps up to 100 unless given."""
+    batch_size: int = 64
+    """Images a batch."""
+    rounds: int = 20
+    """How often each method has its turn of three steps that count; 5 or more."""
+    memory: bool = True
+    """Measure peak memory too, some seconds a method."""
+    dataset: str | None = None
+    """Any that `actrelax train` takes; MNIST, CIFAR-10 or the digits, as a network takes them, where the file is at
+    hand, else random numbers."""
+    data_dir: Path | None = None
+    """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
+    compile: Literal["auto", "no", "trace", "inductor", "cuda-graphs"] = "auto"
+    """As of `actrelax train`: auto traces AR and leaves backprop as it is; autograd always is as it is."""
+    hardware: Hardware = field(default_factory=Hardware)
+    out: Path | None = None
+    """Folder for the figure; none is drawn unless given."""
+    json: bool = False
+    """Print JSON, and nothing else, on standard output."""
+
+
+def main(config: Config) -> None:
+    """Measure, draw, and say what came out."""
+    setting = resolved(config)
+    rows = [row for network in networks(config) for row in measured(network, setting, partial(_watched, network), _say)]
+    if config.out is not None:
+        draw(config.out / FIGURE, rows)
+    if config.json:
+        print(json.dumps({"machine": machine(setting.base), "rows": [row.as_json() for row in rows]}))
+        return
+    print_table(rows)
+    if config.out is not None:
+        print(f"\nfigure: {config.out / FIGURE}")
+
+
+def networks(config: Config) -> list[str]:
+    """Return the networks, once each; an unknown one is refused before the first is measured."""
+    if not config.networks:
+        raise ActrelaxError("there is no network to measure: name one or more after --networks.")
+    for name in config.networks:
+        if ":" not in name:
+            build(name)
+    return list(dict.fromkeys(config.networks))
+
+
+def resolved(config: Config) -> Setting:
+    """Return what is measured of each network.
+
+    Raises
+    ------
+    ActrelaxError
+        For options that can't be met.
+    """
+    stepped = config.stepped
+    if stepped is None:
+        stepped = tuple(count for count in config.steps if count <= STEPPED_UP_TO)
+    require(rounds=(config.rounds, 5, math.inf))
+    for option, counts in {"steps": config.steps, "stepped": stepped}.items():
+        for count in counts:
+            require(**{option: (count, 1, math.inf)})
+    for name in config.methods:
+        known("method", name, NAMES)
+    experiment = Experiment(
+        batch_size=config.batch_size,
+        optimisation=Optimisation(lr=LR),
+        speed=Speed(compile=config.compile),
+        hardware=config.hardware,
+    )
+    experiment.check()
+    experiment = experiment.resolved()
+    methods = chosen(config.methods, config.steps, stepped)
+    return Setting(experiment, methods, config.rounds, config.memory, config.dataset, config.data_dir)
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print a line a method."""
+    width = max(len("network"), *(len(row.network) for row in rows))
+    titles = ["ms", "ratio", "peak MB", "ratio", "images/s"]
+    print(f"{'network':{width}}  {'method':11}  {'steps':>11}  " + "  ".join(f"{title:>8}" for title in titles))
+    for row in rows:
+        steps = "" if row.steps is None else f"{row.steps} (auto)" if row.auto else f"{row.steps}"
+        peak = "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:.2f}"
+        ratio = "" if row.peak_memory_ratio is None else f"{row.peak_memory_ratio:.2f}"
+        print(
+            f"{row.network:{width}}  {row.method:11}  {steps:>11}  {row.milliseconds:8.3f}  "
+            f"{row.ratio_to_backprop:8.2f}  {peak:>8}  {ratio:>8}  {row.images_per_second:8,.0f}"
+        )
+
+
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Draw costs against steps and, where there are MLPs of several depths, against depth."""
+    against_steps, against_depth = by_steps(rows), by_depth(rows)
+    with figures.saved(path, columns=2 if against_depth else 1) as (_, axes):
+        figures.costs(axes[0], against_steps, "relaxation steps")
+        if against_depth:
+            figures.costs(axes[1], against_depth, "weight layers")
+
+
+Lines = dict[str, tuple[list[int], list[float]]]
+
+
+def by_steps(rows: Sequence[Row]) -> Lines:
+    """Return network and method -> numbers of steps and their costs, of the methods that have several."""
+    lines: Lines = {}
+    for row in rows:
+        if row.steps is not None and not row.auto:
+            _add(lines, f"{row.network}, {row.method}", row.steps, row.ratio_to_backprop)
+    return {label: _sorted(line) for label, line in lines.items()}
+
+
+def by_depth(rows: Sequence[Row]) -> Lines:
+    """Return method -> depths and their costs, of the MLPs of one width; empty with less than two depths."""
+    found = [(row, re.fullmatch(r"mlp-(\d+)x(\d+)", row.network)) for row in rows if row.method not in _LEVEL]
+    mlps = [(row, int(match[1]), int(match[2])) for row, match in found if match]
+    if len({depth for _, depth, _ in mlps}) < 2:
+        return {}
+    several = len({width for *_, width in mlps}) > 1
+    lines: Lines = {}
+    for row, depth, width in mlps:
+        steps = "" if row.steps is None else ", auto" if row.auto else f", {row.steps} steps"
+        label = f"{row.method}{steps}" + (f" ({width} wide)" if several else "")
+        _add(lines, label, depth, row.ratio_to_backprop)
+    return {label: _sorted(line) for label, line in lines.items()}
+
+
+_LEVEL = ("backprop", "autograd")
+"""What the others are compared with."""
+
+
+def _add(lines: Lines, label: str, x: int, y: float) -> None:
+    xs, ys = lines.setdefault(label, ([], []))
+    xs.append(x)
+    ys.append(y)
+
+
+def _sorted(line: tuple[list[int], list[float]]) -> tuple[list[int], list[float]]:
+    points = sorted(zip(*line, strict=True))
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _watched(network: str, what: str, items: Sequence[Any]) -> Iterable[Any]:
+    """Show a bar on a terminal, on standard error."""
+    return tqdm(items, desc=f"{network}, {what}", leave=False, disable=None)  # type: ignore[no-any-return]
+
+
+def _say(remark: str) -> None:
+    print(remark, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    from actrelax.simulations.cli import run as run_simulation
+
+    raise SystemExit(run_simulation("bench", sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What one step of training costs, in time and in memory, whatever the method."""

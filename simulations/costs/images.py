@@ -1,0 +1,53 @@
+"""Images to measure a network with: the real ones that it usually takes, or random ones of their shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.datasets import Dataset, Split, load
+from actrelax.simulations.options import Hardware
+from actrelax.simulations.streams import random_stream
+from actrelax.simulations.subjects import at_hand, usual_shape
+from actrelax.simulations.training.assemble import on_device
+
+RANDOM = "random images, no file of real ones being at hand"
+
+
+def images_for(
+    network: str, dataset: str | None, data_dir: Path | None, batch_size: int, hardware: Hardware
+) -> Dataset:
+    """Load or draw images for a network by name, onto the device.
+
+    Parameters
+    ----------
+    network : str
+    dataset, data_dir
+        As of `actrelax train`; without a data set the usual one, where its file is at hand, and random images else.
+    batch_size : int
+        The least number of images.
+    hardware : Hardware
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown network or data set, or less than a batch of images.
+    """
+    name = dataset or at_hand(network, data_dir)
+    data = random_images(usual_shape(network), 10, 8 * batch_size) if name is None else load(name, data_dir)
+    count = len(data.train.images)
+    if count < batch_size:
+        raise ActrelaxError(
+            f"--batch-size must be at most {count}, the training images of {data.name}, got {batch_size}."
+        )
+    return on_device(data, hardware)
+
+
+def random_images(shape: tuple[int, ...], classes: int, count: int) -> Dataset:
+    """Draw so many images of 8 bits for training, and one for testing."""
+    stream = random_stream(0, "images")
+    images = torch.randint(256, (count + 1, *shape), generator=stream, dtype=torch.uint8)
+    labels = torch.randint(classes, (count + 1,), generator=stream)
+    return Dataset(RANDOM, classes, Split(images[1:], labels[1:]), Split(images[:1], labels[:1]))

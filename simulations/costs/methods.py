@@ -1,0 +1,89 @@
+"""The methods whose costs are compared: each a training that differs in its rule alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actrelax.models.foreign import integrator_named
+from actrelax.models.network import Network
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.schedule import schedule
+from actrelax.models.updates import Backward, is_finite
+from actrelax.simulations.datasets import Dataset
+from actrelax.simulations.options import Relaxation
+from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.loop import Training
+
+NAMES = ("backprop", "autograd", "closed-form", "equilibrium", "stepped")
+ETA, TOLERANCE = 0.1, 1e-6
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to a step's gradients.
+
+    name   among `NAMES`: backprop, the trainer's; autograd, ``loss.backward()`` with nothing of ours around it
+    steps  of the relaxation, as it is asked for: closed-form and stepped have some
+    """
+
+    name: str
+    steps: int | Literal["auto"] | None = None
+
+    @property
+    def relaxation(self) -> Relaxation:
+        """How the method relaxes, if it does."""
+        if self.name == "equilibrium":
+            return Relaxation(integrator="equilibrium")
+        return Relaxation(steps=self.steps, eta=ETA, tolerance=TOLERANCE if self.steps == "auto" else None)
+
+    def experiment(self, base: Experiment) -> Experiment:
+        """Return the experiment that learns by this method and is `base` otherwise."""
+        if self.name in ("backprop", "autograd"):
+            return replace(base, rule="backprop")
+        evaluated: Literal["stepped", "closed-form"] = "stepped" if self.name == "stepped" else "closed-form"
+        return replace(base, rule="ar", relaxation=self.relaxation, speed=replace(base.speed, method=evaluated))
+
+    def training(self, base: Experiment, data: Dataset) -> Training:
+        """Return a training by this method, at its beginning.
+
+        Raises
+        ------
+        ActrelaxError
+            For options that can't be met.
+        """
+        training = assemble(self.experiment(base), data=data).training
+        if self.name == "autograd":
+            training.rule = partial(autograd, mixed=base.hardware.precision == "bf16")
+        return training
+
+    def steps_taken(self, training: Training) -> int | None:
+        """Return how many steps the relaxation is worth, the number that its law asks for where that was asked."""
+        if self.steps != "auto":
+            return self.steps
+        images, labels = (part[:1] for part in training.batches.data.train)
+        x = training.batches.preprocess(images)
+        problem = RelaxationProblem.from_batch(training.network, x, labels)
+        return schedule(problem, integrator_named(self.relaxation.integrator), **self.relaxation.grid).steps
+
+
+def chosen(names: tuple[str, ...], steps: tuple[int, ...], stepped: tuple[int, ...]) -> list[Method]:
+    """Return the methods of these names, backprop first, with all their numbers of steps."""
+    counts: dict[str, tuple[int | Literal["auto"] | None, ...]] = {"closed-form": (*steps, "auto"), "stepped": stepped}
+    wanted = [name for name in NAMES if name == "backprop" or name in names]
+    return [Method(name, count) for name in wanted for count in dict.fromkeys(counts.get(name, (None,)))]
+
+
+def autograd(network: Network, x: Tensor, y: Tensor, *, mixed: bool = False) -> Backward:
+    """Leave gradients in `.grad` as anybody writes it in PyTorch; `mixed` is autocast to bfloat16."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
+        output = network(x)
+        loss = F.cross_entropy(output, y)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return Backward(loss.detach(), output.detach(), is_finite(loss.detach()), len(output))

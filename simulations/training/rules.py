@@ -1,0 +1,179 @@
+"""From an experiment's options to the rule that its batches learn by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actrelax.models.backprop import backprop_backward
+from actrelax.models.brackets import largest_bracket
+from actrelax.models.continuous import relax_continuously
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.foreign import integrator_named
+from actrelax.models.learning import relax_backward
+from actrelax.models.losses import Loss
+from actrelax.models.network import Network
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.schedule import schedule
+from actrelax.models.streaming import unstreamable
+from actrelax.models.tracing import Traced
+from actrelax.models.updates import Backward, Rule, Updates
+from actrelax.simulations.training.clipping import Lookout, unclipped
+from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.graphs import captured
+from actrelax.simulations.training.mixed import in_bfloat16
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an experiment learns by.
+
+    quick    (network, x, y) -> Backward, which looks at nothing on the way
+    careful  the same, looking for nan and inf in each relaxation, of one process alone
+    trial    the same as careful, but for what is asked now and then only
+    lookout  what watches the clip, where the closed form leaves it out
+    """
+
+    quick: Rule
+    careful: Rule
+    trial: Rule
+    lookout: Lookout | None = None
+
+
+def make_rules(
+    experiment: Experiment,
+    network: Network,
+    loss: Loss,
+    updates: Updates,
+    optimiser: torch.optim.Optimizer,
+    batches: int,
+    agreed: Callable[[float], float] = float,
+) -> Rules:
+    """Fill in an experiment's options.
+
+    Parameters
+    ----------
+    experiment, network, loss, updates, optimiser
+    batches : int
+        An epoch's.
+    agreed : callable
+        A number -> the largest of all processes'.
+
+    Raises
+    ------
+    ActrelaxError
+        For a way to compute that can't be had here.
+    """
+    options: dict[str, Any] = {"loss": loss, "updates": updates}
+    if experiment.rule == "backprop":
+        return _computed(experiment, partial(backprop_backward, **options), experiment.speed.compile)
+    options |= experiment.relaxation.keywords(network, experiment.seed)
+    if experiment.relaxation.is_continuous:
+        return _continuous(experiment, optimiser, options)
+    problem = _of_nothing(network, options | {"clip": None})
+    why_stepped = unstreamable(problem, integrator_named(experiment.relaxation.integrator))
+    if experiment.speed.method == "closed-form" and why_stepped is not None:
+        raise ActrelaxError(f"--method closed-form can't be used here: {why_stepped}")
+    if why_stepped is not None or experiment.speed.method == "stepped":
+        return _stepped(experiment, options, problem.is_noisy)
+    return _at_once(experiment, options, problem, batches, agreed)
+
+
+def _stepped(experiment: Experiment, options: dict[str, Any], noisy: bool) -> Rules:
+    compile_as = experiment.speed.compile
+    if noisy or experiment.relaxation.steps == "auto":  # a list of kernels neither draws numbers nor looks at a step
+        if compile_as not in ("auto", "no"):
+            raise ActrelaxError(f"--compile {compile_as} is for relaxations of a fixed number of steps without noise.")
+        compile_as = "no"
+    return _computed(experiment, partial(relax_backward, **options, method="stepped"), compile_as)
+
+
+def _at_once(
+    experiment: Experiment,
+    options: dict[str, Any],
+    problem: RelaxationProblem,
+    batches: int,
+    agreed: Callable[[float], float],
+) -> Rules:
+    """Return the closed form, and where there is a clip what watches it."""
+    relaxation, speed, free = experiment.relaxation, experiment.speed, options | {"clip": None}
+    integrator = integrator_named(relaxation.integrator)
+    grid = schedule(problem, integrator, **relaxation.grid)
+    if relaxation.steps == "auto":
+        free = {name: value for name, value in free.items() if name not in relaxation.grid}
+        # within the tolerance the relaxation ends at equilibrium, whatever the number of steps
+        free |= {"integrator": "equilibrium"} if grid.settles else {"dt": grid.dt, "steps": grid.steps}
+    quick = _computed(experiment, partial(relax_backward, **free, method="closed-form"), speed.compile)
+    if relaxation.clip is None or not integrator.takes_time:
+        return quick
+    clipped = _stepped(experiment, options, noisy=False)
+
+    def largest(network: Network, x: Tensor, y: Tensor) -> float:
+        return agreed(_largest(network, x, y, options, grid.steps))
+
+    lookout = Lookout(largest, relaxation.clip, speed.verify_every, batches)
+    return Rules(
+        quick=unclipped(lookout, quick.quick, clipped.quick),
+        careful=unclipped(lookout, quick.careful, clipped.careful, looks=False),
+        trial=clipped.careful,
+        lookout=lookout,
+    )
+
+
+def _computed(experiment: Experiment, rule: partial[Backward], compile_as: str) -> Rules:
+    """Return the rule in the precision asked for, and as it is to be compiled; being careful, it is not."""
+    is_ar, updates = experiment.rule == "ar", rule.keywords["updates"]
+    quick: Rule = partial(rule, check_finite=False) if is_ar else rule
+    careful: Rule = partial(rule, updates=replace(updates, across=None))
+    if updates.across is not None:
+        if compile_as not in ("auto", "no"):
+            raise ActrelaxError(f"--compile {compile_as} is for one process: leave it out.")
+        compile_as = "no"
+    if compile_as == "trace" or (compile_as == "auto" and is_ar):
+        quick = Traced(quick)
+    elif compile_as == "inductor":
+        quick = Traced(quick, lambda kernels, x, y: torch.compile(kernels))
+    elif compile_as == "cuda-graphs":
+        quick = Traced(quick, captured)
+    if experiment.hardware.precision == "bf16":
+        quick, careful = in_bfloat16(quick), in_bfloat16(careful)
+    return Rules(quick, careful, careful)
+
+
+def _continuous(experiment: Experiment, optimiser: torch.optim.Optimizer, options: dict[str, Any]) -> Rules:
+    if experiment.speed.compile not in ("auto", "no"):
+        raise ActrelaxError(f"--compile {experiment.speed.compile} is not for continuous plasticity: leave it out.")
+    if experiment.speed.method == "closed-form":
+        raise ActrelaxError("--method closed-form is not for continuous plasticity: feedback moves with the weights.")
+    options = {name: value for name, value in options.items() if name not in ("tolerance", "tolerance_of", "max_steps")}
+
+    def continuous(network: Network, x: Tensor, y: Tensor, check_finite: bool = True) -> Backward:
+        # weights move by themselves: the optimiser finds no .grad, and only carries the learning rate
+        rate = optimiser.param_groups[0]["lr"]
+        return relax_continuously(network, x, y, rate=rate, check_finite=check_finite, **options)
+
+    return Rules(partial(continuous, check_finite=False), continuous, continuous)
+
+
+def _of_nothing(network: Network, options: Mapping[str, Any]) -> RelaxationProblem:
+    """Return the problem of one silent image: what can be told of all problems of a run."""
+    x = next(network.parameters()).new_zeros(1, *network.populations[network.input].shape)
+    return _problem(network, x, torch.zeros(1, dtype=torch.int64, device=x.device), options)
+
+
+def _problem(network: Network, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> RelaxationProblem:
+    known = {f.name for f in fields(RelaxationProblem)} | {"loss"}
+    return RelaxationProblem.from_batch(network, x, y, **{k: v for k, v in options.items() if k in known})
+
+
+def _largest(network: Network, x: Tensor, y: Tensor, options: Mapping[str, Any], steps: int) -> float:
+    if len(x) == 0:  # another process has them all
+        return 0.0
+    problem, integrator = _problem(network, x, y, options), integrator_named(options["integrator"])
+    dt = schedule(problem, integrator, dt=options["dt"], eta=options["eta"]).dt
+    return float(largest_bracket(problem, integrator, dt=dt, steps=steps))

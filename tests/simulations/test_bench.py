@@ -1,0 +1,302 @@
+"""`actrelax bench`: what it prints and draws, and that it measures the steps that it says; no time is asserted."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations import bench, cli
+from actrelax.simulations.costs import memory, rows
+from actrelax.simulations.costs.images import random_images
+from actrelax.simulations.costs.methods import Method, chosen
+from actrelax.simulations.costs.timing import TURN, WARM_UP, Stepper, full_batches, step_times
+from actrelax.simulations.options import Hardware
+from actrelax.simulations.training.batches import Batches, Preprocessing
+from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
+from actrelax.simulations.training.loop import train
+
+QUICK = ["--networks", "digits-mlp", "--rounds", "5", "--threads", "1"]
+TIMED = [*QUICK, "--no-memory"]
+COLUMNS = [
+    "network",
+    "method",
+    "steps",
+    "auto",
+    "dataset",
+    "batch_size",
+    "milliseconds",
+    "quartiles",
+    "ratio_to_backprop",
+    "images_per_second",
+    "peak_memory_bytes",
+    "peak_memory_ratio",
+]
+
+
+def run(*arguments):
+    return cli.main(["bench", *map(str, arguments)])
+
+
+def rows_of(capsys):
+    report = json.loads(capsys.readouterr().out)
+    assert list(report) == ["machine", "rows"]
+    assert all(list(row) == COLUMNS for row in report["rows"])
+    return report["rows"]
+
+
+@pytest.fixture
+def base():
+    return Experiment(
+        batch_size=6,
+        model=Model("digits-mlp"),
+        optimisation=Optimisation(lr=0.5),
+        hardware=Hardware(threads=1),
+    )
+
+
+@pytest.fixture
+def data():
+    return random_images((1, 8, 8), 10, 20)
+
+
+def test_json(capsys):
+    assert run(*TIMED, "--steps", 3, 200, "--json") == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert said.err == "digits-mlp learns from digits.\n"
+    assert {"device", "name", "threads", "precision", "compile", "versions"} <= set(report["machine"])
+    found = report["rows"]
+    assert [list(row) for row in found] == [COLUMNS] * 7
+    assert [(row["method"], row["steps"], row["auto"]) for row in found] == [
+        ("backprop", None, False),
+        ("autograd", None, False),
+        ("closed-form", 3, False),
+        ("closed-form", 200, False),
+        ("closed-form", 132, True),  # 0.9^n <= 1e-6, one hop from the output
+        ("equilibrium", None, False),
+        ("stepped", 3, False),
+    ]
+    assert found[0]["ratio_to_backprop"] == 1
+    for row in found:
+        low, high = row["quartiles"]
+        assert 0 < low <= row["milliseconds"] <= high
+        assert row["ratio_to_backprop"] == pytest.approx(row["milliseconds"] / found[0]["milliseconds"])
+        assert row["images_per_second"] == pytest.approx(64e3 / row["milliseconds"])
+        assert row["peak_memory_bytes"] is row["peak_memory_ratio"] is None
+
+
+def test_table_and_figure(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rows, "peak_in_own_process", memory.peak)  # a process takes seconds to start
+    assert run(*QUICK, "--methods", "stepped", "--stepped", 2, "--out", tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["network", "method", "steps", "ms", "ratio", "peak", "MB", "ratio", "images/s"]
+    backprop, stepped = (line.split() for line in lines[1:3])
+    assert backprop[:2] == ["digits-mlp", "backprop"]
+    assert (backprop[3], backprop[5]) == ("1.00", "1.00")
+    assert stepped[:3] == ["digits-mlp", "stepped", "2"]
+    assert float(stepped[5]) > 0.01
+    assert lines[-1] == f"figure: {tmp_path / 'costs.png'}"
+    assert (tmp_path / "costs.png").stat().st_size > 5000
+
+
+def test_memory_in_a_process_of_its_own(base, capsys):
+    assert run(*QUICK, "--methods", "backprop", "--batch-size", 6, "--json") == 0
+    (row,) = rows_of(capsys)
+    assert row["peak_memory_ratio"] == 1
+    assert row["peak_memory_bytes"] == memory.peak(Method("backprop"), base, (1, 8, 8), 10)
+
+
+def test_options_reach_the_measurement(npz, capsys):
+    options = ["--dataset", npz, "--batch-size", 32, "--methods", "stepped", "--precision", "fp64", "--compile", "no"]
+    assert run(*TIMED, *options, "--steps", 2, 1000, "--json") == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert (report["machine"]["precision"], report["machine"]["compile"]) == ("fp64", "no")
+    assert [(row["method"], row["steps"]) for row in report["rows"]] == [("backprop", None), ("stepped", 2)]
+    assert {(row["dataset"], row["batch_size"]) for row in report["rows"]} == {("tiny", 32)}
+
+
+def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
+    assert run(*TIMED, "--networks", "mlp-3x5", "--methods", "backprop", "--data-dir", tmp_path, "--json") == 0
+    said = capsys.readouterr()
+    assert said.err == "mlp-3x5 learns from random images, no file of real ones being at hand.\n"
+    assert len(json.loads(said.out)["rows"]) == 1
+
+
+def test_stepping_a_thousand_times_is_for_those_who_ask():
+    config = bench.Config()
+    asked = replace(config, stepped=(1000,))
+    assert [m.steps for m in bench.resolved(config).methods if m.name == "stepped"] == [10, 100]
+    assert [m.steps for m in bench.resolved(asked).methods if m.name == "stepped"] == [1000]
+    assert [m.steps for m in bench.resolved(config).methods if m.name == "closed-form"] == [10, 100, 1000, "auto"]
+
+
+@pytest.mark.parametrize("precision", ["fp64", "bf16"])
+def test_all_exact_methods_learn_alike(base, data, precision):
+    """Where relaxations settle, all methods move the weights as backprop does: what is timed is what is said."""
+    base = replace(base, hardware=Hardware(precision=precision, threads=1))
+    methods = chosen(("autograd", "closed-form", "equilibrium", "stepped"), (400,), (400,))
+    weights = []
+    for method in methods:
+        stepper = Stepper(method.training(base, data))
+        before = torch.cat([p.detach().flatten() for p in stepper.training.network.parameters()])
+        for _ in range(4):
+            stepper.step()
+        weights.append(torch.cat([p.detach().flatten() for p in stepper.training.network.parameters()]) - before)
+    assert [method.name for method in methods[:2]] == ["backprop", "autograd"]
+    bound = 1e-5 if precision == "fp64" else 0.05
+    for change in weights[1:]:
+        assert (change - weights[0]).abs().max() < bound * weights[0].abs().max()
+
+
+def test_a_step_is_the_trainers(base, data):
+    """Three full batches of an epoch, one by one, and `train` of the same images, leave the same weights and totals."""
+    full = replace(data, train=type(data.train)(data.train.images[:18], data.train.labels[:18]))
+    once = replace(base, epochs=1)
+    stepper, trained = Stepper(Method("stepped", 5).training(once, full)), Method("stepped", 5).training(once, full)
+    for _ in range(3):
+        stepper.step()
+    assert stepper.training.totals["loss"] > 0
+    train(trained)
+    for mine, its in zip(stepper.training.network.parameters(), trained.network.parameters(), strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_steps_are_what_differs(base, data):
+    changes = []
+    for steps in (1, 2):
+        training = Method("stepped", steps).training(base, data)
+        Stepper(training).step()
+        changes.append(training.network.projections["input->hidden1"].weight.detach().clone())
+    assert not torch.equal(*changes)
+
+
+def test_batches_are_full_and_never_end(data):
+    batches = Batches(data, Preprocessing(torch.float32), 6, seed=0)
+    stream = full_batches(batches)
+    found = [next(stream) for _ in range(7)]
+    assert {len(batch.labels) for batch in found} == {6}
+    first = [batch.labels for batch in batches.epoch(1)][:3]
+    second = [batch.labels for batch in batches.epoch(2)][:3]
+    assert all(torch.equal(a.labels, b) for a, b in zip(found, first + second, strict=False))
+
+
+def test_methods_take_turns(base, data, monkeypatch):
+    """A turn is a step that does not count and some that do; warm-up rounds don't count at all."""
+    trainings = [Method("backprop").training(base, data), Method("equilibrium").training(base, data)]
+    taken = []
+    step = Stepper.step
+
+    def noted(self):
+        taken.append(trainings.index(self.training))
+        step(self)
+
+    monkeypatch.setattr(Stepper, "step", noted)
+    times = step_times(trainings, range(WARM_UP + 2))
+    assert taken == ([0] * (1 + TURN) + [1] * (1 + TURN)) * (WARM_UP + 2)
+    assert [len(mine) for mine in times] == [2 * TURN] * 2
+
+
+def test_peak_memory_is_that_of_the_tensors(base):
+    """At least the batch and the gradients; a hidden population more, and there is more; the batch doubles it."""
+    small = memory.peak(Method("backprop"), base, (1, 8, 8), 10)
+    batch, gradients = 6 * 64 * 4, 4 * (64 * 32 + 32 + 32 * 10 + 10)
+    assert batch + gradients < small < 3 * (batch + gradients)
+    assert memory.peak(Method("backprop"), replace(base, batch_size=600), (1, 8, 8), 10) > small + 594 * 64 * 4
+
+
+def test_peak_memory_by_the_allocator():
+    """Two tensors of a million numbers are the most at a time; what was there before and goes does not count."""
+    held = [torch.zeros(5000)]
+
+    def step():
+        held.clear()
+        a = torch.ones(1_000_000, dtype=torch.float32)
+        b = a + 1
+        del a
+        c = b + 1
+        del b, c
+
+    assert 8_000_000 <= memory._peak_on_cpu(step) < 8_000_100  # numbers become tensors of their own
+
+
+def test_a_process_that_fails_is_one_sentence(base):
+    broken = replace(base, model=Model("nix"))
+    with pytest.raises(ActrelaxError, match=r"^the peak memory of backprop could not be measured: .*unknown network"):
+        memory.peak_in_own_process(Method("backprop"), broken, (1, 8, 8), 10)
+
+
+def test_times_survive_a_memory_that_can_not_be_measured(capsys, monkeypatch):
+    def failing(method, *rest):
+        if method.name == "equilibrium":
+            raise ActrelaxError("no.")
+        return memory.peak(method, *rest)
+
+    monkeypatch.setattr(rows, "peak_in_own_process", failing)
+    assert run(*QUICK, "--methods", "equilibrium", "--json") == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "no."
+    backprop, equilibrium = json.loads(said.out)["rows"]
+    assert backprop["peak_memory_ratio"] == 1
+    assert equilibrium["peak_memory_bytes"] is equilibrium["peak_memory_ratio"] is None
+    assert equilibrium["milliseconds"] > 0
+
+
+def test_where_memory_is_not_measured(base):
+    assert memory.unmeasurable(base) is None
+    on_mps = replace(base, hardware=Hardware(device="mps"))
+    graphs = replace(base, speed=replace(base.speed, compile="cuda-graphs"))
+    assert "not count it on mps" in memory.unmeasurable(on_mps)
+    assert "CUDA graph" in memory.unmeasurable(graphs)
+
+
+def test_lines_of_the_figure():
+    def row(network, method, steps, ratio, auto=False):
+        return bench.Row(network, method, steps, auto, "mnist", 64, 1.0, (1.0, 1.0), ratio, 1.0, None, None)
+
+    shallow = [
+        row("mlp-5x3", "backprop", None, 1.0),
+        row("mlp-5x3", "closed-form", 100, 1.2),
+        row("mlp-5x3", "closed-form", 10, 1.1),
+        row("mlp-5x3", "closed-form", 190, 1.05, auto=True),
+    ]
+    assert bench.by_steps(shallow) == {"mlp-5x3, closed-form": ([10, 100], [1.1, 1.2])}
+    assert bench.by_depth(shallow) == {}
+    deeper = [
+        row("mlp-9x3", "closed-form", 10, 1.3),
+        row("mlp-3x3", "closed-form", 10, 1.0),
+        row("mlp", "stepped", 1, 2),
+    ]
+    lines = bench.by_depth([*shallow, *deeper])
+    assert lines["closed-form, 10 steps"] == ([3, 5, 9], [1.0, 1.1, 1.3])
+    assert lines["closed-form, auto"] == ([5], [1.05])
+    assert set(bench.by_depth([*shallow, row("mlp-9x4", "closed-form", 10, 1.3)])) >= {"closed-form, 10 steps (4 wide)"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--networks"], "there is no network to measure: name one or more after --networks."),
+        (["--networks", "nix"], "unknown network 'nix'; known: digits-mlp,"),
+        (["--networks", "mlp-1x3"], "no population of mlp-1x3 relaxes: take a network with hidden ones."),
+        (["--methods", "nix"], "unknown method 'nix'; known: backprop, autograd, closed-form, equilibrium, stepped."),
+        (["--rounds", "4"], "--rounds must be 5 or more, got 4."),
+        (["--steps", "0"], "--steps must be 1 or more, got 0."),
+        (["--stepped", "0"], "--stepped must be 1 or more, got 0."),
+        (["--batch-size", "0"], "--batch-size must be 1 or more, got 0."),
+        (["--batch-size", "5000"], "--batch-size must be at most 1437, the training images of digits, got 5000."),
+        (["--dataset", "nix"], "unknown dataset 'nix'; known: digits,"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
+        (["--compile", "cuda-graphs"], "--compile cuda-graphs is for --device cuda, not cpu: use trace."),
+        (["--channels-last"], "--channels-last is for convolutions, digits-mlp has none: leave it out."),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, arguments, sentence):
+    assert run(*TIMED, "--data-dir", tmp_path, *arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"actrelax bench: {sentence}")
+    assert said.err.count("\n") == 1
+    assert said.out == ""

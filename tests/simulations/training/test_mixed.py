@@ -1,0 +1,176 @@
+"""Rules in bfloat16: gradients near those of single precision, for weights that stay in it."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from actrelax.models.architectures import build
+from actrelax.models.assumptions import PRESETS
+from actrelax.models.backprop import backprop_backward
+from actrelax.models.engines import solve
+from actrelax.models.errors import DivergenceError
+from actrelax.models.losses import LOSSES
+from actrelax.models.problem import RelaxationProblem
+from actrelax.simulations.options import Hardware, Relaxation
+from actrelax.simulations.training.assemble import assemble, rehearse
+from actrelax.simulations.training.callbacks import Alignment
+from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
+from actrelax.simulations.training.loop import learn, train
+from actrelax.simulations.training.mixed import in_bfloat16, in_single_precision
+
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+RULES = {
+    "backprop": ("backprop", Relaxation()),
+    "stepped": ("ar", Relaxation()),
+    "small steps": ("ar", Relaxation(eta=0.01, steps=1000)),
+    "equilibrium": ("ar", Relaxation(integrator="equilibrium")),
+    "learned": ("ar", Relaxation("learned-feedback")),
+    "kolen-pollack": ("ar", Relaxation("kolen-pollack")),
+    "random": ("ar", Relaxation("random-feedback")),
+    "sign": ("ar", Relaxation("sign-feedback")),
+    "current gains": ("ar", Relaxation("unfrozen", integrator="rk4", steps=50)),
+    "noisy input": ("ar", Relaxation("current-presynaptic", integrator="euler", input_noise=0.01)),
+    "neurons apart": ("ar", Relaxation(tau_spread=0.3, dt=0.1)),
+}
+
+
+def parts_of(rule="stepped", precision="bf16", network="digits-cnn", device="cpu", **optimisation):
+    kind, relaxation = RULES[rule]
+    decay = 0.1 if rule == "kolen-pollack" else None
+    return assemble(
+        Experiment(
+            rule=kind,
+            epochs=2,
+            model=Model(network),
+            relaxation=relaxation,
+            optimisation=Optimisation(decay=decay, **optimisation),
+            hardware=Hardware(device, precision, threads=1),
+        )
+    )
+
+
+def gradients_of(parts):
+    """Of the first batch, by name, and what the rule returned."""
+    training = parts.training
+    result = training.rule(training.network, *next(iter(training.batches.epoch(1))))
+    return {name: p.grad for name, p in training.network.named_parameters()}, result
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.parametrize("network", ["digits-cnn", "digits-skip"])
+@pytest.mark.parametrize("rule", RULES)
+def test_gradients_are_those_of_single_precision_but_for_rounding(rule, network, device):
+    """bfloat16 rounds to 0.4 %: gradients may turn by some percent, and keep their length to one."""
+    exact, passed = gradients_of(parts_of(rule, "fp32", network, device))
+    rounded, result = gradients_of(parts_of(rule, "bf16", network, device))
+    assert result.output.dtype == torch.bfloat16
+    assert result.loss.item() == pytest.approx(passed.loss.item(), rel=0.005)
+    assert rounded.keys() == exact.keys()
+    assert any(name.endswith("feedback") for name in rounded) == (rule in ("learned", "kolen-pollack"))
+    for name, expected in exact.items():
+        found = rounded[name]
+        assert found.dtype == torch.float32
+        assert 1e-4 < (found - expected).norm() / expected.norm() < 0.1
+        assert (found * expected).sum() / expected.norm() ** 2 == pytest.approx(1, abs=0.02)
+
+
+def test_relaxed_states_do_not_stop_on_the_way():
+    """Where steps are small, single precision carries them; weights and drives are bfloat16."""
+    training = parts_of("small steps").training
+    x, y = next(iter(training.batches.epoch(1)))
+    problem = RelaxationProblem.from_batch(copy.deepcopy(training.network).bfloat16(), x.bfloat16(), y)
+    assert {a.dtype for a in problem.feedforward.activities.values()} == {torch.bfloat16}
+    for method in ("stepped", "closed-form"):
+        assert {x.dtype for x in solve(problem, steps=5, method=method).final.values()} == {torch.float32}
+
+
+def test_weights_learn_less_than_bfloat16_resolves():
+    """Where it rounds 0.4 % away, updates of a millionth arrive."""
+    training = parts_of("equilibrium", lr=1e-5, momentum=0.9).training
+    before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
+    for x, y in training.batches.epoch(1):
+        learn(training, training.rule, x, y)
+    for name, p in training.network.named_parameters():
+        assert p.dtype == torch.float32
+        assert (p != before[name]).double().mean() > 0.9
+    weight = training.network.projections["conv2->hidden1"].weight
+    assert (weight.bfloat16() == before["conv2->hidden1.weight"].bfloat16()).double().mean() > 0.9
+    assert {state["momentum_buffer"].dtype for state in training.optimiser.state.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("rule", ["backprop", "random"])
+def test_the_weights_of_the_moment_count(rule):
+    """Also feedback weights that no optimiser moves, which a checkpoint brings."""
+    parts, other = parts_of(rule), parts_of(rule)
+    gradients_of(parts)
+    changed = {
+        name: x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        for name, x in parts.training.network.state_dict().items()
+    }
+    parts.training.network.zero_grad()
+    for network in (parts.training.network, other.training.network):
+        network.load_state_dict(changed)
+    again, _ = gradients_of(parts)
+    fresh, _ = gradients_of(other)
+    assert all(torch.equal(again[name], fresh[name]) for name in fresh)
+
+
+def test_gradients_add_up():
+    """As autograd's do: a second batch's come on top."""
+    parts = parts_of("backprop")
+    once = {name: grad.clone() for name, grad in gradients_of(parts)[0].items()}
+    twice, _ = gradients_of(parts)
+    assert all(torch.equal(twice[name], 2 * once[name]) for name in once)
+
+
+def test_what_a_rule_is_tried_on_is_not_kept():
+    parts = parts_of("learned")
+    rehearse(parts)
+    assert all(p.grad is None and p.dtype == torch.float32 for p in parts.training.network.parameters())
+    network = build("digits-mlp")
+    rule = in_bfloat16(backprop_backward)
+    seen = []
+    for _ in range(2):
+        twin = copy.deepcopy(network)
+        seen.append(rule(twin, torch.rand(2, 64), torch.tensor([1, 2])).output)
+        assert all(p.grad is not None for p in twin.parameters())
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_the_careful_rule_is_as_rounded_and_finds_nan():
+    parts = parts_of("stepped")
+    network = parts.training.network
+    x, y = next(iter(parts.training.batches.epoch(1)))
+    assert parts.careful(network, x, y).output.dtype == torch.bfloat16
+    network.zero_grad()
+    with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start'):
+        parts.careful(network, x * math.nan, y)
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_angles_are_measured_in_the_rules_precision():
+    parts = parts_of("equilibrium")
+    train(parts.training, [Alignment(10, parts.loss, parts.updates, PRESETS["ar"])])
+    rows = parts.training.tables["alignment"]
+    assert len(rows) == 5  # of 2 x 23 batches
+    assert all(0 < row["mean"] < 5 for row in rows)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_loss_of_what_is_nearly_learned(name):
+    """The label's gradient, softmax - 1, is less than bfloat16 can tell from 0 near 1."""
+    loss, target = LOSSES[name], torch.tensor([0])
+    output = torch.tensor([[8.0, 0.0, 0.5]]) if name == "cross-entropy" else torch.tensor([[1.0, 0.001, 0.25]])
+    found = in_single_precision(loss)
+    gradient = found.gradient(output.bfloat16(), target)
+    expected = loss.gradient(output.bfloat16().double(), target)
+    assert gradient.dtype == torch.bfloat16
+    assert (gradient.double() - expected).abs().max() <= expected.abs().max() / 256
+    assert found.value(output.bfloat16(), target).double() == pytest.approx(
+        loss.value(output.bfloat16().double(), target), rel=1e-3
+    )
+    if name == "cross-entropy":
+        assert gradient[0, 0] < 0 == loss.gradient(output.bfloat16(), target)[0, 0]

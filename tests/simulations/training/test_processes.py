@@ -1,0 +1,382 @@
+"""Training on several processes: as one process with the same batches, and never a hang."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from outcomes import differing, outcome
+
+from actrelax.analysis.runs import RunFolder
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations import cli
+from actrelax.simulations.datasets import digits
+from actrelax.simulations.options import Relaxation
+from actrelax.simulations.streams import random_stream
+from actrelax.simulations.training import processes as module
+from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.batches import Batches, Preprocessing
+from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.loop import learn
+from actrelax.simulations.training.processes import ALONE, Processes
+
+# ---- one process at a time
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("size", [0, 1, 2, 6, 7, 64, 65])
+def test_shares_are_pieces_as_equal_as_can_be(size, count):
+    shares = [Processes(rank, count).share(size) for rank in range(count)]
+    pieces = [list(range(size))[share] for share in shares]
+    assert [i for piece in pieces for i in piece] == list(range(size))
+    assert {len(piece) for piece in pieces} <= {size // count, -(-size // count)}
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_batches_are_drawn_whole_and_then_shared(augment):
+    """As many processes as leave some without an image of the last batch, of 2."""
+    made = [
+        Batches(digits(), Preprocessing(torch.float32), 205, 0, augment, Processes(rank, count))
+        for count, rank in ((1, 0), (3, 0), (3, 1), (3, 2))
+    ]
+    sizes = []
+    for whole, *shares in zip(*(batches.epoch(2) for batches in made), strict=True):
+        for i in (0, 1):
+            assert torch.equal(whole[i], torch.cat([share[i] for share in shares]))
+        sizes.append([len(share.labels) for share in shares])
+    assert sizes == [[68, 68, 69]] * 7 + [[0, 1, 1]]
+
+
+def test_alone_nothing_is_said():
+    tensors = [torch.ones(2), torch.zeros(3)]
+    assert ALONE.total(tensors) is tensors
+    assert (ALONE.largest(3), ALONE.gathered("a"), ALONE.across, ALONE.threads) == (3, ["a"], None, None)
+    assert module.current() is ALONE
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(8, 4), (3, 1), (1, 1)])
+def test_threads_are_a_share_of_the_cores(monkeypatch, cores, expected):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(module, "_cores", lambda: cores)
+    two = Processes(0, 2)
+    assert Experiment().resolved(two).hardware.threads == expected
+    experiment = Experiment().resolved(two)
+    assert experiment.processes == 2
+    assert experiment.resolved(two) == experiment
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    found, there = [], 2
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **options: options)
+    two = Processes(1, 2)
+    assert two.on("cpu") is two
+    assert ALONE.on("cuda:1") is ALONE
+    assert two.on("cuda").sums == {"backend": "nccl", "timeout": module.NCCL_TIMEOUT}
+    assert found == [1]
+    for device in ("cuda:1", "mps"):
+        with pytest.raises(ActrelaxError, match=f"^several processes can't share '{device}': --device cuda gives each"):
+            two.on(device)
+    there = 1
+    with pytest.raises(ActrelaxError, match=r"^2 processes need as many GPUs, and this machine has 1: start fewer\.$"):
+        two.on("cuda")
+
+
+def test_what_several_processes_refuse():
+    continuous = Experiment(processes=2, relaxation=Relaxation("continuous"))
+    with pytest.raises(
+        ActrelaxError, match=r"^continuous plasticity moves the weights of one process: start it without"
+    ):
+        assemble(continuous)
+    with pytest.raises(
+        ActrelaxError,
+        match=r"^the run is one of --processes 2, and this is one of 1: start it with torchrun --nproc-per-node=2\.$",
+    ):
+        continuous.resolved()
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(0, ["block", "wait"]), (1, ["wait", "block"])])
+def test_the_first_goes_first(rank, expected):
+    events = []
+
+    class Waiting(Processes):
+        def wait(self):
+            events.append("wait")
+
+    def failing():
+        with Waiting(rank, 2).first_one_first():
+            events.append("block")
+            raise InterruptedError  # the others must go on, and meet what the first has met
+
+    with pytest.raises(InterruptedError):
+        failing()
+    assert events == expected
+
+
+class Silent(Processes):
+    """One of several that meets nobody: each of the others says what it says."""
+
+    def wait(self):
+        pass
+
+    def total(self, tensors):
+        return tensors
+
+    def largest(self, number):
+        return number
+
+    def gathered(self, value):
+        return [value] * self.count
+
+
+def test_each_process_draws_noise_of_its_own():
+    seeds = []
+    for rank in range(3):
+        parts = assemble(Experiment(seed=5), Silent(rank, 3))
+        seeds.append(torch.initial_seed())
+        assert parts.training.processes.rank == rank
+    assert seeds[0] == 5  # as one process
+    assert len(set(seeds)) == 3
+
+
+def test_answers_are_pooled_once():
+    training = assemble(Experiment(rule="backprop"), Silent(0, 3)).training
+    x, y = next(iter(training.batches.epoch(1)))
+    result = learn(training, training.rule, x, y)
+    correct = int((result.output.argmax(1) == y).sum())
+    assert correct > 0
+    for _ in range(2):
+        training.pool()
+        assert training.totals["correct"] == 3 * correct
+    training.count(result, y)
+    training.load_state_dict(training.state_dict())  # what is not pooled is not in it, and is forgotten
+    training.pool()
+    assert training.totals["correct"] == 3 * correct
+
+
+# ---- two processes
+
+OWN = """
+import os
+from pathlib import Path
+from torch import nn
+from actrelax.models.errors import ActrelaxError
+
+RANK = os.environ.get("RANK", "0")
+
+def unequal(shape, classes):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, classes))
+    model[1].weight.data *= 1 + int(RANK)
+    (Path(__file__).parent / f"pid{RANK}").write_text(str(os.getpid()))
+    return model
+
+def refusing(shape, classes):
+    if RANK == "1":
+        raise ActrelaxError("only this one.")
+    return unequal(shape, classes)
+"""
+"""Networks that differ from process to process, and write down which one this is."""
+
+SEVERAL = """
+import json, os, sys
+from datetime import timedelta
+from pathlib import Path
+from actrelax.simulations import cli
+from actrelax.simulations.training import processes
+
+processes.LAST_WORDS = timedelta(seconds=1)
+place = Path(sys.argv[1])
+statuses = [cli.main(["train", *options]) for options in json.loads((place / "runs.json").read_text())]
+(place / f"statuses{os.environ['RANK']}").write_text(json.dumps(statuses))
+"""
+"""Several runs, one after the other: starting two processes takes longer than all of them."""
+
+FIXED = ["--precision", "fp64", "--epochs", "1", "--threads", "1", "--quiet"]
+CNN = ["--network", "digits-cnn", "--steps", "5", "--batch-size", "718", "--momentum", "0.9", "--augment"]
+CLIPPED = ["--update-clip", "0.002", "--conv-factor", "2", "--measure-alignment", "1"]
+RUNS = {
+    "ar": [*CNN, *CLIPPED, "--reduction", "sum", "--lr", "0.01"],
+    "learned": [*CNN, *CLIPPED, "--assumptions", "learned-feedback", "--validation", "33"],
+    "kolen-pollack": [*CNN, *CLIPPED, "--assumptions", "kolen-pollack", "--decay", "0.1", "--epochs", "2"],
+    "backprop": ["--network", "OWN:unequal", "--rule", "backprop", "--batch-size", "205", "--update-clip", "0.002"],
+}
+"""The last batch has one image, in three of the four: a process has none."""
+
+NOISY = ["--network", "OWN:unequal", "--integrator", "euler", "--noise", "0.1", "--steps", "10", "--batch-size", "25"]
+NOISY += ["--epochs", "4", "--threads", "1", "--quiet"]
+
+SPOILED = ["--network", "digits-mlp", "--activation", "relu", "--steps", "5", "--batch-size", "100"]
+SPOILED += ["--precision", "fp32"]
+
+
+def spoil(path):
+    """Write the digits with one that overflows, among those of the second process in the third batch of seed 0."""
+    data = digits()
+    x = data.train.images.flatten(1).numpy().copy()
+    x[torch.randperm(len(x), generator=random_stream(0, "epoch", 1))[270]] = 3e38
+    test = data.test.images.flatten(1).numpy()
+    np.savez(path, x_train=x, y_train=data.train.labels, x_test=test, y_test=data.test.labels)
+
+
+def launched(*command):
+    """Two processes by torchrun."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def ended(process, within=60):
+    """Return what it said, once it has ended by itself."""
+    try:
+        return process.communicate(timeout=within)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # and with it its processes, half a minute later where they don't listen
+        process.communicate()
+        raise
+
+
+def training(*options):
+    return launched("-m", "actrelax.simulations.train", *map(str, options))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The file of networks."""
+    path = tmp_path_factory.mktemp("own") / "own.py"
+    path.write_text(OWN)
+    return path
+
+
+def with_own(options, own):
+    return [option.replace("OWN", str(own)) for option in options]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, own):
+    """The folder of all runs by two processes, and what was said."""
+    place = tmp_path_factory.mktemp("together")
+    spoil(place / "spoiled.npz")
+    runs = {**RUNS, "noisy": NOISY, "spoiled": [*SPOILED, "--dataset", str(place / "spoiled.npz")]}
+    commands = [[*FIXED, *with_own(options, own), "--out", str(place / name)] for name, options in runs.items()]
+    commands.append(["--assumptions", "nix"])
+    commands.append(["--lr", "fast"])
+    commands.append(["--network", f"{own}:refusing", "--out", str(place / "refused")])
+    (place / "several.py").write_text(SEVERAL)
+    (place / "runs.json").write_text(json.dumps(commands))
+    process = launched(str(place / "several.py"), str(place))
+    out, err = ended(process, within=120)
+    assert process.returncode == 0, err
+    return place, out, err
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_are_as_one(together, own, tmp_path, name):
+    place, _, _ = together
+    assert cli.main(["train", *FIXED, *with_own(RUNS[name], own), "--out", str(tmp_path / name)]) == 0
+    two, one = RunFolder(place / name), RunFolder(tmp_path / name)
+    ours, theirs = two.checkpoint(), one.checkpoint()
+    for key, weight in theirs["network"].items():
+        assert torch.allclose(ours["network"][key], weight, rtol=0, atol=1e-10)
+    assert float(ours["first_loss"]) == pytest.approx(float(theirs["first_loss"]), rel=1e-10)
+    for table in ("metrics",) if name == "backprop" else ("metrics", "alignment"):
+        for a, b in zip(two.table(table), one.table(table), strict=True):
+            assert a == pytest.approx(b, rel=1e-8, nan_ok=True)
+    assert (two.summary().processes, one.summary().processes) == (2, 1)
+    assert (two.config()["processes"], one.config()["processes"]) == (2, 1)
+    assert two.summary().images_per_second == pytest.approx(
+        int(two.config()["epochs"])
+        * (1437 - int(two.config()["validation"]))
+        / sum(row["train_seconds"] for row in two.table("timing"))
+    )
+
+
+def test_the_first_process_speaks_for_all(together):
+    place, out, err = together
+    done = [*RUNS, "noisy"]
+    assert [line.partition("epochs: ")[2] for line in out.splitlines() if "epochs: " in line] == [
+        str(place / name) for name in done
+    ]
+    statuses = [json.loads((place / f"statuses{rank}").read_text()) for rank in (0, 1)]
+    assert statuses == [[0] * len(done) + [1, 2, 2, 1], [0] * len(done) + [1, 2, 2, 2]]
+    said = [line for line in err.splitlines() if line.startswith("actrelax")]
+    # only the second has met it
+    assert said[0] == (
+        'actrelax train: batch 3 of epoch 1: population "hidden1" became non-finite in the feedforward pass: '
+        "lower the learning rate."
+    )
+    assert RunFolder(place / "spoiled").checkpoint()["position"]["batch"] == 0
+    assert said[1].startswith("actrelax train: unknown assumptions 'nix'; known: ar,")
+    assert sorted(said[2:]) == [
+        "actrelax train: another process of this run has ended: --resume goes on from its last checkpoint.",
+        "actrelax train: only this one.",
+    ]
+    assert err.count("fast") == 1
+    assert "Traceback" not in err
+    assert not (place / "refused").exists()
+
+
+def test_noise_is_each_processs_own(together):
+    state = RunFolder(together[0] / "noisy").checkpoint()
+    assert len(state["random of others"]) == 1
+    assert not torch.equal(state["random"]["cpu"], state["random of others"][0]["cpu"])
+
+
+def pid_of(rank, own):
+    return int((own.parent / f"pid{rank}").read_text())
+
+
+def begun(process, folder, batches=1):
+    """Wait until a run has saved that it did so many batches."""
+
+    def done():
+        state = RunFolder(folder).checkpoint() if (folder / "checkpoint.pt").exists() else None
+        return state is not None and state["position"]["batch"] >= batches
+
+    while not done() and process.poll() is None:
+        time.sleep(0.05)
+
+
+def test_a_stopped_run_ends_as_one_that_was_left_alone(together, own, tmp_path):
+    """Stopped by a signal that reaches one of the two; where the launcher has it, both get it. Noise goes on, too."""
+    out = tmp_path / "run"
+    process = training(*FIXED, *with_own(NOISY, own), "--out", out, "--checkpoint-every", 1)
+    begun(process, out)
+    os.kill(pid_of(1, own), signal.SIGTERM)
+    _, err = ended(process)
+    assert process.returncode != 0
+    assert err.count(f"continue with actrelax train --resume {out}") == 1
+    assert err.count("actrelax train:") == 1
+    assert not RunFolder(out).is_finished()
+    assert cli.main(["train", "--resume", str(out)]) == 2  # one process is not two
+    process = training("--resume", out, "--quiet")
+    _, err = ended(process)
+    assert process.returncode == 0, err
+    assert differing(outcome(out), outcome(together[0] / "noisy")) == []
+
+
+def test_a_killed_process_ends_the_run(own, tmp_path):
+    out = tmp_path / "run"
+    process = training(*with_own(NOISY, own), "--epochs", 100000, "--out", out, "--checkpoint-every", 5)
+    begun(process, out)
+    os.kill(pid_of(0, own), signal.SIGKILL)
+    _, err = ended(process, within=30)
+    assert process.returncode != 0
+    # which the first can't say any more
+    assert "actrelax train: another process of this run has ended: --resume goes on from its last checkpoint." in err
+
+
+def test_a_refusal_is_said_once(tmp_path):
+    process = training("--network", "nix", "--out", tmp_path / "run")
+    _, err = ended(process)
+    assert process.returncode != 0
+    assert err.count("actrelax train: unknown network 'nix'; known: digits-mlp,") == 1
+    assert "exitcode: 2" in err or "exitcode  : 2" in err
+    assert not (tmp_path / "run").exists()

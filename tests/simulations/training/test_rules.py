@@ -1,0 +1,270 @@
+"""From options to rules: the same gradients however they are come by, and the clip that is left out while it is far."""
+
+import copy
+import itertools
+from functools import partial
+
+import pytest
+import torch
+
+from actrelax.models.brackets import largest_bracket
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import INTEGRATORS
+from actrelax.models.learning import relax_backward
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.projections import Projection
+from actrelax.simulations.options import Hardware, Relaxation
+from actrelax.simulations.training.assemble import assemble, rehearse
+from actrelax.simulations.training.callbacks import DivergenceCheck
+from actrelax.simulations.training.experiment import Experiment, Model, Optimisation, Speed
+from actrelax.simulations.training.loop import learn, train
+from actrelax.simulations.training.mixed import in_bfloat16
+
+FP64 = Hardware(precision="fp64")
+
+
+def experiment_of(relaxation=None, speed=None, **options):
+    fixed = {"epochs": 2, "batch_size": 256, "model": Model("digits-cnn"), "hardware": FP64}
+    return Experiment(**fixed | options, relaxation=relaxation or Relaxation(), speed=speed or Speed())
+
+
+def gradients_of(parts, rule=None, batch=0):
+    training = parts.training
+    x, y = next(itertools.islice(training.batches.epoch(1), batch, None))
+    training.network.zero_grad()
+    (rule or training.rule)(training.network, x, y)
+    return [p.grad.clone() for p in training.network.parameters()]
+
+
+def distance(ours, theirs):
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True))
+
+
+def applications(monkeypatch, rule, training):
+    """Count how often feedback is carried through a projection, by the images that go through."""
+    calls, original = [], Projection.feedback_signal
+    monkeypatch.setattr(Projection, "feedback_signal", lambda *args: calls.append(len(args[1])) or original(*args))
+    x, y = next(iter(training.batches.epoch(1)))
+    rule(training.network, x, y)
+    monkeypatch.undo()
+    return sum(calls) / len(x)
+
+
+@pytest.mark.parametrize("compile_as", ["auto", "no", "trace"])
+@pytest.mark.parametrize(
+    "relaxation",
+    [
+        Relaxation(),
+        Relaxation(integrator="euler", steps=12, eta=0.2, clip=30.0),
+        Relaxation("learned-feedback", start="zero", duration=2.0, dt=0.1, tau=0.5),
+        Relaxation(integrator="equilibrium"),
+    ],
+    ids=["default", "clip", "learned", "equilibrium"],
+)
+def test_methods_give_the_same_gradients(relaxation, compile_as):
+    """Closed form, stepped and traced; the careful rules too."""
+    reference = assemble(experiment_of(relaxation, Speed(method="stepped", compile="no")))
+    expected = gradients_of(reference)
+    parts = assemble(experiment_of(relaxation, Speed(compile=compile_as)))
+    for rule in (parts.training.rule, parts.careful, parts.trial):
+        assert distance(gradients_of(parts, rule), expected) < 1e-11
+
+
+def test_the_method_decides_how_much_work_it_is(monkeypatch):
+    """Of 4 populations above the input: 6 or fewer feedback maps at once, 300 and more in 100 steps."""
+    counts = {}
+    for method in ("auto", "closed-form", "stepped"):
+        parts = assemble(experiment_of(speed=Speed(method=method, compile="no")))
+        counts[method] = applications(monkeypatch, parts.training.rule, parts.training)
+    assert counts["auto"] == counts["closed-form"] <= 6
+    assert counts["stepped"] == 100 * (len(parts.training.network.projections) - 1)
+
+
+def test_a_trace_decides_once(monkeypatch):
+    parts = assemble(experiment_of())
+    assert applications(monkeypatch, parts.training.rule, parts.training) > 0
+    assert applications(monkeypatch, parts.training.rule, parts.training) == 0
+    plain = assemble(experiment_of(rule="backprop"))
+    assert not hasattr(plain.training.rule, "finish")
+    traced = assemble(experiment_of(rule="backprop", speed=Speed(compile="trace")))
+    assert traced.training.rule.finish is None
+    assert distance(gradients_of(traced), gradients_of(plain)) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+def test_fused_kernels_give_the_same_but_for_rounding(monkeypatch):
+    """By torch.compile, of what was traced."""
+    compiled, original = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda kernels: compiled.append(kernels) or original(kernels))
+    small = {"model": Model("digits-mlp"), "relaxation": Relaxation(integrator="equilibrium")}
+    found = gradients_of(assemble(experiment_of(**small, speed=Speed(compile="inductor"))))
+    assert [type(kernels).__name__ for kernels in compiled] == ["run"]
+    assert distance(found, gradients_of(assemble(experiment_of(**small, speed=Speed(compile="no"))))) < 1e-12
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_a_cuda_graph_gives_the_same():
+    hardware = Hardware("cuda")
+    parts = assemble(experiment_of(hardware=hardware, speed=Speed(compile="cuda-graphs")))
+    plain = assemble(experiment_of(hardware=hardware, speed=Speed(compile="no")))
+    for batch in (0, 1, 0):
+        assert distance(gradients_of(parts, batch=batch), gradients_of(plain, batch=batch)) < 1e-6
+
+
+@pytest.mark.parametrize("clip", [None, 30.0])
+def test_until_it_has_settled_is_equilibrium(clip, monkeypatch):
+    """Where there is a law, one sweep; and the summary can say how many steps it stands for."""
+    parts = assemble(experiment_of(Relaxation(steps="auto", tolerance=1e-3, clip=clip), Speed(compile="no")))
+    settled = assemble(experiment_of(Relaxation(integrator="equilibrium")))
+    assert distance(gradients_of(parts), gradients_of(settled)) < 1e-13
+    if clip is None:
+        assert applications(monkeypatch, parts.training.rule, parts.training) == 3
+    few = Relaxation(steps="auto", max_steps=20)
+    twenty = gradients_of(assemble(experiment_of(Relaxation(steps=20))))
+    assert distance(gradients_of(assemble(experiment_of(few))), twenty) < 1e-12
+
+
+def test_without_a_law_it_steps_until_it_has_settled():
+    tolerant = Relaxation("unfrozen", steps="auto", tolerance=1e-3, eta=0.2)
+    found = gradients_of(assemble(experiment_of(tolerant)))
+    long = gradients_of(assemble(experiment_of(Relaxation("unfrozen", steps=400, eta=0.2))))
+    assert 0 < distance(found, long) < 0.1
+
+
+def seen_by_hand(training, steps, eta, clip):
+    """The largest bracket of the first batch, before the weights move."""
+    x, y = next(iter(training.batches.epoch(1)))
+    problem = RelaxationProblem.from_batch(training.network, x, y, clip=clip)
+    return float(largest_bracket(problem, INTEGRATORS["euler"], dt=eta, steps=steps))
+
+
+def clipped(clip, every=1000, method="auto", **options):
+    relaxation = Relaxation(integrator="euler", steps=12, eta=0.2, clip=clip)
+    return experiment_of(relaxation, Speed(method=method, verify_every=every), **options)
+
+
+@pytest.mark.parametrize("every", [2, 1000])
+def test_a_batch_is_stepped_now_and_then(every):
+    """Each epoch's first batch, and every so many after it: of 6 batches an epoch."""
+    parts = assemble(clipped(30.0, every))
+    training, lookout = parts.training, parts.training.lookout
+    by_hand, looked, original = seen_by_hand(training, 12, 0.2, 30.0), [], lookout.largest
+    lookout.largest = lambda *args: looked.append(lookout.batches) or original(*args)
+    rehearse(parts)
+    assert looked == []
+    train(training)
+    assert looked == ([0, 2, 4, 6, 8, 10] if every == 2 else [0, 6])
+    assert not lookout.stepping
+    assert lookout.seen >= by_hand
+
+
+def test_near_the_clip_relaxations_are_stepped_for_good(capfd):
+    """From the batch on in which it was seen; the weights are then those of a run that always stepped."""
+    training = assemble(clipped(0.5)).training
+    train(training)
+    said = capfd.readouterr().err
+    assert said.count("from here on relaxations are stepped") == 1
+    assert "in batch 1, the clip is 0.5" in said
+    stepped = assemble(clipped(0.5, method="stepped")).training
+    assert stepped.lookout is None
+    train(stepped)
+    for p, q in zip(training.network.parameters(), stepped.network.parameters(), strict=True):
+        assert torch.equal(p, q)
+    free = assemble(experiment_of(Relaxation(integrator="euler", steps=12, eta=0.2))).training
+    train(free)
+    assert not torch.equal(next(free.network.parameters()), next(stepped.network.parameters()))
+
+
+def test_four_times_as_near_is_too_near():
+    by_hand = seen_by_hand(assemble(clipped(100.0)).training, 12, 0.2, 100.0)
+    for factor, stepping in ((3.9, True), (4.1, False)):
+        training = assemble(clipped(by_hand * factor)).training
+        x, y = next(iter(training.batches.epoch(1)))
+        learn(training, training.rule, x, y)
+        assert training.lookout.stepping is stepping
+        assert training.lookout.seen == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_the_switch_is_part_of_the_checkpoint():
+    """A run that goes on from a checkpoint steps, without looking again, and knows what was seen."""
+    first = assemble(clipped(0.5, optimisation=Optimisation(lr=1e-6))).training
+    x, y = next(iter(first.batches.epoch(1)))
+    learn(first, first.rule, x, y)
+    state = copy.deepcopy(first.state_dict())
+    second = assemble(clipped(0.5, optimisation=Optimisation(lr=1e-6))).training
+    second.load_state_dict(state)
+    assert second.lookout.stepping
+    assert second.lookout.batches == 1
+    assert second.lookout.seen == first.lookout.seen
+
+
+def test_what_is_not_a_number_is_too_near():
+    training = assemble(clipped(30.0)).training
+    training.lookout.largest = lambda *_: float("nan")
+    x, y = next(iter(training.batches.epoch(1)))
+    learn(training, training.rule, x, y)
+    assert training.lookout.stepping
+
+
+def test_a_clip_has_no_effect_on_the_equilibrium():
+    assert assemble(experiment_of(Relaxation(integrator="equilibrium", clip=0.01))).training.lookout is None
+
+
+def test_looking_back_does_not_count_twice():
+    """What looks for divergence replays batches from a checkpoint, the lookout's count with it."""
+    parts = assemble(clipped(30.0, optimisation=Optimisation(lr=1e12)))
+    with pytest.raises(ActrelaxError, match=r"^batch \d of epoch 1"):
+        train(parts.training, [DivergenceCheck(3, parts.careful)])
+    assert parts.training.lookout.batches == parts.training.done
+
+
+def test_bfloat16_reaches_the_closed_form():
+    hardware = Hardware(precision="bf16")
+    parts = assemble(experiment_of(hardware=hardware))
+    training = parts.training
+    found = gradients_of(parts)
+    exact = in_bfloat16(partial(relax_backward, loss=parts.loss, method="closed-form", updates=parts.updates))
+    assert {g.dtype for g in found} == {torch.float32}
+    assert distance(found, gradients_of(parts, exact)) == 0
+    assert training.rule is not parts.careful
+
+
+@pytest.mark.parametrize(
+    ("relaxation", "speed", "sentence"),
+    [
+        (
+            Relaxation("unfrozen"),
+            Speed(method="closed-form"),
+            "--method closed-form can't be used here: there is no law for an activity gain that is current",
+        ),
+        (
+            Relaxation("continuous"),
+            Speed(method="closed-form"),
+            "--method closed-form is not for continuous plasticity",
+        ),
+        (Relaxation("continuous"), Speed(compile="trace"), "--compile trace is not for continuous plasticity"),
+        (
+            Relaxation(integrator="euler", noise=0.1),
+            Speed(compile="trace"),
+            "--compile trace is for relaxations of a fixed number of steps without noise",
+        ),
+        (
+            Relaxation("unfrozen", steps="auto"),
+            Speed(compile="inductor"),
+            "--compile inductor is for relaxations of a fixed number of steps without noise",
+        ),
+        (Relaxation("continuous", steps="auto"), Speed(), "continuous plasticity spreads the rate"),
+        (Relaxation(), Speed(compile="cuda-graphs"), "--compile cuda-graphs is for --device cuda, not cpu"),
+        (Relaxation(tolerance=1e-3), Speed(), "--tolerance belongs to --steps auto"),
+        (
+            Relaxation(steps="auto", noise=0.1, integrator="euler"),
+            Speed(),
+            'steps="auto" is for relaxations that settle',
+        ),
+        (Relaxation(clip=1.0), Speed(verify_every=0), "--verify-every must be 1 or more, got 0"),
+    ],
+)
+def test_what_is_refused(relaxation, speed, sentence):
+    with pytest.raises(ActrelaxError) as refused:
+        rehearse(assemble(experiment_of(relaxation, speed)))
+    assert str(refused.value).startswith(sentence)
