@@ -150,12 +150,14 @@ def print_table(rows: Sequence[Row]) -> None:
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
-    """Draw costs against steps and, where there are MLPs of several depths, against depth."""
+    """Draw costs against steps and, where there are MLPs of several depths, against depth; one step makes no line."""
     against_steps, against_depth = by_steps(rows), by_depth(rows)
-    with figures.saved(path, columns=2 if against_depth else 1) as (_, axes):
-        figures.costs(axes[0], against_steps, "relaxation steps")
-        if against_depth:
-            figures.costs(axes[1], against_depth, "weight layers")
+    panels = [(against_depth, "weight layers")] if against_depth else []
+    if not panels or any(len(steps) > 1 for steps, _ in against_steps.values()):
+        panels.insert(0, (against_steps, "relaxation steps"))
+    with figures.saved(path, columns=len(panels)) as (_, axes):
+        for ax, (lines, label) in zip(axes, panels, strict=True):
+            figures.costs(ax, lines, label)
 
 
 Lines = dict[str, tuple[list[int], list[float]]]
