@@ -260,6 +260,4 @@ def _product(
 
 def _at_once(trajectory: Trajectory) -> Relaxed:
     """Return the end of a relaxation that was kept, all populations together."""
-    like = trajectory.problem.clamped  # engines have a precision of their own
-    state = {variable: x.to(like) for variable, x in trajectory.state.items()}
-    return Relaxed(tuple(trajectory.final), state, {})
+    return Relaxed(tuple(trajectory.final), trajectory.state, {})

@@ -1,0 +1,58 @@
+"""Where the time of a training step goes: the kernels of backprop, of AR's equilibrium and of its closed form.
+
+    python benchmarks/kernels.py [NETWORK]          # cnn unless given
+
+Milliseconds a step of the kernels that take most, the three rules taking turns; batch 64, random images, fp32.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from functools import partial
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from actrelax.models.architectures import build
+from actrelax.models.backprop import backprop_backward
+from actrelax.models.learning import relax_backward
+from actrelax.models.tracing import Traced
+from actrelax.models.updates import Rule
+
+BATCH, STEPS, ROUNDS, LINES = 64, 5, 20, 10
+
+RULES: dict[str, Rule] = {
+    "backprop": backprop_backward,
+    "equilibrium": Traced(partial(relax_backward, integrator="equilibrium", check_finite=False)),
+    "closed form": Traced(partial(relax_backward, steps=100, eta=0.1, check_finite=False)),
+}
+
+
+def main(name: str) -> None:
+    """Measure one network, and print a table."""
+    shape = (784,) if name.startswith("mlp") else (3, 32, 32)
+    generator = torch.Generator().manual_seed(0)
+    network = build(name, input_shape=shape, generator=generator)
+    x, y = torch.rand(BATCH, *shape, generator=generator), torch.randint(10, (BATCH,), generator=generator)
+    spent: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(RULES, 0.0))
+    for turn in range(-2, ROUNDS):  # the first two don't count
+        for title, rule in RULES.items():
+            with profile(activities=[ProfilerActivity.CPU]) as profiled:
+                for _ in range(STEPS):
+                    network.zero_grad()
+                    rule(network, x, y)
+            for event in profiled.key_averages() if turn >= 0 else ():
+                spent[event.key][title] += event.self_cpu_time_total / 1000 / STEPS / ROUNDS
+    largest = sorted(spent, key=lambda kernel: -max(spent[kernel].values()))[:LINES]
+    rest = {title: sum(times[title] for kernel, times in spent.items() if kernel not in largest) for title in RULES}
+    total = {title: sum(times[title] for times in spent.values()) for title in RULES}
+    print(" " * 28 + "".join(f"{title:>14}" for title in RULES))
+    for kernel, times in [*((k, spent[k]) for k in largest), ("the rest", rest), ("together", total)]:
+        print(
+            f"{kernel[:28]:28}" + "".join(f"{times[title]:{10 if title == 'backprop' else 14}.3f}" for title in RULES)
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2] or ["cnn"])
