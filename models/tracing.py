@@ -64,7 +64,8 @@ class Traced:
         # labels become targets outside of the list: only here they can be looked at
         target = dense_targets(y, network.populations[network.output].shape, x)
         lists = self._lists.setdefault(network, {})
-        key = (x.shape, x.dtype, x.device, x.stride(), target.shape)
+        weights = tuple((id(p), p.requires_grad) for p in [*network.parameters(), *network.buffers()])
+        key = (x.shape, x.dtype, x.device, x.stride(), target.shape, weights)
         if key not in lists:
             lists[key] = self._trace(network, x, target)
         loss, output, finite, *gradients = lists[key].kernels(x, target)

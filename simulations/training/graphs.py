@@ -21,7 +21,7 @@ def captured(kernels: Kernels, x: Tensor, target: Tensor) -> Kernels:
     Returns
     -------
     callable
-        The same; gradients are overwritten by the next batch's.
+        The same, of tensors that the next batch leaves alone.
     """
     given = (x.clone(), target.clone())
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -39,6 +39,6 @@ def captured(kernels: Kernels, x: Tensor, target: Tensor) -> Kernels:
             mine.copy_(its)
         graph.replay()
         loss, output, finite, *gradients = results
-        return (loss.clone(), output.clone(), finite.clone(), *gradients)
+        return (loss.clone(), output.clone(), finite.clone(), *(gradient.clone() for gradient in gradients))
 
     return replayed

@@ -130,6 +130,10 @@ def _computed(experiment: Experiment, rule: partial[Backward], compile_as: str) 
     is_ar, updates = experiment.rule == "ar", rule.keywords["updates"]
     quick: Rule = partial(rule, check_finite=False) if is_ar else rule
     careful: Rule = partial(rule, updates=replace(updates, across=None))
+    if is_ar and experiment.relaxation.feedback_transform is not None:  # it may draw numbers, which a list would repeat
+        if compile_as not in ("auto", "no"):
+            raise ActrelaxError(f"--compile {compile_as} is for feedback as it is: leave --feedback-transform out.")
+        compile_as = "no"
     if updates.across is not None:
         if compile_as not in ("auto", "no"):
             raise ActrelaxError(f"--compile {compile_as} is for one process: leave it out.")

@@ -131,3 +131,17 @@ def test_networks_can_be_copied_and_forgotten():
     del copied, found, expected
     gc.collect()
     assert gone() is None
+
+
+def test_weights_that_are_replaced_or_frozen_are_followed():
+    case = mlp_case()
+    traced = Traced(RULES["equilibrium"])
+    traced(case.network, case.x, case.y)
+    projection = case.network.projections["hidden1->hidden2"]
+    projection.weight = torch.nn.Parameter(2 * projection.weight.detach())
+    found, _ = gradients(traced, case.network, case.x, case.y)
+    expected, _ = gradients(RULES["equilibrium"], case.network, case.x, case.y)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    projection.weight.requires_grad_(False)
+    gradients(traced, case.network, case.x, case.y)
+    assert projection.weight.grad is None

@@ -91,6 +91,16 @@ def test_a_trace_decides_once(monkeypatch):
     assert distance(gradients_of(traced), gradients_of(plain)) == 0
 
 
+def test_transformed_feedback_is_not_traced():
+    """A sparse transform draws its connections: the same ones for every batch."""
+    sparse = Relaxation(feedback_transform="sparse-0.5")
+    parts, plain = assemble(experiment_of(sparse)), assemble(experiment_of(sparse, Speed(compile="no")))
+    for batch in (0, 1, 0):
+        assert distance(gradients_of(parts, batch=batch), gradients_of(plain, batch=batch)) == 0
+    with pytest.raises(ActrelaxError, match=r"^--compile trace is for feedback as it is: leave --feedback-transform"):
+        assemble(experiment_of(sparse, Speed(compile="trace")))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
 def test_fused_kernels_give_the_same_but_for_rounding(monkeypatch):
     """By torch.compile, of what was traced."""
