@@ -443,6 +443,13 @@ DEFECTS = [
         "tests/models/test_scipy_engine.py::test_what_a_users_own_function_raises_passes_through[scipy:RK45]",
     ),
     Defect(
+        "activities sent in another precision than that of the weights",
+        "models/problem.py",
+        "self.units[name].activity(state).to(self.clamped)",
+        "self.units[name].activity(state)",
+        "tests/models/test_integrators.py::test_in_bfloat16_a_relaxation_arrives[sequential]",
+    ),
+    Defect(
         "the held input's law by the method's name",
         "models/foreign.py",
         "holding(lambda ratio: 1 - stability(-ratio))",

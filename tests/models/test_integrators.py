@@ -125,11 +125,12 @@ def test_random_chains_equal_the_scheme_written_out(name, widths, steps, eta, ac
 @given(dense_graphs(), st.sampled_from(["euler", "sequential"]), st.integers(0, 20), st.floats(0.01, 1.0))
 def test_random_graphs_equal_the_scheme_written_out(case, name, steps, eta):
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
-    final = solve(problem, name, steps=steps, eta=eta).final
+    methods = ("stepped", "closed-form")
+    finals = [solve(problem, name, steps=steps, eta=eta, method=method).final for method in methods]
     for sample in range(len(case.x)):
         reference = Reference(case, sample, PRESETS["ar"])
         state = reference.relax(name, steps, eta, problem.clamped[sample].numpy())
-        for population, x in final.items():
+        for population, x in [item for final in finals for item in final.items()]:
             scale = max(np.abs(state[population]).max(), np.abs(reference.xbar[population]).max() * (1 - eta) ** steps)
             assert disagreement(x[sample], torch.tensor(state[population]), magnitude=torch.tensor(scale)) < 1e-12
 
@@ -138,7 +139,7 @@ def test_the_schemes_differ_here():
     """Otherwise the tests above could not tell one from another."""
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
-    lowest = [solve(problem, name, steps=12, eta=0.2).final["hidden1"] for name in STEPPED]
+    lowest = [solve(problem, name, steps=12, eta=0.2, method="stepped").final["hidden1"] for name in STEPPED]
     for i in range(len(lowest)):
         for j in range(i):
             assert disagreement(lowest[i], lowest[j]) > 1e-5
@@ -167,11 +168,12 @@ def test_in_bfloat16_a_relaxation_arrives(name):
     network = build("mlp-3x12", input_shape=(64,), generator=torch.Generator().manual_seed(0)).bfloat16()
     x, y = torch.rand(8, 64, dtype=torch.bfloat16), torch.arange(8)
     problem = RelaxationProblem.from_batch(network, x, y)
-    arrived = solve(problem, name, steps=1000, eta=0.02).final
     expected = solve(problem, "equilibrium").final
-    for population in network.hidden:
-        assert arrived[population].dtype == torch.float32
-        assert disagreement(arrived[population], expected[population]) < 0.01
+    for method in ("stepped", "closed-form"):
+        arrived = solve(problem, name, steps=1000, eta=0.02, method=method).final
+        for population in network.hidden:
+            assert arrived[population].dtype == torch.float32
+            assert disagreement(arrived[population], expected[population]) < 0.01
 
 
 @pytest.mark.parametrize("name", STEPPED)
