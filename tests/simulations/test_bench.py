@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.projections import Projection
 from actrelax.simulations import bench, cli
 from actrelax.simulations.costs import memory, rows
 from actrelax.simulations.costs.images import random_images
@@ -118,6 +119,24 @@ def test_options_reach_the_measurement(npz, capsys):
     assert {(row["dataset"], row["batch_size"]) for row in report["rows"]} == {("tiny", 32)}
 
 
+@pytest.mark.parametrize(("threads", "rounds"), [(1, 5), (2, 7)])
+def test_threads_rounds_and_folder_reach_the_measurement(npz, capsys, monkeypatch, threads, rounds):
+    found = []
+
+    def noted(trainings, numbers):
+        found.append((torch.get_num_threads(), len(numbers)))
+        return [[1.0, 2.0, 3.0] for _ in trainings]
+
+    monkeypatch.setattr(rows, "step_times", noted)
+    monkeypatch.setattr(bench, "tqdm", lambda items, **_: items)
+    options = ["--dataset", npz.stem, "--data-dir", npz.parent, "--threads", threads, "--rounds", rounds]
+    assert run(*TIMED, "--methods", "backprop", *options, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert found == [(threads, WARM_UP + rounds)]
+    assert report["machine"]["threads"] == threads
+    assert [row["dataset"] for row in report["rows"]] == ["tiny"]
+
+
 def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
     assert run(*TIMED, "--networks", "mlp-3x5", "--methods", "backprop", "--data-dir", tmp_path, "--json") == 0
     said = capsys.readouterr()
@@ -171,6 +190,24 @@ def test_steps_are_what_differs(base, data):
         Stepper(training).step()
         changes.append(training.network.projections["input->hidden1"].weight.detach().clone())
     assert not torch.equal(*changes)
+
+
+def test_stepping_is_more_work_the_more_steps_and_the_closed_form_is_not(base, data, monkeypatch):
+    """Counted are the images that a step carries back through projections; five layers have four such hops."""
+    deep = replace(base, model=Model("mlp-5x7"), speed=replace(base.speed, compile="no"))  # a trace would hide them
+    carried, signal = [], Projection.feedback_signal
+    monkeypatch.setattr(Projection, "feedback_signal", lambda *args: carried.append(len(args[1])) or signal(*args))
+
+    def work(*method):
+        stepper = Stepper(Method(*method).training(deep, data))
+        carried.clear()
+        stepper.step()
+        return sum(carried) / deep.batch_size
+
+    assert [work("stepped", steps) for steps in (10, 100, 1000)] == [40, 400, 4000]
+    assert [work("closed-form", steps) for steps in (10, 100, 1000)] == [6, 6, 6]
+    assert work("closed-form", "auto") == work("equilibrium") == 4
+    assert work("backprop") == work("autograd") == 0
 
 
 def test_batches_are_full_and_never_end(data):
