@@ -85,13 +85,17 @@ def main(config: Config) -> None:
     """Measure, draw, and say what came out."""
     setting = resolved(config)
     rows = [row for network in networks(config) for row in measured(network, setting, partial(_watched, network), _say)]
-    if config.out is not None:
-        draw(config.out / FIGURE, rows)
     if config.json:
         print(json.dumps({"machine": machine(setting.base), "rows": [row.as_json() for row in rows]}))
+    else:
+        print_table(rows)
+    if config.out is None:  # a figure comes last: what was measured is not lost with it
         return
-    print_table(rows)
-    if config.out is not None:
+    if not (by_steps(rows) or by_depth(rows)):
+        _say("no figure: it takes a method with a number of steps, or MLPs of several depths.")
+        return
+    draw(config.out / FIGURE, rows)
+    if not config.json:
         print(f"\nfigure: {config.out / FIGURE}")
 
 

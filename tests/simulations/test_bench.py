@@ -102,6 +102,26 @@ def test_table_and_figure(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "costs.png").stat().st_size > 5000
 
 
+def test_a_figure_of_nothing_is_not_drawn(tmp_path, capsys):
+    assert run(*TIMED, "--methods", "equilibrium", "--out", tmp_path) == 0
+    said = capsys.readouterr()
+    assert said.err.endswith("no figure: it takes a method with a number of steps, or MLPs of several depths.\n")
+    assert [line.split()[1] for line in said.out.splitlines()] == ["method", "backprop", "equilibrium"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+def test_what_was_measured_is_not_lost_with_a_figure(tmp_path, capsys, options):
+    (tmp_path / "file").touch()
+    assert run(*TIMED, "--methods", "stepped", "--steps", 2, "--out", tmp_path / "file", *options) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith(f"actrelax bench: can't write to {tmp_path / 'file' / 'costs.png'}: ")
+    assert "stepped" in said.out
+    assert "figure" not in said.out
+    if options:
+        assert len(json.loads(said.out)["rows"]) == 2
+
+
 def test_memory_in_a_process_of_its_own(base, capsys):
     assert run(*QUICK, "--methods", "backprop", "--batch-size", 6, "--json") == 0
     (row,) = rows_of(capsys)
