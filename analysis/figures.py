@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from actrelax.analysis.files import replacing
@@ -135,9 +135,10 @@ def costs(ax: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
         ax.loglog(xs, ratios, label=label, marker="os^v"[i // len(_COLOURS) % 4], markersize=3)
     ax.axhline(1, color="0.3", linestyle="-", linewidth=0.8, label="backprop", zorder=1)
     ax.set(xlabel=xlabel, ylabel="time of a training step / backprop's")
-    # a factor as it is read: 1, 2, 5, 10 ...
+    # a factor as it is read: 1, 2, 5, 10 ...; where something was measured: few places, and their labels have room
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_locator(FixedLocator(sorted({x for xs, _ in lines.values() for x in xs})))
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
     if len(lines) < 5:

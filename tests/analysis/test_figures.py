@@ -77,6 +77,7 @@ def test_costs(tmp_path):
     with figures.saved(tmp_path / "figure.png", columns=2) as (_, (left, right)):
         assert figures.costs(left, lines, "relaxation steps") is left
         assert (left.get_xscale(), left.get_yscale(), left.get_xlabel()) == ("log", "log", "relaxation steps")
+        assert list(left.get_xticks()) == [10, 100]
         drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in left.lines[:-1]}
         assert drawn == lines
         assert (left.lines[-1].get_label(), list(left.lines[-1].get_ydata())) == ("backprop", [1, 1])
