@@ -12,7 +12,7 @@ from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.simulations.stopping import AbandonedError, Stopped
 
 SIMULATIONS = {
-    "demo": "train a small CNN on the bundled digits by AR and by backprop; figures; two minutes",
+    "demo": "train a small CNN on the bundled digits by AR and by backprop; figures; half a minute",
     "relax": "relax one network by any engine and integrator; the trajectory as a NetCDF file, and a figure",
     "check": "solve one relaxation in every way there is; exit status 1 if any disagrees",
     "train": "train any network on any images by AR or backprop; the papers' protocols; resumes bit for bit",

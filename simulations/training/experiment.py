@@ -82,7 +82,7 @@ class Speed:
     """How the same result is come by."""
 
     method: Literal["auto", "stepped", "closed-form"] = "auto"
-    """Step relaxations, or evaluate them at once by their law, at the price of backprop; auto: where there is one."""
+    """Step relaxations, or evaluate them at once by their law, about as fast as backprop; auto: where there is one."""
     verify_every: int = 1000
     """Batches between two looks, by stepping one, whether --clip could matter, which has no law: see the docs."""
     compile: Literal["auto", "no", "trace", "inductor", "cuda-graphs"] = "auto"
