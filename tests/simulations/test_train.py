@@ -133,6 +133,21 @@ class Killed(BaseException):
     """What no code catches, as SIGKILL."""
 
 
+def killed_after_five_batches(monkeypatch, *arguments):
+    """Run, and die after the fifth batch was recorded."""
+    batches, original = iter(range(5)), Recorder.on_batch
+
+    def dying(self, training):
+        original(self, training)
+        if next(batches) == 4:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "on_batch", dying)
+        with pytest.raises(Killed):
+            run(*arguments)
+
+
 @pytest.mark.parametrize("event", ["start", "batch 2", "batch 5", "batch 9", "epoch 1", "epoch 2"])
 @pytest.mark.parametrize("every", [None, 2])
 def test_resumed_equals_uninterrupted(tmp_path, tiny, whole, monkeypatch, event, every):
@@ -183,18 +198,7 @@ def test_biology_changes_what_is_learned_and_resumes(tmp_path, tiny, monkeypatch
     assert_same(outcome(tmp_path / "again"), whole)
     changed = {where.split(".")[2] for where in differing(outcome(tmp_path / "without"), whole) if "network" in where}
     assert changed
-    batches = iter(range(5))
-    original = Recorder.on_batch
-
-    def dying(self, training):
-        original(self, training)
-        if next(batches) == 4:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Recorder, "on_batch", dying)
-        with pytest.raises(Killed):
-            run(*options, *BIOLOGY[name], "--out", tmp_path / "run")
+    killed_after_five_batches(monkeypatch, *options, *BIOLOGY[name], "--out", tmp_path / "run")
     assert run("--resume", tmp_path / "run", "--quiet") == 0
     assert_same(outcome(tmp_path / "run"), whole)
 
@@ -212,18 +216,7 @@ def test_precision_and_layout_resume(tmp_path, tiny, monkeypatch, name):
     """A run killed after five of twelve batches; its weights, in fp32, lie as asked before and after."""
     options = [*tiny, "--network", "digits-cnn", "--momentum", 0.9, "--quiet", "--checkpoint-every", 1]
     assert run(*options, *LAYOUTS[name], "--out", tmp_path / "whole") == 0
-    batches = iter(range(5))
-    original = Recorder.on_batch
-
-    def dying(self, training):
-        original(self, training)
-        if next(batches) == 4:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Recorder, "on_batch", dying)
-        with pytest.raises(Killed):
-            run(*options, *LAYOUTS[name], "--out", tmp_path / "run")
+    killed_after_five_batches(monkeypatch, *options, *LAYOUTS[name], "--out", tmp_path / "run")
     assert run("--resume", tmp_path / "run", "--quiet") == 0
     whole, resumed = outcome(tmp_path / "whole"), outcome(tmp_path / "run")
     assert_same(resumed, whole)
