@@ -39,7 +39,6 @@ class Parts:
     training  at its beginning
     module    the `nn.Module` whose Parameters the network shares, where it came from one
     careful   the training's rule, but looking for nan and inf in every relaxation, and of one process alone
-    trial     the same, to be tried before a run begins
     loss      by which output and target are compared
     updates   what becomes of the local updates
     """
@@ -47,7 +46,6 @@ class Parts:
     training: Training
     module: nn.Module | None
     careful: Rule
-    trial: Rule
     loss: Loss
     updates: Updates
 
@@ -116,7 +114,7 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
         loss_is_sum=o.reduction == "sum",
         lookout=rules.lookout,
     )
-    return Parts(training, module, rules.careful, rules.trial, loss, updates)
+    return Parts(training, module, rules.careful, loss, updates)
 
 
 def rehearse(parts: Parts) -> None:
@@ -124,7 +122,7 @@ def rehearse(parts: Parts) -> None:
     training = parts.training
     images, labels = training.batches.data.train
     with contextlib.suppress(DivergenceError):  # a run that diverges says where
-        parts.trial(copy.deepcopy(training.network), training.batches.preprocess(images[:1]), labels[:1])
+        parts.careful(copy.deepcopy(training.network), training.batches.preprocess(images[:1]), labels[:1])
 
 
 def load_images(images: Images) -> Dataset:

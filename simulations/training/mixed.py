@@ -61,7 +61,11 @@ def in_single_precision(loss: Loss) -> Loss:
     def gradient(output: Tensor, target: Tensor) -> Tensor:
         return loss.gradient(output.float(), target).to(output.dtype)
 
-    return Loss(value, gradient)
+    def both(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        losses, top = loss.both(output.float(), target)
+        return losses, top.to(output.dtype)
+
+    return Loss(value, gradient, both)
 
 
 def _weights(network: Network) -> list[Tensor]:

@@ -34,14 +34,12 @@ class Rules:
     """What an experiment learns by.
 
     quick    (network, x, y) -> Backward, which looks at nothing on the way
-    careful  the same, looking for nan and inf in each relaxation, of one process alone
-    trial    the same as careful, but for what is asked now and then only
+    careful  the same, looking for nan and inf in each relaxation, of one process alone; it leaves no trace
     lookout  what watches the clip, where the closed form leaves it out
     """
 
     quick: Rule
     careful: Rule
-    trial: Rule
     lookout: Lookout | None = None
 
 
@@ -85,11 +83,9 @@ def make_rules(
 
 
 def _stepped(experiment: Experiment, options: dict[str, Any], noisy: bool) -> Rules:
-    compile_as = experiment.speed.compile
+    compile_as: str = experiment.speed.compile
     if noisy or experiment.relaxation.steps == "auto":  # a list of kernels neither draws numbers nor looks at a step
-        if compile_as not in ("auto", "no"):
-            raise ActrelaxError(f"--compile {compile_as} is for relaxations of a fixed number of steps without noise.")
-        compile_as = "no"
+        compile_as = _uncompiled(compile_as, "is for relaxations of a fixed number of steps without noise.")
     return _computed(experiment, partial(relax_backward, **options, method="stepped"), compile_as)
 
 
@@ -120,7 +116,6 @@ def _at_once(
     return Rules(
         quick=unclipped(lookout, quick.quick, clipped.quick),
         careful=unclipped(lookout, quick.careful, clipped.careful, looks=False),
-        trial=clipped.careful,
         lookout=lookout,
     )
 
@@ -131,13 +126,9 @@ def _computed(experiment: Experiment, rule: partial[Backward], compile_as: str) 
     quick: Rule = partial(rule, check_finite=False) if is_ar else rule
     careful: Rule = partial(rule, updates=replace(updates, across=None))
     if is_ar and experiment.relaxation.feedback_transform is not None:  # it may draw numbers, which a list would repeat
-        if compile_as not in ("auto", "no"):
-            raise ActrelaxError(f"--compile {compile_as} is for feedback as it is: leave --feedback-transform out.")
-        compile_as = "no"
+        compile_as = _uncompiled(compile_as, "is for feedback as it is: leave --feedback-transform out.")
     if updates.across is not None:
-        if compile_as not in ("auto", "no"):
-            raise ActrelaxError(f"--compile {compile_as} is for one process: leave it out.")
-        compile_as = "no"
+        compile_as = _uncompiled(compile_as, "is for one process: leave it out.")
     if compile_as == "trace" or (compile_as == "auto" and is_ar):
         quick = Traced(quick)
     elif compile_as == "inductor":
@@ -146,12 +137,18 @@ def _computed(experiment: Experiment, rule: partial[Backward], compile_as: str) 
         quick = Traced(quick, captured)
     if experiment.hardware.precision == "bf16":
         quick, careful = in_bfloat16(quick), in_bfloat16(careful)
-    return Rules(quick, careful, careful)
+    return Rules(quick, careful)
+
+
+def _uncompiled(compile_as: str, why: str) -> str:
+    """Return "no", where nothing else was asked for."""
+    if compile_as not in ("auto", "no"):
+        raise ActrelaxError(f"--compile {compile_as} {why}")
+    return "no"
 
 
 def _continuous(experiment: Experiment, optimiser: torch.optim.Optimizer, options: dict[str, Any]) -> Rules:
-    if experiment.speed.compile not in ("auto", "no"):
-        raise ActrelaxError(f"--compile {experiment.speed.compile} is not for continuous plasticity: leave it out.")
+    _uncompiled(experiment.speed.compile, "is not for continuous plasticity: leave it out.")
     if experiment.speed.method == "closed-form":
         raise ActrelaxError("--method closed-form is not for continuous plasticity: feedback moves with the weights.")
     options = {name: value for name, value in options.items() if name not in ("tolerance", "tolerance_of", "max_steps")}
@@ -161,7 +158,7 @@ def _continuous(experiment: Experiment, optimiser: torch.optim.Optimizer, option
         rate = optimiser.param_groups[0]["lr"]
         return relax_continuously(network, x, y, rate=rate, check_finite=check_finite, **options)
 
-    return Rules(partial(continuous, check_finite=False), continuous, continuous)
+    return Rules(partial(continuous, check_finite=False), continuous)
 
 
 def _of_nothing(network: Network, options: Mapping[str, Any]) -> RelaxationProblem:

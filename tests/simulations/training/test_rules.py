@@ -66,7 +66,7 @@ def test_methods_give_the_same_gradients(relaxation, compile_as):
     reference = assemble(experiment_of(relaxation, Speed(method="stepped", compile="no")))
     expected = gradients_of(reference)
     parts = assemble(experiment_of(relaxation, Speed(compile=compile_as)))
-    for rule in (parts.training.rule, parts.careful, parts.trial):
+    for rule in (parts.training.rule, parts.careful):
         assert distance(gradients_of(parts, rule), expected) < 1e-11
 
 
