@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol
 
@@ -153,7 +153,7 @@ def _weight(coefficients: Coefficients, target: int, below: int, row: _Row) -> f
 
 def _trimmed(station: Station) -> Station:
     """Leave out a population's own initial activity where nobody asks for it, if anything else is there."""
-    if not station.own or station.matrix[:, 0].any() or station.matrix.shape[1] == 1:
+    if station.matrix[:, 0].any() or station.matrix.shape[1] == 1:
         return station
     return Station(False, station.read[1:], station.sent[:, 1:], station.places)
 
@@ -177,8 +177,8 @@ class Sizes:
     starts  (L + 1,): of the initial activities from the lowest up, and of the clamp
     """
 
-    gains: Sequence[float] = field(default_factory=list)
-    starts: Sequence[float] = field(default_factory=list)
+    gains: Sequence[float]
+    starts: Sequence[float]
 
 
 def balanced_plan(graph: Graph, law: Matrix, sizes: Sizes, tolerance: float) -> Plan:

@@ -97,9 +97,14 @@ def uncovered(problem: RelaxationProblem) -> str | None:
     return None
 
 
+def hop_taus(problem: RelaxationProblem) -> tuple[float, ...]:
+    """Return tau of each hidden population, from the lowest up; without a chain they are one, for each hop there is."""
+    return tuple(float(problem.taus.of(name)) for name in problem.network.hidden)
+
+
 def hop_matrix(problem: RelaxationProblem) -> Matrix:
     """Return M of a chain of single units, one a hidden population: its own network, or as many hops as it may have."""
-    return chain_matrix([float(problem.taus.of(name)) for name in problem.network.hidden])
+    return chain_matrix(hop_taus(problem))
 
 
 def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, steps: int) -> State:

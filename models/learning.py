@@ -11,6 +11,7 @@ from torch import Tensor
 
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines import run, task_of, warn_unsettled
+from actrelax.models.engines.task import Task
 from actrelax.models.engines.torch import Method, plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
@@ -32,6 +33,7 @@ from actrelax.models.updates import (
     is_finite,
     no_samples,
     outcome,
+    product,
 )
 
 
@@ -144,27 +146,30 @@ def relax_backward(
         tolerance_of=tolerance_of,
         max_steps=max_steps,
     )
-    learned = trajectory = None
-    plan = None
+    learned, trajectory = _relaxed(task, updates, method, rank_tolerance, keep)
+    return _learned(network, assumptions, learned.totals, updates, output, losses, learned.finite, trajectory)
+
+
+def _relaxed(
+    task: Task, updates: Updates, method: Method, rank_tolerance: float | None, keep: bool
+) -> tuple[Plasticity, Trajectory | None]:
+    """Do the task, and learn from populations as they arrive; return the trajectory too if it is to be kept."""
+    plan, options = None, dict[str, Any]()
     if task.engine == "torch":
         plan = plan_for(task, method, rank_tolerance)
+        options = {"method": method, "rank_tolerance": rank_tolerance}
     elif known("method", method, get_args(Method)) == "closed-form" or rank_tolerance is not None:
         raise ActrelaxError(
             f"the closed form is evaluated by PyTorch, and this runs on {task.engine}: leave out method and "
             "rank_tolerance."
         )
     if plan is not None and not keep:
-        learned = Plasticity(problem, stream(problem, plan), updates)
-        if check_finite and not bool(learned.finite):
-            learned = None  # the steps say where it went wrong
-        else:
-            warn_unsettled(task, task.status(False), task.grid.steps)
-    if learned is None:
-        options = {"method": method, "rank_tolerance": rank_tolerance} if task.engine == "torch" else {}
-        trajectory = run(replace(task, options=options))
-        learned = Plasticity(problem, [_at_once(trajectory)], updates)
-    kept = trajectory if keep else None
-    return _learned(network, assumptions, learned.totals, updates, output, losses, learned.finite, kept)
+        learned = Plasticity(task.problem, stream(task.problem, plan), updates)
+        if not task.check_finite or bool(learned.finite):
+            warn_unsettled(task, task.status(False), task.grid.steps, stacklevel=5)
+            return learned, None
+    trajectory = run(replace(task, options=options))  # where something went wrong, the steps say where
+    return Plasticity(task.problem, [_at_once(trajectory)], updates), trajectory if keep else None
 
 
 def _learned(
@@ -214,7 +219,7 @@ class Plasticity:
     def __init__(self, problem: RelaxationProblem, arrivals: Iterable[Relaxed], updates: Updates) -> None:
         network = problem.network
         self.totals: dict[Projection, dict[str, Tensor]] = {}
-        waiting = {p: _read_by(problem, p) for p in network.projections.values() if _learns(p)}
+        waiting = {p: problem.read_by_plasticity(p) for p in network.projections.values() if _learns(p)}
         here: dict[str, Relaxed] = {}
         sums = [problem.feedforward.activities[network.input].sum()]
         for relaxed in arrivals:
@@ -222,7 +227,10 @@ class Plasticity:
             sums += [x.sum() for x in relaxed.state.values()]  # inf and nan stay what they are in a sum
             for projection in [p for p, read in waiting.items() if read <= here.keys()]:
                 del waiting[projection]
-                self.totals[projection] = _product(problem, projection, here, updates)
+                state = {variable: x for held in here.values() for variable, x in held.state.items()}
+                self.totals[projection] = product(
+                    problem, projection, state, updates, here[projection.target].amplified
+                )
             needed = set().union(*waiting.values())
             here = {name: held for name, held in here.items() if name in needed}
         self.finite = is_finite(torch.stack(sums).sum())
@@ -231,31 +239,6 @@ class Plasticity:
 def _learns(projection: Projection) -> bool:
     parameters = (projection.weight, projection.bias, projection.feedback)
     return projection.map is not None and any(p is not None and p.requires_grad for p in parameters)
-
-
-def _read_by(problem: RelaxationProblem, projection: Projection) -> set[str]:
-    """Return the relaxing populations whose activity the projection's plasticity reads."""
-    network = problem.network
-    knobs = network.knobs(projection, problem.assumptions)
-    read = {projection.target}
-    if knobs.presynaptic == "current":
-        read.add(projection.source)
-    if knobs.weight_gain == "current":  # the drive of this moment
-        read |= {p.source for p in network.incoming[projection.target]}
-    return read - {network.input}
-
-
-def _product(
-    problem: RelaxationProblem, projection: Projection, here: Mapping[str, Relaxed], updates: Updates
-) -> dict[str, Tensor]:
-    state = {variable: x for relaxed in here.values() for variable, x in relaxed.state.items()}
-    gain = problem.network.knobs(projection, problem.assumptions).weight_gain
-    sent = here[projection.target].amplified.get(gain)
-    if sent is None:
-        sent = problem.amplified(projection, gain, state)
-    post = projection.postsynaptic(sent, problem.feedforward.routes[projection.name])
-    scale = updates.scale(problem.network.kind(projection), len(problem.clamped))
-    return projection.plasticity(problem.presynaptic(projection, state), post, scale)
 
 
 def _at_once(trajectory: Trajectory) -> Relaxed:

@@ -275,26 +275,43 @@ class RelaxationProblem(Steppable):
         activities = self.feedforward.activities if when == "feedforward" else self._products_take(state)
         return projection.presynaptic(activities[projection.source], self.feedforward.routes[projection.name])
 
+    def read_by_plasticity(self, projection: Projection) -> set[str]:
+        """Return the relaxing populations whose activity the projection's two factors read."""
+        knobs = self.network.knobs(projection, self.assumptions)
+        read = {projection.target}
+        if knobs.presynaptic == "current":
+            read.add(projection.source)
+        if knobs.weight_gain == "current":  # the drive of this moment
+            read |= {p.source for p in self.network.incoming[projection.target]}
+        return read - {self.network.input}
+
     @torch.no_grad()
-    def postsynaptic(self, projection: Projection, state: State) -> Tensor:
-        """The postsynaptic factor of the projection's plasticity at this state: gain times activity."""
+    def postsynaptic(
+        self, projection: Projection, state: State, amplified: Mapping[Gain, Tensor] | None = None
+    ) -> Tensor:
+        """The postsynaptic factor of the projection's plasticity at this state: gain times activity.
+
+        `amplified` has the product already, for some gains.
+        """
         gain = self.network.knobs(projection, self.assumptions).weight_gain
-        sent = self.amplified(projection, gain, state)
+        sent = (amplified or {}).get(gain)
+        if sent is None:
+            sent = self.amplified(projection, gain, state)
         return projection.postsynaptic(sent, self.feedforward.routes[projection.name])
 
     def amplified(self, projection: Projection, gain: Gain, state: State) -> Tensor:
         """g_c x_c of the projection's target: the one place that knows what a gain knob means."""
         name = projection.target
         x = self.clamped if name == self.network.output else self.units[name].activity(state).to(self.clamped)
-        if gain == "none":
-            return x
-        if gain == "feedforward":
-            return self.frozen_amplified(name, x)
+        if gain != "current":
+            return self.frozen_amplified(name, gain, x)
         drive = self.network.drive(name, self._products_take(state), self.feedforward.routes)
         return self.network.populations[name].activation.derivative(drive) * x
 
-    def frozen_amplified(self, population: str, signal: Tensor) -> Tensor:
-        """f'(abar) times a signal (..., batch, *population.shape), as the feedforward pass left the gain."""
+    def frozen_amplified(self, population: str, gain: Gain, signal: Tensor) -> Tensor:
+        """A gain that is not current times a signal (..., batch, *population.shape): f'(abar), or none."""
+        if gain == "none":
+            return signal
         passed, activation = self.feedforward, self.network.populations[population].activation
         return activation.amplified(signal, passed.drives.get(population), passed.activities[population])
 
@@ -332,7 +349,7 @@ class RelaxationProblem(Steppable):
     def frozen_gains(self) -> State:
         """f'(abar) of every population but the input."""
         activities, names = self.feedforward.activities, [*self.network.hidden, self.network.output]
-        return {name: self.frozen_amplified(name, torch.ones_like(activities[name])) for name in names}
+        return {name: self.frozen_amplified(name, "feedforward", torch.ones_like(activities[name])) for name in names}
 
     def __repr__(self) -> str:
         return describe_problem(self)

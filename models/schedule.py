@@ -25,16 +25,19 @@ Steps = int | Literal["auto"]
 class Schedule:
     """`steps` steps of `dt`, in the problem's unit of time.
 
-    to_settle    whether they are those that it takes to settle
     settles      whether they are enough, where a law tells
     stop_change  where none does: the change in a step at which it has settled
     """
 
     dt: float
     steps: int
-    to_settle: bool = False
     settles: bool | None = None
     stop_change: float | None = None
+
+    @property
+    def to_settle(self) -> bool:
+        """Whether they are those that it takes to settle."""
+        return self.settles is not None or self.stop_change is not None
 
 
 def schedule(
@@ -141,12 +144,12 @@ def _until_settled(
     most = 10_000 if max_steps is None else whole_number("max_steps", max_steps, least=1)
     if uncovered(problem) is None:
         steps = steps_until(problem, integrator, dt=dt, tolerance=tolerance, of=tolerance_of, most=most)
-        return Schedule(dt, most if steps is None else steps, to_settle=True, settles=steps is not None)
+        return Schedule(dt, most if steps is None else steps, settles=steps is not None)
     if tolerance_of == "gradient":
         raise ActrelaxError(
             f'tolerance_of="gradient" needs a law: {uncovered(problem)} Leave it out to settle by the change in a step.'
         )
-    return Schedule(dt, most, to_settle=True, stop_change=tolerance * dt / _slowest(problem))
+    return Schedule(dt, most, stop_change=tolerance * dt / _slowest(problem))
 
 
 def _slowest(problem: RelaxationProblem) -> float:

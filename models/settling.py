@@ -13,14 +13,12 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import torch
 
-from actrelax.models.carrying import settled_plan
-from actrelax.models.closed_form import coefficients, hop_matrix
+from actrelax.models.closed_form import chain_matrix, coefficients, hop_matrix, hop_taus
 from actrelax.models.graph import Graph
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.streaming import collected
+from actrelax.models.streaming import sizes
 
 ToleranceOf = Literal["activity", "gradient"]
 
@@ -82,8 +80,7 @@ def steps_until(
         ratios = _activity_over_gradient(problem)
     weights = _largest_above(graph, ratios)
     rows = tuple((len(hidden) - graph.above[name], tuple(weights[name])) for name in hidden)
-    matrix = hop_matrix(problem)
-    return _smallest(integrator, tuple(map(tuple, matrix.tolist())), dt, rows, tolerance, most)
+    return _smallest(integrator, hop_taus(problem), dt, rows, tolerance, most)
 
 
 def _largest_above(graph: Graph, ratios: Mapping[str, float]) -> dict[str, list[float]]:
@@ -99,7 +96,7 @@ def _largest_above(graph: Graph, ratios: Mapping[str, float]) -> dict[str, list[
 @lru_cache(maxsize=256)
 def _smallest(
     integrator: Integrator,
-    matrix: tuple[tuple[float, ...], ...],
+    taus: tuple[float, ...],
     dt: float,
     rows: tuple[tuple[int, tuple[float, ...]], ...],
     tolerance: float,
@@ -109,7 +106,7 @@ def _smallest(
 
     `rows` are those of C, and what its entries from the diagonal on count.
     """
-    step = integrator.transition(np.array(matrix), dt)
+    step = integrator.transition(chain_matrix(taus), dt)
     C = np.eye(len(step))
     counted = np.zeros((len(rows), len(step)))
     for i, (row, weights) in enumerate(rows):
@@ -124,13 +121,9 @@ def _smallest(
 
 def _activity_over_gradient(problem: RelaxationProblem) -> Mapping[str, float]:
     """Return how many times larger each population's initial activity is than its gradient, 1 at least."""
-    start = problem.initial_state()
-    plan = settled_plan(problem.network.graph)
-    settled = collected(problem, plan)
-    names = problem.network.hidden
-    sizes = torch.stack([torch.stack([start[v].abs().amax(), settled[v].abs().amax()]) for v in names]).tolist()
+    begun, ended = sizes(problem)
     # a population that feedback does not reach has no gradient to be relative to
-    return {
-        v: max(1.0, activity / gradient) if gradient else 1.0
-        for v, (activity, gradient) in zip(names, sizes, strict=True)
-    }
+    ratios = [
+        max(1.0, activity / gradient) if gradient else 1.0 for activity, gradient in zip(begun, ended, strict=True)
+    ]
+    return dict(zip(problem.network.hidden, ratios[:-1], strict=True))

@@ -27,7 +27,7 @@ from actrelax.models.carrying import (
     exact_plan,
     settled_plan,
 )
-from actrelax.models.closed_form import chain_matrix, coefficients, hop_matrix, uncovered
+from actrelax.models.closed_form import chain_matrix, coefficients, hop_matrix, hop_taus, uncovered
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.graph import Graph
 from actrelax.models.integrators import Integrator
@@ -64,9 +64,7 @@ def plan_of(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     graph = problem.network.graph
     if not integrator.takes_time:
         return settled_plan(graph)
-    hidden = problem.network.hidden
-    taus = tuple(float(problem.taus.of(name)) for name in hidden)
-    return _exact_plan(graph, integrator, taus, dt, steps, problem.start == "zero")
+    return _exact_plan(graph, integrator, hop_taus(problem), dt, steps, problem.start == "zero")
 
 
 def low_rank_plan(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: int, tolerance: float) -> Plan:
@@ -82,15 +80,25 @@ def low_rank_plan(problem: RelaxationProblem, integrator: Integrator, dt: float,
     graph, network = problem.network.graph, problem.network
     if not (integrator.takes_time and network.hidden):
         return settled_plan(graph)
-    start = problem.initial_state() | {network.output: problem.clamped}
-    settled = collected(problem, settled_plan(graph))
-    names = [*network.hidden, network.output]
-    begun, ended = (torch.stack([state[name].abs().amax() for name in names]).tolist() for state in (start, settled))
+    begun, ended = sizes(problem)
     if not np.isfinite([*begun, *ended]).all():
         return plan_of(problem, integrator, dt=dt, steps=steps)  # there is no size to be relative to
     gains = [below / above if above else 0.0 for below, above in itertools.pairwise(ended)]
     C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
     return balanced_plan(graph, C, Sizes(gains, begun), tolerance)
+
+
+def sizes(problem: RelaxationProblem) -> tuple[list[float], list[float]]:
+    """Return how large hidden populations and the output are, from the lowest up, at the start and at equilibrium.
+
+    As largest magnitudes; by one sweep, which waits for the device.
+    """
+    network = problem.network
+    start = problem.initial_state() | {network.output: problem.clamped}
+    settled = collected(problem, settled_plan(network.graph))
+    largest = [[state[v].abs().amax() for v in (*network.hidden, network.output)] for state in (start, settled)]
+    begun, ended = torch.stack([torch.stack(each) for each in largest]).tolist()
+    return begun, ended
 
 
 def applications(plan: Plan, network: Network) -> int:
@@ -133,7 +141,7 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[Relaxed]:
                 continue
             gain = problem.activity_gain(projection)
             if gain not in amplified:
-                amplified[gain] = made if gain == "none" else problem.frozen_amplified(name, made)
+                amplified[gain] = problem.frozen_amplified(name, gain, made)
             sent = amplified[gain]
             if not station.is_copy:
                 sent = sent[1] if len(places) == 1 else sent[1 : 1 + len(places)]

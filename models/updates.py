@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from actrelax.models.assumptions import Assumptions
+from actrelax.models.assumptions import Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem, State
@@ -106,10 +106,24 @@ def local_updates(
 
     W, its bias, and where feedback is learned psi, by the same Hebbian product.
     """
-    pre, post = problem.presynaptic(projection, state), problem.postsynaptic(projection, state)
-    scale = updates.scale(problem.network.kind(projection), len(problem.clamped))
-    scaled = projection.plasticity(pre, post, scale)
+    scaled = product(problem, projection, state, updates)
     yield from finished(problem.network, problem.assumptions, projection, scaled, updates)
+
+
+def product(
+    problem: RelaxationProblem,
+    projection: Projection,
+    state: State,
+    updates: Updates,
+    amplified: Mapping[Gain, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return the Hebbian product of one projection at a state, times `Updates.scale` (`Projection.plasticity`).
+
+    `amplified` has gain times activity of its target already, for some gains.
+    """
+    pre = problem.presynaptic(projection, state)
+    post = problem.postsynaptic(projection, state, amplified)
+    return projection.plasticity(pre, post, updates.scale(problem.network.kind(projection), len(problem.clamped)))
 
 
 def finished(

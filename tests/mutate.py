@@ -45,7 +45,7 @@ DEFECTS = [
     Defect(
         "gain dropped in the relaxation",
         "models/problem.py",
-        "return self.frozen_amplified(name, x)",
+        "return self.frozen_amplified(name, gain, x)",
         "return x",
         f"{WRITTEN_OUT}[tanh-one-euler]",
     ),
@@ -58,9 +58,9 @@ DEFECTS = [
     ),
     Defect(
         "activity gain read where the weight gain is meant",
-        "models/learning.py",
-        "problem.assumptions).weight_gain",
-        "problem.assumptions).activity_gain",
+        "models/problem.py",
+        "self.assumptions).weight_gain\n",
+        "self.assumptions).activity_gain\n",
         f"{ASSUMPTIONS}[unfrozen-weights-euler]",
     ),
     Defect(
@@ -585,8 +585,8 @@ DEFECTS = [
     Defect(
         "no gain for stacks",
         "models/streaming.py",
-        'made if gain == "none" else problem.frozen_amplified(name, made)',
-        'made if gain == "none" or not station.is_copy else problem.frozen_amplified(name, made)',
+        "problem.frozen_amplified(name, gain, made)",
+        "problem.frozen_amplified(name, gain if station.is_copy else 'none', made)",
         f"{STREAMING}::test_chains",
     ),
     Defect(

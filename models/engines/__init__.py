@@ -189,12 +189,12 @@ def run(task: Task) -> Trajectory:
     return trajectory
 
 
-def warn_unsettled(task: Task, status: Status, steps: int) -> None:
+def warn_unsettled(task: Task, status: Status, steps: int, stacklevel: int = 4) -> None:
     """Warn if a relaxation was to settle, and did not."""
     if status is Status.NOT_SETTLED and task.grid.to_settle:
         warnings.warn(
             f"not settled after max_steps = {steps} steps: the state is kept; give more, or a larger tolerance.",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 
