@@ -13,8 +13,6 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
@@ -126,6 +124,9 @@ def digits() -> Dataset:
 
     The split is fixed: stratified by class, by scikit-learn's `train_test_split` with random_state 0.
     """
+    from sklearn.datasets import load_digits  # here: it takes longer to import than PyTorch
+    from sklearn.model_selection import train_test_split
+
     bundled = load_digits()
     images = (bundled.images / 16).astype(np.float32)[:, None]
     parts = train_test_split(images, bundled.target, test_size=360, stratify=bundled.target, random_state=0)

@@ -8,17 +8,19 @@ Exit status 1 if a defect survives.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSED, FAILED = 0, 1  # pytest's exit statuses
+LIBRARIES = ["scipy.stats", "sklearn.datasets", "torch.fx.experimental.proxy_tensor", "xarray"]
+"""Imported once, and not by each of the processes; what tests do with the package is left to them."""
 
 
 @dataclass(frozen=True)
@@ -663,7 +665,7 @@ def complaint(defect: Defect) -> str:
         if text.count(defect.right) != 1:
             return f"stands {text.count(defect.right)} times in {defect.file}: {defect.right}"
         file.write_text(text.replace(defect.right, defect.wrong))
-        status = pytest(folder, defect.test)
+        status = _pytest_in_this_process(folder, defect.test)
         return "" if status == FAILED else f"survived {defect.test} (pytest's exit status {status})"
 
 
@@ -676,21 +678,35 @@ def copied(folder: str) -> Path:
     return package
 
 
-def pytest(folder: str, *tests: str) -> int:
+def _pytest_in_this_process(folder: str, *options: str) -> int:
     """Run tests with the package in `folder` in the installed one's place; returns pytest's exit status."""
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    environment = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True).returncode
+    import pytest
+
+    sys.path.insert(0, folder)
+    os.environ["PYTHONPATH"] = folder  # for programs that tests start
+    with open(os.devnull, "w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *options]))
+
+
+def sound() -> bool:
+    """Whether the tests that are named pass without any defect."""
+    with tempfile.TemporaryDirectory() as folder:
+        copied(folder)
+        return _pytest_in_this_process(folder, "-n", "2", *dict.fromkeys(d.test for d in DEFECTS)) == PASSED
 
 
 def main() -> int:
     """Try all defects, two at a time; returns the exit status."""
-    with tempfile.TemporaryDirectory() as folder:
-        copied(folder)
-        if pytest(folder, "-n", "2", *dict.fromkeys(defect.test for defect in DEFECTS)) != PASSED:
+    os.chdir(ROOT)
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    with ProcessPoolExecutor(2, context, max_tasks_per_child=1) as pool:
+        if not pool.submit(sound).result():
             print("the tests named here don't pass without any defect: see make test")
             return 1
-    with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(complaint, DEFECTS))
     for defect, outcome in zip(DEFECTS, outcomes, strict=True):
         print(f"NOT CAUGHT  {defect.what}: {outcome}" if outcome else f"caught  {defect.what}")
