@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,10 +44,18 @@ def errors_over_time(problem: RelaxationProblem, gradients: Mapping[str, Tensor]
     return solve(problem, record=errors, **options)
 
 
-def distances(
-    problem: RelaxationProblem, integrator: str | Integrator = "sequential", **options: Any
-) -> dict[str, dict[str, float]]:
+class Distances(NamedTuple):
+    """How far from its equilibrium a relaxation ends."""
+
+    steps: int
+    by_population: dict[str, dict[str, float]]
+
+
+def distances(problem: RelaxationProblem, integrator: str | Integrator = "sequential", **options: Any) -> Distances:
     """Return how far from its equilibrium a frozen relaxation ends, and how much is left of where it began.
+
+    With steps="auto" that is after the steps that the tolerance takes, whether or not `solve` takes what has settled
+    for the equilibrium itself.
 
     Parameters
     ----------
@@ -58,18 +66,21 @@ def distances(
 
     Returns
     -------
-    dict
-        Hidden population -> ``"error"``, max |x - equilibrium| / max |equilibrium| over the batch; and where there is a
-        law ``"initial"``, the share of x that is still made of initial activities (`settling.remainders`). The first is
-        the larger, the smaller gradients are against activities.
+    Distances
+        The steps, and hidden population -> ``"error"``, max |x - equilibrium| / max |equilibrium| over the batch; and
+        where there is a law ``"initial"``, the share of x that is still made of initial activities
+        (`settling.remainders`). The first is the larger, the smaller gradients are against activities.
     """
     relaxed, scheme = solve(problem, integrator, **options), integrator_named(integrator)
+    has_law = scheme.takes_time and uncovered(problem) is None
+    if has_law and options.get("steps") == "auto":
+        relaxed = solve(problem, integrator, dt=relaxed.dt, steps=relaxed.steps, check_finite=False)
     settled = collected(problem, settled_plan(problem.network.graph))
     found = {name: {"error": disagreement(relaxed.final[name], settled[name])} for name in problem.network.hidden}
-    if scheme.takes_time and uncovered(problem) is None:
+    if has_law:
         for name, left in remainders(problem, scheme, dt=relaxed.dt, steps=relaxed.steps).items():
             found[name]["initial"] = left
-    return found
+    return Distances(relaxed.steps, found)
 
 
 def predicted_errors(

@@ -41,6 +41,7 @@ class Summary:
     validation_accuracy            of the images that were held out; None without
     wall_seconds                   of training and evaluation, over all sittings
     images_per_second              of training, all processes together
+    steps                          of a relaxation, those that --steps auto chose too; None as for `equilibrium`
     equilibrium                    hidden population -> how far relaxations end from it, at the end of training, on the
                                    first batch: see `convergence.distances`; None for backprop and where there is none
     largest_bracket                largest |-x + feedback| of the batches that were stepped to see whether the clip
@@ -61,6 +62,7 @@ class Summary:
     images_per_second: float
     device: str
     versions: Mapping[str, str]
+    steps: int | None = None
     equilibrium: Mapping[str, Mapping[str, float]] | None = None
     largest_bracket: float | None = None
     processes: int = 1

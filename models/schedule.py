@@ -103,9 +103,9 @@ def schedule(
     if steps == "auto":
         return _until_settled(problem, integrator, dt, tolerance, tolerance_of or "activity", max_steps)
     only_auto = {"tolerance": tolerance, "tolerance_of": tolerance_of, "max_steps": max_steps}
-    unused = [name for name, value in only_auto.items() if value is not None]
+    unused = " and ".join(name for name, value in only_auto.items() if value is not None)
     if unused:
-        raise ActrelaxError(f'{" and ".join(unused)} belongs to steps="auto": leave it out, or ask for that.')
+        raise ActrelaxError(f'only steps="auto" takes {unused}: choose that, or leave {unused} out.')
     return Schedule(dt, _whole_steps(dt, steps, duration))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.losses import dense_targets
 from actrelax.models.network import Network
 from actrelax.models.updates import Backward, Rule, add_to_grad
@@ -31,7 +32,7 @@ class Traced:
     rule : callable
         (network, x, y) -> Backward, which leaves its gradients in `.grad`, looks at no value of a tensor and draws no
         random numbers: `relax_backward` with ``check_finite=False``, frozen or with a fixed number of steps;
-        `backprop_backward`.
+        `backprop_backward`. Its loss gets class labels as one-hot targets.
     finish : callable, optional
         What becomes of the list of kernels and an example batch: ``lambda kernels, x, y: torch.compile(kernels)``;
         unchanged unless given.
@@ -59,7 +60,8 @@ class Traced:
         Raises
         ------
         ActrelaxError
-            As the rule does, when it is traced; for labels out of range, always.
+            As the rule does, when it is traced; for a rule that draws random numbers or keeps a trajectory; for labels
+            out of range, always.
         """
         # labels become targets outside of the list: only here they can be looked at
         target = dense_targets(y, network.populations[network.output].shape, x)
@@ -80,6 +82,8 @@ class Traced:
 
         def run(x: Tensor, target: Tensor) -> tuple[Tensor, ...]:
             result = self.rule(network, x, target)
+            if result.trajectory is not None:
+                raise ActrelaxError("a traced rule returns gradients, no trajectory: leave keep out.")
             learning[:] = [p for p in network.parameters() if p.grad is not None]
             gradients = [p.grad for p in learning]
             network.zero_grad()
@@ -88,11 +92,20 @@ class Traced:
         network.zero_grad()
         try:
             run(x, target)  # what is made once and kept, such as coefficients, is no part of the list then
-            kernels: Kernels = make_fx(run)(x, target)
+            kernels = make_fx(run)(x, target)
         finally:
             for parameter, gradient in zip(network.parameters(), before, strict=True):
                 parameter.grad = gradient
+        drawing = [node.target.name() for node in kernels.graph.nodes if _draws(node.target)]
+        if drawing:
+            raise ActrelaxError(
+                f"a traced rule would draw the same numbers for every batch ({drawing[0]}): run it as it is."
+            )
         return _List(kernels if self.finish is None else self.finish(kernels, x, target), learning)
+
+
+def _draws(kernel: object) -> bool:
+    return isinstance(kernel, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in kernel.tags
 
 
 @dataclass(frozen=True)

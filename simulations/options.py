@@ -125,9 +125,9 @@ class Relaxation:
         )
         known("assumptions", self.assumptions, PRESETS)
         only_auto = {"tolerance": self.tolerance, "tolerance-of": self.tolerance_of, "max-steps": self.max_steps}
-        unused = [f"--{name}" for name, value in only_auto.items() if value is not None]
+        unused = " and ".join(f"--{name}" for name, value in only_auto.items() if value is not None)
         if unused and self.steps != "auto":
-            raise ActrelaxError(f"{' and '.join(unused)} belongs to --steps auto: leave it out, or ask for that.")
+            raise ActrelaxError(f"only --steps auto takes {unused}: choose that, or leave {unused} out.")
         transform_named(self.feedback_transform)
 
     @property

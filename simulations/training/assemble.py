@@ -103,7 +103,7 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
     )
     factor = partial(learning_rate_factor, o, epochs=experiment.epochs, batches=len(batches))
     schedule = LambdaLR(optimiser, factor)
-    rules = make_rules(experiment, network, loss, updates, optimiser, len(batches), processes.largest)
+    rules = make_rules(experiment, network, loss, updates, optimiser, batches)
     training = Training(
         network,
         batches,
@@ -120,9 +120,8 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
 def rehearse(parts: Parts) -> None:
     """Try the rule on one image, in a copy of the network, so that what it refuses is refused before a run begins."""
     training = parts.training
-    images, labels = training.batches.data.train
     with contextlib.suppress(DivergenceError):  # a run that diverges says where
-        parts.careful(copy.deepcopy(training.network), training.batches.preprocess(images[:1]), labels[:1])
+        parts.careful(copy.deepcopy(training.network), *training.batches.example(1))
 
 
 def load_images(images: Images) -> Dataset:

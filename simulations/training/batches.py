@@ -98,6 +98,11 @@ class Batches:
         """Batches an epoch."""
         return -(-len(self.data.train.images) // self.size)
 
+    def example(self, size: int | None = None) -> Split:
+        """Return the first batch as it is stored, or so many images: the same whatever the seed, in all processes."""
+        images, labels = (part[: size or self.size] for part in self.data.train)
+        return Split(self.preprocess(images), labels)
+
     def epoch(self, number: int, first: int = 0) -> Iterator[Split]:
         """Yield this process's share of one epoch's batches, preprocessed, from batch `first` on; it may be empty."""
         images, labels = self.data.train

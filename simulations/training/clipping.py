@@ -33,6 +33,7 @@ class Lookout:
     batches   how many have been learned
     stepping  whether the clip came too near, so that relaxations are to be stepped
     seen      the largest |-x + feedback| of all batches that were looked at
+    told      whether the user knows: batches that are replayed say nothing again
     """
 
     largest: Callable[[Network, Tensor, Tensor], float]
@@ -42,6 +43,7 @@ class Lookout:
     batches: int = 0
     stepping: bool = False
     seen: float | None = None
+    told: bool = False
 
     def pass_by(self, network: Network, x: Tensor, y: Tensor) -> None:
         """Count a batch, and look at it if it is time to: only then the device is waited for."""
@@ -49,7 +51,8 @@ class Lookout:
             found = self.largest(network, x, y)
             self.seen = found if self.seen is None else max(self.seen, found)
             self.stepping = not found < self.clip / MARGIN  # nan is too near
-            if self.stepping:
+            if self.stepping and not self.told:
+                self.told = True
                 tqdm.write(
                     f"|-x + feedback| reached {found:.3g} in batch {self.batches + 1}, the clip is "
                     f"{self.clip:g}: from here on relaxations are stepped.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from actrelax.models.schedule import schedule
 from actrelax.models.streaming import unstreamable
 from actrelax.models.tracing import Traced
 from actrelax.models.updates import Backward, Rule, Updates
+from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import Lookout, unclipped
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.graphs import captured
@@ -49,23 +51,25 @@ def make_rules(
     loss: Loss,
     updates: Updates,
     optimiser: torch.optim.Optimizer,
-    batches: int,
-    agreed: Callable[[float], float] = float,
+    batches: Batches,
 ) -> Rules:
     """Fill in an experiment's options.
 
     Parameters
     ----------
     experiment, network, loss, updates, optimiser
-    batches : int
-        An epoch's.
-    agreed : callable
-        A number -> the largest of all processes'.
+    batches : Batches
+        What can be told of the relaxations of all of them is told by those of an example.
 
     Raises
     ------
     ActrelaxError
         For a way to compute that can't be had here.
+
+    Warns
+    -----
+    UserWarning
+        If a law says that `max_steps` are not enough to settle.
     """
     options: dict[str, Any] = {"loss": loss, "updates": updates}
     if experiment.rule == "backprop":
@@ -73,33 +77,36 @@ def make_rules(
     options |= experiment.relaxation.keywords(network, experiment.seed)
     if experiment.relaxation.is_continuous:
         return _continuous(experiment, optimiser, options)
-    problem = _of_nothing(network, options | {"clip": None})
+    problem = _problem(network, *batches.example(), options | {"clip": None})
     why_stepped = unstreamable(problem, integrator_named(experiment.relaxation.integrator))
     if experiment.speed.method == "closed-form" and why_stepped is not None:
         raise ActrelaxError(f"--method closed-form can't be used here: {why_stepped}")
     if why_stepped is not None or experiment.speed.method == "stepped":
-        return _stepped(experiment, options, problem.is_noisy)
-    return _at_once(experiment, options, problem, batches, agreed)
+        return _stepped(experiment, options, problem)
+    return _at_once(experiment, options, problem, batches)
 
 
-def _stepped(experiment: Experiment, options: dict[str, Any], noisy: bool) -> Rules:
+def _stepped(experiment: Experiment, options: dict[str, Any], problem: RelaxationProblem) -> Rules:
     compile_as: str = experiment.speed.compile
-    if noisy or experiment.relaxation.steps == "auto":  # a list of kernels neither draws numbers nor looks at a step
+    if compile_as == "auto" and not problem.is_frozen:  # so many kernels a step that Python hardly counts
+        compile_as = "no"
+    if (
+        problem.is_noisy or experiment.relaxation.steps == "auto"
+    ):  # a list of kernels neither draws numbers nor looks at a step
         compile_as = _uncompiled(compile_as, "is for relaxations of a fixed number of steps without noise.")
     return _computed(experiment, partial(relax_backward, **options, method="stepped"), compile_as)
 
 
-def _at_once(
-    experiment: Experiment,
-    options: dict[str, Any],
-    problem: RelaxationProblem,
-    batches: int,
-    agreed: Callable[[float], float],
-) -> Rules:
+def _at_once(experiment: Experiment, options: dict[str, Any], problem: RelaxationProblem, batches: Batches) -> Rules:
     """Return the closed form, and where there is a clip what watches it."""
     relaxation, speed, free = experiment.relaxation, experiment.speed, options | {"clip": None}
     integrator = integrator_named(relaxation.integrator)
     grid = schedule(problem, integrator, **relaxation.grid)
+    if grid.settles is False:
+        warnings.warn(
+            f"relaxations end unsettled, after max_steps = {grid.steps}: give more, or a larger tolerance.",
+            stacklevel=2,
+        )
     if relaxation.steps == "auto":
         free = {name: value for name, value in free.items() if name not in relaxation.grid}
         # within the tolerance the relaxation ends at equilibrium, whatever the number of steps
@@ -107,12 +114,12 @@ def _at_once(
     quick = _computed(experiment, partial(relax_backward, **free, method="closed-form"), speed.compile)
     if relaxation.clip is None or not integrator.takes_time:
         return quick
-    clipped = _stepped(experiment, options, noisy=False)
+    clipped = _stepped(experiment, options, problem)
 
     def largest(network: Network, x: Tensor, y: Tensor) -> float:
-        return agreed(_largest(network, x, y, options, grid.steps))
+        return batches.processes.largest(_largest(network, x, y, options, grid.steps))
 
-    lookout = Lookout(largest, relaxation.clip, speed.verify_every, batches)
+    lookout = Lookout(largest, relaxation.clip, speed.verify_every, len(batches))
     return Rules(
         quick=unclipped(lookout, quick.quick, clipped.quick),
         careful=unclipped(lookout, quick.careful, clipped.careful, looks=False),
@@ -159,12 +166,6 @@ def _continuous(experiment: Experiment, optimiser: torch.optim.Optimizer, option
         return relax_continuously(network, x, y, rate=rate, check_finite=check_finite, **options)
 
     return Rules(partial(continuous, check_finite=False), continuous)
-
-
-def _of_nothing(network: Network, options: Mapping[str, Any]) -> RelaxationProblem:
-    """Return the problem of one silent image: what can be told of all problems of a run."""
-    x = next(network.parameters()).new_zeros(1, *network.populations[network.input].shape)
-    return _problem(network, x, torch.zeros(1, dtype=torch.int64, device=x.device), options)
 
 
 def _problem(network: Network, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> RelaxationProblem:

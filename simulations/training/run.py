@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from actrelax.analysis import figures
-from actrelax.analysis.convergence import distances
+from actrelax.analysis.convergence import Distances, distances
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.losses import LOSSES
@@ -148,6 +148,7 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
     seconds = sum(row["train_seconds"] for row in timing)
     images = experiment.epochs * len(training.batches.data.train.images)
     device = torch.device(experiment.hardware.device)
+    ends = _ends(experiment, training)
     return Summary(
         test_accuracy=metrics["test_accuracy"],
         train_accuracy=metrics["train_accuracy"],
@@ -162,23 +163,22 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         images_per_second=images / seconds if seconds else float("nan"),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         versions=versions(),
-        equilibrium=_equilibrium(experiment, training),
+        steps=None if ends is None else ends.steps,
+        equilibrium=None if ends is None else ends.by_population,
         largest_bracket=None if lookout is None else lookout.seen,
         processes=parts.training.processes.count,
     )
 
 
-def _equilibrium(experiment: Experiment, training: Training) -> dict[str, dict[str, float]] | None:
+def _ends(experiment: Experiment, training: Training) -> Distances | None:
     """Return how far from equilibrium the first batch's relaxations end with the weights as they are now."""
     relaxation = experiment.relaxation
     if experiment.rule == "backprop" or relaxation.is_continuous or relaxation.delay or relaxation.noise:
         return None
-    images, labels = (part[: experiment.batch_size] for part in training.batches.data.train)
     given = relaxation.problem_fields(training.network, experiment.seed) | {"clip": None}
     problem = RelaxationProblem.from_batch(
         training.network,
-        training.batches.preprocess(images),
-        labels,
+        *training.batches.example(),
         loss=look_up("loss", experiment.model.loss, LOSSES),
         **given,
     )

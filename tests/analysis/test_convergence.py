@@ -4,11 +4,13 @@ import pytest
 import torch
 from cases import graph_case
 
-from actrelax.analysis.convergence import errors_over_time, predicted_errors
+from actrelax.analysis.convergence import distances, errors_over_time, predicted_errors
 from actrelax.models.agreement import disagreement
 from actrelax.models.backprop import activity_gradients
 from actrelax.models.engines import solve
+from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.settling import remainders
 
 
 def test_errors_over_time():
@@ -22,6 +24,23 @@ def test_errors_over_time():
         assert torch.equal(measured.recorded[name], torch.tensor(expected))
         assert expected[0] > 0.1
         assert expected[-1] < 1e-9
+
+
+@pytest.mark.parametrize("length", [{"steps": 30}, {"steps": "auto", "tolerance": 1e-2}])
+def test_distances(length):
+    """Against the steps themselves; what is settled counts as the steps that it stands for, and not as equilibrium."""
+    case = graph_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    steps, found = distances(problem, "euler", eta=0.1, **length)
+    assert steps == (30 if length["steps"] == 30 else solve(problem, "euler", eta=0.1, **length).steps)
+    stepped = solve(problem, "euler", eta=0.1, steps=steps, method="stepped").final
+    gradients = activity_gradients(case.network, case.x, case.y)
+    for name in case.network.hidden:
+        assert found[name]["error"] == pytest.approx(disagreement(stepped[name], gradients[name]), rel=1e-9)
+        assert found[name]["error"] > 1e-6
+    lowest = case.network.hidden[0]
+    assert found[lowest]["initial"] == remainders(problem, INTEGRATORS["euler"], dt=0.1, steps=steps)[lowest]
+    assert (found[lowest]["initial"] < 1e-2) == (length["steps"] == "auto")
 
 
 @pytest.mark.parametrize("integrator", ["sequential", "rk4", "scipy:DOP853"])

@@ -238,11 +238,11 @@ def test_learning_warns_as_well(fields, keep):
         ({"steps": "auto", "max_steps": 0}, r"^max_steps must be a whole number, 1 or more, got 0\.$"),
         ({"steps": "auto", "max_steps": 2.5}, r"^max_steps must be a whole number, 1 or more, got 2\.5\.$"),
         ({"steps": "fast"}, r"^steps must be a whole number or \"auto\", got 'fast'\.$"),
-        ({"tolerance": 1e-3}, r'^tolerance belongs to steps="auto": leave it out, or ask for that\.$'),
-        ({"steps": 3, "tolerance_of": "activity"}, r'^tolerance_of belongs to steps="auto": leave it out'),
+        ({"tolerance": 1e-3}, r'^only steps="auto" takes tolerance: choose that, or leave tolerance out\.$'),
+        ({"steps": 3, "tolerance_of": "activity"}, r'^only steps="auto" takes tolerance_of: choose'),
         (
             {"duration": 3.0, "tolerance": 1e-3, "max_steps": 3},
-            r'^tolerance and max_steps belongs to steps="auto": leave',
+            r'^only steps="auto" takes tolerance and max_steps: choose that, or leave tolerance and max_steps out',
         ),
     ],
 )

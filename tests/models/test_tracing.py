@@ -145,3 +145,16 @@ def test_weights_that_are_replaced_or_frozen_are_followed():
     projection.weight.requires_grad_(False)
     gradients(traced, case.network, case.x, case.y)
     assert projection.weight.grad is None
+
+
+def test_rules_that_a_list_would_repeat_are_refused():
+    case = mlp_case()
+    for rule, said in (
+        (
+            partial(RULES["stepped"], integrator="euler", noise=0.1),
+            r"^a traced rule would draw the same numbers for every batch \(aten::",
+        ),
+        (partial(RULES["stepped"], keep=True), r"^a traced rule returns gradients, no trajectory: leave keep out\.$"),
+    ):
+        with pytest.raises(ActrelaxError, match=said):
+            Traced(rule)(case.network, case.x, case.y)

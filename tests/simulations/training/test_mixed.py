@@ -33,7 +33,7 @@ RULES = {
     "sign": ("ar", Relaxation("sign-feedback")),
     "current gains": ("ar", Relaxation("unfrozen", integrator="rk4", steps=50)),
     "noisy input": ("ar", Relaxation("current-presynaptic", integrator="euler", input_noise=0.01)),
-    "neurons apart": ("ar", Relaxation(tau_spread=0.3, dt=0.1)),
+    "neurons apart": ("ar", Relaxation(tau_spread=0.3, dt=0.2, steps=40)),
 }
 
 

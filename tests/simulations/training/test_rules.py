@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -129,15 +130,29 @@ def test_until_it_has_settled_is_equilibrium(clip, monkeypatch):
     assert distance(gradients_of(parts), gradients_of(settled)) < 1e-13
     if clip is None:
         assert applications(monkeypatch, parts.training.rule, parts.training) == 3
-    few = Relaxation(steps="auto", max_steps=20)
-    twenty = gradients_of(assemble(experiment_of(Relaxation(steps=20))))
-    assert distance(gradients_of(assemble(experiment_of(few))), twenty) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("auto", "said"),
+    [
+        (Relaxation(steps="auto", max_steps=20), "after max_steps = 20: give more, or a larger tolerance"),
+        # enough for the activity, whose share of 1e-3 is more than the gradient
+        (Relaxation(steps="auto", tolerance=1e-3, tolerance_of="gradient", max_steps=110), "after max_steps = 110"),
+    ],
+    ids=["activity", "gradient"],
+)
+def test_too_few_steps_to_settle_are_taken_and_said(auto, said):
+    fixed = gradients_of(assemble(experiment_of(Relaxation(steps=auto.max_steps))))
+    with pytest.warns(UserWarning, match=said):
+        parts = assemble(experiment_of(auto))
+    assert distance(gradients_of(parts), fixed) < 1e-12
+    assemble(experiment_of(replace(auto, tolerance=1e-3, tolerance_of="activity", max_steps=110)))
 
 
 def test_without_a_law_it_steps_until_it_has_settled():
     tolerant = Relaxation("unfrozen", steps="auto", tolerance=1e-3, eta=0.2)
-    found = gradients_of(assemble(experiment_of(tolerant)))
-    long = gradients_of(assemble(experiment_of(Relaxation("unfrozen", steps=400, eta=0.2))))
+    found = gradients_of(assemble(experiment_of(tolerant, batch_size=16)))
+    long = gradients_of(assemble(experiment_of(Relaxation("unfrozen", steps=400, eta=0.2), batch_size=16)))
     assert 0 < distance(found, long) < 0.1
 
 
@@ -150,7 +165,7 @@ def seen_by_hand(training, steps, eta, clip):
 
 def clipped(clip, every=1000, method="auto", **options):
     relaxation = Relaxation(integrator="euler", steps=12, eta=0.2, clip=clip)
-    return experiment_of(relaxation, Speed(method=method, verify_every=every), **options)
+    return experiment_of(relaxation, Speed(method=method, verify_every=every, compile="no"), **options)
 
 
 @pytest.mark.parametrize("every", [2, 1000])
@@ -228,6 +243,17 @@ def test_looking_back_does_not_count_twice():
     assert parts.training.lookout.batches == parts.training.done
 
 
+def test_the_switch_is_told_once(capfd):
+    """Not again when its batch is replayed."""
+    training = assemble(clipped(0.5)).training
+    state = copy.deepcopy(training.state_dict())
+    for _ in range(2):
+        training.load_state_dict(copy.deepcopy(state))
+        learn(training, training.rule, *next(iter(training.batches.epoch(1))))
+        assert training.lookout.stepping
+    assert capfd.readouterr().err.count("from here on") == 1
+
+
 def test_bfloat16_reaches_the_closed_form():
     hardware = Hardware(precision="bf16")
     parts = assemble(experiment_of(hardware=hardware))
@@ -265,7 +291,11 @@ def test_bfloat16_reaches_the_closed_form():
         ),
         (Relaxation("continuous", steps="auto"), Speed(), "continuous plasticity spreads the rate"),
         (Relaxation(), Speed(compile="cuda-graphs"), "--compile cuda-graphs is for --device cuda, not cpu"),
-        (Relaxation(tolerance=1e-3), Speed(), "--tolerance belongs to --steps auto"),
+        (
+            Relaxation(tolerance=1e-3),
+            Speed(),
+            "only --steps auto takes --tolerance: choose that, or leave --tolerance out.",
+        ),
         (
             Relaxation(steps="auto", noise=0.1, integrator="euler"),
             Speed(),
