@@ -1,0 +1,177 @@
+"""What a few paired seeds can say: intervals, differences, equivalence, and the power that they had."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from actrelax.models.errors import ActrelaxError
+
+BOOTSTRAP_FROM = 10
+"""Values from which on intervals are bootstrapped: of 3 values the percentile bootstrap covers only 75 %."""
+
+
+def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Return a confidence interval of the mean.
+
+    Parameters
+    ----------
+    values : array_like
+        (n,), one a seed.
+    confidence : float, default 0.95
+
+    Returns
+    -------
+    low, high : float
+        By Student's t below 10 values, by the bias-corrected and accelerated bootstrap (SciPy's, 10,000 resamples from
+        a fixed stream) from 10 on; nan for a single value.
+    """
+    x = _values(values)
+    if len(x) < 2:
+        return math.nan, math.nan
+    if np.ptp(x) == 0:
+        return float(x[0]), float(x[0])
+    if len(x) < BOOTSTRAP_FROM:
+        half = stats.t.ppf((1 + confidence) / 2, len(x) - 1) * stats.sem(x)
+        return float(x.mean() - half), float(x.mean() + half)
+    found = stats.bootstrap((x,), np.mean, confidence_level=confidence, n_resamples=10_000, rng=0).confidence_interval
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two conditions compared over the same seeds.
+
+    seeds        how many pairs
+    difference   mean of the first minus the second
+    low, high    its 95 % interval (`interval`)
+    deviation    standard deviation of the differences
+    p_different  of the paired t test: no difference
+    p_apart      of two one-sided t tests: the means are a margin or more apart. Small means equivalent
+    margin       that
+    """
+
+    seeds: int
+    difference: float
+    low: float
+    high: float
+    deviation: float
+    p_different: float
+    p_apart: float
+    margin: float
+
+
+def compare(first: ArrayLike, second: ArrayLike, margin: float = 1.0) -> Paired:
+    """Compare two conditions, seed by seed.
+
+    Parameters
+    ----------
+    first, second : array_like
+        (n,), value by value of the same seed.
+    margin : float, default 1.0
+        Up to which means count as equivalent, in the values' unit: a point of accuracy.
+
+    Returns
+    -------
+    Paired
+        Whose tests are nan for less than two pairs. Differences that are all the same leave nothing to chance: their
+        p are 0 or 1.
+
+    Raises
+    ------
+    ActrelaxError
+        If the values are not pairs.
+    """
+    x, y = _values(first), _values(second)
+    if len(x) != len(y):
+        raise ActrelaxError(f"pairs take as many values on both sides, got {len(x)} and {len(y)}.")
+    d = x - y
+    mean = float(d.mean()) if len(d) else math.nan
+    if len(d) < 2:
+        return Paired(len(d), mean, math.nan, math.nan, math.nan, math.nan, math.nan, margin)
+    low, high = interval(d)
+    if np.ptp(d) == 0:
+        return Paired(len(d), mean, low, high, 0.0, float(mean == 0), float(abs(mean) >= margin), margin)
+    different = stats.ttest_1samp(d, 0).pvalue
+    below, above = (
+        stats.ttest_1samp(d, bound, alternative=side).pvalue for bound, side in ((-margin, "greater"), (margin, "less"))
+    )
+    return Paired(len(d), mean, low, high, float(d.std(ddof=1)), float(different), float(max(below, above)), margin)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjust p values of one table for their number (Holm 1979); nan stay, and don't count."""
+    known = sorted((value, i) for i, value in enumerate(p) if not math.isnan(value))
+    adjusted, largest = list(p), 0.0
+    for rank, (value, i) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * value))
+        adjusted[i] = largest
+    return adjusted
+
+
+def power(seeds: int, deviation: float, difference: float = 1.0, level: float = 0.05) -> float:
+    """Return how likely a paired t test of so many seeds finds a difference.
+
+    Parameters
+    ----------
+    seeds : int
+    deviation : float
+        Standard deviation of the paired differences.
+    difference : float, default 1.0
+        The true one.
+    level : float, default 0.05
+        Of the test, two-sided.
+
+    Examples
+    --------
+    >>> [round(power(n, 0.8), 2) for n in (3, 10)]
+    [0.24, 0.94]
+    """
+    if seeds < 2 or math.isnan(deviation):
+        return math.nan
+    if deviation == 0:
+        return 1.0
+    centre, critical = difference / deviation * math.sqrt(seeds), stats.t.ppf(1 - level / 2, seeds - 1)
+    return float(stats.nct.sf(critical, seeds - 1, centre) + stats.nct.cdf(-critical, seeds - 1, centre))
+
+
+def equivalence_power(seeds: int, deviation: float, margin: float = 1.0, level: float = 0.05) -> float:
+    """Return how likely the two one-sided tests find conditions equivalent that are.
+
+    The normal distribution of the mean over the chi-square one of its standard deviation, integrated.
+
+    Parameters
+    ----------
+    seeds, deviation
+        As for `power`.
+    margin : float, default 1.0
+    level : float, default 0.05
+        Of each of the tests.
+
+    Examples
+    --------
+    >>> [round(equivalence_power(n, 0.8), 2) for n in (3, 10)]
+    [0.22, 0.95]
+    """
+    if seeds < 2 or math.isnan(deviation):
+        return math.nan
+    if deviation == 0:
+        return 1.0
+    freedom, critical = seeds - 1, stats.t.ppf(1 - level, seeds - 1)
+    # |mean| must be below margin - critical s / sqrt(n), over the distribution of s
+    quantiles = (np.arange(20_000) + 0.5) / 20_000
+    s = deviation * np.sqrt(stats.chi2.ppf(quantiles, freedom) / freedom)
+    room = np.maximum(margin * math.sqrt(seeds) - critical * s, 0) / deviation
+    return float((2 * stats.norm.cdf(room) - 1).mean())
+
+
+def _values(values: ArrayLike) -> NDArray[np.float64]:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1:
+        raise ActrelaxError(f"values must be (n,), got {x.shape}.")
+    return x

@@ -1,0 +1,92 @@
+"""Intervals cover, tests keep their level, and the power that is told is the one that there is."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from actrelax.analysis.statistics import compare, equivalence_power, holm, interval, power
+from actrelax.models.errors import ActrelaxError
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_of_few_values_cover_what_they_say(seeds):
+    drawn = np.random.default_rng(0).normal(2.0, 3.0, (1000, seeds))
+    covered = [low <= 2.0 <= high for low, high in map(interval, drawn)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_intervals_of_ten_values_are_bootstrapped():
+    """An outlier on one side makes the interval lopsided, which Student's never is."""
+    x = np.array([0.0, 0.1, 0.2, 0.0, 0.1, 0.2, 0.0, 0.1, 0.2, 5.0])
+    low, high = interval(x)
+    assert high - x.mean() > 1.5 * (x.mean() - low)
+    assert interval(x) == (low, high)
+    nine = interval(x[1:])
+    assert nine[1] - x[1:].mean() == pytest.approx(x[1:].mean() - nine[0])
+
+
+def test_values_that_leave_nothing_to_chance():
+    assert all(map(math.isnan, interval([1.0])))
+    assert interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+    same, apart = compare([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), compare([3.0, 4.0], [1.0, 2.0])
+    assert (same.p_different, same.p_apart) == (1.0, 0.0)
+    assert (apart.p_different, apart.p_apart) == (0.0, 1.0)
+    one = compare([1.0], [0.5])
+    assert one.difference == 0.5
+    assert math.isnan(one.p_apart)
+
+
+def test_comparisons_are_paired():
+    """Seeds that differ by ten points hide a difference of one, unless they are paired."""
+    generator = np.random.default_rng(1)
+    seed = generator.normal(50, 10, 8)
+    x, y = seed + generator.normal(1, 0.2, 8), seed
+    found = compare(x, y)
+    assert found.p_different == pytest.approx(stats.ttest_rel(x, y).pvalue)
+    assert found.p_different < 1e-3 < stats.ttest_ind(x, y).pvalue
+    assert found.low < (x - y).mean() < found.high
+    assert found.deviation == pytest.approx((x - y).std(ddof=1))
+
+
+def test_equivalence_by_two_one_sided_tests():
+    d = np.array([0.3, -0.2, 0.1, 0.4, 0.0])
+    expected = max(
+        stats.ttest_1samp(d, -1, alternative="greater").pvalue, stats.ttest_1samp(d, 1, alternative="less").pvalue
+    )
+    assert compare(d, 0 * d).p_apart == pytest.approx(expected)
+    assert compare(d + 0.9, 0 * d).p_apart > 0.4
+    assert compare(d + 5, 0 * d).p_apart > 0.999
+    assert compare(d, 0 * d, margin=0.2).p_apart > compare(d, 0 * d).p_apart
+
+
+def test_holm():
+    """His own procedure: the smallest times their number, the next times one less, never falling."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, math.nan, 0.6])[0] == 1.0
+    assert math.isnan(holm([0.9, math.nan, 0.6])[1])
+    assert holm([0.02, math.nan]) == [0.02, pytest.approx(math.nan, nan_ok=True)]
+
+
+@pytest.mark.parametrize("seeds", [3, 6])
+def test_power_is_how_often_it_is_found(seeds):
+    generator = np.random.default_rng(2)
+    found = [compare(d, 0 * d).p_different < 0.05 for d in generator.normal(1.0, 0.8, (600, seeds))]
+    assert np.mean(found) == pytest.approx(power(seeds, 0.8), abs=0.05)
+    same = [compare(d, 0 * d).p_apart < 0.05 for d in generator.normal(0.0, 0.8, (600, seeds))]
+    assert np.mean(same) == pytest.approx(equivalence_power(seeds, 0.8), abs=0.05)
+
+
+def test_power_at_the_ends():
+    assert math.isnan(power(1, 0.8))
+    assert math.isnan(equivalence_power(1, 0.8))
+    assert power(3, 0.0) == equivalence_power(3, 0.0) == 1.0
+    assert power(5, 0.8) > power(5, 0.8, level=0.01)
+
+
+def test_what_is_no_pair():
+    with pytest.raises(ActrelaxError, match=r"^pairs take as many values on both sides, got 2 and 1\.$"):
+        compare([1.0, 2.0], [1.0])
+    with pytest.raises(ActrelaxError, match=r"^values must be \(n,\), got \(1, 2\)\.$"):
+        interval([[1.0, 2.0]])
