@@ -17,6 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import NDArray
 
 from actrelax.analysis.files import replacing
+from actrelax.analysis.statistics import interval
 from actrelax.models.trajectory import Trajectory
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart in greyscale by the line styles
@@ -38,8 +39,10 @@ _STYLE = {
 
 
 @contextmanager
-def saved(path: Path, columns: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+def saved(path: Path, columns: int = 1, legend: bool = False) -> Iterator[tuple[Figure, Sequence[Axes]]]:
     """Open a figure of so many panels in the project's style, and write it to `path` when done.
+
+    With a legend: one for all panels, beside them, of the last one's lines.
 
     Raises
     ------
@@ -50,6 +53,8 @@ def saved(path: Path, columns: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]
         figure = Figure(figsize=(4.2 * columns, 3.2))
         axes = figure.subplots(1, columns, squeeze=False)[0]
         yield figure, list(axes)
+        if legend:
+            figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center")
         with replacing(path) as file:
             figure.savefig(file, format=path.suffix[1:])
 
@@ -74,6 +79,31 @@ def learning_curves(ax: Axes, runs: Mapping[str, Sequence[Mapping[str, float]]],
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(ax.lines) > 1:
         ax.legend(loc="lower right" if percent else "best")
+    return ax
+
+
+def band(ax: Axes, label: str, values: Mapping[float, Sequence[float]], *, number: int, percent: bool = False) -> Axes:
+    """Draw means over seeds, with their 95 % intervals where there are several.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    label : str
+    values : mapping
+        Position -> the seeds' values.
+    number : int
+        Decides the colour and the style; after all colours have had their turn, they come with another style.
+    percent : bool, default False
+        Whether values are accuracies from 0 to 1, drawn in percent; intervals end at 0 and 100 then.
+    """
+    scale, at = 100 if percent else 1, sorted(values)
+    style = _STYLES[(number + number // len(_COLOURS)) % len(_STYLES)]
+    means = [scale * float(np.mean(values[x])) for x in at]
+    (line,) = ax.plot(at, means, label=label, color=_COLOURS[number % len(_COLOURS)], linestyle=style)
+    low, high = np.array([interval([scale * v for v in values[x]]) for x in at]).T
+    if percent:
+        low, high = low.clip(0, 100), high.clip(0, 100)
+    ax.fill_between(at, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     return ax
 
 

@@ -15,6 +15,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.losses import LOSSES
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.registry import look_up
+from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import require
 from actrelax.simulations.stopping import stopping_cleanly
 from actrelax.simulations.training.assemble import Parts, assemble, rehearse
@@ -53,7 +54,7 @@ class Recording:
             raise ActrelaxError("--resume continues a run in its folder: leave --out and --overwrite out.")
 
 
-def run(experiment: Experiment, recording: Recording) -> Summary:
+def run(experiment: Experiment, recording: Recording, data: Dataset | None = None) -> Summary:
     """Train from the beginning, or from where a run stopped, to the end; all processes that torchrun started at once.
 
     Parameters
@@ -61,6 +62,8 @@ def run(experiment: Experiment, recording: Recording) -> Summary:
     experiment : Experiment
         With ``recording.resume``: the same as the run's, or an error.
     recording : Recording
+    data : Dataset, optional
+        Loaded already, as the experiment names it.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def run(experiment: Experiment, recording: Recording) -> Summary:
             return folder.summary()
     elif folder.is_begun() and not recording.overwrite:
         raise ActrelaxError(f"{folder.path} holds a run: --resume {folder.path} continues it, --overwrite replaces it.")
-    parts = assemble(experiment, processes)
+    parts = assemble(experiment, processes, data)
     rehearse(parts)
     watchers = _watchers(experiment, recording, parts, folder)
     if recording.resume is None and processes.is_first:

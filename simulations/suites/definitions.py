@@ -1,0 +1,269 @@
+"""The papers' experiments, and those beyond them: what is varied, everything else being the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.options import Hardware
+from actrelax.simulations.training.experiment import (
+    Experiment,
+    Images,
+    Model,
+    Optimisation,
+    as_options,
+    from_options,
+    protocol,
+)
+
+Options = Mapping[str, Any]
+"""Options of `actrelax train` by the names that config.json has; a callable value is one of the experiment's others."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of a suite's runs."""
+
+    variant: str
+    condition: str
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Runs that differ in their conditions, over the same seeds.
+
+    title       what is asked, one line
+    base        what all runs have in common
+    conditions  name -> options that make the difference; the first one is what the others are compared with
+    variants    name -> options of a whole table: every condition is run under each
+    seeds       0 to this, unless told otherwise
+    margin      points of accuracy up to which conditions count as equivalent
+    """
+
+    title: str
+    base: Experiment
+    conditions: Mapping[str, Options]
+    variants: Mapping[str, Options] = field(default_factory=lambda: {"": {}})
+    seeds: int = 5
+    margin: float = 1.0
+
+    def cases(self) -> Iterator[Case]:
+        """Yield all runs, seed by seed: a suite that is broken off has whole pairs."""
+        for seed in range(self.seeds):
+            for variant, common in self.variants.items():
+                for condition, options in self.conditions.items():
+                    yield Case(variant, condition, varied(self.base, {**common, **options, "seed": seed}))
+
+    def varying(self) -> set[str]:
+        """Options that differ between its runs, which are not to be set for all of them."""
+        named = [*self.conditions.values(), *self.variants.values()]
+        return {"seed"}.union(*named)
+
+    def based_on(self, experiment: Experiment) -> Suite:
+        """Return the same with other options for all runs.
+
+        Raises
+        ------
+        ActrelaxError
+            For an option that the suite varies.
+        """
+        before, after = as_options(self.base), as_options(experiment)
+        for name in sorted(self.varying()):
+            if before[name] != after[name]:
+                option = name.replace("_", "-")
+                raise ActrelaxError(f"--{option} is what the runs of this suite differ in: leave it out.")
+        return replace(self, base=experiment)
+
+
+def varied(experiment: Experiment, options: Options) -> Experiment:
+    """Return an experiment with some of its options changed; those that follow from others come last."""
+    fixed = {name: value for name, value in options.items() if not callable(value)}
+    changed = from_options(as_options(experiment) | fixed)
+    following = {name: value(changed) for name, value in options.items() if callable(value)}
+    return from_options(as_options(changed) | following)
+
+
+def ar(assumptions: str = "ar", **options: Any) -> Options:
+    """Return the options of a condition that learns by AR, its updates compared with backprop's now and then."""
+    return {"rule": "ar", "assumptions": assumptions, "measure_alignment": 100, **options}
+
+
+BACKPROP: Options = {"rule": "backprop"}
+
+
+def _forgetting(experiment: Experiment) -> float:
+    """Return the decay by which W and psi forget what they began with: exp(-2) of it is left at the end.
+
+    With much less of it, Kolen-Pollack feedback is nothing but learned feedback.
+    """
+    steps = experiment.epochs * math.ceil(IMAGES[experiment.images.dataset] / experiment.batch_size)
+    return float(f"{2 / (experiment.optimisation.lr * steps):.3g}")
+
+
+IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257, "svhn10k": 8_001}
+"""How many each has for training."""
+
+MLP = {
+    "backprop": BACKPROP,
+    "AR": ar(),
+    "learned feedback": ar("learned-feedback"),
+    "no derivatives in the relaxation": ar("no-derivatives-relaxation"),
+    "both": ar("simplified-relaxation"),
+    "random feedback": ar("random-feedback"),
+}
+"""The first paper's conditions, and feedback that is drawn and stays."""
+
+UNFROZEN = {
+    "backprop": BACKPROP,
+    "AR, frozen": ar(),
+    "current activity in the weight update": ar("current-presynaptic"),
+    "current gain in the relaxation": ar("unfrozen-relaxation"),
+    "current gain in the weight update": ar("unfrozen-weights"),
+    "current gain in both": ar("unfrozen"),
+}
+"""The second paper's conditions of a feedforward pass that is not kept, and the control."""
+
+CNN = {
+    "backprop": BACKPROP,
+    "AR": ar(),
+    "no derivatives, dense": ar("no-derivatives-dense"),
+    "no derivatives, conv": ar("no-derivatives-conv"),
+    "no derivatives": ar("no-derivatives"),
+    "learned feedback, dense": ar("learned-feedback-dense"),
+    "learned feedback, conv": ar("learned-feedback-conv"),
+    "simplified, dense": ar("simplified-dense"),
+    "simplified": ar("simplified"),
+    "random feedback": ar("random-feedback"),
+    "sign feedback": ar("sign-feedback"),
+    "Kolen-Pollack feedback": ar("kolen-pollack", decay=_forgetting),
+}
+"""The second paper's eight conditions, and three ways to do without weight transport everywhere."""
+
+CONVERGED = {"steps": "auto"}
+TUNED = {
+    "loss": "cross-entropy",
+    "optimiser": "adam",
+    "lr": 0.001,
+    "reduction": "mean",
+    "conv_factor": 1.0,
+    "update_clip": None,
+}
+"""As well as the network can be trained: not the papers' way."""
+
+_MLP = replace(protocol("paper-mlp"), epochs=10)
+_CNN = replace(protocol("paper-cnn"), epochs=10)
+
+
+def _on(base: Experiment, dataset: str, **options: Any) -> Experiment:
+    return varied(base, {"dataset": dataset, "threads": 1, **options})
+
+
+def _without(conditions: Mapping[str, Options], *names: str) -> Mapping[str, Options]:
+    return {name: options for name, options in conditions.items() if name not in names}
+
+
+SUITES: dict[str, Suite] = {
+    "smoke": Suite(
+        "On the bundled digits, in a minute: does everything run, and come out as it should?",
+        Experiment(
+            epochs=6,
+            images=Images("digits"),
+            model=Model("digits-cnn", loss="cross-entropy"),
+            optimisation=Optimisation("sgd", lr=0.1, momentum=0.9, weight_decay=0.003, schedule="cosine"),
+            hardware=Hardware(threads=1),
+        ),
+        {
+            "backprop": BACKPROP,
+            "AR": ar(measure_alignment=10),
+            "simplified": ar("simplified", measure_alignment=10),
+            "random feedback": ar("random-feedback", measure_alignment=10),
+        },
+        seeds=3,
+    ),
+    "mlp-mnist": Suite(
+        "Do learned feedback and dropped derivatives keep an MLP's accuracy? (first paper, MNIST)",
+        _on(_MLP, "mnist"),
+        MLP,
+        {"tanh": {"activation": "tanh"}, "relu": {"activation": "relu"}},
+        seeds=10,
+    ),
+    "mlp-fashion": Suite(
+        "Do learned feedback and dropped derivatives keep an MLP's accuracy? (first paper, Fashion-MNIST)",
+        _on(_MLP, "fashion-mnist"),
+        MLP,
+        {"tanh": {"activation": "tanh"}, "relu": {"activation": "relu"}},
+        seeds=10,
+    ),
+    "mlp-mnist-ce": Suite(
+        "The same under softmax and cross-entropy (first paper, MNIST)",
+        _on(_MLP, "mnist", loss="cross-entropy", activation="relu"),
+        MLP,
+        seeds=10,
+    ),
+    "unfrozen-mnist": Suite(
+        "Can the frozen feedforward pass be relaxed? (second paper, MNIST)",
+        replace(_on(_MLP, "mnist"), epochs=5),
+        UNFROZEN,
+    ),
+    "unfrozen-fashion": Suite(
+        "Can the frozen feedforward pass be relaxed? (second paper, Fashion-MNIST)",
+        replace(_on(_MLP, "fashion-mnist"), epochs=5),
+        UNFROZEN,
+    ),
+    "cnn-cifar10": Suite(
+        "Do the simplifications keep a CNN's accuracy? (second paper, CIFAR-10)", _on(_CNN, "cifar10"), CNN
+    ),
+    "cnn-cifar100": Suite(
+        "Do the simplifications keep a CNN's accuracy? (second paper, CIFAR-100)", _on(_CNN, "cifar100"), CNN
+    ),
+    "cnn-svhn": Suite("Do the simplifications keep a CNN's accuracy? (second paper, SVHN)", _on(_CNN, "svhn"), CNN),
+    "cnn-svhn10k": Suite(
+        "Do the simplifications keep a CNN's accuracy? (10,000 of SVHN's test images, in its place)",
+        _on(_CNN, "svhn10k"),
+        CNN,
+    ),
+    "cnn-cifar10-converged": Suite(
+        "Do the simplifications keep a CNN's accuracy where relaxations settle? (CIFAR-10)",
+        _on(_CNN, "cifar10", **CONVERGED),
+        CNN,
+    ),
+    "cnn-cifar10-adam": Suite(
+        "Do the simplifications keep the accuracy of a CNN that is trained well? (CIFAR-10, cross-entropy, Adam)",
+        _on(_CNN, "cifar10", **TUNED),
+        _without(CNN, "Kolen-Pollack feedback"),  # whose decay is that of plain gradient descent
+        {"100 steps": {}, "converged": CONVERGED},
+    ),
+    "graph-cifar10": Suite(
+        "Does AR learn on a graph that is no chain, and what survives its skips? (CIFAR-10)",
+        _on(_CNN, "cifar10", network="cnn-skip"),
+        {
+            "backprop": BACKPROP,
+            "AR, converged": ar(**CONVERGED),
+            "AR, 100 steps": ar(),
+            "no derivatives": ar("no-derivatives"),
+            "learned feedback": ar("learned-feedback"),
+            "simplified": ar("simplified"),
+            "random feedback": ar("random-feedback"),
+        },
+    ),
+    "continuous-digits": Suite(
+        "Can weights learn while activities relax? (digits)",
+        Experiment(
+            epochs=20,
+            images=Images("digits"),
+            model=Model("digits-mlp"),
+            optimisation=Optimisation("sgd", lr=0.1),
+            hardware=Hardware(threads=1),
+        ),
+        {
+            "backprop": BACKPROP,
+            "AR, from zero": ar(start="zero"),
+            "continuous plasticity": ar("continuous", measure_alignment=None),
+        },
+    ),
+}
+"""Name -> suite. "gradients", the first paper's figure 1, is no training and stands in `gradients`."""

@@ -1,0 +1,209 @@
+"""Doing many runs, several at a time, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm import tqdm
+
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.simulations.datasets import Dataset
+from actrelax.simulations.stopping import Stop, Stopped, stopping_cleanly
+from actrelax.simulations.suites.store import Kept, State
+from actrelax.simulations.training.assemble import load_images
+from actrelax.simulations.training.experiment import Images, from_options
+from actrelax.simulations.training.run import Recording, run
+
+LOOK = 5.0
+"""Seconds between two looks at how far runs are."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of an attempt at a run, which has ended unless something is said here.
+
+    busy     whether another process is at it
+    signal   that stopped it
+    refused  why it can't be done, one sentence
+    """
+
+    kept: Kept
+    busy: bool = False
+    signal: int = 0
+    refused: str = ""
+
+
+def perform(
+    runs: Sequence[Kept],
+    jobs: int,
+    *,
+    scheduler: str | None = None,
+    quiet: bool = False,
+    ended: Callable[[Kept], object] = lambda _: None,
+) -> None:
+    """Do what is not done yet; when this returns, every run has its outcome or has diverged.
+
+    Parameters
+    ----------
+    runs : sequence of Kept
+        In the order in which they are begun. One that another process does is waited for.
+    jobs : int
+        How many at a time.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers, of one thread each, do them; processes of this machine unless given.
+    quiet : bool, default False
+        Show no progress.
+    ended : callable, optional
+        Is told of each run that ends here.
+
+    Raises
+    ------
+    ActrelaxError
+        For a scheduler that is not there, a process that was killed, or runs that can't be done, once the others are.
+    Stopped
+        After Ctrl-C or SIGTERM, when the runs under way have left their checkpoints.
+    """
+    refused: dict[Kept, str] = {}
+    with stopping_cleanly() as stop, _passed_on(stop), _where(jobs, scheduler), _progress(runs, quiet):
+        while left := [kept for kept in runs if kept not in refused and not kept.state.is_final]:
+            busy = 0
+            for tried in _parallel(left, jobs, stop):
+                busy += tried.busy
+                stop.signal_number = stop.signal_number or tried.signal
+                if tried.refused:
+                    refused[tried.kept] = tried.refused
+                elif not tried.busy and not tried.signal:
+                    ended(tried.kept)
+            if stop.signal_number:
+                raise Stopped("stopped: the same command goes on from here.", stop.signal_number)
+            if busy:
+                time.sleep(LOOK)
+    if refused:
+        kept, why = next(iter(refused.items()))
+        raise ActrelaxError(f"{len(refused)} of {len(runs)} runs can't be done; {kept.folder.path.name}: {why}")
+
+
+def _parallel(runs: Sequence[Kept], jobs: int, stop: Stop) -> Iterator[Tried]:
+    waiting = (delayed(_attempt)(kept, os.getpid()) for kept in runs if not stop.signal_number)
+    try:
+        yield from Parallel(n_jobs=jobs, batch_size=1, pre_dispatch=jobs, return_as="generator_unordered")(waiting)
+    except TerminatedWorkerError as error:
+        raise ActrelaxError(
+            "a process was killed, perhaps for want of memory: the same command goes on from here, with fewer --jobs."
+        ) from error
+
+
+def _attempt(kept: Kept, parent: int) -> Tried:
+    """Begin a run or continue it, unless another process does."""
+    if os.getpid() != parent and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
+    with kept.held() as mine:
+        if not mine:
+            return Tried(kept, busy=True)
+        if kept.state.is_final:
+            return Tried(kept)
+        experiment, recording = kept.experiment, Recording(out=kept.folder.path, quiet=True)
+        try:
+            data = _loaded(experiment.images)
+            if kept.state is State.BEGUN:
+                # where its data were when it began is none of its results
+                experiment = from_options(kept.folder.config())
+                recording = Recording(resume=kept.folder.path, quiet=True)
+            run(experiment, recording, data)
+        except DivergenceError as error:
+            kept.write_divergence(str(error))
+        except ActrelaxError as error:
+            return Tried(kept, refused=str(error))
+        except Stopped as stopped:
+            return Tried(kept, signal=stopped.signal_number)
+    return Tried(kept)
+
+
+@lru_cache(maxsize=1)
+def _loaded(images: Images) -> Dataset:
+    """The data set of one run after another."""
+    return load_images(images)
+
+
+@contextlib.contextmanager
+def _where(jobs: int, scheduler: str | None) -> Iterator[None]:
+    if scheduler is None:
+        with parallel_config("loky"):
+            yield
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ActrelaxError('--scheduler needs Dask: pip install "actrelax[cluster]".') from error
+    try:
+        client = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise ActrelaxError(f"there is no Dask scheduler at {scheduler}: start one with dask scheduler.") from error
+    with client, parallel_config("dask", n_jobs=jobs):
+        yield
+
+
+@contextlib.contextmanager
+def _passed_on(stop: Stop) -> Iterator[None]:
+    """Tell the processes that do runs to stop, too."""
+
+    def told() -> bool:
+        if not stop.signal_number:
+            return False
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+        return True
+
+    with _meanwhile(0.2, told):
+        yield
+
+
+@contextlib.contextmanager
+def _progress(runs: Sequence[Kept], quiet: bool) -> Iterator[None]:
+    """Show how many epochs of all runs are done, and how long the others will take."""
+    ended: set[Kept] = set()
+
+    def done() -> int:
+        ended.update(kept for kept in runs if kept not in ended and kept.state.is_final)
+        return sum(kept.experiment.epochs if kept in ended else kept.epochs for kept in runs)
+
+    def show() -> bool:
+        bar.n = done()
+        bar.refresh()
+        return False
+
+    total = sum(kept.experiment.epochs for kept in runs)
+    with tqdm(total=total, initial=done(), unit=" epochs", smoothing=0, disable=quiet or None) as bar:
+        with _meanwhile(LOOK, show):
+            yield
+        show()
+
+
+@contextlib.contextmanager
+def _meanwhile(seconds: float, look: Callable[[], bool]) -> Iterator[None]:
+    """Look every so many seconds while the block runs, until there is nothing more to look for."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(seconds) and not look():
+            pass
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()

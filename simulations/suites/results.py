@@ -1,0 +1,129 @@
+"""What came out of a suite's runs, as two tidy tables that outlive the runs' folders.
+
+runs.csv    a row a run: variant, condition, seed, how it ended, accuracies after the last epoch
+curves.csv  a row a run and epoch: loss, accuracies, mean angle to backprop's updates
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actrelax.analysis.files import replacing
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.suites.definitions import Case
+from actrelax.simulations.suites.store import Kept, State
+
+RUNS, CURVES = "runs.csv", "curves.csv"
+_CURVE = {
+    "epoch": "epoch",
+    "train_loss": "train_loss",
+    "train_accuracy": "train_accuracy",
+    "test_accuracy": "test_accuracy",
+    "angle": "angle mean",
+}
+"""Column -> that of metrics.csv."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run's.
+
+    run     what tells it from others (`Kept.hash`)
+    state   finished or diverged
+    reason  why it diverged
+    curves  column -> a value an epoch, the untrained network's first; as far as it came
+    """
+
+    variant: str
+    condition: str
+    seed: int
+    run: str
+    state: State
+    reason: str
+    wall_seconds: float
+    curves: Mapping[str, list[float]]
+
+    @property
+    def test_accuracy(self) -> float:
+        """In percent, after the last epoch."""
+        return 100 * self.curves["test_accuracy"][-1]
+
+
+def outcome_of(case: Case, kept: Kept) -> Outcome:
+    """Read a run that has ended."""
+    state, folder = kept.state, kept.folder
+    rows = folder.table("metrics")
+    curves = {column: [row[name] for row in rows] for column, name in _CURVE.items() if name in rows[0]}
+    seconds = sum(row["train_seconds"] + row["evaluate_seconds"] for row in folder.table("timing"))
+    reason = kept.reason if state is State.DIVERGED else ""
+    return Outcome(case.variant, case.condition, kept.experiment.seed, kept.hash, state, reason, seconds, curves)
+
+
+def read(folder: Path) -> dict[tuple[str, str, str], Outcome]:
+    """Return (variant, condition, run) -> what was written before; nothing where nothing was.
+
+    Raises
+    ------
+    ActrelaxError
+        For tables that are not what `write` wrote.
+    """
+    if not (folder / RUNS).exists():
+        return {}
+    try:
+        curves: dict[str, dict[str, list[float]]] = {}
+        for row in _rows(folder / CURVES):
+            of_run = curves.setdefault(row.pop("run"), {})
+            for column, value in row.items():
+                if value:
+                    of_run.setdefault(column, []).append(float(value))
+        found = {}
+        for row in _rows(folder / RUNS):
+            variant, condition, run = row["variant"], row["condition"], row["run"]
+            found[variant, condition, run] = Outcome(
+                variant,
+                condition,
+                int(row["seed"]),
+                run,
+                State(row["state"]),
+                row["reason"],
+                float(row["wall_seconds"]),
+                curves[run],
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise ActrelaxError(f"{folder} holds no results that can be read: move {RUNS} and {CURVES} away.") from error
+    return found
+
+
+def write(folder: Path, outcomes: Iterable[Outcome]) -> None:
+    """Write both tables, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    outcomes = list(outcomes)
+    lines = {}
+    for o in outcomes:  # a run that stands for two conditions has one curve
+        points = zip(*(o.curves.get(column, [""] * len(o.curves["epoch"])) for column in _CURVE), strict=True)
+        lines[o.run] = [[o.run, *(f"{value:.6g}" if value != "" else "" for value in point)] for point in points]
+    _write(folder / CURVES, ["run", *_CURVE], [line for of_run in lines.values() for line in of_run])
+    head = ["variant", "condition", "seed", "run", "state", "test_accuracy", "train_accuracy", "wall_seconds", "reason"]
+    rows = []
+    for o in outcomes:
+        accuracies = [f"{o.curves[name][-1]:.6g}" for name in ("test_accuracy", "train_accuracy")]
+        rows.append([o.variant, o.condition, o.seed, o.run, o.state, *accuracies, f"{o.wall_seconds:.1f}", o.reason])
+    _write(folder / RUNS, head, rows)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())

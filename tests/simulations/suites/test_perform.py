@@ -1,0 +1,140 @@
+"""Many runs: each done once, whoever does them, and whatever stops them."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.options import Hardware
+from actrelax.simulations.stopping import Stopped
+from actrelax.simulations.suites.perform import perform
+from actrelax.simulations.suites.store import Kept, State
+from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
+
+
+@pytest.fixture
+def runs(tmp_path, npz):
+    """Three that differ in their seed."""
+    base = Experiment(
+        epochs=2, images=Images(str(npz)), model=Model("digits-mlp"), batch_size=20, hardware=Hardware(threads=1)
+    )
+    return [Kept(tmp_path / "runs", replace(base, seed=seed).resolved()) for seed in range(3)]
+
+
+def metrics(kept):
+    return (kept.folder.path / "metrics.csv").read_bytes()
+
+
+def test_runs_are_done_once(runs):
+    ended = []
+    perform(runs, 1, quiet=True, ended=ended.append)
+    assert ended == runs
+    assert {kept.state for kept in runs} == {State.FINISHED}
+    assert [kept.epochs for kept in runs] == [2, 2, 2]
+    before = [(kept.folder.path / "summary.json").stat().st_mtime_ns for kept in runs]
+    perform(runs, 1, quiet=True, ended=ended.append)
+    assert [(kept.folder.path / "summary.json").stat().st_mtime_ns for kept in runs] == before
+    assert len(ended) == 3
+
+
+def test_several_at_a_time_give_the_same(runs, tmp_path):
+    perform(runs, 2, quiet=True)
+    alone = [Kept(tmp_path / "alone", kept.experiment) for kept in runs]
+    perform(alone, 1, quiet=True)
+    for one, other in zip(runs, alone, strict=True):
+        assert metrics(one) == metrics(other)
+
+
+def test_a_run_that_diverges_is_recorded_and_stops_no_other(runs):
+    wild = replace(runs[0], experiment=replace(runs[0].experiment, optimisation=Optimisation(lr=1e30)))
+    perform([wild, runs[1]], 1, quiet=True)
+    assert wild.state is State.DIVERGED
+    assert wild.reason.startswith("batch ")
+    assert runs[1].state is State.FINISHED
+    perform([wild], 1, quiet=True)  # nor is it tried again
+
+
+def test_a_run_that_cannot_be_done_is_named_at_the_end(runs, tmp_path):
+    gone = replace(runs[0], experiment=replace(runs[0].experiment, images=Images(str(tmp_path / "gone.npz"))))
+    with pytest.raises(
+        ActrelaxError, match=r"^1 of 2 runs can't be done; gone-digits-mlp-ar-seed0-\w+: there is no file"
+    ):
+        perform([gone, runs[1]], 1, quiet=True)
+    assert runs[1].state is State.FINISHED
+
+
+def test_a_run_that_another_process_does_is_waited_for(runs, monkeypatch):
+    monkeypatch.setattr("actrelax.simulations.suites.perform.LOOK", 0.1)
+    holder = (
+        "import sys, time; from filelock import FileLock\n"
+        "with FileLock(sys.argv[1]): print('held', flush=True); time.sleep(2)"
+    )
+    lock = runs[0].root / ".locks" / runs[0].hash
+    lock.parent.mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", holder, str(lock)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with runs[0].held() as mine:
+            assert not mine
+        ended = []
+        perform(runs[:2], 1, quiet=True, ended=ended.append)
+        assert other.poll() is not None
+    assert ended == [runs[1], runs[0]]
+
+
+def test_options_tell_runs_apart_but_for_the_place_of_their_data(runs, tmp_path):
+    assert len({kept.hash for kept in runs}) == 3
+    elsewhere = replace(runs[0].experiment, images=replace(runs[0].experiment.images, data_dir=tmp_path))
+    assert replace(runs[0], experiment=elsewhere).hash == runs[0].hash
+    longer = replace(runs[0], experiment=replace(runs[0].experiment, epochs=3))
+    assert longer.hash != runs[0].hash
+    assert longer.folder.path.parent == runs[0].root
+
+
+def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path):
+    """Two at a time, in processes of their own; what they end with is what it would have been."""
+    slow = [replace(kept, experiment=replace(kept.experiment, epochs=40)) for kept in runs[:2]]
+    program = (
+        "import pickle, sys; from actrelax.simulations.suites.perform import perform\n"
+        "perform(pickle.load(open(sys.argv[1], 'rb')), 2, quiet=True)"
+    )
+    (tmp_path / "runs.pkl").write_bytes(pickle.dumps(slow))
+    command = [sys.executable, "-c", program, str(tmp_path / "runs.pkl")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not all(kept.epochs >= 1 for kept in slow):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert "Stopped: stopped: the same command goes on from here." in said
+    assert [kept.state for kept in slow] == [State.BEGUN] * 2
+    assert all(kept.folder.checkpoint() is not None for kept in slow)
+    perform(slow, 2, quiet=True)
+    alone = replace(slow[0], root=tmp_path / "alone")
+    perform([alone], 1, quiet=True)
+    assert metrics(slow[0]) == metrics(alone)
+
+
+def test_stopped_while_one_runs_at_a_time(runs, monkeypatch):
+    """In this process: the run's own end, and no further one."""
+    original = Kept.held
+
+    def signalled(kept):
+        if kept == runs[1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(kept)
+
+    monkeypatch.setattr(Kept, "held", signalled)
+    with pytest.raises(Stopped):
+        perform(runs, 1, quiet=True)
+    assert runs[0].state is State.FINISHED
+    assert runs[2].state is State.OPEN
+    assert json.loads((runs[0].folder.path / "summary.json").read_text())["seed"] == 0
