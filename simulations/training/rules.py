@@ -90,9 +90,8 @@ def _stepped(experiment: Experiment, options: dict[str, Any], problem: Relaxatio
     compile_as: str = experiment.speed.compile
     if compile_as == "auto" and not problem.is_frozen:  # so many kernels a step that Python hardly counts
         compile_as = "no"
-    if (
-        problem.is_noisy or experiment.relaxation.steps == "auto"
-    ):  # a list of kernels neither draws numbers nor looks at a step
+    # a list of kernels neither draws numbers nor looks at a step
+    if problem.is_noisy or experiment.relaxation.steps == "auto":
         compile_as = _uncompiled(compile_as, "is for relaxations of a fixed number of steps without noise.")
     return _computed(experiment, partial(relax_backward, **options, method="stepped"), compile_as)
 
