@@ -72,24 +72,24 @@ def main(config: Config) -> None:
     name = known("suite", config.suite, SUITES)
     suite = chosen(SUITES[name], config)
     out = config.out or Path("results") / name
-    places = {case: Kept(config.runs.absolute(), case.experiment.resolved()) for case in suite.cases()}
-    before = results.read(out)
-    open_runs = {kept: case for case, kept in places.items() if (case.variant, case.condition, kept.hash) not in before}
+    places = {}
+    for case in suite.cases():
+        kept = Kept(config.runs.absolute(), case.experiment.resolved())
+        places[case.variant, case.condition, kept.hash] = case, kept
+    found = results.read(out)
+    left = [kept for key, (_, kept) in places.items() if key not in found]
 
-    def collect(_: Kept | None = None) -> list[results.Outcome]:
-        found = dict(before)
-        for case, kept in places.items():
-            if kept.state.is_final:
-                found[case.variant, case.condition, kept.hash] = results.outcome_of(case, kept)
+    def collect(_: Kept | None = None) -> None:
+        for key, (case, kept) in places.items():
+            if key not in found and kept.state.is_final:
+                found[key] = results.outcome_of(case, kept)
         results.write(out, found.values())
-        return [
-            found[key] for case, kept in places.items() if (key := (case.variant, case.condition, kept.hash)) in found
-        ]
 
     if not config.report_only:
         jobs = config.jobs or os.cpu_count() or 1
-        perform(list(open_runs), jobs, scheduler=config.scheduler, quiet=config.quiet, ended=collect)
-    outcomes = collect()
+        perform(left, jobs, scheduler=config.scheduler, quiet=config.quiet, ended=collect)
+    collect()
+    outcomes = [found[key] for key in places if key in found]
     if not outcomes:
         raise ActrelaxError(f"no run of {name} has ended yet: leave --report-only out.")
     print(report.write(out, name, suite, outcomes, f"actrelax reproduce {name}"))
