@@ -24,6 +24,7 @@ mutate: $(VENV)/installed
 
 kill: $(VENV)/installed
 	$(BIN)/python tests/kill.py
+	$(BIN)/python tests/kill_suite.py
 
 # What CI runs.
 check: test lint types mutate

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from actrelax.models.agreement import disagreement
@@ -39,7 +40,8 @@ def errors_over_time(problem: RelaxationProblem, gradients: Mapping[str, Tensor]
     """
 
     def errors(state: State) -> dict[str, Tensor]:
-        return {name: torch.tensor(disagreement(state[name], gradients[name])) for name in problem.network.hidden}
+        found = {name: disagreement(state[name], gradients[name]) for name in problem.network.hidden}
+        return {name: torch.tensor(error, dtype=torch.float64) for name, error in found.items()}
 
     return solve(problem, record=errors, **options)
 
@@ -81,6 +83,34 @@ def distances(problem: RelaxationProblem, integrator: str | Integrator = "sequen
         for name, left in remainders(problem, scheme, dt=relaxed.dt, steps=relaxed.steps).items():
             found[name]["initial"] = left
     return Distances(relaxed.steps, found)
+
+
+def stays_below(errors: ArrayLike, tolerance: float) -> int | None:
+    """Return the first of a curve's points from which on all errors are below a tolerance.
+
+    Errors need not fall monotonically: the first that is small is not enough.
+
+    Parameters
+    ----------
+    errors : array_like
+        (points,).
+    tolerance : float
+
+    Returns
+    -------
+    int or None
+        Its index; None if the last error isn't below.
+
+    Examples
+    --------
+    >>> stays_below([1.0, 0.1, 0.7, 0.2, 0.1], 0.5)
+    3
+    """
+    values = np.asarray(errors)
+    # written so that nan is not below
+    above = np.flatnonzero(~(values < tolerance))
+    first = int(above[-1]) + 1 if len(above) else 0
+    return first if first < len(values) else None
 
 
 def predicted_errors(

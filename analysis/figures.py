@@ -13,8 +13,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from numpy.typing import NDArray
+from matplotlib.typing import ColorType
+from numpy.typing import ArrayLike, NDArray
 
 from actrelax.analysis.files import replacing
 from actrelax.analysis.statistics import interval
@@ -82,7 +84,15 @@ def learning_curves(ax: Axes, runs: Mapping[str, Sequence[Mapping[str, float]]],
     return ax
 
 
-def band(ax: Axes, label: str, values: Mapping[float, Sequence[float]], *, number: int, percent: bool = False) -> Axes:
+def band(
+    ax: Axes,
+    label: str,
+    values: Mapping[float, Sequence[float]],
+    *,
+    number: int,
+    percent: bool = False,
+    log: bool = False,
+) -> Axes:
     """Draw means over seeds, with their 95 % intervals where there are several.
 
     Parameters
@@ -95,16 +105,49 @@ def band(ax: Axes, label: str, values: Mapping[float, Sequence[float]], *, numbe
         Decides the colour and the style; after all colours have had their turn, they come with another style.
     percent : bool, default False
         Whether values are accuracies from 0 to 1, drawn in percent; intervals end at 0 and 100 then.
+    log : bool, default False
+        Whether the axis is logarithmic: means and intervals are those of the logarithms.
     """
-    scale, at = 100 if percent else 1, sorted(values)
-    style = _STYLES[(number + number // len(_COLOURS)) % len(_STYLES)]
-    means = [scale * float(np.mean(values[x])) for x in at]
-    (line,) = ax.plot(at, means, label=label, color=_COLOURS[number % len(_COLOURS)], linestyle=style)
-    low, high = np.array([interval([scale * v for v in values[x]]) for x in at]).T
+    at, scale = sorted(values), 100 if percent else 1
+    drawn = [np.log(values[x]) if log else scale * np.asarray(values[x]) for x in at]
+    curves = np.array([[np.mean(v), *interval(v)] for v in drawn]).reshape(-1, 3).T
+    mean, low, high = np.exp(curves) if log else curves
     if percent:
         low, high = low.clip(0, 100), high.clip(0, 100)
+    if log:
+        ax.set_yscale("log")
+    line = _numbered(ax, label, at, mean, number)
     ax.fill_between(at, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     return ax
+
+
+def sensitivity(ax: Axes, accuracies: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str) -> Axes:
+    """Draw accuracies against a setting on a logarithmic axis: means as lines, each seed as a dot.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    accuracies : mapping
+        Label -> setting -> the seeds' accuracies, in percent.
+    xlabel : str
+    """
+    for number, (label, by_setting) in enumerate(accuracies.items()):
+        at = sorted(by_setting)
+        line = _numbered(ax, label, at, [float(np.mean(by_setting[x])) for x in at], number)
+        for x in at:
+            ax.plot([x] * len(by_setting[x]), by_setting[x], ".", color=line.get_color(), markersize=4)
+    ax.set(xscale="log", xlabel=xlabel)
+    ax.xaxis.set_major_locator(FixedLocator(sorted({x for by_setting in accuracies.values() for x in by_setting})))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.tick_params(axis="x", rotation=45)
+    return ax
+
+
+def _numbered(ax: Axes, label: str, xs: Sequence[float], ys: ArrayLike, number: int) -> Line2D:
+    style = _STYLES[(number + number // len(_COLOURS)) % len(_STYLES)]
+    (line,) = ax.plot(xs, ys, label=label, color=_COLOURS[number % len(_COLOURS)], linestyle=style)
+    return line
 
 
 def errors(ax: Axes, trajectory: Trajectory) -> Axes:
@@ -141,12 +184,20 @@ def approach(
         (line,) = ax.semilogy(times, errors[name], label=name)
         if predicted is not None:
             at, law = predicted
-            ax.plot(at, law[name], "o", color=line.get_color(), fillstyle="none", markersize=4, markeredgewidth=0.8)
+            circles(ax, at, law[name], color=line.get_color())
     if predicted is not None:
-        ax.plot([], [], "o", color="0.3", fillstyle="none", markersize=4, label="predicted")
+        circles(ax, [], [], label="predicted")
     ax.set(xlabel="time (unit of tau)", xlim=(min(times), max(times)))
     ax.set_ylabel("error against backprop\n(largest, relative)")
     ax.legend()
+    return ax
+
+
+def circles(
+    ax: Axes, at: Sequence[float], values: Sequence[float], *, color: ColorType = "0.3", label: str | None = None
+) -> Axes:
+    """Draw what a law predicts: open circles, through which the line of what was measured goes."""
+    ax.plot(at, values, "o", color=color, fillstyle="none", markersize=4, markeredgewidth=0.8, label=label)
     return ax
 
 

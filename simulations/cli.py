@@ -18,6 +18,7 @@ SIMULATIONS = {
     "train": "train any network on any images by AR or backprop; the papers' protocols; resumes bit for bit",
     "evaluate": "test a trained run's network on any data set",
     "reproduce": "the papers' experiments over many seeds: tables with tests, figures; goes on where it stopped",
+    "sweep": "the learning rate that suits each condition of such an experiment; the sensitivity curve",
     "bench": "what a step of training costs by backprop, by AR at once and step by step; time and memory",
     "plasticity": "learn the digits inside Brian2, synapses and all, one stimulus after another; a minute and a half",
 }

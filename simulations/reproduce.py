@@ -9,13 +9,12 @@ is done once, and goes on where it was stopped or killed; what came out of all o
     learning-curves.png          means over seeds with 95 % intervals; angles.png, where angles were measured
 
 Runs whose rows are in runs.csv already are not done again, wherever their folders are. Options of `actrelax train`
-hold for all runs of the suite.
+hold for all runs of the suite. `gradients`, the first paper's figure 1, trains nothing and takes half a minute.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,11 +26,13 @@ import tyro
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.registry import known
 from actrelax.simulations.options import require
-from actrelax.simulations.suites import report, results
+from actrelax.simulations.suites import gradients, report
+from actrelax.simulations.suites.carrying import Work, carry_out
 from actrelax.simulations.suites.definitions import SUITES, Suite
-from actrelax.simulations.suites.perform import perform
-from actrelax.simulations.suites.store import Kept
+from actrelax.simulations.suites.rates import own_rates
 from actrelax.simulations.training.experiment import Experiment
+
+GRADIENTS = "gradients"
 
 
 @dataclass(frozen=True)
@@ -42,71 +43,54 @@ class Config:
     """Which one; list: name them all."""
     seeds: int | None = None
     """Seeds 0 to this; the suite's own number unless given."""
-    jobs: int | None = None
-    """Runs at a time; as many as this machine has cores unless given."""
-    scheduler: str | None = None
-    """Address of a Dask scheduler, tcp://HOST:8786: its workers do the runs; they see the same folders."""
-    runs: Path = Path("runs")
-    """Folder of the runs' folders."""
+    own_rates: Path | None = None
+    """Folder of a sweep (`actrelax sweep`): each condition learns at the rate that is best for it."""
     out: Path | None = None
-    """Folder of what came out; results/SUITE unless given."""
-    report_only: bool = False
-    """Do no run: write tables and figures of what there is."""
-    quiet: bool = False
-    """Leave out the progress bar on standard error."""
+    """Folder of what came out; results/SUITE unless given, results/SUITE-own-rates with --own-rates."""
+    work: Work = field(default_factory=Work)
     experiment: Experiment = field(default_factory=Experiment)
 
 
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of the suite that is named."""
-    named = next((argument for argument in arguments if argument in SUITES), None)
-    return Config(experiment=Experiment() if named is None else SUITES[named].base)
+    bases = {GRADIENTS: gradients.BASE} | {name: suite.base for name, suite in SUITES.items()}
+    named = next((argument for argument in arguments if argument in bases), None)
+    return Config(experiment=Experiment() if named is None else bases[named])
 
 
 def main(config: Config) -> None:
     """Do what is not done, and say what came out."""
+    titles = {GRADIENTS: gradients.TITLE} | {name: suite.title for name, suite in SUITES.items()}
     if config.suite == "list":
-        width = max(map(len, SUITES))
-        print("\n".join(f"{name:{width}}  {suite.title}" for name, suite in SUITES.items()))
+        width = max(map(len, titles))
+        print("\n".join(f"{name:{width}}  {title}" for name, title in titles.items()))
         return
-    name = known("suite", config.suite, SUITES)
-    suite = chosen(SUITES[name], config)
-    out = config.out or Path("results") / name
-    places = {}
-    for case in suite.cases():
-        kept = Kept(config.runs.absolute(), case.experiment.resolved())
-        places[case.variant, case.condition, kept.hash] = case, kept
-    found = results.read(out)
-    left = [kept for key, (_, kept) in places.items() if key not in found]
-
-    def collect(_: Kept | None = None) -> None:
-        for key, (case, kept) in places.items():
-            if key not in found and kept.state.is_final:
-                found[key] = results.outcome_of(case, kept)
-        results.write(out, found.values())
-
-    if not config.report_only:
-        jobs = config.jobs or os.cpu_count() or 1
-        perform(left, jobs, scheduler=config.scheduler, quiet=config.quiet, ended=collect)
-    collect()
-    outcomes = [found[key] for key in places if key in found]
-    if not outcomes:
-        raise ActrelaxError(f"no run of {name} has ended yet: leave --report-only out.")
-    print(report.write(out, name, suite, outcomes, f"actrelax reproduce {name}"))
+    require(seeds=(config.seeds, 1, math.inf))
+    name = known("suite", config.suite, titles)
+    command = f"actrelax reproduce {name}" + ("" if config.own_rates is None else f" --own-rates {config.own_rates}")
+    own = config.own_rates
+    out = config.out or Path("results") / (name if own is None else f"{name}-own-rates")
+    if name == GRADIENTS:
+        if own is not None or config.work.report_only:
+            raise ActrelaxError("gradients trains nothing and keeps no runs: leave --own-rates and --report-only out.")
+        print(gradients.write(out, config.experiment, config.seeds or gradients.SEEDS, command))
+    else:
+        suite = SUITES[name] if own is None else own_rates(SUITES[name], own)
+        suite = chosen(suite, config.experiment, config.seeds)
+        print(report.write(out, name, suite, carry_out(suite, out, config.work), command))
     print(f"written to {out}")
 
 
-def chosen(suite: Suite, config: Config) -> Suite:
-    """Return the suite with the options that hold for all its runs.
+def chosen(suite: Suite, experiment: Experiment, seeds: int | None) -> Suite:
+    """Return a suite with the options that hold for all its runs.
 
     Raises
     ------
     ActrelaxError
         For options out of range, or that the suite varies.
     """
-    require(seeds=(config.seeds, 1, math.inf), jobs=(config.jobs, 1, math.inf))
-    suite = suite.based_on(config.experiment)
-    suite = suite if config.seeds is None else replace(suite, seeds=config.seeds)
+    suite = suite.based_on(experiment)
+    suite = suite if seeds is None else replace(suite, seeds=seeds)
     for case in suite.cases():
         case.experiment.check()
     return suite

@@ -40,6 +40,7 @@ class Suite:
     base        what all runs have in common
     conditions  name -> options that make the difference; the first one is what the others are compared with
     variants    name -> options of a whole table: every condition is run under each
+    own         (variant, condition) -> options of these runs alone: a learning rate of their own
     seeds       0 to this, unless told otherwise
     margin      points of accuracy up to which conditions count as equivalent
     """
@@ -48,6 +49,7 @@ class Suite:
     base: Experiment
     conditions: Mapping[str, Options]
     variants: Mapping[str, Options] = field(default_factory=lambda: {"": {}})
+    own: Mapping[tuple[str, str], Options] = field(default_factory=dict)
     seeds: int = 5
     margin: float = 1.0
 
@@ -56,11 +58,12 @@ class Suite:
         for seed in range(self.seeds):
             for variant, common in self.variants.items():
                 for condition, options in self.conditions.items():
-                    yield Case(variant, condition, varied(self.base, {**common, **options, "seed": seed}))
+                    own = self.own.get((variant, condition), {})
+                    yield Case(variant, condition, varied(self.base, {**common, **options, **own, "seed": seed}))
 
     def varying(self) -> set[str]:
         """Options that differ between its runs, which are not to be set for all of them."""
-        named = [*self.conditions.values(), *self.variants.values()]
+        named = [*self.conditions.values(), *self.variants.values(), *self.own.values()]
         return {"seed"}.union(*named)
 
     def based_on(self, experiment: Experiment) -> Suite:
@@ -100,11 +103,20 @@ def _forgetting(experiment: Experiment) -> float:
 
     With much less of it, Kolen-Pollack feedback is nothing but learned feedback.
     """
-    steps = experiment.epochs * math.ceil(IMAGES[experiment.images.dataset] / experiment.batch_size)
+    images = IMAGES[experiment.images.dataset] - experiment.images.validation
+    steps = experiment.epochs * math.ceil(images / experiment.batch_size)
     return float(f"{2 / (experiment.optimisation.lr * steps):.3g}")
 
 
-IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257, "svhn10k": 8_001}
+IMAGES = {
+    "digits": 1_437,
+    "mnist": 60_000,
+    "fashion-mnist": 60_000,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "svhn": 73_257,
+    "svhn10k": 8_001,
+}
 """How many each has for training."""
 
 MLP = {

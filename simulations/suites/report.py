@@ -12,7 +12,7 @@ import numpy as np
 from actrelax.analysis import figures
 from actrelax.analysis.files import replacing
 from actrelax.analysis.statistics import Paired, compare, equivalence_power, holm, interval, power
-from actrelax.simulations.suites.definitions import Suite
+from actrelax.simulations.suites.definitions import Options, Suite
 from actrelax.simulations.suites.results import Outcome
 from actrelax.simulations.suites.store import State
 
@@ -21,6 +21,7 @@ from actrelax.simulations.suites.store import State
 class Line:
     """A condition in a table.
 
+    own         options that only these runs have
     accuracies  of the seeds that finished, in percent
     diverged    seeds that did not
     against     condition -> how this one compares with it, over the seeds that finished under both
@@ -29,6 +30,7 @@ class Line:
     """
 
     condition: str
+    own: Options
     accuracies: Mapping[int, float]
     diverged: Sequence[int]
     against: Mapping[str, Paired]
@@ -59,6 +61,7 @@ def lines(suite: Suite, outcomes: Sequence[Outcome]) -> list[Line]:
     return [
         Line(
             name,
+            suite.own.get((outcomes[0].variant, name), {}),
             accuracies[name],
             [o.seed for o in found[name] if o.state is State.DIVERGED],
             against[name],
@@ -86,12 +89,14 @@ def latex(suite: Suite, table: Sequence[Line]) -> str:
 
 def _cells(suite: Suite, table: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     references = list(suite.conditions)[:2]
-    head = ["condition", "seeds", "test accuracy (%)"]
+    own = sorted({option for line in table for option in line.own})
+    head = ["condition", *own, "seeds", "test accuracy (%)"]
     for reference in references:
         head += [f"minus {reference}", "p (same)", "p (apart)"]
     return head, [
         [
             line.condition,
+            *(f"{line.own.get(option, '')}" for option in own),
             str(len(line.accuracies)) + (f", {len(line.diverged)} diverged" if line.diverged else ""),
             _mean(list(line.accuracies.values())),
             *(cell for reference in references for cell in _comparison(line, reference)),

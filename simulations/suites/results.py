@@ -22,10 +22,11 @@ _CURVE = {
     "epoch": "epoch",
     "train_loss": "train_loss",
     "train_accuracy": "train_accuracy",
+    "validation_accuracy": "validation_accuracy",
     "test_accuracy": "test_accuracy",
     "angle": "angle mean",
 }
-"""Column -> that of metrics.csv."""
+"""Column -> that of metrics.csv; columns of which no run has a value are left out."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,17 @@ def write(folder: Path, outcomes: Iterable[Outcome]) -> None:
     """Write both tables, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     outcomes = list(outcomes)
+    columns = [column for column in _CURVE if any(column in o.curves for o in outcomes)]
     lines = {}
     for o in outcomes:  # a run that stands for two conditions has one curve
-        points = zip(*(o.curves.get(column, [""] * len(o.curves["epoch"])) for column in _CURVE), strict=True)
+        points = zip(*(o.curves.get(column, [""] * len(o.curves["epoch"])) for column in columns), strict=True)
         lines[o.run] = [[o.run, *(f"{value:.6g}" if value != "" else "" for value in point)] for point in points]
-    _write(folder / CURVES, ["run", *_CURVE], [line for of_run in lines.values() for line in of_run])
-    head = ["variant", "condition", "seed", "run", "state", "test_accuracy", "train_accuracy", "wall_seconds", "reason"]
+    _write(folder / CURVES, ["run", *columns], [line for of_run in lines.values() for line in of_run])
+    last = [column for column in ("validation_accuracy", "test_accuracy", "train_accuracy") if column in columns]
+    head = ["variant", "condition", "seed", "run", "state", *last, "wall_seconds", "reason"]
     rows = []
     for o in outcomes:
-        accuracies = [f"{o.curves[name][-1]:.6g}" for name in ("test_accuracy", "train_accuracy")]
+        accuracies = [f"{o.curves[name][-1]:.6g}" for name in last]
         rows.append([o.variant, o.condition, o.seed, o.run, o.state, *accuracies, f"{o.wall_seconds:.1f}", o.reason])
     _write(folder / RUNS, head, rows)
 

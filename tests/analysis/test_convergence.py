@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import graph_case
 
-from actrelax.analysis.convergence import distances, errors_over_time, predicted_errors
+from actrelax.analysis.convergence import distances, errors_over_time, predicted_errors, stays_below
 from actrelax.models.agreement import disagreement
 from actrelax.models.backprop import activity_gradients
 from actrelax.models.engines import solve
@@ -55,3 +55,17 @@ def test_predicted_errors(integrator):
         assert errors[name] == pytest.approx(stepped[name].tolist(), rel=1e-4)
         assert errors[name][0] > 10 * errors[name][-1]
     assert predicted_errors(problem, gradients, integrator, dt=0.2, steps=2)[0] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("errors", "first"),
+    [
+        ([0.1, 0.2], 0),
+        ([2.0, 0.1, 3.0, 0.1, 0.1], 3),  # the first small one does not count
+        ([0.1, 0.5], None),  # below, not at
+        ([0.1, float("nan"), 0.1], 2),
+        ([0.1, float("nan")], None),
+    ],
+)
+def test_stays_below(errors, first):
+    assert stays_below(errors, 0.5) == first

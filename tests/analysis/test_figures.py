@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from actrelax.analysis import figures
+from actrelax.analysis.statistics import interval
 from actrelax.models.errors import ActrelaxError
 
 
@@ -86,3 +87,37 @@ def test_costs(tmp_path):
         looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in right.lines}
         assert len(looks) == 21
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_a_band_is_the_mean_and_its_interval(tmp_path):
+    values = {0: [0.2, 0.4], 1: [0.5, 0.7]}
+    with figures.saved(tmp_path / "figure.png", columns=3, legend=True) as (_, (left, middle, right)):
+        assert figures.band(left, "one", values, number=0) is left
+        assert left.lines[0].get_ydata() == pytest.approx([0.3, 0.6])
+        (band,) = left.collections
+        corners = band.get_paths()[0].vertices
+        assert corners[corners[:, 0] == 0, 1].min() == pytest.approx(interval([0.2, 0.4])[0])
+        assert corners[corners[:, 0] == 1, 1].max() == pytest.approx(interval([0.5, 0.7])[1])
+        figures.band(middle, "one", values, number=1, percent=True)
+        assert middle.lines[0].get_ydata() == pytest.approx([30, 60])
+        assert middle.collections[0].get_paths()[0].vertices[:, 1].min() >= 0
+        # of logarithms: what spans decades has its middle between them
+        figures.band(right, "one", {0: [1e-6, 1e-2], 1: [1e-8, 1e-8]}, number=8, log=True)
+        assert right.get_yscale() == "log"
+        assert right.lines[0].get_ydata() == pytest.approx([1e-4, 1e-8])
+        assert right.collections[0].get_paths()[0].vertices[:, 1].min() > 0
+        styles = [(ax.lines[0].get_color(), ax.lines[0].get_linestyle()) for ax in (left, middle, right)]
+        assert len(set(styles)) == 3
+
+
+def test_sensitivity(tmp_path):
+    accuracies = {"one": {0.1: [50.0, 60.0], 0.01: [30.0]}, "two": {0.1: [80.0], 1.0: [10.0]}}
+    with figures.saved(tmp_path / "figure.png", legend=True) as (_, (ax,)):
+        assert figures.sensitivity(ax, accuracies, "learning rate") is ax
+        means = {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
+        assert list(means["one"].get_xdata()) == [0.01, 0.1]
+        assert list(means["one"].get_ydata()) == [30, 55]
+        dots = {(x, y) for line in ax.lines if line.get_marker() == "." for x, y in zip(*line.get_data(), strict=True)}
+        assert dots == {(0.01, 30), (0.1, 50), (0.1, 60), (0.1, 80), (1, 10)}
+        assert ax.get_xscale() == "log"
+        assert list(ax.get_xticks()) == [0.01, 0.1, 1]

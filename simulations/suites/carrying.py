@@ -1,0 +1,70 @@
+"""Carrying a suite out: what is done already, doing the rest, and what came out."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.options import require
+from actrelax.simulations.suites import results
+from actrelax.simulations.suites.definitions import Suite
+from actrelax.simulations.suites.perform import perform
+from actrelax.simulations.suites.store import Kept
+
+
+@dataclass(frozen=True)
+class Work:
+    """Options of how runs are done."""
+
+    jobs: int | None = None
+    """Runs at a time; as many as this machine has cores unless given."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler, tcp://HOST:8786: its workers do the runs; they see the same folders."""
+    runs: Path = Path("runs")
+    """Folder of the runs' folders."""
+    report_only: bool = False
+    """Do no run: write tables and figures of what there is."""
+    quiet: bool = False
+    """Leave out the progress bar on standard error."""
+
+
+def carry_out(suite: Suite, out: Path, work: Work) -> list[results.Outcome]:
+    """Do those of a suite's runs that are not done, and return what came out of all of them.
+
+    Parameters
+    ----------
+    suite : Suite
+    out : Path
+        Folder of the tables of all runs, to which each is added as it ends.
+    work : Work
+
+    Raises
+    ------
+    ActrelaxError
+        As `perform`; for options out of range, or no run at all.
+    """
+    require(jobs=(work.jobs, 1, math.inf))
+    places = {}
+    for case in suite.cases():
+        kept = Kept(work.runs.absolute(), case.experiment.resolved())
+        places[case.variant, case.condition, kept.hash] = case, kept
+    found = results.read(out)
+    left = [kept for key, (_, kept) in places.items() if key not in found]
+
+    def collect(_: Kept | None = None) -> None:
+        for key, (case, kept) in places.items():
+            if key not in found and kept.state.is_final:
+                found[key] = results.outcome_of(case, kept)
+        results.write(out, found.values())
+
+    if not work.report_only:
+        jobs = work.jobs or os.cpu_count() or 1
+        perform(left, jobs, scheduler=work.scheduler, quiet=work.quiet, ended=collect)
+    collect()
+    outcomes = [found[key] for key in places if key in found]
+    if not outcomes:
+        raise ActrelaxError("no run has ended yet: leave --report-only out.")
+    return outcomes

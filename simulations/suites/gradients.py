@@ -1,0 +1,215 @@
+"""The first paper's figure 1: activities become gradients, layer by layer and rate by rate. Nothing is trained."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actrelax.analysis import figures
+from actrelax.analysis.convergence import predicted_errors, stays_below
+from actrelax.analysis.files import replacing
+from actrelax.models.agreement import disagreement
+from actrelax.models.closed_form import uncovered
+from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.simulations.options import Relaxation
+from actrelax.simulations.subjects import Subject, make_sample
+from actrelax.simulations.suites.definitions import varied
+from actrelax.simulations.training.experiment import Experiment, as_options, protocol
+
+TITLE = "Do activities become gradients, in every layer and at every eta? (first paper, figure 1)"
+ETAS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
+SHOWN = 0.1
+"""The eta whose layers are drawn."""
+TOLERANCE = 0.01
+SEEDS = 5
+BASE = varied(
+    protocol("paper-mlp"),
+    {"network": "mlp-figure1", "integrator": "euler", "steps": 200, "precision": "fp64", "threads": 1},
+)
+OF_TRAINING = {"rule", "epochs", "seed", "measure_alignment", "validation", "augment", "method", "verify_every"}
+OF_TRAINING |= {"compile", "optimiser", "lr", "momentum", "weight_decay", "schedule", "warmup", "step_epochs"}
+OF_TRAINING |= {"step_factor", "reduction", "conv_factor", "update_clip", "decay"}
+VARIED = {"eta", "dt", "duration", "tolerance", "tolerance_of", "max_steps"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How one network's populations approach their gradients.
+
+    squared    population -> (steps + 1,): sum of squares over units, mean over images; what the paper draws
+    relative   population -> (steps + 1,): max |x - gradient| / max |gradient|
+    predicted  population -> (steps + 1,): the same by the scheme's law; empty where there is none
+    """
+
+    seed: int
+    eta: float
+    squared: dict[str, NDArray[np.floating]]
+    relative: dict[str, NDArray[np.floating]]
+    predicted: dict[str, NDArray[np.floating]]
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse options of training, and those that decide eta.
+
+    Raises
+    ------
+    ActrelaxError
+        For the first such option.
+    """
+    experiment.check()
+    given, usual = as_options(experiment), as_options(BASE)
+    for name in given:
+        option = f"--{name.replace('_', '-')}"
+        if name in OF_TRAINING and given[name] != usual[name]:
+            raise ActrelaxError(f"{option} says nothing to gradients, where nothing is trained: leave it out.")
+        if name in VARIED and given[name] != usual[name]:
+            raise ActrelaxError(f"{option} decides the size of steps, which gradients varies: leave it out.")
+    if not isinstance(experiment.relaxation.steps, int):
+        raise ActrelaxError("gradients shows errors over a number of steps: give --steps as a number.")
+
+
+def curves(experiment: Experiment, seeds: int) -> Iterator[Curve]:
+    """Relax each seed's network with every eta."""
+    relaxation, images = experiment.relaxation, experiment.images
+    for seed in range(seeds):
+        subject = Subject(
+            dataset=images.dataset,
+            data_dir=images.data_dir,
+            batch_size=experiment.batch_size,
+            seed=seed,
+            model=experiment.model,
+        )
+        sample = make_sample(subject, relaxation.knobs, experiment.hardware.resolved())
+        problem = sample.problem(relaxation, seed, relaxation.knobs)
+        for eta in ETAS:
+            yield _curve(problem, sample.gradients(), relaxation, seed, eta)
+
+
+def _curve(
+    problem: RelaxationProblem, gradients: Mapping[str, Tensor], relaxation: Relaxation, seed: int, eta: float
+) -> Curve:
+    hidden, steps = problem.network.hidden, relaxation.steps
+    assert isinstance(steps, int)
+
+    def errors(state: State) -> dict[str, Tensor]:
+        squares = {f"squared {n}": (state[n] - gradients[n]).square().flatten(1).sum(1).mean() for n in hidden}
+        largest = {n: disagreement(state[n], gradients[n]) for n in hidden}
+        return squares | {n: torch.tensor(error, dtype=torch.float64) for n, error in largest.items()}
+
+    found = solve(problem, relaxation.integrator, eta=eta, steps=steps, record=errors).recorded
+    law: Mapping[str, Sequence[float]] = {}
+    if uncovered(problem) is None:
+        dt, points = eta * relaxation.tau, steps + 1
+        _, law = predicted_errors(problem, gradients, relaxation.integrator, dt=dt, steps=steps, points=points)
+    return Curve(
+        seed,
+        eta,
+        {name: found[f"squared {name}"].numpy() for name in hidden},
+        {name: found[name].numpy() for name in hidden},
+        {name: np.array(errors) for name, errors in law.items()},
+    )
+
+
+def write(folder: Path, experiment: Experiment, seeds: int, command: str) -> str:
+    """Relax, and write errors.csv, table.md, layers.png and rates.png; returns table.md's text.
+
+    Raises
+    ------
+    ActrelaxError
+        As `check`; for images that are not there.
+    """
+    check(experiment)
+    found = list(curves(replace(experiment, hardware=experiment.hardware.resolved()), seeds))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = f"# gradients\n\n{TITLE}\n\n    {command}\n\n{table(found)}"
+    with replacing(folder / "errors.csv") as file:
+        file.write(_csv(found).encode())
+    with replacing(folder / "table.md") as file:
+        file.write(text.encode())
+    _draw(folder, found)
+    return text
+
+
+def table(found: Sequence[Curve]) -> str:
+    """Return, for every eta, how many steps it takes until each population's error stays small, as Markdown."""
+    names = list(found[0].relative)
+    rows = [["eta", *(f"{name}: measured (predicted)" for name in names)]]
+    rows.append(["---"] * len(rows[0]))
+    for eta in ETAS:
+        mine = [curve for curve in found if curve.eta == eta]
+        cells = [
+            _span([stays_below(c.relative[name], TOLERANCE) for c in mine])
+            + (f" ({_span([stays_below(c.predicted[name], TOLERANCE) for c in mine])})" if mine[0].predicted else "")
+            for name in names
+        ]
+        rows.append([f"{eta:g}", *cells])
+    steps, seeds = len(found[0].relative[names[0]]) - 1, len({c.seed for c in found})
+    said = [
+        "Steps after which a population's error, max \\|x - gradient\\| / max \\|gradient\\|, stays below",
+        f"{TOLERANCE:g}: least to most of {seeds} seeds; a dash where that takes more than {steps}.",
+    ]
+    apart = [disagreement(*map(torch.from_numpy, (c.relative[n], c.predicted[n]))) for c in found for n in c.predicted]
+    if apart:
+        said += [f"The law's curves and the measured ones are {max(apart):.0e} apart, relative to the largest error."]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(said) + "\n"
+
+
+def _span(steps: Sequence[int | None]) -> str:
+    known = [n for n in steps if n is not None]
+    if len(known) < len(steps):
+        return "-"
+    return f"{min(known)}" if min(known) == max(known) else f"{min(known)} to {max(known)}"
+
+
+def _csv(found: Sequence[Curve], every: int = 5) -> str:
+    """Return a row a seed, eta and some of the steps."""
+    names = list(found[0].relative)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["seed", "eta", "step", *(f"squared {name}" for name in names), *names])
+    for c in found:
+        for step in range(0, len(c.relative[names[0]]), every):
+            values = [float(of[name][step]) for of in (c.squared, c.relative) for name in names]
+            writer.writerow([c.seed, f"{c.eta:g}", step, *(f"{value:.4g}" for value in values)])
+    return text.getvalue()
+
+
+def _draw(folder: Path, found: Sequence[Curve]) -> None:
+    """Draw the layers at one eta, and the lowest layer, which is the slowest, at all of them."""
+    names = list(found[0].relative)
+    shown = [curve for curve in found if curve.eta == SHOWN]
+    with figures.saved(folder / "layers.png", columns=2, legend=True) as (_, (left, right)):
+        for number, name in enumerate(names):
+            figures.band(left, name, _by_step([c.squared[name] for c in shown]), number=number, log=True)
+            figures.band(right, name, _by_step([c.relative[name] for c in shown]), number=number, log=True)
+            if shown[0].predicted:
+                law = _by_step([c.predicted[name] for c in shown])
+                at = list(law)[:: max(1, len(law) // 25)]
+                means = [float(np.exp(np.mean(np.log(law[step])))) for step in at]
+                figures.circles(right, at, means, color=right.lines[-1].get_color())
+        left.set(xlabel=f"step (eta = {SHOWN:g})", ylabel="squared error against backprop")
+        right.set(xlabel=f"step (eta = {SHOWN:g})", ylabel="error against backprop\n(largest, relative)")
+        if shown[0].predicted:
+            figures.circles(right, [], [], label="predicted")
+    with figures.saved(folder / "rates.png", columns=2, legend=True) as (_, axes):
+        for ax, name in zip(axes, (names[-1], names[0]), strict=True):
+            for number, eta in enumerate(ETAS):
+                mine = [curve.squared[name] for curve in found if curve.eta == eta]
+                figures.band(ax, f"eta {eta:g}", _by_step(mine), number=number, log=True)
+            ax.set(xlabel="step", ylabel=f"squared error of {name}")
+
+
+def _by_step(errors: Sequence[NDArray[np.floating]]) -> dict[float, list[float]]:
+    """Return step -> the seeds' values; what is exact to rounding is not drawn."""
+    together = np.array(errors).T
+    return {step: values.tolist() for step, values in enumerate(together) if (values > 0).all()}

@@ -1,0 +1,169 @@
+"""Learning rates, condition by condition: a grid, what validation says about it, and the best ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from actrelax.analysis import figures
+from actrelax.analysis.files import replacing
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.suites.definitions import IMAGES, Options, Suite, varied
+from actrelax.simulations.suites.results import Outcome
+from actrelax.simulations.suites.store import State
+
+FILE, FIGURE = "rates.csv", "sensitivity.png"
+GRID = tuple(2.0**power for power in range(-3, 4))
+"""Around the suite's own rate, unless others are asked for."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A suite at several rates.
+
+    suite   whose variants are those of `of`, each at every rate
+    of      the suite itself
+    labels  (variant, rate) -> variant
+    """
+
+    suite: Suite
+    of: Suite
+    labels: Mapping[tuple[str, float], str]
+
+
+def swept(suite: Suite, rates: Sequence[float] = ()) -> Sweep:
+    """Return a suite at every one of some rates, a tenth of the training images held out unless others already are.
+
+    Raises
+    ------
+    ActrelaxError
+        For a data set of unknown size of which nothing is held out.
+    """
+    usual = suite.base.optimisation.lr
+    rates = sorted(set(rates)) or [float(f"{usual * factor:.3g}") for factor in GRID]
+    images = suite.base.images
+    if not images.validation:
+        if images.dataset not in IMAGES:
+            raise ActrelaxError(f"how many images of {images.dataset} are to be held out? Give --validation.")
+        suite = replace(suite, base=varied(suite.base, {"validation": IMAGES[images.dataset] // 10}))
+    labels = {(variant, rate): f"{variant} lr {rate:g}".strip() for variant in suite.variants for rate in rates}
+    variants = {label: {**suite.variants[variant], "lr": rate} for (variant, rate), label in labels.items()}
+    return Sweep(replace(suite, variants=variants), suite, labels)
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one condition makes of the rates.
+
+    accuracies  rate -> those of the seeds that finished, of the images that were held out, in percent
+    diverged    rate -> how many seeds did not
+    """
+
+    variant: str
+    condition: str
+    accuracies: Mapping[float, Sequence[float]]
+    diverged: Mapping[float, int]
+
+    @property
+    def best(self) -> float | None:
+        """The rate of the highest mean, among those where no seed diverged."""
+        safe = {rate: statistics.fmean(a) for rate, a in self.accuracies.items() if a and not self.diverged[rate]}
+        return max(safe, key=safe.__getitem__) if safe else None
+
+
+def responses(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Response]:
+    """Sort outcomes by variant and condition."""
+    found = []
+    for variant in sweep.of.variants:
+        for condition in sweep.of.conditions:
+            mine = {
+                rate: [o for o in outcomes if (o.variant, o.condition) == (label, condition)]
+                for (of, rate), label in sweep.labels.items()
+                if of == variant
+            }
+            finished = {rate: [o for o in os if o.state is State.FINISHED] for rate, os in mine.items()}
+            accuracies = {
+                rate: [100 * o.curves["validation_accuracy"][-1] for o in os] for rate, os in finished.items()
+            }
+            diverged = {rate: len(mine[rate]) - len(os) for rate, os in finished.items()}
+            found.append(Response(variant, condition, accuracies, diverged))
+    return found
+
+
+def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], command: str) -> str:
+    """Write rates.csv, table.md and sensitivity.png; returns table.md's text."""
+    found = responses(sweep, outcomes)
+    texts = [f"# {name}, learning rates\n\n{sweep.of.title}\n\n    {command}\n"]
+    for variant in sweep.of.variants:
+        title = f"## {variant}\n\n" if variant else ""
+        texts.append(title + _markdown([r for r in found if r.variant == variant]))
+    base, seeds = sweep.suite.base, sweep.suite.seeds
+    texts.append(
+        f"Accuracy of {base.images.validation:,} training images that were held out, after {base.epochs} epochs: mean\n"
+        f"over {seeds} seeds. Bold: each condition's best, among the rates at which no seed diverged. All conditions\n"
+        "have the same seeds and rates.\n"
+        + "".join(
+            f"The best rate of {r.condition}{f' ({r.variant})' if r.variant else ''} is where the grid ends.\n"
+            for r in found
+            if r.best in (min(r.accuracies), max(r.accuracies))
+        )
+    )
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", "condition", "lr"])
+    writer.writerows([r.variant, r.condition, f"{r.best:g}"] for r in found if r.best is not None)
+    for file_name, content in ((FILE, text.getvalue()), ("table.md", "\n".join(texts))):
+        with replacing(folder / file_name) as file:
+            file.write(content.encode())
+    _draw(folder, sweep, found)
+    return "\n".join(texts)
+
+
+def _markdown(found: Sequence[Response]) -> str:
+    rates = list(found[0].accuracies)
+    rows = [["condition", *(f"{rate:g}" for rate in rates)], ["---"] * (1 + len(rates))]
+    for r in found:
+        cells = []
+        for rate in rates:
+            cell = f"{statistics.fmean(r.accuracies[rate]):.1f}" if r.accuracies[rate] else ""
+            cell = f"**{cell}**" if rate == r.best else cell
+            lost = f"{r.diverged[rate]} diverged" if r.diverged[rate] else ""
+            cells.append(", ".join(filter(None, (cell, lost))))
+        rows.append([r.condition, *cells])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _draw(folder: Path, sweep: Sweep, found: Sequence[Response]) -> None:
+    variants = list(sweep.of.variants)
+    with figures.saved(folder / FIGURE, columns=len(variants), legend=True) as (_, axes):
+        for ax, variant in zip(axes, variants, strict=True):
+            mine = {r.condition: r.accuracies for r in found if r.variant == variant}
+            finished = {name: {rate: a for rate, a in by_rate.items() if a} for name, by_rate in mine.items()}
+            figures.sensitivity(ax, finished, "learning rate")
+            ax.set(ylabel="validation accuracy (%)", title=variant)
+
+
+def own_rates(suite: Suite, folder: Path) -> Suite:
+    """Return the suite with each condition at the rate that a sweep found best for it.
+
+    Raises
+    ------
+    ActrelaxError
+        Where there is no sweep of this suite.
+    """
+    try:
+        with (folder / FILE).open(newline="") as file:
+            rows = [(row["variant"], row["condition"], float(row["lr"])) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError) as error:
+        raise ActrelaxError(f"{folder} has no {FILE} of a sweep: name the --out of actrelax sweep.") from error
+    own: dict[tuple[str, str], Options] = {(variant, condition): {"lr": rate} for variant, condition, rate in rows}
+    for variant in suite.variants:
+        for condition in suite.conditions:
+            if (variant, condition) not in own:
+                named = " of ".join(filter(None, (condition, variant)))
+                raise ActrelaxError(f"{folder / FILE} has no rate for {named}: sweep this suite, or other rates.")
+    return replace(suite, own=own)

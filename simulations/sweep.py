@@ -1,0 +1,70 @@
+"""Find the learning rate of each condition of a suite: a grid, the same for all, and images held out to judge by.
+
+Every condition of one of the suites of `actrelax reproduce` is trained at every rate, with the same seeds, on the
+training images but for a tenth; the accuracy of that tenth decides. Runs are kept as `actrelax reproduce` keeps them.
+In --out:
+
+    rates.csv           each condition's best rate; `actrelax reproduce SUITE --own-rates OUT` takes it from there
+    sensitivity.png     accuracy of the images that were held out, against the rate
+    table.md            the same as a table
+    runs.csv, curves.csv
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from actrelax.models.registry import known
+from actrelax.simulations.options import POSITIVE, require
+from actrelax.simulations.reproduce import chosen
+from actrelax.simulations.suites import rates
+from actrelax.simulations.suites.carrying import Work, carry_out
+from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.training.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of a sweep."""
+
+    suite: Annotated[str, tyro.conf.Positional]
+    """Which one, of those that actrelax reproduce names."""
+    rates: tuple[float, ...] = ()
+    """Learning rates; from an eighth to eight times the suite's own, by factors of 2, unless given."""
+    seeds: int = 2
+    """Seeds 0 to this."""
+    out: Path | None = None
+    """Folder of what came out; results/SUITE-rates unless given."""
+    work: Work = field(default_factory=Work)
+    experiment: Experiment = field(default_factory=Experiment)
+
+
+def defaults(arguments: Sequence[str]) -> Config:
+    """Return what options have unless they are given: those of the suite that is named."""
+    named = next((argument for argument in arguments if argument in SUITES), None)
+    return Config(tyro.MISSING if named is None else named, experiment=SUITES[named or "smoke"].base)
+
+
+def main(config: Config) -> None:
+    """Do what is not done, and say which rates are best."""
+    require(seeds=(config.seeds, 1, math.inf))
+    for rate in config.rates:
+        require(rates=(rate, POSITIVE, 1e38))
+    name = known("suite", config.suite, SUITES)
+    sweep = rates.swept(chosen(SUITES[name], config.experiment, config.seeds), config.rates)
+    out = config.out or Path("results") / f"{name}-rates"
+    print(rates.write(out, name, sweep, carry_out(sweep.suite, out, config.work), f"actrelax sweep {name}"))
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    from actrelax.simulations.cli import run as run_simulation
+
+    raise SystemExit(run_simulation("sweep", sys.argv[1:]))

@@ -1,0 +1,86 @@
+"""Kill a suite with SIGKILL again and again: its table must be the one of a suite that was left alone.
+
+    python tests/kill_suite.py            (or make kill; about three minutes)
+
+`actrelax reproduce smoke`, two runs at a time, is killed at random moments: with all its processes, or the parent
+alone, whose workers then go on beside the next command. What the last one writes, but for the times, is compared with the
+results of an uninterrupted suite; so is each run's checkpoint, bit for bit. Exit status 1 if they differ.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from outcomes import differing, outcome
+
+KILLS = 6
+PROGRAM = [sys.executable, "-m", "actrelax.simulations.reproduce", "smoke", "--quiet", "--jobs", "2"]
+OPTIONS = ["--seeds", "2", "--epochs", "6"]
+UNTIMED = ("variant", "condition", "seed", "run", "state", "test_accuracy", "train_accuracy", "reason")
+
+
+def command(place: Path) -> list[str]:
+    """Return the suite's command, the same every time."""
+    return [*PROGRAM, *OPTIONS, "--runs", str(place / "runs"), "--out", str(place / "out")]
+
+
+def kill_after(seconds: float, place: Path, *, alone: bool) -> bool:
+    """Run, and kill it then, alone or with its workers; returns whether it was still at work."""
+    process = subprocess.Popen(
+        command(place), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        if alone:
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def results(place: Path) -> dict[str, object]:
+    """Return what a suite leaves, but for the times it took."""
+    with (place / "out" / "runs.csv").open(newline="") as file:
+        rows = [{name: row[name] for name in UNTIMED} for row in csv.DictReader(file)]
+    table = (place / "out" / "table.md").read_text().splitlines()
+    return {
+        "runs": sorted(rows, key=lambda row: row["run"]),
+        "curves": sorted((place / "out" / "curves.csv").read_text().splitlines()),
+        "table": [line for line in table if "minutes of one thread" not in line],
+        "outcomes": {folder.name: outcome(folder) for folder in sorted((place / "runs").glob("digits-*"))},
+    }
+
+
+def main() -> int:
+    """Kill a suite six times; returns the exit status."""
+    moments = random.Random(20260101)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
+        start = time.perf_counter()
+        subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        for number in range(KILLS):
+            alone, after = bool(number % 2), moments.uniform(0.1, 0.5) * seconds
+            at_work = kill_after(after, killed, alone=alone)
+            done = len(list((killed / "runs").glob("digits-*/summary.json")))
+            how = ("alone" if alone else "with its workers") if at_work else "not at all, it had ended"
+            print(f"killed after {after:.1f} s, {how}: {done} runs done", flush=True)
+        subprocess.run(command(killed), check=True, stdout=subprocess.DEVNULL)
+        found = differing(results(killed), results(whole))
+    print(f"the suite that was killed ended {'otherwise: ' + ', '.join(found) if found else 'with the same results'}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,79 @@
+"""The first paper's figure 1, on the digits, against what the relaxation itself and its law say."""
+
+import csv
+
+import pytest
+
+from actrelax.models.architectures import build
+from actrelax.models.backprop import activity_gradients
+from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem
+from actrelax.simulations.datasets import digits
+from actrelax.simulations.streams import random_stream
+from actrelax.simulations.suites import gradients
+from actrelax.simulations.suites.definitions import varied
+
+TINY = varied(gradients.BASE, {"dataset": "digits", "network": "mlp-4x9", "batch_size": 3, "steps": 40})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gradients")
+    return folder, gradients.write(folder, TINY, 2, "actrelax reproduce gradients")
+
+
+def test_errors_are_those_of_the_relaxation(written):
+    with (written[0] / "errors.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["seed"], row["eta"]) == ("1", "0.2")]
+    assert [int(row["step"]) for row in rows] == list(range(0, 41, 5))
+    images, labels = (part[:3] for part in digits().test)
+    images = images.double()
+    network = build(
+        "mlp-4x9", input_shape=(1, 8, 8), activation="tanh", weight_std=0.05, generator=random_stream(1, "weights")
+    )
+    network.double()
+    problem = RelaxationProblem.from_batch(network, images, labels, loss="sum-of-squares")
+    exact = activity_gradients(network, images, labels, loss="sum-of-squares")
+    states = solve(problem, "euler", eta=0.2, steps=40, every=5, record=True, method="stepped")
+    for name in network.hidden:
+        squares = (states[name] - exact[name]).square().flatten(2).sum(2).mean(1)
+        assert [float(row[f"squared {name}"]) for row in rows] == pytest.approx(squares.tolist(), rel=1e-3)
+        assert [float(row[name]) for row in rows] == pytest.approx(states.error(exact)[name].tolist(), rel=1e-3)
+        assert squares[0] > 1e3 * squares[-1]
+
+
+def test_the_table_compares_with_the_law(written):
+    folder, text = written
+    assert (folder / "table.md").read_text() == text
+    (line,) = [line for line in text.splitlines() if line.startswith("| 0.5 |")]
+    cells = [cell.strip() for cell in line.split("|")[2:-1]]
+    spans = [cell.split(" (") for cell in cells]
+    assert all(measured == predicted.removesuffix(")") for measured, predicted in spans)
+    lowest, highest = (int(span[0].split()[0]) for span in (spans[0], spans[-1]))
+    assert lowest > highest > 3
+    assert "| 0.005 | - (-) | - (-) | - (-) |" in text
+    apart = float(text.split("measured ones are ")[1].split()[0])
+    assert apart < 1e-12
+    assert sorted(path.name for path in folder.iterdir()) == ["errors.csv", "layers.png", "rates.png", "table.md"]
+
+
+def test_without_a_law(tmp_path):
+    """Gains that are current: no prediction is shown, and nothing fails for want of it."""
+    text = gradients.write(tmp_path, varied(TINY, {"assumptions": "unfrozen-relaxation"}), 1, "")
+    assert "(" not in text.split("---")[-1].split("Steps")[0]
+    assert "law" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lr": 0.1}, "--lr says nothing to gradients, where nothing is trained: leave it out."),
+        ({"eta": 0.3}, "--eta decides the size of steps, which gradients varies: leave it out."),
+        ({"steps": "auto"}, "gradients shows errors over a number of steps: give --steps as a number."),
+    ],
+)
+def test_what_is_refused(options, said):
+    with pytest.raises(ActrelaxError) as raised:
+        gradients.check(varied(gradients.BASE, options))
+    assert str(raised.value) == said

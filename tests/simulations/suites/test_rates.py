@@ -1,0 +1,97 @@
+"""A sweep is a suite at several rates; what validation prefers is what the suite then learns with."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.suites import rates
+from actrelax.simulations.suites.definitions import SUITES, varied
+from actrelax.simulations.suites.results import Outcome
+from actrelax.simulations.suites.store import State
+from actrelax.simulations.training.experiment import as_options
+
+SMOKE = SUITES["smoke"]
+
+
+def outcome(condition, rate, seed, accuracy, variant=""):
+    """A run whose last epoch has this validation accuracy, and a test accuracy that says the opposite."""
+    label = f"{variant} lr {rate:g}".strip()
+    curves = {
+        "epoch": [0, 1],
+        "validation_accuracy": [0.1, accuracy or 0.1],
+        "test_accuracy": [0.1, 1 - (accuracy or 0)],
+    }
+    state = State.DIVERGED if accuracy is None else State.FINISHED
+    return Outcome(label, condition, seed, f"{condition}{rate}{seed}", state, "", 1.0, curves)
+
+
+def test_every_condition_at_every_rate_with_images_held_out():
+    sweep = rates.swept(replace(SMOKE, seeds=2), [0.3, 0.1])
+    cases = list(sweep.suite.cases())
+    assert len(cases) == 2 * 2 * len(SMOKE.conditions)
+    found = {(c.condition, c.experiment.seed, c.experiment.optimisation.lr) for c in cases}
+    assert found == {(name, seed, lr) for name in SMOKE.conditions for seed in (0, 1) for lr in (0.1, 0.3)}
+    assert {c.experiment.images.validation for c in cases} == {143}
+    for case in cases:
+        case.experiment.check()
+
+
+def test_the_grid_is_around_the_suites_own_rate():
+    found = [rate for _, rate in rates.swept(SUITES["mlp-mnist"]).labels][:7]
+    assert found == [6.25e-05, 0.000125, 0.00025, 0.0005, 0.001, 0.002, 0.004]
+    assert rates.swept(varied_smoke(validation=7)).suite.base.images.validation == 7
+
+
+def varied_smoke(**options):
+    return replace(SMOKE, base=varied(SMOKE.base, options))
+
+
+def test_kolen_pollack_forgets_at_every_rate():
+    sweep = rates.swept(SUITES["cnn-svhn10k"], [0.0001, 0.001])
+    steps = 10 * -(-(8001 - 800) // 64)
+    for case in sweep.suite.cases():
+        if case.condition.startswith("Kolen"):
+            o = case.experiment.optimisation
+            assert o.lr * o.decay * steps == pytest.approx(2, rel=0.01)
+
+
+def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_path):
+    sweep = rates.swept(replace(SMOKE, seeds=2), [0.1, 0.2, 0.4])
+    outcomes = []
+    for name in SMOKE.conditions:
+        outcomes += [outcome(name, 0.1, seed, a) for seed, a in enumerate((0.5, 0.5))]
+        outcomes += [outcome(name, 0.2, seed, a) for seed, a in enumerate((0.4, 0.8))]
+        outcomes += [outcome(name, 0.4, seed, a) for seed, a in enumerate((0.9, None))]
+    outcomes = [o for o in outcomes if o.condition != "AR"]
+    outcomes += [outcome("AR", rate, 0, a) for rate, a in ((0.1, 0.3), (0.2, 0.2), (0.4, 0.1))]
+    text = rates.write(tmp_path, "smoke", sweep, outcomes, "actrelax sweep smoke")
+    with (tmp_path / "rates.csv").open(newline="") as file:
+        best = {row["condition"]: float(row["lr"]) for row in csv.DictReader(file)}
+    assert best == {"backprop": 0.2, "AR": 0.1, "simplified": 0.2, "random feedback": 0.2}
+    assert "| backprop | 50.0 | **60.0** | 90.0, 1 diverged |" in text
+    assert text.count("is where the grid ends") == 1
+    assert "The best rate of AR is where the grid ends." in text
+
+    own = rates.own_rates(SMOKE, tmp_path)
+    assert {c.condition: c.experiment.optimisation.lr for c in own.cases()} == best
+    before, after = (as_options(next(s.cases()).experiment) for s in (SMOKE, own))
+    assert {name for name in before if before[name] != after[name]} == {"lr"}
+    with pytest.raises(ActrelaxError, match=r"^--lr is what the runs of this suite differ in"):
+        own.based_on(varied(SMOKE.base, {"lr": 0.5}))
+
+
+def test_where_all_rates_diverge_none_is_best(tmp_path):
+    sweep = rates.swept(replace(SMOKE, seeds=1), [0.1])
+    outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
+    assert "| AR | 1 diverged |" in rates.write(tmp_path, "smoke", sweep, outcomes, "")
+    with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
+        rates.own_rates(SMOKE, tmp_path)
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(ActrelaxError, match=r"has no rates\.csv of a sweep: name the --out of actrelax sweep\.$"):
+        rates.own_rates(SMOKE, tmp_path)
+    with pytest.raises(ActrelaxError, match=r"^how many images of mine\.npz are to be held out\? Give --validation\.$"):
+        rates.swept(varied_smoke(dataset="mine.npz"))

@@ -1,0 +1,54 @@
+"""From rates to a table at each condition's own, as a user does it."""
+
+import csv
+
+import pytest
+
+from actrelax.simulations.cli import main
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def places(tmp_path):
+    return ["--runs", str(tmp_path / "runs"), "--quiet", "--jobs", "1", "--epochs", "1", "--seeds", "1"]
+
+
+def test_a_suite_at_the_rates_that_a_sweep_found(tmp_path, places, capsys):
+    out = tmp_path / "rates"
+    assert main(["sweep", "smoke", "--rates", "0.001", "0.05", "--out", str(out), *places]) == 0
+    assert capsys.readouterr().out.endswith(f"written to {out}\n")
+    names = ["curves.csv", "rates.csv", "runs.csv", "sensitivity.png", "table.md"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    accuracies = {}
+    for row in rows(out / "runs.csv"):
+        assert float(row["validation_accuracy"]) != float(row["test_accuracy"])
+        accuracies.setdefault(row["condition"], {})[float(row["variant"].split()[-1])] = float(
+            row["validation_accuracy"]
+        )
+    best = {row["condition"]: float(row["lr"]) for row in rows(out / "rates.csv")}
+    assert best == {name: max(found, key=found.get) for name, found in accuracies.items()}
+
+    own = tmp_path / "own"
+    assert main(["reproduce", "smoke", "--own-rates", str(out), "--out", str(own), *places]) == 0
+    said = capsys.readouterr().out
+    assert f"actrelax reproduce smoke --own-rates {out}" in said
+    assert f"| backprop | {best['backprop']:g} | 1 | " in said
+    assert {row["condition"] for row in rows(own / "runs.csv")} == set(best)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sweep", "nonsense"], "unknown suite 'nonsense'"),
+        (["sweep", "smoke", "--rates", "0.1", "0"], "--rates must be positive and at most 1e+38, got 0"),
+        (["reproduce", "gradients", "--report-only"], "gradients trains nothing and keeps no runs"),
+        (["reproduce", "smoke", "--own-rates", "nowhere"], "nowhere has no rates.csv of a sweep"),
+    ],
+)
+def test_what_is_refused(arguments, said, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"actrelax {arguments[0]}: {said}")
