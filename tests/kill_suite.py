@@ -3,8 +3,8 @@
     python tests/kill_suite.py            (or make kill; about three minutes)
 
 `actrelax reproduce smoke`, two runs at a time, is killed at random moments: with all its processes, or the parent
-alone, whose workers then go on beside the next command. What the last one writes, but for the times, is compared with the
-results of an uninterrupted suite; so is each run's checkpoint, bit for bit. Exit status 1 if they differ.
+alone, whose workers then go on beside the next command. What the last one writes, but for the times, is compared with
+the results of an uninterrupted suite; so is each run's checkpoint, bit for bit. Exit status 1 if they differ.
 """
 
 from __future__ import annotations
