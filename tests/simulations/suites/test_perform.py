@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -42,14 +43,6 @@ def test_runs_are_done_once(runs):
     perform(runs, 1, quiet=True, ended=ended.append)
     assert [(kept.folder.path / "summary.json").stat().st_mtime_ns for kept in runs] == before
     assert len(ended) == 3
-
-
-def test_several_at_a_time_give_the_same(runs, tmp_path):
-    perform(runs, 2, quiet=True)
-    alone = [Kept(tmp_path / "alone", kept.experiment) for kept in runs]
-    perform(alone, 1, quiet=True)
-    for one, other in zip(runs, alone, strict=True):
-        assert metrics(one) == metrics(other)
 
 
 def test_a_run_that_diverges_is_recorded_and_stops_no_other(runs):
@@ -138,3 +131,29 @@ def test_stopped_while_one_runs_at_a_time(runs, monkeypatch):
     assert runs[0].state is State.FINISHED
     assert runs[2].state is State.OPEN
     assert json.loads((runs[0].folder.path / "summary.json").read_text())["seed"] == 0
+
+
+def test_workers_of_a_cluster_and_one_that_is_killed(runs, tmp_path):
+    """Two of Dask's: what the killed one did, another goes on with; a run that diverges is recorded as here."""
+    distributed = pytest.importorskip("distributed")
+    slow = [replace(kept, experiment=replace(kept.experiment, epochs=40)) for kept in runs[:2]]
+    wild = replace(runs[2], experiment=replace(runs[2].experiment, optimisation=Optimisation(lr=1e30)))
+    ended = []
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        first = next(iter(cluster.workers.values())).pid
+
+        def kill():
+            while not all(kept.epochs >= 1 for kept in slow):
+                time.sleep(0.1)
+            os.kill(first, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        perform([*slow, wild], 2, scheduler=cluster.scheduler_address, quiet=True, ended=ended.append)
+        killer.join(0)
+        assert not killer.is_alive()
+    assert sorted(kept.hash for kept in ended) == sorted(kept.hash for kept in (*slow, wild))
+    assert [kept.state for kept in (*slow, wild)] == [State.FINISHED, State.FINISHED, State.DIVERGED]
+    alone = replace(slow[0], root=tmp_path / "alone")
+    perform([alone], 1, quiet=True)
+    assert metrics(slow[0]) == metrics(alone)
