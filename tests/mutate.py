@@ -1,6 +1,7 @@
 """Deliberate one-line defects: each must be caught by the test that names what it protects.
 
     python tests/mutate.py            (or make mutate)
+    python tests/mutate.py --sound    first, whether the tests named here pass without any defect: when one is added
 
 Each defect is made in a copy of the package, which then takes the installed one's place for one run of that test.
 Exit status 1 if a defect survives.
@@ -41,6 +42,7 @@ IN_BRIAN2 = "tests/models/brian2/test_engine.py::test_our_schemes_are_the_same_i
 CARRYING = "tests/models/test_carrying.py"
 STREAMING = "tests/models/test_streaming.py"
 SETTLING = "tests/models/test_settling.py"
+SUITES = "tests/simulations/suites"
 AUTOGRAD = "tests/models/test_projections.py::test_feedback_and_plasticity_are_autograds"
 
 DEFECTS = [
@@ -654,6 +656,62 @@ DEFECTS = [
         "stop_change=tolerance",
         f"{SETTLING}::test_without_a_law_it_steps_until_nothing_changes",
     ),
+    Defect(
+        "an error that is small once taken for one that stays small",
+        "analysis/convergence.py",
+        "int(above[-1]) + 1 if len(above) else 0",
+        "int(np.argmax(values < tolerance))",
+        "tests/analysis/test_convergence.py::test_stays_below",
+    ),
+    Defect(
+        "equivalence by one of the two one-sided tests",
+        "analysis/statistics.py",
+        "float(max(below, above))",
+        "float(below)",
+        "tests/analysis/test_statistics.py::test_equivalence_by_two_one_sided_tests",
+    ),
+    Defect(
+        "seeds paired by their order",
+        "simulations/suites/report.py",
+        "([accuracies[n][seed] for seed in common] for n in (name, reference))",
+        "(list(accuracies[n].values())[: len(common)] for n in (name, reference))",
+        f"{SUITES}/test_report.py::test_seeds_are_paired_whatever_their_order",
+    ),
+    Defect(
+        "p values as if a table had one of them",
+        "simulations/suites/report.py",
+        "zip(others, holm(p), strict=True)",
+        "zip(others, p, strict=True)",
+        f"{SUITES}/test_report.py::test_differences_are_paired_by_seed_and_corrected_for_their_number",
+    ),
+    Defect(
+        "runs of different length taken for one",
+        "simulations/suites/store.py",
+        '{"data_dir": None}',
+        '{"data_dir": None, "epochs": 0}',
+        f"{SUITES}/test_perform.py::test_options_tell_runs_apart_but_for_the_place_of_their_data",
+    ),
+    Defect(
+        "Kolen-Pollack's decay the same however long training is",
+        "simulations/suites/definitions.py",
+        "2 / (experiment.optimisation.lr * steps)",
+        "2 / (experiment.optimisation.lr * images)",
+        f"{SUITES}/test_definitions.py::test_kolen_pollack_forgets_in_any_number_of_epochs",
+    ),
+    Defect(
+        "rates chosen by the test images",
+        "simulations/suites/rates.py",
+        'o.curves["validation_accuracy"][-1]',
+        'o.curves["test_accuracy"][-1]',
+        f"{SUITES}/test_rates.py::test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged",
+    ),
+    Defect(
+        "a rate at which a seed diverged taken for the best",
+        "simulations/suites/rates.py",
+        "if a and not self.diverged[rate]",
+        "if a",
+        f"{SUITES}/test_rates.py::test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged",
+    ),
 ]
 
 
@@ -704,7 +762,7 @@ def main() -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     with ProcessPoolExecutor(2, context, max_tasks_per_child=1) as pool:
-        if not pool.submit(sound).result():
+        if "--sound" in sys.argv[1:] and not pool.submit(sound).result():
             print("the tests named here don't pass without any defect: see make test")
             return 1
         outcomes = list(pool.map(complaint, DEFECTS))

@@ -1,0 +1,121 @@
+"""Tables of outcomes that were made up, against SciPy's own tests of them."""
+
+from dataclasses import replace
+
+import pytest
+from scipy import stats
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.suites import report, results
+from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.suites.results import Outcome
+from actrelax.simulations.suites.store import State
+
+SUITE = replace(SUITES["smoke"], seeds=4)
+ACCURACIES = {
+    "backprop": [97.0, 98.0, 96.0, 97.5],
+    "AR": [97.1, 98.1, 95.8, 97.5],
+    "simplified": [95.0, 96.4, 93.5, 95.0],
+    "random feedback": [60.0, None, 70.0, 50.0],
+}
+
+
+def outcome(condition, seed, accuracy, variant=""):
+    """A run of two epochs; None diverged in the first."""
+    curves = {"epoch": [0, 1, 2], "train_accuracy": [0.1, 0.5, 0.9], "test_accuracy": [0.1, 0.5, (accuracy or 0) / 100]}
+    curves |= {} if condition == "backprop" else {"angle": [float("nan"), 3.0, 4.0]}
+    state, reason = (State.DIVERGED, "batch 3: inf") if accuracy is None else (State.FINISHED, "")
+    if accuracy is None:
+        curves = {column: values[:1] for column, values in curves.items()}
+    return Outcome(variant, condition, seed, f"{condition}-{seed}", state, reason, 30.0, curves)
+
+
+OUTCOMES = [outcome(name, seed, a) for name, found in ACCURACIES.items() for seed, a in enumerate(found)]
+
+
+def by_name(outcomes=OUTCOMES):
+    return {line.condition: line for line in report.lines(SUITE, outcomes)}
+
+
+def test_differences_are_paired_by_seed_and_corrected_for_their_number():
+    table = by_name()
+    first = ACCURACIES["backprop"]
+    raw = {
+        name: stats.ttest_rel(
+            *zip(*[(a, b) for a, b in zip(found, first, strict=True) if a is not None], strict=True)
+        ).pvalue
+        for name, found in ACCURACIES.items()
+        if name != "backprop"
+    }
+    assert table["simplified"].against["backprop"].difference == pytest.approx(-2.15)
+    assert table["random feedback"].against["backprop"].seeds == 3
+    smallest = min(raw, key=raw.get)
+    assert table[smallest].different["backprop"] == pytest.approx(3 * raw[smallest])
+    assert table["backprop"].against.keys() == {"AR"}
+    assert table["AR"].apart["backprop"] < 0.05 < table["simplified"].apart["backprop"]
+
+
+def test_seeds_are_paired_whatever_their_order():
+    shuffled = sorted(OUTCOMES, key=lambda o: (o.seed * 7) % 4)
+    assert {n: line.against for n, line in by_name(shuffled).items()} == {
+        n: line.against for n, line in by_name().items()
+    }
+
+
+def test_diverged_seeds_are_counted_and_named():
+    table = report.lines(SUITE, OUTCOMES)
+    (row,) = [row for row in report.markdown(SUITE, table).splitlines() if row.startswith("| random feedback")]
+    assert row.startswith("| random feedback | 3, 1 diverged | 60.0 (")
+    assert "Diverged under random feedback: seed 1.\n" in report.remarks(SUITE, table)
+    assert "With 3 seeds, whose differences deviate by " in report.remarks(SUITE, table)
+    everything_lost = [replace(o, state=State.DIVERGED) if o.condition == "AR" else o for o in OUTCOMES]
+    (row,) = [
+        r for r in report.markdown(SUITE, report.lines(SUITE, everything_lost)).splitlines() if r.startswith("| AR")
+    ]
+    assert row == "| AR | 0, 4 diverged |  |  |  |  |  |  |  |"
+
+
+def test_one_seed_is_shown_without_what_it_can_not_say():
+    (row, *_) = report.markdown(SUITE, report.lines(SUITE, [o for o in OUTCOMES if o.seed == 0])).splitlines()[3:]
+    assert row == "| AR | 1 | 97.1 | +0.1 |  |  |  |  |  |"
+
+
+def test_latex_is_the_same_table():
+    table = report.lines(SUITE, OUTCOMES)
+    tex = report.latex(SUITE, table).splitlines()
+    cells = [[cell.strip(" \\") for cell in line.split(" & ")] for line in tex if " & " in line]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in report.markdown(SUITE, table).splitlines()]
+    assert [row[0] for row in cells] == [row[0] for row in rows if row[0] != "---"]
+    assert {len(row) for row in cells} == {9}
+    assert "test accuracy (\\%" in "\n".join(tex)
+    assert any("$<$0.001" in line or "0.0" in line for line in tex)
+
+
+def test_variants_have_tables_and_figures_of_their_own(tmp_path):
+    suite = replace(SUITE, variants={"dark blue": {}, "red": {}, "unseen": {}})
+    both = [replace(o, variant=v) for v in ("dark blue", "red") for o in OUTCOMES]
+    text = report.write(tmp_path, "smoke", suite, both, "actrelax reproduce smoke")
+    assert text.count("| condition |") == 2
+    assert [line for line in text.splitlines() if line.startswith("##")] == ["## dark blue", "## red"]
+    assert "16 runs of 2 epochs, 8 minutes of one thread." in text
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "angles-dark-blue.png",
+        "angles-red.png",
+        "learning-curves-dark-blue.png",
+        "learning-curves-red.png",
+        "table.md",
+        "table.tex",
+    ]
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    results.write(tmp_path, OUTCOMES)
+    found = results.read(tmp_path)
+    assert list(found) == [("", o.condition, o.run) for o in OUTCOMES]
+    for before, after in zip(OUTCOMES, found.values(), strict=True):
+        assert replace(before, curves={}) == replace(after, curves={})
+        for column, values in before.curves.items():
+            assert after.curves[column] == pytest.approx(values, nan_ok=True)
+    (tmp_path / "curves.csv").unlink()
+    with pytest.raises(ActrelaxError, match=r"holds no results that can be read: move runs\.csv and curves\.csv away"):
+        results.read(tmp_path)
