@@ -136,8 +136,10 @@ def power(seeds: int, deviation: float, difference: float = 1.0, level: float = 
         return math.nan
     if deviation == 0:
         return 1.0
+    # integrated here: SciPy's noncentral t is nan far from its centre
     centre, critical = difference / deviation * math.sqrt(seeds), stats.t.ppf(1 - level / 2, seeds - 1)
-    return float(stats.nct.sf(critical, seeds - 1, centre) + stats.nct.cdf(-critical, seeds - 1, centre))
+    beyond = critical * _relative_deviations(seeds)
+    return float((stats.norm.cdf(centre - beyond) + stats.norm.cdf(-centre - beyond)).mean())
 
 
 def equivalence_power(seeds: int, deviation: float, margin: float = 1.0, level: float = 0.05) -> float:
@@ -162,12 +164,17 @@ def equivalence_power(seeds: int, deviation: float, margin: float = 1.0, level: 
         return math.nan
     if deviation == 0:
         return 1.0
-    freedom, critical = seeds - 1, stats.t.ppf(1 - level, seeds - 1)
-    # |mean| must be below margin - critical s / sqrt(n), over the distribution of s
-    quantiles = (np.arange(20_000) + 0.5) / 20_000
-    s = deviation * np.sqrt(stats.chi2.ppf(quantiles, freedom) / freedom)
-    room = np.maximum(margin * math.sqrt(seeds) - critical * s, 0) / deviation
+    critical = stats.t.ppf(1 - level, seeds - 1)
+    # |mean| must be below margin - critical s / sqrt(n)
+    room = np.maximum(margin / deviation * math.sqrt(seeds) - critical * _relative_deviations(seeds), 0)
     return float((2 * stats.norm.cdf(room) - 1).mean())
+
+
+def _relative_deviations(seeds: int) -> NDArray[np.float64]:
+    """Return what the standard deviation of so many values is over the true one: equally likely quantiles."""
+    quantiles, freedom = (np.arange(20_000) + 0.5) / 20_000, seeds - 1
+    relative: NDArray[np.float64] = np.sqrt(stats.chi2.ppf(quantiles, freedom) / freedom)
+    return relative
 
 
 def _values(values: ArrayLike) -> NDArray[np.float64]:

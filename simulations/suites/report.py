@@ -116,8 +116,8 @@ def _comparison(line: Line, reference: str) -> list[str]:
     paired = line.against.get(reference)
     if paired is None or not paired.seeds:
         return ["", "", ""]
-    between = "" if np.isnan(paired.low) else f" ({paired.low:+.1f} to {paired.high:+.1f})"
-    return [f"{paired.difference:+.1f}{between}", _p(line.different[reference]), _p(line.apart[reference])]
+    between = "" if np.isnan(paired.low) else f" ({paired.low:+.2f} to {paired.high:+.2f})"
+    return [f"{paired.difference:+.2f}{between}", _p(line.different[reference]), _p(line.apart[reference])]
 
 
 def _p(value: float) -> str:
@@ -131,17 +131,20 @@ def _tex(cell: str) -> str:
 def remarks(suite: Suite, table: Sequence[Line]) -> str:
     """Return what a reader of the table has to know: intervals, tests, diverged seeds, and the power of the tests."""
     first = next(iter(suite.conditions))
-    paired = [line.against[first] for line in table if first in line.against and line.against[first].seeds > 1]
+    paired = [line.against[first] for line in table if first in line.against]
+    seeds = max((p.seeds for p in paired), default=0)
+    deviations = [p.deviation for p in paired if p.seeds == seeds]
+    points = "a point" if suite.margin == 1 else f"{suite.margin:g} points"
     said = [
         "Test accuracy after the last epoch: mean over seeds, 95 % interval; differences, seed by seed, likewise.",
         "p (same): paired t test. p (apart): two one-sided t tests; below 0.05 the two are equivalent within",
-        f"{suite.margin:g} points. Both with Holm's correction over the table.",
+        f"{points}. Both with Holm's correction over the table.",
     ]
-    if paired:
-        seeds, deviation = min(p.seeds for p in paired), plain.median(p.deviation for p in paired)
+    if seeds > 1:
+        deviation = plain.median(deviations)
         said += [
-            f"With {seeds} seeds, whose differences deviate by {deviation:.2f} points (median over conditions),",
-            f"before the correction, a difference of {suite.margin:g} is found with probability",
+            f"With {seeds} seeds, whose differences from {first} deviate by {deviation:.2f} points (median over",
+            f"conditions), before the correction, a difference of {points} is found with probability",
             f"{power(seeds, deviation, suite.margin):.2f}, and equivalence, where it is exact, with",
             f"{equivalence_power(seeds, deviation, suite.margin):.2f}.",
         ]

@@ -83,6 +83,10 @@ def test_power_at_the_ends():
     assert math.isnan(equivalence_power(1, 0.8))
     assert power(3, 0.0) == equivalence_power(3, 0.0) == 1.0
     assert power(5, 0.8) > power(5, 0.8, level=0.01)
+    # where SciPy's noncentral t is nan, and where it isn't
+    assert 0.5 < power(2, 0.14) < 0.65
+    exact = stats.nct.sf(stats.t.ppf(0.975, 3), 3, 2.5) + stats.nct.cdf(-stats.t.ppf(0.975, 3), 3, 2.5)
+    assert power(4, 0.8) == pytest.approx(exact, abs=1e-4)
 
 
 def test_what_is_no_pair():

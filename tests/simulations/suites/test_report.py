@@ -67,7 +67,7 @@ def test_diverged_seeds_are_counted_and_named():
     (row,) = [row for row in report.markdown(SUITE, table).splitlines() if row.startswith("| random feedback")]
     assert row.startswith("| random feedback | 3, 1 diverged | 60.0 (")
     assert "Diverged under random feedback: seed 1.\n" in report.remarks(SUITE, table)
-    assert "With 3 seeds, whose differences deviate by " in report.remarks(SUITE, table)
+    assert "With 4 seeds, whose differences from backprop deviate by " in report.remarks(SUITE, table)
     everything_lost = [replace(o, state=State.DIVERGED) if o.condition == "AR" else o for o in OUTCOMES]
     (row,) = [
         r for r in report.markdown(SUITE, report.lines(SUITE, everything_lost)).splitlines() if r.startswith("| AR")
@@ -77,7 +77,7 @@ def test_diverged_seeds_are_counted_and_named():
 
 def test_one_seed_is_shown_without_what_it_can_not_say():
     (row, *_) = report.markdown(SUITE, report.lines(SUITE, [o for o in OUTCOMES if o.seed == 0])).splitlines()[3:]
-    assert row == "| AR | 1 | 97.1 | +0.1 |  |  |  |  |  |"
+    assert row == "| AR | 1 | 97.1 | +0.10 |  |  |  |  |  |"
 
 
 def test_latex_is_the_same_table():
