@@ -11,8 +11,6 @@ figures/        learning curves
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from actrelax.analysis.files import replacing
+from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.versions import installed
 
@@ -123,18 +122,14 @@ class RunFolder:
         """Write each table that has rows as NAME.csv."""
         for name, rows in tables.items():
             if rows:
-                text = io.StringIO(newline="")
-                writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
-                with replacing(self.path / f"{name}.csv") as file:
-                    file.write(text.getvalue().encode())
+                columns = list(rows[0])
+                write_csv(self.path / f"{name}.csv", columns, ([row[column] for column in columns] for row in rows))
 
     def table(self, name: str) -> list[dict[str, float]]:
         """Rows of NAME.csv."""
         try:
-            with (self.path / f"{name}.csv").open(newline="") as file:
-                return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            rows = read_csv(self.path / f"{name}.csv")
+            return [{key: float(value) for key, value in row.items()} for row in rows]
         except (OSError, ValueError, TypeError) as error:
             raise ActrelaxError(f"{self.path} holds no table {name}: {name}.csv can't be read.") from error
 

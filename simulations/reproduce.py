@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -27,8 +27,8 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.registry import known
 from actrelax.simulations.options import require
 from actrelax.simulations.suites import gradients, report
-from actrelax.simulations.suites.carrying import Work, carry_out
-from actrelax.simulations.suites.definitions import SUITES, Suite
+from actrelax.simulations.suites.carrying import Work, carry_out, chosen
+from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.rates import own_rates
 from actrelax.simulations.training.experiment import Experiment
 
@@ -79,21 +79,6 @@ def main(config: Config) -> None:
         suite = chosen(suite, config.experiment, config.seeds)
         print(report.write(out, name, suite, carry_out(suite, out, config.work), command))
     print(f"written to {out}")
-
-
-def chosen(suite: Suite, experiment: Experiment, seeds: int | None) -> Suite:
-    """Return a suite with the options that hold for all its runs.
-
-    Raises
-    ------
-    ActrelaxError
-        For options out of range, or that the suite varies.
-    """
-    suite = suite.based_on(experiment)
-    suite = suite if seeds is None else replace(suite, seeds=seeds)
-    for case in suite.cases():
-        case.experiment.check()
-    return suite
 
 
 if __name__ == "__main__":

@@ -23,9 +23,8 @@ import tyro
 
 from actrelax.models.registry import known
 from actrelax.simulations.options import POSITIVE, require
-from actrelax.simulations.reproduce import chosen
 from actrelax.simulations.suites import rates
-from actrelax.simulations.suites.carrying import Work, carry_out
+from actrelax.simulations.suites.carrying import Work, carry_out, chosen
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.training.experiment import Experiment
 

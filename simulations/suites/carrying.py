@@ -1,10 +1,10 @@
-"""Carrying a suite out: what is done already, doing the rest, and what came out."""
+"""Carrying a suite out: with which options, what is done already, doing the rest, and what came out."""
 
 from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actrelax.models.errors import ActrelaxError
@@ -13,6 +13,7 @@ from actrelax.simulations.suites import results
 from actrelax.simulations.suites.definitions import Suite
 from actrelax.simulations.suites.perform import perform
 from actrelax.simulations.suites.store import Kept
+from actrelax.simulations.training.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,21 @@ class Work:
     """Do no run: write tables and figures of what there is."""
     quiet: bool = False
     """Leave out the progress bar on standard error."""
+
+
+def chosen(suite: Suite, experiment: Experiment, seeds: int | None) -> Suite:
+    """Return a suite with the options that hold for all its runs.
+
+    Raises
+    ------
+    ActrelaxError
+        For options out of range, or that the suite varies.
+    """
+    suite = suite.based_on(experiment)
+    suite = suite if seeds is None else replace(suite, seeds=seeds)
+    for case in suite.cases():
+        case.experiment.check()
+    return suite
 
 
 def carry_out(suite: Suite, out: Path, work: Work) -> list[results.Outcome]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, stays_below
 from actrelax.analysis.files import replacing
+from actrelax.analysis.tables import markdown, write_csv
 from actrelax.models.agreement import disagreement
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import solve
@@ -132,8 +131,9 @@ def write(folder: Path, experiment: Experiment, seeds: int, command: str) -> str
     found = list(curves(replace(experiment, hardware=experiment.hardware.resolved()), seeds))
     folder.mkdir(parents=True, exist_ok=True)
     text = f"# gradients\n\n{TITLE}\n\n    {command}\n\n{table(found)}"
-    with replacing(folder / "errors.csv") as file:
-        file.write(_csv(found).encode())
+    names = list(found[0].relative)
+    head = ["seed", "eta", "step", *(f"squared {name}" for name in names), *names]
+    write_csv(folder / "errors.csv", head, _points(found))
     with replacing(folder / "table.md") as file:
         file.write(text.encode())
     _draw(folder, found)
@@ -143,8 +143,7 @@ def write(folder: Path, experiment: Experiment, seeds: int, command: str) -> str
 def table(found: Sequence[Curve]) -> str:
     """Return, for every eta, how many steps it takes until each population's error stays small, as Markdown."""
     names = list(found[0].relative)
-    rows = [["eta", *(f"{name}: measured (predicted)" for name in names)]]
-    rows.append(["---"] * len(rows[0]))
+    rows = []
     for eta in ETAS:
         mine = [curve for curve in found if curve.eta == eta]
         cells = [
@@ -161,7 +160,8 @@ def table(found: Sequence[Curve]) -> str:
     apart = [disagreement(*map(torch.from_numpy, (c.relative[n], c.predicted[n]))) for c in found for n in c.predicted]
     if apart:
         said += [f"The law's curves and the measured ones are {max(apart):.0e} apart, relative to the largest error."]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(said) + "\n"
+    head = ["eta", *(f"{name}: measured (predicted)" for name in names)]
+    return markdown(head, rows) + "\n" + "\n".join(said) + "\n"
 
 
 def _span(steps: Sequence[int | None]) -> str:
@@ -171,17 +171,12 @@ def _span(steps: Sequence[int | None]) -> str:
     return f"{min(known)}" if min(known) == max(known) else f"{min(known)} to {max(known)}"
 
 
-def _csv(found: Sequence[Curve], every: int = 5) -> str:
-    """Return a row a seed, eta and some of the steps."""
-    names = list(found[0].relative)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["seed", "eta", "step", *(f"squared {name}" for name in names), *names])
+def _points(found: Sequence[Curve], every: int = 5) -> Iterator[list[object]]:
+    """Yield a row a seed, eta and some of the steps."""
     for c in found:
-        for step in range(0, len(c.relative[names[0]]), every):
-            values = [float(of[name][step]) for of in (c.squared, c.relative) for name in names]
-            writer.writerow([c.seed, f"{c.eta:g}", step, *(f"{value:.4g}" for value in values)])
-    return text.getvalue()
+        for step in range(0, len(next(iter(c.relative.values()))), every):
+            values = [float(errors[step]) for of in (c.squared, c.relative) for errors in of.values()]
+            yield [c.seed, f"{c.eta:g}", step, *(f"{value:.4g}" for value in values)]
 
 
 def _draw(folder: Path, found: Sequence[Curve]) -> None:

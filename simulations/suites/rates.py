@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from actrelax.analysis import figures
 from actrelax.analysis.files import replacing
+from actrelax.analysis.tables import markdown, read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites.definitions import IMAGES, Options, Suite, varied
 from actrelax.simulations.suites.results import Outcome
@@ -100,7 +99,7 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
     texts = [f"# {name}, learning rates\n\n{sweep.of.title}\n\n    {command}\n"]
     for variant in sweep.of.variants:
         title = f"## {variant}\n\n" if variant else ""
-        texts.append(title + _markdown([r for r in found if r.variant == variant]))
+        texts.append(title + _table([r for r in found if r.variant == variant]))
     base, seeds = sweep.suite.base, sweep.suite.seeds
     texts.append(
         f"Accuracy of {base.images.validation:,} training images that were held out, after {base.epochs} epochs: mean\n"
@@ -112,20 +111,17 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
             if r.best in (min(r.accuracies), max(r.accuracies))
         )
     )
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "condition", "lr"])
-    writer.writerows([r.variant, r.condition, f"{r.best:g}"] for r in found if r.best is not None)
-    for file_name, content in ((FILE, text.getvalue()), ("table.md", "\n".join(texts))):
-        with replacing(folder / file_name) as file:
-            file.write(content.encode())
+    best = [[r.variant, r.condition, f"{r.best:g}"] for r in found if r.best is not None]
+    write_csv(folder / FILE, ["variant", "condition", "lr"], best)
+    with replacing(folder / "table.md") as file:
+        file.write("\n".join(texts).encode())
     _draw(folder, sweep, found)
     return "\n".join(texts)
 
 
-def _markdown(found: Sequence[Response]) -> str:
+def _table(found: Sequence[Response]) -> str:
     rates = list(found[0].accuracies)
-    rows = [["condition", *(f"{rate:g}" for rate in rates)], ["---"] * (1 + len(rates))]
+    rows = []
     for r in found:
         cells = []
         for rate in rates:
@@ -134,7 +130,7 @@ def _markdown(found: Sequence[Response]) -> str:
             lost = f"{r.diverged[rate]} diverged" if r.diverged[rate] else ""
             cells.append(", ".join(filter(None, (cell, lost))))
         rows.append([r.condition, *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    return markdown(["condition", *(f"{rate:g}" for rate in rates)], rows)
 
 
 def _draw(folder: Path, sweep: Sweep, found: Sequence[Response]) -> None:
@@ -156,8 +152,7 @@ def own_rates(suite: Suite, folder: Path) -> Suite:
         Where there is no sweep of this suite.
     """
     try:
-        with (folder / FILE).open(newline="") as file:
-            rows = [(row["variant"], row["condition"], float(row["lr"])) for row in csv.DictReader(file)]
+        rows = [(row["variant"], row["condition"], float(row["lr"])) for row in read_csv(folder / FILE)]
     except (OSError, KeyError, ValueError) as error:
         raise ActrelaxError(f"{folder} has no {FILE} of a sweep: name the --out of actrelax sweep.") from error
     own: dict[tuple[str, str], Options] = {(variant, condition): {"lr": rate} for variant, condition, rate in rows}

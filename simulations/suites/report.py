@@ -12,6 +12,7 @@ import numpy as np
 from actrelax.analysis import figures
 from actrelax.analysis.files import replacing
 from actrelax.analysis.statistics import Paired, compare, equivalence_power, holm, interval, power
+from actrelax.analysis.tables import latex, markdown
 from actrelax.simulations.suites.definitions import Options, Suite
 from actrelax.simulations.suites.results import Outcome
 from actrelax.simulations.suites.store import State
@@ -72,22 +73,8 @@ def lines(suite: Suite, outcomes: Sequence[Outcome]) -> list[Line]:
     ]
 
 
-def markdown(suite: Suite, table: Sequence[Line]) -> str:
-    """Return a table, and what its seeds could tell."""
-    head, rows = _cells(suite, table)
-    return "\n".join(["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]) + "\n"
-
-
-def latex(suite: Suite, table: Sequence[Line]) -> str:
-    """Return the same as a tabular of booktabs."""
-    head, rows = _cells(suite, table)
-    escaped = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in (head, *rows)]
-    columns = "l" + "r" * (len(head) - 1)
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", escaped[0], r"\midrule", *escaped[1:]]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _cells(suite: Suite, table: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+def cells(suite: Suite, table: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Return a table as text: its head and its rows."""
     references = list(suite.conditions)[:2]
     own = sorted({option for line in table for option in line.own})
     head = ["condition", *own, "seeds", "test accuracy (%)"]
@@ -122,10 +109,6 @@ def _comparison(line: Line, reference: str) -> list[str]:
 
 def _p(value: float) -> str:
     return "" if np.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _tex(cell: str) -> str:
-    return cell.replace("%", r"\%").replace("<", "$<$").replace(" -", " $-$").replace("(-", "($-$")
 
 
 def remarks(suite: Suite, table: Sequence[Line]) -> str:
@@ -166,8 +149,8 @@ def write(folder: Path, name: str, suite: Suite, outcomes: Sequence[Outcome], co
         title = f"## {variant}\n\n" if variant else ""
         minutes = sum(o.wall_seconds for o in mine) / 60
         took = f"{len(mine)} runs of {' or '.join(map(str, epochs))} epochs, {minutes:.0f} minutes of one thread.\n"
-        texts.append(f"{title}{markdown(suite, table)}\n{remarks(suite, table)}{took}")
-        tabulars.append((f"% {variant}\n" if variant else "") + latex(suite, table))
+        texts.append(f"{title}{markdown(*cells(suite, table))}\n{remarks(suite, table)}{took}")
+        tabulars.append((f"% {variant}\n" if variant else "") + latex(*cells(suite, table)))
         _draw(folder, variant, suite, mine)
     for file_name, text in (("table.md", "\n".join(texts)), ("table.tex", "\n".join(tabulars))):
         with replacing(folder / file_name) as file:

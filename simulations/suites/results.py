@@ -6,13 +6,11 @@ curves.csv  a row a run and epoch: loss, accuracies, mean angle to backprop's up
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from actrelax.analysis.files import replacing
+from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites.definitions import Case
 from actrelax.simulations.suites.store import Kept, State
@@ -76,13 +74,13 @@ def read(folder: Path) -> dict[tuple[str, str, str], Outcome]:
         return {}
     try:
         curves: dict[str, dict[str, list[float]]] = {}
-        for row in _rows(folder / CURVES):
+        for row in read_csv(folder / CURVES):
             of_run = curves.setdefault(row.pop("run"), {})
             for column, value in row.items():
                 if value:
                     of_run.setdefault(column, []).append(float(value))
         found = {}
-        for row in _rows(folder / RUNS):
+        for row in read_csv(folder / RUNS):
             variant, condition, run = row["variant"], row["condition"], row["run"]
             found[variant, condition, run] = Outcome(
                 variant,
@@ -108,25 +106,11 @@ def write(folder: Path, outcomes: Iterable[Outcome]) -> None:
     for o in outcomes:  # a run that stands for two conditions has one curve
         points = zip(*(o.curves.get(column, [""] * len(o.curves["epoch"])) for column in columns), strict=True)
         lines[o.run] = [[o.run, *(f"{value:.6g}" if value != "" else "" for value in point)] for point in points]
-    _write(folder / CURVES, ["run", *columns], [line for of_run in lines.values() for line in of_run])
+    write_csv(folder / CURVES, ["run", *columns], [line for of_run in lines.values() for line in of_run])
     last = [column for column in ("validation_accuracy", "test_accuracy", "train_accuracy") if column in columns]
     head = ["variant", "condition", "seed", "run", "state", *last, "wall_seconds", "reason"]
     rows = []
     for o in outcomes:
         accuracies = [f"{o.curves[name][-1]:.6g}" for name in last]
         rows.append([o.variant, o.condition, o.seed, o.run, o.state, *accuracies, f"{o.wall_seconds:.1f}", o.reason])
-    _write(folder / RUNS, head, rows)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())
+    write_csv(folder / RUNS, head, rows)

@@ -1,0 +1,66 @@
+"""Tables: CSV files, and rows of text as Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from actrelax.analysis.files import replacing
+
+Cells = Sequence[str]
+
+
+def write_csv(path: Path, head: Cells, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, whole or not at all.
+
+    Raises
+    ------
+    ActrelaxError
+        If it can't be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return a table's rows, column -> text.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    """
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def markdown(head: Cells, rows: Iterable[Cells]) -> str:
+    """Return a table in GitHub's Markdown.
+
+    Examples
+    --------
+    >>> print(markdown(["depth", "error"], [["2", "0.1"]]), end="")
+    | depth | error |
+    | --- | --- |
+    | 2 | 0.1 |
+    """
+    return "".join("| " + " | ".join(row) + " |\n" for row in (head, ["---"] * len(head), *rows))
+
+
+def latex(head: Cells, rows: Iterable[Cells]) -> str:
+    """Return a tabular of LaTeX's package booktabs, the first column to the left."""
+    first, *others = (" & ".join(map(_escaped, row)) + r" \\" for row in (head, *rows))
+    columns = "l" + "r" * (len(head) - 1)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", first, r"\midrule", *others, r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+def _escaped(cell: str) -> str:
+    return re.sub(r"(?<!\w)-(?=\d)", "$-$", cell.replace("%", r"\%").replace("<", "$<$"))
