@@ -248,7 +248,7 @@ DEFECTS = [
         "simulations/training/loop.py",
         'self.totals = {name: total.to(self.totals[name], copy=True) for name, total in state["totals"].items()}',
         "self.reset_totals()",
-        "tests/simulations/training/test_loop.py::test_a_training_continued_equals_one_that_was_never_stopped[10-ar]",
+        "tests/simulations/training/test_loop.py::test_a_training_continued_equals_one_that_was_never_stopped[ar]",
     ),
     Defect(
         "a file written in place",

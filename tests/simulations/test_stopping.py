@@ -8,6 +8,14 @@ import pytest
 from actrelax.simulations.stopping import stopping_cleanly
 
 
+@pytest.fixture(autouse=True)
+def usual_handler():
+    """That of a program in the foreground, wherever these tests run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_first_signal_is_collected_and_the_second_acts_at_once():
     before = signal.getsignal(signal.SIGINT)
     with stopping_cleanly() as stop:

@@ -14,7 +14,19 @@ def rows(path):
 
 @pytest.fixture
 def places(tmp_path):
-    return ["--runs", str(tmp_path / "runs"), "--quiet", "--jobs", "1", "--epochs", "1", "--seeds", "1"]
+    return [
+        "--runs",
+        str(tmp_path / "runs"),
+        "--quiet",
+        "--jobs",
+        "1",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--network",
+        "digits-mlp",
+    ]
 
 
 def test_a_suite_at_the_rates_that_a_sweep_found(tmp_path, places, capsys):
