@@ -40,6 +40,10 @@ _STYLE = {
 }
 
 
+LEGEND = 1.8
+"""Room for a legend beside the panels, in inches."""
+
+
 @contextmanager
 def saved(path: Path, columns: int = 1, legend: bool = False) -> Iterator[tuple[Figure, Sequence[Axes]]]:
     """Open a figure of so many panels in the project's style, and write it to `path` when done.
@@ -52,7 +56,7 @@ def saved(path: Path, columns: int = 1, legend: bool = False) -> Iterator[tuple[
         If the file can't be written.
     """
     with rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(4.2 * columns, 3.2))
+        figure = Figure(figsize=(4.2 * columns + (LEGEND if legend else 0), 3.2))
         axes = figure.subplots(1, columns, squeeze=False)[0]
         yield figure, list(axes)
         if legend:

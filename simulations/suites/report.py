@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from actrelax.analysis import figures
 from actrelax.analysis.files import replacing
@@ -171,19 +172,21 @@ def _draw(folder: Path, variant: str, suite: Suite, outcomes: Sequence[Outcome])
             for name, curves in by_condition.items():
                 figures.band(ax, name, _over_epochs(curves, column), number=order[name], percent=True)
             ax.set(xlabel="epoch", ylabel=column.replace("_", " ") + " (%)")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     angles = {n: c for n, c in by_condition.items() if all("angle" in curve for curve in c)}
     if angles:
         with figures.saved(folder / f"angles{suffix}.png", legend=True) as (_, (ax,)):
             for name, curves in angles.items():
                 figures.band(ax, name, _over_epochs(curves, "angle"), number=order[name])
             ax.set(xlabel="epoch", ylabel="angle to backprop's updates (degrees)", ylim=(0, None))
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _over_epochs(curves: Sequence[Mapping[str, list[float]]], column: str) -> dict[float, list[float]]:
-    """Return epoch -> the seeds' values."""
+    """Return epoch -> the seeds' values; the untrained network's would hide the differences."""
     found: dict[float, list[float]] = {}
     for curve in curves:
         for epoch, value in zip(curve["epoch"], curve[column], strict=True):
-            if not np.isnan(value):
+            if epoch > 0 and not np.isnan(value):
                 found.setdefault(epoch, []).append(value)
     return found
