@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +35,8 @@ BASE = varied(
     protocol("paper-mlp"),
     {"network": "mlp-figure1", "integrator": "euler", "steps": 200, "precision": "fp64", "threads": 1},
 )
-OF_TRAINING = {"rule", "epochs", "seed", "measure_alignment", "validation", "augment", "method", "verify_every"}
-OF_TRAINING |= {"compile", "optimiser", "lr", "momentum", "weight_decay", "schedule", "warmup", "step_epochs"}
-OF_TRAINING |= {"step_factor", "reduction", "conv_factor", "update_clip", "decay"}
+RELAXING = {"dataset", "data_dir", "batch_size", *asdict(BASE.model), *asdict(BASE.relaxation), *asdict(BASE.hardware)}
+"""Options that a relaxation has; the others are of training."""
 VARIED = {"eta", "dt", "duration", "tolerance", "tolerance_of", "max_steps"}
 
 
@@ -69,7 +68,7 @@ def check(experiment: Experiment) -> None:
     given, usual = as_options(experiment), as_options(BASE)
     for name in given:
         option = f"--{name.replace('_', '-')}"
-        if name in OF_TRAINING and given[name] != usual[name]:
+        if name not in RELAXING and given[name] != usual[name]:
             raise ActrelaxError(f"{option} says nothing to gradients, where nothing is trained: leave it out.")
         if name in VARIED and given[name] != usual[name]:
             raise ActrelaxError(f"{option} decides the size of steps, which gradients varies: leave it out.")
@@ -89,9 +88,9 @@ def curves(experiment: Experiment, seeds: int) -> Iterator[Curve]:
             model=experiment.model,
         )
         sample = make_sample(subject, relaxation.knobs, experiment.hardware.resolved())
-        problem = sample.problem(relaxation, seed, relaxation.knobs)
+        problem, gradients = sample.problem(relaxation, seed, relaxation.knobs), sample.gradients()
         for eta in ETAS:
-            yield _curve(problem, sample.gradients(), relaxation, seed, eta)
+            yield _curve(problem, gradients, relaxation, seed, eta)
 
 
 def _curve(
@@ -128,7 +127,7 @@ def write(folder: Path, experiment: Experiment, seeds: int, command: str) -> str
         As `check`; for images that are not there.
     """
     check(experiment)
-    found = list(curves(replace(experiment, hardware=experiment.hardware.resolved()), seeds))
+    found = list(curves(experiment, seeds))
     folder.mkdir(parents=True, exist_ok=True)
     text = f"# gradients\n\n{TITLE}\n\n    {command}\n\n{table(found)}"
     names = list(found[0].relative)

@@ -69,6 +69,7 @@ def test_without_a_law(tmp_path):
     ("options", "said"),
     [
         ({"lr": 0.1}, "--lr says nothing to gradients, where nothing is trained: leave it out."),
+        ({"normalise": "half"}, "--normalise says nothing to gradients, where nothing is trained: leave it out."),
         ({"eta": 0.3}, "--eta decides the size of steps, which gradients varies: leave it out."),
         ({"steps": "auto"}, "gradients shows errors over a number of steps: give --steps as a number."),
     ],
