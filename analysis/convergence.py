@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,16 +13,20 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from actrelax.models.agreement import disagreement
+from actrelax.models.agreement import FLOOR, disagreement
 from actrelax.models.carrying import settled_plan
-from actrelax.models.closed_form import predict, uncovered
+from actrelax.models.closed_form import Matrix, Term, coefficients, hop_matrix, terms, uncovered
 from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.foreign import integrator_named
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.settling import remainders
 from actrelax.models.streaming import collected
 from actrelax.models.trajectory import Trajectory
+
+_TIMES = 64
+"""States of a population that are held at once."""
 
 
 def errors_over_time(problem: RelaxationProblem, gradients: Mapping[str, Tensor], **options: Any) -> Trajectory:
@@ -113,16 +120,23 @@ def stays_below(errors: ArrayLike, tolerance: float) -> int | None:
     return first if first < len(values) else None
 
 
+def spread_out(steps: int, points: int = 30) -> list[int]:
+    """Return so many steps of a relaxation, evenly spaced, the first (0) and the last among them."""
+    at: list[int] = np.unique(np.linspace(0, steps, min(points, steps + 1)).round().astype(int)).tolist()
+    return at
+
+
 def predicted_errors(
     problem: RelaxationProblem,
     gradients: Mapping[str, Tensor],
     integrator: str | Integrator,
     *,
     dt: float,
-    steps: int,
-    points: int = 30,
-) -> tuple[list[int], dict[str, list[float]]]:
-    """Return what the scheme's law says about the same errors, without relaxing.
+    at: Sequence[int],
+) -> dict[str, list[float]]:
+    """Return what the scheme's law says about the same errors, without relaxing (THEORY.md section 4).
+
+    Feedback is carried through the network once, whatever the number of times.
 
     Parameters
     ----------
@@ -131,20 +145,96 @@ def predicted_errors(
     gradients : mapping
         As for `errors_over_time`.
     integrator : str or Integrator
-    dt, steps
-        The relaxation's.
-    points : int
-        At how many steps, evenly spaced, the first and the last among them.
+    dt : float
+        The relaxation's step.
+    at : sequence of int
+        After how many steps.
 
     Returns
     -------
-    steps : list of int
-    errors : dict
+    dict
         Hidden population -> its error after each of these.
     """
-    scheme = integrator_named(integrator)
-    at = np.unique(np.linspace(0, steps, min(points, steps + 1)).round().astype(int)).tolist()
-    states = [predict(problem, scheme, dt=dt, steps=n) for n in at]
-    names = problem.network.hidden
-    errors = {name: [disagreement(x[name], gradients[name].to(x[name])) for x in states] for name in names}
-    return at, errors
+    scheme, matrix = integrator_named(integrator), hop_matrix(problem)
+    laws = [coefficients(scheme.transition, matrix, dt, n) for n in at]
+    return {name: _errors(found, laws, gradients[name]) for name, found in terms(problem).items()}
+
+
+def _errors(found: Sequence[Term], laws: Sequence[Matrix], gradient: Tensor) -> list[float]:
+    """Return the errors of one population under several laws, with a matrix product for many of them at a time."""
+    values = torch.stack([term.value.flatten() for term in found])
+    weights = torch.tensor([[C[term.row, term.column] for term in found] for C in laws]).to(values)
+    gradient = gradient.to(values).flatten()
+    largest = [(x - gradient).abs().amax(1) for x in (rows @ values for rows in torch.split(weights, _TIMES))]
+    errors: list[float] = (torch.cat(largest) / gradient.abs().max().clamp(min=FLOOR)).tolist()
+    return errors
+
+
+def predicted_steps(
+    problem: RelaxationProblem,
+    gradients: Mapping[str, Tensor],
+    integrator: str | Integrator,
+    *,
+    dt: float,
+    tolerance: float,
+    most: int = 100_000,
+) -> dict[str, int | None]:
+    """Return the first step from which each population's error stays below a tolerance, by the law alone.
+
+    The light cone: what is l hops below the clamp hears of it after l steps, and has forgotten its own activity when
+    P(K < l) is below the tolerance times gradient over activity, both carried down by the network's own feedback.
+
+    Parameters
+    ----------
+    problem, gradients, integrator, dt
+        As for `predicted_errors`; with dt / tau of 1 at most.
+    tolerance : float
+        Of max |x - gradient| / max |gradient|.
+    most : int, default 100000
+        Steps.
+
+    Returns
+    -------
+    dict
+        Hidden population -> steps; None where `most` are not enough.
+
+    Raises
+    ------
+    ActrelaxError
+        Where there is no law, or for a larger dt.
+    """
+    scheme, matrix = integrator_named(integrator), hop_matrix(problem)
+    if dt * -matrix.diagonal().min() > 1:
+        raise ActrelaxError(f"steps are predicted up to dt / tau = 1, where nothing alternates; got dt = {dt:g}.")
+
+    def law(n: int) -> Matrix:
+        return coefficients(scheme.transition, matrix, dt, n)
+
+    predicted: dict[str, int | None] = {}
+    for name, found in terms(problem).items():
+        allowed = tolerance * float(gradients[name].abs().max())
+        largest = sum(float(term.value.abs().max()) for term in found)
+        # 1 - C[l, L] never rises: once this bound is within what is allowed, the error stays there
+        enough = allowed / largest if largest else math.inf
+        settled = _first(partial(_remains_below, enough, law, found[0].row), most)
+        if settled is None:
+            predicted[name] = None
+        else:
+            below = _errors(found, [law(n) for n in range(settled + 1)], gradients[name])
+            predicted[name] = stays_below(below, tolerance)
+    return predicted
+
+
+def _remains_below(share: float, law: Callable[[int], Matrix], row: int, n: int) -> bool:
+    """Say whether less than a share of a population's activity is other than the clamp's after n steps."""
+    return bool(law(n)[row, :-1].sum() < share)
+
+
+def _first(holds: Callable[[int], bool], most: int) -> int | None:
+    """Return the first number for which something holds that, once it does, always holds; None beyond `most`."""
+    high = 1
+    while not holds(min(high, most)):
+        if high >= most:
+            return None
+        high *= 2
+    return bisect_left(range(min(high, most) + 1), True, key=holds)

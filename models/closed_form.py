@@ -8,9 +8,9 @@ scheme's one-step matrix T on a chain of single units, whatever the network's wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from actrelax.models.errors import ActrelaxError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from actrelax.models.integrators import Integrator
     from actrelax.models.problem import RelaxationProblem, State
 
@@ -144,12 +146,44 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     >>> torch.allclose(predict(problem, INTEGRATORS["euler"], dt=0.1, steps=50)["hidden1"], stepped, rtol=1e-12)
     True
     """
+    by_population = terms(problem)
+    C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
+    return {name: added_up(of_population, C) for name, of_population in by_population.items()}
+
+
+class Term(NamedTuple):
+    """What one source is to a population: C[row, column] of `value` is in its activity after n steps.
+
+    value     (batch, *population.shape), an initial activity or the clamp, carried down
+    is_clamp  whether it is the clamp: what a relaxation is to come to; the others are what is left of where it began
+    """
+
+    row: int
+    column: int
+    value: Tensor
+    is_clamp: bool
+
+
+def terms(problem: RelaxationProblem) -> dict[str, list[Term]]:
+    """Return hidden population -> what it is the sum of, at any time and by any scheme: the law without its C.
+
+    Carries feedback through a projection `applications` times.
+
+    Raises
+    ------
+    ActrelaxError
+        Where `uncovered` gives a reason.
+    """
     reason = uncovered(problem)
     if reason is not None:
         raise ActrelaxError(reason)
-    if problem.network.graph.is_chain:
-        return _along_chain(problem, integrator, dt, steps)
-    return _by_hops(problem, integrator, dt, steps)
+    return _along_chain(problem) if problem.network.graph.is_chain else _by_hops(problem)
+
+
+def added_up(terms: Sequence[Term], law: Matrix) -> Tensor:
+    """Return a population's activity under a law's C, (batch, *population.shape)."""
+    first, *others = (float(law[term.row, term.column]) * term.value for term in terms)
+    return sum(others, first)
 
 
 def applications(problem: RelaxationProblem) -> int:
@@ -161,38 +195,36 @@ def applications(problem: RelaxationProblem) -> int:
     return (2 * len(outgoing) - 1) * sum(outgoing)
 
 
-def _along_chain(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: int) -> State:
+def _along_chain(problem: RelaxationProblem) -> dict[str, list[Term]]:
     """x_l = sum_m C[l, m] B_{l->m} x_m(0): each source m carried down, hop by hop."""
-    hidden = problem.network.hidden
-    C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
-    start = problem.initial_state()
-    result = {name: C[level, level] * start[name] for level, name in enumerate(hidden)}
+    hidden, start = problem.network.hidden, problem.initial_state()
+    found = {name: [Term(level, level, start[name], False)] for level, name in enumerate(hidden)}
     sources = [*(start[name] for name in hidden), problem.clamped]
     for m in range(1, len(sources)):
         carried = sources[m]
         for level in reversed(range(m)):
             above = {hidden[level + 1]: carried} if level + 1 < len(hidden) else {}
             carried = problem.feedback(hidden[level], above)
-            result[hidden[level]] = result[hidden[level]] + C[level, m] * carried
-    return result
+            found[hidden[level]].append(Term(level, m, carried, m == len(hidden)))
+    return found
 
 
-def _by_hops(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: int) -> State:
+def _by_hops(problem: RelaxationProblem) -> dict[str, list[Term]]:
     """x(n) = sum_k c_k A^k x(0), and the clamp's powers with the tails: l -> m is the number of hops."""
     hidden, start = problem.network.hidden, problem.initial_state()
     hops = len(hidden)  # at most, from the lowest population to the output
-    C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
     unclamped = replace(problem, clamped=0 * problem.clamped)
     clamp = {name: problem.feedback(name, {v: 0 * x for v, x in start.items()}) for name in hidden}
-    left = _series(unclamped, start, C[0, :hops])
-    arrived = _series(unclamped, clamp, C[:hops, hops][::-1])
-    return {name: left[name] + arrived[name] for name in hidden}
+    found: dict[str, list[Term]] = {name: [] for name in hidden}
+    for k, (left, arrived) in enumerate(zip(_powers(unclamped, start), _powers(unclamped, clamp), strict=True)):
+        for name in hidden:
+            found[name] += [Term(0, k, left[name], False), Term(hops - 1 - k, hops, arrived[name], True)]
+    return found
 
 
-def _series(problem: RelaxationProblem, state: State, weights: Matrix) -> State:
-    """sum_k weights[k] A^k state, with A the feedback among the hidden populations of an unclamped problem."""
-    result = {name: weights[0] * x for name, x in state.items()}
-    for weight in weights[1:]:
+def _powers(problem: RelaxationProblem, state: State) -> Iterator[State]:
+    """Yield A^k state for each k < L, with A the feedback among the L hidden populations of an unclamped problem."""
+    yield state
+    for _ in range(len(state) - 1):
         state = {name: problem.feedback(name, state) for name in state}
-        result = {name: x + weight * state[name] for name, x in result.items()}
-    return result
+        yield state

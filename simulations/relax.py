@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from actrelax.analysis import figures
-from actrelax.analysis.convergence import predicted_errors
+from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.models.agreement import disagreement
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import ENGINES, solve
@@ -140,8 +140,8 @@ def measured(trajectory: Trajectory, sample: Sample) -> Outcome:
     final = {name: disagreement(trajectory.final[name].cpu(), gradients[name]) for name in hidden}
     predicted = None
     if uncovered(problem) is None:
-        dt, steps = trajectory.dt, trajectory.steps
-        at, law = predicted_errors(problem, gradients, trajectory.integrator, dt=dt, steps=steps)
+        dt, at = trajectory.dt, spread_out(trajectory.steps)
+        law = predicted_errors(problem, gradients, trajectory.integrator, dt=dt, at=at)
         predicted = [step * dt for step in at], law
     return Outcome(trajectory, {name: error.tolist() for name, error in errors.items()}, final, predicted)
 

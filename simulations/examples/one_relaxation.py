@@ -16,7 +16,7 @@ from pathlib import Path
 
 from actrelax import RelaxationProblem, activity_gradients, build, solve
 from actrelax.analysis import figures
-from actrelax.analysis.convergence import predicted_errors
+from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
@@ -53,7 +53,8 @@ def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[
     trajectory = solve(problem, "euler", dt=DT, duration=duration, record=True)
     gradients = activity_gradients(network, x, y)
     errors = {name: error.tolist() for name, error in trajectory.error(gradients).items() if name in network.hidden}
-    steps, law = predicted_errors(problem, gradients, "euler", dt=DT, steps=trajectory.steps)
+    steps = spread_out(trajectory.steps)
+    law = predicted_errors(problem, gradients, "euler", dt=DT, at=steps)
 
     measured = {name: error[-1] for name, error in errors.items()}
     measured["law"] = max(abs(errors[name][n] - e) for name in law for n, e in zip(steps, law[name], strict=True))

@@ -107,8 +107,8 @@ def _curve(
     found = solve(problem, relaxation.integrator, eta=eta, steps=steps, record=errors).recorded
     law: Mapping[str, Sequence[float]] = {}
     if uncovered(problem) is None:
-        dt, points = eta * relaxation.tau, steps + 1
-        _, law = predicted_errors(problem, gradients, relaxation.integrator, dt=dt, steps=steps, points=points)
+        at = range(steps + 1)
+        law = predicted_errors(problem, gradients, relaxation.integrator, dt=eta * relaxation.tau, at=at)
     return Curve(
         seed,
         eta,

@@ -2,12 +2,20 @@
 
 import pytest
 import torch
-from cases import graph_case
+from cases import deep_case, graph_case
 
-from actrelax.analysis.convergence import distances, errors_over_time, predicted_errors, stays_below
+from actrelax.analysis.convergence import (
+    distances,
+    errors_over_time,
+    predicted_errors,
+    predicted_steps,
+    spread_out,
+    stays_below,
+)
 from actrelax.models.agreement import disagreement
 from actrelax.models.backprop import activity_gradients
 from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.settling import remainders
@@ -48,13 +56,46 @@ def test_predicted_errors(integrator):
     case = graph_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     gradients = activity_gradients(case.network, case.x, case.y)
-    at, errors = predicted_errors(problem, gradients, integrator, dt=0.2, steps=40, points=9)
-    assert at == [0, 5, 10, 15, 20, 25, 30, 35, 40]
+    errors = predicted_errors(problem, gradients, integrator, dt=0.2, at=spread_out(40, 9))
     stepped = solve(problem, integrator, dt=0.2, steps=40, every=5, record=True).error(gradients)
     for name in case.network.hidden:
         assert errors[name] == pytest.approx(stepped[name].tolist(), rel=1e-4)
         assert errors[name][0] > 10 * errors[name][-1]
-    assert predicted_errors(problem, gradients, integrator, dt=0.2, steps=2)[0] == [0, 1, 2]
+
+
+def test_spread_out():
+    assert spread_out(40, 9) == [0, 5, 10, 15, 20, 25, 30, 35, 40]
+    assert spread_out(2) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("depth", "eta", "integrator"), [(2, 0.1, "euler"), (5, 0.5, "rk4"), (20, 0.1, "sequential"), (50, 0.5, "euler")]
+)
+def test_predicted_steps_are_the_measured_ones(depth, eta, integrator):
+    """Of every population of a deep network whose feedback shrinks gradients, or lets them grow."""
+    tolerance, gain = 1e-3, {2: 0.5, 5: 1.3, 20: 0.8, 50: 1.1}[depth]
+    case = deep_case(depth, gain)
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, assumptions="random-feedback")
+    gradients = solve(problem, "equilibrium").final
+    predicted = predicted_steps(problem, gradients, integrator, dt=eta, tolerance=tolerance)
+    steps = max(predicted.values()) + 50
+    measured = errors_over_time(problem, gradients, integrator=integrator, eta=eta, steps=steps)
+    found = {name: stays_below(errors, tolerance) for name, errors in measured.recorded.items()}
+    assert found == predicted
+    assert (predicted["hidden1"] > predicted[f"hidden{depth - 1}"]) == (depth > 2)
+
+
+def test_predicted_steps_on_a_graph():
+    case = graph_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    predicted = predicted_steps(problem, gradients, "euler", dt=0.1, tolerance=1e-6)
+    measured = errors_over_time(problem, gradients, integrator="euler", eta=0.1, steps=400)
+    assert {name: stays_below(errors, 1e-6) for name, errors in measured.recorded.items()} == predicted
+    few = predicted_steps(problem, gradients, "euler", dt=0.1, tolerance=1e-6, most=min(predicted.values()) - 1)
+    assert set(few.values()) == {None}
+    with pytest.raises(ActrelaxError, match="steps are predicted up to dt / tau = 1, where nothing alternates; got"):
+        predicted_steps(problem, gradients, "euler", dt=1.5, tolerance=1e-6)
 
 
 @pytest.mark.parametrize(
