@@ -43,8 +43,8 @@ class Summary:
     steps                          of a relaxation, those that --steps auto chose too; None as for `equilibrium`
     equilibrium                    hidden population -> how far relaxations end from it, at the end of training, on the
                                    first batch: see `convergence.distances`; None for backprop and where there is none
-    largest_bracket                largest |-x + feedback| of the batches that were stepped to see whether the clip
-                                   matters; None where none was
+    largest_bracket                what |-x + feedback| could have come to at most, in the batches that were looked at
+                                   to see whether the clip has an effect; None where none was
     processes                      that shared each batch
     """
 

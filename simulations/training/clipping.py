@@ -1,8 +1,9 @@
-"""The closed form for relaxations with a clip, as long as the clip is far from being reached.
+"""The closed form for relaxations with a clip, as long as the clip is not reached.
 
 A clip makes a relaxation nonlinear, and the closed form knows none. But the papers' clip of 50 is a safety net: the
-largest |-x + feedback| of their CNN is about 1. So a run learns by the closed form, steps one batch now and then to see
-how large it really gets, and goes over to stepping, for good, once that comes near the clip.
+largest |-x + feedback| of their CNN is about 1 where derivatives are kept. So a run looks now and then at what brackets
+can come to in a batch (`brackets.bracket_bound`, a few passes of feedback); while that is near the clip it looks at
+every batch, and steps those in which the clip may have an effect.
 """
 
 from __future__ import annotations
@@ -19,73 +20,75 @@ from actrelax.models.network import Network
 from actrelax.models.updates import Backward, Rule
 
 MARGIN = 4.0
-"""A largest |-x + feedback| of more than the clip over this is too near."""
+"""A bound of more than the clip over this is near: batches that are not looked at may differ by that much."""
+
+Bound = Callable[[Network, Tensor, Tensor], float]
 
 
 @dataclass
 class Lookout:
     """Looks how near relaxations come to their clip.
 
-    largest   (network, x, y) -> the largest |-x + feedback| on the way, of all processes
-    clip      what it is held against
-    every     batches between two looks
-    epoch     batches an epoch: its first one is always looked at
-    batches   how many have been learned
-    stepping  whether the clip came too near, so that relaxations are to be stepped
-    seen      the largest |-x + feedback| of all batches that were looked at
-    told      whether the user knows: batches that are replayed say nothing again
+    bound    (network, x, y) -> what |-x + feedback| does not exceed, in all processes
+    clip     what it is held against
+    every    batches between two looks
+    epoch    batches an epoch: its first one is always looked at
+    batches  how many have been learned
+    near     whether the last look found the clip near, so that every batch is looked at
+    seen     the largest bound of all batches that were looked at
+    told     whether the user knows: batches that are replayed say nothing again
     """
 
-    largest: Callable[[Network, Tensor, Tensor], float]
+    bound: Bound
     clip: float
     every: int
     epoch: int
     batches: int = 0
-    stepping: bool = False
+    near: bool = False
     seen: float | None = None
     told: bool = False
 
-    def pass_by(self, network: Network, x: Tensor, y: Tensor) -> None:
-        """Count a batch, and look at it if it is time to: only then the device is waited for."""
-        if not self.stepping and self.batches % self.epoch % self.every == 0:
-            found = self.largest(network, x, y)
+    def pass_by(self, network: Network, x: Tensor, y: Tensor) -> bool:
+        """Count a batch, and say whether the clip may have an effect; only to look at it, the device is waited for."""
+        may_clip = False
+        if self.near or self.batches % self.epoch % self.every == 0:
+            found = self.bound(network, x, y)
             self.seen = found if self.seen is None else max(self.seen, found)
-            self.stepping = not found < self.clip / MARGIN  # nan is too near
-            if self.stepping and not self.told:
+            self.near = not found < self.clip / MARGIN  # nan is too near
+            may_clip = not found <= self.clip
+            if self.near and not self.told:
                 self.told = True
                 tqdm.write(
-                    f"|-x + feedback| reached {found:.3g} in batch {self.batches + 1}, the clip is "
-                    f"{self.clip:g}: from here on relaxations are stepped.",
+                    f"|-x + feedback| may come to {found:.3g} in batch {self.batches + 1}, the clip is {self.clip:g}: "
+                    "batches are looked at one by one, and stepped if they may reach it.",
                     file=sys.stderr,
                 )
         self.batches += 1
+        return may_clip
 
     def state_dict(self) -> dict[str, Any]:
         """What changes."""
-        return {"batches": self.batches, "stepping": self.stepping, "seen": self.seen}
+        return {"batches": self.batches, "near": self.near, "seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        self.batches, self.stepping, self.seen = state["batches"], state["stepping"], state["seen"]
+        self.batches, self.near, self.seen = state["batches"], state["near"], state["seen"]
 
 
-def unclipped(lookout: Lookout, free: Rule, clipped: Rule, looks: bool = True) -> Rule:
-    """Return the rule that leaves the clip out while it has no effect.
+def unclipped(may_clip: Callable[[Network, Tensor, Tensor], bool], free: Rule, clipped: Rule) -> Rule:
+    """Return the rule that leaves the clip out of batches in which it has no effect.
 
     Parameters
     ----------
-    lookout : Lookout
+    may_clip : callable
+        (network, x, y) -> whether it may have one.
     free : callable
         (network, x, y) -> Backward, by the closed form without the clip.
     clipped : callable
         The same stepped, with the clip.
-    looks : bool, default True
-        Whether batches pass by the lookout, or only what it said before counts.
     """
 
     def rule(network: Network, x: Tensor, y: Tensor) -> Backward:
-        if looks:
-            lookout.pass_by(network, x, y)
-        return (clipped if lookout.stepping else free)(network, x, y)
+        return (clipped if may_clip(network, x, y) else free)(network, x, y)
 
     return rule

@@ -84,7 +84,7 @@ class Speed:
     method: Literal["auto", "stepped", "closed-form"] = "auto"
     """Step relaxations, or evaluate them at once by their law, about as fast as backprop; auto: where there is one."""
     verify_every: int = 1000
-    """Batches between two looks, by stepping one, whether --clip could matter, which has no law: see the docs."""
+    """Batches between two looks at whether --clip could have an effect, which has no law: see the docs."""
     compile: Literal["auto", "no", "trace", "inductor", "cuda-graphs"] = "auto"
     """trace: only run kernels from the second batch on; inductor: torch.compile; auto: trace for AR where possible."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.backprop import backprop_backward
-from actrelax.models.brackets import largest_bracket
+from actrelax.models.brackets import bracket_bound, unbounded
 from actrelax.models.continuous import relax_continuously
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.foreign import integrator_named
@@ -111,17 +111,22 @@ def _at_once(experiment: Experiment, options: dict[str, Any], problem: Relaxatio
         # within the tolerance the relaxation ends at equilibrium, whatever the number of steps
         free |= {"integrator": "equilibrium"} if grid.settles else {"dt": grid.dt, "steps": grid.steps}
     quick = _computed(experiment, partial(relax_backward, **free, method="closed-form"), speed.compile)
-    if relaxation.clip is None or not integrator.takes_time:
+    clip, dt = relaxation.clip, grid.dt
+    if clip is None or not integrator.takes_time:
         return quick
     clipped = _stepped(experiment, options, problem)
+    if unbounded(problem, integrator, dt=dt) is not None:
+        return clipped
 
-    def largest(network: Network, x: Tensor, y: Tensor) -> float:
-        return batches.processes.largest(_largest(network, x, y, options, grid.steps))
+    def bound(network: Network, x: Tensor, y: Tensor) -> float:
+        if len(x) == 0:  # another process has them all
+            return 0.0
+        return float(bracket_bound(_problem(network, x, y, options | {"clip": None}), integrator, dt=dt))
 
-    lookout = Lookout(largest, relaxation.clip, speed.verify_every, len(batches))
+    lookout = Lookout(lambda *batch: batches.processes.largest(bound(*batch)), clip, speed.verify_every, len(batches))
     return Rules(
-        quick=unclipped(lookout, quick.quick, clipped.quick),
-        careful=unclipped(lookout, quick.careful, clipped.careful, looks=False),
+        quick=unclipped(lookout.pass_by, quick.quick, clipped.quick),
+        careful=unclipped(lambda *batch: not bound(*batch) <= clip, quick.careful, clipped.careful),
         lookout=lookout,
     )
 
@@ -170,11 +175,3 @@ def _continuous(experiment: Experiment, optimiser: torch.optim.Optimizer, option
 def _problem(network: Network, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> RelaxationProblem:
     known = {f.name for f in fields(RelaxationProblem)} | {"loss"}
     return RelaxationProblem.from_batch(network, x, y, **{k: v for k, v in options.items() if k in known})
-
-
-def _largest(network: Network, x: Tensor, y: Tensor, options: Mapping[str, Any], steps: int) -> float:
-    if len(x) == 0:  # another process has them all
-        return 0.0
-    problem, integrator = _problem(network, x, y, options), integrator_named(options["integrator"])
-    dt = schedule(problem, integrator, dt=options["dt"], eta=options["eta"]).dt
-    return float(largest_bracket(problem, integrator, dt=dt, steps=steps))

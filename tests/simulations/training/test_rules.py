@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from actrelax.models.brackets import largest_bracket
+from actrelax.models.brackets import bracket_bound
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import INTEGRATORS
 from actrelax.models.learning import relax_backward
@@ -156,11 +156,11 @@ def test_without_a_law_it_steps_until_it_has_settled():
     assert 0 < distance(found, long) < 0.1
 
 
-def seen_by_hand(training, steps, eta, clip):
-    """The largest bracket of the first batch, before the weights move."""
+def bound_by_hand(training, eta):
+    """That of the first batch, before the weights move."""
     x, y = next(iter(training.batches.epoch(1)))
-    problem = RelaxationProblem.from_batch(training.network, x, y, clip=clip)
-    return float(largest_bracket(problem, INTEGRATORS["euler"], dt=eta, steps=steps))
+    problem = RelaxationProblem.from_batch(training.network, x, y)
+    return float(bracket_bound(problem, INTEGRATORS["euler"], dt=eta))
 
 
 def clipped(clip, every=1000, method="auto", **options):
@@ -168,67 +168,97 @@ def clipped(clip, every=1000, method="auto", **options):
     return experiment_of(relaxation, Speed(method=method, verify_every=every, compile="no"), **options)
 
 
+def looked_at(training):
+    """A list that fills with the batches that are looked at."""
+    lookout, looked = training.lookout, []
+    original = lookout.bound
+    lookout.bound = lambda *args: looked.append(lookout.batches) or original(*args)
+    return looked
+
+
 @pytest.mark.parametrize("every", [2, 1000])
-def test_a_batch_is_stepped_now_and_then(every):
+def test_a_batch_is_looked_at_now_and_then(every):
     """Each epoch's first batch, and every so many after it: of 6 batches an epoch."""
     parts = assemble(clipped(30.0, every))
-    training, lookout = parts.training, parts.training.lookout
-    by_hand, looked, original = seen_by_hand(training, 12, 0.2, 30.0), [], lookout.largest
-    lookout.largest = lambda *args: looked.append(lookout.batches) or original(*args)
+    training = parts.training
+    by_hand, looked = bound_by_hand(training, 0.2), looked_at(training)
     rehearse(parts)
     assert looked == []
     train(training)
     assert looked == ([0, 2, 4, 6, 8, 10] if every == 2 else [0, 6])
-    assert not lookout.stepping
-    assert lookout.seen >= by_hand
+    assert not training.lookout.near
+    assert training.lookout.seen >= by_hand
 
 
-def test_near_the_clip_relaxations_are_stepped_for_good(capfd):
-    """From the batch on in which it was seen; the weights are then those of a run that always stepped."""
-    training = assemble(clipped(0.5)).training
+@pytest.mark.parametrize("factor", [2.0, 4.1])
+def test_near_the_clip_every_batch_is_looked_at(factor):
+    training = assemble(clipped(factor * bound_by_hand(assemble(clipped(100.0)).training, 0.2))).training
+    looked = looked_at(training)
+    for batch in itertools.islice(training.batches.epoch(1), 3):
+        learn(training, training.rule, *batch)
+    assert looked == ([0, 1, 2] if factor == 2.0 else [0])
+
+
+def test_batches_that_may_reach_the_clip_are_stepped(capfd, monkeypatch):
+    """And no others; the weights are those of a run that always stepped."""
+    bounds = []
+    usual = assemble(clipped(1e3, every=1)).training
+    original = usual.lookout.bound
+    usual.lookout.bound = lambda *args: bounds.append(original(*args)) or bounds[-1]
+    train(usual)
+    clip = sorted(bounds)[len(bounds) // 2]  # reached in half of the batches
+    stepped = []
+    monkeypatch.setattr(
+        "actrelax.simulations.training.rules.relax_backward",
+        lambda *args, **options: stepped.append(options["method"]) or relax_backward(*args, **options),
+    )
+    training = assemble(clipped(clip)).training
     train(training)
-    said = capfd.readouterr().err
-    assert said.count("from here on relaxations are stepped") == 1
-    assert "in batch 1, the clip is 0.5" in said
-    stepped = assemble(clipped(0.5, method="stepped")).training
-    assert stepped.lookout is None
-    train(stepped)
-    for p, q in zip(training.network.parameters(), stepped.network.parameters(), strict=True):
-        assert torch.equal(p, q)
-    free = assemble(experiment_of(Relaxation(integrator="euler", steps=12, eta=0.2))).training
-    train(free)
-    assert not torch.equal(next(free.network.parameters()), next(stepped.network.parameters()))
+    assert stepped.count("stepped") + stepped.count("closed-form") == len(bounds)
+    assert 0 < stepped.count("stepped") < len(bounds)
+    assert capfd.readouterr().err.count("batches are looked at one by one, and stepped if they may reach it") == 1
+    always = assemble(clipped(clip, method="stepped")).training
+    assert always.lookout is None
+    train(always)
+    for p, q in zip(training.network.parameters(), always.network.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-9, atol=1e-12)
 
 
-def test_four_times_as_near_is_too_near():
-    by_hand = seen_by_hand(assemble(clipped(100.0)).training, 12, 0.2, 100.0)
-    for factor, stepping in ((3.9, True), (4.1, False)):
-        training = assemble(clipped(by_hand * factor)).training
-        x, y = next(iter(training.batches.epoch(1)))
-        learn(training, training.rule, x, y)
-        assert training.lookout.stepping is stepping
-        assert training.lookout.seen == pytest.approx(by_hand, rel=1e-12)
+def test_a_clip_that_is_reached_has_its_effect():
+    stepped, training = assemble(clipped(0.3, method="stepped")), assemble(clipped(0.3))
+    free = assemble(experiment_of(Relaxation(integrator="euler", steps=12, eta=0.2)))
+    for rule in (training.training.rule, training.careful):
+        assert distance(gradients_of(training, rule), gradients_of(stepped)) == 0
+    assert distance(gradients_of(free), gradients_of(stepped)) > 1e-3
 
 
-def test_the_switch_is_part_of_the_checkpoint():
-    """A run that goes on from a checkpoint steps, without looking again, and knows what was seen."""
+def test_without_a_bound_it_steps():
+    relaxation = Relaxation(integrator="heun", steps=12, eta=0.2, clip=0.3)
+    parts = assemble(experiment_of(relaxation))
+    assert parts.training.lookout is None
+    stepped = assemble(experiment_of(relaxation, Speed(method="stepped")))
+    assert distance(gradients_of(parts), gradients_of(stepped)) == 0
+
+
+def test_the_lookout_is_part_of_the_checkpoint():
+    """A run that goes on from a checkpoint looks at the next batch, and knows what was seen."""
     first = assemble(clipped(0.5, optimisation=Optimisation(lr=1e-6))).training
     x, y = next(iter(first.batches.epoch(1)))
     learn(first, first.rule, x, y)
     state = copy.deepcopy(first.state_dict())
     second = assemble(clipped(0.5, optimisation=Optimisation(lr=1e-6))).training
     second.load_state_dict(state)
-    assert second.lookout.stepping
+    assert second.lookout.near
     assert second.lookout.batches == 1
     assert second.lookout.seen == first.lookout.seen
 
 
-def test_what_is_not_a_number_is_too_near():
+def test_what_is_not_a_number_may_reach_the_clip():
     training = assemble(clipped(30.0)).training
-    training.lookout.largest = lambda *_: float("nan")
+    training.lookout.bound = lambda *_: float("nan")
     x, y = next(iter(training.batches.epoch(1)))
-    learn(training, training.rule, x, y)
-    assert training.lookout.stepping
+    assert training.lookout.pass_by(training.network, x, y)
+    assert training.lookout.near
 
 
 def test_a_clip_has_no_effect_on_the_equilibrium():
@@ -243,15 +273,15 @@ def test_looking_back_does_not_count_twice():
     assert parts.training.lookout.batches == parts.training.done
 
 
-def test_the_switch_is_told_once(capfd):
+def test_it_is_told_once(capfd):
     """Not again when its batch is replayed."""
     training = assemble(clipped(0.5)).training
     state = copy.deepcopy(training.state_dict())
     for _ in range(2):
         training.load_state_dict(copy.deepcopy(state))
         learn(training, training.rule, *next(iter(training.batches.epoch(1))))
-        assert training.lookout.stepping
-    assert capfd.readouterr().err.count("from here on") == 1
+        assert training.lookout.near
+    assert capfd.readouterr().err.count("may come to") == 1
 
 
 def test_bfloat16_reaches_the_closed_form():
