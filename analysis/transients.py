@@ -1,0 +1,81 @@
+"""How far errors rise before they fall: a relaxation of many layers is far from normal (THEORY.md sections 3 and 4).
+
+All eigenvalues say that errors decay like those of a lone unit; what the upper layers' errors make of the lower ones on
+the way, they don't say. The law does: errors obey it with a clamp of zero, so a layer's error at any time is a sum of
+the initial errors above it, carried down, with coefficients that are probabilities up to dt / tau = 1, and may be huge
+beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actrelax.models.agreement import FLOOR
+from actrelax.models.closed_form import chain_matrix, coefficients, terms
+from actrelax.models.foreign import integrator_named
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem
+
+
+def error_bounds(problem: RelaxationProblem, gradients: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return what no error exceeds, at any time, by any scheme whose coefficients are probabilities.
+
+    |x_l(n) - gradient_l| <= max_m |B_{l->m} (x_m(0) - gradient_m)|: of all initial errors above, the largest that
+    arrives. Over the initial error of the layer itself it bounds the transient growth.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        With a law (`closed_form.uncovered`).
+    gradients : mapping
+        Population -> (batch, *population.shape): where it settles, with its own feedback weights.
+
+    Returns
+    -------
+    dict
+        Hidden population -> bound on max |x - gradient| / max |gradient|.
+
+    Raises
+    ------
+    ActrelaxError
+        Where there is no law.
+    """
+    start = problem.initial_state()
+    initial = {name: start[name] - gradients[name].to(start[name]) for name in problem.network.hidden}
+    carried = terms(replace(problem, start=initial, clamped=0 * problem.clamped))
+    return {
+        name: float(torch.stack([term.value.abs().max() for term in found]).max())
+        / max(float(gradients[name].abs().max()), FLOOR)
+        for name, found in carried.items()
+    }
+
+
+def growth(integrator: str | Integrator, *, eta: float, depth: int, steps: int) -> float:
+    """Return the largest factor by which a scheme amplifies errors on the way, where feedback maps don't.
+
+    max over steps and layers of sum_m |C[l, m]|, of a chain of `depth` hidden layers with one tau. 1 where coefficients
+    are probabilities; about (eta / (2 - eta))^depth for Euler's eta from 1 to 2, which is stable all the same.
+
+    Parameters
+    ----------
+    integrator : str or Integrator
+    eta : float
+        dt / tau.
+    depth, steps : int
+
+    Returns
+    -------
+    float
+        1 at least, the start.
+    """
+    step = coefficients(integrator_named(integrator).transition, chain_matrix([1.0] * depth), eta, 1)
+    law, largest = np.eye(depth + 1), 1.0
+    for _ in range(steps):
+        law = law @ step
+        largest = max(largest, float(np.abs(law[:, :-1]).sum(axis=1).max()))
+    return largest

@@ -1,0 +1,1 @@
+"""Questions about relaxation, each asked and answered by one script: what docs/findings.md reports."""
