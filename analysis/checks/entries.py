@@ -17,6 +17,7 @@ from actrelax.models.integrators import INTEGRATORS, Integrator
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.registry import known
 from actrelax.models.schedule import schedule
+from actrelax.models.trajectory import Trajectory
 
 CLOSED_FORM = "closed-form"
 """What the closed form gives without stepping is checked like an engine."""
@@ -76,8 +77,12 @@ class Entry:
         """Return population -> its final state in float64, of the hidden ones."""
         if not self.scheme.takes_time:
             options = {key: value for key, value in options.items() if key == "generator"}
+        return hidden(problem, self.solve(problem, **options).final)
+
+    def solve(self, problem: RelaxationProblem, **options: Any) -> Trajectory:
+        """Return what `solve` does by this engine and integrator, with these options of it."""
         engine = "torch" if self.engine == CLOSED_FORM else self.engine
-        return hidden(problem, solve(problem, self.scheme, engine=engine, **options, **self._own_options()).final)
+        return solve(problem, self.scheme, engine=engine, **options, **self._own_options())
 
     def _own_options(self) -> dict[str, Any]:
         if self.engine == "brian2":
