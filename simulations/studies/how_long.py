@@ -41,7 +41,7 @@ AT_DEPTH = 10
 
 def main(
     out: Path = Path("runs/studies"), depths: Sequence[int] = DEPTHS, seeds: int = SEEDS
-) -> tuple[dict[str, dict[int, list[float]]], dict[str, dict[float, int]]]:
+) -> tuple[dict[str, dict[float, list[float]]], dict[str, dict[float, int]]]:
     """Predict, measure, draw.
 
     Parameters
@@ -61,7 +61,7 @@ def main(
         Scheme -> eta -> evaluations of the whole feedback, at depth 10.
     """
     wrong = 0
-    times: dict[str, dict[int, list[float]]] = {label: {} for label in LEFT}
+    times: dict[str, dict[float, list[float]]] = {label: {} for label in LEFT}
     with figures.saved(out / "how_long.png", columns=2) as (_, (left, right)):
         for number, (label, (scheme, eta)) in enumerate(LEFT.items()):
             for depth in depths:

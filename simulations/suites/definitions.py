@@ -247,6 +247,16 @@ SUITES: dict[str, Suite] = {
         _on(_CNN, "cifar10", **CONVERGED),
         CNN,
     ),
+    "cnn-cifar10-start": Suite(
+        "Is what relaxations keep of the feedforward pass the reason why AR falls behind backprop? (CIFAR-10)",
+        _on(_CNN, "cifar10"),
+        {
+            "backprop": BACKPROP,
+            "AR": ar(),
+            "AR, from zero": ar(start="zero"),
+            "AR, converged": ar(**CONVERGED),
+        },
+    ),
     "cnn-cifar10-adam": Suite(
         "Do they keep the accuracy of a CNN that is trained well? (cross-entropy, Adam, relaxed until settled)",
         _on(_CNN, "cifar10", **TUNED, **CONVERGED),
