@@ -1,6 +1,8 @@
-"""How far AR's weight updates point away from backprop's."""
+"""How far AR's weight updates point away from backprop's, and feedback weights from forward weights."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,61 @@ def _angle(ours: Tensor, theirs: Tensor) -> float:
     ours, theirs = (update.to("cpu", torch.float64) for update in (ours, theirs))  # some devices have no float64
     cosine = (ours * theirs).sum() / (ours.norm() * theirs.norm())
     return float(torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))))
+
+
+class FeedbackAlignment(NamedTuple):
+    """What feedback weights psi of a projection's own are beside its forward weights W.
+
+    angle     between them, flattened, in degrees; 90 for independent ones
+    distance  |W - psi|, Frobenius norm: constant where both learn by the same rule, but for weight decay
+    rank      effective rank of psi
+    """
+
+    angle: float
+    distance: float
+    rank: float
+
+
+@torch.no_grad()
+def feedback_alignment(network: Network) -> dict[str, FeedbackAlignment]:
+    """Return how each projection's feedback weights stand to its forward weights.
+
+    Returns
+    -------
+    dict
+        Projection -> `FeedbackAlignment`, of those that have feedback weights of their own.
+    """
+    pairs = {name: (p.weight, p.feedback) for name, p in network.projections.items()}
+    return {
+        name: FeedbackAlignment(_angle(w, psi), float((w - psi).norm()), effective_rank(psi))
+        for name, (w, psi) in pairs.items()
+        if w is not None and psi is not None
+    }
+
+
+def effective_rank(weight: Tensor) -> float:
+    """Return exp of the entropy of a weight's singular values over their sum (Roy & Vetterli 2007).
+
+    Parameters
+    ----------
+    weight : torch.Tensor
+        (out, ...): a convolution's is taken as (out, in x height x width).
+
+    Returns
+    -------
+    float
+        From 1 to the number of rows or columns; 0 for a weight of zeros.
+
+    Examples
+    --------
+    >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(4, 5)), 6)
+    (3.0, 1.0)
+    """
+    values = torch.linalg.svdvals(weight.detach().flatten(1).to("cpu", torch.float64))
+    if values[0] == 0:
+        return 0.0
+    shares = values / values.sum()
+    return float(torch.exp(torch.special.entr(shares).sum()))
 
 
 def aligned(network: Network) -> dict[str, nn.Parameter]:

@@ -21,10 +21,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from actrelax import Network, Updates, build, relax_backward
 from actrelax.analysis import figures
+from actrelax.analysis.alignment import feedback_alignment
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
@@ -106,13 +106,10 @@ def learn(
     return history, updates
 
 
-@torch.no_grad()
 def compare(network: Network) -> tuple[Tensor, Tensor]:
     """Return the angle between W and psi in degrees, and |W - psi|, of each projection."""
-    both = [(p.weight, p.feedback) for p in network.projections.values()]
-    pairs = [(w.flatten(), psi.flatten()) for w, psi in both if w is not None and psi is not None]
-    cosines = torch.stack([cosine_similarity(w, psi, dim=0) for w, psi in pairs])
-    return torch.rad2deg(torch.arccos(cosines)), torch.stack([(w - psi).norm() for w, psi in pairs])
+    angles, distances, _ = torch.tensor(list(feedback_alignment(network).values()), dtype=torch.float64).T
+    return angles, distances
 
 
 def draw(left: Axes, right: Axes, rule: str, angles: Tensor, left_over: Tensor, law: list[float]) -> None:

@@ -13,6 +13,7 @@ The last line on screen:  conv1's update is 3 degrees off backprop's at first, 6
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -26,11 +27,11 @@ from actrelax.analysis.alignment import update_angles
 from actrelax.analysis.contamination import contamination
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
+from actrelax.simulations.studies.learning import accuracy, epochs_of
 
 # network and learning
 NETWORK = "digits-cnn"
 EPOCHS = 12
-BATCH = 64
 RATE = 0.1
 MOMENTUM = 0.9
 SEEDS = 5
@@ -93,13 +94,9 @@ def learn(found: dict[str, OverEpochs], seed: int, epochs: int) -> None:
     images, labels = digits().train
     network = build(NETWORK, generator=random_stream(seed, "weights"))
     optimiser = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
-    for epoch in range(epochs + 1):
+    backward = partial(relax_backward, steps=STEPS, eta=ETA)
+    for epoch in epochs_of(network, optimiser, backward, epochs=epochs, seed=seed):
         look(found, network, images[:MEASURED], labels[:MEASURED], epoch)
-        order = torch.randperm(len(images), generator=random_stream(seed, "order", epoch))
-        for i in torch.split(order, BATCH) if epoch < epochs else ():
-            optimiser.zero_grad()
-            relax_backward(network, images[i], labels[i], steps=STEPS, eta=ETA)
-            optimiser.step()
 
 
 def look(found: dict[str, OverEpochs], network: Network, x: Tensor, y: Tensor, epoch: int) -> None:
@@ -112,9 +109,7 @@ def look(found: dict[str, OverEpochs], network: Network, x: Tensor, y: Tensor, e
         relax_backward(network, x, y, steps=STEPS, eta=ETA, start=start)
         for name, angle in update_angles(network, x, y).items():
             found[what][name][epoch].append(angle)
-    images, labels = digits().test
-    accuracy = (network(images).argmax(1) == labels).double().mean()
-    found["accuracy"]["test"][epoch].append(float(accuracy))
+    found["accuracy"]["test"][epoch].append(accuracy(network))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Angles between AR's and backprop's updates, against autograd."""
+"""Angles between AR's and backprop's updates, against autograd; feedback weights beside forward ones."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from cases import graph_case, make_case, mlp_case
+from scipy.stats import entropy
 from torch import nn
 
-from actrelax.analysis.alignment import update_angles
+from actrelax.analysis.alignment import effective_rank, feedback_alignment, update_angles
 from actrelax.models.learning import relax_backward
 from actrelax.models.updates import Updates
 
@@ -87,3 +89,27 @@ def test_gradients_are_left_alone():
     before = [p.grad.clone() for p in case.network.parameters()]
     update_angles(case.network, case.x, case.y)
     assert all(torch.equal(p.grad, g) for p, g in zip(case.network.parameters(), before, strict=True))
+
+
+def test_feedback_alignment_against_numpy():
+    case = graph_case()
+    case.network.add_feedback("learned-feedback", torch.Generator().manual_seed(1))
+    found = feedback_alignment(case.network)
+    own = {name: p for name, p in case.network.projections.items() if p.feedback is not None}
+    assert list(found) == list(own)
+    assert "conv1=>conv3" not in found  # a copy has no weights
+    for name, p in own.items():
+        w, psi = (weight.detach().numpy() for weight in (p.weight, p.feedback))
+        cosine = (w * psi).sum() / np.sqrt((w**2).sum() * (psi**2).sum())
+        assert found[name].angle == pytest.approx(np.degrees(np.arccos(cosine)))
+        assert found[name].distance == pytest.approx(np.sqrt(((w - psi) ** 2).sum()))
+        assert found[name].rank == pytest.approx(np.exp(entropy(np.linalg.svd(psi.reshape(len(psi), -1))[1])))
+    assert len({round(alignment.angle) for alignment in found.values()}) > 2
+
+
+def test_effective_rank():
+    """Of a product of thin matrices at most their width; zeros have none."""
+    thin = torch.randn(9, 3) @ torch.randn(3, 8)
+    assert 1.5 < effective_rank(thin) <= 3
+    assert effective_rank(torch.zeros(4, 5)) == 0
+    assert effective_rank(thin) == pytest.approx(effective_rank(7 * thin.T))
