@@ -14,6 +14,7 @@ from torch import nn
 from actrelax.models.activations import Activation
 from actrelax.models.agreement import disagreement
 from actrelax.models.brian2.build import UNIT, build
+from actrelax.models.brian2.codegen import generating
 from actrelax.models.closed_form import predict
 from actrelax.models.engines import solve, unsupported
 from actrelax.models.engines.brian2 import _announce
@@ -225,7 +226,8 @@ def test_users_build_the_simulation_and_add_their_own():
     assert len(simulation.feedback["hidden1->hidden2"]) == 3 * 7 * 6
     own = b2.StateMonitor(simulation.populations["hidden2"], "current_gain", record=[0], clock=simulation.clock)
     simulation.network.add(own)
-    simulation.network.run(STEPS * DT * UNIT, namespace={})
+    with generating("numpy"):  # by default Brian2 compiles, for a minute
+        simulation.network.run(STEPS * DT * UNIT, namespace={})
     expected = solve(problem, "euler", dt=DT, steps=STEPS, record=True)
     units = expected["hidden1"].flatten(1)[:STEPS:3, [0, 5]]
     assert disagreement(torch.as_tensor(simulation.monitors["hidden1"].x.T), units) < 1e-14
@@ -338,5 +340,6 @@ def test_populations_may_be_called_as_they_like():
     found = solve(problem, "euler", dt=DT, steps=STEPS, engine="brian2", record=True).final
     assert largest(found, solve(problem, "euler", dt=DT, steps=STEPS).final) < 1e-14
     simulation = build(problem, dt=DT, monitor=names)
-    simulation.network.run(STEPS * DT * UNIT, namespace={})
+    with generating("numpy"):  # by default Brian2 compiles, for a minute
+        simulation.network.run(STEPS * DT * UNIT, namespace={})
     assert set(simulation.monitors) == set(names)
