@@ -679,7 +679,7 @@ DEFECTS = [
     ),
     Defect(
         "p values as if a table had one of them",
-        "simulations/suites/report.py",
+        "analysis/conditions.py",
         "zip(others, holm(p), strict=True)",
         "zip(others, p, strict=True)",
         f"{SUITES}/test_report.py::test_differences_are_paired_by_seed_and_corrected_for_their_number",
