@@ -146,3 +146,12 @@ def remarks(conditions: Conditions, table: Sequence[Line]) -> str:
         if line.diverged:
             said.append(f"Diverged under {line.condition}: seed {', '.join(map(str, line.diverged))}.")
     return "\n".join(said) + "\n"
+
+
+def among(outcomes: Sequence[Outcome]) -> Conditions | None:
+    """Return the conditions of some runs, against backprop or else the first; None where all have a single seed."""
+    finished = [o.condition for o in outcomes if o.state is State.FINISHED]
+    names = list(dict.fromkeys(finished))
+    if len(names) == len(finished):
+        return None
+    return Conditions(names, [next((name for name in names if name.startswith("backprop")), names[0])])
