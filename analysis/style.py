@@ -54,15 +54,35 @@ def saved(
     ActrelaxError
         If a file can't be written.
     """
-    with rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(4.2 * columns + (LEGEND if legend is True else 0), 3.2))
+    with written(path, (4.2 * columns + (LEGEND if legend is True else 0), 3.2), also) as figure:
         axes = figure.subplots(1, columns, squeeze=False)[0]
         yield figure, list(axes)
         if legend:
             _add_legend(figure, axes[-1], below=legend == "below")
+
+
+@contextmanager
+def written(path: Path, size: tuple[float, float], also: Sequence[str] = ()) -> Iterator[Figure]:
+    """Open an empty figure of some size in inches, and write it when done, as `saved` does.
+
+    Raises
+    ------
+    ActrelaxError
+        If a file can't be written.
+    """
+    with styled():
+        figure = Figure(figsize=size)
+        yield figure
         for place in (path, *(path.with_suffix(suffix) for suffix in also)):
             with replacing(place) as file:
                 figure.savefig(file, format=place.suffix[1:])
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the project's style inside the block."""
+    with rc_context(_STYLE):  # type: ignore[arg-type]
+        yield
 
 
 def _add_legend(figure: Figure, ax: Axes, *, below: bool) -> None:
