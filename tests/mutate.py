@@ -733,6 +733,20 @@ DEFECTS = [
         "law(n)[row, :-1].sum() < 100 * share",
         "tests/analysis/test_convergence.py::test_predicted_steps_are_the_measured_ones",
     ),
+    Defect(
+        "a report that lets markup through",
+        "analysis/report.py",
+        "autoescape=True",
+        "autoescape=False",
+        "tests/analysis/test_report.py::test_everything_is_escaped",
+    ),
+    Defect(
+        "one seed twice taken for two samples",
+        "analysis/gathered.py",
+        "if count > 1",
+        "if count > 2",
+        "tests/analysis/test_gathered.py::test_one_seed_twice_is_no_second_sample",
+    ),
 ]
 
 
