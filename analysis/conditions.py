@@ -124,7 +124,7 @@ def _p(value: float) -> str:
 
 def remarks(conditions: Conditions, table: Sequence[Line]) -> str:
     """Return what a reader of the table has to know: intervals, tests, diverged seeds, and the power of the tests."""
-    first = conditions.names[0]
+    first = conditions.references[0]
     paired = [line.against[first] for line in table if first in line.against]
     seeds = max((p.seeds for p in paired), default=0)
     deviations = [p.deviation for p in paired if p.seeds == seeds]
@@ -149,9 +149,9 @@ def remarks(conditions: Conditions, table: Sequence[Line]) -> str:
 
 
 def among(outcomes: Sequence[Outcome]) -> Conditions | None:
-    """Return the conditions of some runs, against backprop or else the first; None where all have a single seed."""
-    finished = [o.condition for o in outcomes if o.state is State.FINISHED]
-    names = list(dict.fromkeys(finished))
-    if len(names) == len(finished):
+    """Return the conditions of runs that have ended, against backprop or else the first; None where each is one run."""
+    ended = [o.condition for o in outcomes if o.state.is_final]
+    names = list(dict.fromkeys(ended))
+    if len(names) == len(ended):
         return None
     return Conditions(names, [next((name for name in names if name.startswith("backprop")), names[0])])

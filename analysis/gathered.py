@@ -133,27 +133,20 @@ def shown(value: Any) -> str:
 def _labels(configs: Sequence[Mapping[str, Any]], states: Sequence[State], names: Sequence[str]) -> list[str]:
     """Return what each run's condition is called: its rule, and what differs among the runs of that rule.
 
-    Finished runs of one condition and one seed are no two samples: they go by their names. So do those without an
-    outcome.
+    Runs of one condition and one seed are no two samples: they go by their names. So do those that have not ended.
     """
     labels = []
     for config in configs:
         alike = [c for c in configs if rule_of(c) == rule_of(config)]
         own = [name for name in differing(alike) if name not in _NO_MATTER]
         labels.append(", ".join([rule_of(config), *(f"{name} {shown(config.get(name))}" for name in own)]))
-    samples = Counter(
-        (label, config["seed"])
-        for label, config, state in zip(labels, configs, states, strict=True)
-        if state is State.FINISHED
-    )
+    ended = [state.is_final for state in states]
+    seeds = [config["seed"] for config in configs]
+    samples = Counter((label, seed) for label, seed, has in zip(labels, seeds, ended, strict=True) if has)
     repeated = {label for (label, _), count in samples.items() if count > 1}
-    own_names = (
-        name if state is State.FINISHED else f"{name} ({SAID[state]})"
-        for name, state in zip(names, states, strict=True)
-    )
     return [
-        own_name if state is not State.FINISHED or label in repeated else label
-        for label, state, own_name in zip(labels, states, own_names, strict=True)
+        f"{name} ({SAID[State.BEGUN]})" if not has else name if label in repeated else label
+        for label, name, has in zip(labels, names, ended, strict=True)
     ]
 
 

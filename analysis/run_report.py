@@ -11,7 +11,7 @@ from actrelax.analysis.outcomes import Outcome
 from actrelax.analysis.report import Page, Section, Table
 from actrelax.analysis.runs import State, Summary
 
-_SHARED = "angle "
+_ANGLE = "angle "
 """How the columns of metrics.csv begin that have a projection's angle."""
 
 
@@ -111,7 +111,7 @@ def _explained(runs: Sequence[Run]) -> list[str]:
 
 def condition_tables(outcomes: Sequence[Outcome]) -> list[Table]:
     """Return conditions over their seeds, where some have several."""
-    ended = [o for o in outcomes if o.state is not State.BEGUN]
+    ended = [o for o in outcomes if o.state.is_final]
     found = conditions.among(ended)
     if found is None:
         return []
@@ -119,7 +119,7 @@ def condition_tables(outcomes: Sequence[Outcome]) -> list[Table]:
 
 
 def _compared(outcomes: Sequence[Outcome]) -> list[Section]:
-    ended = [o for o in outcomes if o.state is not State.BEGUN]
+    ended = [o for o in outcomes if o.state.is_final]
     found = conditions.among(ended)
     if found is None:
         return []
@@ -128,9 +128,11 @@ def _compared(outcomes: Sequence[Outcome]) -> list[Section]:
 
 
 def _curves(outcomes: Sequence[Outcome], folder: Path) -> list[Section]:
-    pictures = curves.pictures(folder, outcomes)
-    several = conditions.among(outcomes) is not None
-    text = ["Lines are means over a condition's seeds, bands their 95 % intervals."] if several else []
+    sound = [o for o in outcomes if o.state is not State.DIVERGED]
+    pictures = curves.pictures(folder, sound)
+    several = "Lines are means over a condition's seeds, bands their 95 % intervals."
+    text = [several] if conditions.among(sound) else []
+    text += ["Runs that diverged are left out."] if len(sound) < len(outcomes) else []
     return [Section("While they learned", text, pictures=pictures)] if pictures else []
 
 
@@ -139,7 +141,7 @@ def _angles(runs: Sequence[Run]) -> list[Section]:
     last = {}
     for run in runs:
         row = run.folder.table("metrics")[-1] if run.outcome.epochs else {}
-        found = {name.removeprefix(_SHARED): f"{v:.2f}" for name, v in row.items() if name.startswith(_SHARED)}
+        found = {name.removeprefix(_ANGLE): f"{v:.2f}" for name, v in row.items() if name.startswith(_ANGLE)}
         if found:
             last[run.name] = found
     if not last:

@@ -3,6 +3,7 @@
 import pytest
 
 from actrelax.analysis.gathered import command, gather, run_folders
+from actrelax.analysis.run_report import page
 from actrelax.analysis.runs import RunFolder, State, Summary
 from actrelax.models.errors import ActrelaxError
 
@@ -56,14 +57,14 @@ def test_one_seed_twice_is_no_second_sample(tmp_path):
     assert conditions(*folders) == ["a", "b", "copy-of-a"]
 
 
-def test_runs_without_an_outcome_are_conditions_of_their_own(tmp_path):
+def test_runs_that_have_not_ended_are_conditions_of_their_own(tmp_path):
     folders = [
         written(tmp_path / "a"),
         written(tmp_path / "b", ended="no", epochs=1),
-        written(tmp_path / "c", ended="diverged", epochs=0),
+        written(tmp_path / "c", ended="diverged", epochs=0, seed=1),
     ]
     runs = gather(folders)
-    assert [run.outcome.condition for run in runs] == ["ar", "b (not finished)", "c (diverged)"]
+    assert [run.outcome.condition for run in runs] == ["ar", "b (not finished)", "ar"]
     assert [run.said for run in runs] == ["finished", "not finished, 1 of 2 epochs", "diverged, 0 of 2 epochs"]
     assert [run.outcome.state for run in runs] == [State.FINISHED, State.BEGUN, State.DIVERGED]
     assert [run.outcome.wall_seconds for run in runs] == [5.0, 2.5, 0]
@@ -91,3 +92,21 @@ def test_what_is_no_configuration(tmp_path):
 
 def test_a_command_is_one_for_the_shell():
     assert command({"network": "my net.py:small"}) == "actrelax train --network 'my net.py:small'"
+
+
+def test_a_condition_counts_the_seeds_that_diverged(tmp_path):
+    folders = [written(tmp_path / f"bp{seed}", rule="backprop", seed=seed) for seed in (0, 1)]
+    folders += [written(tmp_path / "rf0", assumptions="random-feedback")]
+    folders += [written(tmp_path / "rf1", assumptions="random-feedback", ended="diverged", epochs=0, seed=1)]
+    folders += [written(tmp_path / "sf0", assumptions="sign-feedback", ended="diverged", epochs=1)]
+    shown = page(gather(folders), tmp_path / "report")
+    (table,) = (table for section in shown.sections for table in section.tables if "seeds" in table.head)
+    assert [row[:2] for row in table.rows] == [
+        ["backprop", "2"],
+        ["random-feedback", "1, 1 diverged"],
+        ["sign-feedback", "0, 1 diverged"],
+    ]
+    curves = next(section for section in shown.sections if section.pictures)
+    assert curves.text[-1] == "Runs that diverged are left out."
+    assert curves.pictures[0].alt.endswith("At the end: backprop 80; random-feedback 80.")
+    assert "rf1: diverged, 0 of 2 epochs. batch 3: inf." in shown.sections[0].text
