@@ -3,66 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from cycler import cycler
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.typing import ColorType
 from numpy.typing import ArrayLike, NDArray
 
-from actrelax.analysis.files import replacing
 from actrelax.analysis.statistics import interval
+from actrelax.analysis.style import COLOURS, STYLES
+from actrelax.analysis.style import saved as saved
 from actrelax.models.trajectory import Trajectory
-
-# Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart in greyscale by the line styles
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-_STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
-
-_STYLE = {
-    "axes.grid": True,
-    "axes.prop_cycle": cycler(color=_COLOURS, linestyle=_STYLES),
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "savefig.dpi": 200,
-}
-
-
-LEGEND = 1.8
-"""Room for a legend beside the panels, in inches."""
-
-
-@contextmanager
-def saved(path: Path, columns: int = 1, legend: bool = False) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """Open a figure of so many panels in the project's style, and write it to `path` when done.
-
-    With a legend: one for all panels, beside them, of the last one's lines.
-
-    Raises
-    ------
-    ActrelaxError
-        If the file can't be written.
-    """
-    with rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(4.2 * columns + (LEGEND if legend else 0), 3.2))
-        axes = figure.subplots(1, columns, squeeze=False)[0]
-        yield figure, list(axes)
-        if legend:
-            figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center")
-        with replacing(path) as file:
-            figure.savefig(file, format=path.suffix[1:])
 
 
 def learning_curves(ax: Axes, runs: Mapping[str, Sequence[Mapping[str, float]]], measure: str) -> Axes:
@@ -149,8 +103,8 @@ def sensitivity(ax: Axes, accuracies: Mapping[str, Mapping[float, Sequence[float
 
 
 def _numbered(ax: Axes, label: str, xs: Sequence[float], ys: ArrayLike, number: int) -> Line2D:
-    style = _STYLES[(number + number // len(_COLOURS)) % len(_STYLES)]
-    (line,) = ax.plot(xs, ys, label=label, color=_COLOURS[number % len(_COLOURS)], linestyle=style)
+    style = STYLES[(number + number // len(COLOURS)) % len(STYLES)]
+    (line,) = ax.plot(xs, ys, label=label, color=COLOURS[number % len(COLOURS)], linestyle=style)
     return line
 
 
@@ -217,7 +171,7 @@ def costs(ax: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     """
     for i, (label, (xs, ratios)) in enumerate(lines.items()):
         # colours and line styles come round again after seven lines
-        ax.loglog(xs, ratios, label=label, marker="os^v"[i // len(_COLOURS) % 4], markersize=3)
+        ax.loglog(xs, ratios, label=label, marker="os^v"[i // len(COLOURS) % 4], markersize=3)
     ax.axhline(1, color="0.3", linestyle="-", linewidth=0.8, label="backprop", zorder=1)
     ax.set(xlabel=xlabel, ylabel="time of a training step / backprop's")
     # a factor as it is read: 1, 2, 5, 10 ...; where something was measured: few places, and their labels have room

@@ -6,6 +6,7 @@ alignment.csv   a row a measurement of the angle to backprop's gradient, where t
 timing.csv      a row an epoch: seconds, images a second
 checkpoint.pt   where the training is: weights, optimiser, schedule, random state, tables
 summary.json    the outcome, once there is one
+diverged.json   or why there is none, where a suite did the run
 figures/        learning curves
 """
 
@@ -16,6 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -29,7 +31,21 @@ from actrelax.models.versions import installed
 
 Rows = Sequence[Mapping[str, float]]
 TABLES = ("metrics", "alignment", "timing")
-CONFIG, CHECKPOINT, SUMMARY = "config.json", "checkpoint.pt", "summary.json"
+CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
+
+
+class State(StrEnum):
+    """How far a run is."""
+
+    OPEN = "open"
+    BEGUN = "begun"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self in (State.FINISHED, State.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,15 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run here has its outcome."""
         return (self.path / SUMMARY).exists()
+
+    @property
+    def state(self) -> State:
+        """How far the run here is."""
+        if self.is_finished():
+            return State.FINISHED
+        if (self.path / DIVERGED).exists():
+            return State.DIVERGED
+        return State.BEGUN if self.is_begun() else State.OPEN
 
     def clear(self) -> None:
         """Forget a run, if there is one; nothing but its own files is removed."""
@@ -173,6 +198,14 @@ class RunFolder:
             return Summary(**{name: found[name] for name in names})
         except KeyError as error:
             raise ActrelaxError(f"{self.path} holds no finished run: {SUMMARY} lacks {error}.") from error
+
+    def write_divergence(self, reason: str) -> None:
+        """End a run without an outcome."""
+        self._write_json(DIVERGED, {"reason": reason})
+
+    def divergence(self) -> str:
+        """Why a run that diverged did."""
+        return str(self._read_json(DIVERGED, "no run that diverged").get("reason", ""))
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         with replacing(self.path / name) as file:

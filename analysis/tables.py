@@ -1,4 +1,4 @@
-"""Tables: CSV files, and rows of text as Markdown and LaTeX."""
+"""Tables: CSV files, and rows of text as Markdown, LaTeX and on a terminal."""
 
 from __future__ import annotations
 
@@ -51,7 +51,45 @@ def markdown(head: Cells, rows: Iterable[Cells]) -> str:
     | --- | --- |
     | 2 | 0.1 |
     """
-    return "".join("| " + " | ".join(row) + " |\n" for row in (head, ["---"] * len(head), *rows))
+    lines = ([cell.replace("|", r"\|") for cell in row] for row in (head, ["---"] * len(head), *rows))
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def read_markdown(text: str) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table in GitHub's Markdown.
+
+    Examples
+    --------
+    >>> read_markdown(markdown(["depth", "max |x|"], [["2", ""]]))
+    (['depth', 'max |x|'], [['2', '']])
+    """
+    head, _, *rows = (_cells(line) for line in text.splitlines())
+    return head, rows
+
+
+def _cells(line: str) -> list[str]:
+    inner = line.strip().removeprefix("|").removesuffix("|")
+    return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", inner)]
+
+
+def plain(head: Cells, rows: Sequence[Cells]) -> str:
+    """Return a table for a terminal, the first column to the left.
+
+    Examples
+    --------
+    >>> print(plain(["run", "accuracy"], [["backprop", "98.1"], ["ar", "9.3"]]))
+    run       accuracy
+    backprop      98.1
+    ar             9.3
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    first, *others = widths
+    return "\n".join(
+        "  ".join(
+            [f"{row[0]:{first}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], others, strict=True))]
+        ).rstrip()
+        for row in (head, *rows)
+    )
 
 
 def latex(head: Cells, rows: Iterable[Cells]) -> str:

@@ -19,6 +19,7 @@ SIMULATIONS = {
     "evaluate": "test a trained run's network on any data set",
     "reproduce": "the papers' experiments over many seeds: tables with tests, figures; goes on where it stopped",
     "sweep": "the learning rate that suits each condition of such an experiment; the sensitivity curve",
+    "analyze": "compare training runs, or show what a suite found: figures, tables, an HTML report",
     "bench": "what a step of training costs by backprop, by AR at once and step by step; time and memory",
     "plasticity": "learn the digits inside Brian2, synapses and all, one stimulus after another; a minute and a half",
 }

@@ -9,8 +9,9 @@ schedule were chosen by validation within the training images; `actrelax train -
 First PyTorch, SciPy and Brian2 relax two digits in this network, and are compared with each other, with the exact
 law of each scheme and with autograd; `actrelax check` is that in full.
 
-Writes, below --out, a run folder each (an earlier demo's are replaced), the learning curves, and each layer's error
-against backprop over a relaxation. The last line on screen names the folder.
+Writes, below --out, a run folder each (an earlier demo's are replaced), the learning curves, each layer's error
+against backprop over a relaxation, and a report of all of it to open in a browser. The last lines on screen name the
+report and the folder.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from actrelax.analysis import figures
+from actrelax.analysis import figures, run_report
 from actrelax.analysis.checks.verification import Report, verify
 from actrelax.analysis.convergence import errors_over_time
+from actrelax.analysis.gathered import gather
+from actrelax.analysis.report import Picture, Section, write
 from actrelax.analysis.runs import RunFolder, Summary
 from actrelax.models.backprop import activity_gradients
 from actrelax.models.network import Network
@@ -87,12 +90,14 @@ def main(config: Config) -> int:
     for label, each in experiments.items():
         summaries[label] = run(each, Recording(folder_of(config, label), overwrite=True, quiet=True))
     draw_learning(config)
+    write_report(config, report)
     if config.json:
         print(json.dumps([asdict(summary) for summary in summaries.values()]))
     say(f"\n{'rule':16}test accuracy  train accuracy  seconds")
     for label, s in summaries.items():
         say(f"{label:16}{s.test_accuracy:13.1%}  {s.train_accuracy:14.1%}  {s.wall_seconds:7.1f}")
-    say(f"\nresults and figures: {config.out}")
+    say(f"\nreport, to open in a browser: {config.out / 'report.html'}")
+    say(f"results and figures: {config.out}")
     return 0 if report.ok else 1
 
 
@@ -146,6 +151,18 @@ def draw_learning(config: Config) -> None:
     with figures.saved(config.out / "figures" / "learning-curves.png", columns=2) as (_, axes):
         for ax, measure in zip(axes, ("train_accuracy", "test_accuracy"), strict=True):
             figures.learning_curves(ax, metrics, measure)
+
+
+def write_report(config: Config, checked: Report) -> None:
+    """Put it all into one HTML file."""
+    places = config.out / "figures"
+    caption = "How far each population is from its gradient; the vertical line is where a relaxation ends in training."
+    picture = Picture.read(
+        places / "relaxation.png", "Errors fall over the steps, those of lower layers later.", caption
+    )
+    relaxation = Section("One relaxation of the untrained network", [verdict(checked)], pictures=[picture])
+    runs = gather([RunFolder(folder_of(config, label)) for label in RUNS])
+    write(config.out / "report.html", run_report.page(runs, places, [relaxation]))
 
 
 def draw_relaxation(config: Config, network: Network, dataset: Dataset) -> None:

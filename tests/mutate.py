@@ -679,7 +679,7 @@ DEFECTS = [
     ),
     Defect(
         "p values as if a table had one of them",
-        "simulations/suites/report.py",
+        "analysis/conditions.py",
         "zip(others, holm(p), strict=True)",
         "zip(others, p, strict=True)",
         f"{SUITES}/test_report.py::test_differences_are_paired_by_seed_and_corrected_for_their_number",
@@ -732,6 +732,20 @@ DEFECTS = [
         "law(n)[row, :-1].sum() < share",
         "law(n)[row, :-1].sum() < 100 * share",
         "tests/analysis/test_convergence.py::test_predicted_steps_are_the_measured_ones",
+    ),
+    Defect(
+        "a report that lets markup through",
+        "analysis/report.py",
+        "autoescape=True",
+        "autoescape=False",
+        "tests/analysis/test_report.py::test_everything_is_escaped",
+    ),
+    Defect(
+        "one seed twice taken for two samples",
+        "analysis/gathered.py",
+        "if count > 1",
+        "if count > 2",
+        "tests/analysis/test_gathered.py::test_one_seed_twice_is_no_second_sample",
     ),
 ]
 

@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from actrelax.analysis import outcomes
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import require
-from actrelax.simulations.suites import results
 from actrelax.simulations.suites.definitions import Suite
 from actrelax.simulations.suites.perform import perform
 from actrelax.simulations.suites.store import Kept
@@ -47,7 +47,7 @@ def chosen(suite: Suite, experiment: Experiment, seeds: int | None) -> Suite:
     return suite
 
 
-def carry_out(suite: Suite, out: Path, work: Work) -> list[results.Outcome]:
+def carry_out(suite: Suite, out: Path, work: Work) -> list[outcomes.Outcome]:
     """Do those of a suite's runs that are not done, and return what came out of all of them.
 
     Parameters
@@ -67,20 +67,21 @@ def carry_out(suite: Suite, out: Path, work: Work) -> list[results.Outcome]:
     for case in suite.cases():
         kept = Kept(work.runs.absolute(), case.experiment.resolved())
         places[case.variant, case.condition, kept.hash] = case, kept
-    found = results.read(out)
+    found = outcomes.read(out)
     left = [kept for key, (_, kept) in places.items() if key not in found]
 
     def collect(_: Kept | None = None) -> None:
         for key, (case, kept) in places.items():
             if key not in found and kept.state.is_final:
-                found[key] = results.outcome_of(case, kept)
-        results.write(out, found.values())
+                seed = kept.experiment.seed
+                found[key] = outcomes.outcome_of(kept.folder, case.condition, seed, kept.hash, case.variant)
+        outcomes.write(out, found.values())
 
     if not work.report_only:
         jobs = work.jobs or os.cpu_count() or 1
         perform(left, jobs, scheduler=work.scheduler, quiet=work.quiet, ended=collect)
     collect()
-    outcomes = [found[key] for key in places if key in found]
-    if not outcomes:
+    ended = [found[key] for key in places if key in found]
+    if not ended:
         raise ActrelaxError("no run has ended yet: leave --report-only out.")
-    return outcomes
+    return ended

@@ -16,10 +16,11 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
+from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError, DivergenceError
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.stopping import Stop, Stopped, stopping_cleanly
-from actrelax.simulations.suites.store import Kept, State
+from actrelax.simulations.suites.store import Kept
 from actrelax.simulations.training.assemble import load_images
 from actrelax.simulations.training.experiment import Images, from_options
 from actrelax.simulations.training.run import Recording, run
@@ -121,7 +122,7 @@ def _attempt(kept: Kept, parent: int) -> Tried:
                 recording = Recording(resume=kept.folder.path, quiet=True)
             run(experiment, recording, data)
         except DivergenceError as error:
-            kept.write_divergence(str(error))
+            kept.folder.write_divergence(str(error))
         except ActrelaxError as error:
             return Tried(kept, refused=str(error))
         except Stopped as stopped:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from actrelax.analysis import figures
 from actrelax.analysis.files import replacing
+from actrelax.analysis.outcomes import Outcome
+from actrelax.analysis.runs import State
 from actrelax.analysis.tables import markdown, read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites.definitions import IMAGES, Options, Suite, varied
-from actrelax.simulations.suites.results import Outcome
-from actrelax.simulations.suites.store import State
 
 FILE, FIGURE = "rates.csv", "sensitivity.png"
 GRID = tuple(2.0**power for power in range(-3, 4))

@@ -12,30 +12,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from actrelax.analysis.files import replacing
-from actrelax.analysis.runs import RunFolder
+from actrelax.analysis.runs import RunFolder, State
 from actrelax.simulations.training.experiment import Experiment, as_options
-
-DIVERGED = "diverged.json"
-
-
-class State(StrEnum):
-    """How far a run is."""
-
-    OPEN = "open"
-    BEGUN = "begun"
-    FINISHED = "finished"
-    DIVERGED = "diverged"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self in (State.FINISHED, State.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -66,11 +48,7 @@ class Kept:
     @property
     def state(self) -> State:
         """How far it is."""
-        if self.folder.is_finished():
-            return State.FINISHED
-        if (self.folder.path / DIVERGED).exists():
-            return State.DIVERGED
-        return State.BEGUN if self.folder.is_begun() else State.OPEN
+        return self.folder.state
 
     @property
     def epochs(self) -> int:
@@ -78,16 +56,6 @@ class Kept:
         if self.state is State.OPEN or not (self.folder.path / "metrics.csv").exists():
             return 0
         return max(0, len(self.folder.table("metrics")) - 1)
-
-    @property
-    def reason(self) -> str:
-        """Why a run that diverged did."""
-        return str(json.loads((self.folder.path / DIVERGED).read_text())["reason"])
-
-    def write_divergence(self, reason: str) -> None:
-        """End it without an outcome."""
-        with replacing(self.folder.path / DIVERGED) as file:
-            file.write(f"{json.dumps({'reason': reason}, indent=2)}\n".encode())
 
     @contextmanager
     def held(self) -> Iterator[bool]:

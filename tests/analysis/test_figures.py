@@ -23,6 +23,18 @@ def test_learning_curves(tmp_path):
     assert (tmp_path / "new" / "figure.png").stat().st_size > 5000
 
 
+def test_a_legend_below_and_another_format(tmp_path):
+    with figures.saved(tmp_path / "figure.png", legend="below", also=[".pdf"]) as (figure, (ax,)):
+        for i in range(5):
+            ax.plot([0, i], label=f"line {i}")
+        height = figure.get_figheight()
+    assert figure.get_figheight() == pytest.approx(height + 3 * 0.2)  # two columns of five labels
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"line {i}" for i in range(5)]
+    assert legend.get_window_extent().y1 < ax.get_window_extent().y0
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_unwritable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ActrelaxError, match=r"^can't write to "), figures.saved(tmp_path / "file" / "figure.png"):

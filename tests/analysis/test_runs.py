@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from actrelax.analysis.runs import CHECKPOINT, SUMMARY, RunFolder, Summary, versions
+from actrelax.analysis.runs import CHECKPOINT, SUMMARY, RunFolder, State, Summary, versions
 from actrelax.models.errors import ActrelaxError
 
 RUN = Summary(0.9, 0.95, None, "ar", "simplified", "digits", "digits-cnn", 3, 7, 12.5, 345.0, "cpu", versions())
@@ -33,6 +33,17 @@ def test_round_trip(folder):
     assert sorted(path.name for path in folder.path.iterdir()) == names
     assert folder.is_begun()
     assert folder.is_finished()
+
+
+def test_how_far_a_run_is(tmp_path, folder):
+    assert folder.state is State.FINISHED
+    (folder.path / SUMMARY).unlink()
+    assert folder.state is State.BEGUN
+    with pytest.raises(ActrelaxError, match=r"holds no run that diverged: diverged\.json can't be read\.$"):
+        folder.divergence()
+    folder.write_divergence("batch 3: inf.")
+    assert (folder.state, folder.divergence()) == (State.DIVERGED, "batch 3: inf.")
+    assert RunFolder(tmp_path / "new").state is State.OPEN
 
 
 def test_clearing_takes_only_what_belongs_to_the_run(folder):

@@ -1,6 +1,6 @@
 """Tables as files and as text."""
 
-from actrelax.analysis.tables import latex, markdown, read_csv, write_csv
+from actrelax.analysis.tables import latex, markdown, plain, read_csv, read_markdown, write_csv
 
 HEAD, ROWS = (
     ["condition", "accuracy (%)", "p"],
@@ -16,6 +16,17 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_markdown():
     assert markdown(HEAD, ROWS).splitlines()[2] == "| AR | 97.1 (-0.2 to 1) | <0.001 |"
+
+
+def test_markdown_is_read_as_it_was_written():
+    rows = [*ROWS, ["max |x|", "", "|"]]
+    assert read_markdown(markdown(HEAD, rows)) == (HEAD, rows)
+
+
+def test_columns_line_up_on_a_terminal():
+    lines = plain(HEAD, ROWS).splitlines()
+    assert lines[:2] == ["condition      accuracy (%)       p", "AR         97.1 (-0.2 to 1)  <0.001"]
+    assert lines[2] == "a -1                     -3"
 
 
 def test_latex_escapes_what_it_must():

@@ -28,7 +28,11 @@ def test_writes_what_it_says(tmp_path, capsys):
     lines = said.out.splitlines()
     assert any(line.startswith("PyTorch, SciPy and Brian2 agree with each other") for line in lines)
     assert lines[0] == "1,437 digits for training, 360 for testing."
-    assert [line.split("  ")[0] for line in lines[-5:-2]] == ["backprop", "AR", "AR, simplified"]
+    assert [line.split("  ")[0] for line in lines[-6:-3]] == ["backprop", "AR", "AR, simplified"]
+    assert lines[-2] == f"report, to open in a browser: {tmp_path / 'report.html'}"
+    page = (tmp_path / "report.html").read_text()
+    assert "PyTorch, SciPy and Brian2 agree with each other" in page
+    assert all(f'<th scope="row">{name}</th>' in page for name in NAMES)
     assert lines[-1] == f"results and figures: {tmp_path}"
     assert said.err == ""
     # one seed, one initial network: only what follows differs

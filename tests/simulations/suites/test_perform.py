@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import pytest
 
+from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import Hardware
 from actrelax.simulations.stopping import Stopped
 from actrelax.simulations.suites.perform import perform
-from actrelax.simulations.suites.store import Kept, State
+from actrelax.simulations.suites.store import Kept
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 
 
@@ -49,7 +50,7 @@ def test_a_run_that_diverges_is_recorded_and_stops_no_other(runs):
     wild = replace(runs[0], experiment=replace(runs[0].experiment, optimisation=Optimisation(lr=1e30)))
     perform([wild, runs[1]], 1, quiet=True)
     assert wild.state is State.DIVERGED
-    assert wild.reason.startswith("batch ")
+    assert wild.folder.divergence().startswith("batch ")
     assert runs[1].state is State.FINISHED
     perform([wild], 1, quiet=True)  # nor is it tried again
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from actrelax.analysis.outcomes import Outcome
+from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import rates
 from actrelax.simulations.suites.definitions import SUITES, varied
-from actrelax.simulations.suites.results import Outcome
-from actrelax.simulations.suites.store import State
 from actrelax.simulations.training.experiment import as_options
 
 SMOKE = SUITES["smoke"]

@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
+from actrelax.analysis import conditions, outcomes
+from actrelax.analysis.outcomes import Outcome
+from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.suites import report, results
+from actrelax.simulations.suites import report
 from actrelax.simulations.suites.definitions import SUITES
-from actrelax.simulations.suites.results import Outcome
-from actrelax.simulations.suites.store import State
 
 SUITE = replace(SUITES["smoke"], seeds=4)
+AGAINST = report.compared(SUITE, "")
 ACCURACIES = {
     "backprop": [97.0, 98.0, 96.0, 97.5],
     "AR": [97.1, 98.1, 95.8, 97.5],
@@ -34,7 +36,7 @@ OUTCOMES = [outcome(name, seed, a) for name, found in ACCURACIES.items() for see
 
 
 def by_name(outcomes=OUTCOMES):
-    return {line.condition: line for line in report.lines(SUITE, outcomes)}
+    return {line.condition: line for line in conditions.lines(AGAINST, outcomes)}
 
 
 def test_differences_are_paired_by_seed_and_corrected_for_their_number():
@@ -64,14 +66,14 @@ def test_seeds_are_paired_whatever_their_order():
 
 def rows(outcomes=OUTCOMES):
     """Condition -> cells after it."""
-    _, found = report.cells(SUITE, report.lines(SUITE, outcomes))
+    _, found = conditions.cells(AGAINST, conditions.lines(AGAINST, outcomes))
     return {row[0]: row[1:] for row in found}
 
 
 def test_diverged_seeds_are_counted_and_named():
     assert rows()["random feedback"][0] == "3, 1 diverged"
     assert rows()["random feedback"][1].startswith("60.0 (")
-    said = report.remarks(SUITE, report.lines(SUITE, OUTCOMES))
+    said = conditions.remarks(AGAINST, conditions.lines(AGAINST, OUTCOMES))
     assert "Diverged under random feedback: seed 1.\n" in said
     assert "With 4 seeds, whose differences from backprop deviate by " in said
     everything_lost = [replace(o, state=State.DIVERGED) if o.condition == "AR" else o for o in OUTCOMES]
@@ -100,8 +102,8 @@ def test_variants_have_tables_and_figures_of_their_own(tmp_path):
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
-    results.write(tmp_path, OUTCOMES)
-    found = results.read(tmp_path)
+    outcomes.write(tmp_path, OUTCOMES)
+    found = outcomes.read(tmp_path)
     assert list(found) == [("", o.condition, o.run) for o in OUTCOMES]
     for before, after in zip(OUTCOMES, found.values(), strict=True):
         assert replace(before, curves={}) == replace(after, curves={})
@@ -109,4 +111,4 @@ def test_rows_come_back_as_they_were_written(tmp_path):
             assert after.curves[column] == pytest.approx(values, nan_ok=True)
     (tmp_path / "curves.csv").unlink()
     with pytest.raises(ActrelaxError, match=r"holds no results that can be read: move runs\.csv and curves\.csv away"):
-        results.read(tmp_path)
+        outcomes.read(tmp_path)

@@ -1,4 +1,4 @@
-"""What came out of a suite's runs, as two tidy tables that outlive the runs' folders.
+"""What came out of several runs; a suite's as two tidy tables that outlive the runs' folders.
 
 runs.csv    a row a run: variant, condition, seed, how it ended, accuracies after the last epoch
 curves.csv  a row a run and epoch: loss, accuracies, mean angle to backprop's updates
@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from actrelax.analysis.runs import RunFolder, State
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.suites.definitions import Case
-from actrelax.simulations.suites.store import Kept, State
 
 RUNS, CURVES = "runs.csv", "curves.csv"
 _CURVE = {
@@ -31,8 +30,8 @@ _CURVE = {
 class Outcome:
     """One run's.
 
-    run     what tells it from others (`Kept.hash`)
-    state   finished or diverged
+    run     what tells it from others
+    state   finished, diverged, or not there yet
     reason  why it diverged
     curves  column -> a value an epoch, the untrained network's first; as far as it came
     """
@@ -51,15 +50,27 @@ class Outcome:
         """In percent, after the last epoch."""
         return 100 * self.curves["test_accuracy"][-1]
 
+    @property
+    def epochs(self) -> int:
+        """How many are done."""
+        return len(self.curves["epoch"]) - 1
 
-def outcome_of(case: Case, kept: Kept) -> Outcome:
-    """Read a run that has ended."""
-    state, folder = kept.state, kept.folder
+
+def outcome_of(folder: RunFolder, condition: str, seed: int, run: str, variant: str = "") -> Outcome:
+    """Read a run, as far as it came.
+
+    Raises
+    ------
+    ActrelaxError
+        If its tables can't be read.
+    """
+    state = folder.state
     rows = folder.table("metrics")
     curves = {column: [row[name] for row in rows] for column, name in _CURVE.items() if name in rows[0]}
-    seconds = sum(row["train_seconds"] + row["evaluate_seconds"] for row in folder.table("timing"))
-    reason = kept.reason if state is State.DIVERGED else ""
-    return Outcome(case.variant, case.condition, kept.experiment.seed, kept.hash, state, reason, seconds, curves)
+    timing = folder.table("timing") if len(rows) > 1 else []
+    seconds = sum(row["train_seconds"] + row["evaluate_seconds"] for row in timing)
+    reason = folder.divergence() if state is State.DIVERGED else ""
+    return Outcome(variant, condition, seed, run, state, reason, seconds, curves)
 
 
 def read(folder: Path) -> dict[tuple[str, str, str], Outcome]:

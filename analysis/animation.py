@@ -1,0 +1,207 @@
+"""A relaxation to be watched: every population's activity on its way to the gradient, as frames or as a moving picture.
+
+Activities are drawn relative to the largest gradient of their population, so that at equilibrium the upper row is the
+lower one. Beyond 1 a colour is full: at first activities are those of the feedforward pass, which may be much larger.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+from PIL import Image
+
+from actrelax.analysis import figures
+from actrelax.analysis.files import replacing
+from actrelax.analysis.style import styled, written
+from actrelax.models.errors import ActrelaxError
+
+Array = NDArray[np.floating]
+
+PAUSE = 2000
+"""How long a moving picture stays at its end, in milliseconds."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """One sample's relaxation.
+
+    stimulus    (channels, height, width), (height, width) or (features,)
+    times       (n,), of the frames
+    activities  hidden population -> (n, *population.shape), from the input up
+    gradients   the same populations -> population.shape
+    errors      population -> max |x - gradient| / max |gradient| at each time
+    predicted   other times, and what a law says about the errors then
+    """
+
+    stimulus: Array
+    times: Sequence[float]
+    activities: Mapping[str, Array]
+    gradients: Mapping[str, Array]
+    errors: Mapping[str, Sequence[float]]
+    predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None = None
+
+    def __post_init__(self) -> None:
+        for name, x in self.activities.items():
+            expected = (len(self.times), *self.gradients[name].shape)
+            if x.shape != expected:
+                raise ActrelaxError(f"the activities of {name} must be {expected}, got {x.shape}.")
+
+    def relative(self, population: str, frame: int) -> Array:
+        """Return a population's activity at a time over its largest gradient."""
+        found: Array = self.activities[population][frame] / self._scale(population)
+        return found
+
+    def relative_gradient(self, population: str) -> Array:
+        """Return a population's gradient, likewise: between -1 and 1."""
+        found: Array = self.gradients[population] / self._scale(population)
+        return found
+
+    def _scale(self, population: str) -> float:
+        return float(max(np.abs(self.gradients[population]).max(), np.finfo(float).tiny))
+
+
+def tiles(x: Array) -> Array:
+    """Return channels side by side in a nearly square sheet, rows of them below each other, nan between.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        (channels, height, width); (units,) are drawn as units of a sheet, without gaps.
+
+    Examples
+    --------
+    >>> tiles(np.arange(6.0)).shape, tiles(np.zeros((6, 14, 14))).shape
+    ((2, 3), (29, 44))
+    """
+    maps, gap = (x[:, None, None], 0) if x.ndim == 1 else (x, 1)
+    channels, height, width = maps.shape
+    square = min(channels, math.ceil(math.sqrt(channels * height / width)))
+    columns = next((c for c in range(square, 3 * square // 2) if channels % c == 0), square)  # full rows if they can be
+    rows = math.ceil(channels / columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan)
+    for i, one in enumerate(maps):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = one
+    return sheet
+
+
+def strip(path: Path, film: Film, frames: Sequence[int]) -> None:
+    """Draw some frames side by side, and the gradients beside them: a row a population, the uppermost on top.
+
+    Raises
+    ------
+    ActrelaxError
+        If the file can't be written.
+    """
+    names = list(film.activities)[::-1]
+    with written(path, (1.15 * (len(frames) + 1) + 1.1, 1.1 * len(names) + 0.2)) as figure:
+        axes = figure.subplots(len(names), len(frames) + 1, squeeze=False)
+        for row, name in zip(axes, names, strict=True):
+            for ax, frame in zip(row, frames, strict=False):
+                image = _sheet(ax, film.relative(name, frame))
+            _sheet(row[-1], film.relative_gradient(name))
+            row[0].set_ylabel(name)
+        for ax, frame in zip(axes[0], frames, strict=False):
+            ax.set_title(f"t = {film.times[frame]:g} tau", fontsize="medium")
+        axes[0][-1].set_title("gradient", fontsize="medium")
+        _bar(figure, image, list(axes.flat))
+
+
+def movie(path: Path, film: Film, frames: Sequence[int], *, rate: float = 10.0, dpi: int = 100) -> None:
+    """Write frames as a GIF that begins anew after its last: maps above, gradients below them, errors at the bottom.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        NAME.gif.
+    film : Film
+    frames : sequence of int
+        Indices into its times.
+    rate : float, default 10.0
+        Frames a second.
+    dpi : int, default 100
+        Of a picture about 7 inches wide.
+
+    Raises
+    ------
+    ActrelaxError
+        If the file can't be written.
+    """
+    with styled():
+        figure, show = scene(film)
+        figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        pictures = []
+        for frame in frames:
+            show(frame)
+            canvas.draw()  # type: ignore[no-untyped-call]
+            pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # type: ignore[no-untyped-call]
+    # one palette, undithered: what doesn't change costs nothing then
+    palette = Image.fromarray(np.concatenate(pictures)).quantize(256, dither=Image.Dither.NONE)
+    first, *others = [Image.fromarray(x).quantize(palette=palette, dither=Image.Dither.NONE) for x in pictures]
+    lasting = [round(1000 / rate)] * len(others) + [PAUSE]
+    with replacing(path) as file:
+        first.save(file, "GIF", save_all=True, append_images=others, duration=lasting, loop=0)
+
+
+def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
+    """Lay the moving picture out; return it and what shows a frame in it."""
+    names = list(film.activities)
+    figure = Figure(figsize=(1.25 * (len(names) + 1) + 0.8, 5.4))
+    (upper,), (lower,) = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)
+    axes = upper.subplots(2, len(names) + 1, squeeze=False)
+    still = axes[0][0].imshow(tiles(film.stimulus), cmap="gray_r", interpolation="nearest")
+    still.axes.set_title("stimulus", fontsize="medium")
+    _bare(axes[0][0])
+    axes[1][0].axis("off")
+    clock = axes[1][0].text(0.5, 0.5, "", ha="center", va="center", transform=axes[1][0].transAxes)
+    images = {}
+    for above, below, name in zip(axes[0][1:], axes[1][1:], names, strict=True):
+        images[name] = _sheet(above, film.relative(name, 0))
+        _sheet(below, film.relative_gradient(name))
+        above.set_title(name, fontsize="medium")
+    axes[0][1].set_ylabel("activity")
+    axes[1][1].set_ylabel("gradient")
+    _bar(upper, images[names[0]], list(axes.flat))
+    curve = lower.subplots()
+    figures.approach(curve, film.times, film.errors, film.predicted)
+    now = curve.axvline(film.times[0], color="0.2", linewidth=1, linestyle="-")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once: nothing jumps from frame to frame
+
+    def show(frame: int) -> list[AxesImage]:
+        for name, image in images.items():
+            image.set_data(tiles(film.relative(name, frame)))
+        now.set_xdata([film.times[frame]] * 2)
+        clock.set_text(f"t = {film.times[frame]:.1f} tau")
+        return list(images.values())
+
+    show(0)
+    return figure, show
+
+
+def _sheet(ax: Axes, x: Array) -> AxesImage:
+    image = ax.imshow(tiles(x), cmap="PuOr", norm=Normalize(-1, 1), interpolation="nearest")
+    _bare(ax)
+    return image
+
+
+def _bare(ax: Axes) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+
+
+def _bar(figure: FigureBase, image: AxesImage, axes: Sequence[Axes]) -> None:
+    bar = figure.colorbar(image, ax=axes, ticks=[-1, 0, 1], extend="both", shrink=0.7, aspect=25)
+    bar.set_label("relative to the population's\nlargest gradient")

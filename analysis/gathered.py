@@ -1,0 +1,168 @@
+"""Runs gathered from their folders, and called by what tells them apart."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actrelax.analysis.outcomes import Outcome, outcome_of
+from actrelax.analysis.runs import RunFolder, State, Summary
+from actrelax.models.errors import ActrelaxError
+
+_NO_MATTER = {
+    "seed",
+    "measure_alignment",
+    "data_dir",
+    "method",
+    "verify_every",
+    "compile",
+    "device",
+    "threads",
+    "processes",
+    "channels_last",
+}
+"""Options that say how and where a condition's runs were done, not what they are."""
+
+SAID = {State.FINISHED: "finished", State.DIVERGED: "diverged", State.BEGUN: "not finished"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder, read.
+
+    name     of the folder; its path where several are called alike
+    config   option -> value
+    summary  None unless it is finished
+    outcome  its curves as far as it came; `outcome.condition` is what tells it from runs that differ in more than the
+             seed
+    """
+
+    name: str
+    folder: RunFolder
+    config: Mapping[str, Any]
+    summary: Summary | None
+    outcome: Outcome
+
+    @property
+    def said(self) -> str:
+        """How it ended, or how far it is."""
+        epochs = f"{self.outcome.epochs} of {self.config['epochs']} epochs"
+        return SAID[self.outcome.state] + ("" if self.summary else f", {epochs}")
+
+
+def run_folders(paths: Iterable[Path]) -> list[RunFolder]:
+    """Return the runs in some folders: each is one, or holds some.
+
+    Raises
+    ------
+    ActrelaxError
+        For a folder without any.
+    """
+    found: dict[Path, RunFolder] = {}
+    for path in paths:
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        here = [f for f in map(RunFolder, [path] if RunFolder(path).is_begun() else inside) if f.is_begun()]
+        if not here:
+            raise ActrelaxError(f"{path} holds no run: give folders that actrelax train or actrelax demo wrote.")
+        found |= {folder.path.resolve(): folder for folder in here}
+    return list(found.values())
+
+
+def gather(folders: Sequence[RunFolder]) -> list[Run]:
+    """Read runs.
+
+    Raises
+    ------
+    ActrelaxError
+        If one can't be read.
+    """
+    names = [folder.path.resolve().name for folder in folders]
+    names = [n if names.count(n) == 1 else str(f.path) for n, f in zip(names, folders, strict=True)]
+    configs = [_config(folder) for folder in folders]
+    labels = _labels(configs, [folder.state for folder in folders], names)
+    return [
+        Run(
+            name,
+            folder,
+            config,
+            folder.summary() if folder.state is State.FINISHED else None,
+            outcome_of(folder, label, config["seed"], name),
+        )
+        for name, folder, config, label in zip(names, folders, configs, labels, strict=True)
+    ]
+
+
+def _config(folder: RunFolder) -> dict[str, Any]:
+    config = folder.config()
+    missing = [name for name in ("rule", "assumptions", "dataset", "network", "epochs", "seed") if name not in config]
+    if missing:
+        raise ActrelaxError(f"{folder.path} holds no run: its config.json lacks {', '.join(missing)}.")
+    return config
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the options that are not the same in all configurations, in the order of the first that names them.
+
+    Examples
+    --------
+    >>> differing([{"lr": 0.1, "seed": 0}, {"lr": 0.1, "seed": 1, "clip": 50.0}])
+    ['seed', 'clip']
+    """
+    names = dict.fromkeys(name for config in configs for name in config)
+    return [name for name in names if any(c.get(name) != configs[0].get(name) for c in configs)]
+
+
+def rule_of(config: Mapping[str, Any]) -> str:
+    """Return backprop, or AR's assumptions."""
+    return "backprop" if config["rule"] == "backprop" else str(config["assumptions"])
+
+
+def shown(value: Any) -> str:
+    """Return an option's value as a table has it."""
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _labels(configs: Sequence[Mapping[str, Any]], states: Sequence[State], names: Sequence[str]) -> list[str]:
+    """Return what each run's condition is called: its rule, and what differs among the runs of that rule.
+
+    Runs of one condition and one seed are no two samples: they go by their names. So do those that have not ended.
+    """
+    labels = []
+    for config in configs:
+        alike = [c for c in configs if rule_of(c) == rule_of(config)]
+        own = [name for name in differing(alike) if name not in _NO_MATTER]
+        labels.append(", ".join([rule_of(config), *(f"{name} {shown(config.get(name))}" for name in own)]))
+    ended = [state.is_final for state in states]
+    seeds = [config["seed"] for config in configs]
+    samples = Counter((label, seed) for label, seed, has in zip(labels, seeds, ended, strict=True) if has)
+    repeated = {label for (label, _), count in samples.items() if count > 1}
+    return [
+        f"{name} ({SAID[State.BEGUN]})" if not has else name if label in repeated else label
+        for label, name, has in zip(labels, names, ended, strict=True)
+    ]
+
+
+def command(config: Mapping[str, Any]) -> str:
+    """Return the command that makes the same run again.
+
+    Examples
+    --------
+    >>> command({"rule": "ar", "batch_size": 64, "clip": None, "augment": True, "channels_last": False})
+    'actrelax train --rule ar --batch-size 64 --augment'
+    """
+    words = ["actrelax", "train"]
+    for name, value in config.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, str(value)]
+    return shlex.join(words)

@@ -1,0 +1,134 @@
+"""A report: one HTML file that needs nothing else, to be read in a browser, on a phone, or on paper.
+
+What it says is built of tables, pictures and sections; the template (report.html) knows how they look. Jinja escapes
+all that it is given.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from actrelax.analysis.files import replacing
+from actrelax.analysis.tables import Cells
+from actrelax.models.errors import ActrelaxError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of each row names it, and **others** may be bold."""
+
+    caption: str
+    head: Cells
+    rows: Sequence[Cells]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns are of numbers, and stand to the right: those that hold nothing else."""
+        columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in self.head)
+        filled = ([cell for cell in column if cell] for column in columns)
+        return [bool(cells) and all(map(_NUMBER.match, cells)) for cells in filled]
+
+
+_NUMBER = re.compile(r"(\*\*)?[-+<]?\d")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, kept in the page itself.
+
+    png      the file's content
+    alt      what it shows, for who can't see it
+    caption  the line below it
+    """
+
+    png: bytes
+    alt: str
+    caption: str
+
+    @classmethod
+    def read(cls, path: Path, alt: str, caption: str) -> Picture:
+        """Take a PNG file.
+
+        Raises
+        ------
+        ActrelaxError
+            If it can't be read, or is something else.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ActrelaxError(f"can't read {path}: {error.strerror}.") from error
+        if not content.startswith(b"\x89PNG") or len(content) < 24:
+            raise ActrelaxError(f"{path} is no PNG file: it is damaged or something else.")
+        return cls(content, alt, caption)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, which stand in the first chunk of every PNG."""
+        width, height = struct.unpack(">II", self.png[16:24])
+        return width, height
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it takes a row of its own: several panels."""
+        return self.size[0] > 2 * self.size[1]
+
+    @property
+    def source(self) -> str:
+        """The picture as a URL that holds it."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, in this order: paragraphs, tables, notes, pictures, code. Folded: closed until clicked on."""
+
+    title: str
+    text: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    code: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report: its title, the paragraphs below it, and its sections."""
+
+    title: str
+    lead: Sequence[str]
+    sections: Sequence[Section]
+
+
+def html(page: Page) -> str:
+    """Return a report as a document of its own."""
+    return _template().render(page=page)
+
+
+def write(path: Path, page: Page) -> None:
+    """Write a report, whole or not at all.
+
+    Raises
+    ------
+    ActrelaxError
+        If it can't be written.
+    """
+    with replacing(path) as file:
+        file.write(html(page).encode())
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.tests["bold"] = lambda cell: cell.startswith("**") and cell.endswith("**")
+    return environment.from_string((files("actrelax.analysis") / "report.html").read_text(encoding="utf-8"))

@@ -1,0 +1,95 @@
+"""The style of all figures, readable in print and without colour vision, and how they are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from cycler import cycler
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from actrelax.analysis.files import replacing
+
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart in greyscale by the line styles
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
+
+_STYLE = {
+    "axes.grid": True,
+    "axes.prop_cycle": cycler(color=COLOURS, linestyle=STYLES),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "savefig.dpi": 200,
+}
+
+
+LEGEND = 1.8
+"""Room for a legend beside the panels, in inches."""
+
+ROW = 0.2
+"""Room for a row of a legend below them."""
+
+
+@contextmanager
+def saved(
+    path: Path, columns: int = 1, legend: bool | Literal["below"] = False, also: Sequence[str] = ()
+) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """Open a figure of so many panels in the project's style, and write it to `path` when done.
+
+    With a legend: one for all panels, beside or below them, of the last one's lines. The suffix decides the format;
+    `also` names those of more files of the same figure, beside the first (".pdf").
+
+    Raises
+    ------
+    ActrelaxError
+        If a file can't be written.
+    """
+    with written(path, (4.2 * columns + (LEGEND if legend is True else 0), 3.2), also) as figure:
+        axes = figure.subplots(1, columns, squeeze=False)[0]
+        yield figure, list(axes)
+        if legend:
+            _add_legend(figure, axes[-1], below=legend == "below")
+
+
+@contextmanager
+def written(path: Path, size: tuple[float, float], also: Sequence[str] = ()) -> Iterator[Figure]:
+    """Open an empty figure of some size in inches, and write it when done, as `saved` does.
+
+    Raises
+    ------
+    ActrelaxError
+        If a file can't be written.
+    """
+    with styled():
+        figure = Figure(figsize=size)
+        yield figure
+        for place in (path, *(path.with_suffix(suffix) for suffix in also)):
+            with replacing(place) as file:
+                figure.savefig(file, format=place.suffix[1:])
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the project's style inside the block."""
+    with rc_context(_STYLE):  # type: ignore[arg-type]
+        yield
+
+
+def _add_legend(figure: Figure, ax: Axes, *, below: bool) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    if not below:
+        figure.legend(handles, labels, loc="outside right center")
+        return
+    columns = 1 if max(map(len, labels), default=0) > 28 else 2
+    figure.set_figheight(figure.get_figheight() + ROW * math.ceil(len(labels) / columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)

@@ -1,0 +1,138 @@
+"""Compare training runs, or show what a suite found: figures, tables, and a report to open in a browser.
+
+Takes the folders of runs, or one folder that holds some (`runs/demo`), or the results of a suite (`results/mlp-mnist`).
+Runs that differ in nothing but their seed are one condition: means with 95 % intervals, differences seed by seed. A run
+that has not finished is shown as far as it came.
+
+Writes, below --out, report.html, one file that needs nothing else, and each of its figures as PNG and PDF. The last
+line on screen names the report.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from actrelax.analysis import run_report, suite_report
+from actrelax.analysis.gathered import Run, gather, run_folders
+from actrelax.analysis.outcomes import Outcome
+from actrelax.analysis.report import Table, write
+from actrelax.analysis.runs import State
+from actrelax.analysis.statistics import interval
+from actrelax.analysis.tables import plain
+from actrelax.models.errors import ActrelaxError
+
+FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of an analysis."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs, or of several, or of a suite's results."""
+    out: Path = Path("runs/analysis")
+    """Folder of the report and its figures."""
+    json: bool = False
+    """Print JSON, and nothing else, on standard output."""
+
+
+def main(config: Config) -> None:
+    """Read, draw, write, say."""
+    if not config.runs:
+        raise ActrelaxError("nothing to analyse: give the folders of runs, or a suite's results.")
+    suites = [path for path in config.runs if suite_report.is_suite(path)]
+    if suites and len(config.runs) > 1:
+        raise ActrelaxError(f"{suites[0]} holds a suite's results, which are shown alone: give no other folder.")
+    found = analysed_suite(config) if suites else analysed_runs(config)
+    if config.json:
+        print(json.dumps(_without_nan(found)))
+    else:
+        print(f"\nreport: {config.out / FILE}")
+
+
+def analysed_runs(config: Config) -> dict[str, Any]:
+    """Report on runs; return what --json prints."""
+    runs = gather(run_folders(config.runs))
+    outcomes = [run.outcome for run in runs]
+    for run in runs:
+        if run.outcome.state is not State.FINISHED:
+            print(f"{run.name}: {run.said}; it is shown as far as it came.", file=sys.stderr)
+    write(config.out / FILE, run_report.page(runs, config.out))
+    if not config.json:
+        print_tables([run_report.outcome_table(runs, brief=True), *run_report.condition_tables(outcomes)])
+    return {"runs": [_of_run(run) for run in runs], "conditions": _conditions(outcomes)}
+
+
+def analysed_suite(config: Config) -> dict[str, Any]:
+    """Report on a suite's results; return what --json prints."""
+    results = suite_report.read_results(config.runs[0])
+    write(config.out / FILE, suite_report.page(results, config.out))
+    tables = [table for part in results.parts for table in suite_report.tables(results, part)]
+    if not config.json:
+        print_tables(tables)
+    return {
+        "suite": results.name,
+        "runs": [_of_outcome(outcome) for outcome in results.outcomes],
+        "conditions": _conditions(results.outcomes),
+        "tables": [[dict(zip(table.head, row, strict=True)) for row in table.rows] for table in tables],
+    }
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Print tables, a line between them."""
+    print("\n\n".join(f"{table.caption}\n\n{plain(table.head, table.rows)}" for table in tables))
+
+
+def _of_run(run: Run) -> dict[str, Any]:
+    """Return a run's outcome, and its summary where it has one."""
+    named = {"run": run.name, "path": str(run.folder.path)}
+    return named | _of_outcome(run.outcome) | (asdict(run.summary) if run.summary else {})
+
+
+def _of_outcome(outcome: Outcome) -> dict[str, Any]:
+    found = {
+        name: getattr(outcome, name) for name in ("run", "variant", "condition", "seed", "state", "reason", "epochs")
+    }
+    last = {column: values[-1] for column, values in outcome.curves.items() if column != "epoch"}
+    return found | {"wall_seconds": outcome.wall_seconds} | last
+
+
+def _conditions(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return each condition's mean test accuracy over the seeds that finished, from 0 to 1, with its 95 % interval."""
+    rows = []
+    for variant, condition in dict.fromkeys((o.variant, o.condition) for o in outcomes):
+        mine = [o for o in outcomes if (o.variant, o.condition) == (variant, condition)]
+        found = [o.test_accuracy / 100 for o in mine if o.state is State.FINISHED]
+        if found:
+            low, high = interval(found)
+            seeds = sorted(o.seed for o in mine if o.state is State.FINISHED)
+            mean = statistics.fmean(found)
+            rows.append(
+                {"variant": variant, "condition": condition, "seeds": seeds}
+                | {"test_accuracy": mean, "low": low, "high": high}
+            )
+    return rows
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the same with null where a number is none, which JSON can't say."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    from actrelax.simulations.cli import run as run_simulation
+
+    raise SystemExit(run_simulation("analyze", sys.argv[1:]))

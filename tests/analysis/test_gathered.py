@@ -1,0 +1,112 @@
+"""Runs are called by what tells them apart, and by nothing else."""
+
+import pytest
+
+from actrelax.analysis.gathered import command, gather, run_folders
+from actrelax.analysis.run_report import page
+from actrelax.analysis.runs import RunFolder, State, Summary
+from actrelax.models.errors import ActrelaxError
+
+USUAL = {"rule": "ar", "assumptions": "ar", "dataset": "digits", "network": "mlp", "epochs": 2, "lr": 0.1, "clip": None}
+
+
+def written(path, *, ended="finished", epochs=2, **options):
+    """A run's folder, made up."""
+    folder, config = RunFolder(path), {**USUAL, "seed": 0, "threads": 1, **options}
+    folder.write_config(config)
+    rows = [{"epoch": e, "train_accuracy": 0.3 * e, "test_accuracy": 0.4 * e} for e in range(epochs + 1)]
+    timing = [{"epoch": e, "train_seconds": 2.0, "evaluate_seconds": 0.5} for e in range(1, epochs + 1)]
+    folder.write_tables({"metrics": rows, "timing": timing})
+    if ended == "finished":
+        values = (config[name] for name in ("rule", "assumptions", "dataset", "network", "epochs", "seed"))
+        folder.write_summary(Summary(0.8, 0.6, None, *values, 5.0, 100.0, "cpu", {"torch": "2"}))
+    if ended == "diverged":
+        folder.write_divergence("batch 3: inf.")
+    return folder
+
+
+def conditions(*folders):
+    return [run.outcome.condition for run in gather(folders)]
+
+
+def test_runs_that_differ_in_their_seed_are_one_condition(tmp_path):
+    first = written(tmp_path / "a", seed=0)
+    second = written(tmp_path / "b", seed=1, threads=2, measure_alignment=10)
+    assert conditions(first, second) == ["ar", "ar"]
+
+
+def test_a_label_names_what_differs_among_the_runs_of_a_rule(tmp_path):
+    folders = [
+        written(tmp_path / "a", lr=0.1),
+        written(tmp_path / "b", lr=0.25),
+        written(tmp_path / "c", lr=0.1, clip=50.0),
+        written(tmp_path / "d", assumptions="random-feedback", lr=0.5),
+        written(tmp_path / "e", rule="backprop", lr=0.7, assumptions="simplified"),
+    ]
+    assert conditions(*folders) == [
+        "ar, lr 0.1, clip not given",
+        "ar, lr 0.25, clip not given",
+        "ar, lr 0.1, clip 50",
+        "random-feedback",
+        "backprop",
+    ]
+
+
+def test_one_seed_twice_is_no_second_sample(tmp_path):
+    folders = [written(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 1), ("copy-of-a", 0))]
+    assert conditions(*folders) == ["a", "b", "copy-of-a"]
+
+
+def test_runs_that_have_not_ended_are_conditions_of_their_own(tmp_path):
+    folders = [
+        written(tmp_path / "a"),
+        written(tmp_path / "b", ended="no", epochs=1),
+        written(tmp_path / "c", ended="diverged", epochs=0, seed=1),
+    ]
+    runs = gather(folders)
+    assert [run.outcome.condition for run in runs] == ["ar", "b (not finished)", "ar"]
+    assert [run.said for run in runs] == ["finished", "not finished, 1 of 2 epochs", "diverged, 0 of 2 epochs"]
+    assert [run.outcome.state for run in runs] == [State.FINISHED, State.BEGUN, State.DIVERGED]
+    assert [run.outcome.wall_seconds for run in runs] == [5.0, 2.5, 0]
+    assert runs[2].outcome.reason == "batch 3: inf."
+
+
+def test_folders_of_runs_are_found(tmp_path):
+    for name in ("x/b", "x/a", "y/a"):
+        written(tmp_path / name)
+    found = run_folders([tmp_path / "x", tmp_path / "y" / "a", tmp_path / "x" / "a"])
+    assert [folder.path for folder in found] == [tmp_path / name for name in ("x/a", "x/b", "y/a")]
+    assert [run.name for run in gather(found)] == [str(tmp_path / "x/a"), "b", str(tmp_path / "y/a")]
+    with pytest.raises(
+        ActrelaxError, match=r"holds no run: give folders that actrelax train or actrelax demo wrote\.$"
+    ):
+        run_folders([tmp_path / "x", tmp_path])
+
+
+def test_what_is_no_configuration(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config({"rule": "ar", "assumptions": "ar", "dataset": "digits", "epochs": 1})
+    with pytest.raises(ActrelaxError, match=r"holds no run: its config\.json lacks network, seed\.$"):
+        gather([folder])
+
+
+def test_a_command_is_one_for_the_shell():
+    assert command({"network": "my net.py:small"}) == "actrelax train --network 'my net.py:small'"
+
+
+def test_a_condition_counts_the_seeds_that_diverged(tmp_path):
+    folders = [written(tmp_path / f"bp{seed}", rule="backprop", seed=seed) for seed in (0, 1)]
+    folders += [written(tmp_path / "rf0", assumptions="random-feedback")]
+    folders += [written(tmp_path / "rf1", assumptions="random-feedback", ended="diverged", epochs=0, seed=1)]
+    folders += [written(tmp_path / "sf0", assumptions="sign-feedback", ended="diverged", epochs=1)]
+    shown = page(gather(folders), tmp_path / "report")
+    (table,) = (table for section in shown.sections for table in section.tables if "seeds" in table.head)
+    assert [row[:2] for row in table.rows] == [
+        ["backprop", "2"],
+        ["random-feedback", "1, 1 diverged"],
+        ["sign-feedback", "0, 1 diverged"],
+    ]
+    curves = next(section for section in shown.sections if section.pictures)
+    assert curves.text[-1] == "Runs that diverged are left out."
+    assert curves.pictures[0].alt.endswith("At the end: backprop 80; random-feedback 80.")
+    assert "rf1: diverged, 0 of 2 epochs. batch 3: inf." in shown.sections[0].text

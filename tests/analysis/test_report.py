@@ -1,0 +1,84 @@
+"""A report is one sound HTML file, whatever is written into it."""
+
+import base64
+
+import pytest
+from pages import Read
+
+from actrelax.analysis import figures, report
+from actrelax.analysis.report import Page, Picture, Section, Table
+from actrelax.models.errors import ActrelaxError
+
+NASTY = "<script>alert('&amp;')</script> \"a\" & b"
+"""What must arrive as it is, and do nothing."""
+
+
+@pytest.fixture
+def png(tmp_path):
+    with figures.saved(tmp_path / "figure.png", columns=2) as (_, (ax, _)):
+        ax.plot([0, 1])
+    return tmp_path / "figure.png"
+
+
+def test_everything_is_escaped(png):
+    table = Table(NASTY, ["run", NASTY], [[NASTY, NASTY]])
+    section = Section(NASTY, [NASTY], [table], [NASTY], [Picture.read(png, NASTY, NASTY)], NASTY)
+    page = Read(report.html(Page(NASTY, [NASTY], [section])))
+    assert page.needs_nothing_else()
+    assert "script" not in page.tags
+    assert page.words.count(NASTY) == 12  # title twice, lead, heading, paragraph, table 4, note, caption, code
+    assert page.tables == {NASTY: {NASTY: {"run": NASTY, NASTY: NASTY}}}
+    assert page.images[0]["alt"] == NASTY
+    assert ("div", "aria-label", NASTY) in page.attributes
+
+
+def test_a_picture_is_in_the_page(png):
+    picture = Picture.read(png, "a line", "A line.")
+    page = Read(report.html(Page("t", [], [Section("s", pictures=[picture])])))
+    (image,) = page.images
+    assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == png.read_bytes()
+    assert (image["width"], image["height"]) == ("1680", "640")  # 8.4 x 3.2 inches at 200 dpi
+    assert ("figure", "class", "wide") in page.attributes
+
+
+def test_what_is_no_picture(tmp_path):
+    with pytest.raises(ActrelaxError, match=r"^can't read .*nix\.png: No such file or directory\.$"):
+        Picture.read(tmp_path / "nix.png", "", "")
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(ActrelaxError, match=r"text\.png is no PNG file: it is damaged or something else\.$"):
+        Picture.read(tmp_path / "text.png", "", "")
+
+
+def test_folded_sections_are_opened_without_a_script():
+    page = Read(report.html(Page("t", [], [Section("more", code="x < y", folded=True), Section("plain")])))
+    assert (page.tags.count("details"), page.tags.count("summary"), page.tags.count("h2")) == (1, 1, 1)
+    assert "x < y" in page.words
+
+
+def test_numbers_stand_to_the_right_and_the_best_are_bold():
+    rows = [["a", "1.5", "yes", "", "2"], ["b", "<0.001", "3", "", "**+3**"]]
+    table = Table("t", ["run", "number", "mixed", "empty", "best"], rows)
+    assert table.numeric == [False, True, False, False, True]
+    text = report.html(Page("t", [], [Section("s", tables=[table])]))
+    assert '<td class="number"><strong>+3</strong></td>' in text
+    assert '<td class="number">&lt;0.001</td>' in text
+    assert text.count('class="number"') == 6  # two heads, four cells
+
+
+def test_a_report_reads_everywhere():
+    """Language, phone, dark and paper."""
+    text = report.html(Page("t", [], []))
+    page = Read(text)
+    assert text.startswith("<!doctype html>")
+    assert ("html", "lang", "en") in page.attributes
+    assert ("meta", "content", "width=device-width, initial-scale=1") in page.attributes
+    for wanted in ("prefers-color-scheme: dark", "@media print", "overflow-x: auto", "max-width: 100%"):
+        assert wanted in text
+
+
+def test_an_old_report_stays_where_a_new_one_can_not_be_written(tmp_path):
+    report.write(tmp_path / "new" / "report.html", Page("first", [], []))
+    assert "<h1>first</h1>" in (tmp_path / "new" / "report.html").read_text()
+    with pytest.raises(ActrelaxError, match=r"^can't write to "):
+        report.write(tmp_path / "new" / "report.html" / "report.html", Page("second", [], []))
+    assert "<h1>first</h1>" in (tmp_path / "new" / "report.html").read_text()

@@ -1,0 +1,200 @@
+"""Reports of real runs and suites say what their files say."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import tyro
+from pages import Read
+
+from actrelax.analysis.runs import RunFolder
+from actrelax.analysis.tables import read_csv
+from actrelax.simulations import cli, train
+from actrelax.simulations.training.experiment import as_options
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = {"a < b & c": ["--measure-alignment", "10"], "baseline": ["--rule", "backprop", "--lr", "0.2"]}
+"""Name of a folder -> options."""
+FIGURES = ("test-accuracy", "train-accuracy", "train-loss", "angle")
+
+
+def run(*arguments):
+    return cli.main([*map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder of two finished runs of an epoch."""
+    folder = tmp_path_factory.mktemp("runs")
+    usual = ["--network", "digits-mlp", "--epochs", "1", "--steps", "20", "--threads", "1", "--quiet"]
+    for name, options in RUNS.items():
+        assert run("train", *usual, *options, "--out", folder / name) == 0
+    return folder
+
+
+def test_a_report_says_what_the_summaries_say(trained, tmp_path, capsys):
+    assert run("analyze", trained, "--out", tmp_path) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'report.html'}"
+    page = Read((tmp_path / "report.html").read_text())
+    assert page.needs_nothing_else()
+    assert len(page.images) == 4
+    assert all(image["alt"] for image in page.images)
+    outcomes = page.tables["Each run after its last epoch"]
+    assert list(outcomes) == list(RUNS)
+    for name, row in outcomes.items():
+        s = RunFolder(trained / name).summary()
+        assert row["rule"] == s.rule
+        assert row.get("assumptions", "") == s.assumptions
+        assert [row["data set"], row["network"], row["device"], row["state"]] == [
+            "digits",
+            "digits-mlp",
+            "cpu",
+            "finished",
+        ]
+        assert [int(row["epochs"]), int(row["seed"])] == [1, 0]
+        assert float(row["test accuracy (%)"]) == pytest.approx(100 * s.test_accuracy, abs=0.005)
+        assert float(row["train accuracy (%)"]) == pytest.approx(100 * s.train_accuracy, abs=0.005)
+        assert float(row["wall time (s)"]) == pytest.approx(s.wall_seconds, abs=0.051)
+        assert row["images a second"] == f"{s.images_per_second:,.0f}"
+        assert row["steps"] == ("" if s.steps is None else "20")
+    ends = RunFolder(trained / "a < b & c").summary().equilibrium["hidden1"]
+    assert float(outcomes["a < b & c"]["distance from equilibrium"]) == pytest.approx(ends["error"], rel=0.05)
+    shares = page.tables["Share of the activity that is still the initial one"]
+    assert float(shares["a < b & c"]["hidden1"]) == pytest.approx(0.9**20, rel=0.05)
+    angles = page.tables["Angle between AR's updates and backprop's in the last epoch (degrees)"]
+    measured = RunFolder(trained / "a < b & c").table("metrics")[-1]
+    assert float(angles["a < b & c"]["input->hidden1"]) == pytest.approx(measured["angle input->hidden1"], abs=0.005)
+    differing = page.tables["Options that are not the same in all runs"]
+    assert [row["lr"] for row in differing.values()] == ["0.1", "0.2"]
+    common = page.tables["Options that are the same in all runs"]
+    assert common["steps"]["value"] == "20"
+    assert not {"lr", "rule"} & set(common)
+    for name in FIGURES:
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_command_in_a_report_makes_the_same_run(trained, tmp_path):
+    assert run("analyze", trained, "--out", tmp_path) == 0
+    text = Read((tmp_path / "report.html").read_text()).text
+    code = next(block for block in text if block.startswith("# a < b & c\n"))
+    for name, line in zip(RUNS, code.split("\n\n"), strict=True):
+        _, _, *arguments = shlex.split(line.splitlines()[1])
+        config = tyro.cli(
+            train.Config, args=arguments, default=train.defaults(arguments), config=(tyro.conf.OmitArgPrefixes,)
+        )
+        assert as_options(config.experiment.resolved()) == RunFolder(trained / name).config()
+
+
+def test_json_is_numbers_alone(trained, tmp_path, capsys):
+    assert run("analyze", trained, "--out", tmp_path, "--json") == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert [row["run"] for row in found["runs"]] == list(RUNS)
+    for row in found["runs"]:
+        summary = json.loads((trained / row["run"] / "summary.json").read_text())
+        assert {key: row[key] for key in summary} == summary
+    assert [(c["condition"], c["seeds"], c["low"]) for c in found["conditions"]] == [
+        ("ar", [0], None),
+        ("backprop", [0], None),
+    ]
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_run_that_is_not_finished_is_shown_as_far_as_it_came(trained, tmp_path, capsys):
+    open_run = tmp_path / "open"
+    shutil.copytree(trained / "baseline", open_run)
+    (open_run / "summary.json").unlink()
+    assert run("analyze", open_run, "--out", tmp_path) == 0
+    said = "open: not finished, 1 of 1 epochs"
+    assert capsys.readouterr().err == f"{said}; it is shown as far as it came.\n"
+    page = Read((tmp_path / "report.html").read_text())
+    assert f"{said}." in page.words
+    (row,) = page.tables["Each run after its last epoch"].values()
+    last = RunFolder(open_run).table("metrics")[-1]
+    assert float(row["test accuracy (%)"]) == pytest.approx(100 * last["test_accuracy"], abs=0.005)
+
+
+def test_several_seeds_are_compared(tmp_path, capsys):
+    """Here both conditions have the same accuracies, but for two points less."""
+    for condition, assumptions, less in (("one", "ar", 0.0), ("two", "random-feedback", 0.02)):
+        for seed, accuracy in enumerate((0.9, 0.92, 0.97)):
+            folder = RunFolder(tmp_path / "runs" / f"{condition}{seed}")
+            usual = {"rule": "ar", "dataset": "digits", "network": "mlp", "epochs": 1}
+            folder.write_config(usual | {"assumptions": assumptions, "seed": seed})
+            rows = [{"epoch": e, "train_accuracy": 0.5, "test_accuracy": accuracy - less} for e in (0, 1)]
+            folder.write_tables({"metrics": rows, "timing": [{"train_seconds": 1.0, "evaluate_seconds": 0.0}]})
+            summary = {**usual, "assumptions": assumptions, "seed": seed, "test_accuracy": accuracy - less}
+            summary |= {"train_accuracy": 0.5, "validation_accuracy": None, "wall_seconds": 1.0}
+            summary |= {"images_per_second": 10.0, "device": "cpu", "versions": {}}
+            (folder.path / "summary.json").write_text(json.dumps(summary))
+    assert run("analyze", tmp_path / "runs", "--out", tmp_path / "out") == 0
+    page = Read((tmp_path / "out" / "report.html").read_text())
+    table = page.tables["Conditions over their seeds"]
+    assert [row["seeds"] for row in table.values()] == ["3", "3"]
+    assert table["ar"]["test accuracy (%)"] == "93.0 (84.0 to 102.0)"  # Student's t: 93 -+ 4.303 x 3.606 / sqrt 3
+    assert table["random-feedback"]["minus ar"] == "-2.00 (-2.00 to -2.00)"
+    assert "bands their 95 % intervals" in page.words
+    assert "Conditions over their seeds" in capsys.readouterr().out
+
+
+def test_a_suite(tmp_path, capsys):
+    folder = ROOT / "results" / "smoke"
+    assert run("analyze", folder, "--out", tmp_path) == 0
+    page = Read((tmp_path / "report.html").read_text())
+    assert page.needs_nothing_else()
+    written = (folder / "table.md").read_text()
+    for condition, row in page.tables["Conditions"].items():
+        assert f"| {condition} | {row['seeds']} | {row['test accuracy (%)']} |" in written
+    runs = read_csv(folder / "runs.csv")
+    text = (tmp_path / "report.html").read_text()
+    assert text.count(">finished</td>") == len(runs)
+    for row in runs:
+        assert f'<td class="number">{100 * float(row["test_accuracy"]):.2f}</td>' in text
+    assert len(page.images) == 4
+    capsys.readouterr()
+    assert run("analyze", folder, "--out", tmp_path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["suite"] == "smoke"
+    assert len(found["runs"]) == len(runs)
+    (table,) = found["tables"]
+    means = {row["condition"]: float(row["test accuracy (%)"].split()[0]) for row in table}
+    assert {c["condition"]: pytest.approx(100 * c["test_accuracy"], abs=0.051) for c in found["conditions"]} == means
+
+
+def test_a_suite_of_several_variants_and_one_that_trains_nothing(tmp_path):
+    for name in ("mlp-mnist", "gradients"):
+        assert run("analyze", ROOT / "results" / name, "--out", tmp_path / name) == 0
+    page = Read((tmp_path / "mlp-mnist" / "report.html").read_text())
+    assert list(page.tables) == ["Conditions, tanh", "Conditions, relu", "Each run after its last epoch"]
+    assert (len(page.images), page.tags.count("details")) == (8, 1)
+    page = Read((tmp_path / "gradients" / "report.html").read_text())
+    assert "max |x - gradient| / max |gradient|, stays below 0.01" in page.words
+    assert [image["alt"] for image in page.images] == [
+        "layers, of the suite gradients",
+        "rates, of the suite gradients",
+    ]
+
+
+def test_what_cannot_be_analysed(trained, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "table.md").write_text("no title")
+    (tmp_path / "file").write_text("")
+    begun = RunFolder(tmp_path / "begun")
+    begun.write_config(RunFolder(trained / "baseline").config())
+    smoke = ROOT / "results" / "smoke"
+    for arguments, sentence in (
+        ([], "nothing to analyse: give the folders of runs, or a suite's results."),
+        ([tmp_path / "nix"], f"{tmp_path / 'nix'} holds no run: give folders that "),
+        ([trained, tmp_path / "empty"], f"{tmp_path / 'empty'} holds no run: give folders that "),
+        ([tmp_path / "begun"], f"{tmp_path / 'begun'} holds no table metrics: metrics.csv can't be read."),
+        ([tmp_path / "text"], f"{tmp_path / 'text'} holds no suite's results: table.md begins with no title."),
+        ([trained, smoke], f"{smoke} holds a suite's results, which are shown alone: give no other folder."),
+        ([trained, "--out", tmp_path / "file"], f"can't write to {tmp_path / 'file'}"),
+    ):
+        assert run("analyze", *arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"actrelax analyze: {sentence}")
+        assert said.count("\n") == 1
