@@ -84,3 +84,4 @@ def setup(app):
     from_repository.copy_pages(DOCS)
     app.connect("source-read", from_repository.links_inside)
     app.connect("autodoc-process-docstring", plain_text.docstring, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", plain_text.signature)

@@ -16,6 +16,11 @@ def docstring(app, what, name, thing, options, lines: list[str]) -> None:
         lines.insert(0, "\\ ")  # or what stands before a colon in the first line would be taken for its type
 
 
+def signature(app, what, name, thing, options, text: str | None, returned: str | None):
+    """Leave out what a default is made of: RelaxationProblem(..., assumptions=Assumptions(...))."""
+    return text and re.sub(r"=(\w+)\((?:[^()]|\([^()]*\))+\)", r"=\1(...)", text), returned
+
+
 def as_rst(text: str) -> str:
     """Return reStructuredText that shows a docstring's text as it stands; NumPy's sections stay for others to read.
 
@@ -42,7 +47,7 @@ def _columns(block: str) -> list[tuple[str, str]]:
     """Return the rows of a block of two aligned columns; none if it is anything else."""
     lines = block.splitlines()
     match = re.match(r"[\w, ]*?\w {2,}(?=\S)", lines[0])
-    if match is None:
+    if match is None or len(lines) == 1:
         return []
     column, rows = match.end(), list[tuple[str, str]]()
     for line in lines:

@@ -14,6 +14,7 @@ import torch
 
 import actrelax
 from actrelax.models.assumptions import PRESETS, Knobs
+from actrelax.simulations import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -97,7 +98,8 @@ def presets_named(page):
 
 
 def test_every_message_that_is_explained_is_one_of_ours():
-    quoted = re.findall(r"^> (.+)$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    lines = re.findall(r"^> (.+)$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    quoted = [re.sub(r"^(`+) ?(.*?) ?\1$", r"\2", line) for line in lines]
     assert len(quoted) > 30
     files = [file for folder in ("models", "simulations", "analysis") for file in (ROOT / folder).rglob("*.py")]
     ours = {text for file in files for node in ast.walk(ast.parse(file.read_text())) if (text := message(node))}
@@ -173,6 +175,10 @@ def test_docstrings_keep_their_shape(site):
     assert plain_text.as_rst("name   its *key*\nother  `x`,\n       and y") == (
         "name\n    its \\*key\\*\nother\n    ``x``, and y"
     )
+    assert plain_text.as_rst("The ODE  dx/dt = -x") == "The ODE  dx/dt = -x"
+    text = "(a=1, b=Assumptions(dense=Knobs(x='y'), conv=Knobs()), c=f(), d=<factory>)"
+    short = "(a=1, b=Assumptions(...), c=f(), d=<factory>)"
+    assert plain_text.signature(None, "class", "", None, None, text, None) == (short, None)
     sections = "Title.\n\nExamples\n--------\n>>> 2 * x_\n'|*|'"
     assert plain_text.as_rst(sections) == sections
 
@@ -184,3 +190,34 @@ def test_links_that_leave_the_folder_lead_to_pages_of_the_site(site):
         "[a](/generated/results/mlp-mnist.md) [b](/generated/gallery/examples/index) "
         "[c](/generated/CONTRIBUTING.md#x) [d](e.md)"
     ]
+
+
+PLACEHOLDERS = {"SEED": "0", "RULE": "backprop", "DATASET": "mnist", "SUITE": "smoke", "$SLURM_ARRAY_TASK_ID": "0"}
+
+
+def commands(page):
+    """The `actrelax` commands that a page shows, without comments and redirections."""
+    lines = re.sub(r"\\\n\s+", "", page.read_text()).splitlines()
+    shown = [re.split(r" +[#>] ", line)[0].split() for line in lines if re.match(r"(    |\w+ )*actrelax [a-z]", line)]
+    return [words[words.index("actrelax") + 1 :] for words in shown if words[0] == "actrelax"]
+
+
+def test_its_commands_are_understood(monkeypatch):
+    """Simulations with such options are there; nothing is run."""
+    understood = []
+    for name in cli.SIMULATIONS:
+        module = importlib.import_module(f"actrelax.simulations.{name}")
+        monkeypatch.setattr(module, "main", understood.append)
+    shown = [command for page in PAGES for command in commands(page)]
+    shown = [command for command in shown if not {"--help", "--resume"} & {*command}]  # no such run is there
+    filled = [[PLACEHOLDERS.get(word, word) for word in command] for command in shown]
+    assert len(shown) > 40
+    assert [command for command in filled if not is_understood(command)] == []
+    assert len(understood) == len(filled)
+
+
+def is_understood(command):
+    try:
+        return cli.main(command) == cli.DONE
+    except SystemExit:
+        return False
