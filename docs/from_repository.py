@@ -169,4 +169,5 @@ def links_inside(app, name: str, source: list[str]) -> None:
     """Point links that leave docs/ on GitHub to what the site has in their place."""
     text = re.sub(UP + r"results/([\w-]+)/table\.md\)", r"](/generated/results/\1.md)", source[0])
     text = re.sub(UP + r"simulations/(examples|studies)\)", r"](/generated/gallery/\1/index)", text)
+    text = re.sub(UP + r"simulations/(examples|studies)/(\w+)\.py\)", r"](/generated/gallery/\1/\2)", text)
     source[0] = re.sub(UP + r"(CONTRIBUTING|CHANGELOG)\.md", r"](/generated/\1.md", text)

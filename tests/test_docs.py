@@ -2,11 +2,8 @@
 
 import ast
 import importlib
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,11 +23,13 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 @pytest.fixture
 def as_users_run(double_precision, tmp_path, monkeypatch):
-    """In single precision, in a folder of its own, with the commands of this installation."""
+    """In single precision, in a folder of its own."""
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("page", TESTED, ids=lambda page: page.stem)
@@ -43,7 +42,7 @@ def test_its_programs_print_what_stands_below_them(page, as_users_run, capsys):
             capsys.readouterr()
             exec(compile(block, page.name, "exec"), namespace)
         elif kind == "sh":
-            subprocess.run(shlex.split(block), check=True, capture_output=True)
+            assert cli.main(shlex.split(block)[1:]) == cli.DONE
         else:
             assert_same(capsys.readouterr().out, block)
 
@@ -184,11 +183,14 @@ def test_docstrings_keep_their_shape(site):
 
 
 def test_links_that_leave_the_folder_lead_to_pages_of_the_site(site):
-    source = ["[a](../results/mlp-mnist/table.md) [b](../../simulations/examples) [c](../CONTRIBUTING.md#x) [d](e.md)"]
+    source = [
+        "[a](../results/mlp-mnist/table.md) [b](../../simulations/examples) "
+        "[s](../simulations/studies/x.py) [c](../CONTRIBUTING.md#x) [d](e.md)"
+    ]
     site[0].links_inside(None, "page", source)
     assert source == [
         "[a](/generated/results/mlp-mnist.md) [b](/generated/gallery/examples/index) "
-        "[c](/generated/CONTRIBUTING.md#x) [d](e.md)"
+        "[s](/generated/gallery/studies/x) [c](/generated/CONTRIBUTING.md#x) [d](e.md)"
     ]
 
 
