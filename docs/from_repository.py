@@ -137,7 +137,8 @@ def figures_written(block, variables, conf) -> str:
 
     paths = []
     found = (Path(variables["src_file"]).parent / "runs").rglob("*.*")
-    for written in sorted(path for path in found if path.suffix in IMAGES):
+    figures = [path for path in found if path.suffix in IMAGES]
+    for written in sorted(figures, key=lambda path: (IMAGES.index(path.suffix), path)):  # what moves comes last
         path = Path(next(variables["image_path_iterator"])).with_suffix(written.suffix)
         shutil.move(written, path)
         paths.append(str(path))
