@@ -40,6 +40,7 @@ suppress_warnings = ["config.cache"]  # the gallery's options hold no functions 
 
 # pages
 myst_enable_extensions = ["dollarmath"]
+myst_fence_as_directive = ["math"]  # as GitHub has it
 myst_heading_anchors = 3
 
 # reference: references within actrelax must be found; types of arguments in words are no references

@@ -142,7 +142,7 @@ def figures_written(block, variables, conf) -> str:
         path = Path(next(variables["image_path_iterator"])).with_suffix(written.suffix)
         shutil.move(written, path)
         paths.append(str(path))
-    return figure_rst(paths, conf["src_dir"])
+    return "".join(figure_rst([path], conf["src_dir"]) for path in paths)  # one below the other
 
 
 def copy_pages(docs: Path) -> None:
