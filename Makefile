@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src models simulations analysis
 
-.PHONY: demo test lint types mutate kill check clean
+.PHONY: demo test lint types mutate kill check docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/actrelax demo
@@ -26,11 +26,16 @@ kill: $(VENV)/installed
 	$(BIN)/python tests/kill.py
 	$(BIN)/python tests/kill_suite.py
 
+# The site, into docs/_build/html. It runs the examples and studies that take a minute at most;
+# GALLERY=all runs all, GALLERY=none none: their pages show the committed figures instead.
+docs: $(VENV)/documented
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -n -W --keep-going docs docs/_build/html
+
 # What CI runs.
 check: test lint types mutate
 
 clean:
-	rm -rf $(VENV) build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build docs/_build docs/generated .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # A strict editable install links to single files, so it is repeated when a file is added or removed:
 # files.txt is rewritten only when the list changes.
@@ -44,4 +49,11 @@ $(VENV)/installed: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt $
 	rm -rf build
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt \
 		--config-settings editable_mode=strict --editable '.[test,dev]'
+	touch $@
+
+# What only the site needs, on top of an installation.
+$(VENV)/documented: setup.cfg constraints.txt | $(VENV)/installed
+	rm -rf build
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt \
+		--config-settings editable_mode=strict --editable '.[docs]'
 	touch $@

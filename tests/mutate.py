@@ -747,6 +747,20 @@ DEFECTS = [
         "if count > 2",
         "tests/analysis/test_gathered.py::test_one_seed_twice_is_no_second_sample",
     ),
+    Defect(
+        "a public name without a page in the reference",
+        "__init__.py",
+        '    "Activation": "models.activations",\n',
+        "",
+        "tests/test_docs.py::test_the_reference_has_every_public_name",
+    ),
+    Defect(
+        "a preset that no page explains",
+        "models/assumptions.py",
+        '"sign-feedback": _everywhere',
+        '"signed-feedback": _everywhere',
+        "tests/test_docs.py::test_every_assumption_is_explained",
+    ),
 ]
 
 
