@@ -22,11 +22,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from actrelax.analysis import figures, run_report
+from actrelax.analysis import figures
 from actrelax.analysis.checks.verification import Report, verify
 from actrelax.analysis.convergence import errors_over_time
-from actrelax.analysis.gathered import gather
-from actrelax.analysis.report import Picture, Section, write
+from actrelax.analysis.reports import of_runs
+from actrelax.analysis.reports.gathered import gather
+from actrelax.analysis.reports.page import Picture, Section, write
 from actrelax.analysis.runs import RunFolder, Summary
 from actrelax.models.backprop import activity_gradients
 from actrelax.models.network import Network
@@ -162,7 +163,7 @@ def write_report(config: Config, checked: Report) -> None:
     )
     relaxation = Section("One relaxation of the untrained network", [verdict(checked)], pictures=[picture])
     runs = gather([RunFolder(folder_of(config, label)) for label in RUNS])
-    write(config.out / "report.html", run_report.page(runs, places, [relaxation]))
+    write(config.out / "report.html", of_runs.page(runs, places, [relaxation]))
 
 
 def draw_relaxation(config: Config, network: Network, dataset: Dataset) -> None:

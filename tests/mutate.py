@@ -679,7 +679,7 @@ DEFECTS = [
     ),
     Defect(
         "p values as if a table had one of them",
-        "analysis/conditions.py",
+        "analysis/reports/conditions.py",
         "zip(others, holm(p), strict=True)",
         "zip(others, p, strict=True)",
         f"{SUITES}/test_report.py::test_differences_are_paired_by_seed_and_corrected_for_their_number",
@@ -735,17 +735,17 @@ DEFECTS = [
     ),
     Defect(
         "a report that lets markup through",
-        "analysis/report.py",
+        "analysis/reports/page.py",
         "autoescape=True",
         "autoescape=False",
-        "tests/analysis/test_report.py::test_everything_is_escaped",
+        "tests/analysis/reports/test_page.py::test_everything_is_escaped",
     ),
     Defect(
         "one seed twice taken for two samples",
-        "analysis/gathered.py",
+        "analysis/reports/gathered.py",
         "if count > 1",
         "if count > 2",
-        "tests/analysis/test_gathered.py::test_one_seed_twice_is_no_second_sample",
+        "tests/analysis/reports/test_gathered.py::test_one_seed_twice_is_no_second_sample",
     ),
     Defect(
         "a public name without a page in the reference",

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from actrelax.analysis import outcomes
+from actrelax.analysis.reports import outcomes
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import require
 from actrelax.simulations.suites.definitions import Suite

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from actrelax.analysis import conditions, figures
-from actrelax.analysis.conditions import Conditions
-from actrelax.analysis.curves import over_training
+from actrelax.analysis import figures
 from actrelax.analysis.files import replacing
-from actrelax.analysis.outcomes import Outcome
+from actrelax.analysis.reports import conditions
+from actrelax.analysis.reports.conditions import Conditions
+from actrelax.analysis.reports.curves import over_training
+from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import latex, markdown
 from actrelax.simulations.suites.definitions import Suite

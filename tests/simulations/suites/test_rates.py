@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from actrelax.analysis.outcomes import Outcome
+from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import rates

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from actrelax.analysis import conditions, outcomes
-from actrelax.analysis.outcomes import Outcome
+from actrelax.analysis.reports import conditions, outcomes
+from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import report

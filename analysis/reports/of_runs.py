@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from actrelax.analysis import conditions, curves
-from actrelax.analysis.gathered import Run, command, differing, shown
-from actrelax.analysis.outcomes import Outcome
-from actrelax.analysis.report import Page, Section, Table
+from actrelax.analysis.reports import conditions, curves
+from actrelax.analysis.reports.gathered import Run, command, differing, shown
+from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports.page import Page, Section, Table
 from actrelax.analysis.runs import State, Summary
 
 _ANGLE = "angle "

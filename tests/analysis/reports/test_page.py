@@ -5,8 +5,9 @@ import base64
 import pytest
 from pages import Read
 
-from actrelax.analysis import figures, report
-from actrelax.analysis.report import Page, Picture, Section, Table
+from actrelax.analysis import figures
+from actrelax.analysis.reports import page as pages
+from actrelax.analysis.reports.page import Page, Picture, Section, Table
 from actrelax.models.errors import ActrelaxError
 
 NASTY = "<script>alert('&amp;')</script> \"a\" & b"
@@ -23,7 +24,7 @@ def png(tmp_path):
 def test_everything_is_escaped(png):
     table = Table(NASTY, ["run", NASTY], [[NASTY, NASTY]])
     section = Section(NASTY, [NASTY], [table], [NASTY], [Picture.read(png, NASTY, NASTY)], NASTY)
-    page = Read(report.html(Page(NASTY, [NASTY], [section])))
+    page = Read(pages.html(Page(NASTY, [NASTY], [section])))
     assert page.needs_nothing_else()
     assert "script" not in page.tags
     assert page.words.count(NASTY) == 12  # title twice, lead, heading, paragraph, table 4, note, caption, code
@@ -34,7 +35,7 @@ def test_everything_is_escaped(png):
 
 def test_a_picture_is_in_the_page(png):
     picture = Picture.read(png, "a line", "A line.")
-    page = Read(report.html(Page("t", [], [Section("s", pictures=[picture])])))
+    page = Read(pages.html(Page("t", [], [Section("s", pictures=[picture])])))
     (image,) = page.images
     assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == png.read_bytes()
     assert (image["width"], image["height"]) == ("1680", "640")  # 8.4 x 3.2 inches at 200 dpi
@@ -50,7 +51,7 @@ def test_what_is_no_picture(tmp_path):
 
 
 def test_folded_sections_are_opened_without_a_script():
-    page = Read(report.html(Page("t", [], [Section("more", code="x < y", folded=True), Section("plain")])))
+    page = Read(pages.html(Page("t", [], [Section("more", code="x < y", folded=True), Section("plain")])))
     assert (page.tags.count("details"), page.tags.count("summary"), page.tags.count("h2")) == (1, 1, 1)
     assert "x < y" in page.words
 
@@ -59,7 +60,7 @@ def test_numbers_stand_to_the_right_and_the_best_are_bold():
     rows = [["a", "1.5", "yes", "", "2"], ["b", "<0.001", "3", "", "**+3**"]]
     table = Table("t", ["run", "number", "mixed", "empty", "best"], rows)
     assert table.numeric == [False, True, False, False, True]
-    text = report.html(Page("t", [], [Section("s", tables=[table])]))
+    text = pages.html(Page("t", [], [Section("s", tables=[table])]))
     assert '<td class="number"><strong>+3</strong></td>' in text
     assert '<td class="number">&lt;0.001</td>' in text
     assert text.count('class="number"') == 6  # two heads, four cells
@@ -67,7 +68,7 @@ def test_numbers_stand_to_the_right_and_the_best_are_bold():
 
 def test_a_report_reads_everywhere():
     """Language, phone, dark and paper."""
-    text = report.html(Page("t", [], []))
+    text = pages.html(Page("t", [], []))
     page = Read(text)
     assert text.startswith("<!doctype html>")
     assert ("html", "lang", "en") in page.attributes
@@ -77,8 +78,8 @@ def test_a_report_reads_everywhere():
 
 
 def test_an_old_report_stays_where_a_new_one_can_not_be_written(tmp_path):
-    report.write(tmp_path / "new" / "report.html", Page("first", [], []))
+    pages.write(tmp_path / "new" / "report.html", Page("first", [], []))
     assert "<h1>first</h1>" in (tmp_path / "new" / "report.html").read_text()
     with pytest.raises(ActrelaxError, match=r"^can't write to "):
-        report.write(tmp_path / "new" / "report.html" / "report.html", Page("second", [], []))
+        pages.write(tmp_path / "new" / "report.html" / "report.html", Page("second", [], []))
     assert "<h1>first</h1>" in (tmp_path / "new" / "report.html").read_text()

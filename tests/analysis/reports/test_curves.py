@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from actrelax.analysis import figures
-from actrelax.analysis.curves import over_training, pictures
-from actrelax.analysis.outcomes import Outcome
+from actrelax.analysis.reports.curves import over_training, pictures
+from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
 
 NAN = float("nan")

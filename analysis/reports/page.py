@@ -1,6 +1,6 @@
 """A report: one HTML file that needs nothing else, to be read in a browser, on a phone, or on paper.
 
-What it says is built of tables, pictures and sections; the template (report.html) knows how they look. Jinja escapes
+What it says is built of tables, pictures and sections; the template (page.html) knows how they look. Jinja escapes
 all that it is given.
 """
 
@@ -131,4 +131,4 @@ def write(path: Path, page: Page) -> None:
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.tests["bold"] = lambda cell: cell.startswith("**") and cell.endswith("**")
-    return environment.from_string((files("actrelax.analysis") / "report.html").read_text(encoding="utf-8"))
+    return environment.from_string((files("actrelax.analysis.reports") / "page.html").read_text(encoding="utf-8"))
