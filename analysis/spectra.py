@@ -64,38 +64,38 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
     return flat.jacobian(flat.initial_state())
 
 
-def smallest_singular_value(A: sparse.csr_array, z: complex) -> float:
+def smallest_singular_value(matrix: sparse.csr_array, z: complex) -> float:
     """Return sigma_min(z - A) = 1 / |(z - A)^-1|, the size of the least change of A that makes z an eigenvalue.
 
     By Lanczos iteration on the inverse; zero at an eigenvalue.
 
     Parameters
     ----------
-    A : scipy.sparse.csr_array
+    matrix : scipy.sparse.csr_array
         (n, n)
     z : complex
     """
-    shifted = (z * sparse.eye_array(A.shape[0]) - A).astype(complex).tocsc()
-    if _is_triangular(A):
+    shifted = (z * sparse.eye_array(matrix.shape[0]) - matrix).astype(complex).tocsc()
+    if _is_triangular(matrix):
         if not np.all(shifted.diagonal()):
             return 0.0
         factors = splu(shifted, permc_spec="NATURAL", diag_pivot_thresh=0.0)  # no fill-in
     else:
         factors = splu(shifted)
     # about the inverse's size: what is iterated is of order one, also where the square would overflow
-    scale = float(np.abs(factors.solve(_start(A.shape[0]))).max())
+    scale = float(np.abs(factors.solve(_start(matrix.shape[0]))).max())
     if not math.isfinite(scale):
         return 0.0
-    squared = _largest(lambda v: factors.solve(factors.solve(v, trans="H") / scale) / scale, A.shape[0])
+    squared = _largest(lambda v: factors.solve(factors.solve(v, trans="H") / scale) / scale, matrix.shape[0])
     return 1 / (scale * math.sqrt(squared))
 
 
-def pseudospectrum(A: sparse.csr_array, real: ArrayLike, imaginary: ArrayLike) -> NDArray[np.float64]:
+def pseudospectrum(matrix: sparse.csr_array, real: ArrayLike, imaginary: ArrayLike) -> NDArray[np.float64]:
     """Return sigma_min(z - A) over a grid of z; its level epsilon bounds the epsilon-pseudospectrum.
 
     Parameters
     ----------
-    A : scipy.sparse.csr_array
+    matrix : scipy.sparse.csr_array
         Real, so that z and its conjugate have the same value, which is computed once.
     real, imaginary : array_like
         (columns,), (rows,)
@@ -106,36 +106,36 @@ def pseudospectrum(A: sparse.csr_array, real: ArrayLike, imaginary: ArrayLike) -
         (rows, columns)
     """
     heights, places = np.unique(np.abs(np.asarray(imaginary)), return_inverse=True)
-    rows = np.array([[smallest_singular_value(A, x + 1j * y) for x in np.asarray(real)] for y in heights])
+    rows = np.array([[smallest_singular_value(matrix, x + 1j * y) for x in np.asarray(real)] for y in heights])
     return np.asarray(rows[places])
 
 
-def reach(A: sparse.csr_array, epsilon: float) -> float:
+def reach(matrix: sparse.csr_array, epsilon: float) -> float:
     """Return the largest real z that a change of A of size epsilon can make an eigenvalue.
 
     For a chain with one tau pseudospectra are discs around -1/tau: then no such change moves an eigenvalue further.
 
     Parameters
     ----------
-    A : scipy.sparse.csr_array
+    matrix : scipy.sparse.csr_array
         With its eigenvalues on the diagonal (`linear_part`).
     epsilon : float
         > 0
     """
-    top = float(A.diagonal().max())
+    top = float(matrix.diagonal().max())
 
     def excess(distance: float) -> float:
-        return smallest_singular_value(A, top + distance) / epsilon - 1
+        return smallest_singular_value(matrix, top + distance) / epsilon - 1
 
     # beyond this no z is reached; from there towards the eigenvalue, at which sigma_min is zero
-    far = epsilon + 2 * float(abs(A).sum(axis=1).max() * abs(A).sum(axis=0).max()) ** 0.5
+    far = epsilon + 2 * float(abs(matrix).sum(axis=1).max() * abs(matrix).sum(axis=0).max()) ** 0.5
     near = far / 2
     while excess(near) > 0:
         far, near = near, near / 2
     return top + float(brentq(excess, near, far, xtol=1e-12, rtol=1e-9))
 
 
-def numerical_range(A: sparse.csr_array, angles: int = 64) -> NDArray[np.complex128]:
+def numerical_range(matrix: sparse.csr_array, angles: int = 64) -> NDArray[np.complex128]:
     """Return points on the boundary of {v* A v: |v| = 1}, the numerical range or field of values.
 
     Johnson's (1978) method: the furthest point in a direction is that of the largest eigenvector of the Hermitian part
@@ -143,7 +143,7 @@ def numerical_range(A: sparse.csr_array, angles: int = 64) -> NDArray[np.complex
 
     Parameters
     ----------
-    A : scipy.sparse.csr_array
+    matrix : scipy.sparse.csr_array
         Real.
     angles : int, default 64
         Directions, of which those below the real axis are mirrored.
@@ -153,19 +153,19 @@ def numerical_range(A: sparse.csr_array, angles: int = 64) -> NDArray[np.complex
     numpy.ndarray
         (angles,), counterclockwise from the point furthest to the right.
     """
-    half = [_boundary(A, theta) for theta in np.linspace(0, np.pi, angles // 2 + 1)]
+    half = [_boundary(matrix, theta) for theta in np.linspace(0, np.pi, angles // 2 + 1)]
     return np.array([*half, *np.conj(half[-2:0:-1])])
 
 
-def numerical_abscissa(A: sparse.csr_array) -> float:
+def numerical_abscissa(matrix: sparse.csr_array) -> float:
     """Return omega(A), the largest real part in the numerical range: the largest rate at which any |x| can grow.
 
     |exp(tA)| <= exp(omega t), and it starts to rise that fast.
     """
-    return _largest(lambda v: _hermitian(A, 0.0, v), A.shape[0])
+    return _largest(lambda v: _hermitian(matrix, 0.0, v), matrix.shape[0])
 
 
-def kreiss_constant(A: sparse.csr_array) -> float:
+def kreiss_constant(matrix: sparse.csr_array) -> float:
     """Return K = sup Re z |(z - A)^-1| over Re z > 0, which bounds growth from both sides.
 
     K <= max over t of |exp(tA)| <= e m K (Kreiss's matrix theorem with Spijker's lemma), m the degree of the minimal
@@ -173,7 +173,7 @@ def kreiss_constant(A: sparse.csr_array) -> float:
 
     Parameters
     ----------
-    A : scipy.sparse.csr_array
+    matrix : scipy.sparse.csr_array
         Stable.
 
     Returns
@@ -185,7 +185,7 @@ def kreiss_constant(A: sparse.csr_array) -> float:
 
     def negative(place: NDArray[np.float64]) -> float:
         x = math.exp(place[0])
-        return -x / smallest_singular_value(A, complex(x, place[1]))
+        return -x / smallest_singular_value(matrix, complex(x, place[1]))
 
     grid = np.linspace(math.log(1e-3), math.log(1e2), 24)
     best = int(np.argmin([negative(np.array([x, 0.0])) for x in grid]))
@@ -196,26 +196,26 @@ def kreiss_constant(A: sparse.csr_array) -> float:
     return max(1.0, -float(on_axis.fun), -float(in_plane.fun))
 
 
-def propagator_norms(A: sparse.csr_array, times: Sequence[float]) -> list[float]:
+def propagator_norms(matrix: sparse.csr_array, times: Sequence[float]) -> list[float]:
     """Return |exp(tA)|_2, the most that an error can have grown after each of these times.
 
     Parameters
     ----------
-    A : scipy.sparse.csr_array
+    matrix : scipy.sparse.csr_array
         (n, n); exp(tA) is never formed.
     times : sequence of float
         In the unit of time of A, >= 0.
     """
-    transposed = A.T.tocsr()
+    transposed = matrix.T.tocsr()
 
     def squared(t: float) -> float:
-        forward, adjoint = propagator(A, t), propagator(transposed, t)
-        return _largest(lambda v: adjoint(forward(v)), A.shape[0])
+        forward, adjoint = propagator(matrix, t), propagator(transposed, t)
+        return _largest(lambda v: adjoint(forward(v)), matrix.shape[0])
 
     return [math.sqrt(squared(t)) for t in times]
 
 
-def propagator(A: sparse.csr_array, t: float) -> Product:
+def propagator(matrix: sparse.csr_array, t: float) -> Product:
     """Return x -> exp(tA) x: what becomes of an error.
 
     With one tau, A = -1/tau + N, by the law: sum_k P(K = k) (tau N)^k x, K ~ Poisson(t/tau), which ends with the
@@ -223,16 +223,16 @@ def propagator(A: sparse.csr_array, t: float) -> Product:
 
     Parameters
     ----------
-    A : scipy.sparse.csr_array
+    matrix : scipy.sparse.csr_array
         (n, n)
     t : float
         >= 0
     """
-    rates = -A.diagonal()
-    if not (_is_triangular(A) or _is_triangular(A.T)) or np.ptp(rates) > 0:
-        return lambda x: np.asarray(expm_multiply(t * A, x))
-    N = _feedback(A) / rates[0]
-    weights = poisson.pmf(np.arange(levels(A)), t * rates[0])
+    rates = -matrix.diagonal()
+    if not (_is_triangular(matrix) or _is_triangular(matrix.T)) or np.ptp(rates) > 0:
+        return lambda x: np.asarray(expm_multiply(t * matrix, x))
+    N = _feedback(matrix) / rates[0]
+    weights = poisson.pmf(np.arange(levels(matrix)), t * rates[0])
 
     def law(x: Vector) -> Vector:
         total, carried = weights[0] * x, x
@@ -244,44 +244,44 @@ def propagator(A: sparse.csr_array, t: float) -> Product:
     return law
 
 
-def levels(A: sparse.csr_array) -> int:
+def levels(matrix: sparse.csr_array) -> int:
     """Return m with N^m = 0, N the part of a triangular A beside its diagonal: the longest path of feedback, in units.
 
     Of a chain: its hidden populations.
     """
-    N = abs(_feedback(A))
-    reached, count = np.ones(A.shape[0]), 0
+    N = abs(_feedback(matrix))
+    reached, count = np.ones(matrix.shape[0]), 0
     while np.any(reached):
         reached, count = np.sign(N @ reached), count + 1
     return count
 
 
-def _feedback(A: sparse.csr_array) -> sparse.csr_array:
+def _feedback(matrix: sparse.csr_array) -> sparse.csr_array:
     """A without its diagonal."""
-    return (sparse.tril(A, -1) + sparse.triu(A, 1)).tocsr()
+    return (sparse.tril(matrix, -1) + sparse.triu(matrix, 1)).tocsr()
 
 
-def _is_triangular(A: sparse.csr_array) -> bool:
-    return bool(sparse.tril(A).nnz == A.nnz)
+def _is_triangular(matrix: sparse.csr_array) -> bool:
+    return bool(sparse.tril(matrix).nnz == matrix.nnz)
 
 
-def _hermitian(A: sparse.csr_array, theta: float, v: Vector) -> Vector:
+def _hermitian(matrix: sparse.csr_array, theta: float, v: Vector) -> Vector:
     """(e^{i theta} A + its adjoint) v / 2."""
     if theta == 0:
-        return np.asarray(A @ v + A.T @ v) / 2
+        return np.asarray(matrix @ v + matrix.T @ v) / 2
     turn = np.exp(1j * theta)
-    return np.asarray(turn * (A @ v) + np.conj(turn) * (A.T @ v)) / 2
+    return np.asarray(turn * (matrix @ v) + np.conj(turn) * (matrix.T @ v)) / 2
 
 
-def _boundary(A: sparse.csr_array, theta: float) -> complex:
+def _boundary(matrix: sparse.csr_array, theta: float) -> complex:
     """Return the point of the numerical range that is furthest in the direction of e^{i theta}."""
-    size = A.shape[0]
-    operator = LinearOperator((size, size), lambda v: _hermitian(A, -theta, np.ravel(v)), dtype=complex)
+    size = matrix.shape[0]
+    operator = LinearOperator((size, size), lambda v: _hermitian(matrix, -theta, np.ravel(v)), dtype=complex)
     if size <= _DENSE:
         v = np.linalg.eigh(operator @ np.eye(size))[1][:, -1]
     else:
         v = eigsh(operator, k=1, which="LA", v0=_start(size), tol=_TOLERANCE)[1][:, 0]
-    return complex(np.vdot(v, A @ v))
+    return complex(np.vdot(v, matrix @ v))
 
 
 def _largest(product: Product, size: int) -> float:

@@ -1,13 +1,13 @@
 """What eigenvalues don't say: the spectrum of a frozen relaxation, and what solvers of eigenvalues make of it.
 
-With frozen gains dx/dt = A x + b, and all eigenvalues of A are -1/tau, whatever the weights (`spectra`). Do solvers find
-that, and does it say how errors behave on their way to zero?
+With frozen gains dx/dt = A x + b, and all eigenvalues of A are -1/tau, whatever the weights (`spectra`). Do solvers
+find that, and does it say how errors behave on their way to zero?
 
-Left: how far from -1 the furthest eigenvalue is found. Sorted by layers A is triangular, and LAPACK sees that. In any
-other orthonormal basis it can't, and ARPACK, which only multiplies by A, can't either: both find what a change of A
-by one rounding would make of it, which pseudospectra predict. Middle: those of the deep network, levels of
+Left: how far from -1 the furthest eigenvalue is found. Sorted by layers A is triangular, and LAPACK finds the order by
+itself. In another orthonormal basis it can't, and ARPACK, which only multiplies by A, can't either: both find what a
+change of A by one rounding makes of it, which pseudospectra predict. Middle: those of a deep network, levels of
 sigma_min(z - A) around -1. They are discs, as is the numerical range (dashed), which reaches into the right half-plane:
-errors may grow. Right: the most that any error has grown after a time, |exp(tA)|, against exp(-t), the eigenvalues' word.
+errors may grow. Right: the most that any error has grown after a time, |exp(tA)|, and exp(-t), the eigenvalues' word.
 
 The last line on screen:  trained: omega 0.33, Kreiss 1.24 <= growth 1.73 at t = 6 <= 64
 """
@@ -115,28 +115,28 @@ def linear_part(network: Network, image: int = 0) -> sparse.csr_array:
     return spectra.linear_part(RelaxationProblem.from_batch(network, x.flatten(1).double(), y))
 
 
-def solved(A: sparse.csr_array, seed: int = 0) -> dict[str, float]:
+def solved(matrix: sparse.csr_array, seed: int = 0) -> dict[str, float]:
     """Return solver -> how far from -1 it finds an eigenvalue; and how far a change of one rounding moves one."""
-    order = np.random.default_rng(seed).permutation(A.shape[0])
+    order = np.random.default_rng(seed).permutation(matrix.shape[0])
     return {
-        "LAPACK, shuffled units": furthest(eigvals(A.toarray()[np.ix_(order, order)])),
-        "LAPACK, other basis": furthest(in_other_basis(A, seed)),
-        "ARPACK": furthest(by_arpack(A)),
-        "predicted": 1 + spectra.reach(A, float(np.finfo(float).eps * norm(A, 2))),
+        "LAPACK, shuffled units": furthest(eigvals(matrix.toarray()[np.ix_(order, order)])),
+        "LAPACK, other basis": furthest(in_other_basis(matrix, seed)),
+        "ARPACK": furthest(by_arpack(matrix)),
+        "predicted": 1 + spectra.reach(matrix, float(np.finfo(float).eps * norm(matrix, 2))),
     }
 
 
-def in_other_basis(A: sparse.csr_array, seed: int = 0) -> NDArray[np.complex128]:
+def in_other_basis(matrix: sparse.csr_array, seed: int = 0) -> NDArray[np.complex128]:
     """Return the eigenvalues that LAPACK finds when it can't see that A is triangular."""
-    basis, _ = qr(np.random.default_rng(seed).standard_normal(A.shape))
-    return np.asarray(eigvals(basis @ A.toarray() @ basis.T))
+    basis, _ = qr(np.random.default_rng(seed).standard_normal(matrix.shape))
+    return np.asarray(eigvals(basis @ matrix.toarray() @ basis.T))
 
 
-def by_arpack(A: sparse.csr_array) -> NDArray[np.complex128]:
+def by_arpack(matrix: sparse.csr_array) -> NDArray[np.complex128]:
     """Return the rightmost eigenvalues that ARPACK finds."""
-    start = np.random.default_rng(0).standard_normal(A.shape[0])
+    start = np.random.default_rng(0).standard_normal(matrix.shape[0])
     try:
-        return np.asarray(eigs(A, k=6, which="LR", v0=start, return_eigenvectors=False))
+        return np.asarray(eigs(matrix, k=6, which="LR", v0=start, return_eigenvectors=False))
     except ArpackNoConvergence as stopped:
         return np.asarray(stopped.eigenvalues)
 
@@ -157,16 +157,16 @@ def train(network: Network, epochs: int) -> None:
             optimiser.step()
 
 
-def draw_plane(ax: Axes, A: sparse.csr_array, points: int) -> None:
+def draw_plane(ax: Axes, matrix: sparse.csr_array, points: int) -> None:
     """Draw the levels of sigma_min, the numerical range, and where solvers find eigenvalues."""
     real, imaginary = np.linspace(-2.4, 0.4, points), np.linspace(-1.4, 1.4, points)
-    levels = np.log10(spectra.pseudospectrum(A, real, imaginary))
+    levels = np.log10(spectra.pseudospectrum(matrix, real, imaginary))
     lines = ax.contour(real, imaginary, levels, [-16, -12, -8, -4, -2, -1], cmap="viridis", vmax=2, linewidths=1)
     ax.clabel(lines, lines.levels[2:], fmt=lambda level: f"1e{level:g}", fontsize="small")
-    border = spectra.numerical_range(A)
+    border = spectra.numerical_range(matrix)
     ax.plot(*as_points(np.append(border, border[0])), "--", color="0.3", label="numerical range")
-    ax.plot(*as_points(in_other_basis(A)), ".", color="#56B4E9", markersize=2, label="LAPACK, other basis")
-    ax.plot(*as_points(by_arpack(A)), "x", color="#D55E00", markersize=4, label="ARPACK")
+    ax.plot(*as_points(in_other_basis(matrix)), ".", color="#56B4E9", markersize=2, label="LAPACK, other basis")
+    ax.plot(*as_points(by_arpack(matrix)), "x", color="#D55E00", markersize=4, label="ARPACK")
     ax.plot(-1, 0, "+", color="black", markersize=7, label="eigenvalue")
     ax.axvline(0, color="0.6", linewidth=0.8, linestyle="-")
     ax.set(xlabel="Re z (1/tau)", ylabel="Im z (1/tau)", aspect="equal", xlim=(-2.5, 0.5))
@@ -180,11 +180,11 @@ def as_points(z: NDArray[np.complex128]) -> tuple[NDArray[np.float64], NDArray[n
 
 def draw_growth(ax: Axes, number: int, label: str, parts: Sequence[sparse.csr_array]) -> dict[str, float]:
     """Draw |exp(tA)| over time; return its maximum and what bounds it."""
-    norms = np.array([spectra.propagator_norms(A, TIMES) for A in parts])
+    norms = np.array([spectra.propagator_norms(matrix, TIMES) for matrix in parts])
     figures.band(ax, f"{label} weights", dict(zip(TIMES, norms.T.tolist(), strict=True)), number=number, log=True)
     growth, at = float(norms.max(axis=1).mean()), float(np.mean([TIMES[i] for i in norms.argmax(axis=1)]))
-    omega = float(np.mean([spectra.numerical_abscissa(A) for A in parts]))
-    kreiss = float(np.mean([spectra.kreiss_constant(A) for A in parts]))
+    omega = float(np.mean([spectra.numerical_abscissa(matrix) for matrix in parts]))
+    kreiss = float(np.mean([spectra.kreiss_constant(matrix) for matrix in parts]))
     bound = math.e * spectra.levels(parts[0]) * kreiss
     print(f"{label}: omega {omega:.2f}, Kreiss {kreiss:.2f} <= growth {growth:.2f} at t = {at:g} <= {bound:.0f}")
     return {"omega": omega, "kreiss": kreiss, "growth": growth, "at": at, "bound": bound}
