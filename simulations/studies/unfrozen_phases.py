@@ -1,0 +1,161 @@
+"""When does an unfrozen relaxation settle, and where? Weight scale, depth and activation function.
+
+Gains are those of the moment. A chain with transposed weights is then a cascade of gradient flows (`fixed_points`):
+with a smooth activation function every sample should come to rest. Does it, with the papers' steps of 0.1 tau as well,
+and how far from backprop's gradient? `simulations/examples/unfrozen.py` shows one network over time.
+
+Each square: weights of standard deviation gain / sqrt(fan-in), times sqrt(2) for relu; colour: the angle's cosine with
+the gradient in the lowest population, where an implicit method of SciPy's ends (relu: small steps of Euler's); number:
+percent of the digits that come to rest with Euler's steps of 0.1.
+
+The last line on screen:  sigmoid, gain 6, depth 3: 3 fixed points, 2 stable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch.nn.functional import cosine_similarity
+
+from actrelax import RelaxationProblem, build, solve
+from actrelax.analysis import figures
+from actrelax.analysis.endings import ending, fates
+from actrelax.analysis.fixed_points import fixed_points, scattered
+from actrelax.simulations.datasets import digits
+from actrelax.simulations.streams import random_stream
+
+ACTIVATIONS = ("tanh", "sigmoid", "gelu", "relu")
+DEPTHS = (3, 5, 8)  # layers of weights
+GAINS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+WIDTH = 32
+NETWORKS = 2
+SAMPLES = 6
+
+# time, in units of tau
+ETA = 0.1
+FINE = 0.025  # relu
+DURATION = 100.0
+
+# several fixed points
+SEVERAL = ("sigmoid", 3, 6.0)
+STARTS = 60
+
+KEYS = ("settled", "stepped", "cosine")
+
+
+def main(
+    out: Path = Path("runs/studies"),
+    activations: Sequence[str] = ACTIVATIONS,
+    depths: Sequence[int] = DEPTHS,
+    gains: Sequence[float] = GAINS,
+    networks: int = NETWORKS,
+    samples: int = SAMPLES,
+    starts: int = STARTS,
+) -> dict[str, dict[str, float]]:
+    """Relax with current gains over weight scales and depths, draw, and look for further fixed points.
+
+    Parameters
+    ----------
+    out : pathlib.Path
+        Folder for the figure.
+    activations : sequence of str
+    depths : sequence of int
+        Layers of weights.
+    gains : sequence of float
+        Weights relative to 1 / sqrt(fan-in).
+    networks, samples : int
+        Random networks a square, and digits each.
+    starts : int
+        From which fixed points are looked for.
+
+    Returns
+    -------
+    dict
+        "ACTIVATION DEPTH GAIN" -> "settled", the share of digits that the equation brings to rest (relu: that are at
+        rest, or chatter by the size of the steps), "stepped", with the papers' steps, "cosine"; "fixed points" ->
+        "found", "stable", "imaginary", the largest imaginary part among their eigenvalues.
+    """
+    measured: dict[str, dict[str, float]] = {}
+    with figures.saved(out / "unfrozen_phases.png", columns=len(activations)) as (_, axes):
+        for ax, activation in zip(axes, activations, strict=True):
+            for depth in depths:
+                for gain in gains:
+                    problems = [digits_of(activation, depth, gain, seed, samples) for seed in range(networks)]
+                    means = np.mean([end(problem) for problem in problems], axis=0).tolist()
+                    measured[f"{activation} {depth} {gain:g}"] = dict(zip(KEYS, means, strict=True))
+            for depth in depths:
+                of_depth = [measured[f"{activation} {depth} {gain:g}"] for gain in gains]
+                for key in KEYS:
+                    listed = ", ".join(f"{row[key]:.2f}" for row in of_depth)
+                    print(f"{activation}, depth {depth}, gains {gains[0]:g} to {gains[-1]:g}: {key} {listed}")
+            draw(ax, activation, depths, gains, measured)
+        axes[0].set_ylabel("gain: scale of the weights")
+
+    activation, depth, gain = SEVERAL
+    problem = digits_of(activation, depth, gain, seed=0, samples=1)
+    found = fixed_points(problem, scattered(problem, starts, random_stream(0, "starts")))
+    stable = sum(point.is_stable for point in found)
+    imaginary = max(float(np.abs(point.eigenvalues.imag).max()) for point in found)
+    measured["fixed points"] = {"found": len(found), "stable": stable, "imaginary": imaginary}
+    print(f"{activation}, gain {gain:g}, depth {depth}: {len(found)} fixed points, {stable} stable")
+    return measured
+
+
+def digits_of(activation: str, depth: int, gain: float, seed: int, samples: int) -> RelaxationProblem:
+    """Return digits to be relaxed with current gains by a random network."""
+    network = build(
+        f"mlp-{depth}x{WIDTH}", input_shape=(64,), activation=activation, generator=random_stream(seed, "weights")
+    ).double()
+    with torch.no_grad():
+        for p in network.projections.values():
+            assert p.weight is not None
+            p.weight.mul_(gain)
+    x, y = (part[:samples] for part in digits().test)
+    return RelaxationProblem.from_batch(network, x.flatten(1).double(), y, assumptions="unfrozen-relaxation")
+
+
+def end(problem: RelaxationProblem) -> tuple[float, float, float]:
+    """Return the share of samples that come to rest, the same with the papers' steps, and the cosine with backprop."""
+    network, lowest = problem.network, problem.network.hidden[0]
+    stepped = ending(problem, "euler", eta=ETA, duration=DURATION)
+    if network.populations[lowest].activation.name == "relu":
+        settled = 1 - fates(problem, eta=ETA, duration=DURATION).count("moves") / len(problem.clamped)
+        state = ending(problem, "euler", eta=FINE, duration=DURATION).state
+    else:
+        by_equation = ending(problem, "scipy:BDF", eta=1.0, duration=DURATION)
+        settled, state = float(by_equation.settled.double().mean()), by_equation.state
+    gradient = solve(replace(problem, assumptions="ar"), "equilibrium").final[lowest]
+    return settled, float(stepped.settled.double().mean()), float(cosine_similarity(state[lowest], gradient).mean())
+
+
+def draw(
+    ax: Axes,
+    activation: str,
+    depths: Sequence[int],
+    gains: Sequence[float],
+    measured: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Draw one activation function's squares: cosines as colours, how many come to rest as numbers."""
+    rows = [[measured[f"{activation} {depth} {gain:g}"] for depth in depths] for gain in gains]
+    cosines = [[square["cosine"] for square in row] for row in rows]
+    image = ax.imshow(cosines, origin="lower", aspect="auto", cmap="cividis", vmin=0, vmax=1)
+    for i, row in enumerate(rows):
+        for j, square in enumerate(row):
+            colour = "black" if square["cosine"] > 0.5 else "white"
+            ax.text(j, i, f"{100 * square['stepped']:.0f}", color=colour, ha="center", va="center")
+    ax.set_xticks(range(len(depths)), [str(depth) for depth in depths])
+    ax.set_yticks(range(len(gains)), [f"{gain:g}" for gain in gains])
+    ax.set(xlabel="layers of weights", title=activation)
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label="cosine with the gradient")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)
