@@ -295,4 +295,4 @@ def _largest(product: Product, size: int) -> float:
 
 def _start(size: int) -> NDArray[np.complex128]:
     """Where Lanczos iteration begins: always the same, so that a number does not change from call to call."""
-    return np.random.default_rng(0).standard_normal(size) + 0j
+    return np.random.default_rng(0).standard_normal(size).astype(np.complex128)

@@ -85,11 +85,11 @@ def main(
     network = random(deep, 0)
     with figures.saved(out / "spectrum.png", columns=3) as (_, (left, middle, right)):
         for number, solver in enumerate(found[depths[0]][0]):
-            values = {d: [row[solver] for row in found[d] if not math.isnan(row[solver])] for d in depths}
+            values = {float(d): [row[solver] for row in found[d] if not math.isnan(row[solver])] for d in depths}
             values = {d: distances for d, distances in values.items() if distances}
             figures.band(left, solver, values, number=number)
-            measured[solver] = {str(d): float(np.mean(distances)) for d, distances in values.items()}
-            listed = [f"{np.mean(x):.2g} at depth {d} ({len(x)} of {seeds})" for d, x in values.items()]
+            measured[solver] = {f"{d:g}": float(np.mean(x)) for d, x in values.items()}
+            listed = [f"{np.mean(x):.2g} at depth {d:g} ({len(x)} of {seeds})" for d, x in values.items()]
             print(f"{solver}:", ", ".join(listed))
         left.set(xlabel="layers of weights", ylabel="largest |eigenvalue found + 1|", xlim=(0, None))
         left.legend()
@@ -160,9 +160,10 @@ def train(network: Network, epochs: int) -> None:
 def draw_plane(ax: Axes, matrix: sparse.csr_array, points: int) -> None:
     """Draw the levels of sigma_min, the numerical range, and where solvers find eigenvalues."""
     real, imaginary = np.linspace(-2.4, 0.4, points), np.linspace(-1.4, 1.4, points)
+    shown = (-16, -12, -8, -4, -2, -1)
     levels = np.log10(spectra.pseudospectrum(matrix, real, imaginary))
-    lines = ax.contour(real, imaginary, levels, [-16, -12, -8, -4, -2, -1], cmap="viridis", vmax=2, linewidths=1)
-    ax.clabel(lines, lines.levels[2:], fmt=lambda level: f"1e{level:g}", fontsize="small")
+    lines = ax.contour(real, imaginary, levels, shown, cmap="viridis", vmax=2, linewidths=1)
+    ax.clabel(lines, shown[2:], fmt=lambda level: f"1e{level:g}", fontsize="small")
     border = spectra.numerical_range(matrix)
     ax.plot(*as_points(np.append(border, border[0])), "--", color="0.3", label="numerical range")
     ax.plot(*as_points(in_other_basis(matrix)), ".", color="#56B4E9", markersize=2, label="LAPACK, other basis")

@@ -24,22 +24,30 @@ from torch.nn.functional import cosine_similarity
 
 from actrelax import RelaxationProblem, build, solve
 from actrelax.analysis import figures
-from actrelax.analysis.endings import ending, fates
+from actrelax.analysis.endings import Ending, ending, fates
 from actrelax.analysis.fixed_points import fixed_points, scattered
+from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
 ACTIVATIONS = ("tanh", "sigmoid", "gelu", "relu")
-DEPTHS = (3, 5, 8)  # layers of weights
-GAINS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+DEPTHS = (3, 5, 7)  # layers of weights
+GAINS = (0.5, 1.0, 2.0, 3.0, 4.0)
 WIDTH = 32
 NETWORKS = 2
-SAMPLES = 6
+SAMPLES = 4
 
 # time, in units of tau
 ETA = 0.1
 FINE = 0.025  # relu
+RTOL = 1e-5  # of the implicit method, which comes to rest all the same
 DURATION = 100.0
+
+# assumptions: transposed weights, or random ones of their own
+CURRENT = PRESETS["unfrozen-relaxation"]
+OWN_FEEDBACK = replace(
+    CURRENT, dense=replace(CURRENT.dense, feedback="random"), conv=replace(CURRENT.conv, feedback="random")
+)
 
 # several fixed points
 SEVERAL = ("sigmoid", 3, 6.0)
@@ -56,6 +64,7 @@ def main(
     networks: int = NETWORKS,
     samples: int = SAMPLES,
     starts: int = STARTS,
+    duration: float = DURATION,
 ) -> dict[str, dict[str, float]]:
     """Relax with current gains over weight scales and depths, draw, and look for further fixed points.
 
@@ -72,13 +81,16 @@ def main(
         Random networks a square, and digits each.
     starts : int
         From which fixed points are looked for.
+    duration : float
+        Of the relaxations, in units of tau.
 
     Returns
     -------
     dict
         "ACTIVATION DEPTH GAIN" -> "settled", the share of digits that the equation brings to rest (relu: that are at
         rest, or chatter by the size of the steps), "stepped", with the papers' steps, "cosine"; "fixed points" ->
-        "found", "stable", "imaginary", the largest imaginary part among their eigenvalues.
+        "found", "stable", "imaginary", the largest imaginary part among their eigenvalues; "own feedback GAIN" ->
+        "settled".
     """
     measured: dict[str, dict[str, float]] = {}
     with figures.saved(out / "unfrozen_phases.png", columns=len(activations)) as (_, axes):
@@ -86,7 +98,7 @@ def main(
             for depth in depths:
                 for gain in gains:
                     problems = [digits_of(activation, depth, gain, seed, samples) for seed in range(networks)]
-                    means = np.mean([end(problem) for problem in problems], axis=0).tolist()
+                    means = np.mean([end(problem, duration) for problem in problems], axis=0).tolist()
                     measured[f"{activation} {depth} {gain:g}"] = dict(zip(KEYS, means, strict=True))
             for depth in depths:
                 of_depth = [measured[f"{activation} {depth} {gain:g}"] for gain in gains]
@@ -95,6 +107,12 @@ def main(
                     print(f"{activation}, depth {depth}, gains {gains[0]:g} to {gains[-1]:g}: {key} {listed}")
             draw(ax, activation, depths, gains, measured)
         axes[0].set_ylabel("gain: scale of the weights")
+
+    for gain in gains:
+        problem = digits_of("tanh", depths[0], gain, 0, samples, OWN_FEEDBACK)
+        share = float(at_rest(problem, duration).settled.double().mean())
+        measured[f"own feedback {gain:g}"] = {"settled": share}
+        print(f"tanh, depth {depths[0]}, gain {gain:g}, random feedback weights: {share:.2f} settle")
 
     activation, depth, gain = SEVERAL
     problem = digits_of(activation, depth, gain, seed=0, samples=1)
@@ -106,7 +124,9 @@ def main(
     return measured
 
 
-def digits_of(activation: str, depth: int, gain: float, seed: int, samples: int) -> RelaxationProblem:
+def digits_of(
+    activation: str, depth: int, gain: float, seed: int, samples: int, assumptions: Assumptions = CURRENT
+) -> RelaxationProblem:
     """Return digits to be relaxed with current gains by a random network."""
     network = build(
         f"mlp-{depth}x{WIDTH}", input_shape=(64,), activation=activation, generator=random_stream(seed, "weights")
@@ -115,22 +135,28 @@ def digits_of(activation: str, depth: int, gain: float, seed: int, samples: int)
         for p in network.projections.values():
             assert p.weight is not None
             p.weight.mul_(gain)
+    network.add_feedback(assumptions, random_stream(seed, "feedback"))
     x, y = (part[:samples] for part in digits().test)
-    return RelaxationProblem.from_batch(network, x.flatten(1).double(), y, assumptions="unfrozen-relaxation")
+    return RelaxationProblem.from_batch(network, x.flatten(1).double(), y, assumptions=assumptions)
 
 
-def end(problem: RelaxationProblem) -> tuple[float, float, float]:
+def end(problem: RelaxationProblem, duration: float) -> tuple[float, float, float]:
     """Return the share of samples that come to rest, the same with the papers' steps, and the cosine with backprop."""
     network, lowest = problem.network, problem.network.hidden[0]
-    stepped = ending(problem, "euler", eta=ETA, duration=DURATION)
+    stepped = ending(problem, "euler", eta=ETA, duration=duration)
     if network.populations[lowest].activation.name == "relu":
-        settled = 1 - fates(problem, eta=ETA, duration=DURATION).count("moves") / len(problem.clamped)
-        state = ending(problem, "euler", eta=FINE, duration=DURATION).state
+        settled = 1 - fates(problem, eta=ETA, duration=duration).count("moves") / len(problem.clamped)
+        state = ending(problem, "euler", eta=FINE, duration=duration).state
     else:
-        by_equation = ending(problem, "scipy:BDF", eta=1.0, duration=DURATION)
+        by_equation = at_rest(problem, duration)
         settled, state = float(by_equation.settled.double().mean()), by_equation.state
-    gradient = solve(replace(problem, assumptions="ar"), "equilibrium").final[lowest]
+    gradient = solve(replace(problem, assumptions=PRESETS["ar"]), "equilibrium").final[lowest]
     return settled, float(stepped.settled.double().mean()), float(cosine_similarity(state[lowest], gradient).mean())
+
+
+def at_rest(problem: RelaxationProblem, duration: float) -> Ending:
+    """Return where the equation ends, its stiffness left to an implicit method."""
+    return ending(problem, "scipy:BDF", eta=1.0, duration=duration, rtol=RTOL)
 
 
 def draw(
