@@ -81,23 +81,23 @@ def ending(
     return Ending(torch.stack(swings).amax(0), {name: trajectory.final[name] for name in hidden})
 
 
-def fates(problem: RelaxationProblem, integrator: str | Integrator = "euler", **options: Any) -> list[str]:
-    """Tell how each sample ends, by fixed steps and by steps of a quarter.
+def fates(coarse: Ending, fine: Ending) -> list[str]:
+    """Tell how each sample ends, by fixed steps of two sizes.
 
     Parameters
     ----------
-    problem, integrator, **options
-        As for `ending`.
+    coarse, fine : Ending
+        Of the same problem; by the same integrator with a step, and with a quarter of it, say.
 
     Returns
     -------
     list of str
-        A sample each: "settled"; "chatters" if it swings, but half as much or less with finer steps, which is of the
-        steps and not of the equation: it slides along a kink, or the steps are too large to be stable; "moves" else.
+        A sample each: "settled"; "chatters" if it swings, but half as much or less with the finer steps, which is of
+        the steps and not of the equation: it slides along a kink, or the steps are too large to be stable; else
+        "moves".
     """
-    coarse = ending(problem, integrator, **options)
-    fine = ending(problem, integrator, **{**options, "eta": options.get("eta", 0.1) / 4})
+    shrinks = fine.swing <= coarse.swing / 2
     return [
-        "settled" if at_rest else "chatters" if shrunk else "moves"
-        for at_rest, shrunk in zip(coarse.settled.tolist(), (fine.swing <= coarse.swing / 2).tolist(), strict=True)
+        "settled" if rests else "chatters" if shrunk else "moves"
+        for rests, shrunk in zip(coarse.settled.tolist(), shrinks.tolist(), strict=True)
     ]

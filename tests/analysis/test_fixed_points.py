@@ -10,7 +10,8 @@ import torch
 from cases import deep_case, graph_case, mlp_case
 from scipy.optimize import brentq
 
-from actrelax.analysis.endings import ending, fates
+from actrelax.analysis import endings
+from actrelax.analysis.endings import ending
 from actrelax.analysis.fixed_points import box, distance, fixed_point, fixed_points, scattered
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import solve
@@ -48,6 +49,11 @@ def spiral(strength):
     psi = strength / -curvature / 2 * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     rest = psi.T @ np.full(2, gain)
     return small("tanh", 2, 2 * np.eye(2), drive - 2 * rest, psi, [1.0, 1.0]), torch.from_numpy(rest)
+
+
+def fates(problem, integrator="euler", *, eta, **options):
+    steps = (ending(problem, integrator, eta=size, **options) for size in (eta, eta / 4))
+    return endings.fates(*steps)
 
 
 @pytest.mark.parametrize("make", [lambda: mlp_case(gain=3.0), graph_case])
