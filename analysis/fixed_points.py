@@ -15,21 +15,23 @@ clamp: everything ends in a box. Nothing diverges, and where gains are continuou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import root
 
+from actrelax.analysis.endings import ending
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.flat import FlatProblem, Vector, vector
 from actrelax.models.problem import RelaxationProblem, State
 
 FOUND = 1e-9
 """Of a fixed point: its largest rate of change, relative to its largest activity."""
-SAME = 1e-6
+SAME = 1e-4
 """Relative distance up to which two are one."""
 
 
@@ -99,6 +101,50 @@ def fixed_points(problem: RelaxationProblem, starts: Iterable[State]) -> list[Fi
         found = fixed_point(problem, start)
         if found is not None and all(distance(found.state, other.state) > SAME for other in different):
             different.append(found)
+    return different
+
+
+def resting_places(problem: RelaxationProblem, starts: Sequence[State], **options: Any) -> list[State]:
+    """Return the different states at which relaxations from several states come to rest.
+
+    All at once, a sample each. It finds stable fixed points only, also where Newton's method gets lost.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Of a batch of one.
+    starts : sequence of mapping
+        Hidden population -> (1, *population.shape).
+    **options
+        As for `ending`: duration ...
+
+    Returns
+    -------
+    list of dict
+        Hidden population -> (1, *population.shape). Relaxations that do not come to rest have no part in it.
+
+    Raises
+    ------
+    ActrelaxError
+        For another batch.
+    """
+    _flat(problem)
+    network, count = problem.network, len(starts)
+    stimulus = problem.feedforward.activities[network.input]
+    with torch.no_grad():
+        passed = network.feedforward(stimulus.expand(count, *stimulus.shape[1:]), keep_drives=False)
+    copies = replace(
+        problem,
+        feedforward=passed,
+        clamped=problem.clamped.expand(count, *problem.clamped.shape[1:]),
+        start={name: torch.cat([start[name] for start in starts]) for name in network.hidden},
+    )
+    ended = ending(copies, "scipy:BDF", eta=5.0, **options)
+    different: list[State] = []
+    for i in ended.settled.nonzero().flatten().tolist():
+        place = {name: x[[i]] for name, x in ended.state.items()}
+        if all(distance(place, other) > SAME for other in different):
+            different.append(place)
     return different
 
 

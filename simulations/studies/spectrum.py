@@ -9,7 +9,7 @@ change of A by one rounding makes of it, which pseudospectra predict. Middle: th
 sigma_min(z - A) around -1. They are discs, as is the numerical range (dashed), which reaches into the right half-plane:
 errors may grow. Right: the most that any error has grown after a time, |exp(tA)|, and exp(-t), the eigenvalues' word.
 
-The last line on screen:  trained: omega 0.33, Kreiss 1.24 <= growth 1.73 at t = 6 <= 64
+The last line on screen:  trained: omega 0.35, Kreiss 1.79 <= growth 3.76 at t = 8.8 <= 93
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ from torch.nn.functional import cosine_similarity
 from actrelax import RelaxationProblem, build, solve
 from actrelax.analysis import figures
 from actrelax.analysis.endings import Ending, ending, fates
-from actrelax.analysis.fixed_points import fixed_points, scattered
+from actrelax.analysis.fixed_points import resting_places, scattered
 from actrelax.models.assumptions import PRESETS, Assumptions
+from actrelax.models.problem import State
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
@@ -49,9 +50,9 @@ OWN_FEEDBACK = replace(
     CURRENT, dense=replace(CURRENT.dense, feedback="random"), conv=replace(CURRENT.conv, feedback="random")
 )
 
-# several fixed points
-SEVERAL = ("sigmoid", 3, 6.0)
-STARTS = 60
+# several places to rest
+DEEP = 5
+STARTS = 16
 
 KEYS = ("settled", "stepped", "cosine")
 
@@ -66,7 +67,7 @@ def main(
     starts: int = STARTS,
     duration: float = DURATION,
 ) -> dict[str, dict[str, float]]:
-    """Relax with current gains over weight scales and depths, draw, and look for further fixed points.
+    """Relax with current gains over weight scales and depths, draw, and relax one digit from several states.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def main(
     networks, samples : int
         Random networks a square, and digits each.
     starts : int
-        From which fixed points are looked for.
+        States from which one digit is relaxed.
     duration : float
         Of Euler's relaxations, in units of tau; the implicit method's are ten times as long.
 
@@ -88,9 +89,8 @@ def main(
     -------
     dict
         "ACTIVATION DEPTH GAIN" -> "settled", the share of digits that the equation brings to rest (relu: that are at
-        rest, or chatter by the size of the steps), "stepped", with the papers' steps, "cosine"; "fixed points" ->
-        "found", "stable", "imaginary", the largest imaginary part among their eigenvalues; "own feedback GAIN" ->
-        "settled".
+        rest, or chatter by the size of the steps), "stepped", with the papers' steps, "cosine"; "own feedback
+        GAIN" -> "settled"; "ACTIVATION places" -> gain -> how many different states a digit comes to rest at.
     """
     measured: dict[str, dict[str, float]] = {}
     with figures.saved(out / "unfrozen_phases.png", columns=len(activations)) as (_, axes):
@@ -114,14 +114,19 @@ def main(
         measured[f"own feedback {gain:g}"] = {"settled": share}
         print(f"tanh, depth {depths[0]}, gain {gain:g}, random feedback weights: {share:.2f} settle")
 
-    activation, depth, gain = SEVERAL
-    problem = digits_of(activation, depth, gain, seed=0, samples=1)
-    found = fixed_points(problem, scattered(problem, starts, random_stream(0, "starts")))
-    stable = sum(point.is_stable for point in found)
-    imaginary = max(float(np.abs(point.eigenvalues.imag).max()) for point in found)
-    measured["fixed points"] = {"found": len(found), "stable": stable, "imaginary": imaginary}
-    print(f"{activation}, gain {gain:g}, depth {depth}: {len(found)} fixed points, {stable} stable")
+    for activation in (name for name in activations if name != "relu"):
+        places = {gain: places_of(activation, gain, starts) for gain in gains}
+        measured[f"{activation} places"] = {f"{gain:g}": float(len(found)) for gain, found in places.items()}
+        listed = ", ".join(str(len(found)) for found in places.values())
+        print(f"{activation}, gains {gains[0]:g} to {gains[-1]:g}: {starts} starts come to rest at {listed} places")
     return measured
+
+
+def places_of(activation: str, gain: float, starts: int) -> list[State]:
+    """Return where the first digit comes to rest from several states, in a network of the depth DEEP."""
+    problem = digits_of(activation, DEEP, gain, 0, 1)
+    places = list(scattered(problem, starts, random_stream(0, "starts")))
+    return resting_places(problem, places, duration=10 * DURATION, rtol=RTOL)
 
 
 def digits_of(

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 
 from actrelax.analysis import endings
 from actrelax.analysis.endings import ending
-from actrelax.analysis.fixed_points import box, distance, fixed_point, fixed_points, scattered
+from actrelax.analysis.fixed_points import box, distance, fixed_point, fixed_points, resting_places, scattered
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
@@ -215,6 +215,10 @@ def test_a_steep_sigmoid_has_three_fixed_points_and_each_is_listed_once():
     by_place = sorted(found, key=lambda point: float(point.state["hidden1"]))
     assert [float(point.state["hidden1"]) for point in by_place] == pytest.approx(expected, abs=1e-8)
     assert [point.is_stable for point in by_place] == [True, False, True]
+    assert [point.unstable_directions for point in by_place] == [0, 1, 0]
+    resting = resting_places(problem, list(scattered(problem, 8, torch.Generator().manual_seed(0))))
+    reached = sorted(float(place["hidden1"]) for place in resting)
+    assert reached == pytest.approx([expected[0], expected[2]], abs=1e-6)
 
 
 def test_what_is_out_of_range_is_refused():

@@ -1,6 +1,5 @@
 """The studies of spectra and of unfrozen relaxations find what they say, in a small setting."""
 
-import numpy as np
 import pytest
 
 from actrelax.simulations.studies import spectrum, unfrozen_phases
@@ -33,7 +32,7 @@ def test_smooth_relaxations_settle_away_from_the_gradient_and_relu_chatters(tmp_
         gains=(0.5, 3.0),
         networks=1,
         samples=2,
-        starts=25,
+        starts=16,
         duration=40.0,
     )
     weak, strong = (measured[f"tanh {depth} {gain}"] for gain in ("0.5", "3"))
@@ -42,8 +41,6 @@ def test_smooth_relaxations_settle_away_from_the_gradient_and_relu_chatters(tmp_
     for gain in ("0.5", "3"):
         assert measured[f"relu {depth} {gain}"]["stepped"] == 0
         assert measured[f"relu {depth} {gain}"]["settled"] == 1
-    several = measured["fixed points"]
-    assert several["found"] > several["stable"] >= 2
-    assert several["imaginary"] == pytest.approx(0, abs=1e-6)
-    assert np.isfinite(measured["own feedback 3"]["settled"])
+    assert measured["own feedback 0.5"]["settled"] == 1
+    assert measured["tanh places"]["0.5"] == 1 < measured["tanh places"]["3"]
     assert is_drawn(tmp_path / "unfrozen_phases.png")
