@@ -216,7 +216,8 @@ def test_a_steep_sigmoid_has_three_fixed_points_and_each_is_listed_once():
     assert [float(point.state["hidden1"]) for point in by_place] == pytest.approx(expected, abs=1e-8)
     assert [point.is_stable for point in by_place] == [True, False, True]
     assert [point.unstable_directions for point in by_place] == [0, 1, 0]
-    resting = resting_places(problem, list(scattered(problem, 8, torch.Generator().manual_seed(0))))
+    starts = [{"hidden1": x * problem.clamped, "hidden2": problem.clamped} for x in (0.0, 0.1, 1.0, 1.6)]
+    resting = resting_places(problem, starts)
     reached = sorted(float(place["hidden1"]) for place in resting)
     assert reached == pytest.approx([expected[0], expected[2]], abs=1e-6)
 
