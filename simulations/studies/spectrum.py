@@ -36,6 +36,10 @@ DEPTHS = (2, 5, 10, 15, 20, 30, 40)
 WIDTH = 16
 SEEDS = 5
 
+# convolutions; skips, so that pseudospectra are no discs
+OTHERS = ("digits-cnn", "digits-skip")
+EARLY = tuple(np.linspace(0, 5, 11).tolist())  # units of tau
+
 # the deep one, random and trained
 DEEP = "mlp-20x32"
 EPOCHS = 20
@@ -78,7 +82,7 @@ def main(
     dict
         Solver, or "predicted" -> depth, as text -> mean distance of the furthest eigenvalue from -1, of networks where
         it was found; "random" and "trained" -> "omega", "kreiss", "growth" and "bound", means over images, and
-        "at", when growth is largest.
+        "at", when growth is largest; a network of OTHERS -> "omega", "growth".
     """
     found = {d: [solved(linear_part(random(f"mlp-{d}x{WIDTH}", s)), s) for s in range(seeds)] for d in depths}
     measured: dict[str, dict[str, float]] = {}
@@ -93,6 +97,11 @@ def main(
             print(f"{solver}:", ", ".join(listed))
         left.set(xlabel="layers of weights", ylabel="largest |eigenvalue found + 1|", xlim=(0, None))
         left.legend()
+        for name in OTHERS:
+            matrix = linear_part(random(name, 0))
+            omega, growth = spectra.numerical_abscissa(matrix), max(spectra.propagator_norms(matrix, EARLY))
+            measured[name] = {"omega": omega, "growth": growth}
+            print(f"{name}: omega {omega:.2f}, growth {growth:.2f}")
         draw_plane(middle, linear_part(network), points)
         right.semilogy(TIMES, np.exp(-np.array(TIMES)), color="0.3", linestyle=":", label="exp(-t)")
         for number, label in enumerate(("random", "trained")):
@@ -106,13 +115,15 @@ def main(
 
 def random(name: str, seed: int) -> Network:
     """Return a network of random weights."""
-    return build(name, input_shape=(64,), generator=random_stream(seed, "weights")).double()
+    shape = (64,) if name.startswith("mlp") else None
+    return build(name, input_shape=shape, generator=random_stream(seed, "weights")).double()
 
 
 def linear_part(network: Network, image: int = 0) -> sparse.csr_array:
     """Return A of a test image."""
     x, y = (part[[image]] for part in digits().test)
-    return spectra.linear_part(RelaxationProblem.from_batch(network, x.flatten(1).double(), y))
+    x = x.double().reshape(1, *network.populations[network.input].shape)
+    return spectra.linear_part(RelaxationProblem.from_batch(network, x, y))
 
 
 def solved(matrix: sparse.csr_array, seed: int = 0) -> dict[str, float]:

@@ -20,6 +20,9 @@ def test_solvers_find_what_rounding_makes_of_the_spectrum(tmp_path):
         row = measured[label]
         assert row["omega"] > 0
         assert 1 < row["kreiss"] <= row["growth"] < row["bound"]
+    assert measured["digits-cnn"]["omega"] < 0 < measured["digits-skip"]["omega"]
+    assert measured["digits-cnn"]["growth"] == pytest.approx(1, abs=1e-9)
+    assert measured["digits-skip"]["growth"] > 1.05
     assert is_drawn(tmp_path / "spectrum.png")
 
 
