@@ -761,6 +761,20 @@ DEFECTS = [
         '"signed-feedback": _everywhere',
         "tests/test_docs.py::test_every_assumption_is_explained",
     ),
+    Defect(
+        "the inverse in place of its adjoint",
+        "analysis/spectra.py",
+        'factors.solve(v, trans="H")',
+        "factors.solve(v)",
+        "tests/analysis/test_spectra.py::test_the_smallest_singular_value_is_that_of_a_dense_svd",
+    ),
+    Defect(
+        "what moves by itself taken for what its steps do",
+        "analysis/endings.py",
+        "coarse.swing / 2",
+        "coarse.swing * 2",
+        "tests/analysis/test_fixed_points.py::test_what_spirals_outward_moves_on",
+    ),
 ]
 
 

@@ -1,0 +1,103 @@
+"""How relaxations end: at rest, chattering about a point by the size of a step, or moving on (THEORY.md section 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem, State
+
+AT_REST = 1e-6
+"""Swing below which a sample is at rest."""
+_SILENT = 1e-6
+"""Share of its initial activity below which a population is silent: its swings count against this."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The last part of a relaxation.
+
+    swing  (batch,): of the population that swings most, max |x(t) - x(t')| over the window / max |x|
+    state  hidden population -> (batch, *population.shape), at the end
+    """
+
+    swing: Tensor
+    state: State
+
+    @property
+    def settled(self) -> Tensor:
+        """(batch,): which samples are at rest."""
+        return self.swing < AT_REST
+
+
+def ending(
+    problem: RelaxationProblem,
+    integrator: str | Integrator,
+    *,
+    eta: float = 0.1,
+    duration: float = 100.0,
+    window: float = 20.0,
+    **options: Any,
+) -> Ending:
+    """Relax, and see how much each sample still moves in the end.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Of leaky units with one tau.
+    integrator : str or Integrator
+        Current gains make the equation stiff: ``"scipy:BDF"`` is what tells the equation from its steps.
+    eta : float, default 0.1
+        dt / tau; of adaptive methods the distance of what is looked at.
+    duration : float, default 100.0
+        In units of tau, a whole number of steps.
+    window : float, default 20.0
+        The last part of it that is looked at.
+    **options
+        As for `solve`.
+
+    Raises
+    ------
+    ActrelaxError
+        If the window is no part of the duration.
+    """
+    if not 0 < window < duration:
+        raise ActrelaxError(f"the window must lie between 0 and the duration {duration:g}, got {window:g}.")
+    hidden, first = problem.network.hidden, problem.initial_state()
+    before = solve(problem, integrator, eta=eta, steps=round((duration - window) / eta), **options).final
+    late = replace(problem, start={name: before[name] for name in hidden})
+    trajectory = solve(late, integrator, eta=eta, steps=round(window / eta), record=hidden, **options)
+    swings = []
+    for name in hidden:
+        x = trajectory[name].flatten(2)
+        largest = torch.maximum(x.abs().amax((0, 2)), _SILENT * first[name].flatten(1).abs().amax(1))
+        swings.append((x.amax(0) - x.amin(0)).amax(1) / largest.clamp(min=torch.finfo(x.dtype).tiny))
+    return Ending(torch.stack(swings).amax(0), {name: trajectory.final[name] for name in hidden})
+
+
+def fates(coarse: Ending, fine: Ending) -> list[str]:
+    """Tell how each sample ends, by fixed steps of two sizes.
+
+    Parameters
+    ----------
+    coarse, fine : Ending
+        Of the same problem; by the same integrator with a step, and with a quarter of it, say.
+
+    Returns
+    -------
+    list of str
+        A sample each: "settled"; "chatters" if it swings, but half as much or less with the finer steps, which is of
+        the steps and not of the equation: it slides along a kink, or the steps are too large to be stable; else
+        "moves".
+    """
+    shrinks = fine.swing <= coarse.swing / 2
+    return [
+        "settled" if rests else "chatters" if shrunk else "moves"
+        for rests, shrunk in zip(coarse.settled.tolist(), shrinks.tolist(), strict=True)
+    ]

@@ -1,0 +1,207 @@
+"""Fixed points of an unfrozen relaxation: where they can be, and what they are (THEORY.md section 6).
+
+With the gain of the moment the equation is nonlinear. In a chain the gain that reaches x_l is that of the drive by x_l
+itself, so that x_l hears of x_{l+1} and of nobody else; and with transposed weights what it hears is a gradient:
+
+    tau dx_l/dt = -grad V_l(x_l),    V_l(x) = |x|^2 / 2 - <x_{l+1}, f(W x + b)>
+
+A cascade of gradient flows from the top down: no cycles, all eigenvalues of the Jacobian at a fixed point real, 1/tau
+times those of minus the Hessians, 1 - W^T diag(f''(a) x_{l+1}) W. Where the Hessians are positive for all x the fixed
+point is the only one; large weights make hills, and then there may be several. Feedback weights of their own undo this.
+
+For any weights feedback is at most |psi| times the largest gain times the activity above, whose own bound begins at the
+clamp: everything ends in a box. Nothing diverges, and where gains are continuous it holds a fixed point (Brouwer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import root
+
+from actrelax.analysis.endings import ending
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.flat import FlatProblem, Vector, vector
+from actrelax.models.problem import RelaxationProblem, State
+
+FOUND = 1e-9
+"""Of a fixed point: its largest rate of change, relative to its largest activity."""
+SAME = 1e-4
+"""Relative distance up to which two are one."""
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """Where a relaxation can rest.
+
+    state        hidden population -> (1, *population.shape)
+    eigenvalues  (units,), of the Jacobian there, the rightmost first, in 1 / unit of time
+    """
+
+    state: State
+    eigenvalues: NDArray[np.complex128]
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether what starts near it comes to rest at it."""
+        return bool(self.eigenvalues[0].real < 0)
+
+    @property
+    def unstable_directions(self) -> int:
+        """How many eigenvalues are not to the left of the imaginary axis."""
+        return int(np.sum(self.eigenvalues.real >= 0))
+
+
+def fixed_point(problem: RelaxationProblem, start: State) -> FixedPoint | None:
+    """Return the fixed point that Newton's method finds from a state; None where it finds none.
+
+    Powell's hybrid method (`scipy.optimize.root`) with the Jacobian of `FlatProblem`; it finds unstable ones too. At
+    kinks the derivative of the gain is taken for zero.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Of a batch of one, of leaky units.
+    start : mapping
+        Hidden population -> (1, *population.shape).
+
+    Raises
+    ------
+    ActrelaxError
+        For another batch.
+    """
+    flat = _flat(problem)
+
+    def field(y: Vector) -> Vector:
+        return flat.joined(flat.vector_field(flat.split(y)))
+
+    def jacobian(y: Vector) -> Vector:
+        return np.asarray(flat.jacobian(flat.split(y)).toarray())
+
+    y = np.concatenate([vector(start[name]) for name in flat.units])
+    found = root(field, y, jac=jacobian, method="hybr", options={"xtol": 1e-12}).x
+    if not np.abs(field(found)).max() <= FOUND * np.abs(found).max():
+        return None
+    eigenvalues = np.linalg.eigvals(jacobian(found)).astype(complex)
+    return FixedPoint(flat.as_tensors(flat.split(found)), eigenvalues[np.argsort(-eigenvalues.real)])
+
+
+def fixed_points(problem: RelaxationProblem, starts: Iterable[State]) -> list[FixedPoint]:
+    """Return the different fixed points that Newton's method finds from several states, as `fixed_point` does.
+
+    Finding one is no proof that there is no other. `scattered` makes starts.
+    """
+    different: list[FixedPoint] = []
+    for start in starts:
+        found = fixed_point(problem, start)
+        if found is not None and all(distance(found.state, other.state) > SAME for other in different):
+            different.append(found)
+    return different
+
+
+def resting_places(problem: RelaxationProblem, starts: Sequence[State], **options: Any) -> list[State]:
+    """Return the different states at which relaxations from several states come to rest.
+
+    All at once, a sample each. It finds stable fixed points only, also where Newton's method gets lost.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Of a batch of one.
+    starts : sequence of mapping
+        Hidden population -> (1, *population.shape).
+    **options
+        As for `ending`: duration ...
+
+    Returns
+    -------
+    list of dict
+        Hidden population -> (1, *population.shape). Relaxations that do not come to rest have no part in it.
+
+    Raises
+    ------
+    ActrelaxError
+        For another batch.
+    """
+    _flat(problem)
+    network, count = problem.network, len(starts)
+    stimulus = problem.feedforward.activities[network.input]
+    with torch.no_grad():
+        passed = network.feedforward(stimulus.expand(count, *stimulus.shape[1:]), keep_drives=False)
+    copies = replace(
+        problem,
+        feedforward=passed,
+        clamped=problem.clamped.expand(count, *problem.clamped.shape[1:]),
+        start={name: torch.cat([start[name] for start in starts]) for name in network.hidden},
+    )
+    ended = ending(copies, "scipy:BDF", eta=5.0, **options)
+    different: list[State] = []
+    for i in ended.settled.nonzero().flatten().tolist():
+        place = {name: x[[i]] for name, x in ended.state.items()}
+        if all(distance(place, other) > SAME for other in different):
+            different.append(place)
+    return different
+
+
+def distance(state: State, other: State) -> float:
+    """Return the largest difference of two states over populations, relative to the population's largest activity."""
+    largest = {name: max(float(state[name].abs().max()), float(other[name].abs().max())) for name in other}
+    return max(float((state[name] - other[name]).abs().max()) / (largest[name] or 1.0) for name in other)
+
+
+def box(problem: RelaxationProblem) -> State:
+    """Return what no unit exceeds in the end, wherever the relaxation starts: |x_v| <= sum_p |psi_p|^T max f' |x_c|.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Of leaky units.
+
+    Returns
+    -------
+    dict
+        Hidden population -> (batch, *population.shape), >= 0. All fixed points are within.
+    """
+    flat = FlatProblem(problem)
+    bounds = {problem.network.output: np.abs(flat.clamped)}
+    for name in flat.units:  # from the top down
+        received = np.zeros(flat.gains[name].size)
+        for p in problem.network.outgoing[name]:
+            received += abs(flat.feedback[p.name].matrix) @ (_largest_gain(problem, p.target) * bounds[p.target])
+        bounds[name] = received
+    return flat.as_tensors({name: bounds[name] for name in flat.units})
+
+
+def scattered(problem: RelaxationProblem, count: int, generator: torch.Generator) -> Iterator[State]:
+    """Yield states to start from: the feedforward pass's, and random ones in the `box`.
+
+    Of each random one all activities are uniform, up to a share of the box that is log-uniform from 0.01 to 1: the box
+    of a deep network is large, and its fixed points are usually near its middle.
+    """
+    yield problem.initial_state()
+    bounds = box(problem)
+    for _ in range(count - 1):
+        share = 10 ** (-2 * torch.rand(1, generator=generator, dtype=torch.float64))
+        yield {
+            name: share * bound * (2 * torch.rand(bound.shape, generator=generator, dtype=bound.dtype) - 1)
+            for name, bound in bounds.items()
+        }
+
+
+def _largest_gain(problem: RelaxationProblem, population: str) -> float:
+    """max |f'|, over drives from -20 to 20, beyond which activations are straight lines."""
+    drives = torch.linspace(-20, 20, 4001, dtype=torch.float64)
+    return float(problem.network.populations[population].activation.derivative(drives).abs().max())
+
+
+def _flat(problem: RelaxationProblem) -> FlatProblem:
+    if len(problem.clamped) != 1:
+        raise ActrelaxError(
+            f"fixed points are those of one sample: give a batch of one, not of {len(problem.clamped)}."
+        )
+    return FlatProblem(problem)

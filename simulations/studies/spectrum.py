@@ -1,0 +1,208 @@
+"""What eigenvalues don't say: the spectrum of a frozen relaxation, and what solvers of eigenvalues make of it.
+
+With frozen gains dx/dt = A x + b, and all eigenvalues of A are -1/tau, whatever the weights (`spectra`). Do solvers
+find that, and does it say how errors behave on their way to zero?
+
+Left: how far from -1 the furthest eigenvalue is found. Sorted by layers A is triangular, and LAPACK finds the order by
+itself. In another orthonormal basis it can't, and ARPACK, which only multiplies by A, can't either: both find what a
+change of A by one rounding makes of it, which pseudospectra predict. Middle: those of a deep network, levels of
+sigma_min(z - A) around -1. They are discs, as is the numerical range (dashed), which reaches into the right half-plane:
+errors may grow. Right: the most that any error has grown after a time, |exp(tA)|, and exp(-t), the eigenvalues' word.
+
+The last line on screen:  trained: omega 0.35, Kreiss 1.79 <= growth 3.76 at t = 8.8 <= 93
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.linalg import eigvals, qr
+from scipy.sparse.linalg import ArpackNoConvergence, eigs, norm
+
+from actrelax import Network, RelaxationProblem, build, relax_backward
+from actrelax.analysis import figures, spectra
+from actrelax.simulations.datasets import digits
+from actrelax.simulations.streams import random_stream
+
+# networks: mlp-DEPTHxWIDTH, tanh, one digit
+DEPTHS = (2, 5, 10, 15, 20, 30, 40)
+WIDTH = 16
+SEEDS = 5
+
+# convolutions; skips, so that pseudospectra are no discs
+OTHERS = ("digits-cnn", "digits-skip")
+EARLY = tuple(np.linspace(0, 5, 11).tolist())  # units of tau
+
+# the deep one, random and trained
+DEEP = "mlp-20x32"
+EPOCHS = 20
+BATCH = 64
+RATE = 2e-3  # Adam's
+IMAGES = 5
+TIMES = tuple(range(0, 51, 2))  # units of tau
+
+
+def main(
+    out: Path = Path("runs/studies"),
+    depths: tuple[int, ...] = DEPTHS,
+    seeds: int = SEEDS,
+    deep: str = DEEP,
+    epochs: int = EPOCHS,
+    images: int = IMAGES,
+    points: int = 40,
+) -> dict[str, dict[str, float]]:
+    """Find eigenvalues by several solvers, then pseudospectra, numerical range and growth; draw.
+
+    Parameters
+    ----------
+    out : pathlib.Path
+        Folder for the figure.
+    depths : tuple of int
+        Layers of weights, on the left.
+    seeds : int
+        Networks of each depth.
+    deep : str
+        The network in the middle and on the right.
+    epochs : int
+        For which it is trained, on the right.
+    images : int
+        Test images whose A is looked at, on the right.
+    points : int
+        Columns of the middle panel's grid.
+
+    Returns
+    -------
+    dict
+        Solver, or "predicted" -> depth, as text -> mean distance of the furthest eigenvalue from -1, of networks where
+        it was found; "random" and "trained" -> "omega", "kreiss", "growth" and "bound", means over images, and
+        "at", when growth is largest; a network of OTHERS -> "omega", "growth".
+    """
+    found = {d: [solved(linear_part(random(f"mlp-{d}x{WIDTH}", s)), s) for s in range(seeds)] for d in depths}
+    measured: dict[str, dict[str, float]] = {}
+    network = random(deep, 0)
+    with figures.saved(out / "spectrum.png", columns=3) as (_, (left, middle, right)):
+        for number, solver in enumerate(found[depths[0]][0]):
+            values = {float(d): [row[solver] for row in found[d] if not math.isnan(row[solver])] for d in depths}
+            values = {d: distances for d, distances in values.items() if distances}
+            figures.band(left, solver, values, number=number)
+            measured[solver] = {f"{d:g}": float(np.mean(x)) for d, x in values.items()}
+            listed = [f"{np.mean(x):.2g} at depth {d:g} ({len(x)} of {seeds})" for d, x in values.items()]
+            print(f"{solver}:", ", ".join(listed))
+        left.set(xlabel="layers of weights", ylabel="largest |eigenvalue found + 1|", xlim=(0, None))
+        left.legend()
+        for name in OTHERS:
+            matrix = linear_part(random(name, 0))
+            omega, growth = spectra.numerical_abscissa(matrix), max(spectra.propagator_norms(matrix, EARLY))
+            measured[name] = {"omega": omega, "growth": growth}
+            print(f"{name}: omega {omega:.2f}, growth {growth:.2f}")
+        draw_plane(middle, linear_part(network), points)
+        right.semilogy(TIMES, np.exp(-np.array(TIMES)), color="0.3", linestyle=":", label="exp(-t)")
+        for number, label in enumerate(("random", "trained")):
+            if label == "trained":
+                train(network, epochs)
+            measured[label] = draw_growth(right, number, label, [linear_part(network, i) for i in range(images)])
+        right.set(xlabel="time (unit of tau)", ylabel="|exp(tA)|", xlim=(0, TIMES[-1]), ylim=(1e-5, 30))
+        right.legend()
+    return measured
+
+
+def random(name: str, seed: int) -> Network:
+    """Return a network of random weights."""
+    shape = (64,) if name.startswith("mlp") else None
+    return build(name, input_shape=shape, generator=random_stream(seed, "weights")).double()
+
+
+def linear_part(network: Network, image: int = 0) -> sparse.csr_array:
+    """Return A of a test image."""
+    x, y = (part[[image]] for part in digits().test)
+    x = x.double().reshape(1, *network.populations[network.input].shape)
+    return spectra.linear_part(RelaxationProblem.from_batch(network, x, y))
+
+
+def solved(matrix: sparse.csr_array, seed: int = 0) -> dict[str, float]:
+    """Return solver -> how far from -1 it finds an eigenvalue; and how far a change of one rounding moves one."""
+    order = np.random.default_rng(seed).permutation(matrix.shape[0])
+    return {
+        "LAPACK, shuffled units": furthest(eigvals(matrix.toarray()[np.ix_(order, order)])),
+        "LAPACK, other basis": furthest(in_other_basis(matrix, seed)),
+        "ARPACK": furthest(by_arpack(matrix)),
+        "predicted": 1 + spectra.reach(matrix, float(np.finfo(float).eps * norm(matrix, 2))),
+    }
+
+
+def in_other_basis(matrix: sparse.csr_array, seed: int = 0) -> NDArray[np.complex128]:
+    """Return the eigenvalues that LAPACK finds when it can't see that A is triangular."""
+    basis, _ = qr(np.random.default_rng(seed).standard_normal(matrix.shape))
+    return np.asarray(eigvals(basis @ matrix.toarray() @ basis.T))
+
+
+def by_arpack(matrix: sparse.csr_array) -> NDArray[np.complex128]:
+    """Return the rightmost eigenvalues that ARPACK finds."""
+    start = np.random.default_rng(0).standard_normal(matrix.shape[0])
+    try:
+        return np.asarray(eigs(matrix, k=6, which="LR", v0=start, return_eigenvectors=False))
+    except ArpackNoConvergence as stopped:
+        return np.asarray(stopped.eigenvalues)
+
+
+def furthest(eigenvalues: NDArray[np.complex128]) -> float:
+    """Return the largest distance from -1; not a number where there are none."""
+    return float(np.abs(eigenvalues + 1).max()) if len(eigenvalues) else math.nan
+
+
+def train(network: Network, epochs: int) -> None:
+    """Learn the digits by activation relaxation, settled."""
+    images, labels = digits().train
+    x, optimiser = images.flatten(1).double(), torch.optim.Adam(network.parameters(), lr=RATE)
+    for epoch in range(epochs):
+        for i in torch.split(torch.randperm(len(x), generator=random_stream(0, "order", epoch)), BATCH):
+            optimiser.zero_grad()
+            relax_backward(network, x[i], labels[i], integrator="equilibrium")
+            optimiser.step()
+
+
+def draw_plane(ax: Axes, matrix: sparse.csr_array, points: int) -> None:
+    """Draw the levels of sigma_min, the numerical range, and where solvers find eigenvalues."""
+    real, imaginary = np.linspace(-2.4, 0.4, points), np.linspace(-1.4, 1.4, points)
+    shown = (-16, -12, -8, -4, -2, -1)
+    levels = np.log10(spectra.pseudospectrum(matrix, real, imaginary))
+    lines = ax.contour(real, imaginary, levels, shown, cmap="viridis", vmax=2, linewidths=1)
+    ax.clabel(lines, shown[2:], fmt=lambda level: f"1e{level:g}", fontsize="small")
+    border = spectra.numerical_range(matrix)
+    ax.plot(*as_points(np.append(border, border[0])), "--", color="0.3", label="numerical range")
+    ax.plot(*as_points(in_other_basis(matrix)), ".", color="#56B4E9", markersize=2, label="LAPACK, other basis")
+    ax.plot(*as_points(by_arpack(matrix)), "x", color="#D55E00", markersize=4, label="ARPACK")
+    ax.plot(-1, 0, "+", color="black", markersize=7, label="eigenvalue")
+    ax.axvline(0, color="0.6", linewidth=0.8, linestyle="-")
+    ax.set(xlabel="Re z (1/tau)", ylabel="Im z (1/tau)", aspect="equal", xlim=(-2.5, 0.5))
+    ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def as_points(z: NDArray[np.complex128]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return real and imaginary parts."""
+    return z.real, z.imag
+
+
+def draw_growth(ax: Axes, number: int, label: str, parts: Sequence[sparse.csr_array]) -> dict[str, float]:
+    """Draw |exp(tA)| over time; return its maximum and what bounds it."""
+    norms = np.array([spectra.propagator_norms(matrix, TIMES) for matrix in parts])
+    figures.band(ax, f"{label} weights", dict(zip(TIMES, norms.T.tolist(), strict=True)), number=number, log=True)
+    growth, at = float(norms.max(axis=1).mean()), float(np.mean([TIMES[i] for i in norms.argmax(axis=1)]))
+    omega = float(np.mean([spectra.numerical_abscissa(matrix) for matrix in parts]))
+    kreiss = float(np.mean([spectra.kreiss_constant(matrix) for matrix in parts]))
+    bound = math.e * spectra.levels(parts[0]) * kreiss
+    print(f"{label}: omega {omega:.2f}, Kreiss {kreiss:.2f} <= growth {growth:.2f} at t = {at:g} <= {bound:.0f}")
+    return {"omega": omega, "kreiss": kreiss, "growth": growth, "at": at, "bound": bound}
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)

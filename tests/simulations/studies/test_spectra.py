@@ -1,0 +1,49 @@
+"""The studies of spectra and of unfrozen relaxations find what they say, in a small setting."""
+
+import pytest
+
+from actrelax.simulations.studies import spectrum, unfrozen_phases
+
+
+def is_drawn(path):
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_solvers_find_what_rounding_makes_of_the_spectrum(tmp_path):
+    measured = spectrum.main(tmp_path, depths=(5, 12), seeds=1, deep="mlp-8x8", epochs=1, images=1, points=4)
+    assert set(measured["LAPACK, shuffled units"].values()) == {0.0}
+    for solver in ("LAPACK, other basis", "ARPACK"):
+        for depth, predicted in measured["predicted"].items():
+            assert 0.2 * predicted < measured[solver][depth] < 1.5 * predicted
+    assert measured["predicted"]["5"] < 1e-3 < 0.02 < measured["predicted"]["12"]
+    for label in ("random", "trained"):
+        row = measured[label]
+        assert row["omega"] > 0
+        assert 1 < row["kreiss"] <= row["growth"] < row["bound"]
+    assert measured["digits-cnn"]["omega"] < 0 < measured["digits-skip"]["omega"]
+    assert measured["digits-cnn"]["growth"] == pytest.approx(1, abs=1e-9)
+    assert measured["digits-skip"]["growth"] > 1.05
+    assert is_drawn(tmp_path / "spectrum.png")
+
+
+@pytest.mark.parametrize("depth", [3])
+def test_smooth_relaxations_settle_away_from_the_gradient_and_relu_chatters(tmp_path, depth):
+    measured = unfrozen_phases.main(
+        tmp_path,
+        activations=("tanh", "relu"),
+        depths=(depth,),
+        gains=(0.5, 3.0),
+        networks=1,
+        samples=2,
+        starts=16,
+        duration=40.0,
+    )
+    weak, strong = (measured[f"tanh {depth} {gain}"] for gain in ("0.5", "3"))
+    assert weak["settled"] == strong["settled"] == weak["stepped"] == 1
+    assert strong["cosine"] < 0.8 < 0.99 < weak["cosine"]
+    for gain in ("0.5", "3"):
+        assert measured[f"relu {depth} {gain}"]["stepped"] == 0
+        assert measured[f"relu {depth} {gain}"]["settled"] == 1
+    assert measured["own feedback 0.5"]["settled"] == 1
+    assert measured["tanh places"]["0.5"] == 1 < measured["tanh places"]["3"]
+    assert is_drawn(tmp_path / "unfrozen_phases.png")
