@@ -733,6 +733,20 @@ DEFECTS = [
         "law(n)[row, :-1].sum() < 100 * share",
         "tests/analysis/test_convergence.py::test_predicted_steps_are_the_measured_ones",
     ),
+    Defect(
+        "a kick's magnitude added up over the steps, not its variance",
+        "analysis/noise.py",
+        "total += C**2",
+        "total += C",
+        "tests/analysis/test_noise.py::test_variances_are_those_of_the_recursion",
+    ),
+    Defect(
+        "neurons of a population drawn apart where they share a time constant",
+        "simulations/options.py",
+        'together = self.tau_spread_over == "populations"',
+        "together = False",
+        "tests/simulations/test_options.py::test_time_constants_of_whole_populations",
+    ),
 ]
 
 
