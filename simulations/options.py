@@ -89,6 +89,8 @@ class Relaxation:
     """Time constant of the neurons."""
     tau_spread: float = 0.0
     """Standard deviation of the neurons' time constants relative to their mean, tau (log-normal); needs --dt."""
+    tau_spread_over: Literal["neurons", "populations"] = "neurons"
+    """What has a time constant of its own then: each neuron, or each population, whose neurons share it."""
     start: Literal["feedforward", "zero"] | None = None
     """Where relaxations begin; feedforward, but zero with continuous plasticity."""
     clip: float | None = None
@@ -164,7 +166,7 @@ class Relaxation:
         }
 
     def time_constants(self, network: Network, seed: int) -> float | Mapping[str, Value]:
-        """Return tau, or population -> one per neuron, of mean tau and the spread asked for, on the CPU.
+        """Return tau, or population -> one per neuron or for all, of mean tau and the spread asked for, on the CPU.
 
         Of the hidden populations; where the input is noisy, that has tau.
         """
@@ -173,11 +175,11 @@ class Relaxation:
         stream = random_stream(seed, "tau")
         sigma = math.sqrt(math.log1p(self.tau_spread**2))
         dtype = next(network.parameters()).dtype
-        drawn = {
-            name: torch.randn(network.populations[name].shape, generator=stream, dtype=torch.float64)
-            for name in network.hidden
-        }
-        spread = {name: (self.tau * torch.exp(sigma * z - sigma**2 / 2)).to(dtype) for name, z in drawn.items()}
+        together = self.tau_spread_over == "populations"
+        shapes = {name: () if together else network.populations[name].shape for name in network.hidden}
+        drawn = {name: torch.randn(shape, generator=stream, dtype=torch.float64) for name, shape in shapes.items()}
+        taus = {name: self.tau * torch.exp(sigma * z - sigma**2 / 2) for name, z in drawn.items()}
+        spread = {name: tau.item() if together else tau.to(dtype) for name, tau in taus.items()}
         return {**spread, network.input: self.tau} if self.input_noise else spread
 
 

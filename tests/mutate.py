@@ -775,6 +775,20 @@ DEFECTS = [
         "coarse.swing * 2",
         "tests/analysis/test_fixed_points.py::test_what_spirals_outward_moves_on",
     ),
+    Defect(
+        "a kick's magnitude added up over the steps, not its variance",
+        "analysis/noise.py",
+        "total += C**2",
+        "total += C",
+        "tests/analysis/test_noise.py::test_variances_are_those_of_the_recursion",
+    ),
+    Defect(
+        "neurons of a population drawn apart where they share a time constant",
+        "simulations/options.py",
+        'together = self.tau_spread_over == "populations"',
+        "together = False",
+        "tests/simulations/test_options.py::test_time_constants_of_whole_populations",
+    ),
 ]
 
 

@@ -221,6 +221,7 @@ def as_options(experiment: Experiment) -> dict[str, Any]:
 
 
 LATER: dict[str, Any] = {
+    "tau_spread_over": "neurons",
     "noise": 0.0,
     "input_noise": 0.0,
     "delay": 0.0,

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from actrelax.models.architectures import build
+from actrelax.models.closed_form import uncovered
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem
 from actrelax.models.transforms import Sparse
 from actrelax.simulations.options import POSITIVE, FullPrecision, Hardware, Relaxation, require, value_of
 
@@ -95,6 +97,22 @@ def test_time_constants():
     noisy = Relaxation(tau=3.0, tau_spread=0.4, input_noise=0.1).time_constants(network, 0)
     assert noisy["input"] == 3.0
     assert torch.equal(noisy["hidden1"], drawn["hidden1"])
+
+
+def test_time_constants_of_whole_populations():
+    """One for all neurons, so that the law holds; over many networks of the spread asked for."""
+    network = build("mlp", input_shape=(20,)).double()
+    spread = Relaxation(tau=3.0, tau_spread=0.4, tau_spread_over="populations")
+    drawn = [spread.time_constants(network, seed) for seed in range(300)]
+    assert set(drawn[0]) == set(network.hidden)
+    assert len(set(drawn[0].values())) == 3
+    together = torch.tensor([tau for taus in drawn for tau in taus.values()])
+    assert together.mean() == pytest.approx(3.0, rel=0.05)
+    assert together.std() / together.mean() == pytest.approx(0.4, rel=0.1)
+    x, y = torch.rand(2, 20).double(), torch.tensor([0, 1])
+    neuronwise = Relaxation(tau_spread=0.4).time_constants(network, 0)
+    assert uncovered(RelaxationProblem.from_batch(network, x, y, tau=drawn[0])) is None
+    assert uncovered(RelaxationProblem.from_batch(network, x, y, tau=neuronwise)) is not None
 
 
 def test_keywords():

@@ -1,0 +1,141 @@
+"""What noise in a relaxation does to its weight updates: a random angle, by the law of the scheme (THEORY.md 3 and 4).
+
+A kick travels as activities do: what population m was kicked by s steps ago is in population l as C_s[l, m] B_{l->m}
+of it, with C_s the coefficients after s steps. Kicks are independent, so their variances add up. With one tau and small
+steps a neuron hears binomial(2k, k) / 4^k of the variance k hops above (1/2, 3/8, ...) times the squared feedback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actrelax.models.carrying import settled_plan
+from actrelax.models.closed_form import Matrix, hop_matrix, uncovered
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import INTEGRATORS
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.projections import Projection
+from actrelax.models.streaming import collected
+
+
+def noise_shares(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:
+    """Return what share of sigma^2 noise of one population has in another after so many steps of Euler's method.
+
+    V[l, m] = (2 dt / tau_m) sum_{s < steps} C_s[l, m]^2, as if feedback were one number, 1. A population's own, on the
+    diagonal, comes to 1 / (1 - dt / (2 tau)).
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        A chain with a time constant a population.
+    dt : float
+    steps : int
+
+    Returns
+    -------
+    numpy.ndarray
+        (hidden populations, hidden populations), the lowest first.
+    """
+    M = hop_matrix(problem)
+    step = INTEGRATORS["euler"].transition(M, dt)
+    C, total = np.eye(len(M)), np.zeros_like(M)
+    for _ in range(steps):
+        total += C**2
+        C = step @ C
+    shares: Matrix = total[:-1, :-1] * (-2 * dt * M.diagonal()[:-1])
+    return shares
+
+
+@torch.no_grad()
+def noise_variances(problem: RelaxationProblem, *, dt: float, steps: int) -> dict[str, Tensor]:
+    """Return each hidden neuron's variance at the end of a noisy relaxation by Euler's method, exactly.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        A chain of dense projections with a law (`closed_form.uncovered`) but for its noise, one sigma a population.
+    dt : float
+    steps : int
+
+    Returns
+    -------
+    dict
+        Hidden population -> (batch, units).
+
+    Raises
+    ------
+    ActrelaxError
+        For any other problem.
+    """
+    _check(problem)
+    hidden, shares = problem.network.hidden, noise_shares(problem, dt=dt, steps=steps)
+    found = {name: torch.zeros_like(problem.feedforward.activities[name]) for name in hidden}
+    for m, origin in enumerate(hidden):
+        x = found[origin]
+        sigma = problem.sigmas.of(origin)
+        # a kick of 1 to each neuron, on its way down: (neurons of m, batch, neurons of the level)
+        kicks = torch.eye(x.shape[1]).to(x)[:, None].expand(-1, len(x), -1)
+        for level in range(m, -1, -1):
+            found[hidden[level]] += shares[level, m] * sigma**2 * kicks.square().sum(0)
+            if level > 0:
+                (projection,) = problem.network.outgoing[hidden[level - 1]]
+                kicks = _carried(problem, projection, kicks)
+    return found
+
+
+@torch.no_grad()
+def expected_noise_angles(problem: RelaxationProblem, *, dt: float, steps: int) -> dict[str, float]:
+    """Return the angle by which noise turns each projection's update of a batch away from the settled one.
+
+    tan(angle)^2 = sum_b |pre_b|^2 sum_j g_bj^2 Var(x_bj) / |sum_b outer(g_b x_b, pre_b)|^2: updates have many entries,
+    so noise is at a right angle to the gradient, and over a batch its variance adds up, not its magnitude.
+
+    Parameters
+    ----------
+    problem, dt, steps
+        As for `noise_variances`; plasticity with feedforward gains and presynaptic factors, or without gains.
+
+    Returns
+    -------
+    dict
+        Projection to a hidden population -> degrees; those to the output have no noise.
+
+    Raises
+    ------
+    ActrelaxError
+        For any other problem.
+    """
+    variances = noise_variances(problem, dt=dt, steps=steps)
+    settled = collected(replace(problem, noise=0.0), settled_plan(problem.network.graph))
+    angles = {}
+    for name, projection in problem.network.projections.items():
+        if projection.target in variances:
+            pre, post = problem.presynaptic(projection, {}), problem.postsynaptic(projection, settled)
+            update = torch.einsum("bi,bj->ij", post, pre)
+            gain = problem.postsynaptic(projection, {projection.target: torch.ones_like(post)})
+            random = (pre.square().sum(1) * (gain**2 * variances[projection.target]).sum(1)).sum()
+            angles[name] = float(torch.rad2deg(torch.atan2(random.sqrt(), update.norm())))
+    return angles
+
+
+def _check(problem: RelaxationProblem) -> None:
+    reason = uncovered(replace(problem, noise=0.0))
+    dense = all(p.weight is not None and not p.before and not p.after for p in problem.feedback_projections.values())
+    if reason is None and not (problem.network.graph.is_chain and dense):
+        reason = "noise is followed through chains of dense projections: sample this network's."
+    if reason is None and any(isinstance(problem.sigmas.of(name), Tensor) for name in problem.relaxing):
+        reason = "noise is followed with one sigma a population: give numbers."
+    if reason is not None:
+        raise ActrelaxError(reason)
+
+
+def _carried(problem: RelaxationProblem, projection: Projection, kicks: Tensor) -> Tensor:
+    """Return kicks (kicks, batch, units of the target) one projection further down, (kicks, batch, units below)."""
+    sent = problem.frozen_amplified(projection.target, problem.activity_gain(projection), kicks)
+    psi = problem.feedback_weight(projection)
+    assert psi is not None
+    return sent @ psi
