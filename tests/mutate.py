@@ -789,6 +789,13 @@ DEFECTS = [
         "together = False",
         "tests/simulations/test_options.py::test_time_constants_of_whole_populations",
     ),
+    Defect(
+        "an option that is added makes strangers of runs that are done",
+        "simulations/suites/store.py",
+        'ADDED = ("tau_spread_over",)',
+        "ADDED: tuple[str, ...] = ()",
+        f"{SUITES}/test_definitions.py::test_results_that_are_kept_are_of_the_suites_runs",
+    ),
 ]
 
 

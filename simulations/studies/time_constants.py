@@ -6,6 +6,8 @@ gradient. So it is the slow ones that count, against the time that there is: 10 
 
 Steps are those of the exponential Euler scheme, which is stable for neurons much faster than a step, too.
 
+It takes 2 minutes.
+
 The last line on screen:  neurons, 10 tau: a point is lost nowhere, all that hidden weights add nowhere
 """
 

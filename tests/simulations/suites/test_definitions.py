@@ -1,9 +1,15 @@
 """What the suites consist of, against the papers' texts and what can be run."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from actrelax.analysis.reports import outcomes
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.options import Hardware
 from actrelax.simulations.suites.definitions import IMAGES, SUITES, varied
+from actrelax.simulations.suites.store import Kept
 from actrelax.simulations.training.experiment import as_options, protocol
 
 
@@ -22,6 +28,22 @@ def test_every_run_can_be_run(name):
     differing = {n for n in options[0] if any(o[n] != options[0][n] for o in options)}
     assert differing <= suite.varying()
     assert next(iter(suite.conditions)) == "backprop"
+
+
+RESULTS = [table.parent for table in Path(__file__).resolve().parents[3].glob("results/*/runs.csv")]
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_results_that_are_kept_are_of_the_suites_runs(folder):
+    """An option that is added must not make strangers of them, or they would all be done again."""
+    suite = replace(SUITES[folder.name], seeds=10)
+    runs = set()
+    for case in suite.cases():
+        experiment = replace(case.experiment, hardware=Hardware("cpu", threads=1)).resolved()
+        runs.add((case.variant, case.condition, Kept(Path(), experiment).hash))
+    found = outcomes.read(folder)
+    assert found
+    assert set(found) <= runs
 
 
 def test_the_papers_protocols():
