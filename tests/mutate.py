@@ -672,7 +672,7 @@ DEFECTS = [
     ),
     Defect(
         "seeds paired by their order",
-        "simulations/suites/report.py",
+        "analysis/reports/conditions.py",
         "([accuracies[n][seed] for seed in common] for n in (name, reference))",
         "(list(accuracies[n].values())[: len(common)] for n in (name, reference))",
         f"{SUITES}/test_report.py::test_seeds_are_paired_whatever_their_order",

@@ -276,7 +276,7 @@ def test_settling_on_a_point_of_the_grid_ends_there():
     """The same end, divided by whole numbers of dt: rounding puts it on either side of the last point."""
     problem = problem_of(mlp_case())
     settled = solve(problem, "scipy:RK45", dt=0.2, duration=200.0, stop_change=1e-4)
-    for steps in range(20, 40):
+    for steps in range(20, 80):
         dt = settled.time / steps
         options = {"dt": dt, "steps": 1000, "stop_change": 1e-4 * dt / 0.2}
         trajectory = solve(problem, "scipy:RK45", record="hidden1", **options)
