@@ -56,9 +56,9 @@ def ending(
     eta : float, default 0.1
         dt / tau; of adaptive methods the distance of what is looked at.
     duration : float, default 100.0
-        In units of tau, a whole number of steps.
+        In units of tau, to the nearest step.
     window : float, default 20.0
-        The last part of it that is looked at.
+        The last part of it that is looked at, to the nearest step.
     **options
         As for `solve`.
 

@@ -5,12 +5,14 @@ itself, so that x_l hears of x_{l+1} and of nobody else; and with transposed wei
 
     tau dx_l/dt = -grad V_l(x_l),    V_l(x) = |x|^2 / 2 - <x_{l+1}, f(W x + b)>
 
-A cascade of gradient flows from the top down: no cycles, all eigenvalues of the Jacobian at a fixed point real, 1/tau
+A cascade of gradient flows from the top down, so that nothing drives a cycle: where f is analytic and fixed points lie
+apart each layer comes to rest after the one above. All eigenvalues of the Jacobian at a fixed point are real, 1/tau
 times those of minus the Hessians, 1 - W^T diag(f''(a) x_{l+1}) W. Where the Hessians are positive for all x the fixed
 point is the only one; large weights make hills, and then there may be several. Feedback weights of their own undo this.
 
 For any weights feedback is at most |psi| times the largest gain times the activity above, whose own bound begins at the
-clamp: everything ends in a box. Nothing diverges, and where gains are continuous it holds a fixed point (Brouwer).
+clamp: where slopes are bounded everything ends in a box. Nothing diverges, and where gains are continuous the box holds
+a fixed point (Brouwer).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from actrelax.analysis.endings import ending
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.flat import FlatProblem, Vector, vector
 from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.projections import Projection
 
 FOUND = 1e-9
 """Of a fixed point: its largest rate of change, relative to its largest activity."""
@@ -155,7 +158,10 @@ def distance(state: State, other: State) -> float:
 
 
 def box(problem: RelaxationProblem) -> State:
-    """Return what no unit exceeds in the end, wherever the relaxation starts: |x_v| <= sum_p |psi_p|^T max f' |x_c|.
+    """Return what no unit exceeds in the end, wherever the relaxation starts: |x_v| <= sum_p |psi_p|^T max |g_c| |x_c|.
+
+    Where a gain is current its largest is that of the activation function, whose slope must be bounded; it is looked
+    for between drives of -20 and 20, beyond which the named ones are straight lines.
 
     Parameters
     ----------
@@ -172,7 +178,7 @@ def box(problem: RelaxationProblem) -> State:
     for name in flat.units:  # from the top down
         received = np.zeros(flat.gains[name].size)
         for p in problem.network.outgoing[name]:
-            received += abs(flat.feedback[p.name].matrix) @ (_largest_gain(problem, p.target) * bounds[p.target])
+            received += abs(flat.feedback[p.name].matrix) @ (_largest_gain(problem, p) * bounds[p.target])
         bounds[name] = received
     return flat.as_tensors({name: bounds[name] for name in flat.units})
 
@@ -193,10 +199,12 @@ def scattered(problem: RelaxationProblem, count: int, generator: torch.Generator
         }
 
 
-def _largest_gain(problem: RelaxationProblem, population: str) -> float:
-    """max |f'|, over drives from -20 to 20, beyond which activations are straight lines."""
+def _largest_gain(problem: RelaxationProblem, projection: Projection) -> float:
+    """The largest gain with which a projection's target can send feedback along it."""
+    if problem.activity_gain(projection) == "none":
+        return 1.0
     drives = torch.linspace(-20, 20, 4001, dtype=torch.float64)
-    return float(problem.network.populations[population].activation.derivative(drives).abs().max())
+    return float(problem.network.populations[projection.target].activation.derivative(drives).abs().max())
 
 
 def _flat(problem: RelaxationProblem) -> FlatProblem:

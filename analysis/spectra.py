@@ -114,6 +114,7 @@ def reach(matrix: sparse.csr_array, epsilon: float) -> float:
     """Return the largest real z that a change of A of size epsilon can make an eigenvalue.
 
     For a chain with one tau pseudospectra are discs around -1/tau: then no such change moves an eigenvalue further.
+    Elsewhere it is the first such z that halving a bracket comes to, and a lower bound.
 
     Parameters
     ----------
@@ -121,7 +122,14 @@ def reach(matrix: sparse.csr_array, epsilon: float) -> float:
         With its eigenvalues on the diagonal (`linear_part`).
     epsilon : float
         > 0
+
+    Raises
+    ------
+    ActrelaxError
+        For another epsilon.
     """
+    if not epsilon > 0:
+        raise ActrelaxError(f"epsilon must be above 0, got {epsilon:g}: it is the size of a change.")
     top = float(matrix.diagonal().max())
 
     def excess(distance: float) -> float:
@@ -146,13 +154,20 @@ def numerical_range(matrix: sparse.csr_array, angles: int = 64) -> NDArray[np.co
     matrix : scipy.sparse.csr_array
         Real.
     angles : int, default 64
-        Directions, of which those below the real axis are mirrored.
+        Directions, an even number; those below the real axis are mirrored.
 
     Returns
     -------
     numpy.ndarray
         (angles,), counterclockwise from the point furthest to the right.
+
+    Raises
+    ------
+    ActrelaxError
+        For an odd number of angles.
     """
+    if angles < 2 or angles % 2:
+        raise ActrelaxError(f"angles must be an even number of directions, got {angles}.")
     half = [_boundary(matrix, theta) for theta in np.linspace(0, np.pi, angles // 2 + 1)]
     return np.array([*half, *np.conj(half[-2:0:-1])])
 
@@ -181,7 +196,14 @@ def kreiss_constant(matrix: sparse.csr_array) -> float:
     float
         1 at least, which z far away gives. Searched for on the real axis, where it is for a chain with one tau; from
         there on, in the plane: a local maximum, which is still a lower bound of growth.
+
+    Raises
+    ------
+    ActrelaxError
+        If A is not stable, by its diagonal: of a Jacobian that is not triangular ask its eigenvalues first.
     """
+    if not matrix.diagonal().max() < 0:
+        raise ActrelaxError("Kreiss's constant is that of a stable A: this one has entries on its diagonal above 0.")
 
     def negative(place: NDArray[np.float64]) -> float:
         x = math.exp(place[0])

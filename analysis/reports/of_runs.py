@@ -49,16 +49,8 @@ def page(runs: Sequence[Run], folder: Path, more: Iterable[Section] = ()) -> Pag
 
 
 def lead_of(runs: Sequence[Run]) -> list[str]:
-    """Return what comes first: the best of the runs, and those that have no outcome."""
-    finished = [run for run in runs if run.summary]
-    said = []
-    if finished:
-        best = max(finished, key=lambda run: run.outcome.test_accuracy)
-        said.append(f"The highest test accuracy is {best.outcome.test_accuracy:.2f} %, of {best.name}.")
-    for run in runs:
-        if not run.summary:
-            said.append(f"{run.name}: {run.said}. {run.outcome.reason}".strip())
-    return said
+    """Return what comes first: the runs that have no outcome."""
+    return [f"{run.name}: {run.said}. {run.outcome.reason}".strip() for run in runs if not run.summary]
 
 
 def outcome_table(runs: Sequence[Run], brief: bool = False) -> Table:

@@ -53,7 +53,7 @@ class Outcome:
     @property
     def epochs(self) -> int:
         """How many are done."""
-        return len(self.curves["epoch"]) - 1
+        return max(0, len(self.curves.get("epoch", [])) - 1)
 
 
 def outcome_of(folder: RunFolder, condition: str, seed: int, run: str, variant: str = "") -> Outcome:
@@ -65,8 +65,9 @@ def outcome_of(folder: RunFolder, condition: str, seed: int, run: str, variant: 
         If its tables can't be read.
     """
     state = folder.state
-    rows = folder.table("metrics")
-    curves = {column: [row[name] for row in rows] for column, name in _CURVE.items() if name in rows[0]}
+    # a run that has only been begun may have no table yet, or its head alone
+    rows = folder.table("metrics") if state is not State.BEGUN or (folder.path / "metrics.csv").exists() else []
+    curves = {column: [row[name] for row in rows] for column, name in _CURVE.items() if rows and name in rows[0]}
     timing = folder.table("timing") if len(rows) > 1 else []
     seconds = sum(row["train_seconds"] + row["evaluate_seconds"] for row in timing)
     reason = folder.divergence() if state is State.DIVERGED else ""

@@ -7,7 +7,7 @@ relaxing.
 Left: that time for random networks, predicted (lines: mean of several, and 95 % interval) and measured by relaxing
 (circles, each network). Right: what it costs at one depth, in evaluations of the whole feedback, against eta.
 
-The last line on screen:  measured otherwise than predicted: 0 of 54
+The last line on screen:  measured otherwise than predicted: 0 of 96
 """
 
 from __future__ import annotations
@@ -25,15 +25,21 @@ from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
 TOLERANCE = 0.01
+MOST = 100_000  # steps, of what does not get there
 
 # networks: random weights that keep the size of what passes through them
-DEPTHS = (2, 5, 10, 20, 35, 50)
+DEPTHS = (2, 3, 4, 5, 10, 20, 35, 50)
 WIDTH = 64
 SEEDS = 3
 SAMPLES = 4
 
 # schemes
-LEFT = {"euler, eta 0.1": ("euler", 0.1), "euler, eta 0.5": ("euler", 0.5), "rk4, eta 0.5": ("rk4", 0.5)}
+LEFT = {
+    "euler, eta 0.1": ("euler", 0.1),
+    "sequential, eta 0.1": ("sequential", 0.1),
+    "euler, eta 0.5": ("euler", 0.5),
+    "rk4, eta 0.5": ("rk4", 0.5),
+}
 RIGHT = ("euler", "sequential", "heun", "rk4", "exponential")
 ETAS = (0.05, 0.1, 0.2, 0.5, 1.0)
 AT_DEPTH = 10
@@ -102,15 +108,15 @@ def random_problem(depth: int, seed: int) -> tuple[RelaxationProblem, dict[str, 
 
 def slowest(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: str, eta: float) -> int:
     """Return the steps that the slowest population needs, by the law."""
-    steps = predicted_steps(problem, gradients, scheme, dt=eta, tolerance=TOLERANCE).values()
-    return max(n for n in steps if n is not None)
+    steps = predicted_steps(problem, gradients, scheme, dt=eta, tolerance=TOLERANCE)
+    return max(MOST if n is None else n for n in steps.values())
 
 
 def relaxed(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: str, eta: float, expected: int) -> int:
     """Return the same as measured: relax for longer than that, and look from which step on errors stay small."""
     errors = errors_over_time(problem, gradients, integrator=scheme, eta=eta, steps=expected + 50).recorded
     steps = [stays_below(error, TOLERANCE) for error in errors.values()]
-    return max(expected + 51 if n is None else n for n in steps)
+    return max(MOST if n is None else n for n in steps)
 
 
 def cost(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: str, eta: float) -> int:

@@ -57,7 +57,7 @@ OWN_FEEDBACK = replace(
 DEEP = 5
 STARTS = 16
 
-KEYS = ("settled", "stepped", "cosine")
+KEYS = ("rests", "stepped", "cosine")
 
 
 def main(
@@ -91,7 +91,7 @@ def main(
     Returns
     -------
     dict
-        "ACTIVATION DEPTH GAIN" -> "settled", the share of digits that the equation brings to rest (relu: that are at
+        "ACTIVATION DEPTH GAIN" -> "rests", the share of digits that the equation brings to rest (relu: that are at
         rest, or chatter by the size of the steps), "stepped", with the papers' steps, "cosine"; "own feedback
         GAIN" -> "settled"; "ACTIVATION places" -> gain -> how many different states a digit comes to rest at.
     """
@@ -109,7 +109,7 @@ def main(
                     listed = ", ".join(f"{row[key]:.2f}" for row in of_depth)
                     print(f"{activation}, depth {depth}, gains {gains[0]:g} to {gains[-1]:g}: {key} {listed}")
             image = draw(ax, activation, depths, gains, measured)
-        figure.colorbar(image, ax=list(axes), label="cosine with the gradient", fraction=0.02)
+        figure.colorbar(image, ax=list(axes), label="cosine with the gradient", fraction=0.02, extend="min")
         axes[0].set_ylabel("gain: scale of the weights")
 
     for gain in gains:

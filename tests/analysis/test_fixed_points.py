@@ -175,8 +175,17 @@ def test_everything_ends_in_the_box(make, activation):
     final = solve(replace(problem, start=outside), "euler", eta=0.1, steps=300).final
     for name, bound in bounds.items():
         assert bool((final[name].abs() <= bound * (1 + 1e-9) + 1e-12).all())
-    point = fixed_points(unfrozen(make("tanh")), [unfrozen(make("tanh")).initial_state()])[0]
-    assert distance(point.state, point.state) == 0
+
+
+@pytest.mark.parametrize("assumptions", ["ar", "no-derivatives", "unfrozen-relaxation"])
+def test_the_box_knows_what_the_gain_is(assumptions):
+    """A sigmoid's slope is a quarter at most: without derivatives the box is larger."""
+    case = mlp_case("sigmoid")
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, assumptions=assumptions)
+    final = solve(problem, "euler", eta=0.1, steps=300).final
+    shares = {name: float((final[name].abs() / bound).max()) for name, bound in box(problem).items()}
+    assert max(shares.values()) <= 1 + 1e-9
+    assert min(shares.values()) > 1e-3
 
 
 def test_single_linear_units_rest_at_the_edge_of_the_box():

@@ -186,3 +186,13 @@ def test_what_is_not_linear_or_not_one_sample_is_refused():
     ):
         with pytest.raises(ActrelaxError, match=text):
             spectra.linear_part(problem)
+
+
+def test_what_has_no_answer_is_refused():
+    matrix = spectra.linear_part(one_sample(mlp_case()))
+    with pytest.raises(ActrelaxError, match=r"^epsilon must be above 0, got 0: it is the size of a change\.$"):
+        spectra.reach(matrix, 0.0)
+    with pytest.raises(ActrelaxError, match=r"^angles must be an even number of directions, got 7\.$"):
+        spectra.numerical_range(matrix, 7)
+    with pytest.raises(ActrelaxError, match=r"^Kreiss's constant is that of a stable A"):
+        spectra.kreiss_constant((-matrix).tocsr())

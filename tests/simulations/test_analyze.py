@@ -116,6 +116,19 @@ def test_a_run_that_is_not_finished_is_shown_as_far_as_it_came(trained, tmp_path
     assert float(row["test accuracy (%)"]) == pytest.approx(100 * last["test_accuracy"], abs=0.005)
 
 
+@pytest.mark.parametrize("head", [False, True])
+def test_a_run_that_has_only_been_begun_takes_nothing_from_the_others(trained, tmp_path, capsys, head):
+    begun = RunFolder(tmp_path / "begun")
+    begun.write_config(RunFolder(trained / "baseline").config())
+    if head:
+        (begun.path / "metrics.csv").write_text("epoch,train_loss,test_accuracy\n")
+    assert run("analyze", trained, tmp_path / "begun", "--out", tmp_path) == 0
+    assert "begun: not finished, 0 of 1 epochs" in capsys.readouterr().err
+    rows = Read((tmp_path / "report.html").read_text()).tables["Each run after its last epoch"]
+    assert rows["begun"]["test accuracy (%)"] == ""
+    assert float(rows["baseline"]["test accuracy (%)"]) > 0
+
+
 def test_several_seeds_are_compared(tmp_path, capsys):
     """Here both conditions have the same accuracies, but for two points less."""
     for condition, assumptions, less in (("one", "ar", 0.0), ("two", "random-feedback", 0.02)):
@@ -182,14 +195,11 @@ def test_what_cannot_be_analysed(trained, tmp_path, capsys):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "table.md").write_text("no title")
     (tmp_path / "file").write_text("")
-    begun = RunFolder(tmp_path / "begun")
-    begun.write_config(RunFolder(trained / "baseline").config())
     smoke = ROOT / "results" / "smoke"
     for arguments, sentence in (
         ([], "nothing to analyse: give the folders of runs, or a suite's results."),
         ([tmp_path / "nix"], f"{tmp_path / 'nix'} holds no run: give folders that "),
         ([trained, tmp_path / "empty"], f"{tmp_path / 'empty'} holds no run: give folders that "),
-        ([tmp_path / "begun"], f"{tmp_path / 'begun'} holds no table metrics: metrics.csv can't be read."),
         ([tmp_path / "text"], f"{tmp_path / 'text'} holds no suite's results: table.md begins with no title."),
         ([trained, smoke], f"{smoke} holds a suite's results, which are shown alone: give no other folder."),
         ([trained, "--out", tmp_path / "file"], f"can't write to {tmp_path / 'file'}"),
