@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
+from actrelax.analysis.convergence import states_under
 from actrelax.models.agreement import FLOOR
 from actrelax.models.closed_form import Matrix, Term, coefficients, hop_matrix, terms
 from actrelax.models.foreign import integrator_named
@@ -59,7 +60,5 @@ def contamination(
 
 def _norms(terms: Sequence[Term], laws: Sequence[Matrix]) -> list[float]:
     """Return |sum of terms| under each of several laws."""
-    values = torch.stack([term.value.flatten() for term in terms])
-    weights = torch.tensor([[law[term.row, term.column] for term in terms] for law in laws]).to(values)
-    norms: list[float] = torch.linalg.vector_norm(weights @ values, dim=1).tolist()
+    norms: list[float] = torch.cat([x.norm(dim=1) for x in states_under(terms, laws)]).tolist()
     return norms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -161,13 +161,19 @@ def predicted_errors(
 
 
 def _errors(found: Sequence[Term], laws: Sequence[Matrix], gradient: Tensor) -> list[float]:
-    """Return the errors of one population under several laws, with a matrix product for many of them at a time."""
+    """Return the errors of one population under several laws."""
+    gradient = gradient.to(found[0].value).flatten()
+    largest = torch.cat([(x - gradient).abs().amax(1) for x in states_under(found, laws)])
+    errors: list[float] = (largest / gradient.abs().max().clamp(min=FLOOR)).tolist()
+    return errors
+
+
+def states_under(found: Sequence[Term], laws: Sequence[Matrix]) -> Iterator[Tensor]:
+    """Yield a population's states under several laws, (some laws, batch x units) at a time: a matrix product each."""
     values = torch.stack([term.value.flatten() for term in found])
     weights = torch.tensor([[C[term.row, term.column] for term in found] for C in laws]).to(values)
-    gradient = gradient.to(values).flatten()
-    largest = [(x - gradient).abs().amax(1) for x in (rows @ values for rows in torch.split(weights, _TIMES))]
-    errors: list[float] = (torch.cat(largest) / gradient.abs().max().clamp(min=FLOOR)).tolist()
-    return errors
+    for rows in torch.split(weights, _TIMES):
+        yield rows @ values
 
 
 def predicted_steps(

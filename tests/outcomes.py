@@ -30,3 +30,8 @@ def differing(a: object, b: object, where: str = "run") -> list[str]:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return [] if torch.equal(a, b) else [where]
     return [] if a == b or (a != a and b != b) else [where]
+
+
+def is_drawn(path):
+    """Whether a figure is there."""
+    return path.read_bytes().startswith(b"\x89PNG")

@@ -10,6 +10,7 @@ from pathlib import Path
 import brian2 as b2
 import pytest
 import torch
+from outcomes import is_drawn
 
 from actrelax.simulations import examples
 from actrelax.simulations.examples import (
@@ -32,10 +33,6 @@ def leaves_nothing_behind():
     before = torch.get_default_dtype(), b2.prefs.codegen.target
     yield
     assert (torch.get_default_dtype(), b2.prefs.codegen.target) == before
-
-
-def is_drawn(path):
-    return path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_relaxation_reaches_the_gradient_as_the_law_says(tmp_path):

@@ -1,12 +1,9 @@
 """The studies of spectra and of unfrozen relaxations find what they say, in a small setting."""
 
 import pytest
+from outcomes import is_drawn
 
 from actrelax.simulations.studies import spectrum, unfrozen_phases
-
-
-def is_drawn(path):
-    return path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_solvers_find_what_rounding_makes_of_the_spectrum(tmp_path):
