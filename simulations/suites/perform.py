@@ -99,6 +99,8 @@ def _parallel(runs: Sequence[Kept], jobs: int, stop: Stop) -> Iterator[Tried]:
     try:
         yield from Parallel(n_jobs=jobs, batch_size=1, pre_dispatch=jobs, return_as="generator_unordered")(waiting)
     except TerminatedWorkerError as error:
+        if stop.signal_number:  # passed on to a process that had not begun to listen
+            return
         raise ActrelaxError(
             "a process was killed, perhaps for want of memory: the same command goes on from here, with fewer --jobs."
         ) from error
@@ -108,6 +110,7 @@ def _attempt(kept: Kept, parent: int) -> Tried:
     """Begin a run or continue it, unless another process does."""
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
+        signal.signal(signal.SIGTERM, lambda *_: None)  # what is passed on is for a run, which listens by itself
     with kept.held() as mine:
         if not mine:
             return Tried(kept, busy=True)

@@ -93,7 +93,7 @@ def test_options_tell_runs_apart_but_for_the_place_of_their_data(runs, tmp_path)
 
 def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path):
     """Two at a time, in processes of their own; what they end with is what it would have been."""
-    slow = [replace(kept, experiment=replace(kept.experiment, epochs=40)) for kept in runs[:2]]
+    slow = [replace(kept, experiment=replace(kept.experiment, epochs=300)) for kept in runs[:2]]
     program = (
         "import pickle, sys; from actrelax.simulations.suites.perform import perform\n"
         "perform(pickle.load(open(sys.argv[1], 'rb')), 2, quiet=True)"
