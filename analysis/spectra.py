@@ -1,4 +1,4 @@
-"""What the eigenvalues of a frozen relaxation don't say: numerical range, pseudospectra, Kreiss constant, growth.
+"""What the eigenvalues of a frozen relaxation don't say: its numerical range and its pseudospectra.
 
 With frozen gains a relaxation is dx/dt = A x + b, A = -1/tau + N with feedback N among the hidden populations. Sorted
 from the top down A is triangular, so its eigenvalues are -1/tau and nothing else, whatever the weights. A is far from
@@ -14,14 +14,13 @@ unfrozen relaxation will do as well (`fixed_points`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.optimize import brentq, minimize, minimize_scalar
-from scipy.sparse.linalg import LinearOperator, eigsh, expm_multiply, splu
-from scipy.stats import poisson
+from scipy.optimize import brentq
+from scipy.sparse.linalg import LinearOperator, eigsh, splu
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.flat import FlatProblem, Vector
@@ -76,7 +75,7 @@ def smallest_singular_value(matrix: sparse.csr_array, z: complex) -> float:
     z : complex
     """
     shifted = (z * sparse.eye_array(matrix.shape[0]) - matrix).astype(complex).tocsc()
-    if _is_triangular(matrix):
+    if is_triangular(matrix):
         if not np.all(shifted.diagonal()):
             return 0.0
         factors = splu(shifted, permc_spec="NATURAL", diag_pivot_thresh=0.0)  # no fill-in
@@ -86,7 +85,7 @@ def smallest_singular_value(matrix: sparse.csr_array, z: complex) -> float:
     scale = float(np.abs(factors.solve(_start(matrix.shape[0]))).max())
     if not math.isfinite(scale):
         return 0.0
-    squared = _largest(lambda v: factors.solve(factors.solve(v, trans="H") / scale) / scale, matrix.shape[0])
+    squared = largest_eigenvalue(lambda v: factors.solve(factors.solve(v, trans="H") / scale) / scale, matrix.shape[0])
     return 1 / (scale * math.sqrt(squared))
 
 
@@ -177,113 +176,11 @@ def numerical_abscissa(matrix: sparse.csr_array) -> float:
 
     |exp(tA)| <= exp(omega t), and it starts to rise that fast.
     """
-    return _largest(lambda v: _hermitian(matrix, 0.0, v), matrix.shape[0])
+    return largest_eigenvalue(lambda v: _hermitian(matrix, 0.0, v), matrix.shape[0])
 
 
-def kreiss_constant(matrix: sparse.csr_array) -> float:
-    """Return K = sup Re z |(z - A)^-1| over Re z > 0, which bounds growth from both sides.
-
-    K <= max over t of |exp(tA)| <= e m K (Kreiss's matrix theorem with Spijker's lemma), m the degree of the minimal
-    polynomial of A: of a relaxation with one tau a population not the units but the hidden populations, at most.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array
-        Stable.
-
-    Returns
-    -------
-    float
-        1 at least, which z far away gives. Searched for on the real axis, where it is for a chain with one tau; from
-        there on, in the plane: a local maximum, which is still a lower bound of growth.
-
-    Raises
-    ------
-    ActrelaxError
-        If A is not stable, by its diagonal: of a Jacobian that is not triangular ask its eigenvalues first.
-    """
-    if not matrix.diagonal().max() < 0:
-        raise ActrelaxError("Kreiss's constant is that of a stable A: this one has entries on its diagonal above 0.")
-
-    def negative(place: NDArray[np.float64]) -> float:
-        x = math.exp(place[0])
-        return -x / smallest_singular_value(matrix, complex(x, place[1]))
-
-    grid = np.linspace(math.log(1e-3), math.log(1e2), 24)
-    best = int(np.argmin([negative(np.array([x, 0.0])) for x in grid]))
-    ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    on_axis = minimize_scalar(lambda x: negative(np.array([x, 0.0])), bounds=ends, method="bounded")
-    start = np.array([on_axis.x, 0.3])
-    in_plane = minimize(negative, start, method="Nelder-Mead", options={"maxfev": 60, "xatol": 1e-4, "fatol": 1e-6})
-    return max(1.0, -float(on_axis.fun), -float(in_plane.fun))
-
-
-def propagator_norms(matrix: sparse.csr_array, times: Sequence[float]) -> list[float]:
-    """Return |exp(tA)|_2, the most that an error can have grown after each of these times.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array
-        (n, n); exp(tA) is never formed.
-    times : sequence of float
-        In the unit of time of A, >= 0.
-    """
-    transposed = matrix.T.tocsr()
-
-    def squared(t: float) -> float:
-        forward, adjoint = propagator(matrix, t), propagator(transposed, t)
-        return _largest(lambda v: adjoint(forward(v)), matrix.shape[0])
-
-    return [math.sqrt(squared(t)) for t in times]
-
-
-def propagator(matrix: sparse.csr_array, t: float) -> Product:
-    """Return x -> exp(tA) x: what becomes of an error.
-
-    With one tau, A = -1/tau + N, by the law: sum_k P(K = k) (tau N)^k x, K ~ Poisson(t/tau), which ends with the
-    powers of N (THEORY.md section 4). Elsewhere by SciPy's `expm_multiply`.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array
-        (n, n)
-    t : float
-        >= 0
-    """
-    rates = -matrix.diagonal()
-    if not (_is_triangular(matrix) or _is_triangular(matrix.T)) or np.ptp(rates) > 0:
-        return lambda x: np.asarray(expm_multiply(t * matrix, x))
-    N = _feedback(matrix) / rates[0]
-    weights = poisson.pmf(np.arange(levels(matrix)), t * rates[0])
-
-    def law(x: Vector) -> Vector:
-        total, carried = weights[0] * x, x
-        for weight in weights[1:]:
-            carried = N @ carried
-            total = total + weight * carried
-        return np.asarray(total)
-
-    return law
-
-
-def levels(matrix: sparse.csr_array) -> int:
-    """Return m with N^m = 0, N the part of a triangular A beside its diagonal: the longest path of feedback, in units.
-
-    Of a chain: its hidden populations.
-    """
-    N = abs(_feedback(matrix))
-    reached, count = np.ones(matrix.shape[0]), 0
-    while np.any(reached):
-        reached, count = np.sign(N @ reached), count + 1
-    return count
-
-
-def _feedback(matrix: sparse.csr_array) -> sparse.csr_array:
-    """A without its diagonal."""
-    return (sparse.tril(matrix, -1) + sparse.triu(matrix, 1)).tocsr()
-
-
-def _is_triangular(matrix: sparse.csr_array) -> bool:
+def is_triangular(matrix: sparse.csr_array) -> bool:
+    """Whether all entries are on the diagonal or below, as those of a frozen relaxation of leaky units are."""
     return bool(sparse.tril(matrix).nnz == matrix.nnz)
 
 
@@ -306,7 +203,7 @@ def _boundary(matrix: sparse.csr_array, theta: float) -> complex:
     return complex(np.vdot(v, matrix @ v))
 
 
-def _largest(product: Product, size: int) -> float:
+def largest_eigenvalue(product: Product, size: int) -> float:
     """Return the largest eigenvalue of a Hermitian matrix of which only products are known."""
     operator = LinearOperator((size, size), lambda v: product(np.ravel(v)), dtype=complex)
     if size <= _DENSE:

@@ -1,0 +1,123 @@
+"""How far errors of a frozen relaxation can grow before they vanish: |exp(tA)|, and what bounds it.
+
+A is the matrix of `spectra.linear_part`. Eigenvalues say exp(-t/tau); pseudospectra say otherwise (`spectra`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import minimize, minimize_scalar
+from scipy.sparse.linalg import expm_multiply
+from scipy.stats import poisson
+
+from actrelax.analysis.spectra import Product, is_triangular, largest_eigenvalue, smallest_singular_value
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.flat import Vector
+
+
+def kreiss_constant(matrix: sparse.csr_array) -> float:
+    """Return K = sup Re z |(z - A)^-1| over Re z > 0, which bounds growth from both sides.
+
+    K <= max over t of |exp(tA)| <= e m K (Kreiss's matrix theorem with Spijker's lemma), m the degree of the minimal
+    polynomial of A: of a relaxation with one tau a population not the units but the hidden populations, at most.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_array
+        Stable.
+
+    Returns
+    -------
+    float
+        1 at least, which z far away gives. Searched for on the real axis, where it is for a chain with one tau; from
+        there on, in the plane: a local maximum, which is still a lower bound of growth.
+
+    Raises
+    ------
+    ActrelaxError
+        If A is not stable, by its diagonal: of a Jacobian that is not triangular ask its eigenvalues first.
+    """
+    if not matrix.diagonal().max() < 0:
+        raise ActrelaxError("Kreiss's constant is that of a stable A: this one has entries on its diagonal above 0.")
+
+    def negative(place: NDArray[np.float64]) -> float:
+        x = math.exp(place[0])
+        return -x / smallest_singular_value(matrix, complex(x, place[1]))
+
+    grid = np.linspace(math.log(1e-3), math.log(1e2), 24)
+    best = int(np.argmin([negative(np.array([x, 0.0])) for x in grid]))
+    ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    on_axis = minimize_scalar(lambda x: negative(np.array([x, 0.0])), bounds=ends, method="bounded")
+    start = np.array([on_axis.x, 0.3])
+    in_plane = minimize(negative, start, method="Nelder-Mead", options={"maxfev": 60, "xatol": 1e-4, "fatol": 1e-6})
+    return max(1.0, -float(on_axis.fun), -float(in_plane.fun))
+
+
+def propagator_norms(matrix: sparse.csr_array, times: Sequence[float]) -> list[float]:
+    """Return |exp(tA)|_2, the most that an error can have grown after each of these times.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_array
+        (n, n); exp(tA) is never formed.
+    times : sequence of float
+        In the unit of time of A, >= 0.
+    """
+    transposed = matrix.T.tocsr()
+
+    def squared(t: float) -> float:
+        forward, adjoint = propagator(matrix, t), propagator(transposed, t)
+        return largest_eigenvalue(lambda v: adjoint(forward(v)), matrix.shape[0])
+
+    return [math.sqrt(squared(t)) for t in times]
+
+
+def propagator(matrix: sparse.csr_array, t: float) -> Product:
+    """Return x -> exp(tA) x: what becomes of an error.
+
+    With one tau, A = -1/tau + N, by the law: sum_k P(K = k) (tau N)^k x, K ~ Poisson(t/tau), which ends with the
+    powers of N (THEORY.md section 4). Elsewhere by SciPy's `expm_multiply`.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_array
+        (n, n)
+    t : float
+        >= 0
+    """
+    rates = -matrix.diagonal()
+    if not (is_triangular(matrix) or is_triangular(matrix.T)) or np.ptp(rates) > 0:
+        return lambda x: np.asarray(expm_multiply(t * matrix, x))
+    N = _feedback(matrix) / rates[0]
+    weights = poisson.pmf(np.arange(levels(matrix)), t * rates[0])
+
+    def law(x: Vector) -> Vector:
+        total, carried = weights[0] * x, x
+        for weight in weights[1:]:
+            carried = N @ carried
+            total = total + weight * carried
+        return np.asarray(total)
+
+    return law
+
+
+def levels(matrix: sparse.csr_array) -> int:
+    """Return m with N^m = 0, N the part of a triangular A beside its diagonal: the longest path of feedback, in units.
+
+    Of a chain: its hidden populations.
+    """
+    N = abs(_feedback(matrix))
+    reached, count = np.ones(matrix.shape[0]), 0
+    while np.any(reached):
+        reached, count = np.sign(N @ reached), count + 1
+    return count
+
+
+def _feedback(matrix: sparse.csr_array) -> sparse.csr_array:
+    """A without its diagonal."""
+    return (sparse.tril(matrix, -1) + sparse.triu(matrix, 1)).tocsr()
