@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import root
 
 from actrelax.analysis.endings import ending
+from actrelax.models.agreement import disagreement
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.flat import FlatProblem, Vector, vector
 from actrelax.models.problem import RelaxationProblem, State
@@ -153,8 +154,9 @@ def resting_places(problem: RelaxationProblem, starts: Sequence[State], **option
 
 def distance(state: State, other: State) -> float:
     """Return the largest difference of two states over populations, relative to the population's largest activity."""
-    largest = {name: max(float(state[name].abs().max()), float(other[name].abs().max())) for name in other}
-    return max(float((state[name] - other[name]).abs().max()) / (largest[name] or 1.0) for name in other)
+    return max(
+        disagreement(x, other[name], magnitude=torch.maximum(x.abs(), other[name].abs())) for name, x in state.items()
+    )
 
 
 def box(problem: RelaxationProblem) -> State:
