@@ -68,7 +68,8 @@ def analysed_runs(config: Config) -> dict[str, Any]:
             print(f"{run.name}: {run.said}; it is shown as far as it came.", file=sys.stderr)
     write(config.out / FILE, of_runs.page(runs, config.out))
     if not config.json:
-        print_tables([of_runs.outcome_table(runs, brief=True), *of_runs.condition_tables(outcomes)])
+        conditions = [table for section in of_runs.compared(outcomes) for table in section.tables]
+        print_tables([of_runs.outcome_table(runs, brief=True), *conditions])
     return {"runs": [_of_run(run) for run in runs], "conditions": _conditions(outcomes)}
 
 

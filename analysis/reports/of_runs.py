@@ -34,8 +34,8 @@ def page(runs: Sequence[Run], folder: Path, more: Iterable[Section] = ()) -> Pag
     outcomes = [run.outcome for run in runs]
     named = list(dict.fromkeys(o.condition for o in outcomes))
     sections = [
-        Section("Outcomes", lead_of(runs), [outcome_table(runs)], _explained(runs)),
-        *_compared(outcomes),
+        Section("Outcomes", unfinished(runs), [outcome_table(runs)], _explained(runs)),
+        *compared(outcomes),
         *_curves(outcomes, folder),
         *more,
         *_angles(runs),
@@ -48,8 +48,8 @@ def page(runs: Sequence[Run], folder: Path, more: Iterable[Section] = ()) -> Pag
     return Page(title + (" and others" if len(named) > 4 else ""), [], sections)
 
 
-def lead_of(runs: Sequence[Run]) -> list[str]:
-    """Return what comes first: the runs that have no outcome."""
+def unfinished(runs: Sequence[Run]) -> list[str]:
+    """Return a sentence on each run that has no outcome."""
     return [f"{run.name}: {run.said}. {run.outcome.reason}".strip() for run in runs if not run.summary]
 
 
@@ -101,22 +101,15 @@ def _explained(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def condition_tables(outcomes: Sequence[Outcome]) -> list[Table]:
-    """Return conditions over their seeds, where some have several."""
+def compared(outcomes: Sequence[Outcome]) -> list[Section]:
+    """Return conditions over their seeds, where some have several: a table, and what has to be known about it."""
     ended = [o for o in outcomes if o.state.is_final]
     found = conditions.among(ended)
     if found is None:
         return []
-    return [Table("Conditions over their seeds", *conditions.cells(found, conditions.lines(found, ended)))]
-
-
-def _compared(outcomes: Sequence[Outcome]) -> list[Section]:
-    ended = [o for o in outcomes if o.state.is_final]
-    found = conditions.among(ended)
-    if found is None:
-        return []
-    notes = conditions.remarks(found, conditions.lines(found, ended))
-    return [Section("Conditions", tables=condition_tables(outcomes), notes=[notes])]
+    lines = conditions.lines(found, ended)
+    table = Table("Conditions over their seeds", *conditions.cells(found, lines))
+    return [Section("Conditions", tables=[table], notes=[conditions.remarks(found, lines)])]
 
 
 def _curves(outcomes: Sequence[Outcome], folder: Path) -> list[Section]:
