@@ -15,6 +15,7 @@ The last line on screen:  seen after: conv1 6.9, conv2 5.6, hidden1 4.7, hidden2
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from actrelax.analysis.animation import Film, movie, strip
 from actrelax.analysis.convergence import predicted_errors, spread_out, stays_below
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
+from actrelax.simulations.studies.learning import epochs_of
 
 # network and images
 NETWORK = "cnn"
@@ -34,7 +36,6 @@ SEED = 0
 
 # learning: stochastic gradient descent on the mean over a batch
 EPOCHS = 3
-BATCH = 64
 RATE = 0.1
 MOMENTUM = 0.9
 
@@ -104,15 +105,11 @@ def enlarged(images: Tensor) -> Tensor:
 
 def learn(network: Network, epochs: int) -> None:
     """Train by activation relaxation, 100 sequential steps of eta = 0.1 a batch."""
-    images, labels = digits().train
-    x = enlarged(images)
     optimiser = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
-    for epoch in range(epochs):
-        order = torch.randperm(len(x), generator=random_stream(SEED, "order", epoch))
-        for i in torch.split(order, BATCH):
-            optimiser.zero_grad()
-            relax_backward(network, x[i], labels[i], steps=100, eta=ETA)
-            optimiser.step()
+    backward = partial(relax_backward, steps=100, eta=ETA)
+    images = enlarged(digits().train.images)
+    for _ in epochs_of(network, optimiser, backward, epochs=epochs, seed=SEED, images=images):
+        pass
 
 
 def seen_after(activities: Tensor, gradient: Tensor) -> float:

@@ -26,6 +26,7 @@ def epochs_of(
     *,
     epochs: int,
     seed: int,
+    images: Tensor | None = None,
 ) -> Iterator[int]:
     """Train on the digits, and yield how many epochs are done: 0 first.
 
@@ -38,9 +39,11 @@ def epochs_of(
     epochs : int
     seed : int
         Decides the batches.
+    images : torch.Tensor, optional
+        What is seen in place of the training images: the same made of another shape.
     """
-    images, labels = digits().train
-    x = as_stimuli(network, images)
+    train = digits().train
+    x, labels = as_stimuli(network, train.images if images is None else images), train.labels
     yield 0
     for epoch in range(epochs):
         order = torch.randperm(len(x), generator=random_stream(seed, "order", epoch))
