@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from outcomes import differing, outcome
+from outcomes import differing, is_drawn, outcome
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.simulations import cli, train
@@ -48,7 +48,7 @@ def test_writes_what_it_says(tmp_path, tiny, capsys):
         "summary.json",
         "timing.csv",
     ]
-    assert (out / "figures" / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
+    assert is_drawn(out / "figures" / "learning-curves.png")
     metrics, timing = RunFolder(out).table("metrics"), RunFolder(out).table("timing")
     assert [row["epoch"] for row in metrics] == [row["epoch"] for row in timing] == [0, 1, 2, 3]
     summary = json.loads((out / "summary.json").read_text())

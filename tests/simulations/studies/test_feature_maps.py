@@ -1,5 +1,6 @@
 """The gradient comes out of a CNN's maps from the top down."""
 
+from outcomes import is_drawn
 from PIL import Image
 
 from actrelax.simulations.studies import feature_maps
@@ -13,4 +14,4 @@ def test_the_lower_a_population_the_later_its_maps_are_the_gradients(tmp_path):
     assert measured["rise"] > 1.1  # what the populations above send down adds up before it fades
     with Image.open(tmp_path / "feature_maps.gif") as moving:
         assert moving.n_frames == 3
-    assert (tmp_path / "feature_maps.png").read_bytes().startswith(b"\x89PNG")
+    assert is_drawn(tmp_path / "feature_maps.png")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from outcomes import is_drawn
 
 from actrelax.analysis.robustness import Learned, read, write
 from actrelax.models.architectures import build
@@ -33,8 +34,9 @@ def of(rows, projection, kind="angles", series=None):
     }
 
 
-def is_drawn(path):
-    return path.read_bytes().startswith(b"\x89PNG") and path.with_suffix(".csv").exists()
+def is_kept(path):
+    """As a figure and as a table."""
+    return is_drawn(path) and path.with_suffix(".csv").exists()
 
 
 def test_noise_turns_updates_as_the_law_says(tmp_path):
@@ -45,7 +47,7 @@ def test_noise_turns_updates_as_the_law_says(tmp_path):
         assert [measured[sigma] for sigma in (0.03, 0.3)] == pytest.approx(
             [expected[sigma] for sigma in (0.03, 0.3)], abs=4
         )
-    assert is_drawn(tmp_path / "noise.png")
+    assert is_kept(tmp_path / "noise.png")
 
 
 def test_a_delay_costs_the_lowest_population_most(tmp_path):
@@ -55,7 +57,7 @@ def test_a_delay_costs_the_lowest_population_most(tmp_path):
     assert measured[4.0] == pytest.approx(expected[4.0], abs=1e-6)
     # what the output sends is never late
     assert of(rows, HIGHEST)[4.0] == pytest.approx(of(rows, HIGHEST)[0.0], abs=0.01)
-    assert is_drawn(tmp_path / "delays_in_learning.png")
+    assert is_kept(tmp_path / "delays_in_learning.png")
 
 
 def test_a_spread_of_time_constants_only_takes_time(tmp_path):
@@ -64,7 +66,7 @@ def test_a_spread_of_time_constants_only_takes_time(tmp_path):
         short, long = (of(rows, LOWEST, series=f"{which}, {duration} tau") for duration in (10, 40))
         assert short[2.0] > short[1.0] + 5
         assert long[2.0] < short[2.0] / 5
-    assert is_drawn(tmp_path / "time_constants.png")
+    assert is_kept(tmp_path / "time_constants.png")
 
 
 def test_time_constants_have_a_median_of_one():
@@ -80,7 +82,7 @@ def test_time_is_short_from_activities_and_not_from_silence(tmp_path):
     silence, activities = (of(rows, LOWEST, series=label) for label in limited_time.STARTS)
     assert activities[20.0] < 0.1 < 30 < activities[2.0]
     assert max(silence.values()) < 1e-5
-    assert is_drawn(tmp_path / "limited_time.png")
+    assert is_kept(tmp_path / "limited_time.png")
 
 
 @pytest.mark.parametrize("study", [sparse_feedback, coarse_feedback])
@@ -93,7 +95,7 @@ def test_coarser_feedback_turns_more_but_less_than_hop_after_hop(study, tmp_path
     # three hops are little more than one, once something is learned
     measured, expected = (list(of(rows, LOWEST, kind).values()) for kind in ("angles", "predicted"))
     assert measured[1] < expected[1] - 5
-    assert is_drawn(tmp_path / f"{study.__name__.rpartition('.')[2]}.png")
+    assert is_kept(tmp_path / f"{study.__name__.rpartition('.')[2]}.png")
 
 
 @pytest.mark.parametrize("transform", ["sparse-0.5", "quantised-4"])
@@ -119,4 +121,4 @@ def test_studies_are_compared_by_the_angles_at_which_they_learn(tmp_path):
         write(there, [*(read(there) if there.exists() else []), *rows])
     measured = angle_and_accuracy.main(tmp_path)
     assert list(measured.values()) == [25 + number / 2 for number in range(7)]
-    assert (tmp_path / "angle_and_accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert is_drawn(tmp_path / "angle_and_accuracy.png")
