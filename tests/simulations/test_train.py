@@ -256,16 +256,35 @@ def test_resuming_a_finished_run_changes_nothing(whole, capsys):
     assert "test accuracy" in capsys.readouterr().out
 
 
+PACED = """
+import sys, time
+from actrelax.simulations import cli
+from actrelax.simulations.training.recorder import Recorder
+
+save = Recorder.on_epoch
+
+def save_and_rest(recorder, training):
+    save(recorder, training)
+    time.sleep(0.2)
+
+Recorder.on_epoch = save_and_rest
+sys.exit(cli.main(["train", *sys.argv[1:]]))
+"""
+
+
 def started(*arguments, folder):
-    """A run in a process of its own, once it has begun to train."""
-    command = [sys.executable, "-m", "actrelax.simulations.train", *map(str, arguments), "--out", str(folder)]
+    """A run in a process of its own, once it has begun to train.
+
+    It rests between epochs: no machine is so fast that a signal comes when it has ended.
+    """
+    command = [sys.executable, "-c", PACED, *map(str, arguments), "--out", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (folder / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     return process
 
 
-LONG = ["--epochs", "60", "--steps", "20"]
+LONG = ["--epochs", "30", "--steps", "20"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
