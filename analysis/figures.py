@@ -224,6 +224,39 @@ def heat_map(ax: Axes, times: Sequence[float], activities: Mapping[str, NDArray[
     return ax
 
 
+def tiles(
+    ax: Axes,
+    values: Sequence[Sequence[float]],
+    texts: Sequence[Sequence[str]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+) -> Axes:
+    """Draw a table of differences in points of accuracy: a colour for each, and what is to be read in it.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    values, texts : sequence
+        (rows, columns); nan has no colour.
+    rows, columns : sequence of str
+        Their names.
+    """
+    # told apart without colour vision; within a point nearly white
+    norm = SymLogNorm(1, linscale=0.3, vmin=-40, vmax=40)
+    image = ax.imshow(values, cmap="PuOr", norm=norm, aspect="auto")
+    for y, line in enumerate(zip(values, texts, strict=True)):
+        for x, (value, text) in enumerate(zip(*line, strict=True)):
+            dark = abs(norm(value) - 0.5) > 0.3
+            ax.text(x, y, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_xticks(range(len(columns)), columns, fontsize=7)
+    ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    ax.grid(False)
+    bar = ax.figure.colorbar(image, ax=ax, ticks=[-30, -10, -3, -1, 0, 1, 3, 10, 30], format="%+g", aspect=40)
+    bar.set_label("points of test accuracy above backprop")
+    return ax
+
+
 GAP = 3
 """Empty rows between populations."""
 

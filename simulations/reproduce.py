@@ -9,7 +9,8 @@ is done once, and goes on where it was stopped or killed; what came out of all o
     learning-curves.png          means over seeds with 95 % intervals; angles.png, where angles were measured
 
 Runs whose rows are in runs.csv already are not done again, wherever their folders are. Options of `actrelax train`
-hold for all runs of the suite. `gradients`, the first paper's figure 1, trains nothing and takes half a minute.
+hold for all runs of the suite. Two names train nothing: `gradients` is the first paper's figure 1, and takes half a
+minute; `map` sets the results of all suites in the folder of --out beside each other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,13 +27,13 @@ import tyro
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.registry import known
 from actrelax.simulations.options import require
-from actrelax.simulations.suites import gradients, report
+from actrelax.simulations.suites import gradients, overview, report
 from actrelax.simulations.suites.carrying import Work, carry_out, chosen
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.rates import own_rates
 from actrelax.simulations.training.experiment import Experiment
 
-GRADIENTS = "gradients"
+GRADIENTS, MAP = "gradients", "map"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def defaults(arguments: Sequence[str]) -> Config:
 
 def main(config: Config) -> None:
     """Do what is not done, and say what came out."""
-    titles = {GRADIENTS: gradients.TITLE} | {name: suite.title for name, suite in SUITES.items()}
+    titles = {name: suite.title for name, suite in SUITES.items()}
+    titles = {GRADIENTS: gradients.TITLE} | titles | {MAP: overview.TITLE}
     if config.suite == "list":
         width = max(map(len, titles))
         print("\n".join(f"{name:{width}}  {title}" for name, title in titles.items()))
@@ -70,7 +72,11 @@ def main(config: Config) -> None:
     command = f"actrelax reproduce {name}" + ("" if config.own_rates is None else f" --own-rates {config.own_rates}")
     own = config.own_rates
     out = config.out or Path("results") / (name if own is None else f"{name}-own-rates")
-    if name == GRADIENTS:
+    if name == MAP:
+        if replace(config, suite="list", out=None) != Config():
+            raise ActrelaxError("map sets results beside each other that there are: it takes --out alone.")
+        print(overview.write(out, out.absolute().parent, command))
+    elif name == GRADIENTS:
         if own is not None or config.work.report_only:
             raise ActrelaxError("gradients trains nothing and keeps no runs: leave --own-rates and --report-only out.")
         print(gradients.write(out, config.experiment, config.seeds or gradients.SEEDS, command))

@@ -713,6 +713,13 @@ DEFECTS = [
         f"{SUITES}/test_rates.py::test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged",
     ),
     Defect(
+        "a map whose equivalent conditions are those that differ",
+        "simulations/suites/overview.py",
+        "line.apart[REFERENCE] < 0.05",
+        "line.different[REFERENCE] < 0.05",
+        f"{SUITES}/test_overview.py::test_differences_verdicts_and_what_diverged",
+    ),
+    Defect(
         "a step taken for the whole bracket",
         "models/brackets.py",
         "(moved[name] - start[name]) / share",

@@ -25,6 +25,17 @@ def compared(suite: Suite, variant: str) -> Conditions:
 
 def write(folder: Path, name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -> str:
     """Write table.md, table.tex and the figures of what there is; returns table.md's text."""
+    text, tabular = tables(name, suite, outcomes, command)
+    for file_name, content in (("table.md", text), ("table.tex", tabular)):
+        with replacing(folder / file_name) as file:
+            file.write(content.encode())
+    for variant in suite.variants:
+        _draw(folder, variant, suite, [o for o in outcomes if o.variant == variant])
+    return text
+
+
+def tables(name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -> tuple[str, str]:
+    """Return the variants' tables in Markdown, with what is to be said of them, and in LaTeX."""
     texts, tabulars = [f"# {name}\n\n{suite.title}\n\n    {command}\n"], []
     for variant in suite.variants:
         mine = [o for o in outcomes if o.variant == variant]
@@ -39,11 +50,7 @@ def write(folder: Path, name: str, suite: Suite, outcomes: Sequence[Outcome], co
         took = f"{len(mine)} runs of {' or '.join(map(str, epochs))} epochs, {minutes:.0f} minutes of one thread.\n"
         texts.append(f"{title}{markdown(head, rows)}\n{conditions.remarks(against, table)}{took}")
         tabulars.append((f"% {variant}\n" if variant else "") + latex(head, rows))
-        _draw(folder, variant, suite, mine)
-    for file_name, text in (("table.md", "\n".join(texts)), ("table.tex", "\n".join(tabulars))):
-        with replacing(folder / file_name) as file:
-            file.write(text.encode())
-    return "\n".join(texts)
+    return "\n".join(texts), "\n".join(tabulars)
 
 
 def _draw(folder: Path, variant: str, suite: Suite, outcomes: Sequence[Outcome]) -> None:

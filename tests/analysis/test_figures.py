@@ -41,6 +41,27 @@ def test_unwritable(tmp_path):
         pass
 
 
+def test_tiles(tmp_path):
+    values, texts = [[-30, 0.1], [float("nan"), 30]], [["lost", "kept"], ["", "won"]]
+    with figures.saved(tmp_path / "figure.png") as (_, (ax,)):
+        assert figures.tiles(ax, values, texts, ["one", "two"], ["A", "B"]) is ax
+        shown = {text.get_position(): (text.get_text(), text.get_color()) for text in ax.texts}
+        assert shown == {
+            (0, 0): ("lost", "white"),
+            (1, 0): ("kept", "black"),
+            (0, 1): ("", "black"),
+            (1, 1): ("won", "white"),
+        }
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["A", "B"]
+        (image,) = ax.images
+        lost, kept, none, won = image.cmap(image.norm(image.get_array())).reshape(4, 4)
+        assert none[3] == 0  # nothing is drawn
+        assert kept[:3].min() > 0.9
+        assert lost[0] > lost[2]  # orange
+        assert won[2] > won[0]  # violet
+
+
 def test_approach(tmp_path):
     times = [0.0, 0.5, 1.0]
     errors = {"hidden1": [1.0, 0.5, 0.25], "hidden2": [1.0, 0.1, 0.01]}

@@ -54,6 +54,7 @@ def test_what_it_writes(done, capsys):
         (["nonsense"], "unknown suite 'nonsense'"),
         (["smoke", "--seeds", "0"], "--seeds must be 1 or more, got 0"),
         (["smoke", "--seed", "3"], "--seed is what the runs of this suite differ in: leave it out."),
+        (["map", "--seeds", "3"], "map sets results beside each other that there are: it takes --out alone."),
         (["smoke", "--report-only"], "no run has ended yet: leave --report-only out."),
         (["smoke", "--scheduler", "tcp://127.0.0.1:1"], "there is no Dask scheduler at tcp://127.0.0.1:1"),
     ],
@@ -67,4 +68,4 @@ def test_what_is_refused(tmp_path, capsys, arguments, said):
 def test_suites_are_listed(capsys):
     assert main(["reproduce"]) == 0
     said = capsys.readouterr().out
-    assert [line.split()[0] for line in said.splitlines()] == ["gradients", *SUITES]
+    assert [line.split()[0] for line in said.splitlines()] == ["gradients", *SUITES, "map"]

@@ -1,0 +1,160 @@
+"""What can be lifted, on which layers, at what cost: every suite's differences from backprop, side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actrelax.analysis import figures
+from actrelax.analysis.files import replacing
+from actrelax.analysis.reports import conditions, outcomes
+from actrelax.analysis.reports.conditions import Line
+from actrelax.analysis.style import written
+from actrelax.analysis.tables import latex, markdown
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.suites.report import compared
+
+TITLE = "What can be lifted, on which layers, at what cost? (all suites' results, beside each other)"
+
+COLUMNS = {
+    ("mlp-mnist", "tanh"): "MNIST\ntanh",
+    ("mlp-mnist", "relu"): "MNIST\nrelu",
+    ("mlp-mnist-ce", ""): "MNIST\ncross-\nentropy",
+    ("mlp-fashion", "tanh"): "Fashion\ntanh",
+    ("mlp-fashion", "relu"): "Fashion\nrelu",
+    ("unfrozen-mnist", ""): "MNIST\nunfrozen",
+    ("unfrozen-fashion", ""): "Fashion\nunfrozen",
+    ("cnn-cifar10", ""): "CIFAR-10",
+    ("cnn-cifar10-converged", ""): "CIFAR-10\nconverged",
+    ("cnn-cifar10-adam", ""): "CIFAR-10\nconverged\nAdam",
+    ("graph-cifar10", ""): "CIFAR-10\nskips",
+    ("cnn-cifar100", ""): "CIFAR-100",
+    ("cnn-svhn", ""): "SVHN",
+    ("cnn-svhn10k", ""): "svhn10k",
+}
+"""(suite, variant) -> how a figure calls it; MLPs first."""
+
+ROWS = {
+    "AR": ("AR", "AR, frozen", "AR, 100 steps"),
+    "AR, converged": (),
+    "no derivatives, dense": (),
+    "no derivatives, conv": (),
+    "no derivatives": (),
+    "no derivatives in the relaxation": (),
+    "learned feedback, dense": (),
+    "learned feedback, conv": (),
+    "learned feedback": (),
+    "Kolen-Pollack feedback": (),
+    "sign feedback": (),
+    "random feedback": (),
+    "learned feedback, no derivatives in the relaxation": ("both",),
+    "learned feedback and no derivatives, dense": ("simplified, dense",),
+    "no derivatives, and learned feedback, dense": ("simplified",),
+    "current gain in the relaxation": (),
+    "current gain in the weight update": (),
+    "current gain in both": (),
+    "current activity in the weight update": (),
+}
+"""What is lifted -> how suites call it, where that is something else."""
+
+
+REFERENCE = "backprop"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One suite's comparisons with backprop.
+
+    name   how figures call it; `place` is the suite and variant
+    seeds  of backprop
+    lines  row -> the condition's line of the suite's table
+    """
+
+    name: str
+    place: str
+    seeds: int
+    lines: dict[str, Line]
+
+
+def columns(results: Path) -> list[Column]:
+    """Read the results of all suites that have some.
+
+    Raises
+    ------
+    ActrelaxError
+        If there are none, or some can't be read.
+    """
+    found = []
+    for (suite, variant), name in COLUMNS.items():
+        mine = [o for o in outcomes.read(results / suite).values() if o.variant == variant]
+        lines = {line.condition: line for line in conditions.lines(compared(SUITES[suite], variant), mine)}
+        rows = {row: lines[called] for row, names in ROWS.items() for called in names or (row,) if called in lines}
+        rows = {row: line for row, line in rows.items() if line.diverged or _difference(line) is not None}
+        if rows:
+            place = f"{suite} {variant}".strip()
+            found.append(Column(name, place, len(lines[REFERENCE].accuracies), rows))
+    if not found:
+        raise ActrelaxError(f"there are no results to compare in {results}: carry out a suite first.")
+    return found
+
+
+def write(folder: Path, results: Path, command: str) -> str:
+    """Write table.md, table.tex and map.png; returns table.md's text."""
+    found = columns(results)
+    head = ["", *(f"{column.place} ({column.seeds})" for column in found)]
+    rows = [[row, *(_cell(column.lines.get(row)) for column in found)] for row in _rows(found)]
+    text = f"# map\n\n{TITLE}\n\n    {command}\n\n{markdown(head, rows)}\n{NOTES}"
+    for name, content in (("table.md", text), ("table.tex", latex(head, rows))):
+        with replacing(folder / name) as file:
+            file.write(content.encode())
+    _draw(folder / "map.png", found)
+    return text
+
+
+NOTES = """\
+Points of test accuracy above backprop, seed by seed, and the number of its seeds.
+=: equivalent, within a point. *: different. Both at p < 0.05 with Holm's correction over the suite's table.
+?: these seeds can't tell.
+"""
+
+
+def _rows(found: Sequence[Column]) -> list[str]:
+    return [row for row in ROWS if any(row in column.lines for column in found)]
+
+
+def _difference(line: Line) -> float | None:
+    paired = line.against.get(REFERENCE)
+    return paired.difference if paired is not None and paired.seeds else None
+
+
+def _verdict(line: Line) -> str:
+    equivalent, different = line.apart[REFERENCE] < 0.05, line.different[REFERENCE] < 0.05
+    return ("=" if equivalent else "") + ("*" if different else "") or "?"
+
+
+def _cell(line: Line | None, between: str = " ") -> str:
+    """Return what a table says of a condition: difference and verdict, and how many seeds diverged."""
+    return "" if line is None else between.join(_parts(line))
+
+
+def _parts(line: Line) -> Iterator[str]:
+    difference = _difference(line)
+    if difference is not None:
+        yield f"{difference:+.1f} {_verdict(line)}"
+    if line.diverged:
+        yield f"({len(line.diverged)} diverged)"
+
+
+def _draw(path: Path, found: Sequence[Column]) -> None:
+    rows = _rows(found)
+    values, texts = [], []
+    for row in rows:
+        lines = [column.lines.get(row) for column in found]
+        values.append([math.nan if line is None or (d := _difference(line)) is None else d for line in lines])
+        texts.append([_cell(line, "\n") for line in lines])
+    with written(path, (3.6 + 0.72 * len(found), 1.2 + 0.34 * len(rows))) as figure:
+        ax = figure.subplots()
+        figures.tiles(ax, values, texts, rows, [f"{column.name}\n({column.seeds})" for column in found])

@@ -1,0 +1,87 @@
+"""The suites' results beside each other, from rows that were made up and from those that are committed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from outcomes import is_drawn
+
+from actrelax.analysis.reports import outcomes
+from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.runs import State
+from actrelax.analysis.tables import read_markdown
+from actrelax.simulations.cli import main
+from actrelax.simulations.suites import overview
+from actrelax.simulations.suites.definitions import SUITES
+
+RESULTS = Path(__file__).parents[3] / "results"
+
+
+def write(results, suite, accuracies, variant=""):
+    """Write the rows of a suite: condition -> the seeds' accuracies, None for one that diverged."""
+    found = []
+    for condition, of_seeds in accuracies.items():
+        for seed, accuracy in enumerate(of_seeds):
+            curves = {"epoch": [0, 1], "train_accuracy": [0.1, 0.5], "test_accuracy": [0.1, (accuracy or 0) / 100]}
+            state, reason = (State.DIVERGED, "inf") if accuracy is None else (State.FINISHED, "")
+            found.append(Outcome(variant, condition, seed, f"{condition}-{seed}", state, reason, 1.0, curves))
+    outcomes.write(results / suite, found)
+
+
+@pytest.fixture
+def results(tmp_path):
+    write(
+        tmp_path,
+        "mlp-mnist",
+        {
+            "backprop": [90.0, 91.0, 92.0],
+            "AR": [90.1, 91.0, 91.9],
+            "both": [90.4, 91.5, 92.6],
+            "random feedback": [80.0, 81.3, None],
+            "learned feedback": [None, None, None],
+        },
+        "relu",
+    )
+    write(tmp_path, "cnn-cifar10", {"backprop": [50.0, 55.0], "simplified": [45.0, 55.0]})
+    write(tmp_path, "cnn-svhn", {"backprop": [50.0]})  # nothing to compare it with
+    write(tmp_path, "smoke", {"backprop": [90.0], "AR": [90.0]})  # no part of it
+    return tmp_path
+
+
+def test_differences_verdicts_and_what_diverged(results, capsys):
+    assert main(["reproduce", "map", "--out", str(results / "map")]) == 0
+    text = (results / "map" / "table.md").read_text()
+    assert capsys.readouterr().out == f"{text}\nwritten to {results / 'map'}\n"
+    head, rows = read_markdown(text[text.index("| ") : text.index("\n\nPoints")])
+    assert head == ["", "mlp-mnist relu (3)", "cnn-cifar10 (2)"]
+    assert rows == [
+        ["AR", "+0.0 =", ""],
+        ["learned feedback", "(3 diverged)", ""],
+        ["random feedback", "-9.9 * (1 diverged)", ""],
+        ["learned feedback, no derivatives in the relaxation", "+0.5 =*", ""],
+        ["no derivatives, and learned feedback, dense", "", "-2.5 ?"],
+    ]
+    assert is_drawn(results / "map" / "map.png")
+    assert r"\toprule" in (results / "map" / "table.tex").read_text()
+
+
+def test_no_results(tmp_path, capsys):
+    assert main(["reproduce", "map", "--out", str(tmp_path / "map")]) == 2
+    said = f"there are no results to compare in {tmp_path}: carry out a suite first.\n"
+    assert capsys.readouterr().err == f"actrelax reproduce: {said}"
+    assert not (tmp_path / "map").exists()
+
+
+@pytest.mark.parametrize("suite", sorted({suite for suite, _ in overview.COLUMNS}))
+def test_every_condition_has_a_row(suite):
+    called = {name for row, names in overview.ROWS.items() for name in names or (row,)}
+    assert set(SUITES[suite].conditions) - called == {"backprop"}
+    assert {variant for of, variant in overview.COLUMNS if of == suite} == set(SUITES[suite].variants)
+
+
+def test_committed_map_says_what_the_rows_say(tmp_path):
+    for rows in RESULTS.glob("*/*.csv"):
+        (tmp_path / rows.parent.name).mkdir(exist_ok=True)
+        shutil.copy(rows, tmp_path / rows.parent.name)
+    text = overview.write(tmp_path / "map", tmp_path, "actrelax reproduce map")
+    assert text == (RESULTS / "map" / "table.md").read_text()
