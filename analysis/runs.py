@@ -129,7 +129,7 @@ class RunFolder:
         if not self.is_begun():
             return
         try:
-            for name in (SUMMARY, CHECKPOINT, *(f"{table}.csv" for table in TABLES), CONFIG):
+            for name in (SUMMARY, DIVERGED, CHECKPOINT, *(f"{table}.csv" for table in TABLES), CONFIG):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.tensorboard, ignore_errors=True)
         except OSError as error:

@@ -12,12 +12,12 @@ from scipy import stats
 
 from actrelax.models.errors import ActrelaxError
 
-BOOTSTRAP_FROM = 10
-"""Values from which on intervals are bootstrapped: of 3 values the percentile bootstrap covers only 75 %."""
-
 
 def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Return a confidence interval of the mean.
+    """Return a confidence interval of the mean, by Student's t.
+
+    Bootstraps are too narrow for a few seeds: SciPy's BCa intervals hold the mean of 10 normal values in 90 % of cases
+    (scipy.stats.bootstrap, 2,000 samples).
 
     Parameters
     ----------
@@ -28,19 +28,15 @@ def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]
     Returns
     -------
     low, high : float
-        By Student's t below 10 values, by the bias-corrected and accelerated bootstrap (SciPy's, 10,000 resamples from
-        a fixed stream) from 10 on; nan for a single value.
+        nan for a single value.
     """
     x = _values(values)
     if len(x) < 2:
         return math.nan, math.nan
     if np.ptp(x) == 0:
         return float(x[0]), float(x[0])
-    if len(x) < BOOTSTRAP_FROM:
-        half = stats.t.ppf((1 + confidence) / 2, len(x) - 1) * stats.sem(x)
-        return float(x.mean() - half), float(x.mean() + half)
-    found = stats.bootstrap((x,), np.mean, confidence_level=confidence, n_resamples=10_000, rng=0).confidence_interval
-    return float(found.low), float(found.high)
+    half = stats.t.ppf((1 + confidence) / 2, len(x) - 1) * stats.sem(x)
+    return float(x.mean() - half), float(x.mean() + half)
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,8 @@ class Paired:
     difference   mean of the first minus the second
     low, high    its 95 % interval (`interval`)
     deviation    standard deviation of the differences
-    p_different  of the paired t test: no difference
-    p_apart      of two one-sided t tests: the means are a margin or more apart. Small means equivalent
+    p_different  of the paired t test of no difference
+    p_apart      of two one-sided t tests that the means are a margin or more apart. Small means equivalent
     margin       that
     """
 

@@ -24,11 +24,12 @@ from typing import Annotated
 
 import tyro
 
+from actrelax.analysis.reports import outcomes
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.registry import known
 from actrelax.simulations.options import require
 from actrelax.simulations.suites import gradients, overview, report
-from actrelax.simulations.suites.carrying import Work, carry_out, chosen
+from actrelax.simulations.suites.carrying import Work, carry_out, chosen, command_of, named_in
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.rates import own_rates
 from actrelax.simulations.training.experiment import Experiment
@@ -55,7 +56,7 @@ class Config:
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of the suite that is named."""
     bases = {GRADIENTS: gradients.BASE} | {name: suite.base for name, suite in SUITES.items()}
-    named = next((argument for argument in arguments if argument in bases), None)
+    named = named_in(arguments, bases)
     return Config(experiment=Experiment() if named is None else bases[named])
 
 
@@ -69,9 +70,9 @@ def main(config: Config) -> None:
         return
     require(seeds=(config.seeds, 1, math.inf))
     name = known("suite", config.suite, titles)
-    command = f"actrelax reproduce {name}" + ("" if config.own_rates is None else f" --own-rates {config.own_rates}")
     own = config.own_rates
     out = config.out or Path("results") / (name if own is None else f"{name}-own-rates")
+    command = f"actrelax reproduce {name}"
     if name == MAP:
         if replace(config, suite="list", out=None) != Config():
             raise ActrelaxError("map sets results beside each other that there are: it takes --out alone.")
@@ -81,9 +82,13 @@ def main(config: Config) -> None:
             raise ActrelaxError("gradients trains nothing and keeps no runs: leave --own-rates and --report-only out.")
         print(gradients.write(out, config.experiment, config.seeds or gradients.SEEDS, command))
     else:
-        suite = SUITES[name] if own is None else own_rates(SUITES[name], own)
+        command = command_of("reproduce", name, SUITES[name], config.experiment, config.seeds)
+        command += "" if own is None else f" --own-rates {own}"
+        suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)
         suite = chosen(suite, config.experiment, config.seeds)
-        print(report.write(out, name, suite, carry_out(suite, out, config.work), command))
+        found = carry_out(suite, out, config.work)
+        with outcomes.held(out):
+            print(report.write(out, name, suite, found, command))
     print(f"written to {out}")
 
 

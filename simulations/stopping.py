@@ -29,6 +29,10 @@ class Stop:
     signal_number: int = 0
 
 
+_OPEN: list[Stop] = []
+"""Those of the blocks that are open."""
+
+
 @contextmanager
 def stopping_cleanly(patiently: bool = False) -> Iterator[Stop]:
     """Collect the first Ctrl-C or SIGTERM instead of dying of it; the second acts at once, or patiently not at all.
@@ -36,12 +40,15 @@ def stopping_cleanly(patiently: bool = False) -> Iterator[Stop]:
     Patience is for a process that somebody else kills where it takes too long, and may signal more than once: torchrun
     repeats what a cluster has sent to each process already.
 
-    Signals come to the main thread only; in another one nothing is collected.
+    Signals come to the main thread only; in another one nothing is collected. A block inside another begins with what
+    that one has collected.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    if _OPEN:
+        stop.signal_number = _OPEN[-1].signal_number
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # what the caller ignores, as a shell does for its background jobs, stays ignored
     earlier = {number: handler for number, handler in earlier.items() if handler is not signal.SIG_IGN}
@@ -54,8 +61,10 @@ def stopping_cleanly(patiently: bool = False) -> Iterator[Stop]:
 
     for number in earlier:
         signal.signal(number, handle)
+    _OPEN.append(stop)
     try:
         yield stop
     finally:
+        _OPEN.pop()
         for number, handler in earlier.items():
             signal.signal(number, handler)

@@ -21,10 +21,11 @@ from typing import Annotated
 
 import tyro
 
+from actrelax.analysis.reports import outcomes
 from actrelax.models.registry import known
 from actrelax.simulations.options import POSITIVE, require
 from actrelax.simulations.suites import rates
-from actrelax.simulations.suites.carrying import Work, carry_out, chosen
+from actrelax.simulations.suites.carrying import Work, carry_out, chosen, command_of, named_in
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.training.experiment import Experiment
 
@@ -47,7 +48,7 @@ class Config:
 
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of the suite that is named."""
-    named = next((argument for argument in arguments if argument in SUITES), None)
+    named = named_in(arguments, SUITES)
     return Config(tyro.MISSING if named is None else named, experiment=SUITES[named or "smoke"].base)
 
 
@@ -59,7 +60,11 @@ def main(config: Config) -> None:
     name = known("suite", config.suite, SUITES)
     sweep = rates.swept(chosen(SUITES[name], config.experiment, config.seeds), config.rates)
     out = config.out or Path("results") / f"{name}-rates"
-    print(rates.write(out, name, sweep, carry_out(sweep.suite, out, config.work), f"actrelax sweep {name}"))
+    command = command_of("sweep", name, SUITES[name], config.experiment, config.seeds)
+    command += f" --rates {' '.join(map(str, config.rates))}" if config.rates else ""
+    found = carry_out(sweep.suite, out, config.work)
+    with outcomes.held(out):
+        print(rates.write(out, name, sweep, found, command))
     print(f"written to {out}")
 
 

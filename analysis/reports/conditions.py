@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics as plain
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class Conditions:
     """What is compared.
 
     names       in the order of the table
-    references  those that all others are compared with
+    references  those that others are compared with, and the later ones with the earlier
     margin      up to which accuracies count as equivalent, in percent
     own         condition -> options that only its runs have
     """
@@ -38,8 +38,8 @@ class Line:
     accuracies  of the seeds that finished, in percent
     diverged    seeds that did not
     against     condition -> how this one compares with it, over the seeds that finished under both
-    different   condition -> p that the two are the same, by Holm's correction over the table
-    apart       condition -> p that they are a margin apart, likewise
+    different   condition -> p of the test that the two are the same, by Holm's correction over the column
+    apart       condition -> p of the test that they are a margin apart, likewise
     """
 
     condition: str
@@ -59,8 +59,9 @@ def lines(conditions: Conditions, outcomes: Sequence[Outcome]) -> list[Line]:
     against: dict[str, dict[str, Paired]] = {name: {} for name in names}
     different: dict[str, dict[str, float]] = {name: {} for name in names}
     apart: dict[str, dict[str, float]] = {name: {} for name in names}
-    for reference in conditions.references:
-        others = [name for name in names if name != reference] if reference in names else []
+    for number, reference in enumerate(conditions.references):
+        compared = conditions.references[: number + 1]
+        others = [name for name in names if name not in compared] if reference in names else []
         for name in others:
             common = sorted(accuracies[name].keys() & accuracies[reference].keys())
             mine, its = ([accuracies[n][seed] for seed in common] for n in (name, reference))
@@ -107,7 +108,7 @@ def _mean(values: Sequence[float]) -> str:
     if not values:
         return ""
     low, high = interval(values)
-    return f"{plain.fmean(values):.1f}" + ("" if np.isnan(low) else f" ({low:.1f} to {high:.1f})")
+    return f"{statistics.fmean(values):.1f}" + ("" if np.isnan(low) else f" ({low:.1f} to {high:.1f})")
 
 
 def _comparison(line: Line, reference: str) -> list[str]:
@@ -124,28 +125,55 @@ def _p(value: float) -> str:
 
 def remarks(conditions: Conditions, table: Sequence[Line]) -> str:
     """Return what a reader of the table has to know: intervals, tests, diverged seeds, and the power of the tests."""
-    first = conditions.references[0]
-    paired = [line.against[first] for line in table if first in line.against]
-    seeds = max((p.seeds for p in paired), default=0)
-    deviations = [p.deviation for p in paired if p.seeds == seeds]
     points = "a point" if conditions.margin == 1 else f"{conditions.margin:g} points"
     said = [
         "Test accuracy after the last epoch: mean over seeds, 95 % interval; differences, seed by seed, likewise.",
         "p (same): paired t test. p (apart): two one-sided t tests; below 0.05 the two are equivalent within",
-        f"{points}. Both with Holm's correction over the table.",
+        f"{points}. Both with Holm's correction over the column.",
+        *_powers(conditions, table, points),
     ]
-    if seeds > 1:
-        deviation = plain.median(deviations)
-        said += [
-            f"With {seeds} seeds, whose differences from {first} deviate by {deviation:.2f} points (median over",
-            f"conditions), before the correction, a difference of {points} is found with probability",
-            f"{power(seeds, deviation, conditions.margin):.2f}, and equivalence, where it is exact, with",
-            f"{equivalence_power(seeds, deviation, conditions.margin):.2f}.",
-        ]
     for line in table:
         if line.diverged:
-            said.append(f"Diverged under {line.condition}: seed {', '.join(map(str, line.diverged))}.")
+            seeds = ", ".join(map(str, line.diverged))
+            said.append(
+                f"Diverged under {line.condition}: seed {seeds}; means and differences are those of the others."
+            )
     return "\n".join(said) + "\n"
+
+
+class _Power(NamedTuple):
+    """How likely one comparison finds a difference of the margin, and equivalence where it is exact."""
+
+    difference: float
+    equivalence: float
+    condition: str
+    paired: Paired
+
+    def __str__(self) -> str:
+        p = self.paired
+        return f"under {self.condition} ({p.seeds} seeds, whose differences deviate by {p.deviation:.2f} points)"
+
+
+def _powers(conditions: Conditions, table: Sequence[Line], points: str) -> list[str]:
+    """Say what power the comparisons with the first reference had: the least certain one, and the most."""
+    first, margin = conditions.references[0], conditions.margin
+    paired = {line.condition: line.against[first] for line in table if first in line.against}
+    found = [
+        _Power(power(p.seeds, p.deviation, margin), equivalence_power(p.seeds, p.deviation, margin), name, p)
+        for name, p in paired.items()
+        if p.seeds > 1
+    ]
+    if not found:
+        return []
+    least, most = (pick(found, key=lambda power: power[:2]) for pick in (min, max))
+    said = [
+        f"Before the correction a difference of {points} from {first} is found with probability",
+        f"{least.difference:.2f}, and equivalence, where it is exact, with {least.equivalence:.2f}",
+        f"{least}" + ("." if most is least else ";"),
+    ]
+    if most is not least:
+        said.append(f"with {most.difference:.2f} and {most.equivalence:.2f} {most}.")
+    return said
 
 
 def among(outcomes: Sequence[Outcome]) -> Conditions | None:

@@ -6,9 +6,12 @@ curves.csv  a row a run and epoch: loss, accuracies, mean angle to backprop's up
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from actrelax.analysis.runs import RunFolder, State
 from actrelax.analysis.tables import read_csv, write_csv
@@ -24,6 +27,10 @@ _CURVE = {
     "angle": "angle mean",
 }
 """Column -> that of metrics.csv; columns of which no run has a value are left out."""
+
+
+Key = tuple[str, str, str]
+"""Variant, condition, run."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,8 @@ def outcome_of(folder: RunFolder, condition: str, seed: int, run: str, variant: 
         If its tables can't be read.
     """
     state = folder.state
-    # a run that has only been begun may have no table yet, or its head alone
-    rows = folder.table("metrics") if state is not State.BEGUN or (folder.path / "metrics.csv").exists() else []
+    # a run that has only been begun, or diverged at once, may have no table, or its head alone
+    rows = folder.table("metrics") if state is State.FINISHED or (folder.path / "metrics.csv").exists() else []
     curves = {column: [row[name] for row in rows] for column, name in _CURVE.items() if rows and name in rows[0]}
     timing = folder.table("timing") if len(rows) > 1 else []
     seconds = sum(row["train_seconds"] + row["evaluate_seconds"] for row in timing)
@@ -74,8 +81,8 @@ def outcome_of(folder: RunFolder, condition: str, seed: int, run: str, variant: 
     return Outcome(variant, condition, seed, run, state, reason, seconds, curves)
 
 
-def read(folder: Path) -> dict[tuple[str, str, str], Outcome]:
-    """Return (variant, condition, run) -> what was written before; nothing where nothing was.
+def read(folder: Path) -> dict[Key, Outcome]:
+    """Return what was written before; nothing where nothing was.
 
     Raises
     ------
@@ -86,13 +93,14 @@ def read(folder: Path) -> dict[tuple[str, str, str], Outcome]:
         return {}
     try:
         curves: dict[str, dict[str, list[float]]] = {}
+        runs = read_csv(folder / RUNS)  # first: curves are written first
         for row in read_csv(folder / CURVES):
             of_run = curves.setdefault(row.pop("run"), {})
             for column, value in row.items():
                 if value:
                     of_run.setdefault(column, []).append(float(value))
         found = {}
-        for row in read_csv(folder / RUNS):
+        for row in runs:
             variant, condition, run = row["variant"], row["condition"], row["run"]
             found[variant, condition, run] = Outcome(
                 variant,
@@ -102,10 +110,41 @@ def read(folder: Path) -> dict[tuple[str, str, str], Outcome]:
                 State(row["state"]),
                 row["reason"],
                 float(row["wall_seconds"]),
-                curves[run],
+                curves.get(run, {}) if row["state"] == State.DIVERGED.value else curves[run],
             )
     except (OSError, KeyError, ValueError) as error:
         raise ActrelaxError(f"{folder} holds no results that can be read: move {RUNS} and {CURVES} away.") from error
+    return found
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder of results against other processes, in the block; the system lets go of what a killed one held."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    except OSError as error:
+        raise ActrelaxError(f"can't write to {folder}: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def add(folder: Path, outcomes: Mapping[Key, Outcome]) -> dict[Key, Outcome]:
+    """Add rows to both tables, to those that others have added meanwhile, and return all.
+
+    Raises
+    ------
+    ActrelaxError
+        As `read`; if they can't be written.
+    """
+    with held(folder):
+        found = read(folder)
+        if not outcomes.keys() <= found.keys():
+            found |= outcomes
+            write(folder, found.values())
     return found
 
 
@@ -116,13 +155,13 @@ def write(folder: Path, outcomes: Iterable[Outcome]) -> None:
     columns = [column for column in _CURVE if any(column in o.curves for o in outcomes)]
     lines = {}
     for o in outcomes:  # a run that stands for two conditions has one curve
-        points = zip(*(o.curves.get(column, [""] * len(o.curves["epoch"])) for column in columns), strict=True)
+        points = zip(*(o.curves.get(column, [""] * (o.epochs + 1)) for column in columns), strict=True)
         lines[o.run] = [[o.run, *(f"{value:.6g}" if value != "" else "" for value in point)] for point in points]
     write_csv(folder / CURVES, ["run", *columns], [line for of_run in lines.values() for line in of_run])
     last = [column for column in ("validation_accuracy", "test_accuracy", "train_accuracy") if column in columns]
     head = ["variant", "condition", "seed", "run", "state", *last, "wall_seconds", "reason"]
     rows = []
     for o in outcomes:
-        accuracies = [f"{o.curves[name][-1]:.6g}" for name in last]
+        accuracies = [f"{o.curves[name][-1]:.6g}" if name in o.curves else "" for name in last]
         rows.append([o.variant, o.condition, o.seed, o.run, o.state, *accuracies, f"{o.wall_seconds:.1f}", o.reason])
     write_csv(folder / RUNS, head, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from actrelax.simulations.options import require
 from actrelax.simulations.suites.definitions import Suite
 from actrelax.simulations.suites.perform import perform
 from actrelax.simulations.suites.store import Kept
-from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.experiment import Experiment, as_options, as_words
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Work:
     """Options of how runs are done."""
 
     jobs: int | None = None
-    """Runs at a time; as many as this machine has cores unless given."""
+    """Runs at a time; as many as this machine has cores, or the scheduler's workers have threads, unless given."""
     scheduler: str | None = None
     """Address of a Dask scheduler, tcp://HOST:8786: its workers do the runs; they see the same folders."""
     runs: Path = Path("runs")
@@ -30,6 +30,17 @@ class Work:
     """Do no run: write tables and figures of what there is."""
     quiet: bool = False
     """Leave out the progress bar on standard error."""
+
+
+def named_in(arguments: Sequence[str], names: Container[str]) -> str | None:
+    """Return the first of some names among arguments that is no option's value; None if there is none."""
+    before = ["", *arguments]
+    named = (a for a, b in zip(arguments, before, strict=False) if a in names and (b in SWITCHES or b[:2] != "--"))
+    return next(named, None)
+
+
+SWITCHES = ("--quiet", "--no-quiet", "--report-only", "--no-report-only")
+"""Options of a suite that take no value."""
 
 
 def chosen(suite: Suite, experiment: Experiment, seeds: int | None) -> Suite:
@@ -45,6 +56,25 @@ def chosen(suite: Suite, experiment: Experiment, seeds: int | None) -> Suite:
     for case in suite.cases():
         case.experiment.check()
     return suite
+
+
+def command_of(program: str, name: str, suite: Suite, experiment: Experiment, seeds: int | None) -> str:
+    """Return the command that carries a suite out with these options.
+
+    Parameters
+    ----------
+    program : str
+        "reproduce" or "sweep".
+    name : str
+    suite : Suite
+        As it is defined.
+    experiment, seeds
+        What was asked for.
+    """
+    usual = as_options(suite.base)
+    given = {"seeds": seeds} if seeds is not None else {}
+    given |= {option: value for option, value in as_options(experiment).items() if value != usual[option]}
+    return " ".join(["actrelax", program, name, *as_words({n: v for n, v in given.items() if n != "data_dir"})])
 
 
 def carry_out(suite: Suite, out: Path, work: Work) -> list[outcomes.Outcome]:
@@ -71,15 +101,19 @@ def carry_out(suite: Suite, out: Path, work: Work) -> list[outcomes.Outcome]:
     left = [kept for key, (_, kept) in places.items() if key not in found]
 
     def collect(_: Kept | None = None) -> None:
-        for key, (case, kept) in places.items():
-            if key not in found and kept.state.is_final:
-                seed = kept.experiment.seed
-                found[key] = outcomes.outcome_of(kept.folder, case.condition, seed, kept.hash, case.variant)
-        outcomes.write(out, found.values())
+        found.update(
+            outcomes.add(
+                out,
+                {
+                    key: outcomes.outcome_of(kept.folder, case.condition, kept.experiment.seed, kept.hash, case.variant)
+                    for key, (case, kept) in places.items()
+                    if key not in found and kept.state.is_final
+                },
+            )
+        )
 
     if not work.report_only:
-        jobs = work.jobs or os.cpu_count() or 1
-        perform(left, jobs, scheduler=work.scheduler, quiet=work.quiet, ended=collect)
+        perform(left, work.jobs, scheduler=work.scheduler, quiet=work.quiet, ended=collect)
     collect()
     ended = [found[key] for key in places if key in found]
     if not ended:

@@ -23,6 +23,10 @@ Options = Mapping[str, Any]
 """Options of `actrelax train` by the names that config.json has; a callable value is one of the experiment's others."""
 
 
+WATCHING = "measure_alignment"
+"""How often updates are compared with backprop's, which changes no result and which backprop itself leaves out."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One of a suite's runs."""
@@ -38,7 +42,7 @@ class Suite:
 
     title       what is asked, one line
     base        what all runs have in common
-    conditions  name -> options that make the difference; the first one is what the others are compared with
+    conditions  name -> options that make the difference; the first two are what the others are compared with
     variants    name -> options of a whole table: every condition is run under each
     own         (variant, condition) -> options of these runs alone: a learning rate of their own
     seeds       0 to this, unless told otherwise
@@ -64,7 +68,7 @@ class Suite:
     def varying(self) -> set[str]:
         """Options that differ between its runs, which are not to be set for all of them."""
         named = [*self.conditions.values(), *self.variants.values(), *self.own.values()]
-        return {"seed"}.union(*named)
+        return {"seed"}.union(*named) - {WATCHING}
 
     def based_on(self, experiment: Experiment) -> Suite:
         """Return the same with other options for all runs.
@@ -91,11 +95,11 @@ def varied(experiment: Experiment, options: Options) -> Experiment:
 
 
 def ar(assumptions: str = "ar", **options: Any) -> Options:
-    """Return the options of a condition that learns by AR, its updates compared with backprop's now and then."""
-    return {"rule": "ar", "assumptions": assumptions, "measure_alignment": 100, **options}
+    """Return the options of a condition that learns by AR."""
+    return {"rule": "ar", "assumptions": assumptions, **options}
 
 
-BACKPROP: Options = {"rule": "backprop"}
+BACKPROP: Options = {"rule": "backprop", WATCHING: None}
 
 
 def _forgetting(experiment: Experiment) -> float:
@@ -103,6 +107,11 @@ def _forgetting(experiment: Experiment) -> float:
 
     With much less of it, Kolen-Pollack feedback is nothing but learned feedback.
     """
+    if experiment.images.dataset not in IMAGES:
+        raise ActrelaxError(
+            f"Kolen-Pollack feedback must know how many images --dataset {experiment.images.dataset} has, as it "
+            f"knows of {', '.join(IMAGES)}."
+        )
     images = IMAGES[experiment.images.dataset] - experiment.images.validation
     steps = experiment.epochs * math.ceil(images / experiment.batch_size)
     return float(f"{2 / (experiment.optimisation.lr * steps):.3g}")
@@ -170,8 +179,8 @@ TUNED = {
 }
 """As well as the network can be trained: not the papers' way."""
 
-_MLP = replace(protocol("paper-mlp"), epochs=10)
-_CNN = replace(protocol("paper-cnn"), epochs=10)
+_MLP = replace(protocol("paper-mlp"), epochs=10, measure_alignment=100)
+_CNN = replace(protocol("paper-cnn"), epochs=10, measure_alignment=100)
 
 
 def _on(base: Experiment, dataset: str, **options: Any) -> Experiment:
@@ -187,6 +196,7 @@ SUITES: dict[str, Suite] = {
         "On the bundled digits, in a minute: does everything run, and come out as it should?",
         Experiment(
             epochs=6,
+            measure_alignment=10,
             images=Images("digits"),
             model=Model("digits-cnn", loss="cross-entropy"),
             optimisation=Optimisation("sgd", lr=0.1, momentum=0.9, weight_decay=0.003, schedule="cosine"),
@@ -194,9 +204,9 @@ SUITES: dict[str, Suite] = {
         ),
         {
             "backprop": BACKPROP,
-            "AR": ar(measure_alignment=10),
-            "simplified": ar("simplified", measure_alignment=10),
-            "random feedback": ar("random-feedback", measure_alignment=10),
+            "AR": ar(),
+            "simplified": ar("simplified"),
+            "random feedback": ar("random-feedback"),
         },
         seeds=3,
     ),
@@ -279,6 +289,7 @@ SUITES: dict[str, Suite] = {
         "Can weights learn while activities relax? (digits)",
         Experiment(
             epochs=20,
+            measure_alignment=100,
             images=Images("digits"),
             model=Model("digits-mlp"),
             optimisation=Optimisation("sgd", lr=0.1),
@@ -287,7 +298,7 @@ SUITES: dict[str, Suite] = {
         {
             "backprop": BACKPROP,
             "AR, from zero": ar(start="zero"),
-            "continuous plasticity": ar("continuous", measure_alignment=None),
+            "continuous plasticity": ar("continuous", **{WATCHING: None}),
         },
     ),
 }

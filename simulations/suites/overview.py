@@ -11,13 +11,14 @@ from actrelax.analysis import figures
 from actrelax.analysis.files import replacing
 from actrelax.analysis.reports import conditions, outcomes
 from actrelax.analysis.reports.conditions import Line
+from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.style import written
 from actrelax.analysis.tables import latex, markdown
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.report import compared
 
-TITLE = "What can be lifted, on which layers, at what cost? (all suites' results, beside each other)"
+TITLE = "What can be lifted, on which layers, at what cost? (results of the suites that lift something)"
 
 COLUMNS = {
     ("mlp-mnist", "tanh"): "MNIST\ntanh",
@@ -90,6 +91,7 @@ def columns(results: Path) -> list[Column]:
     found = []
     for (suite, variant), name in COLUMNS.items():
         mine = [o for o in outcomes.read(results / suite).values() if o.variant == variant]
+        _refuse_mixed(results / suite, mine)
         lines = {line.condition: line for line in conditions.lines(compared(SUITES[suite], variant), mine)}
         rows = {row: lines[called] for row, names in ROWS.items() for called in names or (row,) if called in lines}
         rows = {row: line for row, line in rows.items() if line.diverged or _difference(line) is not None}
@@ -104,8 +106,8 @@ def columns(results: Path) -> list[Column]:
 def write(folder: Path, results: Path, command: str) -> str:
     """Write table.md, table.tex and map.png; returns table.md's text."""
     found = columns(results)
-    head = ["", *(f"{column.place} ({column.seeds})" for column in found)]
-    rows = [[row, *(_cell(column.lines.get(row)) for column in found)] for row in _rows(found)]
+    head = ["", *(f"{column.place} ({_seeds(column.seeds)})" for column in found)]
+    rows = [[row, *(_cell(column, row) for column in found)] for row in _rows(found)]
     text = f"# map\n\n{TITLE}\n\n    {command}\n\n{markdown(head, rows)}\n{NOTES}"
     for name, content in (("table.md", text), ("table.tex", latex(head, rows))):
         with replacing(folder / name) as file:
@@ -115,10 +117,26 @@ def write(folder: Path, results: Path, command: str) -> str:
 
 
 NOTES = """\
-Points of test accuracy above backprop, seed by seed, and the number of its seeds.
-=: equivalent, within a point. *: different. Both at p < 0.05 with Holm's correction over the suite's table.
+Points of test accuracy above backprop, seed by seed. AR relaxes as the rest of its column does.
+=: equivalent, within a point. *: different. Both at p < 0.05 with Holm's correction over the suite's conditions.
 ?: these seeds can't tell.
 """
+
+
+def _refuse_mixed(folder: Path, found: Sequence[Outcome]) -> None:
+    """Raise an error if the folder has runs of different options under one name."""
+    seen = set()
+    for o in found:
+        if (o.condition, o.seed) in seen:
+            raise ActrelaxError(
+                f"{folder} has two runs of {o.condition} with seed {o.seed}, of different options: "
+                "reproduce one of them into an --out of its own."
+            )
+        seen.add((o.condition, o.seed))
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def _rows(found: Sequence[Column]) -> list[str]:
@@ -135,17 +153,19 @@ def _verdict(line: Line) -> str:
     return ("=" if equivalent else "") + ("*" if different else "") or "?"
 
 
-def _cell(line: Line | None, between: str = " ") -> str:
-    """Return what a table says of a condition: difference and verdict, and how many seeds diverged."""
-    return "" if line is None else between.join(_parts(line))
+def _cell(column: Column, row: str, between: str = " ") -> str:
+    """Return what a table says of a condition: difference and verdict, seeds that diverged or are to come."""
+    return between.join(_parts(column, column.lines[row])) if row in column.lines else ""
 
 
-def _parts(line: Line) -> Iterator[str]:
+def _parts(column: Column, line: Line) -> Iterator[str]:
     difference = _difference(line)
     if difference is not None:
-        yield f"{difference:+.1f} {_verdict(line)}"
+        yield f"{round(difference, 1) + 0.0:+.1f} {_verdict(line)}"  # never -0.0
     if line.diverged:
         yield f"({len(line.diverged)} diverged)"
+    elif len(line.accuracies) < column.seeds:
+        yield f"({_seeds(len(line.accuracies))})"
 
 
 def _draw(path: Path, found: Sequence[Column]) -> None:
@@ -154,7 +174,7 @@ def _draw(path: Path, found: Sequence[Column]) -> None:
     for row in rows:
         lines = [column.lines.get(row) for column in found]
         values.append([math.nan if line is None or (d := _difference(line)) is None else d for line in lines])
-        texts.append([_cell(line, "\n") for line in lines])
+        texts.append([_cell(column, row, "\n") for column in found])
     with written(path, (3.6 + 0.72 * len(found), 1.2 + 0.34 * len(rows))) as figure:
         ax = figure.subplots()
         figures.tiles(ax, values, texts, rows, [f"{column.name}\n({column.seeds})" for column in found])

@@ -8,11 +8,12 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
@@ -46,7 +47,7 @@ class Tried:
 
 def perform(
     runs: Sequence[Kept],
-    jobs: int,
+    jobs: int | None = None,
     *,
     scheduler: str | None = None,
     quiet: bool = False,
@@ -58,8 +59,8 @@ def perform(
     ----------
     runs : sequence of Kept
         In the order in which they are begun. One that another process does is waited for.
-    jobs : int
-        How many at a time.
+    jobs : int, optional
+        How many at a time: as many as this machine has cores, or the scheduler's workers threads, unless given.
     scheduler : str, optional
         Address of a Dask scheduler whose workers, of one thread each, do them; processes of this machine unless given.
     quiet : bool, default False
@@ -75,10 +76,10 @@ def perform(
         After Ctrl-C or SIGTERM, when the runs under way have left their checkpoints.
     """
     refused: dict[Kept, str] = {}
-    with stopping_cleanly() as stop, _passed_on(stop), _where(jobs, scheduler), _progress(runs, quiet):
+    with stopping_cleanly() as stop, _passed_on(stop), _where(jobs, scheduler) as slots, _progress(runs, quiet):
         while left := [kept for kept in runs if kept not in refused and not kept.state.is_final]:
             busy = 0
-            for tried in _parallel(left, jobs, stop):
+            for tried in _parallel(left, slots, stop):
                 busy += tried.busy
                 stop.signal_number = stop.signal_number or tried.signal
                 if tried.refused:
@@ -130,6 +131,9 @@ def _attempt(kept: Kept, parent: int) -> Tried:
             return Tried(kept, refused=str(error))
         except Stopped as stopped:
             return Tried(kept, signal=stopped.signal_number)
+        except Exception as error:  # of a network of the user's, or for want of memory: no reason to stop the others
+            traceback.print_exc()
+            return Tried(kept, refused=f"{type(error).__name__}: {error}")
     return Tried(kept)
 
 
@@ -140,10 +144,11 @@ def _loaded(images: Images) -> Dataset:
 
 
 @contextlib.contextmanager
-def _where(jobs: int, scheduler: str | None) -> Iterator[None]:
+def _where(jobs: int | None, scheduler: str | None) -> Iterator[int]:
+    """Say in the block where runs are done; yields how many at a time."""
     if scheduler is None:
         with parallel_config("loky"):
-            yield
+            yield jobs or cpu_count()
         return
     try:
         from distributed import Client
@@ -153,8 +158,10 @@ def _where(jobs: int, scheduler: str | None) -> Iterator[None]:
         client = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ActrelaxError(f"there is no Dask scheduler at {scheduler}: start one with dask scheduler.") from error
-    with client, parallel_config("dask", n_jobs=jobs):
-        yield
+    with client:
+        slots = jobs or max(1, sum(client.nthreads().values()))  # type: ignore[no-untyped-call]
+        with parallel_config("dask", n_jobs=slots):
+            yield slots
 
 
 @contextlib.contextmanager
@@ -168,7 +175,7 @@ def _passed_on(stop: Stop) -> Iterator[None]:
             if process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)
-        return True
+        return False  # a process that is loading its data does not listen yet
 
     with _meanwhile(0.2, told):
         yield

@@ -70,8 +70,13 @@ class Response:
     @property
     def best(self) -> float | None:
         """The rate of the highest mean, among those where no seed diverged."""
-        safe = {rate: statistics.fmean(a) for rate, a in self.accuracies.items() if a and not self.diverged[rate]}
-        return max(safe, key=safe.__getitem__) if safe else None
+        means = {rate: statistics.fmean(a) for rate, a in self.safe.items()}
+        return max(means, key=means.__getitem__) if means else None
+
+    @property
+    def safe(self) -> dict[float, Sequence[float]]:
+        """The accuracies at rates where no seed diverged."""
+        return {rate: a for rate, a in self.accuracies.items() if a and not self.diverged[rate]}
 
 
 def responses(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Response]:
@@ -103,16 +108,19 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
     base, seeds = sweep.suite.base, sweep.suite.seeds
     texts.append(
         f"Accuracy of {base.images.validation:,} training images that were held out, after {base.epochs} epochs: mean\n"
-        f"over {seeds} seeds. Bold: each condition's best, among the rates at which no seed diverged. All conditions\n"
-        "have the same seeds and rates.\n"
+        f"over {seeds} seeds. Bold: each condition's best, among the rates at which no seed diverged, which alone the\n"
+        "figure shows. All conditions have the same seeds and rates.\n"
         + "".join(
             f"The best rate of {r.condition}{f' ({r.variant})' if r.variant else ''} is where the grid ends.\n"
             for r in found
             if r.best in (min(r.accuracies), max(r.accuracies))
         )
     )
-    best = [[r.variant, r.condition, f"{r.best:g}"] for r in found if r.best is not None]
-    write_csv(folder / FILE, ["variant", "condition", "lr"], best)
+    if len(outcomes) < len(list(sweep.suite.cases())):
+        texts.append(f"Not all runs are done: no rates are in {FILE} yet.\n")
+    else:
+        best = [[name, r.variant, r.condition, f"{r.best:g}"] for r in found if r.best is not None]
+        write_csv(folder / FILE, ["suite", "variant", "condition", "lr"], best)
     with replacing(folder / "table.md") as file:
         file.write("\n".join(texts).encode())
     _draw(folder, sweep, found)
@@ -137,14 +145,13 @@ def _draw(folder: Path, sweep: Sweep, found: Sequence[Response]) -> None:
     variants = list(sweep.of.variants)
     with figures.saved(folder / FIGURE, columns=len(variants), legend=True) as (_, axes):
         for ax, variant in zip(axes, variants, strict=True):
-            mine = {r.condition: r.accuracies for r in found if r.variant == variant}
-            finished = {name: {rate: a for rate, a in by_rate.items() if a} for name, by_rate in mine.items()}
-            figures.sensitivity(ax, finished, "learning rate")
+            mine = [r for r in found if r.variant == variant]
+            figures.sensitivity(ax, {r.condition: r.safe for r in mine}, "learning rate")
             ax.set(ylabel="validation accuracy (%)", title=variant)
 
 
-def own_rates(suite: Suite, folder: Path) -> Suite:
-    """Return the suite with each condition at the rate that a sweep found best for it.
+def own_rates(name: str, suite: Suite, folder: Path) -> Suite:
+    """Return the suite of that name with each condition at the rate that a sweep found best for it.
 
     Raises
     ------
@@ -152,10 +159,13 @@ def own_rates(suite: Suite, folder: Path) -> Suite:
         Where there is no sweep of this suite.
     """
     try:
-        rows = [(row["variant"], row["condition"], float(row["lr"])) for row in read_csv(folder / FILE)]
+        rows = [(row["suite"], row["variant"], row["condition"], float(row["lr"])) for row in read_csv(folder / FILE)]
     except (OSError, KeyError, ValueError) as error:
         raise ActrelaxError(f"{folder} has no {FILE} of a sweep: name the --out of actrelax sweep.") from error
-    own: dict[tuple[str, str], Options] = {(variant, condition): {"lr": rate} for variant, condition, rate in rows}
+    swept = {of for of, *_ in rows} - {name}
+    if swept:
+        raise ActrelaxError(f"{folder} is a sweep of {', '.join(swept)}: sweep {name} for its rates.")
+    own: dict[tuple[str, str], Options] = {(variant, condition): {"lr": rate} for _, variant, condition, rate in rows}
     for variant in suite.variants:
         for condition in suite.conditions:
             if (variant, condition) not in own:

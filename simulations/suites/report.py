@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from actrelax.analysis import figures
@@ -44,7 +45,7 @@ def tables(name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -
         against = compared(suite, variant)
         table = conditions.lines(against, mine)
         head, rows = conditions.cells(against, table)
-        epochs = sorted({o.epochs for o in mine if o.state is State.FINISHED})
+        epochs = sorted({o.epochs for o in mine if o.state is State.FINISHED}) or [0]
         title = f"## {variant}\n\n" if variant else ""
         minutes = sum(o.wall_seconds for o in mine) / 60
         took = f"{len(mine)} runs of {' or '.join(map(str, epochs))} epochs, {minutes:.0f} minutes of one thread.\n"
@@ -53,13 +54,20 @@ def tables(name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -
     return "\n".join(texts), "\n".join(tabulars)
 
 
+def _with_losses(name: str, outcomes: Sequence[Outcome]) -> str:
+    """Return how figures call a condition: with how many of its seeds they show, where that is not all."""
+    diverged = sum(o.state is State.DIVERGED for o in outcomes)
+    return f"{name} ({len(outcomes) - diverged} of {len(outcomes)} seeds)" if diverged else name
+
+
 def _draw(folder: Path, variant: str, suite: Suite, outcomes: Sequence[Outcome]) -> None:
-    """Draw learning curves and, where they were measured, angles."""
+    """Draw learning curves and, where they were measured, angles, of the runs that finished."""
     suffix = f"-{variant.replace(' ', '-')}" if variant else ""
     finished = [o for o in outcomes if o.state is State.FINISHED]
     if not finished:
         return
-    order = list(suite.conditions)
+    named = {name: _with_losses(name, [o for o in outcomes if o.condition == name]) for name in suite.conditions}
+    finished, order = [replace(o, condition=named[o.condition]) for o in finished], list(named.values())
     with figures.saved(folder / f"learning-curves{suffix}.png", columns=2, legend=True) as (_, axes):
         for ax, column in zip(axes, ("train_accuracy", "test_accuracy"), strict=True):
             over_training(ax, finished, column, order)

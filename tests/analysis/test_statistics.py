@@ -10,21 +10,11 @@ from actrelax.analysis.statistics import compare, equivalence_power, holm, inter
 from actrelax.models.errors import ActrelaxError
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_intervals_of_few_values_cover_what_they_say(seeds):
     drawn = np.random.default_rng(0).normal(2.0, 3.0, (1000, seeds))
     covered = [low <= 2.0 <= high for low, high in map(interval, drawn)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
-
-
-def test_intervals_of_ten_values_are_bootstrapped():
-    """An outlier on one side makes the interval lopsided, which Student's never is."""
-    x = np.array([0.0, 0.1, 0.2, 0.0, 0.1, 0.2, 0.0, 0.1, 0.2, 5.0])
-    low, high = interval(x)
-    assert high - x.mean() > 1.5 * (x.mean() - low)
-    assert interval(x) == (low, high)
-    nine = interval(x[1:])
-    assert nine[1] - x[1:].mean() == pytest.approx(x[1:].mean() - nine[0])
 
 
 def test_values_that_leave_nothing_to_chance():

@@ -1,11 +1,14 @@
 """The smoke suite, as a user runs it, against the table that is committed."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from actrelax.simulations.cli import main
+from actrelax.simulations.reproduce import defaults
 from actrelax.simulations.suites.definitions import SUITES
 
 COMMITTED = Path(__file__).parents[2] / "results" / "smoke"
@@ -36,7 +39,7 @@ def test_smoke_comes_out_as_committed(done):
 
 def test_what_it_writes(done, capsys):
     place, command = done
-    names = ["angles.png", "curves.csv", "learning-curves.png", "runs.csv", "table.md", "table.tex"]
+    names = [".lock", "angles.png", "curves.csv", "learning-curves.png", "runs.csv", "table.md", "table.tex"]
     assert sorted(path.name for path in (place / "out").iterdir()) == names
     before = {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.suffix != ".png"}
     # rows outlive their runs' folders
@@ -55,6 +58,10 @@ def test_what_it_writes(done, capsys):
         (["smoke", "--seeds", "0"], "--seeds must be 1 or more, got 0"),
         (["smoke", "--seed", "3"], "--seed is what the runs of this suite differ in: leave it out."),
         (["map", "--seeds", "3"], "map sets results beside each other that there are: it takes --out alone."),
+        (
+            ["cnn-cifar10", "--dataset", "own.npz"],
+            "Kolen-Pollack feedback must know how many images --dataset own.npz has",
+        ),
         (["smoke", "--report-only"], "no run has ended yet: leave --report-only out."),
         (["smoke", "--scheduler", "tcp://127.0.0.1:1"], "there is no Dask scheduler at tcp://127.0.0.1:1"),
     ],
@@ -63,6 +70,26 @@ def test_what_is_refused(tmp_path, capsys, arguments, said):
     places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--quiet"]
     assert main(["reproduce", *arguments, *places]) == 2
     assert capsys.readouterr().err.startswith(f"actrelax reproduce: {said}")
+
+
+def test_two_commands_at_once(done, tmp_path):
+    """On the same runs and the same results: each run is done by one of them, and both end with all rows."""
+    options = ["--seeds", "1", "--epochs", "2", "--quiet", "--jobs", "1"]
+    places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    program = [sys.executable, "-m", "actrelax.simulations.reproduce", "smoke", *options, *places]
+    both = [subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0] == said[1][0]
+    alone = ["--runs", str(tmp_path / "alone"), "--out", str(tmp_path / "out-alone")]
+    assert main(["reproduce", "smoke", *options, *alone]) == 0
+    assert accuracies(tmp_path / "out") == accuracies(tmp_path / "out-alone")
+    assert "    actrelax reproduce smoke --seeds 1 --epochs 2\n" in said[0][0]
+
+
+def test_the_suite_is_no_options_value(tmp_path):
+    assert defaults(["--out", "cnn-cifar10", "mlp-mnist"]).experiment == SUITES["mlp-mnist"].base
+    assert defaults(["--quiet", "cnn-cifar10"]).experiment == SUITES["cnn-cifar10"].base
 
 
 def test_suites_are_listed(capsys):

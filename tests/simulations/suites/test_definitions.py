@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from committed import RESULTS
 
 from actrelax.analysis.reports import outcomes
 from actrelax.models.errors import ActrelaxError
@@ -26,22 +27,19 @@ def test_every_run_can_be_run(name):
         options.append(as_options(case.experiment))
     assert len({tuple(o.items()) for o in options}) == len(cases)
     differing = {n for n in options[0] if any(o[n] != options[0][n] for o in options)}
-    assert differing <= suite.varying()
+    assert differing <= suite.varying() | {"measure_alignment"}
     assert next(iter(suite.conditions)) == "backprop"
 
 
-RESULTS = [table.parent for table in Path(__file__).resolve().parents[3].glob("results/*/runs.csv")]
-
-
-@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
-def test_results_that_are_kept_are_of_the_suites_runs(folder):
+@pytest.mark.parametrize("name", [name for name in SUITES if (RESULTS / name / "runs.csv").exists()])
+def test_results_that_are_kept_are_of_the_suites_runs(name):
     """An option that is added must not make strangers of them, or they would all be done again."""
-    suite = replace(SUITES[folder.name], seeds=10)
+    suite = replace(SUITES[name], seeds=10)
     runs = set()
     for case in suite.cases():
         experiment = replace(case.experiment, hardware=Hardware("cpu", threads=1)).resolved()
         runs.add((case.variant, case.condition, Kept(Path(), experiment).hash))
-    found = outcomes.read(folder)
+    found = outcomes.read(RESULTS / name)
     assert found
     assert set(found) <= runs
 
@@ -49,7 +47,7 @@ def test_results_that_are_kept_are_of_the_suites_runs(folder):
 def test_the_papers_protocols():
     mlp, cnn = (as_options(SUITES[name].base) for name in ("mlp-mnist", "cnn-cifar10"))
     for found, paper in ((mlp, "paper-mlp"), (cnn, "paper-cnn")):
-        expected = as_options(protocol(paper)) | {"epochs": 10, "threads": 1}
+        expected = as_options(protocol(paper)) | {"epochs": 10, "threads": 1, "measure_alignment": 100}
         assert found == expected
     presets = [o["assumptions"] for o in SUITES["cnn-cifar10"].conditions.values() if o["rule"] == "ar"]
     assert presets[:8] == [

@@ -1,20 +1,20 @@
 """The suites' results beside each other, from rows that were made up and from those that are committed."""
 
 import shutil
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+from committed import RESULTS, skip_under_way
 from outcomes import is_drawn
 
 from actrelax.analysis.reports import outcomes
 from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import read_markdown
+from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.cli import main
 from actrelax.simulations.suites import overview
 from actrelax.simulations.suites.definitions import SUITES
-
-RESULTS = Path(__file__).parents[3] / "results"
 
 
 def write(results, suite, accuracies, variant=""):
@@ -53,7 +53,7 @@ def test_differences_verdicts_and_what_diverged(results, capsys):
     text = (results / "map" / "table.md").read_text()
     assert capsys.readouterr().out == f"{text}\nwritten to {results / 'map'}\n"
     head, rows = read_markdown(text[text.index("| ") : text.index("\n\nPoints")])
-    assert head == ["", "mlp-mnist relu (3)", "cnn-cifar10 (2)"]
+    assert head == ["", "mlp-mnist relu (3 seeds)", "cnn-cifar10 (2 seeds)"]
     assert rows == [
         ["AR", "+0.0 =", ""],
         ["learned feedback", "(3 diverged)", ""],
@@ -63,6 +63,19 @@ def test_differences_verdicts_and_what_diverged(results, capsys):
     ]
     assert is_drawn(results / "map" / "map.png")
     assert r"\toprule" in (results / "map" / "table.tex").read_text()
+
+
+def test_a_condition_that_a_seed_has_not_seen_yet_says_so(results):
+    write(results, "cnn-cifar10", {"backprop": [50.0, 55.0, 60.0], "AR": [51.0, 55.0]})
+    text = overview.write(results / "map", results, "actrelax reproduce map")
+    assert "| +0.5 ? (2 seeds) |" in text
+
+
+def test_runs_of_other_options_in_the_same_folder(results):
+    found = list(outcomes.read(results / "cnn-cifar10").values())
+    outcomes.write(results / "cnn-cifar10", [*found, replace(found[0], run="another")])
+    with pytest.raises(ActrelaxError, match=r"cnn-cifar10 has two runs of backprop with seed 0, of different options"):
+        overview.columns(results)
 
 
 def test_no_results(tmp_path, capsys):
@@ -80,6 +93,7 @@ def test_every_condition_has_a_row(suite):
 
 
 def test_committed_map_says_what_the_rows_say(tmp_path):
+    skip_under_way()
     for rows in RESULTS.glob("*/*.csv"):
         (tmp_path / rows.parent.name).mkdir(exist_ok=True)
         shutil.copy(rows, tmp_path / rows.parent.name)

@@ -19,6 +19,7 @@ from actrelax.simulations.stopping import Stopped
 from actrelax.simulations.suites.perform import perform
 from actrelax.simulations.suites.store import Kept
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.training.run import run
 
 
 @pytest.fixture
@@ -62,6 +63,19 @@ def test_a_run_that_cannot_be_done_is_named_at_the_end(runs, tmp_path):
     ):
         perform([gone, runs[1]], 1, quiet=True)
     assert runs[1].state is State.FINISHED
+
+
+def test_an_error_of_another_kind_stops_no_other_run_either(runs, monkeypatch, capsys):
+    def broken(experiment, *rest):
+        if experiment.seed == 0:
+            raise MemoryError("no room")
+        return run(experiment, *rest)
+
+    monkeypatch.setattr("actrelax.simulations.suites.perform.run", broken)
+    with pytest.raises(ActrelaxError, match=r"^1 of 2 runs can't be done; .*: MemoryError: no room$"):
+        perform(runs[:2], 1, quiet=True)
+    assert runs[1].state is State.FINISHED
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_a_run_that_another_process_does_is_waited_for(runs, monkeypatch):
@@ -130,6 +144,7 @@ def test_stopped_while_one_runs_at_a_time(runs, monkeypatch):
     with pytest.raises(Stopped):
         perform(runs, 1, quiet=True)
     assert runs[0].state is State.FINISHED
+    assert runs[1].state is State.BEGUN  # the signal came before it listened, and stopped it all the same
     assert runs[2].state is State.OPEN
     assert json.loads((runs[0].folder.path / "summary.json").read_text())["seed"] == 0
 

@@ -65,7 +65,11 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
         outcomes += [outcome(name, 0.2, seed, a) for seed, a in enumerate((0.4, 0.8))]
         outcomes += [outcome(name, 0.4, seed, a) for seed, a in enumerate((0.9, None))]
     outcomes = [o for o in outcomes if o.condition != "AR"]
-    outcomes += [outcome("AR", rate, 0, a) for rate, a in ((0.1, 0.3), (0.2, 0.2), (0.4, 0.1))]
+    outcomes += [outcome("AR", rate, seed, a) for rate, a in ((0.1, 0.3), (0.2, 0.2), (0.4, 0.1)) for seed in (0, 1)]
+    assert "Not all runs are done: no rates are in rates.csv yet." in rates.write(
+        tmp_path, "smoke", sweep, outcomes[1:], ""
+    )
+    assert not (tmp_path / "rates.csv").exists()
     text = rates.write(tmp_path, "smoke", sweep, outcomes, "actrelax sweep smoke")
     with (tmp_path / "rates.csv").open(newline="") as file:
         best = {row["condition"]: float(row["lr"]) for row in csv.DictReader(file)}
@@ -74,7 +78,7 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
     assert text.count("is where the grid ends") == 1
     assert "The best rate of AR is where the grid ends." in text
 
-    own = rates.own_rates(SMOKE, tmp_path)
+    own = rates.own_rates("smoke", SMOKE, tmp_path)
     assert {c.condition: c.experiment.optimisation.lr for c in own.cases()} == best
     before, after = (as_options(next(s.cases()).experiment) for s in (SMOKE, own))
     assert {name for name in before if before[name] != after[name]} == {"lr"}
@@ -87,11 +91,11 @@ def test_where_all_rates_diverge_none_is_best(tmp_path):
     outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
     assert "| AR | 1 diverged |" in rates.write(tmp_path, "smoke", sweep, outcomes, "")
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
-        rates.own_rates(SMOKE, tmp_path)
+        rates.own_rates("smoke", SMOKE, tmp_path)
 
 
 def test_what_is_refused(tmp_path):
     with pytest.raises(ActrelaxError, match=r"has no rates\.csv of a sweep: name the --out of actrelax sweep\.$"):
-        rates.own_rates(SMOKE, tmp_path)
+        rates.own_rates("smoke", SMOKE, tmp_path)
     with pytest.raises(ActrelaxError, match=r"^how many images of mine\.npz are to be held out\? Give --validation\.$"):
         rates.swept(varied_smoke(dataset="mine.npz"))
