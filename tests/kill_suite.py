@@ -73,7 +73,7 @@ def main() -> int:
         seconds = time.perf_counter() - start
         hits = {True: 0, False: 0}
         for number in range(KILLS):
-            alone, after = bool(number % 2), moments.uniform(0.1, 0.4) * seconds
+            alone, after = bool(number % 2), moments.uniform(0.25, 0.6) * seconds
             at_work = kill_after(after, killed, alone=alone)
             hits[alone] += at_work
             done = len(list((killed / "runs").glob("digits-*/summary.json")))
