@@ -176,8 +176,9 @@ TUNED = {
     "reduction": "mean",
     "conv_factor": 1.0,
     "update_clip": None,
+    "clip": None,
 }
-"""As well as the network can be trained: not the papers' way."""
+"""As well as the network can be trained: not the papers' way, nor with their clips."""
 
 _MLP = replace(protocol("paper-mlp"), epochs=10, measure_alignment=100)
 _CNN = replace(protocol("paper-cnn"), epochs=10, measure_alignment=100)
