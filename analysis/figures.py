@@ -79,6 +79,25 @@ def band(
     return ax
 
 
+def over_epochs(ax: Axes, measures: Mapping[str, Mapping[float, Sequence[float]]], ylabel: str, **how: bool) -> Axes:
+    """Draw what several conditions come to over the epochs: a `band` each.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    measures : mapping
+        Label -> epoch -> the seeds' values.
+    ylabel : str
+    **how
+        `percent`, `log`: as for `band`.
+    """
+    for number, (label, by_epoch) in enumerate(measures.items()):
+        band(ax, label, by_epoch, number=number, **how)
+    ax.set(xlabel="epoch", ylabel=ylabel, xlim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
 def sensitivity(ax: Axes, accuracies: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str) -> Axes:
     """Draw accuracies against a setting on a logarithmic axis: means as lines, each seed as a dot.
 

@@ -12,6 +12,18 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.files import beside
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises
+    ------
+    ActrelaxError
+        As `replacing`.
+    """
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BytesIO]:
     """Collect a file's content; when the block is left without an error it takes the place of `path`, at once.

@@ -24,7 +24,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from actrelax.analysis.files import replacing
+from actrelax.analysis.files import replacing, write_text
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.versions import installed
@@ -208,8 +208,7 @@ class RunFolder:
         return str(self._read_json(DIVERGED, "no run that diverged").get("reason", ""))
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        with replacing(self.path / name) as file:
-            file.write(f"{json.dumps(content, indent=2)}\n".encode())
+        write_text(self.path / name, f"{json.dumps(content, indent=2)}\n")
 
     def _read_json(self, name: str, lacking: str) -> dict[str, Any]:
         try:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from actrelax.analysis.files import replacing
+from actrelax.analysis.files import write_text
 
 Cells = Sequence[str]
 
@@ -25,8 +25,7 @@ def write_csv(path: Path, head: Cells, rows: Iterable[Sequence[object]]) -> None
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
     writer.writerows(rows)
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())
+    write_text(path, text.getvalue())
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -82,8 +82,7 @@ def main(config: Config) -> None:
             raise ActrelaxError("gradients trains nothing and keeps no runs: leave --own-rates and --report-only out.")
         print(gradients.write(out, config.experiment, config.seeds or gradients.SEEDS, command))
     else:
-        command = command_of("reproduce", name, SUITES[name], config.experiment, config.seeds)
-        command += "" if own is None else f" --own-rates {own}"
+        command = command_of("reproduce", name, SUITES[name], config.experiment, config.seeds, own_rates=own)
         suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)
         suite = chosen(suite, config.experiment, config.seeds)
         found = carry_out(suite, out, config.work)

@@ -60,8 +60,7 @@ def main(config: Config) -> None:
     name = known("suite", config.suite, SUITES)
     sweep = rates.swept(chosen(SUITES[name], config.experiment, config.seeds), config.rates)
     out = config.out or Path("results") / f"{name}-rates"
-    command = command_of("sweep", name, SUITES[name], config.experiment, config.seeds)
-    command += f" --rates {' '.join(map(str, config.rates))}" if config.rates else ""
+    command = command_of("sweep", name, SUITES[name], config.experiment, config.seeds, rates=config.rates)
     found = carry_out(sweep.suite, out, config.work)
     with outcomes.held(out):
         print(rates.write(out, name, sweep, found, command))

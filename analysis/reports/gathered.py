@@ -158,11 +158,22 @@ def command(config: Mapping[str, Any]) -> str:
     >>> command({"rule": "ar", "batch_size": 64, "clip": None, "augment": True, "channels_last": False})
     'actrelax train --rule ar --batch-size 64 --augment'
     """
-    words = ["actrelax", "train"]
-    for name, value in config.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif value is not None and value is not False:
-            words += [option, str(value)]
-    return shlex.join(words)
+    given = {name: value for name, value in config.items() if value is not None and value is not False}
+    return shlex.join(["actrelax", "train", *as_words(given)])
+
+
+def as_words(options: Mapping[str, Any]) -> list[str]:
+    """Return options as they are written on the command line.
+
+    Examples
+    --------
+    >>> as_words({"clip": None, "augment": True, "channels_last": False, "rates": (0.1, 0.2)})
+    ['--clip', 'None', '--augment', '--no-channels-last', '--rates', '0.1', '0.2']
+    """
+    words = []
+    for name, value in options.items():
+        option = name.replace("_", "-")
+        words.append(f"--no-{option}" if value is False else f"--{option}")
+        if not isinstance(value, bool):
+            words += [str(each) for each in (value if isinstance(value, tuple) else (value,))]
+    return words

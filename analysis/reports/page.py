@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from actrelax.analysis.files import replacing
+from actrelax.analysis.files import write_text
 from actrelax.analysis.tables import Cells
 from actrelax.models.errors import ActrelaxError
 
@@ -123,8 +123,7 @@ def write(path: Path, page: Page) -> None:
     ActrelaxError
         If it can't be written.
     """
-    with replacing(path) as file:
-        file.write(html(page).encode())
+    write_text(path, html(page))
 
 
 @cache

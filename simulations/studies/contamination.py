@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from actrelax import Network, RelaxationProblem, build, relax_backward
@@ -65,16 +64,12 @@ def main(out: Path = Path("runs/studies"), epochs: int = EPOCHS, seeds: int = SE
     for seed in range(seeds):
         learn(found, seed, epochs)
     with figures.saved(out / "contamination.png", columns=2) as (_, (left, right)):
-        for number, (name, values) in enumerate(found["left"].items()):
-            figures.band(left, name, values, number=number, log=True)
-        for number, (name, values) in enumerate(found["angle"].items()):
-            figures.band(right, name, values, number=number)
-            zero = found["angle from zero"][name]
+        figures.over_epochs(left, found["left"], "activity left / activity come\nafter 100 steps", log=True)
+        figures.over_epochs(right, found["angle"], "angle to backprop's update (degrees)")
+        for zero in found["angle from zero"].values():
             right.plot(list(zero), [fmean(v) for v in zero.values()], color="0.3", linestyle=":", linewidth=1)
-        left.set(xlabel="epoch", ylabel="activity left / activity come\nafter 100 steps", xlim=(0, None))
-        right.set(xlabel="epoch", ylabel="angle to backprop's update (degrees)", xlim=(0, None), ylim=(-2, 90))
+        right.set(ylim=(-2, 90))
         for ax in (left, right):
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.legend()
     shares, angles, zeros = (found[what] for what in ("left", "angle", "angle from zero"))
     print(f"{fmean(found['accuracy']['test'][epochs]):.1%} of test images")

@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -87,11 +86,10 @@ def main(
             ),
             strict=True,
         ):
-            for number, (condition, values) in enumerate(found.items()):
-                figures.band(ax, condition, values[what], number=number, percent=what == "accuracy")
-            ax.set(xlabel="epoch", ylabel=said, xlim=(0, None))
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            measured = {condition: values[what] for condition, values in found.items()}
+            figures.over_epochs(ax, measured, said, percent=what == "accuracy")
         axes[1].set(ylim=(0, 1.02))
+        axes[2].set(ylim=(-1.02, 0.1))  # no cosine is below -1, whatever Student's interval says
         axes[2].axhline(0, color="0.3", linewidth=0.8)
     for condition, values in found.items():
         accuracy, slope, brake = (fmean(by_epoch[base.epochs]) for by_epoch in values.values())

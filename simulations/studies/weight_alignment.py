@@ -20,7 +20,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from matplotlib.ticker import MaxNLocator
 
 from actrelax import Network, Updates, build, relax_backward
 from actrelax.analysis import figures
@@ -81,10 +80,8 @@ def main(
             ),
             strict=True,
         ):
-            for number, (label, values) in enumerate(found.items()):
-                figures.band(ax, label, values[what], number=number)
-            ax.set(xlabel="epoch", ylabel=said, xlim=(0, None), ylim=(0, None))
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            figures.over_epochs(ax, {label: values[what] for label, values in found.items()}, said)
+            ax.set(ylim=(0, None))
         for label in RULES:
             figures.circles(axes[1], range(epochs + 1), [law(label, epoch) for epoch in range(epochs + 1)])
         figures.circles(axes[1], [], [], label="law")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from actrelax.analysis.reports import outcomes
+from actrelax.analysis.reports.gathered import as_words
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import require
 from actrelax.simulations.suites.definitions import Suite
 from actrelax.simulations.suites.perform import perform
 from actrelax.simulations.suites.store import Kept
-from actrelax.simulations.training.experiment import Experiment, as_options, as_words
+from actrelax.simulations.training.experiment import Experiment, as_options
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,13 @@ def named_in(arguments: Sequence[str], names: Container[str]) -> str | None:
     return next(named, None)
 
 
-SWITCHES = ("--quiet", "--no-quiet", "--report-only", "--no-report-only")
-"""Options of a suite that take no value."""
+SWITCHES = {
+    f"--{prefix}{name.replace('_', '-')}"
+    for name, value in (asdict(Work()) | as_options(Experiment())).items()
+    if isinstance(value, bool)
+    for prefix in ("", "no-")
+}
+"""Options that take no value."""
 
 
 def chosen(suite: Suite, experiment: Experiment, seeds: int | None) -> Suite:
@@ -58,7 +65,9 @@ def chosen(suite: Suite, experiment: Experiment, seeds: int | None) -> Suite:
     return suite
 
 
-def command_of(program: str, name: str, suite: Suite, experiment: Experiment, seeds: int | None) -> str:
+def command_of(
+    program: str, name: str, suite: Suite, experiment: Experiment, seeds: int | None, **further: object
+) -> str:
     """Return the command that carries a suite out with these options.
 
     Parameters
@@ -68,13 +77,14 @@ def command_of(program: str, name: str, suite: Suite, experiment: Experiment, se
     name : str
     suite : Suite
         As it is defined.
-    experiment, seeds
-        What was asked for.
+    experiment, seeds, **further
+        What was asked for; None or nothing stands for what was not.
     """
-    usual = as_options(suite.base)
-    given = {"seeds": seeds} if seeds is not None else {}
-    given |= {option: value for option, value in as_options(experiment).items() if value != usual[option]}
-    return " ".join(["actrelax", program, name, *as_words({n: v for n, v in given.items() if n != "data_dir"})])
+    usual, given = as_options(suite.base), as_options(experiment)
+    changed = {option: given[option] for option in usual if given[option] != usual[option] and option != "data_dir"}
+    asked = {option: value for option, value in further.items() if value not in (None, ())}
+    words = as_words(({} if seeds is None else {"seeds": seeds}) | changed | asked)
+    return shlex.join(["actrelax", program, name, *words])
 
 
 def carry_out(suite: Suite, out: Path, work: Work) -> list[outcomes.Outcome]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, stays_below
-from actrelax.analysis.files import replacing
+from actrelax.analysis.files import write_text
 from actrelax.analysis.tables import markdown, write_csv
 from actrelax.models.agreement import disagreement
 from actrelax.models.closed_form import uncovered
@@ -133,8 +133,7 @@ def write(folder: Path, experiment: Experiment, seeds: int, command: str) -> str
     names = list(found[0].relative)
     head = ["seed", "eta", "step", *(f"squared {name}" for name in names), *names]
     write_csv(folder / "errors.csv", head, _points(found))
-    with replacing(folder / "table.md") as file:
-        file.write(text.encode())
+    write_text(folder / "table.md", text)
     _draw(folder, found)
     return text
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actrelax.analysis import figures
-from actrelax.analysis.files import replacing
+from actrelax.analysis.files import write_text
 from actrelax.analysis.reports import conditions, outcomes
 from actrelax.analysis.reports.conditions import Line
 from actrelax.analysis.reports.outcomes import Outcome
@@ -95,7 +95,7 @@ def columns(results: Path) -> list[Column]:
         lines = {line.condition: line for line in conditions.lines(compared(SUITES[suite], variant), mine)}
         rows = {row: lines[called] for row, names in ROWS.items() for called in names or (row,) if called in lines}
         rows = {row: line for row, line in rows.items() if line.diverged or _difference(line) is not None}
-        if rows:
+        if rows and REFERENCE in lines:
             place = f"{suite} {variant}".strip()
             found.append(Column(name, place, len(lines[REFERENCE].accuracies), rows))
     if not found:
@@ -109,9 +109,8 @@ def write(folder: Path, results: Path, command: str) -> str:
     head = ["", *(f"{column.place} ({_seeds(column.seeds)})" for column in found)]
     rows = [[row, *(_cell(column, row) for column in found)] for row in _rows(found)]
     text = f"# map\n\n{TITLE}\n\n    {command}\n\n{markdown(head, rows)}\n{NOTES}"
-    for name, content in (("table.md", text), ("table.tex", latex(head, rows))):
-        with replacing(folder / name) as file:
-            file.write(content.encode())
+    write_text(folder / "table.md", text)
+    write_text(folder / "table.tex", latex(head, rows))
     _draw(folder / "map.png", found)
     return text
 

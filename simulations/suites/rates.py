@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actrelax.analysis import figures
-from actrelax.analysis.files import replacing
+from actrelax.analysis.files import write_text
 from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import markdown, read_csv, write_csv
@@ -121,8 +121,7 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
     else:
         best = [[name, r.variant, r.condition, f"{r.best:g}"] for r in found if r.best is not None]
         write_csv(folder / FILE, ["suite", "variant", "condition", "lr"], best)
-    with replacing(folder / "table.md") as file:
-        file.write("\n".join(texts).encode())
+    write_text(folder / "table.md", "\n".join(texts))
     _draw(folder, sweep, found)
     return "\n".join(texts)
 

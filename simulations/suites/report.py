@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from actrelax.analysis import figures
-from actrelax.analysis.files import replacing
+from actrelax.analysis.files import write_text
 from actrelax.analysis.reports import conditions
 from actrelax.analysis.reports.conditions import Conditions
 from actrelax.analysis.reports.curves import over_training
@@ -27,9 +27,8 @@ def compared(suite: Suite, variant: str) -> Conditions:
 def write(folder: Path, name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -> str:
     """Write table.md, table.tex and the figures of what there is; returns table.md's text."""
     text, tabular = tables(name, suite, outcomes, command)
-    for file_name, content in (("table.md", text), ("table.tex", tabular)):
-        with replacing(folder / file_name) as file:
-            file.write(content.encode())
+    write_text(folder / "table.md", text)
+    write_text(folder / "table.tex", tabular)
     for variant in suite.variants:
         _draw(folder, variant, suite, [o for o in outcomes if o.variant == variant])
     return text

@@ -212,22 +212,6 @@ def protocol(name: str) -> Experiment:
     return PROTOCOLS[known("protocol", name, PROTOCOLS)]
 
 
-def as_words(options: Mapping[str, Any]) -> list[str]:
-    """Return options as they are written on the command line.
-
-    Examples
-    --------
-    >>> as_words({"lr": 0.001, "clip": None, "augment": True, "channels_last": False})
-    ['--lr', '0.001', '--clip', 'None', '--augment', '--no-channels-last']
-    """
-    words = []
-    for name, value in options.items():
-        option = name.replace("_", "-")
-        words += [f"--no-{option}" if value is False else f"--{option}"]
-        words += [] if isinstance(value, bool) else [f"{value}"]
-    return words
-
-
 def as_options(experiment: Experiment) -> dict[str, Any]:
     """Return option -> value, flat: the names of the command line, as they stand in config.json."""
     flat: dict[str, Any] = {}

@@ -89,7 +89,8 @@ def test_two_commands_at_once(done, tmp_path):
 
 def test_the_suite_is_no_options_value(tmp_path):
     assert defaults(["--out", "cnn-cifar10", "mlp-mnist"]).experiment == SUITES["mlp-mnist"].base
-    assert defaults(["--quiet", "cnn-cifar10"]).experiment == SUITES["cnn-cifar10"].base
+    for switch in ("--quiet", "--augment", "--no-channels-last"):
+        assert defaults([switch, "cnn-cifar10"]).experiment == SUITES["cnn-cifar10"].base
 
 
 def test_suites_are_listed(capsys):
