@@ -22,7 +22,7 @@ from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import value_of
 from actrelax.simulations.training.experiment import Experiment, from_options, protocol
-from actrelax.simulations.training.run import Recording, folder_of, run
+from actrelax.simulations.training.run import Recording, run
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def defaults(arguments: Sequence[str]) -> Config:
 def main(config: Config) -> None:
     """Run, and say what came out."""
     summary = run(config.experiment, config.recording)
-    folder = config.recording.resume or folder_of(config.experiment, config.recording)
+    folder = config.recording.folder_of(config.experiment)
     if config.recording.json:
         print(json.dumps(asdict(summary)))
     else:

@@ -1,6 +1,6 @@
 """What came out of several runs; a suite's as two tidy tables that outlive the runs' folders.
 
-runs.csv    a row a run: variant, condition, seed, how it ended, accuracies after the last epoch
+runs.csv    a row a run: variant, condition, seed, how it ended, accuracies after the last epoch, what it was made with
 curves.csv  a row a run and epoch: loss, accuracies, mean angle to backprop's updates
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from actrelax.analysis.runs import RunFolder, State
+from actrelax.analysis.runs import RunFolder, State, Summary
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 
@@ -37,10 +37,11 @@ Key = tuple[str, str, str]
 class Outcome:
     """One run's.
 
-    run     what tells it from others
-    state   finished, diverged, or not there yet
-    reason  why it diverged
-    curves  column -> a value an epoch, the untrained network's first; as far as it came
+    run        what tells it from others
+    state      finished, diverged, or not there yet
+    reason     why it diverged
+    curves     column -> a value an epoch, the untrained network's first; as far as it came
+    made_with  versions and device, where it finished
     """
 
     variant: str
@@ -51,6 +52,7 @@ class Outcome:
     reason: str
     wall_seconds: float
     curves: Mapping[str, list[float]]
+    made_with: str = ""
 
     @property
     def test_accuracy(self) -> float:
@@ -78,7 +80,12 @@ def outcome_of(folder: RunFolder, condition: str, seed: int, run: str, variant: 
     timing = folder.table("timing") if len(rows) > 1 else []
     seconds = sum(row["train_seconds"] + row["evaluate_seconds"] for row in timing)
     reason = folder.divergence() if state is State.DIVERGED else ""
-    return Outcome(variant, condition, seed, run, state, reason, seconds, curves)
+    made_with = _made_with(folder.summary()) if state is State.FINISHED else ""
+    return Outcome(variant, condition, seed, run, state, reason, seconds, curves, made_with)
+
+
+def _made_with(summary: Summary) -> str:
+    return f"{', '.join(f'{name} {version}' for name, version in summary.versions.items())} on {summary.device}"
 
 
 def read(folder: Path) -> dict[Key, Outcome]:
@@ -111,6 +118,7 @@ def read(folder: Path) -> dict[Key, Outcome]:
                 row["reason"],
                 float(row["wall_seconds"]),
                 curves.get(run, {}) if row["state"] == State.DIVERGED.value else curves[run],
+                row.get("made_with", ""),  # tables from before have none
             )
     except (OSError, KeyError, ValueError) as error:
         raise ActrelaxError(f"{folder} holds no results that can be read: move {RUNS} and {CURVES} away.") from error
@@ -159,9 +167,10 @@ def write(folder: Path, outcomes: Iterable[Outcome]) -> None:
         lines[o.run] = [[o.run, *(f"{value:.6g}" if value != "" else "" for value in point)] for point in points]
     write_csv(folder / CURVES, ["run", *columns], [line for of_run in lines.values() for line in of_run])
     last = [column for column in ("validation_accuracy", "test_accuracy", "train_accuracy") if column in columns]
-    head = ["variant", "condition", "seed", "run", "state", *last, "wall_seconds", "reason"]
+    head = ["variant", "condition", "seed", "run", "state", *last, "wall_seconds", "reason", "made_with"]
     rows = []
     for o in outcomes:
         accuracies = [f"{o.curves[name][-1]:.6g}" if name in o.curves else "" for name in last]
-        rows.append([o.variant, o.condition, o.seed, o.run, o.state, *accuracies, f"{o.wall_seconds:.1f}", o.reason])
+        ended = [o.state, *accuracies, f"{o.wall_seconds:.1f}", o.reason, o.made_with]
+        rows.append([o.variant, o.condition, o.seed, o.run, *ended])
     write_csv(folder / RUNS, head, rows)

@@ -44,10 +44,7 @@ class Kept:
     @property
     def folder(self) -> RunFolder:
         """The run's folder."""
-        e = self.experiment
-        rule = "backprop" if e.rule == "backprop" else e.relaxation.assumptions
-        named = f"{Path(e.images.dataset).stem}-{Path(e.model.network).name}-{rule}-seed{e.seed}-{self.hash}"
-        return RunFolder(self.root / re.sub(r"[^\w.-]", "_", named))
+        return RunFolder(self.root / re.sub(r"[^\w.-]", "_", f"{self.experiment.name}-{self.hash}"))
 
     @property
     def state(self) -> State:

@@ -112,6 +112,13 @@ class Experiment:
     speed: Speed = field(default_factory=Speed)
     hardware: Hardware = field(default_factory=Hardware)
 
+    @property
+    def name(self) -> str:
+        """What it is in short: DATASET-NETWORK-CONDITION-seedN."""
+        rule = "backprop" if self.rule == "backprop" else self.relaxation.assumptions
+        network = Path(self.model.network.rpartition(":")[0]).stem or self.model.network
+        return f"{Path(self.images.dataset).stem}-{network}-{rule}-seed{self.seed}"
+
     def resolved(self, processes: Processes = ALONE) -> Experiment:
         """Return the same with what depends on this machine made definite: device, threads, processes; paths absolute.
 

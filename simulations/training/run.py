@@ -31,7 +31,7 @@ class Recording:
     """What is kept of a run, and how often; nothing here changes its result."""
 
     out: Path | None = None
-    """Folder of the run; runs/DATASET-NETWORK-RULE-seedN unless given."""
+    """Folder of the run; runs/DATASET-NETWORK-CONDITION-seedN unless given."""
     resume: Path | None = None
     """Continue the run in this folder; its options are taken from there."""
     overwrite: bool = False
@@ -46,6 +46,10 @@ class Recording:
     """Leave out the line an epoch on standard error."""
     json: bool = False
     """Print the summary as JSON, and nothing else, on standard output."""
+
+    def folder_of(self, experiment: Experiment) -> Path:
+        """Return where the run is, or will be."""
+        return self.resume or self.out or Path("runs") / experiment.name
 
     def check(self) -> None:
         """Refuse numbers out of range and options that exclude each other."""
@@ -84,7 +88,7 @@ def run(experiment: Experiment, recording: Recording, data: Dataset | None = Non
     recording.check()
     processes = current()
     experiment = experiment.resolved(processes)
-    folder = RunFolder(recording.resume or folder_of(experiment, recording))
+    folder = RunFolder(recording.folder_of(experiment))
     if recording.resume is not None:
         _check_same(folder, experiment)
         if folder.is_finished():
@@ -113,14 +117,6 @@ def run(experiment: Experiment, recording: Recording, data: Dataset | None = Non
         _draw(folder)
         folder.write_summary(summary)
     return summary
-
-
-def folder_of(experiment: Experiment, recording: Recording) -> Path:
-    """Return --out, or a name made of what the run is."""
-    rule = "backprop" if experiment.rule == "backprop" else experiment.relaxation.assumptions
-    network = Path(experiment.model.network.rpartition(":")[0]).stem or experiment.model.network
-    name = f"{Path(experiment.images.dataset).stem}-{network}-{rule}-seed{experiment.seed}"
-    return recording.out or Path("runs") / name
 
 
 def _watchers(experiment: Experiment, recording: Recording, parts: Parts, folder: RunFolder) -> list[Callback]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from actrelax.simulations.cli import main
 from actrelax.simulations.reproduce import defaults
@@ -46,6 +47,7 @@ def test_what_it_writes(done, capsys):
     (place / "runs").rename(place / "moved")
     assert main([*command, "--report-only"]) == 0
     assert {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.suffix != ".png"} == before
+    assert f"torch {torch.__version__} on cpu" in before["runs.csv"].decode()
     said = capsys.readouterr().out
     assert "| AR | 3 | " in said
     assert said.endswith(f"written to {place / 'out'}\n")

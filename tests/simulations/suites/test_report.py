@@ -30,7 +30,9 @@ def outcome(condition, seed, accuracy, variant=""):
     state, reason = (State.DIVERGED, "batch 3: inf") if accuracy is None else (State.FINISHED, "")
     if accuracy is None:
         curves = {column: values[:1] for column, values in curves.items()}
-    return Outcome(variant, condition, seed, f"{condition}-{seed}", state, reason, 30.0, curves)
+    return Outcome(
+        variant, condition, seed, f"{condition}-{seed}", state, reason, 30.0, curves, made_with="torch 2.13.0, on cpu"
+    )
 
 
 OUTCOMES = [outcome(name, seed, a) for name, found in ACCURACIES.items() for seed, a in enumerate(found)]
@@ -139,6 +141,10 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     early = replace(OUTCOMES[-1], run="diverged at once", state=State.DIVERGED, curves={})
     outcomes.write(tmp_path, [*OUTCOMES, early])
     assert outcomes.read(tmp_path)["", early.condition, early.run] == early
+    head, *lines = (tmp_path / "runs.csv").read_text().splitlines()
+    assert head.endswith(",made_with")
+    (tmp_path / "runs.csv").write_text("\n".join(line.partition(",made_with")[0] for line in (head, *lines)))
+    assert all(o.made_with == "" for o in outcomes.read(tmp_path).values()), "a table from before there was one"
     (tmp_path / "curves.csv").unlink()
     with pytest.raises(ActrelaxError, match=r"holds no results that can be read: move runs\.csv and curves\.csv away"):
         outcomes.read(tmp_path)
