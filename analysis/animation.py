@@ -35,7 +35,7 @@ PAUSE = 2000
 class Film:
     """One sample's relaxation.
 
-    stimulus    (channels, height, width), (height, width) or (features,)
+    stimulus    (channels, height, width) or (features,)
     times       (n,), of the frames
     activities  hidden population -> (n, *population.shape), from the input up
     gradients   the same populations -> population.shape

@@ -1,4 +1,4 @@
-"""A file's content is collected, then written whole or not at all."""
+"""Files that are written whole or not at all, and locks between processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.files import beside
@@ -42,3 +44,39 @@ def replacing(path: Path) -> Iterator[BytesIO]:
             os.fsync(file.fileno())
     except OSError as error:
         raise ActrelaxError(f"can't write to {path}: {error.strerror}.") from error
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock against other processes while the block runs; the system releases what a killed process held.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The lock's file, which is made, and its folder too.
+    wait : bool, default True
+        Wait until it is free; otherwise yield False where it is not.
+
+    Yields
+    ------
+    bool
+        Whether the lock is held.
+
+    Raises
+    ------
+    ActrelaxError
+        If the file can't be made.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        raise ActrelaxError(f"can't write to {path.parent}: {error.strerror}.") from error
+    try:
+        yield True
+    finally:
+        lock.release()

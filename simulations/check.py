@@ -34,7 +34,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.foreign import integrator_named
 from actrelax.models.registry import known
 from actrelax.simulations.options import FullPrecision, Relaxation
-from actrelax.simulations.subjects import Subject, held, make_sample, of_run
+from actrelax.simulations.subjects import Subject, make_sample, of_run, without_continuous_plasticity
 
 EVERY = "all"
 BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}
@@ -82,7 +82,7 @@ def check(config: Config) -> Report:
     relaxation, hardware = config.relaxation, config.hardware.resolved()
     relaxation.check_problem()
     restrictions = _restrictions(config)
-    assumptions, remarks = held(relaxation.knobs)
+    assumptions, remarks = without_continuous_plasticity(relaxation.knobs)
     sample = make_sample(config.subject, assumptions, hardware)
     problem = sample.problem(relaxation, config.subject.seed, assumptions)
     remarks = [f"{problem} on {sample.source}", *remarks]

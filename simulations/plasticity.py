@@ -171,6 +171,8 @@ def begin(folder: RunFolder, config: Config) -> None:
                     f"{folder.path} is a run with --{name.replace('_', '-')} {value}, not {options[name]}: "
                     "leave that option out, or begin anew."
                 )
+        if (passes := folder.config()["epochs"]) > config.epochs:
+            raise ActrelaxError(f"{folder.path} is a run of {passes} passes, which --epochs can only add to.")
     elif folder.is_begun():
         raise ActrelaxError(f"{folder.path} holds a run: --resume {folder.path} continues it; or give another --out.")
     folder.write_config(options)

@@ -39,7 +39,7 @@ from actrelax.models.schedule import schedule
 from actrelax.models.trajectory import Trajectory
 from actrelax.simulations.options import FullPrecision, Relaxation, require
 from actrelax.simulations.streams import random_stream
-from actrelax.simulations.subjects import Sample, Subject, held, make_sample, of_run
+from actrelax.simulations.subjects import Sample, Subject, make_sample, of_run, without_continuous_plasticity
 
 FILE, FIGURE = "trajectory.nc", "relaxation.png"
 
@@ -89,7 +89,7 @@ def main(config: Config) -> None:
     require(every=(config.every, 1, math.inf))
     config.relaxation.check_problem()
     hardware = config.hardware.resolved()
-    assumptions, remarks = held(config.relaxation.knobs)
+    assumptions, remarks = without_continuous_plasticity(config.relaxation.knobs)
     sample = make_sample(config.subject, assumptions, hardware)
     problem = sample.problem(config.relaxation, config.subject.seed, assumptions)
     for remark in remarks:

@@ -44,7 +44,7 @@ class Config:
     suite: Annotated[str, tyro.conf.Positional] = "list"
     """Which one; list: name them all."""
     seeds: int | None = None
-    """Seeds 0 to this; the suite's own number unless given."""
+    """How many seeds (0, 1, ...); the suite's own number unless given."""
     own_rates: Path | None = None
     """Folder of a sweep (`actrelax sweep`): each condition learns at the rate that is best for it."""
     out: Path | None = None
@@ -72,17 +72,17 @@ def main(config: Config) -> None:
     name = known("suite", config.suite, titles)
     own = config.own_rates
     out = config.out or Path("results") / (name if own is None else f"{name}-own-rates")
-    command = f"actrelax reproduce {name}"
     if name == MAP:
         if replace(config, suite="list", out=None) != Config():
             raise ActrelaxError("map sets results beside each other that there are: it takes --out alone.")
-        print(overview.write(out, out.absolute().parent, command))
+        print(overview.write(out, out.absolute().parent, "actrelax reproduce map"))
     elif name == GRADIENTS:
         if own is not None or config.work.report_only:
             raise ActrelaxError("gradients trains nothing and keeps no runs: leave --own-rates and --report-only out.")
+        command = command_of("reproduce", name, gradients.BASE, config.experiment, config.seeds)
         print(gradients.write(out, config.experiment, config.seeds or gradients.SEEDS, command))
     else:
-        command = command_of("reproduce", name, SUITES[name], config.experiment, config.seeds, own_rates=own)
+        command = command_of("reproduce", name, SUITES[name].base, config.experiment, config.seeds, own_rates=own)
         suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)
         suite = chosen(suite, config.experiment, config.seeds)
         found = carry_out(suite, out, config.work)

@@ -82,7 +82,7 @@ def study(
         What the levels are, with their unit.
     scale : {"linear", "log", "symlog"}, default "linear"
     seeds : int, default 5
-        Seeds 0 to this, the same at every level.
+        How many seeds (0, 1, ...), the same at every level.
     base : Experiment, default BASE
     predicted : callable, optional
         What a law says about the angles, asked at the batches where they are measured.
@@ -134,10 +134,13 @@ def learn(
     """
     parts = assemble(experiment, data=data)
     training, every = parts.training, experiment.measure_alignment
-    law = Predicting(experiment, predicted)
     watchers: list[Callback] = []
     if every is not None:
-        watchers = [Alignment(every, parts.loss, parts.updates, experiment.relaxation.knobs), law]
+        watchers.append(Alignment(every, parts.loss, parts.updates, experiment.relaxation.knobs))
+    law = None
+    if every is not None and predicted is not None:
+        law = Predicting(experiment, predicted, math.inf if first else every)
+        watchers.append(law)
     train(training, watchers)
     hidden = [name for name, p in training.network.projections.items() if p.target != training.network.output]
     measured = training.tables["alignment"]
@@ -147,21 +150,20 @@ def learn(
         experiment.seed,
         accuracy=training.tables["metrics"][-1]["test_accuracy"],
         angles=_means(measured, hidden),
-        predicted=_means(law.rows[:1] if first else law.rows, hidden),
+        predicted={} if law is None else _means(law.rows, hidden),
         first=_means(measured[:1], hidden),
     )
 
 
 class Predicting(Callback):
-    """Ask a law for the angles at the batches where they are measured."""
+    """Ask a law for the angles every so many batches, the first included."""
 
-    def __init__(self, experiment: Experiment, law: Prediction | None) -> None:
-        self.experiment, self.law = experiment, law
+    def __init__(self, experiment: Experiment, law: Prediction, every: float) -> None:
+        self.experiment, self.law, self.every = experiment, law, every
         self.rows: list[Mapping[str, float]] = []
 
     def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
-        assert self.experiment.measure_alignment is not None
-        if self.law is not None and training.done % self.experiment.measure_alignment == 0:
+        if training.done % self.every == 0:
             self.rows.append(self.law(self.experiment, training.network, x, y))
 
 
@@ -218,8 +220,8 @@ def _report(rows: Sequence[Learned], series: str) -> None:
         turned = [row.mean_angle for row in rows if row.series == series and row.level == level]
         print(f"{series}, {level:g}: accuracy {100 * np.mean(values):.1f} %, angle {np.mean(turned):.1f} degrees")
     lost, useless = limits(rows, series)
-    print(f"{series}: a point is lost {_said(lost)}, all that hidden weights add {_said(useless)}")
+    print(f"{series}: a point lost {_said(lost)}, worse than fixed hidden weights {_said(useless)}")
 
 
 def _said(level: float | None) -> str:
-    return "nowhere" if level is None else f"from {level:g} on"
+    return "at no level" if level is None else f"from {level:g} on"

@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from actrelax.analysis.runs import RunFolder
 from actrelax.models.architectures import build
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.backprop import activity_gradients
@@ -23,7 +25,7 @@ from actrelax.simulations.options import Hardware, Relaxation, require, value_of
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.training.assemble import make_network, set_up
 from actrelax.simulations.training.batches import Preprocessing
-from actrelax.simulations.training.experiment import Model
+from actrelax.simulations.training.experiment import Model, from_options
 from actrelax.simulations.training.saved import load_run
 
 USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}
@@ -84,15 +86,17 @@ def of_run(arguments: Sequence[str]) -> tuple[Subject, Relaxation] | None:
     folder = value_of("--run", arguments)
     if folder is None:
         return None
-    experiment = load_run(folder).experiment
-    relaxation = replace(experiment.relaxation, integrator="sequential", steps=None, eta=None, dt=None, duration=None)
+    experiment = from_options(RunFolder(Path(folder)).config())
+    relaxation = experiment.relaxation
+    usual: dict[str, Any] = dict.fromkeys(relaxation.grid)
+    relaxation = replace(relaxation, integrator="sequential", **usual)
     images = experiment.images
     subject = Subject(dataset=images.dataset, data_dir=images.data_dir, seed=experiment.seed, model=experiment.model)
     return subject, relaxation
 
 
-def held(assumptions: Assumptions) -> tuple[Assumptions, list[str]]:
-    """Return the assumptions with weights that wait, and a sentence where they would not."""
+def without_continuous_plasticity(assumptions: Assumptions) -> tuple[Assumptions, list[str]]:
+    """Return the assumptions with weights that do not change, and a sentence where they would have."""
     if not assumptions.is_continuous:
         return assumptions, []
     dense, conv = (replace(knobs, plasticity="equilibrium") for knobs in assumptions.both)

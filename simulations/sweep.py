@@ -39,7 +39,7 @@ class Config:
     rates: tuple[float, ...] = ()
     """Learning rates; from an eighth to eight times the suite's own, by factors of 2, unless given."""
     seeds: int = 2
-    """Seeds 0 to this."""
+    """How many seeds (0, 1, ...)."""
     out: Path | None = None
     """Folder of what came out; results/SUITE-rates unless given."""
     work: Work = field(default_factory=Work)
@@ -60,7 +60,7 @@ def main(config: Config) -> None:
     name = known("suite", config.suite, SUITES)
     sweep = rates.swept(chosen(SUITES[name], config.experiment, config.seeds), config.rates)
     out = config.out or Path("results") / f"{name}-rates"
-    command = command_of("sweep", name, SUITES[name], config.experiment, config.seeds, rates=config.rates)
+    command = command_of("sweep", name, SUITES[name].base, config.experiment, config.seeds, rates=config.rates)
     found = carry_out(sweep.suite, out, config.work)
     with outcomes.held(out):
         print(rates.write(out, name, sweep, found, command))

@@ -41,13 +41,13 @@ def over_training(ax: Axes, outcomes: Sequence[Outcome], column: str, conditions
     ax : matplotlib.axes.Axes
     outcomes : sequence of Outcome
     column : {"train_loss", "train_accuracy", "validation_accuracy", "test_accuracy", "angle"}
-        Conditions of which some run lacks it are left out.
+        Runs that lack it are left out.
     conditions : sequence of str
         In the order of their colours.
     """
     for number, name in enumerate(conditions):
-        found = [o.curves for o in outcomes if o.condition == name]
-        if found and all(column in curves for curves in found):
+        found = [o.curves for o in outcomes if o.condition == name and column in o.curves]
+        if found:
             values = over_epochs(found, column)
             figures.band(ax, name, values, number=number, percent=column.endswith("_accuracy"))
             if len(values) == 1:  # a single epoch is a point, which a line doesn't show
@@ -96,7 +96,7 @@ def pictures(folder: Path, outcomes: Sequence[Outcome], suffix: str = "") -> lis
 
 
 def _in_words(outcomes: Sequence[Outcome], column: str, conditions: Sequence[str]) -> str:
-    """Say where each curve ends, for who can't see it."""
+    """Say where each curve ends, for those who can't see it."""
     percent, ends = column.endswith("_accuracy"), []
     for name in conditions:
         last = [o.curves[column][-1] for o in outcomes if o.condition == name and column in o.curves]

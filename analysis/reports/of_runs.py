@@ -148,6 +148,7 @@ def _equilibria(runs: Sequence[Run]) -> list[Section]:
             ("error", "Largest error over the largest value of the gradient"),
             ("initial", "Share of the activity that is still the initial one"),
         )
+        if any(key in e for ends in found.values() for e in ends.values())
     ]
     return [Section("How far relaxations end from equilibrium", tables=tables)]
 

@@ -6,13 +6,12 @@ curves.csv  a row a run and epoch: loss, accuracies, mean angle to backprop's up
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
+from actrelax.analysis.files import locked
 from actrelax.analysis.runs import RunFolder, State, Summary
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
@@ -125,19 +124,9 @@ def read(folder: Path) -> dict[Key, Outcome]:
     return found
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder of results against other processes, in the block; the system lets go of what a killed one held."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire()
-    except OSError as error:
-        raise ActrelaxError(f"can't write to {folder}: {error.strerror}.") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def held(folder: Path) -> AbstractContextManager[bool]:
+    """Hold a folder of results against other processes, in a `with` block."""
+    return locked(folder / ".lock")
 
 
 def add(folder: Path, outcomes: Mapping[Key, Outcome]) -> dict[Key, Outcome]:

@@ -13,10 +13,12 @@ The last line on screen:  within 1 % of the gradient after 94.5 ms; after 175.0 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from actrelax import RelaxationProblem, activity_gradients, build, solve
 from actrelax.analysis import figures
+from actrelax.analysis.convergence import stays_below
 from actrelax.models.agreement import disagreement
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
@@ -64,7 +66,8 @@ def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[
             problem = RelaxationProblem.from_batch(network, x, y, tau=TAU, delays=dict.fromkeys(projections, delay))
             trajectory = solve(problem, "euler", dt=DT, duration=duration, record=["hidden1"])
             error = errors[which, delay] = trajectory.error(gradients)["hidden1"]
-            reached[which, delay] = DT * (1 + int((error > TOLERANCE).nonzero()[-1]))  # to stay: errors may pass by 0
+            step = stays_below(error, TOLERANCE)
+            reached[which, delay] = math.nan if step is None else DT * step
     problem = RelaxationProblem.from_batch(network, x, y, tau=TAU, delays=DELAYS[-1])
     here, there = (
         solve(problem, "euler", dt=DT, duration=duration, record=True, engine=engine) for engine in ("torch", "brian2")

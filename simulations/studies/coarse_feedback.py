@@ -5,7 +5,7 @@ magnitude and its negative. As in `sparse_feedback` that moves the fixed point, 
 the weights and what has become of them, hop after hop (circles). Most weights are much smaller than the largest: of
 three values they have the middle one, 0, and of two a far too large one, which makes small angles and large steps.
 
-The last line on screen:  AR, coarse feedback: a point is lost from 3 on, all that hidden weights add nowhere
+The last line on screen:  AR, coarse feedback: a point lost from 3 on, worse than fixed hidden weights at no level
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ to the gradient all the same; only when is another question. What the output sen
 nothing; each projection below costs its own. A population k projections below the highest hidden one has relaxed for
 T - k d only: learning breaks where the lowest has hardly heard of the output. Circles: the law (`analysis.late`).
 
-The last line on screen:  AR, delayed: a point is lost from 3 on, all that hidden weights add from 4 on
+The last line on screen:  AR, delayed: a point lost from 3 on, worse than fixed hidden weights from 4 on
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The time is what is varied, and where relaxations begin: at the activities of th
 What is left of the feedforward activities turns updates away from the gradient; from silence there is nothing to be
 left, only a gradient that is still too small, the smaller the lower: in a chain its direction is exact at any time.
 
-The last line on screen:  from feedforward activities: a point is lost from 3 on, all that hidden weights add from 1 on
+The last line on screen:  from feedforward activities: a point lost from 3 on, worse than fixed hidden weights from 1 on
 """
 
 from __future__ import annotations

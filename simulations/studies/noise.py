@@ -9,7 +9,7 @@ over the batches of a training it averages out: the angle is large long before a
 
 It takes 3 minutes.
 
-The last line on screen:  rate 0.1: a point is lost from 1 on, all that hidden weights add nowhere
+The last line on screen:  rate 0.1: a point lost from 1 on, worse than fixed hidden weights at no level
 """
 
 from __future__ import annotations

@@ -119,18 +119,18 @@ def main(
         print(f"tanh, depth {depths[0]}, gain {gain:g}, random feedback weights: {share:.2f} settle")
 
     for activation in (name for name in activations if name != "relu"):
-        places = {gain: places_of(activation, gain, starts) for gain in gains}
+        places = {gain: places_of(activation, gain, starts, duration) for gain in gains}
         measured[f"{activation} places"] = {f"{gain:g}": float(len(found)) for gain, found in places.items()}
         listed = ", ".join(str(len(found)) for found in places.values())
         print(f"{activation}, gains {gains[0]:g} to {gains[-1]:g}: {starts} starts come to rest at {listed} places")
     return measured
 
 
-def places_of(activation: str, gain: float, starts: int) -> list[State]:
+def places_of(activation: str, gain: float, starts: int, duration: float) -> list[State]:
     """Return where the first digit comes to rest from several states, in a network of the depth DEEP."""
     problem = digits_of(activation, DEEP, gain, 0, 1)
     places = list(scattered(problem, starts, random_stream(0, "starts")))
-    return resting_places(problem, places, duration=10 * DURATION, rtol=RTOL)
+    return resting_places(problem, places, duration=10 * duration, rtol=RTOL)
 
 
 def digits_of(

@@ -37,8 +37,8 @@ class Work:
 def named_in(arguments: Sequence[str], names: Container[str]) -> str | None:
     """Return the first of some names among arguments that is no option's value; None if there is none."""
     before = ["", *arguments]
-    named = (a for a, b in zip(arguments, before, strict=False) if a in names and (b in SWITCHES or b[:2] != "--"))
-    return next(named, None)
+    takes_next = [b.startswith("--") and "=" not in b and b not in SWITCHES for b in before]
+    return next((a for a, taken in zip(arguments, takes_next, strict=False) if a in names and not taken), None)
 
 
 SWITCHES = {
@@ -66,21 +66,21 @@ def chosen(suite: Suite, experiment: Experiment, seeds: int | None) -> Suite:
 
 
 def command_of(
-    program: str, name: str, suite: Suite, experiment: Experiment, seeds: int | None, **further: object
+    program: str, name: str, base: Experiment, experiment: Experiment, seeds: int | None, **further: object
 ) -> str:
-    """Return the command that carries a suite out with these options.
+    """Return the command that does this again.
 
     Parameters
     ----------
     program : str
         "reproduce" or "sweep".
     name : str
-    suite : Suite
-        As it is defined.
+    base : Experiment
+        What options are unless they are given.
     experiment, seeds, **further
         What was asked for; None or nothing stands for what was not.
     """
-    usual, given = as_options(suite.base), as_options(experiment)
+    usual, given = as_options(base), as_options(experiment)
     changed = {option: given[option] for option in usual if given[option] != usual[option] and option != "data_dir"}
     asked = {option: value for option, value in further.items() if value not in (None, ())}
     words = as_words(({} if seeds is None else {"seeds": seeds}) | changed | asked)

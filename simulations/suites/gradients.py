@@ -35,7 +35,8 @@ BASE = varied(
     protocol("paper-mlp"),
     {"network": "mlp-figure1", "integrator": "euler", "steps": 200, "precision": "fp64", "threads": 1},
 )
-RELAXING = {"dataset", "data_dir", "batch_size", *asdict(BASE.model), *asdict(BASE.relaxation), *asdict(BASE.hardware)}
+RELAXING = {"dataset", "data_dir", "batch_size", *asdict(BASE.model), *asdict(BASE.relaxation)}
+RELAXING |= set(asdict(BASE.hardware)) - {"channels_last"}
 """Options that a relaxation has; the others are of training."""
 VARIED = {"eta", "dt", "duration", "tolerance", "tolerance_of", "max_steps"}
 
@@ -69,9 +70,11 @@ def check(experiment: Experiment) -> None:
     for name in given:
         option = f"--{name.replace('_', '-')}"
         if name not in RELAXING and given[name] != usual[name]:
-            raise ActrelaxError(f"{option} says nothing to gradients, where nothing is trained: leave it out.")
+            raise ActrelaxError(f"{option} has no effect on gradients, which trains nothing: leave it out.")
         if name in VARIED and given[name] != usual[name]:
             raise ActrelaxError(f"{option} decides the size of steps, which gradients varies: leave it out.")
+    if experiment.hardware.precision not in ("fp32", "fp64"):
+        raise ActrelaxError(f"gradients compares with exact laws, not in {experiment.hardware.precision}: use fp64.")
     if not isinstance(experiment.relaxation.steps, int):
         raise ActrelaxError("gradients shows errors over a number of steps: give --steps as a number.")
 
@@ -170,7 +173,7 @@ def _span(steps: Sequence[int | None]) -> str:
 
 
 def _points(found: Sequence[Curve], every: int = 5) -> Iterator[list[object]]:
-    """Yield a row a seed, eta and some of the steps."""
+    """Yield a row for each seed, eta and every so many steps."""
     for c in found:
         for step in range(0, len(next(iter(c.relative.values()))), every):
             values = [float(errors[step]) for of in (c.squared, c.relative) for errors in of.values()]
@@ -178,7 +181,7 @@ def _points(found: Sequence[Curve], every: int = 5) -> Iterator[list[object]]:
 
 
 def _draw(folder: Path, found: Sequence[Curve]) -> None:
-    """Draw the layers at one eta, and the lowest layer, which is the slowest, at all of them."""
+    """Draw all layers at one eta, and the highest and the lowest, which is the slowest, at every eta."""
     names = list(found[0].relative)
     shown = [curve for curve in found if curve.eta == SHOWN]
     with figures.saved(folder / "layers.png", columns=2, legend=True) as (_, (left, right)):

@@ -9,13 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from actrelax.analysis.files import locked
 from actrelax.analysis.runs import RunFolder, State
 from actrelax.simulations.training.experiment import LATER, Experiment, as_options
 
@@ -58,21 +56,6 @@ class Kept:
             return 0
         return max(0, len(self.folder.table("metrics")) - 1)
 
-    @contextmanager
-    def held(self) -> Iterator[bool]:
-        """Hold the run against other processes, in the block; False where another one holds it.
-
-        The system lets go of what a killed process held.
-        """
-        locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / self.hash)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+    def held(self) -> AbstractContextManager[bool]:
+        """Hold the run against other processes, in a `with` block; False where another one holds it."""
+        return locked(self.root / ".locks" / self.hash, wait=False)

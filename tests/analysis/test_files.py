@@ -1,8 +1,10 @@
 """Files are written whole or not at all."""
 
+from pathlib import Path
+
 import pytest
 
-from actrelax.analysis.files import replacing
+from actrelax.analysis.files import locked, replacing
 from actrelax.models.errors import ActrelaxError
 
 
@@ -43,3 +45,16 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path):
     assert str(refused.value) == f"can't write to {path}: No space left on device."
     assert path.read_bytes() == b"old"
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+    path = tmp_path / "new" / "lock"
+    with locked(path) as mine, locked(path, wait=False) as others:
+        assert (mine, others) == (True, False)
+    with locked(path, wait=False) as mine:
+        assert mine
+    with (
+        pytest.raises(ActrelaxError, match="can't write to /dev/null/locks: Not a directory"),
+        locked(Path("/dev/null/locks/lock")),
+    ):
+        pass

@@ -35,6 +35,15 @@ def trained(tmp_path_factory):
     return folder
 
 
+def test_a_run_of_equilibria_has_no_leftover_activity(tmp_path):
+    usual = ["--network", "digits-mlp", "--epochs", "1", "--threads", "1", "--quiet"]
+    assert run("train", *usual, "--integrator", "equilibrium", "--out", tmp_path / "run") == 0
+    assert run("analyze", tmp_path / "run", "--out", tmp_path) == 0
+    page = Read((tmp_path / "report.html").read_text())
+    assert "Largest error over the largest value of the gradient" in page.tables
+    assert "Share of the activity that is still the initial one" not in page.tables
+
+
 def test_a_report_says_what_the_summaries_say(trained, tmp_path, capsys):
     assert run("analyze", trained, "--out", tmp_path) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'report.html'}"

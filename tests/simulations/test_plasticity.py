@@ -160,6 +160,10 @@ def test_bad_input_is_one_sentence_and_status_2(finished, tmp_path, capsys):
         ([*new, "--codegen", "fortran"], "unknown target of Brian2 'fortran'; known: "),
         (["--out", str(finished)], f"{finished} holds a run: --resume {finished} continues it; or give another --out."),
         (["--resume", str(finished), "--lr", "0.3"], f"{finished} is a run with --lr 0.1, not 0.3: leave that option"),
+        (
+            ["--resume", str(finished), "--epochs", "1"],
+            f"{finished} is a run of 2 passes, which --epochs can only add to.",
+        ),
         (["--resume", str(tmp_path / "no")], f"{tmp_path / 'no'} holds no run: config.json can't be read."),
         (["--resume", str(other)], f"{other} holds a run of another program: continue it with that."),
     ):

@@ -122,7 +122,8 @@ def test_continuous_plasticity_is_held(npz, tmp_path, capsys):
 
 
 def test_a_saved_run(npz, tmp_path, capsys):
-    training = ["--dataset", npz, "--network", "mlp-3x7", "--epochs", 1, "--steps", 2, "--quiet", "--seed", 3]
+    training = ["--dataset", npz, "--network", "mlp-3x7", "--epochs", 1, "--quiet", "--seed", 3]
+    training += ["--steps", "auto", "--tolerance", 0.1]  # is of the training, not of the relaxation that is shown
     assert cli.main(["train", *map(str, training), "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     assert run("--run", tmp_path / "run", "--out", tmp_path / "out", "--steps", 5) == 0

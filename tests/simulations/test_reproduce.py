@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from actrelax.simulations import sweep
 from actrelax.simulations.cli import main
 from actrelax.simulations.reproduce import defaults
 from actrelax.simulations.suites.definitions import SUITES
@@ -64,13 +65,14 @@ def test_what_it_writes(done, capsys):
             ["cnn-cifar10", "--dataset", "own.npz"],
             "Kolen-Pollack feedback must know how many images --dataset own.npz has",
         ),
+        (["smoke", "--seeds", "1", "--runs", "/dev/null"], "can't write to /dev/null/.locks: Not a directory."),
         (["smoke", "--report-only"], "no run has ended yet: leave --report-only out."),
         (["smoke", "--scheduler", "tcp://127.0.0.1:1"], "there is no Dask scheduler at tcp://127.0.0.1:1"),
     ],
 )
 def test_what_is_refused(tmp_path, capsys, arguments, said):
-    places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--quiet"]
-    assert main(["reproduce", *arguments, *places]) == 2
+    places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--quiet", "--jobs", "1"]
+    assert main(["reproduce", *places, *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"actrelax reproduce: {said}")
 
 
@@ -93,6 +95,14 @@ def test_the_suite_is_no_options_value(tmp_path):
     assert defaults(["--out", "cnn-cifar10", "mlp-mnist"]).experiment == SUITES["mlp-mnist"].base
     for switch in ("--quiet", "--augment", "--no-channels-last"):
         assert defaults([switch, "cnn-cifar10"]).experiment == SUITES["cnn-cifar10"].base
+    for program in (defaults, sweep.defaults):
+        assert program(["--out=x", "mlp-mnist"]).experiment == SUITES["mlp-mnist"].base
+
+
+def test_gradients_says_how_it_is_done_again(tmp_path, capsys):
+    options = ["--seeds", "2", "--dataset", "digits", "--network", "mlp-3x5", "--steps", "5"]
+    assert main(["reproduce", "gradients", *options, "--out", str(tmp_path)]) == 0
+    assert f"    actrelax reproduce gradients {' '.join(options)}\n" in capsys.readouterr().out
 
 
 def test_suites_are_listed(capsys):

@@ -76,7 +76,7 @@ def test_a_study_goes_through_levels_seeds_and_references(tmp_path, capsys):
     assert reference(rows, "backprop") == (rows[4].accuracy + rows[5].accuracy) / 2
     assert limits(rows, "sparse") == (0.1, None)
     said = capsys.readouterr().out.splitlines()
-    assert said[-1] == "sparse: a point is lost from 0.1 on, all that hidden weights add nowhere"
+    assert said[-1] == "sparse: a point lost from 0.1 on, worse than fixed hidden weights at no level"
     assert (tmp_path / "s.png").exists()
     assert (tmp_path / "s.csv").exists()
 

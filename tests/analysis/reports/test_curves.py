@@ -29,6 +29,8 @@ OUTCOMES = [
     outcome("backprop", 0, [0.1, 0.5, 0.9]),
     outcome("backprop", 1, [0.1, 0.7, 0.8]),
     outcome("ar", 0, [0.1, 0.25, 0.375], angle=[NAN, 3.0, NAN]),
+    outcome("partly", 0, [0.1, 0.2]),
+    outcome("partly", 1, [0.1, 0.2], angle=[NAN, 5.0]),
     outcome("begun", 0, [0.1]),
 ]
 
@@ -46,6 +48,8 @@ def test_lines_are_means_without_the_untrained_network(tmp_path):
         (line,) = right.lines
         assert (line.get_color(), line.get_marker()) == (left.lines[1].get_color(), ".")
         assert list(line.get_ydata()) == [3.0]
+        over_training(right, OUTCOMES, "angle", ["partly"])
+        assert list(right.lines[-1].get_ydata()) == [5.0], "a run without the column was counted"
 
 
 def test_pictures_say_where_curves_end(tmp_path):
@@ -53,5 +57,5 @@ def test_pictures_say_where_curves_end(tmp_path):
     names = ["angle-tanh.pdf", "angle-tanh.png", "test-accuracy-tanh.pdf", "test-accuracy-tanh.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert [picture.png for picture in drawn] == [(tmp_path / name).read_bytes() for name in names[3::-2]]
-    assert drawn[0].alt.endswith("At the end: backprop 85; ar 37.5.")
+    assert drawn[0].alt.endswith("At the end: backprop 85; ar 37.5; partly 20.")
     assert (tmp_path / names[0]).read_bytes().startswith(b"%PDF")

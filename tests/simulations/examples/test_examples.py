@@ -1,6 +1,7 @@
 """The scripts people copy from show what they say, in a small setting."""
 
 import importlib
+import math
 import pkgutil
 import re
 import subprocess
@@ -60,6 +61,7 @@ def test_a_delay_costs_its_time_for_each_projection_on_the_way(tmp_path):
     assert measured["hidden1->hidden2 only"] == pytest.approx(1, abs=0.05)
     assert measured["hidden3->output only"] == 0
     assert is_drawn(tmp_path / "delays.png")
+    assert math.isnan(delays.main(tmp_path, duration=20.0)["all feedback"]), "too short to come near the gradient"
 
 
 def test_current_gains_settle_for_tanh_and_not_for_relu(tmp_path):

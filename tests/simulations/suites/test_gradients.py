@@ -68,8 +68,10 @@ def test_without_a_law(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"lr": 0.1}, "--lr says nothing to gradients, where nothing is trained: leave it out."),
-        ({"normalise": "half"}, "--normalise says nothing to gradients, where nothing is trained: leave it out."),
+        ({"lr": 0.1}, "--lr has no effect on gradients, which trains nothing: leave it out."),
+        ({"normalise": "half"}, "--normalise has no effect on gradients, which trains nothing: leave it out."),
+        ({"channels_last": True}, "--channels-last has no effect on gradients, which trains nothing: leave it out."),
+        ({"precision": "bf16"}, "gradients compares with exact laws, not in bf16: use fp64."),
         ({"eta": 0.3}, "--eta decides the size of steps, which gradients varies: leave it out."),
         ({"steps": "auto"}, "gradients shows errors over a number of steps: give --steps as a number."),
     ],
