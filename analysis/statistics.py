@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,12 @@ from scipy import stats
 
 from actrelax.models.errors import ActrelaxError
 
+MARGIN = 1.0
+"""Points of accuracy up to which means count as equivalent."""
 
-def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Return a confidence interval of the mean, by Student's t.
+
+def interval(values: ArrayLike) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mean, by Student's t.
 
     Bootstraps are too narrow for a few seeds: SciPy's BCa intervals hold the mean of 10 normal values in 90 % of cases
     (scipy.stats.bootstrap, 2,000 samples).
@@ -22,8 +26,7 @@ def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]
     Parameters
     ----------
     values : array_like
-        (n,), one a seed.
-    confidence : float, default 0.95
+        (n,), one per seed.
 
     Returns
     -------
@@ -35,7 +38,7 @@ def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]
         return math.nan, math.nan
     if np.ptp(x) == 0:
         return float(x[0]), float(x[0])
-    half = stats.t.ppf((1 + confidence) / 2, len(x) - 1) * stats.sem(x)
+    half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x)
     return float(x.mean() - half), float(x.mean() + half)
 
 
@@ -43,13 +46,12 @@ def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]
 class Paired:
     """Two conditions compared over the same seeds.
 
-    seeds        how many pairs
-    difference   mean of the first minus the second
-    low, high    its 95 % interval (`interval`)
-    deviation    standard deviation of the differences
-    p_different  of the paired t test of no difference
-    p_apart      of two one-sided t tests that the means are a margin or more apart. Small means equivalent
-    margin       that
+    seeds          how many pairs
+    difference     mean of the first minus the second
+    low, high      its 95 % interval (`interval`)
+    deviation      standard deviation of the differences
+    p_difference   of the paired t test: small means different
+    p_equivalence  of two one-sided t tests (TOST): small means equivalent within the margin
     """
 
     seeds: int
@@ -57,26 +59,30 @@ class Paired:
     low: float
     high: float
     deviation: float
-    p_different: float
-    p_apart: float
-    margin: float
+    p_difference: float
+    p_equivalence: float
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether the two have the same value in every pair: they are one computation, and there is nothing to test."""
+        return self.seeds > 0 and self.difference == self.low == self.high == 0
 
 
-def compare(first: ArrayLike, second: ArrayLike, margin: float = 1.0) -> Paired:
+def compare(first: ArrayLike, second: ArrayLike, margin: float = MARGIN) -> Paired:
     """Compare two conditions, seed by seed.
 
     Parameters
     ----------
     first, second : array_like
         (n,), value by value of the same seed.
-    margin : float, default 1.0
-        Up to which means count as equivalent, in the values' unit: a point of accuracy.
+    margin : float, default MARGIN
+        Up to which means count as equivalent, in the values' unit.
 
     Returns
     -------
     Paired
-        Whose tests are nan for less than two pairs. Differences that are all the same leave nothing to chance: their
-        p are 0 or 1.
+        Whose p are nan for fewer than two pairs, and for differences that are all the same, which say nothing about
+        chance: accuracies of few images are often tied.
 
     Raises
     ------
@@ -89,15 +95,15 @@ def compare(first: ArrayLike, second: ArrayLike, margin: float = 1.0) -> Paired:
     d = x - y
     mean = float(d.mean()) if len(d) else math.nan
     if len(d) < 2:
-        return Paired(len(d), mean, math.nan, math.nan, math.nan, math.nan, math.nan, margin)
+        return Paired(len(d), mean, math.nan, math.nan, math.nan, math.nan, math.nan)
+    if np.ptp(d) <= 1e-9 * np.abs(x).max():
+        return Paired(len(d), mean, mean, mean, 0.0, math.nan, math.nan)
     low, high = interval(d)
-    if np.ptp(d) == 0:
-        return Paired(len(d), mean, low, high, 0.0, float(mean == 0), float(abs(mean) >= margin), margin)
     different = stats.ttest_1samp(d, 0).pvalue
     below, above = (
         stats.ttest_1samp(d, bound, alternative=side).pvalue for bound, side in ((-margin, "greater"), (margin, "less"))
     )
-    return Paired(len(d), mean, low, high, float(d.std(ddof=1)), float(different), float(max(below, above)), margin)
+    return Paired(len(d), mean, low, high, float(d.std(ddof=1)), float(different), float(max(below, above)))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -110,7 +116,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def power(seeds: int, deviation: float, difference: float = 1.0, level: float = 0.05) -> float:
+def power(seeds: int, deviation: float, difference: float = MARGIN, level: float = 0.05) -> float:
     """Return how likely a paired t test of so many seeds finds a difference.
 
     Parameters
@@ -118,7 +124,7 @@ def power(seeds: int, deviation: float, difference: float = 1.0, level: float = 
     seeds : int
     deviation : float
         Standard deviation of the paired differences.
-    difference : float, default 1.0
+    difference : float, default MARGIN
         The true one.
     level : float, default 0.05
         Of the test, two-sided.
@@ -138,7 +144,7 @@ def power(seeds: int, deviation: float, difference: float = 1.0, level: float = 
     return float((stats.norm.cdf(centre - beyond) + stats.norm.cdf(-centre - beyond)).mean())
 
 
-def equivalence_power(seeds: int, deviation: float, margin: float = 1.0, level: float = 0.05) -> float:
+def equivalence_power(seeds: int, deviation: float, margin: float = MARGIN, level: float = 0.05) -> float:
     """Return how likely the two one-sided tests find conditions equivalent that are.
 
     The normal distribution of the mean over the chi-square one of its standard deviation, integrated.
@@ -147,7 +153,7 @@ def equivalence_power(seeds: int, deviation: float, margin: float = 1.0, level: 
     ----------
     seeds, deviation
         As for `power`.
-    margin : float, default 1.0
+    margin : float, default MARGIN
     level : float, default 0.05
         Of each of the tests.
 
@@ -164,6 +170,17 @@ def equivalence_power(seeds: int, deviation: float, margin: float = 1.0, level: 
     # |mean| must be below margin - critical s / sqrt(n)
     room = np.maximum(margin / deviation * math.sqrt(seeds) - critical * _relative_deviations(seeds), 0)
     return float((2 * stats.norm.cdf(room) - 1).mean())
+
+
+def seeds_for(deviation: float, level: float = 0.05, wanted: float = 0.8) -> int:
+    """Return how many seeds a paired t test needs to find a difference of `MARGIN` with the power that is wanted.
+
+    Examples
+    --------
+    >>> seeds_for(0.8), seeds_for(0.8, level=0.05 / 11)
+    (8, 13)
+    """
+    return bisect_left(range(10_000), wanted, lo=2, key=lambda n: power(n, deviation, level=level))
 
 
 def _relative_deviations(seeds: int) -> NDArray[np.float64]:

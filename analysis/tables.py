@@ -100,4 +100,4 @@ def latex(head: Cells, rows: Iterable[Cells]) -> str:
 
 
 def _escaped(cell: str) -> str:
-    return re.sub(r"(?<!\w)-(?=\d)", "$-$", cell.replace("%", r"\%").replace("<", "$<$"))
+    return re.sub(r"(?<!\w)-(?=\d)", "$-$", re.sub(r"([%&#_])", r"\\\1", cell).replace("<", "$<$"))

@@ -24,13 +24,13 @@ from typing import Annotated
 
 import tyro
 
-from actrelax.analysis.reports import outcomes
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.registry import known
 from actrelax.simulations.options import require
 from actrelax.simulations.suites import gradients, overview, report
-from actrelax.simulations.suites.carrying import Work, carry_out, chosen, command_of, named_in
+from actrelax.simulations.suites.commands import chosen, command_of, named_in
 from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.suites.execution import Work, carry_out
 from actrelax.simulations.suites.rates import own_rates
 from actrelax.simulations.training.experiment import Experiment
 
@@ -85,9 +85,7 @@ def main(config: Config) -> None:
         command = command_of("reproduce", name, SUITES[name].base, config.experiment, config.seeds, own_rates=own)
         suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)
         suite = chosen(suite, config.experiment, config.seeds)
-        found = carry_out(suite, out, config.work)
-        with outcomes.held(out):
-            print(report.write(out, name, suite, found, command))
+        carry_out(suite, out, config.work, lambda found: report.write(out, name, suite, found, command))
     print(f"written to {out}")
 
 

@@ -17,7 +17,7 @@ from actrelax.models.transforms import transform_named, transformed
 from actrelax.models.updates import Backward
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import Hardware, Relaxation
-from actrelax.simulations.suites.definitions import Options, varied
+from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.assemble import assemble, load_images
 from actrelax.simulations.training.callbacks import Alignment
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, Speed

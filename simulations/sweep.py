@@ -21,12 +21,12 @@ from typing import Annotated
 
 import tyro
 
-from actrelax.analysis.reports import outcomes
 from actrelax.models.registry import known
 from actrelax.simulations.options import POSITIVE, require
 from actrelax.simulations.suites import rates
-from actrelax.simulations.suites.carrying import Work, carry_out, chosen, command_of, named_in
+from actrelax.simulations.suites.commands import chosen, command_of, named_in
 from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.suites.execution import Work, carry_out
 from actrelax.simulations.training.experiment import Experiment
 
 
@@ -61,9 +61,7 @@ def main(config: Config) -> None:
     sweep = rates.swept(chosen(SUITES[name], config.experiment, config.seeds), config.rates)
     out = config.out or Path("results") / f"{name}-rates"
     command = command_of("sweep", name, SUITES[name].base, config.experiment, config.seeds, rates=config.rates)
-    found = carry_out(sweep.suite, out, config.work)
-    with outcomes.held(out):
-        print(rates.write(out, name, sweep, found, command))
+    carry_out(sweep.suite, out, config.work, lambda found: rates.write(out, name, sweep, found, command))
     print(f"written to {out}")
 
 

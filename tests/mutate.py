@@ -714,9 +714,9 @@ DEFECTS = [
     ),
     Defect(
         "a map whose equivalent conditions are those that differ",
-        "simulations/suites/overview.py",
-        "line.apart[REFERENCE] < 0.05",
-        "line.different[REFERENCE] < 0.05",
+        "analysis/reports/conditions.py",
+        "self.p_equivalence[reference] < level",
+        "self.p_difference[reference] < level",
         f"{SUITES}/test_overview.py::test_differences_verdicts_and_what_diverged",
     ),
     Defect(

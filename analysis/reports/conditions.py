@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
-from actrelax.analysis.statistics import Paired, compare, equivalence_power, holm, interval, power
+from actrelax.analysis.statistics import Paired, compare, equivalence_power, holm, interval, power, seeds_for
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,11 @@ class Conditions:
 
     names       in the order of the table
     references  those that others are compared with, and the later ones with the earlier
-    margin      up to which accuracies count as equivalent, in percent
     own         condition -> options that only its runs have
     """
 
     names: Sequence[str]
     references: Sequence[str]
-    margin: float = 1.0
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -34,12 +32,12 @@ class Conditions:
 class Line:
     """A condition in a table.
 
-    own         options that only these runs have
-    accuracies  of the seeds that finished, in percent
-    diverged    seeds that did not
-    against     condition -> how this one compares with it, over the seeds that finished under both
-    different   condition -> p of the test that the two are the same, by Holm's correction over the column
-    apart       condition -> p of the test that they are a margin apart, likewise
+    own            options that only these runs have
+    accuracies     of the seeds that finished, in percent
+    diverged       seeds that did not
+    against        condition -> how this one compares with it, over the seeds that finished under both
+    p_difference   condition -> p of the paired t test, by Holm's correction over the column
+    p_equivalence  condition -> p of the two one-sided tests, likewise
     """
 
     condition: str
@@ -47,8 +45,14 @@ class Line:
     accuracies: Mapping[int, float]
     diverged: Sequence[int]
     against: Mapping[str, Paired]
-    different: Mapping[str, float]
-    apart: Mapping[str, float]
+    p_difference: Mapping[str, float]
+    p_equivalence: Mapping[str, float]
+
+    def verdict(self, reference: str, level: float = 0.05) -> str:
+        """Return what the tests say: "=" equivalent, "*" different, "?" neither, as one can be both."""
+        equivalent = self.p_equivalence[reference] < level or self.against[reference].is_identical
+        different = self.p_difference[reference] < level
+        return ("=" if equivalent else "") + ("*" if different else "") or "?"
 
 
 def lines(conditions: Conditions, outcomes: Sequence[Outcome]) -> list[Line]:
@@ -57,18 +61,18 @@ def lines(conditions: Conditions, outcomes: Sequence[Outcome]) -> list[Line]:
     found = {name: [o for o in outcomes if o.condition == name] for name in names}
     accuracies = {n: {o.seed: o.test_accuracy for o in os if o.state is State.FINISHED} for n, os in found.items()}
     against: dict[str, dict[str, Paired]] = {name: {} for name in names}
-    different: dict[str, dict[str, float]] = {name: {} for name in names}
-    apart: dict[str, dict[str, float]] = {name: {} for name in names}
+    difference: dict[str, dict[str, float]] = {name: {} for name in names}
+    equivalence: dict[str, dict[str, float]] = {name: {} for name in names}
     for number, reference in enumerate(conditions.references):
         compared = conditions.references[: number + 1]
         others = [name for name in names if name not in compared] if reference in names else []
         for name in others:
             common = sorted(accuracies[name].keys() & accuracies[reference].keys())
             mine, its = ([accuracies[n][seed] for seed in common] for n in (name, reference))
-            against[name][reference] = compare(mine, its, conditions.margin)
+            against[name][reference] = compare(mine, its)
         for into, p in (
-            (different, [against[name][reference].p_different for name in others]),
-            (apart, [against[name][reference].p_apart for name in others]),
+            (difference, [against[name][reference].p_difference for name in others]),
+            (equivalence, [against[name][reference].p_equivalence for name in others]),
         ):
             for name, adjusted in zip(others, holm(p), strict=True):
                 into[name][reference] = adjusted
@@ -79,8 +83,8 @@ def lines(conditions: Conditions, outcomes: Sequence[Outcome]) -> list[Line]:
             accuracies[name],
             [o.seed for o in found[name] if o.state is State.DIVERGED],
             against[name],
-            different[name],
-            apart[name],
+            difference[name],
+            equivalence[name],
         )
         for name in names
     ]
@@ -91,7 +95,7 @@ def cells(conditions: Conditions, table: Sequence[Line]) -> tuple[list[str], lis
     own = sorted({option for line in table for option in line.own})
     head = ["condition", *own, "seeds", "test accuracy (%)"]
     for reference in conditions.references:
-        head += [f"minus {reference}", "p (same)", "p (apart)"]
+        head += [f"minus {reference}", "p (difference)", "p (equivalence)"]
     return head, [
         [
             line.condition,
@@ -115,8 +119,11 @@ def _comparison(line: Line, reference: str) -> list[str]:
     paired = line.against.get(reference)
     if paired is None or not paired.seeds:
         return ["", "", ""]
+    if paired.is_identical:
+        return ["0 (identical)", "", ""]
     between = "" if np.isnan(paired.low) else f" ({paired.low:+.2f} to {paired.high:+.2f})"
-    return [f"{paired.difference:+.2f}{between}", _p(line.different[reference]), _p(line.apart[reference])]
+    between += f", {paired.seeds} pairs" if paired.seeds < len(line.accuracies) else ""
+    return [f"{paired.difference:+.2f}{between}", _p(line.p_difference[reference]), _p(line.p_equivalence[reference])]
 
 
 def _p(value: float) -> str:
@@ -125,12 +132,11 @@ def _p(value: float) -> str:
 
 def remarks(conditions: Conditions, table: Sequence[Line]) -> str:
     """Return what a reader of the table has to know: intervals, tests, diverged seeds, and the power of the tests."""
-    points = "a point" if conditions.margin == 1 else f"{conditions.margin:g} points"
     said = [
         "Test accuracy after the last epoch: mean over seeds, 95 % interval; differences, seed by seed, likewise.",
-        "p (same): paired t test. p (apart): two one-sided t tests; below 0.05 the two are equivalent within",
-        f"{points}. Both with Holm's correction over the column.",
-        *_powers(conditions, table, points),
+        "p (difference): paired t test. p (equivalence): two one-sided t tests, margin 1 point. Below 0.05 the two are",
+        "different, or equivalent. Both with Holm's correction over the column; intervals are not corrected.",
+        *_powers(conditions, table),
     ]
     for line in table:
         if line.diverged:
@@ -141,39 +147,30 @@ def remarks(conditions: Conditions, table: Sequence[Line]) -> str:
     return "\n".join(said) + "\n"
 
 
-class _Power(NamedTuple):
-    """How likely one comparison finds a difference of the margin, and equivalence where it is exact."""
-
-    difference: float
-    equivalence: float
-    condition: str
-    paired: Paired
-
-    def __str__(self) -> str:
-        p = self.paired
-        return f"under {self.condition} ({p.seeds} seeds, whose differences deviate by {p.deviation:.2f} points)"
-
-
-def _powers(conditions: Conditions, table: Sequence[Line], points: str) -> list[str]:
-    """Say what power the comparisons with the first reference had: the least certain one, and the most."""
-    first, margin = conditions.references[0], conditions.margin
-    paired = {line.condition: line.against[first] for line in table if first in line.against}
-    found = [
-        _Power(power(p.seeds, p.deviation, margin), equivalence_power(p.seeds, p.deviation, margin), name, p)
-        for name, p in paired.items()
-        if p.seeds > 1
-    ]
-    if not found:
+def _powers(conditions: Conditions, table: Sequence[Line]) -> list[str]:
+    """Say what power the tests against the first reference had, alone and as the first step of Holm's procedure."""
+    first = conditions.references[0]
+    tested = [(line.condition, line.against[first]) for line in table if first in line.against]
+    tested = sorted(((name, p) for name, p in tested if p.deviation > 0), key=lambda each: each[1].deviation)
+    if not tested:
         return []
-    least, most = (pick(found, key=lambda power: power[:2]) for pick in (min, max))
-    said = [
-        f"Before the correction a difference of {points} from {first} is found with probability",
-        f"{least.difference:.2f}, and equivalence, where it is exact, with {least.equivalence:.2f}",
-        f"{least}" + ("." if most is least else ";"),
+    corrected = 0.05 / len(tested)
+    median, most = tested[(len(tested) - 1) // 2], tested[-1]
+    shown = {", the median": median, ", the most": most} if len(tested) > 1 else {"": median}
+
+    def powers(of: Callable[..., float], p: Paired) -> str:
+        return " and ".join(f"{of(p.seeds, p.deviation, level=level):.2f}" for level in (0.05, corrected))
+
+    return [
+        f"Power at 0.05 and at 0.05 / {len(tested)}, Holm's first step, to find a difference of a point from {first}:",
+        *(
+            f"{powers(power, p)} under {name} (deviation of {p.seeds} differences: {p.deviation:.2f} points{which}),"
+            for which, (name, p) in shown.items()
+        ),
+        f"and equivalence that is exact: {', '.join(powers(equivalence_power, p) for _, p in shown.values())}.",
+        f"0.8 for a difference at Holm's first step takes {seeds_for(median[1].deviation, corrected)} seeds at the "
+        "median.",
     ]
-    if most is not least:
-        said.append(f"with {most.difference:.2f} and {most.equivalence:.2f} {most}.")
-    return said
 
 
 def among(outcomes: Sequence[Outcome]) -> Conditions | None:

@@ -26,7 +26,8 @@ from torch.nn.functional import cosine_similarity
 
 from actrelax import Network, relax_backward
 from actrelax.analysis import figures
-from actrelax.simulations.suites.definitions import CONVERGED, SUITES, ar, varied
+from actrelax.simulations.suites.definitions import CONVERGED, SUITES, ar
+from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import assemble, load_images
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, Training, train

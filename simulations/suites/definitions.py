@@ -3,95 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import Hardware
-from actrelax.simulations.training.experiment import (
-    Experiment,
-    Images,
-    Model,
-    Optimisation,
-    as_options,
-    from_options,
-    protocol,
-)
-
-Options = Mapping[str, Any]
-"""Options of `actrelax train` by the names that config.json has; a callable value is one of the experiment's others."""
-
-
-WATCHING = "measure_alignment"
-"""How often updates are compared with backprop's, which changes no result and which backprop itself leaves out."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One of a suite's runs."""
-
-    variant: str
-    condition: str
-    experiment: Experiment
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Runs that differ in their conditions, over the same seeds.
-
-    title       what is asked, one line
-    base        what all runs have in common
-    conditions  name -> options that make the difference; the first two are what the others are compared with
-    variants    name -> options of a whole table: every condition is run under each
-    own         (variant, condition) -> options of these runs alone: a learning rate of their own
-    seeds       0 to this, unless told otherwise
-    margin      points of accuracy up to which conditions count as equivalent
-    """
-
-    title: str
-    base: Experiment
-    conditions: Mapping[str, Options]
-    variants: Mapping[str, Options] = field(default_factory=lambda: {"": {}})
-    own: Mapping[tuple[str, str], Options] = field(default_factory=dict)
-    seeds: int = 5
-    margin: float = 1.0
-
-    def cases(self) -> Iterator[Case]:
-        """Yield all runs, seed by seed: a suite that is broken off has whole pairs."""
-        for seed in range(self.seeds):
-            for variant, common in self.variants.items():
-                for condition, options in self.conditions.items():
-                    own = self.own.get((variant, condition), {})
-                    yield Case(variant, condition, varied(self.base, {**common, **options, **own, "seed": seed}))
-
-    def varying(self) -> set[str]:
-        """Options that differ between its runs, which are not to be set for all of them."""
-        named = [*self.conditions.values(), *self.variants.values(), *self.own.values()]
-        return {"seed"}.union(*named) - {WATCHING}
-
-    def based_on(self, experiment: Experiment) -> Suite:
-        """Return the same with other options for all runs.
-
-        Raises
-        ------
-        ActrelaxError
-            For an option that the suite varies.
-        """
-        before, after = as_options(self.base), as_options(experiment)
-        for name in sorted(self.varying()):
-            if before[name] != after[name]:
-                option = name.replace("_", "-")
-                raise ActrelaxError(f"--{option} is what the runs of this suite differ in: leave it out.")
-        return replace(self, base=experiment)
-
-
-def varied(experiment: Experiment, options: Options) -> Experiment:
-    """Return an experiment with some of its options changed; those that follow from others come last."""
-    fixed = {name: value for name, value in options.items() if not callable(value)}
-    changed = from_options(as_options(experiment) | fixed)
-    following = {name: value(changed) for name, value in options.items() if callable(value)}
-    return from_options(as_options(changed) | following)
+from actrelax.simulations.suites.suite import WATCHING, Options, Suite, varied
+from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
 
 
 def ar(assumptions: str = "ar", **options: Any) -> Options:
@@ -164,9 +83,18 @@ CNN = {
 }
 """The second paper's eight conditions, and three ways to do without weight transport everywhere.
 
-"simplified" comes to the papers' clip of 50: within it relaxations are stepped, at ten times the cost and to the same
-accuracy (docs/reproduction.md).
+"simplified" comes to the papers' clip of 50: within it relaxations are stepped, at ten times the cost (see CONTROLS).
 """
+
+CONTROLS = {
+    "backprop": BACKPROP,
+    "AR": CNN["AR"],
+    "AR, weight decay": ar(weight_decay=_forgetting),
+    "Kolen-Pollack feedback": CNN["Kolen-Pollack feedback"],
+    "simplified": CNN["simplified"],
+    "simplified, clipped": ar("simplified"),
+}
+"""What in CNN is done by the decay that Kolen-Pollack feedback needs, and by the clip that "simplified" is without."""
 
 CONVERGED = {"steps": "auto"}
 TUNED = {
@@ -178,7 +106,7 @@ TUNED = {
     "update_clip": None,
     "clip": None,
 }
-"""As well as the network can be trained: not the papers' way, nor with their clips."""
+"""Not the papers' way, nor with their clips: more is learned in as many epochs."""
 
 _MLP = replace(protocol("paper-mlp"), epochs=10, measure_alignment=100)
 _CNN = replace(protocol("paper-cnn"), epochs=10, measure_alignment=100)
@@ -253,6 +181,12 @@ SUITES: dict[str, Suite] = {
         _on(_CNN, "svhn10k"),
         CNN,
     ),
+    "cnn-cifar10-controls": Suite(
+        "Do clip or weight decay make the difference in cnn-cifar10?", _on(_CNN, "cifar10"), CONTROLS
+    ),
+    "cnn-svhn10k-controls": Suite(
+        "Do clip or weight decay make the difference in cnn-svhn10k?", _on(_CNN, "svhn10k"), CONTROLS
+    ),
     "cnn-cifar10-converged": Suite(
         "Do the simplifications keep a CNN's accuracy where relaxations settle? (CIFAR-10)",
         _on(_CNN, "cifar10", **CONVERGED),
@@ -269,7 +203,7 @@ SUITES: dict[str, Suite] = {
         },
     ),
     "cnn-cifar10-adam": Suite(
-        "Do they keep the accuracy of a CNN that is trained well? (cross-entropy, Adam, relaxed until settled)",
+        "Do they keep a CNN's accuracy under cross-entropy and Adam? (CIFAR-10, relaxed until settled)",
         _on(_CNN, "cifar10", **TUNED, **CONVERGED),
         _without(CNN, "Kolen-Pollack feedback"),  # whose decay is that of plain gradient descent
     ),

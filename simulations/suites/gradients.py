@@ -22,7 +22,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.subjects import Subject, make_sample
-from actrelax.simulations.suites.definitions import varied
+from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.experiment import Experiment, as_options, protocol
 
 TITLE = "Do activities become gradients, in every layer and at every eta? (first paper, figure 1)"

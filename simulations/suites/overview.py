@@ -117,8 +117,8 @@ def write(folder: Path, results: Path, command: str) -> str:
 
 NOTES = """\
 Points of test accuracy above backprop, seed by seed. AR relaxes as the rest of its column does.
-=: equivalent, within a point. *: different. Both at p < 0.05 with Holm's correction over the suite's conditions.
-?: these seeds can't tell.
+=: equivalent within a point, or identical. *: different. Both at p < 0.05 with Holm's correction over the suite's
+conditions. ?: these seeds can't tell.
 """
 
 
@@ -147,11 +147,6 @@ def _difference(line: Line) -> float | None:
     return paired.difference if paired is not None and paired.seeds else None
 
 
-def _verdict(line: Line) -> str:
-    equivalent, different = line.apart[REFERENCE] < 0.05, line.different[REFERENCE] < 0.05
-    return ("=" if equivalent else "") + ("*" if different else "") or "?"
-
-
 def _cell(column: Column, row: str, between: str = " ") -> str:
     """Return what a table says of a condition: difference and verdict, seeds that diverged or are to come."""
     return between.join(_parts(column, column.lines[row])) if row in column.lines else ""
@@ -160,7 +155,7 @@ def _cell(column: Column, row: str, between: str = " ") -> str:
 def _parts(column: Column, line: Line) -> Iterator[str]:
     difference = _difference(line)
     if difference is not None:
-        yield f"{round(difference, 1) + 0.0:+.1f} {_verdict(line)}"  # never -0.0
+        yield f"{round(difference, 1) + 0.0:+.1f} {line.verdict(REFERENCE)}"  # never -0.0
     if line.diverged:
         yield f"({len(line.diverged)} diverged)"
     elif len(line.accuracies) < column.seeds:

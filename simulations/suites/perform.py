@@ -11,7 +11,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -25,6 +27,9 @@ from actrelax.simulations.suites.store import Kept
 from actrelax.simulations.training.assemble import load_images
 from actrelax.simulations.training.experiment import Images, from_options
 from actrelax.simulations.training.run import Recording, run
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 LOOK = 5.0
 """Seconds between two looks at how far runs are."""
@@ -76,10 +81,10 @@ def perform(
         After Ctrl-C or SIGTERM, when the runs under way have left their checkpoints.
     """
     refused: dict[Kept, str] = {}
-    with stopping_cleanly() as stop, _passed_on(stop), _where(jobs, scheduler) as slots, _progress(runs, quiet):
+    with stopping_cleanly() as stop, _passed_on(stop), _where(jobs, scheduler) as attempts, _progress(runs, quiet):
         while left := [kept for kept in runs if kept not in refused and not kept.state.is_final]:
             busy = 0
-            for tried in _parallel(left, slots, stop):
+            for tried in attempts(left, stop):
                 busy += tried.busy
                 stop.signal_number = stop.signal_number or tried.signal
                 if tried.refused:
@@ -95,16 +100,45 @@ def perform(
         raise ActrelaxError(f"{len(refused)} of {len(runs)} runs can't be done; {kept.folder.path.name}: {why}")
 
 
-def _parallel(runs: Sequence[Kept], jobs: int, stop: Stop) -> Iterator[Tried]:
+Attempts = Callable[[Sequence[Kept], Stop], Iterator[Tried]]
+"""(runs, whether to stop) -> what became of each, as they end."""
+
+
+def _here(runs: Sequence[Kept], stop: Stop, *, jobs: int) -> Iterator[Tried]:
+    """Try runs in processes of this machine."""
     waiting = (delayed(_attempt)(kept, os.getpid()) for kept in runs if not stop.signal_number)
     try:
-        yield from Parallel(n_jobs=jobs, batch_size=1, pre_dispatch=jobs, return_as="generator_unordered")(waiting)
+        with parallel_config("loky"):
+            yield from Parallel(n_jobs=jobs, batch_size=1, pre_dispatch=jobs, return_as="generator_unordered")(waiting)
     except TerminatedWorkerError as error:
         if stop.signal_number:  # passed on to a process that had not begun to listen
             return
         raise ActrelaxError(
             "a process was killed, perhaps for want of memory: the same command goes on from here, with fewer --jobs."
         ) from error
+
+
+def _on_workers(runs: Sequence[Kept], stop: Stop, *, client: Client, jobs: int) -> Iterator[Tried]:
+    """Try runs on a cluster's workers, which can't be told to stop: those under way are waited for."""
+    from distributed import as_completed
+
+    waiting, ended = iter(runs), as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
+    under_way: dict[Future[Tried], Kept] = {}
+
+    def begin(count: int) -> None:
+        for kept in islice(waiting, count):
+            future = client.submit(_attempt, kept, os.getpid(), pure=False)
+            under_way[future] = kept
+            ended.add(future)  # type: ignore[no-untyped-call]
+
+    begin(jobs)
+    for future in ended:
+        kept = under_way.pop(future)
+        try:
+            yield future.result()
+        except Exception as error:  # Dask gives up a run whose workers die again and again
+            yield Tried(kept, refused=f"{type(error).__name__}: {error}")
+        begin(0 if stop.signal_number else 1)
 
 
 def _attempt(kept: Kept, parent: int) -> Tried:
@@ -144,11 +178,10 @@ def _loaded(images: Images) -> Dataset:
 
 
 @contextlib.contextmanager
-def _where(jobs: int | None, scheduler: str | None) -> Iterator[int]:
-    """Say in the block where runs are done; yields how many at a time."""
+def _where(jobs: int | None, scheduler: str | None) -> Iterator[Attempts]:
+    """Yield what tries runs, in processes of this machine or on the workers of a cluster."""
     if scheduler is None:
-        with parallel_config("loky"):
-            yield jobs or cpu_count()
+        yield partial(_here, jobs=jobs or cpu_count())
         return
     try:
         from distributed import Client
@@ -159,23 +192,20 @@ def _where(jobs: int | None, scheduler: str | None) -> Iterator[int]:
     except (OSError, ValueError) as error:
         raise ActrelaxError(f"there is no Dask scheduler at {scheduler}: start one with dask scheduler.") from error
     with client:
-        slots = jobs or max(1, sum(client.nthreads().values()))  # type: ignore[no-untyped-call]
-        with parallel_config("dask", n_jobs=slots):
-            yield slots
+        threads = sum(client.nthreads().values())  # type: ignore[no-untyped-call]
+        yield partial(_on_workers, client=client, jobs=jobs or max(1, threads))
 
 
 @contextlib.contextmanager
 def _passed_on(stop: Stop) -> Iterator[None]:
     """Tell the processes that do runs to stop, too."""
 
-    def told() -> bool:
-        if not stop.signal_number:
-            return False
-        for process in multiprocessing.active_children():
+    def told() -> None:
+        # again and again: a process that is loading its data does not listen yet
+        for process in multiprocessing.active_children() if stop.signal_number else []:
             if process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)
-        return False  # a process that is loading its data does not listen yet
 
     with _meanwhile(0.2, told):
         yield
@@ -190,10 +220,9 @@ def _progress(runs: Sequence[Kept], quiet: bool) -> Iterator[None]:
         ended.update(kept for kept in runs if kept not in ended and kept.state.is_final)
         return sum(kept.experiment.epochs if kept in ended else kept.epochs for kept in runs)
 
-    def show() -> bool:
+    def show() -> None:
         bar.n = done()
         bar.refresh()
-        return False
 
     total = sum(kept.experiment.epochs for kept in runs)
     with tqdm(total=total, initial=done(), unit=" epochs", smoothing=0, disable=quiet or None) as bar:
@@ -203,13 +232,13 @@ def _progress(runs: Sequence[Kept], quiet: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _meanwhile(seconds: float, look: Callable[[], bool]) -> Iterator[None]:
-    """Look every so many seconds while the block runs, until there is nothing more to look for."""
+def _meanwhile(seconds: float, look: Callable[[], None]) -> Iterator[None]:
+    """Look every so many seconds while the block runs."""
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(seconds) and not look():
-            pass
+        while not over.wait(seconds):
+            look()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

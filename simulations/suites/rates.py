@@ -13,7 +13,8 @@ from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import markdown, read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.suites.definitions import IMAGES, Options, Suite, varied
+from actrelax.simulations.suites.definitions import IMAGES
+from actrelax.simulations.suites.suite import Options, Suite, varied
 
 FILE, FIGURE = "rates.csv", "sensitivity.png"
 GRID = tuple(2.0**power for power in range(-3, 4))
@@ -119,8 +120,8 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
     if len(outcomes) < len(list(sweep.suite.cases())):
         texts.append(f"Not all runs are done: no rates are in {FILE} yet.\n")
     else:
-        best = [[name, r.variant, r.condition, f"{r.best:g}"] for r in found if r.best is not None]
-        write_csv(folder / FILE, ["suite", "variant", "condition", "lr"], best)
+        best = [[name, r.variant, r.condition, f"{r.best:g}", command] for r in found if r.best is not None]
+        write_csv(folder / FILE, ["suite", "variant", "condition", "lr", "found_by"], best)
     write_text(folder / "table.md", "\n".join(texts))
     _draw(folder, sweep, found)
     return "\n".join(texts)
@@ -158,16 +159,19 @@ def own_rates(name: str, suite: Suite, folder: Path) -> Suite:
         Where there is no sweep of this suite.
     """
     try:
-        rows = [(row["suite"], row["variant"], row["condition"], float(row["lr"])) for row in read_csv(folder / FILE)]
+        rows = read_csv(folder / FILE)
+        own: dict[tuple[str, str], Options] = {
+            (row["variant"], row["condition"]): {"lr": float(row["lr"])} for row in rows
+        }
+        swept, found_by = ({row[column] for row in rows} for column in ("suite", "found_by"))
     except (OSError, KeyError, ValueError) as error:
         raise ActrelaxError(f"{folder} has no {FILE} of a sweep: name the --out of actrelax sweep.") from error
-    swept = {of for of, *_ in rows} - {name}
-    if swept:
+    if swept != {name}:
         raise ActrelaxError(f"{folder} is a sweep of {', '.join(swept)}: sweep {name} for its rates.")
-    own: dict[tuple[str, str], Options] = {(variant, condition): {"lr": rate} for _, variant, condition, rate in rows}
     for variant in suite.variants:
         for condition in suite.conditions:
             if (variant, condition) not in own:
                 named = " of ".join(filter(None, (condition, variant)))
                 raise ActrelaxError(f"{folder / FILE} has no rate for {named}: sweep this suite, or other rates.")
-    return replace(suite, own=own)
+    remark = f"Each condition learns at the rate at which images held out were best known, by `{', '.join(found_by)}`."
+    return replace(suite, own=own, remark=remark)

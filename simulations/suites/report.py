@@ -14,14 +14,14 @@ from actrelax.analysis.reports.curves import over_training
 from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import latex, markdown
-from actrelax.simulations.suites.definitions import Suite
+from actrelax.simulations.suites.suite import Suite
 
 
 def compared(suite: Suite, variant: str) -> Conditions:
     """Return what is compared in one variant's table: against the first two conditions, backprop and AR."""
     names = list(suite.conditions)
     own = {name: suite.own.get((variant, name), {}) for name in names}
-    return Conditions(names, names[:2], suite.margin, own)
+    return Conditions(names, names[:2], own)
 
 
 def write(folder: Path, name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -> str:
@@ -36,7 +36,8 @@ def write(folder: Path, name: str, suite: Suite, outcomes: Sequence[Outcome], co
 
 def tables(name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -> tuple[str, str]:
     """Return the variants' tables in Markdown, with what is to be said of them, and in LaTeX."""
-    texts, tabulars = [f"# {name}\n\n{suite.title}\n\n    {command}\n"], []
+    remark = f"\n{suite.remark}\n" if suite.remark else ""
+    texts, tabulars = [f"# {name}\n\n{suite.title}\n\n    {command}\n{remark}"], []
     for variant in suite.variants:
         mine = [o for o in outcomes if o.variant == variant]
         if not mine:
@@ -47,9 +48,13 @@ def tables(name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -
         epochs = sorted({o.epochs for o in mine if o.state is State.FINISHED}) or [0]
         title = f"## {variant}\n\n" if variant else ""
         minutes = sum(o.wall_seconds for o in mine) / 60
-        took = f"{len(mine)} runs of {' or '.join(map(str, epochs))} epochs, {minutes:.0f} minutes of one thread.\n"
-        texts.append(f"{title}{markdown(head, rows)}\n{conditions.remarks(against, table)}{took}")
-        tabulars.append((f"% {variant}\n" if variant else "") + latex(head, rows))
+        wanted = len(suite.conditions) * suite.seeds
+        count = f"{len(mine)}" if len(mine) == wanted else f"{len(mine)} of {wanted}"
+        took = f"{count} runs of {' or '.join(map(str, epochs))} epochs, {minutes:.0f} minutes of wall time in all.\n"
+        remarks = f"{conditions.remarks(against, table)}{took}"
+        texts.append(f"{title}{markdown(head, rows)}\n{remarks}")
+        notes = "".join(f"% {line}\n" for line in [variant, *remarks.splitlines()] if line)
+        tabulars.append(notes + latex(head, rows))
     return "\n".join(texts), "\n".join(tabulars)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from actrelax.analysis.statistics import compare, equivalence_power, holm, interval, power
+from actrelax.analysis.statistics import compare, equivalence_power, holm, interval, power, seeds_for
 from actrelax.models.errors import ActrelaxError
 
 
@@ -21,11 +21,12 @@ def test_values_that_leave_nothing_to_chance():
     assert all(map(math.isnan, interval([1.0])))
     assert interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
     same, apart = compare([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), compare([3.0, 4.0], [1.0, 2.0])
-    assert (same.p_different, same.p_apart) == (1.0, 0.0)
-    assert (apart.p_different, apart.p_apart) == (0.0, 1.0)
-    one = compare([1.0], [0.5])
-    assert one.difference == 0.5
-    assert math.isnan(one.p_apart)
+    one, tied = compare([1.0], [0.5]), compare([97.5, 97.78, 98.06], [97.22, 97.5, 97.78])  # of 360 images
+    assert (same.difference, apart.difference, one.difference, tied.difference) == pytest.approx((0, 2, 0.5, 0.28))
+    for found in (same, apart, one, tied):
+        assert math.isnan(found.p_difference), "a chance was told where there is nothing to tell it from"
+        assert math.isnan(found.p_equivalence)
+    assert [found.is_identical for found in (same, apart, one, tied)] == [True, False, False, False]
 
 
 def test_comparisons_are_paired():
@@ -34,8 +35,8 @@ def test_comparisons_are_paired():
     seed = generator.normal(50, 10, 8)
     x, y = seed + generator.normal(1, 0.2, 8), seed
     found = compare(x, y)
-    assert found.p_different == pytest.approx(stats.ttest_rel(x, y).pvalue)
-    assert found.p_different < 1e-3 < stats.ttest_ind(x, y).pvalue
+    assert found.p_difference == pytest.approx(stats.ttest_rel(x, y).pvalue)
+    assert found.p_difference < 1e-3 < stats.ttest_ind(x, y).pvalue
     assert found.low < (x - y).mean() < found.high
     assert found.deviation == pytest.approx((x - y).std(ddof=1))
 
@@ -45,10 +46,10 @@ def test_equivalence_by_two_one_sided_tests():
     expected = max(
         stats.ttest_1samp(d, -1, alternative="greater").pvalue, stats.ttest_1samp(d, 1, alternative="less").pvalue
     )
-    assert compare(d, 0 * d).p_apart == pytest.approx(expected)
-    assert compare(d + 0.9, 0 * d).p_apart > 0.4
-    assert compare(d + 5, 0 * d).p_apart > 0.999
-    assert compare(d, 0 * d, margin=0.2).p_apart > compare(d, 0 * d).p_apart
+    assert compare(d, 0 * d).p_equivalence == pytest.approx(expected)
+    assert compare(d + 0.9, 0 * d).p_equivalence > 0.4
+    assert compare(d + 5, 0 * d).p_equivalence > 0.999
+    assert compare(d, 0 * d, margin=0.2).p_equivalence > compare(d, 0 * d).p_equivalence
 
 
 def test_holm():
@@ -77,6 +78,9 @@ def test_power_at_the_ends():
     assert math.isnan(equivalence_power(1, 0.8))
     assert power(3, 0.0) == equivalence_power(3, 0.0) == 1.0
     assert power(5, 0.8) > power(5, 0.8, level=0.01)
+    assert equivalence_power(5, 0.8) > equivalence_power(5, 0.8, level=0.01)
+    needed = seeds_for(1.5, level=0.01)
+    assert power(needed - 1, 1.5, level=0.01) < 0.8 <= power(needed, 1.5, level=0.01)
     # where SciPy's noncentral t is nan, and where it isn't
     assert 0.5 < power(2, 0.14) < 0.65
     exact = stats.nct.sf(stats.t.ppf(0.975, 3), 3, 2.5) + stats.nct.cdf(-stats.t.ppf(0.975, 3), 3, 2.5)

@@ -36,3 +36,4 @@ def test_latex_escapes_what_it_must():
     assert lines[4:6] == [r"AR & 97.1 ($-$0.2 to 1) & $<$0.001 \\", r"a $-$1 & $-$3 &  \\"]
     assert lines[6].startswith("x-1 &")  # a name, no number
     assert lines[-1] == r"\end{tabular}"
+    assert latex(["a_b", "c & d"], [["#", "%"]]).splitlines()[2:5:2] == [r"a\_b & c \& d \\", r"\# & \% \\"]

@@ -11,7 +11,7 @@ from actrelax.models.architectures import build
 from actrelax.models.transforms import Sparse, transformed
 from actrelax.simulations.robustness import BASE, REFERENCES, feedback_angles, grid, learn, limits, reference, study
 from actrelax.simulations.streams import random_stream
-from actrelax.simulations.suites.definitions import varied
+from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import load_images
 
 SHORT = replace(BASE, epochs=3)

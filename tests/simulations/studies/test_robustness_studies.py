@@ -17,7 +17,7 @@ from actrelax.simulations.studies import (
     sparse_feedback,
     time_constants,
 )
-from actrelax.simulations.suites.definitions import varied
+from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import load_images
 
 LOWEST, HIGHEST = "input->hidden1", "hidden2->hidden3"

@@ -8,7 +8,7 @@ from outcomes import is_drawn
 from actrelax import build, relax_backward
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.studies import saturation
-from actrelax.simulations.suites.definitions import varied
+from actrelax.simulations.suites.suite import varied
 
 EPOCHS = 10
 DIGITS = varied(

@@ -4,13 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from committed import RESULTS
 
 from actrelax.analysis.reports import outcomes
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import Hardware
-from actrelax.simulations.suites.definitions import IMAGES, SUITES, varied
+from actrelax.simulations.suites.definitions import IMAGES, SUITES
 from actrelax.simulations.suites.store import Kept
+from actrelax.simulations.suites.suite import varied
+from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.experiment import as_options, protocol
 
 
@@ -49,17 +52,74 @@ def test_the_papers_protocols():
     for found, paper in ((mlp, "paper-mlp"), (cnn, "paper-cnn")):
         expected = as_options(protocol(paper)) | {"epochs": 10, "threads": 1, "measure_alignment": 100}
         assert found == expected
-    presets = [o["assumptions"] for o in SUITES["cnn-cifar10"].conditions.values() if o["rule"] == "ar"]
-    assert presets[:8] == [
-        "ar",
-        "no-derivatives-dense",
-        "no-derivatives-conv",
-        "no-derivatives",
-        "learned-feedback-dense",
-        "learned-feedback-conv",
-        "simplified-dense",
-        "simplified",
-    ]
+
+
+MLP = ["ar", "learned-feedback", "no-derivatives-relaxation", "simplified-relaxation", "random-feedback"]
+UNFROZEN = ["ar", "current-presynaptic", "unfrozen-relaxation", "unfrozen-weights", "unfrozen"]
+DENSE_AND_CONV = ["no-derivatives-dense", "no-derivatives-conv", "no-derivatives"]
+DENSE_AND_CONV += ["learned-feedback-dense", "learned-feedback-conv", "simplified-dense", "simplified"]
+EVERYWHERE = ["random-feedback", "sign-feedback"]
+CNN = ["ar", *DENSE_AND_CONV, *EVERYWHERE, "kolen-pollack"]
+GRAPH = ["ar", "ar", "no-derivatives", "learned-feedback", "simplified", "random-feedback"]
+CONTROLS = ["ar", "ar", "kolen-pollack", "simplified", "simplified"]
+SSE, CE = "sum-of-squares", "cross-entropy"
+PLANNED = {
+    "mlp-mnist": ("mnist", "mlp", SSE, 10, 10, MLP),
+    "mlp-fashion": ("fashion-mnist", "mlp", SSE, 10, 10, MLP),
+    "mlp-mnist-ce": ("mnist", "mlp", CE, 10, 10, MLP),
+    "unfrozen-mnist": ("mnist", "mlp", SSE, 5, 5, UNFROZEN),
+    "unfrozen-fashion": ("fashion-mnist", "mlp", SSE, 5, 5, UNFROZEN),
+    "cnn-cifar10": ("cifar10", "cnn", SSE, 5, 10, CNN),
+    "cnn-cifar100": ("cifar100", "cnn", SSE, 5, 10, CNN),
+    "cnn-svhn": ("svhn", "cnn", SSE, 5, 10, CNN),
+    "cnn-svhn10k": ("svhn10k", "cnn", SSE, 5, 10, CNN),
+    "cnn-cifar10-controls": ("cifar10", "cnn", SSE, 5, 10, CONTROLS),
+    "cnn-svhn10k-controls": ("svhn10k", "cnn", SSE, 5, 10, CONTROLS),
+    "cnn-cifar10-converged": ("cifar10", "cnn", SSE, 5, 10, CNN),
+    "cnn-cifar10-start": ("cifar10", "cnn", SSE, 5, 10, ["ar"] * 3),
+    "cnn-cifar10-adam": ("cifar10", "cnn", CE, 5, 10, CNN[:-1]),
+    "graph-cifar10": ("cifar10", "cnn-skip", SSE, 5, 10, GRAPH),
+    "continuous-digits": ("digits", "digits-mlp", CE, 5, 20, ["ar", "continuous"]),
+    "smoke": ("digits", "digits-cnn", CE, 3, 6, ["ar", "simplified", "random-feedback"]),
+}
+"""Name -> data set, network, loss, seeds, epochs, and the presets after backprop, as the suites were asked for."""
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_suites_are_what_was_planned(name):
+    suite = SUITES[name]
+    base = as_options(suite.base)
+    presets = [options.get("assumptions") for options in suite.conditions.values()]
+    found = (base["dataset"], base["network"], base["loss"], suite.seeds, base["epochs"], presets)
+    assert found == (*PLANNED[name][:-1], [None, *PLANNED[name][-1]])
+
+
+def test_only_these_leave_the_papers_clip_out():
+    """Both of the papers' clips are 50; within it, "simplified" is stepped."""
+    without = set()
+    for name, suite in SUITES.items():
+        if as_options(suite.base)["network"].startswith("cnn"):
+            without |= {(name, c.condition) for c in suite.cases() if c.experiment.relaxation.clip != 50}
+    named = {name: {condition for suite, condition in without if suite == name} for name, _ in without}
+    assert named.pop("cnn-cifar10-adam") == set(SUITES["cnn-cifar10-adam"].conditions)
+    assert set(map(frozenset, named.values())) == {frozenset({"simplified"})}
+
+
+def test_conditions_of_a_seed_begin_with_the_same_weights_and_batches():
+    """What is paired: the forward weights, and the order of the images; the next seed has others of both."""
+    suite = SUITES["smoke"]
+    begun: dict[int, list] = {0: [], 1: []}
+    for case in suite.cases():
+        if case.variant == "" and case.experiment.seed in begun:
+            training = assemble(case.experiment).training
+            weights = torch.cat(
+                [w.flatten() for name, w in training.network.named_parameters() if "feedback" not in name]
+            )
+            begun[case.experiment.seed].append((weights, next(training.batches.epoch(1))[0]))
+    for runs in begun.values():
+        assert len(runs) == len(suite.conditions)
+        assert all(torch.equal(a, b) for run in runs for a, b in zip(run, runs[0], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(begun[0][0], begun[1][0], strict=True))
 
 
 @pytest.mark.parametrize("epochs", [1, 30])

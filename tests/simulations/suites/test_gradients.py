@@ -12,7 +12,7 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.suites import gradients
-from actrelax.simulations.suites.definitions import varied
+from actrelax.simulations.suites.suite import varied
 
 TINY = varied(gradients.BASE, {"dataset": "digits", "network": "mlp-4x9", "batch_size": 3, "steps": 40})
 

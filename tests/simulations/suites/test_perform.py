@@ -173,3 +173,18 @@ def test_workers_of_a_cluster_and_one_that_is_killed(runs, tmp_path):
     alone = replace(slow[0], root=tmp_path / "alone")
     perform([alone], 1, quiet=True)
     assert metrics(slow[0]) == metrics(alone)
+
+
+def test_a_run_that_kills_its_worker_stops_no_other(runs, tmp_path):
+    """Dask gives it up after some workers, of which a new one is started each time."""
+    distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    (tmp_path / "deadly.py").write_text("import os\n\ndef network(input_shape, classes):\n    os._exit(1)\n")
+    deadly = replace(runs[0], experiment=replace(runs[0].experiment, model=Model(f"{tmp_path / 'deadly.py'}:network")))
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        pytest.raises(ActrelaxError, match=r"^1 of 2 runs can't be done; .*-deadly-ar-seed0-.*KilledWorker: "),
+    ):
+        perform([deadly, runs[1]], scheduler=cluster.scheduler_address, quiet=True)
+    assert runs[1].state is State.FINISHED

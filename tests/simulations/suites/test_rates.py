@@ -9,7 +9,8 @@ from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import rates
-from actrelax.simulations.suites.definitions import SUITES, varied
+from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.experiment import as_options
 
 SMOKE = SUITES["smoke"]
@@ -80,6 +81,7 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
 
     own = rates.own_rates("smoke", SMOKE, tmp_path)
     assert {c.condition: c.experiment.optimisation.lr for c in own.cases()} == best
+    assert own.remark.endswith(", by `actrelax sweep smoke`.")
     before, after = (as_options(next(s.cases()).experiment) for s in (SMOKE, own))
     assert {name for name in before if before[name] != after[name]} == {"lr"}
     with pytest.raises(ActrelaxError, match=r"^--lr is what the runs of this suite differ in"):

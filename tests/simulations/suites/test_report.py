@@ -9,6 +9,7 @@ from scipy import stats
 from actrelax.analysis.reports import conditions, outcomes
 from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.runs import State
+from actrelax.analysis.statistics import power, seeds_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import report
 from actrelax.simulations.suites.definitions import SUITES
@@ -55,9 +56,23 @@ def test_differences_are_paired_by_seed_and_corrected_for_their_number():
     assert table["simplified"].against["backprop"].difference == pytest.approx(-2.15)
     assert table["random feedback"].against["backprop"].seeds == 3
     smallest = min(raw, key=raw.get)
-    assert table[smallest].different["backprop"] == pytest.approx(3 * raw[smallest])
+    assert table[smallest].p_difference["backprop"] == pytest.approx(3 * raw[smallest])
     assert not table["backprop"].against  # AR is compared with it already
-    assert table["AR"].apart["backprop"] < 0.05 < table["simplified"].apart["backprop"]
+    assert table["AR"].p_equivalence["backprop"] < 0.05 < table["simplified"].p_equivalence["backprop"]
+    assert [table[name].verdict("backprop") for name in ("AR", "simplified", "random feedback")] == ["=", "*", "?"]
+
+
+def test_one_computation_is_not_tested_against_itself():
+    """It would be a member of the family whose correction the others pay for."""
+    same = [replace(o, condition="AR", run=f"AR-{o.seed}") for o in OUTCOMES if o.condition == "backprop"]
+    table = by_name([o for o in OUTCOMES if o.condition != "AR"] + same)
+    assert rows([o for o in OUTCOMES if o.condition != "AR"] + same)["AR"][2:5] == ["0 (identical)", "", ""]
+    assert table["AR"].verdict("backprop") == "="
+    two = sorted(table[name].against["backprop"].p_difference for name in ("simplified", "random feedback"))
+    corrected = sorted(table[name].p_difference["backprop"] for name in ("simplified", "random feedback"))
+    assert corrected == pytest.approx([2 * two[0], max(2 * two[0], two[1])])
+    said = conditions.remarks(AGAINST, list(table.values()))
+    assert "Power at 0.05 and at 0.05 / 2, " in said
 
 
 def test_seeds_are_paired_whatever_their_order():
@@ -78,8 +93,11 @@ def test_diverged_seeds_are_counted_and_named():
     assert rows()["random feedback"][1].startswith("60.0 (")
     said = conditions.remarks(AGAINST, conditions.lines(AGAINST, OUTCOMES))
     assert "Diverged under random feedback: seed 1; means and differences are those of the others.\n" in said
-    assert "under random feedback (3 seeds, whose differences deviate by 10.75 points);\n" in said
-    assert "with 1.00 and 1.00 under AR (4 seeds, whose differences deviate by 0.14 points).\n" in said
+    deviation = by_name()["random feedback"].against["backprop"].deviation
+    assert f"under random feedback (deviation of 3 differences: {deviation:.2f} points, the most)" in said
+    assert f"{power(3, deviation):.2f} and {power(3, deviation, level=0.05 / 3):.2f} under random" in said
+    median = by_name()["simplified"].against["backprop"].deviation
+    assert f"takes {seeds_for(median, 0.05 / 3)} seeds at the median." in said
     everything_lost = [replace(o, state=State.DIVERGED) if o.condition == "AR" else o for o in OUTCOMES]
     assert rows(everything_lost)["AR"] == ["0, 4 diverged", *[""] * 7]
 
@@ -94,7 +112,8 @@ def test_variants_have_tables_and_figures_of_their_own(tmp_path):
     text = report.write(tmp_path, "smoke", suite, both, "actrelax reproduce smoke")
     assert text.count("| condition |") == 2
     assert [line for line in text.splitlines() if line.startswith("##")] == ["## dark blue", "## red"]
-    assert "16 runs of 2 epochs, 8 minutes of one thread." in text
+    assert "\n16 runs of 2 epochs, 8 minutes of wall time in all." in text
+    assert "\n15 of 16 runs of 2 epochs, " in report.tables("smoke", SUITE, OUTCOMES[1:], "")[0]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "angles-dark-blue.png",
         "angles-red.png",
@@ -111,7 +130,10 @@ def test_committed_tables_say_what_their_rows_say(name):
     rows = outcomes.read(RESULTS / name).values()
     written = [(RESULTS / name / file).read_text() for file in ("table.md", "table.tex")]
     (command,) = [line.strip() for line in written[0].splitlines() if line.startswith("    ")]
-    assert list(report.tables(name, SUITES[name], list(rows), command)) == written
+    suite, words = SUITES[name], command.split()
+    if "--seeds" in words:
+        suite = replace(suite, seeds=int(words[words.index("--seeds") + 1]))
+    assert list(report.tables(name, suite, list(rows), command)) == written
 
 
 def test_rows_that_another_command_adds_are_kept(tmp_path):
