@@ -70,7 +70,7 @@ class Film:
         return float(max(np.abs(self.gradients[population]).max(), np.finfo(float).tiny))
 
 
-def tiles(x: Array) -> Array:
+def contact_sheet(x: Array) -> Array:
     """Return channels side by side in a nearly square sheet, rows of them below each other, nan between.
 
     Parameters
@@ -80,7 +80,7 @@ def tiles(x: Array) -> Array:
 
     Examples
     --------
-    >>> tiles(np.arange(6.0)).shape, tiles(np.zeros((6, 14, 14))).shape
+    >>> contact_sheet(np.arange(6.0)).shape, contact_sheet(np.zeros((6, 14, 14))).shape
     ((2, 3), (29, 44))
     """
     maps, gap = (x[:, None, None], 0) if x.ndim == 1 else (x, 1)
@@ -96,7 +96,7 @@ def tiles(x: Array) -> Array:
 
 
 def strip(path: Path, film: Film, frames: Sequence[int]) -> None:
-    """Draw some frames side by side, and the gradients beside them: a row a population, the uppermost on top.
+    """Draw some frames side by side, and the gradients beside them: a row per population, the uppermost on top.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
     figure = Figure(figsize=(1.25 * (len(names) + 1) + 0.8, 5.4))
     (upper,), (lower,) = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)
     axes = upper.subplots(2, len(names) + 1, squeeze=False)
-    still = axes[0][0].imshow(tiles(film.stimulus), cmap="gray_r", interpolation="nearest")
+    still = axes[0][0].imshow(contact_sheet(film.stimulus), cmap="gray_r", interpolation="nearest")
     still.axes.set_title("stimulus", fontsize="medium")
     _bare(axes[0][0])
     axes[1][0].axis("off")
@@ -181,7 +181,7 @@ def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
 
     def show(frame: int) -> list[AxesImage]:
         for name, image in images.items():
-            image.set_data(tiles(film.relative(name, frame)))
+            image.set_data(contact_sheet(film.relative(name, frame)))
         now.set_xdata([film.times[frame]] * 2)
         clock.set_text(f"t = {film.times[frame]:.1f} tau")
         return list(images.values())
@@ -191,7 +191,7 @@ def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
 
 
 def _sheet(ax: Axes, x: Array) -> AxesImage:
-    image = ax.imshow(tiles(x), cmap="PuOr", norm=Normalize(-1, 1), interpolation="nearest")
+    image = ax.imshow(contact_sheet(x), cmap="PuOr", norm=Normalize(-1, 1), interpolation="nearest")
     _bare(ax)
     return image
 

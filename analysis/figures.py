@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from actrelax.analysis.statistics import interval
 from actrelax.analysis.style import COLOURS, STYLES
 from actrelax.analysis.style import saved as saved
-from actrelax.models.trajectory import Trajectory
 
 
 def learning_curves(ax: Axes, runs: Mapping[str, Sequence[Mapping[str, float]]], measure: str) -> Axes:
@@ -127,17 +126,6 @@ def _numbered(ax: Axes, label: str, xs: Sequence[float], ys: ArrayLike, number: 
     return line
 
 
-def errors(ax: Axes, trajectory: Trajectory) -> Axes:
-    """Draw what `convergence.errors_over_time` recorded, each population's error over the steps, on a log axis."""
-    steps = [time / trajectory.dt for time in trajectory.times]
-    for name, error in trajectory.recorded.items():
-        ax.semilogy(steps, error.tolist(), label=name)
-    ax.set(xlabel=f"relaxation step ({trajectory.integrator}, {trajectory.dt:g} tau each)", xlim=(0, None))
-    ax.set_ylabel("error against backprop\n(largest, relative)")
-    ax.legend(title="population")
-    return ax
-
-
 def approach(
     ax: Axes,
     times: Sequence[float],
@@ -217,11 +205,11 @@ def heat_map(ax: Axes, times: Sequence[float], activities: Mapping[str, NDArray[
     activities : mapping
         Population -> (len(times), units), from the input up.
     most : int
-        Units a population that are drawn: of all in the order of their first activity, evenly spaced ones.
+        Units per population that are drawn: of all in the order of their first activity, evenly spaced ones.
     """
-    bands = [_band(x, most) for x in activities.values()]
-    ends = np.cumsum([len(band) for band in bands])
-    middles = [end - (len(band) - GAP) / 2 - GAP for end, band in zip(ends, bands, strict=True)]
+    bands = [_heat_rows(x, most) for x in activities.values()]
+    ends = np.cumsum([len(rows) for rows in bands])
+    middles = [end - (len(rows) - GAP) / 2 - GAP for end, rows in zip(ends, bands, strict=True)]
     step = (times[-1] - times[0]) / max(len(times) - 1, 1) or 1.0
     extent = (times[0] - step / 2, times[-1] + step / 2, 0, int(ends[-1]) - GAP)
     image = ax.imshow(
@@ -243,7 +231,7 @@ def heat_map(ax: Axes, times: Sequence[float], activities: Mapping[str, NDArray[
     return ax
 
 
-def tiles(
+def difference_table(
     ax: Axes,
     values: Sequence[Sequence[float]],
     texts: Sequence[Sequence[str]],
@@ -280,7 +268,7 @@ GAP = 3
 """Empty rows between populations."""
 
 
-def _band(x: NDArray[np.floating], most: int) -> NDArray[np.floating]:
+def _heat_rows(x: NDArray[np.floating], most: int) -> NDArray[np.floating]:
     """Return some units' rows relative to the largest activity, and a gap above."""
     order = np.argsort(x[0], kind="stable")
     picked = order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int))]

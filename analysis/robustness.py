@@ -54,7 +54,7 @@ class Learned:
 
 
 def write(path: Path, rows: Sequence[Learned]) -> None:
-    """Write a CSV file, a row a training."""
+    """Write a CSV file, a row per training."""
     columns = list(dict.fromkeys((kind, name) for kind in MAPPINGS for row in rows for name in getattr(row, kind)))
     head = ["series", "level", "seed", "accuracy", *(MAPPINGS[kind] + name for kind, name in columns)]
     cells = [
@@ -165,7 +165,7 @@ def series_of(rows: Sequence[Learned]) -> list[str]:
 
 
 def accuracy_panel(ax: Axes, rows: Sequence[Learned], chance: float) -> Axes:
-    """Draw a line a series, and across the axes each reference's mean, and chance."""
+    """Draw a line per series, and across the axes each reference's mean, and chance."""
     for number, series in enumerate(series_of(rows)):
         figures.band(ax, series, accuracies(rows, series), number=number, percent=True)
     references: dict[str, list[float]] = {}

@@ -1,9 +1,9 @@
 """A run's folder, in one definition: what simulations write and analysis reads.
 
 config.json     option -> value: everything that determines the result
-metrics.csv     a row an epoch, the untrained network's first: what the seed determines
-alignment.csv   a row a measurement of the angle to backprop's gradient, where that was asked for
-timing.csv      a row an epoch: seconds, images a second
+metrics.csv     a row per epoch, the untrained network's first: what the seed determines
+alignment.csv   a row per measurement of the angle to backprop's gradient, where that was asked for
+timing.csv      a row per epoch: seconds, images per second
 checkpoint.pt   where the training is: weights, optimiser, schedule, random state, tables
 summary.json    the outcome, once there is one
 diverged.json   or why there is none, where a suite did the run

@@ -62,7 +62,7 @@ class Config:
     stepped: tuple[int, ...] | None = None
     """Numbers of steps that are taken one by one; those of --steps up to 100 unless given."""
     batch_size: int = 64
-    """Images a batch."""
+    """Images per batch."""
     rounds: int = 20
     """How often each method has its turn of three steps that count; 5 or more."""
     memory: bool = True
@@ -139,7 +139,7 @@ def resolved(config: Config) -> Setting:
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """Print a line a method."""
+    """Print a line per method."""
     width = max(len("network"), *(len(row.network) for row in rows))
     titles = ["ms", "ratio", "peak MB", "ratio", "images/s"]
     print(f"{'network':{width}}  {'method':11}  {'steps':>11}  " + "  ".join(f"{title:>8}" for title in titles))

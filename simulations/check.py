@@ -50,7 +50,7 @@ class Config:
     engine: str = EVERY
     """Check this engine only: torch, scipy, brian2, or closed-form."""
     codegen: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Brian2's target: numpy unless given, cython, cpp_standalone (compiles a program a row); may be repeated."""
+    """Brian2's target: numpy unless given, cython, cpp_standalone (compiles a program per row); may be repeated."""
     hardware: FullPrecision = field(default_factory=FullPrecision)
     json: bool = False
     """Print JSON, and nothing else, on standard output."""
@@ -106,7 +106,7 @@ def check(config: Config) -> Report:
 
 
 def print_table(report: Report) -> None:
-    """Print a line a comparison, the worst population's verdict at its end, and the sum of them."""
+    """Print a line per comparison, with each population's error and one verdict, and at the end a count."""
 
     def comparison(row: Row) -> tuple[str, str, str]:
         return row.engine, row.integrator, row.reference

@@ -61,7 +61,7 @@ class Config:
     weight_decay: float = 0.003
     """The optimiser's, on forward and feedback weights alike."""
     batch_size: int = 64
-    """Images a batch."""
+    """Images per batch."""
     steps: int = 100
     """Relaxation steps a batch, a sequential sweep each."""
     eta: float = 0.1
@@ -173,11 +173,13 @@ def draw_relaxation(config: Config, network: Network, dataset: Dataset) -> None:
     problem = RelaxationProblem.from_batch(network, x, y)
     trajectory = errors_over_time(problem, activity_gradients(network, x, y), steps=3 * config.steps, eta=config.eta)
     with figures.saved(config.out / "figures" / "relaxation.png") as (_, (ax,)):
-        figures.errors(ax, trajectory)
-        ax.axvline(config.steps, color="0.4", linewidth=1, linestyle="-")
+        errors = {name: error.tolist() for name, error in trajectory.recorded.items()}
+        figures.approach(ax, trajectory.times, errors)
+        end = config.steps * config.eta
+        ax.axvline(end, color="0.4", linewidth=1, linestyle="-")
         ax.annotate(
             "relaxation used\nin training",
-            (config.steps, 0.02),
+            (end, 0.02),
             (-4, 0),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",

@@ -27,7 +27,7 @@ class Online:
     folder       for checkpoint.pt and metrics.csv
     learned      stimuli so far
     seconds      of learning and testing so far, over all sittings
-    metrics      a row a look
+    metrics      a row per look
     """
 
     learner: Learner

@@ -60,7 +60,7 @@ class Config:
     feedforward_steps: int | None = None
     """Steps of the feedforward phase; one a layer unless given."""
     feedforward_eta: float = 1.0
-    """dt / tau of the feedforward phase: 1 computes a layer a step, less comes close in many steps."""
+    """dt / tau of the feedforward phase: 1 computes a layer per step, less comes close in many steps."""
     assumptions: str = "ar"
     """A preset, with plasticity at equilibrium: which implausible assumptions are lifted."""
     decay: float | None = None

@@ -116,7 +116,9 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
     grid = config.relaxation.grid
     steps = schedule(problem, scheme, **grid).steps
     if steps < config.every:
-        raise ActrelaxError(f"at least --every steps are needed to show anything, {config.every}, got {steps}.")
+        raise ActrelaxError(
+            f"--every {config.every} is more than the relaxation's steps, {steps}: nothing would be recorded."
+        )
     options: dict[str, Any] = {} if config.codegen is None else {"codegen": config.codegen}
     with progress(steps, config.every) as record:
         return solve(

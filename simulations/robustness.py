@@ -93,7 +93,7 @@ def study(
     Returns
     -------
     list of Learned
-        One a training, those of `REFERENCES` last.
+        One per training, those of `REFERENCES` last.
     """
     wanted = [(name, level, options) for name, levels in series.items() for level, options in levels.items()]
     wanted += [(name, math.nan, options) for name, options in REFERENCES.items()]

@@ -729,8 +729,8 @@ DEFECTS = [
     Defect(
         "a clip left out where it has an effect",
         "simulations/training/clipping.py",
-        "may_clip = not found <= self.clip",
-        "may_clip = False",
+        "may = not found <= self.clip",
+        "may = False",
         "tests/simulations/training/test_rules.py::test_batches_that_may_reach_the_clip_are_stepped",
     ),
     Defect(

@@ -57,7 +57,7 @@ def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int 
     dt : float
     steps : int
     most : int
-        Units a population that are followed, evenly spaced.
+        Units per population that are followed, evenly spaced.
     """
     flat = FlatProblem(problem)
     state = flat.initial_state()

@@ -34,7 +34,7 @@ CAPTIONS = {
 
 
 def over_training(ax: Axes, outcomes: Sequence[Outcome], column: str, conditions: Sequence[str]) -> Axes:
-    """Draw a column over the epochs, a line a condition: means over its seeds, with their 95 % intervals.
+    """Draw a column over the epochs, a line per condition: means over its seeds, with their 95 % intervals.
 
     Parameters
     ----------
@@ -103,4 +103,4 @@ def _in_words(outcomes: Sequence[Outcome], column: str, conditions: Sequence[str
         if last:
             ends.append(f"{name} {statistics.fmean(last) * (100 if percent else 1):.3g}")
     label = LABELS[column]
-    return f"{label[0].upper()}{label[1:]} over the epochs, a line a condition. At the end: {'; '.join(ends)}."
+    return f"{label[0].upper()}{label[1:]} over the epochs, a line per condition. At the end: {'; '.join(ends)}."

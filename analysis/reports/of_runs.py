@@ -54,13 +54,13 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
 
 
 def outcome_table(runs: Sequence[Run], brief: bool = False) -> Table:
-    """Return a row a run: what it is, and what came out; the brief one for a terminal."""
+    """Return a row per run: what it is, and what came out; the brief one for a terminal."""
     rows = [_outcome(run) for run in runs]
     names = [name for name in rows[0] if any(row[name] for row in rows) and not (brief and name in _LONG)]
     return Table("Each run after its last epoch", names, [[row[name] for name in names] for row in rows])
 
 
-_LONG = {"data set", "network", "images a second", "steps", "device"}
+_LONG = {"data set", "network", "images per second", "steps", "device"}
 
 
 def _outcome(run: Run) -> dict[str, str]:
@@ -81,7 +81,7 @@ def _outcome(run: Run) -> dict[str, str]:
         "state": run.said,
         "data set": s.dataset if s else Path(str(c["dataset"])).stem,
         "network": str(c["network"]),
-        "images a second": f"{s.images_per_second:,.0f}" if s else "",
+        "images per second": f"{s.images_per_second:,.0f}" if s else "",
         "device": s.device if s else "",
     }
 

@@ -133,7 +133,7 @@ def _as_drawn(results: Results) -> list[Picture]:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    """Return a row a run."""
+    """Return a row per run."""
     accuracies = ("test_accuracy", "train_accuracy")
     head = ["condition", "variant", "seed", "state", "epochs", "test accuracy (%)", "train accuracy (%)"]
     rows = [

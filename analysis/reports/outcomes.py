@@ -1,7 +1,7 @@
 """What came out of several runs; a suite's as two tidy tables that outlive the runs' folders.
 
-runs.csv    a row a run: variant, condition, seed, how it ended, accuracies after the last epoch, what it was made with
-curves.csv  a row a run and epoch: loss, accuracies, mean angle to backprop's updates
+runs.csv    a row per run: variant, condition, seed, how it ended, last accuracies, what it was made with
+curves.csv  a row per run and epoch: loss, accuracies, mean angle to backprop's updates
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Outcome:
     run        what tells it from others
     state      finished, diverged, or not there yet
     reason     why it diverged
-    curves     column -> a value an epoch, the untrained network's first; as far as it came
+    curves     column -> a value per epoch, the untrained network's first; as far as it came
     made_with  versions and device, where it finished
     """
 

@@ -46,7 +46,7 @@ class Picture:
     """A picture, kept in the page itself.
 
     png      the file's content
-    alt      what it shows, for who can't see it
+    alt      what it shows, for those who can't see it
     caption  the line below it
     """
 

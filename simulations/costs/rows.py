@@ -1,4 +1,4 @@
-"""One network's costs: a row a method."""
+"""One network's costs: a row per method."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The tables of the other studies of robustness in one figure: each training's accuracy against the mean angle of its
 updates. Within one kind of perturbation it does; from kind to kind it does not. Noise turns each update another way,
-and what is random averages out: it is learned with at angles where a relaxation that is cut short teaches nothing.
+and what is random averages out: learning succeeds at angles where a relaxation that is cut short teaches nothing.
 
 Run noise, delays_in_learning, time_constants, sparse_feedback, coarse_feedback and limited_time first.
 

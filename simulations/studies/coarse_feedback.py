@@ -39,7 +39,7 @@ def main(
     Returns
     -------
     list of Learned
-        One a training.
+        One per training.
     """
     return study(
         out / "coarse_feedback.png",

@@ -64,7 +64,9 @@ def main(out: Path = Path("runs/studies"), epochs: int = EPOCHS, seeds: int = SE
     for seed in range(seeds):
         learn(found, seed, epochs)
     with figures.saved(out / "contamination.png", columns=2) as (_, (left, right)):
-        figures.over_epochs(left, found["left"], "activity left / activity come\nafter 100 steps", log=True)
+        figures.over_epochs(
+            left, found["left"], "initial activity left / activity from the clamp\nafter 100 steps", log=True
+        )
         figures.over_epochs(right, found["angle"], "angle to backprop's update (degrees)")
         for zero in found["angle from zero"].values():
             right.plot(list(zero), [fmean(v) for v in zero.values()], color="0.3", linestyle=":", linewidth=1)

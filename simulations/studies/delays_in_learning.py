@@ -3,7 +3,7 @@
 All feedback arrives late, by the same delay for each projection, and relaxations take 10 tau as without it. They come
 to the gradient all the same; only when is another question. What the output sends never changes, so its delay costs
 nothing; each projection below costs its own. A population k projections below the highest hidden one has relaxed for
-T - k d only: learning breaks where the lowest has hardly heard of the output. Circles: the law (`analysis.late`).
+T - k d only: learning breaks where the lowest has hardly heard of the output. Circles: the law (`analysis.delays`).
 
 The last line on screen:  AR, delayed: a point lost from 3 on, worse than fixed hidden weights from 4 on
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from actrelax import RelaxationProblem, relax_backward
 from actrelax.analysis.alignment import update_angles
-from actrelax.analysis.late import late_state
+from actrelax.analysis.delays import delayed_state
 from actrelax.analysis.robustness import Learned
 from actrelax.models.network import Network
 from actrelax.simulations.robustness import BASE, grid, study
@@ -36,7 +36,7 @@ def predicted(experiment: Experiment, network: Network, x: Tensor, y: Tensor) ->
     problem = RelaxationProblem.from_batch(network, x, y, delays=experiment.relaxation.delay)
     there = copy.deepcopy(network)  # whose .grad is free
     there.zero_grad()
-    relax_backward(there, x, y, integrator="euler", dt=dt, steps=0, start=late_state(problem, dt=dt, steps=steps))
+    relax_backward(there, x, y, integrator="euler", dt=dt, steps=0, start=delayed_state(problem, dt=dt, steps=steps))
     return update_angles(there, x, y)
 
 
@@ -57,7 +57,7 @@ def main(
     Returns
     -------
     list of Learned
-        One a training.
+        One per training.
     """
     return study(
         out / "delays_in_learning.png",

@@ -40,7 +40,7 @@ def main(
     Returns
     -------
     list of Learned
-        One a training.
+        One per training.
     """
     return study(
         out / "limited_time.png",

@@ -58,7 +58,7 @@ def main(
     Returns
     -------
     list of Learned
-        One a training.
+        One per training.
     """
     return study(
         out / "noise.png",

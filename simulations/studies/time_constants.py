@@ -52,7 +52,7 @@ def main(
     Returns
     -------
     list of Learned
-        One a training.
+        One per training.
     """
     series = {
         f"{which}, {duration:g} tau": {

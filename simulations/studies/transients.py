@@ -100,7 +100,7 @@ def trained(activation: str, epochs: int) -> Network:
 
 
 def amplified(ax: Axes, schemes: Sequence[str], etas: Sequence[float]) -> None:
-    """Draw how far errors grow on the way, up to where each scheme stops to be stable."""
+    """Draw how far errors grow on the way, up to where each scheme stops being stable."""
     for name in schemes:
         stable = [eta for eta in etas if eta < INTEGRATORS[name].stability_limit - 0.05]
         ax.semilogy(stable, [growth(name, eta=eta, depth=DEPTH, steps=600) for eta in stable], label=name)

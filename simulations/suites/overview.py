@@ -171,4 +171,4 @@ def _draw(path: Path, found: Sequence[Column]) -> None:
         texts.append([_cell(column, row, "\n") for column in found])
     with written(path, (3.6 + 0.72 * len(found), 1.2 + 0.34 * len(rows))) as figure:
         ax = figure.subplots()
-        figures.tiles(ax, values, texts, rows, [f"{column.name}\n({column.seeds})" for column in found])
+        figures.difference_table(ax, values, texts, rows, [f"{column.name}\n({column.seeds})" for column in found])

@@ -79,12 +79,7 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
             data = load_images(experiment.images)
     preprocess = preprocessing(experiment.images, data, hardware)
     data = on_device(data, hardware)
-    network, module = make_network(experiment.model, data.input_shape, data.classes, experiment.seed)
-    network.to(device=hardware.device, dtype=hardware.dtype)
-    if experiment.rule == "ar":
-        network.add_feedback(experiment.relaxation.knobs, random_stream(experiment.seed, "feedback"))
-    if hardware.channels_last:
-        _lay_out(network, experiment.model)
+    network, module = _network(experiment, data, hardware)
     processes.agree_on(list(network.state_dict().values()))  # a user's own function may draw from anywhere
     o = experiment.optimisation
     optimiser = _optimiser(network, o)
@@ -93,14 +88,7 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
     loss = look_up("loss", experiment.model.loss, LOSSES)
     if hardware.precision == "bf16":
         loss = in_single_precision(loss)
-    batches = Batches(
-        data,
-        preprocess,
-        experiment.batch_size,
-        experiment.seed,
-        experiment.images.augment,
-        processes,
-    )
+    batches = Batches(data, preprocess, experiment.batch_size, experiment.seed, experiment.images.augment, processes)
     factor = partial(learning_rate_factor, o, epochs=experiment.epochs, batches=len(batches))
     schedule = LambdaLR(optimiser, factor)
     rules = make_rules(experiment, network, loss, updates, optimiser, batches)
@@ -115,6 +103,17 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
         lookout=rules.lookout,
     )
     return Parts(training, module, rules.careful, loss, updates)
+
+
+def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple[Network, nn.Module | None]:
+    """Return the network on its device, with its feedback weights, and the module whose weights it shares."""
+    network, module = make_network(experiment.model, data.input_shape, data.classes, experiment.seed)
+    network.to(device=hardware.device, dtype=hardware.dtype)
+    if experiment.rule == "ar":
+        network.add_feedback(experiment.relaxation.knobs, random_stream(experiment.seed, "feedback"))
+    if hardware.channels_last:
+        _lay_out(network, experiment.model)
+    return network, module
 
 
 def rehearse(parts: Parts) -> None:
@@ -167,7 +166,7 @@ def make_network(
     Returns
     -------
     network : Network
-        On the CPU; an output a class.
+        On the CPU; an output per class.
     module : torch.nn.Module or None
         The `nn.Sequential` that a user's function returned, sharing the network's Parameters.
 

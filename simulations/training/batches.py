@@ -81,7 +81,7 @@ class Batches:
 
     data          on the device that the network is on
     preprocess    as the network was built for
-    size          images a batch; the last one of an epoch may be smaller
+    size          images per batch; the last one of an epoch may be smaller
     seed          fixes order and augmentation
     augment       whether images are flipped and cropped at random
     processes     that share each batch
@@ -95,7 +95,7 @@ class Batches:
     processes: Processes = ALONE
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return -(-len(self.data.train.images) // self.size)
 
     def example(self, size: int | None = None) -> Split:

@@ -34,7 +34,7 @@ class DivergenceCheck(Callback):
     Raises
     ------
     DivergenceError
-        From `on_batch` and `on_epoch`; the training is back at the last look then, and sound.
+        From `on_start`, `on_batch` and `on_epoch`; the training is back at the last look then, and sound.
     """
 
     def __init__(self, every: int, careful: Rule) -> None:
@@ -79,7 +79,9 @@ class DivergenceCheck(Callback):
             if not training.is_sound():
                 loss = float(training.loss_of(result))
                 raise DivergenceError(f"{place}: the loss became {loss:.3g} an image: lower the learning rate.")
-        raise DivergenceError("something diverged that did not when the batches were replayed.")
+        raise DivergenceError(
+            "something diverged that did not when the batches were replayed: look at every batch with --read-every 1."
+        )
 
     def _found(self, training: Training, x: Tensor, y: Tensor) -> DivergenceError | None:
         """Return what diverges in this process's share of a batch, in a copy of the network: nothing is learned."""
@@ -132,7 +134,7 @@ class Alignment(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar over the images of the whole run on a terminal, and a line an epoch; both on standard error.
+    """A bar over the images of the whole run on a terminal, and a line per epoch; both on standard error.
 
     Parameters
     ----------

@@ -29,33 +29,33 @@ Bound = Callable[[Network, Tensor, Tensor], float]
 class Lookout:
     """Looks how near relaxations come to their clip.
 
-    bound    (network, x, y) -> what |-x + feedback| does not exceed, in all processes
-    clip     what it is held against
-    every    batches between two looks
-    epoch    batches an epoch: its first one is always looked at
-    batches  how many have been learned
-    near     whether the last look found the clip near, so that every batch is looked at
-    seen     the largest bound of all batches that were looked at
-    told     whether the user knows: batches that are replayed say nothing again
+    bound              (network, x, y) -> what |-x + feedback| does not exceed, in all processes
+    clip               what it is held against
+    every              batches between two looks
+    batches_per_epoch  an epoch's first batch is always looked at
+    batches            how many have been learned
+    near               whether the last look found the clip near, so that every batch is looked at
+    largest            bound of all batches that were looked at
+    told               whether the user knows: batches that are replayed say nothing again
     """
 
     bound: Bound
     clip: float
     every: int
-    epoch: int
+    batches_per_epoch: int
     batches: int = 0
     near: bool = False
-    seen: float | None = None
+    largest: float | None = None
     told: bool = False
 
-    def pass_by(self, network: Network, x: Tensor, y: Tensor) -> bool:
+    def may_clip(self, network: Network, x: Tensor, y: Tensor) -> bool:
         """Count a batch, and say whether the clip may have an effect; only to look at it, the device is waited for."""
-        may_clip = False
-        if self.near or self.batches % self.epoch % self.every == 0:
+        may = False
+        if self.near or self.batches % self.batches_per_epoch % self.every == 0:
             found = self.bound(network, x, y)
-            self.seen = found if self.seen is None else max(self.seen, found)
+            self.largest = found if self.largest is None else max(self.largest, found)
             self.near = not found < self.clip / MARGIN  # nan is too near
-            may_clip = not found <= self.clip
+            may = not found <= self.clip
             if self.near and not self.told:
                 self.told = True
                 tqdm.write(
@@ -64,15 +64,15 @@ class Lookout:
                     file=sys.stderr,
                 )
         self.batches += 1
-        return may_clip
+        return may
 
     def state_dict(self) -> dict[str, Any]:
         """What changes."""
-        return {"batches": self.batches, "near": self.near, "seen": self.seen}
+        return {"batches": self.batches, "near": self.near, "seen": self.largest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        self.batches, self.near, self.seen = state["batches"], state["near"], state["seen"]
+        self.batches, self.near, self.largest = state["batches"], state["near"], state["seen"]
 
 
 def unclipped(may_clip: Callable[[Network, Tensor, Tensor], bool], free: Rule, clipped: Rule) -> Rule:

@@ -79,7 +79,7 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class Speed:
-    """How the same result is come by."""
+    """How the result is computed, which is the same."""
 
     method: Literal["auto", "stepped", "closed-form"] = "auto"
     """Step relaxations, or evaluate them at once by their law, about as fast as backprop; auto: where there is one."""
@@ -98,7 +98,7 @@ class Experiment:
     epochs: int = 20
     """Passes through the training images."""
     batch_size: int = 64
-    """Images a batch, over all processes."""
+    """Images per batch, over all processes."""
     processes: int | None = None
     """Processes that share each batch: as many as torchrun has started, another number is refused."""
     seed: int = 0

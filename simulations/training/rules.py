@@ -125,7 +125,7 @@ def _at_once(experiment: Experiment, options: dict[str, Any], problem: Relaxatio
 
     lookout = Lookout(lambda *batch: batches.processes.largest(bound(*batch)), clip, speed.verify_every, len(batches))
     return Rules(
-        quick=unclipped(lookout.pass_by, quick.quick, clipped.quick),
+        quick=unclipped(lookout.may_clip, quick.quick, clipped.quick),
         careful=unclipped(lambda *batch: not bound(*batch) <= clip, quick.careful, clipped.careful),
         lookout=lookout,
     )

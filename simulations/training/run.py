@@ -164,7 +164,7 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         versions=versions(),
         steps=None if ends is None else ends.steps,
         equilibrium=None if ends is None else ends.by_population,
-        largest_bracket=None if lookout is None else lookout.seen,
+        largest_bracket=None if lookout is None else lookout.largest,
         processes=parts.training.processes.count,
     )
 

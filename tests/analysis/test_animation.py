@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from actrelax.analysis.animation import Film, movie, scene, strip, tiles
+from actrelax.analysis.animation import Film, contact_sheet, movie, scene, strip
 from actrelax.models.errors import ActrelaxError
 
 TIMES = (0.0, 1.0, 2.0)
@@ -23,9 +23,9 @@ def film():
     return Film(generator.random((1, 6, 6)), TIMES, activities, goals, errors)
 
 
-def test_tiles_keep_every_map_and_put_nan_between():
+def test_contact_sheets_keep_every_map_and_put_nan_between():
     x = np.arange(5 * 2 * 3.0).reshape(5, 2, 3)
-    sheet = tiles(x)
+    sheet = contact_sheet(x)
     assert sheet.shape == (3 * 2 + 2, 2 * 3 + 1)
     assert np.array_equal(sheet[:2, :3], x[0])
     assert np.array_equal(sheet[3:5, 4:], x[3])
@@ -35,9 +35,9 @@ def test_tiles_keep_every_map_and_put_nan_between():
 
 
 def test_units_fill_a_sheet():
-    assert np.array_equal(tiles(np.arange(6.0)), [[0, 1, 2], [3, 4, 5]])
-    assert tiles(np.zeros(120)).shape == (10, 12)
-    assert tiles(np.zeros(7)).shape == (3, 3)
+    assert np.array_equal(contact_sheet(np.arange(6.0)), [[0, 1, 2], [3, 4, 5]])
+    assert contact_sheet(np.zeros(120)).shape == (10, 12)
+    assert contact_sheet(np.zeros(7)).shape == (3, 3)
 
 
 def test_activities_are_drawn_over_the_largest_gradient(film):
@@ -46,7 +46,7 @@ def test_activities_are_drawn_over_the_largest_gradient(film):
     assert [image.norm.vmin for image in images] == [-1, -1]
     for frame in (2, 1):
         for image, name in zip(show(frame), film.activities, strict=True):
-            expected = tiles(film.activities[name][frame] / np.abs(film.gradients[name]).max())
+            expected = contact_sheet(film.activities[name][frame] / np.abs(film.gradients[name]).max())
             assert np.array_equal(image.get_array().filled(np.nan), expected, equal_nan=True)
         said = [text.get_text() for ax in figure.axes for text in ax.texts]
         assert f"t = {TIMES[frame]:.1f} tau" in said

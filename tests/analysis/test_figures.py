@@ -41,10 +41,10 @@ def test_unwritable(tmp_path):
         pass
 
 
-def test_tiles(tmp_path):
+def test_a_table_of_differences(tmp_path):
     values, texts = [[-30, 0.1], [float("nan"), 30]], [["lost", "kept"], ["", "won"]]
     with figures.saved(tmp_path / "figure.png") as (_, (ax,)):
-        assert figures.tiles(ax, values, texts, ["one", "two"], ["A", "B"]) is ax
+        assert figures.difference_table(ax, values, texts, ["one", "two"], ["A", "B"]) is ax
         shown = {text.get_position(): (text.get_text(), text.get_color()) for text in ax.texts}
         assert shown == {
             (0, 0): ("lost", "white"),

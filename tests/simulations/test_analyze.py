@@ -67,7 +67,7 @@ def test_a_report_says_what_the_summaries_say(trained, tmp_path, capsys):
         assert float(row["test accuracy (%)"]) == pytest.approx(100 * s.test_accuracy, abs=0.005)
         assert float(row["train accuracy (%)"]) == pytest.approx(100 * s.train_accuracy, abs=0.005)
         assert float(row["wall time (s)"]) == pytest.approx(s.wall_seconds, abs=0.051)
-        assert row["images a second"] == f"{s.images_per_second:,.0f}"
+        assert row["images per second"] == f"{s.images_per_second:,.0f}"
         assert row["steps"] == ("" if s.steps is None else "20")
     ends = RunFolder(trained / "a < b & c").summary().equilibrium["hidden1"]
     assert float(outcomes["a < b & c"]["distance from equilibrium"]) == pytest.approx(ends["error"], rel=0.05)

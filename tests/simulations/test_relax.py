@@ -146,7 +146,7 @@ def test_a_saved_run(npz, tmp_path, capsys):
         (["--noise", "1"], '"sequential" can\'t be used here: it does not follow noise'),
         (["--codegen", "numpy"], "--codegen is Brian2's, torch has none: leave it out."),
         (["--every", "0"], "--every must be 1 or more, got 0."),
-        (["--every", "13"], "at least --every steps are needed to show anything, 13, got 12."),
+        (["--every", "13"], "--every 13 is more than the relaxation's steps, 12: nothing would be recorded."),
         (["--run", "nix"], "nix holds no run: config.json can't be read."),
     ],
     ids=str,

@@ -38,7 +38,7 @@ def test_angles_are_means_over_training_and_the_law_is_asked_where_they_are_meas
         return {"input->hidden1": 10.0 * len(asked), "hidden3->output": 1.0}
 
     found = trained("coarse", {"feedback_transform": "quantised-4", "measure_alignment": 23}, predicted=law)
-    assert len(asked) == 3  # 23 batches an epoch
+    assert len(asked) == 3  # 23 batches per epoch
     initial = build("mlp-4x32", input_shape=(64,), generator=random_stream(0, "weights")).double()
     assert torch.equal(asked[0], initial.projections["hidden3->output"].weight)
     assert not torch.equal(asked[0], asked[1])

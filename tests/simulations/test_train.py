@@ -25,7 +25,7 @@ QUICK = ["--network", "digits-mlp", "--steps", "3", "--threads", "1", "--batch-s
 
 @pytest.fixture
 def tiny(npz):
-    """Options of a run of a second: 100 images, 4 batches an epoch."""
+    """Options of a run of a second: 100 images, 4 batches per epoch."""
     return ["--dataset", str(npz), *QUICK, "--epochs", "3"]
 
 

@@ -80,7 +80,7 @@ def test_feedback_aligns_and_its_offset_follows_the_law(tmp_path):
     measured = learned_feedback.main(tmp_path, epochs=4, steps=50)
     plain, matched = measured["learned-feedback"], measured["kolen-pollack"]
     assert plain["difference"] == pytest.approx(1, abs=1e-12)
-    assert matched["difference"] == pytest.approx(0.997 ** (4 * 23), abs=1e-12)  # 1 - 0.3 x 0.01, 23 batches an epoch
+    assert matched["difference"] == pytest.approx(0.997 ** (4 * 23), abs=1e-12)  # 1 - 0.3 x 0.01, 23 batches per epoch
     assert matched["law"] == pytest.approx(matched["difference"], abs=1e-12)
     assert matched["angle"] < plain["angle"] - 2 < 75  # drawn independently, they began at about 90
     assert min(plain["accuracy"], matched["accuracy"]) > 0.6

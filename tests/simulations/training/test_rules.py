@@ -178,7 +178,7 @@ def looked_at(training):
 
 @pytest.mark.parametrize("every", [2, 1000])
 def test_a_batch_is_looked_at_now_and_then(every):
-    """Each epoch's first batch, and every so many after it: of 6 batches an epoch."""
+    """Each epoch's first batch, and every so many after it: of 6 batches per epoch."""
     parts = assemble(clipped(30.0, every))
     training = parts.training
     by_hand, looked = bound_by_hand(training, 0.2), looked_at(training)
@@ -187,7 +187,7 @@ def test_a_batch_is_looked_at_now_and_then(every):
     train(training)
     assert looked == ([0, 2, 4, 6, 8, 10] if every == 2 else [0, 6])
     assert not training.lookout.near
-    assert training.lookout.seen >= by_hand
+    assert training.lookout.largest >= by_hand
 
 
 @pytest.mark.parametrize("factor", [2.0, 4.1])
@@ -250,14 +250,14 @@ def test_the_lookout_is_part_of_the_checkpoint():
     second.load_state_dict(state)
     assert second.lookout.near
     assert second.lookout.batches == 1
-    assert second.lookout.seen == first.lookout.seen
+    assert second.lookout.largest == first.lookout.largest
 
 
 def test_what_is_not_a_number_may_reach_the_clip():
     training = assemble(clipped(30.0)).training
     training.lookout.bound = lambda *_: float("nan")
     x, y = next(iter(training.batches.epoch(1)))
-    assert training.lookout.pass_by(training.network, x, y)
+    assert training.lookout.may_clip(training.network, x, y)
     assert training.lookout.near
 
 

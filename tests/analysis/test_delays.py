@@ -5,7 +5,7 @@ import pytest
 from cases import graph_case, mlp_case
 
 from actrelax import solve
-from actrelax.analysis.late import late_coefficients, late_state
+from actrelax.analysis.delays import delayed_coefficients, delayed_state
 from actrelax.models.agreement import disagreement
 from actrelax.models.closed_form import coefficients, hop_matrix
 from actrelax.models.errors import ActrelaxError
@@ -17,7 +17,7 @@ UNEQUAL = {"hidden1->hidden2": 0.6, "hidden2->hidden3": 1.0, "hidden3->output": 
 
 @pytest.mark.parametrize("steps", [2, 4, 12])
 @pytest.mark.parametrize("delays", [0.4, UNEQUAL], ids=["equal", "unequal"])
-def test_late_states_are_those_of_steps(delays, steps):
+def test_delayed_states_are_those_of_steps(delays, steps):
     """Before, while and after the first feedback arrives; populations with time constants of their own."""
     case = mlp_case()
     tau = {"hidden1": 0.7, "hidden2": 1.3}
@@ -26,7 +26,7 @@ def test_late_states_are_those_of_steps(delays, steps):
         solve(p, "euler", dt=0.2, steps=steps).final
         for p in (problem, RelaxationProblem.from_batch(case.network, case.x, case.y, tau=tau))
     )
-    predicted = late_state(problem, dt=0.2, steps=steps)
+    predicted = delayed_state(problem, dt=0.2, steps=steps)
     for name in case.network.hidden:
         assert disagreement(predicted[name], stepped[name]) < 1e-12
     assert disagreement(prompt["hidden1"], stepped["hidden1"]) > 1e-3
@@ -36,15 +36,15 @@ def test_without_delays_it_is_eulers_law():
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, tau={"hidden2": 2.0})
     law = coefficients(INTEGRATORS["euler"].transition, hop_matrix(problem), 0.2, 12)
-    np.testing.assert_allclose(late_coefficients(problem, dt=0.2, steps=12), law, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(delayed_coefficients(problem, dt=0.2, steps=12), law, rtol=1e-12, atol=0)
 
 
 def test_what_has_no_law_is_refused():
     case = graph_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, delays=0.2)
-    with pytest.raises(ActrelaxError, match="late feedback has a law in chains"):
-        late_coefficients(problem, dt=0.2, steps=3)
+    with pytest.raises(ActrelaxError, match="delayed feedback has a law in chains"):
+        delayed_coefficients(problem, dt=0.2, steps=3)
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, delays=0.2, clip=1.0)
     with pytest.raises(ActrelaxError, match="no law with a clip"):
-        late_state(problem, dt=0.2, steps=3)
+        delayed_state(problem, dt=0.2, steps=3)

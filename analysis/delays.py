@@ -1,7 +1,7 @@
 """The law of a relaxation whose feedback takes time: that of the tiny chain with delay lines (THEORY.md section 4).
 
 Feedback maps are linear and constant, whenever what they carry arrives. So x_l(n) = sum_m C[l, m] B_{l->m} x_m(0) holds
-with delays, too, and C is what one unit a population does: late by the same steps, each in the state it began with
+with delays, too, and C is what one unit per population does: delayed by the same steps, each in the state it began with
 before that.
 """
 
@@ -16,7 +16,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, State
 
 
-def late_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:
+def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:
     """Return C after so many steps of Euler's method, by the recursion of the tiny chain.
 
     c_l <- (1 - dt/tau_l) c_l + (dt/tau_l) c_{l+1} of as many steps ago as feedback takes from l + 1 to l.
@@ -41,7 +41,7 @@ def late_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -> M
     """
     network = problem.network
     if not network.graph.is_chain:
-        raise ActrelaxError("late feedback has a law in chains: step this network's relaxation.")
+        raise ActrelaxError("delayed feedback has a law in chains: step this network's relaxation.")
     late, eta = problem.delay.steps(dt), dt / np.array(hop_taus(problem))[:, None]
     waits = [late.get(network.outgoing[name][0].name, 0) for name in network.hidden]
     past = [np.eye(len(waits) + 1)]
@@ -53,13 +53,13 @@ def late_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -> M
     return past[-1]
 
 
-def late_state(problem: RelaxationProblem, *, dt: float, steps: int) -> State:
+def delayed_state(problem: RelaxationProblem, *, dt: float, steps: int) -> State:
     """Return where a relaxation with delays is after so many steps of Euler's method, without taking them.
 
     Parameters
     ----------
     problem, dt, steps
-        As for `late_coefficients`.
+        As for `delayed_coefficients`.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def late_state(problem: RelaxationProblem, *, dt: float, steps: int) -> State:
     Raises
     ------
     ActrelaxError
-        As for `late_coefficients`, and where there is no law for another reason.
+        As for `delayed_coefficients`, and where there is no law for another reason.
     """
-    C = late_coefficients(problem, dt=dt, steps=steps)
+    C = delayed_coefficients(problem, dt=dt, steps=steps)
     return {name: added_up(found, C) for name, found in terms(replace(problem, delays=0.0)).items()}
