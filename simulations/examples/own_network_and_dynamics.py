@@ -21,7 +21,7 @@ from pathlib import Path
 import brian2 as b2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from actrelax import Network, Projection, RelaxationProblem, activity_gradients, solve
 from actrelax.analysis import figures
@@ -77,20 +77,9 @@ def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[
     x, y = images[:1].flatten(1).double(), labels[:1]
     problem = RelaxationProblem.from_batch(network, x, y, dynamics={"hidden1": ADAPTING, "hidden2": RINGING})
 
-    simulation = build(problem, "euler", dt=DT, monitor=["hidden1", "hidden2"])
-    lower, clock = simulation.populations["hidden1"], simulation.clock
-    with generating("numpy"):  # for networks this small compiling takes longer than running
-        electrode = b2.NeuronGroup(1, ELECTRODE, method="euler", clock=clock, name="electrode")
-        wires = b2.Synapses(lower, electrode, "signal_post = x_pre / N_pre : 1 (summed)", clock=clock, name="wires")
-        wires.connect()
-        voltage = b2.StateMonitor(electrode, "v", record=True, clock=clock)
-        current = b2.StateMonitor(lower, "s1", record=True, clock=clock)  # variables of own dynamics: s0, s1, ...
-        simulation.network.add(electrode, wires, voltage, current)
-        simulation.network.run(duration * UNIT)
-
+    brian2, voltage, current = record(problem, duration)
     trajectory = solve(problem, "euler", dt=DT, duration=duration, record=True)
     gradients = activity_gradients(network, x, y)
-    brian2 = {name: torch.as_tensor(monitor.x.T) for name, monitor in simulation.monitors.items()}
     torch_ = {name: trajectory[name][:-1, 0] for name in network.hidden}  # Brian2's monitors stop a step before the end
     v = [0.0]
     for mean in torch_["hidden1"].mean(1)[:-1].tolist():
@@ -120,6 +109,22 @@ def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[
         right.set(xlabel="time (ms)", ylabel="activity", xlim=(0, 200))
         right.legend()
     return measured
+
+
+def record(problem: RelaxationProblem, duration: float) -> tuple[dict[str, Tensor], b2.StateMonitor, b2.StateMonitor]:
+    """Relax in Brian2 beside an electrode; return activities, the electrode's voltage, and the units' own current."""
+    simulation = build(problem, "euler", dt=DT, monitor=["hidden1", "hidden2"])
+    lower, clock = simulation.populations["hidden1"], simulation.clock
+    with generating("numpy"):  # for networks this small compiling takes longer than running
+        electrode = b2.NeuronGroup(1, ELECTRODE, method="euler", clock=clock, name="electrode")
+        wires = b2.Synapses(lower, electrode, "signal_post = x_pre / N_pre : 1 (summed)", clock=clock, name="wires")
+        wires.connect()
+        voltage = b2.StateMonitor(electrode, "v", record=True, clock=clock)
+        current = b2.StateMonitor(lower, "s1", record=True, clock=clock)  # variables of own dynamics: s0, s1, ...
+        simulation.network.add(electrode, wires, voltage, current)
+        simulation.network.run(duration * UNIT)
+    activities = {name: torch.as_tensor(monitor.x.T) for name, monitor in simulation.monitors.items()}
+    return activities, voltage, current
 
 
 if __name__ == "__main__":

@@ -181,16 +181,22 @@ class Experiment:
         if o.momentum and o.optimiser != "sgd":
             raise ActrelaxError(f"--momentum belongs to sgd, {o.optimiser} has its own: leave it out.")
         is_continuous = self.rule == "ar" and self.relaxation.is_continuous
-        if is_continuous and (o.optimiser != "sgd" or o.momentum or o.weight_decay):
-            raise ActrelaxError("continuous plasticity is plain gradient descent: leave momentum and weight decay out.")
-        if is_continuous and (self.processes or 1) > 1:
-            raise ActrelaxError("continuous plasticity moves the weights of one process: start it without torchrun.")
-        if is_continuous and self.hardware.precision == "bf16":
-            raise ActrelaxError("continuous plasticity moves the weights themselves, which bf16 rounds: use fp32.")
+        if is_continuous:
+            self._check_continuous()
         if self.measure_alignment and (self.rule == "backprop" or is_continuous):
             raise ActrelaxError(
                 "--measure-alignment compares AR's updates after a relaxation with backprop's: leave it out."
             )
+
+    def _check_continuous(self) -> None:
+        """Refuse what weights that move during the relaxation can't have."""
+        o = self.optimisation
+        if o.optimiser != "sgd" or o.momentum or o.weight_decay:
+            raise ActrelaxError("continuous plasticity is plain gradient descent: leave momentum and weight decay out.")
+        if (self.processes or 1) > 1:
+            raise ActrelaxError("continuous plasticity moves the weights of one process: start it without torchrun.")
+        if self.hardware.precision == "bf16":
+            raise ActrelaxError("continuous plasticity moves the weights themselves, which bf16 rounds: use fp32.")
 
 
 _PAPERS = Optimisation(lr=0.0005, reduction="sum")
