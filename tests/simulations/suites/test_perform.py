@@ -1,5 +1,6 @@
 """Many runs: each done once, whoever does them, and whatever stops them."""
 
+import io
 import json
 import os
 import pickle
@@ -8,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+import typing
 from dataclasses import replace
 
 import pytest
+from tqdm import tqdm
 
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
@@ -188,3 +191,30 @@ def test_a_run_that_kills_its_worker_stops_no_other(runs, tmp_path):
     ):
         perform([deadly, runs[1]], scheduler=cluster.scheduler_address, quiet=True)
     assert runs[1].state is State.FINISHED
+
+
+class OnATerminal(tqdm):
+    """What it would show there."""
+
+    shown: typing.ClassVar[list] = []
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **{**options, "disable": False, "file": io.StringIO()})
+
+    def refresh(self, *args, **options):
+        super().refresh(*args, **options)
+        self.shown.append((self.n, self.total, self.initial))
+
+
+def test_progress_counts_the_epochs_of_all_runs(runs, monkeypatch):
+    """Those that were done before are not in the time that the others take."""
+    monkeypatch.setattr("actrelax.simulations.suites.perform.tqdm", OnATerminal)
+    monkeypatch.setattr("actrelax.simulations.suites.perform.LOOK", 0.01)
+    wild = replace(runs[2], experiment=replace(runs[2].experiment, optimisation=Optimisation(lr=1e30)))
+    perform(runs[:1], 1, quiet=True)
+    OnATerminal.shown.clear()
+    perform([*runs[:2], wild], 1)
+    counts = [n for n, _, _ in OnATerminal.shown]
+    assert counts == sorted(counts)
+    assert counts[0] == 2
+    assert OnATerminal.shown[-1] == (6, 6, 2)
