@@ -699,6 +699,27 @@ DEFECTS = [
         f"{SUITES}/test_definitions.py::test_kolen_pollack_forgets_in_any_number_of_epochs",
     ),
     Defect(
+        "a suite taken for the value of --option=value before it",
+        "simulations/suites/commands.py",
+        ' and "=" not in b',
+        "",
+        "tests/simulations/test_reproduce.py::test_the_suite_is_no_options_value",
+    ),
+    Defect(
+        "a run that fails and takes the table of the others with it",
+        "simulations/suites/execution.py",
+        "refused = error",
+        "raise error",
+        "tests/simulations/test_reproduce.py::test_a_run_that_fails_does_not_cost_the_table_of_the_others",
+    ),
+    Defect(
+        "one computation tested against itself",
+        "analysis/statistics.py",
+        "return Paired(len(d), mean, mean, mean, 0.0, math.nan, math.nan)",
+        "return Paired(len(d), mean, mean, mean, 0.0, 1.0, 0.0)",
+        f"{SUITES}/test_report.py::test_one_computation_is_not_tested_against_itself",
+    ),
+    Defect(
         "rates chosen by the test images",
         "simulations/suites/rates.py",
         'o.curves["validation_accuracy"][-1]',

@@ -50,7 +50,8 @@ def tables(name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -
         minutes = sum(o.wall_seconds for o in mine) / 60
         wanted = len(suite.conditions) * suite.seeds
         count = f"{len(mine)}" if len(mine) == wanted else f"{len(mine)} of {wanted}"
-        took = f"{count} runs of {' or '.join(map(str, epochs))} epochs, {minutes:.0f} minutes of wall time in all.\n"
+        lengths = f"{' or '.join(map(str, epochs))} epoch{'' if epochs == [1] else 's'}"
+        took = f"{count} runs of {lengths}, {minutes:.0f} minutes of wall time in all.\n"
         remarks = f"{conditions.remarks(against, table)}{took}"
         texts.append(f"{title}{markdown(head, rows)}\n{remarks}")
         notes = "".join(f"% {line}\n" for line in [variant, *remarks.splitlines()] if line)

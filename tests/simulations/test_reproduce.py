@@ -12,6 +12,7 @@ from actrelax.simulations import sweep
 from actrelax.simulations.cli import main
 from actrelax.simulations.reproduce import defaults
 from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.training.run import run
 
 COMMITTED = Path(__file__).parents[2] / "results" / "smoke"
 
@@ -74,6 +75,22 @@ def test_what_is_refused(tmp_path, capsys, arguments, said):
     places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--quiet", "--jobs", "1"]
     assert main(["reproduce", *places, *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"actrelax reproduce: {said}")
+
+
+def test_a_run_that_fails_does_not_cost_the_table_of_the_others(tmp_path, monkeypatch, capsys):
+    def failing(experiment, *rest):
+        if experiment.seed == 1:
+            raise MemoryError("no room")
+        return run(experiment, *rest)
+
+    monkeypatch.setattr("actrelax.simulations.suites.perform.run", failing)
+    options = ["--seeds", "2", "--epochs", "1", "--network", "digits-mlp", "--jobs", "1", "--quiet"]
+    places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert main(["reproduce", "smoke", *options, *places]) == 2
+    said = capsys.readouterr()
+    assert "4 of 8 runs can't be done; " in said.err
+    assert "\n4 of 8 runs of 1 epoch, " in (tmp_path / "out" / "table.md").read_text()
+    assert (tmp_path / "out" / "table.md").read_text() in said.out
 
 
 def test_two_commands_at_once(done, tmp_path):
