@@ -158,9 +158,7 @@ def write_report(config: Config, checked: Report) -> None:
     """Put it all into one HTML file."""
     places = config.out / "figures"
     caption = "How far each population is from its gradient; the vertical line is where a relaxation ends in training."
-    picture = Picture.read(
-        places / "relaxation.png", "Errors fall over the steps, those of lower layers later.", caption
-    )
+    picture = Picture.read(places / "relaxation.png", "Errors fall over time, those of lower layers later.", caption)
     relaxation = Section("One relaxation of the untrained network", [verdict(checked)], pictures=[picture])
     runs = gather([RunFolder(folder_of(config, label)) for label in RUNS])
     write(config.out / "report.html", of_runs.page(runs, places, [relaxation]))
