@@ -28,7 +28,11 @@ def agrees(said, found):
 def cells(suites):
     texts = [(RESULTS / suite / "table.md").read_text() for suite in suites]
     return [
-        cell.strip() for text in texts for line in text.splitlines() if line.startswith("|") for cell in line.split("|")
+        cell.strip("* ")
+        for text in texts
+        for line in text.splitlines()
+        if line.startswith("|")
+        for cell in line.split("|")
     ]
 
 
