@@ -65,7 +65,7 @@ class Paired:
     @property
     def is_identical(self) -> bool:
         """Whether the two have the same value in every pair: they are one computation, and there is nothing to test."""
-        return self.seeds > 0 and self.difference == self.low == self.high == 0
+        return self.difference == self.deviation == 0
 
 
 def compare(first: ArrayLike, second: ArrayLike, margin: float = MARGIN) -> Paired:

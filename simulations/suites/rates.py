@@ -166,8 +166,8 @@ def own_rates(name: str, suite: Suite, folder: Path) -> Suite:
         swept, found_by = ({row[column] for row in rows} for column in ("suite", "found_by"))
     except (OSError, KeyError, ValueError) as error:
         raise ActrelaxError(f"{folder} has no {FILE} of a sweep: name the --out of actrelax sweep.") from error
-    if swept != {name}:
-        raise ActrelaxError(f"{folder} is a sweep of {', '.join(swept)}: sweep {name} for its rates.")
+    if others := swept - {name}:
+        raise ActrelaxError(f"{folder} is a sweep of {', '.join(others)}: sweep {name} for its rates.")
     for variant in suite.variants:
         for condition in suite.conditions:
             if (variant, condition) not in own:

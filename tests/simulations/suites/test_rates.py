@@ -94,6 +94,9 @@ def test_where_all_rates_diverge_none_is_best(tmp_path):
     assert "| AR | 1 diverged |" in rates.write(tmp_path, "smoke", sweep, outcomes, "")
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
         rates.own_rates("smoke", SMOKE, tmp_path)
+    rates.write(tmp_path, "smoke", sweep, [outcome(name, 0.1, 0, None) for name in SMOKE.conditions], "")
+    with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for backprop: sweep this suite"):
+        rates.own_rates("smoke", SMOKE, tmp_path)
 
 
 def test_what_is_refused(tmp_path):
