@@ -172,6 +172,12 @@ SUITES: dict[str, Suite] = {
     "cnn-cifar10": Suite(
         "Do the simplifications keep a CNN's accuracy? (second paper, CIFAR-10)", _on(_CNN, "cifar10"), CNN
     ),
+    "cnn-cifar10-long": Suite(
+        "Do AR and all simplifications at once keep a CNN's accuracy over the paper's thirty epochs? (CIFAR-10)",
+        replace(_on(_CNN, "cifar10"), epochs=30),
+        {name: CNN[name] for name in ("backprop", "AR", "simplified")},
+        seeds=10,
+    ),
     "cnn-cifar100": Suite(
         "Do the simplifications keep a CNN's accuracy? (second paper, CIFAR-100)", _on(_CNN, "cifar100"), CNN
     ),

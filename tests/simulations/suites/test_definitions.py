@@ -70,6 +70,7 @@ PLANNED = {
     "unfrozen-mnist": ("mnist", "mlp", SSE, 5, 5, UNFROZEN),
     "unfrozen-fashion": ("fashion-mnist", "mlp", SSE, 5, 5, UNFROZEN),
     "cnn-cifar10": ("cifar10", "cnn", SSE, 5, 10, CNN),
+    "cnn-cifar10-long": ("cifar10", "cnn", SSE, 10, 30, ["ar", "simplified"]),
     "cnn-cifar100": ("cifar100", "cnn", SSE, 5, 10, CNN),
     "cnn-svhn": ("svhn", "cnn", SSE, 5, 10, CNN),
     "cnn-svhn10k": ("svhn10k", "cnn", SSE, 5, 10, CNN),
