@@ -108,9 +108,9 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
         texts.append(title + _table([r for r in found if r.variant == variant]))
     base, seeds = sweep.suite.base, sweep.suite.seeds
     texts.append(
-        f"Accuracy of {base.images.validation:,} training images that were held out, after {base.epochs} epochs: mean\n"
-        f"over {seeds} seeds. Bold: each condition's best, among the rates at which no seed diverged, which alone the\n"
-        "figure shows. All conditions have the same seeds and rates.\n"
+        f"Accuracy of {base.images.validation:,} training images that were held out, after {base.epochs} epochs:\n"
+        f"{'one seed' if seeds == 1 else f'mean over {seeds} seeds'}, the same for all conditions.\n"
+        "Bold: each condition's best, among the rates at which no seed diverged, which alone the figure shows.\n"
         + "".join(
             f"The best rate of {r.condition}{f' ({r.variant})' if r.variant else ''} is where the grid ends.\n"
             for r in found

@@ -91,7 +91,9 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
 def test_where_all_rates_diverge_none_is_best(tmp_path):
     sweep = rates.swept(replace(SMOKE, seeds=1), [0.1])
     outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
-    assert "| AR | 1 diverged |" in rates.write(tmp_path, "smoke", sweep, outcomes, "")
+    text = rates.write(tmp_path, "smoke", sweep, outcomes, "")
+    assert "| AR | 1 diverged |" in text
+    assert "after 6 epochs:\none seed, the same" in text
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
         rates.own_rates("smoke", SMOKE, tmp_path)
     rates.write(tmp_path, "smoke", sweep, [outcome(name, 0.1, 0, None) for name in SMOKE.conditions], "")
