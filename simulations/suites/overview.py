@@ -29,6 +29,7 @@ COLUMNS = {
     ("unfrozen-mnist", ""): "MNIST\nunfrozen",
     ("unfrozen-fashion", ""): "Fashion\nunfrozen",
     ("cnn-cifar10", ""): "CIFAR-10",
+    ("cnn-cifar10-long", ""): "CIFAR-10\n30 epochs",
     ("cnn-cifar10-converged", ""): "CIFAR-10\nconverged",
     ("cnn-cifar10-adam", ""): "CIFAR-10\nconverged\nAdam",
     ("graph-cifar10", ""): "CIFAR-10\nskips",
