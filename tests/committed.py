@@ -5,7 +5,24 @@ from pathlib import Path
 
 import pytest
 
+from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.suites.rates import own_rates
+from actrelax.simulations.suites.suite import Suite
+
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def carried_out() -> dict[str, Suite]:
+    """Return the suites that have rows, by their folders: some a second time, with each condition at its own rate."""
+    own = {
+        f"{name}-own-rates": own_rates(name, suite, RESULTS / f"{name}-rates")
+        for name, suite in SUITES.items()
+        if (RESULTS / f"{name}-own-rates").exists()
+    }
+    return {name: suite for name, suite in (SUITES | own).items() if (RESULTS / name / "runs.csv").exists()}
+
+
+CARRIED_OUT = carried_out()
 
 
 def skip_under_way():

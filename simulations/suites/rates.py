@@ -109,8 +109,8 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
     base, seeds = sweep.suite.base, sweep.suite.seeds
     texts.append(
         f"Accuracy of {base.images.validation:,} training images that were held out, after {base.epochs} epochs:\n"
-        f"{'one seed' if seeds == 1 else f'mean over {seeds} seeds'}, the same for all conditions.\n"
-        "Bold: each condition's best, among the rates at which no seed diverged, which alone the figure shows.\n"
+        f"{'seed 0' if seeds == 1 else f'mean over those of {seeds} seeds that finished'}, under every condition.\n"
+        "The figure shows the rates at which no seed diverged; bold: each condition's best of them.\n"
         + "".join(
             f"The best rate of {r.condition}{f' ({r.variant})' if r.variant else ''} is where the grid ends.\n"
             for r in found

@@ -76,6 +76,7 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
         best = {row["condition"]: float(row["lr"]) for row in csv.DictReader(file)}
     assert best == {"backprop": 0.2, "AR": 0.1, "simplified": 0.2, "random feedback": 0.2}
     assert "| backprop | 50.0 | **60.0** | 90.0, 1 diverged |" in text
+    assert "after 6 epochs:\nmean over those of 2 seeds that finished, under every condition" in text
     assert text.count("is where the grid ends") == 1
     assert "The best rate of AR is where the grid ends." in text
 
@@ -93,7 +94,7 @@ def test_where_all_rates_diverge_none_is_best(tmp_path):
     outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
     text = rates.write(tmp_path, "smoke", sweep, outcomes, "")
     assert "| AR | 1 diverged |" in text
-    assert "after 6 epochs:\none seed, the same" in text
+    assert "after 6 epochs:\nseed 0, under every condition" in text
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
         rates.own_rates("smoke", SMOKE, tmp_path)
     rates.write(tmp_path, "smoke", sweep, [outcome(name, 0.1, 0, None) for name in SMOKE.conditions], "")
