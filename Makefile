@@ -29,6 +29,7 @@ kill: $(VENV)/installed
 # The site, into docs/_build/html. It runs the examples and studies that take a minute at most;
 # GALLERY=all runs all, GALLERY=none none: their pages show the committed figures instead.
 docs: $(VENV)/documented
+	rm -rf docs/generated/api # which would keep the page of a module that is gone
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -n -W --keep-going docs docs/_build/html
 
 # What CI runs.
