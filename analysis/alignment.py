@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.backprop import parameter_gradients
-from actrelax.models.losses import Loss, LossFunction
-from actrelax.models.network import Network
-from actrelax.models.registry import look_up
-from actrelax.models.updates import Updates
+from actrelax.models.learning.backprop import parameter_gradients
+from actrelax.models.learning.plasticity import Updates
+from actrelax.models.network.network import Network
+from actrelax.models.problem.losses import Loss, LossFunction
 
 
 @torch.no_grad()

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 
 from actrelax.analysis.convergence import states_under
-from actrelax.models.agreement import FLOOR
-from actrelax.models.closed_form import Matrix, Term, coefficients, hop_matrix, terms
-from actrelax.models.foreign import integrator_named
-from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.closed_form.law import Matrix, Term, coefficients, hop_matrix, terms
+from actrelax.models.engines.methods import integrator_named
+from actrelax.models.integrators.schemes import Integrator
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import FLOOR
 
 
 def contamination(

@@ -13,17 +13,17 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from actrelax.models.agreement import FLOOR, disagreement
-from actrelax.models.carrying import settled_plan
-from actrelax.models.closed_form import Matrix, Term, coefficients, hop_matrix, terms, uncovered
-from actrelax.models.engines import solve
+from actrelax.models.closed_form.evaluate import collected
+from actrelax.models.closed_form.law import Matrix, Term, coefficients, hop_matrix, terms, uncovered
+from actrelax.models.closed_form.plan import settled_plan
+from actrelax.models.closed_form.steps_needed import remainders
+from actrelax.models.engines.methods import integrator_named
+from actrelax.models.engines.solve import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.foreign import integrator_named
-from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.settling import remainders
-from actrelax.models.streaming import collected
-from actrelax.models.trajectory import Trajectory
+from actrelax.models.integrators.schemes import Integrator
+from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.results.relative_error import FLOOR, disagreement
+from actrelax.models.results.trajectory import Trajectory
 
 _TIMES = 64
 """States of a population that are held at once."""

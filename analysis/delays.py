@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from actrelax.models.closed_form import Matrix, added_up, hop_taus, terms
+from actrelax.models.closed_form.law import Matrix, added_up, hop_taus, terms
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem.problem import RelaxationProblem, State
 
 
 def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:

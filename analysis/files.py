@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.files import beside
+from actrelax.models.results.files import beside
 
 
 def write_text(path: Path, text: str) -> None:

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from scipy.optimize import root
 
 from actrelax.analysis.endings import ending
-from actrelax.models.agreement import disagreement
+from actrelax.models.engines.sparse_problem import FlatProblem, Vector, vector
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.flat import FlatProblem, Vector, vector
-from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.projections import Projection
+from actrelax.models.network.projection import Projection
+from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.results.relative_error import disagreement
 
 FOUND = 1e-9
 """Of a fixed point: its largest rate of change, relative to its largest activity."""

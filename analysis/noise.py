@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actrelax.models.carrying import settled_plan
-from actrelax.models.closed_form import Matrix, hop_matrix, uncovered
+from actrelax.models.closed_form.evaluate import collected
+from actrelax.models.closed_form.law import Matrix, hop_matrix, uncovered
+from actrelax.models.closed_form.plan import settled_plan
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import INTEGRATORS
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.projections import Projection
-from actrelax.models.streaming import collected
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.network.projection import Projection
+from actrelax.models.problem.problem import RelaxationProblem
 
 
 def noise_shares(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:

@@ -27,7 +27,7 @@ import torch
 from actrelax.analysis.files import replacing, write_text
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.versions import installed
+from actrelax.models.results.versions import installed
 
 Rows = Sequence[Mapping[str, float]]
 TABLES = ("metrics", "alignment", "timing")

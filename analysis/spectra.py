@@ -22,9 +22,9 @@ from scipy import sparse
 from scipy.optimize import brentq
 from scipy.sparse.linalg import LinearOperator, eigsh, splu
 
+from actrelax.models.engines.sparse_problem import FlatProblem, Vector
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.flat import FlatProblem, Vector
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem.problem import RelaxationProblem
 
 Product = Callable[[Vector], Vector]
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actrelax.models.agreement import FLOOR
-from actrelax.models.closed_form import chain_matrix, coefficients, terms
-from actrelax.models.foreign import integrator_named
-from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.closed_form.law import chain_matrix, coefficients, terms
+from actrelax.models.engines.methods import integrator_named
+from actrelax.models.integrators.schemes import Integrator
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import FLOOR
 
 
 def error_bounds(problem: RelaxationProblem, gradients: Mapping[str, Tensor]) -> dict[str, float]:

@@ -14,11 +14,11 @@ from functools import partial
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from actrelax.models.architectures import build
-from actrelax.models.backprop import backprop_backward
-from actrelax.models.learning import relax_backward
-from actrelax.models.tracing import Traced
-from actrelax.models.updates import Rule
+from actrelax.models.learning.backprop import backprop_backward
+from actrelax.models.learning.plasticity import Rule
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.learning.trace import Traced
+from actrelax.models.network.architectures import build
 
 BATCH, STEPS, ROUNDS, LINES = 64, 5, 20, 10
 

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from handwritten import handwritten
 
-from actrelax.models.agreement import disagreement
-from actrelax.models.architectures import build as build_network
-from actrelax.models.brian2.build import UNIT, build
-from actrelax.models.brian2.codegen import generating
-from actrelax.models.engines import solve
-from actrelax.models.flat import FlatProblem, vector
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.engines.brian2.build import UNIT, build
+from actrelax.models.engines.brian2.codegen import generating
+from actrelax.models.engines.solve import solve
+from actrelax.models.engines.sparse_problem import FlatProblem, vector
+from actrelax.models.network.architectures import build as build_network
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
 
 NETWORKS = {
     "mlp": ("mlp", (784,)),
@@ -52,7 +52,7 @@ def problem_of(name: str, batch: int = 1) -> RelaxationProblem:
 
 def wide(widths: list[int], shape: tuple[int, ...]) -> torch.nn.Module:
     """Return an MLP with these hidden widths and tanh."""
-    from actrelax.models.network import Network
+    from actrelax.models.network.network import Network
 
     torch.manual_seed(0)
     layers: list[torch.nn.Module] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from actrelax.models.registry import known
+from actrelax.models._names import known
 
 Feedback = Literal["transpose", "learned", "kolen-pollack", "random", "sign"]
 Gain = Literal["feedforward", "current", "none"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from actrelax.models.trajectory import Trajectory
+    from actrelax.models.results.trajectory import Trajectory
 
 
 class ActrelaxError(ValueError):

@@ -33,9 +33,9 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from actrelax.analysis import figures
-from actrelax.models.architectures import build
+from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.registry import known
+from actrelax.models.network.architectures import build
 from actrelax.simulations.costs.machine import machine
 from actrelax.simulations.costs.methods import NAMES, chosen
 from actrelax.simulations.costs.rows import Row, Setting, measured

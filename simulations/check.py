@@ -30,9 +30,9 @@ from tqdm import tqdm
 from actrelax.analysis.checks.entries import NAMES
 from actrelax.analysis.checks.sampling import verify_noise
 from actrelax.analysis.checks.verification import Report, Row, verify
+from actrelax.models._names import known
+from actrelax.models.engines.methods import integrator_named
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.foreign import integrator_named
-from actrelax.models.registry import known
 from actrelax.simulations.options import FullPrecision, Relaxation
 from actrelax.simulations.subjects import Subject, make_sample, of_run, without_continuous_plasticity
 
@@ -152,7 +152,7 @@ def _refuse_unknown(targets: Sequence[str]) -> None:
     """Refuse what is no target of Brian2, before anything runs."""
     for target in targets:
         if target != "cpp_standalone":
-            from actrelax.models.brian2.codegen import target_named  # Brian2 takes a second to load
+            from actrelax.models.engines.brian2.codegen import target_named  # Brian2 takes a second to load
 
             target_named(target)
 

@@ -28,15 +28,15 @@ from tqdm import tqdm
 
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
-from actrelax.models.agreement import disagreement
-from actrelax.models.closed_form import uncovered
-from actrelax.models.engines import ENGINES, solve
+from actrelax.models._names import known
+from actrelax.models.closed_form.law import uncovered
+from actrelax.models.engines.methods import integrator_named
+from actrelax.models.engines.solve import ENGINES, solve
+from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.foreign import integrator_named
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.registry import known
-from actrelax.models.schedule import schedule
-from actrelax.models.trajectory import Trajectory
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
+from actrelax.models.results.trajectory import Trajectory
 from actrelax.simulations.options import FullPrecision, Relaxation, require
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.subjects import Sample, Subject, make_sample, of_run, without_continuous_plasticity

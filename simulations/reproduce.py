@@ -24,8 +24,8 @@ from typing import Annotated
 
 import tyro
 
+from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.registry import known
 from actrelax.simulations.options import require
 from actrelax.simulations.suites import gradients, overview, report
 from actrelax.simulations.suites.commands import chosen, command_of, named_in

@@ -12,9 +12,9 @@ from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 from actrelax.analysis.robustness import Learned, Scale, accuracies, draw, first_below, write
-from actrelax.models.network import Network
-from actrelax.models.transforms import transform_named, transformed
-from actrelax.models.updates import Backward
+from actrelax.models.learning.plasticity import Backward
+from actrelax.models.network.network import Network
+from actrelax.models.problem.feedback_transforms import transform_named, transformed
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.suites.suite import Options, varied

@@ -21,7 +21,7 @@ from typing import Annotated
 
 import tyro
 
-from actrelax.models.registry import known
+from actrelax.models._names import known
 from actrelax.simulations.options import POSITIVE, require
 from actrelax.simulations.suites import rates
 from actrelax.simulations.suites.commands import chosen, command_of, named_in

@@ -10,8 +10,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from actrelax.models.network import Network
-from actrelax.models.projections import Projection
+from actrelax.models.network.network import Network
+from actrelax.models.network.projection import Projection
 
 Edge = tuple[str, str, list[nn.Module]]
 

@@ -13,7 +13,7 @@ import pytest
 import actrelax
 
 
-@pytest.mark.parametrize("module", ["actrelax", "actrelax.models", "actrelax.models.learning"])
+@pytest.mark.parametrize("module", ["actrelax", "actrelax.models", "actrelax.models.learning.relax"])
 def test_importing_loads_neither_brian2_nor_matplotlib(module):
     code = f"import {module}, sys; print([m for m in ('brian2', 'matplotlib', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from actrelax.models.closed_form import chain_matrix, uncovered
-from actrelax.models.engines import ENGINES, solve, unsupported
+from actrelax.models._names import known
+from actrelax.models.closed_form.law import chain_matrix, uncovered
+from actrelax.models.engines.methods import BRIAN2, SCIPY, integrator_named
+from actrelax.models.engines.solve import ENGINES, solve, unsupported
+from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.foreign import BRIAN2, SCIPY, integrator_named
-from actrelax.models.integrators import INTEGRATORS, Integrator
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.registry import known
-from actrelax.models.schedule import schedule
-from actrelax.models.trajectory import Trajectory
+from actrelax.models.integrators.schemes import INTEGRATORS, Integrator
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.trajectory import Trajectory
 
 CLOSED_FORM = "closed-form"
 """What the closed form gives without stepping is checked like an engine."""

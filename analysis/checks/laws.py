@@ -19,11 +19,11 @@ from numpy.polynomial.polynomial import polypow
 from scipy import sparse, stats
 from scipy.sparse.linalg import spsolve
 
-from actrelax.models.closed_form import chain_matrix, coefficients
-from actrelax.models.flat import FlatProblem, Vector
-from actrelax.models.foreign import BRIAN2
-from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.closed_form.law import chain_matrix, coefficients
+from actrelax.models.engines.methods import BRIAN2
+from actrelax.models.engines.sparse_problem import FlatProblem, Vector
+from actrelax.models.integrators.schemes import Integrator
+from actrelax.models.problem.problem import RelaxationProblem, State
 
 POLYNOMIAL_STEPS = 1000
 """More steps than this make the powers of a stability function's polynomial long."""
@@ -50,7 +50,7 @@ def law_of(scheme: Integrator, eta: float, steps: int, hops: int) -> Law:
 
     Examples
     --------
-    >>> from actrelax.models.integrators import INTEGRATORS
+    >>> from actrelax.models.integrators.schemes import INTEGRATORS
     >>> law = law_of(INTEGRATORS["euler"], 0.5, 2, 3)
     >>> law.name, law.weights.round(12).tolist(), law.tails.round(12).tolist()
     ('binomial law', [0.25, 0.5, 0.25], [0.75, 0.25, 0.0])

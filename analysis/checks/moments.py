@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 from scipy.linalg import solve_triangular
 
-from actrelax.models.flat import FlatProblem, Vector, vector
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.engines.sparse_problem import FlatProblem, Vector, vector
+from actrelax.models.problem.problem import RelaxationProblem
 
 Matrix = NDArray[np.float64]
 

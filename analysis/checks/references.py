@@ -13,13 +13,13 @@ from torch import Tensor
 
 from actrelax.analysis.checks.entries import Entry, hidden
 from actrelax.analysis.checks.laws import LinearRelaxation, law_of
-from actrelax.models.closed_form import predict, uncovered
-from actrelax.models.engines import solve
-from actrelax.models.foreign import BRIAN2
-from actrelax.models.integrators import INTEGRATORS
-from actrelax.models.neuronwise import Value
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.schedule import schedule
+from actrelax.models.closed_form.law import predict, uncovered
+from actrelax.models.engines.methods import BRIAN2
+from actrelax.models.engines.solve import solve
+from actrelax.models.engines.steps import schedule
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.problem.per_neuron import Value
+from actrelax.models.problem.problem import RelaxationProblem
 
 FINER = 64
 """A flow without a law is compared with Runge and Kutta's in steps so many times as fine."""

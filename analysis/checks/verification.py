@@ -11,10 +11,10 @@ from torch import Tensor
 
 from actrelax.analysis.checks.entries import Entry, entries
 from actrelax.analysis.checks.references import Reference, References
-from actrelax.models.agreement import disagreement
-from actrelax.models.closed_form import uncovered
+from actrelax.models.closed_form.law import uncovered
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
 
 
 @dataclass(frozen=True)

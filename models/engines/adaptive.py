@@ -12,16 +12,16 @@ import numpy as np
 from scipy import integrate, sparse
 from scipy.optimize import brentq
 
+from actrelax.models._names import is_number
 from actrelax.models.engines.divergence import on_the_way, refuse_non_finite
-from actrelax.models.engines.task import Task
+from actrelax.models.engines.request import Task
+from actrelax.models.engines.sparse_problem import FlatProblem, Vector
+from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.flat import FlatProblem, Vector
-from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.recording import populations
-from actrelax.models.registry import is_number
-from actrelax.models.schedule import whole_number
-from actrelax.models.trajectory import Status, Trajectory
-from actrelax.models.units import Variables
+from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.problem.unit_dynamics import Variables
+from actrelax.models.results.recording import populations
+from actrelax.models.results.trajectory import Status, Trajectory
 
 SPARSE_JACOBIAN = ("Radau", "BDF")
 """Implicit methods that take a sparse Jacobian; LSODA takes none, and approximates it."""

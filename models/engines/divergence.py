@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from actrelax.models.engines.task import Task
+from actrelax.models.engines.request import Task
 from actrelax.models.errors import DivergenceError
-from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.trajectory import Status
+from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.results.trajectory import Status
 
 
 def is_finite(activities: Mapping[str, Tensor]) -> bool:

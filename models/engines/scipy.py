@@ -10,12 +10,12 @@ import torch
 
 from actrelax.models.engines import adaptive
 from actrelax.models.engines.divergence import refuse_non_finite
-from actrelax.models.engines.task import Task
+from actrelax.models.engines.request import Task
+from actrelax.models.engines.sparse_problem import FlatProblem, refused
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.flat import FlatProblem, refused
-from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.trajectory import Trajectory
+from actrelax.models.integrators.schemes import Integrator
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.trajectory import Trajectory
 
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:

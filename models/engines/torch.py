@@ -8,15 +8,15 @@ from typing import Literal, get_args
 
 import torch
 
-from actrelax.models.carrying import Plan, settled_plan
+from actrelax.models._names import is_number, known
+from actrelax.models.closed_form.evaluate import applications, collected, low_rank_plan, plan_of, unstreamable
+from actrelax.models.closed_form.plan import Plan, settled_plan
 from actrelax.models.engines.divergence import divergence, is_finite
-from actrelax.models.engines.task import Task
+from actrelax.models.engines.request import Task
 from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.registry import is_number, known
-from actrelax.models.streaming import applications, collected, low_rank_plan, plan_of, unstreamable
-from actrelax.models.trajectory import Trajectory
+from actrelax.models.integrators.schemes import Integrator
+from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.results.trajectory import Trajectory
 
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:

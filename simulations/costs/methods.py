@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actrelax.models.foreign import integrator_named
-from actrelax.models.network import Network
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.schedule import schedule
-from actrelax.models.updates import Backward, is_finite
+from actrelax.models.engines.methods import integrator_named
+from actrelax.models.engines.steps import schedule
+from actrelax.models.learning.plasticity import Backward, is_finite
+from actrelax.models.network.network import Network
+from actrelax.models.problem.problem import RelaxationProblem
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.training.assemble import assemble

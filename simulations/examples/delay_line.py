@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actrelax.analysis import figures
-from actrelax.models.brian2.codegen import generating
-from actrelax.models.brian2.delay import delay_line, shift
+from actrelax.models.engines.brian2.codegen import generating
+from actrelax.models.engines.brian2.delay_line import delay_line, shift
 
 # time
 TAU = 10 * b2.ms

@@ -19,7 +19,7 @@ from pathlib import Path
 from actrelax import RelaxationProblem, activity_gradients, build, solve
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import stays_below
-from actrelax.models.agreement import disagreement
+from actrelax.models.results.relative_error import disagreement
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from actrelax import Network, Projection, RelaxationProblem, activity_gradients, solve
 from actrelax.analysis import figures
-from actrelax.models.agreement import disagreement
-from actrelax.models.brian2.build import UNIT, build
-from actrelax.models.brian2.codegen import generating
-from actrelax.models.units import UnitDynamics
+from actrelax.models.engines.brian2.build import UNIT, build
+from actrelax.models.engines.brian2.codegen import generating
+from actrelax.models.problem.unit_dynamics import UnitDynamics
+from actrelax.models.results.relative_error import disagreement
 from actrelax.simulations.datasets import digits
 
 # time, in milliseconds

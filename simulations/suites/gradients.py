@@ -15,11 +15,11 @@ from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, stays_below
 from actrelax.analysis.files import write_text
 from actrelax.analysis.tables import markdown, write_csv
-from actrelax.models.agreement import disagreement
-from actrelax.models.closed_form import uncovered
-from actrelax.models.engines import solve
+from actrelax.models.closed_form.law import uncovered
+from actrelax.models.engines.solve import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.results.relative_error import disagreement
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.subjects import Subject, make_sample
 from actrelax.simulations.suites.suite import varied

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from actrelax.analysis.alignment import aligned, update_angles
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.losses import Loss
-from actrelax.models.updates import Backward, Rule, Updates
+from actrelax.models.learning.plasticity import Backward, Rule, Updates
+from actrelax.models.problem.losses import Loss
 from actrelax.simulations.training.loop import Callback, Training, learn, where
 
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.registry import known
 from actrelax.simulations.options import POSITIVE, Hardware, Relaxation, require
 from actrelax.simulations.training.processes import ALONE, Processes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actrelax.models.tracing import Kernels
+from actrelax.models.learning.trace import Kernels
 
 
 def captured(kernels: Kernels, x: Tensor, target: Tensor) -> Kernels:

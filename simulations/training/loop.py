@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from actrelax.analysis.runs import TABLES
 from actrelax.models.errors import DivergenceError
-from actrelax.models.network import Network
-from actrelax.models.updates import Backward, Rule
+from actrelax.models.learning.plasticity import Backward, Rule
+from actrelax.models.network.network import Network
 from actrelax.simulations.datasets import Split
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.clipping import Lookout

@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from actrelax.models.losses import Loss
-from actrelax.models.network import Network
-from actrelax.models.updates import Backward, Rule, add_to_grad
+from actrelax.models.learning.plasticity import Backward, Rule, add_to_grad
+from actrelax.models.network.network import Network
+from actrelax.models.problem.losses import Loss
 
 
 def in_bfloat16(rule: Rule) -> Rule:

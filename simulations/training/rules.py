@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actrelax.models.backprop import backprop_backward
-from actrelax.models.brackets import bracket_bound, unbounded
-from actrelax.models.continuous import relax_continuously
+from actrelax.models.closed_form.clip_bound import bracket_bound, unbounded
+from actrelax.models.closed_form.evaluate import unstreamable
+from actrelax.models.engines.methods import integrator_named
+from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.foreign import integrator_named
-from actrelax.models.learning import relax_backward
-from actrelax.models.losses import Loss
-from actrelax.models.network import Network
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.schedule import schedule
-from actrelax.models.streaming import unstreamable
-from actrelax.models.tracing import Traced
-from actrelax.models.updates import Backward, Rule, Updates
+from actrelax.models.learning.backprop import backprop_backward
+from actrelax.models.learning.continuous import relax_continuously
+from actrelax.models.learning.plasticity import Backward, Rule, Updates
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.learning.trace import Traced
+from actrelax.models.network.network import Network
+from actrelax.models.problem.losses import Loss
+from actrelax.models.problem.problem import RelaxationProblem
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import Lookout, unclipped
 from actrelax.simulations.training.experiment import Experiment

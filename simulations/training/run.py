@@ -11,10 +11,10 @@ import torch
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import Distances, distances
 from actrelax.analysis.runs import RunFolder, Summary, versions
+from actrelax.models._names import look_up
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.losses import LOSSES
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.registry import look_up
+from actrelax.models.problem.losses import LOSSES
+from actrelax.models.problem.problem import RelaxationProblem
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import require
 from actrelax.simulations.stopping import stopping_cleanly

@@ -9,46 +9,46 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actrelax.models.activations import Activation as Activation
-    from actrelax.models.architectures import build as build
     from actrelax.models.assumptions import Assumptions as Assumptions
     from actrelax.models.assumptions import Knobs as Knobs
-    from actrelax.models.backprop import activity_gradients as activity_gradients
-    from actrelax.models.backprop import backprop_backward as backprop_backward
-    from actrelax.models.continuous import relax_continuously as relax_continuously
-    from actrelax.models.engines import solve as solve
+    from actrelax.models.engines.solve import solve as solve
     from actrelax.models.errors import ActrelaxError as ActrelaxError
     from actrelax.models.errors import DivergenceError as DivergenceError
-    from actrelax.models.learning import relax_backward as relax_backward
-    from actrelax.models.netcdf import open_trajectory as open_trajectory
-    from actrelax.models.network import Network as Network
-    from actrelax.models.problem import RelaxationProblem as RelaxationProblem
-    from actrelax.models.projections import Projection as Projection
-    from actrelax.models.units import UnitDynamics as UnitDynamics
-    from actrelax.models.updates import Updates as Updates
+    from actrelax.models.learning.backprop import activity_gradients as activity_gradients
+    from actrelax.models.learning.backprop import backprop_backward as backprop_backward
+    from actrelax.models.learning.continuous import relax_continuously as relax_continuously
+    from actrelax.models.learning.plasticity import Updates as Updates
+    from actrelax.models.learning.relax import relax_backward as relax_backward
+    from actrelax.models.network.activations import Activation as Activation
+    from actrelax.models.network.architectures import build as build
+    from actrelax.models.network.network import Network as Network
+    from actrelax.models.network.projection import Projection as Projection
+    from actrelax.models.problem.problem import RelaxationProblem as RelaxationProblem
+    from actrelax.models.problem.unit_dynamics import UnitDynamics as UnitDynamics
+    from actrelax.models.results.xarray_io import open_trajectory as open_trajectory
     from actrelax.simulations.training.saved import load_run as load_run
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "Activation": "models.activations",
+    "Activation": "models.network.activations",
     "ActrelaxError": "models.errors",
     "Assumptions": "models.assumptions",
     "DivergenceError": "models.errors",
     "Knobs": "models.assumptions",
-    "Network": "models.network",
-    "Projection": "models.projections",
-    "RelaxationProblem": "models.problem",
-    "UnitDynamics": "models.units",
-    "Updates": "models.updates",
-    "activity_gradients": "models.backprop",
-    "backprop_backward": "models.backprop",
-    "build": "models.architectures",
+    "Network": "models.network.network",
+    "Projection": "models.network.projection",
+    "RelaxationProblem": "models.problem.problem",
+    "UnitDynamics": "models.problem.unit_dynamics",
+    "Updates": "models.learning.plasticity",
+    "activity_gradients": "models.learning.backprop",
+    "backprop_backward": "models.learning.backprop",
+    "build": "models.network.architectures",
     "load_run": "simulations.training.saved",
-    "open_trajectory": "models.netcdf",
-    "relax_backward": "models.learning",
-    "relax_continuously": "models.continuous",
-    "solve": "models.engines",
+    "open_trajectory": "models.results.xarray_io",
+    "relax_backward": "models.learning.relax",
+    "relax_continuously": "models.learning.continuous",
+    "solve": "models.engines.solve",
 }
 
 __all__ = [*_MODULE_OF]

@@ -11,8 +11,8 @@ from scipy.stats import entropy
 from torch import nn
 
 from actrelax.analysis.alignment import effective_rank, feedback_alignment, update_angles
-from actrelax.models.learning import relax_backward
-from actrelax.models.updates import Updates
+from actrelax.models.learning.plasticity import Updates
+from actrelax.models.learning.relax import relax_backward
 
 
 def angles_of(case, updates=None, **options):

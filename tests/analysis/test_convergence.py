@@ -12,13 +12,13 @@ from actrelax.analysis.convergence import (
     spread_out,
     stays_below,
 )
-from actrelax.models.agreement import disagreement
-from actrelax.models.backprop import activity_gradients
-from actrelax.models.engines import solve
+from actrelax.models.closed_form.steps_needed import remainders
+from actrelax.models.engines.solve import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import INTEGRATORS
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.settling import remainders
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.backprop import activity_gradients
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
 
 
 def test_errors_over_time():

@@ -6,11 +6,11 @@ from cases import graph_case, mlp_case
 
 from actrelax import solve
 from actrelax.analysis.delays import delayed_coefficients, delayed_state
-from actrelax.models.agreement import disagreement
-from actrelax.models.closed_form import coefficients, hop_matrix
+from actrelax.models.closed_form.law import coefficients, hop_matrix
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import INTEGRATORS
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
 
 UNEQUAL = {"hidden1->hidden2": 0.6, "hidden2->hidden3": 1.0, "hidden3->output": 0.4}
 

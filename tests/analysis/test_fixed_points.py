@@ -14,9 +14,9 @@ from actrelax.analysis import endings
 from actrelax.analysis.endings import ending
 from actrelax.analysis.fixed_points import box, distance, fixed_point, fixed_points, resting_places, scattered
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.engines import solve
+from actrelax.models.engines.solve import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem.problem import RelaxationProblem
 
 CURRENT = PRESETS["unfrozen-relaxation"]
 OWN = replace(CURRENT.dense, feedback="random")

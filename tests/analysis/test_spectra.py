@@ -11,7 +11,7 @@ from scipy.linalg import eigvals, expm
 
 from actrelax.analysis import propagation, spectra
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem.problem import RelaxationProblem
 
 TAUS = {"hidden1": 1.5, "hidden2": 0.7, "hidden3": 1.0}
 

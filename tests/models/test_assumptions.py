@@ -9,14 +9,14 @@ from cases import graph_case
 from reference import Reference
 from torch import nn
 
-from actrelax.models.agreement import disagreement
+from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import relax_backward
-from actrelax.models.network import Network
-from actrelax.models.projections import Projection
-from actrelax.models.registry import look_up
-from actrelax.models.updates import Updates
+from actrelax.models.learning.plasticity import Updates
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.network.network import Network
+from actrelax.models.network.projection import Projection
+from actrelax.models.results.relative_error import disagreement
 
 KOLEN_POLLACK_DECAY = 0.03
 AT_EQUILIBRIUM = [name for name in PRESETS if name != "continuous"]

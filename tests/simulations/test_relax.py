@@ -7,8 +7,8 @@ import pytest
 import torch
 from outcomes import is_drawn
 
-from actrelax.models.agreement import disagreement
-from actrelax.models.netcdf import open_trajectory
+from actrelax.models.results.relative_error import disagreement
+from actrelax.models.results.xarray_io import open_trajectory
 from actrelax.simulations import cli, relax
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.subjects import Subject, make_sample

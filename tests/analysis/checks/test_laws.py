@@ -5,13 +5,13 @@ import torch
 from cases import graph_case, mlp_case
 
 from actrelax.analysis.checks.laws import LinearRelaxation, law_of
-from actrelax.models.agreement import disagreement
-from actrelax.models.backprop import activity_gradients
-from actrelax.models.closed_form import chain_matrix, coefficients
-from actrelax.models.engines import solve
-from actrelax.models.foreign import BRIAN2, SCIPY, integrator_named
-from actrelax.models.integrators import INTEGRATORS
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.closed_form.law import chain_matrix, coefficients
+from actrelax.models.engines.methods import BRIAN2, SCIPY, integrator_named
+from actrelax.models.engines.solve import solve
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.backprop import activity_gradients
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
 
 TIMED = [name for name, scheme in INTEGRATORS.items() if scheme.takes_time]
 EVERY = [*TIMED, *(f"brian2:{method}" for method in BRIAN2), *(f"scipy:{method}" for method in SCIPY)]

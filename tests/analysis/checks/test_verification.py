@@ -10,14 +10,15 @@ from cases import graph_case, mlp_case
 from actrelax.analysis.checks import entries as module
 from actrelax.analysis.checks.entries import NAMES, Entry, entries
 from actrelax.analysis.checks.verification import Row, verify
-from actrelax.models import carrying, streaming
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.backprop import activity_gradients
-from actrelax.models.engines import solve
+from actrelax.models.closed_form import evaluate as streaming
+from actrelax.models.closed_form import plan as carrying
+from actrelax.models.engines.methods import BRIAN2, SCIPY, integrator_named
+from actrelax.models.engines.solve import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.foreign import BRIAN2, SCIPY, integrator_named
-from actrelax.models.integrators import INTEGRATORS
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.backprop import activity_gradients
+from actrelax.models.problem.problem import RelaxationProblem
 
 GRID = {"eta": 0.2, "steps": 12}
 SOME = ["euler", "heun", "exponential", "equilibrium", "scipy:DOP853", "brian2:rk4", "brian2:exponential_euler"]

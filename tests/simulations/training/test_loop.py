@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from actrelax.models.architectures import build
-from actrelax.models.backprop import backprop_backward
 from actrelax.models.errors import DivergenceError
-from actrelax.models.learning import relax_backward
-from actrelax.models.updates import Updates
+from actrelax.models.learning.backprop import backprop_backward
+from actrelax.models.learning.plasticity import Updates
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.network.architectures import build
 from actrelax.simulations.datasets import Split
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.training.assemble import assemble

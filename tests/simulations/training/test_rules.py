@@ -8,12 +8,12 @@ from functools import partial
 import pytest
 import torch
 
-from actrelax.models.brackets import bracket_bound
+from actrelax.models.closed_form.clip_bound import bracket_bound
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import INTEGRATORS
-from actrelax.models.learning import relax_backward
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.projections import Projection
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.network.projection import Projection
+from actrelax.models.problem.problem import RelaxationProblem
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.training.assemble import assemble, rehearse
 from actrelax.simulations.training.callbacks import DivergenceCheck

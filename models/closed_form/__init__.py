@@ -1,0 +1,1 @@
+"""The end of a frozen relaxation at once, by its exact law."""

@@ -1,0 +1,1 @@
+"""Relaxations in Brian2: names, equations, delay lines, and the engine."""

@@ -1,0 +1,87 @@
+"""Integrators that belong to one engine, called ENGINE:METHOD: SciPy's adaptive ones, Brian2's state updaters.
+
+Their laws are known as well (THEORY.md section 4). Brian2's updaters hold the summed input within a step, so that one
+with stability function R is Euler's scheme with eta_l = 1 - R(-dt/tau_l), whatever its name promises; SciPy's follow
+the flow itself to their tolerances.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+
+from actrelax.models._names import known, look_up
+from actrelax.models.closed_form.law import Matrix, flow
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators.schemes import INTEGRATORS, Integrator, holding
+from actrelax.models.problem.unit_dynamics import Variables
+
+SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
+"""Methods of `scipy.integrate.solve_ivp`."""
+
+BRIAN2: dict[str, tuple[Callable[[Matrix], Matrix], float]] = {
+    "linear": (np.exp, math.inf),
+    "exact": (np.exp, math.inf),
+    "independent": (np.exp, math.inf),
+    "exponential_euler": (np.exp, math.inf),
+    "euler": (lambda z: 1 + z, 2.0),
+    "milstein": (lambda z: 1 + z, 2.0),
+    "heun": (lambda z: 1 + z, 2.0),
+    "rk2": (lambda z: 1 + z + z**2 / 2, 2.0),
+    "rk4": (lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24, INTEGRATORS["rk4"].stability_limit),
+    "gsl_rk2": (np.exp, math.inf),
+    "gsl_rk4": (np.exp, math.inf),
+    "gsl_rkf45": (np.exp, math.inf),
+    "gsl_rkck": (np.exp, math.inf),
+    "gsl_rk8pd": (np.exp, math.inf),
+    "gsl": (np.exp, math.inf),
+}
+"""Brian2's updaters: stability function R of the decay with the input held, limit of stability.
+
+Heun's and Milstein's are Euler's in the drift: their further terms are for noise that depends on the state. GSL's
+follow exp(z) to their own tolerance.
+"""
+NOISY = ("euler", "heun", "milstein")
+"""Those that accept equations with noise."""
+
+
+def integrator_named(given: str | Integrator) -> Integrator:
+    """Return an integrator: one of ours by name, or ENGINE:METHOD; an `Integrator` passes through.
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown name.
+
+    Examples
+    --------
+    >>> integrator_named("brian2:rk4").engine
+    'brian2'
+    """
+    if not isinstance(given, str) or ":" not in given:
+        return look_up("integrator", given, INTEGRATORS, also="scipy:METHOD, brian2:METHOD")
+    engine, method = given.split(":", 1)
+    known("engine with integrators of its own", engine, ["scipy", "brian2"])
+    if engine == "scipy":
+        known("method of scipy.integrate.solve_ivp", method, SCIPY)
+        return Integrator(given, partial(_elsewhere, given), flow, None, None, math.inf, engine=engine)
+    stability, limit = BRIAN2[known("state updater of Brian2", method, BRIAN2)]
+    return Integrator(
+        given,
+        partial(_elsewhere, given),
+        holding(lambda ratio: 1 - stability(-ratio)),
+        order=1,
+        stages=1,
+        stability_limit=limit,
+        takes_noise=method in NOISY,
+        takes_delays=True,
+        engine=engine,
+    )
+
+
+def _elsewhere(name: str, problem: Any, state: Variables, dt: float) -> NoReturn:
+    raise ActrelaxError(f'"{name}" has no step to take by hand: use solve.')

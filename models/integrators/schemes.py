@@ -1,0 +1,252 @@
+"""Integrators: one step of a relaxation problem each (THEORY.md section 3).
+
+A step takes a problem, a state (hidden population -> activities) and dt, in the problem's unit of time, and returns
+the next state. To relax by hand is therefore a loop::
+
+    state = problem.initial_state()
+    for _ in range(100):
+        state = INTEGRATORS["euler"].step(problem, state, dt=0.1)
+
+A step adds no noise, which is `problem.kicked`; where feedback takes time, `initial_state` needs the dt and Euler is
+the only scheme: ask `unsupported` first. Steps are written in terms of `Steppable`: they move whatever arrays a problem
+is made of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.linalg import solve_triangular
+
+from actrelax.models.closed_form.law import Matrix, applications, flow, predict, uncovered
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem.system import Steppable
+from actrelax.models.problem.unit_dynamics import Array, Variables
+
+Transition = Callable[[Matrix, float], Matrix]
+
+
+Step = Callable[[Any, Variables, float], Variables]
+
+
+def _anything(problem: RelaxationProblem) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Integrator:
+    """A numerical scheme.
+
+    name            its key in `INTEGRATORS`
+    step            (problem, state, dt) -> the state after dt
+    transition      (M, dt) -> the same step on a chain of single units, dx/dt = M x, as a matrix (THEORY.md section 4)
+    order           of convergence as dt -> 0; None for a scheme that is exact, or does not follow the ODE in time
+    stages          evaluations of the whole feedback in one step; None for as many as the law takes
+    stability_limit the dt/tau at which a unit without feedback stops to decay
+    takes_time      whether dt means anything to it
+    takes_noise     whether it follows a problem with noise
+    takes_delays    whether it follows a problem where feedback takes time
+    refuses         problem -> None, or one sentence that says why it can't be used there besides
+    engine          the only engine that has it; None for those that are ours
+    """
+
+    name: str
+    step: Step
+    transition: Transition
+    order: int | None
+    stages: int | None
+    stability_limit: float
+    takes_time: bool = True
+    takes_noise: bool = False
+    takes_delays: bool = False
+    refuses: Callable[[RelaxationProblem], str | None] = _anything
+    engine: str | None = None
+
+    def unsupported(self, problem: RelaxationProblem) -> str | None:
+        """Return None, or one sentence that says why it can't be used there."""
+        if problem.is_noisy and not self.takes_noise:
+            return 'it does not follow noise: use "euler", or one of Brian2\'s methods that do.'
+        if problem.delay.times and not self.takes_delays:
+            return 'it does not follow delays: use "euler", or one of Brian2\'s methods.'
+        return self.refuses(problem)
+
+    @property
+    def method(self) -> str:
+        """What the engine calls it that has it: the name without the engine."""
+        return self.name.rpartition(":")[2]
+
+    def work(self, problem: RelaxationProblem) -> int:
+        """How often one step carries feedback through a projection."""
+        if self.stages is None:
+            return applications(problem)
+        projections = problem.network.projections.values()
+        return self.stages * sum(p.source != problem.network.input for p in projections)
+
+
+def euler(problem: Steppable, state: Variables, dt: float) -> Variables:
+    """Synchronous (Jacobi) Euler, the ODE's explicit Euler: everything from the old values."""
+    moved = problem.passed_on(state)
+    for v in problem.units:
+        moved |= problem.euler(v, state, dt)
+    return moved
+
+
+def sequential(problem: Steppable, state: Variables, dt: float) -> Variables:
+    """Euler's formula in one sweep from the output down, each population reading its targets' new values.
+
+    The papers' loop (Gauss-Seidel). It runs ahead of the ODE's time by O(dt) and is no higher in order.
+    """
+    state = dict(state)
+    for v in problem.units:
+        state |= problem.euler(v, state, dt)
+    return state
+
+
+def exponential(problem: Steppable, state: Variables, dt: float) -> Variables:
+    """Exact decay with the feedback held for the step: Euler with eta = 1 - exp(-dt/tau)."""
+    moved: Variables = {}
+    for v in problem.units:
+        moved |= problem.held(v, state, dt)
+    return moved
+
+
+def heun(problem: Steppable, state: Variables, dt: float) -> Variables:
+    """Explicit trapezoidal rule: the slope at the start and at the Euler point, averaged."""
+    k1 = problem.vector_field(state)
+    k2 = problem.vector_field(_moved(state, k1, dt))
+    return _moved(state, {v: (k1[v] + k2[v]) / 2 for v in state}, dt)
+
+
+def rk4(problem: Steppable, state: Variables, dt: float) -> Variables:
+    """The classical fourth-order Runge-Kutta method."""
+    k1 = problem.vector_field(state)
+    k2 = problem.vector_field(_moved(state, k1, dt / 2))
+    k3 = problem.vector_field(_moved(state, k2, dt / 2))
+    k4 = problem.vector_field(_moved(state, k3, dt))
+    return _moved(state, {v: (k1[v] + 2 * k2[v] + 2 * k3[v] + k4[v]) / 6 for v in state}, dt)
+
+
+def exact(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
+    """The ODE's own solution after dt, by its law: as much work for any dt (THEORY.md section 4)."""
+    return predict(replace(problem, start=state), INTEGRATORS["exact"], dt=dt, steps=1)
+
+
+def equilibrium(problem: Steppable, state: Variables, dt: float) -> Variables:
+    """The fixed point itself, where gains are frozen: one sweep from the output down with eta = 1 (dt is not used)."""
+    state = dict(state)
+    for v in problem.units:
+        state |= problem.settled(v, state)
+    return state
+
+
+def _needs_constant_gains(problem: RelaxationProblem) -> str | None:
+    if problem.is_frozen:
+        return None
+    return (
+        'it needs an activity gain that is constant, "feedforward" or "none": '
+        "step the relaxation instead, with any other integrator."
+    )
+
+
+def _polynomial(*weights: float) -> Transition:
+    """Return the transition of a one-step method with stability function 1 + z + weights[0] z^2 + ..."""
+
+    def transition(matrix: Matrix, dt: float) -> Matrix:
+        z = dt * matrix
+        result: Matrix = np.eye(len(z))
+        power = result
+        for weight in (1.0, *weights):
+            power = power @ z
+            result = result + weight * power
+        return result
+
+    return transition
+
+
+def _swept(matrix: Matrix, dt: float) -> Matrix:
+    """(I - N)^-1 D: what is above the diagonal reads new values."""
+    z = dt * matrix
+    # back substitution on non-negative numbers adds and never cancels
+    swept: Matrix = solve_triangular(np.eye(len(z)) - np.triu(z, 1), np.diag(1 + z.diagonal()), unit_diagonal=True)
+    return swept
+
+
+def holding(share: Callable[[Matrix], Matrix]) -> Transition:
+    """Return the transition of a scheme that holds what a unit receives within a step (THEORY.md section 4).
+
+    Parameters
+    ----------
+    share : callable
+        dt/tau -> the share of its way to what it receives that a unit goes: Euler's with eta_l = share(dt/tau_l).
+    """
+
+    def transition(matrix: Matrix, dt: float) -> Matrix:
+        rates = -matrix.diagonal()
+        etas = share(dt * rates)
+        scale: Matrix = np.divide(etas, rates, out=np.zeros_like(etas), where=rates > 0)
+        held: Matrix = np.eye(len(matrix)) + scale[:, None] * matrix
+        return held
+
+    return transition
+
+
+def _settled(matrix: Matrix, dt: float) -> Matrix:
+    """Everything is the clamp's."""
+    result = np.zeros_like(matrix)
+    result[:, -1] = 1
+    return result
+
+
+INTEGRATORS: dict[str, Integrator] = {
+    integrator.name: integrator
+    for integrator in (
+        Integrator(
+            "euler",
+            euler,
+            _polynomial(),
+            order=1,
+            stages=1,
+            stability_limit=2.0,
+            takes_noise=True,
+            takes_delays=True,
+        ),
+        Integrator("sequential", sequential, _swept, order=1, stages=1, stability_limit=2.0),
+        Integrator("heun", heun, _polynomial(1 / 2), order=2, stages=2, stability_limit=2.0),
+        # the real root of 1 - z/2 + z^2/6 - z^3/24, where R(-z) = 1 again
+        Integrator("rk4", rk4, _polynomial(1 / 2, 1 / 6, 1 / 24), order=4, stages=4, stability_limit=2.785293563405282),
+        Integrator(
+            "exponential",
+            exponential,
+            holding(lambda ratio: -np.expm1(-ratio)),
+            order=1,
+            stages=1,
+            stability_limit=math.inf,
+        ),
+        Integrator("exact", exact, flow, order=None, stages=None, stability_limit=math.inf, refuses=uncovered),
+        Integrator(
+            "equilibrium",
+            equilibrium,
+            _settled,
+            order=None,
+            stages=1,
+            stability_limit=math.inf,
+            takes_time=False,
+            refuses=_needs_constant_gains,
+        ),
+    )
+}
+
+
+def _moved(state: Variables, slope: Variables, dt: float) -> Variables:
+    return {v: _along(x, slope[v], dt) for v, x in state.items()}
+
+
+def _along(x: Array, slope: Array, dt: float) -> Array:
+    if isinstance(x, torch.Tensor):
+        return torch.add(x, slope, alpha=dt)  # the same in one kernel
+    return x + dt * slope

@@ -1,0 +1,1 @@
+"""The local rule: from a relaxed state to `.grad`."""

@@ -1,0 +1,102 @@
+"""The baseline: the same network's exact gradients, by autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from actrelax.models.learning.plasticity import Backward, Updates, add_to_grad, is_finite, no_samples, outcome
+from actrelax.models.network.network import Network
+from actrelax.models.problem.losses import Loss, LossFunction, loss_named
+
+
+def backprop_backward(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: str | Loss | LossFunction = "cross-entropy",
+    updates: Updates | None = None,
+) -> Backward:
+    """Add the gradient of the loss to each parameter's `.grad`, by autograd.
+
+    Everything but the rule is shared with `relax_backward`: feedforward pass, loss gradient, and what `updates`
+    does to the weight updates.
+
+    Parameters
+    ----------
+    network, x, y, loss, updates
+        As for `relax_backward`.
+
+    Returns
+    -------
+    Backward
+        Its trajectory is None.
+    """
+    gradients, backward = _swept(network, x, y, loss_named(loss), updates or Updates())
+    for w, gradient in gradients.items():
+        add_to_grad(w, gradient)
+    return backward
+
+
+def parameter_gradients(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: str | Loss | LossFunction = "cross-entropy",
+    updates: Updates | None = None,
+) -> dict[nn.Parameter, Tensor]:
+    """Return the gradient of the loss of each weight and bias that learns, as `backprop_backward` adds it to `.grad`.
+
+    Summed over the batch and nothing else unless `updates` are given.
+    """
+    return _swept(network, x, y, loss_named(loss), updates or Updates("sum"))[0]
+
+
+def _swept(
+    network: Network, x: Tensor, y: Tensor, loss: Loss, updates: Updates
+) -> tuple[dict[nn.Parameter, Tensor], Backward]:
+    kinds = {w: network.kind(p) for p in reversed(network.projections.values()) for w in (p.weight, p.bias)}
+    # a Parameter that two projections share is a key once: its gradient is the sum over both
+    parts = (w for p in network.projections.values() for w in (p.weight, p.bias))
+    learned = list(dict.fromkeys(w for w in parts if w is not None and w.requires_grad))
+    if updates.across is not None and len(x) == 0:
+        output, losses, finite = no_samples(network, x)
+        gradients: Sequence[Tensor] = [torch.zeros_like(w) for w in learned]
+    else:
+        with torch.enable_grad():
+            output = network(x)
+        losses, top = loss.both(output.detach(), y)
+        # a factor that all kinds have goes with the loss, as anybody would write it
+        scales = {kind: updates.scale(kind, len(x)) for kind in ("dense", "conv")}
+        gradients = torch.autograd.grad(output, learned, top * scales["dense"]) if learned else ()
+        if scales["conv"] != scales["dense"]:
+            for w, gradient in zip(learned, gradients, strict=True):
+                if kinds[w] == "conv":
+                    gradient.mul_(scales["conv"] / scales["dense"])
+        output = output.detach()
+        finite = is_finite(output.sum())
+    scaled, backward = outcome(output, losses, updates, finite, scaled=gradients)
+    return {w: updates.clipped_(each) for w, each in zip(learned, scaled, strict=True)}, backward
+
+
+def activity_gradients(
+    network: Network, x: Tensor, y: Tensor, *, loss: str | Loss | LossFunction = "cross-entropy"
+) -> dict[str, Tensor]:
+    """dLoss/dx of every hidden population and the output: where a frozen relaxation by transposed weights ends.
+
+    Returns
+    -------
+    dict
+        Population -> (batch, *population.shape), each sample's gradient of its own loss, in topological order.
+    """
+    with torch.enable_grad():
+        passed = network.feedforward(x.detach().requires_grad_())
+    names = [*network.hidden, network.output]
+    output = passed.activities[network.output]
+    top = loss_named(loss).gradient(output.detach(), y)
+    gradients = torch.autograd.grad(output, [passed.activities[name] for name in names], top)
+    return dict(zip(names, gradients, strict=True))

@@ -1,0 +1,278 @@
+"""Learning inside Brian2: stimulus, feedforward phase, relaxation, local plasticity, next stimulus, in one run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import brian2 as b2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actrelax.models._names import is_number, known, look_up
+from actrelax.models.assumptions import PRESETS, Assumptions
+from actrelax.models.engines.brian2.build import UNIT
+from actrelax.models.engines.brian2.codegen import at_runtime, generating, target_named
+from actrelax.models.engines.brian2.names import identifiers
+from actrelax.models.engines.steps import whole_number
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.learning.brian2 import equations as two_phases
+from actrelax.models.learning.brian2.objects import assemble
+from actrelax.models.network.network import Network
+from actrelax.models.problem.losses import LOSSES
+
+
+@dataclass(frozen=True)
+class Phases:
+    """How long a stimulus lasts, and how finely time is cut.
+
+    Parameters
+    ----------
+    steps : int, default 100
+        Relaxation steps of a stimulus.
+    eta : float, default 0.1
+        dt / tau of the relaxation, an explicit Euler step's size.
+    feedforward_steps : int, optional
+        Steps of the feedforward phase; as many as the network is deep unless given.
+    feedforward_eta : float, default 1.0
+        dt / tau of the feedforward phase. With 1 a step computes one layer, and the phase is the feedforward pass
+        exactly; with less it comes as close as exp(-feedforward_eta * feedforward_steps).
+
+    Raises
+    ------
+    ActrelaxError
+        For values out of range.
+    """
+
+    steps: int = 100
+    eta: float = 0.1
+    feedforward_steps: int | None = None
+    feedforward_eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, eta in (("eta", self.eta), ("feedforward_eta", self.feedforward_eta)):
+            if not 0 < eta < 2:
+                raise ActrelaxError(f"{name} must lie between 0 and 2, got {eta}: take more steps of a smaller one.")
+        for name, count in (("steps", self.steps), ("feedforward_steps", self.feedforward_steps)):
+            if count is not None:
+                whole_number(name, count, least=1)
+
+
+class Learner:
+    """A network whose learning is one simulation: rates, gains, relaxation and weights are Brian2's (THEORY.md 1).
+
+    Each stimulus takes ``feedforward_steps + steps + 1`` time steps of ``eta`` ms: in the first
+    ``tau dx_v/dt = -x_v + f_v(a_v)``; then, with the rates r and gains g that this gave, the relaxation, in which the
+    output sends dLoss/dr; in the last ``dW = -rate * r_pre * g_post * x_post``, in the synapses, forward and feedback
+    alike. Time goes on from call to call.
+
+    The network given is the model: each call reads its weights and, when it has learned, writes them back, so
+    `state_dict`, PyTorch's optimisers and Brian2 take turns as they like. Brian2 computes in float64.
+
+    Parameters
+    ----------
+    network : Network
+        Of dense projections, copies and activations with a formula; its feedback weights made by `add_feedback`.
+    rate : float
+        Learning rate: one stimulus is a step of plain gradient descent.
+    loss : str, default "cross-entropy"
+        A name of `losses.LOSSES`.
+    assumptions : str or Assumptions, default "ar"
+        Any with plasticity at equilibrium.
+    phases : Phases
+        Steps and their sizes.
+    decay : float, optional
+        Kolen-Pollack's; needed by "kolen-pollack" feedback and nothing else.
+    codegen : str, default "numpy"
+        Brian2's target: "cython" compiles at first, about a minute, and is then faster.
+
+    Raises
+    ------
+    ActrelaxError
+        For what Brian2 can't learn with, values out of range, or missing feedback weights.
+
+    Examples
+    --------
+    >>> from actrelax.models.network.architectures import build
+    >>> network = build("mlp-2x5", input_shape=(4,), generator=torch.Generator().manual_seed(0))
+    >>> learner = Learner(network, rate=0.1, phases=Phases(steps=20, eta=0.2))
+    >>> learner.learn(torch.rand(3, 4), torch.tensor([0, 7, 2])).shape
+    torch.Size([3, 10])
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        rate: float,
+        loss: str = "cross-entropy",
+        assumptions: str | Assumptions = "ar",
+        phases: Phases | None = None,
+        decay: float | None = None,
+        codegen: str = "numpy",
+    ) -> None:
+        self.network, self.rate, self.decay = network, rate, decay
+        self.assumptions = look_up("assumptions", assumptions, PRESETS)
+        self.loss = known("loss for Brian2", loss, two_phases.TOP_GRADIENTS)
+        self.phases = phases or Phases()
+        self.codegen = target_named(codegen)
+        self._check()
+        self.held = self.phases.feedforward_steps or two_phases.depth(network)
+        self._simulation = assemble(network, self.assumptions, self.loss, self.phases.eta)
+
+    def learn(self, x: Tensor, y: Tensor) -> Tensor:
+        """Learn from stimuli one after another, in one run.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Stimuli, (n, *input shape), in their order.
+        y : torch.Tensor
+            Targets: integer labels (n,) or (n, *output shape).
+
+        Returns
+        -------
+        torch.Tensor
+            (n, output units): the output's rates at the end of each feedforward phase, before the weights changed.
+
+        Raises
+        ------
+        DivergenceError
+            If weights become non-finite; the network keeps those it had.
+        """
+        self._read_weights()
+        before = self.activities
+        output = self._run(x, y, self.held + self.phases.steps + 1, self.rate)
+        try:
+            self._write_weights()
+        except DivergenceError:
+            self.activities = before
+            raise
+        return output
+
+    def respond(self, x: Tensor) -> Tensor:
+        """Show stimuli, (n, *input shape), for the feedforward phase only; returns the output's rates as `learn`."""
+        self._read_weights()
+        return self._run(x, None, self.held, 0.0)
+
+    def watch(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Record x of all populations but the input over stimuli as `learn` has them, with a learning rate of 0.
+
+        Returns
+        -------
+        dict
+            Population -> (n * steps of a stimulus, units), after each step.
+        """
+        self._read_weights()
+        monitors = self._simulation.watched
+        seen = {name: len(monitor.t) for name, monitor in monitors.items()}
+        for monitor in monitors.values():
+            monitor.active = True
+        try:
+            self._run(x, y, self.held + self.phases.steps + 1, 0.0)
+        finally:
+            for monitor in monitors.values():
+                monitor.active = False
+        return {name: torch.tensor(monitor.x[:, seen[name] :].T) for name, monitor in monitors.items()}
+
+    @property
+    def activities(self) -> dict[str, Tensor]:
+        """Population -> x, (units,): with the weights all that a next stimulus finds; assign it to go on elsewhere."""
+        return {name: torch.tensor(np.array(self._simulation.groups[name].x)) for name in self._simulation.watched}
+
+    @activities.setter
+    def activities(self, given: Mapping[str, Tensor]) -> None:
+        for name in self._simulation.watched:
+            group = self._simulation.groups[name]
+            # what is held from before is never read again, but for 0 times it: nan where it was nan
+            group.x, group.r, group.g = _array(given[name]), 0.0, 0.0
+
+    def _check(self) -> None:
+        reason = two_phases.unsupported(self.network, self.assumptions)
+        if reason:
+            raise ActrelaxError(reason)
+        for projection in self.network.projections.values():
+            self.network.feedback_weight(projection, self.assumptions)
+        if not (is_number(self.rate) and 0 <= self.rate < math.inf):
+            raise ActrelaxError(f"rate must be a number, 0 or positive, got {self.rate!r}.")
+        if self.decay is not None and not self.decay >= 0:
+            raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
+        if self.assumptions.needs_decay != (self.decay is not None):
+            raise ActrelaxError('"kolen-pollack" feedback needs a rate of decay, and nothing else takes one.')
+
+    def _run(self, x: Tensor, y: Tensor | None, period: int, rate: float) -> Tensor:
+        stimuli, targets = self._arrays(x, y)
+        simulation, stimulus = self._simulation, period * self._simulation.dt
+        begin, seen = simulation.step, len(simulation.read.i)
+        namespace = {
+            "begin": begin,
+            "period": period,
+            "held": self.held,
+            "relaxed": self.held + self.phases.steps,
+            "tau": 1.0 * UNIT,
+            "tau_feedforward": simulation.dt / self.phases.feedforward_eta,
+            "rate": rate,
+            "decay": self.decay or 0.0,
+            # under names of their own, compiled code is the same from call to call
+            "stimuli": b2.TimedArray(stimuli, stimulus, name="stimuli"),
+            "targets": b2.TimedArray(targets, stimulus, name="targets"),
+        }
+        with generating(self.codegen), np.errstate(all="ignore"):
+            simulation.network.run(len(stimuli) * stimulus, namespace=namespace)
+        if simulation.step != begin + len(stimuli) * period:
+            raise KeyboardInterrupt  # Brian2 takes Ctrl-C as a wish to end the run early, and says nothing
+        return torch.tensor(np.array(simulation.read.r[seen:])).reshape(len(stimuli), -1)
+
+    def _arrays(self, x: Tensor, y: Tensor | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if not bool(torch.isfinite(x).all()):
+            raise ActrelaxError("stimuli must be finite: look for inf and nan in them.")
+        at_runtime()
+        with torch.no_grad():
+            silent = torch.zeros_like(self.network(x))
+        # (0 - t) is minus the target, whichever way targets are given
+        targets = silent if y is None else -LOSSES["half-sum-of-squares"].gradient(silent, y)
+        return _array(x.flatten(1)), _array(targets.flatten(1))
+
+    def _read_weights(self) -> None:
+        for _, group, variable, tensor in self._weights():
+            values = _array(tensor)
+            setattr(group, variable, values[group.j[:], group.i[:]] if values.ndim == 2 else values)
+
+    @torch.no_grad()
+    def _write_weights(self) -> None:
+        found = []
+        for name, group, variable, tensor in self._weights():
+            values = np.array(getattr(group, variable))
+            if not np.isfinite(values).all():
+                raise DivergenceError(f"{name!r} became non-finite: lower the learning rate or eta.")
+            if tensor.dim() == 2:
+                matrix = np.empty(tensor.shape)
+                matrix[group.j[:], group.i[:]] = values
+                values = matrix
+            found.append((tensor, values))
+        for tensor, values in found:
+            if tensor.requires_grad:
+                tensor.copy_(torch.from_numpy(values))
+
+    def _weights(self) -> Iterator[tuple[str, Any, str, Tensor]]:
+        """Yield (name in the state_dict, Brian2's object, its variable, tensor) of all that is a weight."""
+        tag = identifiers(self.network.projections)
+        for p in self.network.projections.values():
+            synapses, target = self._simulation.synapses[p.name], self._simulation.groups[p.target]
+            for kind, group, variable in (
+                ("weight", synapses, "w"),
+                ("feedback", synapses, "psi"),
+                ("bias", target, f"{tag[p.name]}_bias"),
+            ):
+                tensor = getattr(p, kind)
+                if tensor is not None and variable in group.variables:
+                    yield f"{p.name}.{kind}", group, variable, tensor
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = tensor.detach().double().cpu().numpy()
+    return array

@@ -1,0 +1,105 @@
+"""Brian2's objects of a network that learns, made of the text in `two_phases`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import brian2 as b2
+
+from actrelax.models.assumptions import Assumptions
+from actrelax.models.engines.brian2.build import UNIT
+from actrelax.models.engines.brian2.codegen import generating
+from actrelax.models.engines.brian2.names import identifiers
+from actrelax.models.learning.brian2 import equations as two_phases
+from actrelax.models.network.network import Network
+from actrelax.models.network.projection import Projection
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What Brian2 runs.
+
+    dt        a time step
+    groups    population -> NeuronGroup
+    synapses  projection -> Synapses
+    read      EventMonitor of the output's rates at the end of each feedforward phase
+    watched   population -> StateMonitor of x, for all but the input; they record while they are `active`
+    network   all of these
+    """
+
+    dt: Any
+    groups: dict[str, Any]
+    synapses: dict[str, Any]
+    read: Any
+    watched: dict[str, Any]
+    network: Any
+
+    @property
+    def step(self) -> int:
+        """Time steps so far."""
+        return round(float(self.network.t / self.dt))
+
+
+def assemble(network: Network, assumptions: Assumptions, loss: str, eta: float) -> Simulation:
+    """Build the simulation of a network; weights are still 0. Steps take eta units of time."""
+    dt = eta * UNIT
+    clock = b2.Clock(dt, name="steps")
+    tag = identifiers(network.populations)
+    with generating("numpy"):  # what is built is built once, not worth compiling
+        groups = {name: _group(network, assumptions, name, loss, clock) for name in network.populations}
+        synapses = {name: _synapses(network, assumptions, p, groups, clock) for name, p in network.projections.items()}
+        output = groups[network.output]
+        softmax = [_softmax(output, clock)] if loss == "cross-entropy" else []
+    read = b2.EventMonitor(output, "hold", "r", when="end", name="read")
+    watched = {
+        name: b2.StateMonitor(groups[name], "x", record=True, clock=clock, when="end", name=f"{tag[name]}_watch")
+        for name in [*network.hidden, network.output]
+    }
+    for monitor in watched.values():
+        monitor.active = False
+    everything = b2.Network(*groups.values(), *synapses.values(), *softmax, read, *watched.values())
+    return Simulation(dt, groups, synapses, read, watched, everything)
+
+
+def _group(network: Network, assumptions: Assumptions, name: str, loss: str, clock: Any) -> Any:
+    size = prod(network.populations[name].shape)
+    options = {"name": f"{identifiers(network.populations)[name]}_population", "clock": clock}
+    if name == network.input:
+        return b2.NeuronGroup(size, two_phases.INPUT, **options)
+    text = two_phases.population_text(network, assumptions, name, loss)
+    group = b2.NeuronGroup(size, text.equations, method="euler", events=two_phases.EVENTS, **options)
+    for event in two_phases.EVENTS:
+        group.set_event_schedule(event, when="thresholds")
+    group.run_on_event("hold", text.hold, when="after_thresholds")
+    if text.learn:
+        # after the synapses have: with a current gain they read the drive, biases included
+        group.run_on_event("learn", text.learn, when="after_synapses")
+    return group
+
+
+def _synapses(network: Network, assumptions: Assumptions, p: Projection, groups: dict[str, Any], clock: Any) -> Any:
+    text = two_phases.synapses_text(network, assumptions, p)
+    synapses = b2.Synapses(
+        groups[p.source],
+        groups[p.target],
+        text.equations,
+        on_post={"learn": text.learn} if text.learn else None,
+        on_event={"learn": "learn"},
+        name=f"{identifiers(network.projections)[p.name]}_synapses",
+        clock=clock,
+    )
+    synapses.connect(**({"j": "i"} if p.map is None else {}))
+    # the order of sums that read one another would otherwise follow from the objects' names
+    for variable, order in text.orders.items():
+        synapses.summed_updaters[variable].order = order
+    return synapses
+
+
+def _softmax(output: Any, clock: Any) -> Any:
+    synapses = b2.Synapses(output, output, two_phases.SOFTMAX, name="softmax", clock=clock)
+    synapses.connect()
+    for updater in synapses.summed_updaters.values():
+        updater.order = two_phases.NORMALISER_ORDER
+    return synapses

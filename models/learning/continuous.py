@@ -1,0 +1,116 @@
+"""Plasticity during the relaxation: weights change while activities move (THEORY.md section 2, last knob)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actrelax.models._names import look_up
+from actrelax.models.assumptions import Assumptions
+from actrelax.models.engines.steps import schedule
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.integrators.schemes import INTEGRATORS, Integrator
+from actrelax.models.learning.plasticity import Backward, Updates, check_decay, local_updates, outcome
+from actrelax.models.network.network import Network
+from actrelax.models.network.projection import Projection
+from actrelax.models.problem.losses import Loss, LossFunction, loss_named
+from actrelax.models.problem.problem import RelaxationProblem, State
+
+
+@torch.no_grad()
+def relax_continuously(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    rate: float,
+    loss: str | Loss | LossFunction = "cross-entropy",
+    assumptions: str | Assumptions = "continuous",
+    integrator: str | Integrator = "sequential",
+    dt: float | None = None,
+    eta: float | None = None,
+    steps: int | None = None,
+    duration: float | None = None,
+    updates: Updates | None = None,
+    check_finite: bool = True,
+    generator: torch.Generator | None = None,
+    start: str | Mapping[str, Tensor] = "zero",
+    **fields: Any,
+) -> Backward:
+    """Relax while weights change: after each of n steps, dW = -(rate/n) times the local update of that moment.
+
+    Plain gradient descent on the weights themselves; there is no optimiser and `.grad` is not used. Feedback by
+    transposed, sign-concordant or learned weights moves along. Projections whose plasticity is "equilibrium"
+    change once, after the last step, at the full rate.
+
+    Parameters
+    ----------
+    rate : float
+        The learning rate, > 0.
+    start : default "zero"
+        From the feedforward state the sum over the run is dominated by the initial transient (THEORY.md
+        section 2), so anything but "zero" warns.
+    network, x, y, loss, assumptions, integrator, dt, eta, steps, duration, updates, check_finite, generator, **fields
+        As for `relax_backward`; an integrator that takes time.
+
+    Returns
+    -------
+    Backward
+        Loss and output before the weights changed; no trajectory.
+
+    Raises
+    ------
+    ActrelaxError
+        For input that can't be used.
+    DivergenceError
+        If anything becomes non-finite; no weight has changed then. Not with ``check_finite=False``.
+    """
+    updates = updates or Updates()
+    if updates.across is not None:
+        raise ActrelaxError("continuous plasticity moves weights step by step, in one process: leave across out.")
+    chosen, scheme = loss_named(loss), look_up("integrator", integrator, INTEGRATORS)
+    if not rate > 0:
+        raise ActrelaxError(f"rate must be positive, got {rate}.")
+    if not scheme.takes_time:
+        raise ActrelaxError(f'continuous plasticity needs a relaxation that takes time, "{scheme.name}" takes none.')
+    if start != "zero":
+        warnings.warn(
+            "continuous plasticity from a start other than zero mostly learns the initial transient.",
+            stacklevel=3,
+        )
+    problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, assumptions=assumptions, start=start, **fields)
+    check_decay(problem, updates)
+    if isinstance(steps, str):
+        raise ActrelaxError("continuous plasticity spreads the rate over a number of steps: give steps a number.")
+    grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)
+    by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
+    for projection in network.projections.values():
+        by_timing[network.knobs(projection, problem.assumptions).plasticity].append(projection)
+    before = [(parameter, parameter.clone()) for parameter in network.parameters() if check_finite]
+    state, noisy = problem.initial_state(grid.dt), problem.is_noisy
+    for _ in range(grid.steps):
+        state = scheme.step(problem, state, grid.dt)
+        if noisy:
+            state = problem.kicked(state, grid.dt, generator)
+        _descend(problem, by_timing["continuous"], state, updates, rate / grid.steps)
+    _descend(problem, by_timing["equilibrium"], state, updates, rate)
+    if check_finite and not all(bool(torch.isfinite(x).all()) for x in [*state.values(), *network.parameters()]):
+        for parameter, value in before:
+            parameter.copy_(value)
+        raise DivergenceError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
+    finite = torch.stack([torch.isfinite(x).all() for x in [problem.clamped, *state.values()]]).all()
+    output = problem.feedforward.activities[network.output]
+    return outcome(output, chosen.value(output, y), updates, finite)[1]
+
+
+def _descend(
+    problem: RelaxationProblem, projections: list[Projection], state: State, updates: Updates, rate: float
+) -> None:
+    # all updates are taken before any weight moves
+    changes = [change for p in projections for change in local_updates(problem, p, state, updates)]
+    for parameter, update in changes:
+        parameter.sub_(rate * update)

@@ -1,0 +1,246 @@
+"""Learning by activation relaxation: relax, then a local Hebbian rule (THEORY.md sections 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from actrelax.models._names import known, look_up
+from actrelax.models.assumptions import PRESETS, Assumptions
+from actrelax.models.closed_form.evaluate import Relaxed, stream
+from actrelax.models.closed_form.steps_needed import ToleranceOf
+from actrelax.models.engines.request import Task
+from actrelax.models.engines.solve import run, task_of, warn_unsettled
+from actrelax.models.engines.steps import Steps
+from actrelax.models.engines.torch import Method, plan_for
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators.schemes import Integrator
+from actrelax.models.learning.plasticity import (
+    Backward,
+    Updates,
+    add_to_grad,
+    check_decay,
+    finished,
+    is_finite,
+    no_samples,
+    outcome,
+    product,
+)
+from actrelax.models.network.network import Network
+from actrelax.models.network.projection import Projection
+from actrelax.models.problem.losses import Loss, LossFunction, loss_named
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.trajectory import Trajectory
+
+
+@torch.no_grad()
+def relax_backward(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: str | Loss | LossFunction = "cross-entropy",
+    assumptions: str | Assumptions = "ar",
+    integrator: str | Integrator = "sequential",
+    dt: float | None = None,
+    eta: float | None = None,
+    steps: Steps | None = None,
+    duration: float | None = None,
+    tolerance: float | None = None,
+    tolerance_of: ToleranceOf | None = None,
+    max_steps: int | None = None,
+    stop_change: float | None = None,
+    method: Method = "auto",
+    rank_tolerance: float | None = None,
+    keep: bool = False,
+    updates: Updates | None = None,
+    check_finite: bool = True,
+    generator: torch.Generator | None = None,
+    **fields: Any,
+) -> Backward:
+    """Relax, and add each projection's local update to its parameters' `.grad`: AR's ``loss.backward()``.
+
+    The update of W is the product of the presynaptic activity and the postsynaptic gain times activity; at
+    equilibrium it is the exact gradient. Learned feedback weights receive the same update. No autograd graph is
+    built, and nothing but `.grad` changes.
+
+    Parameters
+    ----------
+    network : Network
+    x : torch.Tensor
+        Stimuli, (batch, *input shape).
+    y : torch.Tensor
+        Targets: integer labels (batch,) or (batch, *output shape).
+    loss : str, Loss or callable, default "cross-entropy"
+        A name of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
+    assumptions : str or Assumptions, default "ar"
+        A name of `assumptions.PRESETS`, or any combination of knobs.
+    integrator, dt, eta, steps, duration, tolerance, tolerance_of, max_steps, stop_change, check_finite, generator
+        As for `solve`; the papers' 100 sequential steps of eta = 0.1 unless given. ``integrator="equilibrium"``
+        gives backprop's gradient exactly, in one sweep, where the assumptions are the standard ones.
+    method, rank_tolerance
+        As for the PyTorch engine (`engines.torch.solve`): by default the closed form wherever it applies, which costs
+        about as much as backprop for any number of steps.
+    keep : bool, default False
+        Keep the relaxed activities as `Backward.trajectory`; otherwise each population is freed as soon as the
+        weight updates have used it.
+    updates : Updates, optional
+        Reduction over the batch (mean unless given), factors, clip, decay, and whether processes share the batch.
+    **fields
+        Other fields of `RelaxationProblem`: tau, start, clip, noise, delays ...
+
+    Returns
+    -------
+    Backward
+
+    Raises
+    ------
+    ActrelaxError
+        For input that can't be used.
+    DivergenceError
+        If the relaxation becomes non-finite; no `.grad` has changed then.
+
+    Warns
+    -----
+    UserWarning
+        If steps="auto" ends at max_steps.
+
+    Examples
+    --------
+    >>> from actrelax.models.network.architectures import build
+    >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
+    >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    >>> x, y = torch.rand(8, 64), torch.arange(8)
+    >>> before = relax_backward(network, x, y, steps=50).loss
+    >>> optimiser.step()
+    >>> bool(relax_backward(network, x, y, steps=50).loss < before)
+    True
+    """
+    updates = updates or Updates()
+    assumptions = look_up("assumptions", assumptions, PRESETS)
+    if updates.across is not None and len(x) == 0:
+        return _learned(network, assumptions, _nothing(network), updates, *no_samples(network, x))
+    chosen = loss_named(loss)
+    passed = network.feedforward(x, keep_drives=False)
+    output = passed.activities[network.output]
+    losses, clamped = chosen.both(output, y)
+    problem = RelaxationProblem(network, passed, clamped, assumptions, **fields)
+    if problem.is_continuous:
+        raise ActrelaxError("continuous plasticity changes weights during the relaxation: use relax_continuously.")
+    check_decay(problem, updates)
+    task = task_of(
+        problem,
+        integrator,
+        stop_change=stop_change,
+        check_finite=check_finite,
+        generator=generator,
+        dt=dt,
+        eta=eta,
+        steps=steps,
+        duration=duration,
+        tolerance=tolerance,
+        tolerance_of=tolerance_of,
+        max_steps=max_steps,
+    )
+    learned, trajectory = _relaxed(task, updates, method, rank_tolerance, keep)
+    return _learned(network, assumptions, learned.totals, updates, output, losses, learned.finite, trajectory)
+
+
+def _relaxed(
+    task: Task, updates: Updates, method: Method, rank_tolerance: float | None, keep: bool
+) -> tuple[Plasticity, Trajectory | None]:
+    """Do the task, and learn from populations as they arrive; return the trajectory too if it is to be kept."""
+    plan, options = None, dict[str, Any]()
+    if task.engine == "torch":
+        plan = plan_for(task, method, rank_tolerance)
+        options = {"method": method, "rank_tolerance": rank_tolerance}
+    elif known("method", method, get_args(Method)) == "closed-form" or rank_tolerance is not None:
+        raise ActrelaxError(
+            f"the closed form is evaluated by PyTorch, and this runs on {task.engine}: leave out method and "
+            "rank_tolerance."
+        )
+    if plan is not None and not keep:
+        learned = Plasticity(task.problem, stream(task.problem, plan), updates)
+        if not task.check_finite or bool(learned.finite):
+            warn_unsettled(task, task.status(False), task.grid.steps, stacklevel=5)
+            return learned, None
+    trajectory = run(replace(task, options=options))  # where something went wrong, the steps say where
+    return Plasticity(task.problem, [_at_once(trajectory)], updates), trajectory if keep else None
+
+
+def _learned(
+    network: Network,
+    assumptions: Assumptions,
+    totals: Mapping[Projection, Mapping[str, Tensor]],
+    updates: Updates,
+    output: Tensor,
+    losses: Tensor,
+    finite: Tensor,
+    trajectory: Trajectory | None = None,
+) -> Backward:
+    """Add what was summed over the batch to `.grad`, in the network's order, which all processes know."""
+    named = [(p, name) for p in network.projections.values() for name in totals.get(p, ())]
+    scaled, backward = outcome(
+        output, losses, updates, finite, trajectory, scaled=[totals[p][name] for p, name in named]
+    )
+    whole: dict[Projection, dict[str, Tensor]] = {}
+    for (projection, name), update in zip(named, scaled, strict=True):
+        whole.setdefault(projection, {})[name] = update
+    for projection, by_name in whole.items():
+        for parameter, update in finished(network, assumptions, projection, by_name, updates):
+            add_to_grad(parameter, update)
+    return backward
+
+
+def _nothing(network: Network) -> dict[Projection, dict[str, Tensor]]:
+    """Return the totals of no samples."""
+    return {
+        p: {name: torch.zeros_like(w) for name, w in (("weight", p.weight), ("bias", p.bias)) if w is not None}
+        for p in network.projections.values()
+        if _learns(p)
+    }
+
+
+class Plasticity:
+    """The local rule, applied to each projection as soon as the populations that it reads have arrived.
+
+    Attributes
+    ----------
+    totals : dict
+        Projection -> its updates (`Projection.plasticity`), times `Updates.scale`, not clipped.
+    finite : torch.Tensor
+        Whether stimuli and everything that arrived are, without dimensions.
+    """
+
+    def __init__(self, problem: RelaxationProblem, arrivals: Iterable[Relaxed], updates: Updates) -> None:
+        network = problem.network
+        self.totals: dict[Projection, dict[str, Tensor]] = {}
+        waiting = {p: problem.read_by_plasticity(p) for p in network.projections.values() if _learns(p)}
+        here: dict[str, Relaxed] = {}
+        sums = [problem.feedforward.activities[network.input].sum()]
+        for relaxed in arrivals:
+            here |= dict.fromkeys(relaxed.names, relaxed)
+            sums += [x.sum() for x in relaxed.state.values()]  # inf and nan stay what they are in a sum
+            for projection in [p for p, read in waiting.items() if read <= here.keys()]:
+                del waiting[projection]
+                state = {variable: x for held in here.values() for variable, x in held.state.items()}
+                self.totals[projection] = product(
+                    problem, projection, state, updates, here[projection.target].amplified
+                )
+            needed = set().union(*waiting.values())
+            here = {name: held for name, held in here.items() if name in needed}
+        self.finite = is_finite(torch.stack(sums).sum())
+
+
+def _learns(projection: Projection) -> bool:
+    parameters = (projection.weight, projection.bias, projection.feedback)
+    return projection.map is not None and any(p is not None and p.requires_grad for p in parameters)
+
+
+def _at_once(trajectory: Trajectory) -> Relaxed:
+    """Return the end of a relaxation that was kept, all populations together."""
+    return Relaxed(tuple(trajectory.final), trajectory.state, {})

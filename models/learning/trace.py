@@ -1,0 +1,116 @@
+"""A learning rule as a straight line of kernels: every decision taken once, none again for the next batch.
+
+On small networks Python takes as long as the products do. What a rule does with a batch depends on shapes alone where
+no step waits for a value; so it is run once under `make_fx`, which writes down the kernels, and the list is run from
+then on. The kernels are the same, and so is every bit of the result. The list is a `torch.fx.GraphModule`:
+`torch.compile` takes it, and a CUDA graph can be captured from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning.plasticity import Backward, Rule, add_to_grad
+from actrelax.models.network.network import Network
+from actrelax.models.problem.losses import dense_targets
+
+Kernels = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+
+class Traced:
+    """A rule that is traced for each network and shape of batch, and then run without Python's decisions.
+
+    Parameters
+    ----------
+    rule : callable
+        (network, x, y) -> Backward, which leaves its gradients in `.grad`, looks at no value of a tensor and draws no
+        random numbers: `relax_backward` with ``check_finite=False``, frozen or with a fixed number of steps;
+        `backprop_backward`. Its loss gets class labels as one-hot targets.
+    finish : callable, optional
+        What becomes of the list of kernels and an example batch: ``lambda kernels, x, y: torch.compile(kernels)``;
+        unchanged unless given.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from actrelax.models.network.architectures import build
+    >>> from actrelax.models.learning.relax import relax_backward
+    >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
+    >>> rule = Traced(partial(relax_backward, check_finite=False))
+    >>> result = rule(network, torch.rand(8, 64), torch.arange(8))
+    >>> result.output.shape, network.projections["input->hidden1"].weight.grad.shape
+    (torch.Size([8, 10]), torch.Size([32, 64]))
+    """
+
+    def __init__(self, rule: Rule, finish: Callable[[Kernels, Tensor, Tensor], Kernels] | None = None) -> None:
+        self.rule, self.finish = rule, finish
+        self._lists: WeakKeyDictionary[Network, dict[object, _List]] = WeakKeyDictionary()
+
+    @torch.no_grad()
+    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
+        """Run the rule on a batch.
+
+        Raises
+        ------
+        ActrelaxError
+            As the rule does, when it is traced; for a rule that draws random numbers or keeps a trajectory; for labels
+            out of range, always.
+        """
+        # labels become targets outside of the list: only here they can be looked at
+        target = dense_targets(y, network.populations[network.output].shape, x)
+        lists = self._lists.setdefault(network, {})
+        weights = tuple((id(p), p.requires_grad) for p in [*network.parameters(), *network.buffers()])
+        key = (x.shape, x.dtype, x.device, x.stride(), target.shape, weights)
+        if key not in lists:
+            lists[key] = self._trace(network, x, target)
+        loss, output, finite, *gradients = lists[key].kernels(x, target)
+        for parameter, gradient in zip(lists[key].learning, gradients, strict=True):
+            add_to_grad(parameter, gradient)
+        return Backward(loss, output, finite, len(output))
+
+    def _trace(self, network: Network, x: Tensor, target: Tensor) -> _List:
+        """Write the kernels down; gradients that are there already stay."""
+        before = [parameter.grad for parameter in network.parameters()]
+        learning: list[nn.Parameter] = []
+
+        def run(x: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+            result = self.rule(network, x, target)
+            if result.trajectory is not None:
+                raise ActrelaxError("a traced rule returns gradients, no trajectory: leave keep out.")
+            learning[:] = [p for p in network.parameters() if p.grad is not None]
+            gradients = [p.grad for p in learning]
+            network.zero_grad()
+            return (result.loss, result.output, result.finite, *gradients)  # type: ignore[arg-type]
+
+        network.zero_grad()
+        try:
+            run(x, target)  # what is made once and kept, such as coefficients, is no part of the list then
+            kernels = make_fx(run)(x, target)
+        finally:
+            for parameter, gradient in zip(network.parameters(), before, strict=True):
+                parameter.grad = gradient
+        drawing = [node.target.name() for node in kernels.graph.nodes if _draws(node.target)]
+        if drawing:
+            raise ActrelaxError(
+                f"a traced rule would draw the same numbers for every batch ({drawing[0]}): run it as it is."
+            )
+        return _List(kernels if self.finish is None else self.finish(kernels, x, target), learning)
+
+
+def _draws(kernel: object) -> bool:
+    return isinstance(kernel, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in kernel.tags
+
+
+@dataclass(frozen=True)
+class _List:
+    """A list of kernels, and the parameters whose gradients it returns."""
+
+    kernels: Kernels
+    learning: list[nn.Parameter]

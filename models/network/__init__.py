@@ -1,0 +1,1 @@
+"""What is wired: populations, projections, and the graph that they make."""

@@ -1,0 +1,214 @@
+"""Networks by name: the papers', small ones for the bundled digits, and larger ones.
+
+The papers' networks (arXiv 2009.05359 and 2010.06219) have weights of standard deviation 0.05
+and, in the convolutions, no bias; elsewhere weights are normal with standard deviation sqrt(gain / fan-in), gain 2
+for relu and 1 otherwise. Biases start at 0.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.utils import skip_init
+
+from actrelax.models._names import known, look_up
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.activations import ACTIVATIONS, Activation
+from actrelax.models.network.network import Network
+from actrelax.models.network.projection import Projection
+
+Shape = Sequence[int]
+Builder = Callable[[Shape, int, Activation], Network]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network but for its weights; sizes and activation are defaults that the data set and the user change.
+
+    builder     (input shape, classes, activation) -> Network
+    weight_std  of every weight; None for sqrt(gain / fan-in)
+    """
+
+    builder: Builder
+    input_shape: tuple[int, ...]
+    classes: int = 10
+    activation: str = "tanh"
+    weight_std: float | None = None
+
+
+def mlp(widths: Shape) -> Builder:
+    """Make a builder of dense layers of these hidden widths; images are flattened on the way in."""
+
+    def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
+        sizes = [math.prod(input_shape), *widths, classes]
+        names = ["input", *(f"hidden{i}" for i in range(1, len(widths) + 1)), "output"]
+        projections = []
+        for i in range(len(sizes) - 1):
+            flatten = [nn.Flatten()] if i == 0 and len(input_shape) > 1 else []
+            projections.append(Projection(names[i], names[i + 1], *flatten, _linear(sizes[i], sizes[i + 1])))
+        return Network(input_shape, _populations(names[1:], activation), projections)
+
+    return builder
+
+
+def lenet(input_shape: Shape, classes: int, activation: Activation) -> Network:
+    """Build the second paper's CNN: conv 6, conv 16, dense 120, dense 120, dense; its relaxing state is pooled."""
+    channels, height, width = _image(input_shape, at_least=14)
+    flat = 16 * ((height - 4) // 2 - 4) * ((width - 4) // 2 - 4)
+    projections = [
+        Projection("input", "conv1", _conv(channels, 6, 5, bias=False), nn.MaxPool2d(2)),
+        Projection("conv1", "conv2", _conv(6, 16, 5, bias=False)),
+        Projection("conv2", "hidden1", nn.Flatten(), _linear(flat, 120)),
+        Projection("hidden1", "hidden2", _linear(120, 120)),
+        Projection("hidden2", "output", _linear(120, classes)),
+    ]
+    return Network(input_shape, _populations([p.target for p in projections], activation), projections)
+
+
+def pooled_cnn(blocks: Sequence[Shape], hidden: int) -> Builder:
+    """Make a builder: blocks of padded 3x3 convolutions, a max pool of 2 ending each, and two dense layers."""
+
+    def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
+        channels, height, width = _image(input_shape, at_least=2 ** len(blocks))
+        projections: list[Projection] = []
+        source = "input"
+        for block in blocks:
+            for position, count in enumerate(block):
+                pool = [nn.MaxPool2d(2)] if position == len(block) - 1 else []
+                target = f"conv{len(projections) + 1}"
+                projections.append(Projection(source, target, _conv(channels, count, 3, padding=1), *pool))
+                source, channels = target, count
+            height, width = height // 2, width // 2
+        projections.append(Projection(source, "hidden1", nn.Flatten(), _linear(channels * height * width, hidden)))
+        projections.append(Projection("hidden1", "output", _linear(hidden, classes)))
+        return Network(input_shape, _populations([p.target for p in projections], activation), projections)
+
+    return builder
+
+
+def skip_cnn(count: int, hidden: int) -> Builder:
+    """Make a builder of a graph that is no chain: a copy over one population, a weighted skip over two."""
+
+    def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
+        channels, height, width = _image(input_shape, at_least=4)
+        flat = count * (height // 4) * (width // 4)
+        projections = [
+            Projection("input", "conv1", _conv(channels, count, 3, padding=1), nn.MaxPool2d(2)),
+            Projection("conv1", "conv2", _conv(count, count, 3, padding=1)),
+            Projection("conv2", "conv3", _conv(count, count, 3, padding=1)),
+            Projection("conv1", "conv3"),
+            Projection("conv3", "hidden1", nn.AvgPool2d(2), nn.Flatten(), _linear(flat, hidden)),
+            Projection("conv1", "hidden1", nn.MaxPool2d(2), nn.Flatten(), _linear(flat, hidden)),
+            Projection("hidden1", "output", _linear(hidden, classes)),
+        ]
+        names = ["conv1", "conv2", "conv3", "hidden1", "output"]
+        return Network(input_shape, _populations(names, activation), projections)
+
+    return builder
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "digits-mlp": Architecture(mlp([32]), (64,)),
+    "digits-cnn": Architecture(pooled_cnn([[32], [64]], 64), (1, 8, 8)),
+    "digits-skip": Architecture(skip_cnn(8, 32), (1, 8, 8)),
+    "mlp": Architecture(mlp([300, 300, 100]), (784,), weight_std=0.05),
+    "mlp-figure1": Architecture(mlp([300, 100, 100]), (784,), weight_std=0.05),
+    "cnn": Architecture(lenet, (3, 32, 32), weight_std=0.05),
+    "cnn-skip": Architecture(skip_cnn(16, 64), (3, 32, 32)),
+    "vgg8": Architecture(pooled_cnn([[64, 64], [128, 128], [256, 256]], 256), (3, 32, 32), activation="relu"),
+}
+
+
+def build(
+    name: str,
+    *,
+    input_shape: Shape | None = None,
+    classes: int | None = None,
+    activation: str | Activation | None = None,
+    weight_std: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Network:
+    """Build a network by name.
+
+    Parameters
+    ----------
+    name : str
+        A name of `ARCHITECTURES`, or ``mlp-DEPTHxWIDTH``: an MLP of that many weight layers and hidden width.
+    input_shape : sequence of int, optional
+        Shape of one sample; the architecture's usual one unless given.
+    classes : int, optional
+        Output units, 10 unless given.
+    activation : str or Activation, optional
+        Of the hidden populations; tanh unless given, but relu in ``vgg8``. The output is linear.
+    weight_std : float, optional
+        Standard deviation of every weight; the architecture's unless given.
+    generator : torch.Generator, optional
+        Source of the weights, on the CPU; torch's global one unless given.
+
+    Returns
+    -------
+    Network
+        On the CPU, in torch's default dtype. The weights are drawn in float64, so that a seed means the same in
+        every precision.
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown name, or an input that is too small or of the wrong shape.
+
+    Examples
+    --------
+    >>> build("mlp-3x20", input_shape=(7,)).populations["hidden2"].shape
+    (20,)
+    """
+    architecture = _architecture(name)
+    chosen = look_up("activation", activation or architecture.activation, ACTIVATIONS)
+    network = architecture.builder(
+        tuple(input_shape or architecture.input_shape), classes or architecture.classes, chosen
+    )
+    gain = 2 if chosen.name == "relu" else 1
+    with torch.no_grad():
+        for p in network.projections.values():
+            if p.weight is not None:
+                std = architecture.weight_std if weight_std is None else weight_std
+                if std is None:
+                    std = math.sqrt(gain / p.weight[0].numel())
+                p.weight.copy_(std * torch.randn(p.weight.shape, generator=generator, dtype=torch.float64))
+            if p.bias is not None:
+                p.bias.zero_()
+    return network
+
+
+def _architecture(name: str) -> Architecture:
+    match = re.fullmatch(r"mlp-([1-9]\d*)x([1-9]\d*)", name) if isinstance(name, str) else None
+    if match:
+        depth, width = map(int, match.groups())
+        return Architecture(mlp([width] * (depth - 1)), (784,))
+    return ARCHITECTURES[known("network", name, [*ARCHITECTURES, "mlp-DEPTHxWIDTH"])]
+
+
+def _image(input_shape: Shape, at_least: int) -> tuple[int, int, int]:
+    if len(input_shape) != 3 or min(input_shape[1:]) < at_least:
+        raise ActrelaxError(
+            f"this network takes images (channels, height, width) of at least {at_least} x {at_least}, "
+            f"got shape {tuple(input_shape)}."
+        )
+    return input_shape[0], input_shape[1], input_shape[2]
+
+
+def _populations(names: Sequence[str], activation: Activation) -> dict[str, str | Activation]:
+    return {**dict.fromkeys(names, activation), "output": "identity"}
+
+
+# skip_init: the weights are drawn by `build`, nobody needs torch's own draws from its global generator
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    return skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _conv(inputs: int, outputs: int, size: int, padding: int = 0, bias: bool = True) -> nn.Conv2d:
+    return skip_init(nn.Conv2d, inputs, outputs, size, padding=padding, bias=bias)  # type: ignore[no-untyped-call, no-any-return]

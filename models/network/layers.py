@@ -1,0 +1,127 @@
+"""The weighted stage of a projection: dense or convolution, as drive, feedback and plasticity (THEORY.md section 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import Size, Tensor, nn
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.pooling import Pair, as_images, pair
+
+
+class LinearMap(Protocol):
+    """The weighted stage: drive, feedback and plasticity of one weight tensor.
+
+    ``x`` is (batch, *input shape), ``y`` (batch, *output shape).
+    """
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """op(x; W) + b."""
+
+    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        """op^T(y; W), of `shape`: <op(x), y> = <x, op^T(y)>."""
+
+    def outer(self, x: Tensor, y: Tensor, weight: Tensor, scale: float) -> Tensor:
+        """Scale times the Hebbian product of presynaptic x and postsynaptic y, summed over the batch: a weight's."""
+
+    def summed(self, y: Tensor, scale: float) -> Tensor:
+        """Scale times postsynaptic y summed over batch and space, the bias's share."""
+
+    def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
+        """Return op(.; W) of inputs of `shape` as a matrix, from the flattened batch to the flattened batch."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Every unit to every unit: `torch.nn.Linear` on flat populations. Weight (outputs, inputs)."""
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.dim() != 2:
+            raise ActrelaxError(f"Linear takes a flat population, got shape {tuple(x.shape[1:])}: flatten before it.")
+        return F.linear(x, weight, bias)
+
+    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return y @ weight
+
+    def outer(self, x: Tensor, y: Tensor, weight: Tensor, scale: float) -> Tensor:
+        return torch.addmm(weight, y.T, x, beta=0, alpha=scale)  # of the weight it reads nothing
+
+    def summed(self, y: Tensor, scale: float) -> Tensor:
+        return y.sum(0).mul_(scale)
+
+    def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
+        return _each_sample(shape, sparse.csr_array(_array(weight)))
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """`torch.nn.Conv2d` with zero padding. Weight (out channels, in channels / groups, height, width)."""
+
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def _options(self) -> tuple[Pair, Pair, Pair, int]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(as_images(x), weight, bias, *self._options())
+
+    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        signal: Tensor = conv2d_input(shape, weight, y, *self._options())  # type: ignore[no-untyped-call]
+        return signal
+
+    def outer(self, x: Tensor, y: Tensor, weight: Tensor, scale: float) -> Tensor:
+        product: Tensor = conv2d_weight(x, weight.shape, y, *self._options())  # type: ignore[no-untyped-call]
+        return product.mul_(scale)
+
+    def summed(self, y: Tensor, scale: float) -> Tensor:
+        return y.sum((0, 2, 3)).mul_(scale)
+
+    def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
+        numbered = torch.arange(1, shape[1:].numel() + 1, dtype=torch.float64).view(1, *shape[1:])
+        # each output pixel's patch as numbers of input units, 0 for padding
+        patches = F.unfold(numbered, weight.shape[2:], self.dilation, self.padding, self.stride)[0].long().numpy()
+        pixels = patches.shape[1]
+        values = _array(weight).reshape(self.groups, -1, weight[0].numel(), 1)
+        sources = patches.reshape(self.groups, 1, -1, pixels)
+        targets = np.arange(len(weight) * pixels).reshape(self.groups, -1, 1, pixels)
+        values, sources, targets = np.broadcast_arrays(values, sources, targets)
+        there = sources > 0
+        entries = (values[there], (targets[there], sources[there] - 1))
+        size = (len(weight) * pixels, shape[1:].numel())
+        return _each_sample(shape, sparse.csr_array(entries, shape=size))
+
+
+def linear_map(module: nn.Linear | nn.Conv2d) -> LinearMap:
+    """Return the map of a PyTorch module, by its options."""
+    if isinstance(module, nn.Linear):
+        return Dense()
+    assert isinstance(module, nn.Conv2d)
+    if module.padding_mode != "zeros":
+        raise ActrelaxError(f"Conv2d pads with zeros here, got padding_mode {module.padding_mode!r}: use 'zeros'.")
+    stride, dilation, padding = pair(module.stride), pair(module.dilation), module.padding
+    if padding == "valid":
+        padding = (0, 0)
+    elif padding == "same":
+        reach = [d * (k - 1) for d, k in zip(dilation, module.kernel_size, strict=True)]
+        if any(r % 2 for r in reach):
+            raise ActrelaxError("Conv2d with padding 'same' needs an odd kernel: pad by a number instead.")
+        padding = (reach[0] // 2, reach[1] // 2)
+    return Conv2d(stride, pair(padding), dilation, module.groups)  # type: ignore[arg-type]
+
+
+def _array(weight: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return weight.detach().cpu().double().numpy()
+
+
+def _each_sample(shape: Size, matrix: sparse.csr_array) -> sparse.csr_array:
+    return sparse.kron(sparse.eye_array(shape[0]), matrix, format="csr")

@@ -1,0 +1,344 @@
+"""A network: a directed acyclic graph of populations joined by projections (THEORY.md section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+import torch
+from torch import Tensor, nn
+
+from actrelax.models._names import look_up
+from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.activations import ACTIVATIONS, Activation
+from actrelax.models.network.describe import describe
+from actrelax.models.network.from_sequential import split_sequential
+from actrelax.models.network.graph import Graph
+from actrelax.models.network.layers import Conv2d
+from actrelax.models.network.projection import Projection, ProjectionRoute
+
+
+@dataclass(frozen=True)
+class Population:
+    """A group of units: its name, its shape without the batch, its activation function."""
+
+    name: str
+    shape: tuple[int, ...]
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class FeedforwardPass:
+    """What the feedforward pass leaves behind for the relaxation.
+
+    drives      population -> abar, (batch, *population.shape), without the input; perhaps only where gains need it
+    activities  population -> xbar = f(abar), the input included
+    routes      projection -> the route the batch took through its pooling
+    """
+
+    drives: Mapping[str, Tensor]
+    activities: Mapping[str, Tensor]
+    routes: Mapping[str, ProjectionRoute]
+
+
+class Network(nn.Module):
+    """Populations and projections; a `torch.nn.Module` that holds weights and no relaxation state.
+
+    Population v receives the drive ``a_v = sum_p op_p(x_source(p); W_p) + b_p`` of its incoming projections and
+    fires at ``x_v = f_v(a_v)``.
+
+    Parameters
+    ----------
+    input_shape : sequence of int
+        Shape of one sample; the population "input" holds the stimulus.
+    populations : mapping
+        Name -> activation, a name of `activations.ACTIVATIONS` or an `Activation`. Shapes follow from the
+        projections. The one population that feeds no other is the output.
+    projections : sequence of Projection
+
+    Attributes
+    ----------
+    populations : dict of str to Population
+        In topological order, the input first, the output last.
+    projections : dict of str to Projection
+    graph : Graph
+        Who feeds whom among the populations that relax, and the output.
+
+    Raises
+    ------
+    ActrelaxError
+        For a cycle, a name that is unknown or used twice, drives of different shapes at one population, a
+        population that nothing drives, or more than one output.
+
+    Examples
+    --------
+    >>> network = Network(
+    ...     (4,),
+    ...     {"hidden1": "tanh", "output": "identity"},
+    ...     [Projection("input", "hidden1", nn.Linear(4, 3)), Projection("hidden1", "output", nn.Linear(3, 2))],
+    ... )
+    >>> network(torch.zeros(5, 4)).shape
+    torch.Size([5, 2])
+    >>> network
+    Network: 2 populations besides the input, 2 projections, 23 parameters
+      population  shape  units  activation
+      input       (4,)       4  -
+      hidden1     (3,)       3  tanh
+      output      (2,)       2  identity
+      projection       kind   pipeline      parameters  feedback
+      input->hidden1   dense  Linear(4, 3)          15  -
+      hidden1->output  dense  Linear(3, 2)           8  transpose
+    """
+
+    input = "input"
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        populations: Mapping[str, str | Activation],
+        projections: Sequence[Projection],
+    ) -> None:
+        super().__init__()
+        projections = list(projections)
+        order = _topological_order(list(populations), projections)
+        for projection in projections:
+            if projection.name in self._modules:
+                raise ActrelaxError(f"two projections are called {projection.name!r}: give one of them another name.")
+            if "." in projection.name or not projection.name or hasattr(self, projection.name):
+                raise ActrelaxError(f"a projection can't be called {projection.name!r}: choose another name.")
+            self.add_module(projection.name, projection)
+        self.outgoing = {name: [p for p in projections if p.source == name] for name in order}
+        self.incoming = {name: [p for p in projections if p.target == name] for name in order}
+        activations = {name: look_up("activation", given, ACTIVATIONS) for name, given in populations.items()}
+        self.populations = self._measured(tuple(input_shape), order, activations)
+        self.graph = self._graph()
+        self._kinds = {p.name: self._kind(p) for p in projections}
+
+    @classmethod
+    def from_sequential(cls, module: nn.Sequential, input_shape: Sequence[int]) -> Network:
+        """Build the network of an `nn.Sequential` of standard layers, sharing its Parameters.
+
+        Parameters
+        ----------
+        module : torch.nn.Sequential
+            Of Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and activation functions, nested as you like.
+        input_shape : sequence of int
+            Shape of one sample.
+
+        Returns
+        -------
+        Network
+            Train it, and `module` itself is the trained model. Its populations are called ``conv1``, ``conv2``,
+            ... where a convolution feeds them, else ``hidden1``, ..., and ``output``.
+
+        Raises
+        ------
+        ActrelaxError
+            For a layer that is not known (batch normalisation, dropout, ...).
+
+        Examples
+        --------
+        >>> module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(18, 10))
+        >>> network = Network.from_sequential(module, (1, 8, 8))
+        >>> list(network.projections.values())
+        [input->conv1: Conv2d(1, 2, 3), MaxPool2d(2), conv1->output: Flatten, Linear(18, 10)]
+        """
+        return cls(input_shape, *split_sequential(module))
+
+    @property
+    def output(self) -> str:
+        return list(self.populations)[-1]
+
+    @property
+    def hidden(self) -> list[str]:
+        """Names of the populations that relax, in topological order."""
+        return list(self.populations)[1:-1]
+
+    def _graph(self) -> Graph:
+        order, hidden = (self.output, *self.hidden[::-1]), set(self.hidden)
+        sources = (dict.fromkeys(p.source for p in self.incoming[name] if p.source in hidden) for name in order)
+        return Graph(order, tuple(map(tuple, sources)))
+
+    @property
+    def projections(self) -> dict[str, Projection]:
+        return {name: module for name, module in self._modules.items() if isinstance(module, Projection)}
+
+    def feedforward(self, x: Tensor, *, keep_drives: bool = True) -> FeedforwardPass:
+        """Compute drives, activities and routes of a batch x, (batch, *input_shape).
+
+        Drives that nobody needs once the activities are known take as much memory as these: ``keep_drives=False``
+        keeps those of activation functions whose gain can't be told from the activity.
+        """
+        expected = self.populations[self.input].shape
+        if not isinstance(x, Tensor):
+            raise ActrelaxError(f"stimuli must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor.")
+        if tuple(x.shape[1:]) != expected or x.dim() == 0 or len(x) == 0:
+            sizes = ", ".join(map(str, expected))
+            raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
+        weight = next(self.parameters(), x)
+        if (x.dtype, x.device) != (weight.dtype, weight.device):
+            raise ActrelaxError(
+                f"the network's weights are {weight.dtype} on {weight.device}, got stimuli of {x.dtype} on {x.device}: "
+                "bring them together with .to()."
+            )
+        activations = {name: population.activation for name, population in self.populations.items()}
+        return self._swept(x, list(self.populations), activations, keep_drives)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output activities (batch, *output shape), with autograd's graph where grad mode is on."""
+        return self.feedforward(x, keep_drives=False).activities[self.output]
+
+    def drive(self, population: str, activities: Mapping[str, Tensor], routes: Mapping[str, ProjectionRoute]) -> Tensor:
+        """Return the population's drive by activities of this moment, along the routes of the feedforward pass."""
+        return _sum([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
+
+    def knobs(self, projection: Projection, assumptions: Assumptions) -> Knobs:
+        """Return the assumptions that hold for a projection; skips go by the shape of their target."""
+        return assumptions.conv if self.kind(projection) == "conv" else assumptions.dense
+
+    def kind(self, projection: Projection) -> str:
+        """Return the kind of a projection, "dense" or "conv"."""
+        return self._kinds[projection.name]
+
+    def _kind(self, projection: Projection) -> str:
+        if projection.map is None:
+            return "conv" if len(self.populations[projection.target].shape) > 1 else "dense"
+        return "conv" if isinstance(projection.map, Conv2d) else "dense"
+
+    def add_feedback(self, assumptions: str | Assumptions, generator: torch.Generator) -> None:
+        """Register the feedback weights that the assumptions ask for, before an optimiser is made.
+
+        Learned and Kolen-Pollack feedback become Parameters, random feedback a buffer, normal with the standard
+        deviation that W has at this moment; sign-concordant feedback keeps this deviation as its scale. They are
+        called ``NAME.feedback`` in the state_dict. Projections from the input get none: nobody reads their feedback.
+
+        Parameters
+        ----------
+        assumptions : str or Assumptions
+        generator : torch.Generator
+            On the CPU, apart from the one that made W, so that W is the same with and without feedback weights.
+
+        Raises
+        ------
+        ActrelaxError
+            If a projection has feedback weights already.
+        """
+        assumptions = look_up("assumptions", assumptions, PRESETS)
+        asked = {p: self.knobs(p, assumptions).feedback for p in self.projections.values()}
+        asked = {p: kind for p, kind in asked.items() if self.carries_feedback(p) and kind != "transpose"}
+        for p in asked:
+            if p.feedback is not None:
+                raise ActrelaxError(f"projection {p.name!r} has feedback weights already: build the network anew.")
+        for p, kind in asked.items():
+            weight = p.weight
+            assert weight is not None
+            scale = weight.detach().std(correction=0)
+            if kind == "sign":
+                p.set_feedback(scale, learned=False)
+                continue
+            psi = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight) * scale
+            p.set_feedback(psi, learned=kind != "random")
+
+    def carries_feedback(self, projection: Projection) -> bool:
+        """Whether feedback weights are ever read: weighted, and not from the input."""
+        return projection.map is not None and projection.source != self.input
+
+    def decays(self, projection: Projection, assumptions: Assumptions) -> bool:
+        """Whether the projection's W and psi decay together, as Kolen and Pollack have it."""
+        return self.carries_feedback(projection) and self.knobs(projection, assumptions).feedback == "kolen-pollack"
+
+    def feedback_weight(self, projection: Projection, assumptions: Assumptions) -> Tensor | None:
+        """Return psi, the weights that carry a projection's feedback under the assumptions; None for a copy.
+
+        Raises
+        ------
+        ActrelaxError
+            If `add_feedback` has not made the ones that are needed.
+        """
+        kind = self.knobs(projection, assumptions).feedback
+        if kind == "transpose" or not self.carries_feedback(projection):
+            return projection.weight
+        psi, weight = projection.feedback, projection.weight
+        assert weight is not None
+        fits = psi is not None and (psi.dim() == 0) == (kind == "sign")
+        if kind in ("learned", "kolen-pollack"):
+            fits = fits and isinstance(psi, nn.Parameter)
+        if not fits:
+            raise ActrelaxError(
+                f"projection {projection.name!r} has no {kind} feedback weights: "
+                "call network.add_feedback(assumptions, generator) before making the optimiser."
+            )
+        assert psi is not None
+        return weight.sign() * psi if kind == "sign" else psi
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def _swept(
+        self, x: Tensor, order: Sequence[str], activations: Mapping[str, Activation], keep_drives: bool = False
+    ) -> FeedforwardPass:
+        drives: dict[str, Tensor] = {}
+        activities = {self.input: x}
+        routes: dict[str, ProjectionRoute] = {}
+        for name in order[1:]:
+            parts = {}
+            for p in self.incoming[name]:
+                parts[p.name], routes[p.name] = p.find(activities[p.source])
+            shapes = {key: tuple(part.shape[1:]) for key, part in parts.items()}
+            if len(set(shapes.values())) > 1:
+                listed = ", ".join(f"{key!r} {shape}" for key, shape in shapes.items())
+                raise ActrelaxError(f"drives of population {name!r} differ in shape: {listed}.")
+            drive = _sum(list(parts.values()))
+            activities[name] = activations[name](drive)
+            if keep_drives or activations[name].needs_drive:
+                drives[name] = drive
+        return FeedforwardPass(drives, activities, routes)
+
+    @torch.no_grad()
+    def _measured(
+        self, input_shape: tuple[int, ...], order: Sequence[str], activations: Mapping[str, Activation]
+    ) -> dict[str, Population]:
+        """Populations with the shapes that one silent sample takes."""
+        weight = next(self.parameters(), torch.empty(0))
+        try:
+            passed = self._swept(weight.new_zeros(1, *input_shape), order, activations)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ActrelaxError(f"a sample of shape {input_shape} doesn't fit the projections: {reason}") from error
+        activations = {self.input: ACTIVATIONS["identity"], **activations}
+        return {name: Population(name, tuple(passed.activities[name].shape[1:]), activations[name]) for name in order}
+
+
+def _topological_order(populations: Sequence[str], projections: Sequence[Projection]) -> list[str]:
+    if Network.input in populations:
+        raise ActrelaxError("the population 'input' is made from input_shape: leave it out of populations.")
+    names = [Network.input, *populations]
+    parents: dict[str, list[str]] = {name: [] for name in names}
+    for p in projections:
+        for end in (p.source, p.target):
+            if end not in parents:
+                raise ActrelaxError(f"projection {p.name!r} names an unknown population {end!r}; known: {names}.")
+        if p.target == Network.input:
+            raise ActrelaxError(f"projection {p.name!r} drives the input, which only holds the stimulus.")
+        parents[p.target].append(p.source)
+    undriven = [name for name in populations if not parents[name]]
+    if undriven:
+        raise ActrelaxError(f"nothing drives population {undriven[0]!r}: add a projection to it.")
+    sources = {p.source for p in projections}
+    outputs = [name for name in names if name not in sources]
+    try:
+        order = list(TopologicalSorter(parents).static_order())
+    except CycleError as error:
+        raise ActrelaxError(f"populations form a cycle: {' -> '.join(reversed(error.args[1]))}.") from error
+    if len(outputs) != 1:
+        raise ActrelaxError(f"exactly one population, the output, feeds no other; here: {outputs}.")
+    return [name for name in order if name != outputs[0]] + outputs
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total

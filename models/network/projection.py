@@ -1,0 +1,242 @@
+"""Projections: how one population drives another, and how feedback comes back (THEORY.md section 1).
+
+A projection is a pipeline of PyTorch's own modules: routing before, at most one linear map with weights (or none:
+a plain copy, for skip connections), routing after. Of the modules it takes the options and the Parameters
+themselves, so the network and the modules stay one model.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from scipy import sparse
+from torch import Size, Tensor, nn
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.layers import LinearMap, linear_map
+from actrelax.models.network.pooling import Route, Routing, routing_stage
+
+
+class ProjectionRoute(NamedTuple):
+    """The route of one batch through a projection, found by the feedforward pass.
+
+    before, after  the routing stages' routes; shape  (batch, ...) of the weighted map's input
+    """
+
+    before: tuple[Route, ...]
+    shape: Size
+    after: tuple[Route, ...]
+
+    def repeated(self, times: int) -> ProjectionRoute:
+        """Return the route of so many copies of the batch, one after the other."""
+        if times == 1:
+            return self
+        shape = Size((times * self.shape[0], *self.shape[1:]))
+        before, after = (tuple(route.repeated(times) for route in routes) for routes in (self.before, self.after))
+        return ProjectionRoute(before, shape, after)
+
+
+class Projection(nn.Module):
+    """All connections from one population to another: its drive, its feedback, its plasticity.
+
+    Parameters
+    ----------
+    source, target : str
+        Names of the presynaptic and the postsynaptic population.
+    *stages : torch.nn.Module
+        The pipeline: any of `nn.MaxPool2d`, `nn.AvgPool2d`, `nn.Flatten` before and after at most one
+        `nn.Linear` or `nn.Conv2d`, whose Parameters are shared, not copied. No stage at all is a plain copy.
+    name : str, optional
+        Its name in the network and in the state_dict; ``source->target`` unless given.
+
+    Attributes
+    ----------
+    weight, bias : torch.nn.Parameter or None
+    feedback : torch.Tensor or None
+        Feedback weights psi of its own, where `Network.add_feedback` made some: a Parameter where they are
+        learned, a buffer where they are fixed, a buffer without dimensions (a scale) for sign-concordant ones.
+
+    Raises
+    ------
+    ActrelaxError
+        For a stage that is not known or not supported, or a second weighted map.
+
+    Examples
+    --------
+    >>> Projection("conv1", "hidden1", nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 10))
+    conv1->hidden1: MaxPool2d(2), Flatten, Linear(54, 10)
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    feedback: Tensor | None
+
+    def __init__(self, source: str, target: str, *stages: nn.Module, name: str | None = None) -> None:
+        super().__init__()
+        self.source, self.target = source, target
+        self.name = f"{source}->{target}" if name is None else name
+        weighted = [position for position, stage in enumerate(stages) if type(stage) in (nn.Linear, nn.Conv2d)]
+        if len(weighted) > 1:
+            raise ActrelaxError(
+                f"projection {self.name!r} has {len(weighted)} weighted maps, at most one is right: "
+                "put a population between them."
+            )
+        position = weighted[0] if weighted else len(stages)
+        self.before = tuple(map(routing_stage, stages[:position]))
+        self.after = tuple(map(routing_stage, stages[position + 1 :]))
+        self.map: LinearMap | None = None
+        weight: nn.Parameter | None = None
+        bias: nn.Parameter | None = None
+        if weighted:
+            module = stages[position]
+            assert isinstance(module, nn.Linear | nn.Conv2d)
+            self.map = linear_map(module)
+            weight, bias = module.weight, module.bias  # type: ignore[assignment]
+        self.register_parameter("weight", weight)
+        self.register_parameter("bias", bias)
+        self.register_buffer("feedback", None)
+        self.pipeline = ", ".join(_describe(stage) for stage in stages) or "copy"
+
+    def find(self, x: Tensor) -> tuple[Tensor, ProjectionRoute]:
+        """Drive of the target by presynaptic activities x (batch, *source shape), and the route it took."""
+        before, after = [], []
+        for stage in self.before:
+            x, route = stage.find(x)
+            before.append(route)
+        shape = x.shape
+        x = self._mapped(x)
+        for stage in self.after:
+            x, route = stage.find(x)
+            after.append(route)
+        return x, ProjectionRoute(tuple(before), shape, tuple(after))
+
+    def drive(self, x: Tensor, route: ProjectionRoute) -> Tensor:
+        """Drive of the target by other activities x along a route found before, its bias included."""
+        return _applied(self.after, self._mapped(self.presynaptic(x, route)), route.after)
+
+    def feedback_signal(self, y: Tensor, route: ProjectionRoute, weight: Tensor | None) -> Tensor:
+        """op^T(y; weight): y (batch, *target shape) back through all stages, (batch, *source shape)."""
+        y = self.postsynaptic(y, route)
+        if self.map is not None:
+            assert weight is not None
+            y = self.map.adjoint(y, weight, route.shape)
+        return _adjoint(self.before, y, route.before)
+
+    def as_sparse(self, route: ProjectionRoute, weight: Tensor | None) -> sparse.csr_array:
+        """Return op(.; weight) along a route, without the bias, as one matrix; its transpose carries feedback.
+
+        Parameters
+        ----------
+        route : ProjectionRoute
+            Of a batch, whose samples may take different routes through max pooling.
+        weight : torch.Tensor or None
+            W for the drive, psi for the feedback; None for a copy.
+
+        Returns
+        -------
+        scipy.sparse.csr_array
+            (batch * target units, batch * source units) in float64, a block per sample: pooling and convolution in
+            one, so that an entry is a connection between two units.
+        """
+        stages = [stage.as_sparse(taken) for stage, taken in zip(self.before, route.before, strict=True)]
+        if self.map is not None:
+            assert weight is not None
+            stages.append(self.map.as_sparse(weight, route.shape))
+        stages += [stage.as_sparse(taken) for stage, taken in zip(self.after, route.after, strict=True)]
+        copy = sparse.eye_array(route.shape.numel(), format="csr")
+        return functools.reduce(lambda before, stage: stage @ before, stages or [copy])
+
+    def presynaptic(self, x: Tensor, route: ProjectionRoute) -> Tensor:
+        """The presynaptic factor of plasticity: x through the routing before the weights."""
+        return _applied(self.before, x, route.before)
+
+    def postsynaptic(self, y: Tensor, route: ProjectionRoute) -> Tensor:
+        """The postsynaptic factor of plasticity: y back through the routing after the weights."""
+        return _adjoint(self.after, y, route.after)
+
+    def plasticity(self, presynaptic: Tensor, postsynaptic: Tensor, scale: float = 1.0) -> dict[str, Tensor]:
+        """dLoss/dW and dLoss/db by the local rule, summed over the batch (THEORY.md section 1).
+
+        Parameters
+        ----------
+        presynaptic, postsynaptic : torch.Tensor
+            As the methods of these names return them; the postsynaptic activity multiplied by its gain.
+        scale : float, default 1.0
+            Times the sums.
+
+        Returns
+        -------
+        dict
+            ``"weight"`` and, where the projection has one, ``"bias"``, of these Parameters' shapes; empty for a copy.
+        """
+        if self.map is None:
+            return {}
+        assert self.weight is not None
+        update = {"weight": self.map.outer(presynaptic, postsynaptic, self.weight, scale)}
+        if self.bias is not None:
+            update["bias"] = self.map.summed(postsynaptic, scale)
+        return update
+
+    def _mapped(self, x: Tensor) -> Tensor:
+        if self.map is None:
+            return x
+        assert self.weight is not None
+        return self.map.apply(x, self.weight, self.bias)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):  # type: ignore[no-untyped-def]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # the tensor doesn't tell learned from fixed feedback weights; a state_dict carries metadata beside it
+        learned = isinstance(self.feedback, nn.Parameter)
+        getattr(destination, "_metadata", {}).setdefault(prefix[:-1], {})["feedback is learned"] = learned
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):  # type: ignore[no-untyped-def]
+        # a saved network's feedback weights register themselves, as learned ones where the metadata were lost
+        saved = state_dict.get(f"{prefix}feedback")
+        if saved is not None and self.feedback is None and self.weight is not None:
+            is_scale = saved.dim() == 0
+            learned = not is_scale and local_metadata.get("feedback is learned", True)
+            self.set_feedback(self.weight.new_empty(() if is_scale else self.weight.shape), learned=learned)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def set_feedback(self, feedback: Tensor, *, learned: bool) -> None:
+        """Register feedback weights psi: as a Parameter where they are learned, else as a buffer."""
+        del self.feedback
+        if learned:
+            self.register_parameter("feedback", nn.Parameter(feedback))
+        else:
+            self.register_buffer("feedback", feedback)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.pipeline}"
+
+
+def _applied(stages: Iterable[Routing], x: Tensor, routes: Iterable[Route]) -> Tensor:
+    for stage, route in zip(stages, routes, strict=True):
+        x = stage.apply(x, route)
+    return x
+
+
+def _adjoint(stages: Sequence[Routing], y: Tensor, routes: Sequence[Route]) -> Tensor:
+    for stage, route in zip(reversed(stages), reversed(routes), strict=True):
+        y = stage.adjoint(y, route)
+    return y
+
+
+def _describe(module: nn.Module) -> str:
+    if isinstance(module, nn.Linear):
+        return f"Linear({module.in_features}, {module.out_features})"
+    if isinstance(module, nn.Conv2d):
+        sizes = f"{module.in_channels}, {module.out_channels}, {_brief(module.kernel_size)}"
+        defaults = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+        options = {key: getattr(module, key) for key in defaults}
+        changed = [f"{key}={_brief(value)}" for key, value in options.items() if value != defaults[key]]
+        return f"Conv2d({', '.join([sizes, *changed])})"
+    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        return f"{type(module).__name__}({_brief(module.kernel_size)})"
+    return type(module).__name__
+
+
+def _brief(size: object) -> object:
+    return size[0] if isinstance(size, tuple) and len(set(size)) == 1 else size

@@ -1,0 +1,1 @@
+"""The ODEs: which relaxation, of which batch, from where, clamped to what."""

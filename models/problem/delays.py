@@ -1,0 +1,65 @@
+"""How long feedback travels, by projection; a problem gives times, a scheme turns them into steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from actrelax.models._names import known
+from actrelax.models.errors import ActrelaxError
+
+
+@dataclass(frozen=True)
+class Delays:
+    """Transmission delays of feedback.
+
+    given        one time for all, or projection -> time
+    projections  names of those that carry feedback
+    """
+
+    given: float | Mapping[str, float]
+    projections: Sequence[str]
+
+    @cached_property
+    def times(self) -> dict[str, float]:
+        """Projection -> delay, of those where there is one."""
+        every = self.given if isinstance(self.given, Mapping) else dict.fromkeys(self.projections, self.given)
+        return {name: delay for name, delay in every.items() if delay > 0}
+
+    def check(self) -> None:
+        """Refuse unknown projections and what is no time.
+
+        Raises
+        ------
+        ActrelaxError
+            For the first that is found.
+        """
+        if isinstance(self.given, Mapping):
+            for name in self.given:
+                known("projection with feedback in delays", name, self.projections)
+        for delay in self.given.values() if isinstance(self.given, Mapping) else [self.given]:
+            if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+                raise ActrelaxError(f"a delay must be a time, 0 or more, got {delay!r}.")
+
+    def steps(self, dt: float) -> dict[str, int]:
+        """Return projection -> delay in steps of dt.
+
+        Raises
+        ------
+        ActrelaxError
+            For a delay that is no whole number of dt.
+
+        Examples
+        --------
+        >>> Delays({"hidden1->output": 0.3}, ["hidden1->output"]).steps(0.1)
+        {'hidden1->output': 3}
+        """
+        steps = {name: round(delay / dt) for name, delay in self.times.items()}
+        for name, delay in self.times.items():
+            if not math.isclose(steps[name] * dt, delay, rel_tol=1e-9):
+                raise ActrelaxError(
+                    f"the delay of {name!r} must be a whole number of dt, got {delay:g} with dt {dt:g}."
+                )
+        return steps

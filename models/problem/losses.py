@@ -1,0 +1,157 @@
+"""Loss functions: a value per sample, and the gradient that clamps the output (THEORY.md section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actrelax.models._names import look_up
+from actrelax.models.errors import ActrelaxError
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by its value and its gradient.
+
+    Parameters
+    ----------
+    value : callable
+        (output, target) -> loss of each sample, (batch,).
+    gradient : callable
+        (output, target) -> dLoss/doutput of each sample, (batch, *output.shape).
+    shared : callable, optional
+        (output, target) -> both, where they have work in common.
+    """
+
+    value: LossFunction
+    gradient: LossFunction
+    shared: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def both(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value and gradient."""
+        if self.shared is not None:
+            return self.shared(output, target)
+        return self.value(output, target), self.gradient(output, target)
+
+
+def from_function(function: LossFunction) -> Loss:
+    """Make a loss of any differentiable function; autograd sees the output and the target, nothing of the network.
+
+    Parameters
+    ----------
+    function : callable
+        (output, target) -> one loss per sample, (batch,), such as ``partial(F.cross_entropy, reduction="none")``.
+
+    Raises
+    ------
+    ActrelaxError
+        When called, if the function returns anything but one loss per sample: a mean over the batch would divide
+        the clamp by the batch size.
+
+    Examples
+    --------
+    >>> loss = from_function(lambda output, target: (output - target).abs().sum(1))
+    >>> loss.gradient(torch.tensor([[2.0, -1.0]]), torch.zeros(1, 2))
+    tensor([[ 1., -1.]])
+    """
+
+    def value(output: Tensor, target: Tensor) -> Tensor:
+        losses = function(output, target)
+        if losses.shape != output.shape[:1]:
+            raise ActrelaxError(
+                f"the loss function must return one loss per sample, shape ({len(output)},), "
+                f"got {tuple(losses.shape)}: leave the reduction over the batch to `reduction`."
+            )
+        return losses
+
+    def gradient(output: Tensor, target: Tensor) -> Tensor:
+        with torch.enable_grad():
+            output = output.detach().requires_grad_()
+            return torch.autograd.grad(value(output, target).sum(), output)[0]
+
+    def both(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            output = output.detach().requires_grad_()
+            losses = value(output, target)
+            return losses.detach(), torch.autograd.grad(losses.sum(), output)[0]
+
+    return Loss(value, gradient, both)
+
+
+def _squares(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    difference = output - _dense(target, output)
+    return (difference**2).flatten(1).sum(1), 2 * difference
+
+
+def _half_squares(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    difference = output - _dense(target, output)
+    return (difference**2).flatten(1).sum(1) / 2, difference
+
+
+def _cross_entropy(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    target, logarithms = _dense(target, output), F.log_softmax(output, 1)
+    return -(logarithms * target).sum(1), logarithms.exp() * target.sum(1, keepdim=True) - target
+
+
+def _built_in(both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Loss:
+    return Loss(partial(_part, both, 0), partial(_part, both, 1), both)
+
+
+def _part(both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], part: int, output: Tensor, target: Tensor) -> Tensor:
+    return both(output, target)[part]
+
+
+LOSSES: dict[str, Loss] = {
+    "cross-entropy": _built_in(_cross_entropy),
+    "sum-of-squares": _built_in(_squares),
+    "half-sum-of-squares": _built_in(_half_squares),
+}
+"""Softmax cross-entropy on logits; sum over the output of (x - t)^2, the papers' choice; half of it.
+
+Targets are class labels (batch,) of an integer type, taken as one-hot, or (batch, *output.shape).
+"""
+
+
+def loss_named(given: str | Loss | LossFunction) -> Loss:
+    """Look a loss up by name; a `Loss` passes through, any other callable goes to `from_function`.
+
+    Raises
+    ------
+    ActrelaxError
+        If no loss has that name.
+    """
+    return from_function(given) if callable(given) else look_up("loss", given, LOSSES)
+
+
+def dense_targets(target: Tensor, shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return targets for outputs of a shape, without the batch, in the type of another tensor; labels as one-hot."""
+    return _dense(target, like.new_empty(()).expand(len(like), *shape))
+
+
+def _dense(target: Tensor, output: Tensor) -> Tensor:
+    """Targets in the output's shape and type; class labels become one-hot."""
+    if not isinstance(target, Tensor):
+        raise ActrelaxError(f"targets must be a torch.Tensor, got {type(target).__name__}: use torch.as_tensor.")
+    if target.shape == output.shape:
+        return target.to(output.dtype)
+    is_labels = output.dim() == 2 and target.shape == output.shape[:1] and not target.dtype.is_floating_point
+    if not is_labels:
+        raise ActrelaxError(
+            f"targets must be integer labels ({len(output)},) or of the output's shape {tuple(output.shape)}, "
+            f"got {target.dtype} {tuple(target.shape)}."
+        )
+    # on a GPU this look would stall the queue; there labels are whoever loads the data's to check
+    if target.device.type == "cpu" and len(target):
+        least, largest = (int(label) for label in target.aminmax())
+        if least < 0 or largest >= output.shape[1]:
+            worst = least if least < 0 else largest
+            raise ActrelaxError(f"labels must lie between 0 and {output.shape[1] - 1}, got {worst}.")
+    classes = torch.arange(output.shape[1], device=output.device)
+    return (target.unsqueeze(1) == classes).to(output.dtype)

@@ -1,0 +1,73 @@
+"""A quantity that may be one number, one per population, or one per neuron."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+from torch import Tensor
+
+from actrelax.models._names import known
+from actrelax.models.errors import ActrelaxError
+
+Value = float | Tensor
+
+
+@dataclass(frozen=True)
+class Neuronwise:
+    """A quantity by population.
+
+    name     as errors call it
+    given    one number for all, or population -> a number or, one per neuron, a tensor of the population's shape
+    default  of populations that a mapping doesn't name
+    shapes   population -> shape, of all that may be named
+    """
+
+    name: str
+    given: Value | Mapping[str, Value]
+    default: float
+    shapes: Mapping[str, Sequence[int]]
+
+    def of(self, population: str) -> Value:
+        """Return the value as it was given, wherever that is: looking at it need not wait for a GPU."""
+        if isinstance(self.given, Mapping):
+            return self.given.get(population, self.default)
+        return self.given
+
+    def on(self, population: str, like: Tensor) -> Value:
+        """Return the value, a tensor with the type and on the device of another."""
+        value = self.of(population)
+        return value.to(like) if isinstance(value, Tensor) else value
+
+    def extremes(self, population: str) -> tuple[float, float]:
+        """Return the least and the largest value: numbers, in NumPy, so that a trace of kernels knows nothing of it."""
+        value = self.of(population)
+        if not isinstance(value, Tensor):
+            return float(value), float(value)
+        numbers = value.detach().cpu().double().numpy()
+        return float(numbers.min()), float(numbers.max())
+
+    def check(self, *, zero: bool) -> None:
+        """Refuse unknown populations, wrong shapes and negative values, and zero unless it is allowed.
+
+        Raises
+        ------
+        ActrelaxError
+            For the first that is found.
+        """
+        for population in self.given if isinstance(self.given, Mapping) else self.shapes:
+            known(f"hidden population in {self.name}", population, self.shapes)
+            self._check_one(population, self.of(population), zero)
+
+    def _check_one(self, population: str, value: Value, zero: bool) -> None:
+        said, shape = f"{self.name} of {population!r}", tuple(self.shapes[population])
+        if not isinstance(value, Real | Tensor):
+            raise ActrelaxError(f"{said} must be a number or a tensor, got {value!r}.")
+        if isinstance(value, Tensor) and value.dim() > 0 and value.shape != shape:
+            raise ActrelaxError(f"{said} must be a number or of shape {shape}, got {tuple(value.shape)}.")
+        least, largest = self.extremes(population)
+        if not ((least >= 0 if zero else least > 0) and largest < math.inf):
+            wanted = "0 or positive" if zero else "positive"
+            raise ActrelaxError(f"{said} must be {wanted}, got {least:g}.")

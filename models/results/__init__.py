@@ -1,0 +1,1 @@
+"""What comes back: trajectories, and the files that hold them."""

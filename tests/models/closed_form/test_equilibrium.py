@@ -1,0 +1,86 @@
+"""Oracle: autograd. At equilibrium every activity and every update is backprop's (THEORY.md section 1)."""
+
+import copy
+
+import pytest
+import torch
+from cases import Case, convolutional_chains, dense_graphs, graph_case, mlp_case
+from hypothesis import given
+
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.backprop import activity_gradients, backprop_backward
+from actrelax.models.learning.plasticity import Updates
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.network.architectures import ARCHITECTURES, build
+from actrelax.models.problem.losses import LOSSES
+from actrelax.models.results.relative_error import disagreement
+
+BOUND = 1e-10
+
+
+def assert_equals_autograd(network, x, y, loss="cross-entropy", reduction="mean"):
+    baseline = copy.deepcopy(network)
+    updates = Updates(reduction=reduction)
+    relaxed = relax_backward(network, x, y, loss=loss, integrator="equilibrium", updates=updates, keep=True)
+    exact = backprop_backward(baseline, x, y, loss=loss, updates=updates)
+    for name, gradient in activity_gradients(network, x, y, loss=loss).items():
+        assert disagreement(relaxed.trajectory.final[name], gradient) < BOUND, name
+    for (name, ours), theirs in zip(network.named_parameters(), baseline.parameters(), strict=True):
+        assert disagreement(ours.grad, theirs.grad) < BOUND, name
+    assert disagreement(relaxed.loss, exact.loss) < BOUND
+    assert torch.equal(relaxed.output, exact.output)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture(name, generator):
+    network = build(name, generator=generator)
+    x = torch.rand(2, *network.populations["input"].shape, generator=generator)
+    assert_equals_autograd(network, x, torch.tensor([1, 7]))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("output", ["identity", "sigmoid"])
+def test_every_loss_and_reduction(loss, reduction, output):
+    case = graph_case(output=output)
+    assert_equals_autograd(case.network, case.x, case.y, loss, reduction)
+
+
+@given(dense_graphs())
+def test_random_graphs(case: Case):
+    assert_equals_autograd(case.network, case.x, case.y)
+
+
+@given(convolutional_chains())
+def test_random_convolutions(case: Case):
+    assert_equals_autograd(case.network, case.x, case.y)
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_every_integrator_relaxes_there(integrator):
+    """Long after the light cone has passed, all schemes end at the same fixed point."""
+    case = graph_case()
+    exact = copy.deepcopy(case.network)
+    backprop_backward(exact, case.x, case.y)
+    timing = {} if integrator == "equilibrium" else {"steps": 800, "eta": 0.1}
+    relax_backward(case.network, case.x, case.y, integrator=integrator, **timing)
+    for (name, ours), theirs in zip(case.network.named_parameters(), exact.parameters(), strict=True):
+        assert disagreement(ours.grad, theirs.grad) < BOUND, name
+
+
+def test_parameters_shared_by_two_projections_add_up():
+    case = mlp_case(widths=(6, 6, 6, 6, 4))
+    second, third = case.network.incoming["hidden2"][0], case.network.incoming["hidden3"][0]
+    third.weight, third.bias = second.weight, second.bias
+    assert_equals_autograd(case.network, case.x, case.y)
+
+
+def test_frozen_parameters_get_no_gradient():
+    case = mlp_case()
+    frozen = case.network.incoming["hidden2"][0]
+    frozen.weight.requires_grad_(False)
+    for rule in (relax_backward, backprop_backward):
+        case.network.zero_grad()
+        rule(case.network, case.x, case.y)
+        assert frozen.weight.grad is None
+        assert frozen.bias.grad is not None

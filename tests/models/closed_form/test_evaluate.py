@@ -1,0 +1,455 @@
+"""The closed form in PyTorch: equal to the steps that it does not take, for a fraction of the feedback.
+
+Where dt/tau is at most 1, within 1e-12 of each population's own largest value.
+"""
+
+import numpy as np
+import pytest
+import torch
+from cases import convolutional_chains, deep_case, dense_graphs, exploding_case, graph_case, make_case, mlp_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from actrelax.models.assumptions import PRESETS
+from actrelax.models.closed_form.evaluate import low_rank_plan, plan_of, stream
+from actrelax.models.closed_form.law import chain_matrix, coefficients
+from actrelax.models.engines.solve import solve
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.backprop import activity_gradients
+from actrelax.models.network.activations import ACTIVATIONS, leaky_relu
+from actrelax.models.network.architectures import build
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem.unit_dynamics import UnitDynamics
+from actrelax.models.results.relative_error import disagreement
+from actrelax.models.results.trajectory import Status
+
+STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
+TIMED = [*STEPPED, "exact"]
+FROZEN = [
+    name for name, p in PRESETS.items() if not p.is_continuous and all(k.activity_gain != "current" for k in p.both)
+]
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def started(problem, start, seed=0):
+    """One of the three kinds of start."""
+    if start != "given":
+        return start
+    generator = torch.Generator().manual_seed(seed)
+    return {v: torch.randn(x.shape, generator=generator) for v, x in problem.initial_state().items()}
+
+
+def assert_same(problem, integrator, *, bound=1e-12, magnitude=None, **grid):
+    """Both ways, every population; returns the closed form's trajectory."""
+    stepped = solve(problem, integrator, method="stepped", **grid)
+    closed = solve(problem, integrator, method="closed-form", **grid)
+    assert (stepped.method, closed.method) == ("stepped", "closed-form")
+    assert list(closed.final) == list(stepped.final)
+    assert closed.steps == stepped.steps
+    for name, x in stepped.final.items():
+        size = None if magnitude is None or name == problem.network.output else torch.tensor(magnitude[name])
+        assert disagreement(closed.final[name], x, magnitude=size) < bound, name
+        assert closed.final[name].dtype == x.dtype
+    return closed
+
+
+@settings(max_examples=25)
+@given(
+    depth=st.integers(1, 50),
+    gain=st.sampled_from([0.4, 0.9, 1.5]),
+    integrator=st.sampled_from(STEPPED),
+    steps=st.sampled_from([0, 1, 2, 5, 30, 90]),
+    eta=st.floats(0.05, 1.0),
+    start=st.sampled_from(["feedforward", "zero", "given"]),
+    several=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_chains(depth, gain, integrator, steps, eta, start, several, seed):
+    """x_l(n) = sum_m C[l, m] B_{l->m} x_m(0), with feedback that weakens or amplifies, any start, any tau."""
+    case = deep_case(depth, gain, seed=seed)
+    taus = {name: 1.0 + (i * 7 % 5) / 3 for i, name in enumerate(case.network.hidden)} if several else 1.0
+    plain = problem_of(case, assumptions="random-feedback")
+    problem = problem_of(case, assumptions="random-feedback", tau=taus, start=started(plain, start, seed))
+    closed = assert_same(problem, integrator, dt=eta, steps=steps)
+    hops = [min(level, depth - level) for level in range(1, depth)]
+    assert closed.feedback_applications <= sum(hops)
+    if steps == 0:
+        assert closed.feedback_applications == 0
+    if start == "zero":
+        assert closed.feedback_applications <= depth - 1
+
+
+@pytest.mark.parametrize("gain", [0.4, 0.9, 1.5])
+def test_at_depth_fifty_625_applications_do_for_24500(gain):
+    case = deep_case(50, gain)
+    problem = problem_of(case, assumptions="random-feedback")
+    closed = assert_same(problem, "euler", eta=0.1, steps=500, bound=1e-13)
+    assert closed.feedback_applications == 625
+    assert solve(problem, "euler", eta=0.1, steps=500, method="stepped").feedback_applications == 24_500
+
+
+@pytest.mark.parametrize(("make", "integrator"), [*((mlp_case, name) for name in STEPPED), (graph_case, "sequential")])
+def test_a_thousand_steps(make, integrator):
+    """Rounding does not add up."""
+    problem = problem_of(make())
+    assert_same(problem, integrator, eta=0.02, steps=1000)
+
+
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+@pytest.mark.parametrize("integrator", TIMED)
+def test_a_hundred_thousand_steps_are_the_equilibrium(make, integrator):
+    problem = problem_of(make())
+    settled = solve(problem, "equilibrium", method="stepped").final
+    trajectory = solve(problem, integrator, eta=0.1, steps=100_000)
+    assert (trajectory.method, trajectory.steps, trajectory.status) == ("closed-form", 100_000, Status.COMPLETED)
+    for name, x in settled.items():
+        assert disagreement(trajectory.final[name], x) < 1e-10, name
+    assert trajectory.feedback_applications == solve(problem, "equilibrium").feedback_applications
+
+
+@given(dense_graphs(), st.sampled_from(TIMED), st.integers(0, 30), st.floats(0.01, 1.0), st.data())
+def test_graphs(case, integrator, steps, eta, data):
+    """x(n) = sum_k c_k A^k x(0) + d_k A^(k-1) A_o eps, by the number of hops."""
+    start = started(problem_of(case), data.draw(st.sampled_from(["feedforward", "zero", "given"])))
+    tau = data.draw(st.sampled_from([0.5, 1.0]))
+    assert_same(problem_of(case, tau=tau, start=start), integrator, eta=eta, steps=steps)
+
+
+@st.composite
+def graphs_with_copies(draw):
+    """Populations of one width: any two may be joined by weights, by a copy, or by both, in any order."""
+    count = draw(st.integers(3, 6))
+    names = ["input", *(f"hidden{i}" for i in range(1, count)), "output"]
+    edges = []
+    for j in range(1, len(names)):
+        for i in range(j):
+            kinds = draw(st.sampled_from([[], ["copy"], ["weights"], ["copy", "weights"], ["weights", "copy"]]))
+            if not kinds and j == i + 1:
+                kinds = ["weights"]
+            edges += [(names[i], names[j], [] if kind == "copy" else [nn.Linear(4, 4)]) for kind in kinds]
+    activations = st.sampled_from(["tanh", "softplus", "identity"])
+    populations = {name: draw(activations) for name in names[1:]}
+    return make_case((4,), populations, draw(st.permutations(edges)), seed=draw(st.integers(0, 100)), batch=2)
+
+
+@given(graphs_with_copies(), st.sampled_from(["ar", "no-derivatives"]), st.integers(0, 12))
+def test_copies_beside_weights(case, assumptions, steps):
+    """What a copy passes on is the very tensor that was sent: adding to it would change what others are sent."""
+    assert_same(problem_of(case, assumptions=assumptions), "euler", eta=0.3, steps=steps)
+
+
+@pytest.mark.parametrize("assumptions", ["ar", "no-derivatives"])
+def test_a_copy_and_weights_to_one_population_and_weights_to_another(assumptions):
+    """The smallest such graph: the copy arrives first at a, weights are added, and b must not see that."""
+    edges = [
+        ("input", "a0", [nn.Linear(4, 5)]),
+        ("a0", "a", [nn.Linear(5, 5)]),
+        ("a0", "b", [nn.Linear(5, 5)]),
+        ("a", "p", []),
+        ("a", "p", [nn.Linear(5, 5)]),
+        ("b", "p", [nn.Linear(5, 5)]),
+        ("p", "q", [nn.Linear(5, 5)]),
+        ("q", "output", [nn.Linear(5, 3)]),
+    ]
+    populations = dict.fromkeys(["a0", "a", "b", "q"], "tanh") | {"p": "identity", "output": "identity"}
+    assert_same(problem_of(make_case((4,), populations, edges), assumptions=assumptions), "euler", eta=0.2, steps=3)
+
+
+@given(convolutional_chains(), st.sampled_from(STEPPED), st.integers(0, 12), st.sampled_from(["feedforward", "zero"]))
+def test_convolutions(case, integrator, steps, start):
+    """Routes of max pooling are repeated for each vector of a stack."""
+    assert_same(problem_of(case, start=start), integrator, eta=0.2, steps=steps)
+
+
+@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("architecture", ["chain", "graph"])
+def test_presets(name, architecture, generator):
+    case = graph_case() if architecture == "graph" else image_chain("tanh")
+    case.network.add_feedback(name, generator)
+    for integrator in ("euler", "sequential", "equilibrium"):
+        grid = {} if integrator == "equilibrium" else {"eta": 0.2, "steps": 9}
+        assert_same(problem_of(case, assumptions=name), integrator, **grid)
+    assert_same(problem_of(case, assumptions=name, feedback_transform="sparse-0.5"), "euler", eta=0.2, steps=9)
+
+
+def image_chain(activation):
+    """Max and average pooling on both sides of convolutions, over which stacks of two and three vectors travel."""
+    edges = [
+        ("input", "conv1", [nn.Conv2d(2, 4, 3, padding=1), nn.MaxPool2d(2)]),
+        ("conv1", "conv2", [nn.AvgPool2d(2, stride=1), nn.Conv2d(4, 6, 3, padding=1)]),
+        ("conv2", "conv3", [nn.MaxPool2d(2, stride=1), nn.Conv2d(6, 4, 2, padding=1), nn.MaxPool2d(2)]),
+        ("conv3", "hidden1", [nn.AvgPool2d(2, stride=1, padding=1), nn.Flatten(), nn.Linear(36, 7)]),
+        ("hidden1", "hidden2", [nn.Linear(7, 6)]),
+        ("hidden2", "output", [nn.Linear(6, 5)]),
+    ]
+    names = [target for _, target, _ in edges]
+    return make_case((2, 10, 10), dict.fromkeys(names[:-1], activation) | {"output": "identity"}, edges, gain=2.0)
+
+
+@pytest.mark.parametrize("activation", [*ACTIVATIONS.values(), leaky_relu(0.3)], ids=lambda a: a.name)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_every_activation_in_both_precisions(activation, dtype, bound):
+    """Gains are multiplied by fused kernels, to stacks as to single vectors, of vectors and of images."""
+    for case in (mlp_case(activation, widths=(8, 7, 6, 9, 5, 4)), image_chain(activation)):
+        case.network.to(dtype)
+        case.x = case.x.to(dtype)
+        closed = assert_same(problem_of(case), "sequential", eta=0.2, steps=8, bound=bound)
+        assert {x.dtype for x in closed.final.values()} == {dtype}
+
+
+@pytest.mark.parametrize("start", ["feedforward", "zero", "given"])
+def test_in_bfloat16(start):
+    """Weights are bfloat16, a start that is given is of the precision of states."""
+    case = mlp_case()
+    case.network.bfloat16()
+    case.x = case.x.bfloat16()
+    given = started(problem_of(case), start)
+    if start == "given":
+        given = {v: x.float() for v, x in given.items()}
+    closed = assert_same(problem_of(case, start=given), "euler", eta=0.2, steps=8, bound=0.05)
+    assert {x.dtype for v, x in closed.final.items() if v != "output"} == {torch.float32}
+    solve(problem_of(case, start=given), "euler", eta=0.2, steps=8, rank_tolerance=1e-2)
+
+
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+@pytest.mark.filterwarnings("ignore:eta is 1.5")
+def test_above_eta_one_errors_are_relative_to_the_terms(make):
+    """Coefficients alternate in sign there: rounding is relative to the largest of the terms, c_k A^k x(0)."""
+    problem = problem_of(make())
+    hidden = problem.network.hidden
+    law = np.abs(coefficients(INTEGRATORS["euler"].transition, chain_matrix([1.0] * len(hidden)), 1.5, 40))
+    carried = problem.initial_state()
+    terms = dict.fromkeys(hidden, 0.0)
+    for hops in range(len(hidden) + 1):
+        terms = {v: max(terms[v], law[0, hops] * float(carried[v].abs().max())) for v in hidden}
+        carried = {v: problem.feedback(v, carried) for v in hidden}
+    assert law[0, 1] > 1e-11  # 0.5**39 times 60: what cancels
+    assert_same(
+        problem,
+        "euler",
+        eta=1.5,
+        steps=40,
+        magnitude={v: max(terms[v], float(x.abs().max())) for v, x in carried.items()},
+    )
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_equilibrium_is_autograds_to_the_last_bit(activation):
+    """The same backward kernels, one after the other."""
+    case = mlp_case(activation)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    final = solve(problem_of(case), "equilibrium", method="closed-form").final
+    assert all(torch.equal(final[name], gradients[name]) for name in case.network.hidden)
+
+
+def test_populations_come_from_the_top_down_with_their_products():
+    """Each with gain times activity where feedback made it, which plasticity reads again."""
+    case = graph_case()
+    problem = problem_of(case)
+    plan = plan_of(problem, INTEGRATORS["euler"], dt=0.2, steps=9)
+    stepped = solve(problem, "euler", eta=0.2, steps=9, method="stepped").final
+    with torch.no_grad():
+        arrivals = list(stream(problem, plan))
+    assert [relaxed.names for relaxed in arrivals] == [("output",), *((v,) for v in case.network.hidden[::-1])]
+    assert torch.equal(arrivals[0].state["output"], problem.clamped)
+    drives = case.network.feedforward(case.x).drives
+    for relaxed in arrivals[:-1]:  # the lowest population sends nothing
+        (name,) = relaxed.names
+        gain = case.network.populations[name].activation.derivative(drives[name])
+        assert disagreement(relaxed.amplified["feedforward"], gain * stepped[name]) < 1e-12
+
+
+@pytest.mark.parametrize("gain", [0.4, 0.9, 1.5])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-7])
+def test_rank_tolerance(gain, tolerance):
+    """Fewer vectors; in every population the error is about the tolerance, relative to its largest term."""
+    case = deep_case(50, gain)
+    problem = problem_of(case, assumptions="random-feedback")
+    exact = solve(problem, "euler", eta=0.1, steps=500)
+    fewer = solve(problem, "euler", eta=0.1, steps=500, rank_tolerance=tolerance)
+    assert fewer.method == "closed-form"
+    assert 49 <= fewer.feedback_applications < (0.6 if tolerance == 1e-4 else 0.75) * exact.feedback_applications
+    hidden = case.network.hidden
+    law = coefficients(INTEGRATORS["euler"].transition, chain_matrix([1.0] * 49), 0.1, 500)
+    sources = [problem.initial_state()[v] for v in hidden]
+    terms = [law[level, level] * x.abs().max() for level, x in enumerate(sources)]
+    for m in range(1, 50):
+        carried = problem.clamped if m == 49 else sources[m]
+        for level in reversed(range(m)):
+            above = {hidden[level + 1]: carried} if level + 1 < 49 else {}
+            carried = problem.feedback(hidden[level], above)
+            terms[level] = torch.maximum(terms[level], law[level, m] * carried.abs().max())
+    errors = [
+        float((fewer.final[v] - exact.final[v]).abs().max() / term) for v, term in zip(hidden, terms, strict=True)
+    ]
+    assert max(errors) < 20 * tolerance
+    assert max(errors) > 1e-4 * tolerance
+
+
+@pytest.mark.parametrize("start", ["zero", "given"])
+@pytest.mark.parametrize("integrator", TIMED)
+def test_rank_tolerance_from_other_starts_and_taus(start, integrator):
+    case = deep_case(12, 0.9)
+    given = started(problem_of(case), start)
+    taus = {name: 1.0 + i % 3 for i, name in enumerate(case.network.hidden)}
+    problem = problem_of(case, assumptions="random-feedback", start=given, tau=taus)
+    exact = solve(problem, integrator, dt=0.3, steps=25)
+    fewer = solve(problem, integrator, dt=0.3, steps=25, rank_tolerance=1e-9)
+    for name, x in exact.final.items():
+        assert disagreement(fewer.final[name], x) < 1e-6
+    if start == "zero":
+        assert fewer.feedback_applications == 11
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_rank_tolerance_of_the_smallest_networks(depth):
+    """Without hidden populations nothing is carried."""
+    problem = problem_of(mlp_case(widths=(4, 5, 3)[-depth - 1 :]))
+    for integrator, grid in (("euler", {"steps": 7}), ("equilibrium", {})):
+        exact, fewer = (solve(problem, integrator, **options, **grid) for options in ({}, {"rank_tolerance": 1e-6}))
+        assert list(exact.final) == list(fewer.final)
+        assert all(disagreement(fewer.final[name], x) < 1e-6 for name, x in exact.final.items())
+        assert exact.feedback_applications == fewer.feedback_applications == depth - 1
+
+
+def test_rank_tolerance_where_sizes_are_zero_or_no_numbers(generator):
+    silent = mlp_case("relu")
+    with torch.no_grad():
+        silent.network.incoming["hidden2"][0].weight.zero_()
+        silent.network.incoming["hidden2"][0].bias.fill_(-1)
+    problem = problem_of(silent)
+    exact, fewer = solve(problem, steps=5), solve(problem, steps=5, rank_tolerance=1e-9)
+    assert all(disagreement(fewer.final[name], x) < 1e-7 for name, x in exact.final.items())
+    case = mlp_case()
+    case.x[0, 0] = float("nan")
+    with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start'):
+        solve(problem_of(case), steps=5, rank_tolerance=1e-3)
+    exploding = exploding_case(generator)
+    with pytest.raises(DivergenceError, match=r'^population "hidden1" became non-finite at step 3 of 5'):
+        solve(
+            problem_of(exploding, assumptions="random-feedback", start="zero"),
+            "euler",
+            steps=5,
+            eta=0.5,
+            rank_tolerance=1e-3,
+        )
+
+
+@pytest.mark.parametrize("value", [0, 1, -1e-3, 1.5, float("nan"), "a"])
+def test_rank_tolerances_that_are_refused(value):
+    with pytest.raises(ActrelaxError, match=r"^rank_tolerance must lie between 0 and 1, got "):
+        solve(problem_of(mlp_case()), rank_tolerance=value)
+
+
+def test_rank_tolerance_where_it_does_not_belong():
+    graph, chain = problem_of(graph_case()), problem_of(mlp_case())
+    with pytest.raises(ActrelaxError, match=r"^rank_tolerance is for chains, and populations are skipped here: leave"):
+        solve(graph, rank_tolerance=1e-3)
+    with pytest.raises(ActrelaxError, match=r"^rank_tolerance is for chains"):
+        low_rank_plan(graph, INTEGRATORS["equilibrium"], np.inf, 1, 1e-3)
+    sentence = r"^rank_tolerance belongs to the closed form, and this is stepped: "
+    with pytest.raises(ActrelaxError, match=sentence + r"you asked for it\.$"):
+        solve(chain, method="stepped", rank_tolerance=1e-3)
+    with pytest.raises(ActrelaxError, match=sentence + r"what happens on the way is recorded: step the relaxation\.$"):
+        solve(chain, record=True, rank_tolerance=1e-3)
+    with pytest.raises(ActrelaxError, match=sentence + r"there is no law with a clip"):
+        solve(problem_of(mlp_case(), clip=0.1), rank_tolerance=1e-3)
+    with pytest.raises(ActrelaxError, match=r"^unknown method 'fast'; known: auto, stepped, closed-form\.$"):
+        solve(chain, method="fast")
+
+
+NEURONS = {"hidden1": torch.linspace(1.0, 2.0, 7)}
+UNCOVERED = {
+    "taus on a graph": (graph_case, {"tau": {"conv2": 2.0}}, "the law covers one time constant where populations are"),
+    "tau per neuron": (mlp_case, {"tau": NEURONS}, "the law covers a time constant a population, not one a neuron"),
+    "noise": (mlp_case, {"noise": 0.1}, "there is no law for a single noisy relaxation: step it."),
+    "noisy input": (mlp_case, {"input_noise": 0.1}, "there is no law for a single noisy relaxation: step it."),
+    "delay": (mlp_case, {"delays": 0.2}, "there is no law for feedback that takes time: step the relaxation."),
+    "dynamics": (
+        mlp_case,
+        {"dynamics": {"hidden1": UnitDynamics.second_order(1.0, 1.0)}},
+        "there is no law for units with dynamics of their own: step the relaxation.",
+    ),
+    "current gain": (
+        mlp_case,
+        {"assumptions": "unfrozen-relaxation"},
+        "there is no law for an activity gain that is current: the relaxation is not linear.",
+    ),
+    "clip": (mlp_case, {"clip": 0.1}, "there is no law with a clip: the relaxation is not linear."),
+    "continuous": (
+        mlp_case,
+        {"assumptions": "continuous"},
+        "there is no law for continuous plasticity: feedback moves with the weights.",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNCOVERED)
+def test_what_has_no_law_is_stepped_and_says_so_when_asked(what):
+    make, fields, sentence = UNCOVERED[what]
+    problem = problem_of(make(), **fields)
+
+    def generator():
+        return torch.Generator().manual_seed(3)
+
+    grid = {"dt": 0.2, "steps": 7}
+    with pytest.raises(ActrelaxError, match=f"^the closed form can't be used here: {sentence}") as caught:
+        solve(problem, "euler", method="closed-form", **grid)
+    assert str(caught.value).count(". ") == 0
+    assert str(caught.value).endswith(".")
+    trajectory = solve(problem, "euler", generator=generator(), **grid)
+    assert trajectory.method == "stepped"
+    state, draws = problem.initial_state(0.2), generator()
+    for _ in range(7):
+        state = INTEGRATORS["euler"].step(problem, state, 0.2)
+        if problem.is_noisy:
+            state = problem.kicked(state, 0.2, draws)
+    assert all(torch.equal(trajectory.state[v], x) for v, x in state.items())
+
+
+def test_recording_and_stopping_by_the_change_are_stepped():
+    problem = problem_of(mlp_case())
+    for options, sentence in (
+        ({"record": "hidden1"}, "what happens on the way is recorded: step the relaxation."),
+        ({"stop_change": 1e-9}, "it is to stop by the change in a step: step the relaxation."),
+    ):
+        with pytest.raises(ActrelaxError, match=f"^the closed form can't be used here: {sentence}$"):
+            solve(problem, "euler", steps=5, method="closed-form", **options)
+        trajectory = solve(problem, "euler", steps=5, **options)
+        plain = solve(problem, "euler", steps=5, method="stepped")
+        assert trajectory.method == plain.method == "stepped"
+        assert all(torch.equal(trajectory.final[v], x) for v, x in plain.final.items())
+
+
+def test_the_equilibrium_of_more_than_activities_is_stepped_to():
+    problem = problem_of(mlp_case(), dynamics={"hidden1": UnitDynamics.second_order(1.0, 1.0)})
+    assert solve(problem, "equilibrium").method == "stepped"
+    with pytest.raises(ActrelaxError, match=r"the equilibrium of units with dynamics or delays of their own is more"):
+        solve(problem, "equilibrium", method="closed-form")
+
+
+def test_a_relaxation_that_diverges_is_stepped_to_say_where(generator):
+    problem = problem_of(exploding_case(generator), assumptions="random-feedback", start="zero")
+    with pytest.raises(DivergenceError) as caught:
+        solve(problem, "euler", steps=50, eta=0.5)
+    assert str(caught.value).startswith('population "hidden1" became non-finite at step 3 of 50: lower eta')
+    unseen = solve(problem, "euler", steps=50, eta=0.5, check_finite=False)
+    assert unseen.method == "closed-form"
+    assert not torch.isfinite(unseen.final["hidden1"]).all()
+
+
+def test_a_network_of_many_hops_and_no_feedback_to_speak_of():
+    """Sigmoids pass on a tenth: at 150 hops nothing is left in the lowest populations, without nan on the way."""
+    network = build("mlp-150x4", input_shape=(4,), activation="sigmoid", generator=torch.Generator().manual_seed(0))
+    problem = RelaxationProblem.from_batch(network, torch.rand(2, 4), torch.tensor([0, 1]))
+    exact = solve(problem, "euler", eta=0.1, steps=60)
+    fewer = solve(problem, "euler", eta=0.1, steps=60, rank_tolerance=1e-8)
+    stepped = solve(problem, "euler", eta=0.1, steps=60, method="stepped")
+    for name, x in stepped.final.items():
+        assert disagreement(exact.final[name], x) < 1e-12
+        assert disagreement(fewer.final[name], x) < 1e-5

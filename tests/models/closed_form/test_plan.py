@@ -1,0 +1,238 @@
+"""What a plan carries: its sums against powers of the scheme's matrix over the whole graph, and how many vectors.
+
+A plan is evaluated here by hand, on graphs of single units, where feedback along an edge is a number.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actrelax.models.closed_form.law import chain_matrix, coefficients
+from actrelax.models.closed_form.plan import ByHops, ByLevel, Sizes, balanced_plan, exact_plan, settled_plan
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.network.graph import Graph
+
+STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
+
+
+def chain(hidden):
+    names = [f"p{i}" for i in reversed(range(hidden + 1))]
+    return Graph(tuple(names), (*((below,) for below in names[1:]), ()))
+
+
+def from_edges(hidden, edges):
+    """Populations p0, p1, ... from the lowest up, the last one the output; an edge (i, j) feeds j from i."""
+    order = [f"p{i}" for i in reversed(range(hidden + 1))]
+    return Graph(tuple(order), tuple(tuple(f"p{i}" for i, j in edges if f"p{j}" == name) for name in order))
+
+
+@st.composite
+def graphs(draw):
+    """Every hidden population feeds at least one above it; edges skip as they like."""
+    hidden = draw(st.integers(1, 9))
+    edges = [(i, j) for i in range(hidden) for j in draw(st.sets(st.integers(i + 1, hidden), min_size=1))]
+    return from_edges(hidden, edges)
+
+
+def by_hand(graph, plan, feedback, start):
+    """Population -> activity: what the plan says, step by step."""
+    arrived = {name: np.zeros(station.arriving) for name, station in plan.items()}
+    result = {}
+    for name, station in plan.items():
+        stack = np.concatenate([[start[name]] if station.own else [], arrived[name]])
+        made = station.matrix @ stack
+        result[name] = made[0]
+        assert set(station.places) == set(graph.sources[name])
+        for source, places in station.places.items():
+            for k, place in enumerate(places):
+                arrived[source][place] += feedback[source, name] * made[1 + k]
+    return result
+
+
+def drawn(graph, seed):
+    rng = np.random.default_rng(seed)
+    feedback = {(source, name): rng.normal() for name in graph.order for source in graph.sources[name]}
+    return feedback, {name: rng.normal() for name in graph.order}
+
+
+def stepped(graph, feedback, start, taus, name, dt, steps):
+    """T^n x(0) with the scheme's matrix T of all units at once, and the same of all magnitudes."""
+    order = list(graph.order)
+    z = np.zeros((len(order), len(order)))
+    for row, unit in enumerate(order[1:], 1):
+        z[row, row] = -1 / taus[unit]
+        for target in order:
+            if unit in graph.sources[target]:
+                z[row, order.index(target)] = feedback[unit, target] / taus[unit]
+    flipped = np.ascontiguousarray(z[::-1, ::-1])  # from the lowest up, as transitions have it
+    x = np.array([start[unit] for unit in order[::-1]])
+    state = np.linalg.matrix_power(INTEGRATORS[name].transition(flipped, dt), steps) @ x
+    amounts = np.abs(flipped)
+    np.fill_diagonal(amounts, flipped.diagonal())
+    size = np.linalg.matrix_power(INTEGRATORS[name].transition(amounts, dt), steps) @ np.abs(x)
+    return dict(zip(order[::-1], state, strict=True)), dict(zip(order[::-1], size, strict=True))
+
+
+def assert_equals_steps(graph, plan, seed, taus, name, dt, steps, silent):
+    feedback, start = drawn(graph, seed)
+    if silent:
+        start = {unit: x if unit == graph.order[0] else 0.0 for unit, x in start.items()}
+    found = by_hand(graph, plan, feedback, start)
+    expected, size = stepped(graph, feedback, start, taus, name, dt, steps)
+    for unit, x in expected.items():
+        assert abs(found[unit] - x) <= 1e-12 * size[unit], unit
+
+
+SCHEMES = st.sampled_from(STEPPED)
+
+
+@given(graphs(), SCHEMES, st.integers(0, 30), st.floats(0.01, 1.0), st.booleans(), st.integers(0, 100))
+def test_on_any_graph_the_plan_gives_what_steps_give(graph, name, steps, eta, silent, seed):
+    """x(n) = sum_k c_k A^k x(0) + d_k A^(k-1) A_o eps, paths of all lengths included (one time constant)."""
+    law = coefficients(INTEGRATORS[name].transition, chain_matrix([1.0] * (len(graph.order) - 1)), eta, steps)
+    plan = exact_plan(graph, ByHops(law), silent=silent)
+    assert_equals_steps(graph, plan, seed, dict.fromkeys(graph.order, 1.0), name, eta, steps, silent)
+
+
+@given(st.data(), st.integers(1, 20), SCHEMES, st.integers(0, 60), st.booleans())
+def test_on_chains_the_plan_gives_what_steps_give_for_any_time_constants(data, hidden, name, steps, silent):
+    """x_l(n) = sum_m C[l, m] B_{l->m} x_m(0)."""
+    taus = data.draw(st.lists(st.floats(0.5, 5.0), min_size=hidden, max_size=hidden))
+    graph = chain(hidden)
+    law = coefficients(INTEGRATORS[name].transition, chain_matrix(taus), 0.4, steps)
+    plan = exact_plan(graph, ByLevel(law), silent=silent)
+    named = {f"p{i}": tau for i, tau in enumerate(taus)}
+    assert_equals_steps(graph, plan, 3, named, name, 0.4, steps, silent)
+
+
+@given(graphs(), st.integers(0, 100))
+def test_the_settled_plan_is_backpropagation(graph, seed):
+    """One vector along each edge: x_v = sum_c B_vc x_c."""
+    plan = settled_plan(graph)
+    feedback, start = drawn(graph, seed)
+    found = by_hand(graph, plan, feedback, start)
+    for name in graph.order[1:]:
+        expected = sum(
+            feedback[name, target] * found[target] for target in graph.order if name in graph.sources[target]
+        )
+        assert found[name] == pytest.approx(expected, rel=1e-12, abs=1e-300)
+    assert all(len(places) == 1 for station in plan.values() for places in station.places.values())
+
+
+def widths(plan):
+    """How many vectors go over each hop of a chain, from the lowest up."""
+    return [len(places) for station in plan.values() for places in station.places.values()][::-1]
+
+
+def plan_on_chain(hidden, name, eta, steps, silent=False):
+    law = coefficients(INTEGRATORS[name].transition, chain_matrix([1.0] * hidden), eta, steps)
+    return exact_plan(chain(hidden), ByLevel(law), silent=silent)
+
+
+@given(st.integers(1, 50), st.sampled_from(STEPPED), st.integers(0, 600), st.floats(0.01, 1.0))
+def test_never_more_than_sources_above_or_targets_below(hidden, name, steps, eta):
+    """min(l, L - l) over the hop into the l-th population from below, L of them with the output."""
+    found = widths(plan_on_chain(hidden, name, eta, steps))
+    assert all(count <= min(level, hidden + 1 - level) for level, count in enumerate(found, 1))
+
+
+@pytest.mark.parametrize(("layers", "count"), [(5, 6), (50, 625)])
+def test_as_many_as_the_theory_says(layers, count):
+    """Layers of weights: 6 in place of 400 = 4 * 100, 625 in place of 24,500 = 49 * 500."""
+    found = widths(plan_on_chain(layers - 1, "euler", 0.1, 500 if layers == 50 else 100))
+    assert found == [min(level, layers - level) for level in range(1, layers)]
+    assert sum(found) == count
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_nothing_is_carried_without_steps(name):
+    plan = plan_on_chain(8, name, 0.1, 0)
+    assert sum(widths(plan)) == 0
+    assert all(station.own and station.is_copy for station in plan.values())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_synchronous_steps_reach_as_far_as_there_are_steps(steps):
+    """The light cone: what is further up than n hops has no part in x(n)."""
+    hidden = 12
+    assert widths(plan_on_chain(hidden, "euler", 0.1, steps)) == [
+        min(steps, level, hidden + 1 - level) for level in range(1, hidden + 1)
+    ]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 12, 500])
+def test_from_silence_one_vector_goes_as_far_as_it_gets(steps):
+    """x_l = P(K >= L - l) B eps: the clamp alone is carried, n hops at most; sequential sweeps go all the way."""
+    hidden = 12
+    assert widths(plan_on_chain(hidden, "euler", 0.1, steps, silent=True)) == [
+        int(hidden - level <= steps) for level in range(hidden)
+    ]
+    assert widths(plan_on_chain(hidden, "sequential", 0.1, steps, silent=True)) == [1] * hidden
+
+
+@pytest.mark.parametrize("name", ["euler", "sequential"])
+def test_a_step_of_eta_one_needs_one_vector(name):
+    """All that was there has left: x_l = B x_{l+1}, each population's own start is read by nobody below the cone."""
+    found = widths(plan_on_chain(8, name, 1.0, 20))
+    assert found == [1] * 8
+
+
+def test_a_graph_of_fifty_hops_with_skips_takes_about_fifteen_an_edge():
+    hidden = 50
+    edges = [(i, i + skip) for i in range(hidden) for skip in (1, 2, 5) if i + skip <= hidden]
+    graph = from_edges(hidden, edges)
+    law = coefficients(INTEGRATORS["euler"].transition, chain_matrix([1.0] * hidden), 0.1, 500)
+    plan = exact_plan(graph, ByHops(law))
+    along = [len(places) for station in plan.values() for places in station.places.values()]
+    assert len(along) == len(edges)
+    assert 10 < sum(along) / len(edges) < 16
+    for target, station in zip(graph.order, plan.values(), strict=True):
+        # initial activities and the clamp each arrive over as many numbers of hops as paths may have
+        most = min(graph.below[target], max(1, 2 * graph.above[target]))
+        assert all(len(places) <= most for places in station.places.values())
+
+
+@pytest.mark.parametrize("gain", [0.4, 0.9, 1.5])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-7, 1e-10])
+def test_a_tolerance_means_the_same_in_every_population(gain, tolerance):
+    """Error relative to the largest of the terms that a population adds up, at 50 hops."""
+    hidden, steps = 50, 500
+    graph = chain(hidden)
+    law = coefficients(INTEGRATORS["euler"].transition, chain_matrix([1.0] * hidden), 0.1, steps)
+    start = {name: 1.0 + i % 3 for i, name in enumerate(reversed(graph.order))}
+    feedback = {(f"p{i}", f"p{i + 1}"): gain for i in range(hidden)}
+    sizes = Sizes([gain] * hidden, list(start.values()))
+    plan = balanced_plan(graph, law, sizes, tolerance)
+    found = by_hand(graph, plan, feedback, start)
+    rank = max(widths(plan))
+    assert rank < 25
+    assert sum(widths(plan)) < 25 * 25 * 0.9
+    worst = 0.0
+    for level in range(hidden):
+        terms = [law[level, m] * gain ** (m - level) * start[f"p{m}"] for m in range(level, hidden + 1)]
+        worst = max(worst, abs(found[f"p{level}"] - sum(terms)) / max(terms))
+    assert worst < 30 * tolerance
+    assert worst > 1e-5 * tolerance  # or else more is carried than was asked for
+
+
+def test_a_lower_tolerance_carries_more():
+    graph, hidden = chain(50), 50
+    law = coefficients(INTEGRATORS["euler"].transition, chain_matrix([1.0] * hidden), 0.1, 500)
+    sizes = Sizes([0.9] * hidden, [1.0] * (hidden + 1))
+    work = [sum(widths(balanced_plan(graph, law, sizes, tolerance))) for tolerance in (1e-2, 1e-4, 1e-7, 1e-10)]
+    assert work == sorted(work)
+    assert len(set(work)) == 4
+    assert hidden <= work[0]
+    assert work[-1] < 625
+
+
+def test_above_and_below_count_hops_along_the_longest_path():
+    graph = from_edges(4, [(0, 1), (1, 2), (0, 3), (2, 3), (3, 4), (1, 4)])
+    assert graph.above == {"p4": 0, "p3": 1, "p2": 2, "p1": 3, "p0": 4}
+    assert graph.below == {"p4": 4, "p3": 3, "p2": 2, "p1": 1, "p0": 0}
+    assert not graph.is_chain
+    assert chain(4).is_chain
+    assert chain(1).is_chain
+    assert not from_edges(2, [(0, 1), (0, 2), (1, 2)]).is_chain
+    assert not from_edges(2, [(0, 2), (1, 2)]).is_chain

@@ -1,0 +1,302 @@
+"""How many steps a relaxation needs: by its law, against SciPy's distributions and the relaxation itself."""
+
+import warnings
+
+import pytest
+import torch
+from cases import deep_case, dense_graphs, graph_case, mlp_case
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from actrelax.models.closed_form.steps_needed import remainders, steps_until
+from actrelax.models.engines.solve import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.network.architectures import build
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
+from actrelax.models.results.trajectory import Status
+
+STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def deep(layers, **fields):
+    network = build(f"mlp-{layers}x4", input_shape=(4,), generator=torch.Generator().manual_seed(0))
+    x = torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
+    return RelaxationProblem.from_batch(network, x, torch.tensor([0, 1]), **fields)
+
+
+DISTRIBUTIONS = {
+    "euler": lambda n, eta: stats.binom(n, eta),
+    "sequential": lambda n, eta: stats.nbinom(n, 1 - eta),
+    "exact": lambda n, eta: stats.poisson(n * eta),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize(("eta", "steps"), [(0.1, 1), (0.1, 60), (0.3, 200)])
+@pytest.mark.parametrize("tau", [1.0, 2.5])
+def test_what_remains_of_the_start_is_a_distribution_function(name, eta, steps, tau):
+    """P(K < hops to the clamp), from the lowest population, which is furthest, up."""
+    problem = deep(7, tau=tau)
+    found = remainders(problem, INTEGRATORS[name], dt=eta * tau, steps=steps)
+    assert list(found) == [f"hidden{i}" for i in range(1, 7)]
+    K = DISTRIBUTIONS[name](steps, eta)
+    assert list(found.values()) == pytest.approx([K.cdf(hops - 1) for hops in range(6, 0, -1)], rel=1e-9)
+
+
+@given(dense_graphs(), st.integers(0, 40))
+def test_on_graphs_the_longest_path_counts(case, steps):
+    """Hops counted here anew, from the output down."""
+    found = remainders(problem_of(case), INTEGRATORS["euler"], dt=0.2, steps=steps)
+    network = case.network
+    hops = {network.output: 0}
+    for name in network.hidden[::-1]:
+        hops[name] = 1 + max(hops[p.target] for p in network.outgoing[name])
+    for name, left in found.items():
+        assert left == pytest.approx(stats.binom(steps, 0.2).cdf(hops[name] - 1), rel=1e-9, abs=1e-300)
+
+
+def test_remainders_with_time_constants_of_their_own():
+    """1 - C[l, L]: what a start of ones without a clamp leaves, through feedback of weight one."""
+    case = mlp_case(widths=(1,) * 6)
+    with torch.no_grad():
+        for p in case.network.projections.values():
+            p.weight.fill_(1.0)
+    taus = {name: 1.0 + i for i, name in enumerate(case.network.hidden)}
+    problem = problem_of(case, tau=taus, assumptions="no-derivatives")
+    start = {v: torch.ones_like(x) for v, x in problem.initial_state().items()}
+    unclamped = RelaxationProblem(
+        problem.network, problem.feedforward, 0 * problem.clamped, problem.assumptions, tau=taus, start=start
+    )
+    for name in STEPPED:
+        left = solve(unclamped, name, dt=0.5, steps=9, method="stepped").final
+        for v, x in remainders(problem, INTEGRATORS[name], dt=0.5, steps=9).items():
+            assert float(left[v][0, 0]) == pytest.approx(x, rel=1e-12)
+
+
+@pytest.mark.parametrize(("layers", "steps"), [(5, 205), (20, 459), (50, 876)])
+def test_as_many_steps_as_the_theory_says(layers, steps):
+    """Synchronous, eta 0.1, tolerance 1e-6: the smallest n with P(Binomial(n, 0.1) < layers - 1) <= 1e-6."""
+    trajectory = solve(deep(layers), "euler", eta=0.1, steps="auto", tolerance=1e-6)
+    assert (trajectory.steps, trajectory.status, trajectory.method) == (steps, Status.SETTLED, "closed-form")
+    assert stats.binom(steps, 0.1).cdf(layers - 2) <= 1e-6 < stats.binom(steps - 1, 0.1).cdf(layers - 2)
+    assert trajectory.feedback_applications == layers - 1  # one vector is enough now
+
+
+@pytest.mark.parametrize("name", [*STEPPED, "exact"])
+@pytest.mark.parametrize("eta", [0.1, 0.7, 1.5])
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-6])
+@pytest.mark.filterwarnings("ignore:eta is 1.5")
+def test_no_step_more_than_it_takes(name, eta, tolerance):
+    """n steps do, and no smaller number; above eta = 1 remainders may grow before they shrink."""
+    problem, scheme = problem_of(graph_case()), INTEGRATORS[name]
+    steps = steps_until(problem, scheme, dt=eta, tolerance=tolerance)
+
+    def left(n):
+        return max(remainders(problem, scheme, dt=eta, steps=n).values())
+
+    assert left(steps) <= tolerance * (1 + 1e-9)
+    assert all(left(n) > tolerance for n in range(steps))
+    assert steps_until(problem, scheme, dt=eta, tolerance=tolerance, most=steps) == steps
+    assert steps_until(problem, scheme, dt=eta, tolerance=tolerance, most=steps - 1) is None
+
+
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+@pytest.mark.parametrize("integrator", STEPPED)
+def test_the_result_is_within_the_tolerance_of_the_steps(make, integrator):
+    """Evaluated at its equilibrium: what the steps would leave of the start is what may differ."""
+    problem = problem_of(make())
+    auto = solve(problem, integrator, eta=0.2, steps="auto", tolerance=1e-5)
+    stepped = solve(problem, integrator, eta=0.2, steps=auto.steps, method="stepped")
+    exact = solve(problem, "equilibrium").final
+    starts = problem.initial_state()
+    most = max(float(x.abs().max()) for x in starts.values())
+    differs = False
+    for name, x in stepped.final.items():
+        assert disagreement(auto.final[name], x, magnitude=torch.tensor(most)) < 3e-5
+        assert torch.equal(auto.final[name], exact[name])
+        differs |= not torch.equal(x, exact[name])
+    assert differs
+    chosen = solve(problem, integrator, eta=0.2, steps="auto", tolerance=1e-5, method="stepped")
+    assert (chosen.steps, chosen.status, chosen.method) == (auto.steps, Status.SETTLED, "stepped")
+    assert all(torch.equal(chosen.final[name], x) for name, x in stepped.final.items())
+    recorded = solve(problem, integrator, eta=0.2, steps="auto", tolerance=1e-5, record=True)
+    assert (len(recorded.times), recorded.status) == (auto.steps + 1, Status.SETTLED)
+
+
+@pytest.mark.parametrize("make", [lambda: mlp_case(gain=0.2), graph_case, lambda: mlp_case(widths=(6,) * 12, gain=0.5)])
+@pytest.mark.parametrize("start", ["feedforward", "zero"])
+def test_relative_to_gradients(make, start):
+    """Then the steps themselves end within about the tolerance of each population's own gradient, and one pass more."""
+    problem = problem_of(make(), start=start)
+    plain = solve(problem, "euler", eta=0.1, steps="auto", tolerance=1e-4)
+    careful = solve(problem, "euler", eta=0.1, steps="auto", tolerance=1e-4, tolerance_of="gradient")
+    assert careful.status is Status.SETTLED
+    assert careful.steps > plain.steps if start == "feedforward" else careful.steps == plain.steps
+    exact = solve(problem, "equilibrium").final
+    stepped = solve(problem, "euler", eta=0.1, steps=careful.steps, method="stepped").final
+    errors = [disagreement(stepped[v], exact[v]) for v in problem.network.hidden]
+    assert max(errors) < 3e-4
+    assert max(errors) > 1e-7  # not many more than needed
+
+
+@pytest.mark.parametrize("depth", [6, 30])
+@pytest.mark.parametrize("gain", [0.4, 0.9, 1.5])
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_relative_to_gradients_whatever_feedback_does(depth, gain, scale):
+    """Feedback that amplifies carries what is left of small gradients' neighbours down: they count as well."""
+    case = deep_case(depth, gain)
+    usual = problem_of(case, assumptions="random-feedback")
+    problem = RelaxationProblem(case.network, usual.feedforward, scale * usual.clamped, usual.assumptions)
+    auto = solve(problem, "euler", eta=0.1, steps="auto", tolerance=1e-4, tolerance_of="gradient")
+    assert auto.status is Status.SETTLED
+    ended = solve(problem, "euler", eta=0.1, steps=auto.steps).final
+    worst = max(disagreement(ended[v], auto.final[v]) for v in case.network.hidden)
+    assert 2e-6 < worst < 2e-4
+
+
+def test_relative_to_gradients_where_there_are_none():
+    """A population that feedback does not reach, or a network without hidden ones, asks for nothing more."""
+    case = mlp_case("relu")
+    with torch.no_grad():
+        case.network.incoming["hidden2"][0].weight.zero_()
+        case.network.incoming["hidden2"][0].bias.fill_(-1)
+    assert solve(problem_of(case), steps="auto", tolerance_of="gradient").status is Status.SETTLED
+    alone = problem_of(mlp_case(widths=(4, 3)))
+    for of in ("activity", "gradient"):
+        trajectory = solve(alone, steps="auto", tolerance_of=of)
+        assert (trajectory.steps, trajectory.status) == (0, Status.SETTLED)
+
+
+WITHOUT_A_LAW = {
+    "unfrozen": {"assumptions": "unfrozen-relaxation"},
+    "delays": {"delays": 0.4},
+    "clip": {"clip": 0.1},
+    "tau per neuron": {"tau": {"hidden1": torch.linspace(1.0, 2.0, 7)}},
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_A_LAW)
+def test_without_a_law_it_steps_until_nothing_changes(what):
+    """By the change in a step, relative to the largest activity and to dt over the longest tau."""
+    problem = problem_of(mlp_case(), **WITHOUT_A_LAW[what])
+    slowest = 2.0 if what == "tau per neuron" else 1.0
+    auto = solve(problem, "euler", dt=0.2, steps="auto", tolerance=1e-7)
+    assert (auto.status, auto.method) == (Status.SETTLED, "stepped")
+    same = solve(problem, "euler", dt=0.2, steps=10_000, stop_change=1e-7 * 0.2 / slowest)
+    assert auto.steps == same.steps > 50
+    assert all(torch.equal(auto.final[v], x) for v, x in same.final.items())
+    longer = solve(problem, "euler", dt=0.2, steps=3 * auto.steps, method="stepped").final
+    assert all(disagreement(auto.final[v], longer[v]) < 1e-6 for v in problem.network.hidden)
+    with pytest.raises(ActrelaxError, match=r'^tolerance_of="gradient" needs a law: .* Leave it out to settle by the'):
+        solve(problem, "euler", dt=0.2, steps="auto", tolerance_of="gradient")
+
+
+UNSETTLED = r"^not settled after max_steps = 7 steps: the state is kept; give more, or a larger tolerance\.$"
+
+
+@pytest.mark.parametrize("fields", [{}, {"clip": 0.1}], ids=["law", "no law"])
+def test_max_steps_end_it_with_a_warning(fields):
+    problem = problem_of(mlp_case(), **fields)
+    with pytest.warns(UserWarning, match=UNSETTLED):
+        trajectory = solve(problem, "euler", eta=0.2, steps="auto", max_steps=7)
+    assert (trajectory.status, trajectory.steps) == (Status.NOT_SETTLED, 7)
+    seven = solve(problem, "euler", eta=0.2, steps=7)
+    assert trajectory.method == seven.method == ("stepped" if fields else "closed-form")
+    assert all(torch.equal(trajectory.final[v], x) for v, x in seven.final.items())
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("fields", [{}, {"clip": 0.1}], ids=["law", "no law"])
+def test_learning_warns_as_well(fields, keep):
+    case = mlp_case()
+    with pytest.warns(UserWarning, match=UNSETTLED) as caught:
+        relax_backward(case.network, case.x, case.y, steps="auto", max_steps=7, keep=keep, **fields)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        relax_backward(case.network, case.x, case.y, steps="auto", keep=keep, **fields)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"steps": "auto", "duration": 3.0}, r"^steps and duration exclude each other: give one of them\.$"),
+        ({"steps": "auto", "stop_change": 1e-6}, r'^stop_change and steps="auto" exclude each other: give one of them'),
+        ({"steps": "auto", "tolerance": 0.0}, r"^tolerance must lie between 0 and 1, got 0\.0\.$"),
+        ({"steps": "auto", "tolerance": 1}, r"^tolerance must lie between 0 and 1, got 1\.$"),
+        ({"steps": "auto", "tolerance": "a"}, r"^tolerance must lie between 0 and 1, got 'a'\.$"),
+        ({"steps": "auto", "tolerance": float("nan")}, r"^tolerance must lie between 0 and 1, got nan\.$"),
+        ({"steps": "auto", "tolerance_of": "w"}, r"^unknown tolerance_of 'w'; known: activity, gradient\.$"),
+        ({"steps": "auto", "max_steps": 0}, r"^max_steps must be a whole number, 1 or more, got 0\.$"),
+        ({"steps": "auto", "max_steps": 2.5}, r"^max_steps must be a whole number, 1 or more, got 2\.5\.$"),
+        ({"steps": "fast"}, r"^steps must be a whole number or \"auto\", got 'fast'\.$"),
+        ({"tolerance": 1e-3}, r'^only steps="auto" takes tolerance: choose that, or leave tolerance out\.$'),
+        ({"steps": 3, "tolerance_of": "activity"}, r'^only steps="auto" takes tolerance_of: choose'),
+        (
+            {"duration": 3.0, "tolerance": 1e-3, "max_steps": 3},
+            r'^only steps="auto" takes tolerance and max_steps: choose that, or leave tolerance and max_steps out',
+        ),
+    ],
+)
+def test_what_is_refused(options, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem_of(mlp_case()), "euler", **options)
+
+
+def test_what_never_settles_or_takes_no_time_is_refused():
+    for noise in ({"noise": 0.1}, {"input_noise": 0.1}):
+        with pytest.raises(
+            ActrelaxError, match=r'^steps="auto" is for relaxations that settle, a noisy one never does'
+        ):
+            solve(problem_of(mlp_case(), **noise), "euler", steps="auto")
+    given = {"steps": "auto", "tolerance": 1e-3, "tolerance_of": "activity", "max_steps": 3}
+    for name, value in given.items():
+        with pytest.raises(ActrelaxError, match=rf'^"equilibrium" is one sweep without time: leave out {name}\.$'):
+            solve(problem_of(mlp_case()), "equilibrium", **{name: value})
+
+
+@pytest.mark.parametrize("fields", [{}, {"clip": 0.1}], ids=["law", "no law"])
+@pytest.mark.parametrize(
+    ("engine", "integrator"),
+    [
+        ("scipy", "euler"),
+        ("scipy", "sequential"),
+        ("scipy", "scipy:RK45"),
+        ("brian2", "euler"),
+        ("brian2", "brian2:rk4"),
+    ],
+)
+def test_other_engines_settle_as_well(engine, integrator, fields):
+    """With a law after the same number of steps as PyTorch, or of their own; without, by their own changes."""
+    problem = problem_of(mlp_case(), **fields)
+    trajectory = solve(problem, integrator, engine=engine, eta=0.1, steps="auto", tolerance=1e-5)
+    assert (trajectory.engine, trajectory.status, trajectory.method) == (engine, Status.SETTLED, "stepped")
+    exact = solve(problem, "equilibrium").final
+    most = max(float(x.abs().max()) for x in problem.initial_state().values())
+    for v in problem.network.hidden:
+        assert disagreement(trajectory.final[v], exact[v], magnitude=torch.tensor(most)) < 1e-4
+    if not fields:
+        ours = {"scipy:RK45": "exact"}.get(integrator, integrator)
+        like = solve(problem, ours, eta=0.1, steps="auto", tolerance=1e-5)
+        assert abs(trajectory.steps - like.steps) <= 1
+    if engine == "scipy" and integrator == "euler":
+        with pytest.warns(UserWarning, match=UNSETTLED):
+            short = solve(problem, integrator, engine=engine, eta=0.1, steps="auto", max_steps=7)
+        assert short.status is Status.NOT_SETTLED
+
+
+def test_stopping_by_the_change_says_whether_it_did():
+    """Apart from steps="auto": no warning there."""
+    problem = problem_of(mlp_case())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        statuses = [solve(problem, "euler", steps=n, stop_change=1e-6).status for n in (5, 500)]
+    assert statuses == [Status.NOT_SETTLED, Status.SETTLED]

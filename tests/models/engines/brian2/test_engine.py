@@ -1,0 +1,345 @@
+"""The Brian2 engine. Oracles: the PyTorch engine step by step, and each updater's binomial law."""
+
+import pickle
+import re
+
+import brian2 as b2
+import numpy as np
+import pytest
+import torch
+from brian2.stateupdaters.base import StateUpdateMethod
+from cases import exploding_case, graph_case, make_case, mlp_case
+from torch import nn
+
+from actrelax.models.closed_form.law import predict
+from actrelax.models.engines.brian2.build import UNIT, build
+from actrelax.models.engines.brian2.codegen import generating
+from actrelax.models.engines.brian2.engine import _announce
+from actrelax.models.engines.methods import BRIAN2, integrator_named
+from actrelax.models.engines.solve import solve, unsupported
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.network.activations import Activation
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem.unit_dynamics import UnitDynamics
+from actrelax.models.results.relative_error import disagreement
+from actrelax.models.results.trajectory import Status
+
+DT, STEPS = 0.2, 12
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def largest(found, expected):
+    assert list(found) == list(expected)
+    return max(disagreement(found[name], x) for name, x in expected.items())
+
+
+PROBLEMS = {
+    "frozen": (mlp_case, None, {}),
+    "graph": (graph_case, None, {}),
+    "graph, gains none": (graph_case, None, {"assumptions": "no-derivatives-conv"}),
+    "unfrozen tanh": (mlp_case, None, {"assumptions": "unfrozen"}),
+    "unfrozen sigmoid": (mlp_case, "sigmoid", {"assumptions": "unfrozen"}),
+    "unfrozen relu": (mlp_case, "relu", {"assumptions": "unfrozen"}),
+    "unfrozen softplus": (mlp_case, "softplus", {"assumptions": "unfrozen"}),
+    "unfrozen leaky-relu": (mlp_case, "leaky-relu", {"assumptions": "unfrozen"}),
+    "zero start": (mlp_case, None, {"start": "zero"}),
+    "clip": (mlp_case, None, {"clip": 0.05}),
+    "transform": (graph_case, None, {"feedback_transform": "sparse-0.5"}),
+    "tau per neuron": (mlp_case, None, {"tau": {"hidden1": torch.linspace(0.5, 2, 7), "hidden3": 3.0}}),
+    "delay": (mlp_case, None, {"delays": 0.4}),
+    "delays, unfrozen": (
+        mlp_case,
+        None,
+        {"delays": {"hidden2->hidden3": 0.2, "hidden1->hidden2": 0.6}, "assumptions": "unfrozen"},
+    ),
+    "own dynamics": (
+        mlp_case,
+        None,
+        {"dynamics": {"hidden2": UnitDynamics.second_order(1.0, 0.4), "hidden3": UnitDynamics.adapting(1.0, 5.0, 2.0)}},
+    ),
+    "own dynamics, delay, unfrozen": (
+        mlp_case,
+        None,
+        {"dynamics": {"hidden2": UnitDynamics.synaptic_filter(1.0, 2.0)}, "delays": 0.2, "assumptions": "unfrozen"},
+    ),
+}
+
+
+def named(name):
+    """Make it in the test, which is in float64."""
+    make, activation, fields = PROBLEMS[name]
+    return (make() if activation is None else make(activation)), fields
+
+
+@pytest.mark.parametrize("scheme", ["euler", "exponential"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_our_schemes_are_the_same_in_brian2_and_in_pytorch(name, scheme):
+    case, fields = named(name)
+    problem = problem_of(case, **fields)
+    reason = unsupported(problem, scheme, "brian2")
+    if reason is not None:
+        assert scheme == "exponential"
+        assert any(field in fields for field in ("delays", "dynamics", "clip"))
+        with pytest.raises(ActrelaxError, match="can't be used"):
+            solve(problem, scheme, dt=DT, steps=STEPS, engine="brian2")
+        return
+    expected = solve(problem, scheme, dt=DT, steps=STEPS, record=True, every=3)
+    found = solve(problem, scheme, dt=DT, steps=STEPS, record=True, every=3, engine="brian2")
+    assert largest(found.final, expected.final) < 1e-14
+    assert largest(found.recorded, expected.recorded) < 1e-14
+    assert found.times == expected.times
+    assert all(disagreement(x, expected.state[v]) < 1e-14 for v, x in found.state.items())
+    assert (found.engine, found.steps, found.feedback_applications) == ("brian2", STEPS, expected.feedback_applications)
+
+
+@pytest.mark.parametrize("name", ["unfrozen tanh", "delay", "clip", "own dynamics", "tau per neuron", "transform"])
+def test_what_these_problems_add_matters(name):
+    case, fields = named(name)
+    plain = solve(problem_of(case), "euler", dt=DT, steps=STEPS).final
+    assert largest(solve(problem_of(case, **fields), "euler", dt=DT, steps=STEPS).final, plain) > 1e-3
+
+
+@pytest.mark.parametrize("method", BRIAN2)
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+def test_every_updater_follows_the_binomial_law_of_its_stability_function(method, make):
+    """It holds the summed input within a step: Euler with eta = 1 - R(-dt/tau), whatever its name promises."""
+    problem, scheme = problem_of(make()), f"brian2:{method}"
+    reason = unsupported(problem, scheme, "brian2")
+    if reason is not None:
+        assert "GNU Scientific Library" in reason
+        pytest.skip(reason)
+    expected = predict(problem, integrator_named(scheme), dt=DT, steps=STEPS)
+    found = solve(problem, scheme, dt=DT, steps=STEPS).final
+    assert all(disagreement(found[name], x) < 1e-13 for name, x in expected.items())
+
+
+def test_every_updater_that_brian2_has_is_known():
+    assert set(StateUpdateMethod.stateupdaters) == set(BRIAN2)
+
+
+def test_several_taus_follow_the_law_too():
+    problem = problem_of(mlp_case(), tau={"hidden1": 0.5, "hidden2": 2.0})
+    for method in ("rk2", "rk4", "exact", "euler"):
+        expected = predict(problem, integrator_named(f"brian2:{method}"), dt=DT, steps=STEPS)
+        found = solve(problem, f"brian2:{method}", dt=DT, steps=STEPS).final
+        assert all(disagreement(found[name], x) < 1e-13 for name, x in expected.items())
+
+
+def test_orders_are_set_not_left_to_names():
+    """Drives before feedback before units, also where the projections' names sort the other way."""
+    edges = [
+        ("input", "z", [nn.Linear(5, 4)]),
+        ("z", "m", [nn.Linear(4, 3)]),
+        ("m", "b", [nn.Linear(3, 6)]),
+        ("b", "a", [nn.Linear(6, 2)]),
+    ]
+    case = make_case((5,), {"z": "tanh", "m": "tanh", "b": "tanh", "a": "identity"}, edges)
+    problem = problem_of(case, assumptions="unfrozen", delays={"m->b": 0.4})
+    found = solve(problem, "euler", dt=DT, steps=STEPS, engine="brian2").final
+    assert largest(found, solve(problem, "euler", dt=DT, steps=STEPS).final) < 1e-14
+
+
+@pytest.mark.parametrize("target", ["cython", "cpp_standalone"])
+def test_compiled_targets_give_the_same(target, capsys):
+    _announce.cache_clear()
+    case = mlp_case()
+    fields = {"delays": {"hidden1->hidden2": 0.4}, "dynamics": {"hidden3": UnitDynamics.second_order(1.0, 0.4)}}
+    problem = problem_of(case, assumptions="unfrozen", **fields)
+    expected = solve(problem, "euler", dt=DT, steps=STEPS, record=True, every=5)
+    found = solve(problem, "euler", dt=DT, steps=STEPS, record=True, every=5, engine="brian2", codegen=target)
+    assert largest(found.final, expected.final) < 1e-14
+    assert largest(found.recorded, expected.recorded) < 1e-14
+    assert found.times == expected.times
+    said = {"cython": "cython", "cpp_standalone": "a program of its own"}[target]
+    assert capsys.readouterr().err == f"Brian2 compiles for {said}, where it has not done so before.\n"
+
+
+def test_nothing_is_said_where_nothing_is_compiled(capsys):
+    problem = problem_of(mlp_case())
+    solve(problem, "euler", steps=1, engine="brian2")
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(ActrelaxError, match=r"^unknown target of Brian2 'fortran'; known: .*numpy"):
+        solve(problem, "euler", steps=1, engine="brian2", codegen="fortran")
+
+
+def test_noise_repeats_with_the_generator_and_leaves_numpys_alone():
+    problem = problem_of(mlp_case(), noise=0.3, input_noise=0.2, assumptions="unfrozen")
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+
+    def run(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return solve(problem, "euler", dt=DT, steps=STEPS, engine="brian2", generator=generator)
+
+    one, same, other = run(1), run(1), run(2)
+    assert largest(one.final, same.final) == 0
+    assert largest(one.final, other.final) > 1e-3
+    assert not torch.equal(one.state["input"], problem.feedforward.activities["input"])
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+@pytest.mark.parametrize("method", ["euler", "heun", "milstein"])
+def test_a_lone_noisy_units_stationary_variance_is_eulers(method):
+    """sigma^2 / (1 - eta/2), by thousands of units that receive nothing."""
+    edges = [("input", "hidden1", [nn.Linear(2, 4000)]), ("hidden1", "output", [nn.Linear(4000, 2)])]
+    case = make_case((2,), {"hidden1": "tanh", "output": "identity"}, edges, batch=3)
+    problem = problem_of(case, noise=0.5, feedback_transform=torch.zeros_like, start="zero")
+    generator = torch.Generator().manual_seed(0)
+    final = solve(problem, f"brian2:{method}", dt=0.5, steps=60, generator=generator).final["hidden1"]
+    variance, expected = float(final.var(correction=0)), 0.25 / (1 - 0.5 / 2)
+    assert abs(variance / expected - 1) < 5 * (2 / final.numel()) ** 0.5
+    assert abs(expected / 0.25 - 1) > 10 * (2 / final.numel()) ** 0.5
+
+
+def test_stops_when_it_has_settled():
+    problem = problem_of(mlp_case())
+    options = {"dt": DT, "steps": 500, "stop_change": 1e-4, "record": ["hidden1"]}
+    expected, found = solve(problem, "euler", **options), solve(problem, "euler", engine="brian2", **options)
+    assert (found.status, found.steps) == (Status.SETTLED, expected.steps)
+    assert disagreement(found["hidden1"], expected["hidden1"]) < 1e-14
+
+
+def test_divergence_names_population_and_step(generator):
+    case = exploding_case(generator)
+    problem = problem_of(case, assumptions="random-feedback", start="zero")
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError) as caught:
+        solve(problem, "euler", steps=50, eta=0.5, record=True, engine="brian2")
+    assert str(caught.value).startswith('population "hidden1" became non-finite at step 3 of 50')
+    reached = caught.value.trajectory
+    assert (reached.status, reached.steps, reached.times) == (Status.DIVERGED, 2, (0.0, 0.5, 1.0))
+
+
+def test_an_exception_of_the_recorder_passes_through():
+    with pytest.raises(KeyError, match="hidden7"):
+        solve(problem_of(mlp_case()), "euler", record=lambda state: {"x": state["hidden7"]}, engine="brian2")
+
+
+def test_users_build_the_simulation_and_add_their_own():
+    problem = problem_of(mlp_case(), delays={"hidden1->hidden2": 0.4}, assumptions="unfrozen")
+    monitor = {"hidden1": [0, 5], "hidden3": True}
+    simulation = build(problem, "euler", dt=DT, monitor=monitor, every=3)
+    assert list(simulation.populations) == ["hidden1", "hidden2", "hidden3", "output"]
+    assert list(simulation.feedback) == ["hidden1->hidden2", "hidden2->hidden3", "hidden3->output"]
+    assert simulation.network["hidden1_to_hidden2_feedback"] is simulation.feedback["hidden1->hidden2"]
+    assert len(simulation.feedback["hidden1->hidden2"]) == 3 * 7 * 6
+    own = b2.StateMonitor(simulation.populations["hidden2"], "current_gain", record=[0], clock=simulation.clock)
+    simulation.network.add(own)
+    with generating("numpy"):  # by default Brian2 compiles, for a minute
+        simulation.network.run(STEPS * DT * UNIT, namespace={})
+    expected = solve(problem, "euler", dt=DT, steps=STEPS, record=True)
+    units = expected["hidden1"].flatten(1)[:STEPS:3, [0, 5]]
+    assert disagreement(torch.as_tensor(simulation.monitors["hidden1"].x.T), units) < 1e-14
+    assert simulation.monitors["hidden3"].x.shape == (15, 4)
+    assert own.current_gain.shape == (1, STEPS)
+
+
+def test_units_are_those_of_brian2():
+    simulation = build(problem_of(mlp_case(), tau=20.0), dt=0.5)
+    assert simulation.populations["hidden1"].tau[0] == 20 * b2.ms
+    assert simulation.clock.dt == 0.5 * b2.ms
+
+
+def test_parameters_are_values_not_text():
+    """A sweep over them compiles once: the equations don't change with their values."""
+    from actrelax.models.engines.brian2.equations import population_text
+
+    def texts(**fields):
+        problem = problem_of(mlp_case(), **fields)
+        return [population_text(problem, name, {}).equations for name in problem.network.hidden]
+
+    assert texts(tau=2.0, noise=0.1, clip=1.0) == texts(tau=3.0, noise=0.2, clip=2.0)
+    slow, fast = (UnitDynamics.second_order(tau, 0.5) for tau in (10.0, 5.0))
+    assert texts(dynamics={"hidden1": slow}) == texts(dynamics={"hidden1": fast})
+
+
+@pytest.mark.parametrize(
+    ("fields", "integrator", "sentence"),
+    [
+        ({}, "sequential", r"^Brian2 has no such scheme, it has euler, exponential, and its own: \"brian2:rk4\""),
+        ({}, "scipy:RK45", r'^"scipy:RK45" is a method of another engine\.$'),
+        ({"noise": 0.1}, "brian2:rk4", r"^it does not follow noise"),
+        ({"clip": 1.0}, "brian2:exact", r"^Brian2's exact does not take these equations: "),
+        ({"assumptions": "continuous"}, "euler", r"^weights that change while it relaxes are for relax_continuously"),
+        (
+            {"dynamics": {"hidden1": UnitDynamics.second_order(1.0, 0.5)}},
+            "brian2:exact",
+            r"^Brian2's exact does not solve units whose variables act on each other",
+        ),
+    ],
+)
+def test_what_is_refused(fields, integrator, sentence):
+    reason = unsupported(problem_of(mlp_case(), **fields), integrator, "brian2")
+    assert reason is not None
+    assert re.match(sentence, reason)
+
+
+def test_an_activation_without_a_formula_is_refused_where_its_gain_is_current():
+    square = Activation("square", torch.square, lambda a: 2 * a)
+    case = mlp_case(square)
+    assert unsupported(problem_of(case), "euler", "brian2") is None
+    reason = unsupported(problem_of(case, assumptions="unfrozen"), "euler", "brian2")
+    assert reason is not None
+    assert reason.startswith("activation 'square' of population 'hidden2' has no formula for Brian2: give it one, or")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"method": "sequential"}, r"^unknown state updater of Brian2 'sequential'; known: linear"),
+        ({"dt": 0}, r"^dt must be a positive number, got 0\.$"),
+        ({"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
+        ({"monitor": ["input"]}, r"^unknown population to monitor 'input'; known: hidden1, hidden2"),
+    ],
+)
+def test_what_build_refuses(options, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        build(problem_of(mlp_case()), **options)
+
+
+def test_build_refuses_what_solve_refuses():
+    with pytest.raises(ActrelaxError, match=r"^Brian2's exact can't be used here: it does not follow noise"):
+        build(problem_of(mlp_case(), noise=0.1), "exact")
+    with pytest.raises(ActrelaxError, match=r"^Brian2's euler can't be used here: weights that change while"):
+        build(problem_of(mlp_case(), assumptions="continuous"))
+
+
+def test_the_users_precision_and_device_are_left_alone():
+    problem = problem_of(mlp_case())
+    expected = solve(problem, "euler", dt=DT, steps=STEPS).final
+    b2.prefs.core.default_float_dtype = np.float32
+    try:
+        assert largest(solve(problem, "euler", dt=DT, steps=STEPS, engine="brian2").final, expected) < 1e-14
+        assert b2.prefs.core.default_float_dtype == np.float32
+    finally:
+        b2.prefs.core.default_float_dtype = np.float64
+
+
+def test_a_standalone_device_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(b2, "get_device", lambda: object())
+    with pytest.raises(ActrelaxError, match=r"^Brian2 is set to write a standalone program: call brian2\.set_device"):
+        solve(problem_of(mlp_case()), "euler", steps=1, engine="brian2")
+
+
+def test_a_problem_that_cannot_be_sent_is_said_so():
+    problem = problem_of(mlp_case(), feedback_transform=lambda w: w / 2)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(problem)
+    with pytest.raises(ActrelaxError, match=r"^the problem can't be sent to Brian2's program, which runs in a process"):
+        solve(problem, "euler", steps=1, engine="brian2", codegen="cpp_standalone")
+
+
+def test_populations_may_be_called_as_they_like():
+    names = ["xi", "watch", "h", "h_monitor"]
+    sizes = [5, 4, 3, 6, 2, 4]
+    ends = ["input", *names, "a b"]
+    edges = [(a, b, [nn.Linear(m, n)]) for a, b, m, n in zip(ends, ends[1:], sizes, sizes[1:], strict=False)]
+    case = make_case((5,), dict.fromkeys(names, "tanh") | {"a b": "identity"}, edges)
+    problem = problem_of(case, assumptions="unfrozen")
+    found = solve(problem, "euler", dt=DT, steps=STEPS, engine="brian2", record=True).final
+    assert largest(found, solve(problem, "euler", dt=DT, steps=STEPS).final) < 1e-14
+    simulation = build(problem, dt=DT, monitor=names)
+    with generating("numpy"):  # by default Brian2 compiles, for a minute
+        simulation.network.run(STEPS * DT * UNIT, namespace={})
+    assert set(simulation.monitors) == set(names)

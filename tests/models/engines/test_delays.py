@@ -1,0 +1,209 @@
+"""Feedback that takes time. Oracle: a recursion with its history in NumPy, one sample at a time."""
+
+import numpy as np
+import pytest
+import torch
+from cases import dense_graphs, exploding_case, graph_case, mlp_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import Reference
+
+from actrelax.models.assumptions import PRESETS
+from actrelax.models.closed_form.law import uncovered
+from actrelax.models.engines.solve import solve
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.backprop import activity_gradients
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.problem.delays import Delays
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
+from actrelax.models.results.trajectory import Status
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def relaxed(case, steps=12, dt=0.2, **fields):
+    return solve(problem_of(case, **fields), "euler", steps=steps, dt=dt).final
+
+
+PER_PROJECTION = {"conv1=>conv3": 0.6, "conv2->conv3": 0.2, "hidden3->output": 1.0, "conv1->hidden1": 0.0}
+
+
+@pytest.mark.parametrize("preset", ["ar", "unfrozen", "no-derivatives-conv"])
+@pytest.mark.parametrize("delays", [0.0, 0.2, 0.6, 2.0, PER_PROJECTION], ids=["0", "1", "3", "10", "each"])
+def test_equals_the_recursion_written_out(preset, delays):
+    """x(n+1) = (1 - eta) x(n) + eta sum op^T(g x of n - d); before t = 0 every population had its initial value."""
+    case = graph_case()
+    final = relaxed(case, delays=delays, assumptions=preset)
+    if delays:
+        assert disagreement(final["conv1"], relaxed(case, assumptions=preset)["conv1"]) > 1e-3
+    times = delays if isinstance(delays, dict) else dict.fromkeys(case.network.projections, delays)
+    steps = {(p.source, p.target): round(times.get(n, 0) / 0.2) for n, p in case.network.projections.items()}
+    for sample in range(len(case.x)):
+        reference = Reference(case, sample, PRESETS[preset])
+        state = reference.relax_delayed(12, 0.2, final["output"][sample].numpy(), steps)
+        for population, x in final.items():
+            assert disagreement(x[sample].flatten(), torch.tensor(state[population])) < 1e-12
+
+
+def test_equals_the_recursion_written_out_with_a_tau_per_neuron():
+    """Time constants, delays and the start of one's own in one."""
+    case = mlp_case()
+    tau = {"hidden1": torch.linspace(0.5, 1.5, 7), "hidden3": 0.7}
+    final = relaxed(case, delays={"hidden1->hidden2": 0.4, "hidden3->output": 0.6}, tau=tau)
+    assert disagreement(final["hidden1"], relaxed(case, tau=tau)["hidden1"]) > 1e-3
+    eta = {"hidden1": 0.2 / tau["hidden1"].numpy(), "hidden2": 0.2, "hidden3": 0.2 / 0.7}
+    steps = {("hidden1", "hidden2"): 2, ("hidden2", "hidden3"): 0, ("hidden3", "output"): 3}
+    for sample in range(len(case.x)):
+        reference = Reference(case, sample, PRESETS["ar"])
+        state = reference.relax_delayed(12, eta, final["output"][sample].numpy(), steps)
+        for population, x in final.items():
+            assert disagreement(x[sample], torch.tensor(state[population])) < 1e-12
+
+
+@settings(max_examples=15)
+@given(dense_graphs(), st.data())
+def test_random_graphs(case, data):
+    """Each projection with a delay of its own, skips of every length."""
+    carrying = [p for p in case.network.projections.values() if p.source != "input"]
+    steps = {(p.source, p.target): data.draw(st.integers(0, 4)) for p in carrying}
+    delays = {p.name: 0.2 * steps[p.source, p.target] for p in carrying}
+    final = relaxed(case, steps=8, delays=delays)
+    reference = Reference(case, 0, PRESETS["ar"])
+    state = reference.relax_delayed(8, 0.2, final["output"][0].numpy(), steps)
+    for population, x in final.items():
+        scale = torch.tensor(max(np.abs(state[population]).max(), np.abs(reference.xbar[population]).max() * 0.8**8))
+        assert disagreement(x[0], torch.tensor(state[population]), magnitude=scale) < 1e-12
+
+
+def test_what_travels_is_gain_times_activity_of_the_time_of_sending():
+    """By hand, one step at a time: the drive that sets the gain is as old as the activity."""
+    case = mlp_case()
+    problem = problem_of(case, delays={"hidden1->hidden2": 0.4}, assumptions="unfrozen")
+    names, tanh = case.network.hidden, torch.tanh
+    W = [p.weight.detach() for p in case.network.projections.values()]
+    b = [p.bias.detach() for p in case.network.projections.values()]
+
+    def sent(x):
+        """f'(W2 x1 + b2) x2."""
+        return (1 - tanh(x["hidden1"] @ W[1].T + b[1]) ** 2) * x["hidden2"]
+
+    state, history = problem.initial_state(0.2), []
+    for _ in range(5):
+        history.append({name: state[name] for name in names})
+        arriving = sent(history[max(0, len(history) - 3)])
+        expected = 0.8 * state["hidden1"] + 0.2 * arriving @ W[1]
+        state = INTEGRATORS["euler"].step(problem, state, 0.2)
+        assert disagreement(state["hidden1"], expected) < 1e-13
+    assert disagreement(sent(history[2]), sent(history[4])) > 1e-3
+
+
+def test_before_the_start_everything_had_its_initial_value():
+    """As long as nothing sent after t = 0 has arrived, each population decays towards one constant."""
+    case = mlp_case()
+    for start in ("feedforward", "zero"):
+        problem = problem_of(case, delays=10.0, start=start)
+        begin = problem.initial_state(0.2)
+        final = solve(problem, "euler", dt=0.2, steps=12).final
+        undelayed = problem_of(case, start=start)
+        for name in case.network.hidden:
+            held = undelayed.feedback(name, undelayed.initial_state())
+            expected = held + 0.8**12 * (begin[name] - held)
+            assert disagreement(final[name], expected) < 1e-13
+        assert final["hidden3"].any()  # the clamp was there before
+
+
+def test_delays_leave_the_equilibrium_where_it_is():
+    case = graph_case()
+    gradients = activity_gradients(case.network, case.x, case.y)
+    trajectory = solve(problem_of(case, delays=0.6), "euler", dt=0.2, steps=2000, stop_change=1e-13)
+    assert trajectory.status is Status.SETTLED
+    assert all(disagreement(trajectory.final[name], gradients[name]) < 1e-9 for name in case.network.hidden)
+
+
+def test_a_line_that_still_carries_news_is_not_settled():
+    """Nothing moves until the first signal arrives; from silence, that takes the delay."""
+    case = mlp_case(widths=(8, 7, 5, 4))
+    delays = {"hidden1->hidden2": 20.0}
+    trajectory = solve(problem_of(case, delays=delays, start="zero"), "euler", dt=0.2, steps=1000, stop_change=1e-6)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    assert trajectory.time > 20
+    assert disagreement(trajectory.final["hidden1"], gradients["hidden1"]) < 1e-3
+
+
+def test_steps_are_whole_numbers_of_dt():
+    assert Delays(0.3, ["a", "b"]).steps(0.1) == {"a": 3, "b": 3}
+    assert Delays({"a": 0.7, "b": 0}, ["a", "b"]).steps(0.1) == {"a": 7}
+    problem = problem_of(mlp_case(), delays={"hidden2->hidden3": 0.5})
+    with pytest.raises(
+        ActrelaxError, match=r"^the delay of 'hidden2->hidden3' must be a whole number of dt, got 0\.5 with dt 0\.2\.$"
+    ):
+        solve(problem, "euler", dt=0.2)
+    with pytest.raises(ActrelaxError, match=r"must be a whole number of dt, got 0\.5 with dt 2\.$"):
+        solve(problem_of(mlp_case(), delays={"hidden2->hidden3": 0.5}, tau=20.0), "euler", dt=2.0)
+    solve(problem, "euler", dt=0.1, steps=1)
+
+
+def test_an_initial_state_needs_the_dt_of_its_steps():
+    problem = problem_of(mlp_case(), delays=0.6)
+    with pytest.raises(
+        ActrelaxError, match=r"^feedback takes time in this problem: give initial_state the dt of its steps\.$"
+    ):
+        problem.initial_state()
+    lines = {name: x.shape for name, x in problem.initial_state(0.2).items() if "->" in name}
+    assert lines == {
+        "hidden1->hidden2.sent": (3, 3, 6),
+        "hidden2->hidden3.sent": (3, 3, 5),
+        "hidden3->output.sent": (3, 3, 4),
+    }
+
+
+@pytest.mark.parametrize("name", [name for name, scheme in INTEGRATORS.items() if not scheme.takes_delays])
+def test_other_integrators_refuse(name):
+    problem = problem_of(mlp_case(), delays=0.2)
+    with pytest.raises(ActrelaxError) as refused:
+        solve(problem, name, **({} if name == "equilibrium" else {"dt": 0.2}))
+    assert str(refused.value) == (
+        f'"{name}" can\'t be used here: it does not follow delays: use "euler", or one of Brian2\'s methods.'
+    )
+    assert uncovered(problem) == "there is no law for feedback that takes time: step the relaxation."
+
+
+@pytest.mark.parametrize(
+    ("delays", "sentence"),
+    [
+        (-0.2, r"^a delay must be a time, 0 or more, got -0\.2\.$"),
+        ({"hidden1->hidden2": float("inf")}, r"^a delay must be a time, 0 or more, got inf\.$"),
+        ("0.2", r"^a delay must be a time, 0 or more, got '0\.2'\.$"),
+        (
+            {"input->hidden1": 0.2},
+            r"^unknown projection with feedback in delays 'input->hidden1'; known: hidden1->hidden",
+        ),
+    ],
+)
+def test_what_is_refused(delays, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        problem_of(mlp_case(), delays=delays)
+
+
+def test_recordings_and_updates_do_not_see_the_lines():
+    case = graph_case()
+    trajectory = solve(problem_of(case, delays=0.4), "euler", dt=0.2, steps=12, record=True)
+    assert list(trajectory.recorded) == list(trajectory.final) == [*case.network.hidden, "output"]
+    options = {"integrator": "euler", "dt": 0.2, "steps": 12, "assumptions": "current-presynaptic"}
+    result = relax_backward(case.network, case.x, case.y, delays=0.4, keep=True, **options)
+    assert torch.equal(result.trajectory.final["conv1"], trajectory.final["conv1"])
+    pre, post = trajectory.final["hidden1"], 1 - torch.tanh(case.network.feedforward(case.x).drives["hidden2"]) ** 2
+    expected = (post * trajectory.final["hidden2"]).T @ pre / len(case.x)
+    assert disagreement(case.network.projections["hidden1->hidden2"].weight.grad, expected) < 1e-12
+
+
+def test_divergence_names_population_and_step(generator):
+    case = exploding_case(generator)
+    problem = problem_of(case, assumptions="random-feedback", start="zero", delays=1.0)
+    with pytest.raises(DivergenceError, match=r'^population "hidden1" became non-finite at step 7 of 50') as caught:
+        solve(problem, "euler", steps=50, dt=0.5)
+    assert caught.value.trajectory.steps == 6

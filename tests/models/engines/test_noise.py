@@ -1,0 +1,287 @@
+"""Noise. Oracles: the recursion with the same random numbers, its moments, the variance of a lone unit."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from cases import Case, exploding_case, graph_case, make_case, mlp_case
+from torch import nn
+
+from actrelax.models.closed_form.law import uncovered
+from actrelax.models.engines.solve import solve
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.continuous import relax_continuously
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def seeded(seed=4):
+    return torch.Generator().manual_seed(seed)
+
+
+def relaxed(case, seed=4, steps=12, dt=0.2, **fields):
+    return solve(problem_of(case, **fields), "euler", steps=steps, dt=dt, generator=seeded(seed))
+
+
+def test_equals_the_recursion_with_the_same_random_numbers():
+    """x(n+1) = Euler's step + sigma sqrt(2 dt/tau) xi, xi standard normal, from the top down."""
+    case = mlp_case()
+    sigma = {"hidden1": torch.linspace(0.1, 0.5, 7), "hidden3": 0.3}
+    tau = {"hidden1": 0.8, "hidden2": 1.3, "hidden3": torch.linspace(0.5, 1.5, 5)}
+    noisy = relaxed(case, noise=sigma, tau=tau).final
+    plain = problem_of(case, tau=tau)
+    state, source = plain.initial_state(), seeded()
+    for _ in range(12):
+        state = INTEGRATORS["euler"].step(plain, state, 0.2)
+        for name in ("hidden3", "hidden1"):
+            xi = torch.randn(state[name].shape, generator=source)
+            state[name] = state[name] + sigma[name] * (0.4 / torch.as_tensor(tau[name])).sqrt() * xi
+    silent = solve(plain, "euler", steps=12, dt=0.2).final
+    for name in case.network.hidden:
+        assert disagreement(noisy[name], silent[name]) > 1e-3
+        assert disagreement(noisy[name], state[name]) < 1e-13
+
+
+def test_noise_is_as_precise_as_the_network():
+    """Whatever torch's default type is: a step of a lone unit, to double precision."""
+    case = mlp_case()
+    problem = problem_of(case, noise=0.3, tau=0.7)
+    torch.set_default_dtype(torch.float32)
+    state = problem.initial_state()
+    kicked = problem.kicked(state, 0.2, seeded())
+    xi = torch.randn(state["hidden3"].shape, generator=seeded(), dtype=torch.float64)
+    assert disagreement(kicked["hidden3"] - state["hidden3"], 0.3 * math.sqrt(0.4 / 0.7) * xi) < 1e-14
+
+
+def one_stimulus(case, copies):
+    """The first sample, many times: each copy has noise of its own."""
+    return Case(case.network, case.edges, case.x[:1].expand(copies, -1).clone(), case.y[:1].expand(copies).clone())
+
+
+def test_moments_obey_their_linear_recursion():
+    """m' = T m + b, S' = T S T^T + Q (THEORY.md section 3); 5 standard errors at a fixed seed, for each entry."""
+    case = one_stimulus(mlp_case(widths=(6, 4, 3, 3)), copies := 40_000)
+    eta, sigma = {"hidden1": 0.25, "hidden2": 0.2}, {"hidden1": 0.4, "hidden2": 0.9}
+    final = relaxed(case, noise=sigma, tau={"hidden1": 0.8}, seed=1).final
+    W = [p.weight.detach().numpy() for p in case.network.projections.values()]
+    b = [p.bias.detach().numpy() for p in case.network.projections.values()]
+    x1 = np.tanh(W[0] @ case.x[0].numpy() + b[0])
+    x2 = np.tanh(W[1] @ x1 + b[1])
+    out = W[2] @ x2 + b[2]
+    clamp = np.exp(out) / np.exp(out).sum() - np.eye(3)[int(case.y[0])]
+    T = np.zeros((7, 7))
+    T[:4, :4], T[4:, 4:] = (1 - eta["hidden1"]) * np.eye(4), (1 - eta["hidden2"]) * np.eye(3)
+    T[:4, 4:] = eta["hidden1"] * W[1].T * (1 - x2**2)
+    drift = np.concatenate([np.zeros(4), eta["hidden2"] * W[2].T @ clamp])
+    Q = np.diag([2 * eta[v] * sigma[v] ** 2 for v, n in (("hidden1", 4), ("hidden2", 3)) for _ in range(n)])
+    m, S = np.concatenate([x1, x2]), np.zeros((7, 7))
+    for _ in range(12):
+        m, S = T @ m + drift, T @ S @ T.T + Q
+    states = torch.cat([final["hidden1"], final["hidden2"]], 1).numpy()
+    variances = np.diag(S)
+    assert (np.abs(states.mean(0) - m) < 5 * np.sqrt(variances / copies)).all()
+    errors = np.sqrt((np.outer(variances, variances) + S**2) / copies)
+    assert (np.abs(np.cov(states.T) - S) < 5 * errors).all()
+    assert np.abs(S[:4, 4:]).max() > 20 * errors.max()  # noise of one layer that reaches another
+
+
+@pytest.mark.parametrize("eta", [0.2, 0.7])
+def test_variance_of_a_lone_unit(eta):
+    """Euler's stationary variance is sigma^2 / (1 - eta/2), not sigma^2; 5 standard errors."""
+    case = one_stimulus(mlp_case(widths=(6, 5, 4)), 10_000)
+    for projection in case.network.projections.values():
+        torch.nn.init.zeros_(projection.weight)
+    final = relaxed(case, noise=0.6, tau=3.0, dt=3 * eta, steps=40, seed=2).final["hidden1"]
+    variance, expected = float(final.square().mean()), 0.36 / (1 - eta / 2)
+    error = expected * math.sqrt(2 / final.numel())
+    assert expected - 0.36 > 10 * error
+    assert abs(variance - expected) < 5 * error
+
+
+def test_a_noisy_input_is_an_ornstein_uhlenbeck_process_around_the_stimulus():
+    """s(n+1) = s + eta (stimulus - s) + sigma sqrt(2 eta) xi, with a tau of its own, from the stimulus."""
+    case = mlp_case()
+    state = relaxed(case, input_noise=0.5, tau={"input": 0.4}).state
+    s, source = case.x, seeded()
+    for _ in range(12):
+        xi = torch.randn(s.shape, generator=source)
+        s = s + 0.5 * (case.x - s) + 0.5 * math.sqrt(2 * 0.5) * xi
+    assert disagreement(state["input"], s) < 1e-13
+
+
+def skipping_case():
+    """The input drives both hidden populations, so that the upper one's current gain reads it."""
+    edges = [
+        ("input", "hidden1", [nn.Linear(8, 7)]),
+        ("hidden1", "hidden2", [nn.Linear(7, 5)]),
+        ("input", "hidden2", [nn.Linear(8, 5)]),
+        ("hidden2", "output", [nn.Linear(5, 4)]),
+    ]
+    return make_case((8,), {"hidden1": "tanh", "hidden2": "tanh", "output": "identity"}, edges)
+
+
+def test_a_noisy_input_matters_where_current_drives_are_read():
+    """Frozen gains don't see it; a gain of the moment, f'(a) with a of the noisy input, does: the loop written out."""
+    case = skipping_case()
+    silent = solve(problem_of(case), "euler", steps=12, dt=0.2, method="stepped").final
+    frozen = relaxed(case, input_noise=0.5).final
+    assert list(frozen) == list(silent)
+    assert all(torch.equal(frozen[name], x) for name, x in silent.items())
+    noisy = relaxed(case, input_noise=0.5, assumptions="unfrozen").final
+    calm = relaxed(case, assumptions="unfrozen").final
+    assert disagreement(noisy["hidden1"], calm["hidden1"]) > 1e-3
+    W = {name: p.weight.detach() for name, p in case.network.projections.items()}
+    b = sum(case.network.projections[name].bias.detach() for name in ("hidden1->hidden2", "input->hidden2"))
+    x, source, s = problem_of(case).initial_state(), seeded(), case.x
+    for _ in range(12):
+        gain = 1 - torch.tanh(x["hidden1"] @ W["hidden1->hidden2"].T + s @ W["input->hidden2"].T + b) ** 2
+        x = {
+            "hidden1": 0.8 * x["hidden1"] + 0.2 * (gain * x["hidden2"]) @ W["hidden1->hidden2"],
+            "hidden2": 0.8 * x["hidden2"] + 0.2 * noisy["output"] @ W["hidden2->output"],
+        }
+        s = s + 0.2 * (case.x - s) + 0.5 * math.sqrt(0.4) * torch.randn(s.shape, generator=source)
+    assert all(disagreement(noisy[name], x[name]) < 1e-13 for name in x)
+
+
+def test_current_presynaptic_activity_is_the_noisy_input_itself():
+    case = mlp_case()
+    options = {"integrator": "euler", "steps": 12, "eta": 0.2, "assumptions": "current-presynaptic"}
+    result = relax_backward(case.network, case.x, case.y, input_noise=0.5, generator=seeded(), keep=True, **options)
+    state, passed = result.trajectory.state, case.network.feedforward(case.x)
+    gain = 1 - torch.tanh(passed.drives["hidden1"]) ** 2
+    found = case.network.projections["input->hidden1"].weight.grad
+    expected = (gain * state["hidden1"]).T @ state["input"] / 3
+    assert disagreement((gain * state["hidden1"]).T @ case.x / 3, expected) > 1e-3
+    assert disagreement(found, expected) < 1e-13
+
+
+def test_the_generator_fixes_the_run():
+    case = graph_case()
+    first, again, other = (relaxed(case, noise=0.2, seed=seed).final for seed in (4, 4, 5))
+    torch.manual_seed(4)
+    globally = solve(problem_of(case, noise=0.2), "euler", steps=12, dt=0.2).final
+    for name in case.network.hidden:
+        assert torch.equal(first[name], again[name])
+        assert torch.equal(first[name], globally[name])
+        assert disagreement(first[name], other[name]) > 1e-3
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a generator", "the global one"])
+def test_a_diverging_run_is_repeated_with_the_same_noise(own, generator):
+    """The trajectory of the error is what a shorter run with the same seed gives."""
+    case = exploding_case(generator)
+    problem = problem_of(case, assumptions="random-feedback", start="zero", noise={"hidden1": 0.3})
+
+    def run(steps):
+        torch.manual_seed(8)
+        given = seeded(8) if own else None
+        return solve(problem, "euler", steps=steps, eta=0.5, record="hidden1", generator=given)
+
+    with pytest.raises(DivergenceError, match=r'^population "hidden1" became non-finite at step 3 of 50') as caught:
+        run(50)
+    reached, expected = caught.value.trajectory, run(2)
+    assert reached.steps == 2
+    assert expected.final["hidden1"].any()
+    for name, x in expected.final.items():
+        assert torch.equal(reached.final[name], x)
+    assert torch.equal(reached["hidden1"], expected["hidden1"])
+
+
+def test_updates_come_from_the_noisy_state():
+    case = mlp_case()
+    options = {"integrator": "euler", "steps": 12, "eta": 0.2}
+    relax_backward(case.network, case.x, case.y, noise=0.3, generator=seeded(), **options)
+    final = relaxed(case, noise=0.3).final
+    gain = 1 - torch.tanh(case.network.feedforward(case.x).drives["hidden1"]) ** 2
+    expected = (gain * final["hidden1"]).T @ case.x / 3
+    assert disagreement(case.network.projections["input->hidden1"].weight.grad, expected) < 1e-13
+
+
+def test_continuous_plasticity_with_noise_written_out():
+    case, rate, n, eta, sigma = mlp_case(), 0.8, 12, 0.2, 0.3
+    W = [p.weight.detach().clone() for p in case.network.projections.values()]
+    passed = case.network.feedforward(case.x)
+    activities = [x.detach() for x in passed.activities.values()]
+    gains = [1 - x**2 for x in activities[1:-1]] + [torch.ones_like(activities[-1])]
+    clamp = torch.softmax(activities[-1], 1) - torch.nn.functional.one_hot(case.y, 4)
+    x, source = [torch.zeros_like(h) for h in activities[1:-1]] + [clamp], seeded()
+    for _ in range(n):
+        x = [(1 - eta) * x[i] + eta * (gains[i + 1] * x[i + 1]) @ W[i + 1] for i in range(3)] + [clamp]
+        for i in (2, 1, 0):
+            x[i] = x[i] + sigma * math.sqrt(2 * eta) * torch.randn(x[i].shape, generator=source)
+        for i in range(4):
+            W[i] = W[i] - rate / n * (gains[i] * x[i]).T @ activities[i] / 3
+    silent = copy.deepcopy(case.network)
+    options = {"rate": rate, "steps": n, "eta": eta, "integrator": "euler"}
+    relax_continuously(silent, case.x, case.y, **options)
+    relax_continuously(case.network, case.x, case.y, noise=sigma, generator=seeded(), **options)
+    for i, (p, q) in enumerate(zip(case.network.projections.values(), silent.projections.values(), strict=True)):
+        assert disagreement(p.weight, W[i]) < 1e-13
+        assert i == 3 or disagreement(q.weight, W[i]) > 1e-3
+
+
+def test_noise_and_delays_go_together():
+    """Kicks are of the units, not of what travels."""
+    case = mlp_case()
+    fields = {"noise": {"hidden1": 0.3}, "delays": {"hidden1->hidden2": 0.4}}
+    noisy = relaxed(case, **fields).final
+    silent = relaxed(case, delays=fields["delays"]).final
+    assert torch.equal(noisy["hidden2"], silent["hidden2"])
+    kicks, source = torch.zeros(3, 7), seeded()
+    for _ in range(12):
+        kicks = 0.8 * kicks + 0.3 * math.sqrt(0.4) * torch.randn(3, 7, generator=source)
+    assert disagreement(noisy["hidden1"] - silent["hidden1"], kicks) < 1e-13
+
+
+@pytest.mark.parametrize("name", [name for name, scheme in INTEGRATORS.items() if not scheme.takes_noise])
+@pytest.mark.parametrize("fields", [{"noise": 0.1}, {"input_noise": 0.1}], ids=["units", "input"])
+def test_other_integrators_refuse(name, fields):
+    problem = problem_of(mlp_case(), **fields)
+    with pytest.raises(ActrelaxError) as refused:
+        solve(problem, name, **({} if name == "equilibrium" else {"dt": 0.2}))
+    assert str(refused.value) == (
+        f'"{name}" can\'t be used here: it does not follow noise: use "euler", or one of Brian2\'s methods that do.'
+    )
+    assert uncovered(problem) == "there is no law for a single noisy relaxation: step it."
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"noise": -0.1}, r"^noise of 'hidden3' must be 0 or positive, got -0\.1\.$"),
+        ({"noise": {"hidden9": 0.1}}, r"^unknown hidden population in noise 'hidden9'; known: hidden3, hidden2"),
+        ({"noise": {"input": 0.1}}, r"^unknown hidden population in noise 'input'"),
+        ({"noise": {"hidden1": torch.ones(3)}}, r"^noise of 'hidden1' must be a number or of shape \(7,\), got \(3,\)"),
+        ({"input_noise": -1.0}, r"^input_noise must be a number, 0 or positive, got -1\.0\.$"),
+        ({"input_noise": "1"}, r"^input_noise must be a number, 0 or positive, got '1'\.$"),
+        ({"tau": {"input": 0.5}}, r"^unknown hidden population in tau 'input'"),
+    ],
+)
+def test_what_is_refused(fields, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        problem_of(mlp_case(), **fields)
+
+
+def test_no_noise_is_none():
+    problem = problem_of(mlp_case(), noise={"hidden1": torch.zeros(7), "hidden2": 0.0}, input_noise=0)
+    assert not problem.is_noisy
+    solve(problem, "rk4", steps=2)
+
+
+def test_repr_says_what_biology_does():
+    problem = problem_of(mlp_case(), noise=0.1, delays={"hidden1->hidden2": 0.2}, feedback_transform="quantised-16")
+    assert repr(problem).endswith(
+        "assumptions 'ar', noise 0.1, input noise 0, delays of hidden1->hidden2 given, "
+        "feedback transform Quantised(levels=16))"
+    )
+    assert repr(problem_of(mlp_case(), feedback_transform=torch.sign)).endswith("'ar', feedback transform sign)")
+    everywhere = problem_of(mlp_case(widths=(8, 6, 6, 4)), tau=torch.ones(6), delays=0.5)
+    assert "tau given, start 'feedforward', clip None, assumptions 'ar', delays 0.5)" in repr(everywhere)

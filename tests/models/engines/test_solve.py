@@ -1,0 +1,312 @@
+"""`solve`: schedules, recording, stopping, divergence; each engine behind it."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from cases import exploding_case, graph_case, mlp_case
+
+from actrelax.models.engines.solve import ENGINES, solve, unsupported
+from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
+from actrelax.models.results.trajectory import Status
+from actrelax.models.results.xarray_io import open_trajectory
+
+STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("integrator", STEPPED)
+def test_recording(engine, integrator):
+    case = graph_case()
+    reason = unsupported(problem_of(case), integrator, engine)
+    if reason is not None:
+        pytest.skip(reason)
+    trajectory = solve(problem_of(case), integrator, steps=7, eta=0.2, record=True, every=2, engine=engine)
+    assert trajectory.times == pytest.approx((0.0, 0.4, 0.8, 1.2))
+    assert list(trajectory.recorded) == list(trajectory.final) == [*case.network.hidden, "output"]
+    stepped = {"method": "stepped"} if engine == "torch" else {}
+    for i, steps in enumerate((0, 2, 4, 6)):
+        final = solve(problem_of(case), integrator, steps=steps, eta=0.2, engine=engine, **stepped).final
+        for name, x in final.items():
+            assert torch.equal(trajectory.recorded[name][i], x)
+    assert (trajectory.steps, trajectory.status, trajectory.integrator) == (7, Status.COMPLETED, integrator)
+    assert trajectory.engine == engine
+
+
+def test_recording_some_populations_or_a_function():
+    problem = problem_of(mlp_case())
+    some = solve(problem, steps=4, record=["hidden2"]).recorded
+    assert torch.equal(solve(problem, steps=4, record="hidden2").recorded["hidden2"], some["hidden2"])
+    assert {name: x.shape for name, x in some.items()} == {"hidden2": (5, 3, 6)}
+    units = solve(problem, steps=4, record={"hidden2": [5, 0], "output": [1]}).recorded
+    assert torch.equal(units["hidden2"], some["hidden2"][..., [5, 0]])
+    assert units["output"].shape == (5, 3, 1)
+    norms = solve(problem, steps=4, record=lambda state: {"norm": state["hidden2"].norm()}).recorded
+    assert torch.equal(norms["norm"], torch.stack([x.norm() for x in some["hidden2"]]))
+    assert solve(problem, steps=4).recorded == {}
+    equilibrium = solve(problem, "equilibrium", record=True)
+    assert equilibrium.times == (0.0, float("inf"))
+
+
+def test_times_are_the_numbers_one_would_type():
+    trajectory = solve(problem_of(mlp_case()), "euler", dt=0.1, steps=7, record="output")
+    assert trajectory.times == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    assert trajectory.time == 0.7
+    adaptive = solve(problem_of(mlp_case()), "scipy:RK45", dt=0.1, steps=7, record="output")
+    assert adaptive.times == trajectory.times
+
+
+def test_a_function_may_return_arrays_and_numbers():
+    """They are copied: one buffer for all times is as good as new ones."""
+    buffer = np.zeros((3, 6))
+
+    def function(state):
+        buffer[:] = state["hidden2"].numpy()
+        return {"array": buffer[:, ::-1], "number": float(buffer.sum()), "count": 3}
+
+    problem = problem_of(mlp_case())
+    recorded = solve(problem, steps=4, record=function).recorded
+    full = solve(problem, steps=4, record="hidden2").recorded["hidden2"]
+    assert torch.equal(recorded["array"], full.flip(-1))
+    np.testing.assert_allclose(recorded["number"], full.sum((1, 2)), rtol=1e-14)
+    assert recorded["count"].tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (torch.zeros(3), r"^a function to record must return a mapping, name -> tensor, got one of type Tensor\.$"),
+        (None, r"^a function to record must return a mapping, name -> tensor, got one of type NoneType\.$"),
+        (2.5, r"^a function to record must return a mapping, name -> tensor, got one of type float\.$"),
+        (
+            {"a": "text"},
+            r"^a function to record must return tensors, arrays or numbers, got for 'a' one of type str\.$",
+        ),
+        ({"a": None}, r"^a function to record must return tensors, .* got for 'a' one of type NoneType\.$"),
+        ({3: 1.0}, r"^a function to record must return a mapping, name -> tensor, got the name 3\.$"),
+    ],
+)
+def test_functions_that_return_something_else(returned, sentence, to_file, tmp_path):
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem_of(mlp_case()), steps=3, record=lambda _: returned, path=tmp_path / "x.nc" if to_file else None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize(
+    ("later", "sentence"),
+    [
+        ({"a": 2.0}, r"^recorded was 'a', 'b' at first and 'a' at time 0\.4: return the same names\.$"),
+        ({}, r"^recorded was 'a', 'b' at first and nothing at time 0\.4: return the same names\.$"),
+        (
+            {"a": 2.0, "b": 1.0, "c": 0.0},
+            r"^recorded was 'a', 'b' at first and 'a', 'b', 'c' at time 0\.4: return the same names\.$",
+        ),
+        (
+            {"a": 2.0, "b": np.ones(1)},
+            r"^'b' was recorded with shape \(\) in torch\.float64 at first and with shape \(1,\) in torch\.float64 at "
+            r"time 0\.4: return the same shape and type\.$",
+        ),
+        ({"a": 2.0, "b": 1}, r"^'b' was recorded with .* with shape \(\) in torch\.int64 at time 0\.4: return"),
+    ],
+)
+def test_functions_that_change_their_mind(later, sentence, to_file, tmp_path):
+    returned = iter([{"a": 1.0, "b": 5.0}, {"b": 5.0, "a": 1.0}, later])
+    path = tmp_path / "x.nc"
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(
+            problem_of(mlp_case()),
+            "euler",
+            dt=0.2,
+            record=lambda _: next(returned),
+            path=path if to_file else None,
+        )
+    if to_file:
+        with open_trajectory(path) as dataset:
+            assert dataset["b"].values.tolist() == [5.0, 5.0]
+
+
+def test_an_exception_of_the_recorder_passes_through():
+    with pytest.raises(KeyError, match="hidden7"):
+        solve(problem_of(mlp_case()), record=lambda state: {"x": state["hidden7"]})
+
+
+def test_defaults_are_the_papers():
+    problem = problem_of(mlp_case())
+    plain, papers = solve(problem), solve(problem, "sequential", eta=0.1, steps=100)
+    assert torch.equal(plain.final["hidden1"], papers.final["hidden1"])
+    assert repr(plain) == "Trajectory(completed after 100 steps of 0.1 by sequential on torch, closed-form, 0 recorded)"
+
+
+def test_duration_and_steps_mean_the_same():
+    problem = problem_of(mlp_case(), tau=20.0)
+    by_time = solve(problem, "rk4", dt=0.5, duration=15.0)
+    assert by_time.steps == 30
+    assert torch.equal(by_time.final["hidden1"], solve(problem, "rk4", dt=0.5, steps=30).final["hidden1"])
+
+
+@pytest.mark.parametrize(
+    ("integrator", "options", "sentence"),
+    [
+        (
+            "euler",
+            {"eta": 2.5},
+            r'^eta must lie between 0 and 2 for "euler", got 2\.5: take more steps of a smaller dt',
+        ),
+        ("rk4", {"eta": 2.8}, r'^eta must lie between 0 and 2\.785 for "rk4", got 2\.8'),
+        ("euler", {"eta": 0.0}, r"^eta must be a positive number, got 0\.0\.$"),
+        ("euler", {"dt": "0.1"}, r"^dt must be a positive number, got '0\.1'\.$"),
+        ("euler", {"duration": "1"}, r"^duration must be a number, 0 or more, got '1'\.$"),
+        ("euler", {"stop_change": "a"}, r"^stop_change must be positive, got 'a'\.$"),
+        ("euler", {"dt": -1.0}, r"^dt must be a positive number, got -1\.0\.$"),
+        ("euler", {"dt": 0.1, "eta": 0.1}, r"^dt and eta exclude each other: give one of them\.$"),
+        ("euler", {"steps": 3, "duration": 1.0}, r"^steps and duration exclude each other: give one of them\.$"),
+        ("euler", {"dt": 0.3, "duration": 1.0}, r"^duration must be a whole number of dt, got 1 with dt 0\.3\.$"),
+        ("euler", {"duration": -1.0}, r"^duration must be a number, 0 or more, got -1\.0\.$"),
+        ("euler", {"steps": 2.5}, r"^steps must be a whole number, 0 or more, got 2\.5\.$"),
+        ("euler", {"steps": -1}, r"^steps must be a whole number, 0 or more, got -1\.$"),
+        ("equilibrium", {"steps": 3, "eta": 1.0}, r'^"equilibrium" is one sweep without time: leave out eta and steps'),
+        ("euler", {"stop_change": 0.0}, r"^stop_change must be positive, got 0\.0\.$"),
+        ("euler", {"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
+        ("euler", {"record": ["hidden9"]}, r"^unknown recorded population 'hidden9'; known: hidden1"),
+        ("euler", {"record": {"hidden1": [0, 7]}}, r"^population 'hidden1' has units 0 to 6, got 7\.$"),
+        *[
+            (
+                "euler",
+                {"record": {"hidden1": chosen}},
+                r"^units of 'hidden1' are chosen by a list of whole numbers, 0 to 6, got " + said,
+            )
+            for chosen, said in (([0.5], r"\[0\.5\]\.$"), (3, r"3\.$"), ([], r"\[\]\.$"), ([True], r"\[True\]\.$"))
+        ],
+        *[
+            (
+                "euler",
+                {"record": record},
+                r"^record must be True or False, names of populations, population -> units, or a function, got "
+                rf"{record}\.$",
+            )
+            for record in (None, 3)
+        ],
+        ("euler", {"engine": "tensorflow"}, r"^unknown engine 'tensorflow'; known: torch"),
+        ("rk5", {}, r"^unknown integrator 'rk5'; known: euler"),
+    ],
+)
+def test_what_is_refused(integrator, options, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem_of(mlp_case()), integrator, **options)
+
+
+def test_several_taus_need_dt():
+    problem = problem_of(mlp_case(), tau={"hidden1": 2.0})
+    for options in ({}, {"eta": 0.1}):
+        with pytest.raises(ActrelaxError, match=r"^eta is dt/tau of one tau, and this problem has several: give dt"):
+            solve(problem, "euler", **options)
+    with pytest.raises(ActrelaxError, match=r'^eta must lie between 0 and 2 for "euler", got 2\.5'):
+        solve(problem, "euler", dt=2.5)
+
+
+def test_equilibrium_needs_constant_gains():
+    with pytest.raises(ActrelaxError, match=r'^"equilibrium" is there after one sweep: leave out stop_change\.$'):
+        solve(problem_of(mlp_case()), "equilibrium", stop_change=1e-6)
+    with pytest.raises(ActrelaxError, match=r'^"equilibrium" can.t be used here: it needs an activity gain that is'):
+        solve(problem_of(mlp_case(), assumptions="unfrozen"), "equilibrium")
+    solve(problem_of(mlp_case(), assumptions="unfrozen-weights"), "equilibrium")
+
+
+def test_eta_above_one_warns():
+    problem = problem_of(mlp_case())
+    with pytest.warns(UserWarning, match=r"^eta is 1\.5, above 1: errors may grow"):
+        solve(problem, "euler", eta=1.5, steps=3)
+    solve(problem, "exponential", eta=1.5, steps=3)
+    solve(problem, "euler", eta=1.0, steps=3)
+
+
+@pytest.mark.parametrize("start", ["feedforward", "zero"])
+def test_stops_when_every_population_has_settled(start):
+    case = mlp_case(gain=0.01)  # gradients shrink by 10 a layer: an absolute criterion would stop before they moved
+    problem = problem_of(case, start=start)
+    exact = solve(problem, "equilibrium").final
+    assert exact["hidden1"].abs().max() < 1e-3
+    trajectory = solve(problem, "euler", eta=0.2, steps=1000, stop_change=1e-8)
+    assert trajectory.status is Status.SETTLED
+    assert 50 < trajectory.steps < 300
+    for name, x in exact.items():
+        assert disagreement(trajectory.final[name], x) < 1e-6
+    one_less = solve(problem, "euler", eta=0.2, steps=trajectory.steps - 1, stop_change=1e-8)
+    assert one_less.status is Status.NOT_SETTLED
+    assert one_less.steps == trajectory.steps - 1
+
+
+def test_divergence_names_population_and_step_and_keeps_what_was_reached(generator):
+    case = exploding_case(generator)
+    problem = problem_of(case, assumptions="random-feedback", start="zero")
+    with pytest.raises(DivergenceError) as caught:
+        solve(problem, "euler", steps=50, eta=0.5, record=True)
+    assert str(caught.value) == (
+        'population "hidden1" became non-finite at step 3 of 50: '
+        "lower eta, the learning rate or the scale of the feedback weights."
+    )
+    reached = caught.value.trajectory
+    assert (reached.status, reached.steps, reached.times) == (Status.DIVERGED, 2, (0.0, 0.5, 1.0))
+    assert torch.isfinite(reached.final["hidden2"]).all()
+    assert reached.final["hidden2"].any()
+    assert reached.recorded["hidden2"].shape[0] == 3
+
+
+def test_bad_values_at_the_start_are_said_to_be_there():
+    case = mlp_case()
+    case.x[1, 2] = float("nan")
+    with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start: look for inf and nan'):
+        solve(problem_of(case))
+
+
+def test_without_a_look_divergence_is_left_to_the_caller():
+    case = mlp_case()
+    case.x[1, 2] = float("nan")
+    final = solve(problem_of(case), check_finite=False).final
+    assert torch.isnan(final["hidden1"][1]).all()
+    assert torch.isfinite(final["hidden1"][[0, 2]]).all()
+
+
+def test_memory_does_not_grow_over_a_thousand_steps():
+    """At most the state before, the state after and intermediate stages are alive at any time."""
+    references: list[weakref.ref] = []
+    most = 0
+
+    def watch(state):
+        nonlocal most
+        references[:] = [reference for reference in references if reference() is not None]
+        references.extend(weakref.ref(x) for name, x in state.items() if name != "output")
+        most = max(most, len(references))
+        return {}
+
+    for name in STEPPED:
+        solve(problem_of(graph_case()), name, steps=1000, record=watch)
+    hidden = len(graph_case().network.hidden)
+    assert hidden <= most <= 3 * hidden
+
+
+def test_memory_does_not_grow_over_a_thousand_calls():
+    case = mlp_case()
+
+    def tensors():
+        gc.collect()
+        return sum(type(thing) in (torch.Tensor, torch.nn.Parameter) for thing in gc.get_objects())
+
+    for _ in range(10):
+        relax_backward(case.network, case.x, case.y, steps=2)
+    before = tensors()
+    for _ in range(1000):
+        relax_backward(case.network, case.x, case.y, steps=2)
+    assert tensors() == before

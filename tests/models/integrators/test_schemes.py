@@ -1,0 +1,258 @@
+"""Oracles: the schemes as plain NumPy loops, and the matrix exponential."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from cases import dense_graphs, graph_case, mlp_case
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import Reference
+from scipy.linalg import expm
+
+from actrelax.models._names import look_up
+from actrelax.models.assumptions import PRESETS
+from actrelax.models.engines.solve import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.network.activations import ACTIVATIONS
+from actrelax.models.network.architectures import build
+from actrelax.models.network.projection import Projection
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
+
+STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
+
+
+def numpy_chain(case):
+    """Weights, gains, initial activities and clamp of an MLP, by hand."""
+    weights = [p.weight.detach().numpy() for p in case.network.projections.values()]
+    biases = [p.bias.detach().numpy() for p in case.network.projections.values()]
+    activations = [p.activation for p in case.network.populations.values()][1:]
+    x, gains, activities = case.x.numpy(), [], []
+    for W, b, f in zip(weights, biases, activations, strict=True):
+        a = x @ W.T + b
+        gains.append(f.derivative(torch.tensor(a)).numpy())
+        x = f(torch.tensor(a)).numpy()
+        activities.append(x)
+    softmax = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    clamp = softmax - np.eye(x.shape[1])[case.y.numpy()]
+    return weights, gains, activities, clamp
+
+
+def numpy_relaxation(name, case, steps, dt, tau):
+    """Each scheme written out; layer i of x is population i + 1, the last one the clamped output."""
+    W, g, x, clamp = numpy_chain(case)
+    x = [*x[:-1], clamp]
+    L = len(x) - 1  # hidden layers
+
+    def feedback(x, i):
+        return (g[i + 1] * x[i + 1]) @ W[i + 1]
+
+    def slope(x):
+        return [(-x[i] + feedback(x, i)) / tau[i] for i in range(L)] + [0 * clamp]
+
+    def along(x, k, h):
+        return [a + h * b for a, b in zip(x, k, strict=True)]
+
+    for _ in range(steps):
+        if name == "euler":
+            x = along(x, slope(x), dt)
+        elif name == "sequential":
+            for i in reversed(range(L)):
+                x[i] = (1 - dt / tau[i]) * x[i] + dt / tau[i] * feedback(x, i)
+        elif name == "exponential":
+            decay = [np.exp(-dt / t) for t in tau]
+            x = [decay[i] * x[i] + (1 - decay[i]) * feedback(x, i) for i in range(L)] + [clamp]
+        elif name == "heun":
+            k1 = slope(x)
+            k2 = slope(along(x, k1, dt))
+            x = along(along(x, k1, dt / 2), k2, dt / 2)
+        elif name == "rk4":
+            k1 = slope(x)
+            k2 = slope(along(x, k1, dt / 2))
+            k3 = slope(along(x, k2, dt / 2))
+            k4 = slope(along(x, k3, dt))
+            for k, weight in ((k1, 1), (k2, 2), (k3, 2), (k4, 1)):
+                x = along(x, k, dt * weight / 6)
+    return x
+
+
+def hidden_taus(case, kind):
+    """One tau, one per population, or one per neuron."""
+    shapes = [case.network.populations[name].shape for name in case.network.hidden]
+    if kind == "one":
+        return [0.7] * len(shapes)
+    if kind == "population":
+        return [0.5 + 0.3 * i for i in range(len(shapes))]
+    return [torch.linspace(0.4, 1.6, shape[0]) for shape in shapes]
+
+
+@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("kind", ["one", "population", "neuron"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_equals_the_scheme_written_out(name, kind, activation):
+    case = mlp_case(activation)
+    taus = hidden_taus(case, kind)
+    expected = numpy_relaxation(name, case, 12, 0.14, [np.asarray(tau) for tau in taus])
+    tau = 0.7 if kind == "one" else dict(zip(case.network.hidden, taus, strict=True))
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, tau=tau)
+    for method in ("stepped", "auto"):
+        final = solve(problem, name, steps=12, dt=0.14, method=method).final
+        for x, y in zip(final.values(), expected, strict=True):
+            assert disagreement(x, torch.tensor(y)) < 1e-12
+
+
+@given(
+    st.sampled_from(STEPPED),
+    st.lists(st.integers(2, 6), min_size=4, max_size=8),
+    st.integers(0, 30),
+    st.floats(0.01, 1.0),
+    st.sampled_from(list(ACTIVATIONS)),
+    st.integers(0, 1000),
+)
+def test_random_chains_equal_the_scheme_written_out(name, widths, steps, eta, activation, seed):
+    case = mlp_case(activation, seed=seed, widths=tuple(widths))
+    expected = numpy_relaxation(name, case, steps, eta, [1.0] * (len(widths) - 2))
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    for method in ("stepped", "closed-form"):
+        final = solve(problem, name, steps=steps, eta=eta, method=method).final
+        for x, y in zip(final.values(), expected, strict=True):
+            assert disagreement(x, torch.tensor(y)) < 1e-12
+
+
+@given(dense_graphs(), st.sampled_from(["euler", "sequential"]), st.integers(0, 20), st.floats(0.01, 1.0))
+def test_random_graphs_equal_the_scheme_written_out(case, name, steps, eta):
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    methods = ("stepped", "closed-form")
+    finals = [solve(problem, name, steps=steps, eta=eta, method=method).final for method in methods]
+    for sample in range(len(case.x)):
+        reference = Reference(case, sample, PRESETS["ar"])
+        state = reference.relax(name, steps, eta, problem.clamped[sample].numpy())
+        for population, x in [item for final in finals for item in final.items()]:
+            scale = max(np.abs(state[population]).max(), np.abs(reference.xbar[population]).max() * (1 - eta) ** steps)
+            assert disagreement(x[sample], torch.tensor(state[population]), magnitude=torch.tensor(scale)) < 1e-12
+
+
+def test_the_schemes_differ_here():
+    """Otherwise the tests above could not tell one from another."""
+    case = mlp_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    lowest = [solve(problem, name, steps=12, eta=0.2, method="stepped").final["hidden1"] for name in STEPPED]
+    for i in range(len(lowest)):
+        for j in range(i):
+            assert disagreement(lowest[i], lowest[j]) > 1e-5
+
+
+def exact_flow(case, t, tau):
+    """The linear ODE by the matrix exponential, for all hidden units at once."""
+    W, g, x0, clamp = numpy_chain(case)
+    widths = [x.shape[1] for x in x0[:-1]] + [clamp.shape[1]]
+    edges = np.cumsum([0, *widths])
+    result = []
+    for sample in range(len(clamp)):
+        A = np.zeros((edges[-1], edges[-1]))
+        for i in range(len(widths) - 1):
+            here, above = slice(edges[i], edges[i + 1]), slice(edges[i + 1], edges[i + 2])
+            A[here, here] = -np.eye(widths[i]) / tau[i]
+            A[here, above] = (g[i + 1][sample][:, None] * W[i + 1]).T / tau[i]
+        start = np.concatenate([*(x[sample] for x in x0[:-1]), clamp[sample]])
+        result.append(expm(t * A) @ start)
+    return torch.tensor(np.array(result))
+
+
+@pytest.mark.parametrize("name", [name for name, scheme in INTEGRATORS.items() if scheme.takes_time])
+def test_in_bfloat16_a_relaxation_arrives(name):
+    """Where all is settled after 1000 small steps: a state in bfloat16 would stop some ten percent before."""
+    network = build("mlp-3x12", input_shape=(64,), generator=torch.Generator().manual_seed(0)).bfloat16()
+    x, y = torch.rand(8, 64, dtype=torch.bfloat16), torch.arange(8)
+    problem = RelaxationProblem.from_batch(network, x, y)
+    expected = solve(problem, "equilibrium").final
+    for method in ("stepped", "closed-form"):
+        arrived = solve(problem, name, steps=1000, eta=0.02, method=method).final
+        for population in network.hidden:
+            assert arrived[population].dtype == torch.float32
+            assert disagreement(arrived[population], expected[population]) < 0.01
+
+
+@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("tau", [(1.0, 1.0, 1.0), (0.7, 1.0, 1.6)])
+def test_order_of_convergence(name, tau):
+    """Slope of the error between successive halvings, dt/tau = 1/16 to 1/256."""
+    case = mlp_case()
+    exact = exact_flow(case, 2.0, tau)
+    problem = RelaxationProblem.from_batch(
+        case.network, case.x, case.y, tau=dict(zip(case.network.hidden, tau, strict=True))
+    )
+    errors = []
+    for inverse in (16, 32, 64, 128, 256):
+        final = solve(problem, name, dt=1 / inverse, duration=2.0, method="stepped").final
+        errors.append((torch.cat(list(final.values()), 1) - exact).norm())
+    slopes = [math.log2(errors[i] / errors[i + 1]) for i in range(len(errors) - 1)]
+    assert slopes == pytest.approx([INTEGRATORS[name].order] * 4, abs=0.1)
+
+
+@pytest.mark.parametrize("tau", [(1.0, 1.0, 1.0), (0.7, 1.0, 1.6)])
+def test_exact_is_the_flow_in_steps_of_any_size(tau):
+    case = mlp_case()
+    problem = RelaxationProblem.from_batch(
+        case.network, case.x, case.y, tau=dict(zip(case.network.hidden, tau, strict=True))
+    )
+    for dt, steps in ((2.0, 1), (0.25, 8)):
+        trajectory = solve(problem, "exact", dt=dt, steps=steps, record=True)
+        assert disagreement(torch.cat(list(trajectory.final.values()), 1), exact_flow(case, 2.0, tau)) < 1e-12
+        for time, *recorded in zip(trajectory.times, *trajectory.recorded.values(), strict=True):
+            assert disagreement(torch.cat(recorded, 1), exact_flow(case, time, tau)) < 1e-12
+    # from a state of one's own, on a graph: two steps are one of twice the size
+    graph = graph_case()
+    problem = RelaxationProblem.from_batch(graph.network, graph.x, graph.y)
+    state = {name: torch.randn_like(x) for name, x in problem.initial_state().items()}
+    step = INTEGRATORS["exact"].step
+    once, twice = step(problem, state, 1.4), step(problem, step(problem, state, 0.7), 0.7)
+    assert all(disagreement(once[name], x) < 1e-12 for name, x in twice.items())
+
+
+def test_exact_is_refused_where_there_is_no_law():
+    case = mlp_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, clip=1.0)
+    with pytest.raises(ActrelaxError) as refused:
+        solve(problem, "exact", eta=0.1)
+    assert str(refused.value) == (
+        '"exact" can\'t be used here: there is no law with a clip: the relaxation is not linear.'
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in STEPPED if INTEGRATORS[name].stability_limit < math.inf])
+def test_stability_limit_is_where_a_lone_unit_stops_to_decay(name):
+    """Just below it a hidden layer whose feedback is silenced shrinks, just above it grows."""
+    case = mlp_case()
+    for projection in case.network.projections.values():
+        torch.nn.init.zeros_(projection.weight)
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    limit = INTEGRATORS[name].stability_limit
+    start = problem.initial_state()
+    for factor, grows in ((0.99, False), (1.01, True)):
+        state = INTEGRATORS[name].step(problem, start, factor * limit)
+        assert bool((state["hidden1"].abs() > start["hidden1"].abs()).all()) is grows
+
+
+@pytest.mark.parametrize("name", INTEGRATORS)
+@pytest.mark.parametrize("method", ["stepped", "closed-form"])
+def test_feedback_applications_are_counted(name, method, monkeypatch):
+    calls = []
+    original = Projection.feedback_signal
+    monkeypatch.setattr(Projection, "feedback_signal", lambda *args: calls.append(len(args[1])) or original(*args))
+    case = mlp_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    trajectory = solve(problem, name, method=method, **({} if name == "equilibrium" else {"steps": 7}))
+    assert trajectory.method == method
+    # the closed form's vectors travel in the batch dimension
+    assert trajectory.feedback_applications == sum(calls) / len(case.x) > 0
+
+
+def test_an_integrator_of_your_own():
+    euler = INTEGRATORS["euler"]
+    assert look_up("integrator", euler, INTEGRATORS) is euler
+    with pytest.raises(ActrelaxError, match=r"^unknown integrator 'rk5'; known: euler, sequential, heun, rk4"):
+        look_up("integrator", "rk5", INTEGRATORS)

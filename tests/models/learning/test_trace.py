@@ -1,0 +1,160 @@
+"""A traced rule is the rule, bit for bit, for every batch that comes."""
+
+import copy
+import gc
+import weakref
+from functools import partial
+
+import pytest
+import torch
+from cases import graph_case, mlp_case
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning.backprop import backprop_backward
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.learning.trace import Traced
+
+TAU = {"hidden1": torch.linspace(0.5, 1.5, 7)}
+RULES = {
+    "closed form": partial(relax_backward, steps=12, eta=0.2, check_finite=False),
+    "stepped": partial(relax_backward, steps=3, method="stepped", check_finite=False),
+    "equilibrium": partial(relax_backward, integrator="equilibrium", check_finite=False),
+    "unfrozen": partial(relax_backward, assumptions="unfrozen", steps=3, check_finite=False),
+    "learned": partial(relax_backward, assumptions="learned-feedback", check_finite=False),
+    "neurons": partial(
+        relax_backward, tau={"hidden1": torch.linspace(0.5, 1.5, 7)}, dt=0.1, steps=3, check_finite=False
+    ),
+    "backprop": backprop_backward,
+}
+
+
+def gradients(rule, network, x, y):
+    network.zero_grad()
+    result = rule(network, x, y)
+    return [p.grad for p in network.parameters()], result
+
+
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+@pytest.mark.parametrize("name", RULES)
+def test_it_is_the_rule(name, make, generator):
+    """For other images, weights that have moved, and another size of batch."""
+    case, rule = make(), RULES[name]
+    network = case.network
+    network.add_feedback("learned-feedback" if name == "learned" else "ar", generator)
+    traced = Traced(rule)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    for x, y in ((case.x, case.y), (case.x.flip(0), case.y), (case.x[:2], case.y[:2]), (case.x, case.y)):
+        expected, plain = gradients(rule, network, x, y)
+        found, result = gradients(traced, network, x, y)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours is None) == (theirs is None)
+            assert ours is None or torch.equal(ours, theirs)
+        assert torch.equal(result.loss, plain.loss)
+        assert torch.equal(result.output, plain.output)
+        assert bool(result.finite) == bool(plain.finite)
+        optimiser.step()
+
+
+def test_weights_that_are_loaded_are_followed():
+    case, other = mlp_case(), mlp_case(seed=5)
+    traced = Traced(RULES["equilibrium"])
+    traced(case.network, case.x, case.y)
+    case.network.load_state_dict(other.network.state_dict())
+    found, _ = gradients(traced, case.network, case.x, case.y)
+    expected, _ = gradients(RULES["equilibrium"], other.network, case.x, case.y)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_gradients_that_are_there_are_added_to():
+    case = mlp_case()
+    traced = Traced(RULES["equilibrium"])
+    for _ in range(3):
+        traced(case.network, case.x, case.y)
+    thrice = [p.grad.clone() for p in case.network.parameters()]
+    once, _ = gradients(RULES["equilibrium"], case.network, case.x, case.y)
+    assert all(torch.allclose(a, 3 * b, rtol=1e-13) for a, b in zip(thrice, once, strict=True))
+
+
+def test_labels_are_looked_at_every_time():
+    case = mlp_case()
+    traced = Traced(RULES["closed form"])
+    traced(case.network, case.x, case.y)
+    with pytest.raises(ActrelaxError, match=r"^labels must lie between 0 and 3, got 7\.$"):
+        traced(case.network, case.x, torch.full_like(case.y, 7))
+
+
+def test_what_the_rule_refuses_is_refused():
+    case = mlp_case()
+    with pytest.raises(ActrelaxError, match="stop_change must be positive"):
+        Traced(partial(relax_backward, stop_change=-1.0))(case.network, case.x, case.y)
+    assert all(p.grad is None for p in case.network.parameters())
+
+
+def test_the_list_is_run_and_not_the_rule():
+    case, calls = mlp_case(), []
+
+    def counted(network, x, y):
+        calls.append(len(x))
+        return RULES["closed form"](network, x, y)
+
+    traced = Traced(counted)
+    for _ in range(3):
+        traced(case.network, case.x, case.y)
+    traced(case.network, case.x[:1], case.y[:1])
+    assert calls == [3, 3, 1, 1]  # once as it is, once to be written down
+
+
+def test_the_list_can_be_finished():
+    case, given = mlp_case(), []
+
+    def doubled(kernels, x, target):
+        given.append((x.shape, target.shape))
+        return lambda x, target: tuple(2 * t for t in kernels(x, target))
+
+    found, _ = gradients(Traced(RULES["equilibrium"], doubled), case.network, case.x, case.y)
+    once, _ = gradients(RULES["equilibrium"], case.network, case.x, case.y)
+    assert given == [((3, 8), (3, 4))]
+    assert all(torch.equal(a, 2 * b) for a, b in zip(found, once, strict=True))
+
+
+def test_networks_can_be_copied_and_forgotten():
+    case = mlp_case()
+    traced = Traced(RULES["equilibrium"])
+    traced(case.network, case.x, case.y)
+    copied = copy.deepcopy(case.network)
+    with torch.no_grad():
+        next(copied.parameters()).mul_(2)
+    found, _ = gradients(traced, copied, case.x, case.y)
+    expected, _ = gradients(RULES["equilibrium"], copied, case.x, case.y)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    gone = weakref.ref(copied)
+    del copied, found, expected
+    gc.collect()
+    assert gone() is None
+
+
+def test_weights_that_are_replaced_or_frozen_are_followed():
+    case = mlp_case()
+    traced = Traced(RULES["equilibrium"])
+    traced(case.network, case.x, case.y)
+    projection = case.network.projections["hidden1->hidden2"]
+    projection.weight = torch.nn.Parameter(2 * projection.weight.detach())
+    found, _ = gradients(traced, case.network, case.x, case.y)
+    expected, _ = gradients(RULES["equilibrium"], case.network, case.x, case.y)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    projection.weight.requires_grad_(False)
+    gradients(traced, case.network, case.x, case.y)
+    assert projection.weight.grad is None
+
+
+def test_rules_that_a_list_would_repeat_are_refused():
+    case = mlp_case()
+    for rule, said in (
+        (
+            partial(RULES["stepped"], integrator="euler", noise=0.1),
+            r"^a traced rule would draw the same numbers for every batch \(aten::",
+        ),
+        (partial(RULES["stepped"], keep=True), r"^a traced rule returns gradients, no trajectory: leave keep out\.$"),
+    ):
+        with pytest.raises(ActrelaxError, match=said):
+            Traced(rule)(case.network, case.x, case.y)

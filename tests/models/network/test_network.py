@@ -1,0 +1,215 @@
+"""A Network behaves as PyTorch users expect of a module, and says what is wrong with a graph."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from cases import graph_case, mlp_case
+from torch import nn
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.network.architectures import build
+from actrelax.models.network.network import Network
+from actrelax.models.network.projection import Projection
+
+
+def sequences():
+    """name -> (module, input shape, populations expected)."""
+    conv, linear = nn.Conv2d, nn.Linear
+    return {
+        "mlp": (nn.Sequential(linear(4, 3), nn.Tanh(), linear(3, 2)), (4,), ["input", "hidden1", "output"]),
+        "conv-pool-activation": (
+            nn.Sequential(conv(1, 2, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), linear(18, 3)),
+            (1, 8, 8),
+            ["input", "conv1", "output"],
+        ),
+        "conv-activation-pool": (
+            nn.Sequential(conv(1, 2, 3), nn.Sigmoid(), nn.AvgPool2d(2), conv(2, 3, 2), nn.GELU(), nn.Flatten()),
+            (1, 8, 8),
+            ["input", "conv1", "conv2", "output"],
+        ),
+        "linear-linear": (
+            nn.Sequential(linear(4, 3), linear(3, 3), nn.Softplus(), linear(3, 2)),
+            (4,),
+            ["input", "hidden1", "hidden2", "output"],
+        ),
+        "nested": (
+            nn.Sequential(nn.Sequential(nn.Flatten(), linear(4, 3), nn.LeakyReLU(0.2)), nn.Identity(), linear(3, 2)),
+            (1, 2, 2),
+            ["input", "hidden1", "output"],
+        ),
+        "activation first, activation last": (
+            nn.Sequential(nn.Tanh(), linear(4, 3), nn.Sigmoid()),
+            (4,),
+            ["input", "hidden1", "output"],
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", sequences())
+def test_a_sequential_is_the_network(name):
+    module, shape, populations = sequences()[name]
+    network = Network.from_sequential(module, shape)
+    assert list(network.populations) == populations
+    x = torch.randn(3, *shape)
+    assert torch.equal(network(x), module(x))
+    assert {id(p) for p in network.parameters()} == {id(p) for p in module.parameters()}
+    assert len(network.projections) == len(populations) - 1
+
+
+def test_training_the_network_trains_the_module():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    network = Network.from_sequential(module, (4,))
+    before = module[0].weight.detach().clone()
+    relax_backward(network, torch.randn(5, 4), torch.tensor([0, 1, 0, 1, 1]))
+    torch.optim.SGD(network.parameters(), lr=0.5).step()
+    assert not torch.equal(before, module[0].weight)
+    assert torch.equal(network.projections["input->hidden1"].weight, module[0].weight)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.Dropout(), nn.SiLU(), nn.LazyLinear(3), nn.LayerNorm(3)])
+def test_unknown_layers_are_refused(layer):
+    with pytest.raises(ActrelaxError, match=f"^{type(layer).__name__} is not supported: use Linear, Conv2d"):
+        Network.from_sequential(nn.Sequential(nn.Linear(4, 3), layer, nn.Linear(3, 2)), (4,))
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        (nn.GELU("tanh"), "GELU is the exact one here, got approximate='tanh': use 'none'"),
+        (nn.Softplus(2.0), "Softplus has beta 1 and threshold 20 here, got 2 and 20"),
+    ],
+)
+def test_variants_of_layers_are_refused(layer, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        Network.from_sequential(nn.Sequential(nn.Linear(4, 3), layer), (4,))
+
+
+def test_an_empty_sequence_is_refused():
+    with pytest.raises(ActrelaxError, match="the sequence is empty"):
+        Network.from_sequential(nn.Sequential(), (4,))
+
+
+def linear(source, target, name=None):
+    return Projection(source, target, nn.Linear(3, 3), name=name)
+
+
+@pytest.mark.parametrize(
+    ("populations", "projections", "sentence"),
+    [
+        ("ab", [("input", "a"), ("a", "b"), ("b", "a")], r"populations form a cycle: "),
+        ("ab", [("input", "b")], r"nothing drives population 'a': add a projection to it"),
+        (
+            "ab",
+            [("input", "a"), ("input", "b")],
+            r"exactly one population, the output, feeds no other; here: \['a', 'b'\]",
+        ),
+        ("a", [("input", "c")], r"projection 'input->c' names an unknown population 'c'; known: \['input', 'a'\]"),
+        ("a", [("input", "a"), ("a", "input")], r"projection 'a->input' drives the input"),
+        ("a", [("input", "a"), ("input", "a")], r"two projections are called 'input->a': give one of them another"),
+        ("a", [("input", "a", "x.y")], r"a projection can't be called 'x.y': choose another name"),
+        ("a", [("input", "a", "forward")], r"a projection can't be called 'forward': choose another name"),
+        (["input"], [("input", "input")], r"the population 'input' is made from input_shape"),
+    ],
+)
+def test_graphs_that_are_none(populations, projections, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        Network((3,), dict.fromkeys(populations, "tanh"), [linear(*p) for p in projections])
+
+
+def test_sizes_that_do_not_fit():
+    projections = [Projection("input", "a", nn.Linear(4, 3)), Projection("input", "a", nn.Linear(4, 2), name="skip")]
+    with pytest.raises(ActrelaxError, match=r"of population 'a' differ in shape: 'input->a' \(3,\), 'skip' \(2,\)"):
+        Network((4,), {"a": "tanh"}, projections)
+    with pytest.raises(ActrelaxError, match=r"a sample of shape \(5,\) doesn't fit the projections: mat1 and mat2"):
+        Network((5,), {"a": "tanh"}, projections[:1])
+    network = Network((4,), {"a": "tanh"}, projections[:1])
+    with pytest.raises(ActrelaxError, match=r"^the network takes \(batch, 4\), got \(2, 5\)\.$"):
+        network(torch.zeros(2, 5))
+    with pytest.raises(ActrelaxError, match=r"^the network takes \(batch, 4\), got \(0, 4\)\.$"):
+        network(torch.zeros(0, 4))
+    with pytest.raises(ActrelaxError, match=r"^stimuli must be a torch.Tensor, got list: use torch.as_tensor\.$"):
+        network([[0.0] * 4])
+    with pytest.raises(ActrelaxError, match=r"weights are torch.float64 on cpu, got stimuli of torch.uint8 on cpu"):
+        network(torch.zeros(2, 4, dtype=torch.uint8))
+
+
+def test_state_dict_keys_are_projection_names():
+    assert set(mlp_case().network.state_dict()) == {
+        f"{edge}.{kind}"
+        for edge in ("input->hidden1", "hidden1->hidden2", "hidden2->hidden3", "hidden3->output")
+        for kind in ("weight", "bias")
+    }
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_copies_are_independent(copied):
+    case = graph_case()
+    twin = copied(case.network)
+    assert torch.equal(twin(case.x), case.network(case.x))
+    relax_backward(twin, case.x, case.y)
+    assert all(p.grad is None for p in case.network.parameters())
+    assert all(p.grad is not None for p in twin.parameters())
+
+
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+@pytest.mark.parametrize(
+    "options", [{}, {"steps": "auto"}, {"integrator": "equilibrium"}, {"method": "stepped"}], ids=str
+)
+def test_holds_no_relaxation_state(make, options):
+    """A relaxation leaves no tensor behind in the network, and no attribute changed."""
+    case = make()
+    before = pickle.dumps(case.network)
+    relax_backward(case.network, case.x, case.y, **options)
+    expected = {name: p.grad.clone() for name, p in case.network.named_parameters()}
+    case.network.zero_grad()
+    assert pickle.dumps(case.network) == before
+    for twin in (copy.deepcopy(case.network), pickle.loads(before)):
+        relax_backward(twin, case.x, case.y, **options)
+        assert all(torch.equal(p.grad, expected[name]) for name, p in twin.named_parameters())
+
+
+@pytest.mark.parametrize("integrator", ["sequential", "equilibrium"])
+def test_single_precision_gives_the_same_within_its_precision(integrator):
+    case = graph_case()
+    single = copy.deepcopy(case.network).float()
+    relax_backward(case.network, case.x, case.y, integrator=integrator)
+    relax_backward(single, case.x.float(), case.y, integrator=integrator)
+    for p, q in zip(case.network.parameters(), single.parameters(), strict=True):
+        assert q.grad.dtype == torch.float32
+        assert (p.grad - q.grad).abs().max() / p.grad.abs().max() < 1e-4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_second_device_gives_the_same():
+    case = graph_case()
+    moved = copy.deepcopy(case.network).to("cuda")
+    relax_backward(case.network, case.x, case.y)
+    relax_backward(moved, case.x.cuda(), case.y.cuda())
+    for p, q in zip(case.network.parameters(), moved.parameters(), strict=True):
+        assert (p.grad - q.grad.cpu()).abs().max() / p.grad.abs().max() < 1e-10
+
+
+def test_printed_as_a_table():
+    network = build("cnn")
+    network.add_feedback("learned-feedback-dense", torch.Generator())
+    assert (
+        repr(network)
+        == """\
+Network: 5 populations besides the input, 5 projections, 418,300 parameters
+  population  shape         units  activation
+  input       (3, 32, 32)   3,072  -
+  conv1       (6, 14, 14)   1,176  tanh
+  conv2       (16, 10, 10)  1,600  tanh
+  hidden1     (120,)          120  tanh
+  hidden2     (120,)          120  tanh
+  output      (10,)            10  identity
+  projection        kind   pipeline                       parameters  feedback
+  input->conv1      conv   Conv2d(3, 6, 5), MaxPool2d(2)         450  -
+  conv1->conv2      conv   Conv2d(6, 16, 5)                    2,400  transpose
+  conv2->hidden1    dense  Flatten, Linear(1600, 120)        192,120  own, learned
+  hidden1->hidden2  dense  Linear(120, 120)                   14,520  own, learned
+  hidden2->output   dense  Linear(120, 10)                     1,210  own, learned"""
+    )

@@ -1,0 +1,123 @@
+"""Oracles: the adjoint identity <op(x), y> = <x, op^T(y)>, and PyTorch's own modules."""
+
+import pytest
+import torch
+from cases import pipelines, runs
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.projection import Projection
+from actrelax.models.results.relative_error import disagreement
+
+
+@given(pipelines(), st.integers(0, 1000))
+def test_drive_and_its_adjoint(stages, seed):
+    torch.manual_seed(seed)
+    x, other = torch.randn(2, 3, 2, 9, 10)
+    if not runs(stages, x):
+        return
+    projection = Projection("a", "b", *stages)
+    with torch.no_grad():
+        expected = nn.Sequential(*stages)(x)
+        drive, route = projection.find(x)
+        assert torch.equal(drive, expected)
+        assert disagreement(projection.drive(x, route), expected) < 1e-14
+        # along the fixed route the drive is affine in any other activities, and feedback is its adjoint
+        silent = projection.drive(torch.zeros_like(x), route)
+        y = torch.randn_like(drive)
+        forward = ((projection.drive(other, route) - silent) * y).sum()
+        backward = (other * projection.feedback_signal(y, route, projection.weight)).sum()
+    scale = (projection.drive(other, route) - silent).norm() * y.norm()
+    assert disagreement(backward, forward, magnitude=scale) < 1e-14
+
+
+@given(pipelines(), st.integers(0, 1000))
+def test_feedback_and_plasticity_are_autograds(stages, seed):
+    torch.manual_seed(seed)
+    x = torch.randn(3, 2, 9, 10)
+    if not runs(stages, x):
+        return
+    projection = Projection("a", "b", *stages)
+    leaf = x.clone().requires_grad_()
+    out = nn.Sequential(*stages)(leaf)
+    y = torch.randn_like(out)
+    parameters = [p for p in (projection.weight, projection.bias) if p is not None]
+    expected = torch.autograd.grad(out, [leaf, *parameters], y)
+    with torch.no_grad():
+        _, route = projection.find(x)
+        feedback = projection.feedback_signal(y, route, projection.weight)
+        updates = projection.plasticity(projection.presynaptic(x, route), projection.postsynaptic(y, route))
+    for ours, theirs in zip([feedback, *updates.values()], expected, strict=True):
+        assert disagreement(ours, theirs) < 1e-13
+
+
+@given(pipelines(), st.integers(0, 1000))
+def test_feedback_comes_back_in_the_layout_of_the_drive(stages, seed):
+    """With the channels side by side everything is the same, but for where it lies."""
+    torch.manual_seed(seed)
+    x = torch.randn(3, 2, 9, 10)
+    if not runs(stages, x):
+        return
+    projection, found = Projection("a", "b", *stages), []
+    y = torch.randn_like(projection.find(x)[0])
+    last = {"memory_format": torch.channels_last}
+    with torch.no_grad():
+        for layout in ({"memory_format": torch.contiguous_format}, last):
+            if y.dim() == 4:
+                y = y.contiguous(**layout)
+            projection.to(**layout)
+            stimuli = x.contiguous(**layout)
+            drive, route = projection.find(stimuli)
+            feedback = projection.feedback_signal(y, route, projection.weight)
+            post = projection.postsynaptic(y, route)
+            updates = projection.plasticity(projection.presynaptic(stimuli, route), post)
+            found.append([drive, projection.drive(stimuli, route), feedback, *updates.values()])
+    for ours, theirs in zip(*found, strict=True):
+        assert disagreement(ours, theirs) < 1e-13
+    for result in found[1][:3]:
+        assert result.dim() != 4 or result.is_contiguous(**last)
+
+
+def test_max_pooling_keeps_the_winners_of_the_feedforward_pass():
+    projection = Projection("a", "b", nn.MaxPool2d(2))
+    x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    _, route = projection.find(x)
+    turned = torch.tensor([[[[9.0, 8.0], [7.0, 6.0]]]])
+    assert projection.drive(turned, route).item() == 6.0
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_named_padding(padding):
+    conv = nn.Conv2d(2, 3, 3, padding=padding)
+    x = torch.randn(2, 2, 5, 5)
+    with torch.no_grad():
+        assert torch.equal(Projection("a", "b", conv).find(x)[0], conv(x))
+
+
+@pytest.mark.parametrize(
+    ("stages", "sentence"),
+    [
+        ([nn.Linear(2, 2), nn.Linear(2, 2)], "projection 'a->b' has 2 weighted maps, at most one is right: "),
+        ([nn.BatchNorm2d(2)], "BatchNorm2d can't be part of a projection; known: Linear, Conv2d, MaxPool2d"),
+        ([nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")], "got padding_mode 'circular': use 'zeros'"),
+        ([nn.Conv2d(2, 2, 2, padding="same")], "padding 'same' needs an odd kernel"),
+        ([nn.Flatten(2)], "use nn.Flatten\\(\\) as it is"),
+        ([nn.MaxPool2d(2, return_indices=True)], "leave return_indices out"),
+    ],
+)
+def test_what_is_refused(stages, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        Projection("a", "b", *stages)
+
+
+@pytest.mark.parametrize("stage", [nn.Conv2d(1, 6, 3), nn.MaxPool2d(2), nn.AvgPool2d(2)])
+def test_images_need_channels(stage):
+    with pytest.raises(ActrelaxError, match=r"take populations \(channels, height, width\), got shape \(8, 8\)\.$"):
+        Projection("a", "b", stage).find(torch.zeros(1, 8, 8))
+
+
+def test_linear_needs_a_flat_population():
+    with pytest.raises(ActrelaxError, match=r"^Linear takes a flat population, got shape \(2, 3\): flatten before it"):
+        Projection("a", "b", nn.Linear(3, 4)).find(torch.zeros(1, 2, 3))

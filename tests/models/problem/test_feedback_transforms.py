@@ -1,0 +1,254 @@
+"""Feedback weights on their way: missing connections, few levels. Oracle: tests/reference.py with psi transformed."""
+
+import copy
+
+import pytest
+import torch
+from cases import graph_case, mlp_case
+from reference import Reference
+
+from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
+from actrelax.models.closed_form.law import predict
+from actrelax.models.engines.solve import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.continuous import relax_continuously
+from actrelax.models.learning.relax import relax_backward
+from actrelax.models.problem.feedback_transforms import Quantised, Sparse, transform_named, transformed
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.results.relative_error import disagreement
+
+NAMED = ["sparse-0.6", "quantised-4"]
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def weights(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(3))
+
+
+def test_sparse_removes_connections_and_leaves_the_others_as_they_are():
+    """Which ones, the shape and the seed say: neither the values, nor the precision, nor the global generator."""
+    w = weights(40, 50)
+    kept = Sparse(0.3)(w) != 0
+    assert torch.equal(Sparse(0.3)(w), w * kept)
+    assert abs(kept.double().mean() - 0.3) < 4 * (0.3 * 0.7 / w.numel()) ** 0.5
+    torch.manual_seed(77)
+    assert torch.equal(Sparse(0.3)(2 - w) != 0, kept)
+    assert torch.equal(Sparse(0.3)(w.float()) != 0, kept)
+    assert not torch.equal(Sparse(0.3, seed=1)(w) != 0, kept)
+    assert bool((Sparse(0.6)(w) != 0)[kept].all())  # a larger share keeps what a smaller one kept
+    assert torch.equal(Sparse(1.0)(w), w)
+    assert Sparse(0.3)(w.float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 16, 1001])
+def test_quantised_takes_the_nearest_of_evenly_spaced_levels(levels):
+    w = weights(6, 7, 3)
+    m = w.abs().max()
+    grid = torch.linspace(-float(m), float(m), levels)
+    nearest = grid[(w[..., None] - grid).abs().argmin(-1)]
+    assert disagreement(Quantised(levels)(w), nearest) < 1e-12
+    assert len(Quantised(levels)(w).unique()) <= levels
+    assert (Quantised(levels)(w) - w).abs().max() <= m / (levels - 1) + 1e-12
+
+
+def test_silent_weights_stay_silent():
+    assert not Quantised(4)(torch.zeros(3, 2)).any()
+
+
+def test_names():
+    assert transform_named("sparse-0.25") == Sparse(0.25)
+    assert transform_named("sparse-1") == Sparse(1.0)
+    assert transform_named("quantised-16") == Quantised(16)
+    assert transform_named(torch.sign) is torch.sign
+    assert transform_named(None) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("sparse", r"^unknown feedback transform 'sparse'; known: sparse-SHARE \(sparse-0\.5\), quantised-LEVELS\.$"),
+        ("quantised-2.5", r"^unknown feedback transform 'quantised-2\.5'"),
+        ("sparse-0", r"^sparse feedback keeps a share between 0 and 1, got 0\.$"),
+        ("sparse-1.5", r"^sparse feedback keeps a share between 0 and 1, got 1\.5\.$"),
+        ("quantised-1", r"^quantised feedback needs 2 levels or more, got 1\.$"),
+        (0.5, r"^a feedback transform must be a name or a function of weights, got 0\.5\.$"),
+    ],
+)
+def test_what_is_refused(given, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        problem_of(mlp_case(), feedback_transform=given)
+
+
+def transformed_psi(network, assumptions, transform):
+    """(source, target) -> T(psi), of the projections that carry feedback."""
+    psi = {}
+    for p in network.projections.values():
+        if p.map is not None and p.source != "input":
+            kind = getattr(assumptions, network.kind(p)).feedback
+            weight = p.weight.detach() if kind == "transpose" else p.feedback.detach()
+            if kind == "sign":
+                weight = p.weight.detach().sign() * weight
+            psi[p.source, p.target] = transformed(transform, weight, p.name)
+    return psi
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("preset", ["ar", "learned-feedback", "random-feedback", "sign-feedback", "unfrozen"])
+def test_feedback_is_by_the_transformed_weights(name, preset, generator):
+    """Drives and plasticity keep W; what comes back goes by T(psi)."""
+    case, assumptions = graph_case(), PRESETS[preset]
+    case.network.add_feedback(assumptions, generator)
+    before = copy.deepcopy(case.network.state_dict())
+    options = {"assumptions": preset, "integrator": "euler", "steps": 12, "eta": 0.2}
+    plain = relax_backward(copy.deepcopy(case.network), case.x, case.y, keep=True, **options).trajectory.final
+    result = relax_backward(case.network, case.x, case.y, feedback_transform=name, keep=True, **options)
+    final = result.trajectory.final
+    assert disagreement(final["conv1"], plain["conv1"]) > 1e-3 or (preset, name) == ("sign-feedback", "quantised-4")
+    assert all(torch.equal(value, before[key]) for key, value in case.network.state_dict().items())
+    psi = transformed_psi(case.network, assumptions, transform_named(name))
+    totals = {}
+    for sample in range(len(case.x)):
+        reference = Reference(case, sample, assumptions, psi)
+        state = reference.relax("euler", 12, 0.2, final["output"][sample].numpy())
+        for population, x in final.items():
+            assert disagreement(x[sample].flatten(), torch.tensor(state[population])) < 1e-12
+        for edge, update in reference.updates(state).items():
+            totals[edge] = totals.get(edge, 0) + update["weight"]
+    for p in case.network.projections.values():
+        if p.map is not None:
+            assert disagreement(p.weight.grad, totals[p.source, p.target] / len(case.x)) < 1e-12
+
+
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+@pytest.mark.parametrize("name", NAMED)
+def test_the_law_and_the_equilibrium_hold_for_transformed_weights(make, name):
+    """The problem stays linear: prediction, the fixed point, and a network that has the transformed weights itself."""
+    case = make()
+    problem = problem_of(case, feedback_transform=name)
+    for scheme in ("euler", "sequential", "rk4"):
+        stepped = solve(problem, scheme, steps=12, eta=0.2).final
+        predicted = predict(problem, INTEGRATORS[scheme], dt=0.2, steps=12)
+        assert all(disagreement(x, stepped[population]) < 1e-12 for population, x in predicted.items())
+    settled = solve(problem, "equilibrium").final
+    plain = solve(problem_of(case), "equilibrium").final
+    other = copy.deepcopy(case.network)
+    for p in other.projections.values():
+        if other.carries_feedback(p):
+            p.weight.data = transformed(transform_named(name), p.weight.data, p.name)
+    same = RelaxationProblem(other, problem.feedforward, problem.clamped)  # gains and routes of the original
+    expected = solve(same, "equilibrium").final
+    lowest = case.network.hidden[0]
+    assert disagreement(settled[lowest], plain[lowest]) > 1e-3
+    assert all(disagreement(settled[v], expected[v]) < 1e-13 for v in case.network.hidden)
+
+
+def test_a_function_of_your_own():
+    case = mlp_case()
+    halved = solve(problem_of(case, feedback_transform=lambda w: w / 2), "equilibrium").final
+    plain = solve(problem_of(case), "equilibrium").final
+    for hops, name in enumerate(["hidden3", "hidden2", "hidden1"], 1):
+        assert disagreement(halved[name], 0.5**hops * plain[name]) < 1e-14
+
+
+def test_a_problem_transforms_each_weight_once_and_a_moving_one_at_each_step():
+    case, calls = mlp_case(), []
+
+    def watched(w):
+        calls.append(w)
+        return w
+
+    solve(problem_of(case, feedback_transform=watched), "euler", steps=12)
+    assert len(calls) == 3
+    calls.clear()
+    relax_continuously(case.network, case.x, case.y, rate=0.1, steps=12, feedback_transform=watched)
+    assert len(calls) == 3 * 12
+
+
+@pytest.mark.parametrize("feedback", ["transpose", "learned"])
+def test_continuous_plasticity_transforms_the_weights_of_the_moment(feedback, generator):
+    """The loop written out: after each step W moves, and the next feedback goes by T of the moved weights."""
+    case, rate, n, eta, transform = mlp_case(), 4.0, 12, 0.2, Quantised(5)
+    assumptions = Assumptions(dense=Knobs(feedback=feedback, plasticity="continuous"))
+    case.network.add_feedback(assumptions, generator)
+    W = [p.weight.detach().clone() for p in case.network.projections.values()]
+    psi = [
+        w if p.feedback is None else p.feedback.detach().clone()
+        for w, p in zip(W, case.network.projections.values(), strict=True)
+    ]
+    passed = case.network.feedforward(case.x)
+    activities = [x.detach() for x in passed.activities.values()]
+    gains = [1 - x**2 for x in activities[1:-1]] + [torch.ones_like(activities[-1])]
+    clamp = torch.softmax(activities[-1], 1) - torch.nn.functional.one_hot(case.y, 4)
+    first = [transform(w) for w in psi]
+    results = {}
+    for held in (True, False):
+        w, v = [x.clone() for x in W], [x.clone() for x in psi]
+        x = [torch.zeros_like(h) for h in activities[1:-1]] + [clamp]
+        for _ in range(n):
+            for i in (2, 1, 0):
+                back = first[i + 1] if held else transform(v[i + 1] if feedback == "learned" else w[i + 1])
+                x[i] = (1 - eta) * x[i] + eta * (gains[i + 1] * x[i + 1]) @ back
+            for i in range(4):
+                change = rate / n * (gains[i] * x[i]).T @ activities[i] / 3
+                w[i] = w[i] - change
+                v[i] = v[i] - change
+        results[held] = w[0]
+    assert disagreement(results[True], results[False]) > 1e-3
+    relax_continuously(
+        case.network,
+        case.x,
+        case.y,
+        rate=rate,
+        steps=n,
+        eta=eta,
+        assumptions=assumptions,
+        feedback_transform=transform,
+    )
+    assert disagreement(case.network.projections["input->hidden1"].weight, results[False]) < 1e-12
+
+
+def test_two_projections_of_one_shape_lose_other_connections():
+    case = mlp_case(widths=(8, 6, 6, 6, 4))
+    problem = problem_of(case, feedback_transform="sparse-0.5")
+    names = ["hidden1->hidden2", "hidden2->hidden3"]
+    one, other = (problem.feedback_weight(problem.feedback_projections[name]) != 0 for name in names)
+    assert one.shape == other.shape
+    assert 0.2 < (one != other).double().mean() < 0.8
+    again = problem_of(case, feedback_transform="sparse-0.5")
+    assert torch.equal(again.feedback_weight(again.feedback_projections[names[0]]) != 0, one)
+
+
+def test_weights_are_read_when_it_is_solved():
+    """An optimiser's step between two solves counts, with a transform as without."""
+    case = mlp_case()
+    problem = problem_of(case, feedback_transform="quantised-64")
+    before = solve(problem, "euler", steps=12, eta=0.2).final["hidden1"]
+    with torch.no_grad():
+        for p in case.network.projections.values():
+            p.weight *= 2
+    after = solve(problem, "euler", steps=12, eta=0.2).final["hidden1"]
+    # all feedback is doubled, quantised or not: three hops of it in what arrives from the clamp
+    assert disagreement(after, before) > 1e-2
+    fresh = RelaxationProblem(case.network, problem.feedforward, problem.clamped, feedback_transform="quantised-64")
+    assert torch.equal(solve(fresh, "euler", steps=12, eta=0.2).final["hidden1"], after)
+
+
+def test_a_transform_in_place_leaves_the_weights_alone():
+    case = mlp_case()
+    before = {name: w.clone() for name, w in case.network.state_dict().items()}
+    solve(problem_of(case, feedback_transform=lambda w: w.mul_(0.5)), "euler", steps=3)
+    assert all(torch.equal(w, before[name]) for name, w in case.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("transform", "found"),
+    [(lambda w: None, "NoneType"), (lambda w: w.T, r"\(5, 4\) torch\.float64"), (torch.sum, r"\(\)")],
+)
+def test_a_transform_must_return_weights(transform, found):
+    sentence = rf"^the feedback transform must return a tensor like the weights of 'hidden\d->\w+', .*, got {found}"
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem_of(mlp_case(widths=(8, 6, 7, 5, 4)), feedback_transform=transform), "euler", steps=1)

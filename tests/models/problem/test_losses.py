@@ -1,0 +1,67 @@
+"""Oracles: autograd, and PyTorch's own losses."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem.losses import LOSSES, Loss, from_function, loss_named
+from actrelax.models.results.relative_error import disagreement
+
+OUTPUT = torch.linspace(-2, 3, 12, dtype=torch.float64).reshape(3, 4)
+LABELS = torch.tensor([2, 0, 3])
+TARGETS = {"labels": LABELS, "one-hot": F.one_hot(LABELS, 4), "dense": torch.rand(3, 4, dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_gradient_is_autograds(name, target):
+    output = OUTPUT.clone().requires_grad_()
+    values = LOSSES[name].value(output, TARGETS[target])
+    assert values.shape == (3,)
+    (expected,) = torch.autograd.grad(values.sum(), output)
+    assert disagreement(LOSSES[name].gradient(OUTPUT, TARGETS[target]), expected) < 1e-14
+
+
+def test_values_are_the_usual_ones():
+    hot = F.one_hot(LABELS, 4).double()
+    expected = {
+        "cross-entropy": F.cross_entropy(OUTPUT, LABELS, reduction="none"),
+        "sum-of-squares": F.mse_loss(OUTPUT, hot, reduction="none").sum(1),
+        "half-sum-of-squares": F.mse_loss(OUTPUT, hot, reduction="none").sum(1) / 2,
+    }
+    assert set(expected) == set(LOSSES)
+    for name, value in expected.items():
+        assert disagreement(LOSSES[name].value(OUTPUT, LABELS), value) < 1e-14
+
+
+def test_any_differentiable_function():
+    own = loss_named(partial(F.cross_entropy, reduction="none"))
+    assert disagreement(own.gradient(OUTPUT, LABELS), LOSSES["cross-entropy"].gradient(OUTPUT, LABELS)) < 1e-14
+    assert not own.gradient(OUTPUT, LABELS).requires_grad
+    assert isinstance(own, Loss)
+    assert loss_named(own) is own
+
+
+def test_what_is_refused():
+    with pytest.raises(
+        ActrelaxError, match=r"must return one loss per sample, shape \(3,\), got \(\): leave the reduc"
+    ):
+        from_function(F.cross_entropy).gradient(OUTPUT, LABELS)
+    with pytest.raises(ActrelaxError, match=r"^unknown loss 'mse'; known: cross-entropy, sum-of-squares, half-sum"):
+        loss_named("mse")
+    gradient = LOSSES["cross-entropy"].gradient
+    with pytest.raises(ActrelaxError, match=r"^labels must lie between 0 and 3, got 4\.$"):
+        gradient(OUTPUT, torch.tensor([0, 4, 1]))
+    with pytest.raises(ActrelaxError, match=r"^targets must be a torch.Tensor, got list: use torch.as_tensor\.$"):
+        gradient(OUTPUT, [0, 1, 2])
+    with pytest.raises(ActrelaxError, match=r"^labels must lie between 0 and 3, got -1\.$"):
+        gradient(OUTPUT, torch.tensor([0, -1, 1]))
+    with pytest.raises(
+        ActrelaxError, match=r"integer labels \(3,\) or of the output's shape \(3, 4\), got torch.int64"
+    ):
+        gradient(OUTPUT, torch.tensor([0, 1]))
+    with pytest.raises(ActrelaxError, match=r"got torch.float64 \(3,\)\.$"):
+        gradient(OUTPUT, torch.zeros(3, dtype=torch.float64))

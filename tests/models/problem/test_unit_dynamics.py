@@ -1,0 +1,391 @@
+"""Units. Oracles: the matrix exponential, `solve_ivp` of the equations in their docstrings, backprop's gradient."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from cases import graph_case, mlp_case
+from scipy.integrate import solve_ivp
+from scipy.linalg import expm
+
+from actrelax.models.closed_form.law import uncovered
+from actrelax.models.engines.solve import solve
+from actrelax.models.engines.sparse_problem import FlatProblem
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.learning.backprop import activity_gradients
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, UnitDynamics
+from actrelax.models.results.relative_error import disagreement
+
+STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
+DYNAMICS = {
+    "ringing": UnitDynamics.second_order(tau=0.8, damping=0.4),
+    "synapse": UnitDynamics.synaptic_filter(tau=1.1, tau_synapse=0.3),
+    "adapting": UnitDynamics.adapting(tau=0.6, tau_adaptation=2.5, strength=1.7),
+    "third order": UnitDynamics(((-1, 0.5, 0), (-0.3, -2, 1), (0.2, 0, -0.7)), (0.4, 1, -0.6), (1, 0.5, 2)),
+}
+GAIN_ONE = [name for name in DYNAMICS if name != "third order"]
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def arrays(kind, values):
+    return torch.tensor(values) if kind == "torch" else np.asarray(values)
+
+
+X, U, TAU = np.array([[0.7, -0.2], [1.5, 0.1]]), np.array([[-0.3, 0.9], [0.4, 0.15]]), np.array([0.5, 1.7])
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+@pytest.mark.parametrize("clip", [None, 0.3])
+@pytest.mark.parametrize("tau", [0.7, "neuron"])
+def test_a_leaky_unit_written_out(kind, clip, tau):
+    """tau x' = clip(-x + u), by Euler's step and by the exact decay with the input held."""
+    unit = Leaky("v", arrays(kind, TAU) if tau == "neuron" else tau, clip)
+    number = TAU if tau == "neuron" else tau
+    bracket = U - X if clip is None else np.clip(U - X, -clip, clip)
+    assert (np.abs(bracket) < np.abs(U - X)).sum() == (0 if clip is None else 3)
+    state, u = {"v": arrays(kind, X)}, arrays(kind, U)
+    for found, expected in (
+        (unit.rate(state, u), bracket / number),
+        (unit.euler(state, u, 0.2), X + 0.2 / number * bracket),
+        (unit.held(state, u, 0.2), X + (1 - np.exp(-0.2 / number)) * bracket),
+        (unit.resting(u), U),
+    ):
+        assert list(found) == ["v"]
+        np.testing.assert_allclose(found["v"], expected, rtol=1e-14, atol=1e-15)
+        assert isinstance(found["v"], type(u))
+    assert unit.activity(state) is state["v"]
+    assert (unit.gain, unit.variables) == (1, ("v",))
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_a_state_space_written_out(kind, name):
+    """s' = A s + b u: its rate, Euler's step, its flow with u held by a matrix exponential, its rest."""
+    dynamics = DYNAMICS[name]
+    A, b, c = map(np.array, (dynamics.A, dynamics.b, dynamics.c))
+    unit = StateSpace("v", dynamics)
+    rng = np.random.default_rng(0)
+    s = rng.normal(size=(dynamics.order, 2, 2))
+    assert unit.variables == tuple(f"v.{i}" for i in range(dynamics.order))
+    state, u = {v: arrays(kind, x) for v, x in zip(unit.variables, s, strict=True)}, arrays(kind, U)
+    slope = np.einsum("ij,j...->i...", A, s) + b[:, None, None] * U
+    rest = -np.einsum("i,...->i...", np.linalg.solve(A, b), U)
+    # s(h) = rest + exp(h A) (s - rest)
+    flowed = rest + np.einsum("ij,j...->i...", expm(0.3 * A), s - rest)
+    for found, expected in (
+        (unit.rate(state, u), slope),
+        (unit.euler(state, u, 0.3), s + 0.3 * slope),
+        (unit.held(state, u, 0.3), flowed),
+        (unit.resting(u), rest),
+    ):
+        assert list(found) == list(unit.variables)
+        np.testing.assert_allclose(np.stack([np.asarray(x) for x in found.values()]), expected, rtol=1e-13, atol=1e-14)
+        assert all(isinstance(x, type(u)) for x in found.values())
+    np.testing.assert_allclose(unit.activity(state), np.einsum("i,i...->...", c, s), rtol=1e-14)
+    np.testing.assert_allclose(unit.activity(unit.resting(u)), unit.gain * U, rtol=1e-14)
+    np.testing.assert_allclose(unit.gain, -c @ np.linalg.inv(A) @ b, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "equations"),
+    [
+        (
+            DYNAMICS["ringing"],  # tau^2 x'' + 2 damping tau x' + x = u
+            lambda y, u: [y[1], (u - y[0] - 2 * 0.4 * 0.8 * y[1]) / 0.8**2],
+        ),
+        (
+            DYNAMICS["synapse"],  # tau x' = -x + s, tau_synapse s' = -s + u
+            lambda y, u: [(y[1] - y[0]) / 1.1, (u - y[1]) / 0.3],
+        ),
+        (
+            DYNAMICS["adapting"],  # tau x' = -x - strength w + (1 + strength) u, tau_adaptation w' = x - w
+            lambda y, u: [(-y[0] - 1.7 * y[1] + 2.7 * u) / 0.6, (y[0] - y[1]) / 2.5],
+        ),
+    ],
+    ids=["second order", "synaptic filter", "adapting"],
+)
+def test_named_dynamics_are_their_equations(dynamics, equations):
+    """From silence, with an input that changes: x follows the ODE of the docstring, and settles at a constant input."""
+
+    def u(t):
+        return 1 + 0.5 * math.sin(3 * t)
+
+    A, b, c = map(np.array, (dynamics.A, dynamics.b, dynamics.c))
+    options = {"method": "DOP853", "rtol": 1e-12, "atol": 1e-14}
+    ours = solve_ivp(lambda t, s: A @ s + b * u(t), (0, 2), np.zeros(2), t_eval=np.linspace(0, 2, 9), **options)
+    theirs = solve_ivp(lambda t, y: equations(y, u(t)), (0, 2), np.zeros(2), t_eval=np.linspace(0, 2, 9), **options)
+    assert np.abs(theirs.y[0]).max() > 0.5
+    np.testing.assert_allclose(c @ ours.y, theirs.y[0], rtol=1e-9, atol=1e-11)
+    settled = solve_ivp(lambda t, y: equations(y, 0.8), (0, 80), np.zeros(2), **options).y[0, -1]
+    assert dynamics.gain == pytest.approx(1, abs=1e-14)
+    assert settled == pytest.approx(0.8, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "b", "c", "sentence"),
+    [
+        (
+            ((-1, 0), (0, -1)),
+            (1,),
+            (1, 0),
+            r"^unit dynamics take A \(order, order\) with b and c \(order,\), got \(2, 2",
+        ),
+        ((-1, -1), (1, 1), (1, 0), r"^unit dynamics take A \(order, order\)"),
+        ((), (), (), r"^unit dynamics take A \(order, order\)"),
+        (((-1,),), 1, (1,), r"^unit dynamics take A \(order, order\)"),
+        (
+            ((-1, 0), (0,)),
+            (1, 0),
+            (1, 0),
+            r"^A of unit dynamics must hold finite numbers, got \(\(-1, 0\), \(0,\)\)\.$",
+        ),
+        (((math.nan,),), (1,), (1,), r"^A of unit dynamics must hold finite numbers"),
+        (((-1,),), ("x",), (1,), r"^b of unit dynamics must hold finite numbers, got \('x',\)\.$"),
+        (
+            ((0.25,),),
+            (1,),
+            (1,),
+            r"^unit dynamics must be stable: A has an eigenvalue of real part 0\.25, it must be neg",
+        ),
+        (((0, 1), (-1, 0)), (0, 1), (1, 0), r"^unit dynamics must be stable: A has an eigenvalue of real part 0"),
+        (((-1, 0), (0, -2)), (1, 0), (0, 1), r"^unit dynamics must pass a constant input on: -c A\^-1 b is zero\.$"),
+    ],
+)
+def test_dynamics_that_are_refused(matrix, b, c, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        UnitDynamics(matrix, b, c)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"dynamics": {"hidden9": DYNAMICS["ringing"]}},
+            r"^unknown hidden population in dynamics 'hidden9'; known: hid",
+        ),
+        ({"dynamics": {"hidden2": "ringing"}}, r"^dynamics of 'hidden2' must be UnitDynamics, got str\.$"),
+        (
+            {"dynamics": {"hidden2": DYNAMICS["ringing"]}, "tau": {"hidden2": 1.0}},
+            r"^population 'hidden2' has dynamics of its own: leave its tau out\.$",
+        ),
+        (
+            {"dynamics": {"hidden2": DYNAMICS["ringing"]}, "noise": 0.1},
+            r"^noise is for leaky units, population 'hidden2' has dynamics of its own\.$",
+        ),
+        (
+            {"dynamics": {"hidden2": DYNAMICS["ringing"]}, "noise": "0.1"},
+            r"^noise of 'hidden3' must be a number or a tensor, got '0\.1'\.$",
+        ),
+        (
+            {"dynamics": {"hidden2": DYNAMICS["ringing"]}, "clip": 1.0},
+            r"^a clip is for leaky units: leave it out, or the dynamics\.$",
+        ),
+    ],
+)
+def test_problems_that_are_refused(fields, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        problem_of(mlp_case(), **fields)
+
+
+def test_steps_that_are_refused():
+    """eta needs taus; Euler's step must make every mode decay, here |1 + dt lambda| < 1 for dt < 2 damping tau."""
+    problem = problem_of(mlp_case(), dynamics={"hidden2": DYNAMICS["ringing"]})
+    for options in ({}, {"eta": 0.1}):
+        with pytest.raises(ActrelaxError, match=r"^eta is dt/tau of one tau, and some units here have dynamics of the"):
+            solve(problem, "euler", **options)
+    limit = 2 * 0.4 * 0.8
+    solve(problem, "euler", dt=0.99 * limit, steps=1)
+    with pytest.raises(
+        ActrelaxError, match=r"^dt 0\.6464 is too large for the units of 'hidden2' under \"euler\": take a smaller one"
+    ):
+        solve(problem, "euler", dt=1.01 * limit, steps=1)
+    solve(problem, "exponential", dt=20.0, steps=1)
+    slow = dict.fromkeys(["hidden1", "hidden2", "hidden3"], UnitDynamics.second_order(tau=50.0, damping=1.0))
+    solve(problem_of(mlp_case(), dynamics=slow), "euler", dt=5.0, steps=1)  # no leaky unit whose tau it could exceed
+
+
+@pytest.mark.parametrize("name", DYNAMICS)
+@pytest.mark.parametrize("start", ["feedforward", "zero"])
+def test_starts_at_rest_with_the_activity_of_the_start(name, start):
+    """The state of rest whose activity is xbar: a constant input of xbar / gain would keep it there."""
+    case = graph_case()
+    problem = problem_of(case, dynamics={"conv3": DYNAMICS[name], "hidden1": DYNAMICS["adapting"]}, start=start)
+    state = problem.initial_state()
+    passed = case.network.feedforward(case.x).activities
+    for population in ("conv3", "hidden1", "hidden2"):
+        x, unit = (start == "feedforward") * passed[population].detach(), problem.units[population]
+        assert disagreement(problem.activities(state)[population], x) < 1e-14
+        assert all(rate.abs().max() < 1e-13 for rate in unit.rate(state, x / unit.gain).values())
+    given = {name: torch.randn_like(passed[name]) for name in case.network.hidden}
+    own = problem_of(case, dynamics={"conv3": DYNAMICS[name]}, start=given)
+    assert disagreement(own.activities(own.initial_state())["conv3"], given["conv3"]) < 1e-14
+
+
+def flat_system(case, dynamics):
+    """Frozen gains: s' = F s + r of all variables of one sample, written out with matrices; and what reads them."""
+    weights = [p.weight.detach().numpy() for p in case.network.projections.values()]
+    biases = [p.bias.detach().numpy() for p in case.network.projections.values()]
+    x, passed, gains = case.x[0].numpy(), [], []
+    for i, (W, bias) in enumerate(zip(weights, biases, strict=True)):
+        a = W @ x + bias
+        last = i == len(weights) - 1
+        x, gain = (a, np.ones_like(a)) if last else (np.tanh(a), 1 - np.tanh(a) ** 2)
+        passed.append(x)
+        gains.append(gain)
+    softmax = np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+    clamp = softmax - np.eye(len(x))[int(case.y[0])]
+    spaces = [
+        tuple(np.array(m) for m in (d.A, d.b, d.c)) if d else (np.array([[-1.0]]), np.array([1.0]), np.array([1.0]))
+        for d in dynamics
+    ]
+    sizes = [len(b) * len(v) for (_, b, _), v in zip(spaces, passed, strict=False)]
+    edges = np.cumsum([0, *sizes])
+    F, r, start, read = np.zeros((edges[-1], edges[-1])), np.zeros(edges[-1]), np.zeros(edges[-1]), []
+    for i, (A, b, c) in enumerate(spaces):
+        here, eye = slice(edges[i], edges[i + 1]), np.eye(len(passed[i]))
+        F[here, here] = np.kron(A, eye)
+        rest = -np.linalg.solve(A, b)
+        start[here] = np.kron(rest / (c @ rest), passed[i])
+        back = weights[i + 1].T * gains[i + 1]
+        if i + 1 < len(spaces):
+            above = slice(edges[i + 1], edges[i + 2])
+            F[here, above] = np.kron(b[:, None], back) @ np.kron(spaces[i + 1][2][None], np.eye(back.shape[1]))
+        else:
+            r[here] = np.kron(b, back @ clamp)
+        read.append((here, np.kron(c[None], eye)))
+    return F, r, start, read
+
+
+ALL_THREE = (DYNAMICS["adapting"], None, DYNAMICS["third order"])
+
+
+def exact_activities(case, t):
+    F, r, start, read = flat_system(case, ALL_THREE)
+    augmented = np.zeros((len(r) + 1, len(r) + 1))
+    augmented[:-1, :-1], augmented[:-1, -1] = F, r
+    end = (expm(t * augmented) @ np.append(start, 1))[:-1]
+    return torch.tensor(np.concatenate([c @ end[here] for here, c in read]))
+
+
+def activities_by(case, integrator, engine="torch", **options):
+    dynamics = {"hidden1": ALL_THREE[0], "hidden3": ALL_THREE[2]}
+    final = solve(problem_of(case, dynamics=dynamics), integrator, engine=engine, **options).final
+    return torch.cat([final[name][0] for name in case.network.hidden])
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_integrators_converge_at_their_order(name):
+    """To the matrix exponential of the whole network's system, units with and without dynamics in one."""
+    case = mlp_case()
+    exact = exact_activities(case, 2.0)
+    plain = solve(problem_of(case), name, dt=1 / 64, duration=2.0).final
+    assert disagreement(torch.cat([plain[v][0] for v in case.network.hidden]), exact) > 1e-3
+    errors = [(activities_by(case, name, dt=1 / n, duration=2.0) - exact).norm() for n in (32, 64, 128)]
+    slopes = [math.log2(errors[i] / errors[i + 1]) for i in range(2)]
+    assert slopes == pytest.approx([INTEGRATORS[name].order] * 2, abs=0.15)
+
+
+def test_scipy_follows_the_matrix_exponential():
+    case = mlp_case()
+    for method in ("DOP853", "Radau"):
+        options = {"rtol": 1e-11 if method == "DOP853" else 1e-7, "dt": 0.5, "duration": 2.0}
+        found = activities_by(case, f"scipy:{method}", engine=None, **options)
+        assert disagreement(found, exact_activities(case, 2.0)) < 100 * options["rtol"]
+
+
+@pytest.mark.parametrize("scheme", ["euler", "sequential", "exponential"])
+def test_a_step_written_out(scheme):
+    """One layer reads the old activity above it (Euler, held input) or the new one (sequential)."""
+    case = mlp_case()
+    problem = problem_of(case, dynamics={"hidden1": ALL_THREE[0], "hidden2": ALL_THREE[2]})
+    state = problem.initial_state()
+    generator = torch.Generator().manual_seed(1)
+    state = {name: torch.randn(x.shape, generator=generator) for name, x in state.items()}
+    moved = INTEGRATORS[scheme].step(problem, state, 0.2)
+    weight = case.network.projections["hidden1->hidden2"].weight.detach()
+    gain = 1 - torch.tanh(case.network.feedforward(case.x).drives["hidden2"].detach()) ** 2
+    above = moved if scheme == "sequential" else state
+    x = sum(c * above[f"hidden2.{i}"] for i, c in enumerate(ALL_THREE[2].c))
+    u = ((gain * x) @ weight).numpy()
+    s = np.stack([state["hidden1.0"].numpy(), state["hidden1.1"].numpy()])
+    A, b = np.array(ALL_THREE[0].A), np.array(ALL_THREE[0].b)
+    rest = -np.einsum("i,...->i...", np.linalg.solve(A, b), u)
+    expected = s + 0.2 * (np.einsum("ij,j...->i...", A, s) + b[:, None, None] * u)
+    if scheme == "exponential":
+        expected = rest + np.einsum("ij,j...->i...", expm(0.2 * A), s - rest)
+    for i in range(2):
+        assert disagreement(moved[f"hidden1.{i}"], torch.tensor(expected[i])) < 1e-13
+
+
+@pytest.mark.parametrize("name", GAIN_ONE)
+def test_the_equilibrium_is_backprops_gradient(name):
+    """Whatever units do on the way: where their gain is 1, they settle at the gradient."""
+    case = graph_case()
+    gradients = activity_gradients(case.network, case.x, case.y)
+    dynamics = {"conv1": DYNAMICS[name], "hidden2": DYNAMICS["synapse"]}
+    problem = problem_of(case, dynamics=dynamics)
+    at_once = solve(problem, "equilibrium").final
+    relaxed = solve(problem, "sequential", dt=0.2, steps=600).final
+    early = solve(problem, "sequential", dt=0.2, steps=12).final
+    leaky = solve(problem_of(case), "sequential", dt=0.2, steps=12).final
+    assert disagreement(early["conv1"], leaky["conv1"]) > 1e-3
+    for population in case.network.hidden:
+        assert disagreement(at_once[population], gradients[population]) < 1e-12
+        assert disagreement(relaxed[population], gradients[population]) < 1e-10
+
+
+def test_where_the_gain_is_not_one_it_multiplies_the_gradient():
+    case = mlp_case()
+    gradients = activity_gradients(case.network, case.x, case.y)
+    dynamics = {"hidden2": DYNAMICS["third order"]}
+    gain = DYNAMICS["third order"].gain
+    assert abs(gain - 1) > 0.1
+    for integrator, options in (("equilibrium", {}), ("euler", {"dt": 0.2, "steps": 600})):
+        final = solve(problem_of(case, dynamics=dynamics), integrator, **options).final
+        for name, factor in (("hidden1", gain), ("hidden2", gain), ("hidden3", 1)):
+            assert disagreement(final[name], factor * gradients[name]) < 1e-10
+
+
+def test_where_the_law_stops():
+    case = mlp_case()
+    assert uncovered(problem_of(case, dynamics={"hidden1": DYNAMICS["ringing"]})) == (
+        "there is no law for units with dynamics of their own: step the relaxation."
+    )
+    assert uncovered(problem_of(case, tau={"hidden1": torch.ones(7)})) == (
+        "the law covers a time constant a population, not one a neuron: step the relaxation."
+    )
+    assert uncovered(problem_of(case, tau={"hidden1": torch.tensor(2.0)})) is None
+
+
+def test_settling_looks_at_every_variable():
+    """A mode that its activity does not show yet keeps the run going: adaptation is slow."""
+    dynamics = {"hidden1": UnitDynamics(((-2, 0), (0, -0.05)), (2, 0.05), (1, 0))}
+    problem = problem_of(mlp_case(), dynamics=dynamics, start="zero")
+    trajectory = solve(problem, "euler", dt=0.2, steps=5000, stop_change=1e-6)
+    final = solve(problem, "equilibrium").state["hidden1.1"]
+    assert disagreement(trajectory.state["hidden1.1"], final) < 1e-3
+    assert trajectory.steps > 500
+
+
+def test_numpy_and_torch_take_the_same_steps():
+    case = graph_case()
+    dynamics = {"conv1": DYNAMICS["ringing"], "hidden1": DYNAMICS["third order"]}
+    problem = problem_of(case, dynamics=dynamics, assumptions="unfrozen")
+    flat = FlatProblem(problem)
+    for name in STEPPED:
+        theirs = flat.as_tensors(INTEGRATORS[name].step(flat, flat.initial_state(), 0.15))
+        ours = INTEGRATORS[name].step(problem, problem.initial_state(), 0.15)
+        assert ours.keys() == theirs.keys()
+        assert all(disagreement(theirs[v], x) < 1e-13 for v, x in ours.items())
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.5), (-1.0, 0.5), (1.0, "x")])
+def test_constants_of_units_are_positive(values):
+    with pytest.raises(ActrelaxError, match=r"^(tau|damping) of unit dynamics must be positive, got"):
+        UnitDynamics.second_order(*values)
