@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.learning.backprop import parameter_gradients
-from actrelax.models.learning.plasticity import Updates
-from actrelax.models.network.network import Network
-from actrelax.models.problem.losses import Loss, LossFunction
+from actrelax.models.learning import Updates, parameter_gradients
+from actrelax.models.network import Network
+from actrelax.models.problem import Loss, LossFunction
 
 
 @torch.no_grad()

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import torch
 
 from actrelax.analysis.convergence import states_under
-from actrelax.models.closed_form.law import Matrix, Term, coefficients, hop_matrix, terms
-from actrelax.models.engines.methods import integrator_named
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.closed_form import Term, terms
+from actrelax.models.closed_form.law import hop_matrix
+from actrelax.models.engines import integrator_named
+from actrelax.models.integrators import Integrator, Matrix, coefficients
+from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results.relative_error import FLOOR
 
 

@@ -13,17 +13,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from actrelax.models.closed_form import Term, remainders, terms, uncovered
 from actrelax.models.closed_form.evaluate import collected
-from actrelax.models.closed_form.law import Matrix, Term, coefficients, hop_matrix, terms, uncovered
+from actrelax.models.closed_form.law import hop_matrix
 from actrelax.models.closed_form.plan import settled_plan
-from actrelax.models.closed_form.steps_needed import remainders
-from actrelax.models.engines.methods import integrator_named
-from actrelax.models.engines.solve import solve
+from actrelax.models.engines import integrator_named, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem, State
-from actrelax.models.results.relative_error import FLOOR, disagreement
-from actrelax.models.results.trajectory import Trajectory
+from actrelax.models.integrators import Integrator, Matrix, coefficients
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import Trajectory, relative_error
+from actrelax.models.results.relative_error import FLOOR
 
 _TIMES = 64
 """States of a population that are held at once."""
@@ -47,7 +46,7 @@ def errors_over_time(problem: RelaxationProblem, gradients: Mapping[str, Tensor]
     """
 
     def errors(state: State) -> dict[str, Tensor]:
-        found = {name: disagreement(state[name], gradients[name]) for name in problem.network.hidden}
+        found = {name: relative_error(state[name], gradients[name]) for name in problem.network.hidden}
         return {name: torch.tensor(error, dtype=torch.float64) for name, error in found.items()}
 
     return solve(problem, record=errors, **options)
@@ -85,7 +84,7 @@ def distances(problem: RelaxationProblem, integrator: str | Integrator = "sequen
     if has_law and options.get("steps") == "auto":
         relaxed = solve(problem, integrator, dt=relaxed.dt, steps=relaxed.steps, check_finite=False)
     settled = collected(problem, settled_plan(problem.network.graph))
-    found = {name: {"error": disagreement(relaxed.final[name], settled[name])} for name in problem.network.hidden}
+    found = {name: {"error": relative_error(relaxed.final[name], settled[name])} for name in problem.network.hidden}
     if has_law:
         for name, left in remainders(problem, scheme, dt=relaxed.dt, steps=relaxed.steps).items():
             found[name]["initial"] = left

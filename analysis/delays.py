@@ -11,9 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from actrelax.models.closed_form.law import Matrix, added_up, hop_taus, terms
+from actrelax.models.closed_form import added_up, terms
+from actrelax.models.closed_form.law import hop_taus
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.integrators import Matrix
+from actrelax.models.problem import RelaxationProblem, State
 
 
 def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actrelax.models.engines.solve import solve
+from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem, State
 
 AT_REST = 1e-6
 """Swing below which a sample is at rest."""

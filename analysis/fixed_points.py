@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from scipy.optimize import root
 
 from actrelax.analysis.endings import ending
-from actrelax.models.engines.sparse_problem import FlatProblem, Vector, vector
+from actrelax.models.engines.sparse_problem import SparseProblem, Vector, vector
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.problem import RelaxationProblem, State
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.network import Projection
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import relative_error
 
 FOUND = 1e-9
 """Of a fixed point: its largest rate of change, relative to its largest activity."""
@@ -64,7 +64,7 @@ class FixedPoint:
 def fixed_point(problem: RelaxationProblem, start: State) -> FixedPoint | None:
     """Return the fixed point that Newton's method finds from a state; None where it finds none.
 
-    Powell's hybrid method (`scipy.optimize.root`) with the Jacobian of `FlatProblem`; it finds unstable ones too. At
+    Powell's hybrid method (`scipy.optimize.root`) with the Jacobian of `SparseProblem`; it finds unstable ones too. At
     kinks the derivative of the gain is taken for zero.
 
     Parameters
@@ -155,7 +155,7 @@ def resting_places(problem: RelaxationProblem, starts: Sequence[State], **option
 def distance(state: State, other: State) -> float:
     """Return the largest difference of two states over populations, relative to the population's largest activity."""
     return max(
-        disagreement(x, other[name], magnitude=torch.maximum(x.abs(), other[name].abs())) for name, x in state.items()
+        relative_error(x, other[name], magnitude=torch.maximum(x.abs(), other[name].abs())) for name, x in state.items()
     )
 
 
@@ -175,7 +175,7 @@ def box(problem: RelaxationProblem) -> State:
     dict
         Hidden population -> (batch, *population.shape), >= 0. All fixed points are within.
     """
-    flat = FlatProblem(problem)
+    flat = SparseProblem(problem)
     bounds = {problem.network.output: np.abs(flat.clamped)}
     for name in flat.units:  # from the top down
         received = np.zeros(flat.gains[name].size)
@@ -209,9 +209,9 @@ def _largest_gain(problem: RelaxationProblem, projection: Projection) -> float:
     return float(problem.network.populations[projection.target].activation.derivative(drives).abs().max())
 
 
-def _flat(problem: RelaxationProblem) -> FlatProblem:
+def _flat(problem: RelaxationProblem) -> SparseProblem:
     if len(problem.clamped) != 1:
         raise ActrelaxError(
             f"fixed points are those of one sample: give a batch of one, not of {len(problem.clamped)}."
         )
-    return FlatProblem(problem)
+    return SparseProblem(problem)

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actrelax.models.closed_form import uncovered
 from actrelax.models.closed_form.evaluate import collected
-from actrelax.models.closed_form.law import Matrix, hop_matrix, uncovered
+from actrelax.models.closed_form.law import hop_matrix
 from actrelax.models.closed_form.plan import settled_plan
+from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.integrators import Matrix
+from actrelax.models.network import Projection
+from actrelax.models.problem import RelaxationProblem
 
 
 def noise_shares(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:

@@ -22,9 +22,9 @@ from scipy import sparse
 from scipy.optimize import brentq
 from scipy.sparse.linalg import LinearOperator, eigsh, splu
 
-from actrelax.models.engines.sparse_problem import FlatProblem, Vector
+from actrelax.models.engines.sparse_problem import SparseProblem, Vector
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem
 
 Product = Callable[[Vector], Vector]
 
@@ -45,7 +45,7 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
     Returns
     -------
     scipy.sparse.csr_array
-        (units, units), in the order of `FlatProblem.joined`, from the top down; in 1 / unit of time. Lower triangular
+        (units, units), in the order of `SparseProblem.joined`, from the top down; in 1 / unit of time. Lower triangular
         unless units have dynamics of their own.
 
     Raises
@@ -59,7 +59,7 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
         raise ActrelaxError("spectra are those of an equation without noise and delays: leave them out.")
     if len(problem.clamped) != 1:
         raise ActrelaxError(f"each sample has an A of its own: give a batch of one, not of {len(problem.clamped)}.")
-    flat = FlatProblem(problem)
+    flat = SparseProblem(problem)
     return flat.jacobian(flat.initial_state())
 
 

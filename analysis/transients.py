@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actrelax.models.closed_form.law import chain_matrix, coefficients, terms
-from actrelax.models.engines.methods import integrator_named
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.closed_form import terms
+from actrelax.models.engines import integrator_named
+from actrelax.models.integrators import Integrator, chain_matrix, coefficients
+from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results.relative_error import FLOOR
 
 

@@ -14,11 +14,10 @@ from functools import partial
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from actrelax.models.learning.backprop import backprop_backward
+from actrelax.models.learning import backprop_backward, relax_backward
 from actrelax.models.learning.plasticity import Rule
-from actrelax.models.learning.relax import relax_backward
 from actrelax.models.learning.trace import Traced
-from actrelax.models.network.architectures import build
+from actrelax.models.network import build
 
 BATCH, STEPS, ROUNDS, LINES = 64, 5, 20, 10
 

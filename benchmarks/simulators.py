@@ -22,13 +22,12 @@ import numpy as np
 import torch
 from handwritten import handwritten
 
-from actrelax.models.engines.brian2.build import UNIT, build
-from actrelax.models.engines.brian2.codegen import generating
-from actrelax.models.engines.solve import solve
-from actrelax.models.engines.sparse_problem import FlatProblem, vector
-from actrelax.models.network.architectures import build as build_network
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.engines import solve
+from actrelax.models.engines.brian2 import UNIT, build, generating
+from actrelax.models.engines.sparse_problem import SparseProblem, vector
+from actrelax.models.network import build as build_network
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import relative_error
 
 NETWORKS = {
     "mlp": ("mlp", (784,)),
@@ -52,7 +51,7 @@ def problem_of(name: str, batch: int = 1) -> RelaxationProblem:
 
 def wide(widths: list[int], shape: tuple[int, ...]) -> torch.nn.Module:
     """Return an MLP with these hidden widths and tanh."""
-    from actrelax.models.network.network import Network
+    from actrelax.models.network import Network
 
     torch.manual_seed(0)
     layers: list[torch.nn.Module] = []
@@ -121,7 +120,7 @@ def by_hand(problem: RelaxationProblem) -> tuple[Any, float]:
     network.run(12 * DT * UNIT)
     lowest = np.array(min((o for o in network.objects if hasattr(o, "x")), key=lambda o: o.name).x)
     final = solve(problem, "euler", dt=DT, steps=12).final[names[0]]
-    return network, disagreement(torch.as_tensor(lowest).reshape(final.shape), final)
+    return network, relative_error(torch.as_tensor(lowest).reshape(final.shape), final)
 
 
 def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
@@ -131,7 +130,7 @@ def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
     yield row(["---"] * len(columns))
     for name in names:
         problem = problem_of(name)
-        synapses = sum(f.matrix.nnz for f in FlatProblem(problem).feedback.values())
+        synapses = sum(f.matrix.nnz for f in SparseProblem(problem).feedback.values())
         built = min(seconds(lambda _, p=problem: build(p, dt=DT), 0) for _ in range(3))
         steps = [standalone_step(name) if t == "cpp_standalone" else brian2_step(problem, t) for t in targets]
         steps += [engine_step(problem, engine) for engine in ("scipy", "torch")]

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from actrelax.analysis import figures
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.architectures import build
+from actrelax.models.network import build
 from actrelax.simulations.costs.machine import machine
 from actrelax.simulations.costs.methods import NAMES, chosen
 from actrelax.simulations.costs.rows import Row, Setting, measured

@@ -31,7 +31,7 @@ from actrelax.analysis.checks.entries import NAMES
 from actrelax.analysis.checks.sampling import verify_noise
 from actrelax.analysis.checks.verification import Report, Row, verify
 from actrelax.models._names import known
-from actrelax.models.engines.methods import integrator_named
+from actrelax.models.engines import integrator_named
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.options import FullPrecision, Relaxation
 from actrelax.simulations.subjects import Subject, make_sample, of_run, without_continuous_plasticity

@@ -8,7 +8,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.stopping import AbandonedError, Stopped
 
 SIMULATIONS = {

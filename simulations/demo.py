@@ -29,9 +29,9 @@ from actrelax.analysis.reports import of_runs
 from actrelax.analysis.reports.gathered import gather
 from actrelax.analysis.reports.page import Picture, Section, write
 from actrelax.analysis.runs import RunFolder, Summary
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.network.network import Network
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.learning import activity_gradients
+from actrelax.models.network import Network
+from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.datasets import Dataset, digits
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.training.assemble import make_network

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from actrelax.analysis.runs import RunFolder
-from actrelax.models.learning.brian2.learner import Learner
+from actrelax.models.learning.brian2 import Learner
 from actrelax.simulations.datasets import Split
 from actrelax.simulations.stopping import Stopped, stopping_cleanly
 from actrelax.simulations.streams import random_stream

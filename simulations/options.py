@@ -13,11 +13,10 @@ import tyro
 
 from actrelax.models._names import known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
+from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.network.network import Network
-from actrelax.models.problem.feedback_transforms import transform_named
-from actrelax.models.problem.per_neuron import Value
+from actrelax.models.network import Network
+from actrelax.models.problem import Value, transform_named
 from actrelax.simulations.streams import random_stream
 
 Number = float | int | None

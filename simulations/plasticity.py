@@ -28,9 +28,8 @@ from pathlib import Path
 from actrelax.analysis import figures
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.brian2.learner import Learner, Phases
-from actrelax.models.network.architectures import build
-from actrelax.models.network.network import Network
+from actrelax.models.learning.brian2 import Learner, Phases
+from actrelax.models.network import Network, build
 from actrelax.simulations.datasets import Split, digits
 from actrelax.simulations.online import Online, accuracy
 from actrelax.simulations.options import POSITIVE, require, value_of

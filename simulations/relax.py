@@ -29,14 +29,12 @@ from tqdm import tqdm
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.models._names import known
-from actrelax.models.closed_form.law import uncovered
-from actrelax.models.engines.methods import integrator_named
-from actrelax.models.engines.solve import ENGINES, solve
+from actrelax.models.closed_form import uncovered
+from actrelax.models.engines import ENGINES, integrator_named, solve
 from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
-from actrelax.models.results.trajectory import Trajectory
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Trajectory, relative_error
 from actrelax.simulations.options import FullPrecision, Relaxation, require
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.subjects import Sample, Subject, make_sample, of_run, without_continuous_plasticity
@@ -139,7 +137,7 @@ def measured(trajectory: Trajectory, sample: Sample) -> Outcome:
     problem, gradients = trajectory.problem, {name: x.cpu() for name, x in sample.gradients().items()}
     hidden = problem.network.hidden
     errors = trajectory.error({name: gradients[name] for name in hidden})
-    final = {name: disagreement(trajectory.final[name].cpu(), gradients[name]) for name in hidden}
+    final = {name: relative_error(trajectory.final[name].cpu(), gradients[name]) for name in hidden}
     predicted = None
     if uncovered(problem) is None:
         dt, at = trajectory.dt, spread_out(trajectory.steps)

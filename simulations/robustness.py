@@ -12,9 +12,10 @@ from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 from actrelax.analysis.robustness import Learned, Scale, accuracies, draw, first_below, write
-from actrelax.models.learning.plasticity import Backward
-from actrelax.models.network.network import Network
-from actrelax.models.problem.feedback_transforms import transform_named, transformed
+from actrelax.models.learning import Backward
+from actrelax.models.network import Network
+from actrelax.models.problem import transform_named
+from actrelax.models.problem.feedback_transforms import transformed
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.suites.suite import Options, varied

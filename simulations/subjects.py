@@ -15,11 +15,9 @@ from actrelax.analysis.runs import RunFolder
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.network.architectures import build
-from actrelax.models.network.network import Network
-from actrelax.models.problem.losses import LOSSES
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.learning import activity_gradients
+from actrelax.models.network import Network, build
+from actrelax.models.problem import LOSSES, RelaxationProblem
 from actrelax.simulations.datasets import data_folder, load
 from actrelax.simulations.options import Hardware, Relaxation, require, value_of
 from actrelax.simulations.streams import random_stream

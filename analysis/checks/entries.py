@@ -10,14 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from actrelax.models._names import known
-from actrelax.models.closed_form.law import chain_matrix, uncovered
-from actrelax.models.engines.methods import BRIAN2, SCIPY, integrator_named
-from actrelax.models.engines.solve import ENGINES, solve, unsupported
+from actrelax.models.closed_form import uncovered
+from actrelax.models.engines import BRIAN2, ENGINES, INTEGRATORS, SCIPY, integrator_named, solve, unsupported
 from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS, Integrator
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.trajectory import Trajectory
+from actrelax.models.integrators import Integrator, chain_matrix
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Trajectory
 
 CLOSED_FORM = "closed-form"
 """What the closed form gives without stepping is checked like an engine."""

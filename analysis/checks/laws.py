@@ -19,11 +19,10 @@ from numpy.polynomial.polynomial import polypow
 from scipy import sparse, stats
 from scipy.sparse.linalg import spsolve
 
-from actrelax.models.closed_form.law import chain_matrix, coefficients
-from actrelax.models.engines.methods import BRIAN2
-from actrelax.models.engines.sparse_problem import FlatProblem, Vector
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.engines import BRIAN2
+from actrelax.models.engines.sparse_problem import SparseProblem, Vector
+from actrelax.models.integrators import Integrator, chain_matrix, coefficients
+from actrelax.models.problem import RelaxationProblem, State
 
 POLYNOMIAL_STEPS = 1000
 """More steps than this make the powers of a stability function's polynomial long."""
@@ -50,7 +49,7 @@ def law_of(scheme: Integrator, eta: float, steps: int, hops: int) -> Law:
 
     Examples
     --------
-    >>> from actrelax.models.integrators.schemes import INTEGRATORS
+    >>> from actrelax.models.engines import INTEGRATORS
     >>> law = law_of(INTEGRATORS["euler"], 0.5, 2, 3)
     >>> law.name, law.weights.round(12).tolist(), law.tails.round(12).tolist()
     ('binomial law', [0.25, 0.5, 0.25], [0.75, 0.25, 0.0])
@@ -121,7 +120,7 @@ class LinearRelaxation:
     """
 
     def __init__(self, problem: RelaxationProblem) -> None:
-        self.problem, self.flat = problem, FlatProblem(problem)
+        self.problem, self.flat = problem, SparseProblem(problem)
         self.start = self.flat.initial_state()
         silent = {name: np.zeros_like(x) for name, x in self.start.items()}
         self.jacobian = self.flat.jacobian(silent).tocsc()

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 from scipy.linalg import solve_triangular
 
-from actrelax.models.engines.sparse_problem import FlatProblem, Vector, vector
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.engines.sparse_problem import SparseProblem, Vector, vector
+from actrelax.models.problem import RelaxationProblem
 
 Matrix = NDArray[np.float64]
 
@@ -59,7 +59,7 @@ def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int 
     most : int
         Units per population that are followed, evenly spaced.
     """
-    flat = FlatProblem(problem)
+    flat = SparseProblem(problem)
     state = flat.initial_state()
     sizes = {name: flat.gains[name].size for name in flat.units}
     picked = [

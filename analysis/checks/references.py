@@ -13,13 +13,10 @@ from torch import Tensor
 
 from actrelax.analysis.checks.entries import Entry, hidden
 from actrelax.analysis.checks.laws import LinearRelaxation, law_of
-from actrelax.models.closed_form.law import predict, uncovered
-from actrelax.models.engines.methods import BRIAN2
-from actrelax.models.engines.solve import solve
+from actrelax.models.closed_form import predict, uncovered
+from actrelax.models.engines import BRIAN2, INTEGRATORS, solve
 from actrelax.models.engines.steps import schedule
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.problem.per_neuron import Value
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem, Value
 
 FINER = 64
 """A flow without a law is compared with Runge and Kutta's in steps so many times as fine."""

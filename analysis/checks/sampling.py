@@ -13,10 +13,10 @@ from scipy import stats
 from actrelax.analysis.checks.entries import Entry, entries
 from actrelax.analysis.checks.moments import Matrix, Moments, deviations, scheme_moments
 from actrelax.analysis.checks.verification import Report, Row
-from actrelax.models.engines.sparse_problem import FlatProblem
+from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem
 
 FALSE_ALARM = 1e-6
 """Probability that a check of what is right fails, over all that it compares."""
@@ -120,4 +120,4 @@ def _untold(problem: RelaxationProblem) -> str | None:
 
 def _synapses(problem: RelaxationProblem) -> int:
     """Connections that carry feedback, of one sample."""
-    return sum(feedback.matrix.nnz for feedback in FlatProblem(problem).feedback.values())
+    return sum(feedback.matrix.nnz for feedback in SparseProblem(problem).feedback.values())

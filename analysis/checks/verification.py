@@ -11,10 +11,10 @@ from torch import Tensor
 
 from actrelax.analysis.checks.entries import Entry, entries
 from actrelax.analysis.checks.references import Reference, References
-from actrelax.models.closed_form.law import uncovered
+from actrelax.models.closed_form import uncovered
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import relative_error
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _compared(entry: Entry, result: Mapping[str, Tensor], reference: Reference, 
     bound = max(bound, entry.bound, reference.bound)
     for name, value in result.items():
         magnitude = None if reference.magnitude is None else reference.magnitude[name]
-        error = disagreement(value, reference.state[name], magnitude=magnitude)
+        error = relative_error(value, reference.state[name], magnitude=magnitude)
         yield Row(entry.name, entry.scheme.name, reference.name, name, error, bound)
 
 

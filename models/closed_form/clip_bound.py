@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from actrelax.models.closed_form.law import hop_matrix, hop_taus, terms
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem
 
 
 def unbounded(problem: RelaxationProblem, integrator: Integrator, *, dt: float) -> str | None:
@@ -49,8 +49,8 @@ def bracket_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: flo
 
     Examples
     --------
-    >>> from actrelax.models.network.architectures import build
-    >>> from actrelax.models.integrators.schemes import INTEGRATORS
+    >>> from actrelax.models.network import build
+    >>> from actrelax.models.engines import INTEGRATORS
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> bool(0 < bracket_bound(problem, INTEGRATORS["euler"], dt=0.1) < 10)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.assumptions import Gain
-from actrelax.models.closed_form.law import chain_matrix, coefficients, hop_matrix, hop_taus, uncovered
+from actrelax.models.closed_form.law import hop_matrix, hop_taus, uncovered
 from actrelax.models.closed_form.plan import (
     ByHops,
     ByLevel,
@@ -29,11 +29,9 @@ from actrelax.models.closed_form.plan import (
     settled_plan,
 )
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.network.graph import Graph
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.integrators import Integrator, chain_matrix, coefficients
+from actrelax.models.network import Graph, Network, Projection
+from actrelax.models.problem import RelaxationProblem, State
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,74 +7,15 @@ scheme's one-step matrix T on a chain of single units, whatever the network's wi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from actrelax.models.integrators.schemes import Integrator
-    from actrelax.models.problem.problem import RelaxationProblem, State
-
-Matrix = NDArray[np.float64]
-
-
-def chain_matrix(taus: Sequence[float]) -> Matrix:
-    """Return M of the chain of single units dx/dt = M x: hidden units with these tau, from the input up, and a clamp.
-
-    Returns
-    -------
-    numpy.ndarray
-        (L + 1, L + 1) for L hidden units: -1/tau_l on the diagonal, 1/tau_l beside it, a row of zeros for the clamp.
-
-    Examples
-    --------
-    >>> chain_matrix([2.0, 4.0])
-    array([[-0.5 ,  0.5 ,  0.  ],
-           [ 0.  , -0.25,  0.25],
-           [ 0.  ,  0.  ,  0.  ]])
-    """
-    rates = 1 / np.asarray(taus, dtype=np.float64)
-    size = len(rates) + 1
-    matrix = np.zeros((size, size))
-    hidden = np.arange(size - 1)
-    matrix[hidden, hidden] = -rates
-    matrix[hidden, hidden + 1] = rates
-    return matrix
-
-
-def coefficients(transition: Callable[[Matrix, float], Matrix], matrix: Matrix, dt: float, steps: int) -> Matrix:
-    """Return C after so many steps of a scheme: its one-step matrix to that power.
-
-    For dt/tau <= 1 all entries are probabilities and nothing cancels: entries of 1e-300 are as exact as those near 1.
-    """
-    return np.linalg.matrix_power(transition(matrix, dt), steps)
-
-
-def flow(matrix: Matrix, t: float) -> Matrix:
-    """Return exp(t M) of a chain, each entry relative to itself, however small, to about t/tau roundings.
-
-    Scaling and squaring on the non-negative M + I/tau_min, where no terms cancel; `scipy.linalg.expm` is accurate
-    relative to the largest entry only. One tau: K ~ Poisson(t / tau).
-    """
-    rate = float(-matrix.diagonal().min())
-    squarings = max(0, math.ceil(math.log2(rate * t))) if rate * t > 0 else 0
-    h = t / 2**squarings
-    step = (matrix + rate * np.eye(len(matrix))) * h
-    term = result = np.eye(len(matrix)) * math.exp(-rate * h)
-    for k in range(1, 30 + len(matrix)):  # entry (l, m) first appears in the term k = m - l
-        term = term @ step / k
-        result = result + term
-    for _ in range(squarings):
-        result = result @ result
-    return result
+from actrelax.models.integrators import Integrator, Matrix, chain_matrix, coefficients
+from actrelax.models.problem import RelaxationProblem, State
 
 
 def uncovered(problem: RelaxationProblem) -> str | None:
@@ -136,10 +77,10 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     Examples
     --------
     >>> import torch
-    >>> from actrelax.models.network.architectures import build
-    >>> from actrelax.models.engines.solve import solve
-    >>> from actrelax.models.integrators.schemes import INTEGRATORS
-    >>> from actrelax.models.problem.problem import RelaxationProblem
+    >>> from actrelax.models.network import build
+    >>> from actrelax.models.engines import solve
+    >>> from actrelax.models.engines import INTEGRATORS
+    >>> from actrelax.models.problem import RelaxationProblem
     >>> network = build("mlp-4x5", input_shape=(6,), generator=torch.Generator().manual_seed(0)).double()
     >>> problem = RelaxationProblem.from_batch(network, torch.ones(1, 6).double(), torch.tensor([3]))
     >>> stepped = solve(problem, "euler", steps=50, eta=0.1).final["hidden1"]

@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from actrelax.models.closed_form.law import Matrix
-from actrelax.models.network.graph import Graph
+from actrelax.models.integrators import Matrix
+from actrelax.models.network import Graph
 
 
 @dataclass(frozen=True, eq=False)

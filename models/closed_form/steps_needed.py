@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 
 from actrelax.models.closed_form.evaluate import sizes
-from actrelax.models.closed_form.law import chain_matrix, coefficients, hop_matrix, hop_taus
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.network.graph import Graph
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.closed_form.law import hop_matrix, hop_taus
+from actrelax.models.integrators import Integrator, chain_matrix, coefficients
+from actrelax.models.network import Graph
+from actrelax.models.problem import RelaxationProblem
 
 ToleranceOf = Literal["activity", "gradient"]
 

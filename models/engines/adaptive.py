@@ -15,13 +15,13 @@ from scipy.optimize import brentq
 from actrelax.models._names import is_number
 from actrelax.models.engines.divergence import on_the_way, refuse_non_finite
 from actrelax.models.engines.request import Task
-from actrelax.models.engines.sparse_problem import FlatProblem, Vector
+from actrelax.models.engines.sparse_problem import SparseProblem, Vector
 from actrelax.models.engines.steps import whole_number
-from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.problem.unit_dynamics import Variables
+from actrelax.models.results import DivergenceError, Status, Trajectory
 from actrelax.models.results.recording import populations
-from actrelax.models.results.trajectory import Status, Trajectory
 
 SPARSE_JACOBIAN = ("Radau", "BDF")
 """Implicit methods that take a sparse Jacobian; LSODA takes none, and approximates it."""
@@ -70,7 +70,7 @@ class Between:
     def __call__(self, time: float) -> State:
         if not 0 <= time <= self.end:
             raise ActrelaxError(f"this relaxation is known from 0 to {self.end:g}, not at {time:g}.")
-        flat = FlatProblem(self.problem)
+        flat = SparseProblem(self.problem)
         state = flat.as_tensors(flat.split(self.last if time == self.end else self.solution(time)))
         return {name: x.clone() for name, x in populations(self.problem, state).items()}
 
@@ -96,7 +96,7 @@ class _Field:
     """
 
     def __init__(
-        self, flat: FlatProblem, method: str, most: int, diverged: Callable[[str, float], ActrelaxError]
+        self, flat: SparseProblem, method: str, most: int, diverged: Callable[[str, float], ActrelaxError]
     ) -> None:
         self.flat, self.method, self.most, self.diverged = flat, method, most, diverged
         self.evaluations, self.inside = 0, False
@@ -141,7 +141,7 @@ class _Run:
     def __init__(self, task: Task, limits: Limits, dense: bool) -> None:
         self.task, self.limits, self.dense = task, limits, dense
         self.method = task.integrator.method
-        self.flat = FlatProblem(task.problem)
+        self.flat = SparseProblem(task.problem)
         self.field = _Field(self.flat, self.method, limits.evaluations, self._diverged)
         self.t, self.y = 0.0, self.flat.joined(self.flat.initial_state())
         self.step, self.settled = 0, False

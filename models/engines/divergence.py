@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from actrelax.models.engines.request import Task
-from actrelax.models.errors import DivergenceError
-from actrelax.models.problem.problem import RelaxationProblem, State
-from actrelax.models.results.trajectory import Status
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import DivergenceError, Status
 
 
 def is_finite(activities: Mapping[str, Tensor]) -> bool:

@@ -1,8 +1,8 @@
-"""Integrators that belong to one engine, called ENGINE:METHOD: SciPy's adaptive ones, Brian2's state updaters.
+"""Every integrator by name: ours, and those that one engine has of its own, called ENGINE:METHOD.
 
-Their laws are known as well (THEORY.md section 4). Brian2's updaters hold the summed input within a step, so that one
-with stability function R is Euler's scheme with eta_l = 1 - R(-dt/tau_l), whatever its name promises; SciPy's follow
-the flow itself to their tolerances.
+SciPy's adaptive methods follow the flow itself, to their tolerances. Brian2's state updaters hold the summed input
+within a step, so one with stability function R is Euler's scheme with eta_l = 1 - R(-dt/tau_l), whatever its name
+promises (THEORY.md section 4).
 """
 
 from __future__ import annotations
@@ -15,10 +15,26 @@ from typing import Any, NoReturn
 import numpy as np
 
 from actrelax.models._names import known, look_up
-from actrelax.models.closed_form.law import Matrix, flow
+from actrelax.models.closed_form import EXACT
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS, Integrator, holding
+from actrelax.models.integrators import (
+    EQUILIBRIUM,
+    EULER,
+    EXPONENTIAL,
+    HEUN,
+    RK4,
+    SEQUENTIAL,
+    Integrator,
+    Matrix,
+    flow,
+    holding,
+)
 from actrelax.models.problem.unit_dynamics import Variables
+
+INTEGRATORS: dict[str, Integrator] = {
+    integrator.name: integrator for integrator in (EULER, SEQUENTIAL, HEUN, RK4, EXPONENTIAL, EXACT, EQUILIBRIUM)
+}
+"""Our own, by name."""
 
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 """Methods of `scipy.integrate.solve_ivp`."""
@@ -32,7 +48,7 @@ BRIAN2: dict[str, tuple[Callable[[Matrix], Matrix], float]] = {
     "milstein": (lambda z: 1 + z, 2.0),
     "heun": (lambda z: 1 + z, 2.0),
     "rk2": (lambda z: 1 + z + z**2 / 2, 2.0),
-    "rk4": (lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24, INTEGRATORS["rk4"].stability_limit),
+    "rk4": (lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24, RK4.stability_limit),
     "gsl_rk2": (np.exp, math.inf),
     "gsl_rk4": (np.exp, math.inf),
     "gsl_rkf45": (np.exp, math.inf),

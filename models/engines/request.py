@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from actrelax.models.closed_form.law import applications
 from actrelax.models.engines.steps import Schedule
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import Status, Trajectory
 from actrelax.models.results.recording import Recording, populations
-from actrelax.models.results.trajectory import Status, Trajectory, time_after
+from actrelax.models.results.trajectory import time_after
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Task:
         self, status: Status, state: State, steps: int, applications: int | None = None, **more: object
     ) -> Trajectory:
         """Collect what `solve` returns; the work is that of the steps unless given."""
-        work = steps * self.integrator.work(self.problem) if applications is None else applications
+        work = steps * work_per_step(self.problem, self.integrator) if applications is None else applications
         trajectory = Trajectory(
             problem=self.problem,
             integrator=self.integrator.name,
@@ -85,6 +87,13 @@ class Task:
         )
         self.recording.finish(trajectory)
         return trajectory
+
+
+def work_per_step(problem: RelaxationProblem, integrator: Integrator) -> int:
+    """Return how often one step carries feedback through a projection."""
+    if integrator.stages is None:
+        return applications(problem)
+    return integrator.stages * len(problem.feedback_projections)
 
 
 def _has_settled(previous: State, state: State, variables: Sequence[str], bound: float) -> bool:

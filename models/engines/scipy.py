@@ -11,11 +11,11 @@ import torch
 from actrelax.models.engines import adaptive
 from actrelax.models.engines.divergence import refuse_non_finite
 from actrelax.models.engines.request import Task
-from actrelax.models.engines.sparse_problem import FlatProblem, refused
+from actrelax.models.engines.sparse_problem import SparseProblem, refused
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.trajectory import Trajectory
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Trajectory
 
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
@@ -73,7 +73,7 @@ def solve(
 
 def _stepped(task: Task) -> Trajectory:
     """Take the steps of one of our own integrators; a look at each state costs little here."""
-    flat = FlatProblem(task.problem)
+    flat = SparseProblem(task.problem)
     state, settled, step = flat.initial_state(), False, 0
     tensors = flat.as_tensors(state)
     task.record(0, tensors)

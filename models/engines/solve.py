@@ -17,10 +17,10 @@ from actrelax.models.engines.methods import integrator_named
 from actrelax.models.engines.request import Task
 from actrelax.models.engines.steps import Steps, schedule, whole_number
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Status, Trajectory
 from actrelax.models.results.recording import Record, Recorder, Recording, recorder_of
-from actrelax.models.results.trajectory import Status, Trajectory
 
 ENGINES: dict[str, str] = {
     "torch": "actrelax.models.engines.torch",
@@ -141,7 +141,7 @@ def solve(
     Examples
     --------
     >>> import torch
-    >>> from actrelax.models.network.architectures import build
+    >>> from actrelax.models.network import build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> solve(problem, "euler", steps=100, eta=0.1).final["hidden1"].shape

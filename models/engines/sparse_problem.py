@@ -17,11 +17,10 @@ from scipy import sparse
 from torch import Tensor
 
 from actrelax.models.assumptions import Gain
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.per_neuron import Value
-from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.network import Projection
+from actrelax.models.problem import Leaky, RelaxationProblem, State, StateSpace, Unit, Value
 from actrelax.models.problem.system import Steppable
-from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, Unit, Variables
+from actrelax.models.problem.unit_dynamics import Variables
 
 Vector = NDArray[np.float64]
 
@@ -61,7 +60,7 @@ class Space:
     c: list[float]
 
 
-class FlatProblem(Steppable):
+class SparseProblem(Steppable):
     """The ODE of a `RelaxationProblem` over vectors: a population's activities of all samples in one, (batch * units,).
 
     Always in float64 on the CPU. Without noise and delays. Matrices hold a block per sample, dense weights once in

@@ -12,11 +12,11 @@ from typing import Any, Literal, SupportsIndex, get_args
 import numpy as np
 
 from actrelax.models._names import is_number, known
-from actrelax.models.closed_form.law import uncovered
-from actrelax.models.closed_form.steps_needed import ToleranceOf, steps_until
+from actrelax.models.closed_form import steps_until, uncovered
+from actrelax.models.closed_form.steps_needed import ToleranceOf
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem
 
 Steps = int | Literal["auto"]
 

@@ -13,10 +13,10 @@ from actrelax.models.closed_form.evaluate import applications, collected, low_ra
 from actrelax.models.closed_form.plan import Plan, settled_plan
 from actrelax.models.engines.divergence import divergence, is_finite
 from actrelax.models.engines.request import Task
-from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem, State
-from actrelax.models.results.trajectory import Trajectory
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import DivergenceError, Trajectory
 
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:

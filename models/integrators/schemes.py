@@ -5,7 +5,7 @@ the next state. To relax by hand is therefore a loop::
 
     state = problem.initial_state()
     for _ in range(100):
-        state = INTEGRATORS["euler"].step(problem, state, dt=0.1)
+        state = euler(problem, state, dt=0.1)
 
 A step adds no noise, which is `problem.kicked`; where feedback takes time, `initial_state` needs the dt and Euler is
 the only scheme: ask `unsupported` first. Steps are written in terms of `Steppable`: they move whatever arrays a problem
@@ -16,20 +16,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.linalg import solve_triangular
 
-from actrelax.models.closed_form.law import Matrix, applications, flow, predict, uncovered
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.integrators.chain import Matrix, Transition
+from actrelax.models.problem import RelaxationProblem
 from actrelax.models.problem.system import Steppable
 from actrelax.models.problem.unit_dynamics import Array, Variables
-
-Transition = Callable[[Matrix, float], Matrix]
-
 
 Step = Callable[[Any, Variables, float], Variables]
 
@@ -42,11 +39,11 @@ def _anything(problem: RelaxationProblem) -> None:
 class Integrator:
     """A numerical scheme.
 
-    name            its key in `INTEGRATORS`
+    name            its key in `engines.INTEGRATORS`
     step            (problem, state, dt) -> the state after dt
     transition      (M, dt) -> the same step on a chain of single units, dx/dt = M x, as a matrix (THEORY.md section 4)
     order           of convergence as dt -> 0; None for a scheme that is exact, or does not follow the ODE in time
-    stages          evaluations of the whole feedback in one step; None for as many as the law takes
+    stages          evaluations of the whole feedback in one step; None where the closed form decides
     stability_limit the dt/tau at which a unit without feedback stops to decay
     takes_time      whether dt means anything to it
     takes_noise     whether it follows a problem with noise
@@ -79,13 +76,6 @@ class Integrator:
     def method(self) -> str:
         """What the engine calls it that has it: the name without the engine."""
         return self.name.rpartition(":")[2]
-
-    def work(self, problem: RelaxationProblem) -> int:
-        """How often one step carries feedback through a projection."""
-        if self.stages is None:
-            return applications(problem)
-        projections = problem.network.projections.values()
-        return self.stages * sum(p.source != problem.network.input for p in projections)
 
 
 def euler(problem: Steppable, state: Variables, dt: float) -> Variables:
@@ -129,11 +119,6 @@ def rk4(problem: Steppable, state: Variables, dt: float) -> Variables:
     k3 = problem.vector_field(_moved(state, k2, dt / 2))
     k4 = problem.vector_field(_moved(state, k3, dt))
     return _moved(state, {v: (k1[v] + 2 * k2[v] + 2 * k3[v] + k4[v]) / 6 for v in state}, dt)
-
-
-def exact(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
-    """The ODE's own solution after dt, by its law: as much work for any dt (THEORY.md section 4)."""
-    return predict(replace(problem, start=state), INTEGRATORS["exact"], dt=dt, steps=1)
 
 
 def equilibrium(problem: Steppable, state: Variables, dt: float) -> Variables:
@@ -202,44 +187,37 @@ def _settled(matrix: Matrix, dt: float) -> Matrix:
     return result
 
 
-INTEGRATORS: dict[str, Integrator] = {
-    integrator.name: integrator
-    for integrator in (
-        Integrator(
-            "euler",
-            euler,
-            _polynomial(),
-            order=1,
-            stages=1,
-            stability_limit=2.0,
-            takes_noise=True,
-            takes_delays=True,
-        ),
-        Integrator("sequential", sequential, _swept, order=1, stages=1, stability_limit=2.0),
-        Integrator("heun", heun, _polynomial(1 / 2), order=2, stages=2, stability_limit=2.0),
-        # the real root of 1 - z/2 + z^2/6 - z^3/24, where R(-z) = 1 again
-        Integrator("rk4", rk4, _polynomial(1 / 2, 1 / 6, 1 / 24), order=4, stages=4, stability_limit=2.785293563405282),
-        Integrator(
-            "exponential",
-            exponential,
-            holding(lambda ratio: -np.expm1(-ratio)),
-            order=1,
-            stages=1,
-            stability_limit=math.inf,
-        ),
-        Integrator("exact", exact, flow, order=None, stages=None, stability_limit=math.inf, refuses=uncovered),
-        Integrator(
-            "equilibrium",
-            equilibrium,
-            _settled,
-            order=None,
-            stages=1,
-            stability_limit=math.inf,
-            takes_time=False,
-            refuses=_needs_constant_gains,
-        ),
-    )
-}
+EULER = Integrator(
+    "euler", euler, _polynomial(), order=1, stages=1, stability_limit=2.0, takes_noise=True, takes_delays=True
+)
+SEQUENTIAL = Integrator("sequential", sequential, _swept, order=1, stages=1, stability_limit=2.0)
+HEUN = Integrator("heun", heun, _polynomial(1 / 2), order=2, stages=2, stability_limit=2.0)
+RK4 = Integrator(
+    "rk4",
+    rk4,
+    _polynomial(1 / 2, 1 / 6, 1 / 24),
+    order=4,
+    stages=4,
+    stability_limit=2.785293563405282,  # the real root of 1 - z/2 + z^2/6 - z^3/24, where R(-z) = 1 again
+)
+EXPONENTIAL = Integrator(
+    "exponential",
+    exponential,
+    holding(lambda ratio: -np.expm1(-ratio)),
+    order=1,
+    stages=1,
+    stability_limit=math.inf,
+)
+EQUILIBRIUM = Integrator(
+    "equilibrium",
+    equilibrium,
+    _settled,
+    order=None,
+    stages=1,
+    stability_limit=math.inf,
+    takes_time=False,
+    refuses=_needs_constant_gains,
+)
 
 
 def _moved(state: Variables, slope: Variables, dt: float) -> Variables:

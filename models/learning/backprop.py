@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from actrelax.models.learning.plasticity import Backward, Updates, add_to_grad, is_finite, no_samples, outcome
-from actrelax.models.network.network import Network
-from actrelax.models.problem.losses import Loss, LossFunction, loss_named
+from actrelax.models.network import Network
+from actrelax.models.problem import Loss, LossFunction, loss_named
 
 
 def backprop_backward(

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import Assumptions
+from actrelax.models.engines import INTEGRATORS
 from actrelax.models.engines.steps import schedule
-from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.integrators.schemes import INTEGRATORS, Integrator
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import Integrator
 from actrelax.models.learning.plasticity import Backward, Updates, check_decay, local_updates, outcome
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.losses import Loss, LossFunction, loss_named
-from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.network import Network, Projection
+from actrelax.models.problem import Loss, LossFunction, RelaxationProblem, State, loss_named
+from actrelax.models.results import DivergenceError
 
 
 @torch.no_grad()

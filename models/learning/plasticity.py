@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from actrelax.models._names import known
 from actrelax.models.assumptions import Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.problem import RelaxationProblem, State
-from actrelax.models.results.trajectory import Trajectory
+from actrelax.models.network import Network, Projection
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import Trajectory
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from actrelax.models.engines.solve import run, task_of, warn_unsettled
 from actrelax.models.engines.steps import Steps
 from actrelax.models.engines.torch import Method, plan_for
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import Integrator
+from actrelax.models.integrators import Integrator
 from actrelax.models.learning.plasticity import (
     Backward,
     Updates,
@@ -30,11 +30,9 @@ from actrelax.models.learning.plasticity import (
     outcome,
     product,
 )
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.losses import Loss, LossFunction, loss_named
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.trajectory import Trajectory
+from actrelax.models.network import Network, Projection
+from actrelax.models.problem import Loss, LossFunction, RelaxationProblem, loss_named
+from actrelax.models.results import Trajectory
 
 
 @torch.no_grad()
@@ -111,7 +109,7 @@ def relax_backward(
 
     Examples
     --------
-    >>> from actrelax.models.network.architectures import build
+    >>> from actrelax.models.network import build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     >>> x, y = torch.rand(8, 64), torch.arange(8)

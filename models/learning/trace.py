@@ -18,8 +18,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.plasticity import Backward, Rule, add_to_grad
-from actrelax.models.network.network import Network
-from actrelax.models.problem.losses import dense_targets
+from actrelax.models.network import Network
+from actrelax.models.problem import dense_targets
 
 Kernels = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
@@ -40,8 +40,8 @@ class Traced:
     Examples
     --------
     >>> from functools import partial
-    >>> from actrelax.models.network.architectures import build
-    >>> from actrelax.models.learning.relax import relax_backward
+    >>> from actrelax.models.network import build
+    >>> from actrelax.models.learning import relax_backward
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> rule = Traced(partial(relax_backward, check_finite=False))
     >>> result = rule(network, torch.rand(8, 64), torch.arange(8))

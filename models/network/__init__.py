@@ -1,1 +1,24 @@
 """What is wired: populations, projections, and the graph that they make."""
+
+from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
+from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
+from actrelax.models.network.graph import Graph
+from actrelax.models.network.network import FeedforwardPass, Network, Population
+from actrelax.models.network.projection import Projection, ProjectionRoute
+
+__all__ = [
+    "ACTIVATIONS",
+    "ARCHITECTURES",
+    "Activation",
+    "Architecture",
+    "FeedforwardPass",
+    "Formula",
+    "Fused",
+    "Graph",
+    "Network",
+    "Population",
+    "Projection",
+    "ProjectionRoute",
+    "build",
+    "leaky_relu",
+]

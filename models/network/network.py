@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -13,11 +14,11 @@ from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
-from actrelax.models.network.describe import describe
 from actrelax.models.network.from_sequential import split_sequential
 from actrelax.models.network.graph import Graph
 from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.projection import Projection, ProjectionRoute
+from actrelax.models.network.table import aligned
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,29 @@ class Network(nn.Module):
         return weight.sign() * psi if kind == "sign" else psi
 
     def __repr__(self) -> str:
-        return describe(self)
+        sizes = [["population", "shape", "units", "activation"]]
+        for name, population in self.populations.items():
+            activation = "-" if name == self.input else population.activation.name
+            sizes.append([name, str(population.shape), f"{math.prod(population.shape):,}", activation])
+        wiring = [["projection", "kind", "pipeline", "parameters", "feedback"]]
+        for p in self.projections.values():
+            count = sum(w.numel() for w in (p.weight, p.bias) if w is not None)
+            wiring.append([p.name, self.kind(p), p.pipeline, f"{count:,}", self._feedback_in_words(p)])
+        total = sum(p.numel() for p in self.parameters())
+        title = (
+            f"Network: {len(self.populations) - 1} populations besides the input, "
+            f"{len(self.projections)} projections, {total:,} parameters"
+        )
+        return "\n".join([title, *aligned(sizes, right={2}), *aligned(wiring, right={3})])
+
+    def _feedback_in_words(self, projection: Projection) -> str:
+        if not self.carries_feedback(projection):
+            return "-" if projection.source == self.input else "copy"
+        if projection.feedback is None:
+            return "transpose"
+        if projection.feedback.dim() == 0:
+            return "sign of W"
+        return "own, learned" if isinstance(projection.feedback, nn.Parameter) else "own, fixed"
 
     def _swept(
         self, x: Tensor, order: Sequence[str], activations: Mapping[str, Activation], keep_drives: bool = False

@@ -1,1 +1,24 @@
 """The ODEs: which relaxation, of which batch, from where, clamped to what."""
+
+from actrelax.models.problem.feedback_transforms import transform_named
+from actrelax.models.problem.losses import LOSSES, Loss, LossFunction, dense_targets, from_function, loss_named
+from actrelax.models.problem.per_neuron import Value
+from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, Unit, UnitDynamics
+
+__all__ = [
+    "LOSSES",
+    "Leaky",
+    "Loss",
+    "LossFunction",
+    "RelaxationProblem",
+    "State",
+    "StateSpace",
+    "Unit",
+    "UnitDynamics",
+    "Value",
+    "dense_targets",
+    "from_function",
+    "loss_named",
+    "transform_named",
+]

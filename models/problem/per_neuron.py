@@ -16,7 +16,7 @@ Value = float | Tensor
 
 
 @dataclass(frozen=True)
-class Neuronwise:
+class PerNeuron:
     """A quantity by population.
 
     name     as errors call it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,11 @@ from torch import Tensor
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.describe import describe_problem
-from actrelax.models.network.network import FeedforwardPass, Network
-from actrelax.models.network.projection import Projection
+from actrelax.models.network import FeedforwardPass, Network, Projection
 from actrelax.models.problem.delays import Delays
 from actrelax.models.problem.feedback_transforms import Transform, transform_named, transformed
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
-from actrelax.models.problem.per_neuron import Neuronwise, Value
+from actrelax.models.problem.per_neuron import PerNeuron, Value
 from actrelax.models.problem.system import Steppable
 from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, Unit, UnitDynamics
 from actrelax.models.problem.validity import check
@@ -73,7 +71,7 @@ class RelaxationProblem(Steppable):
 
     Examples
     --------
-    >>> from actrelax.models.network.architectures import build
+    >>> from actrelax.models.network import build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     RelaxationProblem(64-32-10, batch 3, tau 1, start 'feedforward', clip None, assumptions 'ar')
@@ -131,15 +129,15 @@ class RelaxationProblem(Steppable):
         return self.network.hidden[::-1]
 
     @cached_property
-    def taus(self) -> Neuronwise:
+    def taus(self) -> PerNeuron:
         """Time constants by population."""
         names = [*self.relaxing, self.network.input] if self.input_noise else self.relaxing
-        return Neuronwise("tau", self.tau, 1.0, {name: self.network.populations[name].shape for name in names})
+        return PerNeuron("tau", self.tau, 1.0, {name: self.network.populations[name].shape for name in names})
 
     @cached_property
-    def sigmas(self) -> Neuronwise:
+    def sigmas(self) -> PerNeuron:
         """Noise by population, that of the input apart."""
-        return Neuronwise("noise", self.noise, 0.0, {v: self.network.populations[v].shape for v in self.relaxing})
+        return PerNeuron("noise", self.noise, 0.0, {v: self.network.populations[v].shape for v in self.relaxing})
 
     @property
     def is_noisy(self) -> bool:
@@ -352,7 +350,29 @@ class RelaxationProblem(Steppable):
         return {name: self.frozen_amplified(name, "feedforward", torch.ones_like(activities[name])) for name in names}
 
     def __repr__(self) -> str:
-        return describe_problem(self)
+        sizes = ["x".join(map(str, p.shape)) for p in self.network.populations.values()]
+        start = repr(self.start) if isinstance(self.start, str) else "given"
+        preset = self.assumptions.preset
+        return (
+            f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {_brief(self.tau)}, start {start}, "
+            f"clip {self.clip}, assumptions {repr(preset) if preset else 'own'}{''.join(self._biology())})"
+        )
+
+    def _biology(self) -> Iterator[str]:
+        if self.is_noisy:
+            yield f", noise {_brief(self.noise)}, input noise {self.input_noise:g}"
+        if self.delay.times:
+            yield f", delays {_brief(self.delays)}"
+        if self.feedback_transform is not None:
+            yield f", feedback transform {getattr(self.feedback_transform, '__name__', self.feedback_transform)}"
+        if self.dynamics:
+            yield f", dynamics of {', '.join(self.dynamics)}"
+
+
+def _brief(value: Value | Mapping[str, Value]) -> str:
+    if isinstance(value, Mapping):
+        return f"of {', '.join(value)} given"
+    return "given" if isinstance(value, Tensor) and value.dim() > 0 else f"{float(value):g}"
 
 
 def _line(projection: str) -> str:

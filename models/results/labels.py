@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem
 
 Units = Mapping[str, Sequence[int] | None]
 """Population -> indices into its flattened shape, None for all; of what was recorded as a population's activity."""

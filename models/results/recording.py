@@ -14,7 +14,7 @@ from torch import Tensor
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem, State
+from actrelax.models.problem import RelaxationProblem, State
 
 if TYPE_CHECKING:
     from actrelax.models.results.trajectory import Trajectory

@@ -8,7 +8,7 @@ FLOOR = 1e-30
 """A population whose reference is everywhere smaller is silent (dead units): its differences count against this."""
 
 
-def disagreement(value: Tensor, reference: Tensor, *, magnitude: Tensor | None = None, floor: float = FLOOR) -> float:
+def relative_error(value: Tensor, reference: Tensor, *, magnitude: Tensor | None = None, floor: float = FLOOR) -> float:
     """max |value - reference| / max |reference|: how far two results of one population or parameter are apart.
 
     Parameters
@@ -24,7 +24,7 @@ def disagreement(value: Tensor, reference: Tensor, *, magnitude: Tensor | None =
     Returns
     -------
     float
-        Not a number or infinite where either is; so that ``disagreement(...) < bound`` fails then.
+        Not a number or infinite where either is; so that ``relative_error(...) < bound`` fails then.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def disagreement(value: Tensor, reference: Tensor, *, magnitude: Tensor | None =
     Examples
     --------
     >>> import torch
-    >>> disagreement(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]))
+    >>> relative_error(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]))
     0.25
     """
     if value.shape != reference.shape:

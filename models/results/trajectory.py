@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem, State
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results.relative_error import relative_error
 
 if TYPE_CHECKING:
     import xarray
@@ -79,8 +79,8 @@ class Trajectory:
 
     Examples
     --------
-    >>> from actrelax.models.network.architectures import build
-    >>> from actrelax.models.engines.solve import solve
+    >>> from actrelax.models.network import build
+    >>> from actrelax.models.engines import solve
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> trajectory = solve(problem, "euler", steps=10, record=True)
@@ -146,7 +146,7 @@ class Trajectory:
         errors = {}
         for name, states in over_time.items():
             expected = self._of_recorded_units(name, gradients[name]) if self.times else gradients[name]
-            errors[name] = torch.tensor([disagreement(x, expected) for x in states], dtype=torch.float64)
+            errors[name] = torch.tensor([relative_error(x, expected) for x in states], dtype=torch.float64)
         return errors
 
     def _of_recorded_units(self, name: str, gradient: Tensor) -> Tensor:
@@ -181,3 +181,11 @@ class Trajectory:
             f"Trajectory({self.status.value} after {self.steps} steps {step} by {self.integrator} on "
             f"{self.engine}, {self.method}, {len(self.times)} recorded)"
         )
+
+
+class DivergenceError(ActrelaxError):
+    """Something became non-finite; where it was a relaxation, ``trajectory`` holds what was reached before."""
+
+    def __init__(self, message: str, trajectory: Trajectory | None = None) -> None:
+        super().__init__(message)
+        self.trajectory = trajectory

@@ -18,7 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results.files import beside
 from actrelax.models.results.labels import Units, as_array, labels
 from actrelax.models.results.versions import installed

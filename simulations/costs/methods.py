@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actrelax.models.engines.methods import integrator_named
+from actrelax.models.engines import integrator_named
 from actrelax.models.engines.steps import schedule
-from actrelax.models.learning.plasticity import Backward, is_finite
-from actrelax.models.network.network import Network
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.learning import Backward
+from actrelax.models.learning.plasticity import is_finite
+from actrelax.models.network import Network
+from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.training.assemble import assemble

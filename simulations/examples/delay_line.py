@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actrelax.analysis import figures
-from actrelax.models.engines.brian2.codegen import generating
-from actrelax.models.engines.brian2.delay_line import delay_line, shift
+from actrelax.models.engines.brian2 import delay_line, generating, shift
 
 # time
 TAU = 10 * b2.ms

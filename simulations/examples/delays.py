@@ -19,7 +19,7 @@ from pathlib import Path
 from actrelax import RelaxationProblem, activity_gradients, build, solve
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import stays_below
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.results import relative_error
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
@@ -76,7 +76,7 @@ def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[
     first, longest = reached["all feedback", 0], DELAYS[-1]
     measured = {which: (reached[which, longest] - first) / longest for which in LATE}
     measured["end"] = max(float(error[-1]) for error in errors.values())
-    measured["engines"] = max(disagreement(there[name], here[name]) for name in network.hidden)
+    measured["engines"] = max(relative_error(there[name], here[name]) for name in network.hidden)
     print(f"largest difference between Brian2 and PyTorch: {measured['engines']:.0e}")
     print(f"error after {duration:g} ms, whatever the delay: at most {measured['end']:.0e}")
     print(

@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 from actrelax import Network, Projection, RelaxationProblem, activity_gradients, solve
 from actrelax.analysis import figures
-from actrelax.models.engines.brian2.build import UNIT, build
-from actrelax.models.engines.brian2.codegen import generating
-from actrelax.models.problem.unit_dynamics import UnitDynamics
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.engines.brian2 import UNIT, build, generating
+from actrelax.models.problem import UnitDynamics
+from actrelax.models.results import relative_error
 from actrelax.simulations.datasets import digits
 
 # time, in milliseconds
@@ -85,11 +84,11 @@ def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[
     for mean in torch_["hidden1"].mean(1)[:-1].tolist():
         v.append(v[-1] + DT / 20 * (mean - v[-1]))
     measured = {
-        "engines": max(disagreement(brian2[name], torch_[name]) for name in network.hidden),
+        "engines": max(relative_error(brian2[name], torch_[name]) for name in network.hidden),
         "electrode": float(np.abs(voltage.v[0] - v).max()),
     }
     for name in network.hidden:
-        measured[name] = disagreement(trajectory.final[name], gradients[name])
+        measured[name] = relative_error(trajectory.final[name], gradients[name])
     print(f"largest difference of Brian2 from PyTorch: {measured['engines']:.0e}")
     listed = ", ".join(f"{name} {measured[name]:.1e}" for name in network.hidden)
     print(f"error against backprop after {duration:g} ms: {listed}")

@@ -21,7 +21,7 @@ from actrelax import RelaxationProblem, relax_backward
 from actrelax.analysis.alignment import update_angles
 from actrelax.analysis.delays import delayed_state
 from actrelax.analysis.robustness import Learned
-from actrelax.models.network.network import Network
+from actrelax.models.network import Network
 from actrelax.simulations.robustness import BASE, grid, study
 from actrelax.simulations.training.experiment import Experiment
 

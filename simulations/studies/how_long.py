@@ -20,7 +20,7 @@ from torch import Tensor
 from actrelax import RelaxationProblem, activity_gradients, build
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import errors_over_time, predicted_steps, stays_below
-from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.engines import INTEGRATORS
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 

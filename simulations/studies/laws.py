@@ -21,7 +21,7 @@ from actrelax import RelaxationProblem, activity_gradients, build
 from actrelax.analysis import figures
 from actrelax.analysis.checks.entries import entries
 from actrelax.analysis.convergence import predicted_errors
-from actrelax.models.engines.solve import ENGINES
+from actrelax.models.engines import ENGINES
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 

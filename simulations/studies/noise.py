@@ -23,7 +23,7 @@ from torch import Tensor
 from actrelax import RelaxationProblem
 from actrelax.analysis.noise import expected_noise_angles
 from actrelax.analysis.robustness import Learned
-from actrelax.models.network.network import Network
+from actrelax.models.network import Network
 from actrelax.simulations.robustness import BASE, RATE, grid, study
 from actrelax.simulations.training.experiment import Experiment
 

@@ -24,7 +24,7 @@ from actrelax import Network, RelaxationProblem, backprop_backward, build, solve
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import errors_over_time
 from actrelax.analysis.transients import error_bounds, growth
-from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.engines import INTEGRATORS
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.studies.learning import epochs_of

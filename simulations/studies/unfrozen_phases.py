@@ -30,7 +30,7 @@ from actrelax.analysis import figures
 from actrelax.analysis.endings import Ending, ending, fates
 from actrelax.analysis.fixed_points import resting_places, scattered
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.problem.problem import State
+from actrelax.models.problem import State
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 

@@ -15,11 +15,11 @@ from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, stays_below
 from actrelax.analysis.files import write_text
 from actrelax.analysis.tables import markdown, write_csv
-from actrelax.models.closed_form.law import uncovered
-from actrelax.models.engines.solve import solve
+from actrelax.models.closed_form import uncovered
+from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem, State
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import relative_error
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.subjects import Subject, make_sample
 from actrelax.simulations.suites.suite import varied
@@ -104,7 +104,7 @@ def _curve(
 
     def errors(state: State) -> dict[str, Tensor]:
         squares = {f"squared {n}": (state[n] - gradients[n]).square().flatten(1).sum(1).mean() for n in hidden}
-        largest = {n: disagreement(state[n], gradients[n]) for n in hidden}
+        largest = {n: relative_error(state[n], gradients[n]) for n in hidden}
         return squares | {n: torch.tensor(error, dtype=torch.float64) for n, error in largest.items()}
 
     found = solve(problem, relaxation.integrator, eta=eta, steps=steps, record=errors).recorded
@@ -158,7 +158,9 @@ def table(found: Sequence[Curve]) -> str:
         "Steps after which a population's error, max \\|x - gradient\\| / max \\|gradient\\|, stays below",
         f"{TOLERANCE:g}: least to most of {seeds} seeds; a dash where that takes more than {steps}.",
     ]
-    apart = [disagreement(*map(torch.from_numpy, (c.relative[n], c.predicted[n]))) for c in found for n in c.predicted]
+    apart = [
+        relative_error(*map(torch.from_numpy, (c.relative[n], c.predicted[n]))) for c in found for n in c.predicted
+    ]
     if apart:
         said += [f"The law's curves and the measured ones are {max(apart):.0e} apart, relative to the largest error."]
     head = ["eta", *(f"{name}: measured (predicted)" for name in names)]

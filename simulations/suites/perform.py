@@ -20,7 +20,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from actrelax.analysis.runs import State
-from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.stopping import Stop, Stopped, stopping_cleanly
 from actrelax.simulations.suites.store import Kept

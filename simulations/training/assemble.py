@@ -16,11 +16,12 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from actrelax.models._names import look_up
-from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.learning.plasticity import Rule, Updates
-from actrelax.models.network.architectures import build
-from actrelax.models.network.network import Network
-from actrelax.models.problem.losses import LOSSES, Loss
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import Updates
+from actrelax.models.learning.plasticity import Rule
+from actrelax.models.network import Network, build
+from actrelax.models.problem import LOSSES, Loss
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import Dataset, Split, load
 from actrelax.simulations.options import Hardware
 from actrelax.simulations.streams import random_stream

@@ -16,8 +16,9 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from actrelax.models.learning.plasticity import Backward, Rule
-from actrelax.models.network.network import Network
+from actrelax.models.learning import Backward
+from actrelax.models.learning.plasticity import Rule
+from actrelax.models.network import Network
 
 MARGIN = 4.0
 """A bound of more than the clip over this is near: batches that are not looked at may differ by that much."""

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from actrelax.analysis.runs import TABLES
-from actrelax.models.errors import DivergenceError
-from actrelax.models.learning.plasticity import Backward, Rule
-from actrelax.models.network.network import Network
+from actrelax.models.learning import Backward
+from actrelax.models.learning.plasticity import Rule
+from actrelax.models.network import Network
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import Split
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.clipping import Lookout

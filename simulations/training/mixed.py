@@ -13,9 +13,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from actrelax.models.learning.plasticity import Backward, Rule, add_to_grad
-from actrelax.models.network.network import Network
-from actrelax.models.problem.losses import Loss
+from actrelax.models.learning import Backward
+from actrelax.models.learning.plasticity import Rule, add_to_grad
+from actrelax.models.network import Network
+from actrelax.models.problem import Loss
 
 
 def in_bfloat16(rule: Rule) -> Rule:

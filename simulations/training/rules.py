@@ -13,17 +13,14 @@ from torch import Tensor
 
 from actrelax.models.closed_form.clip_bound import bracket_bound, unbounded
 from actrelax.models.closed_form.evaluate import unstreamable
-from actrelax.models.engines.methods import integrator_named
+from actrelax.models.engines import integrator_named
 from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.backprop import backprop_backward
-from actrelax.models.learning.continuous import relax_continuously
-from actrelax.models.learning.plasticity import Backward, Rule, Updates
-from actrelax.models.learning.relax import relax_backward
+from actrelax.models.learning import Backward, Updates, backprop_backward, relax_backward, relax_continuously
+from actrelax.models.learning.plasticity import Rule
 from actrelax.models.learning.trace import Traced
-from actrelax.models.network.network import Network
-from actrelax.models.problem.losses import Loss
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.network import Network
+from actrelax.models.problem import Loss, RelaxationProblem
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import Lookout, unclipped
 from actrelax.simulations.training.experiment import Experiment

@@ -13,8 +13,7 @@ from actrelax.analysis.convergence import Distances, distances
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models._names import look_up
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.losses import LOSSES
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem import LOSSES, RelaxationProblem
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import require
 from actrelax.simulations.stopping import stopping_cleanly

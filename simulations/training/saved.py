@@ -9,7 +9,7 @@ from torch import nn
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.network import Network
+from actrelax.models.network import Network
 from actrelax.simulations.training.assemble import make_network
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.experiment import Experiment, from_options

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actrelax.models.assumptions import Assumptions as Assumptions
     from actrelax.models.assumptions import Knobs as Knobs
-    from actrelax.models.engines.solve import solve as solve
+    from actrelax.models.engines import solve as solve
     from actrelax.models.errors import ActrelaxError as ActrelaxError
-    from actrelax.models.errors import DivergenceError as DivergenceError
-    from actrelax.models.learning.backprop import activity_gradients as activity_gradients
-    from actrelax.models.learning.backprop import backprop_backward as backprop_backward
-    from actrelax.models.learning.continuous import relax_continuously as relax_continuously
-    from actrelax.models.learning.plasticity import Updates as Updates
-    from actrelax.models.learning.relax import relax_backward as relax_backward
-    from actrelax.models.network.activations import Activation as Activation
-    from actrelax.models.network.architectures import build as build
-    from actrelax.models.network.network import Network as Network
-    from actrelax.models.network.projection import Projection as Projection
-    from actrelax.models.problem.problem import RelaxationProblem as RelaxationProblem
-    from actrelax.models.problem.unit_dynamics import UnitDynamics as UnitDynamics
+    from actrelax.models.learning import Updates as Updates
+    from actrelax.models.learning import activity_gradients as activity_gradients
+    from actrelax.models.learning import backprop_backward as backprop_backward
+    from actrelax.models.learning import relax_backward as relax_backward
+    from actrelax.models.learning import relax_continuously as relax_continuously
+    from actrelax.models.network import Activation as Activation
+    from actrelax.models.network import Network as Network
+    from actrelax.models.network import Projection as Projection
+    from actrelax.models.network import build as build
+    from actrelax.models.problem import RelaxationProblem as RelaxationProblem
+    from actrelax.models.problem import UnitDynamics as UnitDynamics
+    from actrelax.models.results import DivergenceError as DivergenceError
     from actrelax.models.results.xarray_io import open_trajectory as open_trajectory
     from actrelax.simulations.training.saved import load_run as load_run
 
@@ -34,7 +34,7 @@ _MODULE_OF = {
     "Activation": "models.network.activations",
     "ActrelaxError": "models.errors",
     "Assumptions": "models.assumptions",
-    "DivergenceError": "models.errors",
+    "DivergenceError": "models.results.trajectory",
     "Knobs": "models.assumptions",
     "Network": "models.network.network",
     "Projection": "models.network.projection",

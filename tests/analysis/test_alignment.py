@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import graph_case, make_case, mlp_case
+from networks import graph_case, make_case, mlp_case
 from scipy.stats import entropy
 from torch import nn
 
 from actrelax.analysis.alignment import effective_rank, feedback_alignment, update_angles
-from actrelax.models.learning.plasticity import Updates
-from actrelax.models.learning.relax import relax_backward
+from actrelax.models.learning import Updates, relax_backward
 
 
 def angles_of(case, updates=None, **options):

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 
 from actrelax.analysis.contamination import contamination
-from actrelax.models.engines.solve import solve
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.engines import solve
+from actrelax.models.problem import RelaxationProblem
 
 
 @pytest.mark.parametrize("integrator", ["euler", "sequential", "rk4"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import deep_case, graph_case
+from networks import deep_case, graph_case
 
 from actrelax.analysis.convergence import (
     distances,
@@ -12,13 +12,12 @@ from actrelax.analysis.convergence import (
     spread_out,
     stays_below,
 )
-from actrelax.models.closed_form.steps_needed import remainders
-from actrelax.models.engines.solve import solve
+from actrelax.models.closed_form import remainders
+from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.learning import activity_gradients
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import relative_error
 
 
 def test_errors_over_time():
@@ -28,7 +27,7 @@ def test_errors_over_time():
     measured = errors_over_time(problem, gradients, integrator="euler", steps=400, eta=0.1, every=100)
     states = solve(problem, "euler", steps=400, eta=0.1, every=100, record=True).recorded
     for name in case.network.hidden:
-        expected = [disagreement(x, gradients[name]) for x in states[name]]
+        expected = [relative_error(x, gradients[name]) for x in states[name]]
         assert torch.equal(measured.recorded[name], torch.tensor(expected))
         assert expected[0] > 0.1
         assert expected[-1] < 1e-9
@@ -44,7 +43,7 @@ def test_distances(length):
     stepped = solve(problem, "euler", eta=0.1, steps=steps, method="stepped").final
     gradients = activity_gradients(case.network, case.x, case.y)
     for name in case.network.hidden:
-        assert found[name]["error"] == pytest.approx(disagreement(stepped[name], gradients[name]), rel=1e-9)
+        assert found[name]["error"] == pytest.approx(relative_error(stepped[name], gradients[name]), rel=1e-9)
         assert found[name]["error"] > 1e-6
     lowest = case.network.hidden[0]
     assert found[lowest]["initial"] == remainders(problem, INTEGRATORS["euler"], dt=0.1, steps=steps)[lowest]

@@ -7,16 +7,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from cases import deep_case, graph_case, mlp_case
+from networks import deep_case, graph_case, mlp_case
 from scipy.optimize import brentq
 
 from actrelax.analysis import endings
 from actrelax.analysis.endings import ending
 from actrelax.analysis.fixed_points import box, distance, fixed_point, fixed_points, resting_places, scattered
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.engines.solve import solve
+from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem
 
 CURRENT = PRESETS["unfrozen-relaxation"]
 OWN = replace(CURRENT.dense, feedback="random")

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 
 from actrelax import solve
 from actrelax.analysis.checks.moments import scheme_moments
 from actrelax.analysis.noise import expected_noise_angles, noise_shares, noise_variances
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.backprop import parameter_gradients
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.learning import parameter_gradients
+from actrelax.models.problem import RelaxationProblem
 
 
 def problem_of(case, samples=slice(None), **fields):

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cases import deep_case, graph_case, mlp_case
+from networks import deep_case, graph_case, mlp_case
 from scipy.linalg import eigvals, expm
 
 from actrelax.analysis import propagation, spectra
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem
 
 TAUS = {"hidden1": 1.5, "hidden2": 0.7, "hidden3": 1.0}
 

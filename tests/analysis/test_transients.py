@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import deep_case, graph_case
+from networks import deep_case, graph_case
 
 from actrelax.analysis.convergence import errors_over_time
 from actrelax.analysis.transients import error_bounds, growth
-from actrelax.models.closed_form.law import uncovered
-from actrelax.models.engines.solve import solve
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.closed_form import uncovered
+from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.learning import activity_gradients
+from actrelax.models.problem import RelaxationProblem
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.takes_time]
 

@@ -5,18 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import graph_case
+from networks import graph_case
 from reference import Reference
 from torch import nn
 
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.plasticity import Updates
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.learning import Updates, relax_backward
+from actrelax.models.network import Network, Projection
+from actrelax.models.results import relative_error
 
 KOLEN_POLLACK_DECAY = 0.03
 AT_EQUILIBRIUM = [name for name in PRESETS if name != "continuous"]
@@ -83,7 +81,7 @@ def assert_equals_the_rule(case, preset, network, final, scheme):
                 totals[*edge, name] = totals.get((*edge, name), 0) + value
     for name, x in final.items():
         expected = torch.stack([torch.tensor(state[name]) for state in states])
-        assert disagreement(x.flatten(1), expected) < 1e-12, name
+        assert relative_error(x.flatten(1), expected) < 1e-12, name
     for p in network.projections.values():
         for name in ("weight", "bias"):
             if getattr(p, name) is None:
@@ -92,9 +90,9 @@ def assert_equals_the_rule(case, preset, network, final, scheme):
             if isinstance(p.feedback, torch.nn.Parameter) and name == "weight":
                 is_decaying = getattr(assumptions, network.kind(p)).feedback == "kolen-pollack"
                 decay = KOLEN_POLLACK_DECAY if is_decaying else 0
-                assert disagreement(p.feedback.grad, expected + decay * p.feedback) < 1e-12
+                assert relative_error(p.feedback.grad, expected + decay * p.feedback) < 1e-12
                 expected = expected + decay * p.weight
-            assert disagreement(getattr(p, name).grad, expected) < 1e-11, (p.name, name)
+            assert relative_error(getattr(p, name).grad, expected) < 1e-11, (p.name, name)
 
 
 @pytest.mark.parametrize("preset", [name for name in AT_EQUILIBRIUM if name != "ar"])
@@ -104,7 +102,7 @@ def test_preset_is_not_ar(preset):
     base, _ = relaxed(case, "ar")
     network, _ = relaxed(case, preset)
     differences = [
-        disagreement(p.weight.grad, q.weight.grad)
+        relative_error(p.weight.grad, q.weight.grad)
         for p, q in zip(network.projections.values(), base.projections.values(), strict=True)
         if p.weight is not None
     ]
@@ -133,8 +131,8 @@ def test_one_knob_of_one_kind(kind, knob, value):
     for p, q in zip(network.projections.values(), base.projections.values(), strict=True):
         if p.weight is not None:
             ours = network.kind(p)
-            changed[ours] = max(changed[ours], disagreement(p.weight.grad, q.weight.grad))
-    moved = {name: disagreement(final[name], start[name]) for name in final}
+            changed[ours] = max(changed[ours], relative_error(p.weight.grad, q.weight.grad))
+    moved = {name: relative_error(final[name], start[name]) for name in final}
     if knob in ("weight_gain", "presynaptic"):
         assert max(moved.values()) == 0
         assert changed[kind] > 1e-3

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.projection import Projection
+from actrelax.models.network import Projection
 from actrelax.simulations import bench, cli
 from actrelax.simulations.costs import memory, rows
 from actrelax.simulations.costs.images import random_images

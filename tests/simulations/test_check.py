@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from actrelax.models.engines.brian2.codegen import targets
-from actrelax.models.integrators.schemes import INTEGRATORS
+from actrelax.models.engines import INTEGRATORS
+from actrelax.models.engines.brian2 import targets
 from actrelax.simulations import cli
 
 SMALL = ["--network", "mlp-4x6"]

@@ -7,7 +7,7 @@ from outcomes import is_drawn
 
 from actrelax.analysis.checks.verification import Report, Row
 from actrelax.analysis.runs import RunFolder
-from actrelax.models.errors import DivergenceError
+from actrelax.models.results import DivergenceError
 from actrelax.simulations import cli, demo
 
 TINY = ["--epochs", "1", "--steps", "2", "--batch-size", "200"]

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from actrelax.models.closed_form.law import uncovered
+from actrelax.models.closed_form import uncovered
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.architectures import build
+from actrelax.models.network import build
+from actrelax.models.problem import RelaxationProblem
 from actrelax.models.problem.feedback_transforms import Sparse
-from actrelax.models.problem.problem import RelaxationProblem
 from actrelax.simulations.options import POSITIVE, FullPrecision, Hardware, Relaxation, require, value_of
 
 

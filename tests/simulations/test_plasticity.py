@@ -9,8 +9,8 @@ import torch
 from outcomes import is_drawn
 
 from actrelax.analysis.runs import RunFolder
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.architectures import build
+from actrelax.models.learning import relax_backward
+from actrelax.models.network import build
 from actrelax.simulations import cli, online
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.plasticity import Config, make_network

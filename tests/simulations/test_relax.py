@@ -7,7 +7,7 @@ import pytest
 import torch
 from outcomes import is_drawn
 
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.results import relative_error
 from actrelax.models.results.xarray_io import open_trajectory
 from actrelax.simulations import cli, relax
 from actrelax.simulations.options import Hardware, Relaxation
@@ -49,7 +49,7 @@ def test_writes_what_it_says(npz, tmp_path, capsys):
         start = sample.network.feedforward(sample.x).activities["hidden2"]
         assert np.allclose(dataset["hidden2"][0], start.detach())
         last = torch.as_tensor(dataset["hidden2"][-1].values)
-        assert f"{disagreement(last, gradients['hidden2'].detach()):.3e}" == lines[5].split()[1]
+        assert f"{relative_error(last, gradients['hidden2'].detach()):.3e}" == lines[5].split()[1]
 
 
 def test_json_is_alone_on_standard_output(npz, tmp_path, capsys):

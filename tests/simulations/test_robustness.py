@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from actrelax.analysis.robustness import Learned
-from actrelax.models.network.architectures import build
+from actrelax.models.network import build
 from actrelax.models.problem.feedback_transforms import Sparse, transformed
 from actrelax.simulations.robustness import BASE, REFERENCES, feedback_angles, grid, learn, limits, reference, study
 from actrelax.simulations.streams import random_stream

@@ -18,11 +18,11 @@ from actrelax.models.engines.brian2.delay_line import shift
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.brian2.support import unsupported
 from actrelax.models.engines.methods import integrator_named
-from actrelax.models.engines.sparse_problem import FlatProblem, vector
+from actrelax.models.engines.sparse_problem import SparseProblem, vector
 from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, Variables
+from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace
+from actrelax.models.problem.unit_dynamics import Variables
 
 UNIT = b2.ms
 """One unit of a problem's time."""
@@ -85,7 +85,7 @@ def build(
     Examples
     --------
     >>> import torch
-    >>> from actrelax.models.network.architectures import build as build_network
+    >>> from actrelax.models.network import build as build_network
     >>> network = build_network("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> simulation = build(problem, dt=0.1, monitor=["hidden1"])
@@ -98,7 +98,7 @@ def build(
     method = method.removeprefix("brian2:")
     _check(problem, method, dt)
     every = whole_number("every", every, least=1)
-    flat, clock = FlatProblem(problem), b2.Clock(dt * UNIT, name="actrelax_steps")
+    flat, clock = SparseProblem(problem), b2.Clock(dt * UNIT, name="actrelax_steps")
     delays, start = problem.delay.steps(dt), flat.initial_state()
     wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
     for name in wanted:
@@ -148,7 +148,7 @@ def own_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[st
 
 
 def _group(
-    flat: FlatProblem, start: Variables, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any
+    flat: SparseProblem, start: Variables, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any
 ) -> Any:
     text = relaxing.population_text(flat.problem, name, delays)
     size = flat.batch * math.prod(flat.network.populations[name].shape)
@@ -162,7 +162,7 @@ def _group(
     return group
 
 
-def _values(flat: FlatProblem, start: Variables, name: str) -> dict[str, Any]:
+def _values(flat: SparseProblem, start: Variables, name: str) -> dict[str, Any]:
     """Return what a population's variables are set to, where it has them."""
     unit, noisy = flat.units.get(name), flat.problem.noisy
     values: dict[str, Any] = {"gain": flat.gains.get(name)}
@@ -180,7 +180,7 @@ def _values(flat: FlatProblem, start: Variables, name: str) -> dict[str, Any]:
     return values
 
 
-def _delay(flat: FlatProblem, group: Any, text: relaxing.PopulationText, clock: Any) -> None:
+def _delay(flat: SparseProblem, group: Any, text: relaxing.PopulationText, clock: Any) -> None:
     """Shift the group's delay lines once drives are known; before t = 0 they hold what is sent at the start."""
     problem = flat.problem
     for name, (line, sent, steps) in text.lines.items():
@@ -190,7 +190,7 @@ def _delay(flat: FlatProblem, group: Any, text: relaxing.PopulationText, clock: 
             setattr(group, f"{line}_{k}", before)
 
 
-def _drive(flat: FlatProblem, name: str, groups: Mapping[str, Any], word: str, clock: Any) -> Any:
+def _drive(flat: SparseProblem, name: str, groups: Mapping[str, Any], word: str, clock: Any) -> Any:
     p = flat.network.projections[name]
     text = relaxing.drive_text(flat.problem, name)
     return _synapses(groups[p.source], groups[p.target], text, flat.drive_matrix(p), word, relaxing.DRIVE, clock)

@@ -22,9 +22,9 @@ from actrelax.models.engines.brian2.support import method_of
 from actrelax.models.engines.brian2.support import unsupported as unsupported
 from actrelax.models.engines.divergence import is_finite, refuse_non_finite
 from actrelax.models.engines.request import Task
-from actrelax.models.engines.sparse_problem import FlatProblem
-from actrelax.models.problem.problem import State
-from actrelax.models.results.trajectory import Trajectory
+from actrelax.models.engines.sparse_problem import SparseProblem
+from actrelax.models.problem import State
+from actrelax.models.results import Trajectory
 
 
 def solve(task: Task, codegen: str = "numpy") -> Trajectory:
@@ -78,7 +78,7 @@ class _Watch:
     def __init__(self, task: Task, looks: bool) -> None:
         self.task, self.looks = task, looks
         self.step, self.state, self.settled = 0, State(), False
-        self.flat = FlatProblem(task.problem)
+        self.flat = SparseProblem(task.problem)
 
     @property
     def every(self) -> int | None:
@@ -97,7 +97,7 @@ class _Watch:
         return self.settled
 
 
-def read(flat: FlatProblem, simulation: Simulation) -> State:
+def read(flat: SparseProblem, simulation: Simulation) -> State:
     """Return all variables of a simulation as they are now, in the problem's shapes."""
     variables = own_variables(flat.problem, simulation)
     return flat.as_tensors({v: np.array(getattr(group, own)) for v, (group, own) in variables.items()})

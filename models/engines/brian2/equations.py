@@ -14,8 +14,7 @@ from actrelax.models.engines.brian2 import formulas
 from actrelax.models.engines.brian2.delay_line import delay_line
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.sparse_problem import refused
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import StateSpace
+from actrelax.models.problem import RelaxationProblem, StateSpace
 
 Constants = dict[str, tuple[float, bool]]
 

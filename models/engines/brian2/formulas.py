@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from actrelax.models.network.activations import ACTIVATIONS, Formula
-from actrelax.models.network.network import Population
+from actrelax.models.network import ACTIVATIONS, Formula, Population
 
 
 def of(population: Population) -> Formula:

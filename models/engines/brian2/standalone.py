@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actrelax.models.engines.sparse_problem import FlatProblem
+from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import State
+from actrelax.models.problem import State
 
 if TYPE_CHECKING:
     from actrelax.models.engines.request import Task
@@ -51,7 +51,7 @@ def run_standalone(task: Task, method: str, seed: int | None) -> Iterator[tuple[
             raise ActrelaxError(_complaint(done.stderr))
         with np.load(path / "states.npz") as found:
             states = {name: found[name] for name in found.files}
-    flat = FlatProblem(task.problem)
+    flat = SparseProblem(task.problem)
     for index, step in enumerate(states.pop("steps").tolist()):
         yield step, flat.as_tensors({name: x[index] for name, x in states.items()})
 

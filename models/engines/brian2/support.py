@@ -12,9 +12,8 @@ from brian2.utils.logger import catch_logs
 
 from actrelax.models.engines.brian2 import equations as relaxing
 from actrelax.models.engines.brian2.codegen import is_at_runtime
-from actrelax.models.integrators.schemes import Integrator
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import UnitDynamics
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
 
 OURS = {"euler": "euler", "exponential": "exponential_euler"}
 """Our schemes -> the state updater that does the same."""

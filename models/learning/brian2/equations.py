@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from actrelax.models.assumptions import Assumptions, Gain
 from actrelax.models.engines.brian2 import formulas
 from actrelax.models.engines.brian2.names import identifiers
-from actrelax.models.network.network import Network
+from actrelax.models.network import Network, Projection
 from actrelax.models.network.pooling import Flatten
-from actrelax.models.network.projection import Projection
 
 TOP_GRADIENTS = {
     "cross-entropy": "total / normaliser - target",

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from actrelax.models._names import is_number, known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.engines.brian2.build import UNIT
-from actrelax.models.engines.brian2.codegen import at_runtime, generating, target_named
+from actrelax.models.engines.brian2 import UNIT, generating
+from actrelax.models.engines.brian2.codegen import at_runtime, target_named
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.steps import whole_number
-from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.brian2 import equations as two_phases
 from actrelax.models.learning.brian2.objects import assemble
-from actrelax.models.network.network import Network
-from actrelax.models.problem.losses import LOSSES
+from actrelax.models.network import Network
+from actrelax.models.problem import LOSSES
+from actrelax.models.results import DivergenceError
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Learner:
 
     Examples
     --------
-    >>> from actrelax.models.network.architectures import build
+    >>> from actrelax.models.network import build
     >>> network = build("mlp-2x5", input_shape=(4,), generator=torch.Generator().manual_seed(0))
     >>> learner = Learner(network, rate=0.1, phases=Phases(steps=20, eta=0.2))
     >>> learner.learn(torch.rand(3, 4), torch.tensor([0, 7, 2])).shape

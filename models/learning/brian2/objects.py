@@ -9,12 +9,10 @@ from typing import Any
 import brian2 as b2
 
 from actrelax.models.assumptions import Assumptions
-from actrelax.models.engines.brian2.build import UNIT
-from actrelax.models.engines.brian2.codegen import generating
+from actrelax.models.engines.brian2 import UNIT, generating
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.learning.brian2 import equations as two_phases
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
+from actrelax.models.network import Network, Projection
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 
 from actrelax.analysis.checks import sampling
 from actrelax.analysis.checks.moments import Moments, deviations, scheme_moments
 from actrelax.analysis.checks.sampling import verify_noise
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem
 
 GRID = {"eta": 0.2, "steps": 12}
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 
 from actrelax.analysis.checks import entries as module
 from actrelax.analysis.checks.entries import NAMES, Entry, entries
@@ -13,12 +13,10 @@ from actrelax.analysis.checks.verification import Row, verify
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.closed_form import evaluate as streaming
 from actrelax.models.closed_form import plan as carrying
-from actrelax.models.engines.methods import BRIAN2, SCIPY, integrator_named
-from actrelax.models.engines.solve import solve
+from actrelax.models.engines import BRIAN2, INTEGRATORS, SCIPY, integrator_named, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.learning import activity_gradients
+from actrelax.models.problem import RelaxationProblem
 
 GRID = {"eta": 0.2, "steps": 12}
 SOME = ["euler", "heun", "exponential", "equilibrium", "scipy:DOP853", "brian2:rk4", "brian2:exponential_euler"]

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from cases import deep_case, dense_graphs, graph_case, mlp_case
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import deep_case, dense_graphs, graph_case, mlp_case
 
 from actrelax.models.closed_form.clip_bound import bracket_bound, unbounded
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.engines import INTEGRATORS
+from actrelax.models.problem import RelaxationProblem
 
 BOUNDED = ["euler", "sequential", "exponential"]
 

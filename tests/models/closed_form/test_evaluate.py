@@ -6,24 +6,20 @@ Where dt/tau is at most 1, within 1e-12 of each population's own largest value.
 import numpy as np
 import pytest
 import torch
-from cases import convolutional_chains, deep_case, dense_graphs, exploding_case, graph_case, make_case, mlp_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import convolutional_chains, deep_case, dense_graphs, exploding_case, graph_case, make_case, mlp_case
 from torch import nn
 
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.closed_form.evaluate import low_rank_plan, plan_of, stream
-from actrelax.models.closed_form.law import chain_matrix, coefficients
-from actrelax.models.engines.solve import solve
-from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.network.activations import ACTIVATIONS, leaky_relu
-from actrelax.models.network.architectures import build
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import UnitDynamics
-from actrelax.models.results.relative_error import disagreement
-from actrelax.models.results.trajectory import Status
+from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import chain_matrix, coefficients
+from actrelax.models.learning import activity_gradients
+from actrelax.models.network import ACTIVATIONS, build, leaky_relu
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.results import DivergenceError, Status, relative_error
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 TIMED = [*STEPPED, "exact"]
@@ -53,7 +49,7 @@ def assert_same(problem, integrator, *, bound=1e-12, magnitude=None, **grid):
     assert closed.steps == stepped.steps
     for name, x in stepped.final.items():
         size = None if magnitude is None or name == problem.network.output else torch.tensor(magnitude[name])
-        assert disagreement(closed.final[name], x, magnitude=size) < bound, name
+        assert relative_error(closed.final[name], x, magnitude=size) < bound, name
         assert closed.final[name].dtype == x.dtype
     return closed
 
@@ -108,7 +104,7 @@ def test_a_hundred_thousand_steps_are_the_equilibrium(make, integrator):
     trajectory = solve(problem, integrator, eta=0.1, steps=100_000)
     assert (trajectory.method, trajectory.steps, trajectory.status) == ("closed-form", 100_000, Status.COMPLETED)
     for name, x in settled.items():
-        assert disagreement(trajectory.final[name], x) < 1e-10, name
+        assert relative_error(trajectory.final[name], x) < 1e-10, name
     assert trajectory.feedback_applications == solve(problem, "equilibrium").feedback_applications
 
 
@@ -261,7 +257,7 @@ def test_populations_come_from_the_top_down_with_their_products():
     for relaxed in arrivals[:-1]:  # the lowest population sends nothing
         (name,) = relaxed.names
         gain = case.network.populations[name].activation.derivative(drives[name])
-        assert disagreement(relaxed.amplified["feedforward"], gain * stepped[name]) < 1e-12
+        assert relative_error(relaxed.amplified["feedforward"], gain * stepped[name]) < 1e-12
 
 
 @pytest.mark.parametrize("gain", [0.4, 0.9, 1.5])
@@ -301,7 +297,7 @@ def test_rank_tolerance_from_other_starts_and_taus(start, integrator):
     exact = solve(problem, integrator, dt=0.3, steps=25)
     fewer = solve(problem, integrator, dt=0.3, steps=25, rank_tolerance=1e-9)
     for name, x in exact.final.items():
-        assert disagreement(fewer.final[name], x) < 1e-6
+        assert relative_error(fewer.final[name], x) < 1e-6
     if start == "zero":
         assert fewer.feedback_applications == 11
 
@@ -313,7 +309,7 @@ def test_rank_tolerance_of_the_smallest_networks(depth):
     for integrator, grid in (("euler", {"steps": 7}), ("equilibrium", {})):
         exact, fewer = (solve(problem, integrator, **options, **grid) for options in ({}, {"rank_tolerance": 1e-6}))
         assert list(exact.final) == list(fewer.final)
-        assert all(disagreement(fewer.final[name], x) < 1e-6 for name, x in exact.final.items())
+        assert all(relative_error(fewer.final[name], x) < 1e-6 for name, x in exact.final.items())
         assert exact.feedback_applications == fewer.feedback_applications == depth - 1
 
 
@@ -324,7 +320,7 @@ def test_rank_tolerance_where_sizes_are_zero_or_no_numbers(generator):
         silent.network.incoming["hidden2"][0].bias.fill_(-1)
     problem = problem_of(silent)
     exact, fewer = solve(problem, steps=5), solve(problem, steps=5, rank_tolerance=1e-9)
-    assert all(disagreement(fewer.final[name], x) < 1e-7 for name, x in exact.final.items())
+    assert all(relative_error(fewer.final[name], x) < 1e-7 for name, x in exact.final.items())
     case = mlp_case()
     case.x[0, 0] = float("nan")
     with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start'):
@@ -451,5 +447,5 @@ def test_a_network_of_many_hops_and_no_feedback_to_speak_of():
     fewer = solve(problem, "euler", eta=0.1, steps=60, rank_tolerance=1e-8)
     stepped = solve(problem, "euler", eta=0.1, steps=60, method="stepped")
     for name, x in stepped.final.items():
-        assert disagreement(exact.final[name], x) < 1e-12
-        assert disagreement(fewer.final[name], x) < 1e-5
+        assert relative_error(exact.final[name], x) < 1e-12
+        assert relative_error(fewer.final[name], x) < 1e-5

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from cases import dense_graphs, graph_case, mlp_case
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import dense_graphs, graph_case, mlp_case
 from scipy import stats
 from scipy.linalg import expm
 
-from actrelax.models.closed_form.law import chain_matrix, coefficients, flow, predict, uncovered
-from actrelax.models.engines.solve import solve
+from actrelax.models.closed_form import predict, uncovered
+from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.integrators import chain_matrix, coefficients, flow
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import relative_error
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 DEPTH = 6
@@ -36,7 +36,7 @@ def assert_predicted(problem, name, dt, steps, bound=1e-12):
     for population, x in predicted.items():
         start = problem.initial_state()[population].abs().max() * (1 - min(dt, 1)) ** steps
         scale = torch.stack([stepped[population].abs().max(), start])
-        assert disagreement(x, stepped[population], magnitude=scale) < bound
+        assert relative_error(x, stepped[population], magnitude=scale) < bound
 
 
 @pytest.mark.parametrize("name", STEPPED)
@@ -73,7 +73,7 @@ def test_equilibrium(make):
     problem = problem_of(make())
     exact = solve(problem, "equilibrium").final
     for name, x in predict(problem, INTEGRATORS["equilibrium"], dt=1.0, steps=1).items():
-        assert disagreement(x, exact[name]) < 1e-13
+        assert relative_error(x, exact[name]) < 1e-13
 
 
 def test_the_schemes_differ_here():
@@ -82,7 +82,7 @@ def test_the_schemes_differ_here():
     lowest = [predict(problem, INTEGRATORS[name], dt=0.2, steps=12)["hidden1"] for name in STEPPED]
     for i in range(len(lowest)):
         for j in range(i):
-            assert disagreement(lowest[i], lowest[j]) > 1e-5
+            assert relative_error(lowest[i], lowest[j]) > 1e-5
 
 
 DISTRIBUTIONS = {

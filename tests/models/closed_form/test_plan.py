@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actrelax.models.closed_form.law import chain_matrix, coefficients
 from actrelax.models.closed_form.plan import ByHops, ByLevel, Sizes, balanced_plan, exact_plan, settled_plan
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.network.graph import Graph
+from actrelax.models.engines import INTEGRATORS
+from actrelax.models.integrators import chain_matrix, coefficients
+from actrelax.models.network import Graph
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 

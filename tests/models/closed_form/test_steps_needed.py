@@ -4,20 +4,18 @@ import warnings
 
 import pytest
 import torch
-from cases import deep_case, dense_graphs, graph_case, mlp_case
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import deep_case, dense_graphs, graph_case, mlp_case
 from scipy import stats
 
-from actrelax.models.closed_form.steps_needed import remainders, steps_until
-from actrelax.models.engines.solve import solve
+from actrelax.models.closed_form import remainders, steps_until
+from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.architectures import build
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
-from actrelax.models.results.trajectory import Status
+from actrelax.models.learning import relax_backward
+from actrelax.models.network import build
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Status, relative_error
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 
@@ -120,7 +118,7 @@ def test_the_result_is_within_the_tolerance_of_the_steps(make, integrator):
     most = max(float(x.abs().max()) for x in starts.values())
     differs = False
     for name, x in stepped.final.items():
-        assert disagreement(auto.final[name], x, magnitude=torch.tensor(most)) < 3e-5
+        assert relative_error(auto.final[name], x, magnitude=torch.tensor(most)) < 3e-5
         assert torch.equal(auto.final[name], exact[name])
         differs |= not torch.equal(x, exact[name])
     assert differs
@@ -142,7 +140,7 @@ def test_relative_to_gradients(make, start):
     assert careful.steps > plain.steps if start == "feedforward" else careful.steps == plain.steps
     exact = solve(problem, "equilibrium").final
     stepped = solve(problem, "euler", eta=0.1, steps=careful.steps, method="stepped").final
-    errors = [disagreement(stepped[v], exact[v]) for v in problem.network.hidden]
+    errors = [relative_error(stepped[v], exact[v]) for v in problem.network.hidden]
     assert max(errors) < 3e-4
     assert max(errors) > 1e-7  # not many more than needed
 
@@ -158,7 +156,7 @@ def test_relative_to_gradients_whatever_feedback_does(depth, gain, scale):
     auto = solve(problem, "euler", eta=0.1, steps="auto", tolerance=1e-4, tolerance_of="gradient")
     assert auto.status is Status.SETTLED
     ended = solve(problem, "euler", eta=0.1, steps=auto.steps).final
-    worst = max(disagreement(ended[v], auto.final[v]) for v in case.network.hidden)
+    worst = max(relative_error(ended[v], auto.final[v]) for v in case.network.hidden)
     assert 2e-6 < worst < 2e-4
 
 
@@ -194,7 +192,7 @@ def test_without_a_law_it_steps_until_nothing_changes(what):
     assert auto.steps == same.steps > 50
     assert all(torch.equal(auto.final[v], x) for v, x in same.final.items())
     longer = solve(problem, "euler", dt=0.2, steps=3 * auto.steps, method="stepped").final
-    assert all(disagreement(auto.final[v], longer[v]) < 1e-6 for v in problem.network.hidden)
+    assert all(relative_error(auto.final[v], longer[v]) < 1e-6 for v in problem.network.hidden)
     with pytest.raises(ActrelaxError, match=r'^tolerance_of="gradient" needs a law: .* Leave it out to settle by the'):
         solve(problem, "euler", dt=0.2, steps="auto", tolerance_of="gradient")
 
@@ -282,7 +280,7 @@ def test_other_engines_settle_as_well(engine, integrator, fields):
     exact = solve(problem, "equilibrium").final
     most = max(float(x.abs().max()) for x in problem.initial_state().values())
     for v in problem.network.hidden:
-        assert disagreement(trajectory.final[v], exact[v], magnitude=torch.tensor(most)) < 1e-4
+        assert relative_error(trajectory.final[v], exact[v], magnitude=torch.tensor(most)) < 1e-4
     if not fields:
         ours = {"scipy:RK45": "exact"}.get(integrator, integrator)
         like = solve(problem, ours, eta=0.1, steps="auto", tolerance=1e-5)

@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import mlp_case
+from networks import mlp_case
 from scipy import stats
 
-from actrelax.models.closed_form.law import chain_matrix, coefficients, predict
-from actrelax.models.engines.methods import BRIAN2, NOISY, SCIPY, integrator_named
-from actrelax.models.engines.solve import ENGINES, solve, unsupported
+from actrelax.models.closed_form import predict
+from actrelax.models.engines import BRIAN2, ENGINES, INTEGRATORS, SCIPY, integrator_named, solve, unsupported
+from actrelax.models.engines.methods import NOISY
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.integrators import chain_matrix, coefficients
+from actrelax.models.problem import RelaxationProblem
 
 DEPTH = 6
 STABILITY = {

@@ -8,24 +8,20 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from cases import exploding_case, graph_case, mlp_case
+from networks import exploding_case, graph_case, mlp_case
 from scipy import sparse
 from scipy.integrate import BDF, DenseOutput, solve_ivp
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.closed_form.law import predict
-from actrelax.models.engines.methods import SCIPY, integrator_named
-from actrelax.models.engines.solve import engine_named, solve, unsupported
-from actrelax.models.engines.sparse_problem import FlatProblem, vector
-from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.activations import Activation
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import UnitDynamics
-from actrelax.models.results.relative_error import disagreement
-from actrelax.models.results.trajectory import Status
+from actrelax.models.closed_form import predict
+from actrelax.models.engines import INTEGRATORS, SCIPY, integrator_named, solve, unsupported
+from actrelax.models.engines.solve import engine_named
+from actrelax.models.engines.sparse_problem import SparseProblem, vector
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import activity_gradients, relax_backward
+from actrelax.models.network import Activation
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.results import DivergenceError, Status, relative_error
 from actrelax.models.results.xarray_io import open_trajectory
 
 OURS = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
@@ -38,7 +34,7 @@ def problem_of(case, **fields):
 
 
 def closest(final, expected):
-    return max(disagreement(final[name], x) for name, x in expected.items())
+    return max(relative_error(final[name], x) for name, x in expected.items())
 
 
 @pytest.mark.parametrize(
@@ -122,8 +118,8 @@ def test_implicit_methods_get_the_jacobian(method, monkeypatch):
     """A wrong one costs evaluations, which is why nothing else shows it."""
     problem = problem_of(mlp_case(), assumptions="unfrozen", tau={"hidden2": 0.05})
     right = solve(problem, method, dt=0.5, duration=2.0, rtol=1e-5).feedback_applications
-    original = FlatProblem.jacobian
-    monkeypatch.setattr(FlatProblem, "jacobian", lambda flat, state: -original(flat, state))
+    original = SparseProblem.jacobian
+    monkeypatch.setattr(SparseProblem, "jacobian", lambda flat, state: -original(flat, state))
     assert solve(problem, method, dt=0.5, duration=2.0, rtol=1e-5).feedback_applications > 1.5 * right
 
 
@@ -136,7 +132,7 @@ def test_recording_and_dense_output():
     for i, time in enumerate(trajectory.times):
         exact = predict(problem, INTEGRATORS["exact"], dt=time or 1.0, steps=int(time > 0))
         for name, x in exact.items():
-            assert disagreement(trajectory[name][i], x) < 1e-7  # DOP853 interpolates with order 7
+            assert relative_error(trajectory[name][i], x) < 1e-7  # DOP853 interpolates with order 7
             assert torch.equal(trajectory.at(time)[name], trajectory[name][i])
     between = predict(problem, INTEGRATORS["exact"], dt=0.77, steps=1)
     assert closest(trajectory.at(0.77), between) < 1e-7
@@ -151,7 +147,7 @@ def test_recording_and_dense_output():
 
 def reference_solution(problem, method, end, dt, stop_change=None):
     """`solve_ivp`'s, with the event written out."""
-    flat = FlatProblem(problem)
+    flat = SparseProblem(problem)
 
     def field(t, y):
         return flat.joined(flat.vector_field(flat.split(y)))
@@ -184,7 +180,7 @@ def test_steps_are_solve_ivps_bit_for_bit(method, stop_change):
         then = flat.as_tensors(flat.split(expected.sol(time)))
         for name, x in then.items():
             assert torch.equal(trajectory.at(time)[name], x)
-            assert i >= len(between) or disagreement(trajectory[name][i], x) < 1e-14
+            assert i >= len(between) or relative_error(trajectory[name][i], x) < 1e-14
     assert all(torch.equal(trajectory.at(last)[name], x) for name, x in trajectory.final.items())
     if stop_change is None:
         assert np.array_equal(trajectory.at.solution.ts, expected.t)
@@ -197,8 +193,8 @@ def test_steps_are_solve_ivps_bit_for_bit(method, stop_change):
 def test_what_is_recorded_is_recorded_while_it_runs(method, monkeypatch):
     """And no more than one step is kept in memory."""
     events, alive = [], []
-    original = FlatProblem.vector_field
-    monkeypatch.setattr(FlatProblem, "vector_field", lambda *args: events.append("field") or original(*args))
+    original = SparseProblem.vector_field
+    monkeypatch.setattr(SparseProblem, "vector_field", lambda *args: events.append("field") or original(*args))
 
     def interpolants():
         return sum(issubclass(type(each), DenseOutput) for each in gc.get_objects())
@@ -266,7 +262,7 @@ def test_stops_at_equilibrium(method):
     change = problem_of(case).vector_field(trajectory.state)
     largest = max(0.2 * float(change[v].abs().max() / trajectory.state[v].abs().max()) for v in change)
     assert largest == pytest.approx(1e-6, rel=0.05)
-    assert max(disagreement(trajectory.final[name], gradients[name]) for name in case.network.hidden) < 1e-4
+    assert max(relative_error(trajectory.final[name], gradients[name]) for name in case.network.hidden) < 1e-4
     assert torch.equal(trajectory["hidden1"][-1], trajectory.at(trajectory.time)["hidden1"])
     short = solve(problem_of(case), method, dt=0.2, duration=1.0, stop_change=1e-6)
     assert (short.status, short.steps) == (Status.NOT_SETTLED, 5)
@@ -352,8 +348,10 @@ def test_the_limit_on_evaluations_is_one_sentence(method):
 @pytest.mark.parametrize("method", METHODS[:5])
 def test_a_method_that_gives_up_says_why(method, monkeypatch):
     """y' = y^2 from y = 1 is infinite at t = 1; what was due before is recorded."""
-    monkeypatch.setattr(FlatProblem, "vector_field", lambda flat, state: {v: x**2 for v, x in state.items()})
-    monkeypatch.setattr(FlatProblem, "jacobian", lambda flat, state: sparse.diags_array(2 * flat.joined(state)).tocsr())
+    monkeypatch.setattr(SparseProblem, "vector_field", lambda flat, state: {v: x**2 for v, x in state.items()})
+    monkeypatch.setattr(
+        SparseProblem, "jacobian", lambda flat, state: sparse.diags_array(2 * flat.joined(state)).tocsr()
+    )
     start = {name: torch.ones_like(x) for name, x in problem_of(mlp_case()).initial_units().items()}
     seen = []
 
@@ -522,7 +520,7 @@ def test_single_precision_is_solved_in_double(integrator):
         relax_backward(case.network, case.x, case.y, integrator="exact", dt=0.2, steps=20)
         for name, p in case.network.named_parameters():
             assert gradients[name].dtype == torch.float32
-            assert disagreement(gradients[name], p.grad) < 1e-4
+            assert relative_error(gradients[name], p.grad) < 1e-4
 
 
 @pytest.mark.parametrize("integrator", ["euler", *METHODS])
@@ -602,8 +600,8 @@ def test_options_that_are_refused(integrator, options, sentence):
 def test_evaluations_are_counted(monkeypatch):
     """Looking for the equilibrium is work as well."""
     calls = []
-    original = FlatProblem.vector_field
-    monkeypatch.setattr(FlatProblem, "vector_field", lambda *args: calls.append(1) or original(*args))
+    original = SparseProblem.vector_field
+    monkeypatch.setattr(SparseProblem, "vector_field", lambda *args: calls.append(1) or original(*args))
     for options in ({}, {"stop_change": 1e-6}):
         calls.clear()
         trajectory = solve(problem_of(mlp_case()), "scipy:RK45", dt=0.2, steps=20, **options)

@@ -6,15 +6,13 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from cases import exploding_case, graph_case, mlp_case
+from networks import exploding_case, graph_case, mlp_case
 
-from actrelax.models.engines.solve import ENGINES, solve, unsupported
-from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
-from actrelax.models.results.trajectory import Status
+from actrelax.models.engines import ENGINES, INTEGRATORS, solve, unsupported
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import relax_backward
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import DivergenceError, Status, relative_error
 from actrelax.models.results.xarray_io import open_trajectory
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
@@ -242,7 +240,7 @@ def test_stops_when_every_population_has_settled(start):
     assert trajectory.status is Status.SETTLED
     assert 50 < trajectory.steps < 300
     for name, x in exact.items():
-        assert disagreement(trajectory.final[name], x) < 1e-6
+        assert relative_error(trajectory.final[name], x) < 1e-6
     one_less = solve(problem, "euler", eta=0.2, steps=trajectory.steps - 1, stop_change=1e-8)
     assert one_less.status is Status.NOT_SETTLED
     assert one_less.steps == trajectory.steps - 1

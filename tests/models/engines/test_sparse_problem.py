@@ -3,18 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from cases import convolutional_chains, dense_graphs, graph_case, mlp_case, pipelines, runs
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import convolutional_chains, dense_graphs, graph_case, mlp_case, pipelines, runs
 from torch import nn
 from torch.autograd.functional import jacobian
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.engines.sparse_problem import FlatProblem, vector
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import Leaky, UnitDynamics
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.engines.sparse_problem import SparseProblem, vector
+from actrelax.models.network import Projection
+from actrelax.models.problem import Leaky, RelaxationProblem, UnitDynamics
+from actrelax.models.results import relative_error
 
 
 def problem_of(case, **fields):
@@ -32,11 +31,11 @@ def assert_is_its_matrix(stages, shape, seed=0):
         matrix = projection.as_sparse(route, projection.weight)
         assert matrix.shape == (drive.numel(), x.numel())
         applied = torch.from_numpy(matrix @ vector(other)).view(drive.shape)
-        assert disagreement(applied, projection.drive(other, route) - silent) < 1e-13
+        assert relative_error(applied, projection.drive(other, route) - silent) < 1e-13
         y = torch.randn_like(drive)
         for weight in (projection.weight, None if projection.weight is None else torch.randn_like(projection.weight)):
             back = torch.from_numpy(projection.as_sparse(route, weight).T @ vector(y)).view(x.shape)
-            assert disagreement(back, projection.feedback_signal(y, route, weight)) < 1e-13
+            assert relative_error(back, projection.feedback_signal(y, route, weight)) < 1e-13
     return matrix, route
 
 
@@ -84,13 +83,13 @@ def random_state(problem, seed=0):
 
 
 def assert_same_field(problem, seed=0):
-    flat, state = FlatProblem(problem), random_state(problem, seed)
+    flat, state = SparseProblem(problem), random_state(problem, seed)
     ours = problem.vector_field(state)
     theirs = flat.as_tensors(flat.vector_field({v: vector(x) for v, x in state.items()}))
     assert list(theirs) == list(ours)
     for name, x in ours.items():
         scale = torch.stack([state[name].abs().max(), x.abs().max()])
-        assert disagreement(theirs[name], x, magnitude=scale) < 1e-13
+        assert relative_error(theirs[name], x, magnitude=scale) < 1e-13
 
 
 LIFTED = {
@@ -120,15 +119,15 @@ def test_a_network_in_single_precision_is_solved_in_double():
     single = graph_case()
     single.network.float()
     problem = RelaxationProblem.from_batch(single.network, single.x.float(), single.y, assumptions="unfrozen")
-    flat = FlatProblem(problem)
+    flat = SparseProblem(problem)
     assert {x.dtype for x in flat.vector_field(flat.initial_state()).values()} == {np.dtype(np.float64)}
-    double = FlatProblem(problem_of(case, assumptions="unfrozen"))
+    double = SparseProblem(problem_of(case, assumptions="unfrozen"))
     ours, theirs = (f.joined(f.vector_field(f.initial_state())) for f in (flat, double))
     assert 1e-10 < np.abs(ours - theirs).max() < 1e-5
 
 
 def test_joined_and_split_undo_each_other():
-    flat = FlatProblem(problem_of(graph_case(), dynamics=LIFTED["dynamics"]["dynamics"]))
+    flat = SparseProblem(problem_of(graph_case(), dynamics=LIFTED["dynamics"]["dynamics"]))
     y = np.random.default_rng(0).normal(size=flat.joined(flat.initial_state()).size)
     state = flat.split(y)
     assert list(state) == list(flat.initial_state())
@@ -168,11 +167,11 @@ def autograd_jacobian(problem, state, monkeypatch):
 def test_the_jacobian_is_autograds(fields, activation, monkeypatch):
     """The curvature of gains that are current, through the drives; where a clip holds, zero."""
     case = mlp_case(activation)
-    problem, flat = problem_of(case, **fields), FlatProblem(problem_of(case, **fields))
+    problem, flat = problem_of(case, **fields), SparseProblem(problem_of(case, **fields))
     state = random_state(problem)
     found = flat.jacobian({v: vector(x) for v, x in state.items()}).toarray()
     expected = autograd_jacobian(problem, state, monkeypatch)
-    assert disagreement(torch.from_numpy(found), expected) < 1e-12
+    assert relative_error(torch.from_numpy(found), expected) < 1e-12
     if "clip" in fields:
         held = (expected == 0).all(1)
         assert 0 < held.sum() < len(held)
@@ -184,10 +183,10 @@ def test_the_jacobian_of_a_graph_is_autograds(preset, monkeypatch):
     case.x, case.y = case.x[:2], case.y[:2]
     problem = problem_of(case, assumptions=preset)
     state = random_state(problem)
-    found = FlatProblem(problem).jacobian({v: vector(x) for v, x in state.items()}).toarray()
-    frozen = FlatProblem(problem_of(case)).jacobian({v: vector(x) for v, x in state.items()}).toarray()
+    found = SparseProblem(problem).jacobian({v: vector(x) for v, x in state.items()}).toarray()
+    frozen = SparseProblem(problem_of(case)).jacobian({v: vector(x) for v, x in state.items()}).toarray()
     assert preset == "ar" or np.abs(found - frozen).max() > 1e-3
-    assert disagreement(torch.from_numpy(found), autograd_jacobian(problem, state, monkeypatch)) < 1e-12
+    assert relative_error(torch.from_numpy(found), autograd_jacobian(problem, state, monkeypatch)) < 1e-12
 
 
 def test_a_skip_beside_weights_adds_up():
@@ -195,7 +194,7 @@ def test_a_skip_beside_weights_adds_up():
     case = graph_case()
     between = [p.name for p in case.network.projections.values() if (p.source, p.target) == ("hidden2", "hidden3")]
     assert len(between) == 2
-    flat = FlatProblem(problem_of(case, assumptions="unfrozen"))
+    flat = SparseProblem(problem_of(case, assumptions="unfrozen"))
     matrix = flat.drives["hidden3"].matrices["hidden2"].toarray()
     weight = case.network.projections["hidden2->hidden3"].weight.detach().numpy()
     assert np.abs(matrix - np.kron(np.eye(3), weight + np.eye(6))).max() < 1e-14
@@ -209,7 +208,7 @@ def test_a_step_looks_a_population_up_once(monkeypatch):
     case = mlp_case(widths=(4, 3, 5, 4, 3, 5, 4, 3, 2))
     above = case.network.hidden[1:]
     for preset, expected in (("ar", [*above]), ("unfrozen", [*above, *case.network.hidden])):
-        flat = FlatProblem(problem_of(case, assumptions=preset))
+        flat = SparseProblem(problem_of(case, assumptions=preset))
         state = flat.initial_state()
         looked_up.clear()
         flat.vector_field(state)
@@ -219,15 +218,17 @@ def test_a_step_looks_a_population_up_once(monkeypatch):
 def test_the_jacobian_reads_each_population_once(monkeypatch):
     """Two variables a unit and clips on their way need nothing twice."""
     read = []
-    original = FlatProblem._received_by
-    monkeypatch.setattr(FlatProblem, "_received_by", lambda flat, *args: read.append(args[0]) or original(flat, *args))
-    received = FlatProblem.received
-    monkeypatch.setattr(FlatProblem, "received", lambda flat, *args: read.append("u") or received(flat, *args))
+    original = SparseProblem._received_by
+    monkeypatch.setattr(
+        SparseProblem, "_received_by", lambda flat, *args: read.append(args[0]) or original(flat, *args)
+    )
+    received = SparseProblem.received
+    monkeypatch.setattr(SparseProblem, "received", lambda flat, *args: read.append("u") or received(flat, *args))
     problem = problem_of(mlp_case(), dynamics={"hidden2": UnitDynamics.second_order(0.8, 0.4)}, assumptions="unfrozen")
-    flat = FlatProblem(problem)
+    flat = SparseProblem(problem)
     flat.jacobian(flat.initial_state())
     assert sorted(read) == ["hidden1", "hidden2", "hidden3"]
     read.clear()
-    flat = FlatProblem(problem_of(mlp_case(), clip=0.3, assumptions="unfrozen"))
+    flat = SparseProblem(problem_of(mlp_case(), clip=0.3, assumptions="unfrozen"))
     flat.jacobian(flat.initial_state())
     assert sorted(read) == ["hidden1", "hidden2", "hidden3", "u", "u", "u"]

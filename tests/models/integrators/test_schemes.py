@@ -5,22 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import dense_graphs, graph_case, mlp_case
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import dense_graphs, graph_case, mlp_case
 from reference import Reference
 from scipy.linalg import expm
 
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.engines.solve import solve
+from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.network.activations import ACTIVATIONS
-from actrelax.models.network.architectures import build
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.network import ACTIVATIONS, Projection, build
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import relative_error
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 
@@ -101,7 +98,7 @@ def test_equals_the_scheme_written_out(name, kind, activation):
     for method in ("stepped", "auto"):
         final = solve(problem, name, steps=12, dt=0.14, method=method).final
         for x, y in zip(final.values(), expected, strict=True):
-            assert disagreement(x, torch.tensor(y)) < 1e-12
+            assert relative_error(x, torch.tensor(y)) < 1e-12
 
 
 @given(
@@ -119,7 +116,7 @@ def test_random_chains_equal_the_scheme_written_out(name, widths, steps, eta, ac
     for method in ("stepped", "closed-form"):
         final = solve(problem, name, steps=steps, eta=eta, method=method).final
         for x, y in zip(final.values(), expected, strict=True):
-            assert disagreement(x, torch.tensor(y)) < 1e-12
+            assert relative_error(x, torch.tensor(y)) < 1e-12
 
 
 @given(dense_graphs(), st.sampled_from(["euler", "sequential"]), st.integers(0, 20), st.floats(0.01, 1.0))
@@ -132,7 +129,7 @@ def test_random_graphs_equal_the_scheme_written_out(case, name, steps, eta):
         state = reference.relax(name, steps, eta, problem.clamped[sample].numpy())
         for population, x in [item for final in finals for item in final.items()]:
             scale = max(np.abs(state[population]).max(), np.abs(reference.xbar[population]).max() * (1 - eta) ** steps)
-            assert disagreement(x[sample], torch.tensor(state[population]), magnitude=torch.tensor(scale)) < 1e-12
+            assert relative_error(x[sample], torch.tensor(state[population]), magnitude=torch.tensor(scale)) < 1e-12
 
 
 def test_the_schemes_differ_here():
@@ -142,7 +139,7 @@ def test_the_schemes_differ_here():
     lowest = [solve(problem, name, steps=12, eta=0.2, method="stepped").final["hidden1"] for name in STEPPED]
     for i in range(len(lowest)):
         for j in range(i):
-            assert disagreement(lowest[i], lowest[j]) > 1e-5
+            assert relative_error(lowest[i], lowest[j]) > 1e-5
 
 
 def exact_flow(case, t, tau):
@@ -173,7 +170,7 @@ def test_in_bfloat16_a_relaxation_arrives(name):
         arrived = solve(problem, name, steps=1000, eta=0.02, method=method).final
         for population in network.hidden:
             assert arrived[population].dtype == torch.float32
-            assert disagreement(arrived[population], expected[population]) < 0.01
+            assert relative_error(arrived[population], expected[population]) < 0.01
 
 
 @pytest.mark.parametrize("name", STEPPED)
@@ -201,16 +198,16 @@ def test_exact_is_the_flow_in_steps_of_any_size(tau):
     )
     for dt, steps in ((2.0, 1), (0.25, 8)):
         trajectory = solve(problem, "exact", dt=dt, steps=steps, record=True)
-        assert disagreement(torch.cat(list(trajectory.final.values()), 1), exact_flow(case, 2.0, tau)) < 1e-12
+        assert relative_error(torch.cat(list(trajectory.final.values()), 1), exact_flow(case, 2.0, tau)) < 1e-12
         for time, *recorded in zip(trajectory.times, *trajectory.recorded.values(), strict=True):
-            assert disagreement(torch.cat(recorded, 1), exact_flow(case, time, tau)) < 1e-12
+            assert relative_error(torch.cat(recorded, 1), exact_flow(case, time, tau)) < 1e-12
     # from a state of one's own, on a graph: two steps are one of twice the size
     graph = graph_case()
     problem = RelaxationProblem.from_batch(graph.network, graph.x, graph.y)
     state = {name: torch.randn_like(x) for name, x in problem.initial_state().items()}
     step = INTEGRATORS["exact"].step
     once, twice = step(problem, state, 1.4), step(problem, step(problem, state, 0.7), 0.7)
-    assert all(disagreement(once[name], x) < 1e-12 for name, x in twice.items())
+    assert all(relative_error(once[name], x) < 1e-12 for name, x in twice.items())
 
 
 def test_exact_is_refused_where_there_is_no_law():

@@ -8,16 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import graph_case, make_case
+from networks import graph_case, make_case
 from torch import nn
 
 from actrelax.analysis.alignment import update_angles
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.backprop import backprop_backward
-from actrelax.models.learning.continuous import relax_continuously
-from actrelax.models.learning.plasticity import Updates
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.learning import Updates, backprop_backward, relax_backward, relax_continuously
+from actrelax.models.results import relative_error
 
 SHARES = (slice(0, 2), slice(2, 3), slice(3, 3))
 """Of a batch of three: as unequal as can be, and one without samples."""
@@ -66,7 +63,7 @@ def check(preset, case, updates):
         assert gradients.keys() == whole.keys()
         for name, gradient in whole.items():
             assert (gradients[name] is None) == (gradient is None)
-            assert gradient is None or disagreement(gradients[name], gradient) < 1e-13
+            assert gradient is None or relative_error(gradients[name], gradient) < 1e-13
         assert float(result.loss) == pytest.approx(float(expected.loss), rel=1e-13)
         assert result.samples == expected.samples == 3
         assert result.finite

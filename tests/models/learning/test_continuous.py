@@ -5,15 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.backprop import backprop_backward
-from actrelax.models.learning.continuous import relax_continuously
-from actrelax.models.learning.plasticity import Updates
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.learning import Updates, backprop_backward, relax_backward, relax_continuously
+from actrelax.models.results import relative_error
 
 
 def changes(case, **options):
@@ -46,8 +43,8 @@ def test_equals_the_loop_written_out():
             b[i] = b[i] - rate / n * post.sum(0) / 3
     relax_continuously(case.network, case.x, case.y, rate=rate, steps=n, eta=eta)
     for i, p in enumerate(case.network.projections.values()):
-        assert disagreement(p.weight, W[i]) < 1e-13
-        assert disagreement(p.bias, b[i]) < 1e-13
+        assert relative_error(p.weight, W[i]) < 1e-13
+        assert relative_error(p.bias, b[i]) < 1e-13
 
 
 def test_from_zero_the_change_is_parallel_to_the_gradient():
@@ -73,12 +70,12 @@ def test_other_knobs_go_with_it(preset, generator):
     plain = changes(case, rate=0.1, steps=12, eta=0.2)
     case.network.add_feedback(assumptions, generator)
     other = changes(case, rate=0.1, steps=12, eta=0.2, assumptions=assumptions)
-    assert disagreement(other["input->conv1.weight"], plain["input->conv1.weight"]) > 1e-3
+    assert relative_error(other["input->conv1.weight"], plain["input->conv1.weight"]) > 1e-3
     learned = [name for name in other if name.endswith(".feedback") and other[name].dim()]
     for name in learned:
         weight = name.replace("feedback", "weight")
         expected = other[weight] if preset is PRESETS["learned-feedback"] else torch.zeros_like(other[weight])
-        assert disagreement(1 + other[name], 1 + expected) < 1e-13
+        assert relative_error(1 + other[name], 1 + expected) < 1e-13
 
 
 def test_timing_is_a_knob_of_each_kind():
@@ -87,21 +84,21 @@ def test_timing_is_a_knob_of_each_kind():
     mixed = replace(PRESETS["ar"], dense=Knobs(plasticity="continuous"))
     during = changes(case, rate=0.1, steps=12, eta=0.2)
     after = changes(case, rate=0.1, steps=12, eta=0.2, assumptions=mixed)
-    assert disagreement(after["hidden3->output.weight"], during["hidden3->output.weight"]) < 1e-12
+    assert relative_error(after["hidden3->output.weight"], during["hidden3->output.weight"]) < 1e-12
     # only the last state counts for the convolutions now, not the mean over the rise from zero
     ratio = after["conv1->conv2.weight"].norm() / during["conv1->conv2.weight"].norm()
     assert ratio > 1.3
     tiny = changes(case, rate=1e-7, steps=12, eta=0.2, assumptions=mixed)["conv1->conv2.weight"]
     network = copy.deepcopy(case.network)
     relax_backward(network, case.x, case.y, steps=12, eta=0.2, start="zero")
-    assert disagreement(tiny, -1e-7 * network.projections["conv1->conv2"].weight.grad) < 1e-5
+    assert relative_error(tiny, -1e-7 * network.projections["conv1->conv2"].weight.grad) < 1e-5
 
 
 def test_fields_and_decay_are_passed_on(generator):
     case = mlp_case()
     base = changes(case, rate=0.1, steps=12, eta=0.2)["input->hidden1.weight"]
     for fields in ({"clip": 0.01, "eta": 0.2}, {"tau": {"hidden1": 3.0}, "dt": 0.2}):
-        assert disagreement(changes(case, rate=0.1, steps=12, **fields)["input->hidden1.weight"], base) > 1e-3
+        assert relative_error(changes(case, rate=0.1, steps=12, **fields)["input->hidden1.weight"], base) > 1e-3
     knobs = Knobs(feedback="kolen-pollack", plasticity="continuous")
     case.network.add_feedback(Assumptions(dense=knobs), generator)
     with pytest.raises(ActrelaxError, match="needs a rate of decay"):
@@ -117,15 +114,15 @@ def test_fields_and_decay_are_passed_on(generator):
         assumptions=Assumptions(dense=knobs),
         updates=Updates(decay=0.5),
     )
-    assert disagreement(p.weight - p.feedback, (1 - 0.1 / 10 * 0.5) ** 10 * offset) < 1e-12
+    assert relative_error(p.weight - p.feedback, (1 - 0.1 / 10 * 0.5) ** 10 * offset) < 1e-12
 
 
 def test_updates_are_applied():
     case = graph_case()
     mean = changes(case, rate=1e-6)
     total = changes(case, rate=1e-6, updates=Updates(reduction="sum", factors={"conv": 2.0}))
-    assert disagreement(total["input->conv1.weight"], 6 * mean["input->conv1.weight"]) < 1e-4
-    assert disagreement(total["hidden3->output.weight"], 3 * mean["hidden3->output.weight"]) < 1e-4
+    assert relative_error(total["input->conv1.weight"], 6 * mean["input->conv1.weight"]) < 1e-4
+    assert relative_error(total["hidden3->output.weight"], 3 * mean["hidden3->output.weight"]) < 1e-4
 
 
 def test_grad_is_not_used():

@@ -4,14 +4,13 @@ import copy
 
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.plasticity import Updates
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.architectures import build
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.learning import Updates, relax_backward
+from actrelax.models.network import build
+from actrelax.models.results import relative_error
 
 
 def carrying(network):
@@ -119,9 +118,9 @@ def test_feedback_that_starts_at_the_weights_follows_ar(optimiser, generator):
     trained(ar, "ar", 20, optimiser)
     trained(learned, "learned-feedback", 20, optimiser)
     for name, value in ar.network.state_dict().items():
-        assert disagreement(learned.network.state_dict()[name], value) < 1e-12, name
+        assert relative_error(learned.network.state_dict()[name], value) < 1e-12, name
     start = graph_case().network.state_dict()
-    moved = disagreement(ar.network.state_dict()["conv1->conv2.weight"], start["conv1->conv2.weight"])
+    moved = relative_error(ar.network.state_dict()["conv1->conv2.weight"], start["conv1->conv2.weight"])
     assert moved > 1e-3
 
 
@@ -135,7 +134,7 @@ def test_learned_feedback_keeps_its_offset_under_plain_sgd(generator):
     before = offsets(case.network)
     trained(case, "learned-feedback", 20)
     for name, offset in offsets(case.network).items():
-        assert disagreement(offset, before[name]) < 1e-13
+        assert relative_error(offset, before[name]) < 1e-13
 
 
 def test_kolen_pollack_shrinks_its_offset_at_the_rate_of_the_decay(generator):
@@ -144,7 +143,7 @@ def test_kolen_pollack_shrinks_its_offset_at_the_rate_of_the_decay(generator):
     before = offsets(case.network)
     trained(case, "kolen-pollack", 20, lr=0.05, decay=0.4)
     for name, offset in offsets(case.network).items():
-        assert disagreement(offset, (1 - 0.05 * 0.4) ** 20 * before[name]) < 1e-12
+        assert relative_error(offset, (1 - 0.05 * 0.4) ** 20 * before[name]) < 1e-12
 
 
 def test_weights_are_the_same_with_and_without_feedback():

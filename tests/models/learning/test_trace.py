@@ -7,11 +7,10 @@ from functools import partial
 
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.backprop import backprop_backward
-from actrelax.models.learning.relax import relax_backward
+from actrelax.models.learning import backprop_backward, relax_backward
 from actrelax.models.learning.trace import Traced
 
 TAU = {"hidden1": torch.linspace(0.5, 1.5, 7)}

@@ -8,8 +8,8 @@ import torch
 
 from actrelax.models._names import look_up
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.activations import ACTIVATIONS, Activation, leaky_relu
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.network import ACTIVATIONS, Activation, leaky_relu
+from actrelax.models.results import relative_error
 
 DRIVES = torch.tensor([-30.0, -5.0, -1.0, -0.1, 0.0, 0.1, 1.0, 5.0, 19.9, 20.1, 30.0], dtype=torch.float64)
 
@@ -18,7 +18,7 @@ DRIVES = torch.tensor([-30.0, -5.0, -1.0, -0.1, 0.0, 0.1, 1.0, 5.0, 19.9, 20.1, 
 def test_derivative_is_autograds(activation):
     drive = DRIVES.clone().requires_grad_()
     (expected,) = torch.autograd.grad(activation(drive).sum(), drive)
-    assert disagreement(activation.derivative(DRIVES), expected) < 1e-14
+    assert relative_error(activation.derivative(DRIVES), expected) < 1e-14
 
 
 @pytest.mark.parametrize("activation", [*ACTIVATIONS.values(), leaky_relu(0.3)], ids=lambda a: a.name)
@@ -36,7 +36,7 @@ def test_amplified_is_the_product_with_the_derivative(activation, dtype, bound, 
         before = signal.clone()
         found = activation.amplified(signal, needed, activity)
         assert (found.shape, found.dtype) == (signal.shape, dtype)
-        assert disagreement(found.double(), signal.double() * activation.derivative(drive.double())) < bound
+        assert relative_error(found.double(), signal.double() * activation.derivative(drive.double())) < bound
         assert torch.equal(signal, before)
 
 
@@ -55,7 +55,7 @@ def test_formula_says_the_same_as_the_functions(activation):
     a = DRIVES.numpy()
     for text, function in zip(activation.formula, (activation, activation.derivative), strict=True):
         value = torch.as_tensor(eval(text, names, {"a": a}) + 0 * a)
-        assert disagreement(value, function(DRIVES)) < 1e-14
+        assert relative_error(value, function(DRIVES)) < 1e-14
 
 
 def test_every_activation_but_gelu_has_a_formula():

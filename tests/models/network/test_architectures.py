@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.architectures import ARCHITECTURES, build
+from actrelax.models.network import ARCHITECTURES, build
 
 
 def shapes(network):

@@ -5,14 +5,12 @@ import pickle
 
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 from torch import nn
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.architectures import build
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
+from actrelax.models.learning import relax_backward
+from actrelax.models.network import Network, Projection, build
 
 
 def sequences():

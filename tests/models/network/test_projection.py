@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from cases import pipelines, runs
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import pipelines, runs
 from torch import nn
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.projection import Projection
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.network import Projection
+from actrelax.models.results import relative_error
 
 
 @given(pipelines(), st.integers(0, 1000))
@@ -23,14 +23,14 @@ def test_drive_and_its_adjoint(stages, seed):
         expected = nn.Sequential(*stages)(x)
         drive, route = projection.find(x)
         assert torch.equal(drive, expected)
-        assert disagreement(projection.drive(x, route), expected) < 1e-14
+        assert relative_error(projection.drive(x, route), expected) < 1e-14
         # along the fixed route the drive is affine in any other activities, and feedback is its adjoint
         silent = projection.drive(torch.zeros_like(x), route)
         y = torch.randn_like(drive)
         forward = ((projection.drive(other, route) - silent) * y).sum()
         backward = (other * projection.feedback_signal(y, route, projection.weight)).sum()
     scale = (projection.drive(other, route) - silent).norm() * y.norm()
-    assert disagreement(backward, forward, magnitude=scale) < 1e-14
+    assert relative_error(backward, forward, magnitude=scale) < 1e-14
 
 
 @given(pipelines(), st.integers(0, 1000))
@@ -50,7 +50,7 @@ def test_feedback_and_plasticity_are_autograds(stages, seed):
         feedback = projection.feedback_signal(y, route, projection.weight)
         updates = projection.plasticity(projection.presynaptic(x, route), projection.postsynaptic(y, route))
     for ours, theirs in zip([feedback, *updates.values()], expected, strict=True):
-        assert disagreement(ours, theirs) < 1e-13
+        assert relative_error(ours, theirs) < 1e-13
 
 
 @given(pipelines(), st.integers(0, 1000))
@@ -75,7 +75,7 @@ def test_feedback_comes_back_in_the_layout_of_the_drive(stages, seed):
             updates = projection.plasticity(projection.presynaptic(stimuli, route), post)
             found.append([drive, projection.drive(stimuli, route), feedback, *updates.values()])
     for ours, theirs in zip(*found, strict=True):
-        assert disagreement(ours, theirs) < 1e-13
+        assert relative_error(ours, theirs) < 1e-13
     for result in found[1][:3]:
         assert result.dim() != 4 or result.is_contiguous(**last)
 

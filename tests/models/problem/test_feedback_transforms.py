@@ -4,19 +4,17 @@ import copy
 
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 from reference import Reference
 
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
-from actrelax.models.closed_form.law import predict
-from actrelax.models.engines.solve import solve
+from actrelax.models.closed_form import predict
+from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.continuous import relax_continuously
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.problem.feedback_transforms import Quantised, Sparse, transform_named, transformed
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.learning import relax_backward, relax_continuously
+from actrelax.models.problem import RelaxationProblem, transform_named
+from actrelax.models.problem.feedback_transforms import Quantised, Sparse, transformed
+from actrelax.models.results import relative_error
 
 NAMED = ["sparse-0.6", "quantised-4"]
 
@@ -50,7 +48,7 @@ def test_quantised_takes_the_nearest_of_evenly_spaced_levels(levels):
     m = w.abs().max()
     grid = torch.linspace(-float(m), float(m), levels)
     nearest = grid[(w[..., None] - grid).abs().argmin(-1)]
-    assert disagreement(Quantised(levels)(w), nearest) < 1e-12
+    assert relative_error(Quantised(levels)(w), nearest) < 1e-12
     assert len(Quantised(levels)(w).unique()) <= levels
     assert (Quantised(levels)(w) - w).abs().max() <= m / (levels - 1) + 1e-12
 
@@ -107,7 +105,7 @@ def test_feedback_is_by_the_transformed_weights(name, preset, generator):
     plain = relax_backward(copy.deepcopy(case.network), case.x, case.y, keep=True, **options).trajectory.final
     result = relax_backward(case.network, case.x, case.y, feedback_transform=name, keep=True, **options)
     final = result.trajectory.final
-    assert disagreement(final["conv1"], plain["conv1"]) > 1e-3 or (preset, name) == ("sign-feedback", "quantised-4")
+    assert relative_error(final["conv1"], plain["conv1"]) > 1e-3 or (preset, name) == ("sign-feedback", "quantised-4")
     assert all(torch.equal(value, before[key]) for key, value in case.network.state_dict().items())
     psi = transformed_psi(case.network, assumptions, transform_named(name))
     totals = {}
@@ -115,12 +113,12 @@ def test_feedback_is_by_the_transformed_weights(name, preset, generator):
         reference = Reference(case, sample, assumptions, psi)
         state = reference.relax("euler", 12, 0.2, final["output"][sample].numpy())
         for population, x in final.items():
-            assert disagreement(x[sample].flatten(), torch.tensor(state[population])) < 1e-12
+            assert relative_error(x[sample].flatten(), torch.tensor(state[population])) < 1e-12
         for edge, update in reference.updates(state).items():
             totals[edge] = totals.get(edge, 0) + update["weight"]
     for p in case.network.projections.values():
         if p.map is not None:
-            assert disagreement(p.weight.grad, totals[p.source, p.target] / len(case.x)) < 1e-12
+            assert relative_error(p.weight.grad, totals[p.source, p.target] / len(case.x)) < 1e-12
 
 
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
@@ -132,7 +130,7 @@ def test_the_law_and_the_equilibrium_hold_for_transformed_weights(make, name):
     for scheme in ("euler", "sequential", "rk4"):
         stepped = solve(problem, scheme, steps=12, eta=0.2).final
         predicted = predict(problem, INTEGRATORS[scheme], dt=0.2, steps=12)
-        assert all(disagreement(x, stepped[population]) < 1e-12 for population, x in predicted.items())
+        assert all(relative_error(x, stepped[population]) < 1e-12 for population, x in predicted.items())
     settled = solve(problem, "equilibrium").final
     plain = solve(problem_of(case), "equilibrium").final
     other = copy.deepcopy(case.network)
@@ -142,8 +140,8 @@ def test_the_law_and_the_equilibrium_hold_for_transformed_weights(make, name):
     same = RelaxationProblem(other, problem.feedforward, problem.clamped)  # gains and routes of the original
     expected = solve(same, "equilibrium").final
     lowest = case.network.hidden[0]
-    assert disagreement(settled[lowest], plain[lowest]) > 1e-3
-    assert all(disagreement(settled[v], expected[v]) < 1e-13 for v in case.network.hidden)
+    assert relative_error(settled[lowest], plain[lowest]) > 1e-3
+    assert all(relative_error(settled[v], expected[v]) < 1e-13 for v in case.network.hidden)
 
 
 def test_a_function_of_your_own():
@@ -151,7 +149,7 @@ def test_a_function_of_your_own():
     halved = solve(problem_of(case, feedback_transform=lambda w: w / 2), "equilibrium").final
     plain = solve(problem_of(case), "equilibrium").final
     for hops, name in enumerate(["hidden3", "hidden2", "hidden1"], 1):
-        assert disagreement(halved[name], 0.5**hops * plain[name]) < 1e-14
+        assert relative_error(halved[name], 0.5**hops * plain[name]) < 1e-14
 
 
 def test_a_problem_transforms_each_weight_once_and_a_moving_one_at_each_step():
@@ -197,7 +195,7 @@ def test_continuous_plasticity_transforms_the_weights_of_the_moment(feedback, ge
                 w[i] = w[i] - change
                 v[i] = v[i] - change
         results[held] = w[0]
-    assert disagreement(results[True], results[False]) > 1e-3
+    assert relative_error(results[True], results[False]) > 1e-3
     relax_continuously(
         case.network,
         case.x,
@@ -208,7 +206,7 @@ def test_continuous_plasticity_transforms_the_weights_of_the_moment(feedback, ge
         assumptions=assumptions,
         feedback_transform=transform,
     )
-    assert disagreement(case.network.projections["input->hidden1"].weight, results[False]) < 1e-12
+    assert relative_error(case.network.projections["input->hidden1"].weight, results[False]) < 1e-12
 
 
 def test_two_projections_of_one_shape_lose_other_connections():
@@ -232,7 +230,7 @@ def test_weights_are_read_when_it_is_solved():
             p.weight *= 2
     after = solve(problem, "euler", steps=12, eta=0.2).final["hidden1"]
     # all feedback is doubled, quantised or not: three hops of it in what arrives from the clamp
-    assert disagreement(after, before) > 1e-2
+    assert relative_error(after, before) > 1e-2
     fresh = RelaxationProblem(case.network, problem.feedforward, problem.clamped, feedback_transform="quantised-64")
     assert torch.equal(solve(fresh, "euler", steps=12, eta=0.2).final["hidden1"], after)
 

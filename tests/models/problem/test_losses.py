@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.losses import LOSSES, Loss, from_function, loss_named
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.problem import LOSSES, Loss, from_function, loss_named
+from actrelax.models.results import relative_error
 
 OUTPUT = torch.linspace(-2, 3, 12, dtype=torch.float64).reshape(3, 4)
 LABELS = torch.tensor([2, 0, 3])
@@ -22,7 +22,7 @@ def test_gradient_is_autograds(name, target):
     values = LOSSES[name].value(output, TARGETS[target])
     assert values.shape == (3,)
     (expected,) = torch.autograd.grad(values.sum(), output)
-    assert disagreement(LOSSES[name].gradient(OUTPUT, TARGETS[target]), expected) < 1e-14
+    assert relative_error(LOSSES[name].gradient(OUTPUT, TARGETS[target]), expected) < 1e-14
 
 
 def test_values_are_the_usual_ones():
@@ -34,12 +34,12 @@ def test_values_are_the_usual_ones():
     }
     assert set(expected) == set(LOSSES)
     for name, value in expected.items():
-        assert disagreement(LOSSES[name].value(OUTPUT, LABELS), value) < 1e-14
+        assert relative_error(LOSSES[name].value(OUTPUT, LABELS), value) < 1e-14
 
 
 def test_any_differentiable_function():
     own = loss_named(partial(F.cross_entropy, reduction="none"))
-    assert disagreement(own.gradient(OUTPUT, LABELS), LOSSES["cross-entropy"].gradient(OUTPUT, LABELS)) < 1e-14
+    assert relative_error(own.gradient(OUTPUT, LABELS), LOSSES["cross-entropy"].gradient(OUTPUT, LABELS)) < 1e-14
     assert not own.gradient(OUTPUT, LABELS).requires_grad
     assert isinstance(own, Loss)
     assert loss_named(own) is own

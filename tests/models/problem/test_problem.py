@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 
 from actrelax.models.assumptions import Assumptions, Knobs
-from actrelax.models.engines.solve import solve
+from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import relative_error
 
 
 def problem_of(case, **fields):
@@ -34,7 +34,7 @@ def test_from_zero_the_direction_of_a_chains_gradient_is_exact():
     final = solve(problem_of(case, start="zero"), "euler", steps=12, eta=0.2).final
     for name in case.network.hidden:
         factor = (final[name] * exact[name]).sum() / (exact[name] ** 2).sum()
-        assert disagreement(final[name], factor * exact[name]) < 1e-13
+        assert relative_error(final[name], factor * exact[name]) < 1e-13
         assert 0.3 < factor < 0.95
 
 
@@ -44,7 +44,7 @@ def test_each_sample_has_its_own_clamp():
     together = solve(problem_of(case), steps=12, eta=0.2).final
     alone = RelaxationProblem.from_batch(case.network, case.x[1:2], case.y[1:2])
     for name, x in solve(alone, steps=12, eta=0.2).final.items():
-        assert disagreement(x[0], together[name][1]) < 1e-13
+        assert relative_error(x[0], together[name][1]) < 1e-13
 
 
 @pytest.mark.parametrize("integrator", ["euler", "sequential", "exponential", "heun"])
@@ -59,9 +59,9 @@ def test_clip_bounds_the_bracket(integrator):
     final = solve(clipped, integrator, steps=3, eta=0.2).final
     for name in case.network.hidden:
         assert (final[name] - state[name]).abs().max() <= 3 * 0.2 * 0.05 + 1e-15
-    assert disagreement(final["hidden1"], solve(free, integrator, steps=3, eta=0.2).final["hidden1"]) > 1e-3
+    assert relative_error(final["hidden1"], solve(free, integrator, steps=3, eta=0.2).final["hidden1"]) > 1e-3
     loose = solve(problem_of(case, clip=100.0), integrator, steps=3, eta=0.2).final
-    assert disagreement(loose["hidden1"], solve(free, integrator, steps=3, eta=0.2).final["hidden1"]) < 1e-14
+    assert relative_error(loose["hidden1"], solve(free, integrator, steps=3, eta=0.2).final["hidden1"]) < 1e-14
 
 
 def test_clip_leaves_the_equilibrium_where_it_is():
@@ -84,8 +84,8 @@ def test_tau_only_scales_time():
     slow = solve(problem_of(case, tau=10.0), "euler", steps=12, dt=2.0).final
     by_eta = solve(problem_of(case, tau=10.0), "euler", steps=12, eta=0.2).final
     for name, x in fast.items():
-        assert disagreement(slow[name], x) < 1e-14
-        assert disagreement(by_eta[name], x) < 1e-14
+        assert relative_error(slow[name], x) < 1e-14
+        assert relative_error(by_eta[name], x) < 1e-14
 
 
 def test_populations_without_a_tau_have_one():

@@ -5,19 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import graph_case, mlp_case
+from networks import graph_case, mlp_case
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
-from actrelax.models.closed_form.law import uncovered
-from actrelax.models.engines.solve import solve
-from actrelax.models.engines.sparse_problem import FlatProblem
+from actrelax.models.closed_form import uncovered
+from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, UnitDynamics
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.learning import activity_gradients
+from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace, UnitDynamics
+from actrelax.models.results import relative_error
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 DYNAMICS = {
@@ -220,11 +218,11 @@ def test_starts_at_rest_with_the_activity_of_the_start(name, start):
     passed = case.network.feedforward(case.x).activities
     for population in ("conv3", "hidden1", "hidden2"):
         x, unit = (start == "feedforward") * passed[population].detach(), problem.units[population]
-        assert disagreement(problem.activities(state)[population], x) < 1e-14
+        assert relative_error(problem.activities(state)[population], x) < 1e-14
         assert all(rate.abs().max() < 1e-13 for rate in unit.rate(state, x / unit.gain).values())
     given = {name: torch.randn_like(passed[name]) for name in case.network.hidden}
     own = problem_of(case, dynamics={"conv3": DYNAMICS[name]}, start=given)
-    assert disagreement(own.activities(own.initial_state())["conv3"], given["conv3"]) < 1e-14
+    assert relative_error(own.activities(own.initial_state())["conv3"], given["conv3"]) < 1e-14
 
 
 def flat_system(case, dynamics):
@@ -285,7 +283,7 @@ def test_integrators_converge_at_their_order(name):
     case = mlp_case()
     exact = exact_activities(case, 2.0)
     plain = solve(problem_of(case), name, dt=1 / 64, duration=2.0).final
-    assert disagreement(torch.cat([plain[v][0] for v in case.network.hidden]), exact) > 1e-3
+    assert relative_error(torch.cat([plain[v][0] for v in case.network.hidden]), exact) > 1e-3
     errors = [(activities_by(case, name, dt=1 / n, duration=2.0) - exact).norm() for n in (32, 64, 128)]
     slopes = [math.log2(errors[i] / errors[i + 1]) for i in range(2)]
     assert slopes == pytest.approx([INTEGRATORS[name].order] * 2, abs=0.15)
@@ -296,7 +294,7 @@ def test_scipy_follows_the_matrix_exponential():
     for method in ("DOP853", "Radau"):
         options = {"rtol": 1e-11 if method == "DOP853" else 1e-7, "dt": 0.5, "duration": 2.0}
         found = activities_by(case, f"scipy:{method}", engine=None, **options)
-        assert disagreement(found, exact_activities(case, 2.0)) < 100 * options["rtol"]
+        assert relative_error(found, exact_activities(case, 2.0)) < 100 * options["rtol"]
 
 
 @pytest.mark.parametrize("scheme", ["euler", "sequential", "exponential"])
@@ -320,7 +318,7 @@ def test_a_step_written_out(scheme):
     if scheme == "exponential":
         expected = rest + np.einsum("ij,j...->i...", expm(0.2 * A), s - rest)
     for i in range(2):
-        assert disagreement(moved[f"hidden1.{i}"], torch.tensor(expected[i])) < 1e-13
+        assert relative_error(moved[f"hidden1.{i}"], torch.tensor(expected[i])) < 1e-13
 
 
 @pytest.mark.parametrize("name", GAIN_ONE)
@@ -334,10 +332,10 @@ def test_the_equilibrium_is_backprops_gradient(name):
     relaxed = solve(problem, "sequential", dt=0.2, steps=600).final
     early = solve(problem, "sequential", dt=0.2, steps=12).final
     leaky = solve(problem_of(case), "sequential", dt=0.2, steps=12).final
-    assert disagreement(early["conv1"], leaky["conv1"]) > 1e-3
+    assert relative_error(early["conv1"], leaky["conv1"]) > 1e-3
     for population in case.network.hidden:
-        assert disagreement(at_once[population], gradients[population]) < 1e-12
-        assert disagreement(relaxed[population], gradients[population]) < 1e-10
+        assert relative_error(at_once[population], gradients[population]) < 1e-12
+        assert relative_error(relaxed[population], gradients[population]) < 1e-10
 
 
 def test_where_the_gain_is_not_one_it_multiplies_the_gradient():
@@ -349,7 +347,7 @@ def test_where_the_gain_is_not_one_it_multiplies_the_gradient():
     for integrator, options in (("equilibrium", {}), ("euler", {"dt": 0.2, "steps": 600})):
         final = solve(problem_of(case, dynamics=dynamics), integrator, **options).final
         for name, factor in (("hidden1", gain), ("hidden2", gain), ("hidden3", 1)):
-            assert disagreement(final[name], factor * gradients[name]) < 1e-10
+            assert relative_error(final[name], factor * gradients[name]) < 1e-10
 
 
 def test_where_the_law_stops():
@@ -369,7 +367,7 @@ def test_settling_looks_at_every_variable():
     problem = problem_of(mlp_case(), dynamics=dynamics, start="zero")
     trajectory = solve(problem, "euler", dt=0.2, steps=5000, stop_change=1e-6)
     final = solve(problem, "equilibrium").state["hidden1.1"]
-    assert disagreement(trajectory.state["hidden1.1"], final) < 1e-3
+    assert relative_error(trajectory.state["hidden1.1"], final) < 1e-3
     assert trajectory.steps > 500
 
 
@@ -377,12 +375,12 @@ def test_numpy_and_torch_take_the_same_steps():
     case = graph_case()
     dynamics = {"conv1": DYNAMICS["ringing"], "hidden1": DYNAMICS["third order"]}
     problem = problem_of(case, dynamics=dynamics, assumptions="unfrozen")
-    flat = FlatProblem(problem)
+    flat = SparseProblem(problem)
     for name in STEPPED:
         theirs = flat.as_tensors(INTEGRATORS[name].step(flat, flat.initial_state(), 0.15))
         ours = INTEGRATORS[name].step(problem, problem.initial_state(), 0.15)
         assert ours.keys() == theirs.keys()
-        assert all(disagreement(theirs[v], x) < 1e-13 for v, x in ours.items())
+        assert all(relative_error(theirs[v], x) < 1e-13 for v, x in ours.items())
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.5), (-1.0, 0.5), (1.0, "x")])

@@ -15,17 +15,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from cases import exploding_case, graph_case, mlp_case
+from networks import exploding_case, graph_case, mlp_case
 
 from actrelax.models.assumptions import Assumptions, Knobs
-from actrelax.models.engines.solve import solve
-from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import UnitDynamics
-from actrelax.models.results.relative_error import disagreement
+from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import activity_gradients
+from actrelax.models.network import Network, Projection
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.results import DivergenceError, relative_error
 from actrelax.models.results.xarray_io import open_trajectory
 
 RUNS = {
@@ -156,7 +154,7 @@ def test_chosen_units_of_a_population_with_a_shape():
     last = some.final["conv1"][:, [3, 0], [2, 0], [2, 1]]
     assert torch.equal(some["conv1"][-1], last)
     g = gradients["conv1"][:, [3, 0], [2, 0], [2, 1]]
-    assert float(some.error(gradients)["conv1"][-1]) == disagreement(last, g)
+    assert float(some.error(gradients)["conv1"][-1]) == relative_error(last, g)
 
 
 def test_errors_need_activities():
@@ -327,7 +325,7 @@ def test_some_populations_and_functions(tmp_path):
     memory = solve(problem, **options, record=function)
     file = solve(problem, **options, record=function, path=tmp_path / "function.nc")
     full = solve(problem, **options, record="hidden1")["hidden1"]
-    assert disagreement(memory["norm"], full.flatten(1).norm(dim=1)) < 1e-14
+    assert relative_error(memory["norm"], full.flatten(1).norm(dim=1)) < 1e-14
     assert {name: memory.to_xarray()[name].dims for name in memory.recorded} == {
         "norm": ("time",),
         "means": ("time", "means_0"),
@@ -447,7 +445,7 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_default_dtype(torch.float64)
-from cases import mlp_case
+from networks import mlp_case
 from actrelax.models.engines.solve import solve
 from actrelax.models.problem.problem import RelaxationProblem
 

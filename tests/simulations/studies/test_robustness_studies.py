@@ -5,7 +5,7 @@ import pytest
 from outcomes import is_drawn
 
 from actrelax.analysis.robustness import Learned, read, write
-from actrelax.models.network.architectures import build
+from actrelax.models.network import build
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.robustness import BASE, feedback_angles, learn
 from actrelax.simulations.studies import (

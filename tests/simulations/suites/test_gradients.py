@@ -4,11 +4,11 @@ import csv
 
 import pytest
 
-from actrelax.models.engines.solve import solve
+from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.backprop import activity_gradients
-from actrelax.models.network.architectures import build
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.learning import activity_gradients
+from actrelax.models.network import build
+from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.suites import gradients

@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from actrelax.models.engines.solve import solve
+from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.architectures import build
-from actrelax.models.network.network import Network
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.learning import relax_backward
+from actrelax.models.network import Network, build
+from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.training import assemble as module

@@ -9,7 +9,8 @@ import torch
 from tqdm import tqdm
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.training import callbacks
 from actrelax.simulations.training.assemble import assemble

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from actrelax.models.errors import DivergenceError
-from actrelax.models.learning.backprop import backprop_backward
-from actrelax.models.learning.plasticity import Updates
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.architectures import build
+from actrelax.models.learning import Updates, backprop_backward, relax_backward
+from actrelax.models.network import build
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import Split
 from actrelax.simulations.options import Relaxation
 from actrelax.simulations.training.assemble import assemble

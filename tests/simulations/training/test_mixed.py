@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.engines.solve import solve
-from actrelax.models.errors import DivergenceError
-from actrelax.models.learning.backprop import backprop_backward
-from actrelax.models.network.architectures import build
-from actrelax.models.problem.losses import LOSSES
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.engines import solve
+from actrelax.models.learning import backprop_backward
+from actrelax.models.network import build
+from actrelax.models.problem import LOSSES, RelaxationProblem
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.training.assemble import assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from actrelax.analysis.runs import RunFolder
-from actrelax.models.errors import DivergenceError
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.stopping import Stop, Stopped
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.callbacks import DivergenceCheck

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from actrelax.models.closed_form.clip_bound import bracket_bound
+from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators.schemes import INTEGRATORS
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.learning import relax_backward
+from actrelax.models.network import Projection
+from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.training.assemble import assemble, rehearse
 from actrelax.simulations.training.callbacks import DivergenceCheck

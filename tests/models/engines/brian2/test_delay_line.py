@@ -4,8 +4,7 @@ import brian2 as b2
 import numpy as np
 import pytest
 
-from actrelax.models.engines.brian2.codegen import generating
-from actrelax.models.engines.brian2.delay_line import delay_line, shift
+from actrelax.models.engines.brian2 import delay_line, generating, shift
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])

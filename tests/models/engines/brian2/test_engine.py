@@ -8,21 +8,17 @@ import numpy as np
 import pytest
 import torch
 from brian2.stateupdaters.base import StateUpdateMethod
-from cases import exploding_case, graph_case, make_case, mlp_case
+from networks import exploding_case, graph_case, make_case, mlp_case
 from torch import nn
 
-from actrelax.models.closed_form.law import predict
-from actrelax.models.engines.brian2.build import UNIT, build
-from actrelax.models.engines.brian2.codegen import generating
+from actrelax.models.closed_form import predict
+from actrelax.models.engines import BRIAN2, integrator_named, solve, unsupported
+from actrelax.models.engines.brian2 import UNIT, build, generating
 from actrelax.models.engines.brian2.engine import _announce
-from actrelax.models.engines.methods import BRIAN2, integrator_named
-from actrelax.models.engines.solve import solve, unsupported
-from actrelax.models.errors import ActrelaxError, DivergenceError
-from actrelax.models.network.activations import Activation
-from actrelax.models.problem.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import UnitDynamics
-from actrelax.models.results.relative_error import disagreement
-from actrelax.models.results.trajectory import Status
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Activation
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.results import DivergenceError, Status, relative_error
 
 DT, STEPS = 0.2, 12
 
@@ -33,7 +29,7 @@ def problem_of(case, **fields):
 
 def largest(found, expected):
     assert list(found) == list(expected)
-    return max(disagreement(found[name], x) for name, x in expected.items())
+    return max(relative_error(found[name], x) for name, x in expected.items())
 
 
 PROBLEMS = {
@@ -91,7 +87,7 @@ def test_our_schemes_are_the_same_in_brian2_and_in_pytorch(name, scheme):
     assert largest(found.final, expected.final) < 1e-14
     assert largest(found.recorded, expected.recorded) < 1e-14
     assert found.times == expected.times
-    assert all(disagreement(x, expected.state[v]) < 1e-14 for v, x in found.state.items())
+    assert all(relative_error(x, expected.state[v]) < 1e-14 for v, x in found.state.items())
     assert (found.engine, found.steps, found.feedback_applications) == ("brian2", STEPS, expected.feedback_applications)
 
 
@@ -113,7 +109,7 @@ def test_every_updater_follows_the_binomial_law_of_its_stability_function(method
         pytest.skip(reason)
     expected = predict(problem, integrator_named(scheme), dt=DT, steps=STEPS)
     found = solve(problem, scheme, dt=DT, steps=STEPS).final
-    assert all(disagreement(found[name], x) < 1e-13 for name, x in expected.items())
+    assert all(relative_error(found[name], x) < 1e-13 for name, x in expected.items())
 
 
 def test_every_updater_that_brian2_has_is_known():
@@ -125,7 +121,7 @@ def test_several_taus_follow_the_law_too():
     for method in ("rk2", "rk4", "exact", "euler"):
         expected = predict(problem, integrator_named(f"brian2:{method}"), dt=DT, steps=STEPS)
         found = solve(problem, f"brian2:{method}", dt=DT, steps=STEPS).final
-        assert all(disagreement(found[name], x) < 1e-13 for name, x in expected.items())
+        assert all(relative_error(found[name], x) < 1e-13 for name, x in expected.items())
 
 
 def test_orders_are_set_not_left_to_names():
@@ -198,7 +194,7 @@ def test_stops_when_it_has_settled():
     options = {"dt": DT, "steps": 500, "stop_change": 1e-4, "record": ["hidden1"]}
     expected, found = solve(problem, "euler", **options), solve(problem, "euler", engine="brian2", **options)
     assert (found.status, found.steps) == (Status.SETTLED, expected.steps)
-    assert disagreement(found["hidden1"], expected["hidden1"]) < 1e-14
+    assert relative_error(found["hidden1"], expected["hidden1"]) < 1e-14
 
 
 def test_divergence_names_population_and_step(generator):
@@ -230,7 +226,7 @@ def test_users_build_the_simulation_and_add_their_own():
         simulation.network.run(STEPS * DT * UNIT, namespace={})
     expected = solve(problem, "euler", dt=DT, steps=STEPS, record=True)
     units = expected["hidden1"].flatten(1)[:STEPS:3, [0, 5]]
-    assert disagreement(torch.as_tensor(simulation.monitors["hidden1"].x.T), units) < 1e-14
+    assert relative_error(torch.as_tensor(simulation.monitors["hidden1"].x.T), units) < 1e-14
     assert simulation.monitors["hidden3"].x.shape == (15, 4)
     assert own.current_gain.shape == (1, STEPS)
 

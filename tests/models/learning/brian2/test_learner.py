@@ -5,22 +5,19 @@ from itertools import combinations
 
 import pytest
 import torch
-from cases import make_case, mlp_case
+from networks import make_case, mlp_case
 from torch import nn
 
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
-from actrelax.models.engines.brian2.codegen import targets
-from actrelax.models.errors import ActrelaxError, DivergenceError
+from actrelax.models.engines.brian2 import targets
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import Updates, relax_backward
+from actrelax.models.learning.brian2 import Learner, Phases
 from actrelax.models.learning.brian2.equations import TOP_GRADIENTS
-from actrelax.models.learning.brian2.learner import Learner, Phases
-from actrelax.models.learning.plasticity import Updates
-from actrelax.models.learning.relax import relax_backward
-from actrelax.models.network.activations import ACTIVATIONS
-from actrelax.models.network.architectures import build
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
-from actrelax.models.problem.losses import LOSSES
+from actrelax.models.network import ACTIVATIONS, Network, Projection, build
+from actrelax.models.problem import LOSSES
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import digits
 
 SHORT = Phases(steps=12, eta=0.2)

@@ -10,8 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from actrelax.models.network.network import Network
-from actrelax.models.network.projection import Projection
+from actrelax.models.network import Network, Projection
 
 Edge = tuple[str, str, list[nn.Module]]
 

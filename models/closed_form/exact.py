@@ -1,0 +1,19 @@
+"""The integrator "exact": the ODE's own solution after any dt, by its closed form (THEORY.md section 4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from actrelax.models.closed_form.law import predict, uncovered
+from actrelax.models.integrators import Integrator, flow
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem.unit_dynamics import Variables
+
+
+def exact(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
+    """Return the state after dt; any dt costs the same."""
+    return predict(replace(problem, start=state), EXACT, dt=dt, steps=1)
+
+
+EXACT = Integrator("exact", exact, flow, order=None, stages=None, stability_limit=math.inf, refuses=uncovered)
