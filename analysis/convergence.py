@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from actrelax.models.closed_form import Term, remainders, terms, uncovered
-from actrelax.models.closed_form.evaluate import collected
+from actrelax.models.closed_form.evaluate import evaluate_all
 from actrelax.models.closed_form.law import hop_matrix
 from actrelax.models.closed_form.plan import settled_plan
 from actrelax.models.engines import integrator_named, solve
@@ -83,7 +83,7 @@ def distances(problem: RelaxationProblem, integrator: str | Integrator = "sequen
     has_law = scheme.takes_time and uncovered(problem) is None
     if has_law and options.get("steps") == "auto":
         relaxed = solve(problem, integrator, dt=relaxed.dt, steps=relaxed.steps, check_finite=False)
-    settled = collected(problem, settled_plan(problem.network.graph))
+    settled = evaluate_all(problem, settled_plan(problem.network.graph))
     found = {name: {"error": relative_error(relaxed.final[name], settled[name])} for name in problem.network.hidden}
     if has_law:
         for name, left in remainders(problem, scheme, dt=relaxed.dt, steps=relaxed.steps).items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.closed_form import uncovered
-from actrelax.models.closed_form.evaluate import collected
+from actrelax.models.closed_form.evaluate import evaluate_all
 from actrelax.models.closed_form.law import hop_matrix
 from actrelax.models.closed_form.plan import settled_plan
 from actrelax.models.engines import INTEGRATORS
@@ -112,7 +112,7 @@ def expected_noise_angles(problem: RelaxationProblem, *, dt: float, steps: int) 
         For any other problem.
     """
     variances = noise_variances(problem, dt=dt, steps=steps)
-    settled = collected(replace(problem, noise=0.0), settled_plan(problem.network.graph))
+    settled = evaluate_all(replace(problem, noise=0.0), settled_plan(problem.network.graph))
     angles = {}
     for name, projection in problem.network.projections.items():
         if projection.target in variances:

@@ -436,8 +436,8 @@ DEFECTS = [
     Defect(
         "an end on a point of the grid counted beyond it",
         "models/engines/adaptive.py",
-        "np.ceil(self.t / task.grid.dt - 1e-9)",
-        "np.ceil(self.t / task.grid.dt)",
+        "np.ceil(self.t / request.grid.dt - 1e-9)",
+        "np.ceil(self.t / request.grid.dt)",
         "tests/models/engines/test_scipy.py::test_settling_on_a_point_of_the_grid_ends_there",
     ),
     Defect(

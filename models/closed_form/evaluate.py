@@ -35,7 +35,7 @@ from actrelax.models.problem import RelaxationProblem, State
 
 
 @dataclass(frozen=True, eq=False)
-class Relaxed:
+class PopulationState:
     """One population at the end of a relaxation, or some together.
 
     names      of the populations
@@ -48,7 +48,7 @@ class Relaxed:
     amplified: Mapping[Gain, Tensor]
 
 
-def unstreamable(problem: RelaxationProblem, integrator: Integrator) -> str | None:
+def why_not(problem: RelaxationProblem, integrator: Integrator) -> str | None:
     """Return None where the closed form gives what the integrator's steps would, else one sentence that says why."""
     if integrator.takes_time:
         return uncovered(problem)
@@ -93,7 +93,7 @@ def sizes(problem: RelaxationProblem) -> tuple[list[float], list[float]]:
     """
     network = problem.network
     start = problem.initial_state() | {network.output: problem.clamped}
-    settled = collected(problem, settled_plan(network.graph))
+    settled = evaluate_all(problem, settled_plan(network.graph))
     largest = [[state[v].abs().amax() for v in (*network.hidden, network.output)] for state in (start, settled)]
     begun, ended = torch.stack([torch.stack(each) for each in largest]).tolist()
     return begun, ended
@@ -116,10 +116,10 @@ def _exact_plan(
     return exact_plan(graph, ByLevel(C) if graph.is_chain else ByHops(C), silent=silent)
 
 
-def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[Relaxed]:
+def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
     """Yield the output and the hidden populations of a frozen problem at its end, from the top down.
 
-    To be run without gradients enabled, as `collected` does: a generator can't see to that cheaply by itself.
+    To be run without gradients enabled, as `evaluate_all` does: a generator can't see to that cheaply by itself.
 
     Parameters
     ----------
@@ -146,11 +146,11 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[Relaxed]:
             _add(arrived, projection.source, _carried(problem, projection, sent, len(places)), places, plan)
         if not station.is_copy:
             made, amplified = made[0], {gain: product[0] for gain, product in amplified.items()}
-        yield Relaxed((name,), {name: made}, amplified)
+        yield PopulationState((name,), {name: made}, amplified)
 
 
 @torch.no_grad()
-def collected(problem: RelaxationProblem, plan: Plan) -> State:
+def evaluate_all(problem: RelaxationProblem, plan: Plan) -> State:
     """Return population -> activity, (batch, *population.shape), of all that `stream` yields."""
     return {name: x for relaxed in stream(problem, plan) for name, x in relaxed.state.items()}
 

@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 
 from actrelax.models._names import is_number
 from actrelax.models.engines.divergence import on_the_way, refuse_non_finite
-from actrelax.models.engines.request import Task
+from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.sparse_problem import SparseProblem, Vector
 from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
@@ -75,12 +75,12 @@ class Between:
         return {name: x.clone() for name, x in populations(self.problem, state).items()}
 
 
-def run(task: Task, limits: Limits, dense: bool) -> Trajectory:
+def run(request: SolveRequest, limits: Limits, dense: bool) -> Trajectory:
     """Integrate; with `dense`, keep the interpolants of all steps."""
-    going = _Run(task, limits, dense)
+    going = _Run(request, limits, dense)
     start = going.tensors(going.y)
-    task.record(0, start)
-    refuse_non_finite(replace(task, check_finite=True), 0, start)  # SciPy takes nothing else
+    request.record(0, start)
+    refuse_non_finite(replace(request, check_finite=True), 0, start)  # SciPy takes nothing else
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "lsoda: ", UserWarning)  # how LSODA says why it gives up
         going.to_the_end()
@@ -138,10 +138,10 @@ class _Run:
     pieces   the time at which each step ended, and its interpolant, where they are kept
     """
 
-    def __init__(self, task: Task, limits: Limits, dense: bool) -> None:
-        self.task, self.limits, self.dense = task, limits, dense
-        self.method = task.integrator.method
-        self.flat = SparseProblem(task.problem)
+    def __init__(self, request: SolveRequest, limits: Limits, dense: bool) -> None:
+        self.request, self.limits, self.dense = request, limits, dense
+        self.method = request.integrator.method
+        self.flat = SparseProblem(request.problem)
         self.field = _Field(self.flat, self.method, limits.evaluations, self._diverged)
         self.t, self.y = 0.0, self.flat.joined(self.flat.initial_state())
         self.step, self.settled = 0, False
@@ -155,7 +155,7 @@ class _Run:
         options: dict[str, Any] = {"rtol": self.limits.rtol, "atol": self.limits.atol}
         if self.method in SPARSE_JACOBIAN:
             options["jac"] = self.field.jacobian
-        method, end = getattr(integrate, self.method), self.task.time(self.task.grid.steps)
+        method, end = getattr(integrate, self.method), self.request.time(self.request.grid.steps)
         solver = self._asked(lambda: method(self.field, 0.0, self.y, end, **options))
         while solver.status == "running" and not self.settled:
             message = self._asked(solver.step)
@@ -170,8 +170,8 @@ class _Run:
             times = [0.0, *(time for time, _ in self.pieces)]
             later = self.method in ("BDF", "LSODA")  # where two steps meet solve_ivp reads them from the second
             solution = integrate.OdeSolution(times, [piece for _, piece in self.pieces], alt_segment=later)
-            at = Between(self.task.problem, solution, self.t, self.y.copy())
-        return self._ended(self.task.status(self.settled), at=at)
+            at = Between(self.request.problem, solution, self.t, self.y.copy())
+        return self._ended(self.request.status(self.settled), at=at)
 
     def tensors(self, y: Vector) -> State:
         """Return the variables in the problem's shapes, sharing memory."""
@@ -192,24 +192,24 @@ class _Run:
 
     def _record(self, interpolant: Callable[[], Callable[[float], Vector]]) -> None:
         """Keep the points every dt that now lie behind it; where it has settled is the last of them."""
-        task = self.task
-        last = task.grid.steps
+        request = self.request
+        last = request.grid.steps
         if self.settled:
-            last = min(last, int(np.ceil(self.t / task.grid.dt - 1e-9)))
+            last = min(last, int(np.ceil(self.t / request.grid.dt - 1e-9)))
         while self.step < last:
-            time = self.t if self.settled and self.step + 1 == last else task.time(self.step + 1)
+            time = self.t if self.settled and self.step + 1 == last else request.time(self.step + 1)
             if time > self.t:
                 break
             self.step += 1
-            if task.recording.is_due(self.step):
-                task.recording.keep(time, self.tensors(self.y if time == self.t else interpolant()(time)))
+            if request.recording.is_due(self.step):
+                request.recording.keep(time, self.tensors(self.y if time == self.t else interpolant()(time)))
 
     def _is_at_rest(self, y: Vector) -> bool:
-        return self.task.stop_change is not None and self._excess(y) <= 0
+        return self.request.stop_change is not None and self._excess(y) <= 0
 
     def _excess(self, y: Vector) -> float:
         """log of the largest change over dt, relative to its population's largest activity, over the bound."""
-        state, dt, bound = self.flat.split(y), self.task.grid.dt, self.task.stop_change
+        state, dt, bound = self.flat.split(y), self.request.grid.dt, self.request.stop_change
         assert bound is not None
         rates = self.field.of(state)
         changes = [1e-300]
@@ -245,9 +245,9 @@ class _Run:
     def _diverged(self, population: str, t: float) -> ActrelaxError:
         if np.isnan(t):  # an error of 0/0
             return self._gave_up("it finds no step where activities are 0 and atol is: give an atol above 0")
-        step, steps = max(1, int(np.ceil(t / self.task.grid.dt))), self.task.grid.steps
+        step, steps = max(1, int(np.ceil(t / self.request.grid.dt))), self.request.grid.steps
         return DivergenceError(on_the_way(population, step, steps), self._ended(Status.DIVERGED))
 
     def _ended(self, status: Status, **more: object) -> Trajectory:
-        applications = self.field.evaluations * len(self.task.problem.feedback_projections)
-        return self.task.outcome(status, self.tensors(self.y), self.step, applications, ended=self.t, **more)
+        applications = self.field.evaluations * len(self.request.problem.feedback_projections)
+        return self.request.outcome(status, self.tensors(self.y), self.step, applications, ended=self.t, **more)

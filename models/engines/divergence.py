@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from actrelax.models.engines.request import Task
+from actrelax.models.engines.request import SolveRequest
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import DivergenceError, Status
 
@@ -24,28 +24,30 @@ def first_bad(problem: RelaxationProblem, state: State) -> str | None:
     return next(bad, None)
 
 
-def refuse_non_finite(task: Task, step: int, state: State, previous: State | None = None) -> None:
-    """Look at the state after a step, unless the task doesn't want to know.
+def refuse_non_finite(request: SolveRequest, step: int, state: State, previous: State | None = None) -> None:
+    """Look at the state after a step, unless the request doesn't want to know.
 
     Raises
     ------
     DivergenceError
         If something is nan or inf there; its trajectory ends with the state before.
     """
-    if task.check_finite and not is_finite(task.problem.activities(state)):
-        raise divergence(task, step, state, previous)
+    if request.check_finite and not is_finite(request.problem.activities(state)):
+        raise divergence(request, step, state, previous)
 
 
-def divergence(task: Task, step: int, state: State, previous: State | None = None) -> DivergenceError:
+def divergence(request: SolveRequest, step: int, state: State, previous: State | None = None) -> DivergenceError:
     """Return the error for a state that is non-finite after a step; without a state before it is so at the start."""
-    bad = first_bad(task.problem, state)
+    bad = first_bad(request.problem, state)
     assert bad is not None
     if previous is None:
         sentence = (
             f'population "{bad}" is non-finite at the start: look for inf and nan in stimuli, targets and weights.'
         )
-        return DivergenceError(sentence, task.outcome(Status.DIVERGED, state, 0))
-    return DivergenceError(on_the_way(bad, step, task.grid.steps), task.outcome(Status.DIVERGED, previous, step - 1))
+        return DivergenceError(sentence, request.outcome(Status.DIVERGED, state, 0))
+    return DivergenceError(
+        on_the_way(bad, step, request.grid.steps), request.outcome(Status.DIVERGED, previous, step - 1)
+    )
 
 
 def on_the_way(population: str, step: int, steps: int) -> str:

@@ -18,7 +18,7 @@ from actrelax.models.results.trajectory import time_after
 
 
 @dataclass(frozen=True)
-class Task:
+class SolveRequest:
     """One relaxation to be run.
 
     engine        its name

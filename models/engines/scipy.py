@@ -10,7 +10,7 @@ import torch
 
 from actrelax.models.engines import adaptive
 from actrelax.models.engines.divergence import refuse_non_finite
-from actrelax.models.engines.request import Task
+from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.sparse_problem import SparseProblem, refused
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
@@ -33,7 +33,7 @@ def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | Non
 
 @torch.no_grad()
 def solve(
-    task: Task,
+    request: SolveRequest,
     rtol: float | None = None,
     atol: float | None = None,
     max_evaluations: int | None = None,
@@ -43,7 +43,7 @@ def solve(
 
     Parameters
     ----------
-    task : Task
+    request : SolveRequest
     rtol, atol : float, optional
         Local error that adaptive methods allow, relative and absolute, 1e-8 and 1e-12 unless given; atol well below
         the smallest gradients.
@@ -62,28 +62,28 @@ def solve(
         accepted.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what becomes of them is looked at
-        if task.integrator.engine == "scipy":
-            return adaptive.run(task, adaptive.Limits.given(rtol, atol, max_evaluations), dense)
+        if request.integrator.engine == "scipy":
+            return adaptive.run(request, adaptive.Limits.given(rtol, atol, max_evaluations), dense)
         given = {"rtol": rtol, "atol": atol, "max_evaluations": max_evaluations, "dense": dense or None}
         unused = [name for name, value in given.items() if value is not None]
         if unused:
-            raise ActrelaxError(f'"{task.integrator.name}" takes fixed steps: leave out {" and ".join(unused)}.')
-        return _stepped(task)
+            raise ActrelaxError(f'"{request.integrator.name}" takes fixed steps: leave out {" and ".join(unused)}.')
+        return _stepped(request)
 
 
-def _stepped(task: Task) -> Trajectory:
+def _stepped(request: SolveRequest) -> Trajectory:
     """Take the steps of one of our own integrators; a look at each state costs little here."""
-    flat = SparseProblem(task.problem)
+    flat = SparseProblem(request.problem)
     state, settled, step = flat.initial_state(), False, 0
     tensors = flat.as_tensors(state)
-    task.record(0, tensors)
-    refuse_non_finite(task, 0, tensors)
-    for step in range(1, task.grid.steps + 1):
-        state = task.integrator.step(flat, state, task.grid.dt)
+    request.record(0, tensors)
+    refuse_non_finite(request, 0, tensors)
+    for step in range(1, request.grid.steps + 1):
+        state = request.integrator.step(flat, state, request.grid.dt)
         previous, tensors = tensors, flat.as_tensors(state)
-        refuse_non_finite(task, step, tensors, previous)
-        task.record(step, tensors)
-        settled = task.has_settled(previous, tensors)
+        refuse_non_finite(request, step, tensors, previous)
+        request.record(step, tensors)
+        settled = request.has_settled(previous, tensors)
         if settled:
             break
-    return task.outcome(task.status(settled), tensors, step)
+    return request.outcome(request.status(settled), tensors, step)

@@ -14,7 +14,7 @@ from torch import Generator
 from actrelax.models._names import is_number, known
 from actrelax.models.closed_form.steps_needed import ToleranceOf
 from actrelax.models.engines.methods import integrator_named
-from actrelax.models.engines.request import Task
+from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.steps import Steps, schedule, whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
@@ -36,7 +36,7 @@ class Engine(Protocol):
     def unsupported(self, problem: RelaxationProblem, integrator: Integrator) -> str | None:
         """Return None, or one sentence that says what it can't do here."""
 
-    def solve(self, task: Task, **options: Any) -> Trajectory:
+    def solve(self, request: SolveRequest, **options: Any) -> Trajectory:
         """Run; the options are those of `solve` that belong to this engine."""
 
 
@@ -151,7 +151,7 @@ def solve(
     >>> solve(problem, "euler", eta=0.1, steps="auto", tolerance=1e-6).steps
     132
     """
-    task = task_of(
+    request = resolve(
         problem,
         integrator,
         stop_change=stop_change,
@@ -170,10 +170,10 @@ def solve(
         tolerance_of=tolerance_of,
         max_steps=max_steps,
     )
-    return run(task)
+    return run(request)
 
 
-def run(task: Task) -> Trajectory:
+def run(request: SolveRequest) -> Trajectory:
     """Do what was asked for.
 
     Warns
@@ -182,23 +182,23 @@ def run(task: Task) -> Trajectory:
         If the relaxation was to settle, and did not.
     """
     try:
-        trajectory = engine_named(task.engine).solve(task, **task.options)
+        trajectory = engine_named(request.engine).solve(request, **request.options)
     finally:
-        task.recording.release()
-    warn_unsettled(task, trajectory.status, trajectory.steps)
+        request.recording.release()
+    warn_unsettled(request, trajectory.status, trajectory.steps)
     return trajectory
 
 
-def warn_unsettled(task: Task, status: Status, steps: int, stacklevel: int = 4) -> None:
+def warn_unsettled(request: SolveRequest, status: Status, steps: int, stacklevel: int = 4) -> None:
     """Warn if a relaxation was to settle, and did not."""
-    if status is Status.NOT_SETTLED and task.grid.to_settle:
+    if status is Status.NOT_SETTLED and request.grid.to_settle:
         warnings.warn(
             f"not settled after max_steps = {steps} steps: the state is kept; give more, or a larger tolerance.",
             stacklevel=stacklevel,
         )
 
 
-def task_of(
+def resolve(
     problem: RelaxationProblem,
     integrator: str | Integrator,
     *,
@@ -211,7 +211,7 @@ def task_of(
     generator: Generator | None = None,
     options: Mapping[str, Any] | None = None,
     **length: Any,
-) -> Task:
+) -> SolveRequest:
     """Check and resolve what `solve` was given; `length` goes to `schedule`.
 
     Raises
@@ -241,6 +241,6 @@ def task_of(
         raise ActrelaxError('stop_change and steps="auto" exclude each other: give one of them.')
     about = {"integrator": scheme.name, "engine": chosen, "dt": grid.dt, "options": options}
     recording = Recording(problem, recorder, every, None if path is None else Path(path), about)
-    return Task(
+    return SolveRequest(
         chosen, problem, scheme, grid, recording, stop_change or grid.stop_change, check_finite, generator, options
     )

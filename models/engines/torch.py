@@ -9,10 +9,10 @@ from typing import Literal, get_args
 import torch
 
 from actrelax.models._names import is_number, known
-from actrelax.models.closed_form.evaluate import applications, collected, low_rank_plan, plan_of, unstreamable
+from actrelax.models.closed_form.evaluate import applications, evaluate_all, low_rank_plan, plan_of, why_not
 from actrelax.models.closed_form.plan import Plan, settled_plan
 from actrelax.models.engines.divergence import divergence, is_finite
-from actrelax.models.engines.request import Task
+from actrelax.models.engines.request import SolveRequest
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
@@ -29,12 +29,12 @@ def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | Non
 Method = Literal["auto", "stepped", "closed-form"]
 
 
-def solve(task: Task, method: Method = "auto", rank_tolerance: float | None = None) -> Trajectory:
+def solve(request: SolveRequest, method: Method = "auto", rank_tolerance: float | None = None) -> Trajectory:
     """Take the steps, or go to their end at once.
 
     Parameters
     ----------
-    task : Task
+    request : SolveRequest
     method : {"auto", "stepped", "closed-form"}, default "auto"
         The closed form (`streaming`) gives what the steps would give, to rounding, and costs about one feedback pass
         whatever their number. "auto" takes it wherever there is a law and only the end is asked for.
@@ -49,12 +49,12 @@ def solve(task: Task, method: Method = "auto", rank_tolerance: float | None = No
     DivergenceError
         If a population becomes non-finite; its trajectory ends with the state before.
     """
-    plan = plan_for(task, method, rank_tolerance)
-    return _stepped(task) if plan is None else _collected(task, plan)
+    plan = plan_for(request, method, rank_tolerance)
+    return _stepped(request) if plan is None else _collected(request, plan)
 
 
-def plan_for(task: Task, method: Method = "auto", rank_tolerance: float | None = None) -> Plan | None:
-    """Return how the closed form goes about the task, or None where it is to be stepped.
+def plan_for(request: SolveRequest, method: Method = "auto", rank_tolerance: float | None = None) -> Plan | None:
+    """Return how the closed form goes about the request, or None where it is to be stepped.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def plan_for(task: Task, method: Method = "auto", rank_tolerance: float | None =
         As for `solve`.
     """
     known("method", method, get_args(Method))
-    reason = None if method == "stepped" else _why_stepped(task)
+    reason = None if method == "stepped" else _why_stepped(request)
     if rank_tolerance is not None and not (is_number(rank_tolerance) and 0 < rank_tolerance < 1):
         raise ActrelaxError(f"rank_tolerance must lie between 0 and 1, got {rank_tolerance!r}.")
     if reason is not None and method == "closed-form":
@@ -74,78 +74,78 @@ def plan_for(task: Task, method: Method = "auto", rank_tolerance: float | None =
             )
         return None
     if rank_tolerance is not None:
-        return low_rank_plan(task.problem, task.integrator, task.grid.dt, task.grid.steps, rank_tolerance)
-    if task.grid.settles:
-        return settled_plan(task.problem.network.graph)
-    return plan_of(task.problem, task.integrator, dt=task.grid.dt, steps=task.grid.steps)
+        return low_rank_plan(request.problem, request.integrator, request.grid.dt, request.grid.steps, rank_tolerance)
+    if request.grid.settles:
+        return settled_plan(request.problem.network.graph)
+    return plan_of(request.problem, request.integrator, dt=request.grid.dt, steps=request.grid.steps)
 
 
-def _why_stepped(task: Task) -> str | None:
-    if task.recording.recorder is not None:
+def _why_stepped(request: SolveRequest) -> str | None:
+    if request.recording.recorder is not None:
         return "what happens on the way is recorded: step the relaxation."
-    if task.stop_change is not None:
+    if request.stop_change is not None:
         return "it is to stop by the change in a step: step the relaxation."
-    return unstreamable(task.problem, task.integrator)
+    return why_not(request.problem, request.integrator)
 
 
-def _collected(task: Task, plan: Plan) -> Trajectory:
+def _collected(request: SolveRequest, plan: Plan) -> Trajectory:
     """Keep every population that the closed form delivers."""
-    state = {name: x.to(task.problem.moving) for name, x in collected(task.problem, plan).items()}
-    del state[task.problem.network.output]
-    if task.check_finite and not is_finite(task.problem.activities(state)):
-        return _stepped(task)  # which says where
-    work = applications(plan, task.problem.network)
-    return task.outcome(task.status(False), state, task.grid.steps, work, method="closed-form")
+    state = {name: x.to(request.problem.moving) for name, x in evaluate_all(request.problem, plan).items()}
+    del state[request.problem.network.output]
+    if request.check_finite and not is_finite(request.problem.activities(state)):
+        return _stepped(request)  # which says where
+    work = applications(plan, request.problem.network)
+    return request.outcome(request.status(False), state, request.grid.steps, work, method="closed-form")
 
 
 @torch.no_grad()
-def _stepped(task: Task) -> Trajectory:
-    march = _March(task)
-    rewind = _Rewind(task) if task.check_finite and task.problem.is_noisy else None
+def _stepped(request: SolveRequest) -> Trajectory:
+    march = _March(request)
+    rewind = _Rewind(request) if request.check_finite and request.problem.is_noisy else None
     settled, previous = False, State()
     for state in march.states():
-        settled = task.has_settled(previous, state)
+        settled = request.has_settled(previous, state)
         if settled:
             break
         previous = state
-    if task.check_finite and not is_finite(task.problem.activities(march.state)):
+    if request.check_finite and not is_finite(request.problem.activities(march.state)):
         if rewind is not None:
             rewind.back()
-        raise _divergence(_March(task))
-    return task.outcome(task.status(settled), march.state, march.step)
+        raise _divergence(_March(request))
+    return request.outcome(request.status(settled), march.state, march.step)
 
 
 @dataclass
 class _March:
     """One run through the steps, and where it is."""
 
-    task: Task
+    request: SolveRequest
     step: int = 0
     state: State = field(default_factory=dict)
 
     def states(self) -> Iterator[State]:
-        problem, grid = self.task.problem, self.task.grid
+        problem, grid = self.request.problem, self.request.grid
         self._reach(0, problem.initial_state(grid.dt))
         yield self.state
         noisy = problem.is_noisy
         for step in range(1, grid.steps + 1):
-            state = self.task.integrator.step(problem, self.state, grid.dt)
+            state = self.request.integrator.step(problem, self.state, grid.dt)
             if noisy:
-                state = problem.kicked(state, grid.dt, self.task.generator)
+                state = problem.kicked(state, grid.dt, self.request.generator)
             self._reach(step, state)
             yield self.state
 
     def _reach(self, step: int, state: State) -> None:
         self.step, self.state = step, state
-        self.task.record(step, state)
+        self.request.record(step, state)
 
 
 class _Rewind:
     """Where the generator stood, so that a noisy run can be repeated."""
 
-    def __init__(self, task: Task) -> None:
-        kind = task.problem.clamped.device.type
-        self.generator = task.generator
+    def __init__(self, request: SolveRequest) -> None:
+        kind = request.problem.clamped.device.type
+        self.generator = request.generator
         self.globally = torch.random if kind == "cpu" else getattr(torch, kind)
         self.state = self.globally.get_rng_state() if self.generator is None else self.generator.get_state()
 
@@ -158,13 +158,13 @@ class _Rewind:
 
 def _divergence(march: _March) -> DivergenceError:
     """Step once more, looking at every state, to say where it went wrong; good runs don't pay for that."""
-    task = march.task
-    task.recording.forget()
+    request = march.request
+    request.recording.forget()
     good: State | None = None
     for state in march.states():
-        if not is_finite(task.problem.activities(state)):
+        if not is_finite(request.problem.activities(state)):
             break
         good = state
-    if task.recording.is_due(march.step) and good is not None:
-        task.recording.forget_last()
-    return divergence(task, march.step, march.state, good)
+    if request.recording.is_due(march.step) and good is not None:
+        request.recording.forget_last()
+    return divergence(request, march.step, march.state, good)

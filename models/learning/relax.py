@@ -11,10 +11,10 @@ from torch import Tensor
 
 from actrelax.models._names import known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.closed_form.evaluate import Relaxed, stream
+from actrelax.models.closed_form.evaluate import PopulationState, stream
 from actrelax.models.closed_form.steps_needed import ToleranceOf
-from actrelax.models.engines.request import Task
-from actrelax.models.engines.solve import run, task_of, warn_unsettled
+from actrelax.models.engines.request import SolveRequest
+from actrelax.models.engines.solve import resolve, run, warn_unsettled
 from actrelax.models.engines.steps import Steps
 from actrelax.models.engines.torch import Method, plan_for
 from actrelax.models.errors import ActrelaxError
@@ -130,7 +130,7 @@ def relax_backward(
     if problem.is_continuous:
         raise ActrelaxError("continuous plasticity changes weights during the relaxation: use relax_continuously.")
     check_decay(problem, updates)
-    task = task_of(
+    request = resolve(
         problem,
         integrator,
         stop_change=stop_change,
@@ -144,30 +144,30 @@ def relax_backward(
         tolerance_of=tolerance_of,
         max_steps=max_steps,
     )
-    learned, trajectory = _relaxed(task, updates, method, rank_tolerance, keep)
+    learned, trajectory = _relaxed(request, updates, method, rank_tolerance, keep)
     return _learned(network, assumptions, learned.totals, updates, output, losses, learned.finite, trajectory)
 
 
 def _relaxed(
-    task: Task, updates: Updates, method: Method, rank_tolerance: float | None, keep: bool
+    request: SolveRequest, updates: Updates, method: Method, rank_tolerance: float | None, keep: bool
 ) -> tuple[Plasticity, Trajectory | None]:
-    """Do the task, and learn from populations as they arrive; return the trajectory too if it is to be kept."""
+    """Do the request, and learn from populations as they arrive; return the trajectory too if it is to be kept."""
     plan, options = None, dict[str, Any]()
-    if task.engine == "torch":
-        plan = plan_for(task, method, rank_tolerance)
+    if request.engine == "torch":
+        plan = plan_for(request, method, rank_tolerance)
         options = {"method": method, "rank_tolerance": rank_tolerance}
     elif known("method", method, get_args(Method)) == "closed-form" or rank_tolerance is not None:
         raise ActrelaxError(
-            f"the closed form is evaluated by PyTorch, and this runs on {task.engine}: leave out method and "
+            f"the closed form is evaluated by PyTorch, and this runs on {request.engine}: leave out method and "
             "rank_tolerance."
         )
     if plan is not None and not keep:
-        learned = Plasticity(task.problem, stream(task.problem, plan), updates)
-        if not task.check_finite or bool(learned.finite):
-            warn_unsettled(task, task.status(False), task.grid.steps, stacklevel=5)
+        learned = Plasticity(request.problem, stream(request.problem, plan), updates)
+        if not request.check_finite or bool(learned.finite):
+            warn_unsettled(request, request.status(False), request.grid.steps, stacklevel=5)
             return learned, None
-    trajectory = run(replace(task, options=options))  # where something went wrong, the steps say where
-    return Plasticity(task.problem, [_at_once(trajectory)], updates), trajectory if keep else None
+    trajectory = run(replace(request, options=options))  # where something went wrong, the steps say where
+    return Plasticity(request.problem, [_at_once(trajectory)], updates), trajectory if keep else None
 
 
 def _learned(
@@ -214,11 +214,11 @@ class Plasticity:
         Whether stimuli and everything that arrived are, without dimensions.
     """
 
-    def __init__(self, problem: RelaxationProblem, arrivals: Iterable[Relaxed], updates: Updates) -> None:
+    def __init__(self, problem: RelaxationProblem, arrivals: Iterable[PopulationState], updates: Updates) -> None:
         network = problem.network
         self.totals: dict[Projection, dict[str, Tensor]] = {}
         waiting = {p: problem.read_by_plasticity(p) for p in network.projections.values() if _learns(p)}
-        here: dict[str, Relaxed] = {}
+        here: dict[str, PopulationState] = {}
         sums = [problem.feedforward.activities[network.input].sum()]
         for relaxed in arrivals:
             here |= dict.fromkeys(relaxed.names, relaxed)
@@ -239,6 +239,6 @@ def _learns(projection: Projection) -> bool:
     return projection.map is not None and any(p is not None and p.requires_grad for p in parameters)
 
 
-def _at_once(trajectory: Trajectory) -> Relaxed:
+def _at_once(trajectory: Trajectory) -> PopulationState:
     """Return the end of a relaxation that was kept, all populations together."""
-    return Relaxed(tuple(trajectory.final), trajectory.state, {})
+    return PopulationState(tuple(trajectory.final), trajectory.state, {})

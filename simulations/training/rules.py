@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.closed_form.clip_bound import bracket_bound, unbounded
-from actrelax.models.closed_form.evaluate import unstreamable
+from actrelax.models.closed_form.evaluate import why_not
 from actrelax.models.engines import integrator_named
 from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
@@ -75,7 +75,7 @@ def make_rules(
     if experiment.relaxation.is_continuous:
         return _continuous(experiment, optimiser, options)
     problem = _problem(network, *batches.example(), options | {"clip": None})
-    why_stepped = unstreamable(problem, integrator_named(experiment.relaxation.integrator))
+    why_stepped = why_not(problem, integrator_named(experiment.relaxation.integrator))
     if experiment.speed.method == "closed-form" and why_stepped is not None:
         raise ActrelaxError(f"--method closed-form can't be used here: {why_stepped}")
     if why_stepped is not None or experiment.speed.method == "stepped":

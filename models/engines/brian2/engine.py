@@ -21,18 +21,18 @@ from actrelax.models.engines.brian2.codegen import at_runtime, generating, targe
 from actrelax.models.engines.brian2.support import method_of
 from actrelax.models.engines.brian2.support import unsupported as unsupported
 from actrelax.models.engines.divergence import is_finite, refuse_non_finite
-from actrelax.models.engines.request import Task
+from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.problem import State
 from actrelax.models.results import Trajectory
 
 
-def solve(task: Task, codegen: str = "numpy") -> Trajectory:
+def solve(request: SolveRequest, codegen: str = "numpy") -> Trajectory:
     """Run.
 
     Parameters
     ----------
-    task : Task
+    request : SolveRequest
     codegen : str, default "numpy"
         A target of Brian2: what it offers here, numpy always; or "cpp_standalone", which compiles a program and runs
         it. Compilers take up to a minute the first time, Brian2 keeps what they made.
@@ -44,22 +44,22 @@ def solve(task: Task, codegen: str = "numpy") -> Trajectory:
     DivergenceError
         If a population becomes non-finite.
     """
-    seed = _seed(task)
-    if codegen == "cpp_standalone" and task.grid.steps > 0:
+    seed = _seed(request)
+    if codegen == "cpp_standalone" and request.grid.steps > 0:
         from actrelax.models.engines.brian2.standalone import run_standalone
 
         _announce("a program of its own")
-        return _replayed(task, run_standalone(task, method_of(task.integrator), seed))
+        return _replayed(request, run_standalone(request, method_of(request.integrator), seed))
     target = "numpy" if codegen == "cpp_standalone" else target_named(codegen)
     at_runtime()
     if target != "numpy":
         _announce(target)
-    watch = _Watch(task, looks=task.stop_change is not None)
-    _run(task, watch, target, seed)
-    if task.check_finite and not is_finite(task.problem.activities(watch.state)):
-        task.recording.forget()
-        _run(task, _Watch(task, looks=True), target, seed)  # once more, to say where
-    return task.outcome(task.status(watch.settled), watch.state, watch.step)
+    watch = _Watch(request, looks=request.stop_change is not None)
+    _run(request, watch, target, seed)
+    if request.check_finite and not is_finite(request.problem.activities(watch.state)):
+        request.recording.forget()
+        _run(request, _Watch(request, looks=True), target, seed)  # once more, to say where
+    return request.outcome(request.status(watch.settled), watch.state, watch.step)
 
 
 @functools.cache
@@ -71,29 +71,29 @@ def _announce(target: str) -> None:
 class _Watch:
     """What looks at the simulation while it runs.
 
-    task   whose recording it feeds
+    request   whose recording it feeds
     looks  at every step, to see whether it has settled, or where it goes wrong
     """
 
-    def __init__(self, task: Task, looks: bool) -> None:
-        self.task, self.looks = task, looks
+    def __init__(self, request: SolveRequest, looks: bool) -> None:
+        self.request, self.looks = request, looks
         self.step, self.state, self.settled = 0, State(), False
-        self.flat = SparseProblem(task.problem)
+        self.flat = SparseProblem(request.problem)
 
     @property
     def every(self) -> int | None:
         """Steps between looks; None for no look before the end."""
         if self.looks:
             return 1
-        return self.task.recording.every if self.task.recording.recorder is not None else None
+        return self.request.recording.every if self.request.recording.recorder is not None else None
 
     def look(self, state: State, step: int) -> bool:
         """Take a state in; return whether to stop."""
         previous, self.step, self.state = self.state, step, state
         if self.looks:
-            refuse_non_finite(self.task, step, self.state, previous if step else None)
-        self.task.record(step, self.state)
-        self.settled = self.task.has_settled(previous, self.state)
+            refuse_non_finite(self.request, step, self.state, previous if step else None)
+        self.request.record(step, self.state)
+        self.settled = self.request.has_settled(previous, self.state)
         return self.settled
 
 
@@ -103,13 +103,13 @@ def read(flat: SparseProblem, simulation: Simulation) -> State:
     return flat.as_tensors({v: np.array(getattr(group, own)) for v, (group, own) in variables.items()})
 
 
-def _run(task: Task, watch: _Watch, target: str, seed: int | None) -> None:
-    grid = task.grid
+def _run(request: SolveRequest, watch: _Watch, target: str, seed: int | None) -> None:
+    grid = request.grid
     with generating(target), _seeded(seed):
         if grid.steps == 0:
             watch.look(watch.flat.as_tensors(watch.flat.initial_state()), 0)
             return
-        simulation = build(task.problem, method_of(task.integrator), dt=grid.dt)
+        simulation = build(request.problem, method_of(request.integrator), dt=grid.dt)
         if watch.every is not None:
             simulation.network.add(_looking(watch, simulation, grid.dt))
         try:
@@ -135,25 +135,25 @@ def _looking(watch: _Watch, simulation: Simulation, dt: float) -> Any:
     return b2.NetworkOperation(look, clock=clock, when="start", order=-1, name="actrelax_watch")
 
 
-def _replayed(task: Task, states: Iterator[tuple[int, State]]) -> Trajectory:
+def _replayed(request: SolveRequest, states: Iterator[tuple[int, State]]) -> Trajectory:
     """Look at the states of a run that is over, as if it were under way."""
     settled, step, state = False, 0, State()
     for now, found in states:
         previous, step, state = state, now, found
-        refuse_non_finite(task, step, state, previous if step else None)
-        task.record(step, state)
-        settled = task.has_settled(previous, state)
+        refuse_non_finite(request, step, state, previous if step else None)
+        request.record(step, state)
+        settled = request.has_settled(previous, state)
         if settled:
             break
-    return task.outcome(task.status(settled), state, step)
+    return request.outcome(request.status(settled), state, step)
 
 
-def _seed(task: Task) -> int | None:
+def _seed(request: SolveRequest) -> int | None:
     """Return what Brian2 draws its noise from; None without noise."""
-    if not task.problem.is_noisy:
+    if not request.problem.is_noisy:
         return None
-    device = "cpu" if task.generator is None else task.generator.device
-    return int(torch.randint(2**31 - 1, (1,), generator=task.generator, device=device))
+    device = "cpu" if request.generator is None else request.generator.device
+    return int(torch.randint(2**31 - 1, (1,), generator=request.generator, device=device))
 
 
 @contextmanager

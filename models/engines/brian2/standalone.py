@@ -20,7 +20,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import State
 
 if TYPE_CHECKING:
-    from actrelax.models.engines.request import Task
+    from actrelax.models.engines.request import SolveRequest
 
 
 UNPICKLABLE = (
@@ -29,7 +29,7 @@ UNPICKLABLE = (
 )
 
 
-def run_standalone(task: Task, method: str, seed: int | None) -> Iterator[tuple[int, State]]:
+def run_standalone(request: SolveRequest, method: str, seed: int | None) -> Iterator[tuple[int, State]]:
     """Write, compile and run the program; yield (step, state) of the recorded steps and of the last.
 
     Raises
@@ -37,9 +37,15 @@ def run_standalone(task: Task, method: str, seed: int | None) -> Iterator[tuple[
     ActrelaxError
         If it can't be compiled or run.
     """
-    every = 1 if task.stop_change is not None else task.recording.every
-    records = task.recording.recorder is not None or task.stop_change is not None
-    order = {"problem": task.problem, "method": method, "dt": task.grid.dt, "steps": task.grid.steps, "seed": seed}
+    every = 1 if request.stop_change is not None else request.recording.every
+    records = request.recording.recorder is not None or request.stop_change is not None
+    order = {
+        "problem": request.problem,
+        "method": method,
+        "dt": request.grid.dt,
+        "steps": request.grid.steps,
+        "seed": seed,
+    }
     with tempfile.TemporaryDirectory(prefix="actrelax-") as folder:
         path = Path(folder)
         try:
@@ -51,7 +57,7 @@ def run_standalone(task: Task, method: str, seed: int | None) -> Iterator[tuple[
             raise ActrelaxError(_complaint(done.stderr))
         with np.load(path / "states.npz") as found:
             states = {name: found[name] for name in found.files}
-    flat = SparseProblem(task.problem)
+    flat = SparseProblem(request.problem)
     for index, step in enumerate(states.pop("steps").tolist()):
         yield step, flat.as_tensors({name: x[index] for name, x in states.items()})
 

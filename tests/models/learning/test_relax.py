@@ -249,7 +249,7 @@ def test_keeping_gives_the_trajectory_and_the_same_gradients():
     kept = {name: p.grad.clone() for name, p in case.network.named_parameters()}
     assert result.trajectory.method == "closed-form"
     problem = result.trajectory.problem
-    for name, x in learning.run(learning.task_of(problem, "sequential", steps=9)).final.items():
+    for name, x in learning.run(learning.resolve(problem, "sequential", steps=9)).final.items():
         assert torch.equal(result.trajectory.final[name], x)
     case.network.zero_grad()
     without = relax_backward(case.network, case.x, case.y, steps=9)
