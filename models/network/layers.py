@@ -1,4 +1,4 @@
-"""The weighted stage of a projection: dense or convolution, as drive, feedback and plasticity (THEORY.md section 1)."""
+"""The weighted stage of a projection, dense or convolution: drive, feedback and Hebbian product (THEORY.md section 1)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from scipy import sparse
 from torch import Size, Tensor, nn
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.pooling import Pair, as_images, pair
+from actrelax.models.network.pooling import Pair, Route, as_images, pair
 
 
 class LinearMap(Protocol):
@@ -25,14 +24,17 @@ class LinearMap(Protocol):
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """op(x; W) + b."""
 
-    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        """op^T(y; W), of `shape`: <op(x), y> = <x, op^T(y)>."""
+    def adjoint(self, y: Tensor, weight: Tensor, route: Route) -> Tensor:
+        """op^T(y; W), in the shape and layout of the route: <op(x), y> = <x, op^T(y)>."""
 
-    def outer(self, x: Tensor, y: Tensor, weight: Tensor, scale: float) -> Tensor:
-        """Scale times the Hebbian product of presynaptic x and postsynaptic y, summed over the batch: a weight's."""
+    def hebbian(
+        self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the updates of weight and bias, of their shapes; their values are not read.
 
-    def summed(self, y: Tensor, scale: float) -> Tensor:
-        """Scale times postsynaptic y summed over batch and space, the bias's share."""
+        Scale times the outer product of presynaptic x and postsynaptic y, summed over the batch; scale times y, summed
+        over batch and space.
+        """
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
         """Return op(.; W) of inputs of `shape` as a matrix, from the flattened batch to the flattened batch."""
@@ -47,14 +49,14 @@ class Dense:
             raise ActrelaxError(f"Linear takes a flat population, got shape {tuple(x.shape[1:])}: flatten before it.")
         return F.linear(x, weight, bias)
 
-    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
+    def adjoint(self, y: Tensor, weight: Tensor, route: Route) -> Tensor:
         return y @ weight
 
-    def outer(self, x: Tensor, y: Tensor, weight: Tensor, scale: float) -> Tensor:
-        return torch.addmm(weight, y.T, x, beta=0, alpha=scale)  # of the weight it reads nothing
-
-    def summed(self, y: Tensor, scale: float) -> Tensor:
-        return y.sum(0).mul_(scale)
+    def hebbian(
+        self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor | None]:
+        update = torch.addmm(weight, y.T, x, beta=0, alpha=scale)
+        return update, None if bias is None else y.sum(0).mul_(scale)
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
         return _each_sample(shape, sparse.csr_array(_array(weight)))
@@ -75,16 +77,26 @@ class Conv2d:
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(as_images(x), weight, bias, *self._options())
 
-    def adjoint(self, y: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        signal: Tensor = conv2d_input(shape, weight, y, *self._options())  # type: ignore[no-untyped-call]
+    def adjoint(self, y: Tensor, weight: Tensor, route: Route) -> Tensor:
+        signal, _, _ = self._backward(y, route.empty(y), weight, None, (True, False, False))
         return signal
 
-    def outer(self, x: Tensor, y: Tensor, weight: Tensor, scale: float) -> Tensor:
-        product: Tensor = conv2d_weight(x, weight.shape, y, *self._options())  # type: ignore[no-untyped-call]
-        return product.mul_(scale)
+    def hebbian(
+        self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor | None]:
+        # one kernel for both, as autograd has it: a separate sum over y reads all of it once more
+        sizes = None if bias is None else bias.shape
+        _, update, of_bias = self._backward(y, x, weight, sizes, (False, True, bias is not None))
+        return update.mul_(scale), None if bias is None else of_bias.mul_(scale)
 
-    def summed(self, y: Tensor, scale: float) -> Tensor:
-        return y.sum((0, 2, 3)).mul_(scale)
+    def _backward(
+        self, y: Tensor, x: Tensor, weight: Tensor, bias_sizes: Size | None, wanted: tuple[bool, bool, bool]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return autograd's gradients of input, weight and bias, those that are wanted."""
+        gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+            y, x, weight, bias_sizes, self.stride, self.padding, self.dilation, False, (0, 0), self.groups, wanted
+        )
+        return gradients
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
         numbered = torch.arange(1, shape[1:].numel() + 1, dtype=torch.float64).view(1, *shape[1:])

@@ -38,7 +38,7 @@ class Route(NamedTuple):
         return torch.empty(self.shape, dtype=like.dtype, device=like.device, memory_format=self.memory_format)
 
     def repeated(self, times: int) -> Route:
-        """Return the route of so many copies of the batch, one after the other."""
+        """Return the route of `times` copies of the batch, one after the other."""
         winners = None if self.winners is None else self.winners.repeat(times, 1, 1, 1)
         return Route(Size((times * self.shape[0], *self.shape[1:])), winners, self.memory_format)
 

@@ -12,30 +12,30 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from scipy import sparse
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.layers import LinearMap, linear_map
-from actrelax.models.network.pooling import Route, Routing, routing_stage
+from actrelax.models.network.pooling import Route, Routing, memory_format, routing_stage
 
 
 class ProjectionRoute(NamedTuple):
     """The route of one batch through a projection, found by the feedforward pass.
 
-    before, after  the routing stages' routes; shape  (batch, ...) of the weighted map's input
+    before, after  routes through the pooling stages before and after the weights
+    weighted       shape and layout of the weighted map's input
     """
 
     before: tuple[Route, ...]
-    shape: Size
+    weighted: Route
     after: tuple[Route, ...]
 
     def repeated(self, times: int) -> ProjectionRoute:
-        """Return the route of so many copies of the batch, one after the other."""
+        """Return the route of `times` copies of the batch, one after the other."""
         if times == 1:
             return self
-        shape = Size((times * self.shape[0], *self.shape[1:]))
         before, after = (tuple(route.repeated(times) for route in routes) for routes in (self.before, self.after))
-        return ProjectionRoute(before, shape, after)
+        return ProjectionRoute(before, self.weighted.repeated(times), after)
 
 
 class Projection(nn.Module):
@@ -105,12 +105,12 @@ class Projection(nn.Module):
         for stage in self.before:
             x, route = stage.find(x)
             before.append(route)
-        shape = x.shape
+        weighted = Route(x.shape, memory_format=memory_format(x))
         x = self._mapped(x)
         for stage in self.after:
             x, route = stage.find(x)
             after.append(route)
-        return x, ProjectionRoute(tuple(before), shape, tuple(after))
+        return x, ProjectionRoute(tuple(before), weighted, tuple(after))
 
     def drive(self, x: Tensor, route: ProjectionRoute) -> Tensor:
         """Drive of the target by other activities x along a route found before, its bias included."""
@@ -121,7 +121,7 @@ class Projection(nn.Module):
         y = self.postsynaptic(y, route)
         if self.map is not None:
             assert weight is not None
-            y = self.map.adjoint(y, weight, route.shape)
+            y = self.map.adjoint(y, weight, route.weighted)
         return _adjoint(self.before, y, route.before)
 
     def as_sparse(self, route: ProjectionRoute, weight: Tensor | None) -> sparse.csr_array:
@@ -143,9 +143,9 @@ class Projection(nn.Module):
         stages = [stage.as_sparse(taken) for stage, taken in zip(self.before, route.before, strict=True)]
         if self.map is not None:
             assert weight is not None
-            stages.append(self.map.as_sparse(weight, route.shape))
+            stages.append(self.map.as_sparse(weight, route.weighted.shape))
         stages += [stage.as_sparse(taken) for stage, taken in zip(self.after, route.after, strict=True)]
-        copy = sparse.eye_array(route.shape.numel(), format="csr")
+        copy = sparse.eye_array(route.weighted.shape.numel(), format="csr")
         return functools.reduce(lambda before, stage: stage @ before, stages or [copy])
 
     def presynaptic(self, x: Tensor, route: ProjectionRoute) -> Tensor:
@@ -174,10 +174,8 @@ class Projection(nn.Module):
         if self.map is None:
             return {}
         assert self.weight is not None
-        update = {"weight": self.map.outer(presynaptic, postsynaptic, self.weight, scale)}
-        if self.bias is not None:
-            update["bias"] = self.map.summed(postsynaptic, scale)
-        return update
+        weight, bias = self.map.hebbian(presynaptic, postsynaptic, self.weight, self.bias, scale)
+        return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
     def _mapped(self, x: Tensor) -> Tensor:
         if self.map is None:
