@@ -20,6 +20,7 @@ from actrelax.models.closed_form.plan import settled_plan
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix
+from actrelax.models.learning.plasticity import postsynaptic, presynaptic
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem
 
@@ -116,9 +117,9 @@ def expected_noise_angles(problem: RelaxationProblem, *, dt: float, steps: int) 
     angles = {}
     for name, projection in problem.network.projections.items():
         if projection.target in variances:
-            pre, post = problem.presynaptic(projection, {}), problem.postsynaptic(projection, settled)
+            pre, post = presynaptic(problem, projection, {}), postsynaptic(problem, projection, settled)
             update = torch.einsum("bi,bj->ij", post, pre)
-            gain = problem.postsynaptic(projection, {projection.target: torch.ones_like(post)})
+            gain = postsynaptic(problem, projection, {projection.target: torch.ones_like(post)})
             random = (pre.square().sum(1) * (gain**2 * variances[projection.target]).sum(1)).sum()
             angles[name] = float(torch.rad2deg(torch.atan2(random.sqrt(), update.norm())))
     return angles
@@ -137,7 +138,7 @@ def _check(problem: RelaxationProblem) -> None:
 
 def _carried(problem: RelaxationProblem, projection: Projection, kicks: Tensor) -> Tensor:
     """Return kicks (kicks, batch, units of the target) one projection further down, (kicks, batch, units below)."""
-    sent = problem.frozen_amplified(projection.target, problem.activity_gain(projection), kicks)
+    sent = problem.apply_gain(projection.target, problem.activity_gain(projection), kicks)
     psi = problem.feedback_weight(projection)
     assert psi is not None
     return sent @ psi

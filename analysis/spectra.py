@@ -53,7 +53,7 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
     ActrelaxError
         Where the relaxation is not linear, or for another batch.
     """
-    if not problem.is_frozen or problem.clip is not None or problem.is_continuous:
+    if not problem.is_frozen or problem.clip is not None or problem.assumptions.is_continuous:
         raise ActrelaxError("a relaxation is linear where gains and weights are held and nothing is clipped.")
     if problem.is_noisy or problem.delay.times:
         raise ActrelaxError("spectra are those of an equation without noise and delays: leave them out.")

@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from actrelax.models.learning import backprop_backward, relax_backward
-from actrelax.models.learning.plasticity import Rule
+from actrelax.models.learning.gradients import Rule
 from actrelax.models.learning.trace import Traced
 from actrelax.models.network import build
 

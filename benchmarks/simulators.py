@@ -113,7 +113,7 @@ def run_standalone(problem: RelaxationProblem, steps: int) -> float:
 def by_hand(problem: RelaxationProblem) -> tuple[Any, float]:
     """Return the script by hand for a problem's numbers, and how far its result is from PyTorch's."""
     names = [*problem.network.hidden, problem.network.output]
-    activities = problem.activities(problem.initial_units())
+    activities = problem.activities(problem.initial_state())
     weights = [vector(p.weight).reshape(p.weight.shape) for p in problem.feedback_projections.values()]
     gains = [vector(problem.frozen_gains[name]) for name in names]
     network = handwritten(weights, gains, [vector(activities[name]) for name in names], DT)

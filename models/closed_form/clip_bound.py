@@ -56,7 +56,7 @@ def bracket_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: flo
     >>> bool(0 < bracket_bound(problem, INTEGRATORS["euler"], dt=0.1) < 10)
     True
     """
-    start = problem.initial_state(dt)
+    start = problem.initial_state()
     moved = integrator.step(problem, start, dt)
     share = 1 - float(integrator.transition(hop_matrix(problem), dt)[0, 0])
     first = {name: (moved[name] - start[name]) / share for name in start}

@@ -139,7 +139,7 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
                 continue
             gain = problem.activity_gain(projection)
             if gain not in amplified:
-                amplified[gain] = problem.frozen_amplified(name, gain, made)
+                amplified[gain] = problem.apply_gain(name, gain, made)
             sent = amplified[gain]
             if not station.is_copy:
                 sent = sent[1] if len(places) == 1 else sent[1 : 1 + len(places)]

@@ -22,7 +22,7 @@ def uncovered(problem: RelaxationProblem) -> str | None:
     """Return None where the law holds, else one sentence that says why not."""
     if not problem.is_frozen:
         return "there is no law for an activity gain that is current: the relaxation is not linear."
-    if problem.is_continuous:
+    if problem.assumptions.is_continuous:
         return "there is no law for continuous plasticity: feedback moves with the weights."
     if problem.clip is not None:
         return "there is no law with a clip: the relaxation is not linear."

@@ -120,7 +120,7 @@ class SparseProblem(Steppable):
 
     def initial_state(self) -> Variables:
         """Return the units' variables at t = 0."""
-        return {name: vector(x) for name, x in self.problem.initial_units().items()}
+        return {name: vector(x) for name, x in self.problem.initial_state().items()}
 
     def per_neuron(self, value: Value) -> Vector | float:
         """Return a quantity of one population as a number, or one per neuron of all samples, (batch * units,)."""
@@ -261,7 +261,7 @@ class SparseProblem(Steppable):
 
 def refused(problem: RelaxationProblem) -> str | None:
     """Return None, or one sentence that says what no engine outside PyTorch does."""
-    if problem.is_continuous:
+    if problem.assumptions.is_continuous:
         return "weights that change while it relaxes are for relax_continuously; here they are held."
     return None
 

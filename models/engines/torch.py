@@ -14,7 +14,7 @@ from actrelax.models.closed_form.plan import Plan, settled_plan
 from actrelax.models.engines.divergence import divergence, is_finite
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import Integrator
+from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import DivergenceError, Trajectory
 
@@ -90,7 +90,7 @@ def _why_stepped(request: SolveRequest) -> str | None:
 
 def _collected(request: SolveRequest, plan: Plan) -> Trajectory:
     """Keep every population that the closed form delivers."""
-    state = {name: x.to(request.problem.moving) for name, x in evaluate_all(request.problem, plan).items()}
+    state = {name: x.to(request.problem.state_like) for name, x in evaluate_all(request.problem, plan).items()}
     del state[request.problem.network.output]
     if request.check_finite and not is_finite(request.problem.activities(state)):
         return _stepped(request)  # which says where
@@ -125,13 +125,13 @@ class _March:
 
     def states(self) -> Iterator[State]:
         problem, grid = self.request.problem, self.request.grid
-        self._reach(0, problem.initial_state(grid.dt))
+        self._reach(0, fill_delay_lines(problem, problem.initial_state(), grid.dt))
         yield self.state
         noisy = problem.is_noisy
         for step in range(1, grid.steps + 1):
             state = self.request.integrator.step(problem, self.state, grid.dt)
             if noisy:
-                state = problem.kicked(state, grid.dt, self.request.generator)
+                state = add_noise(problem, state, grid.dt, self.request.generator)
             self._reach(step, state)
             yield self.state
 

@@ -1,6 +1,8 @@
 """One step of a relaxation each."""
 
 from actrelax.models.integrators.chain import Matrix, Transition, chain_matrix, coefficients, flow
+from actrelax.models.integrators.delay_lines import fill_delay_lines
+from actrelax.models.integrators.noise import add_noise
 from actrelax.models.integrators.schemes import (
     EQUILIBRIUM,
     EULER,
@@ -22,8 +24,10 @@ __all__ = [
     "Integrator",
     "Matrix",
     "Transition",
+    "add_noise",
     "chain_matrix",
     "coefficients",
+    "fill_delay_lines",
     "flow",
     "holding",
 ]

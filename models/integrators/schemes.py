@@ -7,9 +7,8 @@ the next state. To relax by hand is therefore a loop::
     for _ in range(100):
         state = euler(problem, state, dt=0.1)
 
-A step adds no noise, which is `problem.kicked`; where feedback takes time, `initial_state` needs the dt and Euler is
-the only scheme: ask `unsupported` first. Steps are written in terms of `Steppable`: they move whatever arrays a problem
-is made of.
+A step adds no noise: see `noise.add_noise`. Where feedback is delayed, Euler is the only scheme, and the loop begins
+with `delay_lines.fill_delay_lines`; `Integrator.unsupported` says which schemes a problem takes.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ import torch
 from scipy.linalg import solve_triangular
 
 from actrelax.models.integrators.chain import Matrix, Transition
+from actrelax.models.integrators.delay_lines import shift_delay_lines
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.problem.system import Steppable
 from actrelax.models.problem.unit_dynamics import Array, Variables
 
 Step = Callable[[Any, Variables, float], Variables]
@@ -78,41 +77,41 @@ class Integrator:
         return self.name.rpartition(":")[2]
 
 
-def euler(problem: Steppable, state: Variables, dt: float) -> Variables:
+def euler(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
     """Synchronous (Jacobi) Euler, the ODE's explicit Euler: everything from the old values."""
-    moved = problem.passed_on(state)
+    moved = shift_delay_lines(problem, state)
     for v in problem.units:
-        moved |= problem.euler(v, state, dt)
+        moved |= _euler_step(problem, v, state, dt)
     return moved
 
 
-def sequential(problem: Steppable, state: Variables, dt: float) -> Variables:
+def sequential(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
     """Euler's formula in one sweep from the output down, each population reading its targets' new values.
 
     The papers' loop (Gauss-Seidel). It runs ahead of the ODE's time by O(dt) and is no higher in order.
     """
     state = dict(state)
     for v in problem.units:
-        state |= problem.euler(v, state, dt)
+        state |= _euler_step(problem, v, state, dt)
     return state
 
 
-def exponential(problem: Steppable, state: Variables, dt: float) -> Variables:
+def exponential(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
     """Exact decay with the feedback held for the step: Euler with eta = 1 - exp(-dt/tau)."""
     moved: Variables = {}
     for v in problem.units:
-        moved |= problem.held(v, state, dt)
+        moved |= problem.units[v].held(state, problem.unit_input(v, state), dt)
     return moved
 
 
-def heun(problem: Steppable, state: Variables, dt: float) -> Variables:
+def heun(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
     """Explicit trapezoidal rule: the slope at the start and at the Euler point, averaged."""
     k1 = problem.vector_field(state)
     k2 = problem.vector_field(_moved(state, k1, dt))
     return _moved(state, {v: (k1[v] + k2[v]) / 2 for v in state}, dt)
 
 
-def rk4(problem: Steppable, state: Variables, dt: float) -> Variables:
+def rk4(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
     """The classical fourth-order Runge-Kutta method."""
     k1 = problem.vector_field(state)
     k2 = problem.vector_field(_moved(state, k1, dt / 2))
@@ -121,11 +120,11 @@ def rk4(problem: Steppable, state: Variables, dt: float) -> Variables:
     return _moved(state, {v: (k1[v] + 2 * k2[v] + 2 * k3[v] + k4[v]) / 6 for v in state}, dt)
 
 
-def equilibrium(problem: Steppable, state: Variables, dt: float) -> Variables:
+def equilibrium(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
     """The fixed point itself, where gains are frozen: one sweep from the output down with eta = 1 (dt is not used)."""
     state = dict(state)
     for v in problem.units:
-        state |= problem.settled(v, state)
+        state |= problem.units[v].resting(problem.unit_input(v, state))
     return state
 
 
@@ -218,6 +217,10 @@ EQUILIBRIUM = Integrator(
     takes_time=False,
     refuses=_needs_constant_gains,
 )
+
+
+def _euler_step(problem: RelaxationProblem, population: str, state: Variables, dt: float) -> Variables:
+    return problem.units[population].euler(state, problem.unit_input(population, state), dt)
 
 
 def _moved(state: Variables, slope: Variables, dt: float) -> Variables:

@@ -2,7 +2,7 @@
 
 from actrelax.models.learning.backprop import activity_gradients, backprop_backward, parameter_gradients
 from actrelax.models.learning.continuous import relax_continuously
-from actrelax.models.learning.plasticity import Backward, Updates
+from actrelax.models.learning.gradients import Backward, Updates
 from actrelax.models.learning.relax import relax_backward
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from actrelax.models.learning.plasticity import Backward, Updates, add_to_grad, is_finite, no_samples, outcome
+from actrelax.models.learning.gradients import Backward, Updates, add_to_grad, is_finite, no_samples, reduce
 from actrelax.models.network import Network
 from actrelax.models.problem import Loss, LossFunction, loss_named
 
@@ -35,7 +35,7 @@ def backprop_backward(
     Backward
         Its trajectory is None.
     """
-    gradients, backward = _swept(network, x, y, loss_named(loss), updates or Updates())
+    gradients, backward = _gradients(network, x, y, loss_named(loss), updates or Updates())
     for w, gradient in gradients.items():
         add_to_grad(w, gradient)
     return backward
@@ -53,10 +53,10 @@ def parameter_gradients(
 
     Summed over the batch and nothing else unless `updates` are given.
     """
-    return _swept(network, x, y, loss_named(loss), updates or Updates("sum"))[0]
+    return _gradients(network, x, y, loss_named(loss), updates or Updates("sum"))[0]
 
 
-def _swept(
+def _gradients(
     network: Network, x: Tensor, y: Tensor, loss: Loss, updates: Updates
 ) -> tuple[dict[nn.Parameter, Tensor], Backward]:
     kinds = {w: network.kind(p) for p in reversed(network.projections.values()) for w in (p.weight, p.bias)}
@@ -79,7 +79,7 @@ def _swept(
                     gradient.mul_(scales["conv"] / scales["dense"])
         output = output.detach()
         finite = is_finite(output.sum())
-    scaled, backward = outcome(output, losses, updates, finite, scaled=gradients)
+    scaled, backward = reduce(output, losses, updates, finite, scaled=gradients)
     return {w: updates.clipped_(each) for w, each in zip(learned, scaled, strict=True)}, backward
 
 

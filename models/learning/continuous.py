@@ -14,8 +14,9 @@ from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import Integrator
-from actrelax.models.learning.plasticity import Backward, Updates, check_decay, local_updates, outcome
+from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
+from actrelax.models.learning.gradients import Backward, Updates, check_decay, reduce
+from actrelax.models.learning.plasticity import local_updates
 from actrelax.models.network import Network, Projection
 from actrelax.models.problem import Loss, LossFunction, RelaxationProblem, State, loss_named
 from actrelax.models.results import DivergenceError
@@ -91,11 +92,11 @@ def relax_continuously(
     for projection in network.projections.values():
         by_timing[network.knobs(projection, problem.assumptions).plasticity].append(projection)
     before = [(parameter, parameter.clone()) for parameter in network.parameters() if check_finite]
-    state, noisy = problem.initial_state(grid.dt), problem.is_noisy
+    state, noisy = fill_delay_lines(problem, problem.initial_state(), grid.dt), problem.is_noisy
     for _ in range(grid.steps):
         state = scheme.step(problem, state, grid.dt)
         if noisy:
-            state = problem.kicked(state, grid.dt, generator)
+            state = add_noise(problem, state, grid.dt, generator)
         _descend(problem, by_timing["continuous"], state, updates, rate / grid.steps)
     _descend(problem, by_timing["equilibrium"], state, updates, rate)
     if check_finite and not all(bool(torch.isfinite(x).all()) for x in [*state.values(), *network.parameters()]):
@@ -104,7 +105,7 @@ def relax_continuously(
         raise DivergenceError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
     finite = torch.stack([torch.isfinite(x).all() for x in [problem.clamped, *state.values()]]).all()
     output = problem.feedforward.activities[network.output]
-    return outcome(output, chosen.value(output, y), updates, finite)[1]
+    return reduce(output, chosen.value(output, y), updates, finite)[1]
 
 
 def _descend(

@@ -1,209 +1,105 @@
-"""From a relaxed state to weight updates: the local rule, and what becomes of it before an optimiser sees it."""
+"""The local rule: presynaptic activity times postsynaptic gain times activity (THEORY.md sections 1 and 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from actrelax.models._names import known
-from actrelax.models.assumptions import Assumptions, Gain
-from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import Network, Projection
+from actrelax.models.assumptions import Gain
+from actrelax.models.closed_form.evaluate import PopulationState
+from actrelax.models.learning.gradients import Updates, is_finite, to_gradients
+from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.results import Trajectory
+
+Known = Mapping[Gain, Tensor]
+"""Gain knob -> gain times activity of a projection's target, where it was computed already."""
 
 
-@dataclass(frozen=True)
-class Updates:
-    """What happens to the local updates, summed over the batch, before an optimiser sees them; in this order.
+@torch.no_grad()
+def hebbian_product(
+    problem: RelaxationProblem, projection: Projection, state: State, updates: Updates, known: Known | None = None
+) -> dict[str, Tensor]:
+    """Return the updates of one projection at a state, summed over the batch, times `Updates.scale`.
 
-    Parameters
-    ----------
-    reduction : {"mean", "sum"}, default "mean"
-        Over the batch; the papers' protocols sum.
-    factors : mapping, optional
-        Kind of projection ("dense", "conv") -> factor; 1 unless given. The papers' CNN doubles "conv".
-    clip : float, optional
-        Largest magnitude of an element, in each projection's update.
-    decay : float, optional
-        Kolen-Pollack's decay: `decay` W and `decay` psi are added to the two gradients, so that under plain SGD
-        W - psi shrinks by 1 - lr decay a step. Needed by, and only used with, "kolen-pollack" feedback.
-    across : callable, optional
-        Tensors -> their sums over all processes that share the batch, in the same order, called once a batch, before
-        anything above but the factors; then a process may have no samples at all. None for one process.
-
-    Raises
-    ------
-    ActrelaxError
-        For values out of range.
+    dW = outer(presynaptic, postsynaptic), db = sum of postsynaptic (`Projection.plasticity`).
     """
-
-    reduction: Literal["mean", "sum"] = "mean"
-    factors: Mapping[str, float] = field(default_factory=dict)
-    clip: float | None = None
-    decay: float | None = None
-    across: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
-
-    def __post_init__(self) -> None:
-        known("reduction", self.reduction, ["mean", "sum"])
-        for kind in self.factors:
-            known("kind of projection in factors", kind, ["dense", "conv"])
-        if self.clip is not None and not self.clip > 0:
-            raise ActrelaxError(f"the updates' clip must be positive, got {self.clip}.")
-        if self.decay is not None and not self.decay >= 0:
-            raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
-
-    def reduced(self, total: Tensor, batch: int | Tensor) -> Tensor:
-        """The one switch between sum and mean."""
-        return total / batch if self.reduction == "mean" else total
-
-    def scale(self, kind: str, batch: int) -> float:
-        """Reduction and factor of updates that are summed over a batch of so many samples.
-
-        Where processes share the batch, nobody knows its size before their sums are taken: the factor alone.
-        """
-        factor = self.factors.get(kind, 1.0)
-        return factor / batch if self.reduction == "mean" and self.across is None else factor
-
-    def clipped_(self, update: Tensor) -> Tensor:
-        """One parameter's update, clipped in place."""
-        return update if self.clip is None else update.clamp_(-self.clip, self.clip)
-
-
-@dataclass(frozen=True)
-class Backward:
-    """What a backward call returns.
-
-    loss        reduced over the batch as the updates are, a tensor without dimensions
-    output      (batch, *output.shape): the output activities of the feedforward pass
-    finite      whether all relaxed activities are, a tensor without dimensions: nobody has looked at it yet
-    samples     how many the batch has; where processes share it, a tensor without dimensions
-    trajectory  the relaxation, where it was kept
-
-    Loss, finite and samples are of the whole batch, output and trajectory of this process's share.
-    """
-
-    loss: Tensor
-    output: Tensor
-    finite: Tensor
-    samples: int | Tensor
-    trajectory: Trajectory | None = None
-
-
-Rule = Callable[[Network, Tensor, Tensor], Backward]
-"""(network, x, y) -> what came of it; gradients are added to `.grad`."""
+    pre = presynaptic(problem, projection, state)
+    post = postsynaptic(problem, projection, state, known)
+    return projection.plasticity(pre, post, updates.scale(problem.network.kind(projection), len(problem.clamped)))
 
 
 def local_updates(
     problem: RelaxationProblem, projection: Projection, state: State, updates: Updates
 ) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Yield (parameter, gradient) of one projection at a state, by its plasticity rule.
-
-    W, its bias, and where feedback is learned psi, by the same Hebbian product.
-    """
-    scaled = product(problem, projection, state, updates)
-    yield from finished(problem.network, problem.assumptions, projection, scaled, updates)
+    """Yield (parameter, gradient) of one projection at a state: W, its bias, and psi where feedback is learned."""
+    scaled = hebbian_product(problem, projection, state, updates)
+    yield from to_gradients(problem.network, problem.assumptions, projection, scaled, updates)
 
 
-def product(
-    problem: RelaxationProblem,
-    projection: Projection,
-    state: State,
-    updates: Updates,
-    amplified: Mapping[Gain, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Return the Hebbian product of one projection at a state, times `Updates.scale` (`Projection.plasticity`).
-
-    `amplified` has gain times activity of its target already, for some gains.
-    """
-    pre = problem.presynaptic(projection, state)
-    post = problem.postsynaptic(projection, state, amplified)
-    return projection.plasticity(pre, post, updates.scale(problem.network.kind(projection), len(problem.clamped)))
+def populations_read(problem: RelaxationProblem, projection: Projection) -> set[str]:
+    """Return the relaxing populations whose activity the projection's update depends on."""
+    network = problem.network
+    knobs = network.knobs(projection, problem.assumptions)
+    read = {projection.target}
+    if knobs.presynaptic == "current":
+        read.add(projection.source)
+    if knobs.weight_gain == "current":  # the present drive
+        read |= {p.source for p in network.incoming[projection.target]}
+    return read - {network.input}
 
 
-def finished(
-    network: Network,
-    assumptions: Assumptions,
-    projection: Projection,
-    scaled: Mapping[str, Tensor],
-    updates: Updates,
-) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Yield (parameter, gradient) of what `Projection.plasticity` returned, summed and scaled; it is used up."""
-    feedback = network.knobs(projection, assumptions).feedback
-    gradient = {name: updates.clipped_(update) for name, update in scaled.items()}
-    if gradient and feedback in ("learned", "kolen-pollack") and network.carries_feedback(projection):
-        gradient["feedback"] = gradient["weight"].clone()
-    for name, update in gradient.items():
-        parameter = getattr(projection, name)
-        if not parameter.requires_grad:
-            continue
-        decays = name != "bias" and network.decays(projection, assumptions)
-        yield parameter, update + updates.decay * parameter if decays and updates.decay else update
+def presynaptic(problem: RelaxationProblem, projection: Projection, state: State) -> Tensor:
+    """Return the presynaptic activity, routed to the weights: that of the feedforward pass, or the current one."""
+    is_frozen = problem.network.knobs(projection, problem.assumptions).presynaptic == "feedforward"
+    activities = problem.feedforward.activities if is_frozen else problem.activities_like_weights(state)
+    return projection.presynaptic(activities[projection.source], problem.feedforward.routes[projection.name])
 
 
-def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
-    """Accumulate as autograd does, in the parameter's own precision; a first update becomes the gradient itself."""
-    update = update.to(parameter.dtype)
-    if parameter.grad is None:
-        parameter.grad = update
-    else:
-        parameter.grad += update
+def postsynaptic(
+    problem: RelaxationProblem, projection: Projection, state: State, known: Known | None = None
+) -> Tensor:
+    """Return the postsynaptic gain times activity, routed back to the weights."""
+    gain = problem.network.knobs(projection, problem.assumptions).weight_gain
+    signal = (known or {}).get(gain)
+    if signal is None:
+        signal = problem.gain_times_activity(projection, gain, state)
+    return projection.postsynaptic(signal, problem.feedforward.routes[projection.name])
 
 
-def check_decay(problem: RelaxationProblem, updates: Updates) -> None:
-    """Refuse Kolen-Pollack feedback without its decay, and a decay that nobody reads."""
-    asked = problem.assumptions.needs_decay
-    if asked and updates.decay is None:
-        raise ActrelaxError('"kolen-pollack" feedback needs a rate of decay: pass updates=Updates(decay=...).')
-    if updates.decay is not None and not asked:
-        raise ActrelaxError('decay belongs to "kolen-pollack" feedback: use the optimiser\'s weight decay otherwise.')
+class Plasticity:
+    """The updates of a network, each taken as soon as the populations that it depends on have arrived.
 
-
-def outcome(
-    output: Tensor,
-    losses: Tensor,
-    updates: Updates,
-    finite: Tensor,
-    trajectory: Trajectory | None = None,
-    *,
-    scaled: Sequence[Tensor] = (),
-) -> tuple[Sequence[Tensor], Backward]:
-    """Collect what a backward call returns, over all processes where several share the batch.
-
-    Parameters
+    Attributes
     ----------
-    losses : torch.Tensor
-        Of each sample.
-    scaled : sequence of torch.Tensor
-        Updates summed over the samples, times `Updates.scale`; the same in every process, in the same order.
-
-    Returns
-    -------
-    scaled : sequence of torch.Tensor
-        The updates of the whole batch, reduced.
-    backward : Backward
+    totals : dict
+        Projection -> its updates (`hebbian_product`), before clip and decay.
+    finite : torch.Tensor
+        Whether stimuli, clamp and updates are finite: a boolean without dimensions, on the device.
     """
-    total, samples = losses.sum(), len(output)
-    if updates.across is None:
-        return scaled, Backward(updates.reduced(total, samples), output, finite, samples, trajectory)
-    # what counts samples must hold large whole numbers, and be of one type whatever a process's share is
-    like = output.new_empty((), dtype=torch.promote_types(output.dtype, torch.float32))
-    here = torch.stack([total.to(like), (~finite).to(like), torch.full_like(like, samples)])
-    *sums, (loss, lost, count) = updates.across([*scaled, here])
-    backward = Backward(updates.reduced(loss, count), output, lost == 0, count, trajectory)
-    return [updates.reduced(each, count) for each in sums], backward
+
+    def __init__(self, problem: RelaxationProblem, arrivals: Iterable[PopulationState], updates: Updates) -> None:
+        network = problem.network
+        self.totals: dict[Projection, dict[str, Tensor]] = {}
+        waiting = {p: populations_read(problem, p) for p in network.projections.values() if learns(p)}
+        here: dict[str, PopulationState] = {}
+        for arrived in arrivals:
+            here |= dict.fromkeys(arrived.names, arrived)
+            for projection in [p for p, read in waiting.items() if read <= here.keys()]:
+                del waiting[projection]
+                state = {variable: x for each in here.values() for variable, x in each.state.items()}
+                known = here[projection.target].amplified
+                self.totals[projection] = hebbian_product(problem, projection, state, updates, known)
+            needed = set().union(*waiting.values())
+            here = {name: each for name, each in here.items() if name in needed}
+        # A bias's update shows any nan or inf of the postsynaptic signal and is far smaller than activities are.
+        shown = [total.get("bias", total.get("weight")) for total in self.totals.values()]
+        looked_at = [problem.feedforward.activities[network.input], problem.clamped, *shown]
+        self.finite = is_finite(torch.stack([x.sum() for x in looked_at if x is not None]).sum())
 
 
-def no_samples(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return output, losses and `finite` of a process whose share of the batch is empty."""
-    output = x.new_zeros((0, *network.populations[network.output].shape))
-    return output, x.new_zeros(0), torch.ones((), dtype=torch.bool, device=x.device)
-
-
-def is_finite(total: Tensor) -> Tensor:
-    """Whether a number on a device is finite: the same as torch.isfinite in fewer kernels, for a number."""
-    return total * 0 == 0
+def learns(projection: Projection) -> bool:
+    """Return whether any parameter of the projection takes a gradient."""
+    parameters = (projection.weight, projection.bias, projection.feedback)
+    return projection.map is not None and any(p is not None and p.requires_grad for p in parameters)

@@ -1,8 +1,8 @@
-"""Learning by activation relaxation: relax, then a local Hebbian rule (THEORY.md sections 1 and 2)."""
+"""Learning by activation relaxation: relax, then apply the local rule (THEORY.md sections 1 and 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -19,20 +19,19 @@ from actrelax.models.engines.steps import Steps
 from actrelax.models.engines.torch import Method, plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.learning.plasticity import (
+from actrelax.models.learning.gradients import (
     Backward,
     Updates,
     add_to_grad,
     check_decay,
-    finished,
-    is_finite,
     no_samples,
-    outcome,
-    product,
+    reduce,
+    to_gradients,
 )
+from actrelax.models.learning.plasticity import Plasticity, learns
 from actrelax.models.network import Network, Projection
 from actrelax.models.problem import Loss, LossFunction, RelaxationProblem, loss_named
-from actrelax.models.results import Trajectory
+from actrelax.models.results import DivergenceError, Trajectory
 
 
 @torch.no_grad()
@@ -53,7 +52,6 @@ def relax_backward(
     max_steps: int | None = None,
     stop_change: float | None = None,
     method: Method = "auto",
-    rank_tolerance: float | None = None,
     keep: bool = False,
     updates: Updates | None = None,
     check_finite: bool = True,
@@ -80,7 +78,7 @@ def relax_backward(
     integrator, dt, eta, steps, duration, tolerance, tolerance_of, max_steps, stop_change, check_finite, generator
         As for `solve`; the papers' 100 sequential steps of eta = 0.1 unless given. ``integrator="equilibrium"``
         gives backprop's gradient exactly, in one sweep, where the assumptions are the standard ones.
-    method, rank_tolerance
+    method
         As for the PyTorch engine (`engines.torch.solve`): by default the closed form wherever it applies, which costs
         about as much as backprop for any number of steps.
     keep : bool, default False
@@ -121,13 +119,13 @@ def relax_backward(
     updates = updates or Updates()
     assumptions = look_up("assumptions", assumptions, PRESETS)
     if updates.across is not None and len(x) == 0:
-        return _learned(network, assumptions, _nothing(network), updates, *no_samples(network, x))
+        return _to_grad(network, assumptions, _no_updates(network), updates, *no_samples(network, x))
     chosen = loss_named(loss)
     passed = network.feedforward(x, keep_drives=False)
     output = passed.activities[network.output]
     losses, clamped = chosen.both(output, y)
     problem = RelaxationProblem(network, passed, clamped, assumptions, **fields)
-    if problem.is_continuous:
+    if problem.assumptions.is_continuous:
         raise ActrelaxError("continuous plasticity changes weights during the relaxation: use relax_continuously.")
     check_decay(problem, updates)
     request = resolve(
@@ -144,33 +142,37 @@ def relax_backward(
         tolerance_of=tolerance_of,
         max_steps=max_steps,
     )
-    learned, trajectory = _relaxed(request, updates, method, rank_tolerance, keep)
-    return _learned(network, assumptions, learned.totals, updates, output, losses, learned.finite, trajectory)
+    learned, trajectory = _learn(request, updates, method, keep)
+    return _to_grad(network, assumptions, learned.totals, updates, output, losses, learned.finite, trajectory)
 
 
-def _relaxed(
-    request: SolveRequest, updates: Updates, method: Method, rank_tolerance: float | None, keep: bool
-) -> tuple[Plasticity, Trajectory | None]:
-    """Do the request, and learn from populations as they arrive; return the trajectory too if it is to be kept."""
+def _learn(request: SolveRequest, updates: Updates, method: Method, keep: bool) -> tuple[Plasticity, Trajectory | None]:
+    """Relax, and learn from populations as they arrive; return the trajectory too if it is to be kept."""
     plan, options = None, dict[str, Any]()
     if request.engine == "torch":
-        plan = plan_for(request, method, rank_tolerance)
-        options = {"method": method, "rank_tolerance": rank_tolerance}
-    elif known("method", method, get_args(Method)) == "closed-form" or rank_tolerance is not None:
-        raise ActrelaxError(
-            f"the closed form is evaluated by PyTorch, and this runs on {request.engine}: leave out method and "
-            "rank_tolerance."
-        )
+        plan, options = plan_for(request, method), {"method": method}
+    elif known("method", method, get_args(Method)) == "closed-form":
+        raise ActrelaxError(f"the closed form runs on PyTorch, and this runs on {request.engine}: leave method out.")
     if plan is not None and not keep:
         learned = Plasticity(request.problem, stream(request.problem, plan), updates)
         if not request.check_finite or bool(learned.finite):
             warn_unsettled(request, request.status(False), request.grid.steps, stacklevel=5)
             return learned, None
-    trajectory = run(replace(request, options=options))  # where something went wrong, the steps say where
-    return Plasticity(request.problem, [_at_once(trajectory)], updates), trajectory if keep else None
+    trajectory = run(replace(request, options=options))  # if a population is not finite, this says which and when
+    learned = Plasticity(request.problem, [_at_once(trajectory)], updates)
+    if request.check_finite and not bool(learned.finite):
+        raise DivergenceError(_overflow(learned))
+    return learned, trajectory if keep else None
 
 
-def _learned(
+def _overflow(learned: Plasticity) -> str:
+    totals = learned.totals.items()
+    bad = next((p for p, total in totals if not all(bool(x.isfinite().all()) for x in total.values())), None)
+    of = "" if bad is None else f" of projection {bad.name!r}"
+    return f"the update{of} is not finite, though all activities are: scale the stimuli or the loss down."
+
+
+def _to_grad(
     network: Network,
     assumptions: Assumptions,
     totals: Mapping[Projection, Mapping[str, Tensor]],
@@ -180,65 +182,29 @@ def _learned(
     finite: Tensor,
     trajectory: Trajectory | None = None,
 ) -> Backward:
-    """Add what was summed over the batch to `.grad`, in the network's order, which all processes know."""
+    """Add updates summed over the batch to `.grad`, in the network's order, which all processes share."""
     named = [(p, name) for p in network.projections.values() for name in totals.get(p, ())]
-    scaled, backward = outcome(
+    scaled, backward = reduce(
         output, losses, updates, finite, trajectory, scaled=[totals[p][name] for p, name in named]
     )
     whole: dict[Projection, dict[str, Tensor]] = {}
     for (projection, name), update in zip(named, scaled, strict=True):
         whole.setdefault(projection, {})[name] = update
     for projection, by_name in whole.items():
-        for parameter, update in finished(network, assumptions, projection, by_name, updates):
+        for parameter, update in to_gradients(network, assumptions, projection, by_name, updates):
             add_to_grad(parameter, update)
     return backward
 
 
-def _nothing(network: Network) -> dict[Projection, dict[str, Tensor]]:
-    """Return the totals of no samples."""
+def _no_updates(network: Network) -> dict[Projection, dict[str, Tensor]]:
+    """Return the totals of a share of the batch without samples."""
     return {
         p: {name: torch.zeros_like(w) for name, w in (("weight", p.weight), ("bias", p.bias)) if w is not None}
         for p in network.projections.values()
-        if _learns(p)
+        if learns(p)
     }
 
 
-class Plasticity:
-    """The local rule, applied to each projection as soon as the populations that it reads have arrived.
-
-    Attributes
-    ----------
-    totals : dict
-        Projection -> its updates (`Projection.plasticity`), times `Updates.scale`, not clipped.
-    finite : torch.Tensor
-        Whether stimuli and everything that arrived are, without dimensions.
-    """
-
-    def __init__(self, problem: RelaxationProblem, arrivals: Iterable[PopulationState], updates: Updates) -> None:
-        network = problem.network
-        self.totals: dict[Projection, dict[str, Tensor]] = {}
-        waiting = {p: problem.read_by_plasticity(p) for p in network.projections.values() if _learns(p)}
-        here: dict[str, PopulationState] = {}
-        sums = [problem.feedforward.activities[network.input].sum()]
-        for relaxed in arrivals:
-            here |= dict.fromkeys(relaxed.names, relaxed)
-            sums += [x.sum() for x in relaxed.state.values()]  # inf and nan stay what they are in a sum
-            for projection in [p for p, read in waiting.items() if read <= here.keys()]:
-                del waiting[projection]
-                state = {variable: x for held in here.values() for variable, x in held.state.items()}
-                self.totals[projection] = product(
-                    problem, projection, state, updates, here[projection.target].amplified
-                )
-            needed = set().union(*waiting.values())
-            here = {name: held for name, held in here.items() if name in needed}
-        self.finite = is_finite(torch.stack(sums).sum())
-
-
-def _learns(projection: Projection) -> bool:
-    parameters = (projection.weight, projection.bias, projection.feedback)
-    return projection.map is not None and any(p is not None and p.requires_grad for p in parameters)
-
-
 def _at_once(trajectory: Trajectory) -> PopulationState:
-    """Return the end of a relaxation that was kept, all populations together."""
+    """Return the end of a trajectory, all populations together."""
     return PopulationState(tuple(trajectory.final), trajectory.state, {})

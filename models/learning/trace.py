@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.plasticity import Backward, Rule, add_to_grad
+from actrelax.models.learning.gradients import Backward, Rule, add_to_grad
 from actrelax.models.network import Network
 from actrelax.models.problem import dense_targets
 

@@ -1,4 +1,4 @@
-"""The weighted stage of a projection, dense or convolution: drive, feedback and Hebbian product (THEORY.md section 1)."""
+"""The weighted stage of a projection, dense or convolution: drive, feedback, Hebbian product (THEORY.md section 1)."""
 
 from __future__ import annotations
 

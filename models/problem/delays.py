@@ -63,3 +63,8 @@ class Delays:
                     f"the delay of {name!r} must be a whole number of dt, got {delay:g} with dt {dt:g}."
                 )
         return steps
+
+
+def delay_line(projection: str) -> str:
+    """Name the state's variable with the last signals sent along a projection: (steps, batch, ...), newest first."""
+    return f"{projection}.sent"

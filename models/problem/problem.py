@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,24 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actrelax.models._names import look_up
+from actrelax.models._names import is_number, known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network, Projection
-from actrelax.models.problem.delays import Delays
+from actrelax.models.problem.delays import Delays, delay_line
 from actrelax.models.problem.feedback_transforms import Transform, transform_named, transformed
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value
-from actrelax.models.problem.system import Steppable
-from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, Unit, UnitDynamics
-from actrelax.models.problem.validity import check
+from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, Unit, UnitDynamics, check_dynamics
 
 State = dict[str, Tensor]
 """Variable -> (batch, *population.shape): a leaky population's one variable is called like the population."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RelaxationProblem(Steppable):
+class RelaxationProblem:
     """The ODE  tau_v dx_v/dt = -x_v + sum_p op_p^T(g_c x_c; psi_p)  of one network and one batch (THEORY.md 1).
 
     It knows nothing of step sizes, integrators or engines. Usually made by `from_batch`. Weights are read when it is
@@ -121,12 +120,54 @@ class RelaxationProblem(Steppable):
     def __post_init__(self) -> None:
         object.__setattr__(self, "assumptions", look_up("assumptions", self.assumptions, PRESETS))
         object.__setattr__(self, "feedback_transform", transform_named(self.feedback_transform))
-        check(self)
+        for projection in self.network.projections.values():
+            self.network.feedback_weight(projection, self.assumptions)  # raises where it is missing
+        output = self.feedforward.activities[self.network.output]
+        if self.clamped.shape != output.shape:
+            raise ActrelaxError(
+                f"clamped must be of the output's shape {tuple(output.shape)}, got {tuple(self.clamped.shape)}."
+            )
+        if self.clip is not None and not (is_number(self.clip) and self.clip > 0):
+            raise ActrelaxError(f"clip must be positive, got {self.clip!r}.")
+        self.taus.check(zero=False)
+        self.sigmas.check(zero=True)
+        self._check_dynamics()
+        if not is_number(self.input_noise) or not 0 <= self.input_noise < math.inf:
+            raise ActrelaxError(f"input_noise must be a number, 0 or positive, got {self.input_noise!r}.")
+        self.delay.check()
+        self._check_start()
+
+    def _check_dynamics(self) -> None:
+        check_dynamics(self.dynamics, self.relaxing)
+        for name in self.dynamics:
+            if isinstance(self.tau, Mapping) and name in self.tau:
+                raise ActrelaxError(f"population {name!r} has dynamics of its own: leave its tau out.")
+            if self.sigmas.extremes(name)[1] > 0:
+                raise ActrelaxError(f"noise is for leaky units, population {name!r} has dynamics of its own.")
+        if self.dynamics and self.clip is not None:
+            raise ActrelaxError("a clip is for leaky units: leave it out, or the dynamics.")
+
+    def _check_start(self) -> None:
+        if not isinstance(self.start, Mapping):
+            known("start", self.start, ["feedforward", "zero"])
+            return
+        for name in self.start:
+            known("hidden population in start", name, self.relaxing)
+        for name in self.relaxing:
+            shape, dtype = self.feedforward.activities[name].shape, self.state_like.dtype
+            given = self.start.get(name)
+            if not isinstance(given, Tensor) or (given.shape, given.dtype) != (shape, dtype):
+                raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(shape)}, {dtype}.")
 
     @cached_property
     def relaxing(self) -> list[str]:
         """The hidden populations, from the top down: the order in which feedback reaches them."""
         return self.network.hidden[::-1]
+
+    @cached_property
+    def feedback_projections(self) -> dict[str, Projection]:
+        """The projections that carry feedback: all but those from the input."""
+        return {name: p for name, p in self.network.projections.items() if p.source != self.network.input}
 
     @cached_property
     def taus(self) -> PerNeuron:
@@ -136,22 +177,23 @@ class RelaxationProblem(Steppable):
 
     @cached_property
     def sigmas(self) -> PerNeuron:
-        """Noise by population, that of the input apart."""
+        """Noise by hidden population."""
         return PerNeuron("noise", self.noise, 0.0, {v: self.network.populations[v].shape for v in self.relaxing})
+
+    @cached_property
+    def noise_levels(self) -> dict[str, Value]:
+        """Sigma of each noisy population, the input among them: a number, or one per neuron."""
+        levels = {v: self.sigmas.on(v, self.clamped) for v in self.relaxing if self.sigmas.extremes(v)[1] > 0}
+        return levels | ({self.network.input: self.input_noise} if self.input_noise else {})
 
     @property
     def is_noisy(self) -> bool:
         """Whether anything is random."""
-        return bool(self.noisy)
-
-    @cached_property
-    def feedback_projections(self) -> dict[str, Projection]:
-        """The projections that carry feedback: all that don't come from the input."""
-        return {name: p for name, p in self.network.projections.items() if p.source != self.network.input}
+        return bool(self.noise_levels)
 
     @cached_property
     def delay(self) -> Delays:
-        """How long feedback travels."""
+        """Transmission delays by projection."""
         return Delays(self.delays, list(self.feedback_projections))
 
     @property
@@ -159,48 +201,26 @@ class RelaxationProblem(Steppable):
         """Whether all gains of the relaxation are constant, which makes the ODE linear (but for a clip)."""
         return all(knobs.activity_gain != "current" for knobs in self.assumptions.both)
 
-    @property
-    def is_continuous(self) -> bool:
-        """Whether some weights change while the relaxation runs."""
-        return self.assumptions.is_continuous
-
     @cached_property
     def units(self) -> dict[str, Unit]:
-        """Dynamics of what moves: the hidden populations, from the top down, and the input where it is noisy."""
-        return self.own_units()
-
-    def own_units(self) -> dict[str, Unit]:
-        """Make the units that its fields ask for."""
+        """Dynamics of each hidden population, from the top down, and of the input where it is noisy."""
         return {
             name: StateSpace(name, self.dynamics[name])
             if name in self.dynamics
-            else Leaky(name, self.taus.on(name, self.moving), None if name == self.network.input else self.clip)
+            else Leaky(name, self.taus.on(name, self.state_like), None if name == self.network.input else self.clip)
             for name in self.taus.shapes
         }
 
-    @torch.no_grad()
-    def initial_state(self, dt: float | None = None) -> State:
-        """Return all variables at t = 0; where feedback takes time, those of its delay lines, in steps of dt."""
-        state = self.initial_units()
-        if not self.delay.times:
-            return state
-        if dt is None:
-            raise ActrelaxError("feedback takes time in this problem: give initial_state the dt of its steps.")
-        for name, steps in self.delay.steps(dt).items():
-            sent = self.sent(self.feedback_projections[name], state)
-            state[_line(name)] = sent.expand(steps, *sent.shape)
-        return state
-
-    def initial_units(self) -> State:
-        """Return the units' variables at t = 0: at rest, with the activities that the start gives them."""
+    def initial_state(self) -> State:
+        """Return the units' variables at t = 0, at rest with the activities that `start` gives them."""
         state: State = {}
         for name, unit in self.units.items():
-            x = self.initial_activity(name).to(self.moving)
+            x = self.initial_activity(name).to(self.state_like)
             state |= unit.resting(x if unit.gain == 1 else x / unit.gain)
         return state
 
     def initial_activity(self, population: str) -> Tensor:
-        """Return what the start gives a population, (batch, *population.shape); the output has its clamp."""
+        """Return a population's activity at t = 0, (batch, *population.shape); the output has its clamp."""
         if population == self.network.output:
             return self.clamped
         x = self.feedforward.activities[population]
@@ -208,26 +228,18 @@ class RelaxationProblem(Steppable):
             return self.start.get(population, x)
         return torch.zeros_like(x) if self.start == "zero" and population != self.network.input else x
 
-    def passed_on(self, state: State) -> State:
-        """Return the delay lines one step later: what is sent now has entered, what arrived has left."""
-        sent = {name: self.sent(self.feedback_projections[name], state)[None] for name in self.delay.times}
-        return {_line(name): torch.cat([new, state[_line(name)][:-1]]) for name, new in sent.items()}
+    def vector_field(self, state: State) -> State:
+        """Return the time derivative of every variable of the units."""
+        rates: State = {}
+        for name, unit in self.units.items():
+            rates |= unit.rate(state, self.unit_input(name, state))
+        return rates
 
-    def kicked(self, state: State, dt: float, generator: torch.Generator | None) -> State:
-        """Add the noise of a step of dt: sigma sqrt(2 dt/tau) xi."""
-        state = dict(state)
-        for name, sigma in self.noisy.items():
-            x = state[name]
-            device = x.device if generator is None else generator.device
-            xi = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-            state[name] = x + sigma * (2 * dt / self.taus.on(name, x)) ** 0.5 * xi
-        return state
-
-    def received(self, population: str, state: State) -> Tensor:
-        """Return what drives the population's units: feedback, or for a noisy input the stimulus."""
+    def unit_input(self, population: str, state: State) -> Tensor:
+        """Return the input of the population's units: its feedback, or the stimulus of a noisy input population."""
         if population == self.network.input:
-            return self.feedforward.activities[population].to(self.moving)
-        return self.feedback(population, state).to(self.moving)
+            return self.feedforward.activities[population].to(self.state_like)
+        return self.feedback(population, state).to(self.state_like)
 
     @torch.no_grad()
     def feedback(self, population: str, state: State) -> Tensor:
@@ -239,18 +251,18 @@ class RelaxationProblem(Steppable):
         return total
 
     def _feedback_along(self, projection: Projection, state: State) -> Tensor:
-        line = state.get(_line(projection.name))
-        sent = self.sent(projection, state) if line is None else line[-1]
+        line = state.get(delay_line(projection.name))
+        sent = self.feedback_source(projection, state) if line is None else line[-1]
         return projection.feedback_signal(
             sent, self.feedforward.routes[projection.name], self.feedback_weight(projection)
         )
 
-    def sent(self, projection: Projection, state: State) -> Tensor:
-        """g_c x_c: what the projection's target sends back along it."""
-        return self.amplified(projection, self.activity_gain(projection), state)
+    def feedback_source(self, projection: Projection, state: State) -> Tensor:
+        """g_c x_c: the signal that the projection's target sends back along it."""
+        return self.gain_times_activity(projection, self.activity_gain(projection), state)
 
     def activity_gain(self, projection: Projection) -> Gain:
-        """Return the gain that holds in the projection's feedback."""
+        """Return the gain knob of the projection's feedback."""
         return self.network.knobs(projection, self.assumptions).activity_gain
 
     def feedback_weight(self, projection: Projection) -> Tensor | None:
@@ -267,87 +279,51 @@ class RelaxationProblem(Steppable):
             self._transformed[projection.name] = found
         return found[1]
 
-    def presynaptic(self, projection: Projection, state: State) -> Tensor:
-        """The presynaptic factor of the projection's plasticity at this state."""
-        when = self.network.knobs(projection, self.assumptions).presynaptic
-        activities = self.feedforward.activities if when == "feedforward" else self._products_take(state)
-        return projection.presynaptic(activities[projection.source], self.feedforward.routes[projection.name])
+    @cached_property
+    def _transformed(self) -> dict[str, tuple[tuple[int, ...], Tensor]]:
+        return {}
 
-    def read_by_plasticity(self, projection: Projection) -> set[str]:
-        """Return the relaxing populations whose activity the projection's two factors read."""
-        knobs = self.network.knobs(projection, self.assumptions)
-        read = {projection.target}
-        if knobs.presynaptic == "current":
-            read.add(projection.source)
-        if knobs.weight_gain == "current":  # the drive of this moment
-            read |= {p.source for p in self.network.incoming[projection.target]}
-        return read - {self.network.input}
-
-    @torch.no_grad()
-    def postsynaptic(
-        self, projection: Projection, state: State, amplified: Mapping[Gain, Tensor] | None = None
-    ) -> Tensor:
-        """The postsynaptic factor of the projection's plasticity at this state: gain times activity.
-
-        `amplified` has the product already, for some gains.
-        """
-        gain = self.network.knobs(projection, self.assumptions).weight_gain
-        sent = (amplified or {}).get(gain)
-        if sent is None:
-            sent = self.amplified(projection, gain, state)
-        return projection.postsynaptic(sent, self.feedforward.routes[projection.name])
-
-    def amplified(self, projection: Projection, gain: Gain, state: State) -> Tensor:
+    def gain_times_activity(self, projection: Projection, gain: Gain, state: State) -> Tensor:
         """g_c x_c of the projection's target: the one place that knows what a gain knob means."""
         name = projection.target
         x = self.clamped if name == self.network.output else self.units[name].activity(state).to(self.clamped)
         if gain != "current":
-            return self.frozen_amplified(name, gain, x)
-        drive = self.network.drive(name, self._products_take(state), self.feedforward.routes)
+            return self.apply_gain(name, gain, x)
+        drive = self.network.drive(name, self.activities_like_weights(state), self.feedforward.routes)
         return self.network.populations[name].activation.derivative(drive) * x
 
-    def frozen_amplified(self, population: str, gain: Gain, signal: Tensor) -> Tensor:
-        """A gain that is not current times a signal (..., batch, *population.shape): f'(abar), or none."""
+    def apply_gain(self, population: str, gain: Gain, signal: Tensor) -> Tensor:
+        """Multiply a signal (..., batch, *population.shape) by a frozen gain: f'(abar), or 1 for "none"."""
         if gain == "none":
             return signal
         passed, activation = self.feedforward, self.network.populations[population].activation
         return activation.amplified(signal, passed.drives.get(population), passed.activities[population])
 
+    @cached_property
+    def frozen_gains(self) -> State:
+        """f'(abar) of every population but the input."""
+        activities, names = self.feedforward.activities, [*self.network.hidden, self.network.output]
+        return {name: self.apply_gain(name, "feedforward", torch.ones_like(activities[name])) for name in names}
+
     def activities(self, state: State) -> Mapping[str, Tensor]:
-        """All populations at this moment: the input holds the stimulus unless it is noisy, the output is clamped."""
+        """Return every population's activity; the input holds the stimulus unless it is noisy, the output its clamp."""
         ends = {
             self.network.input: self.feedforward.activities[self.network.input],
             self.network.output: self.clamped,
         }
         return ends | {name: unit.activity(state) for name, unit in self.units.items() if unit.variables[0] in state}
 
-    def _products_take(self, state: State) -> Mapping[str, Tensor]:
-        """The activities of this moment in the type of the weights."""
+    def activities_like_weights(self, state: State) -> Mapping[str, Tensor]:
+        """Return `activities` in the dtype of the weights."""
         return {name: x.to(self.clamped) for name, x in self.activities(state).items()}
 
     @cached_property
-    def moving(self) -> Tensor:
-        """What has the type and the device of states: single precision at least.
+    def state_like(self) -> Tensor:
+        """A tensor with the dtype and device of states (float32 or wider).
 
         In bfloat16 a step of eta = 0.1 would round to nothing once a neuron is within 4 % of its goal.
         """
         return self.clamped.to(torch.promote_types(self.clamped.dtype, torch.float32))
-
-    @cached_property
-    def noisy(self) -> dict[str, Value]:
-        """Sigma of each population that has noise."""
-        noisy = {v: self.sigmas.on(v, self.clamped) for v in self.relaxing if self.sigmas.extremes(v)[1] > 0}
-        return noisy | ({self.network.input: self.input_noise} if self.input_noise else {})
-
-    @cached_property
-    def _transformed(self) -> dict[str, tuple[tuple[int, ...], Tensor]]:
-        return {}
-
-    @cached_property
-    def frozen_gains(self) -> State:
-        """f'(abar) of every population but the input."""
-        activities, names = self.feedforward.activities, [*self.network.hidden, self.network.output]
-        return {name: self.frozen_amplified(name, "feedforward", torch.ones_like(activities[name])) for name in names}
 
     def __repr__(self) -> str:
         sizes = ["x".join(map(str, p.shape)) for p in self.network.populations.values()]
@@ -373,8 +349,3 @@ def _brief(value: Value | Mapping[str, Value]) -> str:
     if isinstance(value, Mapping):
         return f"of {', '.join(value)} given"
     return "given" if isinstance(value, Tensor) and value.dim() > 0 else f"{float(value):g}"
-
-
-def _line(projection: str) -> str:
-    """Name the variable that holds what a projection's target has sent back: (steps, batch, ...), the newest first."""
-    return f"{projection}.sent"

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
-from actrelax.models._names import is_number
+from actrelax.models._names import is_number, known
 from actrelax.models.errors import ActrelaxError
 
 Array = Any
@@ -182,6 +182,22 @@ class UnitDynamics:
     def gain(self) -> float:
         """-c A^-1 b, the activity under a constant input of 1."""
         return math.fsum(c * s for c, s in zip(self.c, self.settled, strict=True))
+
+
+def check_dynamics(dynamics: object, populations: Sequence[str]) -> None:
+    """Refuse anything but a mapping from some of the populations to `UnitDynamics`.
+
+    Raises
+    ------
+    ActrelaxError
+        For the first entry that is something else.
+    """
+    if not isinstance(dynamics, Mapping):
+        raise ActrelaxError(f"dynamics must map populations to UnitDynamics, got {type(dynamics).__name__}.")
+    for name, given in dynamics.items():
+        known("hidden population in dynamics", name, populations)
+        if not isinstance(given, UnitDynamics):
+            raise ActrelaxError(f"dynamics of {name!r} must be UnitDynamics, got {type(given).__name__}.")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from actrelax.models.learning import Backward
-from actrelax.models.learning.plasticity import Rule
+from actrelax.models.learning.gradients import Rule
 from actrelax.models.network import Network
 
 MARGIN = 4.0

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from actrelax.analysis.runs import TABLES
 from actrelax.models.learning import Backward
-from actrelax.models.learning.plasticity import Rule
+from actrelax.models.learning.gradients import Rule
 from actrelax.models.network import Network
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import Split

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.learning import Backward
-from actrelax.models.learning.plasticity import Rule, add_to_grad
+from actrelax.models.learning.gradients import Rule, add_to_grad
 from actrelax.models.network import Network
 from actrelax.models.problem import Loss
 

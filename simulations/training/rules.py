@@ -17,7 +17,7 @@ from actrelax.models.engines import integrator_named
 from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward, Updates, backprop_backward, relax_backward, relax_continuously
-from actrelax.models.learning.plasticity import Rule
+from actrelax.models.learning.gradients import Rule
 from actrelax.models.learning.trace import Traced
 from actrelax.models.network import Network
 from actrelax.models.problem import Loss, RelaxationProblem

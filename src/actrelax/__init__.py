@@ -40,7 +40,7 @@ _MODULE_OF = {
     "Projection": "models.network.projection",
     "RelaxationProblem": "models.problem.problem",
     "UnitDynamics": "models.problem.unit_dynamics",
-    "Updates": "models.learning.plasticity",
+    "Updates": "models.learning.gradients",
     "activity_gradients": "models.learning.backprop",
     "backprop_backward": "models.learning.backprop",
     "build": "models.network.architectures",

@@ -164,7 +164,7 @@ def _group(
 
 def _values(flat: SparseProblem, start: Variables, name: str) -> dict[str, Any]:
     """Return what a population's variables are set to, where it has them."""
-    unit, noisy = flat.units.get(name), flat.problem.noisy
+    unit, noisy = flat.units.get(name), flat.problem.noise_levels
     values: dict[str, Any] = {"gain": flat.gains.get(name)}
     if name in flat.drives:
         values["bias"] = flat.drives[name].bias
@@ -185,7 +185,7 @@ def _delay(flat: SparseProblem, group: Any, text: relaxing.PopulationText, clock
     problem = flat.problem
     for name, (line, sent, steps) in text.lines.items():
         shift(group, line, sent, steps, clock=clock, when="groups", order=relaxing.LINE)
-        before = vector(problem.sent(problem.feedback_projections[name], problem.initial_units()))
+        before = vector(problem.feedback_source(problem.feedback_projections[name], problem.initial_state()))
         for k in range(steps + 1):
             setattr(group, f"{line}_{k}", before)
 

@@ -103,7 +103,7 @@ def _motion(problem: RelaxationProblem, name: str) -> tuple[list[str], Constants
     constants: Constants = {}
     if problem.clip is not None and name != network.input:
         towards, constants = f"clip{towards[:-1]}, -bound, bound)", {"bound": (problem.clip, False)}
-    noisy = name in problem.noisy
+    noisy = name in problem.noise_levels
     noise = " + sigma * sqrt(2 / tau) * xi" if noisy else ""
     parts = [f"dx/dt = {towards} / tau{noise} : 1", "tau : second (constant)"]
     parts += ["sigma : 1 (constant)"] * noisy + ["stimulus : 1 (constant)"] * (name == network.input)

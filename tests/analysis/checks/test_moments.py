@@ -8,6 +8,7 @@ from networks import graph_case, mlp_case
 from actrelax.analysis.checks import sampling
 from actrelax.analysis.checks.moments import Moments, deviations, scheme_moments
 from actrelax.analysis.checks.sampling import verify_noise
+from actrelax.models.engines import torch as torch_engine
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 
@@ -130,12 +131,12 @@ def test_engines_draw_as_the_scheme_should():
 
 @pytest.mark.parametrize("factor", [1.1, 0.9])
 def test_wrong_noise_is_found(monkeypatch, factor):
-    right = RelaxationProblem.kicked
+    right = torch_engine.add_noise
 
-    def kicked(self, state, dt, generator):
-        return {v: state[v] + factor * (x - state[v]) for v, x in right(self, state, dt, generator).items()}
+    def add_noise(problem, state, dt, generator):
+        return {v: state[v] + factor * (x - state[v]) for v, x in right(problem, state, dt, generator).items()}
 
-    monkeypatch.setattr(RelaxationProblem, "kicked", kicked)
+    monkeypatch.setattr(torch_engine, "add_noise", add_noise)
     report = verify_noise(problem_of(mlp_case()), GRID, samples=2000, engines=["torch"])
     assert {row.reference for row in report.rows if not row.ok} == {"covariance of the scheme"}
 

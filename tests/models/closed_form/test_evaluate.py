@@ -15,7 +15,7 @@ from actrelax.models.assumptions import PRESETS
 from actrelax.models.closed_form.evaluate import low_rank_plan, plan_of, stream
 from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import chain_matrix, coefficients
+from actrelax.models.integrators import add_noise, chain_matrix, coefficients, fill_delay_lines
 from actrelax.models.learning import activity_gradients
 from actrelax.models.network import ACTIVATIONS, build, leaky_relu
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
@@ -400,11 +400,11 @@ def test_what_has_no_law_is_stepped_and_says_so_when_asked(what):
     assert str(caught.value).endswith(".")
     trajectory = solve(problem, "euler", generator=generator(), **grid)
     assert trajectory.method == "stepped"
-    state, draws = problem.initial_state(0.2), generator()
+    state, draws = fill_delay_lines(problem, problem.initial_state(), 0.2), generator()
     for _ in range(7):
         state = INTEGRATORS["euler"].step(problem, state, 0.2)
         if problem.is_noisy:
-            state = problem.kicked(state, 0.2, draws)
+            state = add_noise(problem, state, 0.2, draws)
     assert all(torch.equal(trajectory.state[v], x) for v, x in state.items())
 
 

@@ -12,6 +12,7 @@ from actrelax.models.assumptions import PRESETS
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import fill_delay_lines
 from actrelax.models.learning import activity_gradients, relax_backward
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.problem.delays import Delays
@@ -88,7 +89,7 @@ def test_what_travels_is_gain_times_activity_of_the_time_of_sending():
         """f'(W2 x1 + b2) x2."""
         return (1 - tanh(x["hidden1"] @ W[1].T + b[1]) ** 2) * x["hidden2"]
 
-    state, history = problem.initial_state(0.2), []
+    state, history = fill_delay_lines(problem, problem.initial_state(), 0.2), []
     for _ in range(5):
         history.append({name: state[name] for name in names})
         arriving = sent(history[max(0, len(history) - 3)])
@@ -103,7 +104,7 @@ def test_before_the_start_everything_had_its_initial_value():
     case = mlp_case()
     for start in ("feedforward", "zero"):
         problem = problem_of(case, delays=10.0, start=start)
-        begin = problem.initial_state(0.2)
+        begin = fill_delay_lines(problem, problem.initial_state(), 0.2)
         final = solve(problem, "euler", dt=0.2, steps=12).final
         undelayed = problem_of(case, start=start)
         for name in case.network.hidden:
@@ -144,13 +145,17 @@ def test_steps_are_whole_numbers_of_dt():
     solve(problem, "euler", dt=0.1, steps=1)
 
 
-def test_an_initial_state_needs_the_dt_of_its_steps():
+def test_stepping_by_hand_needs_delay_lines():
     problem = problem_of(mlp_case(), delays=0.6)
     with pytest.raises(
-        ActrelaxError, match=r"^feedback takes time in this problem: give initial_state the dt of its steps\.$"
+        ActrelaxError,
+        match=r"^feedback along 'hidden1->hidden2' is delayed and the state has no delay line for it: "
+        r"begin with fill_delay_lines\(problem, problem\.initial_state\(\), dt\)\.$",
     ):
-        problem.initial_state()
-    lines = {name: x.shape for name, x in problem.initial_state(0.2).items() if "->" in name}
+        INTEGRATORS["euler"].step(problem, problem.initial_state(), 0.2)
+    lines = {
+        name: x.shape for name, x in fill_delay_lines(problem, problem.initial_state(), 0.2).items() if "->" in name
+    }
     assert lines == {
         "hidden1->hidden2.sent": (3, 3, 6),
         "hidden2->hidden3.sent": (3, 3, 5),

@@ -12,6 +12,7 @@ from torch import nn
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import add_noise
 from actrelax.models.learning import relax_backward, relax_continuously
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import DivergenceError, relative_error
@@ -54,7 +55,7 @@ def test_noise_is_as_precise_as_the_network():
     problem = problem_of(case, noise=0.3, tau=0.7)
     torch.set_default_dtype(torch.float32)
     state = problem.initial_state()
-    kicked = problem.kicked(state, 0.2, seeded())
+    kicked = add_noise(problem, state, 0.2, seeded())
     xi = torch.randn(state["hidden3"].shape, generator=seeded(), dtype=torch.float64)
     assert relative_error(kicked["hidden3"] - state["hidden3"], 0.3 * math.sqrt(0.4 / 0.7) * xi) < 1e-14
 

@@ -352,7 +352,7 @@ def test_a_method_that_gives_up_says_why(method, monkeypatch):
     monkeypatch.setattr(
         SparseProblem, "jacobian", lambda flat, state: sparse.diags_array(2 * flat.joined(state)).tocsr()
     )
-    start = {name: torch.ones_like(x) for name, x in problem_of(mlp_case()).initial_units().items()}
+    start = {name: torch.ones_like(x) for name, x in problem_of(mlp_case()).initial_state().items()}
     seen = []
 
     def record(state):

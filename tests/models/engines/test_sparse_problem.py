@@ -79,7 +79,7 @@ def test_samples_take_their_own_routes():
 
 def random_state(problem, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return {v: torch.randn(x.shape, generator=generator) for v, x in problem.initial_units().items()}
+    return {v: torch.randn(x.shape, generator=generator) for v, x in problem.initial_state().items()}
 
 
 def assert_same_field(problem, seed=0):

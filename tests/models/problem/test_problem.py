@@ -106,8 +106,8 @@ def test_one_kind_is_enough_to_unfreeze_or_to_be_continuous():
     for kind in ("dense", "conv"):
         current = problem_of(case, assumptions=Assumptions(**{kind: Knobs(activity_gain="current")}))
         continuous = problem_of(case, assumptions=Assumptions(**{kind: Knobs(plasticity="continuous")}))
-        assert (current.is_frozen, current.is_continuous) == (False, False)
-        assert (continuous.is_frozen, continuous.is_continuous) == (True, True)
+        assert (current.is_frozen, current.assumptions.is_continuous) == (False, False)
+        assert (continuous.is_frozen, continuous.assumptions.is_continuous) == (True, True)
 
 
 def test_vector_field_is_zero_at_equilibrium():

@@ -1,0 +1,40 @@
+"""Delayed feedback under fixed steps: each projection keeps the signals of its last steps, and hands on the oldest."""
+
+from __future__ import annotations
+
+import torch
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem.delays import delay_line
+
+
+@torch.no_grad()
+def fill_delay_lines(problem: RelaxationProblem, state: State, dt: float) -> State:
+    """Return a state of the units with its delay lines, one signal per step of dt; before t = 0 nothing had changed."""
+    lines: State = {}
+    for name, steps in problem.delay.steps(dt).items():
+        sent = problem.feedback_source(problem.feedback_projections[name], state)
+        lines[delay_line(name)] = sent.expand(steps, *sent.shape)
+    return state | lines
+
+
+def shift_delay_lines(problem: RelaxationProblem, state: State) -> State:
+    """Return the delay lines one step later: the present signals have entered, the oldest have left.
+
+    Raises
+    ------
+    ActrelaxError
+        If the state has no delay lines where feedback takes time.
+    """
+    lines: State = {}
+    for name in problem.delay.times:
+        line = delay_line(name)
+        if line not in state:
+            raise ActrelaxError(
+                f"feedback along {name!r} is delayed and the state has no delay line for it: "
+                "begin with fill_delay_lines(problem, problem.initial_state(), dt)."
+            )
+        sent = problem.feedback_source(problem.feedback_projections[name], state)
+        lines[line] = torch.cat([sent[None], state[line][:-1]])
+    return lines

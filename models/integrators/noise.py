@@ -1,0 +1,29 @@
+"""The noise of one Euler step (THEORY.md section 3)."""
+
+from __future__ import annotations
+
+import torch
+
+from actrelax.models.problem import RelaxationProblem, State
+
+
+def add_noise(problem: RelaxationProblem, state: State, dt: float, generator: torch.Generator | None) -> State:
+    """Return the state with the noise of one step of dt: sigma sqrt(2 dt/tau) xi, xi standard normal.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+    state : dict
+        As after a step of `euler`.
+    dt : float
+        In the problem's unit of time.
+    generator : torch.Generator, optional
+        Source of xi; torch's global generator for None.
+    """
+    state = dict(state)
+    for name, sigma in problem.noise_levels.items():
+        x = state[name]
+        device = x.device if generator is None else generator.device
+        xi = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+        state[name] = x + sigma * (2 * dt / problem.taus.on(name, x)) ** 0.5 * xi
+    return state

@@ -1,0 +1,185 @@
+"""From updates summed over the batch to `.grad`: reduction, factors, clip and decay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from actrelax.models._names import known
+from actrelax.models.assumptions import Assumptions
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Network, Projection
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Trajectory
+
+
+@dataclass(frozen=True)
+class Updates:
+    """How updates that were summed over the batch become gradients; applied in this order.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}, default "mean"
+        Over the batch; the papers' protocols sum.
+    factors : mapping, optional
+        Kind of projection ("dense", "conv") -> factor; 1 unless given. The papers' CNN doubles "conv".
+    clip : float, optional
+        Largest magnitude of an element, in each projection's update.
+    decay : float, optional
+        Kolen-Pollack's decay: `decay` W and `decay` psi are added to the two gradients, so that under plain SGD
+        W - psi shrinks by 1 - lr decay a step. Needed by, and only used with, "kolen-pollack" feedback.
+    across : callable, optional
+        Tensors -> their sums over all processes that share the batch, in the same order. It is called once per batch,
+        after the factors and before everything else; a process may then have no samples at all. None for one process.
+
+    Raises
+    ------
+    ActrelaxError
+        For values out of range.
+    """
+
+    reduction: Literal["mean", "sum"] = "mean"
+    factors: Mapping[str, float] = field(default_factory=dict)
+    clip: float | None = None
+    decay: float | None = None
+    across: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
+
+    def __post_init__(self) -> None:
+        known("reduction", self.reduction, ["mean", "sum"])
+        for kind in self.factors:
+            known("kind of projection in factors", kind, ["dense", "conv"])
+        if self.clip is not None and not self.clip > 0:
+            raise ActrelaxError(f"the updates' clip must be positive, got {self.clip}.")
+        if self.decay is not None and not self.decay >= 0:
+            raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
+
+    def reduced(self, total: Tensor, batch: int | Tensor) -> Tensor:
+        """Return a total as the reduction has it: divided by the batch size, or as it is."""
+        return total / batch if self.reduction == "mean" else total
+
+    def scale(self, kind: str, batch: int) -> float:
+        """Return the factor of one kind's updates, divided by the batch size for the mean.
+
+        Where processes share the batch its size is known only after their sums: the factor alone.
+        """
+        factor = self.factors.get(kind, 1.0)
+        return factor / batch if self.reduction == "mean" and self.across is None else factor
+
+    def clipped_(self, update: Tensor) -> Tensor:
+        """Clip one parameter's update in place, and return it."""
+        return update if self.clip is None else update.clamp_(-self.clip, self.clip)
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The result of a backward call.
+
+    loss        reduced over the batch like the updates, a tensor without dimensions
+    output      (batch, *output.shape): the output activities of the feedforward pass
+    finite      whether stimuli, clamp and updates are finite, a boolean tensor that still lies on the device
+    samples     the batch size; a tensor without dimensions where processes share the batch
+    trajectory  the relaxation, if it was kept
+
+    Loss, finite and samples are those of the whole batch; output and trajectory those of this process's share.
+    """
+
+    loss: Tensor
+    output: Tensor
+    finite: Tensor
+    samples: int | Tensor
+    trajectory: Trajectory | None = None
+
+
+Rule = Callable[[Network, Tensor, Tensor], Backward]
+"""(network, x, y) -> Backward; gradients are added to `.grad`."""
+
+
+def to_gradients(
+    network: Network,
+    assumptions: Assumptions,
+    projection: Projection,
+    scaled: Mapping[str, Tensor],
+    updates: Updates,
+) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Yield (parameter, gradient) of one projection: W, its bias, and psi where feedback is learned.
+
+    `scaled` holds the projection's updates as `Projection.plasticity` returns them; it is changed in place.
+    """
+    feedback = network.knobs(projection, assumptions).feedback
+    gradient = {name: updates.clipped_(update) for name, update in scaled.items()}
+    if gradient and feedback in ("learned", "kolen-pollack") and network.carries_feedback(projection):
+        gradient["feedback"] = gradient["weight"].clone()
+    for name, update in gradient.items():
+        parameter = getattr(projection, name)
+        if not parameter.requires_grad:
+            continue
+        decays = name != "bias" and network.decays(projection, assumptions)
+        yield parameter, update + updates.decay * parameter if decays and updates.decay else update
+
+
+def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
+    """Accumulate as autograd does, in the parameter's precision; the first update becomes the gradient itself."""
+    update = update.to(parameter.dtype)
+    if parameter.grad is None:
+        parameter.grad = update
+    else:
+        parameter.grad += update
+
+
+def check_decay(problem: RelaxationProblem, updates: Updates) -> None:
+    """Refuse Kolen-Pollack feedback without a decay, and a decay without Kolen-Pollack feedback."""
+    asked = problem.assumptions.needs_decay
+    if asked and updates.decay is None:
+        raise ActrelaxError('"kolen-pollack" feedback needs a rate of decay: pass updates=Updates(decay=...).')
+    if updates.decay is not None and not asked:
+        raise ActrelaxError('decay belongs to "kolen-pollack" feedback: use the optimiser\'s weight decay otherwise.')
+
+
+def reduce(
+    output: Tensor,
+    losses: Tensor,
+    updates: Updates,
+    finite: Tensor,
+    trajectory: Trajectory | None = None,
+    *,
+    scaled: Sequence[Tensor] = (),
+) -> tuple[Sequence[Tensor], Backward]:
+    """Sum over the processes that share the batch, and reduce.
+
+    Parameters
+    ----------
+    losses : torch.Tensor
+        Of each sample.
+    scaled : sequence of torch.Tensor
+        Updates summed over the samples, times `Updates.scale`; in the same order in every process.
+
+    Returns
+    -------
+    scaled : sequence of torch.Tensor
+        The updates of the whole batch, reduced.
+    backward : Backward
+    """
+    total, samples = losses.sum(), len(output)
+    if updates.across is None:
+        return scaled, Backward(updates.reduced(total, samples), output, finite, samples, trajectory)
+    # float32 at least: it counts samples, and must have one dtype in all processes
+    like = output.new_empty((), dtype=torch.promote_types(output.dtype, torch.float32))
+    here = torch.stack([total.to(like), (~finite).to(like), torch.full_like(like, samples)])
+    *sums, (loss, lost, count) = updates.across([*scaled, here])
+    backward = Backward(updates.reduced(loss, count), output, lost == 0, count, trajectory)
+    return [updates.reduced(each, count) for each in sums], backward
+
+
+def no_samples(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return output, losses and `finite` for a process whose share of the batch is empty."""
+    output = x.new_zeros((0, *network.populations[network.output].shape))
+    return output, x.new_zeros(0), torch.ones((), dtype=torch.bool, device=x.device)
+
+
+def is_finite(total: Tensor) -> Tensor:
+    """Return whether a number is finite, on its device: torch.isfinite in fewer kernels."""
+    return total * 0 == 0  # nan for nan and inf
