@@ -7,28 +7,23 @@ the next one arrives (THEORY.md section 5).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from actrelax.models.assumptions import Gain
-from actrelax.models.closed_form.law import hop_matrix, hop_taus, uncovered
+from actrelax.models.closed_form.law import hop_taus, uncovered
 from actrelax.models.closed_form.plan import (
     ByHops,
     ByLevel,
     Plan,
-    Sizes,
     Station,
-    balanced_plan,
     exact_plan,
     settled_plan,
 )
-from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, chain_matrix, coefficients
 from actrelax.models.network import Graph, Network, Projection
 from actrelax.models.problem import RelaxationProblem, State
@@ -63,27 +58,6 @@ def plan_of(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     if not integrator.takes_time:
         return settled_plan(graph)
     return _exact_plan(graph, integrator, hop_taus(problem), dt, steps, problem.start == "zero")
-
-
-def low_rank_plan(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: int, tolerance: float) -> Plan:
-    """Return a plan that carries no more than the tolerance asks for, with sizes measured by one sweep to equilibrium.
-
-    Raises
-    ------
-    ActrelaxError
-        Where populations are skipped.
-    """
-    if not problem.network.graph.is_chain:
-        raise ActrelaxError("rank_tolerance is for chains, and populations are skipped here: leave it out.")
-    graph, network = problem.network.graph, problem.network
-    if not (integrator.takes_time and network.hidden):
-        return settled_plan(graph)
-    begun, ended = sizes(problem)
-    if not np.isfinite([*begun, *ended]).all():
-        return plan_of(problem, integrator, dt=dt, steps=steps)  # there is no size to be relative to
-    gains = [below / above if above else 0.0 for below, above in itertools.pairwise(ended)]
-    C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
-    return balanced_plan(graph, C, Sizes(gains, begun), tolerance)
 
 
 def sizes(problem: RelaxationProblem) -> tuple[list[float], list[float]]:

@@ -9,8 +9,7 @@ vector that no coefficient asks for (outside the light cone, from a silent start
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol
@@ -167,60 +166,3 @@ def settled_plan(graph: Graph) -> Plan:
         name: Station(i == 0, one, all_of_it if sources[name] else all_of_it[:0], dict.fromkeys(sources[name], (0,)))
         for i, name in enumerate(graph.order)
     }
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How large things are, for a tolerance that is relative to each population's own size.
-
-    gains   (L,): of the feedback into each hidden population, from the lowest up
-    starts  (L + 1,): of the initial activities from the lowest up, and of the clamp
-    """
-
-    gains: Sequence[float]
-    starts: Sequence[float]
-
-
-def balanced_plan(graph: Graph, law: Matrix, sizes: Sizes, tolerance: float) -> Plan:
-    """Return a plan of a chain that carries no more than the tolerance asks for: its law's numerical rank.
-
-    Between levels l and l + 1 what counts is the rank of the block C[..l, l+1..]: rows are targets below, columns
-    sources above. The row spaces are nested, so each is factorised in the last one's basis. Feedback weakens or
-    amplifies with every hop; so entries are first scaled to what they amount to in the population that reads them,
-    and each row to maximum 1: then one tolerance means the same in every population.
-
-    Parameters
-    ----------
-    graph : Graph
-        A chain.
-    law : numpy.ndarray
-        (L + 1, L + 1), C as `closed_form.coefficients` returns it.
-    sizes : Sizes
-    tolerance : float
-        Error of each population relative to its largest contribution, about.
-    """
-    top = len(law) - 1
-    gains = np.asarray(sizes.gains, dtype=np.float64)
-    gains = np.where(gains > 0, gains, 1.0)
-    starts = np.asarray(sizes.starts, dtype=np.float64)
-    reach = np.concatenate([[1.0], np.cumprod(gains)])  # gain of all maps from a level down to the lowest
-    size = law * np.outer(1 / reach, reach * starts)
-    largest = np.abs(size).max(1)
-    size = size / np.where(largest > 0, largest, 1.0)[:, None]
-    inverse = np.divide(1.0, starts, out=np.zeros_like(starts), where=starts > 0)
-    plan: dict[str, Station] = {}
-    own = np.array([inverse[top] / gains[top - 1]])
-    plan[graph.order[0]] = Station(True, np.ones(1), own[:, None], {graph.order[1]: (0,)})
-    basis = size[:top, top:]  # (targets, rows that arrive): what each target below reads from what arrives here
-    for level in reversed(range(top)):
-        name = graph.order[top - level]
-        read = np.concatenate([[law[level, level]], largest[level] * basis[level]])
-        if level == 0:
-            plan[name] = Station(True, read, np.zeros((0, len(read))), {})
-            break
-        left, values, right = np.linalg.svd(np.column_stack([size[:level, level], basis[:level]]), full_matrices=False)
-        rank = max(1, int((values > tolerance / math.sqrt(top)).sum()))  # the cuts' errors add up, as if at random
-        into = np.concatenate([[inverse[level]], np.ones(basis.shape[1])]) / gains[level - 1]
-        plan[name] = Station(True, read, right[:rank] * into, {graph.order[top - level + 1]: tuple(range(rank))})
-        basis = left[:, :rank] * values[:rank]
-    return plan

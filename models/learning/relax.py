@@ -53,7 +53,6 @@ def relax_backward(
     max_steps: int | None = None,
     stop_change: float | None = None,
     method: Method = "auto",
-    rank_tolerance: float | None = None,
     keep: bool = False,
     updates: Updates | None = None,
     check_finite: bool = True,
@@ -80,7 +79,7 @@ def relax_backward(
     integrator, dt, eta, steps, duration, tolerance, tolerance_of, max_steps, stop_change, check_finite, generator
         As for `solve`; the papers' 100 sequential steps of eta = 0.1 unless given. ``integrator="equilibrium"``
         gives backprop's gradient exactly, in one sweep, where the assumptions are the standard ones.
-    method, rank_tolerance
+    method : {"auto", "stepped", "closed-form"}, default "auto"
         As for the PyTorch engine (`engines.torch.solve`): by default the closed form wherever it applies, which costs
         about as much as backprop for any number of steps.
     keep : bool, default False
@@ -144,23 +143,20 @@ def relax_backward(
         tolerance_of=tolerance_of,
         max_steps=max_steps,
     )
-    learned, trajectory = _relaxed(request, updates, method, rank_tolerance, keep)
+    learned, trajectory = _relaxed(request, updates, method, keep)
     return _learned(network, assumptions, learned.totals, updates, output, losses, learned.finite, trajectory)
 
 
 def _relaxed(
-    request: SolveRequest, updates: Updates, method: Method, rank_tolerance: float | None, keep: bool
+    request: SolveRequest, updates: Updates, method: Method, keep: bool
 ) -> tuple[Plasticity, Trajectory | None]:
     """Do the request, and learn from populations as they arrive; return the trajectory too if it is to be kept."""
     plan, options = None, dict[str, Any]()
     if request.engine == "torch":
-        plan = plan_for(request, method, rank_tolerance)
-        options = {"method": method, "rank_tolerance": rank_tolerance}
-    elif known("method", method, get_args(Method)) == "closed-form" or rank_tolerance is not None:
-        raise ActrelaxError(
-            f"the closed form is evaluated by PyTorch, and this runs on {request.engine}: leave out method and "
-            "rank_tolerance."
-        )
+        plan = plan_for(request, method)
+        options = {"method": method}
+    elif known("method", method, get_args(Method)) == "closed-form":
+        raise ActrelaxError(f"the closed form runs on PyTorch, and this runs on {request.engine}: leave out method.")
     if plan is not None and not keep:
         learned = Plasticity(request.problem, stream(request.problem, plan), updates)
         if not request.check_finite or bool(learned.finite):
