@@ -61,7 +61,7 @@ def plan_for(request: SolveRequest, method: Method = "auto") -> Plan | None:
     known("method", method, get_args(Method))
     reason = None if method == "stepped" else _why_stepped(request)
     if reason is not None and method == "closed-form":
-        raise ActrelaxError(f"the closed form can't be used here: {reason}")
+        raise ActrelaxError(f'method="closed-form" can\'t be used here: {reason}')
     if method == "stepped" or reason is not None:
         return None
     if request.grid.settles:

@@ -260,41 +260,65 @@ def test_populations_come_from_the_top_down_with_their_products():
 
 
 NEURONS = {"hidden1": torch.linspace(1.0, 2.0, 7)}
-UNCOVERED = {
-    "taus on a graph": (graph_case, {"tau": {"conv2": 2.0}}, "the law covers one time constant where populations are"),
-    "tau per neuron": (mlp_case, {"tau": NEURONS}, "the law covers a time constant a population, not one a neuron"),
-    "noise": (mlp_case, {"noise": 0.1}, "there is no law for a single noisy relaxation: step it."),
-    "noisy input": (mlp_case, {"input_noise": 0.1}, "there is no law for a single noisy relaxation: step it."),
-    "delay": (mlp_case, {"delays": 0.2}, "there is no law for feedback that takes time: step the relaxation."),
+NOT_COVERED = {
+    "taus on a graph": (
+        graph_case,
+        {"tau": {"conv2": 2.0}},
+        "the closed form needs one tau when the network has skip connections, got 2: pass one tau, or step",
+    ),
+    "tau per neuron": (
+        mlp_case,
+        {"tau": NEURONS},
+        "the closed form needs one tau per population, got one per neuron: pass numbers, or step the",
+    ),
+    "noise": (
+        mlp_case,
+        {"noise": 0.1},
+        "the closed form needs a relaxation without noise: leave noise out, or step the relaxation.",
+    ),
+    "noisy input": (
+        mlp_case,
+        {"input_noise": 0.1},
+        "the closed form needs a relaxation without noise: leave noise out, or step the relaxation.",
+    ),
+    "delay": (
+        mlp_case,
+        {"delays": 0.2},
+        "the closed form needs feedback without delays: leave delays out, or step the relaxation.",
+    ),
     "dynamics": (
         mlp_case,
         {"dynamics": {"hidden1": UnitDynamics.second_order(1.0, 1.0)}},
-        "there is no law for units with dynamics of their own: step the relaxation.",
+        "the closed form needs leaky units: leave dynamics out, or step the relaxation.",
     ),
     "current gain": (
         mlp_case,
         {"assumptions": "unfrozen-relaxation"},
-        "there is no law for an activity gain that is current: the relaxation is not linear.",
+        "the closed form needs frozen gains: a current activity gain makes the relaxation nonlinear.",
     ),
-    "clip": (mlp_case, {"clip": 0.1}, "there is no law with a clip: the relaxation is not linear."),
+    "clip": (
+        mlp_case,
+        {"clip": 0.1},
+        "the closed form needs a linear relaxation: leave clip out, or step the relaxation.",
+    ),
     "continuous": (
         mlp_case,
         {"assumptions": "continuous"},
-        "there is no law for continuous plasticity: feedback moves with the weights.",
+        "the closed form needs constant weights: continuous plasticity changes them during the relaxation.",
     ),
 }
 
 
-@pytest.mark.parametrize("what", UNCOVERED)
-def test_what_has_no_law_is_stepped_and_says_so_when_asked(what):
-    make, fields, sentence = UNCOVERED[what]
+@pytest.mark.parametrize("what", NOT_COVERED)
+def test_what_the_closed_form_does_not_cover_is_stepped_and_refused_when_asked_for(what):
+    make, fields, sentence = NOT_COVERED[what]
     problem = problem_of(make(), **fields)
 
     def generator():
         return torch.Generator().manual_seed(3)
 
     grid = {"dt": 0.2, "steps": 7}
-    with pytest.raises(ActrelaxError, match=f"^the closed form can't be used here: {sentence}") as caught:
+    with pytest.raises(ActrelaxError, match=f'^method="closed-form" can\'t be used here: {sentence}') as caught:
         solve(problem, "euler", method="closed-form", **grid)
     assert str(caught.value).count(". ") == 0
     assert str(caught.value).endswith(".")
@@ -319,7 +343,7 @@ def test_recording_and_stopping_by_the_change_are_stepped():
         ({"record": "hidden1"}, "what happens on the way is recorded: step the relaxation."),
         ({"stop_change": 1e-9}, "it is to stop by the change in a step: step the relaxation."),
     ):
-        with pytest.raises(ActrelaxError, match=f"^the closed form can't be used here: {sentence}$"):
+        with pytest.raises(ActrelaxError, match=f'^method="closed-form" can\'t be used here: {sentence}$'):
             solve(problem, "euler", steps=5, method="closed-form", **options)
         trajectory = solve(problem, "euler", steps=5, **options)
         plain = solve(problem, "euler", steps=5, method="stepped")
@@ -330,7 +354,9 @@ def test_recording_and_stopping_by_the_change_are_stepped():
 def test_the_equilibrium_of_more_than_activities_is_stepped_to():
     problem = problem_of(mlp_case(), dynamics={"hidden1": UnitDynamics.second_order(1.0, 1.0)})
     assert solve(problem, "equilibrium").method == "stepped"
-    with pytest.raises(ActrelaxError, match=r"the equilibrium of units with dynamics or delays of their own is more"):
+    with pytest.raises(
+        ActrelaxError, match=r"the closed form of the equilibrium needs leaky units without delays: step"
+    ):
         solve(problem, "equilibrium", method="closed-form")
 
 

@@ -328,6 +328,8 @@ def test_a_closed_form_that_another_engine_would_ignore():
         relax_backward(case.network, case.x, case.y, integrator="scipy:RK45", method="closed-form")
     with pytest.raises(ActrelaxError, match=r"^unknown method 'fast'; known: auto, stepped, closed-form\.$"):
         relax_backward(case.network, case.x, case.y, integrator="scipy:RK45", method="fast")
-    with pytest.raises(ActrelaxError, match=r"^the closed form can't be used here: there is no law with a clip"):
+    with pytest.raises(
+        ActrelaxError, match=r'^method="closed-form" can\'t be used here: the closed form needs a linear'
+    ):
         relax_backward(case.network, case.x, case.y, clip=0.1, method="closed-form")
     relax_backward(case.network, case.x, case.y, integrator="scipy:RK45", method="stepped", steps=3)

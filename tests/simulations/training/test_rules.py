@@ -301,7 +301,7 @@ def test_bfloat16_reaches_the_closed_form():
         (
             Relaxation("unfrozen"),
             Speed(method="closed-form"),
-            "--method closed-form can't be used here: there is no law for an activity gain that is current",
+            "--method closed-form can't be used here: the closed form needs frozen gains",
         ),
         (
             Relaxation("continuous"),
