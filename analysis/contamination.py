@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from actrelax.analysis.convergence import states_under
-from actrelax.models.closed_form import Term, terms
-from actrelax.models.closed_form.law import hop_matrix
+from actrelax.models.closed_form import Term, hop_matrix, terms
 from actrelax.models.engines import integrator_named
 from actrelax.models.integrators import Integrator, Matrix, coefficients
 from actrelax.models.problem import RelaxationProblem

@@ -13,10 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from actrelax.models.closed_form import Term, remainders, terms, uncovered
-from actrelax.models.closed_form.evaluate import evaluate_all
-from actrelax.models.closed_form.law import hop_matrix
-from actrelax.models.closed_form.plan import settled_plan
+from actrelax.models.closed_form import Term, evaluate_all, hop_matrix, remainders, settled_plan, terms, uncovered
 from actrelax.models.engines import integrator_named, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, Matrix, coefficients

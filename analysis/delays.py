@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from actrelax.models.closed_form import added_up, terms
-from actrelax.models.closed_form.law import hop_taus
+from actrelax.models.closed_form import added_up, hop_taus, terms
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix
 from actrelax.models.problem import RelaxationProblem, State

@@ -13,10 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actrelax.models.closed_form import uncovered
-from actrelax.models.closed_form.evaluate import evaluate_all
-from actrelax.models.closed_form.law import hop_matrix
-from actrelax.models.closed_form.plan import settled_plan
+from actrelax.models.closed_form import evaluate_all, hop_matrix, settled_plan, uncovered
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix

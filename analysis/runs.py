@@ -59,8 +59,6 @@ class Summary:
     steps                          of a relaxation, those that --steps auto chose too; None as for `equilibrium`
     equilibrium                    hidden population -> how far relaxations end from it, at the end of training, on the
                                    first batch: see `convergence.distances`; None for backprop and where there is none
-    largest_bracket                what |-x + feedback| could have come to at most, in the batches that were looked at
-                                   to see whether the clip has an effect; None where none was
     processes                      that shared each batch
     """
 
@@ -79,7 +77,6 @@ class Summary:
     versions: Mapping[str, str]
     steps: int | None = None
     equilibrium: Mapping[str, Mapping[str, float]] | None = None
-    largest_bracket: float | None = None
     processes: int = 1
 
 

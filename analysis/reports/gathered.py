@@ -18,7 +18,7 @@ _NO_MATTER = {
     "measure_alignment",
     "data_dir",
     "method",
-    "verify_every",
+    "verify_every",  # of older runs
     "compile",
     "device",
     "threads",

@@ -1,7 +1,41 @@
-"""The end of a frozen relaxation at once, by its exact law."""
+"""The end of a frozen relaxation at once, whatever the number of steps."""
 
+from actrelax.models.closed_form.clip_bound import largest_derivative, why_no_bound
+from actrelax.models.closed_form.evaluate import (
+    PopulationState,
+    applications,
+    evaluate_all,
+    plan_of,
+    stream,
+    why_not,
+)
 from actrelax.models.closed_form.exact import EXACT
-from actrelax.models.closed_form.law import Term, added_up, predict, terms, uncovered
-from actrelax.models.closed_form.steps_needed import remainders, steps_until
+from actrelax.models.closed_form.law import Term, added_up, hop_matrix, hop_taus, predict, terms, uncovered
+from actrelax.models.closed_form.plan import Generators, Plan, exact_plan, settled_plan
+from actrelax.models.closed_form.steps_needed import ToleranceOf, remainders, steps_until
 
-__all__ = ["EXACT", "Term", "added_up", "predict", "remainders", "steps_until", "terms", "uncovered"]
+__all__ = [
+    "EXACT",
+    "Generators",
+    "Plan",
+    "PopulationState",
+    "Term",
+    "ToleranceOf",
+    "added_up",
+    "applications",
+    "evaluate_all",
+    "exact_plan",
+    "hop_matrix",
+    "hop_taus",
+    "largest_derivative",
+    "plan_of",
+    "predict",
+    "remainders",
+    "settled_plan",
+    "steps_until",
+    "stream",
+    "terms",
+    "uncovered",
+    "why_no_bound",
+    "why_not",
+]

@@ -1,4 +1,4 @@
-"""How large -x + feedback can get on the way: a clip that is larger is without effect."""
+"""The largest |-x + feedback| that a relaxation can reach: a larger clip has no effect (THEORY.md section 4)."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
 
 
-def unbounded(problem: RelaxationProblem, integrator: Integrator, *, dt: float) -> str | None:
-    """Return None where `bracket_bound` holds, else one sentence that says why not."""
+def why_no_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: float) -> str | None:
+    """Return None if `largest_derivative` holds, else one sentence that says what it needs."""
     if (integrator.order, integrator.stages) != (1, 1):
-        return f'brackets are bounded for schemes of one stage, "{integrator.name}" has others: step the relaxation.'
-    if len(set(hop_taus(problem))) > 1:
-        return "brackets are bounded for one time constant, this problem has several: step the relaxation."
+        return f'the bound on |-x + feedback| needs a scheme of one stage, got "{integrator.name}".'
+    taus = set(hop_taus(problem))
+    if len(taus) > 1:
+        return f"the bound on |-x + feedback| needs one tau, got {len(taus)}."
     if dt > hop_taus(problem)[0]:
-        return "brackets are bounded up to dt / tau = 1: step the relaxation, or take smaller steps."
+        return f"the bound on |-x + feedback| needs dt / tau up to 1, got {dt / hop_taus(problem)[0]:g}."
     return None
 
 
 @torch.no_grad()
-def bracket_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: float) -> Tensor:
-    """Return what |-x + feedback| of no neuron exceeds, at any step of a relaxation, however long.
+def largest_derivative(problem: RelaxationProblem, integrator: Integrator, *, dt: float) -> Tensor:
+    """Return an upper bound on |-x + feedback|, tau |dx/dt|, over all neurons and all steps.
 
-    Brackets obey the relaxation's own law, from those of the first step on and with nothing clamped, since a step
-    moves each neuron by the same share of its bracket: those of step n are sums of the first ones carried down by
-    feedback, with coefficients that are probabilities. So no bracket exceeds the largest of what is carried, nor is it
-    often far below (1.0 to 1.2 times in the papers' CNN; 4 in a chain whose maps double everything); norms of the
-    feedback weights would be fifty to a thousand times too large. Nothing waits for the device.
+    A step moves each neuron by a fixed share of -x + feedback. So these derivatives follow the same relaxation, with
+    nothing clamped: after n steps they are sums of the first step's, brought down by feedback and weighted by
+    probabilities, and none exceeds the largest term. The bound is 1.0 to 1.2 times the largest derivative in the
+    papers' CNN, and 4 times in a chain where each map doubles everything; from the norms of the feedback weights it
+    would be fifty to a thousand times. It takes a few feedback passes, and does not wait for the device.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        With a law (`closed_form.uncovered`).
+        Covered by the closed form (`closed_form.uncovered`): pass it without its clip.
     integrator : Integrator
-        Where `unbounded` has no objection.
+        For which `why_no_bound` returns None.
     dt : float
-        Its step, in the problem's unit of time.
+        Length of a step, in the problem's unit of time.
 
     Returns
     -------
@@ -53,12 +54,12 @@ def bracket_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: flo
     >>> from actrelax.models.engines import INTEGRATORS
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
-    >>> bool(0 < bracket_bound(problem, INTEGRATORS["euler"], dt=0.1) < 10)
+    >>> bool(0 < largest_derivative(problem, INTEGRATORS["euler"], dt=0.1) < 10)
     True
     """
     start = problem.initial_state()
     moved = integrator.step(problem, start, dt)
     share = 1 - float(integrator.transition(hop_matrix(problem), dt)[0, 0])
     first = {name: (moved[name] - start[name]) / share for name in start}
-    carried = terms(replace(problem, start=first, clamped=0 * problem.clamped))
-    return torch.stack([term.value.abs().max() for found in carried.values() for term in found]).max()
+    by_population = terms(replace(problem, start=first, clamped=0 * problem.clamped))
+    return torch.stack([term.value.abs().max() for found in by_population.values() for term in found]).max()

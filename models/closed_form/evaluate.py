@@ -1,34 +1,22 @@
-"""The closed form in PyTorch: populations delivered from the output down, each as soon as it is known.
+"""The closed form in PyTorch: one population after the other, from the output down.
 
-What a plan says (`carrying`), done to tensors: the vectors of a stack travel in the batch dimension, so a hop costs one
-feedback map however many there are. Nothing is kept: weights can learn from a population, and it can be freed, before
-the next one arrives (THEORY.md section 5).
+A plan (`plan`) applied to tensors. The vectors that pass a hop lie side by side in the batch dimension, so that a hop
+takes one feedback map for all of them. Each population is yielded as soon as its activity is known: weights can learn
+from it, and it can be freed, before the next one is computed (THEORY.md section 5).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from actrelax.models.assumptions import Gain
-from actrelax.models.closed_form.law import hop_matrix, hop_taus, uncovered
-from actrelax.models.closed_form.plan import (
-    ByHops,
-    ByLevel,
-    Plan,
-    Sizes,
-    Station,
-    balanced_plan,
-    exact_plan,
-    settled_plan,
-)
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.closed_form.law import hop_taus, uncovered
+from actrelax.models.closed_form.plan import Generators, Plan, exact_plan, settled_plan
 from actrelax.models.integrators import Integrator, chain_matrix, coefficients
 from actrelax.models.network import Graph, Network, Projection
 from actrelax.models.problem import RelaxationProblem, State
@@ -36,11 +24,11 @@ from actrelax.models.problem import RelaxationProblem, State
 
 @dataclass(frozen=True, eq=False)
 class PopulationState:
-    """One population at the end of a relaxation, or some together.
+    """The end of a relaxation, of one population or of several.
 
     names      of the populations
-    state      variable -> (batch, *population.shape), as a problem's states have them
-    amplified  activity gain -> gain times activity, where it was made on the way
+    state      variable -> (batch, *population.shape), as in the states of a problem
+    amplified  activity gain -> gain times activity, if the evaluation has computed it
     """
 
     names: tuple[str, ...]
@@ -49,77 +37,45 @@ class PopulationState:
 
 
 def why_not(problem: RelaxationProblem, integrator: Integrator) -> str | None:
-    """Return None where the closed form gives what the integrator's steps would, else one sentence that says why."""
+    """Return None if the closed form gives the result of the steps, else one sentence that says why not."""
     if integrator.takes_time:
         return uncovered(problem)
     if problem.dynamics or problem.delay.times:
-        return "the equilibrium of units with dynamics or delays of their own is more than activities: step to it."
+        return "the closed form of the equilibrium needs leaky units without delays: step the relaxation."
     return integrator.unsupported(problem)
 
 
 def plan_of(problem: RelaxationProblem, integrator: Integrator, *, dt: float, steps: int) -> Plan:
-    """Return what is carried through the problem's network so that it gives the same as so many steps."""
+    """Return the plan that gives the result of `steps` steps of `dt`."""
     graph = problem.network.graph
     if not integrator.takes_time:
         return settled_plan(graph)
-    return _exact_plan(graph, integrator, hop_taus(problem), dt, steps, problem.start == "zero")
+    return _cached_plan(graph, integrator, hop_taus(problem), dt, steps, problem.start == "zero")
 
 
-def low_rank_plan(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: int, tolerance: float) -> Plan:
-    """Return a plan that carries no more than the tolerance asks for, with sizes measured by one sweep to equilibrium.
-
-    Raises
-    ------
-    ActrelaxError
-        Where populations are skipped.
-    """
-    if not problem.network.graph.is_chain:
-        raise ActrelaxError("rank_tolerance is for chains, and populations are skipped here: leave it out.")
-    graph, network = problem.network.graph, problem.network
-    if not (integrator.takes_time and network.hidden):
-        return settled_plan(graph)
-    begun, ended = sizes(problem)
-    if not np.isfinite([*begun, *ended]).all():
-        return plan_of(problem, integrator, dt=dt, steps=steps)  # there is no size to be relative to
-    gains = [below / above if above else 0.0 for below, above in itertools.pairwise(ended)]
-    C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
-    return balanced_plan(graph, C, Sizes(gains, begun), tolerance)
-
-
-def sizes(problem: RelaxationProblem) -> tuple[list[float], list[float]]:
-    """Return how large hidden populations and the output are, from the lowest up, at the start and at equilibrium.
-
-    As largest magnitudes; by one sweep, which waits for the device.
-    """
-    network = problem.network
-    start = problem.initial_state() | {network.output: problem.clamped}
-    settled = evaluate_all(problem, settled_plan(network.graph))
-    largest = [[state[v].abs().amax() for v in (*network.hidden, network.output)] for state in (start, settled)]
-    begun, ended = torch.stack([torch.stack(each) for each in largest]).tolist()
-    return begun, ended
+@lru_cache(maxsize=64)
+def _cached_plan(
+    graph: Graph, integrator: Integrator, taus: tuple[float, ...], dt: float, steps: int, from_zero: bool
+) -> Plan:
+    C = coefficients(integrator.transition, chain_matrix(taus), dt, steps)
+    if from_zero:
+        C[:, :-1] = 0  # initial activities are 0, whatever their coefficients
+    return exact_plan(graph, C)
 
 
 def applications(plan: Plan, network: Network) -> int:
-    """How often a plan carries feedback through a projection."""
+    """Return how often a plan carries feedback through a projection."""
     return sum(
-        len(station.places.get(projection.source, ()))
-        for name, station in plan.items()
+        len(generators.slots.get(projection.source, ()))
+        for name, generators in plan.items()
         for projection in network.incoming[name]
     )
 
 
-@lru_cache(maxsize=64)
-def _exact_plan(
-    graph: Graph, integrator: Integrator, taus: tuple[float, ...], dt: float, steps: int, silent: bool
-) -> Plan:
-    C = coefficients(integrator.transition, chain_matrix(taus), dt, steps)
-    return exact_plan(graph, ByLevel(C) if graph.is_chain else ByHops(C), silent=silent)
-
-
 def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
-    """Yield the output and the hidden populations of a frozen problem at its end, from the top down.
+    """Yield the end of a frozen relaxation, population by population from the output down.
 
-    To be run without gradients enabled, as `evaluate_all` does: a generator can't see to that cheaply by itself.
+    Call it under ``torch.no_grad()``.
 
     Parameters
     ----------
@@ -127,81 +83,115 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
     plan : mapping
         As `plan_of` returns it.
     """
-    network, arrived = problem.network, dict[str, Tensor]()
-    for name, station in plan.items():
+    network, arrived = problem.network, dict[str, Stack]()
+    for name, generators in plan.items():
         # a start that was given has the precision of states, feedback that of the weights
-        own = problem.initial_activity(name).to(problem.clamped) if station.own else None
-        made = _made(station, own, arrived.pop(name, None))
-        amplified: dict[Gain, Tensor] = {}
+        own = problem.initial_activity(name).to(problem.clamped) if generators.own else None
+        stack = _combine(generators, own, arrived.pop(name, None))
+        amplified: dict[Gain, Stack] = {}
         for projection in network.incoming[name]:
-            places = station.places.get(projection.source)
-            if not places:
+            source = projection.source
+            slots = generators.slots.get(source)
+            if not slots:
                 continue
             gain = problem.activity_gain(projection)
             if gain not in amplified:
-                amplified[gain] = problem.apply_gain(name, gain, made)
-            sent = amplified[gain]
-            if not station.is_copy:
-                sent = sent[1] if len(places) == 1 else sent[1 : 1 + len(places)]
-            _add(arrived, projection.source, _carried(problem, projection, sent, len(places)), places, plan)
-        if not station.is_copy:
-            made, amplified = made[0], {gain: product[0] for gain, product in amplified.items()}
-        yield PopulationState((name,), {name: made}, amplified)
+                amplified[gain] = Stack(problem.apply_gain(name, gain, stack.data), stack.count)
+            sent = _apply_feedback(problem, projection, amplified[gain].sent(len(slots)))
+            arrived[source] = _add(arrived.get(source), sent, slots, plan[source].arriving)
+            del sent  # not kept alive while the caller learns
+        products = {gain: product.activity for gain, product in amplified.items()}
+        yield PopulationState((name,), {name: stack.activity}, products)
 
 
 @torch.no_grad()
 def evaluate_all(problem: RelaxationProblem, plan: Plan) -> State:
-    """Return population -> activity, (batch, *population.shape), of all that `stream` yields."""
-    return {name: x for relaxed in stream(problem, plan) for name, x in relaxed.state.items()}
+    """Return population -> activity, (batch, *population.shape), of everything that `stream` yields."""
+    return {name: x for population in stream(problem, plan) for name, x in population.state.items()}
 
 
-def _made(station: Station, own: Tensor | None, arrived: Tensor | None) -> Tensor:
-    """Return (1 + k, batch, ...), the population's activity and what it sends; just (batch, ...) where that is one."""
-    if station.is_copy:
-        made = arrived if own is None else own
-        assert made is not None
-        return made
-    like = arrived if own is None else own
-    assert like is not None
-    shape = own.shape if own is not None else like.shape if station.arriving == 1 else like.shape[1:]
-    matrix = _on(station, like.dtype, like.device)
+@dataclass(slots=True, eq=False)
+class Stack:
+    """Some vectors of one population in one tensor.
+
+    data   (count, batch, *population.shape); just (batch, *population.shape) for a single vector, so that it passes
+           through the same kernels as a plain activity
+    count  number of vectors
+    """
+
+    data: Tensor
+    count: int
+
+    @property
+    def rows(self) -> Tensor:
+        """(count, batch * size), one row per vector."""
+        return self.data.reshape(self.count, -1)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(batch, *population.shape) of one vector."""
+        return self.data.shape if self.count == 1 else self.data.shape[1:]
+
+    @property
+    def activity(self) -> Tensor:
+        """The first vector."""
+        return self.data if self.count == 1 else self.data[0]
+
+    def sent(self, count: int) -> Stack:
+        """Return the first `count` vectors after the activity; the activity itself if it is alone."""
+        if self.count == 1:
+            return self
+        return Stack(self.data[1] if count == 1 else self.data[1 : 1 + count], count)
+
+
+def _combine(generators: Generators, own: Tensor | None, arrived: Stack | None) -> Stack:
+    """Return a population's activity and, after it, the vectors to send: `generators.matrix` @ (own, arrived)."""
+    if own is None:
+        assert arrived is not None
+        return arrived if generators.is_copy else _stacked(_on(generators, arrived.data) @ arrived.rows, arrived.shape)
     if arrived is None:
-        return (matrix @ like.reshape(1, -1)).view(-1, *shape)
-    made = matrix[:, int(station.own) :] @ arrived.reshape(station.arriving, -1)
-    if own is not None:
-        made.addr_(matrix[:, 0], own.flatten())  # no copy of everything into one stack
-    return made.view(-1, *shape)
+        return Stack(own, 1) if generators.is_copy else _stacked(_on(generators, own) @ own.reshape(1, -1), own.shape)
+    matrix = _on(generators, own)
+    rows = matrix[:, 1:] @ arrived.rows
+    return _stacked(rows.addr_(matrix[:, 0], own.flatten()), own.shape)  # without copying own into one stack
 
 
-def _carried(problem: RelaxationProblem, projection: Projection, sent: Tensor, rows: int) -> Tensor:
-    """Return what comes out below: (rows, batch, ...), of one row just (batch, ...)."""
+def _stacked(rows: Tensor, shape: torch.Size) -> Stack:
+    count = len(rows)
+    return Stack(rows.view(shape if count == 1 else (count, *shape)), count)
+
+
+def _apply_feedback(problem: RelaxationProblem, projection: Projection, stack: Stack) -> Stack:
+    """Return the vectors of a target as they reach the source of a projection."""
     route, weight = problem.feedforward.routes[projection.name], problem.feedback_weight(projection)
-    if rows == 1:
-        return projection.feedback_signal(sent, route, weight)
-    signal = projection.feedback_signal(sent.flatten(0, 1), route.repeated(rows), weight)
-    return signal.view(rows, -1, *signal.shape[1:])
+    if stack.count == 1:
+        return Stack(projection.feedback_signal(stack.data, route, weight), 1)
+    signal = projection.feedback_signal(stack.data.flatten(0, 1), route.repeated(stack.count), weight)
+    return Stack(signal.view(stack.count, -1, *signal.shape[1:]), stack.count)
 
 
-def _add(arrived: dict[str, Tensor], source: str, signal: Tensor, places: tuple[int, ...], plan: Plan) -> None:
-    """Add what came along one projection to what has arrived at its source."""
-    rows, there = plan[source].arriving, arrived.get(source)
-    # never in place: along a copy without weights, what arrives is the very tensor that was sent
-    if places == tuple(range(rows)):
-        arrived[source] = signal if there is None else there + signal
-        return
-    if len(places) == 1:
-        signal = signal[None]
-    room = signal.new_zeros(rows, *signal.shape[1:]) if there is None else there
-    arrived[source] = room.index_add(0, _index(places, signal.device), signal)
+def _add(arrived: Stack | None, signal: Stack, slots: tuple[int, ...], count: int) -> Stack:
+    """Return the `count` vectors of a source's slots, with those of one more projection added."""
+    # never in place: through a projection without weights the very tensor that was sent arrives
+    if slots == tuple(range(count)):
+        return signal if arrived is None else Stack(arrived.data + signal.data, count)
+    data = signal.data[None] if signal.count == 1 else signal.data
+    before = data.new_zeros(count, *data.shape[1:]) if arrived is None else arrived.data
+    return Stack(before.index_add(0, _index(slots, data.device), data), count)
+
+
+def _on(generators: Generators, like: Tensor) -> Tensor:
+    """Return the generators' matrix with the type and on the device of a tensor."""
+    return _cached_matrix(generators, like.dtype, like.device)
 
 
 @lru_cache(maxsize=1024)
-def _on(station: Station, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return what the station makes of its stack, as a matrix there; without numbers too small to be normal."""
-    matrix = torch.from_numpy(station.matrix).to(dtype)
+def _cached_matrix(generators: Generators, dtype: torch.dtype, device: torch.device) -> Tensor:
+    matrix = torch.from_numpy(generators.matrix).to(dtype)
+    # numbers below the smallest normal one are slow and without effect
     return torch.where(matrix.abs() < torch.finfo(dtype).tiny, 0.0, matrix).to(device)
 
 
 @lru_cache(maxsize=1024)
-def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor(places, device=device)
+def _index(slots: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(slots, device=device)

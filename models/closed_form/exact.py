@@ -1,4 +1,4 @@
-"""The integrator "exact": the ODE's own solution after any dt, by its closed form (THEORY.md section 4)."""
+"""The integrator "exact": the solution of the ODE after any dt, by the closed form (THEORY.md section 4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from actrelax.models.problem.unit_dynamics import Variables
 
 
 def exact(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
-    """Return the state after dt; any dt costs the same."""
+    """Return the state after dt, at the same cost for any dt."""
     return predict(replace(problem, start=state), EXACT, dt=dt, steps=1)
 
 

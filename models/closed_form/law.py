@@ -1,8 +1,9 @@
-"""The exact law of a frozen relaxation: coefficients from one tiny matrix (THEORY.md section 4).
+"""The closed form of a frozen relaxation: a sum over the populations above (THEORY.md section 4).
 
-While gains are frozen every scheme is linear, and what population l holds after n steps is a sum over the populations
-m above it, x_l = sum_m C[l, m] B_{l->m} x_m(0): B carries feedback from m down to l, and C = T^n is a power of the
-scheme's one-step matrix T on a chain of single units, whatever the network's width.
+While gains are frozen every scheme is linear. After n steps the activity of population l is a sum over the populations
+m from l up to the clamp, x_l = sum_m C[l, m] B_{l<-m} x_m(0), where B carries feedback from m down to l. The
+coefficients C = T^n are a power of the scheme's one-step matrix T on a chain of single units: they don't depend on
+weights, widths or data. Here the sum is written out, as the reference; `evaluate` computes it with less feedback.
 """
 
 from __future__ import annotations
@@ -19,49 +20,58 @@ from actrelax.models.problem import RelaxationProblem, State
 
 
 def uncovered(problem: RelaxationProblem) -> str | None:
-    """Return None where the law holds, else one sentence that says why not."""
+    """Return None if the closed form covers the problem, else one sentence that says what it needs."""
     if not problem.is_frozen:
-        return "there is no law for an activity gain that is current: the relaxation is not linear."
+        return "the closed form needs frozen gains: a current activity gain makes the relaxation nonlinear."
     if problem.assumptions.is_continuous:
-        return "there is no law for continuous plasticity: feedback moves with the weights."
+        return "the closed form needs constant weights: continuous plasticity changes them during the relaxation."
     if problem.clip is not None:
-        return "there is no law with a clip: the relaxation is not linear."
+        return "the closed form needs a linear relaxation: leave clip out, or step the relaxation."
     if problem.dynamics:
-        return "there is no law for units with dynamics of their own: step the relaxation."
+        return "the closed form needs leaky units: leave dynamics out, or step the relaxation."
     if problem.delay.times:
-        return "there is no law for feedback that takes time: step the relaxation."
+        return "the closed form needs feedback without delays: leave delays out, or step the relaxation."
     if problem.is_noisy:
-        return "there is no law for a single noisy relaxation: step it."
+        return "the closed form needs a relaxation without noise: leave noise out, or step the relaxation."
     taus = [problem.taus.of(name) for name in problem.relaxing]
     if any(getattr(tau, "ndim", 0) > 0 for tau in taus):
-        return "the law covers a time constant a population, not one a neuron: step the relaxation."
-    if len({float(tau) for tau in taus}) > 1 and not problem.network.graph.is_chain:
-        return "the law covers one time constant where populations are skipped, this problem has several: step it."
+        return "the closed form needs one tau per population, got one per neuron: pass numbers, or step the relaxation."
+    several = len({float(tau) for tau in taus})
+    if several > 1 and not problem.network.graph.is_chain:
+        return (
+            f"the closed form needs one tau when the network has skip connections, got {several}: pass one tau, or "
+            "step the relaxation."
+        )
     return None
 
 
 def hop_taus(problem: RelaxationProblem) -> tuple[float, ...]:
-    """Return tau of each hidden population, from the lowest up; without a chain they are one, for each hop there is."""
+    """Return tau of each hidden population, from the lowest up.
+
+    On a graph with skip connections there is a single tau, repeated once per hop.
+    """
     return tuple(float(problem.taus.of(name)) for name in problem.network.hidden)
 
 
 def hop_matrix(problem: RelaxationProblem) -> Matrix:
-    """Return M of a chain of single units, one a hidden population: its own network, or as many hops as it may have."""
+    """Return M of a chain of single units, one per hidden population (`integrators.chain_matrix`).
+
+    A graph with skip connections has at most that many hops.
+    """
     return chain_matrix(hop_taus(problem))
 
 
 def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, steps: int) -> State:
-    """Return where a relaxation is after so many steps, without taking them.
+    """Return the state of a relaxation after `steps` steps, without taking them.
 
-    Evaluated plainly, one feedback application after the other: exact to rounding, and the same cost for any number
-    of steps.
+    Exact to rounding, at the same cost for any number of steps.
 
     Parameters
     ----------
     problem : RelaxationProblem
     integrator : Integrator
     dt : float
-        Its step, in the problem's unit of time.
+        Length of a step, in the problem's unit of time.
     steps : int
 
     Returns
@@ -93,10 +103,10 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
 
 
 class Term(NamedTuple):
-    """What one source is to a population: C[row, column] of `value` is in its activity after n steps.
+    """One term of a population's activity: `value`, weighted by C[row, column].
 
-    value     (batch, *population.shape), an initial activity or the clamp, carried down
-    is_clamp  whether it is the clamp: what a relaxation is to come to; the others are what is left of where it began
+    value     (batch, *population.shape), an initial activity or the clamp, carried down by feedback
+    is_clamp  whether it comes from the clamp; those terms make up the equilibrium, and the others decay
     """
 
     row: int
@@ -106,9 +116,9 @@ class Term(NamedTuple):
 
 
 def terms(problem: RelaxationProblem) -> dict[str, list[Term]]:
-    """Return hidden population -> what it is the sum of, at any time and by any scheme: the law without its C.
+    """Return the terms of each hidden population's activity, without their coefficients.
 
-    Carries feedback through a projection `applications` times.
+    They are the same for any time and any scheme.
 
     Raises
     ------
@@ -121,14 +131,14 @@ def terms(problem: RelaxationProblem) -> dict[str, list[Term]]:
     return _along_chain(problem) if problem.network.graph.is_chain else _by_hops(problem)
 
 
-def added_up(terms: Sequence[Term], law: Matrix) -> Tensor:
-    """Return a population's activity under a law's C, (batch, *population.shape)."""
-    first, *others = (float(law[term.row, term.column]) * term.value for term in terms)
+def added_up(terms: Sequence[Term], coefficients: Matrix) -> Tensor:
+    """Return the sum of a population's terms, each times its coefficient: (batch, *population.shape)."""
+    first, *others = (float(coefficients[term.row, term.column]) * term.value for term in terms)
     return sum(others, first)
 
 
 def applications(problem: RelaxationProblem) -> int:
-    """How often `predict` carries feedback through a projection."""
+    """Return how often `predict` carries feedback through a projection."""
     network = problem.network
     outgoing = [len(network.outgoing[name]) for name in network.hidden]
     if problem.network.graph.is_chain:
@@ -137,7 +147,7 @@ def applications(problem: RelaxationProblem) -> int:
 
 
 def _along_chain(problem: RelaxationProblem) -> dict[str, list[Term]]:
-    """x_l = sum_m C[l, m] B_{l->m} x_m(0): each source m carried down, hop by hop."""
+    """Carry each initial activity, and the clamp, down the chain: the terms C[l, m] B_{l<-m} x_m(0)."""
     hidden, start = problem.network.hidden, problem.initial_state()
     found = {name: [Term(level, level, start[name], False)] for level, name in enumerate(hidden)}
     sources = [*(start[name] for name in hidden), problem.clamped]
@@ -151,20 +161,21 @@ def _along_chain(problem: RelaxationProblem) -> dict[str, list[Term]]:
 
 
 def _by_hops(problem: RelaxationProblem) -> dict[str, list[Term]]:
-    """x(n) = sum_k c_k A^k x(0), and the clamp's powers with the tails: l -> m is the number of hops."""
+    """Apply feedback to all populations at once: x(n) = sum_k c_k A^k x(0), and the same for the clamp."""
     hidden, start = problem.network.hidden, problem.initial_state()
-    hops = len(hidden)  # at most, from the lowest population to the output
+    hops = len(hidden)  # the most there can be, from the lowest population to the output
     unclamped = replace(problem, clamped=0 * problem.clamped)
-    clamp = {name: problem.feedback(name, {v: 0 * x for v, x in start.items()}) for name in hidden}
+    from_clamp = {name: problem.feedback(name, {v: 0 * x for v, x in start.items()}) for name in hidden}
     found: dict[str, list[Term]] = {name: [] for name in hidden}
-    for k, (left, arrived) in enumerate(zip(_powers(unclamped, start), _powers(unclamped, clamp), strict=True)):
+    powers = zip(_powers(unclamped, start), _powers(unclamped, from_clamp), strict=True)
+    for k, (initial, clamp) in enumerate(powers):
         for name in hidden:
-            found[name] += [Term(0, k, left[name], False), Term(hops - 1 - k, hops, arrived[name], True)]
+            found[name] += [Term(0, k, initial[name], False), Term(hops - 1 - k, hops, clamp[name], True)]
     return found
 
 
 def _powers(problem: RelaxationProblem, state: State) -> Iterator[State]:
-    """Yield A^k state for each k < L, with A the feedback among the L hidden populations of an unclamped problem."""
+    """Yield A^k state for each k below the number of hidden populations, with A their feedback without the clamp."""
     yield state
     for _ in range(len(state) - 1):
         state = {name: problem.feedback(name, state) for name in state}

@@ -1,19 +1,20 @@
-"""What the closed form carries down a network: sources or targets, whichever are fewer (THEORY.md section 5).
+"""Which vectors the closed form carries down each hop of a network, and with which coefficients (THEORY.md section 5).
 
-The law of a frozen relaxation (`closed_form`) is a sum over everything above a population. Carried down hop by hop it
-is either *sources*, each initial activity above brought to this level, or *targets*, what each population below will
-add to its own: combined before they travel. A population with few others above it needs few sources, one with few
-below it few targets; so min(l, L - l) vectors pass between levels l and l + 1 of L, exactly and for any weights. Each
-vector that no coefficient asks for (outside the light cone, from a silent start, after convergence) stays away.
+The closed form is a product with the upper triangular matrix C: population l adds up the initial activities m above
+it, each brought down by feedback and weighted by C[l, m]. The blocks of C above its diagonal have low rank: with l
+populations below a hop and L - l above it, at most min(l, L - l) vectors have to pass. A plan is C in *sequentially
+semiseparable* (SSS) form [1]_: a small matrix per population, which combines its initial activity with the vectors
+from above into its activity and the vectors that it sends on.
+
+.. [1] S. Chandrasekaran, P. Dewilde, M. Gu, T. Pals, X. Sun, A.-J. van der Veen, D. White, "Some fast algorithms for
+   sequentially semiseparable representations", SIAM J. Matrix Anal. Appl. 27(2), 341-364, 2005.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,205 +23,136 @@ from actrelax.models.network import Graph
 
 
 @dataclass(frozen=True, eq=False)
-class Station:
-    """What one population makes of its stack: its own initial activity, where it counts, and what arrived.
+class Generators:
+    """How one population combines its initial activity with the vectors from above, and what it sends on.
 
-    own     whether the stack's first row is the population's own initial activity
-    read    (rows,): its activity is read @ stack
-    sent    (k, rows): what it sends down is sent @ stack
-    places  source population -> those of its arriving rows to which the first so many sent rows are added
+    own     whether the population's initial activity is used
+    matrix  (1 + sent, own + arriving), [[D, U], [V, W]] in the notation of SSS forms: columns are the initial
+            activity (D, V), if used, and the vectors from above (U, W); the first row gives the population's activity
+            (D, U), each further one a vector to send (V, W)
+    slots   source population -> the slots there to which the first `len(slots)` of the sent vectors are added
     """
 
     own: bool
-    read: Matrix
-    sent: Matrix
-    places: Mapping[str, tuple[int, ...]]
-
-    @cached_property
-    def matrix(self) -> Matrix:
-        """(1 + k, rows): everything at once, read first."""
-        return np.vstack([self.read, self.sent])
+    matrix: Matrix
+    slots: Mapping[str, tuple[int, ...]]
 
     @property
     def arriving(self) -> int:
-        """Rows that come from above."""
-        return len(self.read) - self.own
+        """Number of vectors from above, one per slot."""
+        columns: int = self.matrix.shape[1]
+        return columns - self.own
 
     @cached_property
     def is_copy(self) -> bool:
-        """Whether one row arrives, and is the activity and all that is sent."""
+        """Whether there is a single vector, which is the activity and is sent on as it is."""
         return self.matrix.shape[1] == 1 and bool((self.matrix == 1).all())
 
 
-Plan = Mapping[str, Station]
-"""Population -> its station, from the output down to the lowest hidden population."""
-
-
-class Coefficients(Protocol):
-    """What a population adds up: coefficients of A^k x(0) and of A^k times the clamp, k hops up."""
-
-    def initial(self, target: int, hops: int) -> float:
-        """Return that of initial activities; `target` counts chains' levels from the lowest."""
-
-    def clamp(self, target: int, hops: int) -> float:
-        """Return that of the clamped output."""
+Plan = Mapping[str, Generators]
+"""Population -> its generators, from the output down to the lowest hidden population."""
 
 
 @dataclass(frozen=True)
-class ByLevel:
-    """Of a chain: C[l, m], whatever the time constants."""
+class FromAbove:
+    """A vector that started `hops` populations above, and is weighted only by those that read it.
 
-    C: Matrix
+    hops      0 for a population's own
+    is_clamp  whether it started as the clamped output, otherwise as initial activities
+    """
 
-    def initial(self, target: int, hops: int) -> float:
-        return float(self.C[target, target + hops])
+    hops: int
+    is_clamp: bool
 
-    def clamp(self, target: int, hops: int) -> float:
-        return float(self.C[target, -1])
+    def weight(self, coefficients: Matrix, level: int, below: int) -> float:
+        """Return its weight in the population `below` hops under `level`."""
+        if self.is_clamp:
+            return float(coefficients[-1 - self.hops - below, -1])
+        return float(coefficients[level - below, level + self.hops])
+
+    def one_hop_down(self) -> FromAbove:
+        """Return the same vector as the next population receives it."""
+        return FromAbove(self.hops + 1, self.is_clamp)
 
 
 @dataclass(frozen=True)
-class ByHops:
-    """Of any graph with one time constant: by the number of hops, wherever the population stands."""
+class ForBelow:
+    """A finished sum, which the population `hops` below adds to its activity."""
 
-    C: Matrix
-
-    def initial(self, target: int, hops: int) -> float:
-        return float(self.C[0, hops])
-
-    def clamp(self, target: int, hops: int) -> float:
-        return float(self.C[len(self.C) - 1 - hops, -1])
-
-
-class _Row(NamedTuple):
-    """What a row of a stack holds: a source of some kind so many hops up, or the target so many hops below."""
-
-    kind: str
     hops: int
 
-    def further(self) -> _Row:
-        """Return the same one population down."""
-        return _Row(self.kind, self.hops + (-1 if self.kind == "target" else 1))
+    def weight(self, coefficients: Matrix, level: int, below: int) -> float:
+        """Return its weight in the population `below` hops under `level`."""
+        return float(below == self.hops)
+
+    def one_hop_down(self) -> ForBelow:
+        """Return the same vector as the next population receives it."""
+        return ForBelow(self.hops - 1)
 
 
-def exact_plan(graph: Graph, coefficients: Coefficients, *, silent: bool = False) -> Plan:
-    """Return the plan without approximation: min(sources, targets) vectors over each hop.
+Vector = FromAbove | ForBelow
 
-    Sources are carried from the top and turned into targets where these are fewer, never back.
+
+def exact_plan(graph: Graph, coefficients: Matrix) -> Plan:
+    """Return a plan without approximation: over each hop the vectors from above or those for below, the fewer.
+
+    It starts with vectors from above and turns them into vectors for below where these are fewer, never back.
+    Vectors that no population weights are left out.
 
     Parameters
     ----------
     graph : Graph
-    coefficients : Coefficients
-    silent : bool, default False
-        Whether all hidden populations start at zero: then only the clamp is a source.
+    coefficients : numpy.ndarray
+        C, (L + 1, L + 1) for L hidden populations, from the lowest up; the last column belongs to the clamp. For a
+        graph with skip connections, C of a chain of L populations with one tau: its entries depend on the number of
+        hops only.
     """
-    arriving: dict[str, list[_Row]] = {name: [] for name in graph.order}
-    plan: dict[str, Station] = {}
-    for level, name in zip(reversed(range(len(graph.order))), graph.order, strict=True):
-        is_output = not plan
-        own = _Row("clamp" if is_output else "silent" if silent else "initial", 0)
-        stack = [own, *arriving[name]]
-        # what the population so many hops below reads from each row; 0 hops below it is this one
-        reach = range(graph.below[name] + 1)
-        read = np.array([[_weight(coefficients, level - j, j, row) for row in stack] for j in reach])
-        targets = [j for j in range(1, len(read)) if read[j].any()]
-        wanted = [i for i in range(len(stack)) if read[1:, i].any()]
-        if any(row.kind == "target" for row in stack) or len(targets) < len(wanted):
-            sent, rows = read[targets], [_Row("target", j) for j in targets]
-        else:
-            sent, rows = np.eye(len(stack))[wanted], [stack[i] for i in wanted]
-        places = {}
+    arriving: dict[str, list[Vector]] = {name: [] for name in graph.order}
+    plan: dict[str, Generators] = {}
+    for level, name in zip(reversed(range(len(coefficients))), graph.order, strict=True):
+        stack: list[Vector] = [FromAbove(0, is_clamp=not plan), *arriving[name]]
+        depths = range(graph.below[name] + 1)
+        weights = np.array([[vector.weight(coefficients, level, below) for vector in stack] for below in depths])
+        sent, sending = _fewest(stack, weights)
+        slots = {}
         for source in graph.sources[name]:
-            # further down than a source's own lowest target nothing is asked for
-            taken = [row.further() for row in rows if row.kind != "target" or row.hops <= graph.below[source] + 1]
-            arriving[source] += [row for row in taken if row not in arriving[source]]
-            places[source] = tuple(arriving[source].index(row) for row in taken)
-        first = np.ones(1) if is_output else read[0]
-        plan[name] = _trimmed(Station(True, first, sent, places))
+            # vectors for populations further down than any path from the source leads stay away
+            taken = [v.one_hop_down() for v in sent if isinstance(v, FromAbove) or v.hops <= graph.below[source] + 1]
+            arriving[source] += [vector for vector in taken if vector not in arriving[source]]
+            slots[source] = tuple(arriving[source].index(vector) for vector in taken)
+        activity = weights[0] if plan else np.ones(1)  # the output is clamped
+        plan[name] = _without_unused(Generators(True, np.vstack([activity, sending]), slots))
     return plan
 
 
-def _weight(coefficients: Coefficients, target: int, below: int, row: _Row) -> float:
-    if row.kind == "silent":
-        return 0.0
-    if row.kind == "target":
-        return float(row.hops == below)
-    if row.kind == "clamp":
-        return coefficients.clamp(target, row.hops + below)
-    return coefficients.initial(target, row.hops + below)
+def _fewest(stack: Sequence[Vector], weights: Matrix) -> tuple[list[Vector], Matrix]:
+    """Return the vectors to send and, for each, its weights in the stack.
+
+    weights  (1 + depth, stack), one row for the population itself and one for each number of hops below
+    """
+    read = [i for i in range(len(stack)) if weights[1:, i].any()]
+    readers = [below for below in range(1, len(weights)) if weights[below].any()]
+    if len(readers) < len(read) or any(isinstance(vector, ForBelow) for vector in stack):
+        return [ForBelow(below) for below in readers], weights[readers]
+    return [stack[i] for i in read], np.eye(len(stack))[read]
 
 
-def _trimmed(station: Station) -> Station:
-    """Leave out a population's own initial activity where nobody asks for it, if anything else is there."""
-    if station.matrix[:, 0].any() or station.matrix.shape[1] == 1:
-        return station
-    return Station(False, station.read[1:], station.sent[:, 1:], station.places)
+def _without_unused(generators: Generators) -> Generators:
+    """Drop the initial activity if no coefficient uses it and there are other vectors."""
+    matrix = generators.matrix
+    if matrix[:, 0].any() or matrix.shape[1] == 1:
+        return generators
+    return Generators(False, matrix[:, 1:], generators.slots)
 
 
 @lru_cache(maxsize=64)
 def settled_plan(graph: Graph) -> Plan:
-    """Return the plan of the equilibrium: each population is what arrives, and sends that on."""
-    one, all_of_it = np.ones(1), np.ones((1, 1))
-    sources = graph.sources
+    """Return the plan of the equilibrium, where each population equals its input and passes it down unchanged."""
     return {
-        name: Station(i == 0, one, all_of_it if sources[name] else all_of_it[:0], dict.fromkeys(sources[name], (0,)))
-        for i, name in enumerate(graph.order)
+        name: Generators(
+            own=name == graph.order[0],
+            matrix=np.ones((2 if graph.sources[name] else 1, 1)),
+            slots=dict.fromkeys(graph.sources[name], (0,)),
+        )
+        for name in graph.order
     }
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How large things are, for a tolerance that is relative to each population's own size.
-
-    gains   (L,): of the feedback into each hidden population, from the lowest up
-    starts  (L + 1,): of the initial activities from the lowest up, and of the clamp
-    """
-
-    gains: Sequence[float]
-    starts: Sequence[float]
-
-
-def balanced_plan(graph: Graph, law: Matrix, sizes: Sizes, tolerance: float) -> Plan:
-    """Return a plan of a chain that carries no more than the tolerance asks for: its law's numerical rank.
-
-    Between levels l and l + 1 what counts is the rank of the block C[..l, l+1..]: rows are targets below, columns
-    sources above. The row spaces are nested, so each is factorised in the last one's basis. Feedback weakens or
-    amplifies with every hop; so entries are first scaled to what they amount to in the population that reads them,
-    and each row to maximum 1: then one tolerance means the same in every population.
-
-    Parameters
-    ----------
-    graph : Graph
-        A chain.
-    law : numpy.ndarray
-        (L + 1, L + 1), C as `closed_form.coefficients` returns it.
-    sizes : Sizes
-    tolerance : float
-        Error of each population relative to its largest contribution, about.
-    """
-    top = len(law) - 1
-    gains = np.asarray(sizes.gains, dtype=np.float64)
-    gains = np.where(gains > 0, gains, 1.0)
-    starts = np.asarray(sizes.starts, dtype=np.float64)
-    reach = np.concatenate([[1.0], np.cumprod(gains)])  # gain of all maps from a level down to the lowest
-    size = law * np.outer(1 / reach, reach * starts)
-    largest = np.abs(size).max(1)
-    size = size / np.where(largest > 0, largest, 1.0)[:, None]
-    inverse = np.divide(1.0, starts, out=np.zeros_like(starts), where=starts > 0)
-    plan: dict[str, Station] = {}
-    own = np.array([inverse[top] / gains[top - 1]])
-    plan[graph.order[0]] = Station(True, np.ones(1), own[:, None], {graph.order[1]: (0,)})
-    basis = size[:top, top:]  # (targets, rows that arrive): what each target below reads from what arrives here
-    for level in reversed(range(top)):
-        name = graph.order[top - level]
-        read = np.concatenate([[law[level, level]], largest[level] * basis[level]])
-        if level == 0:
-            plan[name] = Station(True, read, np.zeros((0, len(read))), {})
-            break
-        left, values, right = np.linalg.svd(np.column_stack([size[:level, level], basis[:level]]), full_matrices=False)
-        rank = max(1, int((values > tolerance / math.sqrt(top)).sum()))  # the cuts' errors add up, as if at random
-        into = np.concatenate([[inverse[level]], np.ones(basis.shape[1])]) / gains[level - 1]
-        plan[name] = Station(True, read, right[:rank] * into, {graph.order[top - level + 1]: tuple(range(rank))})
-        basis = left[:, :rank] * values[:rank]
-    return plan

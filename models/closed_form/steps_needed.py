@@ -1,8 +1,8 @@
-"""How far a frozen relaxation still is from its equilibrium, and how many steps bring it there: by its law alone.
+"""How far a frozen relaxation still is from equilibrium, and how many steps it needs.
 
-What population l holds after n steps is C[l, L] of its equilibrium, with the rest, 1 - C[l, L], made of initial
-activities: the *remainder*, P(K < L - l) of THEORY.md section 4. It depends on the scheme and on the number of hops,
-not on weights or data.
+After n steps population l is C[l, L] times its equilibrium, plus its initial activity and those above, whose
+coefficients add up to 1 - C[l, L]: the *remainder*, P(K < L - l) of THEORY.md section 4. It depends on the scheme and
+on the number of hops, not on weights or data.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import torch
 
-from actrelax.models.closed_form.evaluate import sizes
+from actrelax.models.closed_form.evaluate import evaluate_all
 from actrelax.models.closed_form.law import hop_matrix, hop_taus
+from actrelax.models.closed_form.plan import settled_plan
 from actrelax.models.integrators import Integrator, chain_matrix, coefficients
 from actrelax.models.network import Graph
 from actrelax.models.problem import RelaxationProblem
@@ -24,26 +26,27 @@ ToleranceOf = Literal["activity", "gradient"]
 
 
 def remainders(problem: RelaxationProblem, integrator: Integrator, *, dt: float, steps: int) -> dict[str, float]:
-    """Return how much of what each hidden population holds is still made of initial activities.
+    """Return the share of initial activities in each hidden population after `steps` steps.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        With a law (`closed_form.uncovered`).
+        Covered by the closed form (`closed_form.uncovered`).
     integrator : Integrator
     dt : float
+        Length of a step, in the problem's unit of time.
     steps : int
 
     Returns
     -------
     dict
-        Hidden population -> 1 - C[l, L], from the lowest up; the sum of the coefficients' magnitudes where they
-        alternate in sign. Where paths to the output differ in length, that of the longest.
+        Hidden population -> 1 - C[l, L], from the lowest up, along the longest path to the output. Above dt/tau = 1,
+        where coefficients alternate in sign, the sum of their magnitudes.
     """
     C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
-    left = np.abs(C[:, :-1]).sum(1)
+    by_hops = np.abs(C[:, :-1]).sum(1)[::-1]
     above = problem.network.graph.above
-    return {name: float(left[-1 - above[name]]) for name in problem.network.hidden}
+    return {name: float(by_hops[above[name]]) for name in problem.network.hidden}
 
 
 def steps_until(
@@ -62,17 +65,19 @@ def steps_until(
     problem, integrator, dt
         As for `remainders`.
     tolerance : float
+        Largest remainder, relative to what `of` names.
     of : {"activity", "gradient"}, default "activity"
-        What the remainder is relative to: the initial activity; or the gradient, which is usually much smaller. Both
-        are measured then, as largest magnitudes, with one sweep to equilibrium: it waits for the device. What
-        remains of the activities above counts by its own share of the gradient there, since feedback carries both
-        down alike.
+        What the remainder is compared with: the initial activity, or the gradient, which is usually much smaller.
+        For "gradient" both are measured, as largest magnitudes, by one sweep to equilibrium, which waits for the
+        device. Remainders from higher populations are compared with the gradient at their own level, since feedback
+        carries both down alike.
     most : int, default 10000
+        Largest number of steps.
 
     Returns
     -------
     int or None
-        None if that many steps are not enough.
+        None if `most` steps are not enough.
     """
     graph, hidden = problem.network.graph, problem.network.hidden
     ratios: Mapping[str, float] = dict.fromkeys(hidden, 1.0)
@@ -84,9 +89,9 @@ def steps_until(
 
 
 def _largest_above(graph: Graph, ratios: Mapping[str, float]) -> dict[str, list[float]]:
-    """Return hidden population -> the largest ratio among those so many hops above it, itself first."""
+    """Return hidden population -> the largest ratio among the populations 0, 1, 2 ... hops above it."""
     found = {name: [ratio] for name, ratio in ratios.items()}
-    for target in graph.order[1:]:  # from the top down: what is above a target is known
+    for target in graph.order[1:]:  # from the top down, so that a target's own list is complete
         for source in graph.sources[target]:
             longest = itertools.zip_longest(found[source][1:], found[target], fillvalue=0.0)
             found[source][1:] = [max(pair) for pair in longest]
@@ -102,28 +107,41 @@ def _smallest(
     tolerance: float,
     most: int,
 ) -> int | None:
-    """Go step by step: above eta = 1 remainders may grow before they shrink.
+    """Return the smallest number of steps, found step by step: above eta = 1 remainders may grow before they shrink.
 
-    `rows` are those of C, and what its entries from the diagonal on count.
+    rows  for each population its row of C, and the weights of the entries from the diagonal on
     """
     step = integrator.transition(chain_matrix(taus), dt)
     C = np.eye(len(step))
-    counted = np.zeros((len(rows), len(step)))
-    for i, (row, weights) in enumerate(rows):
-        counted[i, row : row + len(weights)] = weights
+    weights = np.zeros((len(rows), len(step)))
+    for i, (row, from_diagonal) in enumerate(rows):
+        weights[i, row : row + len(from_diagonal)] = from_diagonal
     chosen = [row for row, _ in rows]
     for n in range(most + 1):
-        if ((np.abs(C[chosen]) * counted).sum(1) <= tolerance).all():
+        if ((np.abs(C[chosen]) * weights).sum(1) <= tolerance).all():
             return n
         C = step @ C
     return None
 
 
 def _activity_over_gradient(problem: RelaxationProblem) -> Mapping[str, float]:
-    """Return how many times larger each population's initial activity is than its gradient, 1 at least."""
-    begun, ended = sizes(problem)
-    # a population that feedback does not reach has no gradient to be relative to
+    """Return the ratio of each population's initial activity to its gradient, at least 1."""
+    begun, ended = _magnitudes(problem)
+    # a population without gradient, which feedback does not reach, is compared with its activity
     ratios = [
         max(1.0, activity / gradient) if gradient else 1.0 for activity, gradient in zip(begun, ended, strict=True)
     ]
     return dict(zip(problem.network.hidden, ratios[:-1], strict=True))
+
+
+def _magnitudes(problem: RelaxationProblem) -> tuple[list[float], list[float]]:
+    """Return the largest magnitudes of the hidden populations, from the lowest up, at the start and at equilibrium.
+
+    The last entry of both is the clamp's. Takes one sweep to equilibrium, and waits for the device.
+    """
+    network = problem.network
+    start = problem.initial_state() | {network.output: problem.clamped}
+    settled = evaluate_all(problem, settled_plan(network.graph))
+    largest = [[state[v].abs().amax() for v in (*network.hidden, network.output)] for state in (start, settled)]
+    begun, ended = torch.stack([torch.stack(each) for each in largest]).tolist()
+    return begun, ended

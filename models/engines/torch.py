@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import torch
 
-from actrelax.models._names import is_number, known
-from actrelax.models.closed_form.evaluate import applications, evaluate_all, low_rank_plan, plan_of, why_not
+from actrelax.models._names import known
+from actrelax.models.closed_form.evaluate import applications, evaluate_all, plan_of, why_not
 from actrelax.models.closed_form.plan import Plan, settled_plan
 from actrelax.models.engines.divergence import divergence, is_finite
 from actrelax.models.engines.request import SolveRequest
@@ -29,32 +29,29 @@ def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | Non
 Method = Literal["auto", "stepped", "closed-form"]
 
 
-def solve(request: SolveRequest, method: Method = "auto", rank_tolerance: float | None = None) -> Trajectory:
-    """Take the steps, or go to their end at once.
+def solve(request: SolveRequest, method: Method = "auto") -> Trajectory:
+    """Take the steps, or evaluate their end by the closed form.
 
     Parameters
     ----------
     request : SolveRequest
     method : {"auto", "stepped", "closed-form"}, default "auto"
-        The closed form (`streaming`) gives what the steps would give, to rounding, and costs about one feedback pass
-        whatever their number. "auto" takes it wherever there is a law and only the end is asked for.
-    rank_tolerance : float, optional
-        Let the closed form of a chain carry fewer vectors, with an error of about this size in each population,
-        relative to the largest of the terms that it adds up. Exact unless given.
+        The closed form gives the result of the steps, to rounding, at the cost of a few feedback passes, whatever
+        the number of steps. "auto" takes it wherever it applies and only the final state is wanted.
 
     Raises
     ------
     ActrelaxError
-        If the closed form is asked for where it does not apply.
+        For method="closed-form" where the closed form does not apply.
     DivergenceError
         If a population becomes non-finite; its trajectory ends with the state before.
     """
-    plan = plan_for(request, method, rank_tolerance)
+    plan = plan_for(request, method)
     return _stepped(request) if plan is None else _collected(request, plan)
 
 
-def plan_for(request: SolveRequest, method: Method = "auto", rank_tolerance: float | None = None) -> Plan | None:
-    """Return how the closed form goes about the request, or None where it is to be stepped.
+def plan_for(request: SolveRequest, method: Method = "auto") -> Plan | None:
+    """Return the closed form's plan for a request, or None if the request has to be stepped.
 
     Raises
     ------
@@ -63,18 +60,10 @@ def plan_for(request: SolveRequest, method: Method = "auto", rank_tolerance: flo
     """
     known("method", method, get_args(Method))
     reason = None if method == "stepped" else _why_stepped(request)
-    if rank_tolerance is not None and not (is_number(rank_tolerance) and 0 < rank_tolerance < 1):
-        raise ActrelaxError(f"rank_tolerance must lie between 0 and 1, got {rank_tolerance!r}.")
     if reason is not None and method == "closed-form":
-        raise ActrelaxError(f"the closed form can't be used here: {reason}")
+        raise ActrelaxError(f'method="closed-form" can\'t be used here: {reason}')
     if method == "stepped" or reason is not None:
-        if rank_tolerance is not None:
-            raise ActrelaxError(
-                f"rank_tolerance belongs to the closed form, and this is stepped: {reason or 'you asked for it.'}"
-            )
         return None
-    if rank_tolerance is not None:
-        return low_rank_plan(request.problem, request.integrator, request.grid.dt, request.grid.steps, rank_tolerance)
     if request.grid.settles:
         return settled_plan(request.problem.network.graph)
     return plan_of(request.problem, request.integrator, dt=request.grid.dt, steps=request.grid.steps)

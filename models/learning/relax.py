@@ -78,7 +78,7 @@ def relax_backward(
     integrator, dt, eta, steps, duration, tolerance, tolerance_of, max_steps, stop_change, check_finite, generator
         As for `solve`; the papers' 100 sequential steps of eta = 0.1 unless given. ``integrator="equilibrium"``
         gives backprop's gradient exactly, in one sweep, where the assumptions are the standard ones.
-    method
+    method : {"auto", "stepped", "closed-form"}, default "auto"
         As for the PyTorch engine (`engines.torch.solve`): by default the closed form wherever it applies, which costs
         about as much as backprop for any number of steps.
     keep : bool, default False
@@ -152,7 +152,7 @@ def _learn(request: SolveRequest, updates: Updates, method: Method, keep: bool) 
     if request.engine == "torch":
         plan, options = plan_for(request, method), {"method": method}
     elif known("method", method, get_args(Method)) == "closed-form":
-        raise ActrelaxError(f"the closed form runs on PyTorch, and this runs on {request.engine}: leave method out.")
+        raise ActrelaxError(f"the closed form runs on PyTorch, and this runs on {request.engine}: leave out method.")
     if plan is not None and not keep:
         learned = Plasticity(request.problem, stream(request.problem, plan), updates)
         if not request.check_finite or bool(learned.finite):

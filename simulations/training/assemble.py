@@ -92,7 +92,8 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
     batches = Batches(data, preprocess, experiment.batch_size, experiment.seed, experiment.images.augment, processes)
     factor = partial(learning_rate_factor, o, epochs=experiment.epochs, batches=len(batches))
     schedule = LambdaLR(optimiser, factor)
-    rules = make_rules(experiment, network, loss, updates, optimiser, batches)
+    # the schedule is stepped after each batch
+    rules = make_rules(experiment, network, loss, updates, optimiser, batches, done=lambda: schedule.last_epoch)
     training = Training(
         network,
         batches,
@@ -101,7 +102,6 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
         schedule,
         experiment.epochs,
         loss_is_sum=o.reduction == "sum",
-        lookout=rules.lookout,
     )
     return Parts(training, module, rules.careful, loss, updates)
 

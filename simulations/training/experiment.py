@@ -83,8 +83,6 @@ class Speed:
 
     method: Literal["auto", "stepped", "closed-form"] = "auto"
     """Step relaxations, or evaluate them at once by their law, about as fast as backprop; auto: where there is one."""
-    verify_every: int = 1000
-    """Batches between two looks at whether --clip could have an effect, which has no law: see the docs."""
     compile: Literal["auto", "no", "trace", "inductor", "cuda-graphs"] = "auto"
     """trace: only run kernels from the second batch on; inductor: torch.compile; auto: trace for AR where possible."""
 
@@ -158,7 +156,6 @@ class Experiment:
             seed=(self.seed, 0, 2**63),
             measure_alignment=(self.measure_alignment, 1, math.inf),
             validation=(self.images.validation, 0, math.inf),
-            verify_every=(self.speed.verify_every, 1, math.inf),
             weight_std=(self.model.weight_std, 0, math.inf),
             lr=(o.lr, POSITIVE, 1e38),
             momentum=(o.momentum, 0, 1),
@@ -244,11 +241,13 @@ LATER: dict[str, Any] = {
     "tolerance_of": None,
     "max_steps": None,
     "method": "stepped",
-    "verify_every": 1000,
     "compile": "no",
     "processes": 1,
 }
 """Options that older runs don't name -> what they did."""
+
+REMOVED = ("verify_every",)
+"""Options that older runs name and that have no effect on their results."""
 
 
 def from_options(options: Mapping[str, Any]) -> Experiment:
@@ -260,7 +259,7 @@ def from_options(options: Mapping[str, Any]) -> Experiment:
         If options are missing or not known.
     """
     expected = as_options(Experiment())
-    options = {**LATER, **options}
+    options = LATER | {name: value for name, value in options.items() if name not in REMOVED}
     if set(options) != set(expected):
         differing = ", ".join(sorted(set(options) ^ set(expected)))
         raise ActrelaxError(f"the configuration has missing or unknown options: {differing}.")

@@ -22,7 +22,6 @@ from actrelax.models.network import Network
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import Split
 from actrelax.simulations.training.batches import Batches, Preprocessing
-from actrelax.simulations.training.clipping import Lookout
 from actrelax.simulations.training.processes import ALONE, Processes
 
 Row = dict[str, float]
@@ -43,7 +42,6 @@ class Training:
     schedule      of the learning rate, stepped after each batch
     epochs        how many there shall be
     loss_is_sum   whether the rule's loss is a sum over the batch; a mean otherwise
-    lookout       what watches the relaxations' clip, where the rule leaves it out
     epoch, batch  how many are done, and how many batches of the next
     seconds       spent so far on the batches of that epoch
     totals        over these batches, on the device: loss and correct answers, and whether all was sound
@@ -60,7 +58,6 @@ class Training:
     schedule: LRScheduler
     epochs: int
     loss_is_sum: bool = False
-    lookout: Lookout | None = None
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0
@@ -156,7 +153,6 @@ class Training:
             "position": {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "learning_rate")},
             "totals": self.totals,
             "first_loss": self.first_loss,
-            "lookout": None if self.lookout is None else self.lookout.state_dict(),
             "tables": self.tables,
             "random": random,
             **({"random of others": others} if others else {}),
@@ -178,8 +174,6 @@ class Training:
         self.totals = {name: total.to(self.totals[name], copy=True) for name, total in state["totals"].items()}
         first = state["first_loss"]
         self.first_loss = None if first is None else first.to(self.totals["loss"])
-        if self.lookout is not None:
-            self.lookout.load_state_dict(state["lookout"])
         self.tables = {name: [dict(row) for row in rows] for name, rows in state["tables"].items()}
         self.answered = 0
         random = [state["random"], *state.get("random of others", [])][self.processes.rank]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actrelax.models.closed_form.clip_bound import bracket_bound, unbounded
-from actrelax.models.closed_form.evaluate import why_not
+from actrelax.models.closed_form import largest_derivative, why_no_bound, why_not
 from actrelax.models.engines import integrator_named
 from actrelax.models.engines.steps import schedule
 from actrelax.models.errors import ActrelaxError
@@ -22,7 +21,7 @@ from actrelax.models.learning.trace import Traced
 from actrelax.models.network import Network
 from actrelax.models.problem import Loss, RelaxationProblem
 from actrelax.simulations.training.batches import Batches
-from actrelax.simulations.training.clipping import Lookout, unclipped
+from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.graphs import captured
 from actrelax.simulations.training.mixed import in_bfloat16
@@ -30,16 +29,14 @@ from actrelax.simulations.training.mixed import in_bfloat16
 
 @dataclass(frozen=True)
 class Rules:
-    """What an experiment learns by.
+    """The rule of an experiment, twice.
 
-    quick    (network, x, y) -> Backward, which looks at nothing on the way
-    careful  the same, looking for nan and inf in each relaxation, of one process alone; it leaves no trace
-    lookout  what watches the clip, where the closed form leaves it out
+    quick    (network, x, y) -> Backward, without checks on the way
+    careful  the same, but it looks for nan and inf in each relaxation, of one process alone
     """
 
     quick: Rule
     careful: Rule
-    lookout: Lookout | None = None
 
 
 def make_rules(
@@ -49,6 +46,7 @@ def make_rules(
     updates: Updates,
     optimiser: torch.optim.Optimizer,
     batches: Batches,
+    done: Callable[[], int],
 ) -> Rules:
     """Fill in an experiment's options.
 
@@ -56,7 +54,9 @@ def make_rules(
     ----------
     experiment, network, loss, updates, optimiser
     batches : Batches
-        What can be told of the relaxations of all of them is told by those of an example.
+        An example decides how the relaxations of all of them are computed.
+    done : callable
+        () -> the number of batches learned so far.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def make_rules(
         raise ActrelaxError(f"--method closed-form can't be used here: {why_stepped}")
     if why_stepped is not None or experiment.speed.method == "stepped":
         return _stepped(experiment, options, problem)
-    return _at_once(experiment, options, problem, batches)
+    return _at_once(experiment, options, problem, batches, done)
 
 
 def _stepped(experiment: Experiment, options: dict[str, Any], problem: RelaxationProblem) -> Rules:
@@ -93,8 +93,14 @@ def _stepped(experiment: Experiment, options: dict[str, Any], problem: Relaxatio
     return _computed(experiment, partial(relax_backward, **options, method="stepped"), compile_as)
 
 
-def _at_once(experiment: Experiment, options: dict[str, Any], problem: RelaxationProblem, batches: Batches) -> Rules:
-    """Return the closed form, and where there is a clip what watches it."""
+def _at_once(
+    experiment: Experiment,
+    options: dict[str, Any],
+    problem: RelaxationProblem,
+    batches: Batches,
+    done: Callable[[], int],
+) -> Rules:
+    """Return the closed form; with a clip, for the batches that cannot reach it."""
     relaxation, speed, free = experiment.relaxation, experiment.speed, options | {"clip": None}
     integrator = integrator_named(relaxation.integrator)
     grid = schedule(problem, integrator, **relaxation.grid)
@@ -112,19 +118,26 @@ def _at_once(experiment: Experiment, options: dict[str, Any], problem: Relaxatio
     if clip is None or not integrator.takes_time:
         return quick
     clipped = _stepped(experiment, options, problem)
-    if unbounded(problem, integrator, dt=dt) is not None:
+    if why_no_bound(problem, integrator, dt=dt) is not None:
         return clipped
 
     def bound(network: Network, x: Tensor, y: Tensor) -> float:
         if len(x) == 0:  # another process has them all
             return 0.0
-        return float(bracket_bound(_problem(network, x, y, options | {"clip": None}), integrator, dt=dt))
+        return float(largest_derivative(_problem(network, x, y, options | {"clip": None}), integrator, dt=dt))
 
-    lookout = Lookout(lambda *batch: batches.processes.largest(bound(*batch)), clip, speed.verify_every, len(batches))
+    def careful(network: Network, x: Tensor, y: Tensor) -> Backward:
+        return (quick.careful if bound(network, x, y) <= clip else clipped.careful)(network, x, y)
+
     return Rules(
-        quick=unclipped(lookout.may_clip, quick.quick, clipped.quick),
-        careful=unclipped(lambda *batch: not bound(*batch) <= clip, quick.careful, clipped.careful),
-        lookout=lookout,
+        StepNearClip(
+            bound=lambda *batch: batches.processes.largest(bound(*batch)),
+            clip=clip,
+            free=quick.quick,
+            clipped=clipped.quick,
+            place=lambda: done() % len(batches),
+        ),
+        careful,
     )
 
 

@@ -141,7 +141,7 @@ def _check_same(folder: RunFolder, experiment: Experiment) -> None:
 
 
 def _summary(experiment: Experiment, parts: Parts) -> Summary:
-    training, lookout = parts.training, parts.training.lookout
+    training = parts.training
     metrics, timing = training.tables["metrics"][-1], training.tables["timing"]
     seconds = sum(row["train_seconds"] for row in timing)
     images = experiment.epochs * len(training.batches.data.train.images)
@@ -163,8 +163,7 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         versions=versions(),
         steps=None if ends is None else ends.steps,
         equilibrium=None if ends is None else ends.by_population,
-        largest_bracket=None if lookout is None else lookout.largest,
-        processes=parts.training.processes.count,
+        processes=training.processes.count,
     )
 
 

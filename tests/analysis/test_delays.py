@@ -47,5 +47,5 @@ def test_what_has_no_law_is_refused():
         delayed_coefficients(problem, dt=0.2, steps=3)
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, delays=0.2, clip=1.0)
-    with pytest.raises(ActrelaxError, match="no law with a clip"):
+    with pytest.raises(ActrelaxError, match="needs a linear relaxation: leave clip out"):
         delayed_state(problem, dt=0.2, steps=3)

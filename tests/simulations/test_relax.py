@@ -91,7 +91,10 @@ def test_no_prediction_without_a_law(npz, tmp_path, capsys):
     assert run(*SMALL, *options, "--assumptions", "unfrozen") == 0
     said = capsys.readouterr().out
     assert "predicted" not in said
-    assert "no prediction: there is no law for an activity gain that is current: the relaxation is not linear." in said
+    assert (
+        "no prediction: the closed form needs frozen gains: a current activity gain makes the relaxation nonlinear."
+        in said
+    )
     assert run(*SMALL, *options, "--delay", 0.4, "--json") == 0
     assert json.loads(capsys.readouterr().out)["predicted_error"] is None
 

@@ -11,8 +11,8 @@ from actrelax.analysis.checks import entries as module
 from actrelax.analysis.checks.entries import NAMES, Entry, entries
 from actrelax.analysis.checks.verification import Row, verify
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.closed_form import evaluate as streaming
-from actrelax.models.closed_form import plan as carrying
+from actrelax.models.closed_form import evaluate
+from actrelax.models.closed_form.plan import FromAbove
 from actrelax.models.engines import BRIAN2, INTEGRATORS, SCIPY, integrator_named, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
@@ -78,7 +78,7 @@ def test_without_a_law_engines_are_compared_with_each_other(activation):
     adaptive = ("scipy", "scipy:DOP853", "torch rk4, 64 times as fine") in found
     assert adaptive == (activation != "relu")
     assert any("stall at the kinks" in remark for remark in report.remarks) == (activation == "relu")
-    law = "integrators are compared with each other: there is no law for an activity gain that is current"
+    law = "integrators are compared with each other: the closed form needs frozen gains"
     assert any(remark.startswith(law) for remark in report.remarks)
 
 
@@ -219,36 +219,39 @@ def test_the_closed_form_and_the_steps_are_entries_of_their_own(make, monkeypatc
     }
 
 
-@pytest.mark.parametrize(("make", "kind"), [(mlp_case, carrying.ByLevel), (graph_case, carrying.ByHops)])
-@pytest.mark.parametrize("coefficient", ["initial", "clamp"])
-def test_a_wrong_plan_disagrees(monkeypatch, make, kind, coefficient):
-    """One kind of coefficient off by 1e-8: what is carried is wrong, the steps are not."""
-    right = getattr(kind, coefficient)
-    monkeypatch.setattr(kind, coefficient, lambda *arguments: right(*arguments) * (1 + 1e-8))
-    streaming._exact_plan.cache_clear()
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+@pytest.mark.parametrize("is_clamp", [False, True], ids=["initial activities", "clamp"])
+def test_a_wrong_plan_disagrees(monkeypatch, make, is_clamp):
+    """One kind of coefficient off by 1e-8: the plan is wrong, the steps are not."""
+    right = FromAbove.weight
+
+    def wrong(vector, *arguments):
+        return right(vector, *arguments) * (1 + 1e-8 * (vector.is_clamp == is_clamp))
+
+    monkeypatch.setattr(FromAbove, "weight", wrong)
+    evaluate._cached_plan.cache_clear()
     try:
         report = verified(make(), engines=["torch", "closed-form"], integrators=["euler", "sequential"])
     finally:
-        streaming._exact_plan.cache_clear()
+        evaluate._cached_plan.cache_clear()
     failed = {(row.engine, row.integrator) for row in report.rows if not row.ok}
     assert failed == {("closed-form", "euler"), ("closed-form", "sequential")}
 
 
-def test_a_vector_carried_to_the_wrong_place_disagrees(monkeypatch):
-    """Two rows of what arrives at one population of a graph, exchanged."""
-    right = streaming.exact_plan
+def test_a_vector_carried_to_the_wrong_slot_disagrees(monkeypatch):
+    """Two vectors that arrive at one population of a graph, exchanged."""
+    right = evaluate.exact_plan
 
     def exchanged(*arguments, **options):
         plan = dict(right(*arguments, **options))
-        name = next(v for v, s in plan.items() if any(len(places) > 1 for places in s.places.values()))
-        station = plan[name]
-        plan[name] = replace(station, places={v: places[::-1] for v, places in station.places.items()})
+        name = next(v for v, g in plan.items() if any(len(slots) > 1 for slots in g.slots.values()))
+        plan[name] = replace(plan[name], slots={v: slots[::-1] for v, slots in plan[name].slots.items()})
         return plan
 
-    monkeypatch.setattr(streaming, "exact_plan", exchanged)
-    streaming._exact_plan.cache_clear()
+    monkeypatch.setattr(evaluate, "exact_plan", exchanged)
+    evaluate._cached_plan.cache_clear()
     try:
         report = verified(graph_case(), engines=["torch", "closed-form"], integrators=["euler"])
     finally:
-        streaming._exact_plan.cache_clear()
+        evaluate._cached_plan.cache_clear()
     assert {row.engine for row in report.rows if not row.ok} == {"closed-form"}

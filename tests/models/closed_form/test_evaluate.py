@@ -12,7 +12,7 @@ from networks import convolutional_chains, deep_case, dense_graphs, exploding_ca
 from torch import nn
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.closed_form.evaluate import low_rank_plan, plan_of, stream
+from actrelax.models.closed_form.evaluate import plan_of, stream
 from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import add_noise, chain_matrix, coefficients, fill_delay_lines
@@ -209,7 +209,6 @@ def test_in_bfloat16(start):
         given = {v: x.float() for v, x in given.items()}
     closed = assert_same(problem_of(case, start=given), "euler", eta=0.2, steps=8, bound=0.05)
     assert {x.dtype for v, x in closed.final.items() if v != "output"} == {torch.float32}
-    solve(problem_of(case, start=given), "euler", eta=0.2, steps=8, rank_tolerance=1e-2)
 
 
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
@@ -260,141 +259,66 @@ def test_populations_come_from_the_top_down_with_their_products():
         assert relative_error(relaxed.amplified["feedforward"], gain * stepped[name]) < 1e-12
 
 
-@pytest.mark.parametrize("gain", [0.4, 0.9, 1.5])
-@pytest.mark.parametrize("tolerance", [1e-4, 1e-7])
-def test_rank_tolerance(gain, tolerance):
-    """Fewer vectors; in every population the error is about the tolerance, relative to its largest term."""
-    case = deep_case(50, gain)
-    problem = problem_of(case, assumptions="random-feedback")
-    exact = solve(problem, "euler", eta=0.1, steps=500)
-    fewer = solve(problem, "euler", eta=0.1, steps=500, rank_tolerance=tolerance)
-    assert fewer.method == "closed-form"
-    assert 49 <= fewer.feedback_applications < (0.6 if tolerance == 1e-4 else 0.75) * exact.feedback_applications
-    hidden = case.network.hidden
-    law = coefficients(INTEGRATORS["euler"].transition, chain_matrix([1.0] * 49), 0.1, 500)
-    sources = [problem.initial_state()[v] for v in hidden]
-    terms = [law[level, level] * x.abs().max() for level, x in enumerate(sources)]
-    for m in range(1, 50):
-        carried = problem.clamped if m == 49 else sources[m]
-        for level in reversed(range(m)):
-            above = {hidden[level + 1]: carried} if level + 1 < 49 else {}
-            carried = problem.feedback(hidden[level], above)
-            terms[level] = torch.maximum(terms[level], law[level, m] * carried.abs().max())
-    errors = [
-        float((fewer.final[v] - exact.final[v]).abs().max() / term) for v, term in zip(hidden, terms, strict=True)
-    ]
-    assert max(errors) < 20 * tolerance
-    assert max(errors) > 1e-4 * tolerance
-
-
-@pytest.mark.parametrize("start", ["zero", "given"])
-@pytest.mark.parametrize("integrator", TIMED)
-def test_rank_tolerance_from_other_starts_and_taus(start, integrator):
-    case = deep_case(12, 0.9)
-    given = started(problem_of(case), start)
-    taus = {name: 1.0 + i % 3 for i, name in enumerate(case.network.hidden)}
-    problem = problem_of(case, assumptions="random-feedback", start=given, tau=taus)
-    exact = solve(problem, integrator, dt=0.3, steps=25)
-    fewer = solve(problem, integrator, dt=0.3, steps=25, rank_tolerance=1e-9)
-    for name, x in exact.final.items():
-        assert relative_error(fewer.final[name], x) < 1e-6
-    if start == "zero":
-        assert fewer.feedback_applications == 11
-
-
-@pytest.mark.parametrize("depth", [1, 2])
-def test_rank_tolerance_of_the_smallest_networks(depth):
-    """Without hidden populations nothing is carried."""
-    problem = problem_of(mlp_case(widths=(4, 5, 3)[-depth - 1 :]))
-    for integrator, grid in (("euler", {"steps": 7}), ("equilibrium", {})):
-        exact, fewer = (solve(problem, integrator, **options, **grid) for options in ({}, {"rank_tolerance": 1e-6}))
-        assert list(exact.final) == list(fewer.final)
-        assert all(relative_error(fewer.final[name], x) < 1e-6 for name, x in exact.final.items())
-        assert exact.feedback_applications == fewer.feedback_applications == depth - 1
-
-
-def test_rank_tolerance_where_sizes_are_zero_or_no_numbers(generator):
-    silent = mlp_case("relu")
-    with torch.no_grad():
-        silent.network.incoming["hidden2"][0].weight.zero_()
-        silent.network.incoming["hidden2"][0].bias.fill_(-1)
-    problem = problem_of(silent)
-    exact, fewer = solve(problem, steps=5), solve(problem, steps=5, rank_tolerance=1e-9)
-    assert all(relative_error(fewer.final[name], x) < 1e-7 for name, x in exact.final.items())
-    case = mlp_case()
-    case.x[0, 0] = float("nan")
-    with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start'):
-        solve(problem_of(case), steps=5, rank_tolerance=1e-3)
-    exploding = exploding_case(generator)
-    with pytest.raises(DivergenceError, match=r'^population "hidden1" became non-finite at step 3 of 5'):
-        solve(
-            problem_of(exploding, assumptions="random-feedback", start="zero"),
-            "euler",
-            steps=5,
-            eta=0.5,
-            rank_tolerance=1e-3,
-        )
-
-
-@pytest.mark.parametrize("value", [0, 1, -1e-3, 1.5, float("nan"), "a"])
-def test_rank_tolerances_that_are_refused(value):
-    with pytest.raises(ActrelaxError, match=r"^rank_tolerance must lie between 0 and 1, got "):
-        solve(problem_of(mlp_case()), rank_tolerance=value)
-
-
-def test_rank_tolerance_where_it_does_not_belong():
-    graph, chain = problem_of(graph_case()), problem_of(mlp_case())
-    with pytest.raises(ActrelaxError, match=r"^rank_tolerance is for chains, and populations are skipped here: leave"):
-        solve(graph, rank_tolerance=1e-3)
-    with pytest.raises(ActrelaxError, match=r"^rank_tolerance is for chains"):
-        low_rank_plan(graph, INTEGRATORS["equilibrium"], np.inf, 1, 1e-3)
-    sentence = r"^rank_tolerance belongs to the closed form, and this is stepped: "
-    with pytest.raises(ActrelaxError, match=sentence + r"you asked for it\.$"):
-        solve(chain, method="stepped", rank_tolerance=1e-3)
-    with pytest.raises(ActrelaxError, match=sentence + r"what happens on the way is recorded: step the relaxation\.$"):
-        solve(chain, record=True, rank_tolerance=1e-3)
-    with pytest.raises(ActrelaxError, match=sentence + r"there is no law with a clip"):
-        solve(problem_of(mlp_case(), clip=0.1), rank_tolerance=1e-3)
-    with pytest.raises(ActrelaxError, match=r"^unknown method 'fast'; known: auto, stepped, closed-form\.$"):
-        solve(chain, method="fast")
-
-
 NEURONS = {"hidden1": torch.linspace(1.0, 2.0, 7)}
-UNCOVERED = {
-    "taus on a graph": (graph_case, {"tau": {"conv2": 2.0}}, "the law covers one time constant where populations are"),
-    "tau per neuron": (mlp_case, {"tau": NEURONS}, "the law covers a time constant a population, not one a neuron"),
-    "noise": (mlp_case, {"noise": 0.1}, "there is no law for a single noisy relaxation: step it."),
-    "noisy input": (mlp_case, {"input_noise": 0.1}, "there is no law for a single noisy relaxation: step it."),
-    "delay": (mlp_case, {"delays": 0.2}, "there is no law for feedback that takes time: step the relaxation."),
+NOT_COVERED = {
+    "taus on a graph": (
+        graph_case,
+        {"tau": {"conv2": 2.0}},
+        "the closed form needs one tau when the network has skip connections, got 2: pass one tau, or step",
+    ),
+    "tau per neuron": (
+        mlp_case,
+        {"tau": NEURONS},
+        "the closed form needs one tau per population, got one per neuron: pass numbers, or step the",
+    ),
+    "noise": (
+        mlp_case,
+        {"noise": 0.1},
+        "the closed form needs a relaxation without noise: leave noise out, or step the relaxation.",
+    ),
+    "noisy input": (
+        mlp_case,
+        {"input_noise": 0.1},
+        "the closed form needs a relaxation without noise: leave noise out, or step the relaxation.",
+    ),
+    "delay": (
+        mlp_case,
+        {"delays": 0.2},
+        "the closed form needs feedback without delays: leave delays out, or step the relaxation.",
+    ),
     "dynamics": (
         mlp_case,
         {"dynamics": {"hidden1": UnitDynamics.second_order(1.0, 1.0)}},
-        "there is no law for units with dynamics of their own: step the relaxation.",
+        "the closed form needs leaky units: leave dynamics out, or step the relaxation.",
     ),
     "current gain": (
         mlp_case,
         {"assumptions": "unfrozen-relaxation"},
-        "there is no law for an activity gain that is current: the relaxation is not linear.",
+        "the closed form needs frozen gains: a current activity gain makes the relaxation nonlinear.",
     ),
-    "clip": (mlp_case, {"clip": 0.1}, "there is no law with a clip: the relaxation is not linear."),
+    "clip": (
+        mlp_case,
+        {"clip": 0.1},
+        "the closed form needs a linear relaxation: leave clip out, or step the relaxation.",
+    ),
     "continuous": (
         mlp_case,
         {"assumptions": "continuous"},
-        "there is no law for continuous plasticity: feedback moves with the weights.",
+        "the closed form needs constant weights: continuous plasticity changes them during the relaxation.",
     ),
 }
 
 
-@pytest.mark.parametrize("what", UNCOVERED)
-def test_what_has_no_law_is_stepped_and_says_so_when_asked(what):
-    make, fields, sentence = UNCOVERED[what]
+@pytest.mark.parametrize("what", NOT_COVERED)
+def test_what_the_closed_form_does_not_cover_is_stepped_and_refused_when_asked_for(what):
+    make, fields, sentence = NOT_COVERED[what]
     problem = problem_of(make(), **fields)
 
     def generator():
         return torch.Generator().manual_seed(3)
 
     grid = {"dt": 0.2, "steps": 7}
-    with pytest.raises(ActrelaxError, match=f"^the closed form can't be used here: {sentence}") as caught:
+    with pytest.raises(ActrelaxError, match=f'^method="closed-form" can\'t be used here: {sentence}') as caught:
         solve(problem, "euler", method="closed-form", **grid)
     assert str(caught.value).count(". ") == 0
     assert str(caught.value).endswith(".")
@@ -408,13 +332,18 @@ def test_what_has_no_law_is_stepped_and_says_so_when_asked(what):
     assert all(torch.equal(trajectory.state[v], x) for v, x in state.items())
 
 
+def test_a_method_that_is_not_known():
+    with pytest.raises(ActrelaxError, match=r"^unknown method 'fast'; known: auto, stepped, closed-form\.$"):
+        solve(problem_of(mlp_case()), method="fast")
+
+
 def test_recording_and_stopping_by_the_change_are_stepped():
     problem = problem_of(mlp_case())
     for options, sentence in (
         ({"record": "hidden1"}, "what happens on the way is recorded: step the relaxation."),
         ({"stop_change": 1e-9}, "it is to stop by the change in a step: step the relaxation."),
     ):
-        with pytest.raises(ActrelaxError, match=f"^the closed form can't be used here: {sentence}$"):
+        with pytest.raises(ActrelaxError, match=f'^method="closed-form" can\'t be used here: {sentence}$'):
             solve(problem, "euler", steps=5, method="closed-form", **options)
         trajectory = solve(problem, "euler", steps=5, **options)
         plain = solve(problem, "euler", steps=5, method="stepped")
@@ -425,7 +354,9 @@ def test_recording_and_stopping_by_the_change_are_stepped():
 def test_the_equilibrium_of_more_than_activities_is_stepped_to():
     problem = problem_of(mlp_case(), dynamics={"hidden1": UnitDynamics.second_order(1.0, 1.0)})
     assert solve(problem, "equilibrium").method == "stepped"
-    with pytest.raises(ActrelaxError, match=r"the equilibrium of units with dynamics or delays of their own is more"):
+    with pytest.raises(
+        ActrelaxError, match=r"the closed form of the equilibrium needs leaky units without delays: step"
+    ):
         solve(problem, "equilibrium", method="closed-form")
 
 
@@ -444,8 +375,6 @@ def test_a_network_of_many_hops_and_no_feedback_to_speak_of():
     network = build("mlp-150x4", input_shape=(4,), activation="sigmoid", generator=torch.Generator().manual_seed(0))
     problem = RelaxationProblem.from_batch(network, torch.rand(2, 4), torch.tensor([0, 1]))
     exact = solve(problem, "euler", eta=0.1, steps=60)
-    fewer = solve(problem, "euler", eta=0.1, steps=60, rank_tolerance=1e-8)
     stepped = solve(problem, "euler", eta=0.1, steps=60, method="stepped")
     for name, x in stepped.final.items():
         assert relative_error(exact.final[name], x) < 1e-12
-        assert relative_error(fewer.final[name], x) < 1e-5

@@ -1,4 +1,4 @@
-"""The exact law against the stepped relaxation, SciPy's distributions and the matrix exponential."""
+"""The closed form, term by term, against the stepped relaxation, SciPy's distributions and the matrix exponential."""
 
 import numpy as np
 import pytest
@@ -139,14 +139,23 @@ def test_coefficients_are_probabilities(name):
         assert C.sum(1) == pytest.approx(np.ones(DEPTH + 1), rel=1e-13)
 
 
-def test_what_the_law_does_not_cover(generator):
+def test_what_the_closed_form_does_not_cover(generator):
     chain, graph = mlp_case(), graph_case()
     for problem, sentence in (
-        (problem_of(chain, assumptions="unfrozen"), "there is no law for an activity gain that is current: the"),
-        (problem_of(chain, assumptions="continuous"), "there is no law for continuous plasticity: feedback moves"),
-        (problem_of(chain, clip=1.0), "there is no law with a clip: the relaxation is not linear."),
-        (problem_of(chain, tau={"hidden1": torch.ones(7)}), "the law covers a time constant a population, not one a"),
-        (problem_of(graph, tau={"conv2": 2.0}), "the law covers one time constant where populations are skipped,"),
+        (problem_of(chain, assumptions="unfrozen"), "the closed form needs frozen gains: a current activity gain"),
+        (problem_of(chain, assumptions="continuous"), "the closed form needs constant weights: continuous"),
+        (
+            problem_of(chain, clip=1.0),
+            "the closed form needs a linear relaxation: leave clip out, or step the relaxation.",
+        ),
+        (
+            problem_of(chain, tau={"hidden1": torch.ones(7)}),
+            "the closed form needs one tau per population, got one per neuron",
+        ),
+        (
+            problem_of(graph, tau={"conv2": 2.0}),
+            "the closed form needs one tau when the network has skip connections, got 2: pass",
+        ),
     ):
         assert uncovered(problem).startswith(sentence)
         with pytest.raises(ActrelaxError, match=f"^{sentence}"):

@@ -200,7 +200,7 @@ def test_without_a_law_it_steps_until_nothing_changes(what):
 UNSETTLED = r"^not settled after max_steps = 7 steps: the state is kept; give more, or a larger tolerance\.$"
 
 
-@pytest.mark.parametrize("fields", [{}, {"clip": 0.1}], ids=["law", "no law"])
+@pytest.mark.parametrize("fields", [{}, {"clip": 0.1}], ids=["closed form", "stepped"])
 def test_max_steps_end_it_with_a_warning(fields):
     problem = problem_of(mlp_case(), **fields)
     with pytest.warns(UserWarning, match=UNSETTLED):
@@ -212,7 +212,7 @@ def test_max_steps_end_it_with_a_warning(fields):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("fields", [{}, {"clip": 0.1}], ids=["law", "no law"])
+@pytest.mark.parametrize("fields", [{}, {"clip": 0.1}], ids=["closed form", "stepped"])
 def test_learning_warns_as_well(fields, keep):
     case = mlp_case()
     with pytest.warns(UserWarning, match=UNSETTLED) as caught:
@@ -261,7 +261,7 @@ def test_what_never_settles_or_takes_no_time_is_refused():
             solve(problem_of(mlp_case()), "equilibrium", **{name: value})
 
 
-@pytest.mark.parametrize("fields", [{}, {"clip": 0.1}], ids=["law", "no law"])
+@pytest.mark.parametrize("fields", [{}, {"clip": 0.1}], ids=["closed form", "stepped"])
 @pytest.mark.parametrize(
     ("engine", "integrator"),
     [

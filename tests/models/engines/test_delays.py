@@ -171,7 +171,9 @@ def test_other_integrators_refuse(name):
     assert str(refused.value) == (
         f'"{name}" can\'t be used here: it does not follow delays: use "euler", or one of Brian2\'s methods.'
     )
-    assert uncovered(problem) == "there is no law for feedback that takes time: step the relaxation."
+    assert (
+        uncovered(problem) == "the closed form needs feedback without delays: leave delays out, or step the relaxation."
+    )
 
 
 @pytest.mark.parametrize(

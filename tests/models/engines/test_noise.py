@@ -249,7 +249,10 @@ def test_other_integrators_refuse(name, fields):
     assert str(refused.value) == (
         f'"{name}" can\'t be used here: it does not follow noise: use "euler", or one of Brian2\'s methods that do.'
     )
-    assert uncovered(problem) == "there is no law for a single noisy relaxation: step it."
+    assert (
+        uncovered(problem)
+        == "the closed form needs a relaxation without noise: leave noise out, or step the relaxation."
+    )
 
 
 @pytest.mark.parametrize(

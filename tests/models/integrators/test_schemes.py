@@ -216,7 +216,8 @@ def test_exact_is_refused_where_there_is_no_law():
     with pytest.raises(ActrelaxError) as refused:
         solve(problem, "exact", eta=0.1)
     assert str(refused.value) == (
-        '"exact" can\'t be used here: there is no law with a clip: the relaxation is not linear.'
+        '"exact" can\'t be used here: '
+        "the closed form needs a linear relaxation: leave clip out, or step the relaxation."
     )
 
 

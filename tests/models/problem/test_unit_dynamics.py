@@ -353,10 +353,10 @@ def test_where_the_gain_is_not_one_it_multiplies_the_gradient():
 def test_where_the_law_stops():
     case = mlp_case()
     assert uncovered(problem_of(case, dynamics={"hidden1": DYNAMICS["ringing"]})) == (
-        "there is no law for units with dynamics of their own: step the relaxation."
+        "the closed form needs leaky units: leave dynamics out, or step the relaxation."
     )
     assert uncovered(problem_of(case, tau={"hidden1": torch.ones(7)})) == (
-        "the law covers a time constant a population, not one a neuron: step the relaxation."
+        "the closed form needs one tau per population, got one per neuron: pass numbers, or step the relaxation."
     )
     assert uncovered(problem_of(case, tau={"hidden1": torch.tensor(2.0)})) is None
 

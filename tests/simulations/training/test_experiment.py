@@ -12,6 +12,7 @@ from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.training.experiment import (
     LATER,
     PROTOCOLS,
+    REMOVED,
     Experiment,
     Images,
     Optimisation,
@@ -102,6 +103,7 @@ def test_a_configuration_from_before_an_option_was_there():
         del options[name]
     # relaxations were stepped then
     assert from_options(options) == replace(experiment, speed=Speed(method="stepped", compile="no"))
+    assert from_options(options | dict.fromkeys(REMOVED, 1000)) == from_options(options)
 
 
 def test_a_configuration_that_lacks_options():

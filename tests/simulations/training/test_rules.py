@@ -8,17 +8,17 @@ from functools import partial
 import pytest
 import torch
 
-from actrelax.models.closed_form.clip_bound import bracket_bound
+from actrelax.models.closed_form import largest_derivative
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.options import Hardware, Relaxation
+from actrelax.simulations.training import clipping
 from actrelax.simulations.training.assemble import assemble, rehearse
-from actrelax.simulations.training.callbacks import DivergenceCheck
-from actrelax.simulations.training.experiment import Experiment, Model, Optimisation, Speed
-from actrelax.simulations.training.loop import learn, train
+from actrelax.simulations.training.experiment import Experiment, Model, Speed
+from actrelax.simulations.training.loop import Callback, learn, train
 from actrelax.simulations.training.mixed import in_bfloat16
 
 FP64 = Hardware(precision="fp64")
@@ -160,68 +160,102 @@ def bound_by_hand(training, eta):
     """That of the first batch, before the weights move."""
     x, y = next(iter(training.batches.epoch(1)))
     problem = RelaxationProblem.from_batch(training.network, x, y)
-    return float(bracket_bound(problem, INTEGRATORS["euler"], dt=eta))
+    return float(largest_derivative(problem, INTEGRATORS["euler"], dt=eta))
 
 
-def clipped(clip, every=1000, method="auto", **options):
+def clipped(clip, method="auto", **options):
     relaxation = Relaxation(integrator="euler", steps=12, eta=0.2, clip=clip)
-    return experiment_of(relaxation, Speed(method=method, verify_every=every, compile="no"), **options)
+    return experiment_of(relaxation, Speed(method=method, compile="no"), **options)
 
 
-def looked_at(training):
-    """A list that fills with the batches that are looked at."""
-    lookout, looked = training.lookout, []
-    original = lookout.bound
-    lookout.bound = lambda *args: looked.append(lookout.batches) or original(*args)
-    return looked
+def checked(training):
+    """A list that fills with the batches that are checked."""
+    found, original = [], training.rule.bound
+    training.rule.bound = lambda *args: found.append(training.done) or original(*args)
+    return found
 
 
 @pytest.mark.parametrize("every", [2, 1000])
-def test_a_batch_is_looked_at_now_and_then(every):
+def test_a_batch_is_checked_now_and_then(every, monkeypatch):
     """Each epoch's first batch, and every so many after it: of 6 batches per epoch."""
-    parts = assemble(clipped(30.0, every))
-    training = parts.training
-    by_hand, looked = bound_by_hand(training, 0.2), looked_at(training)
+    monkeypatch.setattr(clipping, "EVERY", every)
+    parts = assemble(clipped(30.0))
+    found = checked(parts.training)
     rehearse(parts)
-    assert looked == []
-    train(training)
-    assert looked == ([0, 2, 4, 6, 8, 10] if every == 2 else [0, 6])
-    assert not training.lookout.near
-    assert training.lookout.largest >= by_hand
+    assert found == []
+    train(parts.training)
+    assert found == ([0, 2, 4, 6, 8, 10] if every == 2 else [0, 6])
 
 
 @pytest.mark.parametrize("factor", [2.0, 4.1])
-def test_near_the_clip_every_batch_is_looked_at(factor):
+def test_near_the_clip_every_batch_is_checked(factor):
     training = assemble(clipped(factor * bound_by_hand(assemble(clipped(100.0)).training, 0.2))).training
-    looked = looked_at(training)
+    found = checked(training)
     for batch in itertools.islice(training.batches.epoch(1), 3):
         learn(training, training.rule, *batch)
-    assert looked == ([0, 1, 2] if factor == 2.0 else [0])
+    assert found == ([0, 1, 2] if factor == 2.0 else [0])
+
+
+def half_of_the_batches(monkeypatch):
+    """A clip that half of the batches may reach."""
+    bounds = []
+    with monkeypatch.context() as patch:
+        patch.setattr(clipping, "EVERY", 1)
+        usual = assemble(clipped(1e3)).training
+        original = usual.rule.bound
+        usual.rule.bound = lambda *args: bounds.append(original(*args)) or bounds[-1]
+        train(usual)
+    return sorted(bounds)[len(bounds) // 2], len(bounds)
 
 
 def test_batches_that_may_reach_the_clip_are_stepped(capfd, monkeypatch):
     """And no others; the weights are those of a run that always stepped."""
-    bounds = []
-    usual = assemble(clipped(1e3, every=1)).training
-    original = usual.lookout.bound
-    usual.lookout.bound = lambda *args: bounds.append(original(*args)) or bounds[-1]
-    train(usual)
-    clip = sorted(bounds)[len(bounds) // 2]  # reached in half of the batches
-    stepped = []
+    clip, count = half_of_the_batches(monkeypatch)
+    methods = []
     monkeypatch.setattr(
         "actrelax.simulations.training.rules.relax_backward",
-        lambda *args, **options: stepped.append(options["method"]) or relax_backward(*args, **options),
+        lambda *args, **options: methods.append(options["method"]) or relax_backward(*args, **options),
     )
     training = assemble(clipped(clip)).training
     train(training)
-    assert stepped.count("stepped") + stepped.count("closed-form") == len(bounds)
-    assert 0 < stepped.count("stepped") < len(bounds)
-    assert capfd.readouterr().err.count("batches are looked at one by one, and stepped if they may reach it") == 1
+    assert methods.count("stepped") + methods.count("closed-form") == count
+    assert 0 < methods.count("stepped") < count
+    assert capfd.readouterr().err.count("from here on every batch is checked, and stepped if it may reach the") == 1
     always = assemble(clipped(clip, method="stepped")).training
-    assert always.lookout is None
     train(always)
     for p, q in zip(training.network.parameters(), always.network.parameters(), strict=True):
         assert torch.allclose(p, q, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("batches", [3, 6, 8])
+@pytest.mark.parametrize("near", [True, False])
+def test_a_resumed_run_is_the_same_to_the_last_bit(batches, near, monkeypatch):
+    """From the middle of an epoch and from its beginning: its first batch is checked, whatever was found before."""
+    clip = half_of_the_batches(monkeypatch)[0] if near else 30.0
+    whole, begun = assemble(clipped(clip)).training, assemble(clipped(clip)).training
+    states = []
+    train(whole, [Saving(batches, states)])
+    begun.load_state_dict(states[0])
+    found = checked(begun)
+    train(begun)
+    assert found[0] == batches
+    for p, q in zip(begun.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+class Saving(Callback):
+    """Keep the state after so many batches."""
+
+    def __init__(self, batches, states):
+        self.batches, self.states = batches, states
+
+    def on_batch(self, training):
+        if training.done == self.batches and training.batch < len(training.batches):
+            self.states.append(copy.deepcopy(training.state_dict()))
+
+    def on_epoch(self, training):
+        if training.done == self.batches:
+            self.states.append(copy.deepcopy(training.state_dict()))
 
 
 def test_a_clip_that_is_reached_has_its_effect():
@@ -235,42 +269,23 @@ def test_a_clip_that_is_reached_has_its_effect():
 def test_without_a_bound_it_steps():
     relaxation = Relaxation(integrator="heun", steps=12, eta=0.2, clip=0.3)
     parts = assemble(experiment_of(relaxation))
-    assert parts.training.lookout is None
     stepped = assemble(experiment_of(relaxation, Speed(method="stepped")))
     assert distance(gradients_of(parts), gradients_of(stepped)) == 0
 
 
-def test_the_lookout_is_part_of_the_checkpoint():
-    """A run that goes on from a checkpoint looks at the next batch, and knows what was seen."""
-    first = assemble(clipped(0.5, optimisation=Optimisation(lr=1e-6))).training
-    x, y = next(iter(first.batches.epoch(1)))
-    learn(first, first.rule, x, y)
-    state = copy.deepcopy(first.state_dict())
-    second = assemble(clipped(0.5, optimisation=Optimisation(lr=1e-6))).training
-    second.load_state_dict(state)
-    assert second.lookout.near
-    assert second.lookout.batches == 1
-    assert second.lookout.largest == first.lookout.largest
-
-
-def test_what_is_not_a_number_may_reach_the_clip():
-    training = assemble(clipped(30.0)).training
-    training.lookout.bound = lambda *_: float("nan")
+def test_a_bound_that_is_no_number_may_reach_the_clip():
+    training, stepped = assemble(clipped(0.3)).training, assemble(clipped(0.3, method="stepped"))
+    training.rule.bound = lambda *_: float("nan")
     x, y = next(iter(training.batches.epoch(1)))
-    assert training.lookout.may_clip(training.network, x, y)
-    assert training.lookout.near
+    training.rule(training.network, x, y)
+    found = [p.grad for p in training.network.parameters()]
+    assert distance(found, gradients_of(stepped)) == 0
+    assert training.rule.near
 
 
 def test_a_clip_has_no_effect_on_the_equilibrium():
-    assert assemble(experiment_of(Relaxation(integrator="equilibrium", clip=0.01))).training.lookout is None
-
-
-def test_looking_back_does_not_count_twice():
-    """What looks for divergence replays batches from a checkpoint, the lookout's count with it."""
-    parts = assemble(clipped(30.0, optimisation=Optimisation(lr=1e12)))
-    with pytest.raises(ActrelaxError, match=r"^batch \d of epoch 1"):
-        train(parts.training, [DivergenceCheck(3, parts.careful)])
-    assert parts.training.lookout.batches == parts.training.done
+    clipped, free = (assemble(experiment_of(Relaxation(integrator="equilibrium", clip=c))) for c in (0.01, None))
+    assert distance(gradients_of(clipped), gradients_of(free)) == 0
 
 
 def test_it_is_told_once(capfd):
@@ -280,8 +295,8 @@ def test_it_is_told_once(capfd):
     for _ in range(2):
         training.load_state_dict(copy.deepcopy(state))
         learn(training, training.rule, *next(iter(training.batches.epoch(1))))
-        assert training.lookout.near
-    assert capfd.readouterr().err.count("may come to") == 1
+        assert training.rule.near
+    assert capfd.readouterr().err.count("from here on") == 1
 
 
 def test_bfloat16_reaches_the_closed_form():
@@ -301,7 +316,7 @@ def test_bfloat16_reaches_the_closed_form():
         (
             Relaxation("unfrozen"),
             Speed(method="closed-form"),
-            "--method closed-form can't be used here: there is no law for an activity gain that is current",
+            "--method closed-form can't be used here: the closed form needs frozen gains",
         ),
         (
             Relaxation("continuous"),
@@ -331,7 +346,6 @@ def test_bfloat16_reaches_the_closed_form():
             Speed(),
             'steps="auto" is for relaxations that settle',
         ),
-        (Relaxation(clip=1.0), Speed(verify_every=0), "--verify-every must be 1 or more, got 0"),
     ],
 )
 def test_what_is_refused(relaxation, speed, sentence):
