@@ -21,8 +21,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients, relax_backward
 from actrelax.models.network import Activation
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
-from actrelax.models.results import DivergenceError, Status, relative_error
-from actrelax.models.results.xarray_io import open_trajectory
+from actrelax.models.results import DivergenceError, Status, open_trajectory, relative_error
 
 OURS = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 METHODS = [f"scipy:{method}" for method in SCIPY]

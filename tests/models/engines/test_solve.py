@@ -12,8 +12,7 @@ from actrelax.models.engines import ENGINES, INTEGRATORS, solve, unsupported
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import DivergenceError, Status, relative_error
-from actrelax.models.results.xarray_io import open_trajectory
+from actrelax.models.results import DivergenceError, Status, open_trajectory, relative_error
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 
