@@ -11,7 +11,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.results.files import beside
 
 
 def write_text(path: Path, text: str) -> None:
@@ -28,20 +27,25 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BytesIO]:
-    """Collect a file's content; when the block is left without an error it takes the place of `path`, at once.
+    """Collect the content of a file; if the block ends without an error, write it beside `path` and rename it.
 
     Raises
     ------
     ActrelaxError
-        If it can't be written; what was there before is untouched.
+        If the file can't be written; an earlier one is left as it was.
     """
-    content = BytesIO()
+    content, partial = BytesIO(), path.with_name(f"{path.name}.partial")
     yield content
     try:
-        with beside(path) as place, place.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise ActrelaxError(f"can't write to {path}: {error.strerror}.") from error
 

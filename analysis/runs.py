@@ -13,11 +13,13 @@ figures/        learning curves
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -27,7 +29,6 @@ import torch
 from actrelax.analysis.files import replacing, write_text
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.results.versions import installed
 
 Rows = Sequence[Mapping[str, float]]
 TABLES = ("metrics", "alignment", "timing")
@@ -82,7 +83,7 @@ class Summary:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    return installed("actrelax", "numpy", "torch")
+    return {"python": platform.python_version(), **{name: version(name) for name in ("actrelax", "numpy", "torch")}}
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ One relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) of an
 any engine and integrator: `--integrator euler`, `scipy:DOP853`, `brian2:rk4` ...; 100 steps of eta = 0.1 unless
 --steps, --eta, --dt or --duration say otherwise. With --noise and --delay use `--integrator euler`.
 
-Writes, to --out, trajectory.nc, to which states are appended while it runs, for xarray and any other tool that opens
-NetCDF; and relaxation.png: the activities of the first image's neurons over time, and each population's error against
-backprop's gradient, with the error that the scheme's exact law predicts where there is one. Prints both errors at the
-end. The last line on screen is the folder:
+Writes two files to --out when the relaxation ends: trajectory.nc, a NetCDF file of all recorded states, for xarray and
+other tools; and relaxation.png, with the activities of the first image's neurons over time and each population's error
+against backprop's gradient, beside the error predicted by the scheme's exact law where there is one. Prints both errors
+at the end. The last line on screen is the folder:
 
     trajectory and figure: runs/relax
 """
@@ -102,7 +102,7 @@ def main(config: Config) -> None:
 
 
 def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
-    """Relax, with a progress bar, and the trajectory on disk."""
+    """Relax with a progress bar, and write the trajectory to disk."""
     scheme = integrator_named(config.relaxation.integrator)
     engine = scheme.engine or "torch" if config.engine is None else known("engine", config.engine, ENGINES)
     if not scheme.takes_time:

@@ -13,7 +13,7 @@ from actrelax.models.engines.steps import Schedule
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import Status, Trajectory
-from actrelax.models.results.recording import Recording, populations
+from actrelax.models.results.recording import History, populations
 from actrelax.models.results.trajectory import time_after
 
 
@@ -32,7 +32,7 @@ class SolveRequest:
     problem: RelaxationProblem
     integrator: Integrator
     grid: Schedule
-    recording: Recording
+    recording: History
     stop_change: float | None = None
     check_finite: bool = True
     generator: torch.Generator | None = None
@@ -78,7 +78,7 @@ class SolveRequest:
             status=status,
             final=populations(self.problem, state),
             times=tuple(self.recording.times),
-            recorded=self.recording.kept(),
+            recorded=self.recording.recorded(),
             feedback_applications=work,
             state=state,
             units=self.recording.units,

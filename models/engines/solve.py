@@ -20,7 +20,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Status, Trajectory
-from actrelax.models.results.recording import Record, Recorder, Recording, recorder_of
+from actrelax.models.results.recording import History, Record, RecordSpec, record_spec
 
 ENGINES: dict[str, str] = {
     "torch": "actrelax.models.engines.torch",
@@ -110,8 +110,10 @@ def solve(
     every : int, default 1
         Record the start and every so many steps.
     path : str or pathlib.Path, optional
-        A NetCDF file to which what is recorded is appended while the relaxation runs, in place of memory; one that
-        is there is replaced (`netcdf.Appender`).
+        File for the recorded values, read by `open_trajectory`. A path that ends in .zarr is a Zarr store: blocks of
+        up to 64 points in time, or 16 MiB, are appended to it while the relaxation runs, memory holds no more than one
+        block, and an existing store is replaced when the start is recorded (needs the package zarr). Any other path
+        is a NetCDF file, written once the relaxation has ended or diverged; an existing file is replaced then.
     engine : str, optional
         A name of `ENGINES`; "torch" unless the integrator belongs to another.
     check_finite : bool, default True
@@ -155,7 +157,7 @@ def solve(
         problem,
         integrator,
         stop_change=stop_change,
-        recorder=recorder_of(problem, record),
+        spec=record_spec(problem, record),
         every=every,
         path=path,
         engine=engine,
@@ -184,7 +186,7 @@ def run(request: SolveRequest) -> Trajectory:
     try:
         trajectory = engine_named(request.engine).solve(request, **request.options)
     finally:
-        request.recording.release()
+        request.recording.flush()
     warn_unsettled(request, trajectory.status, trajectory.steps)
     return trajectory
 
@@ -203,7 +205,7 @@ def resolve(
     integrator: str | Integrator,
     *,
     stop_change: float | None = None,
-    recorder: Recorder | None = None,
+    spec: RecordSpec | None = None,
     every: int = 1,
     path: str | Path | None = None,
     engine: str | None = None,
@@ -226,8 +228,8 @@ def resolve(
     every = whole_number("every", every, least=1)
     if not scheme.takes_time and stop_change is not None:
         raise ActrelaxError(f'"{scheme.name}" is there after one sweep: leave out stop_change.')
-    if path is not None and recorder is None:
-        raise ActrelaxError("nothing is recorded that could be written to path: say what to record.")
+    if path is not None and spec is None:
+        raise ActrelaxError("path needs something to write, but record is False: pass record=True.")
     module = engine_named(chosen)
     grid = schedule(problem, scheme, **length)
     reason = module.unsupported(problem, scheme)
@@ -240,7 +242,7 @@ def resolve(
     if grid.to_settle and stop_change is not None:
         raise ActrelaxError('stop_change and steps="auto" exclude each other: give one of them.')
     about = {"integrator": scheme.name, "engine": chosen, "dt": grid.dt, "options": options}
-    recording = Recording(problem, recorder, every, None if path is None else Path(path), about)
+    recording = History(problem, spec, every, None if path is None else Path(path), about)
     return SolveRequest(
         chosen, problem, scheme, grid, recording, stop_change or grid.stop_change, check_finite, generator, options
     )

@@ -70,7 +70,7 @@ def plan_for(request: SolveRequest, method: Method = "auto") -> Plan | None:
 
 
 def _why_stepped(request: SolveRequest) -> str | None:
-    if request.recording.recorder is not None:
+    if request.recording.spec is not None:
         return "what happens on the way is recorded: step the relaxation."
     if request.stop_change is not None:
         return "it is to stop by the change in a step: step the relaxation."

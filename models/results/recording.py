@@ -1,4 +1,4 @@
-"""What a relaxation leaves on its way: kept in memory, or appended to a NetCDF file while it runs."""
+"""What is recorded while a relaxation runs: the choice of values, and the values collected so far."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from actrelax.models.problem import RelaxationProblem, State
 
 if TYPE_CHECKING:
     from actrelax.models.results.trajectory import Trajectory
-    from actrelax.models.results.xarray_io import Appender
+    from actrelax.models.results.zarr_store import ZarrWriter
 
 Function = Callable[[State], Mapping[str, Any]]
 Record = bool | str | Iterable[str] | Mapping[str, Sequence[int]] | Function
 
 
 @dataclass(frozen=True)
-class Recorder:
-    """What is kept of a state.
+class RecordSpec:
+    """Which values of a state are recorded.
 
     function  population -> activities, to name -> tensor, NumPy array or number
-    chosen    population -> indices into its flattened shape, where only some units are kept
+    chosen    population -> indices into its flattened shape, for populations of which only some units are recorded
     """
 
     function: Function
@@ -41,105 +41,116 @@ class Recorder:
         Raises
         ------
         ActrelaxError
-            If the function returned something else.
+            If the function does not return a mapping, or returns a value that can't become a tensor.
         """
-        kept = self.function(state)
-        if not isinstance(kept, Mapping):
+        values = self.function(state)
+        if not isinstance(values, Mapping):
             raise ActrelaxError(
-                f"a function to record must return a mapping, name -> tensor, got one of type {type(kept).__name__}."
+                f"a function to record must return a mapping, name -> tensor, got one of type {type(values).__name__}."
             )
-        return {name: _as_tensor(name, x) for name, x in kept.items()}
+        return {name: _as_tensor(name, x) for name, x in values.items()}
 
 
 @dataclass
-class Recording:
-    """What is kept of the states that pass by.
+class History:
+    """The values recorded so far, in memory or in a Zarr store.
 
-    problem   whose populations these are
-    recorder  what is kept of each; None keeps nothing
-    every     keep the start and every so many steps
-    path      a file to append to, in place of memory
-    about     what the file says about the run from its beginning: integrator, engine, dt, options
-    times     of what was kept
-    units     population -> indices, None for all, of what was kept as a population's activity
+    problem  the relaxation problem
+    spec     which values to record; None records nothing
+    every    number of steps between two records; the first is the start
+    path     file to write: a Zarr store that grows if it ends in .zarr, else a NetCDF file at the end
+    about    attributes of the file that are known at the start: integrator, engine, dt, options
+    times    times of the records
+    units    population -> indices of the recorded units, or None for all, of each recorded activity
     """
 
     problem: RelaxationProblem
-    recorder: Recorder | None
+    spec: RecordSpec | None
     every: int = 1
     path: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     units: dict[str, Sequence[int] | None] = field(default_factory=dict)
-    _kept: list[Mapping[str, Tensor]] = field(default_factory=list)
+    _points: list[Mapping[str, Tensor]] = field(default_factory=list)
     _first: dict[str, tuple[object, ...]] = field(default_factory=dict)
-    _file: Appender | None = None
+    _store: ZarrWriter | None = None
 
     def is_due(self, step: int) -> bool:
-        """Whether this step is kept."""
-        return self.recorder is not None and step % self.every == 0
+        """Whether this step is recorded."""
+        return self.spec is not None and step % self.every == 0
 
     def keep(self, time: float, state: State) -> None:
-        """Keep what is asked for of a state.
+        """Record a state.
 
         Raises
         ------
         ActrelaxError
-            If it is nothing that can be kept, or of another form than what was kept first.
+            If the values have other names, shapes or types than the first ones, or can't be written to the path.
         """
-        assert self.recorder is not None
-        kept = self.recorder(populations(self.problem, state))
-        self._check_form(time, kept)
-        if self.path is None:
-            self._kept.append(kept)
+        assert self.spec is not None
+        point = self.spec(populations(self.problem, state))
+        self._check_form(time, point)
+        if not self.times and self.path is not None:
+            self._prepare(self.path, point)
+        if self._store is None:
+            self._points.append(point)
         else:
-            if self._file is None:
-                from actrelax.models.results.xarray_io import Appender  # xarray takes a second to load
-
-                self._file = Appender(self.path, self.problem, self.about, self.units, kept)
-            self._file.append(time, kept)
+            self._store.append(time, point)
         self.times.append(time)
 
     def forget(self) -> None:
-        """Forget everything, to begin anew."""
+        """Discard all records, to start again."""
         self.times.clear()
-        self._kept.clear()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._points.clear()
+        self._store = None
 
     def forget_last(self) -> None:
-        """Forget what was kept last."""
+        """Discard the last record."""
         self.times.pop()
-        if self._file is None:
-            self._kept.pop()
+        if self._store is None:
+            self._points.pop()
         else:
-            self._file.drop_last()
+            self._store.pop()
 
-    def release(self) -> None:
-        """Close the file, if it is still open because something went wrong."""
-        if self._file is not None:
-            self._file.close()
+    def flush(self) -> None:
+        """Write to the Zarr store what is still in memory, whether or not the relaxation has ended."""
+        if self._store is not None:
+            self._store.flush()
 
     def finish(self, trajectory: Trajectory) -> None:
-        """Write into the file how the relaxation ended, and close it."""
-        if self._file is not None:
-            self._file.finish(trajectory)
+        """Write the file, if there is one."""
+        if self._store is not None:
+            self._store.finish(trajectory)
+        elif self.path is not None:
+            trajectory.save(self.path)
 
-    def kept(self) -> Mapping[str, Tensor]:
-        """Return name -> (len(times), ...): what was kept; out of a file it can be read once that is finished."""
-        if self._file is not None:
-            return self._file.stored
-        names = self._kept[0] if self._kept else {}
-        return {name: torch.stack([kept[name] for kept in self._kept]) for name in names}
+    def recorded(self) -> Mapping[str, Tensor]:
+        """Return name -> (len(times), ...); values in a Zarr store are read when a name is looked up."""
+        if self._store is not None:
+            return self._store.recorded
+        names = self._points[0] if self._points else {}
+        return {name: torch.stack([point[name] for point in self._points]) for name in names}
 
-    def _check_form(self, time: float, kept: Mapping[str, Tensor]) -> None:
-        """Take the form of what is kept first, and hold everything later against it."""
-        form: dict[str, tuple[object, ...]] = {name: (tuple(x.shape), x.dtype) for name, x in kept.items()}
+    def _prepare(self, path: Path, point: Mapping[str, Tensor]) -> None:
+        """Create the Zarr store, or refuse what could not be written as NetCDF at the end."""
+        from actrelax.models.results import xarray_io  # xarray takes a second to load
+
+        if path.suffix == ".zarr":
+            xarray_io.require_zarr()
+            from actrelax.models.results.zarr_store import ZarrWriter
+
+            self._store = ZarrWriter(path, self.problem, self.about, self.units, point)
+        else:
+            xarray_io.labels(self.problem, self.units, point)
+            xarray_io.prepare(path)
+
+    def _check_form(self, time: float, point: Mapping[str, Tensor]) -> None:
+        """Remember the names, shapes and types of the first record; refuse later ones that differ."""
+        form: dict[str, tuple[object, ...]] = {name: (tuple(x.shape), x.dtype) for name, x in point.items()}
         if not self.times:
-            assert self.recorder is not None
-            chosen = self.recorder.chosen
-            activities = [name for name, x in kept.items() if name in chosen or self._is_activity(name, x)]
+            assert self.spec is not None
+            chosen = self.spec.chosen
+            activities = [name for name, x in point.items() if name in chosen or self._is_activity(name, x)]
             self._first, self.units = form, {name: chosen.get(name) for name in activities}
         if form.keys() != self._first.keys():
             before, now = (", ".join(map(repr, names)) or "nothing" for names in (self._first, form))
@@ -158,34 +169,34 @@ class Recording:
 
 
 def populations(problem: RelaxationProblem, state: State) -> State:
-    """Return activities of hidden populations and the clamped output, in topological order and the state's type."""
+    """Return the activities of the hidden populations and the output, in topological order and the state's dtype."""
     activities = problem.activities(state)
     like = next(iter(state.values()), problem.clamped)
     return {name: activities[name].to(like) for name in [*problem.network.hidden, problem.network.output]}
 
 
-def recorder_of(problem: RelaxationProblem, record: Record) -> Recorder | None:
-    """Return what `record` means of a state.
+def record_spec(problem: RelaxationProblem, record: Record) -> RecordSpec | None:
+    """Resolve the argument ``record`` of `solve`; None for False.
 
     Raises
     ------
     ActrelaxError
-        For an unknown population, a unit that it has not, or something else altogether.
+        For an unknown population, a unit that the population does not have, or a value of another type.
     """
     if record is False:
         return None
     if callable(record):
-        return Recorder(record)
+        return RecordSpec(record)
     everything = [*problem.network.hidden, problem.network.output]
     if isinstance(record, Mapping):
         names = [known("recorded population", name, everything) for name in record]
         units = {name: _units(problem, name, record[name]) for name in names}
-        return Recorder(lambda state: {name: state[name].flatten(1)[:, units[name]] for name in units}, units)
+        return RecordSpec(lambda state: {name: state[name].flatten(1)[:, units[name]] for name in units}, units)
     if record is True:
         names = everything
     else:
         names = [known("recorded population", name, everything) for name in _listed(record)]
-    return Recorder(lambda state: {name: state[name] for name in names})
+    return RecordSpec(lambda state: {name: state[name] for name in names})
 
 
 def _listed(record: str | Iterable[str]) -> list[str]:
@@ -200,7 +211,7 @@ def _listed(record: str | Iterable[str]) -> list[str]:
 
 
 def _units(problem: RelaxationProblem, name: str, chosen: Sequence[int]) -> list[int]:
-    """Return the chosen units of a population as plain numbers."""
+    """Return the chosen units of a population as a list of integers."""
     size = math.prod(problem.network.populations[name].shape)
     try:
         indices = np.asarray(chosen)
@@ -217,7 +228,7 @@ def _units(problem: RelaxationProblem, name: str, chosen: Sequence[int]) -> list
 
 
 def _as_tensor(name: object, x: object) -> Tensor:
-    """Return what a function returned under a name as a tensor; what is none yet is copied."""
+    """Return a value of a recording function as a tensor; arrays and numbers are copied."""
     if not isinstance(name, str):
         raise ActrelaxError(f"a function to record must return a mapping, name -> tensor, got the name {name!r}.")
     if isinstance(x, Tensor):

@@ -1,4 +1,4 @@
-"""What a relaxation leaves: its final state, what was recorded on the way, and how it ended."""
+"""The result of a relaxation: final state, recorded values, status."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class Status(Enum):
     """How a relaxation ended.
 
-    COMPLETED    all steps were taken; whether it is near equilibrium was not asked
-    SETTLED      ``stop_change`` was reached, perhaps before all steps were taken
-    NOT_SETTLED  all steps were taken without reaching ``stop_change``: take more
-    DIVERGED     a population became non-finite; only on the trajectory of a `DivergenceError`
+    COMPLETED    all steps were taken; nothing tested whether the state is near equilibrium
+    SETTLED      ``stop_change`` or the tolerance of steps="auto" was reached
+    NOT_SETTLED  all steps were taken, but neither was reached: take more steps
+    DIVERGED     a population became non-finite; only in the trajectory of a `DivergenceError`
     """
 
     COMPLETED = "completed"
@@ -36,46 +36,49 @@ class Status(Enum):
 
 
 def time_after(steps: int, dt: float) -> float:
-    """Return when that many steps end, to 12 digits: 3 steps of 0.1 end at 0.3, and infinity is one step away."""
+    """Return the time after ``steps`` steps of ``dt``, rounded to 12 digits so that 3 steps of 0.1 give 0.3.
+
+    Without steps the time is 0, even if ``dt`` is infinite.
+    """
     return float(f"{steps * dt:.12g}") if steps else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """One relaxation, as `solve` returns it, whichever engine ran it.
+    """The result of `solve`, the same for all engines.
 
     Attributes
     ----------
     problem : RelaxationProblem
     integrator, engine : str
     dt : float
-        In the problem's unit of time; infinite for "equilibrium".
+        Step size in the problem's unit of time; infinite for "equilibrium".
     steps : int
-        Steps that were taken.
+        Number of steps of dt. SciPy's adaptive methods choose their own steps between these times.
     status : Status
     final : mapping
-        Population -> (batch, *population.shape) at the end, in topological order: the hidden ones and the
-        clamped output.
+        Population -> (batch, *population.shape) at the end: the hidden populations and the clamped output, in
+        topological order.
     times : tuple of float
-        When was recorded, the start included.
+        Times of the recorded values, in the problem's unit; the first is the start.
     recorded : mapping
-        Name -> (len(times), ...): what was recorded then.
+        Name -> (len(times), ...). If `solve` wrote a Zarr store, values are read from it when a name is looked up.
     feedback_applications : int
-        How often feedback was carried through a projection: the work done.
+        Number of times that feedback passed through a projection: a measure of the work.
     state : mapping
-        All variables at the end, as a problem's `initial_state` has them at the start.
+        All state variables at the end, in the form of the problem's `initial_state`.
     at : callable, optional
-        Time -> population -> (batch, *population.shape), between steps too; of SciPy's adaptive methods with
-        ``dense=True`` only.
+        Time -> population -> (batch, *population.shape), at any time up to the end. Only for SciPy's adaptive methods
+        with ``dense=True``.
     ended : float, optional
-        When it ended, where that is no whole number of dt; of SciPy's adaptive methods only.
+        Time of the end, where it is not a whole number of dt. Only for SciPy's adaptive methods.
     units : mapping
-        Population -> indices of the units that were recorded, into its flattened shape, or None for all; what a
-        function recorded is among them where it has the name and the shape of a population.
+        Population -> indices of the recorded units into its flattened shape, or None for all units. Values that a
+        function recorded count as a population's activity if they have its name and its shape.
     options : mapping
-        The engine's options, as `solve` was given them.
+        Options of the engine, as they were given to `solve`.
     method : {"stepped", "closed-form"}
-        How the end was reached.
+        Whether the relaxation was stepped or evaluated in closed form.
 
     Examples
     --------
@@ -109,20 +112,26 @@ class Trajectory:
 
     @property
     def time(self) -> float:
-        """When it ended, in the problem's unit of time; infinite at equilibrium."""
+        """Time of the end, in the problem's unit; infinite for "equilibrium"."""
         if self.ended is not None:
             return self.ended
         return time_after(self.steps, self.dt)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return (len(times), ...): what was recorded of a population."""
+        """Return the recorded values of one name, (len(times), ...).
+
+        Raises
+        ------
+        ActrelaxError
+            If nothing was recorded under this name.
+        """
         if name not in self.recorded:
-            known = ", ".join(self.recorded) or "nothing: ask solve to record"
+            known = ", ".join(self.recorded) or "nothing: pass record=True to solve"
             raise ActrelaxError(f"{name!r} was not recorded; recorded: {known}.")
         return self.recorded[name]
 
     def error(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return how far each population is from its gradient, max |x - gradient| / max |gradient|.
+        """Return the relative error of each population's activity, max |x - gradient| / max |gradient|.
 
         Parameters
         ----------
@@ -132,13 +141,13 @@ class Trajectory:
         Returns
         -------
         dict
-            Population -> (len(times),), of those that were recorded, over the units that were; without a recording
-            all, at the end only, (1,).
+            Population -> (len(times),), for the recorded populations and over their recorded units. If nothing was
+            recorded: all populations at the end, (1,).
 
         Raises
         ------
         ActrelaxError
-            If a function recorded something else under a population's name.
+            If a function recorded other values under the name of a population.
         """
         over_time = {name: self.recorded[name] for name in gradients if name in self.recorded}
         if not self.times:
@@ -152,24 +161,34 @@ class Trajectory:
     def _of_recorded_units(self, name: str, gradient: Tensor) -> Tensor:
         if name not in self.units:
             raise ActrelaxError(
-                f"what was recorded as {name!r} is not that population's activity: leave it out of the gradients."
+                f"the values recorded as {name!r} are not that population's activity: leave it out of the gradients."
             )
         chosen = self.units[name]
         return gradient if chosen is None else gradient.flatten(1)[:, list(chosen)]
 
     def to_xarray(self) -> xarray.Dataset:
-        """Return what was recorded with labels: dimensions time, sample and NAME_unit (`netcdf.labelled`)."""
+        """Return the recorded values with the dimensions time, sample and NAME_unit.
+
+        If nothing was recorded, the final state is the only point in time.
+
+        Raises
+        ------
+        ActrelaxError
+            If a recorded name clashes with a dimension, or NetCDF does not allow it.
+        """
         from actrelax.models.results.xarray_io import labelled  # xarray takes a second to load
 
         return labelled(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the same as a NetCDF file, which `netcdf.open_trajectory` and any other tool opens.
+        """Write `to_xarray` to a NetCDF file, which `open_trajectory` reads.
+
+        A file that exists is replaced once the new one is complete.
 
         Raises
         ------
         ActrelaxError
-            If it can't be written.
+            As `to_xarray`, and if the file can't be written or its name ends in .zarr.
         """
         from actrelax.models.results.xarray_io import save
 
@@ -184,7 +203,7 @@ class Trajectory:
 
 
 class DivergenceError(ActrelaxError):
-    """Something became non-finite; where it was a relaxation, ``trajectory`` holds what was reached before."""
+    """A value became non-finite. ``trajectory`` is the relaxation up to there, or None outside a relaxation."""
 
     def __init__(self, message: str, trajectory: Trajectory | None = None) -> None:
         super().__init__(message)

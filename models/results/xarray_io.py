@@ -1,70 +1,145 @@
-"""Trajectories as labelled data: xarray's Dataset, and the NetCDF file it comes from and goes to."""
+"""Trajectories as xarray Datasets, and the NetCDF files and Zarr stores that hold them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5netcdf
 import h5py
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results.files import beside
-from actrelax.models.results.labels import Units, as_array, labels
-from actrelax.models.results.versions import installed
 
 if TYPE_CHECKING:
     from actrelax.models.results.trajectory import Trajectory
 
+Units = Mapping[str, Sequence[int] | None]
+"""Recorded population -> indices of the recorded units into its flattened shape, or None for all units."""
+
 TIME_UNIT = "the unit of tau"
+
+_NAME = re.compile(r"[A-Za-z0-9_\u0080-\U0010ffff]([^\x00-\x1f\x7f/]*[^\x00-\x1f\x7f/ ])?")
+
+
+@dataclass(frozen=True)
+class Label:
+    """The labels of one variable.
+
+    dimensions   names of its dimensions, without time
+    sizes        their lengths
+    coordinates  dimension -> the values along it
+    attributes   attributes of the variable
+    """
+
+    dimensions: tuple[str, ...]
+    sizes: tuple[int, ...]
+    coordinates: Mapping[str, NDArray[np.int64]]
+    attributes: Mapping[str, Any]
+
+
+def labels(problem: RelaxationProblem, units: Units, point: Mapping[str, Tensor]) -> dict[str, Label]:
+    """Return name -> label of the variables recorded at one point in time.
+
+    The activity of a population has the dimensions (sample, NAME_unit), the indices of its units into the flattened
+    shape as a coordinate, and that shape as an attribute. Any other variable has the dimensions NAME_0, NAME_1, ...
+
+    Raises
+    ------
+    ActrelaxError
+        If a variable is empty, or has a name that NetCDF does not allow or that a dimension already has.
+    """
+    found = {name: _label(problem, units, name, tuple(x.shape)) for name, x in point.items()}
+    taken = {"time", *(dimension for label in found.values() for dimension in label.dimensions)}
+    for name, label in found.items():
+        _check(name, label, taken)
+    return found
+
+
+def _label(problem: RelaxationProblem, units: Units, name: str, shape: tuple[int, ...]) -> Label:
+    if name not in units:
+        return Label(tuple(f"{name}_{i}" for i in range(len(shape))), shape, {}, {})
+    population, chosen = problem.network.populations[name].shape, units[name]
+    indices = np.asarray(range(int(np.prod(population))) if chosen is None else chosen, dtype=np.int64)
+    along = f"{name}_unit"
+    attributes = {"shape": np.asarray(population), "units": "1"}
+    return Label(("sample", along), (shape[0], len(indices)), {along: indices}, attributes)
+
+
+def _check(name: str, label: Label, taken: set[str]) -> None:
+    if not _NAME.fullmatch(name):
+        raise ActrelaxError(
+            f"NetCDF does not allow the name {name!r}: begin with a letter, a digit or _, and use no slash, no control "
+            "character and no space at the end."
+        )
+    if name in taken:
+        raise ActrelaxError(f"{name!r} is also the name of a dimension: choose another name.")
+    if 0 in label.sizes:
+        raise ActrelaxError(f"{name!r} is empty, its shape is {label.sizes}: leave it out of the recording.")
 
 
 def labelled(trajectory: Trajectory) -> xr.Dataset:
-    """Return what was recorded as a Dataset; without a recording the final state, as the only point in time.
+    """Return the recorded values as a Dataset; if nothing was recorded, the final state as its only point in time.
 
     Returns
     -------
     xarray.Dataset
-        A population's activity is of dimensions (time, sample, NAME_unit), with the indices of its units into the
-        flattened shape as the coordinate NAME_unit, and that shape as an attribute; what else a function recorded
-        has dimensions NAME_0, NAME_1, ... after time. Coordinate: time, in the unit of tau. Attributes: see
+        Dimensions are time and those of `labels`. The coordinate time has the unit of tau. For the attributes see
         `attributes`.
 
     Raises
     ------
     ActrelaxError
-        For names that clash, or that NetCDF can't hold.
+        As `labels`.
     """
     recorded, times, units = dict(trajectory.recorded), trajectory.times, trajectory.units
     if not times:
         recorded = {name: x[None] for name, x in trajectory.final.items()}
         times, units = (trajectory.time,), dict.fromkeys(recorded)
     found = labels(trajectory.problem, units, {name: x[0] for name, x in recorded.items()})
-    variables, coordinates = {}, {"time": ("time", np.asarray(times), {"units": TIME_UNIT})}
+    return dataset_of(found, times, recorded, attributes(trajectory))
+
+
+def dataset_of(
+    found: Mapping[str, Label], times: Sequence[float], values: Mapping[str, Tensor], attributes: Mapping[str, Any]
+) -> xr.Dataset:
+    """Return values, name -> (len(times), ...), as a Dataset with the labels found for them."""
+    variables = {}
+    coordinates: dict[str, Any] = {"time": ("time", np.asarray(times, dtype=np.float64), {"units": TIME_UNIT})}
     for name, label in found.items():
-        values = as_array(recorded[name]).reshape(len(times), *label.sizes)
-        variables[name] = (("time", *label.dimensions), values, label.attributes)
-        coordinates |= {along: (along, indices, {}) for along, indices in label.coordinates.items()}
-    return xr.Dataset(variables, coordinates, attributes(trajectory))
+        array = _as_array(values[name]).reshape(len(times), *label.sizes)
+        variables[name] = (("time", *label.dimensions), array, label.attributes)
+        coordinates |= {along: (along, indices) for along, indices in label.coordinates.items()}
+    return xr.Dataset(variables, coordinates, attributes)
+
+
+def _as_array(x: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array of a type that NetCDF has: half precision becomes single precision."""
+    x = x.detach().cpu()
+    if x.is_floating_point() and x.dtype not in (torch.float32, torch.float64):
+        x = x.to(torch.float32)
+    return x.resolve_conj().resolve_neg().numpy()
 
 
 def about(
     problem: RelaxationProblem, *, integrator: str, engine: str, dt: float, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what is known of a relaxation before it runs: problem, assumptions, integrator, engine, options, versions.
-
-    Options that were not given are not among them.
-    """
+    """Return the attributes that are known before a relaxation runs; options that are None are left out."""
+    packages = ("actrelax", "numpy", "scipy", "torch", "brian2")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     return {
         **{name: _plain(value) for name, value in options.items() if value is not None},
         "Conventions": "CF-1.11",
@@ -74,12 +149,12 @@ def about(
         "integrator": integrator,
         "engine": engine,
         "dt": dt,
-        "versions": json.dumps(installed("actrelax", "numpy", "scipy", "torch", "brian2")),
+        "versions": json.dumps(versions),
     }
 
 
 def attributes(trajectory: Trajectory) -> dict[str, Any]:
-    """Return what a file says about a relaxation that has ended: `about`, and how it ended."""
+    """Return the attributes of a relaxation that has ended: `about`, its steps, status and feedback applications."""
     return {
         **about(
             trajectory.problem,
@@ -95,28 +170,49 @@ def attributes(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str | int | float:
-    """Return an option as what an attribute can be."""
+    """Return the value of an option as a type that an attribute can have."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     return int(value) if isinstance(value, Integral) else float(value)
 
 
 def save(trajectory: Trajectory, path: Path) -> None:
-    """Write `labelled` as NetCDF; the file is replaced as a whole or not at all.
+    """Write `labelled` as a NetCDF file; a file that exists is replaced when the new one is complete.
 
     Raises
     ------
     ActrelaxError
-        If it can't be written.
+        If the file can't be written; an earlier one is left as it was.
     """
-    dataset = labelled(trajectory)
-    with _written(path), beside(path) as place:
-        dataset.to_netcdf(place, engine="h5netcdf")
+    if path.suffix == ".zarr":
+        raise ActrelaxError(f"save writes NetCDF, got {path}: end the path with .nc, or give solve the path.")
+    dataset, partial = labelled(trajectory), path.with_name(f"{path.name}.partial")
+    prepare(path)
+    with writing(path):
+        try:
+            dataset.to_netcdf(partial, engine="h5netcdf", unlimited_dims=["time"])
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def prepare(path: Path) -> None:
+    """Create the folder of a NetCDF file.
+
+    Raises
+    ------
+    ActrelaxError
+        If that is impossible, or the path is a folder.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
-    """Say what it was that could not be written."""
+def writing(path: Path) -> Iterator[None]:
+    """Name the path in the error if it can't be written."""
     try:
         yield
     except OSError as error:
@@ -124,132 +220,48 @@ def _written(path: Path) -> Iterator[None]:
 
 
 def open_trajectory(path: str | Path) -> xr.Dataset:
-    """Open what `Trajectory.save` or `solve(..., path=)` wrote; its values are read when they are needed.
+    """Open a NetCDF file of `Trajectory.save`, or a NetCDF file or Zarr store of `solve(..., path=...)`.
+
+    Values are read from the disk when they are used. A Zarr store can be opened while the relaxation runs, and after
+    the program was killed: its status is "running" then, and it has the points in time that were written completely.
 
     Raises
     ------
     ActrelaxError
-        If there is no such file, or it is something else.
+        If the path does not exist, or is neither of these.
     """
+    is_store = Path(path).suffix == ".zarr"
+    if is_store:
+        require_zarr()
     try:
+        if is_store:
+            return _open_store(path)
         with h5py.File(path) as file:  # h5netcdf leaves half-made objects behind where this fails
             dict(file.attrs)
         return xr.open_dataset(path, engine="h5netcdf")
     except Exception as error:  # damaged files make h5netcdf raise nearly anything
         raise ActrelaxError(
-            f"{path} can't be read as a trajectory: it is missing, still being written, damaged or something else."
+            f"can't read {path} as a trajectory: it is missing, damaged or another kind of file."
         ) from error
 
 
-class Appender:
-    """A NetCDF file that grows with a relaxation.
+def _open_store(path: str | Path) -> xr.Dataset:
+    """Open the complete points in time of a Zarr store.
 
-    After each point in time it is whole on the disk, with the status "running" until the relaxation has ended: if the
-    program is killed between two points, what it wrote can be opened; within the writing of a point, it may be
-    damaged. Until then HDF5 locks other programs out. One that has HDF5_USE_FILE_LOCKING=FALSE in its environment can
-    look all the same, by ``open_trajectory(path).load()``, at once and between two points: values that it reads later,
-    or while a point is written, can be wrong.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Replaced if it is there.
-    problem : RelaxationProblem
-    run : mapping
-        The other arguments of `about`.
-    units : mapping
-        Population -> indices, None for all, of what is a population's activity.
-    kept : mapping
-        What will be appended first; the file is not touched if it can't be labelled.
+    Arrays are opened one by one: a write that was cut off leaves them with different lengths, which `xarray.open_zarr`
+    refuses.
     """
-
-    def __init__(
-        self, path: Path, problem: RelaxationProblem, run: Mapping[str, Any], units: Units, kept: Mapping[str, Tensor]
-    ) -> None:
-        self.path, self.length = path, 0
-        self._labels = labels(problem, units, kept)
-        self._attributes = {**about(problem, **run), "status": "running"}
-        self.stored = Stored(path, {name: (tuple(x.shape), x.dtype) for name, x in kept.items()})
-        with _written(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _refuse_in_use(path)
-            self._disk = h5py.File(path, "w", track_order=True)
-        self._file = h5netcdf.File(self._disk, "w")
-
-    def append(self, time: float, kept: Mapping[str, Tensor]) -> None:
-        """Write one point in time."""
-        with _written(self.path):
-            if self.length == 0:
-                self._begin(kept)
-            self.length += 1
-            self._file.resize_dimension("time", self.length)
-            self._disk["time"][self.length - 1] = time  # by h5py: h5netcdf looks up every dimension first
-            for name, x in kept.items():
-                self._disk[name][self.length - 1] = as_array(x).reshape(self._labels[name].sizes)
-            self._file.flush()  # of what h5netcdf keeps
-            self._disk.flush()
-
-    def drop_last(self) -> None:
-        """Take back the last point in time."""
-        self.length -= 1
-        self._file.resize_dimension("time", self.length)
-
-    def finish(self, trajectory: Trajectory) -> None:
-        """Write how it ended, and close the file."""
-        with _written(self.path):
-            self._file.attrs.update(attributes(trajectory))
-            self.close()
-
-    def close(self) -> None:
-        """Close the file as it is."""
-        self._file.close()
-        self._disk.close()
-
-    def _begin(self, kept: Mapping[str, Tensor]) -> None:
-        file = self._file
-        file.attrs.update(self._attributes)
-        file.dimensions["time"] = None
-        file.create_variable("time", ("time",), np.float64, chunks=(1024,)).attrs["units"] = TIME_UNIT
-        for name, label in self._labels.items():
-            for dimension, size in zip(label.dimensions, label.sizes, strict=True):
-                if dimension not in file.dimensions:
-                    file.dimensions[dimension] = size
-            for along, indices in label.coordinates.items():
-                file.create_variable(along, (along,), indices.dtype, data=indices)
-            dtype, extra = as_array(kept[name]).dtype, dict(label.attributes)
-            if dtype.kind == "b":  # as xarray writes it, and reads it again
-                dtype, extra["dtype"] = np.dtype(np.int8), "bool"
-            variable = file.create_variable(name, ("time", *label.dimensions), dtype, chunks=(1, *label.sizes))
-            variable.attrs.update(extra)
+    store = xr.backends.ZarrStore.open_group(str(path), mode="r", consolidated=False, cache_members=False)
+    attributes = dict(store.get_attrs())
+    points, names = attributes.pop("points"), attributes.pop("variables")
+    arrays = {name: store.open_store_variable(name) for name in names}
+    whole = {name: x.isel(time=slice(points), missing_dims="ignore") for name, x in arrays.items()}
+    return xr.decode_cf(xr.Dataset(whole, attrs=attributes))
 
 
-def _refuse_in_use(path: Path) -> None:
-    """Raise an OSError for a file that another process has open: to replace it HDF5 truncates first, then locks."""
-    if path.is_file():
-        try:
-            h5py.File(path, "r+").close()
-        except BlockingIOError as error:
-            raise OSError(error.errno, "another process has it open") from None
-        except OSError:
-            pass  # no HDF5: replaced
-
-
-class Stored(Mapping[str, Tensor]):
-    """Name -> (times, ...) out of a file, read when it is asked for.
-
-    path  of the file; forms  name -> shape at one point in time, and type
-    """
-
-    def __init__(self, path: Path, forms: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
-        self.path, self.forms = path, forms
-
-    def __getitem__(self, name: str) -> Tensor:
-        shape, dtype = self.forms[name]
-        with h5py.File(self.path) as file:
-            return torch.as_tensor(file[name][...]).reshape(-1, *shape).to(dtype)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.forms)
-
-    def __len__(self) -> int:
-        return len(self.forms)
+def require_zarr() -> None:
+    """Raise an `ActrelaxError` if zarr is not installed."""
+    try:
+        import zarr  # noqa: F401
+    except ImportError as error:
+        raise ActrelaxError('a path that ends in .zarr needs the package zarr: pip install "zarr>=3.1.3".') from error

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actrelax.models.problem import RelaxationProblem as RelaxationProblem
     from actrelax.models.problem import UnitDynamics as UnitDynamics
     from actrelax.models.results import DivergenceError as DivergenceError
-    from actrelax.models.results.xarray_io import open_trajectory as open_trajectory
+    from actrelax.models.results import open_trajectory as open_trajectory
     from actrelax.simulations.training.saved import load_run as load_run
 
 __version__ = "0.1.0"

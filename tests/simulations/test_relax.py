@@ -7,8 +7,7 @@ import pytest
 import torch
 from outcomes import is_drawn
 
-from actrelax.models.results import relative_error
-from actrelax.models.results.xarray_io import open_trajectory
+from actrelax.models.results import open_trajectory, relative_error
 from actrelax.simulations import cli, relax
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.subjects import Subject, make_sample

@@ -85,7 +85,7 @@ class _Watch:
         """Steps between looks; None for no look before the end."""
         if self.looks:
             return 1
-        return self.request.recording.every if self.request.recording.recorder is not None else None
+        return self.request.recording.every if self.request.recording.spec is not None else None
 
     def look(self, state: State, step: int) -> bool:
         """Take a state in; return whether to stop."""

@@ -38,7 +38,7 @@ def run_standalone(request: SolveRequest, method: str, seed: int | None) -> Iter
         If it can't be compiled or run.
     """
     every = 1 if request.stop_change is not None else request.recording.every
-    records = request.recording.recorder is not None or request.stop_change is not None
+    records = request.recording.spec is not None or request.stop_change is not None
     order = {
         "problem": request.problem,
         "method": method,

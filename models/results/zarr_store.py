@@ -1,0 +1,133 @@
+"""A Zarr store that grows block by block while a relaxation runs, for recordings larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import xarray as xr
+import zarr
+from torch import Tensor
+
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results.xarray_io import (
+    Units,
+    about,
+    attributes,
+    dataset_of,
+    labels,
+    writing,
+)
+
+if TYPE_CHECKING:
+    from actrelax.models.results.trajectory import Trajectory
+
+BLOCK_POINTS, BLOCK_BYTES = 64, 2**24
+"""A block has this many points in time, or fewer if they would take more bytes than this; one point at least."""
+
+
+class ZarrWriter:
+    """A Zarr store to which points in time are appended.
+
+    The attribute ``points`` counts the points that are complete. It is written after each block, by a rename, so a
+    program that is killed loses the block that it collects or writes, and nothing that was written before. The last
+    point stays in memory until the next one or the end, and can be taken back.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A store that exists is replaced.
+    problem : RelaxationProblem
+    run : mapping
+        The other arguments of `about`.
+    units : Units
+    point : mapping
+        Name -> tensor at the first point in time: the names, shapes and types of all points.
+
+    Raises
+    ------
+    ActrelaxError
+        As `labels`, and if the store can't be written; whatever was at the path is then left as it was.
+    """
+
+    def __init__(
+        self, path: Path, problem: RelaxationProblem, run: Mapping[str, Any], units: Units, point: Mapping[str, Tensor]
+    ) -> None:
+        self.path, self.points = path, 0
+        self._labels = labels(problem, units, point)
+        self._attributes = {**about(problem, **run), "status": "running"}
+        self._block: list[tuple[float, Mapping[str, Tensor]]] = []
+        size = sum(x.numel() * x.element_size() for x in point.values())
+        self._length = max(1, min(BLOCK_POINTS, BLOCK_BYTES // max(1, size)))
+        self.recorded = StoredValues(path, {name: (tuple(x.shape), x.dtype) for name, x in point.items()})
+        self._create(self._dataset([], {name: x[None][:0] for name, x in point.items()}))
+
+    def append(self, time: float, point: Mapping[str, Tensor]) -> None:
+        """Add one point in time; write the block before it if that is full."""
+        if len(self._block) == self._length:
+            self.flush()
+        self._block.append((time, point))
+
+    def pop(self) -> None:
+        """Take back the last point in time."""
+        self._block.pop()
+
+    def flush(self) -> None:
+        """Write the points that are in memory; nothing may be appended to a block with fewer than its full length."""
+        block, self._block = self._block, []  # one that can't be written is not tried again
+        if block:
+            values = {name: torch.stack([point[name] for _, point in block]) for name in self._labels}
+            dataset = self._dataset([time for time, _ in block], values)
+            with writing(self.path):
+                dataset.to_zarr(self.path, mode="a-", append_dim="time", consolidated=False)
+                self.points += len(block)
+                self._write_attributes()
+
+    def finish(self, trajectory: Trajectory) -> None:
+        """Write the points that are in memory, then how the relaxation ended."""
+        self.flush()
+        self._attributes |= attributes(trajectory)
+        with writing(self.path):
+            self._write_attributes()
+
+    def _create(self, empty: xr.Dataset) -> None:
+        """Replace the store at the path by one without points."""
+        self._attributes["variables"] = [*empty.variables]
+        over_time = {name: x.shape[1:] for name, x in empty.variables.items() if "time" in x.dims}
+        encoding = {name: {"chunks": (self._length, *sizes)} for name, sizes in over_time.items()}
+        empty = empty.assign_attrs(self._attributes)
+        with writing(self.path):
+            if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "zarr.json").exists():
+                raise FileExistsError("it is a folder with other files")
+            empty.to_zarr(self.path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+
+    def _dataset(self, times: Sequence[float], values: Mapping[str, Tensor]) -> xr.Dataset:
+        return dataset_of(self._labels, times, values, {**self._attributes, "points": self.points})
+
+    def _write_attributes(self) -> None:
+        zarr.open_group(self.path, mode="r+").attrs.put({**self._attributes, "points": self.points})
+
+
+class StoredValues(Mapping[str, Tensor]):
+    """Name -> (times, ...) in a Zarr store, read whenever a name is looked up.
+
+    path   of the store
+    forms  name -> shape at one point in time, and type
+    """
+
+    def __init__(self, path: Path, forms: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
+        self.path, self.forms = path, forms
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape, dtype = self.forms[name]
+        points = zarr.open_group(self.path, mode="r").attrs["points"]
+        values = zarr.open_array(self.path, path=name, mode="r")[:points]
+        return torch.as_tensor(values).reshape(-1, *shape).to(dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.forms)
+
+    def __len__(self) -> int:
+        return len(self.forms)

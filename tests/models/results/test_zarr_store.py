@@ -1,0 +1,229 @@
+"""Zarr stores that grow block by block while a relaxation runs."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from networks import exploding_case, graph_case, mlp_case
+
+from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import activity_gradients
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import DivergenceError, open_trajectory
+
+zarr = pytest.importorskip("zarr")
+zarr_store = pytest.importorskip("actrelax.models.results.zarr_store")
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+@pytest.fixture
+def short_blocks(monkeypatch):
+    monkeypatch.setattr(zarr_store, "BLOCK_POINTS", 4)
+
+
+@pytest.mark.usefixtures("short_blocks")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"integrator": "euler", "eta": 0.2, "steps": 12},
+        {"integrator": "euler", "eta": 0.2, "steps": 11, "every": 3},
+        {"integrator": "scipy:RK45", "dt": 0.2, "steps": 7},
+        {"integrator": "equilibrium"},
+    ],
+    ids=str,
+)
+def test_a_store_holds_what_memory_would(options, tmp_path):
+    """Bit for bit; with full blocks, with a shorter last one, and with a single point."""
+    case, path = graph_case(), tmp_path / "folder" / "run.zarr"
+    memory = solve(problem_of(case), **options, record=True)
+    stored = solve(problem_of(case), **options, record=True, path=str(path))
+    assert stored.times == memory.times
+    assert list(stored.recorded) == list(memory.recorded)
+    assert all(torch.equal(stored[name], x) for name, x in memory.recorded.items())
+    opened = open_trajectory(path)
+    xr.testing.assert_identical(opened, memory.to_xarray())
+    assert list(opened.data_vars) == list(memory.recorded)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    errors = memory.error(gradients)
+    assert all(torch.equal(error, errors[name]) for name, error in stored.error(gradients).items())
+    with xr.open_zarr(path, consolidated=False) as dataset:  # by any other tool
+        assert dataset.sizes["time"] == len(memory.times)
+
+
+@pytest.mark.usefixtures("short_blocks")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.bool, torch.int64, torch.complex128])
+def test_types(dtype, tmp_path):
+    def function(state):
+        return {"größe x": (10 * state["hidden1"]).to(dtype), "norm": state["hidden1"].norm()}
+
+    memory = solve(problem_of(mlp_case()), steps=5, record=function)
+    stored = solve(problem_of(mlp_case()), steps=5, record=function, path=tmp_path / "types.zarr")
+    assert stored["größe x"].dtype == dtype
+    assert torch.equal(stored["größe x"], memory["größe x"])
+    assert torch.equal(stored["norm"], memory["norm"])
+    xr.testing.assert_identical(open_trajectory(tmp_path / "types.zarr"), memory.to_xarray())
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_a_store_can_be_read_while_it_grows(tmp_path):
+    """Whole blocks are there, and an earlier store is gone as soon as the start has been recorded."""
+    path, seen, lengths = tmp_path / "growing.zarr", [], []
+    solve(problem_of(graph_case()), "euler", steps=20, record=True, path=path)
+
+    def record(state):
+        if seen:
+            dataset = open_trajectory(path)
+            assert dataset.attrs["status"] == "running"
+            assert np.isfinite(dataset["hidden1"]).all()
+            lengths.append(dataset.sizes["time"])
+        seen.append(1)
+        return state
+
+    solve(problem_of(mlp_case()), "euler", steps=10, record=record, path=path)
+    assert lengths == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
+    assert open_trajectory(path).attrs["status"] == "completed"
+
+
+@pytest.mark.parametrize("block", [1, 2, 4])
+@pytest.mark.parametrize("integrator", ["euler", "scipy:RK45"])
+def test_a_relaxation_that_diverges_leaves_the_good_part(integrator, block, tmp_path, monkeypatch, generator):
+    """The bad state is taken back, whether or not it begins a block."""
+    monkeypatch.setattr(zarr_store, "BLOCK_POINTS", block)
+    problem = problem_of(exploding_case(generator), assumptions="random-feedback", start="zero")
+    reached = []
+    for path in (None, tmp_path / "diverged.zarr"):
+        with pytest.raises(DivergenceError) as caught:
+            solve(problem, integrator, steps=50, dt=0.5, record=True, path=path)
+        reached.append(caught.value.trajectory)
+    memory, stored = reached
+    dataset = open_trajectory(tmp_path / "diverged.zarr")
+    assert dataset.attrs["status"] == "diverged"
+    assert tuple(dataset["time"].values) == stored.times == memory.times
+    for name, x in memory.recorded.items():
+        assert torch.isfinite(x).all()
+        assert torch.equal(stored[name], x)
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_an_error_on_the_way_leaves_all_points_before(tmp_path):
+    returned = iter([{"a": 1.0}] * 6 + [{"b": 1.0}])
+    with pytest.raises(ActrelaxError, match=r"^recorded was 'a' at first and 'b' at time 1\.2: return the same names"):
+        solve(problem_of(mlp_case()), "euler", dt=0.2, record=lambda _: next(returned), path=tmp_path / "x.zarr")
+    dataset = open_trajectory(tmp_path / "x.zarr")
+    assert dataset["time"].values == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert dataset.attrs["status"] == "running"
+
+
+KILLED = """
+import os, signal, sys
+import torch
+torch.set_default_dtype(torch.float64)
+import zarr
+from networks import mlp_case
+from actrelax.models.engines import solve
+from actrelax.models.problem import RelaxationProblem
+
+case, resize, calls = mlp_case(), zarr.Array.resize, []
+
+def resize_and_die(array, shape):
+    resize(array, shape)
+    calls.append(shape)
+    if len(calls) == 7:  # five arrays grow per block
+        os.kill(os.getpid(), signal.SIGKILL)
+
+zarr.Array.resize = resize_and_die
+problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+solve(problem, "euler", eta=0.2, steps=200, record=True, path=sys.argv[1])
+"""
+
+
+def test_a_program_that_is_killed_loses_one_block(tmp_path):
+    """Killed while it writes the second block: some arrays have grown, the first block is read all the same."""
+    path, tests = tmp_path / "killed.zarr", str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    lengths = {array.shape[0] for name, array in zarr.open_group(path, mode="r").arrays() if "_unit" not in name}
+    assert lengths == {64, 128}
+    memory = solve(problem_of(mlp_case()), "euler", eta=0.2, steps=63, record=True)
+    dataset = open_trajectory(path)
+    assert dataset.attrs["status"] == "running"
+    assert np.array_equal(dataset["time"], memory.times)
+    assert all(np.array_equal(dataset[name], x) for name, x in memory.recorded.items())
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_a_disk_that_is_full_keeps_the_blocks_before(tmp_path, monkeypatch):
+    original, writes = xr.Dataset.to_zarr, []
+
+    def full(*arguments, **options):
+        writes.append(1)
+        if len(writes) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    with pytest.raises(ActrelaxError, match=rf"^can't write {tmp_path}/x\.zarr: No space left on device\.$"):
+        solve(problem_of(mlp_case()), "euler", steps=12, record=True, path=tmp_path / "x.zarr")
+    assert open_trajectory(tmp_path / "x.zarr").sizes["time"] == 4
+    assert len(writes) == 3
+
+
+def test_paths_that_can_not_be_written(tmp_path):
+    """A file, a folder with other files, a folder that can't be: each is left as it was."""
+    (tmp_path / "file.zarr").write_text("in the way")
+    (tmp_path / "folder.zarr").mkdir()
+    (tmp_path / "folder.zarr" / "notes.txt").write_text("mine")
+    for path in (tmp_path / "file.zarr", tmp_path / "folder.zarr", tmp_path / "file.zarr" / "x.zarr"):
+        with pytest.raises(ActrelaxError, match=rf"^can't write {path}: \S.*\.$"):
+            solve(problem_of(mlp_case()), steps=2, record=True, path=path)
+    assert (tmp_path / "file.zarr").read_text() == "in the way"
+    assert (tmp_path / "folder.zarr" / "notes.txt").read_text() == "mine"
+    for path in (*tmp_path.iterdir(), tmp_path / "missing.zarr"):
+        with pytest.raises(ActrelaxError, match=rf"^can't read {path} as a trajectory: it is missing, damaged or"):
+            open_trajectory(path)
+
+
+def test_memory_does_not_grow_with_a_store(tmp_path, monkeypatch):
+    """Forty more states of 400 kB: in memory all of them stay, but a block has five."""
+    monkeypatch.setattr(zarr_store, "BLOCK_BYTES", 2**21)
+    case = mlp_case(widths=(3, 40, 5, 2))
+    case.x, case.y = case.x[:1].expand(1250, -1).clone(), case.y[:1].expand(1250).clone()
+    problem = problem_of(case)
+
+    def peak(steps, **options):
+        def record(activities):  # NumPy's memory is traced, torch's is not
+            return {"hidden1": torch.from_numpy(activities["hidden1"].numpy().copy())}
+
+        tracemalloc.start()
+        solve(problem, "euler", eta=0.2, steps=steps, record=record, **options)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    one = 1250 * 40 * 8
+    assert peak(60) - peak(20) > 39 * one
+    path = tmp_path / "long.zarr"
+    peak(20, path=path)  # loads what is loaded only once
+    assert peak(60, path=path) - peak(20, path=path) < 10 * one
+
+
+def test_without_zarr_the_message_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    sentence = r'^a path that ends in \.zarr needs the package zarr: pip install "zarr>=3\.1\.3"\.$'
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem_of(mlp_case()), steps=2, record=True, path=tmp_path / "x.zarr")
+    with pytest.raises(ActrelaxError, match=sentence):
+        open_trajectory(tmp_path / "x.zarr")
