@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from actrelax.models._names import look_up
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.engines.steps import schedule
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.learning.plasticity import Backward, Updates, check_decay, local_updates, outcome
 from actrelax.models.network import Network, Projection
@@ -78,10 +77,7 @@ def relax_continuously(
     if not scheme.takes_time:
         raise ActrelaxError(f'continuous plasticity needs a relaxation that takes time, "{scheme.name}" takes none.')
     if start != "zero":
-        warnings.warn(
-            "continuous plasticity from a start other than zero mostly learns the initial transient.",
-            stacklevel=3,
-        )
+        warn("continuous plasticity from a start other than zero mostly learns the initial transient.")
     problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, assumptions=assumptions, start=start, **fields)
     check_decay(problem, updates)
     if isinstance(steps, str):

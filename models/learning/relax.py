@@ -164,7 +164,7 @@ def _relaxed(
     if plan is not None and not keep:
         learned = Plasticity(request.problem, stream(request.problem, plan), updates)
         if not request.check_finite or bool(learned.finite):
-            warn_unsettled(request, request.status(False), request.grid.steps, stacklevel=5)
+            warn_unsettled(request, request.status(False), request.grid.steps)
             return learned, None
     trajectory = run(replace(request, options=options))  # where something went wrong, the steps say where
     return Plasticity(request.problem, [_at_once(trajectory)], updates), trajectory if keep else None

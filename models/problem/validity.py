@@ -47,7 +47,7 @@ def _check_dynamics(problem: RelaxationProblem) -> None:
     if not isinstance(problem.dynamics, Mapping):
         raise ActrelaxError(f"dynamics must map populations to UnitDynamics, got {type(problem.dynamics).__name__}.")
     for name, dynamics in problem.dynamics.items():
-        known("hidden population in dynamics", name, problem.relaxing)
+        known("population", name, problem.relaxing, where="dynamics")
         if not isinstance(dynamics, UnitDynamics):
             raise ActrelaxError(f"dynamics of {name!r} must be UnitDynamics, got {type(dynamics).__name__}.")
         if isinstance(problem.tau, Mapping) and name in problem.tau:
@@ -63,7 +63,7 @@ def _check_start(problem: RelaxationProblem) -> None:
         known("start", problem.start, ["feedforward", "zero"])
         return
     for name in problem.start:
-        known("hidden population in start", name, problem.relaxing)
+        known("population", name, problem.relaxing, where="start")
     for name in problem.relaxing:
         x = problem.feedforward.activities[name]
         shape, dtype = x.shape, torch.promote_types(x.dtype, torch.float32)  # that of states

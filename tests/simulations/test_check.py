@@ -124,7 +124,7 @@ def test_codegen_may_be_repeated(npz, capsys):
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["engine"] for row in rows} == {"brian2", "brian2 (cython)"}
     assert run(*options, "--codegen", "nix") == 2
-    assert capsys.readouterr().err.startswith("actrelax check: unknown target of Brian2 'nix'; known: ")
+    assert capsys.readouterr().err.startswith("actrelax check: unknown Brian2 target 'nix'; known: ")
     assert run(*options[:-4], "torch", *options[-3:], "--codegen", "numpy") == 2
     assert "--codegen is Brian2's, torch has none: leave it out" in capsys.readouterr().err
 
@@ -161,7 +161,7 @@ def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
     [
         (["--engine", "nix"], "unknown engine 'nix'; known: torch, scipy, brian2, closed-form, all."),
         (["--integrator", "nix"], "unknown integrator 'nix'; known: euler, sequential,"),
-        (["--integrator", "scipy:nix"], "unknown method of scipy.integrate.solve_ivp 'nix'; known: RK23,"),
+        (["--integrator", "scipy:nix"], "integrator 'scipy:nix' names an unknown SciPy method 'nix'; known: RK23,"),
         (["--assumptions", "nix"], "unknown assumptions 'nix'; known: ar,"),
         (["--loss", "nix"], "unknown loss 'nix'; known: cross-entropy,"),
         (["--feedback-transform", "nix"], "unknown feedback transform 'nix'; known: sparse-SHARE"),

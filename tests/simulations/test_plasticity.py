@@ -157,7 +157,7 @@ def test_bad_input_is_one_sentence_and_status_2(finished, tmp_path, capsys):
         ([*new, "--assumptions", "continuous"], "in Brian2 weights change after the relaxation, not during it: "),
         ([*new, "--assumptions", "kolen-pollack"], '"kolen-pollack" feedback needs a rate of decay, and nothing'),
         ([*new, "--activation", "gelu"], "activation 'gelu' of population 'hidden1' has no formula for Brian2: "),
-        ([*new, "--codegen", "fortran"], "unknown target of Brian2 'fortran'; known: "),
+        ([*new, "--codegen", "fortran"], "unknown Brian2 target 'fortran'; known: "),
         (["--out", str(finished)], f"{finished} holds a run: --resume {finished} continues it; or give another --out."),
         (["--resume", str(finished), "--lr", "0.3"], f"{finished} is a run with --lr 0.1, not 0.3: leave that option"),
         (

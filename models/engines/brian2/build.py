@@ -102,7 +102,7 @@ def build(
     delays, start = problem.delay.steps(dt), flat.initial_state()
     wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
     for name in wanted:
-        known("population to monitor", name, relaxing.needed(problem))
+        known("population", name, relaxing.needed(problem), where="monitor")
     parts = [f"{p} {part}" for p in problem.network.projections for part in ("feedback", "drive")]
     names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
     with generating("numpy"):  # what is built is built once, not worth compiling

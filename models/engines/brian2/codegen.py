@@ -36,7 +36,7 @@ def target_named(name: str) -> str:
         If not; the message lists those that do.
     """
     # whether a compiler works takes seconds to find out, and numpy needs none
-    return name if name == "numpy" else known("target of Brian2", name, targets())
+    return name if name == "numpy" else known("Brian2 target", name, targets())
 
 
 def is_at_runtime() -> bool:

@@ -20,8 +20,7 @@ from actrelax.models.engines.brian2.build import UNIT, Simulation, build, own_va
 from actrelax.models.engines.brian2.codegen import at_runtime, generating, target_named
 from actrelax.models.engines.brian2.support import method_of
 from actrelax.models.engines.brian2.support import unsupported as unsupported
-from actrelax.models.engines.divergence import is_finite, refuse_non_finite
-from actrelax.models.engines.request import SolveRequest
+from actrelax.models.engines.request import SolveRequest, is_finite, refuse_non_finite
 from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.problem import State
 from actrelax.models.results import Trajectory

@@ -118,7 +118,7 @@ class Learner:
     ) -> None:
         self.network, self.rate, self.decay = network, rate, decay
         self.assumptions = look_up("assumptions", assumptions, PRESETS)
-        self.loss = known("loss for Brian2", loss, two_phases.TOP_GRADIENTS)
+        self.loss = known("Brian2 loss", loss, two_phases.TOP_GRADIENTS)
         self.phases = phases or Phases()
         self.codegen = target_named(codegen)
         self._check()

@@ -174,10 +174,14 @@ def test_duration_and_steps_mean_the_same():
         ("euler", {"duration": -1.0}, r"^duration must be a number, 0 or more, got -1\.0\.$"),
         ("euler", {"steps": 2.5}, r"^steps must be a whole number, 0 or more, got 2\.5\.$"),
         ("euler", {"steps": -1}, r"^steps must be a whole number, 0 or more, got -1\.$"),
-        ("equilibrium", {"steps": 3, "eta": 1.0}, r'^"equilibrium" is one sweep without time: leave out eta and steps'),
+        (
+            "equilibrium",
+            {"steps": 3, "eta": 1.0},
+            r'^"equilibrium" is a single sweep without time: leave out eta and',
+        ),
         ("euler", {"stop_change": 0.0}, r"^stop_change must be positive, got 0\.0\.$"),
         ("euler", {"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
-        ("euler", {"record": ["hidden9"]}, r"^unknown recorded population 'hidden9'; known: hidden1"),
+        ("euler", {"record": ["hidden9"]}, r"^record names an unknown population 'hidden9'; known: hidden1"),
         ("euler", {"record": {"hidden1": [0, 7]}}, r"^population 'hidden1' has units 0 to 6, got 7\.$"),
         *[
             (
@@ -215,7 +219,7 @@ def test_several_taus_need_dt():
 
 
 def test_equilibrium_needs_constant_gains():
-    with pytest.raises(ActrelaxError, match=r'^"equilibrium" is there after one sweep: leave out stop_change\.$'):
+    with pytest.raises(ActrelaxError, match=r'^"equilibrium" takes a single sweep: leave out stop_change\.$'):
         solve(problem_of(mlp_case()), "equilibrium", stop_change=1e-6)
     with pytest.raises(ActrelaxError, match=r'^"equilibrium" can.t be used here: it needs an activity gain that is'):
         solve(problem_of(mlp_case(), assumptions="unfrozen"), "equilibrium")

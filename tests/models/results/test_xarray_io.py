@@ -412,7 +412,9 @@ def test_paths_that_can_not_be_written(tmp_path):
         with pytest.raises(ActrelaxError, match=rf"^can't write {path}: \S.*\.$"):
             solve(problem, steps=2, record=True, path=path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.nc"]
-    with pytest.raises(ActrelaxError, match=r"^nothing is recorded that could be written to path: say what to record"):
+    with pytest.raises(
+        ActrelaxError, match=r"^path is the file for records, and nothing is recorded: give record=True"
+    ):
         solve(problem, steps=2, path=tmp_path / "x.nc")
 
 

@@ -157,7 +157,7 @@ def test_nothing_is_said_where_nothing_is_compiled(capsys):
     problem = problem_of(mlp_case())
     solve(problem, "euler", steps=1, engine="brian2")
     assert capsys.readouterr() == ("", "")
-    with pytest.raises(ActrelaxError, match=r"^unknown target of Brian2 'fortran'; known: .*numpy"):
+    with pytest.raises(ActrelaxError, match=r"^unknown Brian2 target 'fortran'; known: .*numpy"):
         solve(problem, "euler", steps=1, engine="brian2", codegen="fortran")
 
 
@@ -237,6 +237,15 @@ def test_units_are_those_of_brian2():
     assert simulation.clock.dt == 0.5 * b2.ms
 
 
+def test_a_quantity_is_refused_with_the_number_to_give():
+    sentence = (
+        r"^tau of 'hidden3' must be a number or a tensor, got 10\. \* msecond: "
+        r"time has no unit here, give 10\.0 for 10 ms\.$"
+    )
+    with pytest.raises(ActrelaxError, match=sentence):
+        problem_of(mlp_case(), tau=10 * b2.ms)
+
+
 def test_parameters_are_values_not_text():
     """A sweep over them compiles once: the equations don't change with their values."""
     from actrelax.models.engines.brian2.equations import population_text
@@ -283,10 +292,13 @@ def test_an_activation_without_a_formula_is_refused_where_its_gain_is_current():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"method": "sequential"}, r"^unknown state updater of Brian2 'sequential'; known: linear"),
+        (
+            {"method": "sequential"},
+            r"^integrator 'brian2:sequential' names an unknown Brian2 state updater 'seq",
+        ),
         ({"dt": 0}, r"^dt must be a positive number, got 0\.$"),
         ({"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
-        ({"monitor": ["input"]}, r"^unknown population to monitor 'input'; known: hidden1, hidden2"),
+        ({"monitor": ["input"]}, r"^monitor names an unknown population 'input'; known: hidden1, hidden2"),
     ],
 )
 def test_what_build_refuses(options, sentence):
