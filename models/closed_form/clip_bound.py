@@ -49,8 +49,7 @@ def bracket_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: flo
 
     Examples
     --------
-    >>> from actrelax.models.network import build
-    >>> from actrelax.models.engines import INTEGRATORS
+    >>> from actrelax import INTEGRATORS, build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> bool(0 < bracket_bound(problem, INTEGRATORS["euler"], dt=0.1) < 10)

@@ -109,7 +109,7 @@ def relax_backward(
 
     Examples
     --------
-    >>> from actrelax.models.network import build
+    >>> from actrelax import build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     >>> x, y = torch.rand(8, 64), torch.arange(8)

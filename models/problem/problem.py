@@ -71,7 +71,7 @@ class RelaxationProblem(Steppable):
 
     Examples
     --------
-    >>> from actrelax.models.network import build
+    >>> from actrelax import build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     RelaxationProblem(64-32-10, batch 3, tau 1, start 'feedforward', clip None, assumptions 'ar')

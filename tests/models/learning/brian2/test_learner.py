@@ -271,7 +271,7 @@ def chain(*stages, activation="tanh"):
         ({"loss": "hinge"}, "unknown Brian2 loss 'hinge'; known: cross-entropy, sum-of-squares, half-sum-of"),
         ({"codegen": "fortran"}, "unknown Brian2 target 'fortran'; known: "),
         ({"rate": -1.0}, "rate must be a number, 0 or positive, got -1.0."),
-        ({"decay": 0.1}, '"kolen-pollack" feedback needs a rate of decay, and nothing else takes one.'),
+        ({"decay": 0.1}, '"kolen-pollack" feedback needs a rate of decay, and no other feedback takes one.'),
         ({"decay": -0.1}, "decay must be 0 or positive, got -0.1."),
     ],
 )
