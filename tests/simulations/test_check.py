@@ -34,7 +34,7 @@ def test_everything_agrees(npz, capsys):
     assert {row["population"] for row in rows} == {"hidden1", "hidden2", "hidden3"}
     assert all(row["ok"] and row["error"] <= row["bound"] for row in rows)
     assert {row["bound"] for row in rows} == {1e-10, 1e-8, 1e-4}
-    assert "brian2 leaves out sequential, heun, rk4, exact, equilibrium: Brian2 has no such scheme" in said.err
+    assert "brian2 leaves out sequential, heun, rk4, exact, equilibrium: Brian2 has no such integrator" in said.err
     assert "RelaxationProblem(1x8x8-6-6-6-10, batch 2, tau 1, start 'feedforward'," in said.err
 
 

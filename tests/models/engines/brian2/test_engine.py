@@ -1,13 +1,11 @@
 """The Brian2 engine. Oracles: the PyTorch engine step by step, and each updater's binomial law."""
 
 import logging
-import re
 
 import brian2 as b2
 import numpy as np
 import pytest
 import torch
-from brian2.stateupdaters.base import StateUpdateMethod
 from networks import exploding_case, graph_case, make_case, mlp_case
 from torch import nn
 
@@ -16,7 +14,6 @@ from actrelax.models.engines import BRIAN2, integrator_named, solve, unsupported
 from actrelax.models.engines.brian2 import UNIT, build, generating
 from actrelax.models.engines.brian2.engine import _announce
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import Activation
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.results import DivergenceError, Status, relative_error
 
@@ -112,30 +109,12 @@ def test_every_updater_follows_the_binomial_law_of_its_stability_function(method
     assert all(relative_error(found[name], x) < 1e-13 for name, x in expected.items())
 
 
-def test_every_updater_that_brian2_has_is_known():
-    assert set(StateUpdateMethod.stateupdaters) == set(BRIAN2)
-
-
 def test_several_taus_follow_the_law_too():
     problem = problem_of(mlp_case(), tau={"hidden1": 0.5, "hidden2": 2.0})
     for method in ("rk2", "rk4", "exact", "euler"):
         expected = predict(problem, integrator_named(f"brian2:{method}"), dt=DT, steps=STEPS)
         found = solve(problem, f"brian2:{method}", dt=DT, steps=STEPS).final
         assert all(relative_error(found[name], x) < 1e-13 for name, x in expected.items())
-
-
-def test_orders_are_set_not_left_to_names():
-    """Drives before feedback before units, also where the projections' names sort the other way."""
-    edges = [
-        ("input", "z", [nn.Linear(5, 4)]),
-        ("z", "m", [nn.Linear(4, 3)]),
-        ("m", "b", [nn.Linear(3, 6)]),
-        ("b", "a", [nn.Linear(6, 2)]),
-    ]
-    case = make_case((5,), {"z": "tanh", "m": "tanh", "b": "tanh", "a": "identity"}, edges)
-    problem = problem_of(case, assumptions="unfrozen", delays={"m->b": 0.4})
-    found = solve(problem, "euler", dt=DT, steps=STEPS, engine="brian2").final
-    assert largest(found, solve(problem, "euler", dt=DT, steps=STEPS).final) < 1e-14
 
 
 def logged(caplog):
@@ -224,66 +203,6 @@ def test_a_quantity_is_refused_with_the_number_to_give():
     )
     with pytest.raises(ActrelaxError, match=sentence):
         problem_of(mlp_case(), tau=10 * b2.ms)
-
-
-def test_parameters_are_values_not_text():
-    """A sweep over them compiles once: the equations don't change with their values."""
-    from actrelax.models.engines.brian2.equations import population_text
-
-    def texts(**fields):
-        problem = problem_of(mlp_case(), **fields)
-        return [population_text(problem, name, {}).equations for name in problem.network.hidden]
-
-    assert texts(tau=2.0, noise=0.1, clip=1.0) == texts(tau=3.0, noise=0.2, clip=2.0)
-    slow, fast = (UnitDynamics.second_order(tau, 0.5) for tau in (10.0, 5.0))
-    assert texts(dynamics={"hidden1": slow}) == texts(dynamics={"hidden1": fast})
-
-
-@pytest.mark.parametrize(
-    ("fields", "integrator", "sentence"),
-    [
-        ({}, "sequential", r"^Brian2 has no such scheme, it has euler, exponential, and its own: \"brian2:rk4\""),
-        ({}, "scipy:RK45", r'^"scipy:RK45" is a method of another engine\.$'),
-        ({"noise": 0.1}, "brian2:rk4", r"^it does not follow noise"),
-        ({"clip": 1.0}, "brian2:exact", r"^Brian2's exact does not take these equations: "),
-        ({"assumptions": "continuous"}, "euler", r"^weights that change while it relaxes are for relax_continuously"),
-        (
-            {"dynamics": {"hidden1": UnitDynamics.second_order(1.0, 0.5)}},
-            "brian2:exact",
-            r"^Brian2's exact does not solve units whose variables act on each other",
-        ),
-    ],
-)
-def test_what_is_refused(fields, integrator, sentence):
-    reason = unsupported(problem_of(mlp_case(), **fields), integrator, "brian2")
-    assert reason is not None
-    assert re.match(sentence, reason)
-
-
-def test_an_activation_without_a_formula_is_refused_where_its_gain_is_current():
-    square = Activation("square", torch.square, lambda a: 2 * a)
-    case = mlp_case(square)
-    assert unsupported(problem_of(case), "euler", "brian2") is None
-    reason = unsupported(problem_of(case, assumptions="unfrozen"), "euler", "brian2")
-    assert reason is not None
-    assert reason.startswith("activation 'square' of population 'hidden2' has no formula for Brian2: give it one, or")
-
-
-def test_the_users_precision_and_device_are_left_alone():
-    problem = problem_of(mlp_case())
-    expected = solve(problem, "euler", dt=DT, steps=STEPS).final
-    b2.prefs.core.default_float_dtype = np.float32
-    try:
-        assert largest(solve(problem, "euler", dt=DT, steps=STEPS, engine="brian2").final, expected) < 1e-14
-        assert b2.prefs.core.default_float_dtype == np.float32
-    finally:
-        b2.prefs.core.default_float_dtype = np.float64
-
-
-def test_a_standalone_device_is_refused_in_one_sentence(monkeypatch):
-    monkeypatch.setattr(b2, "get_device", lambda: object())
-    with pytest.raises(ActrelaxError, match=r"^Brian2 is set to write a standalone program: call brian2\.set_device"):
-        solve(problem_of(mlp_case()), "euler", steps=1, engine="brian2")
 
 
 def test_populations_may_be_called_as_they_like():
