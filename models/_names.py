@@ -11,13 +11,26 @@ from actrelax.models.errors import ActrelaxError
 T = TypeVar("T")
 
 
-def known(kind: str, name: object, names: Iterable[str], also: str = "") -> str:
+def known(kind: str, name: object, names: Iterable[str], also: str = "", where: str = "") -> str:
     """Return `name` if it is one of `names`.
+
+    Parameters
+    ----------
+    kind : str
+        What the names stand for, as the message calls it.
+    name : object
+        The name to check.
+    names : iterable of str
+        All valid names.
+    also : str, optional
+        A further entry of the message's list, such as the pattern of names that can't be listed.
+    where : str, optional
+        The argument in which the name occurs.
 
     Raises
     ------
     ActrelaxError
-        If it isn't; the message lists the known names of that `kind`.
+        If it isn't; the message lists the valid names.
 
     Examples
     --------
@@ -25,29 +38,43 @@ def known(kind: str, name: object, names: Iterable[str], also: str = "") -> str:
     Traceback (most recent call last):
         ...
     actrelax.models.errors.ActrelaxError: unknown integrator 'rk5'; known: euler, rk4.
+    >>> known("population", "hidden", ["hidden1", "hidden2"], where="tau")
+    Traceback (most recent call last):
+        ...
+    actrelax.models.errors.ActrelaxError: tau names an unknown population 'hidden'; known: hidden1, hidden2.
     """
     names = list(names)
     if not isinstance(name, str) or name not in names:
         listed = ", ".join([*names, also] if also else names)
-        raise ActrelaxError(f"unknown {kind} {name!r}; known: {listed}.")
+        sentence = f"unknown {kind} {name!r}; known: {listed}."
+        raise ActrelaxError(f"{where} names an {sentence}" if where else sentence)
     return name
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a real number, NumPy's included."""
+    """Return whether a value is a real number of Python or NumPy."""
     return isinstance(value, Real)
 
 
 def look_up(kind: str, given: str | T, registry: Mapping[str, T], also: str = "") -> T:
-    """Return the entry of that name; something of the entries' type, a user's own, passes through.
+    """Return the registry's entry of a name; an object of the entries' type is returned as it is.
 
-    `also` says what else is known, without being an entry.
+    Parameters
+    ----------
+    kind : str
+        What the entries are, as the message calls them.
+    given : str or an object of the entries' type
+    registry : mapping
+        Name -> entry.
+    also : str, optional
+        A further entry of the message's list.
 
     Raises
     ------
     ActrelaxError
-        If it is neither; the message lists the known names.
+        For an unknown name or another type; the message lists the known names.
     """
-    if isinstance(given, type(next(iter(registry.values())))):
+    entry_types = tuple(type(entry) for entry in registry.values())
+    if isinstance(given, entry_types):
         return given
     return registry[known(kind, given, registry, also)]

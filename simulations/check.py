@@ -50,7 +50,7 @@ class Config:
     engine: str = EVERY
     """Check this engine only: torch, scipy, brian2, or closed-form."""
     codegen: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Brian2's target: numpy unless given, cython, cpp_standalone (compiles a program per row); may be repeated."""
+    """Brian2's target: numpy unless given, or cython; may be repeated."""
     hardware: FullPrecision = field(default_factory=FullPrecision)
     json: bool = False
     """Print JSON, and nothing else, on standard output."""
@@ -139,22 +139,16 @@ def _restrictions(config: Config) -> dict[str, Any]:
     if config.codegen and config.engine not in (EVERY, "brian2"):
         raise ActrelaxError(f"--codegen is Brian2's, {config.engine} has none: leave it out.")
     targets = list(dict.fromkeys(config.codegen)) or ["numpy"]
-    _refuse_unknown(config.codegen)
+    if config.codegen:
+        from actrelax.models.engines.brian2 import target_named  # Brian2 takes a second to load
+
+        targets = [target_named(target) for target in targets]
     restrictions: dict[str, Any] = {"codegen": targets}
     if config.engine != EVERY:
         restrictions["engines"] = [known("engine", config.engine, [*NAMES, EVERY])]
     if config.relaxation.integrator != EVERY:
         restrictions["integrators"] = [integrator_named(config.relaxation.integrator).name]
     return restrictions
-
-
-def _refuse_unknown(targets: Sequence[str]) -> None:
-    """Refuse what is no target of Brian2, before anything runs."""
-    for target in targets:
-        if target != "cpp_standalone":
-            from actrelax.models.engines.brian2.codegen import target_named  # Brian2 takes a second to load
-
-            target_named(target)
 
 
 _watched = partial(tqdm, unit=" relaxations", leave=False, disable=None)

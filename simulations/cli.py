@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run one simulation with its options, perhaps as one of several processes that torchrun has started."""
+    if logging.lastResort is not None:  # writes the bare sentence to standard error
+        logging.getLogger("actrelax").addHandler(logging.lastResort)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return _run(name, arguments)
     from actrelax.simulations.training.processes import joined

@@ -137,7 +137,7 @@ def draw(online: Online, folder: RunFolder) -> None:
         left.legend(loc="lower right")
         times = [learner.phases.eta * (step + 1) for step in range(len(states))]
         right.plot(times, states[:, :7].numpy())
-        right.axvline(learner.phases.eta * learner.held, color="0.4", linewidth=1, linestyle="-")
+        right.axvline(learner.phases.eta * learner.feedforward_steps, color="0.4", linewidth=1, linestyle="-")
         right.set(xlabel="time (ms; tau is 1 ms)", ylabel="x of seven hidden neurons", title="feedforward | relaxation")
 
 

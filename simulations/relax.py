@@ -53,7 +53,7 @@ class Config:
     engine: str | None = None
     """torch, scipy or brian2; the integrator's own, or torch, unless given."""
     codegen: str | None = None
-    """Brian2's target: numpy unless given, cython, cpp_standalone."""
+    """Brian2's target: numpy unless given, or cython."""
     every: int = 1
     """Record every so many steps."""
     hardware: FullPrecision = field(default_factory=FullPrecision)

@@ -49,7 +49,7 @@ def law_of(scheme: Integrator, eta: float, steps: int, hops: int) -> Law:
 
     Examples
     --------
-    >>> from actrelax.models.engines import INTEGRATORS
+    >>> from actrelax import INTEGRATORS
     >>> law = law_of(INTEGRATORS["euler"], 0.5, 2, 3)
     >>> law.name, law.weights.round(12).tolist(), law.tails.round(12).tolist()
     ('binomial law', [0.25, 0.5, 0.25], [0.75, 0.25, 0.0])

@@ -50,8 +50,7 @@ def largest_derivative(problem: RelaxationProblem, integrator: Integrator, *, dt
 
     Examples
     --------
-    >>> from actrelax.models.network import build
-    >>> from actrelax.models.engines import INTEGRATORS
+    >>> from actrelax import INTEGRATORS, build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> bool(0 < largest_derivative(problem, INTEGRATORS["euler"], dt=0.1) < 10)

@@ -87,10 +87,7 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     Examples
     --------
     >>> import torch
-    >>> from actrelax.models.network import build
-    >>> from actrelax.models.engines import solve
-    >>> from actrelax.models.engines import INTEGRATORS
-    >>> from actrelax.models.problem import RelaxationProblem
+    >>> from actrelax import INTEGRATORS, RelaxationProblem, build, solve
     >>> network = build("mlp-4x5", input_shape=(6,), generator=torch.Generator().manual_seed(0)).double()
     >>> problem = RelaxationProblem.from_batch(network, torch.ones(1, 6).double(), torch.tensor([3]))
     >>> stepped = solve(problem, "euler", steps=50, eta=0.1).final["hidden1"]

@@ -13,8 +13,7 @@ from scipy import integrate, sparse
 from scipy.optimize import brentq
 
 from actrelax.models._names import is_number
-from actrelax.models.engines.divergence import on_the_way, refuse_non_finite
-from actrelax.models.engines.request import SolveRequest
+from actrelax.models.engines.request import SolveRequest, divergence_message, refuse_non_finite
 from actrelax.models.engines.sparse_problem import SparseProblem, Vector
 from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
@@ -246,7 +245,7 @@ class _Run:
         if np.isnan(t):  # an error of 0/0
             return self._gave_up("it finds no step where activities are 0 and atol is: give an atol above 0")
         step, steps = max(1, int(np.ceil(t / self.request.grid.dt))), self.request.grid.steps
-        return DivergenceError(on_the_way(population, step, steps), self._ended(Status.DIVERGED))
+        return DivergenceError(divergence_message(population, step, steps), self._ended(Status.DIVERGED))
 
     def _ended(self, status: Status, **more: object) -> Trajectory:
         applications = self.field.evaluations * len(self.request.problem.feedback_projections)

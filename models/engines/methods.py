@@ -1,8 +1,8 @@
-"""Every integrator by name: ours, and those that one engine has of its own, called ENGINE:METHOD.
+"""Integrators by name: the package's own, and methods of one engine, named ENGINE:METHOD.
 
-SciPy's adaptive methods follow the flow itself, to their tolerances. Brian2's state updaters hold the summed input
-within a step, so one with stability function R is Euler's scheme with eta_l = 1 - R(-dt/tau_l), whatever its name
-promises (THEORY.md section 4).
+SciPy's adaptive methods approximate the exact flow to their tolerances. Brian2's state updaters hold the summed input
+constant within a step, so an updater with stability function R is Euler's scheme with eta_l = 1 - R(-dt/tau_l)
+(THEORY.md section 4).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from actrelax.models.problem.unit_dynamics import Variables
 INTEGRATORS: dict[str, Integrator] = {
     integrator.name: integrator for integrator in (EULER, SEQUENTIAL, HEUN, RK4, EXPONENTIAL, EXACT, EQUILIBRIUM)
 }
-"""Our own, by name."""
+"""The package's own integrators, by name."""
 
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 """Methods of `scipy.integrate.solve_ivp`."""
@@ -56,17 +56,17 @@ BRIAN2: dict[str, tuple[Callable[[Matrix], Matrix], float]] = {
     "gsl_rk8pd": (np.exp, math.inf),
     "gsl": (np.exp, math.inf),
 }
-"""Brian2's updaters: stability function R of the decay with the input held, limit of stability.
+"""Brian2's state updaters: stability function R of the decay with constant input, and the stability limit.
 
-Heun's and Milstein's are Euler's in the drift: their further terms are for noise that depends on the state. GSL's
-follow exp(z) to their own tolerance.
+"heun" and "milstein" treat the drift as Euler does: their other terms are for noise that depends on the state. The
+GSL updaters follow exp(z) to their own tolerance.
 """
 NOISY = ("euler", "heun", "milstein")
-"""Those that accept equations with noise."""
+"""Brian2's state updaters that accept noise."""
 
 
 def integrator_named(given: str | Integrator) -> Integrator:
-    """Return an integrator: one of ours by name, or ENGINE:METHOD; an `Integrator` passes through.
+    """Return the integrator of a name, or of ENGINE:METHOD; an `Integrator` is returned as it is.
 
     Raises
     ------
@@ -81,14 +81,15 @@ def integrator_named(given: str | Integrator) -> Integrator:
     if not isinstance(given, str) or ":" not in given:
         return look_up("integrator", given, INTEGRATORS, also="scipy:METHOD, brian2:METHOD")
     engine, method = given.split(":", 1)
-    known("engine with integrators of its own", engine, ["scipy", "brian2"])
+    where = f"integrator {given!r}"
+    known("engine", engine, ["scipy", "brian2"], where=where)
     if engine == "scipy":
-        known("method of scipy.integrate.solve_ivp", method, SCIPY)
-        return Integrator(given, partial(_elsewhere, given), flow, None, None, math.inf, engine=engine)
-    stability, limit = BRIAN2[known("state updater of Brian2", method, BRIAN2)]
+        known("SciPy method", method, SCIPY, where=where)
+        return Integrator(given, partial(_no_step, given), flow, None, None, math.inf, engine=engine)
+    stability, limit = BRIAN2[known("Brian2 state updater", method, BRIAN2, where=where)]
     return Integrator(
         given,
-        partial(_elsewhere, given),
+        partial(_no_step, given),
         holding(lambda ratio: 1 - stability(-ratio)),
         order=1,
         stages=1,
@@ -99,5 +100,5 @@ def integrator_named(given: str | Integrator) -> Integrator:
     )
 
 
-def _elsewhere(name: str, problem: Any, state: Variables, dt: float) -> NoReturn:
-    raise ActrelaxError(f'"{name}" has no step to take by hand: use solve.')
+def _no_step(name: str, problem: Any, state: Variables, dt: float) -> NoReturn:
+    raise ActrelaxError(f'"{name}" takes its steps inside its engine: use solve.')

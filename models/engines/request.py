@@ -1,4 +1,4 @@
-"""What an engine is asked to do: everything `solve` was given, checked and resolved."""
+"""A resolved call of `solve`, the trajectory that answers it, and the error if the relaxation diverges."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from actrelax.models.closed_form.law import applications
 from actrelax.models.engines.steps import Schedule
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.results import Status, Trajectory
+from actrelax.models.results import DivergenceError, Status, Trajectory
 from actrelax.models.results.recording import History, populations
 from actrelax.models.results.trajectory import time_after
 
 
 @dataclass(frozen=True)
 class SolveRequest:
-    """One relaxation to be run.
+    """One relaxation to run.
 
-    engine        its name
-    stop_change   settle when no population changes more in a step, relative to its largest activity; None: don't ask
-    check_finite  whether to look for nan and inf at the end
-    generator     what noise is drawn from; torch's global one unless given
-    options       those of the engine, as they were given
+    engine        name of the engine
+    grid          step size and number of steps
+    recording     which states to record, and how often
+    stop_change   stop when no population changes more than this in a step, relative to its largest activity
+    check_finite  whether nan and inf raise a `DivergenceError`
+    generator     source of the noise; None for torch's global generator
+    options       options of the engine, as the caller gave them
     """
 
     engine: str
@@ -39,16 +42,16 @@ class SolveRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def time(self, step: int) -> float:
-        """Return when a step ends."""
+        """Return the time at which a step ends."""
         return time_after(step, self.grid.dt)
 
     def record(self, step: int, state: State) -> None:
-        """Keep a state if it is one of those that are kept."""
+        """Record the state after a step, if the recording is due."""
         if self.recording.is_due(step):
             self.recording.keep(self.time(step), state)
 
     def has_settled(self, previous: State, state: State) -> bool:
-        """Whether the step between these states was small enough to stop."""
+        """Return whether the change between two successive states is small enough to stop."""
         bound = self.stop_change
         if bound is None or not previous:
             return False
@@ -57,7 +60,7 @@ class SolveRequest:
         return all(_has_settled(previous, state, group, bound) for group in groups)
 
     def status(self, settled: bool) -> Status:
-        """Return how a relaxation ended that did not diverge."""
+        """Return the final status of a relaxation that has not diverged."""
         if self.grid.settles is not None:
             settled = self.grid.settles
         elif self.stop_change is None:
@@ -67,7 +70,20 @@ class SolveRequest:
     def outcome(
         self, status: Status, state: State, steps: int, applications: int | None = None, **more: object
     ) -> Trajectory:
-        """Collect what `solve` returns; the work is that of the steps unless given."""
+        """Return the trajectory that `solve` returns.
+
+        Parameters
+        ----------
+        status : Status
+        state : mapping
+            The last state.
+        steps : int
+            Steps taken.
+        applications : int, optional
+            How often feedback was carried through a projection; computed from the steps unless given.
+        **more
+            Further fields of the trajectory.
+        """
         work = steps * work_per_step(self.problem, self.integrator) if applications is None else applications
         trajectory = Trajectory(
             problem=self.problem,
@@ -90,13 +106,51 @@ class SolveRequest:
 
 
 def work_per_step(problem: RelaxationProblem, integrator: Integrator) -> int:
-    """Return how often one step carries feedback through a projection."""
+    """Return the number of feedback projections that one step applies."""
     if integrator.stages is None:
         return applications(problem)
     return integrator.stages * len(problem.feedback_projections)
 
 
 def _has_settled(previous: State, state: State, variables: Sequence[str], bound: float) -> bool:
-    """Whether no variable changed by more than the bound, relative to the largest of them."""
+    """Return whether no variable changed by more than the bound, relative to the largest value among them."""
     scale = max(state[v].abs().amax() for v in variables)
     return all(bool((state[v] - previous[v]).abs().amax() <= bound * scale) for v in variables)
+
+
+def is_finite(activities: Mapping[str, Tensor]) -> bool:
+    """Return whether no activity is nan or inf."""
+    return all(bool(torch.isfinite(x).all()) for x in activities.values())
+
+
+def refuse_non_finite(request: SolveRequest, step: int, state: State, previous: State | None = None) -> None:
+    """Check the state after a step, if the request asks for checks.
+
+    Raises
+    ------
+    DivergenceError
+        If an activity is nan or inf; its trajectory ends with the previous state.
+    """
+    if request.check_finite and not is_finite(request.problem.activities(state)):
+        raise divergence(request, step, state, previous)
+
+
+def divergence(request: SolveRequest, step: int, state: State, previous: State | None = None) -> DivergenceError:
+    """Return the error for a state that is non-finite after a step, or at the start if there is no previous state."""
+    activities = request.problem.activities(state)
+    bad = next(name for name in request.problem.network.populations if not is_finite({name: activities[name]}))
+    if previous is None:
+        sentence = (
+            f'population "{bad}" is non-finite at the start: look for inf and nan in stimuli, targets and weights.'
+        )
+        return DivergenceError(sentence, request.outcome(Status.DIVERGED, state, 0))
+    sentence = divergence_message(bad, step, request.grid.steps)
+    return DivergenceError(sentence, request.outcome(Status.DIVERGED, previous, step - 1))
+
+
+def divergence_message(population: str, step: int, steps: int) -> str:
+    """Return the sentence about a population that became non-finite during a step."""
+    return (
+        f'population "{population}" became non-finite at step {step} of {steps}: '
+        "lower eta, the learning rate or the scale of the feedback weights."
+    )

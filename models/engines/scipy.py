@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from actrelax.models.engines import adaptive
-from actrelax.models.engines.divergence import refuse_non_finite
-from actrelax.models.engines.request import SolveRequest
+from actrelax.models.engines.request import SolveRequest, refuse_non_finite
 from actrelax.models.engines.sparse_problem import SparseProblem, refused
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator

@@ -1,10 +1,9 @@
-"""Engines solve relaxation problems; `solve` is the only door to them."""
+"""`solve`: check and resolve its arguments, then run the engine."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -16,7 +15,7 @@ from actrelax.models.closed_form.steps_needed import ToleranceOf
 from actrelax.models.engines.methods import integrator_named
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.steps import Steps, schedule, whole_number
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Status, Trajectory
@@ -27,21 +26,21 @@ ENGINES: dict[str, str] = {
     "scipy": "actrelax.models.engines.scipy",
     "brian2": "actrelax.models.engines.brian2.engine",
 }
-"""Name -> `Engine`, a module that is imported when it is asked for."""
+"""Engine -> its module, an `Engine`, which is imported on first use."""
 
 
 class Engine(Protocol):
-    """What the module of an engine has."""
+    """The interface of an engine's module."""
 
     def unsupported(self, problem: RelaxationProblem, integrator: Integrator) -> str | None:
-        """Return None, or one sentence that says what it can't do here."""
+        """Return None, or one sentence that says why the engine can't run the problem."""
 
     def solve(self, request: SolveRequest, **options: Any) -> Trajectory:
-        """Run; the options are those of `solve` that belong to this engine."""
+        """Run a request with the options that are specific to this engine."""
 
 
 def engine_named(name: str) -> Engine:
-    """Import an engine.
+    """Return the module of an engine, imported if need be.
 
     Raises
     ------
@@ -52,7 +51,7 @@ def engine_named(name: str) -> Engine:
 
 
 def unsupported(problem: RelaxationProblem, integrator: str | Integrator, engine: str) -> str | None:
-    """Return None where the engine runs the problem by the integrator, else one sentence that says why not."""
+    """Return None if the engine can run the problem with the integrator, else one sentence that says why not."""
     scheme = integrator_named(integrator)
     return scheme.unsupported(problem) or engine_named(engine).unsupported(problem, scheme)
 
@@ -77,52 +76,51 @@ def solve(
     generator: Generator | None = None,
     **options: Any,
 ) -> Trajectory:
-    """Relax: integrate the problem's ODE from its start.
+    """Integrate the problem's ODE from its start.
 
     Parameters
     ----------
     problem : RelaxationProblem
     integrator : str or Integrator, default "sequential"
-        A name of `integrators.INTEGRATORS`; or one of an engine's own, ``"scipy:DOP853"``, ``"brian2:rk4"``
-        (`foreign`).
+        A name in `INTEGRATORS`, or a method of one engine: ``"scipy:DOP853"``, ``"brian2:rk4"``.
     dt, eta : float, optional
-        The step, in the problem's unit of time or relative to its one tau (dt = eta tau); eta = 0.1 unless given.
-        Both must be left out, with steps and duration, for "equilibrium". SciPy's adaptive methods choose their own
-        steps: there it is the distance of what is recorded.
+        The step in the problem's unit of time, or relative to its single tau (dt = eta tau); eta = 0.1 unless given.
+        "equilibrium" takes neither, and no steps or duration. SciPy's adaptive methods choose their own steps; for
+        them dt is the interval between outputs.
     steps, duration : int or "auto", float, optional
-        How many steps, or how long, a whole number of dt; 100 steps unless given. "auto": as many as it takes until
-        no population is further from equilibrium than the tolerance.
+        The number of steps, or the total time, a multiple of dt; 100 steps unless given. "auto" continues until
+        every population is within the tolerance of equilibrium.
     tolerance, tolerance_of, max_steps : float, {"activity", "gradient"}, int, optional
-        Of steps="auto"; 1e-6, "activity" and 10,000 unless given. Where there is a law (`closed_form`) it tells the
-        number of steps: until what is left of the initial activity is that small, relative to itself or to the
-        gradient. Elsewhere: until no population changes by more in a step, relative to its largest activity and to
-        dt/tau.
+        For steps="auto"; 1e-6, "activity" and 10,000 unless given. Where the closed form applies, it computes the
+        number of steps after which the remainder of the initial activity is below the tolerance, relative to the
+        initial activity or to the gradient. Elsewhere the relaxation stops when no population changes more than
+        that in a step, relative to its largest activity and to dt/tau.
     stop_change : float, optional
-        Stop as soon as each population's largest change in a step, relative to its largest activity, is at most
-        this. A change per step, not per tau: the distance left is larger by about tau/dt of the slowest
-        population, so choose it well below the smallest dt/tau.
+        Stop when the largest change of each population in a step, relative to its largest activity, is at most
+        this. The remaining distance from equilibrium is larger by about tau/dt of the slowest population, so choose
+        a value well below the smallest dt/tau.
     record : bool, str, sequence of str, mapping, or callable, default False
-        What to keep on the way: nothing, all hidden populations and the output, some populations by name, some of
-        their units (population -> indices into its flattened shape; (batch, indices) is kept), or what a function
-        returns of the state (population -> (batch, *shape), not to be changed): name -> tensor, NumPy array or
-        number, the same names, shapes and types each time. It is called once more for each step if the relaxation
-        diverges, to say where.
+        What to record: nothing; all hidden populations and the output; populations by name; some of their units
+        (population -> indices into the flattened shape, recorded as (batch, indices)); or the result of a function
+        of the state. The function gets population -> (batch, *shape), which it must not change, and returns name ->
+        tensor, NumPy array or number, with the same names, shapes and types each time. If the relaxation diverges,
+        the steps are run again to find the place, and the function is called again for each.
     every : int, default 1
-        Record the start and every so many steps.
+        Record the start and every `every`-th step.
     path : str or pathlib.Path, optional
         File for the recorded values, read by `open_trajectory`. A path that ends in .zarr is a Zarr store: blocks of
         up to 64 points in time, or 16 MiB, are appended to it while the relaxation runs, memory holds no more than one
         block, and an existing store is replaced when the start is recorded (needs the package zarr). Any other path
         is a NetCDF file, written once the relaxation has ended or diverged; an existing file is replaced then.
     engine : str, optional
-        A name of `ENGINES`; "torch" unless the integrator belongs to another.
+        A name in `ENGINES`; "torch" unless the integrator belongs to another engine.
     check_finite : bool, default True
-        Look at the final state for nan and inf. On a GPU that waits for the queue to empty: a loop that looks by
-        itself every so many batches turns it off.
+        Raise a `DivergenceError` if the final state has nan or inf. On a GPU this check waits for the device; turn
+        it off in loops that check less often themselves.
     generator : torch.Generator, optional
-        What the noise of a noisy problem is drawn from; torch's global generator unless given.
+        Source of the noise; torch's global generator unless given.
     **options
-        What belongs to one engine: see `solve` of its module.
+        Options of one engine: see `solve` of its module.
 
     Returns
     -------
@@ -131,19 +129,19 @@ def solve(
     Raises
     ------
     ActrelaxError
-        For choices that can't be met.
+        For arguments that exclude each other, are out of range, or are not supported by the engine.
     DivergenceError
-        If a population becomes non-finite; its ``trajectory`` holds what was reached.
+        If a population becomes non-finite; its ``trajectory`` ends with the last finite state.
 
     Warns
     -----
     UserWarning
-        If steps="auto" ends at max_steps.
+        If steps="auto" reaches max_steps without settling.
 
     Examples
     --------
     >>> import torch
-    >>> from actrelax.models.network import build
+    >>> from actrelax import RelaxationProblem, build, solve
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> solve(problem, "euler", steps=100, eta=0.1).final["hidden1"].shape
@@ -176,12 +174,12 @@ def solve(
 
 
 def run(request: SolveRequest) -> Trajectory:
-    """Do what was asked for.
+    """Run a resolved request.
 
     Warns
     -----
     UserWarning
-        If the relaxation was to settle, and did not.
+        If the relaxation was asked to settle and has not.
     """
     try:
         trajectory = engine_named(request.engine).solve(request, **request.options)
@@ -191,13 +189,10 @@ def run(request: SolveRequest) -> Trajectory:
     return trajectory
 
 
-def warn_unsettled(request: SolveRequest, status: Status, steps: int, stacklevel: int = 4) -> None:
-    """Warn if a relaxation was to settle, and did not."""
+def warn_unsettled(request: SolveRequest, status: Status, steps: int) -> None:
+    """Warn if steps="auto" ended before the relaxation settled."""
     if status is Status.NOT_SETTLED and request.grid.to_settle:
-        warnings.warn(
-            f"not settled after max_steps = {steps} steps: the state is kept; give more, or a larger tolerance.",
-            stacklevel=stacklevel,
-        )
+        warn(f"not settled after max_steps = {steps} steps: the state is kept; give more, or a larger tolerance.")
 
 
 def resolve(
@@ -214,12 +209,12 @@ def resolve(
     options: Mapping[str, Any] | None = None,
     **length: Any,
 ) -> SolveRequest:
-    """Check and resolve what `solve` was given; `length` goes to `schedule`.
+    """Check the arguments of `solve` and return them as a request; `length` goes to `schedule`.
 
     Raises
     ------
     ActrelaxError
-        For choices that can't be met.
+        As for `solve`.
     """
     scheme, options = integrator_named(integrator), options or {}
     chosen = engine or scheme.engine or "torch"
@@ -227,7 +222,7 @@ def resolve(
         raise ActrelaxError(f"stop_change must be positive, got {stop_change!r}.")
     every = whole_number("every", every, least=1)
     if not scheme.takes_time and stop_change is not None:
-        raise ActrelaxError(f'"{scheme.name}" is there after one sweep: leave out stop_change.')
+        raise ActrelaxError(f'"{scheme.name}" takes a single sweep: leave out stop_change.')
     if path is not None and spec is None:
         raise ActrelaxError("path needs something to write, but record is False: pass record=True.")
     module = engine_named(chosen)
@@ -238,7 +233,7 @@ def resolve(
     if options:
         accepted = list(inspect.signature(module.solve).parameters)[1:]
         for name in options:
-            known(f"option of the engine {chosen}", name, accepted or ["none"])
+            known(f"{chosen} option", name, accepted or ["none"])
     if grid.to_settle and stop_change is not None:
         raise ActrelaxError('stop_change and steps="auto" exclude each other: give one of them.')
     about = {"integrator": scheme.name, "engine": chosen, "dt": grid.dt, "options": options}

@@ -1,10 +1,9 @@
-"""How long and how finely a relaxation is integrated: dt or eta, steps or duration (THEORY.md section 3)."""
+"""Step size and number of steps of a relaxation: dt or eta, steps or duration (THEORY.md section 3)."""
 
 from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, get_args
@@ -14,7 +13,7 @@ import numpy as np
 from actrelax.models._names import is_number, known
 from actrelax.models.closed_form import steps_until, uncovered
 from actrelax.models.closed_form.steps_needed import ToleranceOf
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
 
@@ -25,8 +24,8 @@ Steps = int | Literal["auto"]
 class Schedule:
     """`steps` steps of `dt`, in the problem's unit of time.
 
-    settles      whether they are enough, where a law tells
-    stop_change  where none does: the change in a step at which it has settled
+    settles      for steps="auto" with a closed form: whether the steps suffice to settle
+    stop_change  for steps="auto" without one: the change in a step at which the relaxation has settled
     """
 
     dt: float
@@ -36,7 +35,7 @@ class Schedule:
 
     @property
     def to_settle(self) -> bool:
-        """Whether they are those that it takes to settle."""
+        """Whether the number of steps was chosen by steps="auto"."""
         return self.settles is not None or self.stop_change is not None
 
 
@@ -52,15 +51,15 @@ def schedule(
     tolerance_of: ToleranceOf | None = None,
     max_steps: int | None = None,
 ) -> Schedule:
-    """Work out the steps of a relaxation; without any choice the papers' 100 steps of eta = 0.1.
+    """Return the steps of a relaxation, by default the papers' 100 steps of eta = 0.1.
 
-    The parameters are those of `engines.solve`.
+    The parameters are those of `solve`.
 
     Raises
     ------
     ActrelaxError
-        For a problem that the integrator does not support, choices that exclude each other or are out of range, an
-        unstable step, a duration or delay that is no whole number of dt, or an eta where the problem has several tau.
+        If the integrator does not support the problem; if arguments exclude each other or are out of range; if the
+        step is unstable; if a duration or delay is no multiple of dt; if eta is given and the problem has several tau.
 
     Warns
     -----
@@ -115,7 +114,7 @@ def whole_number(name: str, value: SupportsIndex, least: int) -> int:
     Raises
     ------
     ActrelaxError
-        If it is no whole number, or below `least`.
+        If the value is no whole number, or below `least`.
     """
     try:
         number = operator.index(value)
@@ -134,9 +133,9 @@ def _until_settled(
     tolerance_of: ToleranceOf,
     max_steps: int | None,
 ) -> Schedule:
-    """Return as many steps as it takes, by the law or else by looking at each."""
+    """Return the schedule for steps="auto": computed by the closed form, or a bound on the change in a step."""
     if problem.is_noisy:
-        raise ActrelaxError('steps="auto" is for relaxations that settle, a noisy one never does: give steps.')
+        raise ActrelaxError('steps="auto" needs a relaxation that settles, and noise never does: give steps a number.')
     tolerance = 1e-6 if tolerance is None else tolerance
     if not (is_number(tolerance) and 0 < tolerance < 1):
         raise ActrelaxError(f"tolerance must lie between 0 and 1, got {tolerance!r}.")
@@ -147,13 +146,13 @@ def _until_settled(
         return Schedule(dt, most if steps is None else steps, settles=steps is not None)
     if tolerance_of == "gradient":
         raise ActrelaxError(
-            f'tolerance_of="gradient" needs a law: {uncovered(problem)} Leave it out to settle by the change in a step.'
+            f'tolerance_of="gradient" needs the closed form: {uncovered(problem)} Leave tolerance_of out.'
         )
     return Schedule(dt, most, stop_change=tolerance * dt / _slowest(problem))
 
 
 def _slowest(problem: RelaxationProblem) -> float:
-    """Return the longest time constant, that of the slowest mode where units have dynamics of their own."""
+    """Return the longest time constant, over leaky populations and the modes of other unit dynamics."""
     modes = [mode for dynamics in problem.dynamics.values() for mode in np.linalg.eigvals(np.asarray(dynamics.A))]
     leaky = [] if len(problem.dynamics) == len(problem.taus.shapes) else _taus(problem)
     return max([*leaky, *(-1 / float(mode.real) for mode in modes)])
@@ -162,7 +161,7 @@ def _slowest(problem: RelaxationProblem) -> float:
 def _refuse_choices(integrator: Integrator, given: Mapping[str, object]) -> None:
     chosen = [name for name, value in given.items() if value is not None]
     if chosen:
-        raise ActrelaxError(f'"{integrator.name}" is one sweep without time: leave out {" and ".join(chosen)}.')
+        raise ActrelaxError(f'"{integrator.name}" is a single sweep without time: leave out {" and ".join(chosen)}.')
 
 
 def _taus(problem: RelaxationProblem) -> list[float]:
@@ -180,21 +179,18 @@ def _check_stability(integrator: Integrator, eta: float) -> None:
             "take more steps of a smaller dt."
         )
     if eta > 1 and integrator.stability_limit < math.inf:
-        warnings.warn(
-            f"eta is {eta:.4g}, above 1: errors may grow by about (eta / (2 - eta)) a layer before they shrink.",
-            stacklevel=5,
-        )
+        warn(f"eta is {eta:.4g}, above 1: errors may grow by about eta / (2 - eta) per layer before they shrink.")
 
 
 def _check_dynamics(integrator: Integrator, problem: RelaxationProblem, dt: float) -> None:
-    """Refuse a step at which a unit with dynamics of its own does not decay: R(dt lambda) of each mode."""
+    """Refuse a step at which a mode of some unit dynamics does not decay: |R(dt lambda)| >= 1."""
     if integrator.stability_limit == math.inf:
         return
     for name, dynamics in problem.dynamics.items():
         for mode in np.linalg.eigvals(np.asarray(dynamics.A)):
             if abs(integrator.transition(np.array([[mode]]), dt)[0, 0]) >= 1:
                 raise ActrelaxError(
-                    f'dt {dt:.4g} is too large for the units of {name!r} under "{integrator.name}": take a smaller one.'
+                    f'dt {dt:.4g} is unstable for the units of {name!r} under "{integrator.name}": give a smaller dt.'
                 )
 
 

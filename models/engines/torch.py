@@ -11,8 +11,7 @@ import torch
 from actrelax.models._names import known
 from actrelax.models.closed_form.evaluate import applications, evaluate_all, plan_of, why_not
 from actrelax.models.closed_form.plan import Plan, settled_plan
-from actrelax.models.engines.divergence import divergence, is_finite
-from actrelax.models.engines.request import SolveRequest
+from actrelax.models.engines.request import SolveRequest, divergence, is_finite
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
 from actrelax.models.problem import RelaxationProblem, State

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from actrelax.models._names import look_up
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.engines.steps import schedule
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
 from actrelax.models.learning.gradients import Backward, Updates, check_decay, reduce
 from actrelax.models.learning.plasticity import local_updates
@@ -79,10 +78,7 @@ def relax_continuously(
     if not scheme.takes_time:
         raise ActrelaxError(f'continuous plasticity needs a relaxation that takes time, "{scheme.name}" takes none.')
     if start != "zero":
-        warnings.warn(
-            "continuous plasticity from a start other than zero mostly learns the initial transient.",
-            stacklevel=3,
-        )
+        warn("continuous plasticity from a start other than zero mostly learns the initial transient.")
     problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, assumptions=assumptions, start=start, **fields)
     check_decay(problem, updates)
     if isinstance(steps, str):

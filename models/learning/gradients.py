@@ -51,7 +51,7 @@ class Updates:
     def __post_init__(self) -> None:
         known("reduction", self.reduction, ["mean", "sum"])
         for kind in self.factors:
-            known("kind of projection in factors", kind, ["dense", "conv"])
+            known("kind of projection", kind, ["dense", "conv"], where="factors")
         if self.clip is not None and not self.clip > 0:
             raise ActrelaxError(f"the updates' clip must be positive, got {self.clip}.")
         if self.decay is not None and not self.decay >= 0:

@@ -107,7 +107,7 @@ def relax_backward(
 
     Examples
     --------
-    >>> from actrelax.models.network import build
+    >>> from actrelax import build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     >>> x, y = torch.rand(8, 64), torch.arange(8)
@@ -156,7 +156,7 @@ def _learn(request: SolveRequest, updates: Updates, method: Method, keep: bool) 
     if plan is not None and not keep:
         learned = Plasticity(request.problem, stream(request.problem, plan), updates)
         if not request.check_finite or bool(learned.finite):
-            warn_unsettled(request, request.status(False), request.grid.steps, stacklevel=5)
+            warn_unsettled(request, request.status(False), request.grid.steps)
             return learned, None
     trajectory = run(replace(request, options=options))  # if a population is not finite, this says which and when
     learned = Plasticity(request.problem, [_at_once(trajectory)], updates)

@@ -40,8 +40,7 @@ class Traced:
     Examples
     --------
     >>> from functools import partial
-    >>> from actrelax.models.network import build
-    >>> from actrelax.models.learning import relax_backward
+    >>> from actrelax import build, relax_backward
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> rule = Traced(partial(relax_backward, check_finite=False))
     >>> result = rule(network, torch.rand(8, 64), torch.arange(8))

@@ -38,7 +38,7 @@ class Delays:
         """
         if isinstance(self.given, Mapping):
             for name in self.given:
-                known("projection with feedback in delays", name, self.projections)
+                known("feedback projection", name, self.projections, where="delays")
         for delay in self.given.values() if isinstance(self.given, Mapping) else [self.given]:
             if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
                 raise ActrelaxError(f"a delay must be a time, 0 or more, got {delay!r}.")

@@ -58,13 +58,15 @@ class PerNeuron:
             For the first that is found.
         """
         for population in self.given if isinstance(self.given, Mapping) else self.shapes:
-            known(f"hidden population in {self.name}", population, self.shapes)
+            known("population", population, self.shapes, where=self.name)
             self._check_one(population, self.of(population), zero)
 
     def _check_one(self, population: str, value: Value, zero: bool) -> None:
         said, shape = f"{self.name} of {population!r}", tuple(self.shapes[population])
         if not isinstance(value, Real | Tensor):
-            raise ActrelaxError(f"{said} must be a number or a tensor, got {value!r}.")
+            # Brian2's quantities have dimensions
+            hint = ": time has no unit here, give 10.0 for 10 ms" if hasattr(value, "dimensions") else ""
+            raise ActrelaxError(f"{said} must be a number or a tensor, got {value!r}{hint}.")
         if isinstance(value, Tensor) and value.dim() > 0 and value.shape != shape:
             raise ActrelaxError(f"{said} must be a number or of shape {shape}, got {tuple(value.shape)}.")
         least, largest = self.extremes(population)

@@ -70,7 +70,7 @@ class RelaxationProblem:
 
     Examples
     --------
-    >>> from actrelax.models.network import build
+    >>> from actrelax import build
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     RelaxationProblem(64-32-10, batch 3, tau 1, start 'feedforward', clip None, assumptions 'ar')
@@ -152,7 +152,7 @@ class RelaxationProblem:
             known("start", self.start, ["feedforward", "zero"])
             return
         for name in self.start:
-            known("hidden population in start", name, self.relaxing)
+            known("population", name, self.relaxing, where="start")
         for name in self.relaxing:
             shape, dtype = self.feedforward.activities[name].shape, self.state_like.dtype
             given = self.start.get(name)

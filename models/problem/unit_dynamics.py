@@ -195,7 +195,7 @@ def check_dynamics(dynamics: object, populations: Sequence[str]) -> None:
     if not isinstance(dynamics, Mapping):
         raise ActrelaxError(f"dynamics must map populations to UnitDynamics, got {type(dynamics).__name__}.")
     for name, given in dynamics.items():
-        known("hidden population in dynamics", name, populations)
+        known("population", name, populations, where="dynamics")
         if not isinstance(given, UnitDynamics):
             raise ActrelaxError(f"dynamics of {name!r} must be UnitDynamics, got {type(given).__name__}.")
 

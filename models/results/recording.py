@@ -189,13 +189,13 @@ def record_spec(problem: RelaxationProblem, record: Record) -> RecordSpec | None
         return RecordSpec(record)
     everything = [*problem.network.hidden, problem.network.output]
     if isinstance(record, Mapping):
-        names = [known("recorded population", name, everything) for name in record]
+        names = [known("population", name, everything, where="record") for name in record]
         units = {name: _units(problem, name, record[name]) for name in names}
         return RecordSpec(lambda state: {name: state[name].flatten(1)[:, units[name]] for name in units}, units)
     if record is True:
         names = everything
     else:
-        names = [known("recorded population", name, everything) for name in _listed(record)]
+        names = [known("population", name, everything, where="record") for name in _listed(record)]
     return RecordSpec(lambda state: {name: state[name] for name in names})
 
 

@@ -82,8 +82,7 @@ class Trajectory:
 
     Examples
     --------
-    >>> from actrelax.models.network import build
-    >>> from actrelax.models.engines import solve
+    >>> from actrelax import build, solve
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> trajectory = solve(problem, "euler", steps=10, record=True)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actrelax.analysis import figures
-from actrelax.models.engines.brian2 import delay_line, generating, shift
+from actrelax.brian2 import delay_line, generating, shift
 
 # time
 TAU = 10 * b2.ms

@@ -16,11 +16,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from actrelax import RelaxationProblem, activity_gradients, build, solve
+from actrelax import RelaxationProblem, activity_gradients, build, digits, solve
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import stays_below
 from actrelax.models.results import relative_error
-from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
 # time, in milliseconds

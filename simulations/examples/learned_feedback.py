@@ -22,10 +22,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from actrelax import Network, Updates, build, relax_backward
+from actrelax import Network, Updates, build, digits, relax_backward
 from actrelax.analysis import figures
 from actrelax.analysis.alignment import feedback_alignment
-from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
 # network

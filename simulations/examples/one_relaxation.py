@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actrelax import RelaxationProblem, activity_gradients, build, solve
+from actrelax import RelaxationProblem, activity_gradients, build, digits, solve
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
-from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
 # time, in milliseconds

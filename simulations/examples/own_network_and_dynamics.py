@@ -23,12 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actrelax import Network, Projection, RelaxationProblem, activity_gradients, solve
+from actrelax import Network, Projection, RelaxationProblem, UnitDynamics, activity_gradients, digits, solve
 from actrelax.analysis import figures
-from actrelax.models.engines.brian2 import UNIT, build, generating
-from actrelax.models.problem import UnitDynamics
+from actrelax.brian2 import UNIT, build, generating
 from actrelax.models.results import relative_error
-from actrelax.simulations.datasets import digits
 
 # time, in milliseconds
 DT = 0.5

@@ -19,10 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from actrelax import RelaxationProblem, build, solve
+from actrelax import RelaxationProblem, build, digits, solve
 from actrelax.analysis import figures
 from actrelax.analysis.checks.moments import scheme_moments
-from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
 # time, in milliseconds

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from actrelax import RelaxationProblem, activity_gradients, build, solve
+from actrelax import RelaxationProblem, activity_gradients, build, digits, solve
 from actrelax.analysis import figures
-from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 
 # time, in units of tau

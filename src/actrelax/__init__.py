@@ -1,6 +1,6 @@
 """Activation relaxation: backpropagation's gradient as the equilibrium of a neural dynamical system.
 
-The public names below are loaded when first used, so that importing the package costs nothing.
+The public names are loaded on first use, so that importing the package costs nothing; so is `actrelax.brian2`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from actrelax import brian2 as brian2
+    from actrelax.models.assumptions import PRESETS as PRESETS
     from actrelax.models.assumptions import Assumptions as Assumptions
     from actrelax.models.assumptions import Knobs as Knobs
+    from actrelax.models.engines import INTEGRATORS as INTEGRATORS
     from actrelax.models.engines import solve as solve
     from actrelax.models.errors import ActrelaxError as ActrelaxError
+    from actrelax.models.learning import Backward as Backward
     from actrelax.models.learning import Updates as Updates
     from actrelax.models.learning import activity_gradients as activity_gradients
     from actrelax.models.learning import backprop_backward as backprop_backward
@@ -25,40 +29,49 @@ if TYPE_CHECKING:
     from actrelax.models.problem import RelaxationProblem as RelaxationProblem
     from actrelax.models.problem import UnitDynamics as UnitDynamics
     from actrelax.models.results import DivergenceError as DivergenceError
+    from actrelax.models.results import Trajectory as Trajectory
     from actrelax.models.results import open_trajectory as open_trajectory
+    from actrelax.simulations.datasets import digits as digits
     from actrelax.simulations.training.saved import load_run as load_run
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "Activation": "models.network.activations",
+    "Activation": "models.network",
     "ActrelaxError": "models.errors",
     "Assumptions": "models.assumptions",
-    "DivergenceError": "models.results.trajectory",
+    "Backward": "models.learning",
+    "DivergenceError": "models.results",
+    "INTEGRATORS": "models.engines",
     "Knobs": "models.assumptions",
-    "Network": "models.network.network",
-    "Projection": "models.network.projection",
-    "RelaxationProblem": "models.problem.problem",
-    "UnitDynamics": "models.problem.unit_dynamics",
-    "Updates": "models.learning.gradients",
-    "activity_gradients": "models.learning.backprop",
-    "backprop_backward": "models.learning.backprop",
-    "build": "models.network.architectures",
+    "Network": "models.network",
+    "PRESETS": "models.assumptions",
+    "Projection": "models.network",
+    "RelaxationProblem": "models.problem",
+    "Trajectory": "models.results",
+    "UnitDynamics": "models.problem",
+    "Updates": "models.learning",
+    "activity_gradients": "models.learning",
+    "backprop_backward": "models.learning",
+    "build": "models.network",
+    "digits": "simulations.datasets",
     "load_run": "simulations.training.saved",
     "open_trajectory": "models.results.xarray_io",
-    "relax_backward": "models.learning.relax",
-    "relax_continuously": "models.learning.continuous",
-    "solve": "models.engines.solve",
+    "relax_backward": "models.learning",
+    "relax_continuously": "models.learning",
+    "solve": "models.engines",
 }
 
 __all__ = [*_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "brian2":
+        return importlib.import_module("actrelax.brian2")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'actrelax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"actrelax.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, "brian2"})

@@ -34,7 +34,7 @@ def test_everything_agrees(npz, capsys):
     assert {row["population"] for row in rows} == {"hidden1", "hidden2", "hidden3"}
     assert all(row["ok"] and row["error"] <= row["bound"] for row in rows)
     assert {row["bound"] for row in rows} == {1e-10, 1e-8, 1e-4}
-    assert "brian2 leaves out sequential, heun, rk4, exact, equilibrium: Brian2 has no such scheme" in said.err
+    assert "brian2 leaves out sequential, heun, rk4, exact, equilibrium: Brian2 has no such integrator" in said.err
     assert "RelaxationProblem(1x8x8-6-6-6-10, batch 2, tau 1, start 'feedforward'," in said.err
 
 
@@ -124,7 +124,7 @@ def test_codegen_may_be_repeated(npz, capsys):
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["engine"] for row in rows} == {"brian2", "brian2 (cython)"}
     assert run(*options, "--codegen", "nix") == 2
-    assert capsys.readouterr().err.startswith("actrelax check: unknown target of Brian2 'nix'; known: ")
+    assert capsys.readouterr().err.startswith("actrelax check: unknown Brian2 target 'nix'; known: ")
     assert run(*options[:-4], "torch", *options[-3:], "--codegen", "numpy") == 2
     assert "--codegen is Brian2's, torch has none: leave it out" in capsys.readouterr().err
 
@@ -161,7 +161,7 @@ def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
     [
         (["--engine", "nix"], "unknown engine 'nix'; known: torch, scipy, brian2, closed-form, all."),
         (["--integrator", "nix"], "unknown integrator 'nix'; known: euler, sequential,"),
-        (["--integrator", "scipy:nix"], "unknown method of scipy.integrate.solve_ivp 'nix'; known: RK23,"),
+        (["--integrator", "scipy:nix"], "integrator 'scipy:nix' names an unknown SciPy method 'nix'; known: RK23,"),
         (["--assumptions", "nix"], "unknown assumptions 'nix'; known: ar,"),
         (["--loss", "nix"], "unknown loss 'nix'; known: cross-entropy,"),
         (["--feedback-transform", "nix"], "unknown feedback transform 'nix'; known: sparse-SHARE"),

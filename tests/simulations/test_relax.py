@@ -142,7 +142,10 @@ def test_a_saved_run(npz, tmp_path, capsys):
             ["--integrator", "equilibrium"],
             'a relaxation over time is shown, and "equilibrium" takes none: name another',
         ),
-        (["--integrator", "brian2:nix"], "unknown state updater of Brian2 'nix'; known: linear,"),
+        (
+            ["--integrator", "brian2:nix"],
+            "integrator 'brian2:nix' names an unknown Brian2 state updater 'nix'; known",
+        ),
         (["--engine", "nix"], "unknown engine 'nix'; known: torch, scipy, brian2."),
         (["--engine", "scipy", "--noise", "1", "--integrator", "euler"], '"euler" can\'t be used on scipy here: noise'),
         (["--noise", "1"], '"sequential" can\'t be used here: it does not follow noise'),

@@ -1,7 +1,7 @@
-"""Relaxations in Brian2: names, equations, delay lines, and the engine."""
+"""Relaxations in Brian2: the engine, and `build` for simulations with objects of your own."""
 
 from actrelax.models.engines.brian2.build import UNIT, Simulation, build
-from actrelax.models.engines.brian2.codegen import generating, targets
+from actrelax.models.engines.brian2.codegen import generating, target_named, targets
 from actrelax.models.engines.brian2.delay_line import delay_line, shift
 
-__all__ = ["UNIT", "Simulation", "build", "delay_line", "generating", "shift", "targets"]
+__all__ = ["UNIT", "Simulation", "build", "delay_line", "generating", "shift", "target_named", "targets"]

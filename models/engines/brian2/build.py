@@ -1,4 +1,4 @@
-"""A relaxation as a `brian2.Network`: a NeuronGroup a population, a Synapses a projection."""
+"""A relaxation as a `brian2.Network`: one NeuronGroup per population, one Synapses per projection."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from scipy import sparse
 
 from actrelax.models._names import is_number, known
-from actrelax.models.engines.brian2 import equations as relaxing
+from actrelax.models.engines import integrator_named
+from actrelax.models.engines.brian2 import equations
 from actrelax.models.engines.brian2.codegen import generating
 from actrelax.models.engines.brian2.delay_line import shift
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.brian2.support import unsupported
-from actrelax.models.engines.methods import integrator_named
 from actrelax.models.engines.sparse_problem import SparseProblem, vector
 from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
@@ -25,21 +25,21 @@ from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace
 from actrelax.models.problem.unit_dynamics import Variables
 
 UNIT = b2.ms
-"""One unit of a problem's time."""
+"""The unit of a problem's time in Brian2: a millisecond."""
 
 Units = bool | Sequence[int]
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """A relaxation in Brian2, by the names of its problem.
+    """The objects of a relaxation in Brian2, by the names of its problem.
 
     populations  population -> NeuronGroup of batch * units neurons, sample after sample
     feedback     projection -> Synapses from its target to its source
     drives       projection -> Synapses from its source to its target, where gains are current
     monitors     population -> StateMonitor of x
-    network      all of these; objects of your own are added to it
-    clock        of everything
+    network      all of these; add your own objects to it
+    clock        the clock of all of them
     """
 
     populations: Mapping[str, Any]
@@ -58,20 +58,22 @@ def build(
     monitor: Mapping[str, Units] | Sequence[str] = (),
     every: int = 1,
 ) -> Simulation:
-    """Build the populations and synapses of a relaxation; nothing runs yet.
+    """Build the populations and synapses of a relaxation, ready to run.
+
+    Works at run time and under ``brian2.set_device("cpp_standalone", build_on_run=False)``.
 
     Parameters
     ----------
     problem : RelaxationProblem
     method : str, default "euler"
-        A state updater of Brian2, "rk4", "exact" ...
+        A state updater of Brian2: "euler", "rk4", "exact" ...
     dt : float, default 0.1
-        The step, in the problem's unit of time, which is a millisecond in Brian2.
+        The step, in the problem's unit of time: milliseconds in Brian2.
     monitor : mapping or sequence of str, optional
-        Populations whose activity is recorded; population -> True for all its units, or some indices, below
-        batch * units. The input is there only where somebody reads it, or where it is noisy.
+        Populations whose activity to record; or population -> True for all its units, or indices below batch *
+        units. The input is part of the simulation only if a drive reads it or it is noisy.
     every : int, default 1
-        Record every so many steps.
+        Record every `every`-th step.
 
     Returns
     -------
@@ -80,13 +82,15 @@ def build(
     Raises
     ------
     ActrelaxError
-        For what Brian2, or the state updater, can't do, unknown populations, and values out of range.
+        If Brian2 or the state updater can't run the problem; for unknown populations and values out of range.
 
     Examples
     --------
     >>> import torch
-    >>> from actrelax.models.network import build as build_network
-    >>> network = build_network("digits-mlp", generator=torch.Generator().manual_seed(0))
+    >>> import actrelax
+    >>> from actrelax import RelaxationProblem
+    >>> from actrelax.brian2 import UNIT, build
+    >>> network = actrelax.build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> simulation = build(problem, dt=0.1, monitor=["hidden1"])
     >>> simulation.network["hidden1"]
@@ -102,24 +106,24 @@ def build(
     delays, start = problem.delay.steps(dt), flat.initial_state()
     wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
     for name in wanted:
-        known("population to monitor", name, relaxing.needed(problem))
+        known("population", name, equations.participants(problem), where="monitor")
     parts = [f"{p} {part}" for p in problem.network.projections for part in ("feedback", "drive")]
     names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
-    with generating("numpy"):  # what is built is built once, not worth compiling
-        groups = {v: _group(flat, start, v, names[v], method, delays, clock) for v in relaxing.needed(problem)}
+    with generating("numpy"):  # the objects are built once: compiling would not pay
+        groups = {v: _group(flat, start, v, names[v], method, delays, clock) for v in equations.participants(problem)}
         feedback = {
             p: _synapses(
                 groups[projection.target],
                 groups[projection.source],
-                relaxing.feedback_text(problem, p, delays),
+                equations.feedback_text(problem, p, delays),
                 flat.feedback[p].matrix,
                 names[f"{p} feedback"],
-                relaxing.FEEDBACK,
+                equations.FEEDBACK,
                 clock,
             )
             for p, projection in problem.feedback_projections.items()
         }
-        drives = {p: _drive(flat, p, groups, names[f"{p} drive"], clock) for p in relaxing.drives(problem)}
+        drives = {p: _drive(flat, p, groups, names[f"{p} drive"], clock) for p in equations.drives(problem)}
         often = b2.Clock(every * dt * UNIT, name="actrelax_records") if every > 1 else clock
         monitors = {
             v: b2.StateMonitor(groups[v], "x", record=units, clock=often, name=names[f"{v} monitor"])
@@ -138,8 +142,8 @@ def _check(problem: RelaxationProblem, method: str, dt: float) -> None:
         raise ActrelaxError(f"Brian2's {method} can't be used here: {reason}")
 
 
-def own_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[str, tuple[Any, str]]:
-    """Return variable of a state -> the NeuronGroup that has it, and what it is called there."""
+def state_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[str, tuple[Any, str]]:
+    """Return variable of a state -> (its NeuronGroup, its name there)."""
     found: dict[str, tuple[Any, str]] = {}
     for name, unit in problem.units.items():
         own = [f"s{i}" for i in range(len(unit.variables))] if isinstance(unit, StateSpace) else ["x"]
@@ -150,7 +154,7 @@ def own_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[st
 def _group(
     flat: SparseProblem, start: Variables, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any
 ) -> Any:
-    text = relaxing.population_text(flat.problem, name, delays)
+    text = equations.population_text(flat.problem, name, delays)
     size = flat.batch * math.prod(flat.network.populations[name].shape)
     group = b2.NeuronGroup(size, text.equations, method=method, clock=clock, name=word, namespace={})
     for variable, value in _values(flat, start, name).items():
@@ -163,7 +167,7 @@ def _group(
 
 
 def _values(flat: SparseProblem, start: Variables, name: str) -> dict[str, Any]:
-    """Return what a population's variables are set to, where it has them."""
+    """Return variable -> initial value, for all variables that a population may have."""
     unit, noisy = flat.units.get(name), flat.problem.noise_levels
     values: dict[str, Any] = {"gain": flat.gains.get(name)}
     if name in flat.drives:
@@ -180,11 +184,11 @@ def _values(flat: SparseProblem, start: Variables, name: str) -> dict[str, Any]:
     return values
 
 
-def _delay(flat: SparseProblem, group: Any, text: relaxing.PopulationText, clock: Any) -> None:
-    """Shift the group's delay lines once drives are known; before t = 0 they hold what is sent at the start."""
+def _delay(flat: SparseProblem, group: Any, text: equations.PopulationText, clock: Any) -> None:
+    """Shift the group's delay lines after drives are summed; before t = 0 they hold the initial value."""
     problem = flat.problem
     for name, (line, sent, steps) in text.lines.items():
-        shift(group, line, sent, steps, clock=clock, when="groups", order=relaxing.LINE)
+        shift(group, line, sent, steps, clock=clock, when="groups", order=equations.LINE)
         before = vector(problem.feedback_source(problem.feedback_projections[name], problem.initial_state()))
         for k in range(steps + 1):
             setattr(group, f"{line}_{k}", before)
@@ -192,15 +196,15 @@ def _delay(flat: SparseProblem, group: Any, text: relaxing.PopulationText, clock
 
 def _drive(flat: SparseProblem, name: str, groups: Mapping[str, Any], word: str, clock: Any) -> Any:
     p = flat.network.projections[name]
-    text = relaxing.drive_text(flat.problem, name)
-    return _synapses(groups[p.source], groups[p.target], text, flat.drive_matrix(p), word, relaxing.DRIVE, clock)
+    text = equations.drive_text(flat.problem, name)
+    return _synapses(groups[p.source], groups[p.target], text, flat.drive_matrix(p), word, equations.DRIVE, clock)
 
 
 def _synapses(pre: Any, post: Any, text: str, matrix: Any, word: str, order: int, clock: Any) -> Any:
-    """Connect two groups by a matrix (post, pre)."""
+    """Connect two groups by a sparse matrix (post, pre)."""
     synapses = b2.Synapses(pre, post, text, clock=clock, name=word, namespace={})
-    entries = matrix.tocsc().tocoo()  # source after source, as Brian2 itself connects: summing is faster so
-    if entries.nnz == 0:  # Brian2 can't sum over no synapse at all
+    entries = matrix.tocsc().tocoo()  # sorted by source, in Brian2's own order: sums are faster
+    if entries.nnz == 0:  # Brian2 can't sum over zero synapses
         entries = sparse.coo_array(([0.0], ([0], [0])), shape=matrix.shape)
     synapses.connect(i=entries.col.astype(np.int32), j=entries.row.astype(np.int32))
     synapses.w = entries.data

@@ -1,4 +1,4 @@
-"""Which of Brian2's targets exist, and choosing one without leaving a global preference behind."""
+"""Brian2's code generation targets: which ones work here, and how to choose one for a block of code."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from actrelax.models.errors import ActrelaxError
 
 
 def targets() -> list[str]:
-    """Return the names of Brian2's targets that compute here and now."""
+    """Return the names of the targets that work on this machine."""
     names = []
     for target in codegen_targets:
         try:
             works = target.is_available()
-        except NotImplementedError:  # those that write a program of its own instead
+        except NotImplementedError:  # targets of standalone programs
             works = False
         if works:
             names.append(target.class_name)
@@ -28,40 +28,47 @@ def targets() -> list[str]:
 
 
 def target_named(name: str) -> str:
-    """Return `name` if Brian2 has a target of that name that works here.
+    """Return `name` if Brian2 has such a target and it works on this machine.
 
     Raises
     ------
     ActrelaxError
-        If not; the message lists those that do.
+        If not; the message lists the targets that work.
     """
-    # whether a compiler works takes seconds to find out, and numpy needs none
-    return name if name == "numpy" else known("target of Brian2", name, targets())
+    # testing for a compiler takes seconds, and numpy needs none
+    return name if name == "numpy" else known("Brian2 target", name, targets())
 
 
-def is_at_runtime() -> bool:
-    """Whether Brian2 runs what it is given, in place of writing a program."""
+def is_runtime() -> bool:
+    """Return whether Brian2's device is the one that runs simulations at once, and not one that writes a program."""
     return isinstance(b2.get_device(), RuntimeDevice)
 
 
-def at_runtime() -> None:
-    """Refuse to go on if Brian2 is set to write a program instead of running.
+def require_runtime() -> None:
+    """Refuse a standalone device.
 
     Raises
     ------
     ActrelaxError
-        If another device than Brian2's own is active.
+        If Brian2's device is not "runtime".
     """
-    if not is_at_runtime():
+    if not is_runtime():
         raise ActrelaxError(
             "Brian2 is set to write a standalone program: call brian2.set_device('runtime') first, "
-            'or solve with codegen="cpp_standalone", in a process of its own.'
+            "or use actrelax.brian2.build, which works there, too."
         )
 
 
 @contextmanager
 def generating(target: str) -> Iterator[None]:
-    """Let Brian2 compute with a target and in float64, which are global preferences, inside the block."""
+    """Set Brian2's global preferences inside a block: the target, and float64.
+
+    Examples
+    --------
+    >>> with generating("numpy"):
+    ...     b2.prefs.codegen.target
+    'numpy'
+    """
     before = b2.prefs.codegen.target, b2.prefs.core.default_float_dtype
     b2.prefs.codegen.target, b2.prefs.core.default_float_dtype = target, np.float64
     try:

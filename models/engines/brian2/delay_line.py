@@ -1,6 +1,6 @@
-"""Delays of continuous values in Brian2, whose summed variables take none: a line of variables, shifted every step.
+"""Delays of continuous values in Brian2, whose summed variables have none: a line of variables, shifted every step.
 
-For any group and any variable, whatever the project; exact for delays of whole steps, in every codegen target.
+Works for any variable of any group, is exact for delays of whole steps, and runs with every code generation target.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def delay_line(name: str, steps: int, unit: str = "1") -> tuple[str, str]:
-    """Return the equations of a delay line and its last variable, the value so many steps ago.
+    """Return the equations of a delay line, and the variable that holds the delayed value.
 
-    A line that is shifted before it is read needs a variable more than steps: the first holds the present value.
+    The line has steps + 1 variables, since it is shifted before it is read: the first holds the present value.
 
     Parameters
     ----------
@@ -20,14 +20,14 @@ def delay_line(name: str, steps: int, unit: str = "1") -> tuple[str, str]:
     steps : int
         The delay, 1 or more.
     unit : str, default "1"
-        Of what is delayed.
+        Brian2's unit of the value.
 
     Returns
     -------
     equations : str
-        To be added to those of the group.
+        Equations to add to those of the group.
     delayed : str
-        The variable to read.
+        Name of the variable to read.
 
     Examples
     --------
@@ -45,9 +45,10 @@ def delay_line(name: str, steps: int, unit: str = "1") -> tuple[str, str]:
 def shift(
     group: Any, name: str, expression: str, steps: int, *, clock: Any = None, when: str = "start", order: int = 0
 ) -> Any:
-    """Let a group shift a delay line in every time step.
+    """Make a group shift a delay line in every time step.
 
-    Before t = 0 the line holds what its variables are set to: set all of them, for instance to the first value.
+    Before t = 0 the line holds the values that its variables are set to: set all of them, for instance to the first
+    value.
 
     Parameters
     ----------
@@ -56,12 +57,12 @@ def shift(
     name, steps
         As for `delay_line`.
     expression : str
-        What is delayed: a variable of the group, or an expression of them.
+        The value to delay: a variable of the group, or an expression of variables.
     clock : brian2.Clock, optional
-        The group's own unless given.
+        The group's clock unless given.
     when, order : str and int, default "start" and 0
-        At which point of a step. Summed variables are computed in the slot "groups", in their own order, before the
-        state moves: an expression that reads some belongs between those and whoever reads the line.
+        When to shift within a step. Summed variables are computed in the slot "groups", by their order, before the
+        state moves: shift after the sums that the expression reads, and before those that read the line.
 
     Returns
     -------

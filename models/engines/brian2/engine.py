@@ -1,12 +1,9 @@
-"""The Brian2 engine: populations and synapses in a neural simulator, a batch of samples as blocks of one group.
-
-`models.brian2.build` makes the same simulation for users who add objects of their own. In float64.
-"""
+"""The Brian2 engine: the samples of a batch are blocks of neurons in one group per population; always in float64."""
 
 from __future__ import annotations
 
 import functools
-import sys
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,90 +13,86 @@ import numpy as np
 import torch
 from brian2.core.base import BrianObjectException
 
-from actrelax.models.engines.brian2.build import UNIT, Simulation, build, own_variables
-from actrelax.models.engines.brian2.codegen import at_runtime, generating, target_named
+from actrelax.models.engines.brian2.build import UNIT, Simulation, build, state_variables
+from actrelax.models.engines.brian2.codegen import generating, require_runtime, target_named
 from actrelax.models.engines.brian2.support import method_of
 from actrelax.models.engines.brian2.support import unsupported as unsupported
-from actrelax.models.engines.divergence import is_finite, refuse_non_finite
-from actrelax.models.engines.request import SolveRequest
+from actrelax.models.engines.request import SolveRequest, is_finite, refuse_non_finite
 from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.problem import State
 from actrelax.models.results import Trajectory
 
+logger = logging.getLogger(__name__)
+
 
 def solve(request: SolveRequest, codegen: str = "numpy") -> Trajectory:
-    """Run.
+    """Run a request in Brian2.
 
     Parameters
     ----------
     request : SolveRequest
     codegen : str, default "numpy"
-        A target of Brian2: what it offers here, numpy always; or "cpp_standalone", which compiles a program and runs
-        it. Compilers take up to a minute the first time, Brian2 keeps what they made.
+        Brian2's code generation target. "numpy" is always there; "cython" compiles for up to a minute the first
+        time, and Brian2 keeps the compiled code.
 
     Raises
     ------
     ActrelaxError
-        For a target that is not there.
+        For a target that does not work on this machine, or a standalone device.
     DivergenceError
         If a population becomes non-finite.
     """
     seed = _seed(request)
-    if codegen == "cpp_standalone" and request.grid.steps > 0:
-        from actrelax.models.engines.brian2.standalone import run_standalone
-
-        _announce("a program of its own")
-        return _replayed(request, run_standalone(request, method_of(request.integrator), seed))
-    target = "numpy" if codegen == "cpp_standalone" else target_named(codegen)
-    at_runtime()
+    target = target_named(codegen)
+    require_runtime()
     if target != "numpy":
         _announce(target)
-    watch = _Watch(request, looks=request.stop_change is not None)
+    watch = _Watch(request, every_step=request.stop_change is not None)
     _run(request, watch, target, seed)
     if request.check_finite and not is_finite(request.problem.activities(watch.state)):
         request.recording.forget()
-        _run(request, _Watch(request, looks=True), target, seed)  # once more, to say where
+        _run(request, _Watch(request, every_step=True), target, seed)  # run again to find the step
     return request.outcome(request.status(watch.settled), watch.state, watch.step)
 
 
 @functools.cache
 def _announce(target: str) -> None:
-    """Say, once, what takes so long."""
-    print(f"Brian2 compiles for {target}, where it has not done so before.", file=sys.stderr)
+    """Log, once per target, why the first run takes long."""
+    logger.warning("Brian2 compiles for %s, where it has not done so before.", target)
 
 
 class _Watch:
-    """What looks at the simulation while it runs.
+    """Observer of a running simulation: it records, and decides when to stop.
 
-    request   whose recording it feeds
-    looks  at every step, to see whether it has settled, or where it goes wrong
+    request     the request whose recording it feeds
+    every_step  whether to check each step, for settling or for the step of a divergence
     """
 
-    def __init__(self, request: SolveRequest, looks: bool) -> None:
-        self.request, self.looks = request, looks
+    def __init__(self, request: SolveRequest, every_step: bool) -> None:
+        self.request, self.every_step = request, every_step
         self.step, self.state, self.settled = 0, State(), False
         self.flat = SparseProblem(request.problem)
 
     @property
     def every(self) -> int | None:
-        """Steps between looks; None for no look before the end."""
-        if self.looks:
+        """Steps between observations; None to observe the end only."""
+        if self.every_step:
             return 1
         return self.request.recording.every if self.request.recording.spec is not None else None
 
-    def look(self, state: State, step: int) -> bool:
-        """Take a state in; return whether to stop."""
+    def observe(self, state: State, step: int) -> bool:
+        """Process the state after a step; return whether to stop."""
         previous, self.step, self.state = self.state, step, state
-        if self.looks:
+        if self.every_step:
             refuse_non_finite(self.request, step, self.state, previous if step else None)
         self.request.record(step, self.state)
         self.settled = self.request.has_settled(previous, self.state)
         return self.settled
 
 
-def read(flat: SparseProblem, simulation: Simulation) -> State:
-    """Return all variables of a simulation as they are now, in the problem's shapes."""
-    variables = own_variables(flat.problem, simulation)
+def _read_state(flat: SparseProblem, simulation: Simulation) -> State:
+    """Return the present values of all state variables, in the problem's shapes."""
+    variables = state_variables(flat.problem, simulation)
     return flat.as_tensors({v: np.array(getattr(group, own)) for v, (group, own) in variables.items()})
 
 
@@ -107,49 +100,35 @@ def _run(request: SolveRequest, watch: _Watch, target: str, seed: int | None) ->
     grid = request.grid
     with generating(target), _seeded(seed):
         if grid.steps == 0:
-            watch.look(watch.flat.as_tensors(watch.flat.initial_state()), 0)
+            watch.observe(watch.flat.as_tensors(watch.flat.initial_state()), 0)
             return
         simulation = build(request.problem, method_of(request.integrator), dt=grid.dt)
         if watch.every is not None:
-            simulation.network.add(_looking(watch, simulation, grid.dt))
+            simulation.network.add(_observer(watch, watch.every, simulation, grid.dt))
         try:
             simulation.network.run(grid.steps * grid.dt * UNIT, namespace={})
-        except BrianObjectException as error:  # what users' own functions raise arrives as it is
+        except BrianObjectException as error:  # raise exceptions of users' functions unchanged
             raise (error.__cause__ or error) from None
         reached = round(float(simulation.network.t / UNIT) / grid.dt)
-        if not watch.settled and reached < grid.steps:  # Brian2 ends a run at Ctrl-C without a word
+        if not watch.settled and reached < grid.steps:  # Brian2 ends a run silently at Ctrl-C
             raise KeyboardInterrupt
         if not watch.settled:
-            watch.look(read(watch.flat, simulation), grid.steps)
+            watch.observe(_read_state(watch.flat, simulation), grid.steps)
 
 
-def _looking(watch: _Watch, simulation: Simulation, dt: float) -> Any:
-    assert watch.every is not None
-    every = watch.every
+def _observer(watch: _Watch, every: int, simulation: Simulation, dt: float) -> Any:
+    """Return the Brian2 object that calls the watch at every `every`-th step."""
     clock = simulation.clock if every == 1 else b2.Clock(every * dt * UNIT, name="actrelax_looks")
 
-    def look() -> None:
-        if watch.look(read(watch.flat, simulation), round(float(clock.t / UNIT) / dt)):
+    def observe() -> None:
+        if watch.observe(_read_state(watch.flat, simulation), round(float(clock.t / UNIT) / dt)):
             simulation.network.stop()
 
-    return b2.NetworkOperation(look, clock=clock, when="start", order=-1, name="actrelax_watch")
-
-
-def _replayed(request: SolveRequest, states: Iterator[tuple[int, State]]) -> Trajectory:
-    """Look at the states of a run that is over, as if it were under way."""
-    settled, step, state = False, 0, State()
-    for now, found in states:
-        previous, step, state = state, now, found
-        refuse_non_finite(request, step, state, previous if step else None)
-        request.record(step, state)
-        settled = request.has_settled(previous, state)
-        if settled:
-            break
-    return request.outcome(request.status(settled), state, step)
+    return b2.NetworkOperation(observe, clock=clock, when="start", order=-1, name="actrelax_watch")
 
 
 def _seed(request: SolveRequest) -> int | None:
-    """Return what Brian2 draws its noise from; None without noise."""
+    """Draw a seed for Brian2's noise from the request's generator; None without noise."""
     if not request.problem.is_noisy:
         return None
     device = "cpu" if request.generator is None else request.generator.device
@@ -158,7 +137,7 @@ def _seed(request: SolveRequest) -> int | None:
 
 @contextmanager
 def _seeded(seed: int | None) -> Iterator[None]:
-    """Seed Brian2, whose runtime draws from NumPy's global generator, and leave that as it was."""
+    """Seed NumPy's global generator, from which Brian2 draws, inside a block, and restore its state afterwards."""
     before = np.random.get_state()  # noqa: NPY002
     if seed is not None:
         b2.seed(seed)

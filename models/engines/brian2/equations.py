@@ -1,34 +1,35 @@
-"""A relaxation as text for Brian2: each population's equations, each projection's (THEORY.md section 1).
+"""A relaxation as equations for Brian2, one text per population and per projection (THEORY.md section 1).
 
-Summed variables are computed at the beginning of a step, one after the other: drives, then what is sent, then
-feedback, then the units move. So Euler's method is the synchronous scheme exactly.
+Summed variables are computed at the beginning of a step, in this order: drives, the values that enter delay lines,
+feedback. Then the state moves, so that Euler's method is exactly the synchronous scheme.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actrelax.models.assumptions import Gain
-from actrelax.models.engines.brian2 import formulas
 from actrelax.models.engines.brian2.delay_line import delay_line
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.sparse_problem import refused
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import ACTIVATIONS, Formula, Population
 from actrelax.models.problem import RelaxationProblem, StateSpace
 
 Constants = dict[str, tuple[float, bool]]
 
 DRIVE, LINE, FEEDBACK = -3, -2, -1
-"""Orders within a step, in the slot of the groups; units move at 0."""
+"""Orders within a step, in the slot "groups"; states move at 0."""
 
 
 @dataclass(frozen=True)
 class PopulationText:
-    """A population in Brian2.
+    """The equations of a population.
 
     equations   of its NeuronGroup
-    constants   shared parameter -> (value, whether it is a rate), of the units' own dynamics and the clip
-    lines       projection -> (its delay line, what enters it, steps)
+    constants   shared parameter -> (value, whether its unit is that of a rate), for unit dynamics and the clip
+    lines       projection -> (name of its delay line, expression that enters it, steps)
     """
 
     equations: str
@@ -37,33 +38,33 @@ class PopulationText:
 
 
 def unsupported(problem: RelaxationProblem) -> str | None:
-    """Return None, or one sentence that says what can't be written down for Brian2."""
-    reasons = [refused(problem), *(formulas.lacking(problem.network.populations[name]) for name in _driven(problem))]
-    return next((reason for reason in reasons if reason is not None), None)
+    """Return None, or one sentence that says why the problem can't be written as Brian2's equations."""
+    populations = problem.network.populations
+    return refused(problem) or missing_formula(populations[name] for name in _with_current_gain(problem))
 
 
-def needed(problem: RelaxationProblem) -> list[str]:
-    """Return the populations that take part: the input only where somebody reads it, or where it is noisy."""
+def participants(problem: RelaxationProblem) -> list[str]:
+    """Return the populations of the simulation; the input only if a drive reads it or it is noisy."""
     network = problem.network
-    driven = {p.source for name in _driven(problem) for p in network.incoming[name]}
-    takes_part = network.input in driven or problem.input_noise > 0
-    return [name for name in network.populations if name != network.input or takes_part]
+    sources = {p.source for name in _with_current_gain(problem) for p in network.incoming[name]}
+    has_input = network.input in sources or problem.input_noise > 0
+    return [name for name in network.populations if name != network.input or has_input]
 
 
 def drives(problem: RelaxationProblem) -> list[str]:
-    """Return the projections that drive a population which sends with the gain of this moment."""
-    return [p.name for name in _driven(problem) for p in problem.network.incoming[name]]
+    """Return the projections whose drive the simulation computes: those to populations with a current gain."""
+    return [p.name for name in _with_current_gain(problem) for p in problem.network.incoming[name]]
 
 
 def population_text(problem: RelaxationProblem, name: str, delays: Mapping[str, int]) -> PopulationText:
-    """Write a population down; `delays` are in steps, by projection."""
+    """Return the equations of a population; `delays` maps projections to steps."""
     network, tag = problem.network, identifiers(problem.network.projections)
-    parts, constants = _motion(problem, name)
-    parts.append(_sum("received", [f"{tag[p.name]}_feedback" for p in network.outgoing[name]]))
-    if name in _driven(problem):
-        formula = formulas.of(network.populations[name])
-        parts.append(_sum("a", [*(f"{tag[p.name]}_drive" for p in network.incoming[name]), "bias"], {"bias"}))
-        parts.append(f"current_gain = {formula.derivative} : 1")
+    parts, constants = _dynamics(problem, name)
+    parts.append(sum_text("received", [f"{tag[p.name]}_feedback" for p in network.outgoing[name]]))
+    if name in _with_current_gain(problem):
+        drives = [f"{tag[p.name]}_drive" for p in network.incoming[name]]
+        parts.append(sum_text("a", [*drives, "bias"], constant={"bias"}))
+        parts.append(f"current_gain = {formula_of(network.populations[name]).derivative} : 1")
     if any(_gain_of(problem, p.name) == "feedforward" for p in network.incoming[name]):
         parts.append("gain : 1 (constant)")
     lines = {}
@@ -72,46 +73,86 @@ def population_text(problem: RelaxationProblem, name: str, delays: Mapping[str, 
         if steps:
             equations, _ = delay_line(f"{tag[p.name]}_sent", steps)
             parts.append(equations)
-            lines[p.name] = (f"{tag[p.name]}_sent", _sent(problem, p.name), steps)
+            lines[p.name] = (f"{tag[p.name]}_sent", _gain_times_activity(problem, p.name), steps)
     return PopulationText("\n".join(part for part in parts if part), constants, lines)
 
 
 def feedback_text(problem: RelaxationProblem, projection: str, delays: Mapping[str, int]) -> str:
-    """Write a projection's feedback down: synapses from its target to its source."""
+    """Return the equations of a projection's feedback: synapses from its target to its source."""
     tag = identifiers(problem.network.projections)[projection]
     steps = delays.get(projection, 0)
-    sent = _sent(problem, projection) if steps == 0 else delay_line(f"{tag}_sent", steps)[1]
-    side = {"x": "x_pre", "gain * x": "gain_pre * x_pre", "current_gain * x": "current_gain_pre * x_pre"}
-    return f"w : 1 (constant)\n{tag}_feedback_post = w * {side.get(sent, f'{sent}_pre')} : 1 (summed)"
+    sent = _gain_times_activity(problem, projection, "_pre")
+    if steps:
+        _, delayed = delay_line(f"{tag}_sent", steps)
+        sent = f"{delayed}_pre"
+    return f"w : 1 (constant)\n{tag}_feedback_post = w * {sent} : 1 (summed)"
 
 
 def drive_text(problem: RelaxationProblem, projection: str) -> str:
-    """Write a projection's drive down: synapses from its source to its target."""
+    """Return the equations of a projection's drive: synapses from its source to its target."""
     tag = identifiers(problem.network.projections)[projection]
     return f"w : 1 (constant)\n{tag}_drive_post = w * x_pre : 1 (summed)"
 
 
-def _motion(problem: RelaxationProblem, name: str) -> tuple[list[str], Constants]:
-    """Return how a population moves, and the constants of that."""
+def leak_text(target: str, tau: str = "tau") -> str:
+    """Return dx/dt of a leaky unit: towards an expression, with a time constant."""
+    return f"({target} - x) / {tau}"
+
+
+def sum_text(name: str, terms: Sequence[str], constant: Collection[str] = ()) -> str:
+    """Return the equations of a variable that is the sum of parameters; empty without terms."""
+    if not terms:
+        return ""
+    parameters = [f"{term} : 1{' (constant)' if term in constant else ''}" for term in terms]
+    return "\n".join([f"{name} = {' + '.join(terms)} : 1", *parameters])
+
+
+def formula_of(population: Population) -> Formula:
+    """Return f and f' of a population as text.
+
+    Raises
+    ------
+    ActrelaxError
+        If its activation has no formula.
+    """
+    formula = population.activation.formula
+    if formula is None:
+        raise ActrelaxError(missing_formula([population]) or "")
+    return formula
+
+
+def missing_formula(populations: Iterable[Population]) -> str | None:
+    """Return a sentence about the first population whose activation has no formula; None if all have one."""
+    population = next((p for p in populations if p.activation.formula is None), None)
+    if population is None:
+        return None
+    known = ", ".join(a.name for a in ACTIVATIONS.values() if a.formula)
+    return (
+        f"activation {population.activation.name!r} of population {population.name!r} has no formula for Brian2: "
+        f"give it one, or choose among {known}."
+    )
+
+
+def _dynamics(problem: RelaxationProblem, name: str) -> tuple[list[str], Constants]:
+    """Return the differential equations of a population, and their constants."""
     network = problem.network
     if name == network.output or (name == network.input and not problem.input_noise):
         return ["x : 1 (constant)"], {}
     unit = problem.units[name]
     if isinstance(unit, StateSpace):
         return _state_space(unit)
-    towards = "(stimulus - x)" if name == network.input else "(received - x)"
-    constants: Constants = {}
+    rate, constants = leak_text("stimulus" if name == network.input else "received"), Constants()
     if problem.clip is not None and name != network.input:
-        towards, constants = f"clip{towards[:-1]}, -bound, bound)", {"bound": (problem.clip, False)}
+        rate, constants = "clip(received - x, -bound, bound) / tau", {"bound": (problem.clip, False)}
     noisy = name in problem.noise_levels
     noise = " + sigma * sqrt(2 / tau) * xi" if noisy else ""
-    parts = [f"dx/dt = {towards} / tau{noise} : 1", "tau : second (constant)"]
+    parts = [f"dx/dt = {rate}{noise} : 1", "tau : second (constant)"]
     parts += ["sigma : 1 (constant)"] * noisy + ["stimulus : 1 (constant)"] * (name == network.input)
     return parts + ["bound : 1 (shared, constant)"] * bool(constants), constants
 
 
 def _state_space(unit: StateSpace) -> tuple[list[str], Constants]:
-    """ds/dt = A s + b received, x = c s: each coefficient that isn't zero is a shared parameter."""
+    """Return ds/dt = A s + b received, x = c s; each nonzero coefficient is a shared parameter."""
     d = unit.dynamics
     parts: list[str] = []
     constants: Constants = {}
@@ -127,27 +168,19 @@ def _state_space(unit: StateSpace) -> tuple[list[str], Constants]:
     return parts, constants | outputs
 
 
-def _sent(problem: RelaxationProblem, projection: str) -> str:
-    """g_c x_c, in variables of the projection's target."""
-    return {"none": "x", "feedforward": "gain * x", "current": "current_gain * x"}[_gain_of(problem, projection)]
+def _gain_times_activity(problem: RelaxationProblem, projection: str, side: str = "") -> str:
+    """Return g_c x_c in variables of the projection's target, which synapses address as `_pre`."""
+    gain = {"none": "", "feedforward": f"gain{side} * ", "current": f"current_gain{side} * "}
+    return f"{gain[_gain_of(problem, projection)]}x{side}"
 
 
 def _gain_of(problem: RelaxationProblem, projection: str) -> Gain:
-    """Return the gain of a projection's feedback; where there is no feedback, none is needed."""
+    """Return the gain of a projection's feedback; "none" for a projection without feedback."""
     feedback = problem.feedback_projections
     return problem.activity_gain(feedback[projection]) if projection in feedback else "none"
 
 
-def _driven(problem: RelaxationProblem) -> list[str]:
-    """Return the populations that send with the gain of this moment, which their drive decides."""
-    sending = (p.target for p in problem.feedback_projections.values() if problem.activity_gain(p) == "current")
-    return list(dict.fromkeys(sending))
-
-
-def _sum(name: str, terms: list[str], constant: frozenset[str] | set[str] = frozenset()) -> str:
-    """A variable that is the sum of others, each a parameter; empty without terms."""
-    if not terms:
-        return ""
-    return "\n".join(
-        [f"{name} = {' + '.join(terms)} : 1", *(f"{t} : 1{' (constant)' if t in constant else ''}" for t in terms)]
-    )
+def _with_current_gain(problem: RelaxationProblem) -> list[str]:
+    """Return the populations whose feedback uses the gain at the current drive."""
+    targets = (p.target for p in problem.feedback_projections.values() if problem.activity_gain(p) == "current")
+    return list(dict.fromkeys(targets))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:
-    """Return name -> what it is called in Brian2: letters, digits and single underscores, each name another.
+    """Return name -> a unique identifier of letters, digits and single underscores.
 
     Examples
     --------
@@ -18,7 +18,7 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
     words: dict[str, str] = {}
     for name in names:
         word = re.sub("[^0-9A-Za-z]+", "_", re.sub("[-=]>", "_to_", name)).strip("_")
-        # Brian2 reads xi and what begins with xi_ as noise
+        # Brian2 reads xi and xi_... as noise
         word = word if word[:1].isalpha() and not f"{word}_".startswith("xi_") else f"p_{word}"
         numbered = (word if count == 1 else f"{word}_{count}" for count in itertools.count(1))
         taken = set(words.values())

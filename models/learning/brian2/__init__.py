@@ -1,4 +1,4 @@
-"""Learning inside Brian2: a network that runs both phases and changes its weights."""
+"""Learning inside Brian2: both phases and the change of the weights in one simulation."""
 
 from actrelax.models.learning.brian2.learner import Learner, Phases
 

@@ -1,8 +1,8 @@
-"""A network that learns, as text for Brian2: the two phases of THEORY.md section 1 and the local rule.
+"""A learning network as equations for Brian2: the two phases of THEORY.md section 1, and the local rule.
 
-Time is cut into stimuli of equally many steps, the same for all units. In the *feedforward* steps a unit follows its
-drive; at the end of the last one the event `hold` keeps its rate r and its gain g = f'(a). In the *relaxing* steps
-it follows its feedback. In the last step nothing moves but the weights, at the event `learn`.
+Every stimulus lasts the same number of steps. In the *feedforward* steps a unit follows its drive; at the end of the
+last one the event `hold` stores its rate r and its gain g = f'(a). In the *relaxing* steps it follows its feedback.
+In the last step the event `learn` changes the weights, and nothing else moves.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actrelax.models.assumptions import Assumptions, Gain
-from actrelax.models.engines.brian2 import formulas
+from actrelax.models.engines.brian2.equations import formula_of, leak_text, missing_formula, sum_text
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.network import Network, Projection
 from actrelax.models.network.pooling import Flatten
@@ -20,36 +20,34 @@ TOP_GRADIENTS = {
     "sum-of-squares": "2 * (r - target)",
     "half-sum-of-squares": "r - target",
 }
-"""Loss -> its gradient in the output's held rate r, what the output sends while the others relax."""
+"""Loss -> its gradient with respect to the output's stored rate r: the output's signal while the others relax."""
 
 SOFTMAX = """
 normaliser_post = exp(clip(r_pre - r_post, -700, 700)) : 1 (summed)
 total_post = target_pre : 1 (summed)
 """
-"""From every output unit to every one: softmax(r) = 1 / normaliser, which needs no largest r to be stable."""
+"""Synapses between all pairs of output units: softmax(r) = 1 / normaliser, stable without subtracting the largest r."""
 
 _CLOCK = """
 step = (t_in_timesteps - begin) % period : integer (shared)
-feedforward = int(step < held) : 1 (shared)
-relaxing = int(step >= held) * int(step < relaxed) : 1 (shared)
+feedforward = int(step < feedforward_end) : 1 (shared)
+relaxing = int(step >= feedforward_end) * int(step < relaxing_end) : 1 (shared)
 """
 _UNIT = """
-dx/dt = feedforward * ({function} - x) / tau_feedforward + relaxing * (feedback - x) / tau : 1
-a = {drives} : 1
-feedback = {feedbacks} : 1
+dx/dt = feedforward * {forward} + relaxing * {backward} : 1
 signal = {signal} : 1
-now = {derivative} : 1
+current_gain = {derivative} : 1
 r : 1
 g : 1
 """
 _STIMULUS = "{name} = {array}(t - begin * dt, i) : 1 (constant over dt)\n"
 INPUT = _STIMULUS.format(name="x", array="stimuli")
-EVENTS = {"hold": "step == held - 1", "learn": "step == relaxed"}
+EVENTS = {"hold": "step == feedforward_end - 1", "learn": "step == relaxing_end"}
 
 
 @dataclass(frozen=True)
 class Population:
-    """A group of units: its equations, and what it does at the two events."""
+    """The text of a population: the equations, and the statements at the two events."""
 
     equations: str
     hold: str
@@ -58,7 +56,7 @@ class Population:
 
 @dataclass(frozen=True)
 class Synapses:
-    """A projection: its equations, what it does at `learn`, and the orders of its sums within a step."""
+    """The text of a projection: the equations, the statements at `learn`, and the orders of its sums within a step."""
 
     equations: str
     learn: str
@@ -66,7 +64,7 @@ class Synapses:
 
 
 def unsupported(network: Network, assumptions: Assumptions) -> str | None:
-    """Say in one sentence why Brian2 can't learn with this network under these assumptions; None if it can."""
+    """Return None, or one sentence that says why Brian2 can't train the network under the assumptions."""
     if assumptions.is_continuous:
         return "in Brian2 weights change after the relaxation, not during it: choose plasticity at equilibrium."
     for p in network.projections.values():
@@ -76,11 +74,7 @@ def unsupported(network: Network, assumptions: Assumptions) -> str | None:
                 f"in Brian2 projections are dense or copies, {p.name!r} is {p.pipeline}: "
                 "choose a network like digits-mlp."
             )
-    for population in network.populations.values():
-        reason = formulas.lacking(population)
-        if reason is not None:
-            return reason
-    return None
+    return missing_formula(network.populations.values())
 
 
 def depth(network: Network) -> int:
@@ -92,35 +86,35 @@ def depth(network: Network) -> int:
 
 
 def population_text(network: Network, assumptions: Assumptions, name: str, loss: str) -> Population:
-    """Write down a population other than the input."""
+    """Return the text of a population other than the input."""
     tag = identifiers(network.projections)
     incoming, outgoing = network.incoming[name], network.outgoing[name]
     drives = [f"{tag[p.name]}_drive" for p in incoming]
     biases = [f"{tag[p.name]}_bias" for p in incoming if p.bias is not None]
     feedbacks = [f"{tag[p.name]}_feedback" for p in outgoing]
-    formula = formulas.of(network.populations[name])
-    top = TOP_GRADIENTS[loss]
+    formula = formula_of(network.populations[name])
+    signal = "x" if outgoing else TOP_GRADIENTS[loss]
     equations = _CLOCK + _UNIT.format(
-        function=formula.function,
+        forward=leak_text(formula.function, "tau_feedforward"),
+        backward=leak_text("received"),
+        signal=signal,
         derivative=formula.derivative,
-        drives=" + ".join(drives + biases),
-        feedbacks=" + ".join(feedbacks) or top,
-        signal="x" if outgoing else top,
     )
-    equations += "".join(f"{variable} : 1\n" for variable in drives + biases + feedbacks)
+    equations += sum_text("a", drives + biases) + "\n"
+    equations += (sum_text("received", feedbacks) or f"received = {signal} : 1") + "\n"
     if not outgoing:
         equations += _STIMULUS.format(name="target", array="targets") + "normaliser : 1\ntotal : 1\n"
     trained = [p for p in incoming if p.bias is not None and p.bias.requires_grad]
-    # all changes first: with a current gain they depend on all biases
+    # compute all changes before applying any: with a current gain each depends on all biases
     learn = [
         f"{tag[p.name]}_change = rate * {_gain(network.knobs(p, assumptions).weight_gain)} * signal" for p in trained
     ]
     learn += [f"{tag[p.name]}_bias -= {tag[p.name]}_change" for p in trained]
-    return Population(equations, "r = x\ng = now", "\n".join(learn))
+    return Population(equations, "r = x\ng = current_gain", "\n".join(learn))
 
 
 def synapses_text(network: Network, assumptions: Assumptions, p: Projection) -> Synapses:
-    """Write down a projection: a drive for its target, feedback for its source, and the local rule."""
+    """Return the text of a projection: a drive for its target, feedback for its source, and the local rule."""
     tag, knobs = identifiers(network.projections)[p.name], network.knobs(p, assumptions)
     weight = "1" if p.map is None else "w"
     psi, own = weight, network.carries_feedback(p) and knobs.feedback != "transpose"
@@ -145,8 +139,8 @@ def synapses_text(network: Network, assumptions: Assumptions, p: Projection) -> 
 
 
 NORMALISER_ORDER, DRIVE_ORDER, FEEDBACK_ORDER = -3, -2, -1
-"""Of the sums within a step: what the output sends, drives (current gains are theirs), feedback; then states."""
+"""Orders of the sums within a step: softmax, drives (which current gains need), feedback; states move last."""
 
 
 def _gain(gain: Gain, side: str = "") -> str:
-    return {"feedforward": f"g{side}", "current": f"now{side}", "none": "1"}[gain]
+    return {"feedforward": f"g{side}", "current": f"current_gain{side}", "none": "1"}[gain]

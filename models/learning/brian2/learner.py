@@ -1,4 +1,4 @@
-"""Learning inside Brian2: stimulus, feedforward phase, relaxation, local plasticity, next stimulus, in one run."""
+"""Learning inside Brian2: for each stimulus a feedforward phase, a relaxation and local plasticity, in one run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from actrelax.models._names import is_number, known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.engines.brian2 import UNIT, generating
-from actrelax.models.engines.brian2.codegen import at_runtime, target_named
+from actrelax.models.engines.brian2 import UNIT, generating, target_named
+from actrelax.models.engines.brian2.codegen import require_runtime
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.brian2 import equations as two_phases
+from actrelax.models.learning.brian2 import equations
 from actrelax.models.learning.brian2.objects import assemble
 from actrelax.models.network import Network
 from actrelax.models.problem import LOSSES
@@ -29,19 +29,19 @@ from actrelax.models.results import DivergenceError
 
 @dataclass(frozen=True)
 class Phases:
-    """How long a stimulus lasts, and how finely time is cut.
+    """Numbers and sizes of the steps of a stimulus.
 
     Parameters
     ----------
     steps : int, default 100
-        Relaxation steps of a stimulus.
+        Relaxation steps per stimulus.
     eta : float, default 0.1
-        dt / tau of the relaxation, an explicit Euler step's size.
+        dt / tau of the relaxation: the size of an explicit Euler step.
     feedforward_steps : int, optional
-        Steps of the feedforward phase; as many as the network is deep unless given.
+        Steps of the feedforward phase; the depth of the network unless given.
     feedforward_eta : float, default 1.0
-        dt / tau of the feedforward phase. With 1 a step computes one layer, and the phase is the feedforward pass
-        exactly; with less it comes as close as exp(-feedforward_eta * feedforward_steps).
+        dt / tau of the feedforward phase. With 1 each step computes one layer, and the phase is exactly the
+        feedforward pass; with less, the phase ends within about exp(-feedforward_eta * feedforward_steps) of it.
 
     Raises
     ------
@@ -64,41 +64,42 @@ class Phases:
 
 
 class Learner:
-    """A network whose learning is one simulation: rates, gains, relaxation and weights are Brian2's (THEORY.md 1).
+    """A network that is trained inside one Brian2 simulation: rates, gains, relaxation and weights (THEORY.md 1).
 
-    Each stimulus takes ``feedforward_steps + steps + 1`` time steps of ``eta`` ms: in the first
-    ``tau dx_v/dt = -x_v + f_v(a_v)``; then, with the rates r and gains g that this gave, the relaxation, in which the
-    output sends dLoss/dr; in the last ``dW = -rate * r_pre * g_post * x_post``, in the synapses, forward and feedback
-    alike. Time goes on from call to call.
+    Each stimulus takes ``feedforward_steps + steps + 1`` time steps of ``eta`` ms. First the feedforward phase,
+    ``tau dx_v/dt = -x_v + f_v(a_v)``, yields the rates r and the gains g; then the populations relax while the output
+    sends dLoss/dr; in the last step the synapses change by ``dW = -rate * r_pre * g_post * x_post``, forward and
+    feedback weights alike. Simulated time continues from call to call.
 
-    The network given is the model: each call reads its weights and, when it has learned, writes them back, so
-    `state_dict`, PyTorch's optimisers and Brian2 take turns as they like. Brian2 computes in float64.
+    The weights live in `network`: each call reads them and, after learning, writes them back, so that PyTorch's
+    optimisers and Brian2 can take turns. Brian2 computes in float64.
 
     Parameters
     ----------
     network : Network
-        Of dense projections, copies and activations with a formula; its feedback weights made by `add_feedback`.
+        Dense projections, copies, and activations with a formula; call `add_feedback` first for feedback weights.
     rate : float
-        Learning rate: one stimulus is a step of plain gradient descent.
+        Learning rate; each stimulus is one step of plain gradient descent.
     loss : str, default "cross-entropy"
-        A name of `losses.LOSSES`.
+        "cross-entropy", "sum-of-squares" or "half-sum-of-squares".
     assumptions : str or Assumptions, default "ar"
-        Any with plasticity at equilibrium.
-    phases : Phases
-        Steps and their sizes.
+        Any assumptions with plasticity at equilibrium.
+    phases : Phases, optional
+        Numbers and sizes of the steps.
     decay : float, optional
-        Kolen-Pollack's; needed by "kolen-pollack" feedback and nothing else.
+        Decay rate of the weights, for "kolen-pollack" feedback only, which needs it.
     codegen : str, default "numpy"
-        Brian2's target: "cython" compiles at first, about a minute, and is then faster.
+        Brian2's code generation target. "cython" compiles for about a minute at first, and is then faster.
 
     Raises
     ------
     ActrelaxError
-        For what Brian2 can't learn with, values out of range, or missing feedback weights.
+        If Brian2 can't train the network, for values out of range, and for missing feedback weights.
 
     Examples
     --------
-    >>> from actrelax.models.network import build
+    >>> from actrelax import build
+    >>> from actrelax.brian2 import Learner, Phases
     >>> network = build("mlp-2x5", input_shape=(4,), generator=torch.Generator().manual_seed(0))
     >>> learner = Learner(network, rate=0.1, phases=Phases(steps=20, eta=0.2))
     >>> learner.learn(torch.rand(3, 4), torch.tensor([0, 7, 2])).shape
@@ -118,36 +119,36 @@ class Learner:
     ) -> None:
         self.network, self.rate, self.decay = network, rate, decay
         self.assumptions = look_up("assumptions", assumptions, PRESETS)
-        self.loss = known("loss for Brian2", loss, two_phases.TOP_GRADIENTS)
+        self.loss = known("Brian2 loss", loss, equations.TOP_GRADIENTS)
         self.phases = phases or Phases()
         self.codegen = target_named(codegen)
         self._check()
-        self.held = self.phases.feedforward_steps or two_phases.depth(network)
+        self.feedforward_steps = self.phases.feedforward_steps or equations.depth(network)
         self._simulation = assemble(network, self.assumptions, self.loss, self.phases.eta)
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
-        """Learn from stimuli one after another, in one run.
+        """Learn from stimuli, one after the other, in one run.
 
         Parameters
         ----------
         x : torch.Tensor
-            Stimuli, (n, *input shape), in their order.
+            Stimuli, (n, *input shape), in the order of presentation.
         y : torch.Tensor
             Targets: integer labels (n,) or (n, *output shape).
 
         Returns
         -------
         torch.Tensor
-            (n, output units): the output's rates at the end of each feedforward phase, before the weights changed.
+            (n, output units): the output's rates at the end of each feedforward phase, before the weights change.
 
         Raises
         ------
         DivergenceError
-            If weights become non-finite; the network keeps those it had.
+            If weights become non-finite; the network then keeps its weights from before the call.
         """
         self._read_weights()
         before = self.activities
-        output = self._run(x, y, self.held + self.phases.steps + 1, self.rate)
+        output = self._run(x, y, self.feedforward_steps + self.phases.steps + 1, self.rate)
         try:
             self._write_weights()
         except DivergenceError:
@@ -156,25 +157,31 @@ class Learner:
         return output
 
     def respond(self, x: Tensor) -> Tensor:
-        """Show stimuli, (n, *input shape), for the feedforward phase only; returns the output's rates as `learn`."""
+        """Present stimuli, (n, *input shape), for the feedforward phase only, and return the output's rates.
+
+        Returns
+        -------
+        torch.Tensor
+            (n, output units), as from `learn`.
+        """
         self._read_weights()
-        return self._run(x, None, self.held, 0.0)
+        return self._run(x, None, self.feedforward_steps, 0.0)
 
     def watch(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Record x of all populations but the input over stimuli as `learn` has them, with a learning rate of 0.
+        """Present stimuli as `learn` does, but with a learning rate of 0, and record the activities.
 
         Returns
         -------
         dict
-            Population -> (n * steps of a stimulus, units), after each step.
+            Population -> (n * steps per stimulus, units), after each step; without the input.
         """
         self._read_weights()
-        monitors = self._simulation.watched
+        monitors = self._simulation.monitors
         seen = {name: len(monitor.t) for name, monitor in monitors.items()}
         for monitor in monitors.values():
             monitor.active = True
         try:
-            self._run(x, y, self.held + self.phases.steps + 1, 0.0)
+            self._run(x, y, self.feedforward_steps + self.phases.steps + 1, 0.0)
         finally:
             for monitor in monitors.values():
                 monitor.active = False
@@ -182,18 +189,18 @@ class Learner:
 
     @property
     def activities(self) -> dict[str, Tensor]:
-        """Population -> x, (units,): with the weights all that a next stimulus finds; assign it to go on elsewhere."""
-        return {name: torch.tensor(np.array(self._simulation.groups[name].x)) for name in self._simulation.watched}
+        """Population -> x at this moment, (units,). With the weights it is the whole state: assign it to resume."""
+        return {name: torch.tensor(np.array(self._simulation.groups[name].x)) for name in self._simulation.monitors}
 
     @activities.setter
     def activities(self, given: Mapping[str, Tensor]) -> None:
-        for name in self._simulation.watched:
+        for name in self._simulation.monitors:
             group = self._simulation.groups[name]
-            # what is held from before is never read again, but for 0 times it: nan where it was nan
+            # r and g are only ever multiplied by 0 from here; reset them, because 0 * nan is nan
             group.x, group.r, group.g = _array(given[name]), 0.0, 0.0
 
     def _check(self) -> None:
-        reason = two_phases.unsupported(self.network, self.assumptions)
+        reason = equations.unsupported(self.network, self.assumptions)
         if reason:
             raise ActrelaxError(reason)
         for projection in self.network.projections.values():
@@ -203,7 +210,7 @@ class Learner:
         if self.decay is not None and not self.decay >= 0:
             raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
         if self.assumptions.needs_decay != (self.decay is not None):
-            raise ActrelaxError('"kolen-pollack" feedback needs a rate of decay, and nothing else takes one.')
+            raise ActrelaxError('"kolen-pollack" feedback needs a rate of decay, and no other feedback takes one.')
 
     def _run(self, x: Tensor, y: Tensor | None, period: int, rate: float) -> Tensor:
         stimuli, targets = self._arrays(x, y)
@@ -212,29 +219,29 @@ class Learner:
         namespace = {
             "begin": begin,
             "period": period,
-            "held": self.held,
-            "relaxed": self.held + self.phases.steps,
+            "feedforward_end": self.feedforward_steps,
+            "relaxing_end": self.feedforward_steps + self.phases.steps,
             "tau": 1.0 * UNIT,
             "tau_feedforward": simulation.dt / self.phases.feedforward_eta,
             "rate": rate,
             "decay": self.decay or 0.0,
-            # under names of their own, compiled code is the same from call to call
+            # with fixed names, compiled code is the same in every call
             "stimuli": b2.TimedArray(stimuli, stimulus, name="stimuli"),
             "targets": b2.TimedArray(targets, stimulus, name="targets"),
         }
         with generating(self.codegen), np.errstate(all="ignore"):
             simulation.network.run(len(stimuli) * stimulus, namespace=namespace)
         if simulation.step != begin + len(stimuli) * period:
-            raise KeyboardInterrupt  # Brian2 takes Ctrl-C as a wish to end the run early, and says nothing
+            raise KeyboardInterrupt  # Brian2 ends a run silently at Ctrl-C
         return torch.tensor(np.array(simulation.read.r[seen:])).reshape(len(stimuli), -1)
 
     def _arrays(self, x: Tensor, y: Tensor | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if not bool(torch.isfinite(x).all()):
             raise ActrelaxError("stimuli must be finite: look for inf and nan in them.")
-        at_runtime()
+        require_runtime()
         with torch.no_grad():
             silent = torch.zeros_like(self.network(x))
-        # (0 - t) is minus the target, whichever way targets are given
+        # the gradient of half the sum of squares at 0 is minus the target, for labels and for dense targets
         targets = silent if y is None else -LOSSES["half-sum-of-squares"].gradient(silent, y)
         return _array(x.flatten(1)), _array(targets.flatten(1))
 
@@ -260,7 +267,7 @@ class Learner:
                 tensor.copy_(torch.from_numpy(values))
 
     def _weights(self) -> Iterator[tuple[str, Any, str, Tensor]]:
-        """Yield (name in the state_dict, Brian2's object, its variable, tensor) of all that is a weight."""
+        """Yield (name in the state_dict, Brian2 object, its variable, tensor) of each weight and bias."""
         tag = identifiers(self.network.projections)
         for p in self.network.projections.values():
             synapses, target = self._simulation.synapses[p.name], self._simulation.groups[p.target]

@@ -1,4 +1,4 @@
-"""Brian2's objects of a network that learns, made of the text in `two_phases`."""
+"""The Brian2 objects of a learning network, made from the text in `equations`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import brian2 as b2
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines.brian2 import UNIT, generating
 from actrelax.models.engines.brian2.names import identifiers
-from actrelax.models.learning.brian2 import equations as two_phases
+from actrelax.models.learning.brian2 import equations
 from actrelax.models.network import Network, Projection
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What Brian2 runs.
+    """The simulation of a learning network.
 
-    dt        a time step
+    dt        the time step
     groups    population -> NeuronGroup
     synapses  projection -> Synapses
     read      EventMonitor of the output's rates at the end of each feedforward phase
-    watched   population -> StateMonitor of x, for all but the input; they record while they are `active`
+    monitors  population -> StateMonitor of x, for all but the input; they record while they are `active`
     network   all of these
     """
 
@@ -31,54 +31,54 @@ class Simulation:
     groups: dict[str, Any]
     synapses: dict[str, Any]
     read: Any
-    watched: dict[str, Any]
+    monitors: dict[str, Any]
     network: Any
 
     @property
     def step(self) -> int:
-        """Time steps so far."""
+        """Number of time steps taken so far."""
         return round(float(self.network.t / self.dt))
 
 
 def assemble(network: Network, assumptions: Assumptions, loss: str, eta: float) -> Simulation:
-    """Build the simulation of a network; weights are still 0. Steps take eta units of time."""
+    """Build the simulation of a network, with weights of 0 and steps of eta units of time."""
     dt = eta * UNIT
     clock = b2.Clock(dt, name="steps")
     tag = identifiers(network.populations)
-    with generating("numpy"):  # what is built is built once, not worth compiling
+    with generating("numpy"):  # the objects are built once: compiling would not pay
         groups = {name: _group(network, assumptions, name, loss, clock) for name in network.populations}
         synapses = {name: _synapses(network, assumptions, p, groups, clock) for name, p in network.projections.items()}
         output = groups[network.output]
         softmax = [_softmax(output, clock)] if loss == "cross-entropy" else []
     read = b2.EventMonitor(output, "hold", "r", when="end", name="read")
-    watched = {
+    monitors = {
         name: b2.StateMonitor(groups[name], "x", record=True, clock=clock, when="end", name=f"{tag[name]}_watch")
         for name in [*network.hidden, network.output]
     }
-    for monitor in watched.values():
+    for monitor in monitors.values():
         monitor.active = False
-    everything = b2.Network(*groups.values(), *synapses.values(), *softmax, read, *watched.values())
-    return Simulation(dt, groups, synapses, read, watched, everything)
+    everything = b2.Network(*groups.values(), *synapses.values(), *softmax, read, *monitors.values())
+    return Simulation(dt, groups, synapses, read, monitors, everything)
 
 
 def _group(network: Network, assumptions: Assumptions, name: str, loss: str, clock: Any) -> Any:
     size = prod(network.populations[name].shape)
     options = {"name": f"{identifiers(network.populations)[name]}_population", "clock": clock}
     if name == network.input:
-        return b2.NeuronGroup(size, two_phases.INPUT, **options)
-    text = two_phases.population_text(network, assumptions, name, loss)
-    group = b2.NeuronGroup(size, text.equations, method="euler", events=two_phases.EVENTS, **options)
-    for event in two_phases.EVENTS:
+        return b2.NeuronGroup(size, equations.INPUT, **options)
+    text = equations.population_text(network, assumptions, name, loss)
+    group = b2.NeuronGroup(size, text.equations, method="euler", events=equations.EVENTS, **options)
+    for event in equations.EVENTS:
         group.set_event_schedule(event, when="thresholds")
     group.run_on_event("hold", text.hold, when="after_thresholds")
     if text.learn:
-        # after the synapses have: with a current gain they read the drive, biases included
+        # after the synapses: with a current gain they read the drive, biases included
         group.run_on_event("learn", text.learn, when="after_synapses")
     return group
 
 
 def _synapses(network: Network, assumptions: Assumptions, p: Projection, groups: dict[str, Any], clock: Any) -> Any:
-    text = two_phases.synapses_text(network, assumptions, p)
+    text = equations.synapses_text(network, assumptions, p)
     synapses = b2.Synapses(
         groups[p.source],
         groups[p.target],
@@ -89,15 +89,15 @@ def _synapses(network: Network, assumptions: Assumptions, p: Projection, groups:
         clock=clock,
     )
     synapses.connect(**({"j": "i"} if p.map is None else {}))
-    # the order of sums that read one another would otherwise follow from the objects' names
+    # without these orders, sums that depend on each other would be computed in the order of the objects' names
     for variable, order in text.orders.items():
         synapses.summed_updaters[variable].order = order
     return synapses
 
 
 def _softmax(output: Any, clock: Any) -> Any:
-    synapses = b2.Synapses(output, output, two_phases.SOFTMAX, name="softmax", clock=clock)
+    synapses = b2.Synapses(output, output, equations.SOFTMAX, name="softmax", clock=clock)
     synapses.connect()
     for updater in synapses.summed_updaters.values():
-        updater.order = two_phases.NORMALISER_ORDER
+        updater.order = equations.NORMALISER_ORDER
     return synapses

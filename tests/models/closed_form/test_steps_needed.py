@@ -193,7 +193,7 @@ def test_without_a_law_it_steps_until_nothing_changes(what):
     assert all(torch.equal(auto.final[v], x) for v, x in same.final.items())
     longer = solve(problem, "euler", dt=0.2, steps=3 * auto.steps, method="stepped").final
     assert all(relative_error(auto.final[v], longer[v]) < 1e-6 for v in problem.network.hidden)
-    with pytest.raises(ActrelaxError, match=r'^tolerance_of="gradient" needs a law: .* Leave it out to settle by the'):
+    with pytest.raises(ActrelaxError, match=r'^tolerance_of="gradient" needs the closed form: .* Leave tolerance_of'):
         solve(problem, "euler", dt=0.2, steps="auto", tolerance_of="gradient")
 
 
@@ -251,13 +251,11 @@ def test_what_is_refused(options, sentence):
 
 def test_what_never_settles_or_takes_no_time_is_refused():
     for noise in ({"noise": 0.1}, {"input_noise": 0.1}):
-        with pytest.raises(
-            ActrelaxError, match=r'^steps="auto" is for relaxations that settle, a noisy one never does'
-        ):
+        with pytest.raises(ActrelaxError, match=r'^steps="auto" needs a relaxation that settles, and noise never does'):
             solve(problem_of(mlp_case(), **noise), "euler", steps="auto")
     given = {"steps": "auto", "tolerance": 1e-3, "tolerance_of": "activity", "max_steps": 3}
     for name, value in given.items():
-        with pytest.raises(ActrelaxError, match=rf'^"equilibrium" is one sweep without time: leave out {name}\.$'):
+        with pytest.raises(ActrelaxError, match=rf'^"equilibrium" is a single sweep without time: leave out {name}\.$'):
             solve(problem_of(mlp_case()), "equilibrium", **{name: value})
 
 

@@ -184,7 +184,7 @@ def test_other_integrators_refuse(name):
         ("0.2", r"^a delay must be a time, 0 or more, got '0\.2'\.$"),
         (
             {"input->hidden1": 0.2},
-            r"^unknown projection with feedback in delays 'input->hidden1'; known: hidden1->hidden",
+            r"^delays names an unknown feedback projection 'input->hidden1'; known: hidden1->hidden",
         ),
     ],
 )

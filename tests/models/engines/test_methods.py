@@ -99,11 +99,14 @@ def test_who_accepts_noise_and_delays():
     [
         (
             "scipy:RK5",
-            r"^unknown method of scipy\.integrate\.solve_ivp 'RK5'; known: RK23, RK45, DOP853, Radau, BDF, LS",
+            r"^integrator 'scipy:RK5' names an unknown SciPy method 'RK5'; known: RK23, RK45, DOP853, Radau, BDF, LS",
         ),
-        ("scipy:", r"^unknown method of scipy\.integrate\.solve_ivp ''; known"),
-        ("brian2:rk5", r"^unknown state updater of Brian2 'rk5'; known: linear, exact, independent"),
-        ("jax:euler", r"^unknown engine with integrators of its own 'jax'; known: scipy, brian2\.$"),
+        ("scipy:", r"^integrator 'scipy:' names an unknown SciPy method ''; known"),
+        (
+            "brian2:rk5",
+            r"^integrator 'brian2:rk5' names an unknown Brian2 state updater 'rk5'; known: linear",
+        ),
+        ("jax:euler", r"^integrator 'jax:euler' names an unknown engine 'jax'; known: scipy, brian2\.$"),
         ("rk5", r"^unknown integrator 'rk5'; known: euler, .*, equilibrium, scipy:METHOD, brian2:METHOD\.$"),
         (5, r"^unknown integrator 5; known: euler"),
     ],
@@ -121,7 +124,7 @@ def test_they_belong_to_one_engine(name):
     problem, scheme = problem_of(case), integrator_named(name)
     with pytest.raises(ActrelaxError) as refused:
         scheme.step(problem, problem.initial_state(), 0.1)
-    assert str(refused.value) == f'"{name}" has no step to take by hand: use solve.'
+    assert str(refused.value) == f'"{name}" takes its steps inside its engine: use solve.'
     for engine in ENGINES:
         reason = unsupported(problem, name, engine) if engine in ("torch", "scipy") else None
         if engine in ("torch", "scipy") and engine != scheme.engine:

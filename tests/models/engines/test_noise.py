@@ -259,12 +259,12 @@ def test_other_integrators_refuse(name, fields):
     ("fields", "sentence"),
     [
         ({"noise": -0.1}, r"^noise of 'hidden3' must be 0 or positive, got -0\.1\.$"),
-        ({"noise": {"hidden9": 0.1}}, r"^unknown hidden population in noise 'hidden9'; known: hidden3, hidden2"),
-        ({"noise": {"input": 0.1}}, r"^unknown hidden population in noise 'input'"),
+        ({"noise": {"hidden9": 0.1}}, r"^noise names an unknown population 'hidden9'; known: hidden3, hidden2"),
+        ({"noise": {"input": 0.1}}, r"^noise names an unknown population 'input'"),
         ({"noise": {"hidden1": torch.ones(3)}}, r"^noise of 'hidden1' must be a number or of shape \(7,\), got \(3,\)"),
         ({"input_noise": -1.0}, r"^input_noise must be a number, 0 or positive, got -1\.0\.$"),
         ({"input_noise": "1"}, r"^input_noise must be a number, 0 or positive, got '1'\.$"),
-        ({"tau": {"input": 0.5}}, r"^unknown hidden population in tau 'input'"),
+        ({"tau": {"input": 0.5}}, r"^tau names an unknown population 'input'"),
     ],
 )
 def test_what_is_refused(fields, sentence):

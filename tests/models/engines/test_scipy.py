@@ -576,7 +576,7 @@ def test_adaptive_methods_follow_neither_noise_nor_delays(fields):
         (
             "scipy:RK45",
             {"max_step": 0.1},
-            r"^unknown option of the engine scipy 'max_step'; known: rtol, atol, max_evaluations, dense\.$",
+            r"^unknown scipy option 'max_step'; known: rtol, atol, max_evaluations, dense\.$",
         ),
         ("euler", {"rtol": 1e-6}, r'^"euler" takes fixed steps: leave out rtol\.$'),
         ("euler", {"atol": 0.0, "dense": True}, r'^"euler" takes fixed steps: leave out atol and dense\.$'),
@@ -588,7 +588,7 @@ def test_adaptive_methods_follow_neither_noise_nor_delays(fields):
         (
             "euler",
             {"engine": "torch", "rtol": 1e-6},
-            r"^unknown option of the engine torch 'rtol'; known: method\.$",
+            r"^unknown torch option 'rtol'; known: method\.$",
         ),
     ],
 )

@@ -185,7 +185,7 @@ def test_what_is_refused(generator):
         relax_backward(case.network, case.x, case.y, assumptions="continuous")
     with pytest.raises(ActrelaxError, match=r"^unknown reduction 'none'; known: mean, sum\.$"):
         Updates(reduction="none")
-    with pytest.raises(ActrelaxError, match=r"^unknown kind of projection in factors 'convolution'; known: dense"):
+    with pytest.raises(ActrelaxError, match=r"^factors names an unknown kind of projection 'convolution'"):
         Updates(factors={"convolution": 2.0})
     with pytest.raises(ActrelaxError, match=r"^the updates' clip must be positive, got 0\.$"):
         Updates(clip=0)

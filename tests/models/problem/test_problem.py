@@ -129,7 +129,7 @@ def test_vector_field_is_zero_at_equilibrium():
         ({"tau": {"hidden1": -1.0}}, r"^tau of 'hidden1' must be positive, got -1\.$"),
         (
             {"tau": {"hidden9": 1.0}},
-            r"^unknown hidden population in tau 'hidden9'; known: hidden3, hidden2",
+            r"^tau names an unknown population 'hidden9'; known: hidden3, hidden2",
         ),
         ({"tau": {"hidden1": torch.ones(3)}}, r"^tau of 'hidden1' must be a number or of shape \(7,\), got \(3,\)\.$"),
         ({"start": "random"}, r"^unknown start 'random'; known: feedforward, zero\.$"),
@@ -137,7 +137,7 @@ def test_vector_field_is_zero_at_equilibrium():
             {"start": {"hidden1": torch.zeros(3, 7)}},
             r"^start must give population 'hidden3' a state of shape \(3, 5\)",
         ),
-        ({"start": {"output": torch.zeros(3, 4)}}, r"^unknown hidden population in start 'output'"),
+        ({"start": {"output": torch.zeros(3, 4)}}, r"^start names an unknown population 'output'"),
         (
             {"start": dict.fromkeys(["hidden1", "hidden2", "hidden3"], 1.0)},
             r"^start must give population 'hidden3' a state",

@@ -165,7 +165,7 @@ def test_dynamics_that_are_refused(matrix, b, c, sentence):
     [
         (
             {"dynamics": {"hidden9": DYNAMICS["ringing"]}},
-            r"^unknown hidden population in dynamics 'hidden9'; known: hid",
+            r"^dynamics names an unknown population 'hidden9'; known: hid",
         ),
         ({"dynamics": {"hidden2": "ringing"}}, r"^dynamics of 'hidden2' must be UnitDynamics, got str\.$"),
         (
@@ -200,7 +200,7 @@ def test_steps_that_are_refused():
     limit = 2 * 0.4 * 0.8
     solve(problem, "euler", dt=0.99 * limit, steps=1)
     with pytest.raises(
-        ActrelaxError, match=r"^dt 0\.6464 is too large for the units of 'hidden2' under \"euler\": take a smaller one"
+        ActrelaxError, match=r"^dt 0\.6464 is unstable for the units of 'hidden2' under \"euler\": give a smaller dt"
     ):
         solve(problem, "euler", dt=1.01 * limit, steps=1)
     solve(problem, "exponential", dt=20.0, steps=1)

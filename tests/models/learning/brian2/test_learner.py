@@ -268,10 +268,10 @@ def chain(*stages, activation="tanh"):
         ({"assumptions": "continuous"}, "in Brian2 weights change after the relaxation, not during it: choose plast"),
         ({"assumptions": "learned-feedback"}, "has no learned feedback weights: call network.add_feedback"),
         ({"assumptions": "unknown"}, "unknown assumptions 'unknown'; known: ar, "),
-        ({"loss": "hinge"}, "unknown loss for Brian2 'hinge'; known: cross-entropy, sum-of-squares, half-sum-of"),
-        ({"codegen": "fortran"}, "unknown target of Brian2 'fortran'; known: "),
+        ({"loss": "hinge"}, "unknown Brian2 loss 'hinge'; known: cross-entropy, sum-of-squares, half-sum-of"),
+        ({"codegen": "fortran"}, "unknown Brian2 target 'fortran'; known: "),
         ({"rate": -1.0}, "rate must be a number, 0 or positive, got -1.0."),
-        ({"decay": 0.1}, '"kolen-pollack" feedback needs a rate of decay, and nothing else takes one.'),
+        ({"decay": 0.1}, '"kolen-pollack" feedback needs a rate of decay, and no other feedback takes one.'),
         ({"decay": -0.1}, "decay must be 0 or positive, got -0.1."),
     ],
 )

@@ -1,0 +1,6 @@
+"""Relaxations and learning in Brian2, beside objects of your own; importing this module loads Brian2."""
+
+from actrelax.models.engines.brian2 import UNIT, Simulation, build, delay_line, generating, shift, targets
+from actrelax.models.learning.brian2 import Learner, Phases
+
+__all__ = ["UNIT", "Learner", "Phases", "Simulation", "build", "delay_line", "generating", "shift", "targets"]

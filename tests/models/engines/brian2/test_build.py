@@ -1,0 +1,83 @@
+"""Simulations for users: their objects, units, refusals, and a standalone program. Oracle: the PyTorch engine."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import brian2 as b2
+import pytest
+import torch
+from networks import mlp_case
+
+from actrelax.models.engines import solve
+from actrelax.models.engines.brian2 import UNIT, build, generating
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import relative_error
+
+DT, STEPS = 0.2, 12
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def test_users_build_the_simulation_and_add_their_own():
+    problem = problem_of(mlp_case(), delays={"hidden1->hidden2": 0.4}, assumptions="unfrozen")
+    monitor = {"hidden1": [0, 5], "hidden3": True}
+    simulation = build(problem, "euler", dt=DT, monitor=monitor, every=3)
+    assert list(simulation.populations) == ["hidden1", "hidden2", "hidden3", "output"]
+    assert list(simulation.feedback) == ["hidden1->hidden2", "hidden2->hidden3", "hidden3->output"]
+    assert simulation.network["hidden1_to_hidden2_feedback"] is simulation.feedback["hidden1->hidden2"]
+    assert len(simulation.feedback["hidden1->hidden2"]) == 3 * 7 * 6
+    own = b2.StateMonitor(simulation.populations["hidden2"], "current_gain", record=[0], clock=simulation.clock)
+    simulation.network.add(own)
+    with generating("numpy"):  # by default Brian2 compiles, for a minute
+        simulation.network.run(STEPS * DT * UNIT, namespace={})
+    expected = solve(problem, "euler", dt=DT, steps=STEPS, record=True)
+    units = expected["hidden1"].flatten(1)[:STEPS:3, [0, 5]]
+    assert relative_error(torch.as_tensor(simulation.monitors["hidden1"].x.T), units) < 1e-14
+    assert simulation.monitors["hidden3"].x.shape == (15, 4)
+    assert own.current_gain.shape == (1, STEPS)
+
+
+def test_units_are_those_of_brian2():
+    simulation = build(problem_of(mlp_case(), tau=20.0), dt=0.5)
+    assert simulation.populations["hidden1"].tau[0] == 20 * b2.ms
+    assert simulation.clock.dt == 0.5 * b2.ms
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"method": "sequential"},
+            r"^integrator 'brian2:sequential' names an unknown Brian2 state updater 'seq",
+        ),
+        ({"dt": 0}, r"^dt must be a positive number, got 0\.$"),
+        ({"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
+        ({"monitor": ["input"]}, r"^monitor names an unknown population 'input'; known: hidden1, hidden2"),
+    ],
+)
+def test_what_build_refuses(options, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        build(problem_of(mlp_case()), **options)
+
+
+def test_build_refuses_what_solve_refuses():
+    with pytest.raises(ActrelaxError, match=r"^Brian2's exact can't be used here: it does not follow noise"):
+        build(problem_of(mlp_case(), noise=0.1), "exact")
+    with pytest.raises(ActrelaxError, match=r"^Brian2's euler can't be used here: weights that change while"):
+        build(problem_of(mlp_case(), assumptions="continuous"))
+
+
+def test_the_program_that_the_page_shows_runs_standalone(tmp_path):
+    """In a process of its own: Brian2's device is that of the whole process."""
+    (program,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "simulation.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    said, difference = done.stdout.strip().rsplit(" ", 1)
+    assert said == "PyTorch and the program differ by"
+    assert float(difference) < 1e-14
+    assert (tmp_path / "relaxation" / "main.cpp").exists()

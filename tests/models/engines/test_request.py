@@ -1,0 +1,60 @@
+"""How relaxations end: settled, after their steps, or by divergence."""
+
+import pytest
+import torch
+from networks import exploding_case, mlp_case
+
+from actrelax.models.engines import solve
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import DivergenceError, Status, relative_error
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+@pytest.mark.parametrize("start", ["feedforward", "zero"])
+def test_stops_when_every_population_has_settled(start):
+    case = mlp_case(gain=0.01)  # gradients shrink by 10 a layer: an absolute criterion would stop before they moved
+    problem = problem_of(case, start=start)
+    exact = solve(problem, "equilibrium").final
+    assert exact["hidden1"].abs().max() < 1e-3
+    trajectory = solve(problem, "euler", eta=0.2, steps=1000, stop_change=1e-8)
+    assert trajectory.status is Status.SETTLED
+    assert 50 < trajectory.steps < 300
+    for name, x in exact.items():
+        assert relative_error(trajectory.final[name], x) < 1e-6
+    one_less = solve(problem, "euler", eta=0.2, steps=trajectory.steps - 1, stop_change=1e-8)
+    assert one_less.status is Status.NOT_SETTLED
+    assert one_less.steps == trajectory.steps - 1
+
+
+def test_divergence_names_population_and_step_and_keeps_what_was_reached(generator):
+    case = exploding_case(generator)
+    problem = problem_of(case, assumptions="random-feedback", start="zero")
+    with pytest.raises(DivergenceError) as caught:
+        solve(problem, "euler", steps=50, eta=0.5, record=True)
+    assert str(caught.value) == (
+        'population "hidden1" became non-finite at step 3 of 50: '
+        "lower eta, the learning rate or the scale of the feedback weights."
+    )
+    reached = caught.value.trajectory
+    assert (reached.status, reached.steps, reached.times) == (Status.DIVERGED, 2, (0.0, 0.5, 1.0))
+    assert torch.isfinite(reached.final["hidden2"]).all()
+    assert reached.final["hidden2"].any()
+    assert reached.recorded["hidden2"].shape[0] == 3
+
+
+def test_bad_values_at_the_start_are_said_to_be_there():
+    case = mlp_case()
+    case.x[1, 2] = float("nan")
+    with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start: look for inf and nan'):
+        solve(problem_of(case))
+
+
+def test_without_a_look_divergence_is_left_to_the_caller():
+    case = mlp_case()
+    case.x[1, 2] = float("nan")
+    final = solve(problem_of(case), check_finite=False).final
+    assert torch.isnan(final["hidden1"][1]).all()
+    assert torch.isfinite(final["hidden1"][[0, 2]]).all()

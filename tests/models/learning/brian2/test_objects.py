@@ -1,0 +1,26 @@
+"""The Brian2 objects of a learning network."""
+
+import brian2 as b2
+from networks import mlp_case
+
+from actrelax.models.assumptions import PRESETS
+from actrelax.models.learning.brian2.objects import assemble
+
+
+def test_sums_that_depend_on_each_other_have_an_order():
+    """Softmax, then drives, then feedback, whatever the objects are called."""
+    simulation = assemble(mlp_case().network, PRESETS["unfrozen"], "cross-entropy", eta=0.2)
+    synapses = [thing for thing in simulation.network.objects if isinstance(thing, b2.Synapses)]
+    orders = {
+        variable.rsplit("_", 2)[-2]: updater.order
+        for thing in synapses
+        for variable, updater in thing.summed_updaters.items()
+    }
+    assert orders["normaliser"] < orders["drive"] < orders["feedback"] < 0
+
+
+def test_monitors_are_silent_until_asked():
+    simulation = assemble(mlp_case().network, PRESETS["ar"], "half-sum-of-squares", eta=0.2)
+    assert list(simulation.monitors) == ["hidden1", "hidden2", "hidden3", "output"]
+    assert not any(monitor.active for monitor in simulation.monitors.values())
+    assert (simulation.dt, simulation.step) == (0.2 * b2.ms, 0)

@@ -1,0 +1,55 @@
+"""Warnings point at the line of the user's program, however deep in the library they arise."""
+
+import warnings
+
+import pytest
+from networks import mlp_case
+
+from actrelax.models.engines import solve
+from actrelax.models.errors import warn
+from actrelax.models.learning import relax_backward, relax_continuously
+from actrelax.models.problem import RelaxationProblem
+
+UNSETTLED = "^not settled after max_steps = 3 steps"
+UNSTABLE = r"^eta is 1\.5, above 1"
+TRANSIENT = "^continuous plasticity from a start other than zero"
+
+
+def by_solve(case, **options):
+    solve(RelaxationProblem.from_batch(case.network, case.x, case.y), **options)
+
+
+def by_relax_backward(case, **options):
+    relax_backward(case.network, case.x, case.y, **options)
+
+
+def by_relax_continuously(case, **options):
+    relax_continuously(case.network, case.x, case.y, rate=0.1, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "options", "sentence"),
+    [
+        (by_solve, {"steps": "auto", "max_steps": 3}, UNSETTLED),
+        (by_solve, {"integrator": "euler", "eta": 1.5, "steps": 3}, UNSTABLE),
+        (by_relax_backward, {"steps": "auto", "max_steps": 3}, UNSETTLED),
+        (by_relax_backward, {"steps": "auto", "max_steps": 3, "method": "stepped"}, UNSETTLED),
+        (by_relax_backward, {"integrator": "euler", "eta": 1.5, "steps": 3}, UNSTABLE),
+        (by_relax_continuously, {"integrator": "euler", "eta": 1.5, "steps": 3}, UNSTABLE),
+        (by_relax_continuously, {"start": "feedforward", "steps": 3}, TRANSIENT),
+    ],
+)
+def test_warnings_point_at_the_callers_line(call, options, sentence):
+    case = mlp_case()
+    with pytest.warns(UserWarning, match=sentence) as caught:
+        call(case, **options)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert caught[0].lineno == call.__code__.co_firstlineno + 1
+
+
+def test_a_warning_without_a_caller_outside_is_given_all_the_same():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec(compile("warn('said.')", "library.py", "exec"), {"__name__": "actrelax.models.x", "warn": warn})
+    assert [(str(w.message), w.filename) for w in caught] == [("said.", __file__)]
