@@ -29,7 +29,7 @@ from actrelax.models.integrators import (
     flow,
     holding,
 )
-from actrelax.models.problem.unit_dynamics import Variables
+from actrelax.models.problem import State
 
 INTEGRATORS: dict[str, Integrator] = {
     integrator.name: integrator for integrator in (EULER, SEQUENTIAL, HEUN, RK4, EXPONENTIAL, EXACT, EQUILIBRIUM)
@@ -99,5 +99,5 @@ def integrator_named(given: str | Integrator) -> Integrator:
     )
 
 
-def _elsewhere(name: str, problem: Any, state: Variables, dt: float) -> NoReturn:
+def _elsewhere(name: str, problem: Any, state: State, dt: float) -> NoReturn:
     raise ActrelaxError(f'"{name}" has no step to take by hand: use solve.')

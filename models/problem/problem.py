@@ -18,16 +18,12 @@ from actrelax.models.problem.delays import Delays
 from actrelax.models.problem.feedback_transforms import Transform, transform_named, transformed
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value
-from actrelax.models.problem.system import Steppable
-from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, Unit, UnitDynamics
+from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics
 from actrelax.models.problem.validity import check
-
-State = dict[str, Tensor]
-"""Variable -> (batch, *population.shape): a leaky population's one variable is called like the population."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RelaxationProblem(Steppable):
+class RelaxationProblem:
     """The ODE  tau_v dx_v/dt = -x_v + sum_p op_p^T(g_c x_c; psi_p)  of one network and one batch (THEORY.md 1).
 
     It knows nothing of step sizes, integrators or engines. Usually made by `from_batch`. Weights are read when it is
@@ -196,7 +192,7 @@ class RelaxationProblem(Steppable):
         state: State = {}
         for name, unit in self.units.items():
             x = self.initial_activity(name).to(self.moving)
-            state |= unit.resting(x if unit.gain == 1 else x / unit.gain)
+            state |= unit.fixed_point(x if unit.gain == 1 else x / unit.gain)
         return state
 
     def initial_activity(self, population: str) -> Tensor:
@@ -222,6 +218,13 @@ class RelaxationProblem(Steppable):
             xi = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
             state[name] = x + sigma * (2 * dt / self.taus.on(name, x)) ** 0.5 * xi
         return state
+
+    def vector_field(self, state: State) -> State:
+        """Return the time derivative of every variable of the units."""
+        rates: State = {}
+        for name, unit in self.units.items():
+            rates |= unit.rate(state, self.received(name, state))
+        return rates
 
     def received(self, population: str, state: State) -> Tensor:
         """Return what drives the population's units: feedback, or for a noisy input the stimulus."""
