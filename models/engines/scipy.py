@@ -70,13 +70,13 @@ def solve(
     if not (is_number(atol) and 0 <= atol < np.inf):
         raise ActrelaxError(f"atol must be 0 or positive, got {atol!r}.")
     limit = whole_number("max_evaluations", max_evaluations, least=1)
-    sparse_problem = SparseProblem(request.problem)
-    start = sparse_problem.as_tensors(sparse_problem.split(sparse_problem.initial_state))
+    system = SparseProblem(request.problem)
+    start = system.as_tensors(system.split(system.initial_state))
     request.record(0, start)
     refuse_non_finite(replace(request, check_finite=True), 0, start)  # SciPy accepts finite values only
-    if atol == 0 and not sparse_problem.initial_state.all():
+    if atol == 0 and not system.initial_state.all():
         raise ActrelaxError("SciPy cannot choose a step: activities are 0 and atol=0. Pass atol > 0.")
-    run = _Run(request, sparse_problem, {"rtol": rtol, "atol": atol, "dense_output": dense}, limit)
+    run = _Run(request, system, {"rtol": rtol, "atol": atol, "dense_output": dense}, limit)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the field looks for non-finite values
         return run.trajectory()
 
@@ -97,17 +97,13 @@ class DenseOutput:
     def __call__(self, time: float) -> State:
         if not 0 <= time <= self.end:
             raise ActrelaxError(f"this relaxation is known from 0 to {self.end:g}, not at {time:g}.")
-        sparse_problem = SparseProblem(self.problem)
-        state = sparse_problem.as_tensors(sparse_problem.split(self.solution(time)))
+        system = SparseProblem(self.problem)
+        state = system.as_tensors(system.split(self.solution(time)))
         return {name: x.clone() for name, x in populations(self.problem, state).items()}
 
 
 class _NonFiniteError(Exception):
-    """The vector field is non-finite at a time, first in a population."""
-
-    def __init__(self, population: str, time: float) -> None:
-        super().__init__(population, time)
-        self.population, self.time = population, time
+    """The first population with a non-finite rate, and the time."""
 
 
 class _Field:
@@ -118,10 +114,10 @@ class _Field:
     time, y      the end of the last accepted step
     """
 
-    def __init__(self, problem: SparseProblem, method: str, limit: int) -> None:
-        self.problem, self.method, self.limit = problem, method, limit
+    def __init__(self, system: SparseProblem, method: str, limit: int) -> None:
+        self.system, self.method, self.limit = system, method, limit
         self.evaluations, self.running = 0, False
-        self.time, self.y = 0.0, problem.initial_state
+        self.time, self.y = 0.0, system.initial_state
 
     def __call__(self, time: float, y: Vector) -> Vector:
         self.running = True
@@ -132,18 +128,19 @@ class _Field:
                 f"fixed steps, {stiff}elsewhere raise max_evaluations or rtol."
             )
         self.evaluations += 1
-        rates = self.problem.vector_field(y)
+        rates = self.system.vector_field(y)
         if not np.isfinite(rates).all():
-            by_variable = self.problem.split(rates)
-            units = self.problem.problem.units
-            bad = (v for v, unit in units.items() if not all(np.isfinite(by_variable[i]).all() for i in unit.variables))
-            raise _NonFiniteError(next(bad), time)
+            by_variable, units = self.system.split(rates), self.system.problem.units
+            bad = [
+                name for name, unit in units.items() for v in unit.variables if not np.isfinite(by_variable[v]).all()
+            ]
+            raise _NonFiniteError(bad[0], time)
         self.running = False
         return rates
 
     def jacobian(self, time: float, y: Vector) -> sparse.csc_array:
         self.running = True
-        result = self.problem.jacobian(y).tocsc()
+        result = self.system.jacobian(y).tocsc()
         self.running = False
         return result
 
@@ -168,10 +165,10 @@ class _Settling:
 
     def __call__(self, time: float, y: Vector) -> float:
         """Return log(largest change / bound)."""
-        problem = self.field.problem
-        state, rates = problem.split(y), problem.split(self.field(time, y))
+        system = self.field.system
+        state, rates = system.split(y), system.split(self.field(time, y))
         changes = [1e-300]
-        for unit in problem.problem.units.values():
+        for unit in system.problem.units.values():
             scale = max(1e-300, *(float(np.abs(state[v]).max()) for v in unit.variables))
             changes += [self.dt * float(np.abs(rates[v]).max()) / scale for v in unit.variables]
         return float(np.log(max(changes) / self.bound))
@@ -186,7 +183,7 @@ class _Run:
     """
 
     request: SolveRequest
-    problem: SparseProblem
+    system: SparseProblem
     options: dict[str, Any]
     limit: int
 
@@ -199,7 +196,7 @@ class _Run:
             settled = any(event(0.0, field.y) <= 0 for event in stopping)
             result = self._integrate(field, 0.0 if settled else request.time(steps), stopping)
         except _NonFiniteError as error:
-            raise self._divergence(field, error) from None
+            raise self._divergence(field, *error.args) from None
         end, y = field.time, field.y
         if stopping and result.t_events[1].size:
             settled, end, y = True, float(result.t_events[1][-1]), result.y_events[1][-1]
@@ -212,20 +209,16 @@ class _Run:
         return self._outcome(request.status(settled), field, end, y, steps, at=at)
 
     def _field(self) -> _Field:
-        return _Field(self.problem, self.request.integrator.method, self.limit)
-
-    def _due(self, end: float) -> list[int]:
-        """Return the steps after the first that are recorded up to a time."""
-        every = range(1, self.request.grid.steps + 1)
-        return [k for k in every if self.request.recording.is_due(k) and self.request.time(k) <= end]
+        return _Field(self.system, self.request.integrator.method, self.limit)
 
     def _integrate(self, field: _Field, end: float, stopping: list[_Settling]) -> Any:
-        """Return the result of `solve_ivp` with the states that are recorded."""
-        options: dict[str, Any] = {"jac": field.jacobian} if field.method in SPARSE_JACOBIAN else {}
-        options |= self.options | {"events": [field.accept, *stopping]}
+        """Return the result of `solve_ivp`, with the states to be recorded."""
+        options = self.options | {"events": [field.accept, *stopping]}
+        if field.method in SPARSE_JACOBIAN:
+            options["jac"] = field.jacobian
         times = [self.request.time(k) for k in self._due(end)]
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", "lsoda: ", UserWarning)  # how LSODA says why it gives up
+            warnings.filterwarnings("error", "lsoda: ", UserWarning)  # LSODA gives its reason in a warning
             try:
                 result = integrate.solve_ivp(field, (0.0, end), field.y, field.method, times, **options)
             except (UserWarning, RuntimeError, ValueError) as error:
@@ -236,23 +229,28 @@ class _Run:
             raise _gave_up(field, result.message)
         return result
 
+    def _due(self, end: float) -> list[int]:
+        """Return the steps up to a time, without the start, that are to be recorded."""
+        steps = range(1, self.request.grid.steps + 1)
+        return [k for k in steps if self.request.recording.is_due(k) and self.request.time(k) <= end]
+
     def _record(self, result: Any, before: int) -> None:
-        """Record the states of `result` whose steps come before a step."""
+        """Record the states of a result up to, but without, a step."""
         for k, y in zip(self._due(np.inf), np.transpose(result.y), strict=False):
             if k < before:
                 self.request.recording.keep(self.request.time(k), self._tensors(y))
 
-    def _divergence(self, field: _Field, error: _NonFiniteError) -> DivergenceError:
+    def _divergence(self, field: _Field, population: str, time: float) -> DivergenceError:
         """Return the error, its trajectory with everything up to the last accepted step."""
-        dt, steps = self.request.grid.dt, self.request.grid.steps
-        reached = bisect_right([self.request.time(k) for k in range(1, steps + 1)], field.time)
-        if self._due(field.time):  # solve_ivp has lost its states: take the accepted steps once more
-            self._record(self._integrate(self._field(), field.time, []), before=steps + 1)
-        trajectory = self._outcome(Status.DIVERGED, field, field.time, field.y, reached)
-        return DivergenceError(on_the_way(error.population, max(1, int(np.ceil(error.time / dt))), steps), trajectory)
+        grid = self.request.grid
+        if self._due(field.time):  # an exception leaves no result: take the accepted steps once more
+            self._record(self._integrate(self._field(), field.time, []), before=grid.steps + 1)
+        reached = bisect_right([self.request.time(k) for k in range(1, grid.steps + 1)], field.time)
+        sentence = on_the_way(population, max(1, int(np.ceil(time / grid.dt))), grid.steps)
+        return DivergenceError(sentence, self._outcome(Status.DIVERGED, field, field.time, field.y, reached))
 
     def _tensors(self, y: Vector) -> State:
-        return self.problem.as_tensors(self.problem.split(y))
+        return self.system.as_tensors(self.system.split(y))
 
     def _outcome(self, status: Status, field: _Field, end: float, y: Vector, steps: int, **more: object) -> Trajectory:
         work = field.evaluations * len(self.request.problem.feedback_projections)
