@@ -81,15 +81,12 @@ def fixed_point(problem: RelaxationProblem, start: State) -> FixedPoint | None:
     """
     flat = _flat(problem)
 
-    def field(y: Vector) -> Vector:
-        return flat.joined(flat.vector_field(flat.split(y)))
-
     def jacobian(y: Vector) -> Vector:
-        return np.asarray(flat.jacobian(flat.split(y)).toarray())
+        return np.asarray(flat.jacobian(y).toarray())
 
-    y = np.concatenate([vector(start[name]) for name in flat.units])
-    found = root(field, y, jac=jacobian, method="hybr", options={"xtol": 1e-12}).x
-    if not np.abs(field(found)).max() <= FOUND * np.abs(found).max():
+    y = flat.join({name: vector(start[name]) for name in problem.units})
+    found = root(flat.vector_field, y, jac=jacobian, method="hybr", options={"xtol": 1e-12}).x
+    if not np.abs(flat.vector_field(found)).max() <= FOUND * np.abs(found).max():
         return None
     eigenvalues = np.linalg.eigvals(jacobian(found)).astype(complex)
     return FixedPoint(flat.as_tensors(flat.split(found)), eigenvalues[np.argsort(-eigenvalues.real)])
@@ -177,12 +174,12 @@ def box(problem: RelaxationProblem) -> State:
     """
     flat = SparseProblem(problem)
     bounds = {problem.network.output: np.abs(flat.clamped)}
-    for name in flat.units:  # from the top down
-        received = np.zeros(flat.gains[name].size)
+    for name in problem.units:  # from the top down
+        received = np.zeros(flat.sizes[name])
         for p in problem.network.outgoing[name]:
             received += abs(flat.feedback[p.name].matrix) @ (_largest_gain(problem, p) * bounds[p.target])
         bounds[name] = received
-    return flat.as_tensors({name: bounds[name] for name in flat.units})
+    return flat.as_tensors({name: bounds[name] for name in problem.units})
 
 
 def scattered(problem: RelaxationProblem, count: int, generator: torch.Generator) -> Iterator[State]:

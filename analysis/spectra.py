@@ -45,7 +45,7 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
     Returns
     -------
     scipy.sparse.csr_array
-        (units, units), in the order of `SparseProblem.joined`, from the top down; in 1 / unit of time. Lower triangular
+        (units, units), in the order of `SparseProblem.join`, from the top down; in 1 / unit of time. Lower triangular
         unless units have dynamics of their own.
 
     Raises
@@ -60,7 +60,7 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
     if len(problem.clamped) != 1:
         raise ActrelaxError(f"each sample has an A of its own: give a batch of one, not of {len(problem.clamped)}.")
     flat = SparseProblem(problem)
-    return flat.jacobian(flat.initial_state())
+    return flat.jacobian(flat.initial_state)
 
 
 def smallest_singular_value(matrix: sparse.csr_array, z: complex) -> float:

@@ -125,7 +125,7 @@ def by_hand(problem: RelaxationProblem) -> tuple[Any, float]:
 
 def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
     """Yield the rows of the first table."""
-    columns = ["network", "synapses", "build (s)", *(f"Brian2 {t} (ms)" for t in targets), "SciPy (ms)", "PyTorch (ms)"]
+    columns = ["network", "synapses", "build (s)", *(f"Brian2 {t} (ms)" for t in targets), "PyTorch (ms)"]
     yield row(columns)
     yield row(["---"] * len(columns))
     for name in names:
@@ -133,14 +133,13 @@ def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
         synapses = sum(f.matrix.nnz for f in SparseProblem(problem).feedback.values())
         built = min(seconds(lambda _, p=problem: build(p, dt=DT), 0) for _ in range(3))
         steps = [standalone_step(name) if t == "cpp_standalone" else brian2_step(problem, t) for t in targets]
-        steps += [engine_step(problem, engine) for engine in ("scipy", "torch")]
+        steps.append(torch_step(problem))
         yield row([name, f"{synapses:,}", f"{built:.2f}", *(f"{step:.3g}" for step in steps)])
 
 
-def engine_step(problem: RelaxationProblem, engine: str) -> float:
-    """Return milliseconds a step of our Euler in another engine."""
-    stepped = {"method": "stepped"} if engine == "torch" else {}
-    return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, engine=engine, **stepped))[0]
+def torch_step(problem: RelaxationProblem) -> float:
+    """Return milliseconds per step of our Euler in PyTorch."""
+    return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, method="stepped"))[0]
 
 
 def against_handwritten(targets: list[str]) -> Iterator[str]:

@@ -121,10 +121,9 @@ class LinearRelaxation:
 
     def __init__(self, problem: RelaxationProblem) -> None:
         self.problem, self.flat = problem, SparseProblem(problem)
-        self.start = self.flat.initial_state()
-        silent = {name: np.zeros_like(x) for name, x in self.start.items()}
+        silent = np.zeros_like(self.flat.initial_state)
         self.jacobian = self.flat.jacobian(silent).tocsc()
-        self.rate = self.flat.joined(self.flat.vector_field(silent))
+        self.rate = self.flat.vector_field(silent)
         self._powers: tuple[list[Vector], list[Vector]] | None = None
 
     @property
@@ -149,7 +148,7 @@ class LinearRelaxation:
             tau = float(self.problem.taus.of(self.problem.relaxing[0]))
             A = sparse.eye_array(len(self.rate), format="csr") + tau * self.jacobian.tocsr()
             step = partial(_powers, A, self.hops)
-            self._powers = step(self.flat.joined(self.start)), step(tau * self.rate)
+            self._powers = step(self.flat.initial_state), step(tau * self.rate)
         return self._powers
 
     def _populations(self, x: Any) -> State:

@@ -60,8 +60,8 @@ def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int 
         Units per population that are followed, evenly spaced.
     """
     flat = SparseProblem(problem)
-    state = flat.initial_state()
-    sizes = {name: flat.gains[name].size for name in flat.units}
+    y = flat.initial_state
+    sizes = {name: flat.sizes[name] for name in problem.units}
     picked = [
         (name, int(i))
         for name, size in sizes.items()
@@ -69,18 +69,17 @@ def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int 
     ]
     offsets = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
     rows = [offsets[name] + i for name, i in picked]
-    one_step = (sparse.eye_array(sum(sizes.values())) + dt * flat.jacobian(state)).T.tocsr()
-    kick = np.concatenate([_kick(problem, name, dt) for name in flat.units])
+    one_step = (sparse.eye_array(sum(sizes.values())) + dt * flat.jacobian(y)).T.tocsr()
+    kick = np.concatenate([_kick(problem, name, dt) for name in problem.units])
     reach = np.zeros((len(rows), len(kick)))  # e^T T^k of each unit
     reach[np.arange(len(rows)), rows] = 1
     covariance = np.zeros((len(rows), len(rows)))
     for _ in range(steps):
         covariance += (reach * kick) @ reach.T
         reach = (one_step @ reach.T).T
-        field = flat.vector_field(state)
-        state = {name: x + dt * field[name] for name, x in state.items()}
+        y = y + dt * flat.vector_field(y)
     names, units = zip(*picked, strict=True)
-    return Moments(names, units, flat.joined(state)[rows], covariance)
+    return Moments(names, units, y[rows], covariance)
 
 
 def _kick(problem: RelaxationProblem, name: str, dt: float) -> Vector:

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from actrelax.models.closed_form.law import predict, uncovered
 from actrelax.models.integrators import Integrator, flow
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import Variables
+from actrelax.models.problem import RelaxationProblem, State
 
 
-def exact(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
+def exact(problem: RelaxationProblem, state: State, dt: float) -> State:
     """Return the state after dt, at the same cost for any dt."""
     return predict(replace(problem, start=state), EXACT, dt=dt, steps=1)
 

@@ -29,7 +29,7 @@ from actrelax.models.integrators import (
     flow,
     holding,
 )
-from actrelax.models.problem.unit_dynamics import Variables
+from actrelax.models.problem import State
 
 INTEGRATORS: dict[str, Integrator] = {
     integrator.name: integrator for integrator in (EULER, SEQUENTIAL, HEUN, RK4, EXPONENTIAL, EXACT, EQUILIBRIUM)
@@ -100,5 +100,5 @@ def integrator_named(given: str | Integrator) -> Integrator:
     )
 
 
-def _no_step(name: str, problem: Any, state: Variables, dt: float) -> NoReturn:
+def _no_step(name: str, problem: Any, state: State, dt: float) -> NoReturn:
     raise ActrelaxError(f'"{name}" takes its steps inside its engine: use solve.')

@@ -1,88 +1,260 @@
-"""The SciPy engine: the problem as a vector field over sparse matrices, by our own fixed steps or `adaptive`.
-
-Always in float64 on the CPU.
-"""
+"""The SciPy engine: `scipy.integrate.solve_ivp` on a problem's sparse vector field, in float64 on the CPU."""
 
 from __future__ import annotations
 
+import warnings
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import Any
+
 import numpy as np
 import torch
+from scipy import integrate, sparse
 
-from actrelax.models.engines import adaptive
-from actrelax.models.engines.request import SolveRequest, refuse_non_finite
-from actrelax.models.engines.sparse_problem import SparseProblem, refused
+from actrelax.models._names import is_number
+from actrelax.models.engines.request import SolveRequest, divergence_message, refuse_non_finite
+from actrelax.models.engines.sparse_problem import SparseProblem, Vector, refused
+from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import Trajectory
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import DivergenceError, Status, Trajectory
+from actrelax.models.results.recording import populations
+
+SPARSE_JACOBIAN = ("Radau", "BDF")
+"""Implicit methods that take a sparse Jacobian; LSODA takes none, and approximates it."""
+SMALLEST_RTOL = 100 * np.finfo(float).eps
+"""SciPy raises a smaller rtol to this value."""
 
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
     """Return None, or one sentence that says what SciPy can't do here."""
-    if integrator.engine not in (None, "scipy"):
+    if integrator.engine is None:
+        return 'SciPy has its own methods: pass "scipy:RK45", or engine="torch".'
+    if integrator.engine != "scipy":
         return f'"{integrator.name}" is a method of another engine.'
-    if integrator.name == "exact":
-        return 'the law is evaluated by PyTorch: use that engine, or "scipy:DOP853" with a small rtol.'
-    if problem.is_noisy:
-        return "noise is for the engines torch and brian2."
-    if problem.delay.times:
-        return "delays are for the engines torch and brian2."
     return refused(problem)
 
 
 @torch.no_grad()
 def solve(
     request: SolveRequest,
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_evaluations: int | None = None,
+    rtol: float = 1e-8,
+    atol: float = 1e-12,
+    max_evaluations: int = 100_000,
     dense: bool = False,
 ) -> Trajectory:
-    """Integrate.
+    """Integrate by an adaptive method; states are recorded when the integration has ended.
 
     Parameters
     ----------
     request : SolveRequest
-    rtol, atol : float, optional
-        Local error that adaptive methods allow, relative and absolute, 1e-8 and 1e-12 unless given; atol well below
-        the smallest gradients.
-    max_evaluations : int, optional
-        Of the vector field, by adaptive methods, 100,000 unless given: with relu and current gains they stall at the
-        kinks, and those that are not implicit crawl where time constants are far apart.
+    rtol, atol : float, default 1e-8 and 1e-12
+        Relative and absolute tolerance of the local error; choose atol well below the smallest gradients.
+    max_evaluations : int, default 100,000
+        Limit on evaluations of the vector field. Current gains of relu stall every method at their jumps, and
+        explicit methods are slow where time constants differ widely.
     dense : bool, default False
-        Keep the interpolants of all steps that an adaptive method takes, in memory: `Trajectory.at`.
+        Keep the interpolants of all steps in memory, for `Trajectory.at`.
 
     Raises
     ------
     ActrelaxError
-        For options out of range or of no use, or if a method gives up, or reaches the limit on evaluations.
+        For options out of range, or if the method gives up or reaches the limit on evaluations.
     DivergenceError
-        If a population becomes non-finite. Of adaptive methods its trajectory ends with the last step that was
-        accepted.
+        If a population becomes non-finite; its trajectory ends with the last accepted step.
     """
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what becomes of them is looked at
-        if request.integrator.engine == "scipy":
-            return adaptive.run(request, adaptive.Limits.given(rtol, atol, max_evaluations), dense)
-        given = {"rtol": rtol, "atol": atol, "max_evaluations": max_evaluations, "dense": dense or None}
-        unused = [name for name, value in given.items() if value is not None]
-        if unused:
-            raise ActrelaxError(f'"{request.integrator.name}" takes fixed steps: leave out {" and ".join(unused)}.')
-        return _stepped(request)
+    if not (is_number(rtol) and SMALLEST_RTOL <= rtol < 1):
+        raise ActrelaxError(f"rtol must lie between {SMALLEST_RTOL:.3g} and 1, got {rtol!r}.")
+    if not (is_number(atol) and 0 <= atol < np.inf):
+        raise ActrelaxError(f"atol must be 0 or positive, got {atol!r}.")
+    limit = whole_number("max_evaluations", max_evaluations, least=1)
+    system = SparseProblem(request.problem)
+    start = system.as_tensors(system.split(system.initial_state))
+    request.record(0, start)
+    refuse_non_finite(replace(request, check_finite=True), 0, start)  # SciPy accepts finite values only
+    if atol == 0 and not system.initial_state.all():
+        raise ActrelaxError("SciPy cannot choose a step: activities are 0 and atol=0. Pass atol > 0.")
+    run = _Run(request, system, {"rtol": rtol, "atol": atol, "dense_output": dense}, limit)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the field looks for non-finite values
+        return run.trajectory()
 
 
-def _stepped(request: SolveRequest) -> Trajectory:
-    """Take the steps of one of our own integrators; a look at each state costs little here."""
-    flat = SparseProblem(request.problem)
-    state, settled, step = flat.initial_state(), False, 0
-    tensors = flat.as_tensors(state)
-    request.record(0, tensors)
-    refuse_non_finite(request, 0, tensors)
-    for step in range(1, request.grid.steps + 1):
-        state = request.integrator.step(flat, state, request.grid.dt)
-        previous, tensors = tensors, flat.as_tensors(state)
-        refuse_non_finite(request, step, tensors, previous)
-        request.record(step, tensors)
-        settled = request.has_settled(previous, tensors)
+@dataclass(frozen=True)
+class DenseOutput:
+    """Time -> population -> (batch, *population.shape), new tensors: the relaxation at and between its steps.
+
+    problem   the problem
+    solution  the interpolants of all steps
+    end       the time of the last step
+    """
+
+    problem: RelaxationProblem
+    solution: integrate.OdeSolution
+    end: float
+
+    def __call__(self, time: float) -> State:
+        if not 0 <= time <= self.end:
+            raise ActrelaxError(f"this relaxation is known from 0 to {self.end:g}, not at {time:g}.")
+        system = SparseProblem(self.problem)
+        state = system.as_tensors(system.split(self.solution(time)))
+        return {name: x.clone() for name, x in populations(self.problem, state).items()}
+
+
+class _NonFiniteError(Exception):
+    """The first population with a non-finite rate, and the time."""
+
+
+class _Field:
+    """The vector field and its Jacobian as SciPy calls them.
+
+    evaluations  evaluations of the field so far
+    running      whether the problem's functions are running: an exception is then theirs, not SciPy's
+    time, y      the end of the last accepted step
+    """
+
+    def __init__(self, system: SparseProblem, method: str, limit: int) -> None:
+        self.system, self.method, self.limit = system, method, limit
+        self.evaluations, self.running = 0, False
+        self.time, self.y = 0.0, system.initial_state
+
+    def __call__(self, time: float, y: Vector) -> Vector:
+        self.running = True
+        if self.evaluations >= self.limit:
+            stiff = "" if self.method in (*SPARSE_JACOBIAN, "LSODA") else "for a stiff problem Radau, BDF or LSODA, "
+            raise ActrelaxError(
+                f"no end in sight at t = {time:.4g} after {self.limit:,} evaluations: with relu and current gains take "
+                f"fixed steps, {stiff}elsewhere raise max_evaluations or rtol."
+            )
+        self.evaluations += 1
+        rates = self.system.vector_field(y)
+        if not np.isfinite(rates).all():
+            by_variable, units = self.system.split(rates), self.system.problem.units
+            bad = [
+                name for name, unit in units.items() for v in unit.variables if not np.isfinite(by_variable[v]).all()
+            ]
+            raise _NonFiniteError(bad[0], time)
+        self.running = False
+        return rates
+
+    def jacobian(self, time: float, y: Vector) -> sparse.csc_array:
+        self.running = True
+        result = self.system.jacobian(y).tocsc()
+        self.running = False
+        return result
+
+    def accept(self, time: float, y: Vector) -> float:
+        """Note an accepted step, as an event that never happens: `solve_ivp` evaluates events after every step."""
+        self.time, self.y = time, y.copy()
+        return 1.0
+
+
+@dataclass(frozen=True)
+class _Settling:
+    """The event that ends the integration: no variable changes by more than `bound` over dt.
+
+    Changes are relative to the largest activity of the population.
+    """
+
+    field: _Field
+    dt: float
+    bound: float
+    terminal = True
+    direction = -1
+
+    def __call__(self, time: float, y: Vector) -> float:
+        """Return log(largest change / bound)."""
+        system = self.field.system
+        state, rates = system.split(y), system.split(self.field(time, y))
+        changes = [1e-300]
+        for unit in system.problem.units.values():
+            scale = max(1e-300, *(float(np.abs(state[v]).max()) for v in unit.variables))
+            changes += [self.dt * float(np.abs(rates[v]).max()) / scale for v in unit.variables]
+        return float(np.log(max(changes) / self.bound))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One integration and its recording.
+
+    options  of `solve_ivp`
+    limit    on evaluations of the field
+    """
+
+    request: SolveRequest
+    system: SparseProblem
+    options: dict[str, Any]
+    limit: int
+
+    def trajectory(self) -> Trajectory:
+        """Integrate and return what was reached."""
+        request, dt, steps = self.request, self.request.grid.dt, self.request.grid.steps
+        field = self._field()
+        stopping = [] if request.stop_change is None else [_Settling(field, dt, request.stop_change)]
+        try:
+            settled = any(event(0.0, field.y) <= 0 for event in stopping)
+            result = self._integrate(field, 0.0 if settled else request.time(steps), stopping)
+        except _NonFiniteError as error:
+            raise self._divergence(field, *error.args) from None
+        end, y = field.time, field.y
+        if stopping and result.t_events[1].size:
+            settled, end, y = True, float(result.t_events[1][-1]), result.y_events[1][-1]
         if settled:
-            break
-    return request.outcome(request.status(settled), tensors, step)
+            steps = min(steps, int(np.ceil(end / dt - 1e-9)))
+        self._record(result, before=steps)
+        if steps > 0 and request.recording.is_due(steps):
+            request.recording.keep(end, self._tensors(y))
+        at = DenseOutput(request.problem, result.sol, end) if self.options["dense_output"] else None
+        return self._outcome(request.status(settled), field, end, y, steps, at=at)
+
+    def _field(self) -> _Field:
+        return _Field(self.system, self.request.integrator.method, self.limit)
+
+    def _integrate(self, field: _Field, end: float, stopping: list[_Settling]) -> Any:
+        """Return the result of `solve_ivp`, with the states to be recorded."""
+        options = self.options | {"events": [field.accept, *stopping]}
+        if field.method in SPARSE_JACOBIAN:
+            options["jac"] = field.jacobian
+        times = [self.request.time(k) for k in self._due(end)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "lsoda: ", UserWarning)  # LSODA gives its reason in a warning
+            try:
+                result = integrate.solve_ivp(field, (0.0, end), field.y, field.method, times, **options)
+            except (UserWarning, RuntimeError, ValueError) as error:
+                if field.running:
+                    raise
+                raise _gave_up(field, error) from None
+        if not result.success:
+            raise _gave_up(field, result.message)
+        return result
+
+    def _due(self, end: float) -> list[int]:
+        """Return the steps up to a time, without the start, that are to be recorded."""
+        steps = range(1, self.request.grid.steps + 1)
+        return [k for k in steps if self.request.recording.is_due(k) and self.request.time(k) <= end]
+
+    def _record(self, result: Any, before: int) -> None:
+        """Record the states of a result up to, but without, a step."""
+        for k, y in zip(self._due(np.inf), np.transpose(result.y), strict=False):
+            if k < before:
+                self.request.recording.keep(self.request.time(k), self._tensors(y))
+
+    def _divergence(self, field: _Field, population: str, time: float) -> DivergenceError:
+        """Return the error, its trajectory with everything up to the last accepted step."""
+        grid = self.request.grid
+        if self._due(field.time):  # an exception leaves no result: take the accepted steps once more
+            self._record(self._integrate(self._field(), field.time, []), before=grid.steps + 1)
+        reached = bisect_right([self.request.time(k) for k in range(1, grid.steps + 1)], field.time)
+        sentence = divergence_message(population, max(1, int(np.ceil(time / grid.dt))), grid.steps)
+        return DivergenceError(sentence, self._outcome(Status.DIVERGED, field, field.time, field.y, reached))
+
+    def _tensors(self, y: Vector) -> State:
+        return self.system.as_tensors(self.system.split(y))
+
+    def _outcome(self, status: Status, field: _Field, end: float, y: Vector, steps: int, **more: object) -> Trajectory:
+        work = field.evaluations * len(self.request.problem.feedback_projections)
+        return self.request.outcome(status, self._tensors(y), steps, work, ended=end, **more)
+
+
+def _gave_up(field: _Field, reason: object) -> ActrelaxError:
+    return ActrelaxError(f"SciPy's {field.method} gave up at t = {field.time:.4g}: {str(reason).rstrip('.')}.")

@@ -1,12 +1,13 @@
-"""A problem in NumPy: sparse feedback matrices, flat vectors, one vector field, its Jacobian (THEORY.md section 1).
+"""A problem in NumPy: one vector field y' = A y + B u(x), x = C y, over sparse matrices (THEORY.md section 1).
 
-The engines outside PyTorch read a problem through this. It has the methods that integrators step by (`Steppable`),
-so that our own schemes run on it as they stand.
+SciPy and Brian2 read a problem through it, and so does whatever needs its Jacobian. y holds the variables of all units
+that move, x their activities, u the feedback that they receive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,19 +19,19 @@ from torch import Tensor
 
 from actrelax.models.assumptions import Gain
 from actrelax.models.network import Projection
-from actrelax.models.problem import Leaky, RelaxationProblem, State, StateSpace, Unit, Value
-from actrelax.models.problem.system import Steppable
-from actrelax.models.problem.unit_dynamics import Variables
+from actrelax.models.problem import Leaky, RelaxationProblem, State, StateSpace, Value
 
 Vector = NDArray[np.float64]
+Activities = dict[str, Vector]
+"""Population -> (batch * units,), one sample after the other."""
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """One projection's feedback.
+    """The feedback of one projection.
 
-    projection  whose
-    gain        the knob: which gain the target's activity is sent with
+    projection  the projection
+    gain        the knob: the gain that multiplies the target's activity
     matrix      (batch * source units, batch * target units): op^T
     """
 
@@ -41,7 +42,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Drive:
-    """What a population is driven by at this moment.
+    """The drive of a population as a function of the current activities.
 
     matrices  source -> (batch * units, batch * source units)
     bias      (batch * units,)
@@ -51,20 +52,10 @@ class Drive:
     bias: Vector
 
 
-@dataclass(frozen=True)
-class Space:
-    """A population's units near this moment: ds/dt = A s + b u, x = c s; entries are numbers or (batch * units,)."""
+class SparseProblem:
+    """The ODE of a `RelaxationProblem` as one vector field, in float64 on the CPU, without noise and delays.
 
-    A: list[list[Vector]]
-    b: list[Vector]
-    c: list[float]
-
-
-class SparseProblem(Steppable):
-    """The ODE of a `RelaxationProblem` over vectors: a population's activities of all samples in one, (batch * units,).
-
-    Always in float64 on the CPU. Without noise and delays. Matrices hold a block per sample, dense weights once in
-    each: it is meant for batches of a few.
+    Each matrix has one block per sample, and dense weights are repeated in each block: use it for small batches.
 
     Parameters
     ----------
@@ -74,14 +65,10 @@ class SparseProblem(Steppable):
     def __init__(self, problem: RelaxationProblem) -> None:
         self.problem, self.network = problem, problem.network
         self.batch = len(problem.clamped)
+        self.sizes = {name: self.batch * math.prod(p.shape) for name, p in self.network.populations.items()}
         self.clamped = vector(problem.clamped)
         self.stimulus = vector(problem.feedforward.activities[self.network.input])
         self.gains = {name: vector(gain) for name, gain in problem.frozen_gains.items()}
-
-    @cached_property
-    def units(self) -> dict[str, Unit]:
-        """Dynamics of what moves, with vectors for time constants."""
-        return {name: self._flat(unit) for name, unit in self.problem.units.items()}
 
     @cached_property
     def feedback(self) -> dict[str, Feedback]:
@@ -98,12 +85,134 @@ class SparseProblem(Steppable):
 
     @cached_property
     def drives(self) -> dict[str, Drive]:
-        """Population -> its drive, of those that send with the gain of this moment."""
+        """Population -> its drive, for the populations that send feedback with the current gain."""
         sending = {f.projection.target for f in self.feedback.values() if f.gain == "current"}
-        return {name: self.drive_of(name) for name in self.network.populations if name in sending}
+        return {name: self._drive(name) for name in self.network.populations if name in sending}
 
-    def drive_of(self, population: str) -> Drive:
-        """Return what drives a population."""
+    def drive_matrix(self, projection: Projection) -> sparse.csr_array:
+        """Return a projection's drive without its bias, (batch * target units, batch * source units)."""
+        return projection.as_sparse(self.problem.feedforward.routes[projection.name], projection.weight)
+
+    def per_neuron(self, value: Value) -> Vector | float:
+        """Return a quantity of one population as a number, or per neuron of all samples, (batch * units,)."""
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            return float(value)
+        return np.tile(vector(value), self.batch)
+
+    @cached_property
+    def initial_state(self) -> Vector:
+        """The variables at t = 0."""
+        return self.join({v: vector(x) for v, x in self.problem.initial_state().items()})
+
+    def join(self, state: Mapping[str, Vector]) -> Vector:
+        """Return one vector of all variables, from the top population down."""
+        return _concatenated(state[v] for unit in self.problem.units.values() for v in unit.variables)
+
+    def split(self, y: Vector) -> dict[str, Vector]:
+        """Return variable -> (batch * units,): the inverse of `join`."""
+        return _parts(y, {v: self.sizes[name] for name, unit in self.problem.units.items() for v in unit.variables})
+
+    def as_tensors(self, state: Mapping[str, Vector]) -> State:
+        """Return the variables in the problem's shapes; memory is shared."""
+        populations = self.network.populations
+        shapes = {v: populations[name].shape for name, unit in self.problem.units.items() for v in unit.variables}
+        return {v: torch.from_numpy(np.ascontiguousarray(x)).reshape(self.batch, *shapes[v]) for v, x in state.items()}
+
+    def activities(self, y: Vector) -> Activities:
+        """Return the current activities of the input, the output and all units that move."""
+        ends = {self.network.input: self.stimulus, self.network.output: self.clamped}
+        return ends | _parts(self._system[2] @ y, {name: self.sizes[name] for name in self.problem.units})
+
+    def vector_field(self, y: Vector) -> Vector:
+        """Return dy/dt."""
+        A, B, C = self._system
+        x = self.activities(y)
+        u = _concatenated(self._received(name, x) for name in self.problem.units)
+        clip = self.problem.clip
+        if clip is None:
+            return np.asarray(A @ y + B @ u)
+        return np.asarray(B @ np.clip(u - C @ y, -clip, clip))  # a clip is for leaky units, where A = -B C
+
+    def jacobian(self, y: Vector) -> sparse.csr_array:
+        """Return the derivative of `vector_field`, in the order of `join`.
+
+        The derivative of a current gain is included, taken as zero at a kink; rows of clipped units are zero.
+        """
+        if not y.size:
+            return sparse.csr_array((0, 0))
+        A, B, C = self._system
+        x = self.activities(y)
+        R = sparse.block_array([self._received_row(name, x) for name in self.problem.units], format="csr")
+        result = A + B @ R @ C
+        if self.problem.clip is not None:
+            u = _concatenated(self._received(name, x) for name in self.problem.units)
+            result = sparse.diags_array((np.abs(u - C @ y) <= self.problem.clip).astype(float)) @ result
+        return result.tocsr()
+
+    @cached_property
+    def _system(self) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]:
+        """A, B and C of all units, with one block per population."""
+        spaces = [self._state_space(name) for name in self.problem.units]
+        if not spaces:
+            return (sparse.csr_array((0, 0)),) * 3
+        A, B, C = (sparse.block_diag(blocks, format="csr") for blocks in zip(*spaces, strict=True))
+        return A, B, C
+
+    def _state_space(self, population: str) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]:
+        """A, b and c of one population; of leaky units -1/tau, 1/tau and 1."""
+        unit, identity = self.problem.units[population], sparse.diags_array(np.ones(self.sizes[population]))
+        if isinstance(unit, StateSpace):
+            d = unit.dynamics
+            A, b, c = (np.atleast_2d(values) for values in (d.A, d.b, d.c))
+            return sparse.kron(A, identity), sparse.kron(b.T, identity), sparse.kron(c, identity)
+        assert isinstance(unit, Leaky)
+        rate = sparse.diags_array(np.broadcast_to(1 / np.asarray(self.per_neuron(unit.tau)), self.sizes[population]))
+        return -rate, rate, identity
+
+    def _received(self, population: str, x: Activities) -> Vector:
+        """sum over the population's projections of op_p^T(g_c x_c; psi_p)."""
+        feedback = [self.feedback[p.name] for p in self.network.outgoing[population]]
+        return np.asarray(sum(f.matrix @ (self._gain(f, x) * x[f.projection.target]) for f in feedback))
+
+    def _received_row(self, population: str, x: Activities) -> list[sparse.csr_array]:
+        """Return the derivatives of what a population receives by each activity, in the order of the units."""
+        row = {name: sparse.csr_array((self.sizes[population], self.sizes[name])) for name in self.problem.units}
+        for p in self.network.outgoing[population]:
+            feedback, target = self.feedback[p.name], p.target
+            if target in row:
+                gain = np.broadcast_to(self._gain(feedback, x), self.sizes[target])
+                row[target] = row[target] + feedback.matrix @ sparse.diags_array(gain)
+            if feedback.gain == "current":
+                curved = feedback.matrix @ sparse.diags_array(self._curvature(target, x) * x[target])
+                for source, matrix in self.drives[target].matrices.items():
+                    if source in row:
+                        row[source] = row[source] + curved @ matrix
+        return list(row.values())
+
+    def _gain(self, feedback: Feedback, x: Activities) -> Vector | float:
+        """Return the gain of the projection's target."""
+        name = feedback.projection.target
+        if feedback.gain == "none":
+            return 1.0
+        if feedback.gain == "feedforward":
+            return self.gains[name]
+        drive = torch.from_numpy(self._current_drive(name, x))
+        return vector(self.network.populations[name].activation.derivative(drive))
+
+    def _curvature(self, population: str, x: Activities) -> Vector:
+        """f'' at the current drive, by autograd."""
+        drive = torch.from_numpy(self._current_drive(population, x)).requires_grad_()
+        with torch.enable_grad():
+            gain = self.network.populations[population].activation.derivative(drive)
+            if not gain.requires_grad:
+                return np.zeros(self.sizes[population])
+            return vector(torch.autograd.grad(gain.sum(), drive)[0])
+
+    def _current_drive(self, population: str, x: Activities) -> Vector:
+        drive = self.drives[population]
+        return np.asarray(drive.bias + sum(matrix @ x[source] for source, matrix in drive.matrices.items()))
+
+    def _drive(self, population: str) -> Drive:
         routes, activities = self.problem.feedforward.routes, self.problem.feedforward.activities
         matrices: dict[str, sparse.csr_array] = {}
         bias = np.zeros(1)
@@ -114,153 +223,9 @@ class SparseProblem(Steppable):
                 bias = bias + vector(p.drive(torch.zeros_like(activities[p.source]), routes[p.name]))
         return Drive(matrices, bias)
 
-    def drive_matrix(self, projection: Projection) -> sparse.csr_array:
-        """Return a projection's drive without its bias, (batch * target units, batch * source units)."""
-        return projection.as_sparse(self.problem.feedforward.routes[projection.name], projection.weight)
-
-    def initial_state(self) -> Variables:
-        """Return the units' variables at t = 0."""
-        return {name: vector(x) for name, x in self.problem.initial_state().items()}
-
-    def per_neuron(self, value: Value) -> Vector | float:
-        """Return a quantity of one population as a number, or one per neuron of all samples, (batch * units,)."""
-        if not isinstance(value, Tensor) or value.dim() == 0:
-            return float(value)
-        return np.tile(vector(value), self.batch)
-
-    def activities(self, state: Variables) -> Variables:
-        """Return all populations at this moment."""
-        return {name: self.activity(name, state) for name in (self.network.input, self.network.output, *self.units)}
-
-    def activity(self, population: str, state: Variables) -> Vector:
-        """Return one population at this moment."""
-        if population in self.units:
-            return np.asarray(self.units[population].activity(state))
-        return self.stimulus if population == self.network.input else self.clamped
-
-    def received(self, population: str, state: Variables) -> Vector:
-        """sum over the population's projections of op_p^T(g_c x_c; psi_p)."""
-        total = 0.0
-        for p in self.network.outgoing[population]:
-            feedback = self.feedback[p.name]
-            total = total + feedback.matrix @ (self.gain(feedback, state) * self.activity(p.target, state))
-        return np.asarray(total)
-
-    def gain(self, feedback: Feedback, state: Variables) -> Vector | float:
-        """Return the gain that the projection's target sends with."""
-        name = feedback.projection.target
-        if feedback.gain == "none":
-            return 1.0
-        if feedback.gain == "feedforward":
-            return self.gains[name]
-        return self._derivative(name, self._drive(name, state))
-
-    def passed_on(self, state: Variables) -> Variables:
-        """Return no delay lines: there are none here."""
-        return {}
-
-    def joined(self, state: Variables) -> Vector:
-        """Return all variables in one vector."""
-        parts = [state[variable] for unit in self.units.values() for variable in unit.variables]
-        return np.concatenate(parts) if parts else np.zeros(0)
-
-    def split(self, y: Vector) -> Variables:
-        """Undo `joined`."""
-        state: Variables = {}
-        for name, unit in self.units.items():
-            for variable in unit.variables:
-                size = self.gains[name].size
-                state[variable], y = y[:size], y[size:]
-        return state
-
-    def as_tensors(self, state: Variables) -> State:
-        """Return the variables in the problem's shapes, sharing memory."""
-        shapes = {
-            v: (self.batch, *self.network.populations[n].shape) for n, u in self.units.items() for v in u.variables
-        }
-        return {v: torch.from_numpy(np.ascontiguousarray(x)).reshape(shapes[v]) for v, x in state.items()}
-
-    def jacobian(self, state: Variables) -> sparse.csr_array:
-        """Return the derivative of the vector field by all variables, in the order of `joined`.
-
-        Where gains are current, with the derivative of the gain by the drive; at a kink it is taken as zero.
-        """
-        spaces = {name: self._state_space(name, state) for name in self.units}
-        rows = []
-        for name in self.units:
-            received = self._received_by(name, state)
-            rows += [self._row(name, i, received, spaces) for i in range(len(spaces[name].b))]
-        return sparse.block_array(rows, format="csr") if rows else sparse.csr_array((0, 0))
-
-    def _row(
-        self, name: str, i: int, received: Mapping[str, sparse.csr_array], spaces: Mapping[str, Space]
-    ) -> list[sparse.csr_array]:
-        """Return the derivative of one variable's rate, a block for each variable."""
-        size, row = self.gains[name].size, []
-        own = spaces[name]
-        sensitive = np.any(own.b[i])
-        for other, space in spaces.items():
-            part = None
-            if other in received and sensitive:
-                part = sparse.diags_array(np.broadcast_to(own.b[i], size)) @ received[other]
-            for j, c in enumerate(space.c):
-                block = sparse.diags_array(np.broadcast_to(own.A[i][j], size)) if other == name else None
-                if part is not None:
-                    block = part * c if block is None else block + part * c
-                row.append(sparse.csr_array((size, self.gains[other].size)) if block is None else block)
-        return row
-
-    def _received_by(self, population: str, state: Variables) -> dict[str, sparse.csr_array]:
-        """Population -> the derivative of what this one receives by its activity."""
-        result: dict[str, sparse.csr_array] = {}
-        for p in self.network.outgoing[population]:
-            feedback, target = self.feedback[p.name], p.target
-            if target in self.units:
-                gain = np.broadcast_to(self.gain(feedback, state), self.gains[target].size)
-                _add(result, target, feedback.matrix @ sparse.diags_array(gain))
-            if feedback.gain == "current":
-                curved = self._curvature(target, self._drive(target, state)) * self.activity(target, state)
-                through = feedback.matrix @ sparse.diags_array(curved)
-                for source, matrix in self.drives[target].matrices.items():
-                    if source in self.units:
-                        _add(result, source, through @ matrix)
-        return result
-
-    def _state_space(self, name: str, state: Variables) -> Space:
-        """A, b and c of a population's units; of leaky ones, zero where a clip holds the bracket."""
-        unit = self.units[name]
-        if isinstance(unit, StateSpace):
-            d = unit.dynamics
-            return Space([[np.asarray(a) for a in row] for row in d.A], [np.asarray(b) for b in d.b], list(d.c))
-        assert isinstance(unit, Leaky)
-        rate = 1 / np.asarray(unit.tau)
-        if unit.clip is not None:
-            rate = rate * (np.abs(self.received(name, state) - state[name]) <= unit.clip)
-        return Space([[-rate]], [rate], [1.0])
-
-    def _drive(self, population: str, state: Variables) -> Vector:
-        drive = self.drives[population]
-        return np.asarray(drive.bias + sum(m @ self.activity(source, state) for source, m in drive.matrices.items()))
-
-    def _derivative(self, population: str, drive: Vector) -> Vector:
-        return vector(self.network.populations[population].activation.derivative(torch.from_numpy(drive)))
-
-    def _curvature(self, population: str, drive: Vector) -> Vector:
-        """f'' at the drive, by autograd."""
-        a = torch.from_numpy(drive).requires_grad_()
-        with torch.enable_grad():
-            gain = self.network.populations[population].activation.derivative(a)
-            if not gain.requires_grad:
-                return np.zeros_like(drive)
-            return vector(torch.autograd.grad(gain.sum(), a)[0])
-
-    def _flat(self, unit: Unit) -> Unit:
-        """Return a unit whose time constants are a number or (batch * units,)."""
-        return Leaky(unit.name, self.per_neuron(unit.tau), unit.clip) if isinstance(unit, Leaky) else unit
-
 
 def refused(problem: RelaxationProblem) -> str | None:
-    """Return None, or one sentence that says what no engine outside PyTorch does."""
+    """Return None, or one sentence that says what only PyTorch can do."""
     if problem.assumptions.is_continuous:
         return "weights that change while it relaxes are for relax_continuously; here they are held."
     return None
@@ -271,5 +236,11 @@ def vector(x: Tensor) -> Vector:
     return x.detach().cpu().double().reshape(-1).numpy()
 
 
-def _add(result: dict[str, sparse.csr_array], name: str, matrix: sparse.csr_array) -> None:
-    result[name] = result[name] + matrix if name in result else matrix
+def _concatenated(parts: Iterable[Vector]) -> Vector:
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def _parts(x: Vector, sizes: Mapping[str, int]) -> dict[str, Vector]:
+    """Return name -> the next `size` entries of a vector."""
+    edges = np.cumsum([0, *sizes.values()])
+    return {name: x[edges[i] : edges[i + 1]] for i, name in enumerate(sizes)}

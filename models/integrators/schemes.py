@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +23,9 @@ from scipy.linalg import solve_triangular
 
 from actrelax.models.integrators.chain import Matrix, Transition
 from actrelax.models.integrators.delay_lines import shift_delay_lines
-from actrelax.models.problem import RelaxationProblem
-from actrelax.models.problem.unit_dynamics import Array, Variables
+from actrelax.models.problem import RelaxationProblem, State
 
-Step = Callable[[Any, Variables, float], Variables]
+Step = Callable[[RelaxationProblem, State, float], State]
 
 
 def _anything(problem: RelaxationProblem) -> None:
@@ -77,54 +75,54 @@ class Integrator:
         return self.name.rpartition(":")[2]
 
 
-def euler(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
+def euler(problem: RelaxationProblem, state: State, dt: float) -> State:
     """Synchronous (Jacobi) Euler, the ODE's explicit Euler: everything from the old values."""
-    moved = shift_delay_lines(problem, state)
-    for v in problem.units:
-        moved |= _euler_step(problem, v, state, dt)
-    return moved
+    new = shift_delay_lines(problem, state)
+    for v, unit in problem.units.items():
+        new |= unit.euler(state, problem.unit_input(v, state), dt)
+    return new
 
 
-def sequential(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
+def sequential(problem: RelaxationProblem, state: State, dt: float) -> State:
     """Euler's formula in one sweep from the output down, each population reading its targets' new values.
 
     The papers' loop (Gauss-Seidel). It runs ahead of the ODE's time by O(dt) and is no higher in order.
     """
     state = dict(state)
-    for v in problem.units:
-        state |= _euler_step(problem, v, state, dt)
+    for v, unit in problem.units.items():
+        state |= unit.euler(state, problem.unit_input(v, state), dt)
     return state
 
 
-def exponential(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
-    """Exact decay with the feedback held for the step: Euler with eta = 1 - exp(-dt/tau)."""
-    moved: Variables = {}
-    for v in problem.units:
-        moved |= problem.units[v].held(state, problem.unit_input(v, state), dt)
-    return moved
+def exponential(problem: RelaxationProblem, state: State, dt: float) -> State:
+    """Exact decay with constant feedback within the step: Euler with eta = 1 - exp(-dt/tau)."""
+    new: State = {}
+    for v, unit in problem.units.items():
+        new |= unit.exact_step(state, problem.unit_input(v, state), dt)
+    return new
 
 
-def heun(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
+def heun(problem: RelaxationProblem, state: State, dt: float) -> State:
     """Explicit trapezoidal rule: the slope at the start and at the Euler point, averaged."""
     k1 = problem.vector_field(state)
-    k2 = problem.vector_field(_moved(state, k1, dt))
-    return _moved(state, {v: (k1[v] + k2[v]) / 2 for v in state}, dt)
+    k2 = problem.vector_field(_advance(state, k1, dt))
+    return _advance(state, {v: (k1[v] + k2[v]) / 2 for v in state}, dt)
 
 
-def rk4(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
+def rk4(problem: RelaxationProblem, state: State, dt: float) -> State:
     """The classical fourth-order Runge-Kutta method."""
     k1 = problem.vector_field(state)
-    k2 = problem.vector_field(_moved(state, k1, dt / 2))
-    k3 = problem.vector_field(_moved(state, k2, dt / 2))
-    k4 = problem.vector_field(_moved(state, k3, dt))
-    return _moved(state, {v: (k1[v] + 2 * k2[v] + 2 * k3[v] + k4[v]) / 6 for v in state}, dt)
+    k2 = problem.vector_field(_advance(state, k1, dt / 2))
+    k3 = problem.vector_field(_advance(state, k2, dt / 2))
+    k4 = problem.vector_field(_advance(state, k3, dt))
+    return _advance(state, {v: (k1[v] + 2 * k2[v] + 2 * k3[v] + k4[v]) / 6 for v in state}, dt)
 
 
-def equilibrium(problem: RelaxationProblem, state: Variables, dt: float) -> Variables:
+def equilibrium(problem: RelaxationProblem, state: State, dt: float) -> State:
     """The fixed point itself, where gains are frozen: one sweep from the output down with eta = 1 (dt is not used)."""
     state = dict(state)
-    for v in problem.units:
-        state |= problem.units[v].resting(problem.unit_input(v, state))
+    for v, unit in problem.units.items():
+        state |= unit.fixed_point(problem.unit_input(v, state))
     return state
 
 
@@ -161,12 +159,12 @@ def _swept(matrix: Matrix, dt: float) -> Matrix:
 
 
 def holding(share: Callable[[Matrix], Matrix]) -> Transition:
-    """Return the transition of a scheme that holds what a unit receives within a step (THEORY.md section 4).
+    """Return the transition of a scheme with constant feedback within each step (THEORY.md section 4).
 
     Parameters
     ----------
     share : callable
-        dt/tau -> the share of its way to what it receives that a unit goes: Euler's with eta_l = share(dt/tau_l).
+        dt/tau -> the fraction of the way to its input that a unit goes: Euler's with eta_l = share(dt/tau_l).
     """
 
     def transition(matrix: Matrix, dt: float) -> Matrix:
@@ -219,15 +217,6 @@ EQUILIBRIUM = Integrator(
 )
 
 
-def _euler_step(problem: RelaxationProblem, population: str, state: Variables, dt: float) -> Variables:
-    return problem.units[population].euler(state, problem.unit_input(population, state), dt)
-
-
-def _moved(state: Variables, slope: Variables, dt: float) -> Variables:
-    return {v: _along(x, slope[v], dt) for v, x in state.items()}
-
-
-def _along(x: Array, slope: Array, dt: float) -> Array:
-    if isinstance(x, torch.Tensor):
-        return torch.add(x, slope, alpha=dt)  # the same in one kernel
-    return x + dt * slope
+def _advance(state: State, slope: State, dt: float) -> State:
+    """Return state + dt slope, by one kernel per variable."""
+    return {v: torch.add(x, slope[v], alpha=dt) for v, x in state.items()}

@@ -3,8 +3,8 @@
 from actrelax.models.problem.feedback_transforms import transform_named
 from actrelax.models.problem.losses import LOSSES, Loss, LossFunction, dense_targets, from_function, loss_named
 from actrelax.models.problem.per_neuron import Value
-from actrelax.models.problem.problem import RelaxationProblem, State
-from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, Unit, UnitDynamics
+from actrelax.models.problem.problem import RelaxationProblem
+from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics
 
 __all__ = [
     "LOSSES",

@@ -19,10 +19,7 @@ from actrelax.models.problem.delays import Delays, delay_line
 from actrelax.models.problem.feedback_transforms import Transform, transform_named, transformed
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value
-from actrelax.models.problem.unit_dynamics import Leaky, StateSpace, Unit, UnitDynamics, check_dynamics
-
-State = dict[str, Tensor]
-"""Variable -> (batch, *population.shape): a leaky population's one variable is called like the population."""
+from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -216,7 +213,7 @@ class RelaxationProblem:
         state: State = {}
         for name, unit in self.units.items():
             x = self.initial_activity(name).to(self.state_like)
-            state |= unit.resting(x if unit.gain == 1 else x / unit.gain)
+            state |= unit.fixed_point(x if unit.gain == 1 else x / unit.gain)
         return state
 
     def initial_activity(self, population: str) -> Tensor:

@@ -1,7 +1,6 @@
-"""What a unit does with the feedback it receives: leaky integration, or a small linear system of its own.
+"""The dynamics of single units, given the feedback u that they receive: leaky integration, or a linear state space.
 
-Written with operators only, so that the same lines move PyTorch's tensors and NumPy's arrays. A state is a mapping
-from variables to arrays; a leaky population has one variable, called like the population.
+A state maps variables to tensors; a leaky population has one variable, with the population's name.
 """
 
 from __future__ import annotations
@@ -11,57 +10,59 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import expm
+from torch import Tensor
 
 from actrelax.models._names import is_number, known
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem.per_neuron import Value
 
-Array = Any
-"""A torch.Tensor or a numpy.ndarray; all arrays of one state are of one kind."""
-Variables = dict[str, Array]
+State = dict[str, Tensor]
+"""Variable -> (batch, *population.shape): the one variable of a leaky population has the population's name."""
 
 
 class Unit(Protocol):
-    """The dynamics of one population's units; u is what they receive."""
+    """The dynamics of one population's units; u is the feedback that they receive."""
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Names of its variables in a state."""
+        """Names of the variables in a state."""
 
     @property
     def gain(self) -> float:
-        """What the activity settles at when u is held at 1."""
+        """The activity at the fixed point for u = 1."""
 
-    def activity(self, state: Mapping[str, Array]) -> Array:
+    def activity(self, state: Mapping[str, Tensor]) -> Tensor:
         """Return x."""
 
-    def resting(self, u: Array) -> Variables:
-        """Return the state that doesn't change while u is held."""
+    def fixed_point(self, u: Tensor) -> State:
+        """Return the variables at which all rates are zero."""
 
-    def rate(self, state: Mapping[str, Array], u: Array) -> Variables:
+    def rate(self, state: Mapping[str, Tensor], u: Tensor) -> State:
         """Return the time derivative of each variable."""
 
-    def euler(self, state: Mapping[str, Array], u: Array, dt: float) -> Variables:
+    def euler(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
         """Return the variables after an explicit Euler step."""
 
-    def held(self, state: Mapping[str, Array], u: Array, dt: float) -> Variables:
-        """Return the variables after dt with u held: exact then."""
+    def exact_step(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
+        """Return the exact solution after dt for constant u."""
 
 
 @dataclass(frozen=True, eq=False)
 class Leaky:
-    """tau dx/dt = -x + u, the bracket -x + u clamped to [-clip, clip] where there is a clip.
+    """tau dx/dt = -x + u; with a clip the residual -x + u is clamped to [-clip, clip].
 
-    name  of the population and of its one variable; tau  a number or one per neuron
+    name  of the population and of its one variable
+    tau   a number, or a tensor with one value per neuron
     """
 
     name: str
-    tau: Array
+    tau: Value
     clip: float | None = None
     gain = 1.0
 
@@ -69,30 +70,32 @@ class Leaky:
     def variables(self) -> tuple[str, ...]:
         return (self.name,)
 
-    def activity(self, state: Mapping[str, Array]) -> Array:
+    def activity(self, state: Mapping[str, Tensor]) -> Tensor:
         return state[self.name]
 
-    def resting(self, u: Array) -> Variables:
+    def fixed_point(self, u: Tensor) -> State:
         return {self.name: u}
 
-    def bracket(self, x: Array, u: Array) -> Array:
-        """-x + u, clipped: zero at equilibrium."""
+    def residual(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return -x + u, clipped: zero at the fixed point."""
         return u - x if self.clip is None else (u - x).clip(-self.clip, self.clip)
 
-    def rate(self, state: Mapping[str, Array], u: Array) -> Variables:
-        return {self.name: self.bracket(state[self.name], u) / self.tau}
+    def rate(self, state: Mapping[str, Tensor], u: Tensor) -> State:
+        return {self.name: self.residual(state[self.name], u) / self.tau}
 
-    def euler(self, state: Mapping[str, Array], u: Array, dt: float) -> Variables:
-        return self._towards(state[self.name], u, dt / self.tau)
+    def euler(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
+        return self._approach(state[self.name], u, dt / self.tau)
 
-    def held(self, state: Mapping[str, Array], u: Array, dt: float) -> Variables:
-        return self._towards(state[self.name], u, _decayed(dt / self.tau))
+    def exact_step(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
+        ratio = dt / self.tau
+        eta = -torch.expm1(-ratio) if isinstance(ratio, Tensor) else -math.expm1(-ratio)
+        return self._approach(state[self.name], u, eta)
 
-    def _towards(self, x: Array, u: Array, eta: Array) -> Variables:
-        """(1 - eta) x + eta u."""
-        if self.clip is None and isinstance(x, torch.Tensor):
-            return {self.name: torch.lerp(x, u, eta)}  # the same in one kernel
-        return {self.name: x + eta * self.bracket(x, u)}
+    def _approach(self, x: Tensor, u: Tensor, eta: Value) -> State:
+        """Return (1 - eta) x + eta u."""
+        if self.clip is None:
+            return {self.name: torch.lerp(x, u, eta)}
+        return {self.name: x + eta * self.residual(x, u)}
 
 
 @dataclass(frozen=True)
@@ -170,18 +173,18 @@ class UnitDynamics:
 
     @property
     def order(self) -> int:
-        """Variables a unit."""
+        """Number of variables per unit."""
         return len(self.b)
 
     @property
-    def settled(self) -> tuple[float, ...]:
-        """-A^-1 b, the state under a constant input of 1."""
+    def fixed_point(self) -> tuple[float, ...]:
+        """-A^-1 b, the fixed point for a constant input of 1."""
         return tuple((-np.linalg.solve(np.asarray(self.A), np.asarray(self.b))).tolist())
 
     @property
     def gain(self) -> float:
-        """-c A^-1 b, the activity under a constant input of 1."""
-        return math.fsum(c * s for c, s in zip(self.c, self.settled, strict=True))
+        """-c A^-1 b, the activity at that fixed point."""
+        return math.fsum(c * s for c, s in zip(self.c, self.fixed_point, strict=True))
 
 
 def check_dynamics(dynamics: object, populations: Sequence[str]) -> None:
@@ -202,7 +205,7 @@ def check_dynamics(dynamics: object, populations: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class StateSpace:
-    """The units of a population with dynamics of their own; its variables are called NAME.0, NAME.1, ..."""
+    """Units of one population with `UnitDynamics`; the variables are called NAME.0, NAME.1, ..."""
 
     name: str
     dynamics: UnitDynamics
@@ -215,29 +218,29 @@ class StateSpace:
     def gain(self) -> float:
         return self.dynamics.gain
 
-    def activity(self, state: Mapping[str, Array]) -> Array:
-        return _combined(self.dynamics.c, self._of(state))
+    def activity(self, state: Mapping[str, Tensor]) -> Tensor:
+        return _weighted_sum(self.dynamics.c, self._variables(state))
 
-    def resting(self, u: Array) -> Variables:
-        return {v: s * u for v, s in zip(self.variables, self.dynamics.settled, strict=True)}
+    def fixed_point(self, u: Tensor) -> State:
+        return {v: s * u for v, s in zip(self.variables, self.dynamics.fixed_point, strict=True)}
 
-    def rate(self, state: Mapping[str, Array], u: Array) -> Variables:
-        return self._mapped(self.dynamics.A, self.dynamics.b, state, u)
+    def rate(self, state: Mapping[str, Tensor], u: Tensor) -> State:
+        return self._apply(self.dynamics.A, self.dynamics.b, state, u)
 
-    def euler(self, state: Mapping[str, Array], u: Array, dt: float) -> Variables:
+    def euler(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
         return {v: state[v] + dt * rate for v, rate in self.rate(state, u).items()}
 
-    def held(self, state: Mapping[str, Array], u: Array, dt: float) -> Variables:
-        return self._mapped(*_flow(self.dynamics, dt), state, u)
+    def exact_step(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
+        return self._apply(*_flow(self.dynamics, dt), state, u)
 
-    def _of(self, state: Mapping[str, Array]) -> list[Array]:
+    def _variables(self, state: Mapping[str, Tensor]) -> list[Tensor]:
         return [state[v] for v in self.variables]
 
-    def _mapped(
-        self, rows: Sequence[Sequence[float]], column: Sequence[float], state: Mapping[str, Array], u: Array
-    ) -> Variables:
-        values = [*self._of(state), u]
-        return {v: _combined((*row, b), values) for v, row, b in zip(self.variables, rows, column, strict=True)}
+    def _apply(
+        self, rows: Sequence[Sequence[float]], column: Sequence[float], state: Mapping[str, Tensor], u: Tensor
+    ) -> State:
+        values = [*self._variables(state), u]
+        return {v: _weighted_sum((*row, b), values) for v, row, b in zip(self.variables, rows, column, strict=True)}
 
 
 def _positive(**values: float) -> None:
@@ -256,24 +259,17 @@ def _numbers(name: str, given: object) -> NDArray[np.float64]:
     return numbers
 
 
-def _combined(weights: Sequence[float], arrays: Sequence[Array]) -> Array:
-    """Return the sum of weight times array, without the terms that are zero."""
-    terms = [weight * array for weight, array in zip(weights, arrays, strict=True) if weight != 0]
+def _weighted_sum(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
+    """Return the weighted sum of tensors, without the terms of weight 0."""
+    terms = [weight * x for weight, x in zip(weights, tensors, strict=True) if weight != 0]
     return functools.reduce(operator.add, terms)
 
 
 @functools.lru_cache(maxsize=64)
 def _flow(dynamics: UnitDynamics, dt: float) -> tuple[list[list[float]], list[float]]:
-    """Return E and f of s(dt) = E s + f u with u held."""
+    """Return E and f of s(dt) = E s + f u for constant u."""
     order = dynamics.order
     augmented = np.zeros((order + 1, order + 1))
     augmented[:order, :order], augmented[:order, order] = dynamics.A, dynamics.b
     flow = expm(dt * augmented)
     return flow[:order, :order].tolist(), flow[:order, order].tolist()
-
-
-def _decayed(ratio: Array) -> Array:
-    """1 - exp(-ratio)."""
-    if isinstance(ratio, torch.Tensor):
-        return -torch.expm1(-ratio)
-    return -math.expm1(-ratio) if isinstance(ratio, float) else -np.expm1(-ratio)

@@ -22,7 +22,6 @@ from actrelax.models.engines.sparse_problem import SparseProblem, vector
 from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace
-from actrelax.models.problem.unit_dynamics import Variables
 
 UNIT = b2.ms
 """The unit of a problem's time in Brian2: a millisecond."""
@@ -103,14 +102,14 @@ def build(
     _check(problem, method, dt)
     every = whole_number("every", every, least=1)
     flat, clock = SparseProblem(problem), b2.Clock(dt * UNIT, name="actrelax_steps")
-    delays, start = problem.delay.steps(dt), flat.initial_state()
+    delays = problem.delay.steps(dt)
     wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
     for name in wanted:
         known("population", name, equations.participants(problem), where="monitor")
     parts = [f"{p} {part}" for p in problem.network.projections for part in ("feedback", "drive")]
     names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
     with generating("numpy"):  # the objects are built once: compiling would not pay
-        groups = {v: _group(flat, start, v, names[v], method, delays, clock) for v in equations.participants(problem)}
+        groups = {v: _group(flat, v, names[v], method, delays, clock) for v in equations.participants(problem)}
         feedback = {
             p: _synapses(
                 groups[projection.target],
@@ -151,13 +150,10 @@ def state_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[
     return found
 
 
-def _group(
-    flat: SparseProblem, start: Variables, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any
-) -> Any:
+def _group(flat: SparseProblem, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any) -> Any:
     text = equations.population_text(flat.problem, name, delays)
-    size = flat.batch * math.prod(flat.network.populations[name].shape)
-    group = b2.NeuronGroup(size, text.equations, method=method, clock=clock, name=word, namespace={})
-    for variable, value in _values(flat, start, name).items():
+    group = b2.NeuronGroup(flat.sizes[name], text.equations, method=method, clock=clock, name=word, namespace={})
+    for variable, value in _values(flat, name).items():
         if variable in group.variables:
             setattr(group, variable, value)
     for constant, (value, is_rate) in text.constants.items():
@@ -166,17 +162,18 @@ def _group(
     return group
 
 
-def _values(flat: SparseProblem, start: Variables, name: str) -> dict[str, Any]:
+def _values(flat: SparseProblem, name: str) -> dict[str, Any]:
     """Return variable -> initial value, for all variables that a population may have."""
-    unit, noisy = flat.units.get(name), flat.problem.noise_levels
+    unit, noisy = flat.problem.units.get(name), flat.problem.noise_levels
     values: dict[str, Any] = {"gain": flat.gains.get(name)}
     if name in flat.drives:
         values["bias"] = flat.drives[name].bias
     if isinstance(unit, StateSpace):
+        start = flat.split(flat.initial_state)
         return values | {f"s{i}": start[variable] for i, variable in enumerate(unit.variables)}
-    values["x"] = flat.activity(name, start)
+    values["x"] = flat.activities(flat.initial_state)[name]
     if isinstance(unit, Leaky):
-        values["tau"] = unit.tau * UNIT
+        values["tau"] = flat.per_neuron(unit.tau) * UNIT
     if name in noisy:
         values["sigma"] = flat.per_neuron(noisy[name])
     if name == flat.network.input:

@@ -100,7 +100,7 @@ def _run(request: SolveRequest, watch: _Watch, target: str, seed: int | None) ->
     grid = request.grid
     with generating(target), _seeded(seed):
         if grid.steps == 0:
-            watch.observe(watch.flat.as_tensors(watch.flat.initial_state()), 0)
+            watch.observe(watch.flat.as_tensors(watch.flat.split(watch.flat.initial_state)), 0)
             return
         simulation = build(request.problem, method_of(request.integrator), dt=grid.dt)
         if watch.every is not None:

@@ -43,17 +43,18 @@ def test_everything_agrees_in_every_population(make):
     found = references(report)
     for name in INTEGRATORS:
         assert any(row[:2] == ("torch", name) for row in found)
-        assert any(row[:2] == ("scipy", name) for row in found) or name == "exact"
     assert {f"scipy:{method}" for method in SCIPY} <= {row[1] for row in found}
     assert ("torch", "euler", "binomial law") in found
     assert ("torch", "equilibrium", "autograd") in found
-    assert ("scipy", "rk4", "torch rk4") in found
+    assert ("scipy", "scipy:RK45", "torch exact") in found
     assert ("closed-form", "sequential", "negative binomial law") in found
     assert [row.population for row in report.rows[: len(case.network.hidden)]] == case.network.hidden
     assert max(row.error for row in report.rows if row.bound == 1e-10) < 1e-13
     assert max(row.error for row in report.rows if row.integrator == "scipy:DOP853") < 1e-9
-    assert report.remarks == ['scipy leaves out exact: the law is evaluated by PyTorch: use that engine, or "scipy:DOP8'
-                              '53" with a small rtol.']  # fmt: skip
+    assert report.remarks == [
+        "scipy leaves out euler, sequential, heun, rk4, exponential, exact, equilibrium: SciPy has its own methods: "
+        'pass "scipy:RK45", or engine="torch".'
+    ]
 
 
 def test_brian2_agrees_with_its_updaters_laws():
@@ -72,7 +73,7 @@ def test_without_a_law_engines_are_compared_with_each_other(activation):
     report = verified(mlp_case(activation), assumptions="unfrozen", engines=NAMES, integrators=SOME)
     assert report.ok
     found = references(report)
-    assert {("scipy", "heun", "torch heun"), ("brian2", "euler", "torch euler")} <= found
+    assert ("brian2", "euler", "torch euler") in found
     assert ("brian2", "brian2:rk4", "torch euler, equivalent tau") in found
     assert max((r.error for r in report.rows if r.integrator == "scipy:DOP853"), default=0) < 1e-9
     adaptive = ("scipy", "scipy:DOP853", "torch rk4, 64 times as fine") in found
@@ -157,7 +158,7 @@ def test_an_engine_without_result_disagrees(monkeypatch):
         raise ActrelaxError("SciPy's RK23 gave up.")
 
     monkeypatch.setattr(module, "solve", failing)
-    report = verified(mlp_case(), engines=["scipy", "closed-form"], integrators=["scipy:RK23", "euler"])
+    report = verified(mlp_case(), engines=["scipy", "closed-form"], integrators=["scipy:RK23", "exact"])
     assert not report.ok
     failed = [row for row in report.rows if not row.ok]
     assert {(row.engine, row.reference, row.population) for row in failed} >= {("scipy", "a result", "hidden1")}
@@ -187,7 +188,7 @@ def test_names():
     assert Entry("brian2", rk4).title == "brian2:rk4"
     assert Entry("brian2", rk4, "cython").title == "brian2:rk4 (cython)"
     assert Entry("brian2", rk4, "cython").name == "brian2 (cython)"
-    assert Entry("scipy", INTEGRATORS["euler"]).title == "scipy euler"
+    assert Entry("torch", INTEGRATORS["euler"]).title == "torch euler"
     row = Row("torch", "euler", "binomial law", "hidden1", 1e-12, 1e-10)
     assert row.as_json() == {
         "engine": "torch",
@@ -215,7 +216,6 @@ def test_the_closed_form_and_the_steps_are_entries_of_their_own(make, monkeypatc
     assert methods == {
         ("torch", "stepped", "stepped"),
         ("torch", "closed-form", "closed-form"),
-        ("scipy", None, "stepped"),
     }
 
 

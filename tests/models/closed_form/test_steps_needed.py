@@ -263,8 +263,6 @@ def test_what_never_settles_or_takes_no_time_is_refused():
 @pytest.mark.parametrize(
     ("engine", "integrator"),
     [
-        ("scipy", "euler"),
-        ("scipy", "sequential"),
         ("scipy", "scipy:RK45"),
         ("brian2", "euler"),
         ("brian2", "brian2:rk4"),
@@ -283,7 +281,7 @@ def test_other_engines_settle_as_well(engine, integrator, fields):
         ours = {"scipy:RK45": "exact"}.get(integrator, integrator)
         like = solve(problem, ours, eta=0.1, steps="auto", tolerance=1e-5)
         assert abs(trajectory.steps - like.steps) <= 1
-    if engine == "scipy" and integrator == "euler":
+    if engine == "scipy":
         with pytest.warns(UserWarning, match=UNSETTLED):
             short = solve(problem, integrator, engine=engine, eta=0.1, steps="auto", max_steps=7)
         assert short.status is Status.NOT_SETTLED

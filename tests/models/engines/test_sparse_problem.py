@@ -12,7 +12,7 @@ from torch.autograd.functional import jacobian
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines.sparse_problem import SparseProblem, vector
 from actrelax.models.network import Projection
-from actrelax.models.problem import Leaky, RelaxationProblem, UnitDynamics
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.results import relative_error
 
 
@@ -82,10 +82,14 @@ def random_state(problem, seed=0):
     return {v: torch.randn(x.shape, generator=generator) for v, x in problem.initial_state().items()}
 
 
+def joined(flat, state):
+    return flat.join({v: vector(x) for v, x in state.items()})
+
+
 def assert_same_field(problem, seed=0):
     flat, state = SparseProblem(problem), random_state(problem, seed)
     ours = problem.vector_field(state)
-    theirs = flat.as_tensors(flat.vector_field({v: vector(x) for v, x in state.items()}))
+    theirs = flat.as_tensors(flat.split(flat.vector_field(joined(flat, state))))
     assert list(theirs) == list(ours)
     for name, x in ours.items():
         scale = torch.stack([state[name].abs().max(), x.abs().max()])
@@ -120,18 +124,18 @@ def test_a_network_in_single_precision_is_solved_in_double():
     single.network.float()
     problem = RelaxationProblem.from_batch(single.network, single.x.float(), single.y, assumptions="unfrozen")
     flat = SparseProblem(problem)
-    assert {x.dtype for x in flat.vector_field(flat.initial_state()).values()} == {np.dtype(np.float64)}
+    assert flat.vector_field(flat.initial_state).dtype == np.float64
     double = SparseProblem(problem_of(case, assumptions="unfrozen"))
-    ours, theirs = (f.joined(f.vector_field(f.initial_state())) for f in (flat, double))
+    ours, theirs = (f.vector_field(f.initial_state) for f in (flat, double))
     assert 1e-10 < np.abs(ours - theirs).max() < 1e-5
 
 
-def test_joined_and_split_undo_each_other():
+def test_join_and_split_undo_each_other():
     flat = SparseProblem(problem_of(graph_case(), dynamics=LIFTED["dynamics"]["dynamics"]))
-    y = np.random.default_rng(0).normal(size=flat.joined(flat.initial_state()).size)
+    y = np.random.default_rng(0).normal(size=flat.initial_state.size)
     state = flat.split(y)
-    assert list(state) == list(flat.initial_state())
-    assert np.array_equal(flat.joined(state), y)
+    assert list(state) == list(flat.problem.initial_state())
+    assert np.array_equal(flat.join(state), y)
 
 
 CURVED = {
@@ -169,7 +173,7 @@ def test_the_jacobian_is_autograds(fields, activation, monkeypatch):
     case = mlp_case(activation)
     problem, flat = problem_of(case, **fields), SparseProblem(problem_of(case, **fields))
     state = random_state(problem)
-    found = flat.jacobian({v: vector(x) for v, x in state.items()}).toarray()
+    found = flat.jacobian(joined(flat, state)).toarray()
     expected = autograd_jacobian(problem, state, monkeypatch)
     assert relative_error(torch.from_numpy(found), expected) < 1e-12
     if "clip" in fields:
@@ -183,8 +187,9 @@ def test_the_jacobian_of_a_graph_is_autograds(preset, monkeypatch):
     case.x, case.y = case.x[:2], case.y[:2]
     problem = problem_of(case, assumptions=preset)
     state = random_state(problem)
-    found = SparseProblem(problem).jacobian({v: vector(x) for v, x in state.items()}).toarray()
-    frozen = SparseProblem(problem_of(case)).jacobian({v: vector(x) for v, x in state.items()}).toarray()
+    flat = SparseProblem(problem)
+    found = flat.jacobian(joined(flat, state)).toarray()
+    frozen = SparseProblem(problem_of(case)).jacobian(joined(flat, state)).toarray()
     assert preset == "ar" or np.abs(found - frozen).max() > 1e-3
     assert relative_error(torch.from_numpy(found), autograd_jacobian(problem, state, monkeypatch)) < 1e-12
 
@@ -198,37 +203,3 @@ def test_a_skip_beside_weights_adds_up():
     matrix = flat.drives["hidden3"].matrices["hidden2"].toarray()
     weight = case.network.projections["hidden2->hidden3"].weight.detach().numpy()
     assert np.abs(matrix - np.kron(np.eye(3), weight + np.eye(6))).max() < 1e-14
-
-
-def test_a_step_looks_a_population_up_once(monkeypatch):
-    """For the one below it, whatever the depth; where gains are current, the drive's sources as well."""
-    looked_up = []
-    original = Leaky.activity
-    monkeypatch.setattr(Leaky, "activity", lambda unit, state: looked_up.append(unit.name) or original(unit, state))
-    case = mlp_case(widths=(4, 3, 5, 4, 3, 5, 4, 3, 2))
-    above = case.network.hidden[1:]
-    for preset, expected in (("ar", [*above]), ("unfrozen", [*above, *case.network.hidden])):
-        flat = SparseProblem(problem_of(case, assumptions=preset))
-        state = flat.initial_state()
-        looked_up.clear()
-        flat.vector_field(state)
-        assert sorted(looked_up) == sorted(expected)
-
-
-def test_the_jacobian_reads_each_population_once(monkeypatch):
-    """Two variables a unit and clips on their way need nothing twice."""
-    read = []
-    original = SparseProblem._received_by
-    monkeypatch.setattr(
-        SparseProblem, "_received_by", lambda flat, *args: read.append(args[0]) or original(flat, *args)
-    )
-    received = SparseProblem.received
-    monkeypatch.setattr(SparseProblem, "received", lambda flat, *args: read.append("u") or received(flat, *args))
-    problem = problem_of(mlp_case(), dynamics={"hidden2": UnitDynamics.second_order(0.8, 0.4)}, assumptions="unfrozen")
-    flat = SparseProblem(problem)
-    flat.jacobian(flat.initial_state())
-    assert sorted(read) == ["hidden1", "hidden2", "hidden3"]
-    read.clear()
-    flat = SparseProblem(problem_of(mlp_case(), clip=0.3, assumptions="unfrozen"))
-    flat.jacobian(flat.initial_state())
-    assert sorted(read) == ["hidden1", "hidden2", "hidden3", "u", "u", "u"]

@@ -21,7 +21,6 @@ from actrelax.models.results import DivergenceError, open_trajectory, relative_e
 RUNS = {
     "euler": {"integrator": "euler", "eta": 0.2, "steps": 12},
     "scipy": {"integrator": "scipy:RK45", "dt": 0.2, "steps": 12},
-    "scipy's own": {"integrator": "euler", "engine": "scipy", "eta": 0.2, "steps": 12},
     "equilibrium": {"integrator": "equilibrium"},
 }
 
