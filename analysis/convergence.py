@@ -74,7 +74,7 @@ def distances(problem: RelaxationProblem, integrator: str | Integrator = "sequen
     Distances
         The steps, and hidden population -> ``"error"``, max |x - equilibrium| / max |equilibrium| over the batch; and
         where there is a law ``"initial"``, the share of x that is still made of initial activities
-        (`settling.remainders`). The first is the larger, the smaller gradients are against activities.
+        (`closed_form.remainders`). The first is the larger, the smaller gradients are against activities.
     """
     relaxed, scheme = solve(problem, integrator, **options), integrator_named(integrator)
     has_law = scheme.takes_time and uncovered(problem) is None

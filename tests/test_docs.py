@@ -15,7 +15,7 @@ from actrelax.simulations import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-TESTED = [DOCS / "tutorial.md", DOCS / "theory.md", *sorted((DOCS / "how-to").glob("*.md"))]
+TESTED = [DOCS / "tutorial.md", DOCS / "theory.md", DOCS / "closed-form.md", *sorted((DOCS / "how-to").glob("*.md"))]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|text|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")

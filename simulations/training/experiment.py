@@ -246,8 +246,8 @@ LATER: dict[str, Any] = {
 }
 """Options that older runs don't name -> what they did."""
 
-REMOVED = ("verify_every",)
-"""Options that older runs name and that have no effect on their results."""
+REMOVED: dict[str, Any] = {"verify_every": 1000}
+"""Options that older runs name, without effect on their results -> their defaults."""
 
 
 def from_options(options: Mapping[str, Any]) -> Experiment:

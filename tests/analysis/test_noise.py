@@ -67,7 +67,7 @@ def test_noise_is_refused_where_it_is_not_followed():
     for problem, said in (
         (problem_of(graph_case(), noise=0.1), "chains of dense projections"),
         (problem_of(case, noise={"hidden1": torch.full((7,), 0.1)}), "one sigma a population"),
-        (problem_of(case, noise=0.1, delays=1.0), "feedback that takes time"),
+        (problem_of(case, noise=0.1, delays=1.0), "needs feedback without delays"),
     ):
         with pytest.raises(ActrelaxError, match=said):
             noise_variances(problem, dt=0.2, steps=12)
