@@ -66,7 +66,7 @@ sphinx_gallery_conf = {
     "filename_pattern": to_run,
     "image_scrapers": ("from_repository.figures_written",),
     "reset_modules": (),
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "from_repository.reading_order",
     "download_all_examples": False,
     "thumbnail_size": (800, 320),
     "remove_config_comments": True,

@@ -18,7 +18,7 @@ COPIES = "_build/scripts"
 GALLERIES = {
     "examples": (
         "Examples",
-        "Short scripts to copy from. Each takes seconds, prints what it measured, and draws it.",
+        "Short scripts to copy from. Each takes seconds and prints what it measured; most draw it.",
     ),
     "studies": (
         "Studies",
@@ -87,6 +87,12 @@ def copy_scripts(docs: Path, which: str) -> str:
             shown = [f"/{figure.relative_to(docs).as_posix()}" for figure in found if figure.suffix in IMAGES]
             _write(target / file, with_title(source, is_run(source, which), shown))
     return f"({'|'.join(map(re.escape, run))})$" if run else "(?!)"
+
+
+def reading_order(file: str | Path) -> tuple[bool, str]:
+    """Sort the scripts of a gallery: what to read first, then by name."""
+    name = Path(file).name
+    return name != "from_scratch.py", name
 
 
 def is_run(source: str, which: str) -> bool:

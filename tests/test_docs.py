@@ -166,6 +166,12 @@ def test_a_script_that_is_not_run_shows_what_it_promises(site):
     assert "a * b" not in from_repository.with_title(LONG, run=True, shown=[])
 
 
+def test_the_gallery_begins_with_what_to_read_first(site):
+    files = ["delays.py", "unfrozen.py", "from_scratch.py"]
+    assert sorted(files, key=site[0].reading_order) == ["from_scratch.py", "delays.py", "unfrozen.py"]
+    assert site[0].reading_order(Path("folder/from_scratch.py")) == site[0].reading_order("from_scratch.py")
+
+
 def test_docstrings_keep_their_shape(site):
     _, plain_text = site
     assert plain_text.as_rst("|x| of `solve` and `step_`, (batch, *shape) (THEORY.md 1)") == (

@@ -1,1 +1,1 @@
-"""Short scripts to copy from: each shows one thing, prints what it measured, and draws it."""
+"""Short scripts to copy from: each shows one thing and prints what it measured; most draw it."""

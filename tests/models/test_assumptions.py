@@ -59,6 +59,8 @@ def clamp_of(case):
     return torch.softmax(case.network(case.x), 1).detach() - torch.nn.functional.one_hot(case.y, 5)
 
 
+@pytest.mark.catches("feedback of the first projection only")
+@pytest.mark.catches("feedback by W where psi is meant")
 @pytest.mark.parametrize("scheme", ["euler", "sequential"])
 @pytest.mark.parametrize("preset", AT_EQUILIBRIUM)
 def test_preset_equals_the_rule_written_out(preset, scheme):
@@ -119,6 +121,8 @@ def single_knobs():
     return [(kind, knob, value) for kind in ("dense", "conv") for knob in values for value in values[knob]]
 
 
+@pytest.mark.catches("current gain taken at the feedforward drive")
+@pytest.mark.catches("presynaptic factor always the feedforward activity")
 @pytest.mark.parametrize(("kind", "knob", "value"), single_knobs())
 def test_one_knob_of_one_kind(kind, knob, value):
     """Each knob acts on its own kind of projection: the other kind's update rule stays what it was."""

@@ -30,6 +30,7 @@ def relaxed(case, steps=12, dt=0.2, **fields):
 PER_PROJECTION = {"conv1=>conv3": 0.6, "conv2->conv3": 0.2, "hidden3->output": 1.0, "conv1->hidden1": 0.0}
 
 
+@pytest.mark.catches("delays of one step too many")
 @pytest.mark.parametrize("preset", ["ar", "unfrozen", "no-derivatives-conv"])
 @pytest.mark.parametrize("delays", [0.0, 0.2, 0.6, 2.0, PER_PROJECTION], ids=["0", "1", "3", "10", "each"])
 def test_equals_the_recursion_written_out(preset, delays):

@@ -30,6 +30,7 @@ def relaxed(case, seed=4, steps=12, dt=0.2, **fields):
     return solve(problem_of(case, **fields), "euler", steps=steps, dt=dt, generator=seeded(seed))
 
 
+@pytest.mark.catches("noise of half the variance")
 def test_equals_the_recursion_with_the_same_random_numbers():
     """x(n+1) = Euler's step + sigma sqrt(2 dt/tau) xi, xi standard normal, from the top down."""
     case = mlp_case()

@@ -24,6 +24,7 @@ def gradients(rule, case, **options):
     return {name: p.grad for name, p in network.named_parameters()}
 
 
+@pytest.mark.catches("sum for mean")
 @pytest.mark.parametrize("rule", RULES)
 def test_reduction(rule):
     case = graph_case()
@@ -36,6 +37,7 @@ def test_reduction(rule):
     assert float(losses[1] / losses[0]) == pytest.approx(3)
 
 
+@pytest.mark.catches("clamp divided by the batch")
 def test_the_clamp_is_not_divided_by_the_batch():
     """At any finite n that would give another update: the initial activities don't shrink with the batch."""
     case = graph_case()

@@ -33,6 +33,7 @@ def test_drive_and_its_adjoint(stages, seed):
     assert relative_error(backward, forward, magnitude=scale) < 1e-14
 
 
+@pytest.mark.catches("max pooling's feedback spread as a mean")
 @given(pipelines(), st.integers(0, 1000))
 def test_feedback_and_plasticity_are_autograds(stages, seed):
     torch.manual_seed(seed)
@@ -80,6 +81,7 @@ def test_feedback_comes_back_in_the_layout_of_the_drive(stages, seed):
         assert result.dim() != 4 or result.is_contiguous(**last)
 
 
+@pytest.mark.catches("winners of the moment")
 def test_max_pooling_keeps_the_winners_of_the_feedforward_pass():
     projection = Projection("a", "b", nn.MaxPool2d(2))
     x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])

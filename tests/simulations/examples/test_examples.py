@@ -17,6 +17,7 @@ from actrelax.simulations import examples
 from actrelax.simulations.examples import (
     delay_line,
     delays,
+    from_scratch,
     learned_feedback,
     one_relaxation,
     own_network_and_dynamics,
@@ -34,6 +35,14 @@ def leaves_nothing_behind():
     before = torch.get_default_dtype(), b2.prefs.codegen.target
     yield
     assert (torch.get_default_dtype(), b2.prefs.codegen.target) == before
+
+
+def test_the_method_from_scratch_is_the_packages():
+    far, near = from_scratch.main(steps=50), from_scratch.main(steps=200)
+    for scheme in ("euler", "sequential"):
+        assert max(far[scheme][1], near[scheme][1]) < 1e-12
+        assert far[scheme][0] > 0.1 > 1e-5 > near[scheme][0]
+    assert abs(far["euler"][0] / far["sequential"][0] - 1) > 0.01, "otherwise one could stand for the other"
 
 
 def test_a_relaxation_reaches_the_gradient_as_the_law_says(tmp_path):
@@ -104,11 +113,11 @@ def test_late_inhibition_oscillates_where_the_linearised_equation_says(tmp_path)
     assert is_drawn(tmp_path / "delay_line.png")
 
 
-def test_one_as_it_is_run(tmp_path):
-    script = ROOT / "simulations" / "examples" / "one_relaxation.py"
-    command = [sys.executable, str(script), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == promised("one_relaxation")
+@pytest.mark.parametrize("name", ["from_scratch", "one_relaxation"])
+def test_two_as_they_are_run(name, tmp_path):
+    script = ROOT / "simulations" / "examples" / f"{name}.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == promised(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,8 +126,14 @@ def test_docs_show_what_the_script_promises(name):
     section = re.search(rf"python simulations/examples/{name}\.py\n(.*?)(\n## |\Z)", page, re.DOTALL)
     assert section is not None
     assert f"    {promised(name)}\n" in section[1]
+    if name == "from_scratch":  # which draws nothing
+        return
     assert f"(figures/examples/{name}.png)" in section[1]
     assert is_drawn(ROOT / "docs" / "figures" / "examples" / f"{name}.png")
+
+
+def test_the_method_from_scratch_comes_first():
+    assert re.findall(r"examples/(\w+)\.py$", (ROOT / "docs" / "examples.md").read_text(), re.M)[0] == "from_scratch"
 
 
 def promised(name):

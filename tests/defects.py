@@ -1,0 +1,186 @@
+"""Deliberate defects, each of which breaks one equation: a test marked ``catches(NAME)`` must fail with it.
+
+A defect is the package's own object beside a function that makes the wrong one of it. Nothing is named in text, so
+whatever renames the object in the package renames it here, and an object that is gone fails on import.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass, replace
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from actrelax.models.closed_form import steps_until
+from actrelax.models.engines.steps import schedule
+from actrelax.models.integrators import coefficients
+from actrelax.models.integrators.schemes import EULER, RK4, SEQUENTIAL
+from actrelax.models.learning import Updates
+from actrelax.models.learning.plasticity import finished
+from actrelax.models.network import Network
+from actrelax.models.network.layers import Dense
+from actrelax.models.network.pooling import AvgPool2d, MaxPool2d
+from actrelax.models.problem import LOSSES, Loss, RelaxationProblem
+from actrelax.models.problem.delays import Delays
+from actrelax.models.problem.per_neuron import PerNeuron
+from actrelax.models.problem.unit_dynamics import Leaky
+
+
+@dataclass(frozen=True)
+class Defect:
+    """`wrong(right)` stands wherever the package has `right`.
+
+    right  a function, method, cached property or frozen dataclass of the package
+    wrong  right -> its replacement: a function of the same arguments, or a dataclass of the same type
+    """
+
+    right: Any
+    wrong: Callable[[Any], Any]
+
+    def apply(self, patch: pytest.MonkeyPatch) -> None:
+        """Put the wrong object in the right one's place until the patch is undone."""
+        if is_dataclass(self.right):  # one instance that everybody shares: change the instance
+            for name, value in vars(self.wrong(self.right)).items():
+                patch.setitem(vars(self.right), name, value)
+        elif isinstance(self.right, cached_property):
+            patch.setattr(self.right, "func", self.wrong(self.right.func))
+        else:
+            wrong, places = self.wrong(self.right), list(_places(self.right))
+            assert places, f"the package has {self.right} nowhere"
+            for owner, name in places:
+                patch.setattr(owner, name, wrong)
+
+
+def _places(function: object) -> Iterator[tuple[ModuleType | type, str]]:
+    """Yield each module and class of the package that has the function, and what it calls it there."""
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "actrelax"]
+    classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
+    for owner in (*modules, *classes):
+        yield from [(owner, name) for name, value in vars(owner).items() if value is function]
+
+
+def full_third_stage(problem, state, dt):
+    """rk4 with k3 evaluated a whole step along k2 in place of half a step."""
+
+    def along(slope, h):
+        return {v: x + h * slope[v] for v, x in state.items()}
+
+    k1 = problem.vector_field(state)
+    k2 = problem.vector_field(along(k1, dt / 2))
+    k3 = problem.vector_field(along(k2, dt))
+    k4 = problem.vector_field(along(k3, dt))
+    return along({v: (k1[v] + 2 * k2[v] + 2 * k3[v] + k4[v]) / 6 for v in state}, dt)
+
+
+def tails_reversed(right):
+    """The clamp's coefficients, tails of the others' distribution, in the wrong order."""
+
+    def wrong(*args):
+        C = right(*args).copy()
+        C[:-1, -1] = C[-2::-1, -1]
+        return C
+
+    return wrong
+
+
+def no_update_of_psi(right):
+    def wrong(network, assumptions, projection, *rest):
+        updates = right(network, assumptions, projection, *rest)
+        return [(parameter, update) for parameter, update in updates if parameter is not projection.feedback]
+
+    return wrong
+
+
+def decay_of_the_weights_only(right):
+    def wrong(network, assumptions, projection, scaled, updates):
+        for parameter, update in right(network, assumptions, projection, scaled, updates):
+            decayed = parameter is projection.feedback and updates.decay
+            yield parameter, update - updates.decay * parameter if decayed else update
+
+    return wrong
+
+
+DEFECTS = {
+    # which gain, which activities, which weights
+    "gain dropped in the relaxation": Defect(
+        RelaxationProblem.activity_gain, lambda right: lambda problem, projection: "none"
+    ),
+    "current gain taken at the feedforward drive": Defect(
+        RelaxationProblem.amplified,
+        lambda right: (
+            lambda problem, projection, gain, state: right(
+                problem, projection, "feedforward" if gain == "current" else gain, state
+            )
+        ),
+    ),
+    "presynaptic factor always the feedforward activity": Defect(
+        Network.knobs, lambda right: lambda *args: replace(right(*args), presynaptic="feedforward")
+    ),
+    "feedback by W where psi is meant": Defect(
+        Network.feedback_weight, lambda right: lambda network, projection, assumptions: projection.weight
+    ),
+    "feedback of the first projection only": Defect(
+        RelaxationProblem.sent,
+        lambda right: (
+            lambda problem, projection, state: (
+                right(problem, projection, state) * (projection is problem.network.outgoing[projection.source][0])
+            )
+        ),
+    ),
+    # the ODE and its steps
+    "tau ignored": Defect(PerNeuron.of, lambda right: lambda values, population: values.default),
+    "clip on one side only": Defect(
+        Leaky.bracket,
+        lambda right: lambda unit, x, u: u - x if unit.clip is None else (u - x).clip(max=unit.clip),
+    ),
+    "states as coarse as the weights": Defect(RelaxationProblem.moving, lambda right: lambda problem: problem.clamped),
+    "old for new values in the sequential sweep": Defect(SEQUENTIAL, lambda right: replace(right, step=EULER.step)),
+    "a stage of rk4 at the wrong time": Defect(RK4, lambda right: replace(right, step=full_third_stage)),
+    "one step too few": Defect(
+        schedule, lambda right: lambda *args, **given: replace(s := right(*args, **given), steps=s.steps - 1)
+    ),
+    "noise of half the variance": Defect(
+        RelaxationProblem.kicked, lambda right: lambda problem, state, dt, *rest: right(problem, state, dt / 2, *rest)
+    ),
+    "delays of one step too many": Defect(
+        Delays.steps, lambda right: lambda *args: {name: steps + 1 for name, steps in right(*args).items()}
+    ),
+    # the closed form
+    "the clamp's tails in the wrong order": Defect(coefficients, tails_reversed),
+    "euler's transition for the sequential sweep": Defect(
+        SEQUENTIAL, lambda right: replace(right, transition=EULER.transition)
+    ),
+    "settled a step early": Defect(
+        steps_until, lambda right: lambda *args, **given: (n := right(*args, **given)) and n - 1
+    ),
+    # pooling
+    "max pooling's feedback spread as a mean": Defect(
+        MaxPool2d.adjoint,
+        lambda right: (
+            lambda pool, y, route: AvgPool2d(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode).adjoint(
+                y, route
+            )
+        ),
+    ),
+    "winners of the moment": Defect(MaxPool2d.apply, lambda right: lambda pool, x, route: pool.find(x)[0]),
+    # the loss and the local rule
+    "papers' factor 2 forgotten": Defect(
+        LOSSES["sum-of-squares"], lambda right: replace(right, gradient=LOSSES["half-sum-of-squares"].gradient)
+    ),
+    "clamp divided by the batch": Defect(
+        Loss.both, lambda right: lambda loss, *batch: ((both := right(loss, *batch))[0], both[1] / len(batch[0]))
+    ),
+    "sum for mean": Defect(
+        Updates.scale, lambda right: lambda updates, *args: right(replace(updates, reduction="sum"), *args)
+    ),
+    "transpose forgotten in the update": Defect(
+        Dense.outer, lambda right: lambda layer, x, y, weight, scale: scale * (x.T @ y).reshape(weight.shape)
+    ),
+    "bias gradient skipped": Defect(Dense.summed, lambda right: lambda *args: 0 * right(*args)),
+    "psi not updated": Defect(finished, no_update_of_psi),
+    "decay of W only": Defect(finished, decay_of_the_weights_only),
+}
