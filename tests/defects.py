@@ -17,17 +17,15 @@ import pytest
 
 from actrelax.models.closed_form import steps_until
 from actrelax.models.engines.steps import schedule
-from actrelax.models.integrators import coefficients
-from actrelax.models.integrators.schemes import EULER, RK4, SEQUENTIAL
+from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, coefficients
 from actrelax.models.learning import Updates
 from actrelax.models.learning.plasticity import finished
 from actrelax.models.network import Network
 from actrelax.models.network.layers import Dense
 from actrelax.models.network.pooling import AvgPool2d, MaxPool2d
-from actrelax.models.problem import LOSSES, Loss, RelaxationProblem
+from actrelax.models.problem import LOSSES, Leaky, Loss, RelaxationProblem
 from actrelax.models.problem.delays import Delays
 from actrelax.models.problem.per_neuron import PerNeuron
-from actrelax.models.problem.unit_dynamics import Leaky
 
 
 @dataclass(frozen=True)

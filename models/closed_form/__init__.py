@@ -3,14 +3,23 @@
 from actrelax.models.closed_form.clip_bound import largest_derivative, why_no_bound
 from actrelax.models.closed_form.evaluate import (
     PopulationState,
-    applications,
     evaluate_all,
+    plan_applications,
     plan_of,
     stream,
     why_not,
 )
 from actrelax.models.closed_form.exact import EXACT
-from actrelax.models.closed_form.law import Term, added_up, hop_matrix, hop_taus, predict, terms, uncovered
+from actrelax.models.closed_form.law import (
+    Term,
+    added_up,
+    hop_matrix,
+    hop_taus,
+    predict,
+    predict_applications,
+    terms,
+    uncovered,
+)
 from actrelax.models.closed_form.plan import Generators, Plan, exact_plan, settled_plan
 from actrelax.models.closed_form.steps_needed import ToleranceOf, remainders, steps_until
 
@@ -22,14 +31,15 @@ __all__ = [
     "Term",
     "ToleranceOf",
     "added_up",
-    "applications",
     "evaluate_all",
     "exact_plan",
     "hop_matrix",
     "hop_taus",
     "largest_derivative",
+    "plan_applications",
     "plan_of",
     "predict",
+    "predict_applications",
     "remainders",
     "settled_plan",
     "steps_until",

@@ -63,7 +63,7 @@ def _cached_plan(
     return exact_plan(graph, C)
 
 
-def applications(plan: Plan, network: Network) -> int:
+def plan_applications(plan: Plan, network: Network) -> int:
     """Return how often a plan carries feedback through a projection."""
     return sum(
         len(generators.slots.get(projection.source, ()))

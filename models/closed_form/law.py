@@ -134,7 +134,7 @@ def added_up(terms: Sequence[Term], coefficients: Matrix) -> Tensor:
     return sum(others, first)
 
 
-def applications(problem: RelaxationProblem) -> int:
+def predict_applications(problem: RelaxationProblem) -> int:
     """Return how often `predict` carries feedback through a projection."""
     network = problem.network
     outgoing = [len(network.outgoing[name]) for name in network.hidden]

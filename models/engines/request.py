@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actrelax.models.closed_form.law import applications
+from actrelax.models.closed_form import predict_applications
 from actrelax.models.engines.steps import Schedule
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
@@ -108,7 +108,7 @@ class SolveRequest:
 def work_per_step(problem: RelaxationProblem, integrator: Integrator) -> int:
     """Return the number of feedback projections that one step applies."""
     if integrator.stages is None:
-        return applications(problem)
+        return predict_applications(problem)
     return integrator.stages * len(problem.feedback_projections)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from torch import Generator
 
 from actrelax.models._names import is_number, known
-from actrelax.models.closed_form.steps_needed import ToleranceOf
+from actrelax.models.closed_form import ToleranceOf
 from actrelax.models.engines.methods import integrator_named
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.steps import Steps, schedule, whole_number

@@ -11,8 +11,7 @@ from typing import Any, Literal, SupportsIndex, get_args
 import numpy as np
 
 from actrelax.models._names import is_number, known
-from actrelax.models.closed_form import steps_until, uncovered
-from actrelax.models.closed_form.steps_needed import ToleranceOf
+from actrelax.models.closed_form import ToleranceOf, steps_until, uncovered
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem

@@ -9,8 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from actrelax.models._names import known
-from actrelax.models.closed_form.evaluate import applications, evaluate_all, plan_of, why_not
-from actrelax.models.closed_form.plan import Plan, settled_plan
+from actrelax.models.closed_form import Plan, evaluate_all, plan_applications, plan_of, settled_plan, why_not
 from actrelax.models.engines.request import SolveRequest, divergence, is_finite
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
@@ -82,7 +81,7 @@ def _collected(request: SolveRequest, plan: Plan) -> Trajectory:
     del state[request.problem.network.output]
     if request.check_finite and not is_finite(request.problem.activities(state)):
         return _stepped(request)  # which says where
-    work = applications(plan, request.problem.network)
+    work = plan_applications(plan, request.problem.network)
     return request.outcome(request.status(False), state, request.grid.steps, work, method="closed-form")
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from actrelax.models.assumptions import Gain
-from actrelax.models.closed_form.evaluate import PopulationState
+from actrelax.models.closed_form import PopulationState
 from actrelax.models.learning.gradients import Updates, is_finite, to_gradients
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from actrelax.models._names import known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.closed_form.evaluate import PopulationState, stream
-from actrelax.models.closed_form.steps_needed import ToleranceOf
+from actrelax.models.closed_form import PopulationState, ToleranceOf, stream
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.solve import resolve, run, warn_unsettled
 from actrelax.models.engines.steps import Steps

@@ -6,7 +6,7 @@ from networks import graph_case, mlp_case
 
 from actrelax import solve
 from actrelax.analysis.delays import delayed_coefficients, delayed_state
-from actrelax.models.closed_form.law import hop_matrix
+from actrelax.models.closed_form import hop_matrix
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import coefficients

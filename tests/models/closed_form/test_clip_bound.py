@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import deep_case, dense_graphs, graph_case, mlp_case
 
-from actrelax.models.closed_form.clip_bound import largest_derivative, why_no_bound
+from actrelax.models.closed_form import largest_derivative, why_no_bound
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.problem import RelaxationProblem
 

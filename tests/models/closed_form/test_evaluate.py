@@ -12,7 +12,7 @@ from networks import convolutional_chains, deep_case, dense_graphs, exploding_ca
 from torch import nn
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.closed_form.evaluate import plan_of, stream
+from actrelax.models.closed_form import plan_of, stream
 from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import add_noise, chain_matrix, coefficients, fill_delay_lines

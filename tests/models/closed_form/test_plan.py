@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actrelax.models.closed_form.plan import exact_plan, settled_plan
+from actrelax.models.closed_form import exact_plan, settled_plan
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.integrators import chain_matrix, coefficients
 from actrelax.models.network import Graph
