@@ -7,8 +7,8 @@ from it, and it can be freed, before the next one is computed (THEORY.md section
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -26,14 +26,16 @@ from actrelax.models.problem import RelaxationProblem, State
 class PopulationState:
     """The end of a relaxation, of one population or of several.
 
-    names      of the populations
-    state      variable -> (batch, *population.shape), as in the states of a problem
-    amplified  activity gain -> gain times activity, if the evaluation has computed it
+    names         of the populations
+    state         variable -> (batch, *population.shape), as in the states of a problem
+    amplified     activity gain -> gain times activity, if the evaluation has computed it
+    postsynaptic  incoming projection -> the same at the projection's weights, likewise (`Projection.postsynaptic`)
     """
 
     names: tuple[str, ...]
     state: State
-    amplified: Mapping[Gain, Tensor]
+    amplified: Mapping[Gain, Tensor] = field(default_factory=dict)
+    postsynaptic: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def why_not(problem: RelaxationProblem, integrator: Integrator) -> str | None:
@@ -89,6 +91,7 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
         own = problem.initial_activity(name).to(problem.clamped) if generators.own else None
         stack = _combine(generators, own, arrived.pop(name, None))
         amplified: dict[Gain, Stack] = {}
+        postsynaptic: dict[str, Tensor] = {}
         for projection in network.incoming[name]:
             source = projection.source
             slots = generators.slots.get(source)
@@ -97,11 +100,14 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
             gain = problem.activity_gain(projection)
             if gain not in amplified:
                 amplified[gain] = Stack(problem.apply_gain(name, gain, stack.data), stack.count)
-            sent = _apply_feedback(problem, projection, amplified[gain].sent(len(slots)))
+            at_weights = _at_weights(problem, projection, amplified[gain].sent(len(slots)))
+            if stack.count == 1:  # the population sends its activity itself
+                postsynaptic[projection.name] = at_weights.data
+            sent = _from_weights(problem, projection, at_weights)
             arrived[source] = _add(arrived.get(source), sent, slots, plan[source].arriving)
-            del sent  # not kept alive while the caller learns
+            del at_weights, sent  # not kept alive while the caller learns
         products = {gain: product.activity for gain, product in amplified.items()}
-        yield PopulationState((name,), {name: stack.activity}, products)
+        yield PopulationState((name,), {name: stack.activity}, products, postsynaptic)
 
 
 @torch.no_grad()
@@ -161,13 +167,24 @@ def _stacked(rows: Tensor, shape: torch.Size) -> Stack:
     return Stack(rows.view(shape if count == 1 else (count, *shape)), count)
 
 
-def _apply_feedback(problem: RelaxationProblem, projection: Projection, stack: Stack) -> Stack:
-    """Return the vectors of a target as they reach the source of a projection."""
+def _at_weights(problem: RelaxationProblem, projection: Projection, stack: Stack) -> Stack:
+    """Return the vectors of a projection's target as they reach its weights."""
+    route = problem.feedforward.routes[projection.name]
+    return _each(stack, lambda data: projection.postsynaptic(data, route.repeated(stack.count)))
+
+
+def _from_weights(problem: RelaxationProblem, projection: Projection, stack: Stack) -> Stack:
+    """Return the vectors at a projection's weights as they reach its source."""
     route, weight = problem.feedforward.routes[projection.name], problem.feedback_weight(projection)
+    return _each(stack, lambda data: projection.feedback_from_weights(data, route.repeated(stack.count), weight))
+
+
+def _each(stack: Stack, carry: Callable[[Tensor], Tensor]) -> Stack:
+    """Apply a map to all vectors at once, side by side in the batch dimension."""
     if stack.count == 1:
-        return Stack(projection.feedback_signal(stack.data, route, weight), 1)
-    signal = projection.feedback_signal(stack.data.flatten(0, 1), route.repeated(stack.count), weight)
-    return Stack(signal.view(stack.count, -1, *signal.shape[1:]), stack.count)
+        return Stack(carry(stack.data), 1)
+    data = carry(stack.data.flatten(0, 1))
+    return Stack(data.view(stack.count, -1, *data.shape[1:]), stack.count)
 
 
 def _add(arrived: Stack | None, signal: Stack, slots: tuple[int, ...], count: int) -> Stack:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from actrelax.models.assumptions import Gain
 from actrelax.models.closed_form import PopulationState
 from actrelax.models.learning.gradients import Updates, is_finite, to_gradients
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State
 
-Known = Mapping[Gain, Tensor]
-"""Gain knob -> gain times activity of a projection's target, where it was computed already."""
-
 
 @torch.no_grad()
 def hebbian_product(
-    problem: RelaxationProblem, projection: Projection, state: State, updates: Updates, known: Known | None = None
+    problem: RelaxationProblem,
+    projection: Projection,
+    state: State,
+    updates: Updates,
+    target: PopulationState | None = None,
 ) -> dict[str, Tensor]:
     """Return the updates of one projection at a state, summed over the batch, times `Updates.scale`.
 
     dW = outer(presynaptic, postsynaptic), db = sum of postsynaptic (`Projection.plasticity`).
     """
     pre = presynaptic(problem, projection, state)
-    post = postsynaptic(problem, projection, state, known)
+    post = postsynaptic(problem, projection, state, target)
     return projection.plasticity(pre, post, updates.scale(problem.network.kind(projection), len(problem.clamped)))
 
 
@@ -58,13 +58,17 @@ def presynaptic(problem: RelaxationProblem, projection: Projection, state: State
 
 
 def postsynaptic(
-    problem: RelaxationProblem, projection: Projection, state: State, known: Known | None = None
+    problem: RelaxationProblem, projection: Projection, state: State, target: PopulationState | None = None
 ) -> Tensor:
-    """Return the postsynaptic gain times activity, routed back to the weights."""
-    gain = problem.network.knobs(projection, problem.assumptions).weight_gain
-    signal = (known or {}).get(gain)
+    """Return the postsynaptic gain times activity, routed back to the weights; from `target` if it holds it already."""
+    knobs = problem.network.knobs(projection, problem.assumptions)
+    signal = None
+    if target is not None:
+        if knobs.weight_gain == knobs.activity_gain and projection.name in target.postsynaptic:
+            return target.postsynaptic[projection.name]
+        signal = target.amplified.get(knobs.weight_gain)
     if signal is None:
-        signal = problem.gain_times_activity(projection, gain, state)
+        signal = problem.gain_times_activity(projection, knobs.weight_gain, state)
     return projection.postsynaptic(signal, problem.feedforward.routes[projection.name])
 
 
@@ -89,8 +93,8 @@ class Plasticity:
             for projection in [p for p, read in waiting.items() if read <= here.keys()]:
                 del waiting[projection]
                 state = {variable: x for each in here.values() for variable, x in each.state.items()}
-                known = here[projection.target].amplified
-                self.totals[projection] = hebbian_product(problem, projection, state, updates, known)
+                target = here[projection.target]
+                self.totals[projection] = hebbian_product(problem, projection, state, updates, target)
             needed = set().union(*waiting.values())
             here = {name: each for name, each in here.items() if name in needed}
         # A bias's update shows any nan or inf of the postsynaptic signal and is far smaller than activities are.

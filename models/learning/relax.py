@@ -206,4 +206,4 @@ def _no_updates(network: Network) -> dict[Projection, dict[str, Tensor]]:
 
 def _at_once(trajectory: Trajectory) -> PopulationState:
     """Return the end of a trajectory, all populations together."""
-    return PopulationState(tuple(trajectory.final), trajectory.state, {})
+    return PopulationState(tuple(trajectory.final), trajectory.state)

@@ -118,7 +118,10 @@ class Projection(nn.Module):
 
     def feedback_signal(self, y: Tensor, route: ProjectionRoute, weight: Tensor | None) -> Tensor:
         """op^T(y; weight): y (batch, *target shape) back through all stages, (batch, *source shape)."""
-        y = self.postsynaptic(y, route)
+        return self.feedback_from_weights(self.postsynaptic(y, route), route, weight)
+
+    def feedback_from_weights(self, y: Tensor, route: ProjectionRoute, weight: Tensor | None) -> Tensor:
+        """Carry a signal that has reached the weights, as `postsynaptic` returns it, the rest of the way back."""
         if self.map is not None:
             assert weight is not None
             y = self.map.adjoint(y, weight, route.weighted)

@@ -215,8 +215,10 @@ def test_steps_are_what_differs(base, data):
 def test_stepping_is_more_work_the_more_steps_and_the_closed_form_is_not(base, data, monkeypatch):
     """Counted are the images that a step carries back through projections; five layers have four such hops."""
     deep = replace(base, model=Model("mlp-5x7"), speed=replace(base.speed, compile="no"))  # a trace would hide them
-    carried, signal = [], Projection.feedback_signal
-    monkeypatch.setattr(Projection, "feedback_signal", lambda *args: carried.append(len(args[1])) or signal(*args))
+    carried, signal = [], Projection.feedback_from_weights
+    monkeypatch.setattr(
+        Projection, "feedback_from_weights", lambda *args: carried.append(len(args[1])) or signal(*args)
+    )
 
     def work(*method):
         stepper = Stepper(Method(*method).training(deep, data))

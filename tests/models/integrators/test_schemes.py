@@ -245,8 +245,10 @@ def test_stability_limit_is_where_a_lone_unit_stops_to_decay(name):
 @pytest.mark.parametrize("method", ["stepped", "closed-form"])
 def test_feedback_applications_are_counted(name, method, monkeypatch):
     calls = []
-    original = Projection.feedback_signal
-    monkeypatch.setattr(Projection, "feedback_signal", lambda *args: calls.append(len(args[1])) or original(*args))
+    original = Projection.feedback_from_weights
+    monkeypatch.setattr(
+        Projection, "feedback_from_weights", lambda *args: calls.append(len(args[1])) or original(*args)
+    )
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     trajectory = solve(problem, name, method=method, **({} if name == "equilibrium" else {"steps": 7}))

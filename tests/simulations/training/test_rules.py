@@ -43,8 +43,10 @@ def distance(ours, theirs):
 
 def applications(monkeypatch, rule, training):
     """Count how often feedback is carried through a projection, by the images that go through."""
-    calls, original = [], Projection.feedback_signal
-    monkeypatch.setattr(Projection, "feedback_signal", lambda *args: calls.append(len(args[1])) or original(*args))
+    calls, original = [], Projection.feedback_from_weights
+    monkeypatch.setattr(
+        Projection, "feedback_from_weights", lambda *args: calls.append(len(args[1])) or original(*args)
+    )
     x, y = next(iter(training.batches.epoch(1)))
     rule(training.network, x, y)
     monkeypatch.undo()
