@@ -17,9 +17,9 @@ import pytest
 
 from actrelax.models.closed_form import steps_until
 from actrelax.models.engines.steps import schedule
-from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, coefficients
+from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coefficients
 from actrelax.models.learning import Updates
-from actrelax.models.learning.plasticity import finished
+from actrelax.models.learning.gradients import to_gradients
 from actrelax.models.network import Network
 from actrelax.models.network.layers import Dense
 from actrelax.models.network.pooling import AvgPool2d, MaxPool2d
@@ -85,6 +85,14 @@ def tails_reversed(right):
     return wrong
 
 
+def no_update_of_the_bias(right):
+    def wrong(*args):
+        weight, bias = right(*args)
+        return weight, None if bias is None else 0 * bias
+
+    return wrong
+
+
 def no_update_of_psi(right):
     def wrong(network, assumptions, projection, *rest):
         updates = right(network, assumptions, projection, *rest)
@@ -108,7 +116,7 @@ DEFECTS = {
         RelaxationProblem.activity_gain, lambda right: lambda problem, projection: "none"
     ),
     "current gain taken at the feedforward drive": Defect(
-        RelaxationProblem.amplified,
+        RelaxationProblem.gain_times_activity,
         lambda right: (
             lambda problem, projection, gain, state: right(
                 problem, projection, "feedforward" if gain == "current" else gain, state
@@ -122,7 +130,7 @@ DEFECTS = {
         Network.feedback_weight, lambda right: lambda network, projection, assumptions: projection.weight
     ),
     "feedback of the first projection only": Defect(
-        RelaxationProblem.sent,
+        RelaxationProblem.feedback_source,
         lambda right: (
             lambda problem, projection, state: (
                 right(problem, projection, state) * (projection is problem.network.outgoing[projection.source][0])
@@ -132,17 +140,17 @@ DEFECTS = {
     # the ODE and its steps
     "tau ignored": Defect(PerNeuron.of, lambda right: lambda values, population: values.default),
     "clip on one side only": Defect(
-        Leaky.bracket,
+        Leaky.residual,
         lambda right: lambda unit, x, u: u - x if unit.clip is None else (u - x).clip(max=unit.clip),
     ),
-    "states as coarse as the weights": Defect(RelaxationProblem.moving, lambda right: lambda problem: problem.clamped),
+    "states as coarse as the weights": Defect(RelaxationProblem.state_like, lambda right: lambda problem: problem.clamped),
     "old for new values in the sequential sweep": Defect(SEQUENTIAL, lambda right: replace(right, step=EULER.step)),
     "a stage of rk4 at the wrong time": Defect(RK4, lambda right: replace(right, step=full_third_stage)),
     "one step too few": Defect(
         schedule, lambda right: lambda *args, **given: replace(s := right(*args, **given), steps=s.steps - 1)
     ),
     "noise of half the variance": Defect(
-        RelaxationProblem.kicked, lambda right: lambda problem, state, dt, *rest: right(problem, state, dt / 2, *rest)
+        add_noise, lambda right: lambda problem, state, dt, *rest: right(problem, state, dt / 2, *rest)
     ),
     "delays of one step too many": Defect(
         Delays.steps, lambda right: lambda *args: {name: steps + 1 for name, steps in right(*args).items()}
@@ -176,9 +184,15 @@ DEFECTS = {
         Updates.scale, lambda right: lambda updates, *args: right(replace(updates, reduction="sum"), *args)
     ),
     "transpose forgotten in the update": Defect(
-        Dense.outer, lambda right: lambda layer, x, y, weight, scale: scale * (x.T @ y).reshape(weight.shape)
+        Dense.hebbian,
+        lambda right: (
+            lambda layer, x, y, weight, bias, scale: (
+                scale * (x.T @ y).reshape(weight.shape),
+                right(layer, x, y, weight, bias, scale)[1],
+            )
+        ),
     ),
-    "bias gradient skipped": Defect(Dense.summed, lambda right: lambda *args: 0 * right(*args)),
-    "psi not updated": Defect(finished, no_update_of_psi),
-    "decay of W only": Defect(finished, decay_of_the_weights_only),
+    "bias gradient skipped": Defect(Dense.hebbian, no_update_of_the_bias),
+    "psi not updated": Defect(to_gradients, no_update_of_psi),
+    "decay of W only": Defect(to_gradients, decay_of_the_weights_only),
 }

@@ -15,7 +15,6 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import fill_delay_lines
 from actrelax.models.learning import activity_gradients, relax_backward
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.problem.delays import Delays
 from actrelax.models.results import DivergenceError, Status, relative_error
 
 
@@ -134,8 +133,6 @@ def test_a_line_that_still_carries_news_is_not_settled():
 
 
 def test_steps_are_whole_numbers_of_dt():
-    assert Delays(0.3, ["a", "b"]).steps(0.1) == {"a": 3, "b": 3}
-    assert Delays({"a": 0.7, "b": 0}, ["a", "b"]).steps(0.1) == {"a": 7}
     problem = problem_of(mlp_case(), delays={"hidden2->hidden3": 0.5})
     with pytest.raises(
         ActrelaxError, match=r"^the delay of 'hidden2->hidden3' must be a whole number of dt, got 0\.5 with dt 0\.2\.$"

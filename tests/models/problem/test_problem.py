@@ -71,31 +71,6 @@ def test_clip_leaves_the_equilibrium_where_it_is():
     assert torch.equal(solve(clipped, "equilibrium").final["hidden1"], solve(free, "equilibrium").final["hidden1"])
 
 
-def test_tau_may_be_of_another_precision():
-    case = mlp_case()
-    tau = torch.linspace(0.5, 2.0, 7)
-    same = solve(problem_of(case, tau={"hidden1": tau.float().double()}), "euler", steps=5, dt=0.2).final
-    single = solve(problem_of(case, tau={"hidden1": tau.float()}), "euler", steps=5, dt=0.2).final
-    assert torch.equal(single["hidden1"], same["hidden1"])
-
-
-def test_tau_only_scales_time():
-    case = mlp_case()
-    fast = solve(problem_of(case), "euler", steps=12, dt=0.2).final
-    slow = solve(problem_of(case, tau=10.0), "euler", steps=12, dt=2.0).final
-    by_eta = solve(problem_of(case, tau=10.0), "euler", steps=12, eta=0.2).final
-    for name, x in fast.items():
-        assert relative_error(slow[name], x) < 1e-14
-        assert relative_error(by_eta[name], x) < 1e-14
-
-
-def test_populations_without_a_tau_have_one():
-    case = mlp_case()
-    named = solve(problem_of(case, tau={"hidden2": 0.5}), "euler", steps=5, dt=0.2).final
-    spelled = solve(problem_of(case, tau={"hidden1": 1, "hidden2": 0.5, "hidden3": 1}), "euler", steps=5, dt=0.2).final
-    assert all(torch.equal(named[name], x) for name, x in spelled.items())
-
-
 def test_a_network_without_hidden_populations_has_nothing_to_relax():
     case = mlp_case(widths=(6, 4))
     final = solve(problem_of(case), "euler").final
@@ -125,14 +100,6 @@ def test_vector_field_is_zero_at_equilibrium():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"tau": 0.0}, r"^tau of 'hidden3' must be positive, got 0\.$"),
-        ({"tau": "2"}, r"^tau of 'hidden3' must be a number or a tensor, got '2'\.$"),
-        ({"tau": {"hidden1": -1.0}}, r"^tau of 'hidden1' must be positive, got -1\.$"),
-        (
-            {"tau": {"hidden9": 1.0}},
-            r"^tau names an unknown population 'hidden9'; known: hidden3, hidden2",
-        ),
-        ({"tau": {"hidden1": torch.ones(3)}}, r"^tau of 'hidden1' must be a number or of shape \(7,\), got \(3,\)\.$"),
         ({"start": "random"}, r"^unknown start 'random'; known: feedforward, zero\.$"),
         (
             {"start": {"hidden1": torch.zeros(3, 7)}},
