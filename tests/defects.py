@@ -143,7 +143,9 @@ DEFECTS = {
         Leaky.residual,
         lambda right: lambda unit, x, u: u - x if unit.clip is None else (u - x).clip(max=unit.clip),
     ),
-    "states as coarse as the weights": Defect(RelaxationProblem.state_like, lambda right: lambda problem: problem.clamped),
+    "states as coarse as the weights": Defect(
+        RelaxationProblem.state_like, lambda right: lambda problem: problem.clamped
+    ),
     "old for new values in the sequential sweep": Defect(SEQUENTIAL, lambda right: replace(right, step=EULER.step)),
     "a stage of rk4 at the wrong time": Defect(RK4, lambda right: replace(right, step=full_third_stage)),
     "one step too few": Defect(

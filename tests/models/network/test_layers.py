@@ -9,6 +9,7 @@ from torch import nn
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Projection
 from actrelax.models.network.layers import linear_map
+from actrelax.models.network.pooling import Route
 from actrelax.models.results import relative_error
 
 CASES = [
@@ -30,9 +31,11 @@ def test_drive_feedback_and_plasticity_are_autograds(module, shape, generator):
     layer = linear_map(module)
     with torch.no_grad():
         assert torch.equal(layer.apply(x, module.weight, module.bias), drive)
-        assert relative_error(layer.adjoint(y, module.weight, x.shape), feedback) < 1e-14
-        assert relative_error(layer.outer(x, y, module.weight, 0.3), 0.3 * weight) < 1e-14
-        assert relative_error(layer.summed(y, 0.3), 0.3 * bias) < 1e-14
+        assert relative_error(layer.adjoint(y, module.weight, Route(x.shape)), feedback) < 1e-14
+        updates = layer.hebbian(x, y, module.weight, module.bias, 0.3)
+        for update, gradient in zip(updates, (weight, bias), strict=True):
+            assert relative_error(update, 0.3 * gradient) < 1e-14
+        assert layer.hebbian(x, y, module.weight, None, 0.3)[1] is None
 
 
 @pytest.mark.parametrize(("module", "shape"), CASES, ids=str)
