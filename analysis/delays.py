@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from actrelax.models.closed_form import added_up, hop_taus, terms
+from actrelax.models.closed_form import hop_taus, terms, weighted_sum
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix
 from actrelax.models.problem import RelaxationProblem, State
@@ -73,4 +73,4 @@ def delayed_state(problem: RelaxationProblem, *, dt: float, steps: int) -> State
         As for `delayed_coefficients`, and where there is no law for another reason.
     """
     C = delayed_coefficients(problem, dt=dt, steps=steps)
-    return {name: added_up(found, C) for name, found in terms(replace(problem, delays=0.0)).items()}
+    return {name: weighted_sum(found, C) for name, found in terms(replace(problem, delays=0.0)).items()}

@@ -15,7 +15,7 @@ from actrelax.analysis.robustness import Learned, Scale, accuracies, draw, first
 from actrelax.models.learning import Backward
 from actrelax.models.network import Network
 from actrelax.models.problem import transform_named
-from actrelax.models.problem.feedback_transforms import transformed
+from actrelax.models.problem.feedback_transforms import apply_transform
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.suites.suite import Options, varied
@@ -194,7 +194,7 @@ def feedback_angles(experiment: Experiment, network: Network, x: Tensor, y: Tens
         (above,), (below,) = network.outgoing[population], network.incoming[population]
         assert above.weight is not None
         if transform is not None:
-            flat = above.weight.detach().flatten(), transformed(transform, above.weight, above.name).flatten()
+            flat = above.weight.detach().flatten(), apply_transform(transform, above.weight, above.name).flatten()
             cosine *= float(cosine_similarity(*flat, dim=0))
         angles[below.name] = math.degrees(math.acos(min(1.0, cosine)))
     return angles

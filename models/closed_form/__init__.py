@@ -12,13 +12,13 @@ from actrelax.models.closed_form.evaluate import (
 from actrelax.models.closed_form.exact import EXACT
 from actrelax.models.closed_form.law import (
     Term,
-    added_up,
     hop_matrix,
     hop_taus,
     predict,
     predict_applications,
     terms,
     uncovered,
+    weighted_sum,
 )
 from actrelax.models.closed_form.plan import Generators, Plan, exact_plan, settled_plan
 from actrelax.models.closed_form.steps_needed import ToleranceOf, remainders, steps_until
@@ -30,7 +30,6 @@ __all__ = [
     "PopulationState",
     "Term",
     "ToleranceOf",
-    "added_up",
     "evaluate_all",
     "exact_plan",
     "hop_matrix",
@@ -46,6 +45,7 @@ __all__ = [
     "stream",
     "terms",
     "uncovered",
+    "weighted_sum",
     "why_no_bound",
     "why_not",
 ]

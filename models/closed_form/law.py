@@ -96,7 +96,7 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     """
     by_population = terms(problem)
     C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
-    return {name: added_up(of_population, C) for name, of_population in by_population.items()}
+    return {name: weighted_sum(of_population, C) for name, of_population in by_population.items()}
 
 
 class Term(NamedTuple):
@@ -128,7 +128,7 @@ def terms(problem: RelaxationProblem) -> dict[str, list[Term]]:
     return _along_chain(problem) if problem.network.graph.is_chain else _by_hops(problem)
 
 
-def added_up(terms: Sequence[Term], coefficients: Matrix) -> Tensor:
+def weighted_sum(terms: Sequence[Term], coefficients: Matrix) -> Tensor:
     """Return the sum of a population's terms, each times its coefficient: (batch, *population.shape)."""
     first, *others = (float(coefficients[term.row, term.column]) * term.value for term in terms)
     return sum(others, first)

@@ -127,7 +127,7 @@ class SparseProblem:
         """Return dy/dt."""
         A, B, C = self._system
         x = self.activities(y)
-        u = _concatenated(self._received(name, x) for name in self.problem.units)
+        u = _concatenated(self._unit_input(name, x) for name in self.problem.units)
         clip = self.problem.clip
         if clip is None:
             return np.asarray(A @ y + B @ u)
@@ -145,7 +145,7 @@ class SparseProblem:
         R = sparse.block_array([self._received_row(name, x) for name in self.problem.units], format="csr")
         result = A + B @ R @ C
         if self.problem.clip is not None:
-            u = _concatenated(self._received(name, x) for name in self.problem.units)
+            u = _concatenated(self._unit_input(name, x) for name in self.problem.units)
             result = sparse.diags_array((np.abs(u - C @ y) <= self.problem.clip).astype(float)) @ result
         return result.tocsr()
 
@@ -169,7 +169,7 @@ class SparseProblem:
         rate = sparse.diags_array(np.broadcast_to(1 / np.asarray(self.per_neuron(unit.tau)), self.sizes[population]))
         return -rate, rate, identity
 
-    def _received(self, population: str, x: Activities) -> Vector:
+    def _unit_input(self, population: str, x: Activities) -> Vector:
         """sum over the population's projections of op_p^T(g_c x_c; psi_p)."""
         feedback = [self.feedback[p.name] for p in self.network.outgoing[population]]
         return np.asarray(sum(f.matrix @ (self._gain(f, x) * x[f.projection.target]) for f in feedback))

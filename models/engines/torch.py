@@ -45,7 +45,7 @@ def solve(request: SolveRequest, method: Method = "auto") -> Trajectory:
         If a population becomes non-finite; its trajectory ends with the state before.
     """
     plan = plan_for(request, method)
-    return _stepped(request) if plan is None else _collected(request, plan)
+    return _take_steps(request) if plan is None else _evaluate(request, plan)
 
 
 def plan_for(request: SolveRequest, method: Method = "auto") -> Plan | None:
@@ -75,18 +75,18 @@ def _why_stepped(request: SolveRequest) -> str | None:
     return why_not(request.problem, request.integrator)
 
 
-def _collected(request: SolveRequest, plan: Plan) -> Trajectory:
+def _evaluate(request: SolveRequest, plan: Plan) -> Trajectory:
     """Keep every population that the closed form delivers."""
     state = {name: x.to(request.problem.state_like) for name, x in evaluate_all(request.problem, plan).items()}
     del state[request.problem.network.output]
     if request.check_finite and not is_finite(request.problem.activities(state)):
-        return _stepped(request)  # which says where
+        return _take_steps(request)  # which says where
     work = plan_applications(plan, request.problem.network)
     return request.outcome(request.status(False), state, request.grid.steps, work, method="closed-form")
 
 
 @torch.no_grad()
-def _stepped(request: SolveRequest) -> Trajectory:
+def _take_steps(request: SolveRequest) -> Trajectory:
     march = _March(request)
     rewind = _Rewind(request) if request.check_finite and request.problem.is_noisy else None
     settled, previous = False, State()

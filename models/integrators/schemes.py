@@ -150,7 +150,7 @@ def _polynomial(*weights: float) -> Transition:
     return transition
 
 
-def _swept(matrix: Matrix, dt: float) -> Matrix:
+def _sweep_transition(matrix: Matrix, dt: float) -> Matrix:
     """(I - N)^-1 D: what is above the diagonal reads new values."""
     z = dt * matrix
     # back substitution on non-negative numbers adds and never cancels
@@ -177,7 +177,7 @@ def holding(share: Callable[[Matrix], Matrix]) -> Transition:
     return transition
 
 
-def _settled(matrix: Matrix, dt: float) -> Matrix:
+def _equilibrium_transition(matrix: Matrix, dt: float) -> Matrix:
     """Everything is the clamp's."""
     result = np.zeros_like(matrix)
     result[:, -1] = 1
@@ -187,7 +187,7 @@ def _settled(matrix: Matrix, dt: float) -> Matrix:
 EULER = Integrator(
     "euler", euler, _polynomial(), order=1, stages=1, stability_limit=2.0, takes_noise=True, takes_delays=True
 )
-SEQUENTIAL = Integrator("sequential", sequential, _swept, order=1, stages=1, stability_limit=2.0)
+SEQUENTIAL = Integrator("sequential", sequential, _sweep_transition, order=1, stages=1, stability_limit=2.0)
 HEUN = Integrator("heun", heun, _polynomial(1 / 2), order=2, stages=2, stability_limit=2.0)
 RK4 = Integrator(
     "rk4",
@@ -208,7 +208,7 @@ EXPONENTIAL = Integrator(
 EQUILIBRIUM = Integrator(
     "equilibrium",
     equilibrium,
-    _settled,
+    _equilibrium_transition,
     order=None,
     stages=1,
     stability_limit=math.inf,

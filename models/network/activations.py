@@ -66,7 +66,7 @@ class Activation:
         """Whether the gain can't be told from the activity alone."""
         return self.fused is None or self.fused.reads == "drive"
 
-    def amplified(self, signal: Tensor, drive: Tensor | None, activity: Tensor) -> Tensor:
+    def times_gain(self, signal: Tensor, drive: Tensor | None, activity: Tensor) -> Tensor:
         """Return signal times f'(drive).
 
         Parameters

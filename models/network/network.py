@@ -113,7 +113,7 @@ class Network(nn.Module):
         self.outgoing = {name: [p for p in projections if p.source == name] for name in order}
         self.incoming = {name: [p for p in projections if p.target == name] for name in order}
         activations = {name: look_up("activation", given, ACTIVATIONS) for name, given in populations.items()}
-        self.populations = self._measured(tuple(input_shape), order, activations)
+        self.populations = self._with_shapes(tuple(input_shape), order, activations)
         self.graph = self._graph()
         self._kinds = {p.name: self._kind(p) for p in projections}
 
@@ -185,7 +185,7 @@ class Network(nn.Module):
                 "bring them together with .to()."
             )
         activations = {name: population.activation for name, population in self.populations.items()}
-        return self._swept(x, list(self.populations), activations, keep_drives)
+        return self._pass_forward(x, list(self.populations), activations, keep_drives)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output activities (batch, *output shape), with autograd's graph where grad mode is on."""
@@ -299,7 +299,7 @@ class Network(nn.Module):
             return "sign of W"
         return "own, learned" if isinstance(projection.feedback, nn.Parameter) else "own, fixed"
 
-    def _swept(
+    def _pass_forward(
         self, x: Tensor, order: Sequence[str], activations: Mapping[str, Activation], keep_drives: bool = False
     ) -> FeedforwardPass:
         drives: dict[str, Tensor] = {}
@@ -320,13 +320,13 @@ class Network(nn.Module):
         return FeedforwardPass(drives, activities, routes)
 
     @torch.no_grad()
-    def _measured(
+    def _with_shapes(
         self, input_shape: tuple[int, ...], order: Sequence[str], activations: Mapping[str, Activation]
     ) -> dict[str, Population]:
         """Populations with the shapes that one silent sample takes."""
         weight = next(self.parameters(), torch.empty(0))
         try:
-            passed = self._swept(weight.new_zeros(1, *input_shape), order, activations)
+            passed = self._pass_forward(weight.new_zeros(1, *input_shape), order, activations)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise ActrelaxError(f"a sample of shape {input_shape} doesn't fit the projections: {reason}") from error

@@ -68,7 +68,7 @@ class Quantised:
         return torch.where(largest > 0, rounded, weight)  # silent weights have no levels
 
 
-def transformed(transform: Transform, weight: Tensor, projection: str) -> Tensor:
+def apply_transform(transform: Transform, weight: Tensor, projection: str) -> Tensor:
     """Return what a transform makes of a projection's feedback weights; they themselves stay as they are.
 
     Raises

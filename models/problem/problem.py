@@ -16,7 +16,7 @@ from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network, Projection
 from actrelax.models.problem.delays import Delays, delay_line
-from actrelax.models.problem.feedback_transforms import Transform, transform_named, transformed
+from actrelax.models.problem.feedback_transforms import Transform, apply_transform, transform_named
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value
 from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
@@ -272,7 +272,7 @@ class RelaxationProblem:
         versions = tuple(w._version for w in (projection.weight, projection.feedback) if w is not None)
         found = self._transformed.get(projection.name)
         if found is None or found[0] != versions:
-            found = versions, transformed(self.feedback_transform, psi, projection.name)
+            found = versions, apply_transform(self.feedback_transform, psi, projection.name)
             self._transformed[projection.name] = found
         return found[1]
 
@@ -294,7 +294,7 @@ class RelaxationProblem:
         if gain == "none":
             return signal
         passed, activation = self.feedforward, self.network.populations[population].activation
-        return activation.amplified(signal, passed.drives.get(population), passed.activities[population])
+        return activation.times_gain(signal, passed.drives.get(population), passed.activities[population])
 
     @cached_property
     def frozen_gains(self) -> State:

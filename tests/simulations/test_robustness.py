@@ -8,7 +8,7 @@ import torch
 
 from actrelax.analysis.robustness import Learned
 from actrelax.models.network import build
-from actrelax.models.problem.feedback_transforms import Sparse, transformed
+from actrelax.models.problem.feedback_transforms import Sparse, apply_transform
 from actrelax.simulations.robustness import BASE, REFERENCES, feedback_angles, grid, learn, limits, reference, study
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.suites.suite import varied
@@ -58,7 +58,7 @@ def test_feedback_angles_written_out():
     for above, below in (("3->output", "2->hidden3"), ("2->hidden3", "1->hidden2"), ("1->hidden2", "input->hidden1")):
         name = f"hidden{above}"
         W = network.projections[name].weight.detach().numpy()
-        kept = transformed(Sparse(0.25, 3), torch.as_tensor(W), name).numpy()
+        kept = apply_transform(Sparse(0.25, 3), torch.as_tensor(W), name).numpy()
         product *= (W * kept).sum() / ((W**2).sum() * (kept**2).sum()) ** 0.5
         expected[below if below.startswith("input") else f"hidden{below}"] = math.degrees(math.acos(product))
     assert found == pytest.approx(expected)

@@ -34,7 +34,7 @@ def test_amplified_is_the_product_with_the_derivative(activation, dtype, bound, 
     for stacked in ((), (1,), (4,)):
         signal = torch.randn(*stacked, *shape, generator=generator).to(dtype)
         before = signal.clone()
-        found = activation.amplified(signal, needed, activity)
+        found = activation.times_gain(signal, needed, activity)
         assert (found.shape, found.dtype) == (signal.shape, dtype)
         assert relative_error(found.double(), signal.double() * activation.derivative(drive.double())) < bound
         assert torch.equal(signal, before)
@@ -43,7 +43,7 @@ def test_amplified_is_the_product_with_the_derivative(activation, dtype, bound, 
 def test_an_activation_of_your_own_is_amplified_by_its_derivative():
     own = Activation("square", torch.square, lambda a: 2 * a)
     assert own.needs_drive
-    assert torch.equal(own.amplified(torch.ones(2, 11), DRIVES, DRIVES**2), (2 * DRIVES).expand(2, 11))
+    assert torch.equal(own.times_gain(torch.ones(2, 11), DRIVES, DRIVES**2), (2 * DRIVES).expand(2, 11))
 
 
 WITH_FORMULA = [a for a in (*ACTIVATIONS.values(), leaky_relu(0.3)) if a.formula is not None]
@@ -67,7 +67,7 @@ def test_survives_pickling(activation):
     copy = pickle.loads(pickle.dumps(activation))
     assert torch.equal(copy(DRIVES), activation(DRIVES))
     for twin in (copy, activation):
-        twin.amplified(DRIVES, DRIVES, activation(DRIVES))
+        twin.times_gain(DRIVES, DRIVES, activation(DRIVES))
     assert pickle.dumps(copy) == pickle.dumps(activation)
 
 

@@ -13,7 +13,7 @@ from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward, relax_continuously
 from actrelax.models.problem import RelaxationProblem, transform_named
-from actrelax.models.problem.feedback_transforms import Quantised, Sparse, transformed
+from actrelax.models.problem.feedback_transforms import Quantised, Sparse, apply_transform
 from actrelax.models.results import relative_error
 
 NAMED = ["sparse-0.6", "quantised-4"]
@@ -90,7 +90,7 @@ def transformed_psi(network, assumptions, transform):
             weight = p.weight.detach() if kind == "transpose" else p.feedback.detach()
             if kind == "sign":
                 weight = p.weight.detach().sign() * weight
-            psi[p.source, p.target] = transformed(transform, weight, p.name)
+            psi[p.source, p.target] = apply_transform(transform, weight, p.name)
     return psi
 
 
@@ -136,7 +136,7 @@ def test_the_law_and_the_equilibrium_hold_for_transformed_weights(make, name):
     other = copy.deepcopy(case.network)
     for p in other.projections.values():
         if other.carries_feedback(p):
-            p.weight.data = transformed(transform_named(name), p.weight.data, p.name)
+            p.weight.data = apply_transform(transform_named(name), p.weight.data, p.name)
     same = RelaxationProblem(other, problem.feedforward, problem.clamped)  # gains and routes of the original
     expected = solve(same, "equilibrium").final
     lowest = case.network.hidden[0]
