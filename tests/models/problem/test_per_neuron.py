@@ -48,7 +48,7 @@ def test_zero_is_a_value_where_it_is_allowed():
         (0.0, r"^tau of 'hidden3' must be positive, got 0\.$"),
         ("2", r"^tau of 'hidden3' must be a number or a tensor, got '2'\.$"),
         ({"hidden1": -1.0}, r"^tau of 'hidden1' must be positive, got -1\.$"),
-        ({"hidden9": 1.0}, r"^unknown hidden population in tau 'hidden9'; known: hidden3, hidden2"),
+        ({"hidden9": 1.0}, r"^tau names an unknown population 'hidden9'; known: hidden3, hidden2"),
         ({"hidden1": torch.ones(3)}, r"^tau of 'hidden1' must be a number or of shape \(7,\), got \(3,\)\.$"),
     ],
 )
