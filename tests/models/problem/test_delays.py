@@ -27,5 +27,5 @@ def test_only_times_are_delays(delay):
 
 
 def test_unknown_projections_are_refused():
-    with pytest.raises(ActrelaxError, match=r"^delays names an unknown projection 'c'; known: a, b\.$"):
+    with pytest.raises(ActrelaxError, match=r"^delays names an unknown feedback projection 'c'; known: a, b\.$"):
         Delays({"c": 1.0}, ["a", "b"]).check()
