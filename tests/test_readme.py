@@ -40,11 +40,6 @@ def test_it_lists_every_preset_knob_and_simulation():
     assert all(f"actrelax {name}" in README.read_text() for name in SIMULATIONS)
 
 
-def test_the_program_on_the_closed_form_runs(single_precision, capsys):
-    run_programs(ROOT / "docs" / "closed-form.md")
-    assert capsys.readouterr().out.splitlines() == ["100 feedback maps in place of 9500", "True"]
-
-
 def test_the_programs_on_simulation_run(single_precision, capsys):
     run_programs(ROOT / "docs" / "simulation.md")
     lines = capsys.readouterr().out.splitlines()

@@ -257,8 +257,8 @@ def test_learning_looks_at_no_value_of_the_device_on_the_way(monkeypatch, option
         monkeypatch.setattr(torch.Tensor, name, counted)
     learn(training, training.rule, x, y)
     # labels are looked at only if they are on the CPU; tau of every neuron is the caller's, on the CPU
-    allowed = {("models", name) for name in ("losses.py", "neuronwise.py", "schedule.py")}
-    assert {("models", "losses.py")} <= places <= allowed
+    losses = ("problem", "losses.py")
+    assert {losses} <= places <= {losses, ("problem", "per_neuron.py"), ("engines", "steps.py")}
     places.clear()
     training.is_sound()
     training.averages()

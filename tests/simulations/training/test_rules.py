@@ -346,7 +346,7 @@ def test_bfloat16_reaches_the_closed_form():
         (
             Relaxation(steps="auto", noise=0.1, integrator="euler"),
             Speed(),
-            'steps="auto" is for relaxations that settle',
+            'steps="auto" needs a relaxation that settles',
         ),
     ],
 )
