@@ -55,8 +55,9 @@ class Dense:
     def hebbian(
         self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor | None]:
-        update = torch.addmm(weight, y.T, x, beta=0, alpha=scale)
-        return update, None if bias is None else y.sum(0).mul_(scale)
+        if scale != 1:
+            y = y * scale  # smaller than the weights
+        return y.T @ x, None if bias is None else y.sum(0)
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
         return _each_sample(shape, sparse.csr_array(_array(weight)))
