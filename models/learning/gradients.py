@@ -80,7 +80,7 @@ class Backward:
 
     loss        reduced over the batch like the updates, a tensor without dimensions
     output      (batch, *output.shape): the output activities of the feedforward pass
-    finite      whether stimuli, clamp and updates are finite, a boolean tensor that still lies on the device
+    finite      whether the relaxation and its updates are finite, a boolean tensor that still lies on the device
     samples     the batch size; a tensor without dimensions where processes share the batch
     trajectory  the relaxation, if it was kept
 

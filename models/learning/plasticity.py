@@ -80,16 +80,22 @@ class Plasticity:
     totals : dict
         Projection -> its updates (`hebbian_product`), before clip and decay.
     finite : torch.Tensor
-        Whether stimuli, clamp and updates are finite: a boolean without dimensions, on the device.
+        Whether stimuli, clamp, updates, and activities that no update depends on are finite: a boolean without
+        dimensions, on the device.
     """
 
     def __init__(self, problem: RelaxationProblem, arrivals: Iterable[PopulationState], updates: Updates) -> None:
         network = problem.network
         self.totals: dict[Projection, dict[str, Tensor]] = {}
         waiting = {p: populations_read(problem, p) for p in network.projections.values() if learns(p)}
+        read = set().union(*waiting.values())
+        # an update is nan or inf if a factor is, and smaller than the activities
+        sums = [_sum(problem.feedforward.activities[network.input]), _sum(problem.clamped)]
         here: dict[str, PopulationState] = {}
         for arrived in arrivals:
             here |= dict.fromkeys(arrived.names, arrived)
+            if read.isdisjoint(arrived.names):  # no update shows it, since its projections are frozen
+                sums += map(_sum, arrived.state.values())
             for projection in [p for p, read in waiting.items() if read <= here.keys()]:
                 del waiting[projection]
                 state = {variable: x for each in here.values() for variable, x in each.state.items()}
@@ -97,10 +103,18 @@ class Plasticity:
                 self.totals[projection] = hebbian_product(problem, projection, state, updates, target)
             needed = set().union(*waiting.values())
             here = {name: each for name, each in here.items() if name in needed}
-        # A bias's update shows any nan or inf of the postsynaptic signal and is far smaller than activities are.
-        shown = [total.get("bias", total.get("weight")) for total in self.totals.values()]
-        looked_at = [problem.feedforward.activities[network.input], problem.clamped, *shown]
-        self.finite = is_finite(torch.stack([x.sum() for x in looked_at if x is not None]).sum())
+        sums += [_sum(total["weight"]) for total in self.totals.values()]
+        self.finite = is_finite(torch.stack(sums).sum())
+
+    def first_overflow(self) -> str | None:
+        """Return the first projection with an update that is not finite, None if there is none."""
+        totals = self.totals.items()
+        return next((p.name for p, each in totals if not all(bool(x.isfinite().all()) for x in each.values())), None)
+
+
+def _sum(x: Tensor) -> Tensor:
+    """Return the sum, which is finite if and only if all entries are: added up in float32 at least."""
+    return x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def learns(projection: Projection) -> bool:

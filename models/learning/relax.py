@@ -97,7 +97,8 @@ def relax_backward(
     ActrelaxError
         For input that can't be used.
     DivergenceError
-        If the relaxation becomes non-finite; no `.grad` has changed then.
+        If stimuli, clamp, activities or updates become non-finite; no `.grad` has changed then. (By the closed form an
+        activity behind a relu's zero gain, which changes nothing, may pass.)
 
     Warns
     -----
@@ -159,16 +160,13 @@ def _learn(request: SolveRequest, updates: Updates, method: Method, keep: bool) 
             return learned, None
     trajectory = run(replace(request, options=options))  # if a population is not finite, this says which and when
     learned = Plasticity(request.problem, [_at_once(trajectory)], updates)
-    if request.check_finite and not bool(learned.finite):
-        raise DivergenceError(_overflow(learned))
+    overflow = learned.first_overflow() if request.check_finite and not bool(learned.finite) else None
+    if overflow is not None:
+        raise DivergenceError(
+            f"the update of projection {overflow!r} is not finite, though all activities are: "
+            "scale the stimuli or the loss down."
+        )
     return learned, trajectory if keep else None
-
-
-def _overflow(learned: Plasticity) -> str:
-    totals = learned.totals.items()
-    bad = next((p for p, total in totals if not all(bool(x.isfinite().all()) for x in total.values())), None)
-    of = "" if bad is None else f" of projection {bad.name!r}"
-    return f"the update{of} is not finite, though all activities are: scale the stimuli or the loss down."
 
 
 def _to_grad(

@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import exploding_case, graph_case, make_case, mlp_case
 from torch import nn
 
@@ -273,6 +274,33 @@ def test_at_equilibrium_updates_are_autograds_to_the_last_bits(activation):
     parameters = dict(case.network.named_parameters())
     for (name, gradient), exact in zip(ours.items(), torch.autograd.grad(loss, parameters.values()), strict=True):
         assert relative_error(gradient, exact) < 3e-16, name  # products in another order differ by an ulp
+
+
+@pytest.mark.parametrize("how", [{}, {"keep": True}, {"method": "stepped", "steps": 3}])
+def test_frozen_projections_hide_no_divergence(generator, how):
+    case = exploding_case(generator)
+    for p in list(case.network.projections.values())[:2]:
+        p.requires_grad_(False)
+    options = {"assumptions": "random-feedback", "integrator": "euler", "eta": 0.5, "steps": 50} | how
+    with pytest.raises(DivergenceError, match=r'^population "hidden\d" became non-finite at step \d of '):
+        relax_backward(case.network, case.x, case.y, **options)
+
+
+def test_an_activity_behind_a_closed_gain_shows_as_presynaptic_factor():
+    """relu's kernel makes 0 of an infinite signal, but the update above multiplies the activity itself."""
+    case = mlp_case("relu")
+    below, above = list(case.network.projections.values())[:2]
+    with torch.no_grad():
+        below.bias[0] = -1e3  # its first unit is silent
+        above.weight[:, 0] = 1e308
+    options = {"assumptions": "current-presynaptic", "integrator": "equilibrium"}
+    with pytest.raises(DivergenceError, match=r'^population "hidden1" became non-finite at step 1 of 1'):
+        relax_backward(case.network, case.x, case.y, loss=lambda *batch: 1e3 * half_squares(*batch), **options)
+    assert all(w.grad is None for w in case.network.parameters())
+
+
+def half_squares(output, y):
+    return (output - F.one_hot(y, output.shape[1])).square().sum(1) / 2
 
 
 def test_an_update_that_overflows_is_named():
