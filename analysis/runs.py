@@ -60,6 +60,7 @@ class Summary:
     steps                          of a relaxation, those that --steps auto chose too; None as for `equilibrium`
     equilibrium                    hidden population -> how far relaxations end from it, at the end of training, on the
                                    first batch: see `convergence.distances`; None for backprop and where there is none
+    largest_bracket                the largest bound on |-x + feedback| among batches checked for --clip; None without one
     processes                      that shared each batch
     """
 
@@ -78,6 +79,7 @@ class Summary:
     versions: Mapping[str, str]
     steps: int | None = None
     equilibrium: Mapping[str, Mapping[str, float]] | None = None
+    largest_bracket: float | None = None
     processes: int = 1
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
@@ -33,7 +34,8 @@ class StepNearClip:
     free     the rule without the clip, by the closed form
     clipped  the rule with the clip, by steps
     place    () -> the batch's number in its epoch, from 0: the first is always checked
-    near     whether the last check found the clip near; the first batch of a process is checked, too
+    near     whether the last check found the clip near
+    largest  the largest bound that a check has found
     told     whether the user knows
     """
 
@@ -42,7 +44,8 @@ class StepNearClip:
     free: Rule
     clipped: Rule
     place: Callable[[], int]
-    near: bool = True
+    near: bool = False
+    largest: float | None = None
     told: bool = False
 
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
@@ -52,6 +55,7 @@ class StepNearClip:
 
     def _check(self, network: Network, x: Tensor, y: Tensor) -> bool:
         bound = self.bound(network, x, y)
+        self.largest = bound if self.largest is None else max(self.largest, bound)
         self.near = not bound < self.clip / MARGIN  # nan is near, too
         if self.near and not self.told:
             self.told = True
@@ -61,3 +65,11 @@ class StepNearClip:
                 file=sys.stderr,
             )
         return not bound <= self.clip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must know to check and step the same batches."""
+        return {"near": self.near, "largest": self.largest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.near, self.largest = state["near"], state["largest"]

@@ -19,6 +19,7 @@ from actrelax.simulations.options import require
 from actrelax.simulations.stopping import stopping_cleanly
 from actrelax.simulations.training.assemble import Parts, assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
+from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment, as_options, from_options
 from actrelax.simulations.training.loop import Callback, Training, train
 from actrelax.simulations.training.processes import current
@@ -163,6 +164,7 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         versions=versions(),
         steps=None if ends is None else ends.steps,
         equilibrium=None if ends is None else ends.by_population,
+        largest_bracket=training.rule.largest if isinstance(training.rule, StepNearClip) else None,
         processes=training.processes.count,
     )
 

@@ -17,6 +17,7 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.training import clipping
 from actrelax.simulations.training.assemble import assemble, rehearse
+from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment, Model, Speed
 from actrelax.simulations.training.loop import Callback, learn, train
 from actrelax.simulations.training.mixed import in_bfloat16
@@ -232,17 +233,41 @@ def test_batches_that_may_reach_the_clip_are_stepped(capfd, monkeypatch):
 @pytest.mark.parametrize("batches", [3, 6, 8])
 @pytest.mark.parametrize("near", [True, False])
 def test_a_resumed_run_is_the_same_to_the_last_bit(batches, near, monkeypatch):
-    """From the middle of an epoch and from its beginning: its first batch is checked, whatever was found before."""
+    """From the middle of an epoch and from its beginning."""
     clip = half_of_the_batches(monkeypatch)[0] if near else 30.0
     whole, begun = assemble(clipped(clip)).training, assemble(clipped(clip)).training
     states = []
     train(whole, [Saving(batches, states)])
     begun.load_state_dict(states[0])
-    found = checked(begun)
     train(begun)
-    assert found[0] == batches
+    assert begun.rule.largest == whole.rule.largest
     for p, q in zip(begun.network.parameters(), whole.network.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+def test_a_resumed_run_checks_no_batch_that_the_other_does_not():
+    """A bound that jumps between two checks is missed by both."""
+    bounds = [1.0, 1.0, 1.0, 60.0, 1.0, 1.0]
+
+    def run(batches, state=None):
+        found = []
+        rule = StepNearClip(
+            bound=lambda *batch: bounds[batches[len(found)]],
+            clip=50.0,
+            free=lambda *batch: found.append("free"),
+            clipped=lambda *batch: found.append("clipped"),
+            place=lambda: batches[len(found)],
+        )
+        if state is not None:
+            rule.load_state_dict(state)
+        for _ in batches:
+            rule(None, None, None)
+        return found, rule.state_dict()
+
+    whole, _ = run(range(6))
+    first, state = run(range(3))
+    rest, _ = run(range(3, 6), state)
+    assert first + rest == whole
 
 
 class Saving(Callback):
