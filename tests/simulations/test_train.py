@@ -243,7 +243,7 @@ def test_bf16_learns_what_fp32_learns(tmp_path, tiny):
 
 def test_noise_needs_an_integrator_that_follows_it(tmp_path, tiny, capsys):
     said = refused(capsys, 2, *tiny, "--noise", 0.1, "--out", tmp_path / "run")
-    assert said.startswith('"sequential" can\'t be used here: it does not follow noise: use "euler"')
+    assert said.startswith('"sequential" can\'t be used here: it does not support noise: use "euler"')
     said = refused(capsys, 2, *tiny, "--integrator", "euler", "--delay", 0.25, "--out", tmp_path / "run")
     assert said == "the delay of 'hidden1->output' must be a whole number of dt, got 0.25 with dt 0.1."
     assert not (tmp_path / "run").exists()

@@ -89,7 +89,7 @@ def test_who_accepts_noise_and_delays():
         assert integrator.takes_delays
     assert set(NOISY) <= set(BRIAN2)
     problem = problem_of(mlp_case(), noise=0.1)
-    refusal = 'it does not follow noise: use "euler", or one of Brian2\'s methods that do.'
+    refusal = 'it does not support noise: use "euler", or one of Brian2\'s methods that do.'
     assert integrator_named("brian2:rk4").unsupported(problem) == refusal
     assert integrator_named("brian2:heun").unsupported(problem) is None
 

@@ -396,7 +396,7 @@ def test_what_it_can_not_do(integrator, fields, sentence):
 @pytest.mark.parametrize("fields", [{"noise": 0.1}, {"delays": 0.2}])
 def test_adaptive_methods_follow_neither_noise_nor_delays(fields):
     with pytest.raises(
-        ActrelaxError, match=r"^\"scipy:RK45\" can't be used here: it does not follow (noise|delays): use"
+        ActrelaxError, match=r"^\"scipy:RK45\" can't be used here: it does not support (noise|delays): use"
     ):
         solve(problem_of(mlp_case(), **fields), "scipy:RK45", dt=0.2)
 

@@ -23,7 +23,7 @@ def test_every_updater_that_brian2_has_is_known():
     [
         ({}, "sequential", r"^Brian2 has no such integrator; it has euler, exponential, and its own: \"brian2:rk4\""),
         ({}, "scipy:RK45", r'^"scipy:RK45" is a method of another engine\.$'),
-        ({"noise": 0.1}, "brian2:rk4", r"^it does not follow noise"),
+        ({"noise": 0.1}, "brian2:rk4", r"^it does not support noise"),
         ({"clip": 1.0}, "brian2:exact", r"^Brian2's exact does not take these equations: "),
         ({"assumptions": "continuous"}, "euler", r"^weights that change while it relaxes are for relax_continuously"),
         (
