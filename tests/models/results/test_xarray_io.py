@@ -293,7 +293,7 @@ def test_paths_that_can_not_be_written(tmp_path):
             solve(problem, steps=2, record=lambda state: calls.append(1) or state, path=path)
     assert len(calls) == 2
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.nc"]
-    with pytest.raises(ActrelaxError, match=r"^path needs something to write, but record is False: pass record=True"):
+    with pytest.raises(ActrelaxError, match=r"^path needs recorded values, but record is False: pass record=True"):
         solve(problem, steps=2, path=tmp_path / "x.nc")
     with pytest.raises(
         ActrelaxError, match=r"^save writes NetCDF, got .*x\.zarr: end the path with \.nc, or pass it to solve"
