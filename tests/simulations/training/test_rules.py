@@ -336,7 +336,7 @@ def test_bfloat16_reaches_the_closed_form():
             Speed(compile="inductor"),
             "--compile inductor is for relaxations of a fixed number of steps without noise",
         ),
-        (Relaxation("continuous", steps="auto"), Speed(), "continuous plasticity spreads the rate"),
+        (Relaxation("continuous", steps="auto"), Speed(), "continuous plasticity divides the rate"),
         (Relaxation(), Speed(compile="cuda-graphs"), "--compile cuda-graphs is for --device cuda, not cpu"),
         (
             Relaxation(tolerance=1e-3),
@@ -346,7 +346,7 @@ def test_bfloat16_reaches_the_closed_form():
         (
             Relaxation(steps="auto", noise=0.1, integrator="euler"),
             Speed(),
-            'steps="auto" is for relaxations that settle',
+            'steps="auto" needs a relaxation that settles',
         ),
     ],
 )
