@@ -13,7 +13,7 @@ from actrelax.models.problem import RelaxationProblem
 
 
 def why_no_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: float) -> str | None:
-    """Return None if `largest_derivative` holds, else one sentence that says what it needs."""
+    """Return None if `largest_derivative` holds, else the missing condition in one sentence."""
     if (integrator.order, integrator.stages) != (1, 1):
         return f'the bound on |-x + feedback| needs a scheme of one stage, got "{integrator.name}".'
     taus = set(hop_taus(problem))

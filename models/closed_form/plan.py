@@ -24,7 +24,7 @@ from actrelax.models.network import Graph
 
 @dataclass(frozen=True, eq=False)
 class Generators:
-    """How one population combines its initial activity with the vectors from above.
+    """The small matrix of one population, which combines its initial activity and the vectors from above.
 
     own     whether the population's initial activity is used
     matrix  (1 + sent, own + arriving), [[D, U], [V, W]] in the notation of SSS forms: columns are the initial

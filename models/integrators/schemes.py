@@ -39,8 +39,8 @@ class Integrator:
     name            key in `engines.INTEGRATORS`
     step            (problem, state, dt) -> the state after dt
     transition      (M, dt) -> the same step on a chain of single units, dx/dt = M x, as a matrix (docs/theory.md)
-    order           of convergence as dt -> 0; None for "exact" and "equilibrium"
-    stages          evaluations of the whole feedback per step; None for the closed form
+    order           of convergence as dt -> 0; None for "exact", "equilibrium" and SciPy's methods
+    stages          evaluations of the whole feedback per step; None for "exact" and SciPy's methods
     stability_limit smallest dt/tau at which a unit without feedback no longer decays
     takes_time      whether the result depends on dt
     takes_noise     whether problems may have noise

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Status(Enum):
-    """How a relaxation ended.
+    """Outcome of a relaxation.
 
     COMPLETED    all steps were taken; nothing tested whether the state is near equilibrium
     SETTLED      ``stop_change`` or the tolerance of steps="auto" was reached
