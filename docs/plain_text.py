@@ -61,6 +61,7 @@ def _columns(block: str) -> list[tuple[str, str]]:
 def _escaped(block: str) -> str:
     """Keep what means something else in reStructuredText, stars, bars and a trailing underscore; names are code."""
     prose, prompt, session = re.split(r"(^\s*>>> |\Z)", block, maxsplit=1, flags=re.MULTILINE)
+    prose = re.sub(r"\bdocs/([\w-]+)\.md", r":doc:`\1 </\1>`", prose)
     prose = re.sub(r"THEORY(?:\.md)?(?: section)?", ":doc:`theory </theory>`, section", prose)
     pieces = re.split(r"(:doc:`.+?`|``.+?``|`[^`]+`)", prose)
     plain = [re.sub(r"([*|\\]|_(?=\W|$))", r"\\\1", piece) for piece in pieces[::2]]

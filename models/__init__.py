@@ -1,1 +1,1 @@
-"""What activation relaxation is: networks, the ODE, its solvers, local learning."""
+"""Activation relaxation: networks, the ODE, its solvers and local learning."""

@@ -1,4 +1,4 @@
-"""Choice by name: activations, losses, integrators, presets and networks are entries of a dict."""
+"""Lookup by name: activations, losses, integrators, presets and networks are entries of dicts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def known(kind: str, name: object, names: Iterable[str], also: str = "", where: 
     Parameters
     ----------
     kind : str
-        What the names stand for, as the message calls it.
+        Kind of thing that has the names, for the message.
     name : object
         The name to check.
     names : iterable of str
         All valid names.
     also : str, optional
-        A further entry of the message's list, such as the pattern of names that can't be listed.
+        A further entry of the message's list, such as a pattern of names.
     where : str, optional
         The argument in which the name occurs.
 
     Raises
     ------
     ActrelaxError
-        If it isn't; the message lists the valid names.
+        If it is not; the message lists the valid names.
 
     Examples
     --------
@@ -52,17 +52,17 @@ def known(kind: str, name: object, names: Iterable[str], also: str = "", where: 
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a real number of Python or NumPy."""
+    """Return whether a value is a real number, of Python or NumPy."""
     return isinstance(value, Real)
 
 
 def look_up(kind: str, given: str | T, registry: Mapping[str, T], also: str = "") -> T:
-    """Return the registry's entry of a name; an object of the entries' type is returned as it is.
+    """Return the registry's entry of a name; an object of the entries' type passes through.
 
     Parameters
     ----------
     kind : str
-        What the entries are, as the message calls them.
+        Kind of the entries, for the message.
     given : str or an object of the entries' type
     registry : mapping
         Name -> entry.

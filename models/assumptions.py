@@ -1,7 +1,6 @@
-"""Which implausible assumptions are lifted, for dense and for convolutional projections (THEORY.md section 2).
+"""Knobs for the biologically implausible assumptions, for dense and convolutional projections (docs/theory.md).
 
-The knobs are data. `problem.py` reads the gains and the presynaptic factor, `network.py` the feedback and
-`learning.py` the timing, each in one function.
+The knobs are data: networks read the feedback, problems the gains, and learning the presynaptic factor and the timing.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ class Knobs:
     Parameters
     ----------
     feedback : {"transpose", "learned", "kolen-pollack", "random", "sign"}
-        What carries feedback: W itself (weight transport); weights psi of its own, learned by the same Hebbian
-        rule; the same with the same decay on W and psi, so that W - psi decays; a fixed random psi (feedback
-        alignment); sign(W) times the scale of W's initialisation.
+        Feedback weights: W itself (weight transport); separate weights psi, learned by the same Hebbian rule; learned
+        psi with equal decay of W and psi, so that W - psi decays; fixed random psi (feedback alignment); sign(W)
+        times the initial standard deviation of W.
     activity_gain, weight_gain : {"feedforward", "current", "none"}
-        f' in the relaxation and in the plasticity rule: frozen at the feedforward pass, taken at the current
-        drive, or dropped (= 1).
+        f' in the relaxation and in the plasticity rule: frozen at the feedforward pass, at the current drive, or
+        replaced by 1.
     presynaptic : {"feedforward", "current"}
         The plasticity rule's presynaptic factor: the activity of the feedforward pass, or the current one.
     plasticity : {"equilibrium", "continuous"}
@@ -38,7 +37,7 @@ class Knobs:
     Raises
     ------
     ActrelaxError
-        For a value that isn't listed.
+        For an unknown value.
     """
 
     feedback: Feedback = "transpose"
@@ -63,7 +62,7 @@ class Knobs:
 class Assumptions:
     """The knobs of dense and of convolutional projections.
 
-    A skip without weights takes the gains of `conv` where the population it feeds is spatial, else of `dense`.
+    A skip without weights has the gains of `conv` if its target is spatial, else of `dense`.
 
     Examples
     --------
@@ -80,17 +79,17 @@ class Assumptions:
 
     @property
     def preset(self) -> str | None:
-        """Name of the preset that says the same; None if there is none."""
+        """Name of the preset with these knobs, or None."""
         return next((name for name, preset in PRESETS.items() if preset == self), None)
 
     @property
     def is_continuous(self) -> bool:
-        """Whether some weights change while the relaxation runs."""
+        """Return whether some weights change during the relaxation."""
         return any(knobs.plasticity == "continuous" for knobs in self.both)
 
     @property
     def needs_decay(self) -> bool:
-        """Whether some feedback follows Kolen and Pollack's rule."""
+        """Return whether some feedback follows Kolen and Pollack's rule."""
         return any(knobs.feedback == "kolen-pollack" for knobs in self.both)
 
 

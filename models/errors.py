@@ -1,4 +1,4 @@
-"""Errors and warnings: one sentence each, which says what was given and what would be right."""
+"""Errors and warnings, in one sentence each: the given value, the rule and the remedy."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import warnings
 
 
 class ActrelaxError(ValueError):
-    """Input that can't be used. The message is one sentence."""
+    """Invalid input. The message is one sentence."""
 
 
 def warn(message: str) -> None:
-    """Warn at the line of the caller's program that led here, however many calls of this library lie between.
+    """Warn at the line of the caller's program, past all frames of this library.
 
     Parameters
     ----------
@@ -25,5 +25,5 @@ def warn(message: str) -> None:
 
 
 def _is_inside(module: str) -> bool:
-    """Return whether a module belongs to the models, or to PyTorch, which wraps some of their functions."""
+    """Return whether a module is one of the models or of PyTorch, which wraps some of their functions."""
     return module.startswith((f"{__package__}.", "torch."))

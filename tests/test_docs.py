@@ -177,6 +177,7 @@ def test_docstrings_keep_their_shape(site):
     assert plain_text.as_rst("|x| of `solve` and `step_`, (batch, *shape) (THEORY.md 1)") == (
         r"\|x\| of :py:obj:`~actrelax.solve` and ``step_``, (batch, \*shape) (:doc:`theory </theory>`, section 1)"
     )
+    assert plain_text.as_rst("Steps (docs/theory.md).") == "Steps (:doc:`theory </theory>`)."
     assert plain_text.as_rst("name   its *key*\nother  `x`,\n       and y") == (
         "name\n    its \\*key\\*\nother\n    ``x``, and y"
     )

@@ -1,4 +1,4 @@
-"""The end of a frozen relaxation at once, whatever the number of steps."""
+"""The closed form: the end of a frozen relaxation, for any number of steps."""
 
 from actrelax.models.closed_form.clip_bound import largest_derivative, why_no_bound
 from actrelax.models.closed_form.evaluate import (

@@ -1,4 +1,4 @@
-"""The largest |-x + feedback| that a relaxation can reach: a larger clip has no effect (THEORY.md section 4)."""
+"""An upper bound on |-x + feedback| during a relaxation: a larger clip has no effect (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actrelax.models.problem import RelaxationProblem
 
 
 def why_no_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: float) -> str | None:
-    """Return None if `largest_derivative` holds, else one sentence that says what it needs."""
+    """Return None if `largest_derivative` holds, else the missing condition in one sentence."""
     if (integrator.order, integrator.stages) != (1, 1):
         return f'the bound on |-x + feedback| needs a scheme of one stage, got "{integrator.name}".'
     taus = set(hop_taus(problem))
@@ -28,18 +28,18 @@ def why_no_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: floa
 def largest_derivative(problem: RelaxationProblem, integrator: Integrator, *, dt: float) -> Tensor:
     """Return an upper bound on |-x + feedback|, tau |dx/dt|, over all neurons and all steps.
 
-    A step moves each neuron by a fixed share of -x + feedback. So these derivatives follow the same relaxation, with
-    nothing clamped: after n steps they are sums of the first step's, brought down by feedback and weighted by
-    probabilities, and none exceeds the largest term. The bound is 1.0 to 1.2 times the largest derivative in the
-    papers' CNN, and 4 times in a chain where each map doubles everything; from the norms of the feedback weights it
-    would be fifty to a thousand times. It takes a few feedback passes, and does not wait for the device.
+    A step moves each neuron by a fixed share of -x + feedback. These derivatives therefore follow the same relaxation
+    with a clamp of zero: after n steps they are sums of the first step's derivatives, carried down by feedback and
+    weighted by probabilities, and none exceeds the largest term. The bound is 1.0 to 1.2 times the largest derivative
+    in the papers' CNN and 4 times in a chain whose maps each double their input; norms of the feedback weights would
+    give 50 to 1000 times. It takes a few feedback passes and does not wait for the device.
 
     Parameters
     ----------
     problem : RelaxationProblem
         Covered by the closed form (`closed_form.uncovered`): pass it without its clip.
     integrator : Integrator
-        For which `why_no_bound` returns None.
+        One for which `why_no_bound` returns None.
     dt : float
         Length of a step, in the problem's unit of time.
 

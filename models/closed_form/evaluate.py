@@ -1,8 +1,8 @@
 """The closed form in PyTorch: one population after the other, from the output down.
 
-A plan (`plan`) applied to tensors. The vectors that pass a hop lie side by side in the batch dimension, so that a hop
-takes one feedback map for all of them. Each population is yielded as soon as its activity is known: weights can learn
-from it, and it can be freed, before the next one is computed (THEORY.md section 5).
+It applies a plan (`plan`) to tensors. The vectors of a hop are concatenated along the batch dimension, so each
+projection is applied once per hop. Each population is yielded as soon as its activity is known: weights can learn
+from it, and it can be freed, before the next one is computed (docs/theory.md).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from actrelax.models.problem import RelaxationProblem, State
 
 @dataclass(frozen=True, eq=False)
 class PopulationState:
-    """The end of a relaxation, of one population or of several.
+    """The end of a relaxation for one population or several.
 
-    names         of the populations
+    names         names of the populations
     state         variable -> (batch, *population.shape), as in the states of a problem
-    amplified     activity gain -> gain times activity, if the evaluation has computed it
-    postsynaptic  incoming projection -> the same at the projection's weights, likewise (`Projection.postsynaptic`)
+    amplified     activity gain -> gain times activity, if computed
+    postsynaptic  incoming projection -> `Projection.postsynaptic` of gain times activity, if computed
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class PopulationState:
 
 
 def why_not(problem: RelaxationProblem, integrator: Integrator) -> str | None:
-    """Return None if the closed form gives the result of the steps, else one sentence that says why not."""
+    """Return None if the closed form gives the result of the steps, else the reason in one sentence."""
     if integrator.takes_time:
         return uncovered(problem)
     if problem.dynamics or problem.delay.times:
@@ -83,11 +83,11 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
     ----------
     problem : RelaxationProblem
     plan : mapping
-        As `plan_of` returns it.
+        The result of `plan_of`.
     """
     network, arrived = problem.network, dict[str, Stack]()
     for name, generators in plan.items():
-        # a start that was given has the precision of states, feedback that of the weights
+        # a given start has the dtype of states, feedback the dtype of the weights
         own = problem.initial_activity(name).to(problem.clamped) if generators.own else None
         stack = _combine(generators, own, arrived.pop(name, None))
         amplified: dict[Gain, Stack] = {}
@@ -105,14 +105,14 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
                 postsynaptic[projection.name] = at_weights.data
             sent = _from_weights(problem, projection, at_weights)
             arrived[source] = _add(arrived.get(source), sent, slots, plan[source].arriving)
-            del at_weights, sent  # not kept alive while the caller learns
+            del at_weights, sent  # free their memory before the caller learns
         products = {gain: product.activity for gain, product in amplified.items()}
         yield PopulationState((name,), {name: stack.activity}, products, postsynaptic)
 
 
 @torch.no_grad()
 def evaluate_all(problem: RelaxationProblem, plan: Plan) -> State:
-    """Return population -> activity, (batch, *population.shape), of everything that `stream` yields."""
+    """Return population -> activity, (batch, *population.shape), of all populations of `stream`."""
     return {name: x for population in stream(problem, plan) for name, x in population.state.items()}
 
 
@@ -120,8 +120,8 @@ def evaluate_all(problem: RelaxationProblem, plan: Plan) -> State:
 class Stack:
     """Some vectors of one population in one tensor.
 
-    data   (count, batch, *population.shape); just (batch, *population.shape) for a single vector, so that it passes
-           through the same kernels as a plain activity
+    data   (count, batch, *population.shape); for a single vector (batch, *population.shape), so that it uses the
+           kernels of a plain activity
     count  number of vectors
     """
 
@@ -144,7 +144,7 @@ class Stack:
         return self.data if self.count == 1 else self.data[0]
 
     def sent(self, count: int) -> Stack:
-        """Return the first `count` vectors after the activity; the activity itself if it is alone."""
+        """Return the first `count` vectors after the activity; a single vector is both."""
         if self.count == 1:
             return self
         return Stack(self.data[1] if count == 1 else self.data[1 : 1 + count], count)
@@ -180,7 +180,7 @@ def _from_weights(problem: RelaxationProblem, projection: Projection, stack: Sta
 
 
 def _each(stack: Stack, carry: Callable[[Tensor], Tensor]) -> Stack:
-    """Apply a map to all vectors at once, side by side in the batch dimension."""
+    """Apply a map to all vectors at once, concatenated along the batch dimension."""
     if stack.count == 1:
         return Stack(carry(stack.data), 1)
     data = carry(stack.data.flatten(0, 1))
@@ -188,8 +188,8 @@ def _each(stack: Stack, carry: Callable[[Tensor], Tensor]) -> Stack:
 
 
 def _add(arrived: Stack | None, signal: Stack, slots: tuple[int, ...], count: int) -> Stack:
-    """Return the `count` vectors of a source's slots, with those of one more projection added."""
-    # never in place: through a projection without weights the very tensor that was sent arrives
+    """Return the `count` vectors of a source's slots after adding the vectors of another projection."""
+    # never in place: a projection without weights returns the tensor that was sent
     if slots == tuple(range(count)):
         return signal if arrived is None else Stack(arrived.data + signal.data, count)
     data = signal.data[None] if signal.count == 1 else signal.data
@@ -198,14 +198,14 @@ def _add(arrived: Stack | None, signal: Stack, slots: tuple[int, ...], count: in
 
 
 def _on(generators: Generators, like: Tensor) -> Tensor:
-    """Return the generators' matrix with the type and on the device of a tensor."""
+    """Return the generators' matrix with the dtype and device of a tensor."""
     return _cached_matrix(generators, like.dtype, like.device)
 
 
 @lru_cache(maxsize=1024)
 def _cached_matrix(generators: Generators, dtype: torch.dtype, device: torch.device) -> Tensor:
     matrix = torch.from_numpy(generators.matrix).to(dtype)
-    # numbers below the smallest normal one are slow and without effect
+    # subnormal numbers are slow and have no effect
     return torch.where(matrix.abs() < torch.finfo(dtype).tiny, 0.0, matrix).to(device)
 
 

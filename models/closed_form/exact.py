@@ -1,4 +1,4 @@
-"""The integrator "exact": the solution of the ODE after any dt, by the closed form (THEORY.md section 4)."""
+"""The integrator "exact": the solution of the ODE after any dt, by the closed form (docs/theory.md)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The closed form of a frozen relaxation: a sum over the populations above (THEORY.md section 4).
+"""The closed form of a frozen relaxation: a sum over the populations above (docs/theory.md).
 
-While gains are frozen every scheme is linear. After n steps the activity of population l is a sum over the populations
-m from l up to the clamp, x_l = sum_m C[l, m] B_{l<-m} x_m(0), where B carries feedback from m down to l. The
+With frozen gains every scheme is linear. After n steps the activity of population l is a sum over the populations m
+from l up to the clamp, x_l = sum_m C[l, m] B_{l<-m} x_m(0), where B carries feedback from m down to l. The
 coefficients C = T^n are a power of the scheme's one-step matrix T on a chain of single units: they don't depend on
-weights, widths or data. Here the sum is written out, as the reference; `evaluate` computes it with less feedback.
+weights, widths or data. This module computes the sum term by term, as the reference; `evaluate` needs less feedback.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from actrelax.models.problem import RelaxationProblem, State
 
 
 def uncovered(problem: RelaxationProblem) -> str | None:
-    """Return None if the closed form covers the problem, else one sentence that says what it needs."""
+    """Return None if the closed form covers the problem, else its missing condition in one sentence."""
     if not problem.is_frozen:
         return "the closed form needs frozen gains: a current activity gain makes the relaxation nonlinear."
     if problem.assumptions.is_continuous:
@@ -56,7 +56,7 @@ def hop_taus(problem: RelaxationProblem) -> tuple[float, ...]:
 def hop_matrix(problem: RelaxationProblem) -> Matrix:
     """Return M of a chain of single units, one per hidden population (`integrators.chain_matrix`).
 
-    A graph with skip connections has at most that many hops.
+    With skip connections this is the largest possible number of hops.
     """
     return chain_matrix(hop_taus(problem))
 
@@ -82,7 +82,7 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     Raises
     ------
     ActrelaxError
-        Where `uncovered` gives a reason.
+        If `uncovered` gives a reason.
 
     Examples
     --------
@@ -103,7 +103,7 @@ class Term(NamedTuple):
     """One term of a population's activity: `value`, weighted by C[row, column].
 
     value     (batch, *population.shape), an initial activity or the clamp, carried down by feedback
-    is_clamp  whether it comes from the clamp; those terms make up the equilibrium, and the others decay
+    is_clamp  whether it comes from the clamp; these terms add up to the equilibrium, the others decay
     """
 
     row: int
@@ -120,7 +120,7 @@ def terms(problem: RelaxationProblem) -> dict[str, list[Term]]:
     Raises
     ------
     ActrelaxError
-        Where `uncovered` gives a reason.
+        If `uncovered` gives a reason.
     """
     reason = uncovered(problem)
     if reason is not None:
@@ -160,7 +160,7 @@ def _along_chain(problem: RelaxationProblem) -> dict[str, list[Term]]:
 def _by_hops(problem: RelaxationProblem) -> dict[str, list[Term]]:
     """Apply feedback to all populations at once: x(n) = sum_k c_k A^k x(0), and the same for the clamp."""
     hidden, start = problem.network.hidden, problem.initial_state()
-    hops = len(hidden)  # the most there can be, from the lowest population to the output
+    hops = len(hidden)  # the largest possible number
     unclamped = replace(problem, clamped=0 * problem.clamped)
     from_clamp = {name: problem.feedback(name, {v: 0 * x for v, x in start.items()}) for name in hidden}
     found: dict[str, list[Term]] = {name: [] for name in hidden}

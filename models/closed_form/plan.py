@@ -1,10 +1,10 @@
-"""Which vectors the closed form carries down each hop of a network, and with which coefficients (THEORY.md section 5).
+"""Plans of the closed form: the vectors to carry down each hop of a network, and their coefficients (docs/theory.md).
 
-The closed form is a product with the upper triangular matrix C: population l adds up the initial activities m above
-it, each brought down by feedback and weighted by C[l, m]. The blocks of C above its diagonal have low rank: with l
-populations below a hop and L - l above it, at most min(l, L - l) vectors have to pass. A plan is C in *sequentially
-semiseparable* (SSS) form [1]_: a small matrix per population, which combines its initial activity with the vectors
-from above into its activity and the vectors that it sends on.
+The closed form is a product with the upper triangular matrix C: population l adds up the initial activities of the
+populations m above it, each carried down by feedback and weighted by C[l, m]. The blocks of C above its diagonal have
+low rank: with l populations below a hop and L - l above it, min(l, L - l) vectors are enough. A plan is C in
+*sequentially semiseparable* (SSS) form [1]_: a small matrix per population, which combines its initial activity and
+the vectors from above into its activity and the vectors that it sends.
 
 .. [1] S. Chandrasekaran, P. Dewilde, M. Gu, T. Pals, X. Sun, A.-J. van der Veen, D. White, "Some fast algorithms for
    sequentially semiseparable representations", SIAM J. Matrix Anal. Appl. 27(2), 341-364, 2005.
@@ -24,13 +24,13 @@ from actrelax.models.network import Graph
 
 @dataclass(frozen=True, eq=False)
 class Generators:
-    """How one population combines its initial activity with the vectors from above, and what it sends on.
+    """The small matrix of one population, which combines its initial activity and the vectors from above.
 
     own     whether the population's initial activity is used
     matrix  (1 + sent, own + arriving), [[D, U], [V, W]] in the notation of SSS forms: columns are the initial
             activity (D, V), if used, and the vectors from above (U, W); the first row gives the population's activity
             (D, U), each further one a vector to send (V, W)
-    slots   source population -> the slots there to which the first `len(slots)` of the sent vectors are added
+    slots   source population -> its slots, to which the first `len(slots)` of the sent vectors are added
     """
 
     own: bool
@@ -45,7 +45,7 @@ class Generators:
 
     @cached_property
     def is_copy(self) -> bool:
-        """Whether there is a single vector, which is the activity and is sent on as it is."""
+        """Return whether the population sends its only vector, its activity, unchanged."""
         return self.matrix.shape[1] == 1 and bool((self.matrix == 1).all())
 
 
@@ -55,17 +55,17 @@ Plan = Mapping[str, Generators]
 
 @dataclass(frozen=True)
 class FromAbove:
-    """A vector that started `hops` populations above, and is weighted only by those that read it.
+    """A vector from `hops` populations above, weighted by the populations that read it.
 
-    hops      0 for a population's own
-    is_clamp  whether it started as the clamped output, otherwise as initial activities
+    hops      0 for the population's initial activity
+    is_clamp  whether the vector is the clamped output, carried down, or initial activities
     """
 
     hops: int
     is_clamp: bool
 
     def weight(self, coefficients: Matrix, level: int, below: int) -> float:
-        """Return its weight in the population `below` hops under `level`."""
+        """Return the vector's weight in the population `below` hops under `level`."""
         if self.is_clamp:
             return float(coefficients[-1 - self.hops - below, -1])
         return float(coefficients[level - below, level + self.hops])
@@ -77,12 +77,12 @@ class FromAbove:
 
 @dataclass(frozen=True)
 class ForBelow:
-    """A finished sum, which the population `hops` below adds to its activity."""
+    """A weighted sum for the population `hops` below, which adds it to its activity."""
 
     hops: int
 
     def weight(self, coefficients: Matrix, level: int, below: int) -> float:
-        """Return its weight in the population `below` hops under `level`."""
+        """Return the vector's weight in the population `below` hops under `level`."""
         return float(below == self.hops)
 
     def one_hop_down(self) -> ForBelow:
@@ -94,18 +94,17 @@ Vector = FromAbove | ForBelow
 
 
 def exact_plan(graph: Graph, coefficients: Matrix) -> Plan:
-    """Return a plan without approximation: over each hop the vectors from above or those for below, the fewer.
+    """Return an exact plan: each hop carries vectors from above or vectors for below, whichever are fewer.
 
-    It starts with vectors from above and turns them into vectors for below where these are fewer, never back.
-    Vectors that no population weights are left out.
+    The plan starts with vectors from above and changes once to vectors for below, where these are fewer. Vectors with
+    no weight in any population are left out.
 
     Parameters
     ----------
     graph : Graph
     coefficients : numpy.ndarray
-        C, (L + 1, L + 1) for L hidden populations, from the lowest up; the last column belongs to the clamp. For a
-        graph with skip connections, C of a chain of L populations with one tau: its entries depend on the number of
-        hops only.
+        C, (L + 1, L + 1) for L hidden populations, from the lowest up; the last column belongs to the clamp. With
+        skip connections, C of a chain of L populations with one tau, whose entries depend only on the number of hops.
     """
     arriving: dict[str, list[Vector]] = {name: [] for name in graph.order}
     plan: dict[str, Generators] = {}
@@ -116,7 +115,7 @@ def exact_plan(graph: Graph, coefficients: Matrix) -> Plan:
         sent, sending = _fewest(stack, weights)
         slots = {}
         for source in graph.sources[name]:
-            # vectors for populations further down than any path from the source leads stay away
+            # leave out vectors for populations below the end of every path from the source
             taken = [v.one_hop_down() for v in sent if isinstance(v, FromAbove) or v.hops <= graph.below[source] + 1]
             arriving[source] += [vector for vector in taken if vector not in arriving[source]]
             slots[source] = tuple(arriving[source].index(vector) for vector in taken)
@@ -126,7 +125,7 @@ def exact_plan(graph: Graph, coefficients: Matrix) -> Plan:
 
 
 def _fewest(stack: Sequence[Vector], weights: Matrix) -> tuple[list[Vector], Matrix]:
-    """Return the vectors to send and, for each, its weights in the stack.
+    """Return the vectors to send and their weights in the stack.
 
     weights  (1 + depth, stack), one row for the population itself and one for each number of hops below
     """

@@ -1,8 +1,8 @@
-"""How far a frozen relaxation still is from equilibrium, and how many steps it needs.
+"""The distance of a frozen relaxation from equilibrium, and the number of steps that it needs.
 
-After n steps population l is C[l, L] times its equilibrium, plus its initial activity and those above, whose
-coefficients add up to 1 - C[l, L]: the *remainder*, P(K < L - l) of THEORY.md section 4. It depends on the scheme and
-on the number of hops, not on weights or data.
+After n steps population l is C[l, L] times its equilibrium, plus initial activities from its own and higher
+populations, whose coefficients add up to 1 - C[l, L]: the *remainder*, P(K < L - l) in docs/theory.md. The remainder
+depends on the scheme and the number of hops, not on weights or data.
 """
 
 from __future__ import annotations
@@ -65,12 +65,11 @@ def steps_until(
     problem, integrator, dt
         As for `remainders`.
     tolerance : float
-        Largest remainder, relative to what `of` names.
+        Largest remainder, relative to the initial activity or the gradient (`of`).
     of : {"activity", "gradient"}, default "activity"
-        What the remainder is compared with: the initial activity, or the gradient, which is usually much smaller.
-        For "gradient" both are measured, as largest magnitudes, by one sweep to equilibrium, which waits for the
-        device. Remainders from higher populations are compared with the gradient at their own level, since feedback
-        carries both down alike.
+        Reference of the tolerance; gradients are usually much smaller than activities. For "gradient" one sweep to
+        equilibrium measures the largest magnitudes of both and waits for the device. Remainders from higher
+        populations are compared with the gradient at their own level, since feedback carries both down alike.
     most : int, default 10000
         Largest number of steps.
 
@@ -89,9 +88,9 @@ def steps_until(
 
 
 def _largest_above(graph: Graph, ratios: Mapping[str, float]) -> dict[str, list[float]]:
-    """Return hidden population -> the largest ratio among the populations 0, 1, 2 ... hops above it."""
+    """Return hidden population -> the largest ratios among the populations 0, 1, 2, ... hops above it."""
     found = {name: [ratio] for name, ratio in ratios.items()}
-    for target in graph.order[1:]:  # from the top down, so that a target's own list is complete
+    for target in graph.order[1:]:  # from the top down, so that the target's list is complete
         for source in graph.sources[target]:
             longest = itertools.zip_longest(found[source][1:], found[target], fillvalue=0.0)
             found[source][1:] = [max(pair) for pair in longest]
@@ -107,9 +106,9 @@ def _smallest(
     tolerance: float,
     most: int,
 ) -> int | None:
-    """Return the smallest number of steps, found step by step: above eta = 1 remainders may grow before they shrink.
+    """Return the smallest number of steps, by trying each: above eta = 1 remainders may grow before they shrink.
 
-    rows  for each population its row of C, and the weights of the entries from the diagonal on
+    rows  for each population, its row of C and the weights of the entries from the diagonal on
     """
     step = integrator.transition(chain_matrix(taus), dt)
     C = np.eye(len(step))
@@ -127,7 +126,7 @@ def _smallest(
 def _activity_over_gradient(problem: RelaxationProblem) -> Mapping[str, float]:
     """Return the ratio of each population's initial activity to its gradient, at least 1."""
     begun, ended = _magnitudes(problem)
-    # a population without gradient, which feedback does not reach, is compared with its activity
+    # a population that feedback does not reach has no gradient and is compared with its activity
     ratios = [
         max(1.0, activity / gradient) if gradient else 1.0 for activity, gradient in zip(begun, ended, strict=True)
     ]
@@ -137,7 +136,7 @@ def _activity_over_gradient(problem: RelaxationProblem) -> Mapping[str, float]:
 def _magnitudes(problem: RelaxationProblem) -> tuple[list[float], list[float]]:
     """Return the largest magnitudes of the hidden populations, from the lowest up, at the start and at equilibrium.
 
-    The last entry of both is the clamp's. Takes one sweep to equilibrium, and waits for the device.
+    The last entry of both belongs to the clamp. It takes one sweep to equilibrium and waits for the device.
     """
     network = problem.network
     start = problem.initial_state() | {network.output: problem.clamped}

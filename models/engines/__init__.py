@@ -1,4 +1,4 @@
-"""Who runs it: PyTorch, SciPy and Brian2 behind one `solve`."""
+"""Engines: PyTorch, SciPy and Brian2 behind one `solve`."""
 
 from actrelax.models.engines.methods import BRIAN2, INTEGRATORS, SCIPY, integrator_named
 from actrelax.models.engines.solve import ENGINES, solve, unsupported

@@ -1,8 +1,8 @@
-"""Integrators by name: the package's own, and methods of one engine, named ENGINE:METHOD.
+"""Integrators by name: the package's schemes, and methods of one engine, named ENGINE:METHOD.
 
 SciPy's adaptive methods approximate the exact flow to their tolerances. Brian2's state updaters hold the summed input
 constant within a step, so an updater with stability function R is Euler's scheme with eta_l = 1 - R(-dt/tau_l)
-(THEORY.md section 4).
+(docs/theory.md).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from actrelax.models.problem import State
 INTEGRATORS: dict[str, Integrator] = {
     integrator.name: integrator for integrator in (EULER, SEQUENTIAL, HEUN, RK4, EXPONENTIAL, EXACT, EQUILIBRIUM)
 }
-"""The package's own integrators, by name."""
+"""The package's schemes, by name."""
 
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 """Methods of `scipy.integrate.solve_ivp`."""
@@ -66,7 +66,7 @@ NOISY = ("euler", "heun", "milstein")
 
 
 def integrator_named(given: str | Integrator) -> Integrator:
-    """Return the integrator of a name, or of ENGINE:METHOD; an `Integrator` is returned as it is.
+    """Return the integrator of this name, or of ENGINE:METHOD; an `Integrator` passes through.
 
     Raises
     ------
@@ -101,4 +101,4 @@ def integrator_named(given: str | Integrator) -> Integrator:
 
 
 def _no_step(name: str, problem: Any, state: State, dt: float) -> NoReturn:
-    raise ActrelaxError(f'"{name}" takes its steps inside its engine: use solve.')
+    raise ActrelaxError(f'"{name}" has no single steps outside its engine: use solve.')

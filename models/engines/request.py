@@ -27,8 +27,8 @@ class SolveRequest:
     recording     which states to record, and how often
     stop_change   stop when no population changes more than this in a step, relative to its largest activity
     check_finite  whether nan and inf raise a `DivergenceError`
-    generator     source of the noise; None for torch's global generator
-    options       options of the engine, as the caller gave them
+    generator     generator of the noise; None for torch's global one
+    options       options of the engine, as given by the caller
     """
 
     engine: str
@@ -70,7 +70,7 @@ class SolveRequest:
     def outcome(
         self, status: Status, state: State, steps: int, applications: int | None = None, **more: object
     ) -> Trajectory:
-        """Return the trajectory that `solve` returns.
+        """Return the result of `solve`.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class SolveRequest:
         steps : int
             Steps taken.
         applications : int, optional
-            How often feedback was carried through a projection; computed from the steps unless given.
+            Number of times that feedback passed through a projection; by default computed from the steps.
         **more
             Further fields of the trajectory.
         """

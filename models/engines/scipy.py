@@ -22,13 +22,13 @@ from actrelax.models.results import DivergenceError, Status, Trajectory
 from actrelax.models.results.recording import populations
 
 SPARSE_JACOBIAN = ("Radau", "BDF")
-"""Implicit methods that take a sparse Jacobian; LSODA takes none, and approximates it."""
+"""Implicit methods that take a sparse Jacobian; LSODA approximates its own."""
 SMALLEST_RTOL = 100 * np.finfo(float).eps
 """SciPy raises a smaller rtol to this value."""
 
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
-    """Return None, or one sentence that says what SciPy can't do here."""
+    """Return None, or one sentence that says why SciPy can't run the problem."""
     if integrator.engine is None:
         return 'SciPy has its own methods: pass "scipy:RK45", or engine="torch".'
     if integrator.engine != "scipy":
@@ -52,15 +52,15 @@ def solve(
     rtol, atol : float, default 1e-8 and 1e-12
         Relative and absolute tolerance of the local error; choose atol well below the smallest gradients.
     max_evaluations : int, default 100,000
-        Limit on evaluations of the vector field. Current gains of relu stall every method at their jumps, and
-        explicit methods are slow where time constants differ widely.
+        Limit on evaluations of the vector field. All methods stall at the jumps of relu's current gain, and explicit
+        methods are slow for widely different time constants.
     dense : bool, default False
         Keep the interpolants of all steps in memory, for `Trajectory.at`.
 
     Raises
     ------
     ActrelaxError
-        For options out of range, or if the method gives up or reaches the limit on evaluations.
+        For options out of range, or if the method fails or reaches the limit on evaluations.
     DivergenceError
         If a population becomes non-finite; its trajectory ends with the last accepted step.
     """
@@ -74,15 +74,15 @@ def solve(
     request.record(0, start)
     refuse_non_finite(replace(request, check_finite=True), 0, start)  # SciPy accepts finite values only
     if atol == 0 and not system.initial_state.all():
-        raise ActrelaxError("SciPy cannot choose a step: activities are 0 and atol=0. Pass atol > 0.")
+        raise ActrelaxError("SciPy can't choose a step if activities and atol are 0: pass atol > 0.")
     run = _Run(request, system, {"rtol": rtol, "atol": atol, "dense_output": dense}, limit)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the field looks for non-finite values
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the field checks for non-finite values
         return run.trajectory()
 
 
 @dataclass(frozen=True)
 class DenseOutput:
-    """Time -> population -> (batch, *population.shape), new tensors: the relaxation at and between its steps.
+    """Time -> population -> (batch, *population.shape), at and between the steps; in new tensors.
 
     problem   the problem
     solution  the interpolants of all steps
@@ -95,7 +95,7 @@ class DenseOutput:
 
     def __call__(self, time: float) -> State:
         if not 0 <= time <= self.end:
-            raise ActrelaxError(f"this relaxation is known from 0 to {self.end:g}, not at {time:g}.")
+            raise ActrelaxError(f"time must lie between 0 and {self.end:g}, the end of the relaxation, got {time:g}.")
         system = SparseProblem(self.problem)
         state = system.as_tensors(system.split(self.solution(time)))
         return {name: x.clone() for name, x in populations(self.problem, state).items()}
@@ -106,11 +106,11 @@ class _NonFiniteError(Exception):
 
 
 class _Field:
-    """The vector field and its Jacobian as SciPy calls them.
+    """The vector field and its Jacobian in the form that SciPy calls.
 
-    evaluations  evaluations of the field so far
-    running      whether the problem's functions are running: an exception is then theirs, not SciPy's
-    time, y      the end of the last accepted step
+    evaluations  number of evaluations of the field
+    running      whether the problem's functions are running: an exception is then not SciPy's
+    time, y      end of the last accepted step
     """
 
     def __init__(self, system: SparseProblem, method: str, limit: int) -> None:
@@ -123,8 +123,8 @@ class _Field:
         if self.evaluations >= self.limit:
             stiff = "" if self.method in (*SPARSE_JACOBIAN, "LSODA") else "for a stiff problem Radau, BDF or LSODA, "
             raise ActrelaxError(
-                f"no end in sight at t = {time:.4g} after {self.limit:,} evaluations: with relu and current gains take "
-                f"fixed steps, {stiff}elsewhere raise max_evaluations or rtol."
+                f"stopped at t = {time:.4g} after {self.limit:,} evaluations: with relu and current gains "
+                f"take fixed steps, {stiff}otherwise raise max_evaluations or rtol."
             )
         self.evaluations += 1
         rates = self.system.vector_field(y)
@@ -144,7 +144,7 @@ class _Field:
         return result
 
     def accept(self, time: float, y: Vector) -> float:
-        """Note an accepted step, as an event that never happens: `solve_ivp` evaluates events after every step."""
+        """Store an accepted step. It is an event without a zero, since `solve_ivp` evaluates events at every step."""
         self.time, self.y = time, y.copy()
         return 1.0
 
@@ -177,8 +177,8 @@ class _Settling:
 class _Run:
     """One integration and its recording.
 
-    options  of `solve_ivp`
-    limit    on evaluations of the field
+    options  options of `solve_ivp`
+    limit    limit on evaluations of the field
     """
 
     request: SolveRequest
@@ -187,7 +187,7 @@ class _Run:
     limit: int
 
     def trajectory(self) -> Trajectory:
-        """Integrate and return what was reached."""
+        """Integrate and return the trajectory."""
         request, dt, steps = self.request, self.request.grid.dt, self.request.grid.steps
         field = self._field()
         stopping = [] if request.stop_change is None else [_Settling(field, dt, request.stop_change)]
@@ -211,7 +211,7 @@ class _Run:
         return _Field(self.system, self.request.integrator.method, self.limit)
 
     def _integrate(self, field: _Field, end: float, stopping: list[_Settling]) -> Any:
-        """Return the result of `solve_ivp`, with the states to be recorded."""
+        """Return the result of `solve_ivp` with the states to record."""
         options = self.options | {"events": [field.accept, *stopping]}
         if field.method in SPARSE_JACOBIAN:
             options["jac"] = field.jacobian
@@ -229,20 +229,20 @@ class _Run:
         return result
 
     def _due(self, end: float) -> list[int]:
-        """Return the steps up to a time, without the start, that are to be recorded."""
+        """Return the steps to record up to a time, without the start."""
         steps = range(1, self.request.grid.steps + 1)
         return [k for k in steps if self.request.recording.is_due(k) and self.request.time(k) <= end]
 
     def _record(self, result: Any, before: int) -> None:
-        """Record the states of a result up to, but without, a step."""
+        """Record the states of a result before a step."""
         for k, y in zip(self._due(np.inf), np.transpose(result.y), strict=False):
             if k < before:
                 self.request.recording.keep(self.request.time(k), self._tensors(y))
 
     def _divergence(self, field: _Field, population: str, time: float) -> DivergenceError:
-        """Return the error, its trajectory with everything up to the last accepted step."""
+        """Return the error; its trajectory ends with the last accepted step."""
         grid = self.request.grid
-        if self._due(field.time):  # an exception leaves no result: take the accepted steps once more
+        if self._due(field.time):  # an exception leaves no result: repeat the accepted steps
             self._record(self._integrate(self._field(), field.time, []), before=grid.steps + 1)
         reached = bisect_right([self.request.time(k) for k in range(1, grid.steps + 1)], field.time)
         sentence = divergence_message(population, max(1, int(np.ceil(time / grid.dt))), grid.steps)
@@ -257,4 +257,4 @@ class _Run:
 
 
 def _gave_up(field: _Field, reason: object) -> ActrelaxError:
-    return ActrelaxError(f"SciPy's {field.method} gave up at t = {field.time:.4g}: {str(reason).rstrip('.')}.")
+    return ActrelaxError(f"SciPy's {field.method} failed at t = {field.time:.4g}: {str(reason).rstrip('.')}.")

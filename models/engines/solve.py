@@ -40,7 +40,7 @@ class Engine(Protocol):
 
 
 def engine_named(name: str) -> Engine:
-    """Return the module of an engine, imported if need be.
+    """Import and return the module of an engine.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def engine_named(name: str) -> Engine:
 
 
 def unsupported(problem: RelaxationProblem, integrator: str | Integrator, engine: str) -> str | None:
-    """Return None if the engine can run the problem with the integrator, else one sentence that says why not."""
+    """Return None if the engine can run the problem with the integrator, else the reason in one sentence."""
     scheme = integrator_named(integrator)
     return scheme.unsupported(problem) or engine_named(engine).unsupported(problem, scheme)
 
@@ -82,45 +82,45 @@ def solve(
     ----------
     problem : RelaxationProblem
     integrator : str or Integrator, default "sequential"
-        A name in `INTEGRATORS`, or a method of one engine: ``"scipy:DOP853"``, ``"brian2:rk4"``.
+        A key of `INTEGRATORS`, or a method of one engine: ``"scipy:DOP853"``, ``"brian2:rk4"``.
     dt, eta : float, optional
-        The step in the problem's unit of time, or relative to its single tau (dt = eta tau); eta = 0.1 unless given.
+        Step size in the problem's unit of time, or relative to its single tau (dt = eta tau); eta = 0.1 by default.
         "equilibrium" takes neither, and no steps or duration. SciPy's adaptive methods choose their own steps; for
         them dt is the interval between outputs.
     steps, duration : int or "auto", float, optional
-        The number of steps, or the total time, a multiple of dt; 100 steps unless given. "auto" continues until
-        every population is within the tolerance of equilibrium.
+        Number of steps, or total time, a multiple of dt; 100 steps by default. "auto" continues until every
+        population is within the tolerance of equilibrium.
     tolerance, tolerance_of, max_steps : float, {"activity", "gradient"}, int, optional
-        For steps="auto"; 1e-6, "activity" and 10,000 unless given. Where the closed form applies, it computes the
-        number of steps after which the remainder of the initial activity is below the tolerance, relative to the
-        initial activity or to the gradient. Elsewhere the relaxation stops when no population changes more than
-        that in a step, relative to its largest activity and to dt/tau.
+        For steps="auto"; by default 1e-6, "activity" and 10,000. If the closed form applies, it computes the number
+        of steps after which the remainder of the initial activity is at most the tolerance, relative to the initial
+        activity or the gradient. Otherwise the relaxation stops when no population changes by more than tolerance *
+        dt/tau of the slowest population in a step, relative to its largest activity.
     stop_change : float, optional
-        Stop when the largest change of each population in a step, relative to its largest activity, is at most
-        this. The remaining distance from equilibrium is larger by about tau/dt of the slowest population, so choose
-        a value well below the smallest dt/tau.
+        Stop when no population changes by more than this in a step, relative to its largest activity. The remaining
+        distance from equilibrium is larger by about tau/dt of the slowest population, so choose a value well below
+        the smallest dt/tau.
     record : bool, str, sequence of str, mapping, or callable, default False
-        What to record: nothing; all hidden populations and the output; populations by name; some of their units
+        Values to record: none; all hidden populations and the output; populations by name; some of their units
         (population -> indices into the flattened shape, recorded as (batch, indices)); or the result of a function
         of the state. The function gets population -> (batch, *shape), which it must not change, and returns name ->
         tensor, NumPy array or number, with the same names, shapes and types each time. If the relaxation diverges,
-        the steps are run again to find the place, and the function is called again for each.
+        the steps are repeated to find the first non-finite one, with further calls of the function.
     every : int, default 1
         Record the start and every `every`-th step.
     path : str or pathlib.Path, optional
-        File for the recorded values, read by `open_trajectory`. A path that ends in .zarr is a Zarr store: blocks of
-        up to 64 points in time, or 16 MiB, are appended to it while the relaxation runs, memory holds no more than one
-        block, and an existing store is replaced when the start is recorded (needs the package zarr). Any other path
-        is a NetCDF file, written once the relaxation has ended or diverged; an existing file is replaced then.
+        File for the recorded values, read by `open_trajectory`. A path that ends in .zarr is a Zarr store (needs the
+        package zarr): blocks of up to 64 points in time or 16 MiB are appended while the relaxation runs, memory holds
+        one block at most, and an existing store is replaced when the start is recorded. Any other path is a NetCDF
+        file, written, or replaced, once the relaxation has ended or diverged.
     engine : str, optional
-        A name in `ENGINES`; "torch" unless the integrator belongs to another engine.
+        A key of `ENGINES`; by default "torch", or the integrator's engine.
     check_finite : bool, default True
-        Raise a `DivergenceError` if the final state has nan or inf. On a GPU this check waits for the device; turn
-        it off in loops that check less often themselves.
+        Raise a `DivergenceError` if the final state has nan or inf. On a GPU the check waits for the device: turn it
+        off in loops with less frequent checks.
     generator : torch.Generator, optional
-        Source of the noise; torch's global generator unless given.
+        Generator of the noise; by default torch's global one.
     **options
-        Options of one engine: see `solve` of its module.
+        Options of the engine: see `solve` of its module.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def solve(
     Raises
     ------
     ActrelaxError
-        For arguments that exclude each other, are out of range, or are not supported by the engine.
+        For arguments that exclude each other, are out of range or don't fit the engine.
     DivergenceError
         If a population becomes non-finite; its ``trajectory`` ends with the last finite state.
 
@@ -179,7 +179,7 @@ def run(request: SolveRequest) -> Trajectory:
     Warns
     -----
     UserWarning
-        If the relaxation was asked to settle and has not.
+        If steps="auto" ends before the relaxation has settled.
     """
     try:
         trajectory = engine_named(request.engine).solve(request, **request.options)
@@ -190,9 +190,9 @@ def run(request: SolveRequest) -> Trajectory:
 
 
 def warn_unsettled(request: SolveRequest, status: Status, steps: int) -> None:
-    """Warn if steps="auto" ended before the relaxation settled."""
+    """Warn if steps="auto" ends before the relaxation has settled."""
     if status is Status.NOT_SETTLED and request.grid.to_settle:
-        warn(f"not settled after max_steps = {steps} steps: the state is kept; give more, or a larger tolerance.")
+        warn(f"not settled after max_steps = {steps} steps: pass a larger max_steps or tolerance.")
 
 
 def resolve(
@@ -224,7 +224,7 @@ def resolve(
     if not scheme.takes_time and stop_change is not None:
         raise ActrelaxError(f'"{scheme.name}" takes a single sweep: leave out stop_change.')
     if path is not None and spec is None:
-        raise ActrelaxError("path needs something to write, but record is False: pass record=True.")
+        raise ActrelaxError("path needs recorded values, but record is False: pass record=True.")
     module = engine_named(chosen)
     grid = schedule(problem, scheme, **length)
     reason = module.unsupported(problem, scheme)

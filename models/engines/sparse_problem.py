@@ -1,7 +1,7 @@
-"""A problem in NumPy: one vector field y' = A y + B u(x), x = C y, over sparse matrices (THEORY.md section 1).
+"""A problem in NumPy: one vector field y' = A y + B u(x), x = C y, with sparse matrices (docs/theory.md).
 
-SciPy and Brian2 read a problem through it, and so does whatever needs its Jacobian. y holds the variables of all units
-that move, x their activities, u the feedback that they receive.
+SciPy, Brian2 and all uses of the Jacobian share it. y holds the variables of all moving units, x their activities, u
+their feedback.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Feedback:
     """The feedback of one projection.
 
     projection  the projection
-    gain        the knob: the gain that multiplies the target's activity
-    matrix      (batch * source units, batch * target units): op^T
+    gain        knob for the gain that multiplies the target's activity
+    matrix      op^T, (batch * source units, batch * target units)
     """
 
     projection: Projection
@@ -55,7 +55,7 @@ class Drive:
 class SparseProblem:
     """The ODE of a `RelaxationProblem` as one vector field, in float64 on the CPU, without noise and delays.
 
-    Each matrix has one block per sample, and dense weights are repeated in each block: use it for small batches.
+    Each matrix has one block per sample, each with all weights: use small batches.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class SparseProblem:
 
     @cached_property
     def feedback(self) -> dict[str, Feedback]:
-        """Projection -> its feedback."""
+        """Feedback by projection."""
         problem = self.problem
         return {
             name: Feedback(
@@ -85,7 +85,7 @@ class SparseProblem:
 
     @cached_property
     def drives(self) -> dict[str, Drive]:
-        """Population -> its drive, for the populations that send feedback with the current gain."""
+        """Drive by population, for the populations that send feedback with the current gain."""
         sending = {f.projection.target for f in self.feedback.values() if f.gain == "current"}
         return {name: self._drive(name) for name in self.network.populations if name in sending}
 
@@ -101,7 +101,7 @@ class SparseProblem:
 
     @cached_property
     def initial_state(self) -> Vector:
-        """The variables at t = 0."""
+        """All variables at t = 0."""
         return self.join({v: vector(x) for v, x in self.problem.initial_state().items()})
 
     def join(self, state: Mapping[str, Vector]) -> Vector:
@@ -131,12 +131,12 @@ class SparseProblem:
         clip = self.problem.clip
         if clip is None:
             return np.asarray(A @ y + B @ u)
-        return np.asarray(B @ np.clip(u - C @ y, -clip, clip))  # a clip is for leaky units, where A = -B C
+        return np.asarray(B @ np.clip(u - C @ y, -clip, clip))  # clips need leaky units: A = -B C
 
     def jacobian(self, y: Vector) -> sparse.csr_array:
-        """Return the derivative of `vector_field`, in the order of `join`.
+        """Return the Jacobian of `vector_field`, in the order of `join`.
 
-        The derivative of a current gain is included, taken as zero at a kink; rows of clipped units are zero.
+        It includes derivatives of current gains, zero at a kink; rows of clipped units are zero.
         """
         if not y.size:
             return sparse.csr_array((0, 0))
@@ -159,7 +159,7 @@ class SparseProblem:
         return A, B, C
 
     def _state_space(self, population: str) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]:
-        """A, b and c of one population; of leaky units -1/tau, 1/tau and 1."""
+        """Return A, b and c of one population: -1/tau, 1/tau and 1 for leaky units."""
         unit, identity = self.problem.units[population], sparse.diags_array(np.ones(self.sizes[population]))
         if isinstance(unit, StateSpace):
             d = unit.dynamics
@@ -170,12 +170,12 @@ class SparseProblem:
         return -rate, rate, identity
 
     def _unit_input(self, population: str, x: Activities) -> Vector:
-        """sum over the population's projections of op_p^T(g_c x_c; psi_p)."""
+        """Return sum_p op_p^T(g_c x_c; psi_p) over the population's projections."""
         feedback = [self.feedback[p.name] for p in self.network.outgoing[population]]
         return np.asarray(sum(f.matrix @ (self._gain(f, x) * x[f.projection.target]) for f in feedback))
 
     def _received_row(self, population: str, x: Activities) -> list[sparse.csr_array]:
-        """Return the derivatives of what a population receives by each activity, in the order of the units."""
+        """Return the derivatives of a population's feedback by each activity, in the order of the units."""
         row = {name: sparse.csr_array((self.sizes[population], self.sizes[name])) for name in self.problem.units}
         for p in self.network.outgoing[population]:
             feedback, target = self.feedback[p.name], p.target
@@ -200,7 +200,7 @@ class SparseProblem:
         return vector(self.network.populations[name].activation.derivative(drive))
 
     def _curvature(self, population: str, x: Activities) -> Vector:
-        """f'' at the current drive, by autograd."""
+        """Return f'' at the current drive, by autograd."""
         drive = torch.from_numpy(self._current_drive(population, x)).requires_grad_()
         with torch.enable_grad():
             gain = self.network.populations[population].activation.derivative(drive)
@@ -225,9 +225,9 @@ class SparseProblem:
 
 
 def refused(problem: RelaxationProblem) -> str | None:
-    """Return None, or one sentence that says what only PyTorch can do."""
+    """Return None, or one sentence that says why only PyTorch can run the problem."""
     if problem.assumptions.is_continuous:
-        return "weights that change while it relaxes are for relax_continuously; here they are held."
+        return "continuous plasticity changes weights during the relaxation: use relax_continuously."
     return None
 
 

@@ -1,4 +1,4 @@
-"""Step size and number of steps of a relaxation: dt or eta, steps or duration (THEORY.md section 3)."""
+"""Step size and number of steps of a relaxation: dt or eta, steps or duration (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Steps = int | Literal["auto"]
 class Schedule:
     """`steps` steps of `dt`, in the problem's unit of time.
 
-    settles      for steps="auto" with a closed form: whether the steps suffice to settle
-    stop_change  for steps="auto" without one: the change in a step at which the relaxation has settled
+    settles      for steps="auto" with the closed form: whether the relaxation settles within the steps
+    stop_change  for steps="auto" without the closed form: the change in a step at which the relaxation has settled
     """
 
     dt: float
@@ -34,7 +34,7 @@ class Schedule:
 
     @property
     def to_settle(self) -> bool:
-        """Whether the number of steps was chosen by steps="auto"."""
+        """Return whether the number of steps was chosen by steps="auto"."""
         return self.settles is not None or self.stop_change is not None
 
 
@@ -57,13 +57,13 @@ def schedule(
     Raises
     ------
     ActrelaxError
-        If the integrator does not support the problem; if arguments exclude each other or are out of range; if the
-        step is unstable; if a duration or delay is no multiple of dt; if eta is given and the problem has several tau.
+        If the integrator does not support the problem; for arguments that exclude each other or are out of range; for
+        an unstable step; for a duration or delay that is not a multiple of dt; for eta with several taus.
 
     Warns
     -----
     UserWarning
-        If eta is above 1: errors may grow before they shrink (THEORY.md section 4).
+        If eta is above 1: errors may grow before they shrink (docs/theory.md).
     """
     given = {
         "dt": dt,
@@ -91,9 +91,9 @@ def schedule(
     taus = _taus(problem)
     if dt is None:
         if min(taus) != max(taus):
-            raise ActrelaxError("eta is dt/tau of one tau, and this problem has several: give dt.")
+            raise ActrelaxError("eta is dt/tau and needs one tau, but the problem has several: give dt.")
         if problem.dynamics:
-            raise ActrelaxError("eta is dt/tau of one tau, and some units here have dynamics of their own: give dt.")
+            raise ActrelaxError("eta is dt/tau and needs one tau, but some units have other dynamics: give dt.")
         dt = (0.1 if eta is None else eta) * taus[0]
     _check_stability(integrator, dt / min(taus))
     _check_dynamics(integrator, problem, dt)
@@ -113,7 +113,7 @@ def whole_number(name: str, value: SupportsIndex, least: int) -> int:
     Raises
     ------
     ActrelaxError
-        If the value is no whole number, or below `least`.
+        If the value is not a whole number or is below `least`.
     """
     try:
         number = operator.index(value)
@@ -134,7 +134,9 @@ def _until_settled(
 ) -> Schedule:
     """Return the schedule for steps="auto": computed by the closed form, or a bound on the change in a step."""
     if problem.is_noisy:
-        raise ActrelaxError('steps="auto" needs a relaxation that settles, and noise never does: give steps a number.')
+        raise ActrelaxError(
+            'steps="auto" needs a relaxation that settles, but with noise it never does: pass a number of steps.'
+        )
     tolerance = 1e-6 if tolerance is None else tolerance
     if not (is_number(tolerance) and 0 < tolerance < 1):
         raise ActrelaxError(f"tolerance must lie between 0 and 1, got {tolerance!r}.")

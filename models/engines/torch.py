@@ -1,4 +1,4 @@
-"""The PyTorch engine: a batch on its own device, stepped, or by the closed form of its law."""
+"""The PyTorch engine: a batch on its device, step by step or by the closed form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actrelax.models.results import DivergenceError, Trajectory
 
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
-    """Return None, or one sentence that says what PyTorch can't do here."""
+    """Return None, or one sentence that says why PyTorch can't run the problem."""
     if integrator.engine not in (None, "torch"):
         return f'"{integrator.name}" is a method of another engine.'
     return None
@@ -28,21 +28,21 @@ Method = Literal["auto", "stepped", "closed-form"]
 
 
 def solve(request: SolveRequest, method: Method = "auto") -> Trajectory:
-    """Take the steps, or evaluate their end by the closed form.
+    """Take the steps, or evaluate their result by the closed form.
 
     Parameters
     ----------
     request : SolveRequest
     method : {"auto", "stepped", "closed-form"}, default "auto"
-        The closed form gives the result of the steps, to rounding, at the cost of a few feedback passes, whatever
-        the number of steps. "auto" takes it wherever it applies and only the final state is wanted.
+        The closed form gives the result of the steps, to rounding, at the cost of a few feedback passes for any
+        number of steps. "auto" uses it if it applies and only the final state is wanted.
 
     Raises
     ------
     ActrelaxError
-        For method="closed-form" where the closed form does not apply.
+        For method="closed-form" if the closed form does not apply.
     DivergenceError
-        If a population becomes non-finite; its trajectory ends with the state before.
+        If a population becomes non-finite; its trajectory ends with the last finite state.
     """
     plan = plan_for(request, method)
     return _take_steps(request) if plan is None else _evaluate(request, plan)
@@ -69,18 +69,18 @@ def plan_for(request: SolveRequest, method: Method = "auto") -> Plan | None:
 
 def _why_stepped(request: SolveRequest) -> str | None:
     if request.recording.spec is not None:
-        return "what happens on the way is recorded: step the relaxation."
+        return "recording needs every step: step the relaxation."
     if request.stop_change is not None:
-        return "it is to stop by the change in a step: step the relaxation."
+        return "stop_change needs every step: step the relaxation."
     return why_not(request.problem, request.integrator)
 
 
 def _evaluate(request: SolveRequest, plan: Plan) -> Trajectory:
-    """Keep every population that the closed form delivers."""
+    """Return the trajectory by the closed form."""
     state = {name: x.to(request.problem.state_like) for name, x in evaluate_all(request.problem, plan).items()}
     del state[request.problem.network.output]
     if request.check_finite and not is_finite(request.problem.activities(state)):
-        return _take_steps(request)  # which says where
+        return _take_steps(request)  # to find the first non-finite step
     work = plan_applications(plan, request.problem.network)
     return request.outcome(request.status(False), state, request.grid.steps, work, method="closed-form")
 
@@ -104,7 +104,7 @@ def _take_steps(request: SolveRequest) -> Trajectory:
 
 @dataclass
 class _March:
-    """One run through the steps, and where it is."""
+    """One run through the steps, and its current step and state."""
 
     request: SolveRequest
     step: int = 0
@@ -128,7 +128,7 @@ class _March:
 
 
 class _Rewind:
-    """Where the generator stood, so that a noisy run can be repeated."""
+    """The initial state of the generator, so that a noisy run can be repeated."""
 
     def __init__(self, request: SolveRequest) -> None:
         kind = request.problem.clamped.device.type
@@ -144,7 +144,7 @@ class _Rewind:
 
 
 def _divergence(march: _March) -> DivergenceError:
-    """Step once more, looking at every state, to say where it went wrong; good runs don't pay for that."""
+    """Repeat the run with a check of every state, and return the error with the first non-finite step."""
     request = march.request
     request.recording.forget()
     good: State | None = None

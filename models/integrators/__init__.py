@@ -1,4 +1,4 @@
-"""One step of a relaxation each."""
+"""Integrators: numerical schemes for a relaxation, one step at a time."""
 
 from actrelax.models.integrators.chain import Matrix, Transition, chain_matrix, coefficients, flow
 from actrelax.models.integrators.delay_lines import fill_delay_lines

@@ -1,7 +1,7 @@
-"""A relaxation on a chain of single units: what a scheme's step does to it, as one tiny matrix (THEORY.md section 4).
+"""One step of a scheme on a chain of single units, as a small matrix (docs/theory.md).
 
-While gains are frozen every scheme is linear, and its coefficients are powers of its one-step matrix on this chain,
-whatever the network's width.
+With frozen gains every scheme is linear, and its coefficients are powers of its one-step matrix on this chain, for
+networks of any width.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Transition = Callable[[Matrix, float], Matrix]
 
 
 def chain_matrix(taus: Sequence[float]) -> Matrix:
-    """Return M of the chain of single units dx/dt = M x: hidden units with these tau, from the input up, and a clamp.
+    """Return M of the chain of single units dx/dt = M x: hidden units with these taus, from the input up, and a clamp.
 
     Returns
     -------
     numpy.ndarray
-        (L + 1, L + 1) for L hidden units: -1/tau_l on the diagonal, 1/tau_l beside it, a row of zeros for the clamp.
+        (L + 1, L + 1) for L hidden units: -1/tau_l on the diagonal, 1/tau_l above it, a row of zeros for the clamp.
 
     Examples
     --------
@@ -42,18 +42,18 @@ def chain_matrix(taus: Sequence[float]) -> Matrix:
 
 
 def coefficients(transition: Transition, matrix: Matrix, dt: float, steps: int) -> Matrix:
-    """Return C after so many steps of a scheme: its one-step matrix to that power.
+    """Return C after `steps` steps of a scheme, a power of its one-step matrix.
 
-    For dt/tau <= 1 all entries are probabilities and nothing cancels: entries of 1e-300 are as exact as those near 1.
+    For dt/tau <= 1 all entries are probabilities and nothing cancels: each entry has a small relative error.
     """
     return np.linalg.matrix_power(transition(matrix, dt), steps)
 
 
 def flow(matrix: Matrix, t: float) -> Matrix:
-    """Return exp(t M) of a chain, each entry relative to itself, however small, to about t/tau roundings.
+    """Return exp(t M) of a chain, with a relative error of about t/tau roundings in each entry, however small.
 
-    Scaling and squaring on the non-negative M + I/tau_min, where no terms cancel; `scipy.linalg.expm` is accurate
-    relative to the largest entry only. One tau: K ~ Poisson(t / tau).
+    Scaling and squaring of the non-negative M + I/tau_min, where no terms cancel; `scipy.linalg.expm` is accurate
+    only relative to the largest entry. With one tau, K ~ Poisson(t / tau).
     """
     rate = float(-matrix.diagonal().min())
     squarings = max(0, math.ceil(math.log2(rate * t))) if rate * t > 0 else 0

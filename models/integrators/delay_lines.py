@@ -1,4 +1,4 @@
-"""Delayed feedback under fixed steps: each projection keeps the signals of its last steps, and hands on the oldest."""
+"""Delayed feedback in fixed steps: each projection stores its latest signals and delivers the oldest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actrelax.models.problem.delays import delay_line
 
 @torch.no_grad()
 def fill_delay_lines(problem: RelaxationProblem, state: State, dt: float) -> State:
-    """Return a state of the units with its delay lines, one signal per step of dt; before t = 0 nothing had changed."""
+    """Return the state with delay lines added, one signal per step of dt; before t = 0 the state was constant."""
     lines: State = {}
     for name, steps in problem.delay.steps(dt).items():
         sent = problem.feedback_source(problem.feedback_projections[name], state)
@@ -20,19 +20,19 @@ def fill_delay_lines(problem: RelaxationProblem, state: State, dt: float) -> Sta
 
 
 def shift_delay_lines(problem: RelaxationProblem, state: State) -> State:
-    """Return the delay lines one step later: the present signals have entered, the oldest have left.
+    """Return the delay lines one step later: with the current signals, without the oldest.
 
     Raises
     ------
     ActrelaxError
-        If the state has no delay lines where feedback takes time.
+        If a delayed projection has no delay line in the state.
     """
     lines: State = {}
     for name in problem.delay.times:
         line = delay_line(name)
         if line not in state:
             raise ActrelaxError(
-                f"feedback along {name!r} is delayed and the state has no delay line for it: "
+                f"feedback along {name!r} is delayed, but the state has no delay line for it: "
                 "begin with fill_delay_lines(problem, problem.initial_state(), dt)."
             )
         sent = problem.feedback_source(problem.feedback_projections[name], state)

@@ -1,4 +1,4 @@
-"""The noise of one Euler step (THEORY.md section 3)."""
+"""The noise of one Euler step (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def add_noise(problem: RelaxationProblem, state: State, dt: float, generator: to
     ----------
     problem : RelaxationProblem
     state : dict
-        As after a step of `euler`.
+        After a step of `euler`.
     dt : float
         In the problem's unit of time.
     generator : torch.Generator, optional
-        Source of xi; torch's global generator for None.
+        Generator of xi; by default torch's global one.
     """
     state = dict(state)
     for name, sigma in problem.noise_levels.items():

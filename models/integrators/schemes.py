@@ -1,14 +1,14 @@
-"""Integrators: one step of a relaxation problem each (THEORY.md section 3).
+"""Integrators: numerical schemes, each with a function that takes one step (docs/theory.md).
 
 A step takes a problem, a state (hidden population -> activities) and dt, in the problem's unit of time, and returns
-the next state. To relax by hand is therefore a loop::
+the next state. A relaxation is a loop of steps::
 
     state = problem.initial_state()
     for _ in range(100):
         state = euler(problem, state, dt=0.1)
 
-A step adds no noise: see `noise.add_noise`. Where feedback is delayed, Euler is the only scheme, and the loop begins
-with `delay_lines.fill_delay_lines`; `Integrator.unsupported` says which schemes a problem takes.
+Steps add no noise: see `noise.add_noise`. Delayed feedback needs Euler's scheme and, before the loop,
+`delay_lines.fill_delay_lines`. `Integrator.unsupported` tells whether a scheme fits a problem.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def _anything(problem: RelaxationProblem) -> None:
 class Integrator:
     """A numerical scheme.
 
-    name            its key in `engines.INTEGRATORS`
+    name            key in `engines.INTEGRATORS`
     step            (problem, state, dt) -> the state after dt
-    transition      (M, dt) -> the same step on a chain of single units, dx/dt = M x, as a matrix (THEORY.md section 4)
-    order           of convergence as dt -> 0; None for a scheme that is exact, or does not follow the ODE in time
-    stages          evaluations of the whole feedback in one step; None where the closed form decides
-    stability_limit the dt/tau at which a unit without feedback stops to decay
-    takes_time      whether dt means anything to it
-    takes_noise     whether it follows a problem with noise
-    takes_delays    whether it follows a problem where feedback takes time
-    refuses         problem -> None, or one sentence that says why it can't be used there besides
-    engine          the only engine that has it; None for those that are ours
+    transition      (M, dt) -> the same step on a chain of single units, dx/dt = M x, as a matrix (docs/theory.md)
+    order           of convergence as dt -> 0; None for "exact", "equilibrium" and SciPy's methods
+    stages          evaluations of the whole feedback per step; None for "exact" and SciPy's methods
+    stability_limit smallest dt/tau at which a unit without feedback no longer decays
+    takes_time      whether the result depends on dt
+    takes_noise     whether problems may have noise
+    takes_delays    whether feedback may be delayed
+    refuses         problem -> None, or one sentence with a further reason against the scheme
+    engine          the only engine with this scheme; None for a scheme of this package
     """
 
     name: str
@@ -62,21 +62,21 @@ class Integrator:
     engine: str | None = None
 
     def unsupported(self, problem: RelaxationProblem) -> str | None:
-        """Return None, or one sentence that says why it can't be used there."""
+        """Return None, or one sentence that says why the scheme doesn't fit the problem."""
         if problem.is_noisy and not self.takes_noise:
-            return 'it does not follow noise: use "euler", or one of Brian2\'s methods that do.'
+            return 'it does not support noise: use "euler", or one of Brian2\'s methods that do.'
         if problem.delay.times and not self.takes_delays:
-            return 'it does not follow delays: use "euler", or one of Brian2\'s methods.'
+            return 'it does not support delays: use "euler", or one of Brian2\'s methods.'
         return self.refuses(problem)
 
     @property
     def method(self) -> str:
-        """What the engine calls it that has it: the name without the engine."""
+        """Name without the engine."""
         return self.name.rpartition(":")[2]
 
 
 def euler(problem: RelaxationProblem, state: State, dt: float) -> State:
-    """Synchronous (Jacobi) Euler, the ODE's explicit Euler: everything from the old values."""
+    """Take a step of explicit Euler, synchronous (Jacobi): all populations read old values."""
     new = shift_delay_lines(problem, state)
     for v, unit in problem.units.items():
         new |= unit.euler(state, problem.unit_input(v, state), dt)
@@ -84,9 +84,9 @@ def euler(problem: RelaxationProblem, state: State, dt: float) -> State:
 
 
 def sequential(problem: RelaxationProblem, state: State, dt: float) -> State:
-    """Euler's formula in one sweep from the output down, each population reading its targets' new values.
+    """Take an Euler step in one sweep from the output down, in which populations read their targets' new values.
 
-    The papers' loop (Gauss-Seidel). It runs ahead of the ODE's time by O(dt) and is no higher in order.
+    The papers' loop (Gauss-Seidel). It runs ahead of the ODE by O(dt); its order is 1, as Euler's.
     """
     state = dict(state)
     for v, unit in problem.units.items():
@@ -95,7 +95,7 @@ def sequential(problem: RelaxationProblem, state: State, dt: float) -> State:
 
 
 def exponential(problem: RelaxationProblem, state: State, dt: float) -> State:
-    """Exact decay with constant feedback within the step: Euler with eta = 1 - exp(-dt/tau)."""
+    """Take an exact step for constant feedback: Euler with eta = 1 - exp(-dt/tau)."""
     new: State = {}
     for v, unit in problem.units.items():
         new |= unit.exact_step(state, problem.unit_input(v, state), dt)
@@ -103,14 +103,14 @@ def exponential(problem: RelaxationProblem, state: State, dt: float) -> State:
 
 
 def heun(problem: RelaxationProblem, state: State, dt: float) -> State:
-    """Explicit trapezoidal rule: the slope at the start and at the Euler point, averaged."""
+    """Take a step of the explicit trapezoidal rule: average the slopes at the start and at the Euler point."""
     k1 = problem.vector_field(state)
     k2 = problem.vector_field(_advance(state, k1, dt))
     return _advance(state, {v: (k1[v] + k2[v]) / 2 for v in state}, dt)
 
 
 def rk4(problem: RelaxationProblem, state: State, dt: float) -> State:
-    """The classical fourth-order Runge-Kutta method."""
+    """Take a step of the classical fourth-order Runge-Kutta method."""
     k1 = problem.vector_field(state)
     k2 = problem.vector_field(_advance(state, k1, dt / 2))
     k3 = problem.vector_field(_advance(state, k2, dt / 2))
@@ -119,7 +119,7 @@ def rk4(problem: RelaxationProblem, state: State, dt: float) -> State:
 
 
 def equilibrium(problem: RelaxationProblem, state: State, dt: float) -> State:
-    """The fixed point itself, where gains are frozen: one sweep from the output down with eta = 1 (dt is not used)."""
+    """Return the fixed point for frozen gains: one sweep from the output down with eta = 1; dt is not used."""
     state = dict(state)
     for v, unit in problem.units.items():
         state |= unit.fixed_point(problem.unit_input(v, state))
@@ -130,7 +130,7 @@ def _needs_constant_gains(problem: RelaxationProblem) -> str | None:
     if problem.is_frozen:
         return None
     return (
-        'it needs an activity gain that is constant, "feedforward" or "none": '
+        'it needs a constant activity gain, "feedforward" or "none": '
         "step the relaxation instead, with any other integrator."
     )
 
@@ -151,20 +151,20 @@ def _polynomial(*weights: float) -> Transition:
 
 
 def _sweep_transition(matrix: Matrix, dt: float) -> Matrix:
-    """(I - N)^-1 D: what is above the diagonal reads new values."""
+    """Return (I - N)^-1 D: entries above the diagonal, N, multiply new values."""
     z = dt * matrix
-    # back substitution on non-negative numbers adds and never cancels
+    # back substitution with non-negative numbers has no cancellation
     swept: Matrix = solve_triangular(np.eye(len(z)) - np.triu(z, 1), np.diag(1 + z.diagonal()), unit_diagonal=True)
     return swept
 
 
 def holding(share: Callable[[Matrix], Matrix]) -> Transition:
-    """Return the transition of a scheme with constant feedback within each step (THEORY.md section 4).
+    """Return the transition of a scheme with constant feedback within each step (docs/theory.md).
 
     Parameters
     ----------
     share : callable
-        dt/tau -> the fraction of the way to its input that a unit goes: Euler's with eta_l = share(dt/tau_l).
+        dt/tau -> eta of an Euler step: the fraction of the distance to its input that a unit covers.
     """
 
     def transition(matrix: Matrix, dt: float) -> Matrix:
@@ -178,7 +178,7 @@ def holding(share: Callable[[Matrix], Matrix]) -> Transition:
 
 
 def _equilibrium_transition(matrix: Matrix, dt: float) -> Matrix:
-    """Everything is the clamp's."""
+    """Return the matrix whose rows copy the clamp."""
     result = np.zeros_like(matrix)
     result[:, -1] = 1
     return result

@@ -1,4 +1,4 @@
-"""The local rule: from a relaxed state to `.grad`."""
+"""Learning by the local rule, from a relaxed state to `.grad`, and by backprop."""
 
 from actrelax.models.learning.backprop import activity_gradients, backprop_backward, parameter_gradients
 from actrelax.models.learning.continuous import relax_continuously

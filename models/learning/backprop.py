@@ -1,4 +1,4 @@
-"""The baseline: the same network's exact gradients, by autograd."""
+"""Backprop, the baseline: exact gradients of the same network by autograd."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def backprop_backward(
 ) -> Backward:
     """Add the gradient of the loss to each parameter's `.grad`, by autograd.
 
-    Everything but the rule is shared with `relax_backward`: feedforward pass, loss gradient, and what `updates`
-    does to the weight updates.
+    Feedforward pass, loss gradient and `updates` are the same as in `relax_backward`.
 
     Parameters
     ----------
@@ -49,9 +48,9 @@ def parameter_gradients(
     loss: str | Loss | LossFunction = "cross-entropy",
     updates: Updates | None = None,
 ) -> dict[nn.Parameter, Tensor]:
-    """Return the gradient of the loss of each weight and bias that learns, as `backprop_backward` adds it to `.grad`.
+    """Return parameter -> gradient of the loss, for each weight and bias that requires a gradient.
 
-    Summed over the batch and nothing else unless `updates` are given.
+    Summed over the batch unless `updates` are given, which act as in `backprop_backward`.
     """
     return _gradients(network, x, y, loss_named(loss), updates or Updates("sum"))[0]
 
@@ -60,7 +59,7 @@ def _gradients(
     network: Network, x: Tensor, y: Tensor, loss: Loss, updates: Updates
 ) -> tuple[dict[nn.Parameter, Tensor], Backward]:
     kinds = {w: network.kind(p) for p in reversed(network.projections.values()) for w in (p.weight, p.bias)}
-    # a Parameter that two projections share is a key once: its gradient is the sum over both
+    # a Parameter shared by two projections occurs once: its gradient is the sum over both
     parts = (w for p in network.projections.values() for w in (p.weight, p.bias))
     learned = list(dict.fromkeys(w for w in parts if w is not None and w.requires_grad))
     if updates.across is not None and len(x) == 0:
@@ -70,7 +69,7 @@ def _gradients(
         with torch.enable_grad():
             output = network(x)
         losses, top = loss.both(output.detach(), y)
-        # a factor that all kinds have goes with the loss, as anybody would write it
+        # the loss takes the factor that all kinds share
         scales = {kind: updates.scale(kind, len(x)) for kind in ("dense", "conv")}
         gradients = torch.autograd.grad(output, learned, top * scales["dense"]) if learned else ()
         if scales["conv"] != scales["dense"]:
@@ -86,12 +85,12 @@ def _gradients(
 def activity_gradients(
     network: Network, x: Tensor, y: Tensor, *, loss: str | Loss | LossFunction = "cross-entropy"
 ) -> dict[str, Tensor]:
-    """dLoss/dx of every hidden population and the output: where a frozen relaxation by transposed weights ends.
+    """Return dLoss/dx of the hidden populations and the output, the equilibrium of AR with the standard assumptions.
 
     Returns
     -------
     dict
-        Population -> (batch, *population.shape), each sample's gradient of its own loss, in topological order.
+        Population -> (batch, *population.shape), the gradient of each sample's loss, in topological order.
     """
     with torch.enable_grad():
         passed = network.feedforward(x.detach().requires_grad_())

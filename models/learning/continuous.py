@@ -1,4 +1,4 @@
-"""Plasticity during the relaxation: weights change while activities move (THEORY.md section 2, last knob)."""
+"""Plasticity during the relaxation: weights change together with activities (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -41,48 +41,47 @@ def relax_continuously(
     start: str | Mapping[str, Tensor] = "zero",
     **fields: Any,
 ) -> Backward:
-    """Relax while weights change: after each of n steps, dW = -(rate/n) times the local update of that moment.
+    """Relax while weights change: after each of n steps, dW = -(rate/n) times the current local update.
 
-    Plain gradient descent on the weights themselves; there is no optimiser and `.grad` is not used. Feedback by
-    transposed, sign-concordant or learned weights moves along. Projections whose plasticity is "equilibrium"
-    change once, after the last step, at the full rate.
+    This is plain gradient descent without an optimiser or `.grad`. Transposed, sign-concordant and learned feedback
+    weights change with W. Projections with plasticity at "equilibrium" change once, after the last step, at the full
+    rate.
 
     Parameters
     ----------
     rate : float
-        The learning rate, > 0.
+        Learning rate, > 0.
     start : default "zero"
-        From the feedforward state the sum over the run is dominated by the initial transient (THEORY.md
-        section 2), so anything but "zero" warns.
+        Other starts warn: their updates are mostly the initial transient (docs/theory.md).
     network, x, y, loss, assumptions, integrator, dt, eta, steps, duration, updates, check_finite, generator, **fields
-        As for `relax_backward`; an integrator that takes time.
+        As for `relax_backward`; "equilibrium" is not possible.
 
     Returns
     -------
     Backward
-        Loss and output before the weights changed; no trajectory.
+        Loss and output before the weights change, without a trajectory.
 
     Raises
     ------
     ActrelaxError
-        For input that can't be used.
+        For invalid arguments.
     DivergenceError
-        If anything becomes non-finite; no weight has changed then. Not with ``check_finite=False``.
+        If activities or weights become non-finite and `check_finite` is set; the weights are then unchanged.
     """
     updates = updates or Updates()
     if updates.across is not None:
-        raise ActrelaxError("continuous plasticity moves weights step by step, in one process: leave across out.")
+        raise ActrelaxError("continuous plasticity works in one process only: leave across out.")
     chosen, scheme = loss_named(loss), look_up("integrator", integrator, INTEGRATORS)
     if not rate > 0:
         raise ActrelaxError(f"rate must be positive, got {rate}.")
     if not scheme.takes_time:
-        raise ActrelaxError(f'continuous plasticity needs a relaxation that takes time, "{scheme.name}" takes none.')
+        raise ActrelaxError(f'continuous plasticity needs an integrator with steps in time, got "{scheme.name}".')
     if start != "zero":
         warn("continuous plasticity from a start other than zero mostly learns the initial transient.")
     problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, assumptions=assumptions, start=start, **fields)
     check_decay(problem, updates)
     if isinstance(steps, str):
-        raise ActrelaxError("continuous plasticity spreads the rate over a number of steps: give steps a number.")
+        raise ActrelaxError('continuous plasticity divides the rate by the number of steps: pass a number, not "auto".')
     grid = schedule(problem, scheme, dt=dt, eta=eta, steps=steps, duration=duration)
     by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
     for projection in network.projections.values():
@@ -107,7 +106,7 @@ def relax_continuously(
 def _descend(
     problem: RelaxationProblem, projections: list[Projection], state: State, updates: Updates, rate: float
 ) -> None:
-    # all updates are taken before any weight moves
+    # compute all updates before any weight changes
     changes = [change for p in projections for change in local_updates(problem, p, state, updates)]
     for parameter, update in changes:
         parameter.sub_(rate * update)

@@ -1,4 +1,4 @@
-"""From updates summed over the batch to `.grad`: reduction, factors, clip and decay."""
+"""Conversion of updates, summed over the batch, to gradients: factors, reduction, clip and decay."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from actrelax.models.results import Trajectory
 
 @dataclass(frozen=True)
 class Updates:
-    """How updates that were summed over the batch become gradients; applied in this order.
+    """Options for the conversion of updates, summed over the batch, to gradients; applied in this order.
 
     Parameters
     ----------
     reduction : {"mean", "sum"}, default "mean"
-        Over the batch; the papers' protocols sum.
+        Reduction over the batch; the papers sum.
     factors : mapping, optional
-        Kind of projection ("dense", "conv") -> factor; 1 unless given. The papers' CNN doubles "conv".
+        Kind of projection ("dense", "conv") -> factor; 1 by default. The papers' CNN doubles "conv".
     clip : float, optional
         Largest magnitude of an element, in each projection's update.
     decay : float, optional
-        Kolen-Pollack's decay: `decay` W and `decay` psi are added to the two gradients, so that under plain SGD
-        W - psi shrinks by 1 - lr decay a step. Needed by, and only used with, "kolen-pollack" feedback.
+        Kolen-Pollack's decay: `decay` W and `decay` psi are added to the two gradients, so that under plain SGD each
+        step multiplies W - psi by 1 - lr decay. Only for "kolen-pollack" feedback, which needs it.
     across : callable, optional
         Tensors -> their sums over all processes that share the batch, in the same order. It is called once per batch,
-        after the factors and before everything else; a process may then have no samples at all. None for one process.
+        after the factors and before all other options; a process may have no samples. None for a single process.
 
     Raises
     ------
@@ -58,13 +58,13 @@ class Updates:
             raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
 
     def reduced(self, total: Tensor, batch: int | Tensor) -> Tensor:
-        """Return a total as the reduction has it: divided by the batch size, or as it is."""
+        """Return a total, divided by the batch size for the mean."""
         return total / batch if self.reduction == "mean" else total
 
     def scale(self, kind: str, batch: int) -> float:
-        """Return the factor of one kind's updates, divided by the batch size for the mean.
+        """Return the factor of one kind's updates, divided by the batch size for the mean in a single process.
 
-        Where processes share the batch its size is known only after their sums: the factor alone.
+        If processes share the batch, its size is known only after their sums.
         """
         factor = self.factors.get(kind, 1.0)
         return factor / batch if self.reduction == "mean" and self.across is None else factor
@@ -78,13 +78,13 @@ class Updates:
 class Backward:
     """The result of a backward call.
 
-    loss        reduced over the batch like the updates, a tensor without dimensions
+    loss        reduced over the batch like the updates, a zero-dimensional tensor
     output      (batch, *output.shape): the output activities of the feedforward pass
-    finite      whether the relaxation and its updates are finite, a boolean tensor that still lies on the device
-    samples     the batch size; a tensor without dimensions where processes share the batch
-    trajectory  the relaxation, if it was kept
+    finite      whether the relaxation and its updates are finite, a boolean tensor on the device
+    samples     the batch size; a zero-dimensional tensor if processes share the batch
+    trajectory  the relaxation, if kept
 
-    Loss, finite and samples are those of the whole batch; output and trajectory those of this process's share.
+    If processes share the batch, output and trajectory are for this process, the others for the whole batch.
     """
 
     loss: Tensor
@@ -105,9 +105,9 @@ def to_gradients(
     scaled: Mapping[str, Tensor],
     updates: Updates,
 ) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Yield (parameter, gradient) of one projection: W, its bias, and psi where feedback is learned.
+    """Yield (parameter, gradient) of one projection: W, bias and learned psi.
 
-    `scaled` holds the projection's updates as `Projection.plasticity` returns them; it is changed in place.
+    `scaled` is the result of `Projection.plasticity`; it is changed in place.
     """
     feedback = network.knobs(projection, assumptions).feedback
     gradient = {name: updates.clipped_(update) for name, update in scaled.items()}
@@ -122,7 +122,7 @@ def to_gradients(
 
 
 def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
-    """Accumulate as autograd does, in the parameter's precision; the first update becomes the gradient itself."""
+    """Accumulate like autograd, in the parameter's precision; the first update itself becomes `.grad`."""
     update = update.to(parameter.dtype)
     if parameter.grad is None:
         parameter.grad = update
@@ -134,9 +134,9 @@ def check_decay(problem: RelaxationProblem, updates: Updates) -> None:
     """Refuse Kolen-Pollack feedback without a decay, and a decay without Kolen-Pollack feedback."""
     asked = problem.assumptions.needs_decay
     if asked and updates.decay is None:
-        raise ActrelaxError('"kolen-pollack" feedback needs a rate of decay: pass updates=Updates(decay=...).')
+        raise ActrelaxError('"kolen-pollack" feedback needs a decay rate: pass updates=Updates(decay=...).')
     if updates.decay is not None and not asked:
-        raise ActrelaxError('decay belongs to "kolen-pollack" feedback: use the optimiser\'s weight decay otherwise.')
+        raise ActrelaxError('decay needs "kolen-pollack" feedback: use the optimiser\'s weight decay otherwise.')
 
 
 def reduce(
@@ -153,7 +153,7 @@ def reduce(
     Parameters
     ----------
     losses : torch.Tensor
-        Of each sample.
+        (batch,)
     scaled : sequence of torch.Tensor
         Updates summed over the samples, times `Updates.scale`; in the same order in every process.
 
@@ -175,11 +175,11 @@ def reduce(
 
 
 def no_samples(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return output, losses and `finite` for a process whose share of the batch is empty."""
+    """Return output, losses and `finite` for a process without samples."""
     output = x.new_zeros((0, *network.populations[network.output].shape))
     return output, x.new_zeros(0), torch.ones((), dtype=torch.bool, device=x.device)
 
 
 def is_finite(total: Tensor) -> Tensor:
-    """Return whether a number is finite, on its device: torch.isfinite in fewer kernels."""
-    return total * 0 == 0  # nan for nan and inf
+    """Return whether a number is finite, on its device, in fewer kernels than torch.isfinite."""
+    return total * 0 == 0  # 0 * nan and 0 * inf are nan

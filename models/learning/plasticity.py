@@ -1,4 +1,4 @@
-"""The local rule: presynaptic activity times postsynaptic gain times activity (THEORY.md sections 1 and 2)."""
+"""The local rule: presynaptic activity times postsynaptic gain times activity (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def hebbian_product(
 def local_updates(
     problem: RelaxationProblem, projection: Projection, state: State, updates: Updates
 ) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Yield (parameter, gradient) of one projection at a state: W, its bias, and psi where feedback is learned."""
+    """Yield (parameter, gradient) of one projection at a state: W, bias and learned psi."""
     scaled = hebbian_product(problem, projection, state, updates)
     yield from to_gradients(problem.network, problem.assumptions, projection, scaled, updates)
 
 
 def populations_read(problem: RelaxationProblem, projection: Projection) -> set[str]:
-    """Return the relaxing populations whose activity the projection's update depends on."""
+    """Return the relaxing populations that the projection's update depends on."""
     network = problem.network
     knobs = network.knobs(projection, problem.assumptions)
     read = {projection.target}
     if knobs.presynaptic == "current":
         read.add(projection.source)
-    if knobs.weight_gain == "current":  # the present drive
+    if knobs.weight_gain == "current":  # the current drive
         read |= {p.source for p in network.incoming[projection.target]}
     return read - {network.input}
 
 
 def presynaptic(problem: RelaxationProblem, projection: Projection, state: State) -> Tensor:
-    """Return the presynaptic activity, routed to the weights: that of the feedforward pass, or the current one."""
+    """Return the presynaptic activity at the weights, from the feedforward pass or current."""
     is_frozen = problem.network.knobs(projection, problem.assumptions).presynaptic == "feedforward"
     activities = problem.feedforward.activities if is_frozen else problem.activities_like_weights(state)
     return projection.presynaptic(activities[projection.source], problem.feedforward.routes[projection.name])
@@ -60,7 +60,7 @@ def presynaptic(problem: RelaxationProblem, projection: Projection, state: State
 def postsynaptic(
     problem: RelaxationProblem, projection: Projection, state: State, target: PopulationState | None = None
 ) -> Tensor:
-    """Return the postsynaptic gain times activity, routed back to the weights; from `target` if it holds it already."""
+    """Return the postsynaptic gain times activity at the weights, from `target` if it contains the product."""
     knobs = problem.network.knobs(projection, problem.assumptions)
     signal = None
     if target is not None:
@@ -73,7 +73,7 @@ def postsynaptic(
 
 
 class Plasticity:
-    """The updates of a network, each taken as soon as the populations that it depends on have arrived.
+    """The updates of a network, each computed as soon as its populations have arrived.
 
     Attributes
     ----------
@@ -118,6 +118,6 @@ def _sum(x: Tensor) -> Tensor:
 
 
 def learns(projection: Projection) -> bool:
-    """Return whether any parameter of the projection takes a gradient."""
+    """Return whether any parameter of the projection requires a gradient."""
     parameters = (projection.weight, projection.bias, projection.feedback)
     return projection.map is not None and any(p is not None and p.requires_grad for p in parameters)

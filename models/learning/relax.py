@@ -1,4 +1,4 @@
-"""Learning by activation relaxation: relax, then apply the local rule (THEORY.md sections 1 and 2)."""
+"""Learning by activation relaxation: relax, then apply the local rule (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def relax_backward(
     """Relax, and add each projection's local update to its parameters' `.grad`: AR's ``loss.backward()``.
 
     The update of W is the product of the presynaptic activity and the postsynaptic gain times activity; at
-    equilibrium it is the exact gradient. Learned feedback weights receive the same update. No autograd graph is
-    built, and nothing but `.grad` changes.
+    equilibrium it is the exact gradient. Learned feedback weights receive the same update. Only `.grad` changes, and
+    no autograd graph is built.
 
     Parameters
     ----------
@@ -71,20 +71,19 @@ def relax_backward(
     y : torch.Tensor
         Targets: integer labels (batch,) or (batch, *output shape).
     loss : str, Loss or callable, default "cross-entropy"
-        A name of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
+        A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
     assumptions : str or Assumptions, default "ar"
-        A name of `assumptions.PRESETS`, or any combination of knobs.
+        A key of `assumptions.PRESETS`, or any combination of knobs.
     integrator, dt, eta, steps, duration, tolerance, tolerance_of, max_steps, stop_change, check_finite, generator
-        As for `solve`; the papers' 100 sequential steps of eta = 0.1 unless given. ``integrator="equilibrium"``
-        gives backprop's gradient exactly, in one sweep, where the assumptions are the standard ones.
+        As for `solve`; by default the papers' 100 sequential steps of eta = 0.1. ``integrator="equilibrium"`` gives
+        backprop's gradient exactly, in one sweep, under the standard assumptions.
     method : {"auto", "stepped", "closed-form"}, default "auto"
-        As for the PyTorch engine (`engines.torch.solve`): by default the closed form wherever it applies, which costs
-        about as much as backprop for any number of steps.
+        As for the PyTorch engine (`engines.torch.solve`): by default the closed form if it applies, at about the cost
+        of backprop for any number of steps.
     keep : bool, default False
-        Keep the relaxed activities as `Backward.trajectory`; otherwise each population is freed as soon as the
-        weight updates have used it.
+        Keep the relaxed activities in `Backward.trajectory`; otherwise each population is freed after its last use.
     updates : Updates, optional
-        Reduction over the batch (mean unless given), factors, clip, decay, and whether processes share the batch.
+        Reduction over the batch (the mean by default), factors, clip, decay, and sums over processes.
     **fields
         Other fields of `RelaxationProblem`: tau, start, clip, noise, delays ...
 
@@ -95,10 +94,10 @@ def relax_backward(
     Raises
     ------
     ActrelaxError
-        For input that can't be used.
+        For invalid arguments.
     DivergenceError
-        If stimuli, clamp, activities or updates become non-finite; no `.grad` has changed then. (By the closed form an
-        activity behind a relu's zero gain, which changes nothing, may pass.)
+        If stimuli, clamp, activities or updates become non-finite; `.grad` is then unchanged. (With the closed form, an
+        activity behind the zero gain of a relu may pass, since it changes nothing.)
 
     Warns
     -----
@@ -147,23 +146,23 @@ def relax_backward(
 
 
 def _learn(request: SolveRequest, updates: Updates, method: Method, keep: bool) -> tuple[Plasticity, Trajectory | None]:
-    """Relax, and learn from populations as they arrive; return the trajectory too if it is to be kept."""
+    """Relax and compute the updates as populations arrive; return the trajectory if `keep` is set."""
     plan, options = None, dict[str, Any]()
     if request.engine == "torch":
         plan, options = plan_for(request, method), {"method": method}
     elif known("method", method, get_args(Method)) == "closed-form":
-        raise ActrelaxError(f"the closed form runs on PyTorch, and this runs on {request.engine}: leave out method.")
+        raise ActrelaxError(f"the closed form needs the engine torch, got {request.engine}: leave out method.")
     if plan is not None and not keep:
         learned = Plasticity(request.problem, stream(request.problem, plan), updates)
         if not request.check_finite or bool(learned.finite):
             warn_unsettled(request, request.status(False), request.grid.steps)
             return learned, None
-    trajectory = run(replace(request, options=options))  # if a population is not finite, this says which and when
+    trajectory = run(replace(request, options=options))  # raises for a non-finite population
     learned = Plasticity(request.problem, [_at_once(trajectory)], updates)
     overflow = learned.first_overflow() if request.check_finite and not bool(learned.finite) else None
     if overflow is not None:
         raise DivergenceError(
-            f"the update of projection {overflow!r} is not finite, though all activities are: "
+            f"the update of projection {overflow!r} is not finite, although all activities are: "
             "scale the stimuli or the loss down."
         )
     return learned, trajectory if keep else None
@@ -179,7 +178,7 @@ def _to_grad(
     finite: Tensor,
     trajectory: Trajectory | None = None,
 ) -> Backward:
-    """Add updates summed over the batch to `.grad`, in the network's order, which all processes share."""
+    """Add updates summed over the batch to `.grad`, in the network's order, which is the same in all processes."""
     named = [(p, name) for p in network.projections.values() for name in totals.get(p, ())]
     scaled, backward = reduce(
         output, losses, updates, finite, trajectory, scaled=[totals[p][name] for p, name in named]
@@ -194,7 +193,7 @@ def _to_grad(
 
 
 def _no_updates(network: Network) -> dict[Projection, dict[str, Tensor]]:
-    """Return the totals of a share of the batch without samples."""
+    """Return the totals of zero samples."""
     return {
         p: {name: torch.zeros_like(w) for name, w in (("weight", p.weight), ("bias", p.bias)) if w is not None}
         for p in network.projections.values()

@@ -1,9 +1,8 @@
-"""A learning rule as a straight line of kernels: every decision taken once, none again for the next batch.
+"""Tracing of learning rules: a list of kernels, recorded once and run for each batch without Python's overhead.
 
-On small networks Python takes as long as the products do. What a rule does with a batch depends on shapes alone where
-no step waits for a value; so it is run once under `make_fx`, which writes down the kernels, and the list is run from
-then on. The kernels are the same, and so is every bit of the result. The list is a `torch.fx.GraphModule`:
-`torch.compile` takes it, and a CUDA graph can be captured from it.
+On small networks Python takes as long as the kernels. A rule that reads no values of tensors runs the same kernels for
+all batches of one shape: `make_fx` records them once, and later batches run the list, with bitwise equal results. The
+list is a `torch.fx.GraphModule`, which `torch.compile` accepts and CUDA graphs can capture.
 """
 
 from __future__ import annotations
@@ -25,17 +24,16 @@ Kernels = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class Traced:
-    """A rule that is traced for each network and shape of batch, and then run without Python's decisions.
+    """A learning rule that is traced once per network and batch shape, and then runs as a list of kernels.
 
     Parameters
     ----------
     rule : callable
-        (network, x, y) -> Backward, which leaves its gradients in `.grad`, looks at no value of a tensor and draws no
-        random numbers: `relax_backward` with ``check_finite=False``, frozen or with a fixed number of steps;
+        (network, x, y) -> Backward, which adds gradients to `.grad`, reads no value of a tensor and draws no random
+        numbers: `relax_backward` with ``check_finite=False``, frozen or with a fixed number of steps;
         `backprop_backward`. Its loss gets class labels as one-hot targets.
     finish : callable, optional
-        What becomes of the list of kernels and an example batch: ``lambda kernels, x, y: torch.compile(kernels)``;
-        unchanged unless given.
+        (kernels, x, y) -> kernels, called with an example batch: ``lambda kernels, x, y: torch.compile(kernels)``.
 
     Examples
     --------
@@ -59,10 +57,9 @@ class Traced:
         Raises
         ------
         ActrelaxError
-            As the rule does, when it is traced; for a rule that draws random numbers or keeps a trajectory; for labels
-            out of range, always.
+            For labels out of range; when tracing, as the rule, and for a rule with random numbers or a trajectory.
         """
-        # labels become targets outside of the list: only here they can be looked at
+        # outside the list, so that labels can be checked
         target = dense_targets(y, network.populations[network.output].shape, x)
         lists = self._lists.setdefault(network, {})
         weights = tuple((id(p), p.requires_grad) for p in [*network.parameters(), *network.buffers()])
@@ -75,14 +72,14 @@ class Traced:
         return Backward(loss, output, finite, len(output))
 
     def _trace(self, network: Network, x: Tensor, target: Tensor) -> _List:
-        """Write the kernels down; gradients that are there already stay."""
+        """Record the kernels; existing gradients don't change."""
         before = [parameter.grad for parameter in network.parameters()]
         learning: list[nn.Parameter] = []
 
         def run(x: Tensor, target: Tensor) -> tuple[Tensor, ...]:
             result = self.rule(network, x, target)
             if result.trajectory is not None:
-                raise ActrelaxError("a traced rule returns gradients, no trajectory: leave keep out.")
+                raise ActrelaxError("a traced rule can't return a trajectory: leave keep out.")
             learning[:] = [p for p in network.parameters() if p.grad is not None]
             gradients = [p.grad for p in learning]
             network.zero_grad()
@@ -90,7 +87,7 @@ class Traced:
 
         network.zero_grad()
         try:
-            run(x, target)  # what is made once and kept, such as coefficients, is no part of the list then
+            run(x, target)  # fill caches, such as coefficients, so that the list only reads them
             kernels = make_fx(run)(x, target)
         finally:
             for parameter, gradient in zip(network.parameters(), before, strict=True):
@@ -98,7 +95,7 @@ class Traced:
         drawing = [node.target.name() for node in kernels.graph.nodes if _draws(node.target)]
         if drawing:
             raise ActrelaxError(
-                f"a traced rule would draw the same numbers for every batch ({drawing[0]}): run it as it is."
+                f"a traced rule would draw the same random numbers for every batch ({drawing[0]}): don't trace it."
             )
         return _List(kernels if self.finish is None else self.finish(kernels, x, target), learning)
 
@@ -109,7 +106,7 @@ def _draws(kernel: object) -> bool:
 
 @dataclass(frozen=True)
 class _List:
-    """A list of kernels, and the parameters whose gradients it returns."""
+    """A list of kernels and the parameters whose gradients it returns."""
 
     kernels: Kernels
     learning: list[nn.Parameter]

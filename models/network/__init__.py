@@ -1,4 +1,4 @@
-"""What is wired: populations, projections, and the graph that they make."""
+"""Networks: populations, projections and their graph."""
 
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build

@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 class Fused(NamedTuple):
-    """signal times f'(a) in one kernel, that of autograd.
+    """The product signal * f'(a) in one kernel, autograd's.
 
-    kernel  (signal, reads) -> signal times gain; the signal may have further dimensions in front
-    reads   what f' is computed from: the activity f(a), or the drive a
+    kernel  (signal, reads) -> signal times gain; the signal may have extra leading dimensions
+    reads   the argument of f' in the kernel: the activity f(a) or the drive a
     """
 
     kernel: Callable[[Tensor, Tensor], Tensor]
@@ -25,7 +25,7 @@ class Fused(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """f and f' as text, in the drive `a`: what a simulator compiles. Functions: exp, log1p, tanh, clip, int."""
+    """f and f' as text in the drive `a`, for simulators. Functions: exp, log1p, tanh, clip, int."""
 
     function: str
     derivative: str
@@ -33,18 +33,18 @@ class Formula(NamedTuple):
 
 @dataclass(frozen=True)
 class Activation:
-    """An element-wise function f of the drive, and its derivative: x = f(a), gain = f'(a).
+    """An element-wise function of the drive and its derivative: x = f(a), gain = f'(a).
 
     Parameters
     ----------
     name : str
     function, derivative : callable
-        From drives to activities and to gains, both of the drive's shape. Functions defined at the top
-        of a module keep a network picklable. Where f has a kink, f' is what autograd takes there.
+        Drives -> activities or gains of the same shape. Functions defined at the top of a module keep a
+        network picklable. At a kink of f, f' must agree with autograd.
     formula : Formula, optional
-        The same as text; needed where a simulator computes f or f' while it runs.
+        The same as text, for simulators that evaluate f or f' at run time.
     fused : Fused, optional
-        The product of a signal and the gain; ``signal * derivative(drive)`` unless given.
+        The product of a signal and the gain; by default ``signal * derivative(drive)``.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class Activation:
 
     @property
     def needs_drive(self) -> bool:
-        """Whether the gain can't be told from the activity alone."""
+        """Return whether the gain needs the drive, not only the activity."""
         return self.fused is None or self.fused.reads == "drive"
 
     def times_gain(self, signal: Tensor, drive: Tensor | None, activity: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Activation:
         signal : torch.Tensor
             (..., *activity.shape)
         drive : torch.Tensor or None
-            None will do where it is not needed.
+            May be None unless `needs_drive`.
         activity : torch.Tensor
             f(drive).
         """
@@ -92,7 +92,7 @@ def _overload(name: str) -> Callable[..., Tensor]:
 
 @dataclass(frozen=True)
 class _Kernel:
-    """A backward kernel of PyTorch by name, which unlike the kernel itself can be pickled."""
+    """A backward kernel of PyTorch by name, so that it can be pickled."""
 
     name: str
     options: tuple[float, ...] = ()
@@ -124,7 +124,7 @@ def _sigmoid_derivative(a: Tensor) -> Tensor:
 
 
 def _softplus_derivative(a: Tensor) -> Tensor:
-    # torch's softplus is the identity above 20; the gain is its derivative, not the formula's
+    # torch's softplus is the identity above 20, with derivative 1
     return torch.where(a > 20, torch.ones_like(a), torch.sigmoid(a))
 
 
@@ -143,7 +143,7 @@ def _leaky_relu_derivative(a: Tensor, slope: float) -> Tensor:
 
 
 def leaky_relu(slope: float = 0.01) -> Activation:
-    """f(a) = a for a > 0, else slope * a.
+    """Return the leaky ReLU: f(a) = a for a > 0, else slope * a.
 
     Examples
     --------
@@ -186,7 +186,7 @@ ACTIVATIONS: dict[str, Activation] = {
             _SOFTPLUS,
             Fused(_Kernel("softplus_backward", (1, 20)), "drive"),
         ),
-        # the kernel of gelu takes no signals with further dimensions in front
+        # gelu's kernel doesn't accept signals with extra leading dimensions
         Activation("gelu", F.gelu, _gelu_derivative),
     )
 }

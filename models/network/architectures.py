@@ -1,8 +1,7 @@
-"""Networks by name: the papers', small ones for the bundled digits, and larger ones.
+"""Named networks: the papers' networks, small ones for the bundled digits, and larger ones.
 
-The papers' networks (arXiv 2009.05359 and 2010.06219) have weights of standard deviation 0.05
-and, in the convolutions, no bias; elsewhere weights are normal with standard deviation sqrt(gain / fan-in), gain 2
-for relu and 1 otherwise. Biases start at 0.
+Weights are normal. Their standard deviation is 0.05 in the papers' networks (arXiv 2009.05359 and 2010.06219),
+elsewhere sqrt(gain / fan-in) with gain 2 for relu and 1 otherwise. Biases start at 0; `lenet`'s convolutions have none.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ Builder = Callable[[Shape, int, Activation], Network]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network but for its weights; sizes and activation are defaults that the data set and the user change.
+    """A network design; the input shape, classes and activation are defaults.
 
     builder     (input shape, classes, activation) -> Network
-    weight_std  of every weight; None for sqrt(gain / fan-in)
+    weight_std  standard deviation of every weight; None for sqrt(gain / fan-in)
     """
 
     builder: Builder
@@ -42,7 +41,7 @@ class Architecture:
 
 
 def mlp(widths: Shape) -> Builder:
-    """Make a builder of dense layers of these hidden widths; images are flattened on the way in."""
+    """Return a builder of dense networks with these hidden widths; images are flattened."""
 
     def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
         sizes = [math.prod(input_shape), *widths, classes]
@@ -57,7 +56,7 @@ def mlp(widths: Shape) -> Builder:
 
 
 def lenet(input_shape: Shape, classes: int, activation: Activation) -> Network:
-    """Build the second paper's CNN: conv 6, conv 16, dense 120, dense 120, dense; its relaxing state is pooled."""
+    """Build the second paper's CNN: conv 6 and max pool, conv 16, dense 120, dense 120, dense."""
     channels, height, width = _image(input_shape, at_least=14)
     flat = 16 * ((height - 4) // 2 - 4) * ((width - 4) // 2 - 4)
     projections = [
@@ -71,7 +70,7 @@ def lenet(input_shape: Shape, classes: int, activation: Activation) -> Network:
 
 
 def pooled_cnn(blocks: Sequence[Shape], hidden: int) -> Builder:
-    """Make a builder: blocks of padded 3x3 convolutions, a max pool of 2 ending each, and two dense layers."""
+    """Return a builder of blocks of padded 3x3 convolutions, each with a max pool of 2, and two dense layers."""
 
     def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
         channels, height, width = _image(input_shape, at_least=2 ** len(blocks))
@@ -92,7 +91,7 @@ def pooled_cnn(blocks: Sequence[Shape], hidden: int) -> Builder:
 
 
 def skip_cnn(count: int, hidden: int) -> Builder:
-    """Make a builder of a graph that is no chain: a copy over one population, a weighted skip over two."""
+    """Return a builder of a CNN with skips: a copy past one population, a weighted projection past two."""
 
     def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
         channels, height, width = _image(input_shape, at_least=4)
@@ -138,28 +137,27 @@ def build(
     Parameters
     ----------
     name : str
-        A name of `ARCHITECTURES`, or ``mlp-DEPTHxWIDTH``: an MLP of that many weight layers and hidden width.
+        A key of `ARCHITECTURES`, or ``mlp-DEPTHxWIDTH``: an MLP with DEPTH weight layers of hidden width WIDTH.
     input_shape : sequence of int, optional
-        Shape of one sample; the architecture's usual one unless given.
+        Shape of one sample; by default the architecture's.
     classes : int, optional
-        Output units, 10 unless given.
+        Number of output units; 10 by default.
     activation : str or Activation, optional
-        Of the hidden populations; tanh unless given, but relu in ``vgg8``. The output is linear.
+        Of the hidden populations; by default relu for ``vgg8``, else tanh. The output is linear.
     weight_std : float, optional
-        Standard deviation of every weight; the architecture's unless given.
+        Standard deviation of every weight; by default the architecture's.
     generator : torch.Generator, optional
-        Source of the weights, on the CPU; torch's global one unless given.
+        Generator of the weights, on the CPU; by default torch's global one.
 
     Returns
     -------
     Network
-        On the CPU, in torch's default dtype. The weights are drawn in float64, so that a seed means the same in
-        every precision.
+        On the CPU, in torch's default dtype. Weights are drawn in float64, so a seed gives the same ones in any dtype.
 
     Raises
     ------
     ActrelaxError
-        For an unknown name, or an input that is too small or of the wrong shape.
+        For an unknown name or an input shape that doesn't fit.
 
     Examples
     --------
@@ -205,7 +203,7 @@ def _populations(names: Sequence[str], activation: Activation) -> dict[str, str 
     return {**dict.fromkeys(names, activation), "output": "identity"}
 
 
-# skip_init: the weights are drawn by `build`, nobody needs torch's own draws from its global generator
+# skip_init: `build` draws the weights, without using torch's global generator
 def _linear(inputs: int, outputs: int) -> nn.Linear:
     return skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call, no-any-return]
 

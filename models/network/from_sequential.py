@@ -1,4 +1,4 @@
-"""An `nn.Sequential` of standard layers as populations and projections."""
+"""Conversion of an `nn.Sequential` into populations and projections."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _STAGES = (nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten)
 
 
 def split_sequential(module: nn.Sequential) -> tuple[dict[str, Activation], list[Projection]]:
-    """Cut a sequence of layers into hops: at every activation function, and between two weighted maps.
+    """Split a sequence of layers into hops: at every activation function and between two weighted maps.
 
-    Routing (pooling, flatten) between a weighted map and its activation is carried after the map, otherwise before
-    the next one, so that one hop is one weighted map wherever the pooling stands. Two weighted maps in a row get a
-    population with the identity between them; routing that ends the sequence becomes a hop of its own.
+    Each hop has at most one weighted map. Routing (pooling, flattening) before an activation ends its hop, other
+    routing begins the next. Two maps without an activation between them are joined by a linear population. Routing at
+    the end of the sequence is a separate hop.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def split_sequential(module: nn.Sequential) -> tuple[dict[str, Activation], list
     Raises
     ------
     ActrelaxError
-        For a layer that is not known.
+        For an unknown layer.
     """
     hops: list[tuple[list[nn.Module], Activation]] = []
     stages: list[nn.Module] = []
@@ -84,10 +84,10 @@ def _activation(layer: nn.Module) -> Activation | None:
     if type(layer) is nn.LeakyReLU:
         return leaky_relu(layer.negative_slope)
     if type(layer) is nn.GELU and layer.approximate != "none":
-        raise ActrelaxError(f"GELU is the exact one here, got approximate={layer.approximate!r}: use 'none'.")
+        raise ActrelaxError(f"GELU must be exact, got approximate={layer.approximate!r}: use 'none'.")
     if type(layer) is nn.Softplus and (layer.beta, layer.threshold) != (1, 20):
         raise ActrelaxError(
-            f"Softplus has beta 1 and threshold 20 here, got {layer.beta:g} and {layer.threshold:g}: use the defaults."
+            f"Softplus must have beta 1 and threshold 20, got {layer.beta:g} and {layer.threshold:g}: use the defaults."
         )
     names = {
         nn.Tanh: "tanh",

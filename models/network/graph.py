@@ -1,4 +1,4 @@
-"""Who feeds whom in a network: what its relaxation's law depends on, whatever its weights (THEORY.md section 4)."""
+"""The graph of a network, which sets the coefficients of its closed form; weights don't matter (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Graph:
-    """The relaxing part of a network, without the input.
+    """Connections among the hidden populations and the output.
 
     order     populations from the output down
-    incoming  for each of them, the hidden populations that project to it, each once
+    incoming  per population, the hidden populations that project to it, without repetition
     """
 
     order: tuple[str, ...]
     incoming: tuple[tuple[str, ...], ...]
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return Graph, (self.order, self.incoming)  # what was worked out from these is no part of it
+        return Graph, (self.order, self.incoming)  # without cached properties
 
     @cached_property
     def sources(self) -> Mapping[str, tuple[str, ...]]:
@@ -46,6 +46,6 @@ class Graph:
 
     @cached_property
     def is_chain(self) -> bool:
-        """Whether every hidden population projects to the next one only."""
+        """Return whether every hidden population projects to the next one only."""
         pairs = itertools.pairwise(self.order)
         return all(sources == (below,) for sources, (_, below) in zip(self.incoming[:-1], pairs, strict=True))

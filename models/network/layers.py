@@ -1,4 +1,4 @@
-"""The weighted stage of a projection, dense or convolution: drive, feedback, Hebbian product (THEORY.md section 1)."""
+"""The weighted stage of a projection, dense or convolution: drive, feedback, Hebbian product (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ class LinearMap(Protocol):
     """
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """op(x; W) + b."""
+        """Return op(x; W) + b."""
 
     def adjoint(self, y: Tensor, weight: Tensor, route: Route) -> Tensor:
-        """op^T(y; W), in the shape and layout of the route: <op(x), y> = <x, op^T(y)>."""
+        """Return op^T(y; W) in the shape and layout of the route: <op(x), y> = <x, op^T(y)>."""
 
     def hebbian(
         self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the updates of weight and bias, of their shapes; their values are not read.
+        """Return the updates of weight and bias; the values of the weight and bias are not read.
 
-        Scale times the outer product of presynaptic x and postsynaptic y, summed over the batch; scale times y, summed
-        over batch and space.
+        The weight gets scale times the product of presynaptic x and postsynaptic y, the bias scale times y, both
+        summed over batch and space.
         """
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
-        """Return op(.; W) of inputs of `shape` as a matrix, from the flattened batch to the flattened batch."""
+        """Return op(.; W) on inputs of `shape`, the batch included, as a matrix between flattened batches."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """Every unit to every unit: `torch.nn.Linear` on flat populations. Weight (outputs, inputs)."""
+    """All-to-all connections: `torch.nn.Linear` on flat populations. Weight (outputs, inputs)."""
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x.dim() != 2:
@@ -85,7 +85,7 @@ class Conv2d:
     def hebbian(
         self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor | None]:
-        # one kernel for both, as autograd has it: a separate sum over y reads all of it once more
+        # one kernel for both, like autograd: a separate sum would read y again
         sizes = None if bias is None else bias.shape
         _, update, of_bias = self._backward(y, x, weight, sizes, (False, True, bias is not None))
         return update.mul_(scale), None if bias is None else of_bias.mul_(scale)
@@ -93,7 +93,7 @@ class Conv2d:
     def _backward(
         self, y: Tensor, x: Tensor, weight: Tensor, bias_sizes: Size | None, wanted: tuple[bool, bool, bool]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return autograd's gradients of input, weight and bias, those that are wanted."""
+        """Return autograd's gradients of input, weight and bias, as far as wanted."""
         gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
             y, x, weight, bias_sizes, self.stride, self.padding, self.dilation, False, (0, 0), self.groups, wanted
         )
@@ -101,7 +101,7 @@ class Conv2d:
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
         numbered = torch.arange(1, shape[1:].numel() + 1, dtype=torch.float64).view(1, *shape[1:])
-        # each output pixel's patch as numbers of input units, 0 for padding
+        # the input units of each output pixel's patch, numbered from 1; 0 is padding
         patches = F.unfold(numbered, weight.shape[2:], self.dilation, self.padding, self.stride)[0].long().numpy()
         pixels = patches.shape[1]
         values = _array(weight).reshape(self.groups, -1, weight[0].numel(), 1)
@@ -115,12 +115,12 @@ class Conv2d:
 
 
 def linear_map(module: nn.Linear | nn.Conv2d) -> LinearMap:
-    """Return the map of a PyTorch module, by its options."""
+    """Return the linear map of a PyTorch module."""
     if isinstance(module, nn.Linear):
         return Dense()
     assert isinstance(module, nn.Conv2d)
     if module.padding_mode != "zeros":
-        raise ActrelaxError(f"Conv2d pads with zeros here, got padding_mode {module.padding_mode!r}: use 'zeros'.")
+        raise ActrelaxError(f"Conv2d must pad with zeros, got padding_mode {module.padding_mode!r}: use 'zeros'.")
     stride, dilation, padding = pair(module.stride), pair(module.dilation), module.padding
     if padding == "valid":
         padding = (0, 0)

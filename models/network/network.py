@@ -1,4 +1,4 @@
-"""A network: a directed acyclic graph of populations joined by projections (THEORY.md section 1)."""
+"""A network: a directed acyclic graph of populations joined by projections (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from actrelax.models.network.table import aligned
 
 @dataclass(frozen=True)
 class Population:
-    """A group of units: its name, its shape without the batch, its activation function."""
+    """A group of units; the shape is without the batch."""
 
     name: str
     shape: tuple[int, ...]
@@ -32,11 +32,11 @@ class Population:
 
 @dataclass(frozen=True)
 class FeedforwardPass:
-    """What the feedforward pass leaves behind for the relaxation.
+    """The results of the feedforward pass of one batch.
 
-    drives      population -> abar, (batch, *population.shape), without the input; perhaps only where gains need it
-    activities  population -> xbar = f(abar), the input included
-    routes      projection -> the route the batch took through its pooling
+    drives      population -> abar, (batch, *population.shape), except the input; all, or those that gains need
+    activities  population -> xbar = f(abar), including the input
+    routes      projection -> the batch's route through its pooling
     """
 
     drives: Mapping[str, Tensor]
@@ -45,9 +45,9 @@ class FeedforwardPass:
 
 
 class Network(nn.Module):
-    """Populations and projections; a `torch.nn.Module` that holds weights and no relaxation state.
+    """Populations and projections: a `torch.nn.Module` with weights and no relaxation state.
 
-    Population v receives the drive ``a_v = sum_p op_p(x_source(p); W_p) + b_p`` of its incoming projections and
+    Population v receives the drive ``a_v = sum_p op_p(x_source(p); W_p) + b_p`` from its incoming projections and
     fires at ``x_v = f_v(a_v)``.
 
     Parameters
@@ -55,8 +55,8 @@ class Network(nn.Module):
     input_shape : sequence of int
         Shape of one sample; the population "input" holds the stimulus.
     populations : mapping
-        Name -> activation, a name of `activations.ACTIVATIONS` or an `Activation`. Shapes follow from the
-        projections. The one population that feeds no other is the output.
+        Name -> activation, a key of `activations.ACTIVATIONS` or an `Activation`. Shapes follow from the
+        projections. The output is the only population without outgoing projections.
     projections : sequence of Projection
 
     Attributes
@@ -65,13 +65,13 @@ class Network(nn.Module):
         In topological order, the input first, the output last.
     projections : dict of str to Projection
     graph : Graph
-        Who feeds whom among the populations that relax, and the output.
+        Connections among the hidden populations and the output.
 
     Raises
     ------
     ActrelaxError
-        For a cycle, a name that is unknown or used twice, drives of different shapes at one population, a
-        population that nothing drives, or more than one output.
+        For a cycle, an unknown or repeated name, drives of different shapes at one population, a population
+        without a drive, or more than one output.
 
     Examples
     --------
@@ -119,25 +119,25 @@ class Network(nn.Module):
 
     @classmethod
     def from_sequential(cls, module: nn.Sequential, input_shape: Sequence[int]) -> Network:
-        """Build the network of an `nn.Sequential` of standard layers, sharing its Parameters.
+        """Build a network from an `nn.Sequential` of standard layers, sharing its Parameters.
 
         Parameters
         ----------
         module : torch.nn.Sequential
-            Of Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and activation functions, nested as you like.
+            Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and activation functions, also nested.
         input_shape : sequence of int
             Shape of one sample.
 
         Returns
         -------
         Network
-            Train it, and `module` itself is the trained model. Its populations are called ``conv1``, ``conv2``,
-            ... where a convolution feeds them, else ``hidden1``, ..., and ``output``.
+            Training it trains `module`. Populations are called ``conv1``, ``conv2``, ... after a convolution, else
+            ``hidden1``, ..., and the last one ``output``.
 
         Raises
         ------
         ActrelaxError
-            For a layer that is not known (batch normalisation, dropout, ...).
+            For an unsupported layer (batch normalisation, dropout, ...).
 
         Examples
         --------
@@ -167,10 +167,9 @@ class Network(nn.Module):
         return {name: module for name, module in self._modules.items() if isinstance(module, Projection)}
 
     def feedforward(self, x: Tensor, *, keep_drives: bool = True) -> FeedforwardPass:
-        """Compute drives, activities and routes of a batch x, (batch, *input_shape).
+        """Return drives, activities and routes of a batch x, (batch, *input_shape).
 
-        Drives that nobody needs once the activities are known take as much memory as these: ``keep_drives=False``
-        keeps those of activation functions whose gain can't be told from the activity.
+        ``keep_drives=False`` saves memory: it keeps a drive only if the gain can't be computed from the activity.
         """
         expected = self.populations[self.input].shape
         if not isinstance(x, Tensor):
@@ -188,15 +187,15 @@ class Network(nn.Module):
         return self._pass_forward(x, list(self.populations), activations, keep_drives)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output activities (batch, *output shape), with autograd's graph where grad mode is on."""
+        """Return the output activities (batch, *output shape), differentiable if grad mode is on."""
         return self.feedforward(x, keep_drives=False).activities[self.output]
 
     def drive(self, population: str, activities: Mapping[str, Tensor], routes: Mapping[str, ProjectionRoute]) -> Tensor:
-        """Return the population's drive by activities of this moment, along the routes of the feedforward pass."""
+        """Return the population's drive for given activities, along the routes of the feedforward pass."""
         return _sum([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
 
     def knobs(self, projection: Projection, assumptions: Assumptions) -> Knobs:
-        """Return the assumptions that hold for a projection; skips go by the shape of their target."""
+        """Return the knobs of a projection; for a copy the shape of its target decides."""
         return assumptions.conv if self.kind(projection) == "conv" else assumptions.dense
 
     def kind(self, projection: Projection) -> str:
@@ -209,29 +208,29 @@ class Network(nn.Module):
         return "conv" if isinstance(projection.map, Conv2d) else "dense"
 
     def add_feedback(self, assumptions: str | Assumptions, generator: torch.Generator) -> None:
-        """Register the feedback weights that the assumptions ask for, before an optimiser is made.
+        """Create the feedback weights that the assumptions need; call it before making the optimiser.
 
-        Learned and Kolen-Pollack feedback become Parameters, random feedback a buffer, normal with the standard
-        deviation that W has at this moment; sign-concordant feedback keeps this deviation as its scale. They are
-        called ``NAME.feedback`` in the state_dict. Projections from the input get none: nobody reads their feedback.
+        Learned and Kolen-Pollack weights are Parameters, random ones a buffer; both are normal with the current
+        standard deviation of W. Sign-concordant feedback stores this deviation as its scale. The state_dict calls
+        them ``NAME.feedback``. Projections from the input carry no feedback and get none.
 
         Parameters
         ----------
         assumptions : str or Assumptions
         generator : torch.Generator
-            On the CPU, apart from the one that made W, so that W is the same with and without feedback weights.
+            On the CPU. Use another one for W, so that W is the same with and without feedback weights.
 
         Raises
         ------
         ActrelaxError
-            If a projection has feedback weights already.
+            If a projection already has feedback weights.
         """
         assumptions = look_up("assumptions", assumptions, PRESETS)
         asked = {p: self.knobs(p, assumptions).feedback for p in self.projections.values()}
         asked = {p: kind for p, kind in asked.items() if self.carries_feedback(p) and kind != "transpose"}
         for p in asked:
             if p.feedback is not None:
-                raise ActrelaxError(f"projection {p.name!r} has feedback weights already: build the network anew.")
+                raise ActrelaxError(f"projection {p.name!r} already has feedback weights: build a new network.")
         for p, kind in asked.items():
             weight = p.weight
             assert weight is not None
@@ -243,11 +242,11 @@ class Network(nn.Module):
             p.set_feedback(psi, learned=kind != "random")
 
     def carries_feedback(self, projection: Projection) -> bool:
-        """Whether feedback weights are ever read: weighted, and not from the input."""
+        """Return whether the projection has feedback weights: it has weights and is not from the input."""
         return projection.map is not None and projection.source != self.input
 
     def decays(self, projection: Projection, assumptions: Assumptions) -> bool:
-        """Whether the projection's W and psi decay together, as Kolen and Pollack have it."""
+        """Return whether the projection's W and psi decay together by Kolen and Pollack's rule."""
         return self.carries_feedback(projection) and self.knobs(projection, assumptions).feedback == "kolen-pollack"
 
     def feedback_weight(self, projection: Projection, assumptions: Assumptions) -> Tensor | None:
@@ -256,7 +255,7 @@ class Network(nn.Module):
         Raises
         ------
         ActrelaxError
-            If `add_feedback` has not made the ones that are needed.
+            If they are missing: `add_feedback` creates them.
         """
         kind = self.knobs(projection, assumptions).feedback
         if kind == "transpose" or not self.carries_feedback(projection):
@@ -323,7 +322,7 @@ class Network(nn.Module):
     def _with_shapes(
         self, input_shape: tuple[int, ...], order: Sequence[str], activations: Mapping[str, Activation]
     ) -> dict[str, Population]:
-        """Populations with the shapes that one silent sample takes."""
+        """Return the populations, with shapes found by passing one sample of zeros."""
         weight = next(self.parameters(), torch.empty(0))
         try:
             passed = self._pass_forward(weight.new_zeros(1, *input_shape), order, activations)
@@ -356,7 +355,7 @@ def _topological_order(populations: Sequence[str], projections: Sequence[Project
     except CycleError as error:
         raise ActrelaxError(f"populations form a cycle: {' -> '.join(reversed(error.args[1]))}.") from error
     if len(outputs) != 1:
-        raise ActrelaxError(f"exactly one population, the output, feeds no other; here: {outputs}.")
+        raise ActrelaxError(f"exactly one population, the output, must feed no other, got {outputs}.")
     return [name for name in order if name != outputs[0]] + outputs
 
 

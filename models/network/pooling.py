@@ -1,8 +1,7 @@
-"""Routing inside a projection: pooling and flattening, fixed by the feedforward pass (THEORY.md section 1).
+"""Routing in a projection: pooling and flattening, fixed by the feedforward pass (docs/theory.md).
 
-A routing stage decides in the feedforward pass where signals go (`find`); along that fixed route it is a linear
-map without weights (`apply`), whose adjoint carries feedback the other way (`adjoint`). Max pooling keeps the
-winners of the feedforward pass, also when activities change later.
+`find` determines the route of a batch. Along a fixed route a stage is a linear map without weights (`apply`), and its
+adjoint carries feedback (`adjoint`). Max pooling keeps its winners even if activities change later.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ Pair = tuple[int, int]
 
 
 class Route(NamedTuple):
-    """What a stage remembers of the feedforward pass.
+    """The route of one batch through a stage.
 
-    shape          (batch, ...) of its input
+    shape          of the input, (batch, ...)
     winners        for max pooling: the flat index of each window's winner, (batch, channels, height, width)
-    memory_format  how its input lay in memory: feedback comes back in the same layout, for activities to meet it
+    memory_format  of the input; feedback has the same one
     """
 
     shape: Size
@@ -34,34 +33,34 @@ class Route(NamedTuple):
     memory_format: torch.memory_format = torch.contiguous_format
 
     def empty(self, like: Tensor) -> Tensor:
-        """Return room for what comes back; kernels take from it the layout of their result."""
+        """Return an empty tensor of the input's shape and layout; kernels copy its layout."""
         return torch.empty(self.shape, dtype=like.dtype, device=like.device, memory_format=self.memory_format)
 
     def repeated(self, times: int) -> Route:
-        """Return the route of `times` copies of the batch, one after the other."""
+        """Return the route of `times` concatenated copies of the batch."""
         winners = None if self.winners is None else self.winners.repeat(times, 1, 1, 1)
         return Route(Size((times * self.shape[0], *self.shape[1:])), winners, self.memory_format)
 
 
 class Routing(Protocol):
-    """Weightless stage of a projection."""
+    """A stage without weights."""
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
-        """Pass x on and return the route it took."""
+        """Return the output and the route of x."""
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
-        """Pass x on along a route found before."""
+        """Return the output for x along a given route."""
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
-        """Carry y back along the route: <apply(x), y> = <x, adjoint(y)>."""
+        """Return y carried back along the route: <apply(x), y> = <x, adjoint(y)>."""
 
     def as_sparse(self, route: Route) -> sparse.csr_array:
-        """Return `apply` as a matrix, from the flattened batch to the flattened batch."""
+        """Return `apply` as a matrix between flattened batches."""
 
 
 @dataclass(frozen=True)
 class Flatten:
-    """All dimensions after the batch into one."""
+    """Flattening of all dimensions after the batch."""
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
         return x.flatten(1), Route(x.shape, memory_format=memory_format(x))
@@ -105,7 +104,7 @@ class AvgPool2d:
         return F.avg_pool2d(x, *self._options())
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
-        # autograd's own kernel; of the input it reads nothing but the shape
+        # autograd's kernel; it reads only the input's shape and layout
         result: Tensor = torch.ops.aten.avg_pool2d_backward(y, route.empty(y), *self._options())
         return result
 
@@ -114,7 +113,7 @@ class AvgPool2d:
         pixels = height * width
         columns = []
         for some in torch.split(torch.arange(pixels), 256):
-            # what the kernel makes of each pixel alone: padding and odd borders included
+            # pool each pixel alone, so that padding and borders count
             images = F.one_hot(some, pixels).double().view(-1, 1, height, width)
             columns.append(sparse.csr_array(self.apply(images, route).flatten(1).numpy()))
         return sparse.kron(sparse.eye_array(batch * channels), sparse.vstack(columns).T, format="csr")
@@ -143,7 +142,7 @@ class MaxPool2d:
         return chosen.contiguous(memory_format=route.memory_format)
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
-        # autograd's own kernel; of the input it reads nothing but the shape
+        # autograd's kernel; it reads only the input's shape and layout
         result: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
             y, route.empty(y), *self._options(), route.winners
         )
@@ -160,10 +159,10 @@ class MaxPool2d:
 
 
 def routing_stage(module: nn.Module) -> Routing:
-    """Return the routing of a PyTorch module, by its options."""
+    """Return the routing stage of a PyTorch module."""
     if type(module) is nn.Flatten:
         if (module.start_dim, module.end_dim) != (1, -1):
-            raise ActrelaxError("Flatten joins all dimensions after the batch here: use nn.Flatten() as it is.")
+            raise ActrelaxError("Flatten must join all dimensions after the batch: use nn.Flatten() with its defaults.")
         return Flatten()
     if type(module) is nn.AvgPool2d:
         return AvgPool2d(
@@ -176,7 +175,7 @@ def routing_stage(module: nn.Module) -> Routing:
         )
     if type(module) is nn.MaxPool2d:
         if module.return_indices:
-            raise ActrelaxError("MaxPool2d keeps its indices by itself here: leave return_indices out.")
+            raise ActrelaxError("MaxPool2d can't return its indices in a projection: leave return_indices out.")
         return MaxPool2d(
             pair(module.kernel_size),
             pair(module.stride),
@@ -190,7 +189,7 @@ def routing_stage(module: nn.Module) -> Routing:
 
 
 def as_images(x: Tensor) -> Tensor:
-    """Return x, if it is a batch of images; PyTorch would take one without channels for a single sample."""
+    """Return x if it is a batch of images; PyTorch would take three dimensions for a single sample."""
     if x.dim() != 4:
         raise ActrelaxError(
             f"convolutions and pooling take populations (channels, height, width), got shape {tuple(x.shape[1:])}."
@@ -199,12 +198,12 @@ def as_images(x: Tensor) -> Tensor:
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """Return the layout of x; an image of one channel or pixel has both, and counts as contiguous."""
+    """Return the memory format of x: contiguous if both apply, as with one channel or one pixel."""
     if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
 
 
 def pair(value: int | tuple[int, ...]) -> Pair:
-    """Return PyTorch's sizes, a number or (height, width), as the latter."""
+    """Return a size of PyTorch, a number or (height, width), as (height, width)."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -1,8 +1,7 @@
-"""Projections: how one population drives another, and how feedback comes back (THEORY.md section 1).
+"""Projections: the drive of one population by another, and its feedback (docs/theory.md).
 
-A projection is a pipeline of PyTorch's own modules: routing before, at most one linear map with weights (or none:
-a plain copy, for skip connections), routing after. Of the modules it takes the options and the Parameters
-themselves, so the network and the modules stay one model.
+A projection is a pipeline of PyTorch modules: routing, at most one linear map with weights (none is a plain copy, for
+skip connections), routing. It copies the modules' options and shares their Parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class ProjectionRoute(NamedTuple):
     after: tuple[Route, ...]
 
     def repeated(self, times: int) -> ProjectionRoute:
-        """Return the route of `times` copies of the batch, one after the other."""
+        """Return the route of `times` concatenated copies of the batch."""
         if times == 1:
             return self
         before, after = (tuple(route.repeated(times) for route in routes) for routes in (self.before, self.after))
@@ -39,7 +38,7 @@ class ProjectionRoute(NamedTuple):
 
 
 class Projection(nn.Module):
-    """All connections from one population to another: its drive, its feedback, its plasticity.
+    """All connections from one population to another: their drive, feedback and plasticity.
 
     Parameters
     ----------
@@ -47,21 +46,21 @@ class Projection(nn.Module):
         Names of the presynaptic and the postsynaptic population.
     *stages : torch.nn.Module
         The pipeline: any of `nn.MaxPool2d`, `nn.AvgPool2d`, `nn.Flatten` before and after at most one
-        `nn.Linear` or `nn.Conv2d`, whose Parameters are shared, not copied. No stage at all is a plain copy.
+        `nn.Linear` or `nn.Conv2d`, whose Parameters are shared, not copied. Without stages it is a plain copy.
     name : str, optional
-        Its name in the network and in the state_dict; ``source->target`` unless given.
+        Name in the network and in the state_dict; by default ``source->target``.
 
     Attributes
     ----------
     weight, bias : torch.nn.Parameter or None
     feedback : torch.Tensor or None
-        Feedback weights psi of its own, where `Network.add_feedback` made some: a Parameter where they are
-        learned, a buffer where they are fixed, a buffer without dimensions (a scale) for sign-concordant ones.
+        Feedback weights psi, created by `Network.add_feedback`: a Parameter if learned, a buffer if fixed, a
+        zero-dimensional buffer (the scale) if sign-concordant.
 
     Raises
     ------
     ActrelaxError
-        For a stage that is not known or not supported, or a second weighted map.
+        For an unsupported stage or a second weighted map.
 
     Examples
     --------
@@ -80,7 +79,7 @@ class Projection(nn.Module):
         weighted = [position for position, stage in enumerate(stages) if type(stage) in (nn.Linear, nn.Conv2d)]
         if len(weighted) > 1:
             raise ActrelaxError(
-                f"projection {self.name!r} has {len(weighted)} weighted maps, at most one is right: "
+                f"projection {self.name!r} must have at most one weighted map, got {len(weighted)}: "
                 "put a population between them."
             )
         position = weighted[0] if weighted else len(stages)
@@ -100,7 +99,7 @@ class Projection(nn.Module):
         self.pipeline = ", ".join(_describe(stage) for stage in stages) or "copy"
 
     def find(self, x: Tensor) -> tuple[Tensor, ProjectionRoute]:
-        """Drive of the target by presynaptic activities x (batch, *source shape), and the route it took."""
+        """Return the target's drive by presynaptic activities x (batch, *source shape), and the route of x."""
         before, after = [], []
         for stage in self.before:
             x, route = stage.find(x)
@@ -113,15 +112,15 @@ class Projection(nn.Module):
         return x, ProjectionRoute(tuple(before), weighted, tuple(after))
 
     def drive(self, x: Tensor, route: ProjectionRoute) -> Tensor:
-        """Drive of the target by other activities x along a route found before, its bias included."""
+        """Return the target's drive by activities x along a given route, bias included."""
         return _applied(self.after, self._mapped(self.presynaptic(x, route)), route.after)
 
     def feedback_signal(self, y: Tensor, route: ProjectionRoute, weight: Tensor | None) -> Tensor:
-        """op^T(y; weight): y (batch, *target shape) back through all stages, (batch, *source shape)."""
+        """Return op^T(y; weight): y (batch, *target shape) back through all stages, (batch, *source shape)."""
         return self.feedback_from_weights(self.postsynaptic(y, route), route, weight)
 
     def feedback_from_weights(self, y: Tensor, route: ProjectionRoute, weight: Tensor | None) -> Tensor:
-        """Carry a signal that has reached the weights, as `postsynaptic` returns it, the rest of the way back."""
+        """Return op^T(y; weight) from a y that `postsynaptic` has carried back to the weights."""
         if self.map is not None:
             assert weight is not None
             y = self.map.adjoint(y, weight, route.weighted)
@@ -133,15 +132,15 @@ class Projection(nn.Module):
         Parameters
         ----------
         route : ProjectionRoute
-            Of a batch, whose samples may take different routes through max pooling.
+            Of a batch; samples may differ in their max-pooling winners.
         weight : torch.Tensor or None
             W for the drive, psi for the feedback; None for a copy.
 
         Returns
         -------
         scipy.sparse.csr_array
-            (batch * target units, batch * source units) in float64, a block per sample: pooling and convolution in
-            one, so that an entry is a connection between two units.
+            (batch * target units, batch * source units), float64, one block per sample; each entry is the total
+            connection between two units.
         """
         stages = [stage.as_sparse(taken) for stage, taken in zip(self.before, route.before, strict=True)]
         if self.map is not None:
@@ -152,27 +151,27 @@ class Projection(nn.Module):
         return functools.reduce(lambda before, stage: stage @ before, stages or [copy])
 
     def presynaptic(self, x: Tensor, route: ProjectionRoute) -> Tensor:
-        """The presynaptic factor of plasticity: x through the routing before the weights."""
+        """Return the presynaptic factor of plasticity: x through the routing before the weights."""
         return _applied(self.before, x, route.before)
 
     def postsynaptic(self, y: Tensor, route: ProjectionRoute) -> Tensor:
-        """The postsynaptic factor of plasticity: y back through the routing after the weights."""
+        """Return the postsynaptic factor of plasticity: y back through the routing after the weights."""
         return _adjoint(self.after, y, route.after)
 
     def plasticity(self, presynaptic: Tensor, postsynaptic: Tensor, scale: float = 1.0) -> dict[str, Tensor]:
-        """dLoss/dW and dLoss/db by the local rule, summed over the batch (THEORY.md section 1).
+        """Return dLoss/dW and dLoss/db by the local rule, summed over the batch (docs/theory.md).
 
         Parameters
         ----------
         presynaptic, postsynaptic : torch.Tensor
-            As the methods of these names return them; the postsynaptic activity multiplied by its gain.
+            Results of the methods of these names, the postsynaptic one for the activity times its gain.
         scale : float, default 1.0
-            Times the sums.
+            Factor of the sums.
 
         Returns
         -------
         dict
-            ``"weight"`` and, where the projection has one, ``"bias"``, of these Parameters' shapes; empty for a copy.
+            ``"weight"`` and, if there is a bias, ``"bias"``, shaped like these Parameters; empty for a copy.
         """
         if self.map is None:
             return {}
@@ -188,12 +187,12 @@ class Projection(nn.Module):
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):  # type: ignore[no-untyped-def]
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        # the tensor doesn't tell learned from fixed feedback weights; a state_dict carries metadata beside it
+        # the tensor doesn't say whether feedback weights are learned; the state_dict's metadata do
         learned = isinstance(self.feedback, nn.Parameter)
         getattr(destination, "_metadata", {}).setdefault(prefix[:-1], {})["feedback is learned"] = learned
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):  # type: ignore[no-untyped-def]
-        # a saved network's feedback weights register themselves, as learned ones where the metadata were lost
+        # register saved feedback weights, as learned ones if the metadata are missing
         saved = state_dict.get(f"{prefix}feedback")
         if saved is not None and self.feedback is None and self.weight is not None:
             is_scale = saved.dim() == 0
@@ -202,7 +201,7 @@ class Projection(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def set_feedback(self, feedback: Tensor, *, learned: bool) -> None:
-        """Register feedback weights psi: as a Parameter where they are learned, else as a buffer."""
+        """Register feedback weights psi: as a Parameter if learned, else as a buffer."""
         del self.feedback
         if learned:
             self.register_parameter("feedback", nn.Parameter(feedback))

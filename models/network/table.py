@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Return one line per row, its columns as wide as their widest cell; those of `right` flush right.
+    """Return one line per row, in columns as wide as their widest cell; those in `right` are flush right.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The ODEs: which relaxation, of which batch, from where, clamped to what."""
+"""The relaxation as an initial value problem: its ODE, initial state and clamped output."""
 
 from actrelax.models.problem.feedback_transforms import transform_named
 from actrelax.models.problem.losses import LOSSES, Loss, LossFunction, dense_targets, from_function, loss_named

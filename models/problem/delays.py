@@ -1,4 +1,4 @@
-"""How long feedback travels, by projection; a problem gives times, a scheme turns them into steps."""
+"""Transmission delays of feedback: times in a problem, numbers of steps in a scheme."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from actrelax.models.errors import ActrelaxError
 class Delays:
     """Transmission delays of feedback.
 
-    given        one time for all, or projection -> time
-    projections  names of those that carry feedback
+    given        one time for all projections, or projection -> time
+    projections  names of the projections that carry feedback
     """
 
     given: float | Mapping[str, float]
@@ -24,17 +24,17 @@ class Delays:
 
     @cached_property
     def times(self) -> dict[str, float]:
-        """Projection -> delay, of those where there is one."""
+        """Projection -> delay, for the delayed projections."""
         every = self.given if isinstance(self.given, Mapping) else dict.fromkeys(self.projections, self.given)
         return {name: delay for name, delay in every.items() if delay > 0}
 
     def check(self) -> None:
-        """Refuse unknown projections and what is no time.
+        """Refuse unknown projections and invalid times.
 
         Raises
         ------
         ActrelaxError
-            For the first that is found.
+            For the first one.
         """
         if isinstance(self.given, Mapping):
             for name in self.given:
@@ -49,7 +49,7 @@ class Delays:
         Raises
         ------
         ActrelaxError
-            For a delay that is no whole number of dt.
+            For a delay that is not a whole number of dt.
 
         Examples
         --------
@@ -66,5 +66,5 @@ class Delays:
 
 
 def delay_line(projection: str) -> str:
-    """Name the state's variable with the last signals sent along a projection: (steps, batch, ...), newest first."""
+    """Return the state variable of the last signals sent along a projection: (steps, batch, ...), newest first."""
     return f"{projection}.sent"

@@ -1,4 +1,4 @@
-"""What biology may do to feedback weights on their way: connections that are missing, strengths in few levels."""
+"""Biological limits on feedback weights: missing connections and few levels of strength."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Sparse:
-    """Keep each feedback connection with this probability, and remove the others; which ones, `seed` fixes.
+    """Sparse feedback: each connection exists with this probability.
 
-    A weight tensor of one shape always loses the same connections, whatever its values: they are missing, not weak.
-    In a problem each projection loses others (`of_projection`).
+    The seed and the shape of the weights determine the connections; the values of the weights don't. In a problem
+    each projection has a different seed (`of_projection`).
 
     Examples
     --------
@@ -33,7 +33,9 @@ class Sparse:
 
     def __post_init__(self) -> None:
         if not 0 < self.probability <= 1:
-            raise ActrelaxError(f"sparse feedback keeps a share between 0 and 1, got {self.probability:g}.")
+            raise ActrelaxError(
+                f"the share of sparse feedback must be above 0 and at most 1, got {self.probability:g}."
+            )
 
     def __call__(self, weight: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
@@ -41,13 +43,13 @@ class Sparse:
         return weight * kept.to(weight.device)
 
     def of_projection(self, name: str) -> Sparse:
-        """Return the same with connections of this projection's own."""
+        """Return the transform of one projection, with a seed derived from its name."""
         return Sparse(self.probability, zlib.crc32(f"{self.seed} {name}".encode()))  # torch reads 32 bits of a seed
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """Round feedback weights to so many evenly spaced levels between -m and m, m the largest magnitude.
+    """Feedback weights rounded to evenly spaced levels between -m and m, with m the largest magnitude.
 
     Examples
     --------
@@ -65,16 +67,16 @@ class Quantised:
         largest = weight.abs().max()
         width = 2 * largest / (self.levels - 1)
         rounded = ((weight + largest) / width).round() * width - largest
-        return torch.where(largest > 0, rounded, weight)  # silent weights have no levels
+        return torch.where(largest > 0, rounded, weight)  # all weights may be 0
 
 
 def apply_transform(transform: Transform, weight: Tensor, projection: str) -> Tensor:
-    """Return what a transform makes of a projection's feedback weights; they themselves stay as they are.
+    """Return a projection's feedback weights, transformed; the weights themselves don't change.
 
     Raises
     ------
     ActrelaxError
-        If that is no tensor of the same shape and type.
+        If the result is not a tensor of the same shape and type.
     """
     own = transform.of_projection(projection) if isinstance(transform, Sparse) else transform
     result = own(weight.detach().clone())
@@ -88,18 +90,18 @@ def apply_transform(transform: Transform, weight: Tensor, projection: str) -> Te
 
 
 def transform_named(given: str | Transform | None, seed: int = 0) -> Transform | None:
-    """Return a transform by its name, ``sparse-0.5`` or ``quantised-16``; a function of the weights passes through.
+    """Return the transform called ``sparse-0.5`` or ``quantised-16``; a function of the weights passes through.
 
     Parameters
     ----------
     given : str or callable, optional
     seed : int, default 0
-        Which connections a sparse one removes.
+        Seed of the missing connections.
 
     Raises
     ------
     ActrelaxError
-        For any other name, and for what is no function.
+        For another name or type.
     """
     if given is not None and not isinstance(given, str) and not callable(given):
         raise ActrelaxError(f"a feedback transform must be a name or a function of weights, got {given!r}.")

@@ -1,4 +1,4 @@
-"""Loss functions: a value per sample, and the gradient that clamps the output (THEORY.md section 1)."""
+"""Loss functions: a value per sample, and the gradient that clamps the output (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss by its value and its gradient.
+    """A loss: its value and its gradient.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Loss:
     gradient : callable
         (output, target) -> dLoss/doutput of each sample, (batch, *output.shape).
     shared : callable, optional
-        (output, target) -> both, where they have work in common.
+        (output, target) -> (value, gradient), if they share work.
     """
 
     value: LossFunction
@@ -42,7 +42,7 @@ class Loss:
 
 
 def from_function(function: LossFunction) -> Loss:
-    """Make a loss of any differentiable function; autograd sees the output and the target, nothing of the network.
+    """Make a loss of any differentiable function; its gradient is computed by autograd.
 
     Parameters
     ----------
@@ -52,8 +52,8 @@ def from_function(function: LossFunction) -> Loss:
     Raises
     ------
     ActrelaxError
-        When called, if the function returns anything but one loss per sample: a mean over the batch would divide
-        the clamp by the batch size.
+        When the loss is called, unless the function returns one loss per sample: a mean over the batch would
+        divide the clamp by the batch size.
 
     Examples
     --------
@@ -113,14 +113,14 @@ LOSSES: dict[str, Loss] = {
     "sum-of-squares": _built_in(_squares),
     "half-sum-of-squares": _built_in(_half_squares),
 }
-"""Softmax cross-entropy on logits; sum over the output of (x - t)^2, the papers' choice; half of it.
+"""Softmax cross-entropy on logits; the papers' sum of (x - t)^2 over the output; half that sum.
 
-Targets are class labels (batch,) of an integer type, taken as one-hot, or (batch, *output.shape).
+Targets are integer class labels (batch,), which become one-hot vectors, or (batch, *output.shape).
 """
 
 
 def loss_named(given: str | Loss | LossFunction) -> Loss:
-    """Look a loss up by name; a `Loss` passes through, any other callable goes to `from_function`.
+    """Return the loss of this name; a `Loss` passes through, a function goes to `from_function`.
 
     Raises
     ------
@@ -131,12 +131,12 @@ def loss_named(given: str | Loss | LossFunction) -> Loss:
 
 
 def dense_targets(target: Tensor, shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return targets for outputs of a shape, without the batch, in the type of another tensor; labels as one-hot."""
+    """Return targets for outputs of `shape` (without the batch) in the dtype of `like`; labels become one-hot."""
     return _dense(target, like.new_empty(()).expand(len(like), *shape))
 
 
 def _dense(target: Tensor, output: Tensor) -> Tensor:
-    """Targets in the output's shape and type; class labels become one-hot."""
+    """Return targets in the output's shape and type; labels become one-hot."""
     if not isinstance(target, Tensor):
         raise ActrelaxError(f"targets must be a torch.Tensor, got {type(target).__name__}: use torch.as_tensor.")
     if target.shape == output.shape:
@@ -147,7 +147,7 @@ def _dense(target: Tensor, output: Tensor) -> Tensor:
             f"targets must be integer labels ({len(output)},) or of the output's shape {tuple(output.shape)}, "
             f"got {target.dtype} {tuple(target.shape)}."
         )
-    # on a GPU this look would stall the queue; there labels are whoever loads the data's to check
+    # on a GPU this check would wait for the device: there whoever loads the labels checks them
     if target.device.type == "cpu" and len(target):
         least, largest = (int(label) for label in target.aminmax())
         if least < 0 or largest >= output.shape[1]:

@@ -1,4 +1,4 @@
-"""A quantity that may be one number, one per population, or one per neuron."""
+"""Quantities with one value for all, one per population or one per neuron."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Value = float | Tensor
 class PerNeuron:
     """A quantity by population.
 
-    name     as errors call it
+    name     its name in error messages
     given    one number for all, or population -> a number or, one per neuron, a tensor of the population's shape
-    default  of populations that a mapping doesn't name
-    shapes   population -> shape, of all that may be named
+    default  value of populations that a mapping doesn't name
+    shapes   population -> shape, for all valid populations
     """
 
     name: str
@@ -31,18 +31,18 @@ class PerNeuron:
     shapes: Mapping[str, Sequence[int]]
 
     def of(self, population: str) -> Value:
-        """Return the value as it was given, wherever that is: looking at it need not wait for a GPU."""
+        """Return the value on its own device, without waiting for it."""
         if isinstance(self.given, Mapping):
             return self.given.get(population, self.default)
         return self.given
 
     def on(self, population: str, like: Tensor) -> Value:
-        """Return the value, a tensor with the type and on the device of another."""
+        """Return the value; a tensor gets the dtype and device of `like`."""
         value = self.of(population)
         return value.to(like) if isinstance(value, Tensor) else value
 
     def extremes(self, population: str) -> tuple[float, float]:
-        """Return the least and the largest value: numbers, in NumPy, so that a trace of kernels knows nothing of it."""
+        """Return the least and the largest value; NumPy finds them, so that no trace of kernels contains them."""
         value = self.of(population)
         if not isinstance(value, Tensor):
             return float(value), float(value)
@@ -50,12 +50,12 @@ class PerNeuron:
         return float(numbers.min()), float(numbers.max())
 
     def check(self, *, zero: bool) -> None:
-        """Refuse unknown populations, wrong shapes and negative values, and zero unless it is allowed.
+        """Refuse unknown populations, wrong shapes, negative values and, unless allowed, zero.
 
         Raises
         ------
         ActrelaxError
-            For the first that is found.
+            For the first one.
         """
         for population in self.given if isinstance(self.given, Mapping) else self.shapes:
             known("population", population, self.shapes, where=self.name)

@@ -1,4 +1,4 @@
-"""The relaxation as an initial value problem: which ODE, from where, clamped to what (THEORY.md sections 1 and 2)."""
+"""The relaxation as an initial value problem: its ODE, initial state and clamped output (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -24,46 +24,44 @@ from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RelaxationProblem:
-    """The ODE  tau_v dx_v/dt = -x_v + sum_p op_p^T(g_c x_c; psi_p)  of one network and one batch (THEORY.md 1).
+    """The ODE  tau_v dx_v/dt = -x_v + sum_p op_p^T(g_c x_c; psi_p)  of one network and one batch (docs/theory.md).
 
-    It knows nothing of step sizes, integrators or engines. Usually made by `from_batch`. Weights are read when it is
-    solved: after an optimiser's step make a new problem, since drives and gains belong to the old weights.
+    Usually made by `from_batch`, without step sizes, integrators or engines. The solver reads the network's current
+    weights, but drives and gains belong to the earlier ones: make a new problem after each optimiser step.
 
     Parameters
     ----------
     network : Network
     feedforward : FeedforwardPass
-        Of the stimulus; gains, presynaptic factors and pooling are frozen there unless lifted.
+        Of the stimulus. Gains, presynaptic factors and pooling are frozen at its values unless `assumptions` differ.
     clamped : torch.Tensor
-        (batch, *output.shape): dLoss/dx of the output, constant in time, each sample's own.
+        (batch, *output.shape): dLoss/dx of the output, separately for each sample; constant in time.
     assumptions : str or Assumptions, default "ar"
     tau : float or mapping, default 1.0
-        Time constant in the caller's unit of time, > 0: one for all, or hidden population -> a float or, one per
-        neuron, a tensor of the population's shape. Populations that are not named have 1.
+        Time constant > 0, in any unit of time: one for all, or hidden population -> a float or, one per neuron, a
+        tensor of the population's shape. Other populations have 1.
     start : {"feedforward", "zero"} or mapping, default "feedforward"
-        Where the relaxation begins: the feedforward activities, silence, or hidden population ->
-        (batch, *population.shape).
+        Initial state: the feedforward activities, zero, or hidden population -> (batch, *population.shape).
     clip : float, optional
-        The bracket (-x + feedback) is clamped element by element to [-clip, clip].
+        Bound on -x + feedback: each element is clipped to [-clip, clip].
     noise : float or mapping, default 0.0
-        sigma, the standard deviation that a unit without input has: tau dx = (...) dt + sigma sqrt(2 tau) dW. One for
+        sigma, the standard deviation of a unit without input: tau dx = (...) dt + sigma sqrt(2 tau) dW. One for
         all, or hidden population -> a float or, one per neuron, a tensor of the population's shape.
     input_noise : float, default 0.0
         sigma of an Ornstein-Uhlenbeck process around the stimulus, with the network's tau (or ``tau["input"]``),
-        that starts at the stimulus. It matters where current drives are read.
+        that starts at the stimulus. It matters only to current gains and presynaptic factors.
     delays : float or mapping, default 0.0
-        How long feedback travels, in the unit of tau: one for all projections, or projection -> time. Before t = 0
-        every population had its initial value.
+        Transmission delay of feedback, in the unit of tau: one for all projections, or projection -> time. Before
+        t = 0 every population has its initial value.
     feedback_transform : str or callable, optional
-        What becomes of the weights that carry feedback: ``"sparse-0.5"``, ``"quantised-16"`` (`transforms`), or a
-        function of a weight tensor.
+        Transform of the feedback weights: ``"sparse-0.5"``, ``"quantised-16"``, or a function of a weight tensor.
     dynamics : mapping, optional
         Hidden population -> `UnitDynamics`: a state space in place of the leaky integrator. It starts at rest.
 
     Raises
     ------
     ActrelaxError
-        For values out of range, unknown names, wrong shapes, or feedback weights that are missing.
+        For values out of range, unknown names, wrong shapes or missing feedback weights.
 
     Examples
     --------
@@ -97,7 +95,7 @@ class RelaxationProblem:
         loss: str | Loss | LossFunction = "cross-entropy",
         **fields: Any,
     ) -> RelaxationProblem:
-        """Run the feedforward pass and clamp the output of each sample to its own loss gradient.
+        """Run the feedforward pass, and clamp the output of each sample to its loss gradient.
 
         Parameters
         ----------
@@ -107,7 +105,7 @@ class RelaxationProblem:
         y : torch.Tensor
             Targets: integer labels (batch,) or (batch, *output shape).
         loss : str, Loss or callable, default "cross-entropy"
-            A name of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
+            A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
         **fields
             The other fields of the problem.
         """
@@ -118,7 +116,7 @@ class RelaxationProblem:
         object.__setattr__(self, "assumptions", look_up("assumptions", self.assumptions, PRESETS))
         object.__setattr__(self, "feedback_transform", transform_named(self.feedback_transform))
         for projection in self.network.projections.values():
-            self.network.feedback_weight(projection, self.assumptions)  # raises where it is missing
+            self.network.feedback_weight(projection, self.assumptions)  # raises if it is missing
         output = self.feedforward.activities[self.network.output]
         if self.clamped.shape != output.shape:
             raise ActrelaxError(
@@ -138,11 +136,11 @@ class RelaxationProblem:
         check_dynamics(self.dynamics, self.relaxing)
         for name in self.dynamics:
             if isinstance(self.tau, Mapping) and name in self.tau:
-                raise ActrelaxError(f"population {name!r} has dynamics of its own: leave its tau out.")
+                raise ActrelaxError(f"population {name!r} has dynamics in place of a tau: leave its tau out.")
             if self.sigmas.extremes(name)[1] > 0:
-                raise ActrelaxError(f"noise is for leaky units, population {name!r} has dynamics of its own.")
+                raise ActrelaxError(f"noise needs leaky units, population {name!r} has dynamics: leave its noise out.")
         if self.dynamics and self.clip is not None:
-            raise ActrelaxError("a clip is for leaky units: leave it out, or the dynamics.")
+            raise ActrelaxError("a clip needs leaky units: leave clip or dynamics out.")
 
     def _check_start(self) -> None:
         if not isinstance(self.start, Mapping):
@@ -158,7 +156,7 @@ class RelaxationProblem:
 
     @cached_property
     def relaxing(self) -> list[str]:
-        """The hidden populations, from the top down: the order in which feedback reaches them."""
+        """The hidden populations from the top down, the order in which feedback reaches them."""
         return self.network.hidden[::-1]
 
     @cached_property
@@ -185,7 +183,7 @@ class RelaxationProblem:
 
     @property
     def is_noisy(self) -> bool:
-        """Whether anything is random."""
+        """Return whether the hidden populations or the input have noise."""
         return bool(self.noise_levels)
 
     @cached_property
@@ -195,12 +193,12 @@ class RelaxationProblem:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether all gains of the relaxation are constant, which makes the ODE linear (but for a clip)."""
+        """Return whether all gains of the relaxation are constant: the ODE is linear, except for a clip."""
         return all(knobs.activity_gain != "current" for knobs in self.assumptions.both)
 
     @cached_property
     def units(self) -> dict[str, Unit]:
-        """Dynamics of each hidden population, from the top down, and of the input where it is noisy."""
+        """Dynamics of each hidden population, from the top down, and of a noisy input."""
         return {
             name: StateSpace(name, self.dynamics[name])
             if name in self.dynamics
@@ -209,7 +207,7 @@ class RelaxationProblem:
         }
 
     def initial_state(self) -> State:
-        """Return the units' variables at t = 0, at rest with the activities that `start` gives them."""
+        """Return the units' variables at t = 0: at rest, with the activities given by `start`."""
         state: State = {}
         for name, unit in self.units.items():
             x = self.initial_activity(name).to(self.state_like)
@@ -217,7 +215,7 @@ class RelaxationProblem:
         return state
 
     def initial_activity(self, population: str) -> Tensor:
-        """Return a population's activity at t = 0, (batch, *population.shape); the output has its clamp."""
+        """Return a population's activity at t = 0, (batch, *population.shape); for the output, its clamp."""
         if population == self.network.output:
             return self.clamped
         x = self.feedforward.activities[population]
@@ -240,7 +238,7 @@ class RelaxationProblem:
 
     @torch.no_grad()
     def feedback(self, population: str, state: State) -> Tensor:
-        """sum over v's projections of op_p^T(g_c x_c; psi_p), (batch, *population.shape)."""
+        """Return sum_p op_p^T(g_c x_c; psi_p) over the population's projections, (batch, *population.shape)."""
         signals = [self._feedback_along(p, state) for p in self.network.outgoing[population]]
         total = signals[0]  # only the output feeds nothing
         for signal in signals[1:]:
@@ -255,7 +253,7 @@ class RelaxationProblem:
         )
 
     def feedback_source(self, projection: Projection, state: State) -> Tensor:
-        """g_c x_c: the signal that the projection's target sends back along it."""
+        """Return g_c x_c, the signal that the projection's target sends back."""
         return self.gain_times_activity(projection, self.activity_gain(projection), state)
 
     def activity_gain(self, projection: Projection) -> Gain:
@@ -263,12 +261,12 @@ class RelaxationProblem:
         return self.network.knobs(projection, self.assumptions).activity_gain
 
     def feedback_weight(self, projection: Projection) -> Tensor | None:
-        """Return the weights that carry the projection's feedback, transformed; None for a copy."""
+        """Return the projection's feedback weights, transformed; None for a copy."""
         psi = self.network.feedback_weight(projection, self.assumptions)
         if psi is None or self.feedback_transform is None:
             return psi
         assert callable(self.feedback_transform)
-        # a weight's version moves with every change, by an optimiser too
+        # every change of a weight, also by an optimiser, changes its version
         versions = tuple(w._version for w in (projection.weight, projection.feedback) if w is not None)
         found = self._transformed.get(projection.name)
         if found is None or found[0] != versions:
@@ -281,7 +279,7 @@ class RelaxationProblem:
         return {}
 
     def gain_times_activity(self, projection: Projection, gain: Gain, state: State) -> Tensor:
-        """g_c x_c of the projection's target: the one place that knows what a gain knob means."""
+        """Return g_c x_c of the projection's target for a gain knob."""
         name = projection.target
         x = self.clamped if name == self.network.output else self.units[name].activity(state).to(self.clamped)
         if gain != "current":
@@ -303,7 +301,7 @@ class RelaxationProblem:
         return {name: self.apply_gain(name, "feedforward", torch.ones_like(activities[name])) for name in names}
 
     def activities(self, state: State) -> Mapping[str, Tensor]:
-        """Return every population's activity; the input holds the stimulus unless it is noisy, the output its clamp."""
+        """Return every population's activity; the output has its clamp, and an input without noise the stimulus."""
         ends = {
             self.network.input: self.feedforward.activities[self.network.input],
             self.network.output: self.clamped,
@@ -318,7 +316,7 @@ class RelaxationProblem:
     def state_like(self) -> Tensor:
         """A tensor with the dtype and device of states (float32 or wider).
 
-        In bfloat16 a step of eta = 0.1 would round to nothing once a neuron is within 4 % of its goal.
+        In bfloat16 a step of eta = 0.1 would round to zero once a neuron is within 4 % of its fixed point.
         """
         return self.clamped.to(torch.promote_types(self.clamped.dtype, torch.float32))
 

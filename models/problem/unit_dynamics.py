@@ -1,4 +1,4 @@
-"""The dynamics of single units, given the feedback u that they receive: leaky integration, or a linear state space.
+"""The dynamics of single units that receive feedback u: leaky integration or a linear state space.
 
 A state maps variables to tensors; a leaky population has one variable, with the population's name.
 """
@@ -27,7 +27,7 @@ State = dict[str, Tensor]
 
 
 class Unit(Protocol):
-    """The dynamics of one population's units; u is the feedback that they receive."""
+    """The dynamics of one population's units, which receive feedback u."""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ class Unit(Protocol):
 
     @property
     def gain(self) -> float:
-        """The activity at the fixed point for u = 1."""
+        """Activity at the fixed point for u = 1."""
 
     def activity(self, state: Mapping[str, Tensor]) -> Tensor:
         """Return x."""
@@ -102,8 +102,8 @@ class Leaky:
 class UnitDynamics:
     """A linear state space per unit in place of the leaky integrator: ds/dt = A s + b u, x = c s.
 
-    u is the feedback that the unit receives, x its activity. Where the gain -c A^-1 b is 1, the equilibrium of the
-    network is that of leaky units: backprop's gradient.
+    u is the feedback, x the activity. If the gain -c A^-1 b is 1, the network's equilibrium is the same as with leaky
+    units: backprop's gradient.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class UnitDynamics:
         slowest = np.linalg.eigvals(matrix).real.max()
         if not slowest < 0:
             raise ActrelaxError(
-                f"unit dynamics must be stable: A has an eigenvalue of real part {slowest:.3g}, it must be negative."
+                f"unit dynamics must be stable: eigenvalues of A need negative real parts, got {slowest:.3g}."
             )
         for name, value in (
             ("A", tuple(map(tuple, matrix.tolist()))),
@@ -147,25 +147,25 @@ class UnitDynamics:
         ):
             object.__setattr__(self, name, value)
         if abs(self.gain) < 1e-12:
-            raise ActrelaxError("unit dynamics must pass a constant input on: -c A^-1 b is zero.")
+            raise ActrelaxError("unit dynamics must have a gain -c A^-1 b other than 0.")
 
     @classmethod
     def second_order(cls, tau: float, damping: float) -> UnitDynamics:
-        """tau^2 x'' + 2 damping tau x' + x = u: rings where damping is below 1."""
+        """Return tau^2 x'' + 2 damping tau x' + x = u, which rings if damping is below 1."""
         _positive(tau=tau, damping=damping)
         return cls(((0, 1 / tau), (-1 / tau, -2 * damping / tau)), (0, 1 / tau), (1, 0))
 
     @classmethod
     def synaptic_filter(cls, tau: float, tau_synapse: float) -> UnitDynamics:
-        """tau x' = -x + s, tau_synapse s' = -s + u: an exponential synapse before the leaky unit."""
+        """Return a leaky unit with an exponential synapse: tau x' = -x + s, tau_synapse s' = -s + u."""
         _positive(tau=tau, tau_synapse=tau_synapse)
         return cls(((-1 / tau, 1 / tau), (0, -1 / tau_synapse)), (0, 1 / tau_synapse), (1, 0))
 
     @classmethod
     def adapting(cls, tau: float, tau_adaptation: float, strength: float) -> UnitDynamics:
-        """tau x' = -x - strength w + (1 + strength) u, tau_adaptation w' = x - w: an adaptation current w.
+        """Return adapting units: tau x' = -x - strength w + (1 + strength) u, tau_adaptation w' = x - w.
 
-        The input is scaled so that the unit still settles at u: it overshoots first, and adapts to it.
+        w is the adaptation current. The input is scaled so that x overshoots, adapts and settles at u.
         """
         _positive(tau=tau, tau_adaptation=tau_adaptation)
         slow = 1 / tau_adaptation
@@ -178,12 +178,12 @@ class UnitDynamics:
 
     @property
     def fixed_point(self) -> tuple[float, ...]:
-        """-A^-1 b, the fixed point for a constant input of 1."""
+        """-A^-1 b, the variables at the fixed point for u = 1."""
         return tuple((-np.linalg.solve(np.asarray(self.A), np.asarray(self.b))).tolist())
 
     @property
     def gain(self) -> float:
-        """-c A^-1 b, the activity at that fixed point."""
+        """-c A^-1 b, the activity at the fixed point for u = 1."""
         return math.fsum(c * s for c, s in zip(self.c, self.fixed_point, strict=True))
 
 

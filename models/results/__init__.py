@@ -1,4 +1,4 @@
-"""What comes back: trajectories, and the files that hold them."""
+"""Results: trajectories and their files."""
 
 from typing import TYPE_CHECKING, Any
 

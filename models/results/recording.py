@@ -1,4 +1,4 @@
-"""What is recorded while a relaxation runs: the choice of values, and the values collected so far."""
+"""Recording during a relaxation: the choice of values, and the values recorded so far."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Record = bool | str | Iterable[str] | Mapping[str, Sequence[int]] | Function
 
 @dataclass(frozen=True)
 class RecordSpec:
-    """Which values of a state are recorded.
+    """The choice of values to record.
 
-    function  population -> activities, to name -> tensor, NumPy array or number
-    chosen    population -> indices into its flattened shape, for populations of which only some units are recorded
+    function  (population -> activities) -> (name -> tensor, NumPy array or number)
+    chosen    population -> indices into its flattened shape, if only some of its units are recorded
     """
 
     function: Function
@@ -46,7 +46,7 @@ class RecordSpec:
         values = self.function(state)
         if not isinstance(values, Mapping):
             raise ActrelaxError(
-                f"a function to record must return a mapping, name -> tensor, got one of type {type(values).__name__}."
+                f"a function to record must return a mapping, name -> tensor, got {type(values).__name__}."
             )
         return {name: _as_tensor(name, x) for name, x in values.items()}
 
@@ -76,7 +76,7 @@ class History:
     _store: ZarrWriter | None = None
 
     def is_due(self, step: int) -> bool:
-        """Whether this step is recorded."""
+        """Return whether this step is recorded."""
         return self.spec is not None and step % self.every == 0
 
     def keep(self, time: float, state: State) -> None:
@@ -113,7 +113,7 @@ class History:
             self._store.pop()
 
     def flush(self) -> None:
-        """Write to the Zarr store what is still in memory, whether or not the relaxation has ended."""
+        """Write the records in memory to the Zarr store, also during the relaxation."""
         if self._store is not None:
             self._store.flush()
 
@@ -132,7 +132,7 @@ class History:
         return {name: torch.stack([point[name] for point in self._points]) for name in names}
 
     def _prepare(self, path: Path, point: Mapping[str, Tensor]) -> None:
-        """Create the Zarr store, or refuse what could not be written as NetCDF at the end."""
+        """Create the Zarr store, or refuse values and paths that NetCDF could not write at the end."""
         from actrelax.models.results import xarray_io  # xarray takes a second to load
 
         if path.suffix == ".zarr":
@@ -154,7 +154,9 @@ class History:
             self._first, self.units = form, {name: chosen.get(name) for name in activities}
         if form.keys() != self._first.keys():
             before, now = (", ".join(map(repr, names)) or "nothing" for names in (self._first, form))
-            raise ActrelaxError(f"recorded was {before} at first and {now} at time {time:g}: return the same names.")
+            raise ActrelaxError(
+                f"the recorded names were {before} at first, got {now} at time {time:g}: return the same names."
+            )
         for name, (shape, dtype) in form.items():
             if (shape, dtype) != self._first[name]:
                 then, of = self._first[name]
@@ -218,9 +220,7 @@ def _units(problem: RelaxationProblem, name: str, chosen: Sequence[int]) -> list
     except (TypeError, ValueError):  # of different lengths, on a GPU
         indices = np.empty(0)
     if indices.ndim != 1 or indices.dtype.kind not in "iu":
-        raise ActrelaxError(
-            f"units of {name!r} are chosen by a list of whole numbers, 0 to {size - 1}, got {chosen!r}."
-        )
+        raise ActrelaxError(f"units of {name!r} must be a list of whole numbers, 0 to {size - 1}, got {chosen!r}.")
     for unit in indices.tolist():
         if not 0 <= unit < size:
             raise ActrelaxError(f"population {name!r} has units 0 to {size - 1}, got {unit}.")
@@ -237,6 +237,5 @@ def _as_tensor(name: object, x: object) -> Tensor:
         return torch.from_numpy(np.array(x, order="C"))
     except (TypeError, ValueError):
         raise ActrelaxError(
-            f"a function to record must return tensors, arrays or numbers, got for {name!r} one of type "
-            f"{type(x).__name__}."
+            f"a function to record must return tensors, arrays or numbers, got {type(x).__name__} for {name!r}."
         ) from None

@@ -1,30 +1,29 @@
-"""The project's one norm for "these two agree": used by tests, by checks and by analysis."""
+"""The relative error used throughout by tests, checks and analysis."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 FLOOR = 1e-30
-"""A population whose reference is everywhere smaller is silent (dead units): its differences count against this."""
+"""Least denominator, for references of zero (dead units)."""
 
 
 def relative_error(value: Tensor, reference: Tensor, *, magnitude: Tensor | None = None, floor: float = FLOOR) -> float:
-    """max |value - reference| / max |reference|: how far two results of one population or parameter are apart.
+    """Return max |value - reference| / max |reference|, for one population or parameter.
 
     Parameters
     ----------
     value, reference : torch.Tensor
-        Of one shape.
+        Of the same shape.
     magnitude : torch.Tensor, optional
-        For a reference that is a sum of cancelling terms: the terms, whose largest magnitude takes the place of
-        the reference's.
+        Tensor that replaces the reference in the denominator, such as the terms of a sum with cancellation.
     floor : float
         Least value of the denominator.
 
     Returns
     -------
     float
-        Not a number or infinite where either is; so that ``relative_error(...) < bound`` fails then.
+        nan or infinite for values that aren't finite, so that ``relative_error(...) < bound`` fails.
 
     Raises
     ------

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Status(Enum):
-    """How a relaxation ended.
+    """Outcome of a relaxation.
 
     COMPLETED    all steps were taken; nothing tested whether the state is near equilibrium
     SETTLED      ``stop_change`` or the tolerance of steps="auto" was reached
@@ -71,14 +71,14 @@ class Trajectory:
         Time -> population -> (batch, *population.shape), at any time up to the end. Only for SciPy's adaptive methods
         with ``dense=True``.
     ended : float, optional
-        Time of the end, where it is not a whole number of dt. Only for SciPy's adaptive methods.
+        Time of the end, if not a whole number of dt. Only for SciPy's adaptive methods.
     units : mapping
         Population -> indices of the recorded units into its flattened shape, or None for all units. Values that a
         function recorded count as a population's activity if they have its name and its shape.
     options : mapping
-        Options of the engine, as they were given to `solve`.
+        Options of the engine, as given to `solve`.
     method : {"stepped", "closed-form"}
-        Whether the relaxation was stepped or evaluated in closed form.
+        Method of evaluation: step by step or by the closed form.
 
     Examples
     --------
@@ -160,7 +160,7 @@ class Trajectory:
     def _of_recorded_units(self, name: str, gradient: Tensor) -> Tensor:
         if name not in self.units:
             raise ActrelaxError(
-                f"the values recorded as {name!r} are not that population's activity: leave it out of the gradients."
+                f"the values recorded as {name!r} are not the population's activity: leave it out of the gradients."
             )
         chosen = self.units[name]
         return gradient if chosen is None else gradient.flatten(1)[:, list(chosen)]
@@ -182,7 +182,7 @@ class Trajectory:
     def save(self, path: str | Path) -> None:
         """Write `to_xarray` to a NetCDF file, which `open_trajectory` reads.
 
-        A file that exists is replaced once the new one is complete.
+        An existing file is replaced once the new one is complete.
 
         Raises
         ------
@@ -202,7 +202,7 @@ class Trajectory:
 
 
 class DivergenceError(ActrelaxError):
-    """A value became non-finite. ``trajectory`` is the relaxation up to there, or None outside a relaxation."""
+    """A value became non-finite. ``trajectory`` is the relaxation until then, or None outside a relaxation."""
 
     def __init__(self, message: str, trajectory: Trajectory | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Trajectories as xarray Datasets, and the NetCDF files and Zarr stores that hold them."""
+"""Trajectories as xarray Datasets, NetCDF files and Zarr stores."""
 
 from __future__ import annotations
 
@@ -97,8 +97,7 @@ def labelled(trajectory: Trajectory) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Dimensions are time and those of `labels`. The coordinate time has the unit of tau. For the attributes see
-        `attributes`.
+        With the dimensions time and those of `labels`, and `attributes`. The coordinate time has the unit of tau.
 
     Raises
     ------
@@ -116,7 +115,7 @@ def labelled(trajectory: Trajectory) -> xr.Dataset:
 def dataset_of(
     found: Mapping[str, Label], times: Sequence[float], values: Mapping[str, Tensor], attributes: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Return values, name -> (len(times), ...), as a Dataset with the labels found for them."""
+    """Return values, name -> (len(times), ...), as a Dataset with these labels."""
     variables = {}
     coordinates: dict[str, Any] = {"time": ("time", np.asarray(times, dtype=np.float64), {"units": TIME_UNIT})}
     for name, label in found.items():
@@ -127,7 +126,7 @@ def dataset_of(
 
 
 def _as_array(x: Tensor) -> NDArray[Any]:
-    """Return a tensor as an array of a type that NetCDF has: half precision becomes single precision."""
+    """Return a tensor as an array of a type known to NetCDF: half precision becomes single precision."""
     x = x.detach().cpu()
     if x.is_floating_point() and x.dtype not in (torch.float32, torch.float64):
         x = x.to(torch.float32)
@@ -137,7 +136,7 @@ def _as_array(x: Tensor) -> NDArray[Any]:
 def about(
     problem: RelaxationProblem, *, integrator: str, engine: str, dt: float, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the attributes that are known before a relaxation runs; options that are None are left out."""
+    """Return the attributes known before a relaxation runs, without options that are None."""
     packages = ("actrelax", "numpy", "scipy", "torch", "brian2")
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     return {
@@ -154,7 +153,7 @@ def about(
 
 
 def attributes(trajectory: Trajectory) -> dict[str, Any]:
-    """Return the attributes of a relaxation that has ended: `about`, its steps, status and feedback applications."""
+    """Return the attributes of a finished relaxation: `about`, steps, status and feedback applications."""
     return {
         **about(
             trajectory.problem,
@@ -170,22 +169,22 @@ def attributes(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str | int | float:
-    """Return the value of an option as a type that an attribute can have."""
+    """Return an option's value in a type that attributes can have."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     return int(value) if isinstance(value, Integral) else float(value)
 
 
 def save(trajectory: Trajectory, path: Path) -> None:
-    """Write `labelled` as a NetCDF file; a file that exists is replaced when the new one is complete.
+    """Write `labelled` to a NetCDF file; an existing file is replaced when the new one is complete.
 
     Raises
     ------
     ActrelaxError
-        If the file can't be written; an earlier one is left as it was.
+        If the file can't be written; an existing file is then unchanged.
     """
     if path.suffix == ".zarr":
-        raise ActrelaxError(f"save writes NetCDF, got {path}: end the path with .nc, or give solve the path.")
+        raise ActrelaxError(f"save writes NetCDF, got {path}: end the path with .nc, or pass it to solve.")
     dataset, partial = labelled(trajectory), path.with_name(f"{path.name}.partial")
     prepare(path)
     with writing(path):
@@ -202,7 +201,7 @@ def prepare(path: Path) -> None:
     Raises
     ------
     ActrelaxError
-        If that is impossible, or the path is a folder.
+        If the folder can't be created, or the path is a folder.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +211,7 @@ def prepare(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name the path in the error if it can't be written."""
+    """Turn an OSError into an ActrelaxError that names the path."""
     try:
         yield
     except OSError as error:
@@ -222,13 +221,13 @@ def writing(path: Path) -> Iterator[None]:
 def open_trajectory(path: str | Path) -> xr.Dataset:
     """Open a NetCDF file of `Trajectory.save`, or a NetCDF file or Zarr store of `solve(..., path=...)`.
 
-    Values are read from the disk when they are used. A Zarr store can be opened while the relaxation runs, and after
-    the program was killed: its status is "running" then, and it has the points in time that were written completely.
+    Values are read from disk when used. A Zarr store can be opened while the relaxation runs or after the program was
+    killed: its status is then "running", and it has all points in time that were completely written.
 
     Raises
     ------
     ActrelaxError
-        If the path does not exist, or is neither of these.
+        If the path does not exist or is another kind of file.
     """
     is_store = Path(path).suffix == ".zarr"
     if is_store:
@@ -236,7 +235,7 @@ def open_trajectory(path: str | Path) -> xr.Dataset:
     try:
         if is_store:
             return _open_store(path)
-        with h5py.File(path) as file:  # h5netcdf leaves half-made objects behind where this fails
+        with h5py.File(path) as file:  # where this fails, h5netcdf would leave incomplete objects
             dict(file.attrs)
         return xr.open_dataset(path, engine="h5netcdf")
     except Exception as error:  # damaged files make h5netcdf raise nearly anything
@@ -248,8 +247,8 @@ def open_trajectory(path: str | Path) -> xr.Dataset:
 def _open_store(path: str | Path) -> xr.Dataset:
     """Open the complete points in time of a Zarr store.
 
-    Arrays are opened one by one: a write that was cut off leaves them with different lengths, which `xarray.open_zarr`
-    refuses.
+    Arrays are opened one by one, because an interrupted write leaves them with different lengths, which
+    `xarray.open_zarr` refuses.
     """
     store = xr.backends.ZarrStore.open_group(str(path), mode="r", consolidated=False, cache_members=False)
     attributes = dict(store.get_attrs())

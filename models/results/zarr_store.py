@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from actrelax.models.results.trajectory import Trajectory
 
 BLOCK_POINTS, BLOCK_BYTES = 64, 2**24
-"""A block has this many points in time, or fewer if they would take more bytes than this; one point at least."""
+"""Largest block, in points in time and in bytes; a block has at least one point."""
 
 
 class ZarrWriter:
     """A Zarr store to which points in time are appended.
 
-    The attribute ``points`` counts the points that are complete. It is written after each block, by a rename, so a
-    program that is killed loses the block that it collects or writes, and nothing that was written before. The last
-    point stays in memory until the next one or the end, and can be taken back.
+    The attribute ``points`` counts the complete points. It is written after each block, by a rename, so a killed
+    program loses only the current block. The last point stays in memory until the next one or the end, and can be
+    removed.
 
     Parameters
     ----------
     path : pathlib.Path
-        A store that exists is replaced.
+        An existing store is replaced.
     problem : RelaxationProblem
     run : mapping
         The other arguments of `about`.
@@ -49,7 +49,7 @@ class ZarrWriter:
     Raises
     ------
     ActrelaxError
-        As `labels`, and if the store can't be written; whatever was at the path is then left as it was.
+        As `labels`, and if the store can't be written; the path is then unchanged.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class ZarrWriter:
         self._create(self._dataset([], {name: x[None][:0] for name, x in point.items()}))
 
     def append(self, time: float, point: Mapping[str, Tensor]) -> None:
-        """Add one point in time; write the block before it if that is full."""
+        """Add one point in time, after writing a full block."""
         if len(self._block) == self._length:
             self.flush()
         self._block.append((time, point))
 
     def pop(self) -> None:
-        """Take back the last point in time."""
+        """Remove the last point in time."""
         self._block.pop()
 
     def flush(self) -> None:
-        """Write the points that are in memory; nothing may be appended to a block with fewer than its full length."""
-        block, self._block = self._block, []  # one that can't be written is not tried again
+        """Write the points in memory; after an incomplete block no more points may be appended."""
+        block, self._block = self._block, []  # a block that can't be written is not retried
         if block:
             values = {name: torch.stack([point[name] for _, point in block]) for name in self._labels}
             dataset = self._dataset([time for time, _ in block], values)
@@ -86,7 +86,7 @@ class ZarrWriter:
                 self._write_attributes()
 
     def finish(self, trajectory: Trajectory) -> None:
-        """Write the points that are in memory, then how the relaxation ended."""
+        """Write the points in memory and the attributes of the finished relaxation."""
         self.flush()
         self._attributes |= attributes(trajectory)
         with writing(self.path):
@@ -111,10 +111,10 @@ class ZarrWriter:
 
 
 class StoredValues(Mapping[str, Tensor]):
-    """Name -> (times, ...) in a Zarr store, read whenever a name is looked up.
+    """Name -> (times, ...) in a Zarr store, read when a name is looked up.
 
-    path   of the store
-    forms  name -> shape at one point in time, and type
+    path   path of the store
+    forms  name -> (shape at one point in time, dtype)
     """
 
     def __init__(self, path: Path, forms: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:

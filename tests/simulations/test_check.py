@@ -83,7 +83,7 @@ def test_options_reach_the_problem(npz, capsys):
     said = capsys.readouterr().err
     assert "tau 2, start 'zero', clip 3.0, assumptions 'ar', feedback transform Sparse(probability=0.5" in said
     assert run(*FAST, "--dataset", npz, "--tau-spread", 0.3, "--json") == 2
-    assert "eta is dt/tau of one tau, and this problem has several: give dt." in capsys.readouterr().err
+    assert "eta is dt/tau and needs one tau, but the problem has several: give dt." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("assumptions", ["random-feedback", "no-derivatives"])

@@ -147,7 +147,7 @@ def test_a_saved_run(npz, tmp_path, capsys):
         ),
         (["--engine", "nix"], "unknown engine 'nix'; known: torch, scipy, brian2."),
         (["--engine", "scipy", "--integrator", "euler"], '"euler" can\'t be used on scipy here: SciPy has its'),
-        (["--noise", "1"], '"sequential" can\'t be used here: it does not follow noise'),
+        (["--noise", "1"], '"sequential" can\'t be used here: it does not support noise'),
         (["--codegen", "numpy"], "--codegen is Brian2's, torch has none: leave it out."),
         (["--every", "0"], "--every must be 1 or more, got 0."),
         (["--every", "13"], "--every 13 is more than the relaxation's steps, 12: nothing would be recorded."),

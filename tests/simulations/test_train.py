@@ -243,7 +243,7 @@ def test_bf16_learns_what_fp32_learns(tmp_path, tiny):
 
 def test_noise_needs_an_integrator_that_follows_it(tmp_path, tiny, capsys):
     said = refused(capsys, 2, *tiny, "--noise", 0.1, "--out", tmp_path / "run")
-    assert said.startswith('"sequential" can\'t be used here: it does not follow noise: use "euler"')
+    assert said.startswith('"sequential" can\'t be used here: it does not support noise: use "euler"')
     said = refused(capsys, 2, *tiny, "--integrator", "euler", "--delay", 0.25, "--out", tmp_path / "run")
     assert said == "the delay of 'hidden1->output' must be a whole number of dt, got 0.25 with dt 0.1."
     assert not (tmp_path / "run").exists()
@@ -357,7 +357,7 @@ def refused(capsys, status, *arguments):
         (["--steps", "-3"], "--steps must be 0 or more, got -3."),
         (["--eta", "2.5"], 'eta must lie between 0 and 2 for "sequential", got 2.5:'),
         (["--eta", "0.1", "--dt", "0.1"], "dt and eta exclude each other: give one of them."),
-        (["--tau-spread", "0.1"], "eta is dt/tau of one tau, and this problem has several: give dt."),
+        (["--tau-spread", "0.1"], "eta is dt/tau and needs one tau, but the problem has several: give dt."),
         (["--threads", "0"], "--threads must be between 1 and 1024, got 0."),
         (["--rule", "backprop", "--assumptions", "nix"], "unknown assumptions 'nix'; known: ar,"),
         (["--resume", "nix", "--protocol", "paper-mlp"], "--resume takes its options from the run: leave --protocol"),

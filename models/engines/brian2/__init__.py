@@ -1,4 +1,4 @@
-"""Relaxations in Brian2: the engine, and `build` for simulations with objects of your own."""
+"""Relaxations in Brian2: the engine, and `build` for simulations with further objects."""
 
 from actrelax.models.engines.brian2.build import UNIT, Simulation, build
 from actrelax.models.engines.brian2.codegen import generating, target_named, targets

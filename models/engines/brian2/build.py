@@ -24,7 +24,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace
 
 UNIT = b2.ms
-"""The unit of a problem's time in Brian2: a millisecond."""
+"""Brian2's unit for a problem's time: one millisecond."""
 
 Units = bool | Sequence[int]
 
@@ -35,10 +35,10 @@ class Simulation:
 
     populations  population -> NeuronGroup of batch * units neurons, sample after sample
     feedback     projection -> Synapses from its target to its source
-    drives       projection -> Synapses from its source to its target, where gains are current
+    drives       projection -> Synapses from its source to its target, for current gains
     monitors     population -> StateMonitor of x
-    network      all of these; add your own objects to it
-    clock        the clock of all of them
+    network      brian2.Network of all these objects; add further ones to it
+    clock        clock of all objects
     """
 
     populations: Mapping[str, Any]
@@ -59,18 +59,18 @@ def build(
 ) -> Simulation:
     """Build the populations and synapses of a relaxation, ready to run.
 
-    Works at run time and under ``brian2.set_device("cpp_standalone", build_on_run=False)``.
+    Also for standalone programs: ``brian2.set_device("cpp_standalone", build_on_run=False)``.
 
     Parameters
     ----------
     problem : RelaxationProblem
     method : str, default "euler"
-        A state updater of Brian2: "euler", "rk4", "exact" ...
+        State updater of Brian2: "euler", "rk4", "exact" ...
     dt : float, default 0.1
-        The step, in the problem's unit of time: milliseconds in Brian2.
+        Step size in the problem's unit of time: milliseconds in Brian2.
     monitor : mapping or sequence of str, optional
-        Populations whose activity to record; or population -> True for all its units, or indices below batch *
-        units. The input is part of the simulation only if a drive reads it or it is noisy.
+        Populations to record; or population -> True for all units, or indices below batch * units. The simulation
+        includes the input only if a drive reads it or it is noisy.
     every : int, default 1
         Record every `every`-th step.
 
@@ -108,7 +108,7 @@ def build(
         known("population", name, equations.participants(problem), where="monitor")
     parts = [f"{p} {part}" for p in problem.network.projections for part in ("feedback", "drive")]
     names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
-    with generating("numpy"):  # the objects are built once: compiling would not pay
+    with generating("numpy"):  # built once: compiling would not pay
         groups = {v: _group(flat, v, names[v], method, delays, clock) for v in equations.participants(problem)}
         feedback = {
             p: _synapses(
@@ -142,7 +142,7 @@ def _check(problem: RelaxationProblem, method: str, dt: float) -> None:
 
 
 def state_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[str, tuple[Any, str]]:
-    """Return variable of a state -> (its NeuronGroup, its name there)."""
+    """Return variable of a state -> (its NeuronGroup, its name in the group)."""
     found: dict[str, tuple[Any, str]] = {}
     for name, unit in problem.units.items():
         own = [f"s{i}" for i in range(len(unit.variables))] if isinstance(unit, StateSpace) else ["x"]
@@ -163,7 +163,7 @@ def _group(flat: SparseProblem, name: str, word: str, method: str, delays: Mappi
 
 
 def _values(flat: SparseProblem, name: str) -> dict[str, Any]:
-    """Return variable -> initial value, for all variables that a population may have."""
+    """Return variable -> initial value, for all possible variables of a population."""
     unit, noisy = flat.problem.units.get(name), flat.problem.noise_levels
     values: dict[str, Any] = {"gain": flat.gains.get(name)}
     if name in flat.drives:
@@ -182,7 +182,7 @@ def _values(flat: SparseProblem, name: str) -> dict[str, Any]:
 
 
 def _delay(flat: SparseProblem, group: Any, text: equations.PopulationText, clock: Any) -> None:
-    """Shift the group's delay lines after drives are summed; before t = 0 they hold the initial value."""
+    """Make the group shift its delay lines after the sums of drives, and set them to the initial values."""
     problem = flat.problem
     for name, (line, sent, steps) in text.lines.items():
         shift(group, line, sent, steps, clock=clock, when="groups", order=equations.LINE)
@@ -200,7 +200,7 @@ def _drive(flat: SparseProblem, name: str, groups: Mapping[str, Any], word: str,
 def _synapses(pre: Any, post: Any, text: str, matrix: Any, word: str, order: int, clock: Any) -> Any:
     """Connect two groups by a sparse matrix (post, pre)."""
     synapses = b2.Synapses(pre, post, text, clock=clock, name=word, namespace={})
-    entries = matrix.tocsc().tocoo()  # sorted by source, in Brian2's own order: sums are faster
+    entries = matrix.tocsc().tocoo()  # sorted by source, Brian2's order: sums are faster
     if entries.nnz == 0:  # Brian2 can't sum over zero synapses
         entries = sparse.coo_array(([0.0], ([0], [0])), shape=matrix.shape)
     synapses.connect(i=entries.col.astype(np.int32), j=entries.row.astype(np.int32))

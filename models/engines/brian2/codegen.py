@@ -1,4 +1,4 @@
-"""Brian2's code generation targets: which ones work here, and how to choose one for a block of code."""
+"""Brian2's code generation targets: the available ones, and a context manager that sets one."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def targets() -> list[str]:
 
 
 def target_named(name: str) -> str:
-    """Return `name` if Brian2 has such a target and it works on this machine.
+    """Return `name` if it is a target that works on this machine.
 
     Raises
     ------
     ActrelaxError
-        If not; the message lists the targets that work.
+        If it isn't; the message lists the working targets.
     """
-    # testing for a compiler takes seconds, and numpy needs none
+    # the test for a compiler takes seconds, and numpy needs none
     return name if name == "numpy" else known("Brian2 target", name, targets())
 
 
 def is_runtime() -> bool:
-    """Return whether Brian2's device is the one that runs simulations at once, and not one that writes a program."""
+    """Return whether Brian2's device runs simulations at once, in contrast to a standalone device."""
     return isinstance(b2.get_device(), RuntimeDevice)
 
 
@@ -55,13 +55,13 @@ def require_runtime() -> None:
     if not is_runtime():
         raise ActrelaxError(
             "Brian2 is set to write a standalone program: call brian2.set_device('runtime') first, "
-            "or use actrelax.brian2.build, which works there, too."
+            "or use actrelax.brian2.build, which supports standalone programs."
         )
 
 
 @contextmanager
 def generating(target: str) -> Iterator[None]:
-    """Set Brian2's global preferences inside a block: the target, and float64.
+    """Set Brian2's global preferences for target and dtype (float64) inside a block.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Delays of continuous values in Brian2, whose summed variables have none: a line of variables, shifted every step.
+"""Delays of continuous values in Brian2, whose summed variables have none: lines of variables, shifted every step.
 
-Works for any variable of any group, is exact for delays of whole steps, and runs with every code generation target.
+They work for all variables of all groups and with every code generation target, and are exact for whole steps.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from typing import Any
 
 
 def delay_line(name: str, steps: int, unit: str = "1") -> tuple[str, str]:
-    """Return the equations of a delay line, and the variable that holds the delayed value.
+    """Return the equations of a delay line, and the variable with the delayed value.
 
-    The line has steps + 1 variables, since it is shifted before it is read: the first holds the present value.
+    The line has steps + 1 variables, since it is shifted before it is read: the first has the current value.
 
     Parameters
     ----------
     name : str
-        A prefix for its variables.
+        Prefix of its variables.
     steps : int
-        The delay, 1 or more.
+        Delay in steps, 1 or more.
     unit : str, default "1"
         Brian2's unit of the value.
 
     Returns
     -------
     equations : str
-        Equations to add to those of the group.
+        Equations to add to the group's.
     delayed : str
         Name of the variable to read.
 
@@ -47,8 +47,7 @@ def shift(
 ) -> Any:
     """Make a group shift a delay line in every time step.
 
-    Before t = 0 the line holds the values that its variables are set to: set all of them, for instance to the first
-    value.
+    Set all its variables to the values before t = 0, for instance to the first value.
 
     Parameters
     ----------
@@ -57,12 +56,12 @@ def shift(
     name, steps
         As for `delay_line`.
     expression : str
-        The value to delay: a variable of the group, or an expression of variables.
+        Value to delay: a variable of the group, or an expression of variables.
     clock : brian2.Clock, optional
-        The group's clock unless given.
+        By default the group's clock.
     when, order : str and int, default "start" and 0
-        When to shift within a step. Summed variables are computed in the slot "groups", by their order, before the
-        state moves: shift after the sums that the expression reads, and before those that read the line.
+        Slot and order of the shift within a step. Summed variables are computed in the slot "groups", by their order,
+        before the state changes: shift after the sums in the expression and before sums that read the line.
 
     Returns
     -------
@@ -76,7 +75,7 @@ def shift(
     >>> group = b2.NeuronGroup(1, "dx/dt = 1/ms : 1\\n" + equations, method="euler")
     >>> _ = shift(group, "late", "x", steps=3)
     >>> b2.run(10 * b2.defaultclock.dt)
-    >>> round((group.x[0] - group.late_3[0]) / 0.1)  # the line was shifted before x moved on
+    >>> round((group.x[0] - group.late_3[0]) / 0.1)  # the line was shifted before x changed
     4
     """
     statements = [f"{name}_{k} = {name}_{k - 1}" for k in range(steps, 0, -1)]

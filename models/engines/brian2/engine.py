@@ -1,4 +1,4 @@
-"""The Brian2 engine: the samples of a batch are blocks of neurons in one group per population; always in float64."""
+"""The Brian2 engine: one group per population, with one block of neurons per sample; in float64."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def solve(request: SolveRequest, codegen: str = "numpy") -> Trajectory:
     ----------
     request : SolveRequest
     codegen : str, default "numpy"
-        Brian2's code generation target. "numpy" is always there; "cython" compiles for up to a minute the first
-        time, and Brian2 keeps the compiled code.
+        Brian2's code generation target. "numpy" always works; "cython" compiles for up to a minute the first time,
+        and Brian2 keeps the compiled code.
 
     Raises
     ------
     ActrelaxError
-        For a target that does not work on this machine, or a standalone device.
+        For a target that doesn't work on this machine, or a standalone device.
     DivergenceError
         If a population becomes non-finite.
     """
@@ -57,15 +57,15 @@ def solve(request: SolveRequest, codegen: str = "numpy") -> Trajectory:
 
 @functools.cache
 def _announce(target: str) -> None:
-    """Log, once per target, why the first run takes long."""
-    logger.warning("Brian2 compiles for %s, where it has not done so before.", target)
+    """Log, once per target, that Brian2 may compile."""
+    logger.warning("Brian2 compiles code for %s unless it has done so before.", target)
 
 
 class _Watch:
-    """Observer of a running simulation: it records, and decides when to stop.
+    """Observer of a running simulation: it records states and stops the simulation.
 
-    request     the request whose recording it feeds
-    every_step  whether to check each step, for settling or for the step of a divergence
+    request     the request to run
+    every_step  whether to check each step, for settling or divergence
     """
 
     def __init__(self, request: SolveRequest, every_step: bool) -> None:
@@ -75,13 +75,13 @@ class _Watch:
 
     @property
     def every(self) -> int | None:
-        """Steps between observations; None to observe the end only."""
+        """Number of steps between observations; None to observe only the end."""
         if self.every_step:
             return 1
         return self.request.recording.every if self.request.recording.spec is not None else None
 
     def observe(self, state: State, step: int) -> bool:
-        """Process the state after a step; return whether to stop."""
+        """Check and record the state after a step; return whether to stop."""
         previous, self.step, self.state = self.state, step, state
         if self.every_step:
             refuse_non_finite(self.request, step, self.state, previous if step else None)
@@ -91,7 +91,7 @@ class _Watch:
 
 
 def _read_state(flat: SparseProblem, simulation: Simulation) -> State:
-    """Return the present values of all state variables, in the problem's shapes."""
+    """Return the current values of all state variables, in the problem's shapes."""
     variables = state_variables(flat.problem, simulation)
     return flat.as_tensors({v: np.array(getattr(group, own)) for v, (group, own) in variables.items()})
 
@@ -117,7 +117,7 @@ def _run(request: SolveRequest, watch: _Watch, target: str, seed: int | None) ->
 
 
 def _observer(watch: _Watch, every: int, simulation: Simulation, dt: float) -> Any:
-    """Return the Brian2 object that calls the watch at every `every`-th step."""
+    """Return a Brian2 object that calls the watch at every `every`-th step."""
     clock = simulation.clock if every == 1 else b2.Clock(every * dt * UNIT, name="actrelax_looks")
 
     def observe() -> None:
@@ -137,7 +137,7 @@ def _seed(request: SolveRequest) -> int | None:
 
 @contextmanager
 def _seeded(seed: int | None) -> Iterator[None]:
-    """Seed NumPy's global generator, from which Brian2 draws, inside a block, and restore its state afterwards."""
+    """Seed NumPy's global generator, which Brian2 uses, inside a block, and restore its state afterwards."""
     before = np.random.get_state()  # noqa: NPY002
     if seed is not None:
         b2.seed(seed)

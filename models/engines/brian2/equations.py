@@ -1,7 +1,7 @@
-"""A relaxation as equations for Brian2, one text per population and per projection (THEORY.md section 1).
+"""A relaxation as equations for Brian2, one text per population and per projection (docs/theory.md).
 
-Summed variables are computed at the beginning of a step, in this order: drives, the values that enter delay lines,
-feedback. Then the state moves, so that Euler's method is exactly the synchronous scheme.
+A step first computes drives, then shifts delay lines, then computes feedback. The state changes last, so that Euler's
+method is exactly the synchronous scheme.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from actrelax.models.problem import RelaxationProblem, StateSpace
 Constants = dict[str, tuple[float, bool]]
 
 DRIVE, LINE, FEEDBACK = -3, -2, -1
-"""Orders within a step, in the slot "groups"; states move at 0."""
+"""Orders within a step, in the slot "groups"; states change at 0."""
 
 
 @dataclass(frozen=True)
 class PopulationText:
     """The equations of a population.
 
-    equations   of its NeuronGroup
-    constants   shared parameter -> (value, whether its unit is that of a rate), for unit dynamics and the clip
-    lines       projection -> (name of its delay line, expression that enters it, steps)
+    equations   equations of its NeuronGroup
+    constants   shared parameter -> (value, whether it is a rate), for unit dynamics and the clip
+    lines       projection -> (name of its delay line, expression to delay, steps)
     """
 
     equations: str
@@ -44,7 +44,7 @@ def unsupported(problem: RelaxationProblem) -> str | None:
 
 
 def participants(problem: RelaxationProblem) -> list[str]:
-    """Return the populations of the simulation; the input only if a drive reads it or it is noisy."""
+    """Return the simulation's populations; the input only if a drive reads it or it is noisy."""
     network = problem.network
     sources = {p.source for name in _with_current_gain(problem) for p in network.incoming[name]}
     has_input = network.input in sources or problem.input_noise > 0
@@ -52,7 +52,7 @@ def participants(problem: RelaxationProblem) -> list[str]:
 
 
 def drives(problem: RelaxationProblem) -> list[str]:
-    """Return the projections whose drive the simulation computes: those to populations with a current gain."""
+    """Return the projections to populations with a current gain, whose drive the simulation computes."""
     return [p.name for name in _with_current_gain(problem) for p in problem.network.incoming[name]]
 
 
@@ -95,7 +95,7 @@ def drive_text(problem: RelaxationProblem, projection: str) -> str:
 
 
 def leak_text(target: str, tau: str = "tau") -> str:
-    """Return dx/dt of a leaky unit: towards an expression, with a time constant."""
+    """Return dx/dt of a leaky unit that approaches an expression."""
     return f"({target} - x) / {tau}"
 
 
@@ -134,7 +134,7 @@ def missing_formula(populations: Iterable[Population]) -> str | None:
 
 
 def _dynamics(problem: RelaxationProblem, name: str) -> tuple[list[str], Constants]:
-    """Return the differential equations of a population, and their constants."""
+    """Return the differential equations of a population and their constants."""
     network = problem.network
     if name == network.output or (name == network.input and not problem.input_noise):
         return ["x : 1 (constant)"], {}
@@ -169,7 +169,7 @@ def _state_space(unit: StateSpace) -> tuple[list[str], Constants]:
 
 
 def _gain_times_activity(problem: RelaxationProblem, projection: str, side: str = "") -> str:
-    """Return g_c x_c in variables of the projection's target, which synapses address as `_pre`."""
+    """Return g_c x_c in variables of the projection's target, with the suffix `_pre` in synapses."""
     gain = {"none": "", "feedforward": f"gain{side} * ", "current": f"current_gain{side} * "}
     return f"{gain[_gain_of(problem, projection)]}x{side}"
 

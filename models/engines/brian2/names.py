@@ -1,4 +1,4 @@
-"""Names that Brian2 accepts, for populations and projections."""
+"""Brian2 names of populations and projections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which relaxations Brian2 can run, and with which of its state updaters."""
+"""Support by Brian2 and its state updaters for problems and integrators."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | Non
     if integrator.engine not in (None, "brian2"):
         return f'"{integrator.name}" is a method of another engine.'
     if integrator.engine is None and integrator.name not in OURS:
-        return f'Brian2 has no such integrator; it has {", ".join(OURS)}, and its own: "brian2:rk4", "brian2:exact" ...'
+        return f'Brian2 has no such integrator; use {", ".join(OURS)}, "brian2:rk4", "brian2:exact" ...'
     if integrator.name == "exponential" and problem.dynamics:
-        return "Brian2's exponential Euler takes variables one by one: units with dynamics of their own need another."
+        return "Brian2's exponential Euler treats variables one by one: use another integrator for unit dynamics."
     method = method_of(integrator)
     if method in ("exact", "linear") and any(_is_coupled(dynamics) for dynamics in problem.dynamics.values()):
-        return f"Brian2's {method} does not solve units whose variables act on each other: use another of its methods."
+        return f"Brian2's {method} does not solve units with mutually coupled variables: use another of its methods."
     if method.startswith("gsl") and ctypes.util.find_library("gsl") is None:
         return "Brian2's gsl methods need the GNU Scientific Library, which is not installed."
     reason = equations.unsupported(problem)
@@ -48,19 +48,19 @@ def method_of(integrator: Integrator) -> str:
 
 
 def _is_coupled(dynamics: UnitDynamics) -> bool:
-    """Return whether A is not triangular: its symbolic solution would take minutes, and then be refused."""
+    """Return whether A is not triangular: Brian2 would seek a symbolic solution for minutes, then fail."""
     A = np.asarray(dynamics.A)
     return bool(np.triu(A, 1).any() and np.tril(A, -1).any())
 
 
 @functools.lru_cache(maxsize=256)
 def _refusal(equations: str, method: str) -> str | None:
-    """Return None if a state updater accepts some equations, else a sentence with Brian2's reason."""
+    """Return None if a state updater accepts the equations, else a sentence with Brian2's reason."""
     with catch_logs():  # the group is only a test
         group = b2.NeuronGroup(1, equations, method=method, namespace={})
-        group._network = "none"  # Brian2 warns of groups that were never run
+        group._network = "none"  # Brian2 would warn that the group was never run
         try:
             group.state_updater.update_abstract_code({})
         except UnsupportedEquationsException as error:
-            return f"Brian2's {method} does not take these equations: {' '.join(str(error).split())}"
+            return f"Brian2's {method} does not accept the equations: {' '.join(str(error).split())}"
     return None

@@ -1,4 +1,4 @@
-"""Learning inside Brian2: both phases and the change of the weights in one simulation."""
+"""Learning in Brian2: both phases and plasticity in one simulation."""
 
 from actrelax.models.learning.brian2.learner import Learner, Phases
 

@@ -1,8 +1,8 @@
-"""A learning network as equations for Brian2: the two phases of THEORY.md section 1, and the local rule.
+"""A learning network as equations for Brian2: two phases and the local rule (docs/theory.md).
 
-Every stimulus lasts the same number of steps. In the *feedforward* steps a unit follows its drive; at the end of the
-last one the event `hold` stores its rate r and its gain g = f'(a). In the *relaxing* steps it follows its feedback.
-In the last step the event `learn` changes the weights, and nothing else moves.
+Every stimulus lasts the same number of steps. In the *feedforward* steps units follow their drive; at the end of the
+last one the event `hold` stores their rates r and gains g = f'(a). In the *relaxing* steps units follow their
+feedback. In the last step the event `learn` changes the weights, and activities stay constant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TOP_GRADIENTS = {
     "sum-of-squares": "2 * (r - target)",
     "half-sum-of-squares": "r - target",
 }
-"""Loss -> its gradient with respect to the output's stored rate r: the output's signal while the others relax."""
+"""Loss -> its gradient with respect to the output's stored rate r, which the output sends during the relaxation."""
 
 SOFTMAX = """
 normaliser_post = exp(clip(r_pre - r_post, -700, 700)) : 1 (summed)
@@ -47,7 +47,7 @@ EVENTS = {"hold": "step == feedforward_end - 1", "learn": "step == relaxing_end"
 
 @dataclass(frozen=True)
 class Population:
-    """The text of a population: the equations, and the statements at the two events."""
+    """The text of a population: equations and the statements at both events."""
 
     equations: str
     hold: str
@@ -56,7 +56,7 @@ class Population:
 
 @dataclass(frozen=True)
 class Synapses:
-    """The text of a projection: the equations, the statements at `learn`, and the orders of its sums within a step."""
+    """The text of a projection: equations, the statements at `learn`, and the orders of its sums within a step."""
 
     equations: str
     learn: str
@@ -71,7 +71,7 @@ def unsupported(network: Network, assumptions: Assumptions) -> str | None:
         stages = (*p.before, *p.after)
         if network.kind(p) == "conv" or not all(isinstance(stage, Flatten) for stage in stages):
             return (
-                f"in Brian2 projections are dense or copies, {p.name!r} is {p.pipeline}: "
+                f"Brian2 needs dense projections or copies, {p.name!r} is {p.pipeline}: "
                 "choose a network like digits-mlp."
             )
     return missing_formula(network.populations.values())
@@ -139,7 +139,7 @@ def synapses_text(network: Network, assumptions: Assumptions, p: Projection) -> 
 
 
 NORMALISER_ORDER, DRIVE_ORDER, FEEDBACK_ORDER = -3, -2, -1
-"""Orders of the sums within a step: softmax, drives (which current gains need), feedback; states move last."""
+"""Orders of the sums within a step: softmax, drives (for current gains), feedback; states change last."""
 
 
 def _gain(gain: Gain, side: str = "") -> str:

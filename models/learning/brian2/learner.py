@@ -1,4 +1,4 @@
-"""Learning inside Brian2: for each stimulus a feedforward phase, a relaxation and local plasticity, in one run."""
+"""Learning in Brian2: a feedforward phase, a relaxation and local plasticity per stimulus, in one run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from actrelax.models.results import DivergenceError
 
 @dataclass(frozen=True)
 class Phases:
-    """Numbers and sizes of the steps of a stimulus.
+    """Numbers and sizes of the steps per stimulus.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ class Phases:
     eta : float, default 0.1
         dt / tau of the relaxation: the size of an explicit Euler step.
     feedforward_steps : int, optional
-        Steps of the feedforward phase; the depth of the network unless given.
+        Steps of the feedforward phase; by default the depth of the network.
     feedforward_eta : float, default 1.0
         dt / tau of the feedforward phase. With 1 each step computes one layer, and the phase is exactly the
-        feedforward pass; with less, the phase ends within about exp(-feedforward_eta * feedforward_steps) of it.
+        feedforward pass; below 1 it approaches the feedforward pass exponentially with the number of steps.
 
     Raises
     ------
@@ -57,44 +57,44 @@ class Phases:
     def __post_init__(self) -> None:
         for name, eta in (("eta", self.eta), ("feedforward_eta", self.feedforward_eta)):
             if not 0 < eta < 2:
-                raise ActrelaxError(f"{name} must lie between 0 and 2, got {eta}: take more steps of a smaller one.")
+                raise ActrelaxError(f"{name} must lie between 0 and 2, got {eta}: take more and smaller steps.")
         for name, count in (("steps", self.steps), ("feedforward_steps", self.feedforward_steps)):
             if count is not None:
                 whole_number(name, count, least=1)
 
 
 class Learner:
-    """A network that is trained inside one Brian2 simulation: rates, gains, relaxation and weights (THEORY.md 1).
+    """A network trained in one Brian2 simulation of rates, gains, relaxation and weights (docs/theory.md).
 
     Each stimulus takes ``feedforward_steps + steps + 1`` time steps of ``eta`` ms. First the feedforward phase,
     ``tau dx_v/dt = -x_v + f_v(a_v)``, yields the rates r and the gains g; then the populations relax while the output
-    sends dLoss/dr; in the last step the synapses change by ``dW = -rate * r_pre * g_post * x_post``, forward and
-    feedback weights alike. Simulated time continues from call to call.
+    sends dLoss/dr; in the last step ``dW = -rate * r_pre * g_post * x_post`` changes the forward and learned feedback
+    weights. Simulated time continues from call to call.
 
-    The weights live in `network`: each call reads them and, after learning, writes them back, so that PyTorch's
-    optimisers and Brian2 can take turns. Brian2 computes in float64.
+    Each call reads the weights of `network` and, after learning, writes them back, so PyTorch's optimisers and Brian2
+    can alternate. Brian2 computes in float64.
 
     Parameters
     ----------
     network : Network
-        Dense projections, copies, and activations with a formula; call `add_feedback` first for feedback weights.
+        With dense projections, copies and activations with a formula; for feedback weights call `add_feedback` first.
     rate : float
         Learning rate; each stimulus is one step of plain gradient descent.
     loss : str, default "cross-entropy"
         "cross-entropy", "sum-of-squares" or "half-sum-of-squares".
     assumptions : str or Assumptions, default "ar"
-        Any assumptions with plasticity at equilibrium.
+        Assumptions with plasticity at equilibrium.
     phases : Phases, optional
         Numbers and sizes of the steps.
     decay : float, optional
-        Decay rate of the weights, for "kolen-pollack" feedback only, which needs it.
+        Decay rate of the weights, only for "kolen-pollack" feedback, which needs it.
     codegen : str, default "numpy"
-        Brian2's code generation target. "cython" compiles for about a minute at first, and is then faster.
+        Brian2's code generation target. "cython" compiles for about a minute at first and is then faster.
 
     Raises
     ------
     ActrelaxError
-        If Brian2 can't train the network, for values out of range, and for missing feedback weights.
+        If Brian2 can't train the network; for values out of range or missing feedback weights.
 
     Examples
     --------
@@ -127,7 +127,7 @@ class Learner:
         self._simulation = assemble(network, self.assumptions, self.loss, self.phases.eta)
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
-        """Learn from stimuli, one after the other, in one run.
+        """Learn from stimuli one by one, in one run.
 
         Parameters
         ----------
@@ -144,7 +144,7 @@ class Learner:
         Raises
         ------
         DivergenceError
-            If weights become non-finite; the network then keeps its weights from before the call.
+            If weights become non-finite; the network's weights are then unchanged.
         """
         self._read_weights()
         before = self.activities
@@ -168,12 +168,12 @@ class Learner:
         return self._run(x, None, self.feedforward_steps, 0.0)
 
     def watch(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Present stimuli as `learn` does, but with a learning rate of 0, and record the activities.
+        """Present stimuli like `learn`, with a learning rate of 0, and record the activities.
 
         Returns
         -------
         dict
-            Population -> (n * steps per stimulus, units), after each step; without the input.
+            Population -> (n * steps per stimulus, units), after each step, except the input.
         """
         self._read_weights()
         monitors = self._simulation.monitors
@@ -189,7 +189,7 @@ class Learner:
 
     @property
     def activities(self) -> dict[str, Tensor]:
-        """Population -> x at this moment, (units,). With the weights it is the whole state: assign it to resume."""
+        """Population -> current x, (units,). With the weights it is the complete state: assign it to resume."""
         return {name: torch.tensor(np.array(self._simulation.groups[name].x)) for name in self._simulation.monitors}
 
     @activities.setter
@@ -210,7 +210,7 @@ class Learner:
         if self.decay is not None and not self.decay >= 0:
             raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
         if self.assumptions.needs_decay != (self.decay is not None):
-            raise ActrelaxError('"kolen-pollack" feedback needs a rate of decay, and no other feedback takes one.')
+            raise ActrelaxError('"kolen-pollack" feedback needs a decay rate, other feedback takes none.')
 
     def _run(self, x: Tensor, y: Tensor | None, period: int, rate: float) -> Tensor:
         stimuli, targets = self._arrays(x, y)

@@ -1,4 +1,4 @@
-"""The Brian2 objects of a learning network, made from the text in `equations`."""
+"""The Brian2 objects of a learning network, with the text from `equations`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from actrelax.models.network import Network, Projection
 class Simulation:
     """The simulation of a learning network.
 
-    dt        the time step
+    dt        time step
     groups    population -> NeuronGroup
     synapses  projection -> Synapses
     read      EventMonitor of the output's rates at the end of each feedforward phase
     monitors  population -> StateMonitor of x, for all but the input; they record while they are `active`
-    network   all of these
+    network   brian2.Network of all these objects
     """
 
     dt: Any
@@ -41,11 +41,11 @@ class Simulation:
 
 
 def assemble(network: Network, assumptions: Assumptions, loss: str, eta: float) -> Simulation:
-    """Build the simulation of a network, with weights of 0 and steps of eta units of time."""
+    """Build the simulation of a network, with weights of 0 and time steps of eta ms."""
     dt = eta * UNIT
     clock = b2.Clock(dt, name="steps")
     tag = identifiers(network.populations)
-    with generating("numpy"):  # the objects are built once: compiling would not pay
+    with generating("numpy"):  # built once: compiling would not pay
         groups = {name: _group(network, assumptions, name, loss, clock) for name in network.populations}
         synapses = {name: _synapses(network, assumptions, p, groups, clock) for name, p in network.projections.items()}
         output = groups[network.output]
@@ -72,7 +72,7 @@ def _group(network: Network, assumptions: Assumptions, name: str, loss: str, clo
         group.set_event_schedule(event, when="thresholds")
     group.run_on_event("hold", text.hold, when="after_thresholds")
     if text.learn:
-        # after the synapses: with a current gain they read the drive, biases included
+        # after the synapses, whose current gains read the drive, biases included
         group.run_on_event("learn", text.learn, when="after_synapses")
     return group
 
@@ -89,7 +89,7 @@ def _synapses(network: Network, assumptions: Assumptions, p: Projection, groups:
         clock=clock,
     )
     synapses.connect(**({"j": "i"} if p.map is None else {}))
-    # without these orders, sums that depend on each other would be computed in the order of the objects' names
+    # without these orders, Brian2 would compute the sums in the order of the objects' names
     for variable, order in text.orders.items():
         synapses.summed_updaters[variable].order = order
     return synapses

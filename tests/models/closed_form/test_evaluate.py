@@ -340,8 +340,8 @@ def test_a_method_that_is_not_known():
 def test_recording_and_stopping_by_the_change_are_stepped():
     problem = problem_of(mlp_case())
     for options, sentence in (
-        ({"record": "hidden1"}, "what happens on the way is recorded: step the relaxation."),
-        ({"stop_change": 1e-9}, "it is to stop by the change in a step: step the relaxation."),
+        ({"record": "hidden1"}, "recording needs every step: step the relaxation."),
+        ({"stop_change": 1e-9}, "stop_change needs every step: step the relaxation."),
     ):
         with pytest.raises(ActrelaxError, match=f'^method="closed-form" can\'t be used here: {sentence}$'):
             solve(problem, "euler", steps=5, method="closed-form", **options)

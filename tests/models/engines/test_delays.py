@@ -147,7 +147,7 @@ def test_stepping_by_hand_needs_delay_lines():
     problem = problem_of(mlp_case(), delays=0.6)
     with pytest.raises(
         ActrelaxError,
-        match=r"^feedback along 'hidden1->hidden2' is delayed and the state has no delay line for it: "
+        match=r"^feedback along 'hidden1->hidden2' is delayed, but the state has no delay line for it: "
         r"begin with fill_delay_lines\(problem, problem\.initial_state\(\), dt\)\.$",
     ):
         INTEGRATORS["euler"].step(problem, problem.initial_state(), 0.2)
@@ -167,7 +167,7 @@ def test_other_integrators_refuse(name):
     with pytest.raises(ActrelaxError) as refused:
         solve(problem, name, **({} if name == "equilibrium" else {"dt": 0.2}))
     assert str(refused.value) == (
-        f'"{name}" can\'t be used here: it does not follow delays: use "euler", or one of Brian2\'s methods.'
+        f'"{name}" can\'t be used here: it does not support delays: use "euler", or one of Brian2\'s methods.'
     )
     assert (
         uncovered(problem) == "the closed form needs feedback without delays: leave delays out, or step the relaxation."

@@ -89,7 +89,7 @@ def test_who_accepts_noise_and_delays():
         assert integrator.takes_delays
     assert set(NOISY) <= set(BRIAN2)
     problem = problem_of(mlp_case(), noise=0.1)
-    refusal = 'it does not follow noise: use "euler", or one of Brian2\'s methods that do.'
+    refusal = 'it does not support noise: use "euler", or one of Brian2\'s methods that do.'
     assert integrator_named("brian2:rk4").unsupported(problem) == refusal
     assert integrator_named("brian2:heun").unsupported(problem) is None
 
@@ -124,7 +124,7 @@ def test_they_belong_to_one_engine(name):
     problem, scheme = problem_of(case), integrator_named(name)
     with pytest.raises(ActrelaxError) as refused:
         scheme.step(problem, problem.initial_state(), 0.1)
-    assert str(refused.value) == f'"{name}" takes its steps inside its engine: use solve.'
+    assert str(refused.value) == f'"{name}" has no single steps outside its engine: use solve.'
     for engine in ENGINES:
         reason = unsupported(problem, name, engine) if engine in ("torch", "scipy") else None
         if engine in ("torch", "scipy") and engine != scheme.engine:

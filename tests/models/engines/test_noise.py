@@ -248,7 +248,7 @@ def test_other_integrators_refuse(name, fields):
     with pytest.raises(ActrelaxError) as refused:
         solve(problem, name, **({} if name == "equilibrium" else {"dt": 0.2}))
     assert str(refused.value) == (
-        f'"{name}" can\'t be used here: it does not follow noise: use "euler", or one of Brian2\'s methods that do.'
+        f'"{name}" can\'t be used here: it does not support noise: use "euler", or one of Brian2\'s methods that do.'
     )
     assert (
         uncovered(problem)

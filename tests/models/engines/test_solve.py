@@ -83,14 +83,14 @@ def test_a_function_may_return_arrays_and_numbers():
 @pytest.mark.parametrize(
     ("returned", "sentence"),
     [
-        (torch.zeros(3), r"^a function to record must return a mapping, name -> tensor, got one of type Tensor\.$"),
-        (None, r"^a function to record must return a mapping, name -> tensor, got one of type NoneType\.$"),
-        (2.5, r"^a function to record must return a mapping, name -> tensor, got one of type float\.$"),
+        (torch.zeros(3), r"^a function to record must return a mapping, name -> tensor, got Tensor\.$"),
+        (None, r"^a function to record must return a mapping, name -> tensor, got NoneType\.$"),
+        (2.5, r"^a function to record must return a mapping, name -> tensor, got float\.$"),
         (
             {"a": "text"},
-            r"^a function to record must return tensors, arrays or numbers, got for 'a' one of type str\.$",
+            r"^a function to record must return tensors, arrays or numbers, got str for 'a'\.$",
         ),
-        ({"a": None}, r"^a function to record must return tensors, .* got for 'a' one of type NoneType\.$"),
+        ({"a": None}, r"^a function to record must return tensors, .* got NoneType for 'a'\.$"),
         ({3: 1.0}, r"^a function to record must return a mapping, name -> tensor, got the name 3\.$"),
     ],
 )
@@ -103,11 +103,11 @@ def test_functions_that_return_something_else(returned, sentence, to_file, tmp_p
 @pytest.mark.parametrize(
     ("later", "sentence"),
     [
-        ({"a": 2.0}, r"^recorded was 'a', 'b' at first and 'a' at time 0\.4: return the same names\.$"),
-        ({}, r"^recorded was 'a', 'b' at first and nothing at time 0\.4: return the same names\.$"),
+        ({"a": 2.0}, r"^the recorded names were 'a', 'b' at first, got 'a' at time 0\.4: return the same names\.$"),
+        ({}, r"^the recorded names were 'a', 'b' at first, got nothing at time 0\.4: return the same names\.$"),
         (
             {"a": 2.0, "b": 1.0, "c": 0.0},
-            r"^recorded was 'a', 'b' at first and 'a', 'b', 'c' at time 0\.4: return the same names\.$",
+            r"^the recorded names were 'a', 'b' at first, got 'a', 'b', 'c' at time 0\.4: return the same names\.$",
         ),
         (
             {"a": 2.0, "b": np.ones(1)},
@@ -168,7 +168,7 @@ def test_defaults_are_the_papers():
             (
                 "euler",
                 {"record": {"hidden1": chosen}},
-                r"^units of 'hidden1' are chosen by a list of whole numbers, 0 to 6, got " + said,
+                r"^units of 'hidden1' must be a list of whole numbers, 0 to 6, got " + said,
             )
             for chosen, said in (([0.5], r"\[0\.5\]\.$"), (3, r"3\.$"), ([], r"\[\]\.$"), ([True], r"\[True\]\.$"))
         ],
@@ -193,7 +193,7 @@ def test_what_is_refused(integrator, options, sentence):
 def test_equilibrium_needs_constant_gains():
     with pytest.raises(ActrelaxError, match=r'^"equilibrium" takes a single sweep: leave out stop_change\.$'):
         solve(problem_of(mlp_case()), "equilibrium", stop_change=1e-6)
-    with pytest.raises(ActrelaxError, match=r'^"equilibrium" can.t be used here: it needs an activity gain that is'):
+    with pytest.raises(ActrelaxError, match=r'^"equilibrium" can.t be used here: it needs a constant activity gain'):
         solve(problem_of(mlp_case(), assumptions="unfrozen"), "equilibrium")
     solve(problem_of(mlp_case(), assumptions="unfrozen-weights"), "equilibrium")
 

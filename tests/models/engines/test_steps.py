@@ -23,7 +23,9 @@ def test_duration_and_steps_mean_the_same():
 def test_several_taus_need_dt():
     problem = problem_of(mlp_case(), tau={"hidden1": 2.0})
     for options in ({}, {"eta": 0.1}):
-        with pytest.raises(ActrelaxError, match=r"^eta is dt/tau of one tau, and this problem has several: give dt"):
+        with pytest.raises(
+            ActrelaxError, match=r"^eta is dt/tau and needs one tau, but the problem has several: give dt"
+        ):
             solve(problem, "euler", **options)
     with pytest.raises(ActrelaxError, match=r'^eta must lie between 0 and 2 for "euler", got 2\.5'):
         solve(problem, "euler", dt=2.5)

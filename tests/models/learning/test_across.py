@@ -144,7 +144,5 @@ def test_an_empty_batch_is_refused_where_nobody_shares_it():
 
 def test_continuous_plasticity_is_not_shared():
     case = graph_case()
-    with pytest.raises(
-        ActrelaxError, match=r"^continuous plasticity moves weights step by step, in one process: leave"
-    ):
+    with pytest.raises(ActrelaxError, match=r"^continuous plasticity works in one process only: leave"):
         relax_continuously(case.network, case.x, case.y, rate=0.1, updates=Updates(across=list))

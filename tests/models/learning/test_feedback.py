@@ -71,7 +71,7 @@ def test_feedback_of_another_kind_is_an_error(generator):
     case.network.add_feedback("random-feedback", generator)
     with pytest.raises(ActrelaxError, match="has no learned feedback weights"):
         relax_backward(case.network, case.x, case.y, assumptions="learned-feedback")
-    with pytest.raises(ActrelaxError, match="'hidden1->hidden2' has feedback weights already: build the network anew"):
+    with pytest.raises(ActrelaxError, match="'hidden1->hidden2' already has feedback weights: build a new network"):
         case.network.add_feedback("learned-feedback", generator)
 
 

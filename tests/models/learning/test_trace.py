@@ -151,9 +151,9 @@ def test_rules_that_a_list_would_repeat_are_refused():
     for rule, said in (
         (
             partial(RULES["stepped"], integrator="euler", noise=0.1),
-            r"^a traced rule would draw the same numbers for every batch \(aten::",
+            r"^a traced rule would draw the same random numbers for every batch \(aten::",
         ),
-        (partial(RULES["stepped"], keep=True), r"^a traced rule returns gradients, no trajectory: leave keep out\.$"),
+        (partial(RULES["stepped"], keep=True), r"^a traced rule can't return a trajectory: leave keep out\.$"),
     ):
         with pytest.raises(ActrelaxError, match=said):
             Traced(rule)(case.network, case.x, case.y)

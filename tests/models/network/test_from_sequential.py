@@ -72,8 +72,8 @@ def test_unknown_layers_are_refused(layer):
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
-        (nn.GELU("tanh"), "GELU is the exact one here, got approximate='tanh': use 'none'"),
-        (nn.Softplus(2.0), "Softplus has beta 1 and threshold 20 here, got 2 and 20"),
+        (nn.GELU("tanh"), "GELU must be exact, got approximate='tanh': use 'none'"),
+        (nn.Softplus(2.0), "Softplus must have beta 1 and threshold 20, got 2 and 20"),
     ],
 )
 def test_variants_of_layers_are_refused(layer, sentence):

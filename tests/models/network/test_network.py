@@ -25,7 +25,7 @@ def linear(source, target, name=None):
         (
             "ab",
             [("input", "a"), ("input", "b")],
-            r"exactly one population, the output, feeds no other; here: \['a', 'b'\]",
+            r"exactly one population, the output, must feed no other, got \['a', 'b'\]",
         ),
         ("a", [("input", "c")], r"projection 'input->c' names an unknown population 'c'; known: \['input', 'a'\]"),
         ("a", [("input", "a"), ("a", "input")], r"projection 'a->input' drives the input"),

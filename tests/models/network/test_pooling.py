@@ -71,7 +71,7 @@ def test_pooling_needs_channels(stage):
 @pytest.mark.parametrize(
     ("module", "sentence"),
     [
-        (nn.Flatten(2), r"use nn\.Flatten\(\) as it is\.$"),
+        (nn.Flatten(2), r"use nn\.Flatten\(\) with its defaults\.$"),
         (nn.MaxPool2d(2, return_indices=True), r"leave return_indices out\.$"),
         (
             nn.AdaptiveAvgPool2d(2),

@@ -83,7 +83,7 @@ def test_feedback_comes_back_in_the_layout_of_the_drive(stages, seed):
 @pytest.mark.parametrize(
     ("stages", "sentence"),
     [
-        ([nn.Linear(2, 2), nn.Linear(2, 2)], "projection 'a->b' has 2 weighted maps, at most one is right: "),
+        ([nn.Linear(2, 2), nn.Linear(2, 2)], "projection 'a->b' must have at most one weighted map, got 2: "),
         ([nn.BatchNorm2d(2)], "BatchNorm2d can't be part of a projection; known: Linear, Conv2d, MaxPool2d"),
     ],
 )

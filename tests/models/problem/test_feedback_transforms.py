@@ -70,8 +70,8 @@ def test_names():
     [
         ("sparse", r"^unknown feedback transform 'sparse'; known: sparse-SHARE \(sparse-0\.5\), quantised-LEVELS\.$"),
         ("quantised-2.5", r"^unknown feedback transform 'quantised-2\.5'"),
-        ("sparse-0", r"^sparse feedback keeps a share between 0 and 1, got 0\.$"),
-        ("sparse-1.5", r"^sparse feedback keeps a share between 0 and 1, got 1\.5\.$"),
+        ("sparse-0", r"^the share of sparse feedback must be above 0 and at most 1, got 0\.$"),
+        ("sparse-1.5", r"^the share of sparse feedback must be above 0 and at most 1, got 1\.5\.$"),
         ("quantised-1", r"^quantised feedback needs 2 levels or more, got 1\.$"),
         (0.5, r"^a feedback transform must be a name or a function of weights, got 0\.5\.$"),
     ],

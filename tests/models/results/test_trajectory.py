@@ -32,7 +32,7 @@ def test_errors_need_activities():
     gradients = activity_gradients(case.network, case.x, case.y)
     means = solve(problem_of(case), steps=2, record=lambda state: {"hidden1": state["hidden1"].mean(1)})
     with pytest.raises(
-        ActrelaxError, match=r"^the values recorded as 'hidden1' are not that population's activity: leave"
+        ActrelaxError, match=r"^the values recorded as 'hidden1' are not the population's activity: leave"
     ):
         means.error(gradients)
 

@@ -246,7 +246,9 @@ def test_an_error_on_the_way_writes_nothing(earlier, tmp_path):
     path, returned = tmp_path / "stopped.nc", iter([{"a": 1.0}, {"a": 2.0}, {"b": 3.0}])
     if earlier:
         path.write_text("earlier")
-    with pytest.raises(ActrelaxError, match=r"^recorded was 'a' at first and 'b' at time 0\.4: return the same names"):
+    with pytest.raises(
+        ActrelaxError, match=r"^the recorded names were 'a' at first, got 'b' at time 0\.4: return the same names"
+    ):
         solve(problem_of(mlp_case()), "euler", dt=0.2, record=lambda _: next(returned), path=path)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["earlier"] * earlier
 
@@ -291,7 +293,9 @@ def test_paths_that_can_not_be_written(tmp_path):
             solve(problem, steps=2, record=lambda state: calls.append(1) or state, path=path)
     assert len(calls) == 2
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.nc"]
-    with pytest.raises(ActrelaxError, match=r"^path needs something to write, but record is False: pass record=True"):
+    with pytest.raises(ActrelaxError, match=r"^path needs recorded values, but record is False: pass record=True"):
         solve(problem, steps=2, path=tmp_path / "x.nc")
-    with pytest.raises(ActrelaxError, match=r"^save writes NetCDF, got .*x\.zarr: end the path with \.nc, or give s"):
+    with pytest.raises(
+        ActrelaxError, match=r"^save writes NetCDF, got .*x\.zarr: end the path with \.nc, or pass it to solve"
+    ):
         solve(problem, steps=2).save(tmp_path / "x.zarr")

@@ -361,7 +361,7 @@ def test_bfloat16_reaches_the_closed_form():
             Speed(compile="inductor"),
             "--compile inductor is for relaxations of a fixed number of steps without noise",
         ),
-        (Relaxation("continuous", steps="auto"), Speed(), "continuous plasticity spreads the rate"),
+        (Relaxation("continuous", steps="auto"), Speed(), "continuous plasticity divides the rate"),
         (Relaxation(), Speed(compile="cuda-graphs"), "--compile cuda-graphs is for --device cuda, not cpu"),
         (
             Relaxation(tolerance=1e-3),

@@ -67,9 +67,9 @@ def test_what_build_refuses(options, sentence):
 
 
 def test_build_refuses_what_solve_refuses():
-    with pytest.raises(ActrelaxError, match=r"^Brian2's exact can't be used here: it does not follow noise"):
+    with pytest.raises(ActrelaxError, match=r"^Brian2's exact can't be used here: it does not support noise"):
         build(problem_of(mlp_case(), noise=0.1), "exact")
-    with pytest.raises(ActrelaxError, match=r"^Brian2's euler can't be used here: weights that change while"):
+    with pytest.raises(ActrelaxError, match=r"^Brian2's euler can't be used here: continuous plasticity changes"):
         build(problem_of(mlp_case(), assumptions="continuous"))
 
 

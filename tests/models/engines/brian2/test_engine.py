@@ -132,7 +132,7 @@ def test_compiled_code_gives_the_same(caplog):
         assert largest(found.final, expected.final) < 1e-14
         assert largest(found.recorded, expected.recorded) < 1e-14
         assert found.times == expected.times
-    said = "Brian2 compiles for cython, where it has not done so before."
+    said = "Brian2 compiles code for cython unless it has done so before."
     assert logged(caplog) == [("actrelax.models.engines.brian2.engine", logging.WARNING, said)]
 
 

@@ -21,15 +21,15 @@ def test_every_updater_that_brian2_has_is_known():
 @pytest.mark.parametrize(
     ("fields", "integrator", "sentence"),
     [
-        ({}, "sequential", r"^Brian2 has no such integrator; it has euler, exponential, and its own: \"brian2:rk4\""),
+        ({}, "sequential", r"^Brian2 has no such integrator; use euler, exponential, \"brian2:rk4\""),
         ({}, "scipy:RK45", r'^"scipy:RK45" is a method of another engine\.$'),
-        ({"noise": 0.1}, "brian2:rk4", r"^it does not follow noise"),
-        ({"clip": 1.0}, "brian2:exact", r"^Brian2's exact does not take these equations: "),
-        ({"assumptions": "continuous"}, "euler", r"^weights that change while it relaxes are for relax_continuously"),
+        ({"noise": 0.1}, "brian2:rk4", r"^it does not support noise"),
+        ({"clip": 1.0}, "brian2:exact", r"^Brian2's exact does not accept the equations: "),
+        ({"assumptions": "continuous"}, "euler", r"^continuous plasticity changes weights during the relaxation"),
         (
             {"dynamics": {"hidden1": UnitDynamics.second_order(1.0, 0.5)}},
             "brian2:exact",
-            r"^Brian2's exact does not solve units whose variables act on each other",
+            r"^Brian2's exact does not solve units with mutually coupled variables",
         ),
     ],
 )

@@ -271,7 +271,7 @@ def chain(*stages, activation="tanh"):
         ({"loss": "hinge"}, "unknown Brian2 loss 'hinge'; known: cross-entropy, sum-of-squares, half-sum-of"),
         ({"codegen": "fortran"}, "unknown Brian2 target 'fortran'; known: "),
         ({"rate": -1.0}, "rate must be a number, 0 or positive, got -1.0."),
-        ({"decay": 0.1}, '"kolen-pollack" feedback needs a rate of decay, and no other feedback takes one.'),
+        ({"decay": 0.1}, '"kolen-pollack" feedback needs a decay rate, other feedback takes none.'),
         ({"decay": -0.1}, "decay must be 0 or positive, got -0.1."),
     ],
 )
@@ -285,7 +285,7 @@ def test_networks_that_are_refused():
     for network, sentence in (
         (
             build("digits-cnn"),
-            "in Brian2 projections are dense or copies, 'input->conv1' is Conv2d(1, 32, 3, padding=1), MaxPool2d(2): "
+            "Brian2 needs dense projections or copies, 'input->conv1' is Conv2d(1, 32, 3, padding=1), MaxPool2d(2): "
             "choose a network like digits-mlp.",
         ),
         (
@@ -301,7 +301,7 @@ def test_networks_that_are_refused():
 
 def test_kolen_pollack_needs_its_decay():
     network = with_feedback(mlp_case().network, "kolen-pollack")
-    with pytest.raises(ActrelaxError, match="needs a rate of decay"):
+    with pytest.raises(ActrelaxError, match="needs a decay rate"):
         Learner(network, rate=0.1, assumptions="kolen-pollack")
 
 
@@ -310,8 +310,8 @@ def test_kolen_pollack_needs_its_decay():
     [
         ({"steps": 0}, "steps must be a whole number, 1 or more, got 0."),
         ({"feedforward_steps": 0}, "feedforward_steps must be a whole number, 1 or more, got 0."),
-        ({"eta": 2.5}, "eta must lie between 0 and 2, got 2.5: take more steps of a smaller one."),
-        ({"feedforward_eta": 0.0}, "feedforward_eta must lie between 0 and 2, got 0.0: take more steps of"),
+        ({"eta": 2.5}, "eta must lie between 0 and 2, got 2.5: take more and smaller steps."),
+        ({"feedforward_eta": 0.0}, "feedforward_eta must lie between 0 and 2, got 0.0: take more and smaller"),
     ],
 )
 def test_phases_out_of_range(phases, sentence):
