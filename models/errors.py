@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from typing import Any
 
 
 class ActrelaxError(ValueError):
-    """Invalid input. The message is one sentence."""
+    """Invalid input, or a file that can't be read or written. The message is one sentence.
+
+    Attributes
+    ----------
+    trajectory : Trajectory or None
+        The result of a relaxation whose file could not be written at its end; for `DivergenceError` see there.
+    """
+
+    trajectory: Any = None
 
 
 def warn(message: str) -> None:

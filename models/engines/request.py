@@ -85,7 +85,7 @@ class SolveRequest:
             Further fields of the trajectory.
         """
         work = steps * work_per_step(self.problem, self.integrator) if applications is None else applications
-        trajectory = Trajectory(
+        return Trajectory(
             problem=self.problem,
             integrator=self.integrator.name,
             engine=self.engine,
@@ -101,8 +101,6 @@ class SolveRequest:
             options=self.options,
             **more,  # type: ignore[arg-type]
         )
-        self.recording.finish(trajectory)
-        return trajectory
 
 
 def work_per_step(problem: RelaxationProblem, integrator: Integrator) -> int:

@@ -18,7 +18,7 @@ from actrelax.models.engines.steps import Steps, schedule, whole_number
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import Status, Trajectory
+from actrelax.models.results import DivergenceError, Status, Trajectory
 from actrelax.models.results.recording import History, Record, RecordSpec, record_spec
 
 ENGINES: dict[str, str] = {
@@ -129,7 +129,8 @@ def solve(
     Raises
     ------
     ActrelaxError
-        For arguments that exclude each other, are out of range or don't fit the engine.
+        For arguments that exclude each other, are out of range or don't fit the engine; if the file can't be written,
+        at the end with the result as the error's ``trajectory``.
     DivergenceError
         If a population becomes non-finite; its ``trajectory`` ends with the last finite state.
 
@@ -174,17 +175,33 @@ def solve(
 
 
 def run(request: SolveRequest) -> Trajectory:
-    """Run a resolved request.
+    """Run a resolved request, and write its file.
+
+    Raises
+    ------
+    ActrelaxError
+        If the file can't be written; its ``trajectory`` is the result if the relaxation had ended by then. After a
+        divergence or another error, this one is a note of that error.
 
     Warns
     -----
     UserWarning
         If steps="auto" ends before the relaxation has settled.
     """
+    recording = request.recording
     try:
         trajectory = engine_named(request.engine).solve(request, **request.options)
-    finally:
-        request.recording.flush()
+    except BaseException as error:
+        try:
+            recording.finish(error.trajectory if isinstance(error, DivergenceError) else None)
+        except ActrelaxError as unwritten:
+            error.add_note(str(unwritten))
+        raise
+    try:
+        recording.finish(trajectory)
+    except ActrelaxError as error:
+        error.trajectory = trajectory
+        raise
     warn_unsettled(request, trajectory.status, trajectory.steps)
     return trajectory
 

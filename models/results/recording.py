@@ -112,16 +112,17 @@ class History:
         else:
             self._store.pop()
 
-    def flush(self) -> None:
-        """Write the records in memory to the Zarr store, also during the relaxation."""
-        if self._store is not None:
-            self._store.flush()
+    def finish(self, trajectory: Trajectory | None) -> None:
+        """Write the file, if there is one; without a trajectory, the relaxation failed, and no NetCDF file is written.
 
-    def finish(self, trajectory: Trajectory) -> None:
-        """Write the file, if there is one."""
+        Raises
+        ------
+        ActrelaxError
+            If it can't be written.
+        """
         if self._store is not None:
             self._store.finish(trajectory)
-        elif self.path is not None:
+        elif self.path is not None and trajectory is not None:
             trajectory.save(self.path)
 
     def recorded(self) -> Mapping[str, Tensor]:

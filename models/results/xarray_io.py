@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -250,10 +251,12 @@ def _open_store(path: str | Path) -> xr.Dataset:
     Arrays are opened one by one, because an interrupted write leaves them with different lengths, which
     `xarray.open_zarr` refuses.
     """
-    store = xr.backends.ZarrStore.open_group(str(path), mode="r", consolidated=False, cache_members=False)
-    attributes = dict(store.get_attrs())
-    points, names = attributes.pop("points"), attributes.pop("variables")
-    arrays = {name: store.open_store_variable(name) for name in names}
+    with warnings.catch_warnings():  # of files that a killed program was about to rename
+        warnings.filterwarnings("ignore", r"Object at .*\.partial is not recognized as a component of a Zarr hierarchy")
+        store = xr.backends.ZarrStore.open_group(str(path), mode="r", consolidated=False, cache_members=False)
+        attributes = dict(store.get_attrs())
+        points, names = attributes.pop("points"), attributes.pop("variables")
+        arrays = {name: store.open_store_variable(name) for name in names}
     whole = {name: x.isel(time=slice(points), missing_dims="ignore") for name, x in arrays.items()}
     return xr.decode_cf(xr.Dataset(whole, attrs=attributes))
 

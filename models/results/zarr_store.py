@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,10 +87,10 @@ class ZarrWriter:
                 self.points += len(block)
                 self._write_attributes()
 
-    def finish(self, trajectory: Trajectory) -> None:
-        """Write the points in memory and the attributes of the finished relaxation."""
+    def finish(self, trajectory: Trajectory | None) -> None:
+        """Write the points in memory and the final attributes; without a trajectory, the relaxation failed."""
+        self._attributes |= {"status": "failed"} if trajectory is None else attributes(trajectory)
         self.flush()
-        self._attributes |= attributes(trajectory)
         with writing(self.path):
             self._write_attributes()
 
@@ -97,11 +99,19 @@ class ZarrWriter:
         self._attributes["variables"] = [*empty.variables]
         over_time = {name: x.shape[1:] for name, x in empty.variables.items() if "time" in x.dims}
         encoding = {name: {"chunks": (self._length, *sizes)} for name, sizes in over_time.items()}
-        empty = empty.assign_attrs(self._attributes)
+        empty, path = empty.assign_attrs(self._attributes), self.path.resolve()  # a link stays one
+        partial = path.with_name(f"{path.name}.partial")
         with writing(self.path):
+            if self.path.is_file():
+                raise FileExistsError("it is a file")
             if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "zarr.json").exists():
                 raise FileExistsError("it is a folder with other files")
-            empty.to_zarr(self.path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+            try:  # a reader finds all arrays or no store
+                empty.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+                shutil.rmtree(path, ignore_errors=True)
+                os.replace(partial, path)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
 
     def _dataset(self, times: Sequence[float], values: Mapping[str, Tensor]) -> xr.Dataset:
         return dataset_of(self._labels, times, values, {**self._attributes, "points": self.points})

@@ -56,7 +56,7 @@ _MODULE_OF = {
     "build": "models.network",
     "digits": "simulations.datasets",
     "load_run": "simulations.training.saved",
-    "open_trajectory": "models.results.xarray_io",
+    "open_trajectory": "models.results",
     "relax_backward": "models.learning",
     "relax_continuously": "models.learning",
     "solve": "models.engines",

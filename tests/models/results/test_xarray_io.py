@@ -261,9 +261,24 @@ def test_a_disk_that_is_full_leaves_the_earlier_file(tmp_path, monkeypatch):
     path = tmp_path / "x.nc"
     path.write_text("earlier")
     monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
-    with pytest.raises(ActrelaxError, match=rf"^can't write {path}: No space left on device\.$"):
-        solve(problem_of(mlp_case()), steps=2, record=True, path=path)
+    with pytest.raises(ActrelaxError, match=rf"^can't write {path}: No space left on device\.$") as caught:
+        solve(problem_of(mlp_case()), "euler", steps=2, record=True, path=path)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["earlier"]
+    expected = solve(problem_of(mlp_case()), "euler", steps=2, record=True)
+    assert torch.equal(caught.value.trajectory["hidden1"], expected["hidden1"])
+
+
+def test_a_divergence_that_can_not_be_written_stays_a_divergence(tmp_path, monkeypatch, generator):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "x.nc"
+    problem = problem_of(exploding_case(generator), assumptions="random-feedback", start="zero")
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    with pytest.raises(DivergenceError, match=r'^population "hidden\d" became non-finite at step') as caught:
+        solve(problem, "euler", steps=50, dt=0.5, record=True, path=path)
+    assert caught.value.trajectory.times == (0.0, 0.5, 1.0)
+    assert caught.value.__notes__ == [f"can't write {path}: No space left on device."]
 
 
 @pytest.mark.parametrize("content", [b"", b"no NetCDF at all", None, "cut", "folder"])

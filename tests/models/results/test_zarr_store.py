@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,69 @@ def test_an_error_on_the_way_leaves_all_points_before(tmp_path):
         solve(problem_of(mlp_case()), "euler", dt=0.2, record=lambda _: next(returned), path=tmp_path / "x.zarr")
     dataset = open_trajectory(tmp_path / "x.zarr")
     assert dataset["time"].values == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert dataset.attrs["status"] == "running"
+    assert dataset.attrs["status"] == "failed"
+
+
+def test_a_method_that_reaches_its_limit_leaves_a_failed_store(tmp_path):
+    path, options = tmp_path / "x.zarr", {"dt": 0.01, "steps": 1000, "max_evaluations": 100}
+    with pytest.raises(ActrelaxError, match=r"^no end in sight at t = [\d.]+ after 100 evaluations"):
+        solve(problem_of(mlp_case()), "scipy:RK45", record=True, path=path, **options)
+    dataset = open_trajectory(path)
+    assert dataset.attrs["status"] == "failed"
+    assert 1 < dataset.sizes["time"] < 1000
+
+
+def test_a_store_appears_with_all_its_arrays(tmp_path, monkeypatch):
+    """Whenever an array is created, a reader finds the earlier store or none."""
+    path, seen, create = tmp_path / "run.zarr", [], zarr.Group.create
+
+    def create_and_read(*arguments, **options):
+        array = create(*arguments, **options)
+        seen.append(open_trajectory(path).attrs["status"])
+        return array
+
+    solve(problem_of(mlp_case()), "euler", steps=3, record=True, path=path)
+    with monkeypatch.context() as patched:
+        patched.setattr(zarr.Group, "create", create_and_read)
+        solve(problem_of(mlp_case()), "euler", steps=5, record=True, path=path)
+    assert len(seen) >= 5
+    assert set(seen) == {"completed"}
+    assert open_trajectory(path).sizes["time"] == 6
+    assert [file.name for file in tmp_path.iterdir()] == ["run.zarr"]
+
+
+def test_a_store_behind_a_link(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "run.zarr").symlink_to(tmp_path / "scratch" / "there.zarr")
+    for steps in (2, 3):
+        solve(problem_of(mlp_case()), "euler", steps=steps, record=True, path=tmp_path / "run.zarr")
+        assert open_trajectory(tmp_path / "scratch" / "there.zarr").sizes["time"] == steps + 1
+
+
+def test_a_write_that_fails_at_the_end_keeps_the_result(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    original, calls = xr.Dataset.to_zarr, []
+    monkeypatch.setattr(xr.Dataset, "to_zarr", lambda *a, **o: original(*a, **o) if not calls else full())
+    with pytest.raises(ActrelaxError, match=r"^can't write .*x\.zarr: No space left on device\.$") as caught:
+        solve(
+            problem_of(mlp_case()),
+            "euler",
+            steps=1,
+            record=lambda state: (calls.append(1) if (tmp_path / "x.zarr").exists() else None) or state,
+            path=tmp_path / "x.zarr",
+        )
+    assert caught.value.trajectory.steps == 1
+
+
+def test_files_of_a_killed_program_are_no_warning(tmp_path):
+    path = tmp_path / "run.zarr"
+    solve(problem_of(mlp_case()), "euler", steps=3, record=True, path=path)
+    (path / "zarr.0123.partial").write_text("{")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_trajectory(path).sizes["time"] == 4
 
 
 KILLED = """
@@ -180,6 +243,7 @@ def test_a_disk_that_is_full_keeps_the_blocks_before(tmp_path, monkeypatch):
     with pytest.raises(ActrelaxError, match=rf"^can't write {tmp_path}/x\.zarr: No space left on device\.$"):
         solve(problem_of(mlp_case()), "euler", steps=12, record=True, path=tmp_path / "x.zarr")
     assert open_trajectory(tmp_path / "x.zarr").sizes["time"] == 4
+    assert open_trajectory(tmp_path / "x.zarr").attrs["status"] == "failed"
     assert len(writes) == 3
 
 
