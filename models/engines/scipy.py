@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from bisect import bisect_right
 from dataclasses import dataclass, replace
@@ -242,8 +243,11 @@ class _Run:
     def _divergence(self, field: _Field, population: str, time: float) -> DivergenceError:
         """Return the error; its trajectory ends with the last accepted step."""
         grid = self.request.grid
-        if self._due(field.time):  # an exception leaves no result: repeat the accepted steps
-            self._record(self._integrate(self._field(), field.time, []), before=grid.steps + 1)
+        due = [self.request.time(k) for k in self._due(field.time)]
+        for end in [field.time, *reversed(due)] if due else []:  # an exception leaves no result: repeat the steps
+            with contextlib.suppress(_NonFiniteError):  # LSODA looks ahead of the end
+                self._record(self._integrate(self._field(), end, []), before=grid.steps + 1)
+                break
         reached = bisect_right([self.request.time(k) for k in range(1, grid.steps + 1)], field.time)
         sentence = divergence_message(population, max(1, int(np.ceil(time / grid.dt))), grid.steps)
         return DivergenceError(sentence, self._outcome(Status.DIVERGED, field, field.time, field.y, reached))

@@ -299,6 +299,21 @@ def test_divergence_names_population_and_step(method, generator):
     assert (reached.steps, reached.times) == (0, (0.0,))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_blow_up_is_an_error_of_ours(method):
+    """LSODA follows a cubic activation into infinity, and looks ahead when it is repeated; the others fail there."""
+    case = mlp_case(Activation("cubic", lambda a: a**3, lambda a: 3 * a**2))
+    case.x *= 0.3
+    with pytest.raises(
+        ActrelaxError, match=r"(hidden\d\" became non-finite at step 40 of 50|failed at t = 0\.039)"
+    ) as e:
+        solve(problem_of(case, assumptions="unfrozen"), method, dt=0.001, steps=50, record=True)
+    if isinstance(e.value, DivergenceError):
+        assert method == "scipy:LSODA"
+        assert e.value.trajectory.steps == 39
+        assert all(torch.isfinite(x).all() for x in e.value.trajectory.recorded.values())
+
+
 @pytest.mark.parametrize("record", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_divergence_leaves_what_was_reached(method, record, monkeypatch):
