@@ -131,11 +131,11 @@ def test_an_error_on_the_way_leaves_all_points_before(tmp_path):
 
 def test_a_method_that_reaches_its_limit_leaves_a_failed_store(tmp_path):
     path, options = tmp_path / "x.zarr", {"dt": 0.01, "steps": 1000, "max_evaluations": 100}
-    with pytest.raises(ActrelaxError, match=r"^no end in sight at t = [\d.]+ after 100 evaluations"):
+    with pytest.raises(ActrelaxError, match=r"^stopped at t = [\d.]+ after 100 evaluations"):
         solve(problem_of(mlp_case()), "scipy:RK45", record=True, path=path, **options)
     dataset = open_trajectory(path)
     assert dataset.attrs["status"] == "failed"
-    assert 1 < dataset.sizes["time"] < 1000
+    assert dataset.sizes["time"] == 1  # SciPy's methods record once they have ended
 
 
 def test_a_store_appears_with_all_its_arrays(tmp_path, monkeypatch):
