@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.linalg import expm
 from torch import nn
 from torch.autograd.functional import jacobian
 
@@ -198,3 +199,36 @@ class Reference:
                 update["bias"] = post if post.dim() == 1 else post.sum((1, 2))
             result[edge.source, edge.target] = update
         return result
+
+
+def numpy_chain(case):
+    """Weights, gains, initial activities and clamp of an MLP, by hand."""
+    weights = [p.weight.detach().numpy() for p in case.network.projections.values()]
+    biases = [p.bias.detach().numpy() for p in case.network.projections.values()]
+    activations = [p.activation for p in case.network.populations.values()][1:]
+    x, gains, activities = case.x.numpy(), [], []
+    for W, b, f in zip(weights, biases, activations, strict=True):
+        a = x @ W.T + b
+        gains.append(f.derivative(torch.tensor(a)).numpy())
+        x = f(torch.tensor(a)).numpy()
+        activities.append(x)
+    softmax = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    clamp = softmax - np.eye(x.shape[1])[case.y.numpy()]
+    return weights, gains, activities, clamp
+
+
+def exact_flow(case, t, tau):
+    """The linear ODE by the matrix exponential, for all hidden units at once."""
+    W, g, x0, clamp = numpy_chain(case)
+    widths = [x.shape[1] for x in x0[:-1]] + [clamp.shape[1]]
+    edges = np.cumsum([0, *widths])
+    result = []
+    for sample in range(len(clamp)):
+        A = np.zeros((edges[-1], edges[-1]))
+        for i in range(len(widths) - 1):
+            here, above = slice(edges[i], edges[i + 1]), slice(edges[i + 1], edges[i + 2])
+            A[here, here] = -np.eye(widths[i]) / tau[i]
+            A[here, above] = (g[i + 1][sample][:, None] * W[i + 1]).T / tau[i]
+        start = np.concatenate([*(x[sample] for x in x0[:-1]), clamp[sample]])
+        result.append(expm(t * A) @ start)
+    return torch.tensor(np.array(result))

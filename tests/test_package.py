@@ -113,6 +113,12 @@ def test_from_outside_a_room_its_public_names_come_from_its_face():
     assert past_the_face == []
 
 
+def test_each_module_of_models_has_a_test_file_of_its_name():
+    files = [file for file in (ROOT / "models").rglob("*.py") if file.name != "__init__.py"]
+    expected = [ROOT / "tests" / file.relative_to(ROOT).with_name(f"test_{file.name.lstrip('_')}") for file in files]
+    assert [str(file.relative_to(ROOT)) for file in expected if not file.exists()] == []
+
+
 def test_no_module_imports_one_that_imports_it():
     known = modules()
     graph = {}

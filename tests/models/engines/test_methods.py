@@ -1,4 +1,4 @@
-"""Integrators of other engines by name. Oracles: the binomial law with 1 - R(-z), the Poisson law."""
+"""Integrators by name, those of other engines too. Oracles: the binomial law with 1 - R(-z), the Poisson law."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from networks import mlp_case
 from scipy import stats
 
-from actrelax.models.closed_form import predict
+from actrelax.models.closed_form import predict, uncovered
 from actrelax.models.engines import BRIAN2, ENGINES, INTEGRATORS, SCIPY, integrator_named, solve, unsupported
 from actrelax.models.engines.methods import NOISY
 from actrelax.models.errors import ActrelaxError
@@ -16,6 +16,8 @@ from actrelax.models.integrators import chain_matrix, coefficients
 from actrelax.models.problem import RelaxationProblem
 
 DEPTH = 6
+
+
 STABILITY = {
     "euler": lambda z: 1 + z,
     "milstein": lambda z: 1 + z,
@@ -139,3 +141,31 @@ def test_the_law_is_predicted_for_them_too():
     theirs = predict(problem, integrator_named("brian2:linear"), dt=0.2, steps=12)
     stepped = solve(problem, "exponential", dt=0.2, steps=12).final
     assert all(torch.allclose(x, stepped[name], rtol=1e-12, atol=1e-14) for name, x in theirs.items())
+
+
+@pytest.mark.parametrize("name", [name for name, scheme in INTEGRATORS.items() if not scheme.takes_noise])
+@pytest.mark.parametrize("fields", [{"noise": 0.1}, {"input_noise": 0.1}], ids=["units", "input"])
+def test_which_integrators_refuse_noise(name, fields):
+    problem = problem_of(mlp_case(), **fields)
+    with pytest.raises(ActrelaxError) as refused:
+        solve(problem, name, **({} if name == "equilibrium" else {"dt": 0.2}))
+    assert str(refused.value) == (
+        f'"{name}" can\'t be used here: it does not support noise: use "euler", or one of Brian2\'s methods that do.'
+    )
+    assert (
+        uncovered(problem)
+        == "the closed form needs a relaxation without noise: leave noise out, or step the relaxation."
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, scheme in INTEGRATORS.items() if not scheme.takes_delays])
+def test_which_integrators_refuse_delays(name):
+    problem = problem_of(mlp_case(), delays=0.2)
+    with pytest.raises(ActrelaxError) as refused:
+        solve(problem, name, **({} if name == "equilibrium" else {"dt": 0.2}))
+    assert str(refused.value) == (
+        f'"{name}" can\'t be used here: it does not support delays: use "euler", or one of Brian2\'s methods.'
+    )
+    assert (
+        uncovered(problem) == "the closed form needs feedback without delays: leave delays out, or step the relaxation."
+    )

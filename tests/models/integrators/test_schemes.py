@@ -7,9 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import dense_graphs, graph_case, mlp_case
-from reference import Reference
-from scipy.linalg import expm
+from networks import dense_graphs, mlp_case
+from reference import Reference, exact_flow, numpy_chain
 
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS
@@ -20,22 +19,6 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import relative_error
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
-
-
-def numpy_chain(case):
-    """Weights, gains, initial activities and clamp of an MLP, by hand."""
-    weights = [p.weight.detach().numpy() for p in case.network.projections.values()]
-    biases = [p.bias.detach().numpy() for p in case.network.projections.values()]
-    activations = [p.activation for p in case.network.populations.values()][1:]
-    x, gains, activities = case.x.numpy(), [], []
-    for W, b, f in zip(weights, biases, activations, strict=True):
-        a = x @ W.T + b
-        gains.append(f.derivative(torch.tensor(a)).numpy())
-        x = f(torch.tensor(a)).numpy()
-        activities.append(x)
-    softmax = np.exp(x) / np.exp(x).sum(1, keepdims=True)
-    clamp = softmax - np.eye(x.shape[1])[case.y.numpy()]
-    return weights, gains, activities, clamp
 
 
 def numpy_relaxation(name, case, steps, dt, tau):
@@ -146,23 +129,6 @@ def test_the_schemes_differ_here():
             assert relative_error(lowest[i], lowest[j]) > 1e-5
 
 
-def exact_flow(case, t, tau):
-    """The linear ODE by the matrix exponential, for all hidden units at once."""
-    W, g, x0, clamp = numpy_chain(case)
-    widths = [x.shape[1] for x in x0[:-1]] + [clamp.shape[1]]
-    edges = np.cumsum([0, *widths])
-    result = []
-    for sample in range(len(clamp)):
-        A = np.zeros((edges[-1], edges[-1]))
-        for i in range(len(widths) - 1):
-            here, above = slice(edges[i], edges[i + 1]), slice(edges[i + 1], edges[i + 2])
-            A[here, here] = -np.eye(widths[i]) / tau[i]
-            A[here, above] = (g[i + 1][sample][:, None] * W[i + 1]).T / tau[i]
-        start = np.concatenate([*(x[sample] for x in x0[:-1]), clamp[sample]])
-        result.append(expm(t * A) @ start)
-    return torch.tensor(np.array(result))
-
-
 @pytest.mark.catches("states as coarse as the weights")
 @pytest.mark.parametrize("name", [name for name, scheme in INTEGRATORS.items() if scheme.takes_time])
 def test_in_bfloat16_a_relaxation_arrives(name):
@@ -194,37 +160,6 @@ def test_order_of_convergence(name, tau):
         errors.append((torch.cat(list(final.values()), 1) - exact).norm())
     slopes = [math.log2(errors[i] / errors[i + 1]) for i in range(len(errors) - 1)]
     assert slopes == pytest.approx([INTEGRATORS[name].order] * 4, abs=0.1)
-
-
-@pytest.mark.parametrize("tau", [(1.0, 1.0, 1.0), (0.7, 1.0, 1.6)])
-def test_exact_is_the_flow_in_steps_of_any_size(tau):
-    case = mlp_case()
-    problem = RelaxationProblem.from_batch(
-        case.network, case.x, case.y, tau=dict(zip(case.network.hidden, tau, strict=True))
-    )
-    for dt, steps in ((2.0, 1), (0.25, 8)):
-        trajectory = solve(problem, "exact", dt=dt, steps=steps, record=True)
-        assert relative_error(torch.cat(list(trajectory.final.values()), 1), exact_flow(case, 2.0, tau)) < 1e-12
-        for time, *recorded in zip(trajectory.times, *trajectory.recorded.values(), strict=True):
-            assert relative_error(torch.cat(recorded, 1), exact_flow(case, time, tau)) < 1e-12
-    # from a state of one's own, on a graph: two steps are one of twice the size
-    graph = graph_case()
-    problem = RelaxationProblem.from_batch(graph.network, graph.x, graph.y)
-    state = {name: torch.randn_like(x) for name, x in problem.initial_state().items()}
-    step = INTEGRATORS["exact"].step
-    once, twice = step(problem, state, 1.4), step(problem, step(problem, state, 0.7), 0.7)
-    assert all(relative_error(once[name], x) < 1e-12 for name, x in twice.items())
-
-
-def test_exact_is_refused_where_there_is_no_law():
-    case = mlp_case()
-    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, clip=1.0)
-    with pytest.raises(ActrelaxError) as refused:
-        solve(problem, "exact", eta=0.1)
-    assert str(refused.value) == (
-        '"exact" can\'t be used here: '
-        "the closed form needs a linear relaxation: leave clip out, or step the relaxation."
-    )
 
 
 @pytest.mark.parametrize("name", [name for name in STEPPED if INTEGRATORS[name].stability_limit < math.inf])

@@ -1,6 +1,7 @@
 """Plasticity during the relaxation. Oracle: the loop written out, one step of the torch engine at a time."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -148,3 +149,36 @@ def test_what_is_refused_changes_nothing():
     with pytest.raises(ActrelaxError, match=r"became non-finite: lower rate or eta; no weight has changed\.$"):
         relax_continuously(case.network, case.x, case.y, rate=1e200)
     assert all(torch.equal(value, before[name]) for name, value in case.network.state_dict().items())
+
+
+def seeded(seed=4):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_continuous_plasticity_with_noise_written_out():
+    case, rate, n, eta, sigma = mlp_case(), 0.8, 12, 0.2, 0.3
+    W = [p.weight.detach().clone() for p in case.network.projections.values()]
+    passed = case.network.feedforward(case.x)
+    activities = [x.detach() for x in passed.activities.values()]
+    gains = [1 - x**2 for x in activities[1:-1]] + [torch.ones_like(activities[-1])]
+    clamp = torch.softmax(activities[-1], 1) - torch.nn.functional.one_hot(case.y, 4)
+    x, source = [torch.zeros_like(h) for h in activities[1:-1]] + [clamp], seeded()
+    for _ in range(n):
+        x = [(1 - eta) * x[i] + eta * (gains[i + 1] * x[i + 1]) @ W[i + 1] for i in range(3)] + [clamp]
+        for i in (2, 1, 0):
+            x[i] = x[i] + sigma * math.sqrt(2 * eta) * torch.randn(x[i].shape, generator=source)
+        for i in range(4):
+            W[i] = W[i] - rate / n * (gains[i] * x[i]).T @ activities[i] / 3
+    silent = copy.deepcopy(case.network)
+    options = {"rate": rate, "steps": n, "eta": eta, "integrator": "euler"}
+    relax_continuously(silent, case.x, case.y, **options)
+    relax_continuously(case.network, case.x, case.y, noise=sigma, generator=seeded(), **options)
+    for i, (p, q) in enumerate(zip(case.network.projections.values(), silent.projections.values(), strict=True)):
+        assert relative_error(p.weight, W[i]) < 1e-13
+        assert i == 3 or relative_error(q.weight, W[i]) > 1e-3
+
+
+def test_continuous_plasticity_is_not_shared():
+    case = graph_case()
+    with pytest.raises(ActrelaxError, match=r"^continuous plasticity works in one process only: leave"):
+        relax_continuously(case.network, case.x, case.y, rate=0.1, updates=Updates(across=list))

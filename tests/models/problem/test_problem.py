@@ -135,3 +135,37 @@ def test_repr_can_be_pasted_into_an_issue():
     assert repr(problem_of(mlp_case(), tau={"hidden2": 2.0}, start="zero", clip=50.0, assumptions="unfrozen")) == (
         "RelaxationProblem(8-7-6-5-4, batch 3, tau of hidden2 given, start 'zero', clip 50.0, assumptions 'unfrozen')"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"noise": -0.1}, r"^noise of 'hidden3' must be 0 or positive, got -0\.1\.$"),
+        ({"noise": {"hidden9": 0.1}}, r"^noise names an unknown population 'hidden9'; known: hidden3, hidden2"),
+        ({"noise": {"input": 0.1}}, r"^noise names an unknown population 'input'"),
+        ({"noise": {"hidden1": torch.ones(3)}}, r"^noise of 'hidden1' must be a number or of shape \(7,\), got \(3,\)"),
+        ({"input_noise": -1.0}, r"^input_noise must be a number, 0 or positive, got -1\.0\.$"),
+        ({"input_noise": "1"}, r"^input_noise must be a number, 0 or positive, got '1'\.$"),
+        ({"tau": {"input": 0.5}}, r"^tau names an unknown population 'input'"),
+    ],
+)
+def test_levels_of_noise_that_are_refused(fields, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        problem_of(mlp_case(), **fields)
+
+
+def test_no_noise_is_none():
+    problem = problem_of(mlp_case(), noise={"hidden1": torch.zeros(7), "hidden2": 0.0}, input_noise=0)
+    assert not problem.is_noisy
+    solve(problem, "rk4", steps=2)
+
+
+def test_repr_says_what_biology_does():
+    problem = problem_of(mlp_case(), noise=0.1, delays={"hidden1->hidden2": 0.2}, feedback_transform="quantised-16")
+    assert repr(problem).endswith(
+        "assumptions 'ar', noise 0.1, input noise 0, delays of hidden1->hidden2 given, "
+        "feedback transform Quantised(levels=16))"
+    )
+    assert repr(problem_of(mlp_case(), feedback_transform=torch.sign)).endswith("'ar', feedback transform sign)")
+    everywhere = problem_of(mlp_case(widths=(8, 6, 6, 4)), tau=torch.ones(6), delays=0.5)
+    assert "tau given, start 'feedforward', clip None, assumptions 'ar', delays 0.5)" in repr(everywhere)

@@ -3,28 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from networks import graph_case, mlp_case
+from networks import mlp_case
 
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import relative_error
 
 
 def problem_of(case):
     return RelaxationProblem.from_batch(case.network, case.x, case.y)
-
-
-def test_chosen_units_of_a_population_with_a_shape():
-    case = graph_case()
-    some = solve(problem_of(case), "euler", steps=2, record={"conv1": [35, 1]})
-    gradients = activity_gradients(case.network, case.x, case.y)
-    assert tuple(some.to_xarray()["conv1"].attrs["shape"]) == (4, 3, 3)
-    last = some.final["conv1"][:, [3, 0], [2, 0], [2, 1]]
-    assert torch.equal(some["conv1"][-1], last)
-    g = gradients["conv1"][:, [3, 0], [2, 0], [2, 1]]
-    assert float(some.error(gradients)["conv1"][-1]) == relative_error(last, g)
 
 
 def test_errors_need_activities():

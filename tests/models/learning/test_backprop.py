@@ -1,4 +1,4 @@
-"""Oracle: autograd. At equilibrium every activity and every update is backprop's (THEORY.md section 1)."""
+"""Backprop by autograd, and the equilibrium, which is the same (THEORY.md section 1). Oracle: autograd."""
 
 import copy
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from networks import Case, convolutional_chains, dense_graphs, graph_case, mlp_case
 
 from actrelax.models.engines import INTEGRATORS
-from actrelax.models.learning import Updates, activity_gradients, backprop_backward, relax_backward
+from actrelax.models.learning import Updates, activity_gradients, backprop_backward, parameter_gradients, relax_backward
 from actrelax.models.network import ARCHITECTURES, build
 from actrelax.models.problem import LOSSES
 from actrelax.models.results import relative_error
@@ -82,3 +82,48 @@ def test_frozen_parameters_get_no_gradient():
         rule(case.network, case.x, case.y)
         assert frozen.weight.grad is None
         assert frozen.bias.grad is not None
+
+
+def gradients(rule, case, **options):
+    network = copy.deepcopy(case.network)
+    rule(network, case.x, case.y, **options)
+    return {name: p.grad for name, p in network.named_parameters()}
+
+
+def test_parameter_gradients_are_autograds_summed_over_the_batch():
+    case = graph_case()
+    found = parameter_gradients(case.network, case.x, case.y)
+    loss = torch.nn.functional.cross_entropy(case.network(case.x), case.y, reduction="sum")
+    exact = torch.autograd.grad(loss, list(found))
+    assert len(found) == len(list(case.network.parameters()))
+    for gradient, expected in zip(found.values(), exact, strict=True):
+        assert relative_error(gradient, expected) < 1e-13
+    assert all(p.grad is None for p in case.network.parameters())
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_at_equilibrium_updates_are_autograds_to_the_last_bits(activation):
+    """One sweep by the same kernels in the same order; summed over the batch nothing is divided."""
+    case = mlp_case(activation, widths=(20, 30, 10, 15, 5))
+    ours = gradients(relax_backward, case, integrator="equilibrium", updates=Updates(reduction="sum"))
+    loss = torch.nn.functional.cross_entropy(case.network(case.x), case.y, reduction="sum")
+    parameters = dict(case.network.named_parameters())
+    for (name, gradient), exact in zip(ours.items(), torch.autograd.grad(loss, parameters.values()), strict=True):
+        assert relative_error(gradient, exact) < 3e-16, name  # products in another order differ by an ulp
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "sum-of-squares"])
+def test_backprop_is_loss_dot_backward(loss):
+    """The mean over the batch, as anybody would write it."""
+    case = graph_case()
+    exact, target = copy.deepcopy(case.network), torch.nn.functional.one_hot(case.y, 5).to(case.x)
+    output = exact(case.x)
+    functions = {
+        "cross-entropy": torch.nn.functional.cross_entropy(output, case.y),
+        "sum-of-squares": (output - target).square().sum(1).mean(),
+    }
+    functions[loss].backward()
+    result = backprop_backward(case.network, case.x, case.y, loss=loss)
+    assert relative_error(result.loss, functions[loss].detach()) < 1e-14
+    for (name, ours), theirs in zip(case.network.named_parameters(), exact.parameters(), strict=True):
+        assert relative_error(ours.grad, theirs.grad) < 1e-13, name

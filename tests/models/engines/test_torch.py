@@ -1,0 +1,87 @@
+"""Steps or the closed form in PyTorch, and where a relaxation ends."""
+
+import pytest
+import torch
+from networks import exploding_case, mlp_case
+
+from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import activity_gradients
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import DivergenceError, relative_error
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def seeded(seed=4):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a generator", "the global one"])
+def test_a_diverging_run_is_repeated_with_the_same_noise(own, generator):
+    """The trajectory of the error is what a shorter run with the same seed gives."""
+    case = exploding_case(generator)
+    problem = problem_of(case, assumptions="random-feedback", start="zero", noise={"hidden1": 0.3})
+
+    def run(steps):
+        torch.manual_seed(8)
+        given = seeded(8) if own else None
+        return solve(problem, "euler", steps=steps, eta=0.5, record="hidden1", generator=given)
+
+    with pytest.raises(DivergenceError, match=r'^population "hidden1" became non-finite at step 3 of 50') as caught:
+        run(50)
+    reached, expected = caught.value.trajectory, run(2)
+    assert reached.steps == 2
+    assert expected.final["hidden1"].any()
+    for name, x in expected.final.items():
+        assert torch.equal(reached.final[name], x)
+    assert torch.equal(reached["hidden1"], expected["hidden1"])
+
+
+def test_a_line_that_still_carries_news_is_not_settled():
+    """Nothing moves until the first signal arrives; from silence, that takes the delay."""
+    case = mlp_case(widths=(8, 7, 5, 4))
+    delays = {"hidden1->hidden2": 20.0}
+    trajectory = solve(problem_of(case, delays=delays, start="zero"), "euler", dt=0.2, steps=1000, stop_change=1e-6)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    assert trajectory.time > 20
+    assert relative_error(trajectory.final["hidden1"], gradients["hidden1"]) < 1e-3
+
+
+def test_divergence_with_delays_names_population_and_step(generator):
+    case = exploding_case(generator)
+    problem = problem_of(case, assumptions="random-feedback", start="zero", delays=1.0)
+    with pytest.raises(DivergenceError, match=r'^population "hidden1" became non-finite at step 7 of 50') as caught:
+        solve(problem, "euler", steps=50, dt=0.5)
+    assert caught.value.trajectory.steps == 6
+
+
+def test_a_method_that_is_not_known():
+    with pytest.raises(ActrelaxError, match=r"^unknown method 'fast'; known: auto, stepped, closed-form\.$"):
+        solve(problem_of(mlp_case()), method="fast")
+
+
+def test_recording_and_stopping_by_the_change_are_stepped():
+    problem = problem_of(mlp_case())
+    for options, sentence in (
+        ({"record": "hidden1"}, "recording needs every step: step the relaxation."),
+        ({"stop_change": 1e-9}, "stop_change needs every step: step the relaxation."),
+    ):
+        with pytest.raises(ActrelaxError, match=f'^method="closed-form" can\'t be used here: {sentence}$'):
+            solve(problem, "euler", steps=5, method="closed-form", **options)
+        trajectory = solve(problem, "euler", steps=5, **options)
+        plain = solve(problem, "euler", steps=5, method="stepped")
+        assert trajectory.method == plain.method == "stepped"
+        assert all(torch.equal(trajectory.final[v], x) for v, x in plain.final.items())
+
+
+def test_a_relaxation_that_diverges_is_stepped_to_say_where(generator):
+    problem = problem_of(exploding_case(generator), assumptions="random-feedback", start="zero")
+    with pytest.raises(DivergenceError) as caught:
+        solve(problem, "euler", steps=50, eta=0.5)
+    assert str(caught.value).startswith('population "hidden1" became non-finite at step 3 of 50: lower eta')
+    unseen = solve(problem, "euler", steps=50, eta=0.5, check_finite=False)
+    assert unseen.method == "closed-form"
+    assert not torch.isfinite(unseen.final["hidden1"]).all()

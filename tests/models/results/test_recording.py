@@ -1,0 +1,107 @@
+"""What is recorded on the way. Oracles: recordings of everything, by slices; NumPy."""
+
+import numpy as np
+import pytest
+import torch
+from networks import graph_case, mlp_case
+
+from actrelax.models.engines import solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import activity_gradients
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import relative_error
+
+
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def test_recording_some_populations_or_a_function():
+    problem = problem_of(mlp_case())
+    some = solve(problem, steps=4, record=["hidden2"]).recorded
+    assert torch.equal(solve(problem, steps=4, record="hidden2").recorded["hidden2"], some["hidden2"])
+    assert {name: x.shape for name, x in some.items()} == {"hidden2": (5, 3, 6)}
+    units = solve(problem, steps=4, record={"hidden2": [5, 0], "output": [1]}).recorded
+    assert torch.equal(units["hidden2"], some["hidden2"][..., [5, 0]])
+    assert units["output"].shape == (5, 3, 1)
+    norms = solve(problem, steps=4, record=lambda state: {"norm": state["hidden2"].norm()}).recorded
+    assert torch.equal(norms["norm"], torch.stack([x.norm() for x in some["hidden2"]]))
+    assert solve(problem, steps=4).recorded == {}
+    equilibrium = solve(problem, "equilibrium", record=True)
+    assert equilibrium.times == (0.0, float("inf"))
+
+
+def test_a_function_may_return_arrays_and_numbers():
+    """They are copied: one buffer for all times is as good as new ones."""
+    buffer = np.zeros((3, 6))
+
+    def function(state):
+        buffer[:] = state["hidden2"].numpy()
+        return {"array": buffer[:, ::-1], "number": float(buffer.sum()), "count": 3}
+
+    problem = problem_of(mlp_case())
+    recorded = solve(problem, steps=4, record=function).recorded
+    full = solve(problem, steps=4, record="hidden2").recorded["hidden2"]
+    assert torch.equal(recorded["array"], full.flip(-1))
+    np.testing.assert_allclose(recorded["number"], full.sum((1, 2)), rtol=1e-14)
+    assert recorded["count"].tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (torch.zeros(3), r"^a function to record must return a mapping, name -> tensor, got Tensor\.$"),
+        (None, r"^a function to record must return a mapping, name -> tensor, got NoneType\.$"),
+        (2.5, r"^a function to record must return a mapping, name -> tensor, got float\.$"),
+        (
+            {"a": "text"},
+            r"^a function to record must return tensors, arrays or numbers, got str for 'a'\.$",
+        ),
+        ({"a": None}, r"^a function to record must return tensors, .* got NoneType for 'a'\.$"),
+        ({3: 1.0}, r"^a function to record must return a mapping, name -> tensor, got the name 3\.$"),
+    ],
+)
+def test_functions_that_return_something_else(returned, sentence, to_file, tmp_path):
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem_of(mlp_case()), steps=3, record=lambda _: returned, path=tmp_path / "x.nc" if to_file else None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("later", "sentence"),
+    [
+        ({"a": 2.0}, r"^the recorded names were 'a', 'b' at first, got 'a' at time 0\.4: return the same names\.$"),
+        ({}, r"^the recorded names were 'a', 'b' at first, got nothing at time 0\.4: return the same names\.$"),
+        (
+            {"a": 2.0, "b": 1.0, "c": 0.0},
+            r"^the recorded names were 'a', 'b' at first, got 'a', 'b', 'c' at time 0\.4: return the same names\.$",
+        ),
+        (
+            {"a": 2.0, "b": np.ones(1)},
+            r"^'b' was recorded with shape \(\) in torch\.float64 at first and with shape \(1,\) in torch\.float64 at "
+            r"time 0\.4: return the same shape and type\.$",
+        ),
+        ({"a": 2.0, "b": 1}, r"^'b' was recorded with .* with shape \(\) in torch\.int64 at time 0\.4: return"),
+    ],
+)
+def test_functions_that_change_their_mind(later, sentence):
+    returned = iter([{"a": 1.0, "b": 5.0}, {"b": 5.0, "a": 1.0}, later])
+    with pytest.raises(ActrelaxError, match=sentence):
+        solve(problem_of(mlp_case()), "euler", dt=0.2, record=lambda _: next(returned))
+
+
+def test_an_exception_of_the_recorder_passes_through():
+    with pytest.raises(KeyError, match="hidden7"):
+        solve(problem_of(mlp_case()), record=lambda state: {"x": state["hidden7"]})
+
+
+def test_chosen_units_of_a_population_with_a_shape():
+    case = graph_case()
+    some = solve(problem_of(case), "euler", steps=2, record={"conv1": [35, 1]})
+    gradients = activity_gradients(case.network, case.x, case.y)
+    assert tuple(some.to_xarray()["conv1"].attrs["shape"]) == (4, 3, 3)
+    last = some.final["conv1"][:, [3, 0], [2, 0], [2, 1]]
+    assert torch.equal(some["conv1"][-1], last)
+    g = gradients["conv1"][:, [3, 0], [2, 0], [2, 1]]
+    assert float(some.error(gradients)["conv1"][-1]) == relative_error(last, g)

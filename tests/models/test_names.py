@@ -1,0 +1,41 @@
+"""Choice by name, and what counts as a number."""
+
+import numpy as np
+import pytest
+import torch
+
+from actrelax.models._names import is_number, known, look_up
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import ACTIVATIONS
+
+
+def test_a_known_name_is_returned():
+    assert known("integrator", "rk4", ["euler", "rk4"]) == "rk4"
+
+
+@pytest.mark.parametrize("name", ["rk5", None, 4, ["euler"]])
+def test_an_unknown_name_is_refused_with_a_list_of_the_known_ones(name):
+    with pytest.raises(ActrelaxError) as refused:
+        known("integrator", name, iter(["euler", "rk4"]), also="scipy:METHOD")
+    assert str(refused.value) == f"unknown integrator {name!r}; known: euler, rk4, scipy:METHOD."
+    with pytest.raises(ActrelaxError) as refused:
+        known("population", name, ["hidden1"], where="tau")
+    assert str(refused.value) == f"tau names an unknown population {name!r}; known: hidden1."
+
+
+def test_an_entry_is_found_by_name_or_passed_through():
+    tanh = ACTIVATIONS["tanh"]
+    assert look_up("activation", "tanh", ACTIVATIONS) is tanh
+    assert look_up("activation", tanh, ACTIVATIONS) is tanh
+    with pytest.raises(ActrelaxError, match=r"^unknown activation <ufunc 'tanh'>; known: .*\.$"):
+        look_up("activation", np.tanh, ACTIVATIONS)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.2), np.int64(3), float("nan")])
+def test_numbers(value):
+    assert is_number(value)
+
+
+@pytest.mark.parametrize("value", ["1", None, 1j, np.ones(1), torch.ones(())])
+def test_what_is_no_number(value):
+    assert not is_number(value)
