@@ -18,7 +18,7 @@ from actrelax.models.closed_form import Term, hop_matrix, terms
 from actrelax.models.engines import integrator_named
 from actrelax.models.integrators import Integrator, Matrix, coefficients
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results.relative_error import FLOOR
+from actrelax.models.results import FLOOR
 
 
 def contamination(

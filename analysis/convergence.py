@@ -18,8 +18,7 @@ from actrelax.models.engines import integrator_named, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, Matrix, coefficients
 from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.results import Trajectory, relative_error
-from actrelax.models.results.relative_error import FLOOR
+from actrelax.models.results import FLOOR, Trajectory, relative_error
 
 _TIMES = 64
 """States of a population that are held at once."""

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import root
 
 from actrelax.analysis.endings import ending
-from actrelax.models.engines.sparse_problem import SparseProblem, Vector, vector
+from actrelax.models.engines import SparseProblem, Vector, vector
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State

@@ -17,7 +17,7 @@ from actrelax.models.closed_form import evaluate_all, hop_matrix, settled_plan, 
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix
-from actrelax.models.learning.plasticity import postsynaptic, presynaptic
+from actrelax.models.learning import postsynaptic_factor, presynaptic_factor
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem
 
@@ -114,9 +114,9 @@ def expected_noise_angles(problem: RelaxationProblem, *, dt: float, steps: int) 
     angles = {}
     for name, projection in problem.network.projections.items():
         if projection.target in variances:
-            pre, post = presynaptic(problem, projection, {}), postsynaptic(problem, projection, settled)
+            pre, post = presynaptic_factor(problem, projection, {}), postsynaptic_factor(problem, projection, settled)
             update = torch.einsum("bi,bj->ij", post, pre)
-            gain = postsynaptic(problem, projection, {projection.target: torch.ones_like(post)})
+            gain = postsynaptic_factor(problem, projection, {projection.target: torch.ones_like(post)})
             random = (pre.square().sum(1) * (gain**2 * variances[projection.target]).sum(1)).sum()
             angles[name] = float(torch.rad2deg(torch.atan2(random.sqrt(), update.norm())))
     return angles

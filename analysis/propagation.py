@@ -16,7 +16,7 @@ from scipy.sparse.linalg import expm_multiply
 from scipy.stats import poisson
 
 from actrelax.analysis.spectra import Product, is_triangular, largest_eigenvalue, smallest_singular_value
-from actrelax.models.engines.sparse_problem import Vector
+from actrelax.models.engines import Vector
 from actrelax.models.errors import ActrelaxError
 
 

@@ -22,7 +22,7 @@ from scipy import sparse
 from scipy.optimize import brentq
 from scipy.sparse.linalg import LinearOperator, eigsh, splu
 
-from actrelax.models.engines.sparse_problem import SparseProblem, Vector
+from actrelax.models.engines import SparseProblem, Vector
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 

@@ -19,7 +19,7 @@ from actrelax.models.closed_form import terms
 from actrelax.models.engines import integrator_named
 from actrelax.models.integrators import Integrator, chain_matrix, coefficients
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results.relative_error import FLOOR
+from actrelax.models.results import FLOOR
 
 
 def error_bounds(problem: RelaxationProblem, gradients: Mapping[str, Tensor]) -> dict[str, float]:

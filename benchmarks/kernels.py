@@ -14,8 +14,7 @@ from functools import partial
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from actrelax.models.learning import backprop_backward, relax_backward
-from actrelax.models.learning.gradients import Rule
+from actrelax.models.learning import Rule, backprop_backward, relax_backward
 from actrelax.models.learning.trace import Traced
 from actrelax.models.network import build
 

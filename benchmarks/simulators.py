@@ -22,9 +22,8 @@ import numpy as np
 import torch
 from handwritten import handwritten
 
-from actrelax.models.engines import solve
+from actrelax.models.engines import SparseProblem, solve, vector
 from actrelax.models.engines.brian2 import UNIT, build, generating
-from actrelax.models.engines.sparse_problem import SparseProblem, vector
 from actrelax.models.network import build as build_network
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import relative_error

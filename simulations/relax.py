@@ -30,8 +30,7 @@ from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.models._names import known
 from actrelax.models.closed_form import uncovered
-from actrelax.models.engines import ENGINES, integrator_named, solve
-from actrelax.models.engines.steps import schedule
+from actrelax.models.engines import ENGINES, integrator_named, schedule, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Trajectory, relative_error

@@ -14,8 +14,7 @@ from tqdm import tqdm
 from actrelax.analysis.robustness import Learned, Scale, accuracies, draw, first_below, write
 from actrelax.models.learning import Backward
 from actrelax.models.network import Network
-from actrelax.models.problem import transform_named
-from actrelax.models.problem.feedback_transforms import apply_transform
+from actrelax.models.problem import apply_transform, transform_named
 from actrelax.simulations.datasets import Dataset
 from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.suites.suite import Options, varied

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from actrelax.models.closed_form import steps_until
-from actrelax.models.engines.steps import schedule
+from actrelax.models.engines import schedule
 from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coefficients
 from actrelax.models.learning import Updates
 from actrelax.models.learning.gradients import to_gradients

@@ -57,11 +57,10 @@ ALLOWED["models.results"] -= {"models.integrators"}
 ALLOWED["models.learning"] -= {"models.engines.brian2"}
 ALLOWED["analysis"] = {*MODELS, "analysis"}
 ALLOWED["simulations"] = {*MODELS, "analysis", "simulations", "actrelax", "brian2"}
-LATER = {
-    ("models.results.trajectory", "models.results.xarray_io"),  # when a trajectory is saved
-    ("models.problem.validity", "models.problem.problem"),  # its type
-}
-"""Imports that do no harm: they don't happen when the module is loaded."""
+LATER = {("models.results.trajectory", "models.results.xarray_io")}
+"""Imports that do no harm, since they happen when a trajectory is saved and not when the module is loaded."""
+INSIDES = {"models.learning.trace"}
+"""Modules that analysis/ and simulations/ import past the room's face: this one loads torch's tracer, which is slow."""
 
 
 def modules() -> dict[str, Path]:
@@ -111,6 +110,17 @@ def test_from_outside_a_room_its_public_names_come_from_its_face():
         if name in getattr(faces[room_of(target)], "__all__", ())
     ]
     assert past_the_face == []
+
+
+@pytest.mark.parametrize("folder", ["analysis", "simulations"])
+def test_programs_and_analysis_see_faces_only(folder):
+    insides = {
+        target
+        for module, file in modules().items()
+        for target, _ in imports(file)
+        if room_of(module) == folder and room_of(target) in MODELS and room_of(target) != target
+    }
+    assert insides <= INSIDES
 
 
 def test_each_module_of_models_has_a_test_file_of_its_name():

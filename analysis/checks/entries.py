@@ -11,8 +11,7 @@ from torch import Tensor
 
 from actrelax.models._names import known
 from actrelax.models.closed_form import uncovered
-from actrelax.models.engines import BRIAN2, ENGINES, INTEGRATORS, SCIPY, integrator_named, solve, unsupported
-from actrelax.models.engines.steps import schedule
+from actrelax.models.engines import BRIAN2, ENGINES, INTEGRATORS, SCIPY, integrator_named, schedule, solve, unsupported
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, chain_matrix
 from actrelax.models.problem import RelaxationProblem

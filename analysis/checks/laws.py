@@ -19,8 +19,7 @@ from numpy.polynomial.polynomial import polypow
 from scipy import sparse, stats
 from scipy.sparse.linalg import spsolve
 
-from actrelax.models.engines import BRIAN2
-from actrelax.models.engines.sparse_problem import SparseProblem, Vector
+from actrelax.models.engines import BRIAN2, SparseProblem, Vector
 from actrelax.models.integrators import Integrator, chain_matrix, coefficients
 from actrelax.models.problem import RelaxationProblem, State
 

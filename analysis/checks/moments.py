@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 from scipy.linalg import solve_triangular
 
-from actrelax.models.engines.sparse_problem import SparseProblem, Vector, vector
+from actrelax.models.engines import SparseProblem, Vector, vector
 from actrelax.models.problem import RelaxationProblem
 
 Matrix = NDArray[np.float64]

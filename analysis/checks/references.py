@@ -14,8 +14,7 @@ from torch import Tensor
 from actrelax.analysis.checks.entries import Entry, hidden
 from actrelax.analysis.checks.laws import LinearRelaxation, law_of
 from actrelax.models.closed_form import predict, uncovered
-from actrelax.models.engines import BRIAN2, INTEGRATORS, solve
-from actrelax.models.engines.steps import schedule
+from actrelax.models.engines import BRIAN2, INTEGRATORS, schedule, solve
 from actrelax.models.problem import RelaxationProblem, Value
 
 FINER = 64

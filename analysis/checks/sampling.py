@@ -13,8 +13,7 @@ from scipy import stats
 from actrelax.analysis.checks.entries import Entry, entries
 from actrelax.analysis.checks.moments import Matrix, Moments, deviations, scheme_moments
 from actrelax.analysis.checks.verification import Report, Row
-from actrelax.models.engines.sparse_problem import SparseProblem
-from actrelax.models.engines.steps import schedule
+from actrelax.models.engines import SparseProblem, schedule
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 

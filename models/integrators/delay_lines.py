@@ -6,7 +6,7 @@ import torch
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.problem.delays import delay_line
+from actrelax.models.problem.delays import delay_line_key
 
 
 @torch.no_grad()
@@ -15,7 +15,7 @@ def fill_delay_lines(problem: RelaxationProblem, state: State, dt: float) -> Sta
     lines: State = {}
     for name, steps in problem.delay.steps(dt).items():
         sent = problem.feedback_source(problem.feedback_projections[name], state)
-        lines[delay_line(name)] = sent.expand(steps, *sent.shape)
+        lines[delay_line_key(name)] = sent.expand(steps, *sent.shape)
     return state | lines
 
 
@@ -29,7 +29,7 @@ def shift_delay_lines(problem: RelaxationProblem, state: State) -> State:
     """
     lines: State = {}
     for name in problem.delay.times:
-        line = delay_line(name)
+        line = delay_line_key(name)
         if line not in state:
             raise ActrelaxError(
                 f"feedback along {name!r} is delayed, but the state has no delay line for it: "

@@ -2,15 +2,21 @@
 
 from actrelax.models.learning.backprop import activity_gradients, backprop_backward, parameter_gradients
 from actrelax.models.learning.continuous import relax_continuously
-from actrelax.models.learning.gradients import Backward, Updates
+from actrelax.models.learning.gradients import Backward, Rule, Updates, add_to_grad, is_finite
+from actrelax.models.learning.plasticity import postsynaptic_factor, presynaptic_factor
 from actrelax.models.learning.relax import relax_backward
 
 __all__ = [
     "Backward",
+    "Rule",
     "Updates",
     "activity_gradients",
+    "add_to_grad",
     "backprop_backward",
+    "is_finite",
     "parameter_gradients",
+    "postsynaptic_factor",
+    "presynaptic_factor",
     "relax_backward",
     "relax_continuously",
 ]

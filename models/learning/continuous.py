@@ -10,8 +10,7 @@ from torch import Tensor
 
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import Assumptions
-from actrelax.models.engines import INTEGRATORS
-from actrelax.models.engines.steps import schedule
+from actrelax.models.engines import INTEGRATORS, schedule
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
 from actrelax.models.learning.gradients import Backward, Updates, check_decay, reduce

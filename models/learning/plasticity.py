@@ -25,8 +25,8 @@ def hebbian_product(
 
     dW = outer(presynaptic, postsynaptic), db = sum of postsynaptic (`Projection.plasticity`).
     """
-    pre = presynaptic(problem, projection, state)
-    post = postsynaptic(problem, projection, state, target)
+    pre = presynaptic_factor(problem, projection, state)
+    post = postsynaptic_factor(problem, projection, state, target)
     return projection.plasticity(pre, post, updates.scale(problem.network.kind(projection), len(problem.clamped)))
 
 
@@ -50,14 +50,14 @@ def populations_read(problem: RelaxationProblem, projection: Projection) -> set[
     return read - {network.input}
 
 
-def presynaptic(problem: RelaxationProblem, projection: Projection, state: State) -> Tensor:
+def presynaptic_factor(problem: RelaxationProblem, projection: Projection, state: State) -> Tensor:
     """Return the presynaptic activity at the weights, from the feedforward pass or current."""
     is_frozen = problem.network.knobs(projection, problem.assumptions).presynaptic == "feedforward"
     activities = problem.feedforward.activities if is_frozen else problem.activities_like_weights(state)
     return projection.presynaptic(activities[projection.source], problem.feedforward.routes[projection.name])
 
 
-def postsynaptic(
+def postsynaptic_factor(
     problem: RelaxationProblem, projection: Projection, state: State, target: PopulationState | None = None
 ) -> Tensor:
     """Return the postsynaptic gain times activity at the weights, from `target` if it contains the product."""

@@ -1,6 +1,6 @@
 """The relaxation as an initial value problem: its ODE, initial state and clamped output."""
 
-from actrelax.models.problem.feedback_transforms import transform_named
+from actrelax.models.problem.feedback_transforms import apply_transform, transform_named
 from actrelax.models.problem.losses import LOSSES, Loss, LossFunction, dense_targets, from_function, loss_named
 from actrelax.models.problem.per_neuron import Value
 from actrelax.models.problem.problem import RelaxationProblem
@@ -17,6 +17,7 @@ __all__ = [
     "Unit",
     "UnitDynamics",
     "Value",
+    "apply_transform",
     "dense_targets",
     "from_function",
     "loss_named",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from actrelax.models._names import known
+from actrelax.models._names import is_number, known
 from actrelax.models.errors import ActrelaxError
 
 
@@ -40,7 +40,7 @@ class Delays:
             for name in self.given:
                 known("feedback projection", name, self.projections, where="delays")
         for delay in self.given.values() if isinstance(self.given, Mapping) else [self.given]:
-            if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+            if not is_number(delay) or not 0 <= delay < math.inf:
                 raise ActrelaxError(f"a delay must be a time, 0 or more, got {delay!r}.")
 
     def steps(self, dt: float) -> dict[str, int]:
@@ -65,6 +65,6 @@ class Delays:
         return steps
 
 
-def delay_line(projection: str) -> str:
+def delay_line_key(projection: str) -> str:
     """Return the state variable of the last signals sent along a projection: (steps, batch, ...), newest first."""
     return f"{projection}.sent"

@@ -15,7 +15,7 @@ from actrelax.models._names import is_number, known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network, Projection
-from actrelax.models.problem.delays import Delays, delay_line
+from actrelax.models.problem.delays import Delays, delay_line_key
 from actrelax.models.problem.feedback_transforms import Transform, apply_transform, transform_named
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value
@@ -246,7 +246,7 @@ class RelaxationProblem:
         return total
 
     def _feedback_along(self, projection: Projection, state: State) -> Tensor:
-        line = state.get(delay_line(projection.name))
+        line = state.get(delay_line_key(projection.name))
         sent = self.feedback_source(projection, state) if line is None else line[-1]
         return projection.feedback_signal(
             sent, self.feedforward.routes[projection.name], self.feedback_weight(projection)

@@ -7,8 +7,9 @@ from actrelax.models.results.trajectory import DivergenceError, Status, Trajecto
 
 if TYPE_CHECKING:
     from actrelax.models.results.xarray_io import open_trajectory
+from actrelax.models.results.relative_error import FLOOR
 
-__all__ = ["DivergenceError", "Status", "Trajectory", "open_trajectory", "relative_error"]
+__all__ = ["FLOOR", "DivergenceError", "Status", "Trajectory", "open_trajectory", "relative_error"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actrelax.models.engines import integrator_named
-from actrelax.models.engines.steps import schedule
-from actrelax.models.learning import Backward
-from actrelax.models.learning.gradients import is_finite
+from actrelax.models.engines import integrator_named, schedule
+from actrelax.models.learning import Backward, is_finite
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.datasets import Dataset

@@ -17,8 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from actrelax.models._names import look_up
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Updates
-from actrelax.models.learning.gradients import Rule
+from actrelax.models.learning import Rule, Updates
 from actrelax.models.network import Network, build
 from actrelax.models.problem import LOSSES, Loss
 from actrelax.models.results import DivergenceError

@@ -16,8 +16,7 @@ from tqdm import tqdm
 from actrelax.analysis.alignment import aligned, update_angles
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Backward, Updates
-from actrelax.models.learning.gradients import Rule
+from actrelax.models.learning import Backward, Rule, Updates
 from actrelax.models.problem import Loss
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.loop import Callback, Training, learn, where

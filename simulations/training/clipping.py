@@ -14,8 +14,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from actrelax.models.learning import Backward
-from actrelax.models.learning.gradients import Rule
+from actrelax.models.learning import Backward, Rule
 from actrelax.models.network import Network
 
 EVERY = 1000

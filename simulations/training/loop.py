@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from actrelax.analysis.runs import TABLES
-from actrelax.models.learning import Backward
-from actrelax.models.learning.gradients import Rule
+from actrelax.models.learning import Backward, Rule
 from actrelax.models.network import Network
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import Split

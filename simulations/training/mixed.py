@@ -13,8 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from actrelax.models.learning import Backward
-from actrelax.models.learning.gradients import Rule, add_to_grad
+from actrelax.models.learning import Backward, Rule, add_to_grad
 from actrelax.models.network import Network
 from actrelax.models.problem import Loss
 

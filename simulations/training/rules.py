@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -12,11 +11,9 @@ import torch
 from torch import Tensor
 
 from actrelax.models.closed_form import largest_derivative, why_no_bound, why_not
-from actrelax.models.engines import integrator_named
-from actrelax.models.engines.steps import schedule
-from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Backward, Updates, backprop_backward, relax_backward, relax_continuously
-from actrelax.models.learning.gradients import Rule
+from actrelax.models.engines import integrator_named, schedule
+from actrelax.models.errors import ActrelaxError, warn
+from actrelax.models.learning import Backward, Rule, Updates, backprop_backward, relax_backward, relax_continuously
 from actrelax.models.learning.trace import Traced
 from actrelax.models.network import Network
 from actrelax.models.problem import Loss, RelaxationProblem
@@ -105,10 +102,7 @@ def _at_once(
     integrator = integrator_named(relaxation.integrator)
     grid = schedule(problem, integrator, **relaxation.grid)
     if grid.settles is False:
-        warnings.warn(
-            f"relaxations end unsettled, after max_steps = {grid.steps}: give more, or a larger tolerance.",
-            stacklevel=2,
-        )
+        warn(f"relaxations end unsettled, after max_steps = {grid.steps}: give more, or a larger tolerance.")
     if relaxation.steps == "auto":
         free = {name: value for name, value in free.items() if name not in relaxation.grid}
         # within the tolerance the relaxation ends at equilibrium, whatever the number of steps

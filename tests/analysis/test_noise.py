@@ -11,8 +11,7 @@ from actrelax import solve
 from actrelax.analysis.checks.moments import scheme_moments
 from actrelax.analysis.noise import expected_noise_angles, noise_shares, noise_variances
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import parameter_gradients
-from actrelax.models.learning.plasticity import postsynaptic, presynaptic
+from actrelax.models.learning import parameter_gradients, postsynaptic_factor, presynaptic_factor
 from actrelax.models.problem import RelaxationProblem
 
 
@@ -55,7 +54,7 @@ def test_angles_are_those_of_many_relaxations():
     assert list(expected) == ["input->hidden1", "hidden1->hidden2", "hidden2->hidden3"]
     for name, degrees in expected.items():
         projection = case.network.projections[name]
-        pre, post = presynaptic(many, projection, final), postsynaptic(many, projection, final)
+        pre, post = presynaptic_factor(many, projection, final), postsynaptic_factor(many, projection, final)
         updates = torch.einsum("rbj,rbi->rji", post.unflatten(0, (repeats, 3)), pre.unflatten(0, (repeats, 3)))
         noise = (updates - exact[projection.weight]).square().sum((1, 2)) / exact[projection.weight].square().sum()
         assert 10 < degrees < 80

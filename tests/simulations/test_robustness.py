@@ -8,7 +8,8 @@ import torch
 
 from actrelax.analysis.robustness import Learned
 from actrelax.models.network import build
-from actrelax.models.problem.feedback_transforms import Sparse, apply_transform
+from actrelax.models.problem import apply_transform
+from actrelax.models.problem.feedback_transforms import Sparse
 from actrelax.simulations.robustness import BASE, REFERENCES, feedback_angles, grid, learn, limits, reference, study
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.suites.suite import varied

@@ -12,13 +12,12 @@ import numpy as np
 from scipy import sparse
 
 from actrelax.models._names import is_number, known
-from actrelax.models.engines import integrator_named
+from actrelax.models.engines import SparseProblem, integrator_named, vector
 from actrelax.models.engines.brian2 import equations
 from actrelax.models.engines.brian2.codegen import generating
 from actrelax.models.engines.brian2.delay_line import shift
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.brian2.support import unsupported
-from actrelax.models.engines.sparse_problem import SparseProblem, vector
 from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from brian2.core.base import BrianObjectException
 
+from actrelax.models.engines import SparseProblem
 from actrelax.models.engines.brian2.build import UNIT, Simulation, build, state_variables
 from actrelax.models.engines.brian2.codegen import generating, require_runtime, target_named
 from actrelax.models.engines.brian2.support import method_of
 from actrelax.models.engines.brian2.support import unsupported as unsupported
 from actrelax.models.engines.request import SolveRequest, is_finite, refuse_non_finite
-from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.problem import State
 from actrelax.models.results import Trajectory
 

@@ -46,7 +46,7 @@ EVENTS = {"hold": "step == feedforward_end - 1", "learn": "step == relaxing_end"
 
 
 @dataclass(frozen=True)
-class Population:
+class PopulationText:
     """The text of a population: equations and the statements at both events."""
 
     equations: str
@@ -85,7 +85,7 @@ def depth(network: Network) -> int:
     return hops[network.output]
 
 
-def population_text(network: Network, assumptions: Assumptions, name: str, loss: str) -> Population:
+def population_text(network: Network, assumptions: Assumptions, name: str, loss: str) -> PopulationText:
     """Return the text of a population other than the input."""
     tag = identifiers(network.projections)
     incoming, outgoing = network.incoming[name], network.outgoing[name]
@@ -110,7 +110,7 @@ def population_text(network: Network, assumptions: Assumptions, name: str, loss:
         f"{tag[p.name]}_change = rate * {_gain(network.knobs(p, assumptions).weight_gain)} * signal" for p in trained
     ]
     learn += [f"{tag[p.name]}_bias -= {tag[p.name]}_change" for p in trained]
-    return Population(equations, "r = x\ng = current_gain", "\n".join(learn))
+    return PopulationText(equations, "r = x\ng = current_gain", "\n".join(learn))
 
 
 def synapses_text(network: Network, assumptions: Assumptions, p: Projection) -> Synapses:

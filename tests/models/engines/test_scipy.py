@@ -11,9 +11,8 @@ from networks import exploding_case, graph_case, mlp_case
 from scipy import sparse
 
 from actrelax.models.closed_form import predict
-from actrelax.models.engines import INTEGRATORS, SCIPY, integrator_named, solve
+from actrelax.models.engines import INTEGRATORS, SCIPY, SparseProblem, integrator_named, solve
 from actrelax.models.engines.solve import engine_named
-from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients, relax_backward
 from actrelax.models.network import Activation

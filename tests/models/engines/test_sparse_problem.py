@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd.functional import jacobian
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.engines.sparse_problem import SparseProblem, vector
+from actrelax.models.engines import SparseProblem, vector
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.results import relative_error

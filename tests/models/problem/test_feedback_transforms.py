@@ -12,8 +12,8 @@ from actrelax.models.closed_form import predict
 from actrelax.models.engines import INTEGRATORS, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward, relax_continuously
-from actrelax.models.problem import RelaxationProblem, transform_named
-from actrelax.models.problem.feedback_transforms import Quantised, Sparse, apply_transform
+from actrelax.models.problem import RelaxationProblem, apply_transform, transform_named
+from actrelax.models.problem.feedback_transforms import Quantised, Sparse
 from actrelax.models.results import relative_error
 
 NAMED = ["sparse-0.6", "quantised-4"]
