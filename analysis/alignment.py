@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.learning import Updates, parameter_gradients
+from actrelax.models.learning import BackwardOptions, parameter_gradients
 from actrelax.models.network import Network
 from actrelax.models.problem import Loss, LossFunction
 
@@ -21,8 +21,8 @@ def update_angles(
     y: Tensor,
     *,
     loss: str | Loss | LossFunction = "cross-entropy",
-    updates: Updates | None = None,
     assumptions: str | Assumptions = "ar",
+    options: BackwardOptions | None = None,
 ) -> dict[str, float]:
     """Return the angle between the update in each weight's `.grad` and backprop's gradient, in degrees.
 
@@ -31,7 +31,7 @@ def update_angles(
 
     Parameters
     ----------
-    network, x, y, loss, updates, assumptions
+    network, x, y, loss, assumptions, options
         As `relax_backward` was given them.
 
     Returns
@@ -39,8 +39,9 @@ def update_angles(
     dict
         Projection -> angle, those of `aligned`; nan where either update is zero or not finite, or there is none.
     """
-    updates, assumptions = updates or Updates(), look_up("assumptions", assumptions, PRESETS)
-    exact = parameter_gradients(network, x, y, loss=loss, updates=updates)
+    options, assumptions = options or BackwardOptions(), look_up("assumptions", assumptions, PRESETS)
+    updates = options.updates
+    exact = parameter_gradients(network, x, y, loss=loss, reduction=options.reduction, updates=updates)
     angles = {}
     for name, weight in aligned(network).items():
         ours = weight.grad if weight.grad is not None else torch.zeros_like(weight)

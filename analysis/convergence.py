@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -14,17 +14,25 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from actrelax.models.closed_form import Term, evaluate_all, hop_matrix, remainders, settled_plan, terms, uncovered
-from actrelax.models.engines import integrator_named, solve
+from actrelax.models.engines import PAPERS, Steps, StepSize, TorchOptions, integrator_named, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, Matrix, coefficients
 from actrelax.models.problem import RelaxationProblem, State
-from actrelax.models.results import FLOOR, Trajectory, relative_error
+from actrelax.models.results import FLOOR, Record, Trajectory, relative_error
 
 _TIMES = 64
 """States of a population that are held at once."""
 
 
-def errors_over_time(problem: RelaxationProblem, gradients: Mapping[str, Tensor], **options: Any) -> Trajectory:
+def errors_over_time(
+    problem: RelaxationProblem,
+    gradients: Mapping[str, Tensor],
+    integrator: str | Integrator,
+    steps: int | Steps = PAPERS,
+    *,
+    every: int = 1,
+    **size: Unpack[StepSize],
+) -> Trajectory:
     """Relax, and record how far each hidden population is from its gradient; the states themselves are not kept.
 
     Parameters
@@ -32,8 +40,10 @@ def errors_over_time(problem: RelaxationProblem, gradients: Mapping[str, Tensor]
     problem : RelaxationProblem
     gradients : mapping
         Population -> (batch, *population.shape), as `activity_gradients` returns them.
-    **options
-        As for `solve`: integrator, eta, steps, every ...
+    integrator, steps, **size
+        As for `solve`.
+    every : int, default 1
+        As for `Record`.
 
     Returns
     -------
@@ -45,7 +55,7 @@ def errors_over_time(problem: RelaxationProblem, gradients: Mapping[str, Tensor]
         found = {name: relative_error(state[name], gradients[name]) for name in problem.network.hidden}
         return {name: torch.tensor(error, dtype=torch.float64) for name, error in found.items()}
 
-    return solve(problem, record=errors, **options)
+    return solve(problem, integrator, steps, record=Record(errors, every), **size)
 
 
 class Distances(NamedTuple):
@@ -55,17 +65,23 @@ class Distances(NamedTuple):
     by_population: dict[str, dict[str, float]]
 
 
-def distances(problem: RelaxationProblem, integrator: str | Integrator = "sequential", **options: Any) -> Distances:
+def distances(
+    problem: RelaxationProblem,
+    integrator: str | Integrator = "sequential",
+    steps: int | Steps = PAPERS,
+    *,
+    options: TorchOptions | None = None,
+) -> Distances:
     """Return how far from its equilibrium a frozen relaxation ends, and how much is left of where it began.
 
-    With steps="auto" that is after the steps that the tolerance takes, whether or not `solve` takes what has settled
+    With `Steps.until` that is after the steps that the tolerance takes, whether or not `solve` takes what has settled
     for the equilibrium itself.
 
     Parameters
     ----------
     problem : RelaxationProblem
         Whose gains are frozen; without a clip, unless it has no effect.
-    integrator, **options
+    integrator, steps, options
         As for `solve`.
 
     Returns
@@ -75,16 +91,18 @@ def distances(problem: RelaxationProblem, integrator: str | Integrator = "sequen
         where there is a law ``"initial"``, the share of x that is still made of initial activities
         (`closed_form.remainders`). The first is the larger, the smaller gradients are against activities.
     """
-    relaxed, scheme = solve(problem, integrator, **options), integrator_named(integrator)
+    scheme = integrator_named(integrator)
+    relaxed = solve(problem, scheme, steps, options=options)
     has_law = scheme.takes_time and uncovered(problem) is None
-    if has_law and options.get("steps") == "auto":
-        relaxed = solve(problem, integrator, dt=relaxed.dt, steps=relaxed.steps, check_finite=False)
+    taken = round(relaxed.time / relaxed.dt) if scheme.takes_time else relaxed.steps  # an adaptive method has its own
+    if has_law and isinstance(steps, Steps) and steps.tolerance is not None:
+        relaxed = solve(problem, scheme, Steps(taken, dt=relaxed.dt), options=options)
     settled = evaluate_all(problem, settled_plan(problem.network.graph))
     found = {name: {"error": relative_error(relaxed.final[name], settled[name])} for name in problem.network.hidden}
     if has_law:
-        for name, left in remainders(problem, scheme, dt=relaxed.dt, steps=relaxed.steps).items():
+        for name, left in remainders(problem, scheme, dt=relaxed.dt, steps=taken).items():
             found[name]["initial"] = left
-    return Distances(relaxed.steps, found)
+    return Distances(taken, found)
 
 
 def stays_below(errors: ArrayLike, tolerance: float) -> int | None:

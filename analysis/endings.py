@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from actrelax.models.engines import solve
+from actrelax.models.engines import TorchOptions, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
@@ -43,7 +42,7 @@ def ending(
     eta: float = 0.1,
     duration: float = 100.0,
     window: float = 20.0,
-    **options: Any,
+    options: TorchOptions | None = None,
 ) -> Ending:
     """Relax, and see how much each sample still moves in the end.
 
@@ -52,14 +51,14 @@ def ending(
     problem : RelaxationProblem
         Of leaky units with one tau.
     integrator : str or Integrator
-        Current gains make the equation stiff: ``"scipy:BDF"`` is what tells the equation from its steps.
+        Current gains make the equation stiff: ``"BDF"`` is what tells the equation from its steps.
     eta : float, default 0.1
         dt / tau; of adaptive methods the distance of what is looked at.
     duration : float, default 100.0
         In units of tau, to the nearest step.
     window : float, default 20.0
         The last part of it that is looked at, to the nearest step.
-    **options
+    options : TorchOptions, SciPyOptions or Brian2Options, optional
         As for `solve`.
 
     Raises
@@ -70,9 +69,9 @@ def ending(
     if not 0 < window < duration:
         raise ActrelaxError(f"the window must lie between 0 and the duration {duration:g}, got {window:g}.")
     hidden, first = problem.network.hidden, problem.initial_state()
-    before = solve(problem, integrator, eta=eta, steps=round((duration - window) / eta), **options).final
+    before = solve(problem, integrator, round((duration - window) / eta), eta=eta, options=options).final
     late = replace(problem, start={name: before[name] for name in hidden})
-    trajectory = solve(late, integrator, eta=eta, steps=round(window / eta), record=hidden, **options)
+    trajectory = solve(late, integrator, round(window / eta), eta=eta, record=hidden, options=options)
     swings = []
     for name in hidden:
         x = trajectory[name].flatten(2)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.optimize import root
 
 from actrelax.analysis.endings import ending
-from actrelax.models.engines import SparseProblem, Vector, vector
+from actrelax.models.engines import SciPyOptions, SparseProblem, Vector, vector
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State
@@ -105,7 +104,13 @@ def fixed_points(problem: RelaxationProblem, starts: Iterable[State]) -> list[Fi
     return different
 
 
-def resting_places(problem: RelaxationProblem, starts: Sequence[State], **options: Any) -> list[State]:
+def resting_places(
+    problem: RelaxationProblem,
+    starts: Sequence[State],
+    *,
+    duration: float = 100.0,
+    options: SciPyOptions | None = None,
+) -> list[State]:
     """Return the different states at which relaxations from several states come to rest.
 
     All at once, a sample each. It finds stable fixed points only, also where Newton's method gets lost.
@@ -116,8 +121,8 @@ def resting_places(problem: RelaxationProblem, starts: Sequence[State], **option
         Of a batch of one.
     starts : sequence of mapping
         Hidden population -> (1, *population.shape).
-    **options
-        As for `ending`: duration ...
+    duration, options
+        As for `ending`.
 
     Returns
     -------
@@ -140,7 +145,7 @@ def resting_places(problem: RelaxationProblem, starts: Sequence[State], **option
         clamped=problem.clamped.expand(count, *problem.clamped.shape[1:]),
         start={name: torch.cat([start[name] for start in starts]) for name in network.hidden},
     )
-    ended = ending(copies, "scipy:BDF", eta=5.0, **options)
+    ended = ending(copies, "BDF", eta=5.0, duration=duration, options=options)
     different: list[State] = []
     for i in ended.settled.nonzero().flatten().tolist():
         place = {name: x[[i]] for name, x in ended.state.items()}

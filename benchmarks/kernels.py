@@ -14,16 +14,18 @@ from functools import partial
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from actrelax.models.learning import Rule, backprop_backward, relax_backward
+from actrelax.models.learning import BackwardOptions, Rule, backprop_backward, relax_backward
 from actrelax.models.learning.trace import Traced
 from actrelax.models.network import build
 
 BATCH, STEPS, ROUNDS, LINES = 64, 5, 20, 10
 
+UNCHECKED = BackwardOptions(check_finite=False)
+
 RULES: dict[str, Rule] = {
     "backprop": backprop_backward,
-    "equilibrium": Traced(partial(relax_backward, integrator="equilibrium", check_finite=False)),
-    "closed form": Traced(partial(relax_backward, steps=100, eta=0.1, check_finite=False)),
+    "equilibrium": Traced(partial(relax_backward, integrator="equilibrium", options=UNCHECKED)),
+    "closed form": Traced(partial(relax_backward, steps=100, eta=0.1, options=UNCHECKED)),
 }
 
 

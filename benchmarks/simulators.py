@@ -138,7 +138,7 @@ def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
 
 def torch_step(problem: RelaxationProblem) -> float:
     """Return milliseconds per step of our Euler in PyTorch."""
-    return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, method="stepped"))[0]
+    return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, evaluation="stepped"))[0]
 
 
 def against_handwritten(targets: list[str]) -> Iterator[str]:

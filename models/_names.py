@@ -1,10 +1,11 @@
-"""Lookup by name: activations, losses, integrators, presets and networks are entries of dicts."""
+"""Checks of arguments: names, which are keys of dicts, and numbers."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from numbers import Real
-from typing import TypeVar
+from typing import SupportsIndex, TypeVar
 
 from actrelax.models.errors import ActrelaxError
 
@@ -54,6 +55,23 @@ def known(kind: str, name: object, names: Iterable[str], also: str = "", where: 
 def is_number(value: object) -> bool:
     """Return whether a value is a real number, of Python or NumPy."""
     return isinstance(value, Real)
+
+
+def whole_number(name: str, value: SupportsIndex, least: int) -> int:
+    """Return a count as an int, NumPy's integers included.
+
+    Raises
+    ------
+    ActrelaxError
+        If the value is not a whole number or is below `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ActrelaxError(f"{name} must be a whole number, {least} or more, got {value!r}.")
+    return number
 
 
 def look_up(kind: str, given: str | T, registry: Mapping[str, T], also: str = "") -> T:

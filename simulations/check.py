@@ -22,17 +22,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from tqdm import tqdm
 
-from actrelax.analysis.checks.entries import NAMES
+from actrelax.analysis.checks.entries import NAMES, Restrictions
 from actrelax.analysis.checks.sampling import verify_noise
 from actrelax.analysis.checks.verification import Report, Row, verify
 from actrelax.models._names import known
 from actrelax.models.engines import integrator_named
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.options import FullPrecision, Relaxation
 from actrelax.simulations.subjects import Subject, make_sample, of_run, without_continuous_plasticity
 
@@ -88,20 +89,20 @@ def check(config: Config) -> Report:
     remarks = [f"{problem} on {sample.source}", *remarks]
     if relaxation.steps == "auto":
         raise ActrelaxError("check compares ways to take the same steps: give --steps a number.")
-    grid = {key: value for key, value in relaxation.grid.items() if value is not None}
-    if not {"steps", "duration"} & set(grid):
-        grid["steps"] = 12
-    if not {"dt", "eta"} & set(grid):
-        grid["eta"] = 0.2
+    if relaxation.steps is relaxation.duration is None:
+        relaxation = replace(relaxation, steps=12)
+    if relaxation.dt is relaxation.eta is None:
+        relaxation = replace(relaxation, eta=0.2)
+    steps = relaxation.as_steps
     if problem.is_noisy:
 
-        def of_copies(count: int) -> Any:
+        def of_copies(count: int) -> RelaxationProblem:
             return sample.copies(count).problem(relaxation, config.subject.seed, assumptions)
 
-        report = verify_noise(of_copies, grid, seed=config.subject.seed, watch=_watched, **restrictions)
+        report = verify_noise(of_copies, steps, seed=config.subject.seed, watch=_watched, **restrictions)
     else:
         bound = BOUNDS[hardware.precision]
-        report = verify(problem, sample.gradients(), grid, bound=bound, watch=_watched, **restrictions)
+        report = verify(problem, sample.gradients(), steps, bound=bound, watch=_watched, **restrictions)
     return replace(report, remarks=[*remarks, *report.remarks])
 
 
@@ -135,7 +136,7 @@ def print_table(report: Report) -> None:
 _TITLES = ("engine", "integrator", "compared with")
 
 
-def _restrictions(config: Config) -> dict[str, Any]:
+def _restrictions(config: Config) -> Restrictions:
     if config.codegen and config.engine not in (EVERY, "brian2"):
         raise ActrelaxError(f"--codegen is Brian2's, {config.engine} has none: leave it out.")
     targets = list(dict.fromkeys(config.codegen)) or ["numpy"]
@@ -143,7 +144,7 @@ def _restrictions(config: Config) -> dict[str, Any]:
         from actrelax.models.engines.brian2 import target_named  # Brian2 takes a second to load
 
         targets = [target_named(target) for target in targets]
-    restrictions: dict[str, Any] = {"codegen": targets}
+    restrictions = Restrictions(codegen=targets)
     if config.engine != EVERY:
         restrictions["engines"] = [known("engine", config.engine, [*NAMES, EVERY])]
     if config.relaxation.integrator != EVERY:

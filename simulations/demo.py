@@ -29,6 +29,7 @@ from actrelax.analysis.reports import of_runs
 from actrelax.analysis.reports.gathered import gather
 from actrelax.analysis.reports.page import Picture, Section, write
 from actrelax.analysis.runs import RunFolder, Summary
+from actrelax.models.engines import Steps
 from actrelax.models.learning import activity_gradients
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
@@ -107,8 +108,7 @@ def check_engines(network: Network, dataset: Dataset) -> Report:
     images, labels = dataset.test
     x, y = images[:2].double(), labels[:2]
     problem = RelaxationProblem.from_batch(network, x, y)
-    grid = {"steps": 12, "eta": 0.2}
-    return verify(problem, activity_gradients(network, x, y), grid, integrators=CHECKED)
+    return verify(problem, activity_gradients(network, x, y), Steps(12, eta=0.2), integrators=CHECKED)
 
 
 def verdict(report: Report) -> str:
@@ -169,7 +169,8 @@ def draw_relaxation(config: Config, network: Network, dataset: Dataset) -> None:
     images, labels = dataset.train
     x, y = images[: config.batch_size].double(), labels[: config.batch_size]
     problem = RelaxationProblem.from_batch(network, x, y)
-    trajectory = errors_over_time(problem, activity_gradients(network, x, y), steps=3 * config.steps, eta=config.eta)
+    steps = Steps(3 * config.steps, eta=config.eta)
+    trajectory = errors_over_time(problem, activity_gradients(network, x, y), "sequential", steps)
     with figures.saved(config.out / "figures" / "relaxation.png") as (_, (ax,)):
         errors = {name: error.tolist() for name, error in trajectory.recorded.items()}
         figures.approach(ax, trajectory.times, errors)

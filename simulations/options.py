@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
 
 from actrelax.models._names import known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.engines import INTEGRATORS
+from actrelax.models.engines import INTEGRATORS, PAPERS, Steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
-from actrelax.models.problem import Value, transform_named
+from actrelax.models.problem import ProblemFields, Value, transform_named
 from actrelax.simulations.streams import random_stream
 
 Number = float | int | None
@@ -129,6 +129,9 @@ class Relaxation:
         unused = " and ".join(f"--{name}" for name, value in only_auto.items() if value is not None)
         if unused and self.steps != "auto":
             raise ActrelaxError(f"only --steps auto takes {unused}: choose that, or leave {unused} out.")
+        for one, other in (("steps", "duration"), ("dt", "eta")):
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ActrelaxError(f"--{one} and --{other} exclude each other: give one of them.")
         transform_named(self.feedback_transform)
 
     @property
@@ -141,20 +144,24 @@ class Relaxation:
         """Whether weights change during the relaxation."""
         return self.knobs.is_continuous
 
-    def keywords(self, network: Network, seed: int) -> dict[str, Any]:
-        """As keyword arguments of `relax_backward` and `relax_continuously`."""
-        return {"integrator": self.integrator, **self.grid, **self.problem_fields(network, seed)}
-
     @property
-    def grid(self) -> dict[str, Any]:
-        """How finely and how long, as keyword arguments of `solve`."""
-        names = ("steps", "eta", "dt", "duration", "tolerance", "tolerance_of", "max_steps")
-        return {name: getattr(self, name) for name in names}
+    def as_steps(self) -> Steps:
+        """How long and how finely to relax, as `solve` takes it."""
+        if self.steps == "auto":
+            return Steps.until(
+                1e-6 if self.tolerance is None else self.tolerance,
+                of=self.tolerance_of or "activity",
+                eta=self.eta,
+                dt=self.dt,
+                most=10_000 if self.max_steps is None else self.max_steps,
+            )
+        if self.steps is self.eta is self.dt is self.duration is None:
+            return PAPERS
+        return Steps(self.steps, eta=self.eta, dt=self.dt, duration=self.duration)
 
-    def problem_fields(self, network: Network, seed: int) -> dict[str, Any]:
-        """As keyword arguments of `RelaxationProblem.from_batch`."""
+    def problem_fields(self, network: Network, seed: int) -> ProblemFields:
+        """As keyword arguments of `RelaxationProblem.from_batch`, the assumptions aside."""
         return {
-            "assumptions": self.assumptions,
             "tau": self.time_constants(network, seed),
             "start": self.start or ("zero" if self.is_continuous else "feedforward"),
             "clip": self.clip,

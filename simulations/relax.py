@@ -1,7 +1,7 @@
 """Watch a network relax: every population's activity, from the feedforward pass to the gradient of backprop.
 
 One relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) of any network, images and assumptions, by
-any engine and integrator: `--integrator euler`, `scipy:DOP853`, `brian2:rk4` ...; 100 steps of eta = 0.1 unless
+any engine and integrator: `--integrator euler`, `DOP853`, `brian2:rk4` ...; 100 steps of eta = 0.1 unless
 --steps, --eta, --dt or --duration say otherwise. With --noise and --delay use `--integrator euler`.
 
 Writes two files to --out when the relaxation ends: trajectory.nc, a NetCDF file of all recorded states, for xarray and
@@ -30,10 +30,10 @@ from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.models._names import known
 from actrelax.models.closed_form import uncovered
-from actrelax.models.engines import ENGINES, integrator_named, schedule, solve
+from actrelax.models.engines import ENGINES, Brian2Options, integrator_named, schedule, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import Trajectory, relative_error
+from actrelax.models.results import Record, Trajectory, relative_error
 from actrelax.simulations.options import FullPrecision, Relaxation, require
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.subjects import Sample, Subject, make_sample, of_run, without_continuous_plasticity
@@ -110,24 +110,21 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
         )
     if config.codegen is not None and engine != "brian2":
         raise ActrelaxError(f"--codegen is Brian2's, {engine} has none: leave it out.")
-    grid = config.relaxation.grid
-    steps = schedule(problem, scheme, **grid).steps
-    if steps < config.every:
+    steps = config.relaxation.as_steps
+    grid = schedule(problem, scheme, steps).measured(problem, scheme)
+    if grid.steps < config.every:
         raise ActrelaxError(
-            f"--every {config.every} is more than the relaxation's steps, {steps}: nothing would be recorded."
+            f"--every {config.every} is more than the relaxation's steps, {grid.steps}: nothing would be recorded."
         )
-    options: dict[str, Any] = {} if config.codegen is None else {"codegen": config.codegen}
-    with progress(steps, config.every) as record:
+    with progress(grid.steps, config.every) as record:
         return solve(
             problem,
             scheme,
+            steps,
+            record=Record(record, every=config.every, path=config.out / FILE),
             engine=engine,
-            record=record,
-            every=config.every,
-            path=config.out / FILE,
             generator=random_stream(config.subject.seed, "noise"),
-            **grid,
-            **options,
+            options=None if config.codegen is None else Brian2Options(codegen=config.codegen),
         )
 
 
@@ -139,7 +136,8 @@ def measured(trajectory: Trajectory, sample: Sample) -> Outcome:
     final = {name: relative_error(trajectory.final[name].cpu(), gradients[name]) for name in hidden}
     predicted = None
     if uncovered(problem) is None:
-        dt, at = trajectory.dt, spread_out(trajectory.steps)
+        dt = trajectory.dt
+        at = spread_out(round(trajectory.time / dt))
         law = predicted_errors(problem, gradients, trajectory.integrator, dt=dt, at=at)
         predicted = [step * dt for step in at], law
     return Outcome(trajectory, {name: error.tolist() for name, error in errors.items()}, final, predicted)

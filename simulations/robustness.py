@@ -136,7 +136,7 @@ def learn(
     training, every = parts.training, experiment.measure_alignment
     watchers: list[Callback] = []
     if every is not None:
-        watchers.append(Alignment(every, parts.loss, parts.updates, experiment.relaxation.knobs))
+        watchers.append(Alignment(every, parts.loss, parts.options, experiment.relaxation.knobs))
     law = None
     if every is not None and predicted is not None:
         law = Predicting(experiment, predicted, math.inf if first else every)

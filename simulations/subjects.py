@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,8 +64,10 @@ class Sample:
 
     def problem(self, relaxation: Relaxation, seed: int, assumptions: Assumptions) -> RelaxationProblem:
         """Return what is to be relaxed, under these assumptions in place of the option's."""
-        fields = {**relaxation.problem_fields(self.network, seed), "assumptions": assumptions}
-        return RelaxationProblem.from_batch(self.network, self.x, self.y, loss=self.loss, **fields)
+        fields = relaxation.problem_fields(self.network, seed)
+        return RelaxationProblem.from_batch(
+            self.network, self.x, self.y, loss=self.loss, assumptions=assumptions, **fields
+        )
 
     def gradients(self) -> dict[str, Tensor]:
         """Population -> backprop's gradient."""
@@ -85,9 +86,17 @@ def of_run(arguments: Sequence[str]) -> tuple[Subject, Relaxation] | None:
     if folder is None:
         return None
     experiment = from_options(RunFolder(Path(folder)).config())
-    relaxation = experiment.relaxation
-    usual: dict[str, Any] = dict.fromkeys(relaxation.grid)
-    relaxation = replace(relaxation, integrator="sequential", **usual)
+    relaxation = replace(
+        experiment.relaxation,
+        integrator="sequential",
+        steps=None,
+        tolerance=None,
+        tolerance_of=None,
+        max_steps=None,
+        eta=None,
+        dt=None,
+        duration=None,
+    )
     images = experiment.images
     subject = Subject(dataset=images.dataset, data_dir=images.data_dir, seed=experiment.seed, model=experiment.model)
     return subject, relaxation

@@ -18,7 +18,7 @@ import pytest
 from actrelax.models.closed_form import steps_until
 from actrelax.models.engines import schedule
 from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coefficients
-from actrelax.models.learning import Updates
+from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.gradients import to_gradients
 from actrelax.models.network import Network
 from actrelax.models.network.layers import Dense
@@ -96,16 +96,16 @@ def no_update_of_the_bias(right):
 def no_update_of_psi(right):
     def wrong(network, assumptions, projection, *rest):
         updates = right(network, assumptions, projection, *rest)
-        return [(parameter, update) for parameter, update in updates if parameter is not projection.feedback]
+        return [(slot, update) for slot, update in updates if slot != "feedback"]
 
     return wrong
 
 
 def decay_of_the_weights_only(right):
     def wrong(network, assumptions, projection, scaled, updates):
-        for parameter, update in right(network, assumptions, projection, scaled, updates):
-            decayed = parameter is projection.feedback and updates.decay
-            yield parameter, update - updates.decay * parameter if decayed else update
+        for slot, update in right(network, assumptions, projection, scaled, updates):
+            decayed = slot == "feedback" and updates.decay
+            yield slot, update - updates.decay * projection.feedback if decayed else update
 
     return wrong
 
@@ -183,7 +183,7 @@ DEFECTS = {
         Loss.both, lambda right: lambda loss, *batch: ((both := right(loss, *batch))[0], both[1] / len(batch[0]))
     ),
     "sum for mean": Defect(
-        Updates.scale, lambda right: lambda updates, *args: right(replace(updates, reduction="sum"), *args)
+        BackwardOptions.scale, lambda right: lambda options, *args: right(replace(options, reduction="sum"), *args)
     ),
     "transpose forgotten in the update": Defect(
         Dense.hebbian,

@@ -104,7 +104,7 @@ def graph_case(*, seed=0, output="sigmoid") -> Case:
 
 
 @st.composite
-def dense_graphs(draw) -> Case:
+def dense_graphs(draw, gains=None) -> Case:
     """Random acyclic graphs of dense projections: a chain, and skips between any two populations."""
     widths = draw(st.lists(st.integers(2, 6), min_size=3, max_size=6))
     names = ["input", *(f"hidden{i}" for i in range(1, len(widths) - 1)), "output"]
@@ -115,7 +115,9 @@ def dense_graphs(draw) -> Case:
     ]
     activations = st.sampled_from(["tanh", "sigmoid", "softplus", "gelu", "relu", "leaky-relu", "identity"])
     populations = {name: draw(activations) for name in names[1:]}
-    return make_case((widths[0],), populations, edges, seed=draw(st.integers(0, 1000)), batch=draw(st.integers(1, 4)))
+    seed, batch = draw(st.integers(0, 1000)), draw(st.integers(1, 4))
+    gain = 1.2 if gains is None else draw(gains)
+    return make_case((widths[0],), populations, edges, seed=seed, batch=batch, gain=gain)
 
 
 @st.composite

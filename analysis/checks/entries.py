@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
-from torch import Tensor
+from torch import Generator, Tensor
 
 from actrelax.models._names import known
 from actrelax.models.closed_form import uncovered
-from actrelax.models.engines import BRIAN2, ENGINES, INTEGRATORS, SCIPY, integrator_named, schedule, solve, unsupported
+from actrelax.models.engines import (
+    BRIAN2,
+    ENGINES,
+    INTEGRATORS,
+    PAPERS,
+    SCIPY,
+    Brian2Options,
+    SciPyOptions,
+    Steps,
+    integrator_named,
+    schedule,
+    solve,
+    unsupported,
+)
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, chain_matrix
 from actrelax.models.problem import RelaxationProblem
@@ -71,44 +84,57 @@ class Entry:
         step = self.scheme.transition(chain_matrix([1.0, 2.0, 5.0]), 0.3)
         return np.asarray(step.round(12) + 0.0).tobytes()
 
-    def run(self, problem: RelaxationProblem, **options: Any) -> Mapping[str, Tensor]:
+    def run(self, problem: RelaxationProblem, steps: Steps, generator: Generator | None = None) -> Mapping[str, Tensor]:
         """Return population -> its final state in float64, of the hidden ones."""
-        if not self.scheme.takes_time:
-            options = {key: value for key, value in options.items() if key == "generator"}
-        return hidden(problem, self.solve(problem, **options).final)
+        return hidden(problem, self.solve(problem, steps, generator=generator).final)
 
-    def solve(self, problem: RelaxationProblem, **options: Any) -> Trajectory:
-        """Return what `solve` does by this engine and integrator, with these options of it."""
-        engine = "torch" if self.engine == CLOSED_FORM else self.engine
-        return solve(problem, self.scheme, engine=engine, **options, **self._own_options())
+    def solve(
+        self, problem: RelaxationProblem, steps: Steps, *, record: bool = False, generator: Generator | None = None
+    ) -> Trajectory:
+        """Return what `solve` does by this engine and integrator; one without time leaves the steps out."""
+        return solve(
+            problem,
+            self.scheme,
+            steps if self.scheme.takes_time else PAPERS,
+            record=record,
+            engine="torch" if self.engine == CLOSED_FORM else self.engine,
+            evaluation="closed-form" if self.engine == CLOSED_FORM else "stepped",
+            generator=generator,
+            options=self._options(),
+        )
 
-    def _own_options(self) -> dict[str, Any]:
+    def _options(self) -> SciPyOptions | Brian2Options | None:
         if self.engine == "brian2":
-            return {"codegen": self.codegen}
-        if self.engine in ("torch", CLOSED_FORM):
-            return {"method": "stepped" if self.engine == "torch" else CLOSED_FORM}
-        if self.scheme.engine == "scipy":
-            return {"rtol": RELATIVE_TOLERANCE[self.scheme.method], "atol": ABSOLUTE_TOLERANCE}
-        return {}
+            return Brian2Options(codegen=self.codegen)
+        if self.engine == "scipy":
+            return SciPyOptions(rtol=RELATIVE_TOLERANCE[self.scheme.method], atol=ABSOLUTE_TOLERANCE)
+        return None
+
+
+class Restrictions(TypedDict, total=False):
+    """Keywords of `entries`: names of engines and integrators, and Brian2's targets."""
+
+    engines: Sequence[str]
+    integrators: Sequence[str] | None
+    codegen: Sequence[str]
 
 
 def entries(
     problem: RelaxationProblem,
-    grid: Mapping[str, Any],
-    *,
-    engines: Sequence[str] = NAMES,
-    integrators: Sequence[str] | None = None,
-    codegen: Sequence[str] = ("numpy",),
+    steps: Steps,
+    **restrictions: Unpack[Restrictions],
 ) -> tuple[list[Entry], list[str]]:
-    """Return every entry that can run a problem with these dt or eta, steps or duration, and sentences on the others.
+    """Return every entry that can run a problem with these steps, and sentences on the others.
 
     Raises
     ------
     ActrelaxError
-        For an unknown name, or a grid that all refuse.
+        For an unknown name, or steps that all refuse.
     """
+    engines, codegen = restrictions.get("engines", NAMES), restrictions.get("codegen", ("numpy",))
     for engine in engines:
         known("engine", engine, NAMES)
+    integrators = restrictions.get("integrators")
     chosen = None if integrators is None else [integrator_named(name) for name in integrators]
     found: list[Entry] = []
     refused: dict[tuple[str, str], list[str]] = {}
@@ -120,7 +146,7 @@ def entries(
             reason = _refusal(problem, engine, scheme)
             if reason is None and scheme.takes_time:
                 try:
-                    schedule(problem, scheme, **grid)
+                    schedule(problem, scheme, steps)
                 except ActrelaxError as error:
                     unplanned.append(error)
                     reason = str(error)

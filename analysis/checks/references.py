@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from actrelax.analysis.checks.entries import Entry, hidden
 from actrelax.analysis.checks.laws import LinearRelaxation, law_of
 from actrelax.models.closed_form import predict, uncovered
-from actrelax.models.engines import BRIAN2, INTEGRATORS, schedule, solve
+from actrelax.models.engines import BRIAN2, INTEGRATORS, Steps, schedule, solve
 from actrelax.models.problem import RelaxationProblem, Value
 
 FINER = 64
@@ -46,12 +45,12 @@ class References:
         Without noise.
     gradients : mapping
         Population -> backprop's gradient, as `activity_gradients` returns them.
-    grid : mapping
-        dt or eta, steps or duration, as for `solve`.
+    steps : Steps
+        Not `Steps.until`.
     """
 
-    def __init__(self, problem: RelaxationProblem, gradients: Mapping[str, Tensor], grid: Mapping[str, Any]) -> None:
-        self.problem, self.gradients, self.grid = problem, gradients, grid
+    def __init__(self, problem: RelaxationProblem, gradients: Mapping[str, Tensor], steps: Steps) -> None:
+        self.problem, self.gradients, self.steps = problem, gradients, steps
 
     def of(self, entry: Entry) -> Reference | None:
         """Return what the entry's result should be; None if only other entries know."""
@@ -74,7 +73,7 @@ class References:
     def _law(self, entry: Entry) -> Reference:
         """Of hops, where there is one time constant; else that of the chain's matrix, with PyTorch's feedback."""
         scheme, problem = entry.scheme, self.problem
-        grid = schedule(problem, scheme, **self.grid)
+        grid = schedule(problem, scheme, self.steps)
         taus = {float(problem.taus.of(name)) for name in problem.relaxing}
         if len(taus) > 1:
             predicted = predict(problem, scheme, dt=grid.dt, steps=grid.steps)
@@ -91,7 +90,7 @@ class References:
     @cached_property
     def _finer(self) -> Reference:
         """The flow, for adaptive methods; a clip makes kinks, at which it is only first order."""
-        grid = schedule(self.problem, INTEGRATORS["rk4"], **self.grid)
+        grid = schedule(self.problem, INTEGRATORS["rk4"], self.steps)
         state = solve(self.problem, "rk4", dt=grid.dt / FINER, steps=FINER * grid.steps).final
         bound = 1e-8 if self.problem.clip is None else 1e-3
         return Reference(f"torch rk4, {FINER} times as fine", hidden(self.problem, state), bound=bound)
@@ -99,7 +98,7 @@ class References:
     def _held_input(self, entry: Entry) -> Reference:
         """Euler's scheme with the time constants at which its step is the updater's: dt / (1 - R(-dt/tau))."""
         problem = self.problem
-        grid = schedule(problem, entry.scheme, **self.grid)
+        grid = schedule(problem, entry.scheme, self.steps)
         stability = BRIAN2[entry.scheme.method][0]
 
         def equivalent(tau: Value) -> Tensor:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Unpack
 
 import numpy as np
 import torch
 from scipy import stats
 
-from actrelax.analysis.checks.entries import Entry, entries
+from actrelax.analysis.checks.entries import Entry, Restrictions, entries
 from actrelax.analysis.checks.moments import Matrix, Moments, deviations, scheme_moments
 from actrelax.analysis.checks.verification import Report, Row
-from actrelax.models.engines import SparseProblem, schedule
+from actrelax.models.engines import SparseProblem, Steps, schedule
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 
@@ -28,12 +28,12 @@ SYNAPSES = 4_000_000
 
 def verify_noise(
     problem_of: Callable[[int], RelaxationProblem],
-    grid: Mapping[str, Any],
+    steps: Steps,
     *,
     seed: int = 0,
     samples: int = SAMPLES,
     watch: Callable[[list[Entry]], Iterable[Entry]] = iter,
-    **restrictions: Any,
+    **restrictions: Unpack[Restrictions],
 ) -> Report:
     """Relax one stimulus many times, and compare mean and covariance with what the scheme should give.
 
@@ -41,8 +41,8 @@ def verify_noise(
     ----------
     problem_of : callable
         Count -> the problem of so many copies of one stimulus.
-    grid : mapping
-        dt or eta, steps or duration, as for `solve`.
+    steps : Steps
+        Not `Steps.until`.
     seed : int
         Of the noise.
     samples : int
@@ -64,10 +64,10 @@ def verify_noise(
     reason = _untold(problem)
     if reason is not None:
         raise ActrelaxError(reason)
-    found, remarks = entries(problem, grid, **restrictions)
+    found, remarks = entries(problem, steps, **restrictions)
     if not found:
         raise ActrelaxError(" ".join(["nothing can be compared:", *remarks]))
-    plan = schedule(problem, found[0].scheme, **grid)
+    plan = schedule(problem, found[0].scheme, steps)
     if plan.steps == 0:
         raise ActrelaxError("noise takes time: relax for one step or more.")
     moments = scheme_moments(problem, plan.dt, plan.steps)
@@ -79,7 +79,7 @@ def verify_noise(
         at_once = count
         if entry.engine == "torch":
             at_once = max(1, ACTIVITIES // sum(math.prod(p.shape) for p in problem.network.populations.values()))
-        drawn = np.concatenate(list(_drawn(entry, problem_of, grid, moments, count, at_once, generator)))
+        drawn = np.concatenate(list(_drawn(entry, problem_of, steps, moments, count, at_once, generator)))
         report.remarks.append(f"{entry.title}: {count:,} samples.")
         for moment, name, error in deviations(drawn, moments):
             report.rows.append(Row(entry.name, entry.scheme.name, f"{moment} of the scheme", name, error, bound))
@@ -89,7 +89,7 @@ def verify_noise(
 def _drawn(
     entry: Entry,
     problem_of: Callable[[int], RelaxationProblem],
-    grid: Mapping[str, Any],
+    steps: Steps,
     moments: Moments,
     count: int,
     at_once: int,
@@ -98,7 +98,7 @@ def _drawn(
     """Yield samples of the selected units, at most so many a run."""
     while count > 0:
         now = min(count, at_once)
-        yield moments.picked(entry.run(problem_of(now), generator=generator, **grid))
+        yield moments.picked(entry.run(problem_of(now), steps, generator))
         count -= now
 
 

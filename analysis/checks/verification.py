@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
-from actrelax.analysis.checks.entries import Entry, entries
+from actrelax.analysis.checks.entries import Entry, Restrictions, entries
 from actrelax.analysis.checks.references import Reference, References
 from actrelax.models.closed_form import uncovered
+from actrelax.models.engines import Steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import relative_error
@@ -58,11 +59,11 @@ class Report:
 def verify(
     problem: RelaxationProblem,
     gradients: Mapping[str, Tensor],
-    grid: Mapping[str, Any],
+    steps: Steps,
     *,
     bound: float = 1e-10,
     watch: Callable[[list[Entry]], Iterable[Entry]] = iter,
-    **restrictions: Any,
+    **restrictions: Unpack[Restrictions],
 ) -> Report:
     """Solve one problem in every way there is, and compare.
 
@@ -72,8 +73,8 @@ def verify(
         Without noise.
     gradients : mapping
         Population -> backprop's gradient, as `activity_gradients` returns them.
-    grid : mapping
-        dt or eta, steps or duration, as for `solve`.
+    steps : Steps
+        Not `Steps.until`.
     bound : float
         On what is equal but for rounding; adaptive methods have wider ones.
     watch : callable
@@ -90,17 +91,17 @@ def verify(
     ActrelaxError
         If nothing is left that could be compared.
     """
-    found, remarks = entries(problem, grid, **restrictions)
+    found, remarks = entries(problem, steps, **restrictions)
     report = Report(remarks=remarks)
     reason = uncovered(problem)
     if reason is not None:
         report.remarks.append(f"integrators are compared with each other: {reason}")
-    references = References(problem, gradients, grid)
+    references = References(problem, gradients, steps)
     results: dict[Entry, Mapping[str, Tensor]] = {}
     own: dict[Entry, Reference | None] = {}
     for entry in watch(found):
         try:
-            results[entry] = entry.run(problem, **grid)
+            results[entry] = entry.run(problem, steps)
         except ActrelaxError as error:
             _fail(report, problem, entry, str(error), bound)
             continue

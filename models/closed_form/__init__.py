@@ -21,7 +21,7 @@ from actrelax.models.closed_form.law import (
     weighted_sum,
 )
 from actrelax.models.closed_form.plan import Generators, Plan, exact_plan, settled_plan
-from actrelax.models.closed_form.steps_needed import ToleranceOf, remainders, steps_until
+from actrelax.models.closed_form.steps_needed import gradient_steps, remainders, steps_until
 
 __all__ = [
     "EXACT",
@@ -29,9 +29,9 @@ __all__ = [
     "Plan",
     "PopulationState",
     "Term",
-    "ToleranceOf",
     "evaluate_all",
     "exact_plan",
+    "gradient_steps",
     "hop_matrix",
     "hop_taus",
     "largest_derivative",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from actrelax.models.closed_form.law import hop_matrix, hop_taus, terms
+from actrelax.models.closed_form.law import each_term, hop_matrix, hop_taus
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
 
@@ -60,5 +60,5 @@ def largest_derivative(problem: RelaxationProblem, integrator: Integrator, *, dt
     moved = integrator.step(problem, start, dt)
     share = 1 - float(integrator.transition(hop_matrix(problem), dt)[0, 0])
     first = {name: (moved[name] - start[name]) / share for name in start}
-    by_population = terms(replace(problem, start=first, clamped=0 * problem.clamped))
-    return torch.stack([term.value.abs().max() for found in by_population.values() for term in found]).max()
+    carried = each_term(replace(problem, start=first, clamped=0 * problem.clamped))
+    return torch.stack([term.value.abs().max() for _, term in carried]).max()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -194,16 +195,12 @@ def _add(arrived: Stack | None, signal: Stack, slots: tuple[int, ...], count: in
         return signal if arrived is None else Stack(arrived.data + signal.data, count)
     data = signal.data[None] if signal.count == 1 else signal.data
     before = data.new_zeros(count, *data.shape[1:]) if arrived is None else arrived.data
-    return Stack(before.index_add(0, _index(slots, data.device), data), count)
-
-
-def _on(generators: Generators, like: Tensor) -> Tensor:
-    """Return the generators' matrix with the dtype and device of a tensor."""
-    return _cached_matrix(generators, like.dtype, like.device)
+    return Stack(before.index_add(0, _constant(_index, slots, data.device), data), count)
 
 
 @lru_cache(maxsize=1024)
-def _cached_matrix(generators: Generators, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _matrix(generators: Generators, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the generators' matrix as a tensor."""
     matrix = torch.from_numpy(generators.matrix).to(dtype)
     # subnormal numbers are slow and have no effect
     return torch.where(matrix.abs() < torch.finfo(dtype).tiny, 0.0, matrix).to(device)
@@ -212,3 +209,14 @@ def _cached_matrix(generators: Generators, dtype: torch.dtype, device: torch.dev
 @lru_cache(maxsize=1024)
 def _index(slots: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(slots, device=device)
+
+
+def _on(generators: Generators, like: Tensor) -> Tensor:
+    """Return the generators' matrix with the dtype and device of a tensor."""
+    return _constant(_matrix, generators, like.dtype, like.device)
+
+
+def _constant(make: Any, *arguments: object) -> Tensor:
+    """Return a cached tensor; under torch.compile, whose tensors have no values yet, a new one."""
+    constant: Tensor = (make.__wrapped__ if torch.compiler.is_compiling() else make)(*arguments)
+    return constant

@@ -122,10 +122,24 @@ def terms(problem: RelaxationProblem) -> dict[str, list[Term]]:
     ActrelaxError
         If `uncovered` gives a reason.
     """
+    found: dict[str, list[Term]] = {name: [] for name in problem.network.hidden}
+    for name, term in each_term(problem):
+        found[name].append(term)
+    return found
+
+
+def each_term(problem: RelaxationProblem) -> Iterator[tuple[str, Term]]:
+    """Yield each population's terms one at a time, so that they need not be in memory together.
+
+    Raises
+    ------
+    ActrelaxError
+        If `uncovered` gives a reason.
+    """
     reason = uncovered(problem)
     if reason is not None:
         raise ActrelaxError(reason)
-    return _along_chain(problem) if problem.network.graph.is_chain else _by_hops(problem)
+    yield from _along_chain(problem) if problem.network.graph.is_chain else _by_hops(problem)
 
 
 def weighted_sum(terms: Sequence[Term], coefficients: Matrix) -> Tensor:
@@ -143,32 +157,31 @@ def predict_applications(problem: RelaxationProblem) -> int:
     return (2 * len(outgoing) - 1) * sum(outgoing)
 
 
-def _along_chain(problem: RelaxationProblem) -> dict[str, list[Term]]:
+def _along_chain(problem: RelaxationProblem) -> Iterator[tuple[str, Term]]:
     """Carry each initial activity, and the clamp, down the chain: the terms C[l, m] B_{l<-m} x_m(0)."""
     hidden, start = problem.network.hidden, problem.initial_state()
-    found = {name: [Term(level, level, start[name], False)] for level, name in enumerate(hidden)}
+    for level, name in enumerate(hidden):
+        yield name, Term(level, level, start[name], False)
     sources = [*(start[name] for name in hidden), problem.clamped]
     for m in range(1, len(sources)):
         carried = sources[m]
         for level in reversed(range(m)):
             above = {hidden[level + 1]: carried} if level + 1 < len(hidden) else {}
             carried = problem.feedback(hidden[level], above)
-            found[hidden[level]].append(Term(level, m, carried, m == len(hidden)))
-    return found
+            yield hidden[level], Term(level, m, carried, m == len(hidden))
 
 
-def _by_hops(problem: RelaxationProblem) -> dict[str, list[Term]]:
+def _by_hops(problem: RelaxationProblem) -> Iterator[tuple[str, Term]]:
     """Apply feedback to all populations at once: x(n) = sum_k c_k A^k x(0), and the same for the clamp."""
     hidden, start = problem.network.hidden, problem.initial_state()
     hops = len(hidden)  # the largest possible number
     unclamped = replace(problem, clamped=0 * problem.clamped)
     from_clamp = {name: problem.feedback(name, {v: 0 * x for v, x in start.items()}) for name in hidden}
-    found: dict[str, list[Term]] = {name: [] for name in hidden}
     powers = zip(_powers(unclamped, start), _powers(unclamped, from_clamp), strict=True)
     for k, (initial, clamp) in enumerate(powers):
         for name in hidden:
-            found[name] += [Term(0, k, initial[name], False), Term(hops - 1 - k, hops, clamp[name], True)]
-    return found
+            yield name, Term(0, k, initial[name], False)
+            yield name, Term(hops - 1 - k, hops, clamp[name], True)
 
 
 def _powers(problem: RelaxationProblem, state: State) -> Iterator[State]:

@@ -1,16 +1,23 @@
 """Engines: PyTorch, SciPy and Brian2 behind one `solve`."""
 
 from actrelax.models.engines.methods import BRIAN2, INTEGRATORS, SCIPY, integrator_named
+from actrelax.models.engines.options import Brian2Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.solve import ENGINES, solve, unsupported
 from actrelax.models.engines.sparse_problem import SparseProblem, Vector, vector
-from actrelax.models.engines.steps import schedule
+from actrelax.models.engines.steps import PAPERS, Steps, StepSize, schedule
 
 __all__ = [
     "BRIAN2",
     "ENGINES",
     "INTEGRATORS",
+    "PAPERS",
     "SCIPY",
+    "Brian2Options",
+    "SciPyOptions",
     "SparseProblem",
+    "StepSize",
+    "Steps",
+    "TorchOptions",
     "Vector",
     "integrator_named",
     "schedule",

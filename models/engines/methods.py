@@ -66,7 +66,7 @@ NOISY = ("euler", "heun", "milstein")
 
 
 def integrator_named(given: str | Integrator) -> Integrator:
-    """Return the integrator of this name, or of ENGINE:METHOD; an `Integrator` passes through.
+    """Return the integrator of this name, of a SciPy method, or of ENGINE:METHOD; an `Integrator` passes through.
 
     Raises
     ------
@@ -77,9 +77,13 @@ def integrator_named(given: str | Integrator) -> Integrator:
     --------
     >>> integrator_named("brian2:rk4").engine
     'brian2'
+    >>> integrator_named("RK45").name
+    'scipy:RK45'
     """
+    if isinstance(given, str) and given in SCIPY:
+        given = f"scipy:{given}"
     if not isinstance(given, str) or ":" not in given:
-        return look_up("integrator", given, INTEGRATORS, also="scipy:METHOD, brian2:METHOD")
+        return look_up("integrator", given, INTEGRATORS, also=f"{', '.join(SCIPY)}, brian2:METHOD")
     engine, method = given.split(":", 1)
     where = f"integrator {given!r}"
     known("engine", engine, ["scipy", "brian2"], where=where)

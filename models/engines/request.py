@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from actrelax.models.closed_form import predict_applications
+from actrelax.models.engines.options import Options
 from actrelax.models.engines.steps import Schedule
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import DivergenceError, Status, Trajectory
 from actrelax.models.results.recording import History, populations
 from actrelax.models.results.trajectory import time_after
+
+Evaluation = Literal["auto", "stepped", "closed-form"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,9 @@ class SolveRequest:
     engine        name of the engine
     grid          step size and number of steps
     recording     which states to record, and how often
-    stop_change   stop when no population changes more than this in a step, relative to its largest activity
-    check_finite  whether nan and inf raise a `DivergenceError`
+    options       of the engine
+    evaluation    on PyTorch: step by step, by the closed form, or by whichever fits
     generator     generator of the noise; None for torch's global one
-    options       options of the engine, as given by the caller
     """
 
     engine: str
@@ -36,10 +38,9 @@ class SolveRequest:
     integrator: Integrator
     grid: Schedule
     recording: History
-    stop_change: float | None = None
-    check_finite: bool = True
+    options: Options
+    evaluation: Evaluation = "auto"
     generator: torch.Generator | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     def time(self, step: int) -> float:
         """Return the time at which a step ends."""
@@ -52,7 +53,7 @@ class SolveRequest:
 
     def has_settled(self, previous: State, state: State) -> bool:
         """Return whether the change between two successive states is small enough to stop."""
-        bound = self.stop_change
+        bound = self.grid.stop_change
         if bound is None or not previous:
             return False
         groups = [unit.variables for unit in self.problem.units.values()]
@@ -63,9 +64,13 @@ class SolveRequest:
         """Return the final status of a relaxation that has not diverged."""
         if self.grid.settles is not None:
             settled = self.grid.settles
-        elif self.stop_change is None:
+        elif self.grid.stop_change is None:
             return Status.COMPLETED
         return Status.SETTLED if settled else Status.NOT_SETTLED
+
+    def measured(self) -> SolveRequest:
+        """Return the request with the steps that keep its tolerance (`Schedule.measured`)."""
+        return replace(self, grid=self.grid.measured(self.problem, self.integrator))
 
     def outcome(
         self, status: Status, state: State, steps: int, applications: int | None = None, **more: object
@@ -98,7 +103,7 @@ class SolveRequest:
             feedback_applications=work,
             state=state,
             units=self.recording.units,
-            options=self.options,
+            options=self.options.given(),
             **more,  # type: ignore[arg-type]
         )
 
@@ -129,7 +134,7 @@ def refuse_non_finite(request: SolveRequest, step: int, state: State, previous: 
     DivergenceError
         If an activity is nan or inf; its trajectory ends with the previous state.
     """
-    if request.check_finite and not is_finite(request.problem.activities(state)):
+    if request.options.check_finite and not is_finite(request.problem.activities(state)):
         raise divergence(request, step, state, previous)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +11,9 @@ import numpy as np
 import torch
 from scipy import integrate, sparse
 
-from actrelax.models._names import is_number
+from actrelax.models.engines.options import SciPyOptions
 from actrelax.models.engines.request import SolveRequest, divergence_message, refuse_non_finite
 from actrelax.models.engines.sparse_problem import SparseProblem, Vector, refused
-from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
@@ -24,59 +22,38 @@ from actrelax.models.results.recording import populations
 
 SPARSE_JACOBIAN = ("Radau", "BDF")
 """Implicit methods that take a sparse Jacobian; LSODA approximates its own."""
-SMALLEST_RTOL = 100 * np.finfo(float).eps
-"""SciPy raises a smaller rtol to this value."""
 
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
     """Return None, or one sentence that says why SciPy can't run the problem."""
     if integrator.engine is None:
-        return 'SciPy has its own methods: pass "scipy:RK45", or engine="torch".'
+        return 'SciPy has its own methods: pass "RK45", or engine="torch".'
     if integrator.engine != "scipy":
         return f'"{integrator.name}" is a method of another engine.'
     return refused(problem)
 
 
 @torch.no_grad()
-def solve(
-    request: SolveRequest,
-    rtol: float = 1e-8,
-    atol: float = 1e-12,
-    max_evaluations: int = 100_000,
-    dense: bool = False,
-) -> Trajectory:
+def solve(request: SolveRequest) -> Trajectory:
     """Integrate by an adaptive method; states are recorded when the integration has ended.
-
-    Parameters
-    ----------
-    request : SolveRequest
-    rtol, atol : float, default 1e-8 and 1e-12
-        Relative and absolute tolerance of the local error; choose atol well below the smallest gradients.
-    max_evaluations : int, default 100,000
-        Limit on evaluations of the vector field. All methods stall at the jumps of relu's current gain, and explicit
-        methods are slow for widely different time constants.
-    dense : bool, default False
-        Keep the interpolants of all steps in memory, for `Trajectory.at`.
 
     Raises
     ------
     ActrelaxError
-        For options out of range, or if the method fails or reaches the limit on evaluations.
+        If the method fails or reaches the limit on evaluations.
     DivergenceError
         If a population becomes non-finite; its trajectory ends with the last accepted step.
     """
-    if not (is_number(rtol) and SMALLEST_RTOL <= rtol < 1):
-        raise ActrelaxError(f"rtol must lie between {SMALLEST_RTOL:.3g} and 1, got {rtol!r}.")
-    if not (is_number(atol) and 0 <= atol < np.inf):
-        raise ActrelaxError(f"atol must be 0 or positive, got {atol!r}.")
-    limit = whole_number("max_evaluations", max_evaluations, least=1)
+    options = request.options
+    assert isinstance(options, SciPyOptions)
     system = SparseProblem(request.problem)
     start = system.as_tensors(system.split(system.initial_state))
     request.record(0, start)
-    refuse_non_finite(replace(request, check_finite=True), 0, start)  # SciPy accepts finite values only
-    if atol == 0 and not system.initial_state.all():
+    checked = replace(request, options=replace(options, check_finite=True))  # SciPy accepts finite values only
+    refuse_non_finite(checked, 0, start)
+    if options.atol == 0 and not system.initial_state.all():
         raise ActrelaxError("SciPy can't choose a step if activities and atol are 0: pass atol > 0.")
-    run = _Run(request, system, {"rtol": rtol, "atol": atol, "dense_output": dense}, limit)
+    run = _Run(request, system, options)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the field checks for non-finite values
         return run.trajectory()
 
@@ -112,12 +89,13 @@ class _Field:
     evaluations  number of evaluations of the field
     running      whether the problem's functions are running: an exception is then not SciPy's
     time, y      end of the last accepted step
+    steps        number of accepted steps
     """
 
     def __init__(self, system: SparseProblem, method: str, limit: int) -> None:
         self.system, self.method, self.limit = system, method, limit
         self.evaluations, self.running = 0, False
-        self.time, self.y = 0.0, system.initial_state
+        self.time, self.y, self.steps = 0.0, system.initial_state, 0
 
     def __call__(self, time: float, y: Vector) -> Vector:
         self.running = True
@@ -146,6 +124,7 @@ class _Field:
 
     def accept(self, time: float, y: Vector) -> float:
         """Store an accepted step. It is an event without a zero, since `solve_ivp` evaluates events at every step."""
+        self.steps += int(time > self.time)
         self.time, self.y = time, y.copy()
         return 1.0
 
@@ -178,42 +157,41 @@ class _Settling:
 class _Run:
     """One integration and its recording.
 
-    options  options of `solve_ivp`
-    limit    limit on evaluations of the field
+    options  the request's
     """
 
     request: SolveRequest
     system: SparseProblem
-    options: dict[str, Any]
-    limit: int
+    options: SciPyOptions
 
     def trajectory(self) -> Trajectory:
         """Integrate and return the trajectory."""
-        request, dt, steps = self.request, self.request.grid.dt, self.request.grid.steps
+        request, dt, points = self.request, self.request.grid.dt, self.request.grid.steps
         field = self._field()
-        stopping = [] if request.stop_change is None else [_Settling(field, dt, request.stop_change)]
+        stopping = [] if request.grid.stop_change is None else [_Settling(field, dt, request.grid.stop_change)]
         try:
             settled = any(event(0.0, field.y) <= 0 for event in stopping)
-            result = self._integrate(field, 0.0 if settled else request.time(steps), stopping)
+            result = self._integrate(field, 0.0 if settled else request.time(points), stopping)
         except _NonFiniteError as error:
             raise self._divergence(field, *error.args) from None
         end, y = field.time, field.y
         if stopping and result.t_events[1].size:
             settled, end, y = True, float(result.t_events[1][-1]), result.y_events[1][-1]
         if settled:
-            steps = min(steps, int(np.ceil(end / dt - 1e-9)))
-        self._record(result, before=steps)
-        if steps > 0 and request.recording.is_due(steps):
+            points = min(points, int(np.ceil(end / dt - 1e-9)))
+        self._record(result, before=points)
+        if points > 0 and request.recording.is_due(points):
             request.recording.keep(end, self._tensors(y))
-        at = DenseOutput(request.problem, result.sol, end) if self.options["dense_output"] else None
-        return self._outcome(request.status(settled), field, end, y, steps, at=at)
+        at = DenseOutput(request.problem, result.sol, end) if self.options.dense else None
+        return self._outcome(request.status(settled), field, end, y, at=at)
 
     def _field(self) -> _Field:
-        return _Field(self.system, self.request.integrator.method, self.limit)
+        return _Field(self.system, self.request.integrator.method, self.options.max_evaluations)
 
     def _integrate(self, field: _Field, end: float, stopping: list[_Settling]) -> Any:
         """Return the result of `solve_ivp` with the states to record."""
-        options = self.options | {"events": [field.accept, *stopping]}
+        options: dict[str, Any] = {"rtol": self.options.rtol, "atol": self.options.atol}
+        options |= {"dense_output": self.options.dense, "events": [field.accept, *stopping]}
         if field.method in SPARSE_JACOBIAN:
             options["jac"] = field.jacobian
         times = [self.request.time(k) for k in self._due(end)]
@@ -248,16 +226,15 @@ class _Run:
             with contextlib.suppress(_NonFiniteError):  # LSODA looks ahead of the end
                 self._record(self._integrate(self._field(), end, []), before=grid.steps + 1)
                 break
-        reached = bisect_right([self.request.time(k) for k in range(1, grid.steps + 1)], field.time)
         sentence = divergence_message(population, max(1, int(np.ceil(time / grid.dt))), grid.steps)
-        return DivergenceError(sentence, self._outcome(Status.DIVERGED, field, field.time, field.y, reached))
+        return DivergenceError(sentence, self._outcome(Status.DIVERGED, field, field.time, field.y))
 
     def _tensors(self, y: Vector) -> State:
         return self.system.as_tensors(self.system.split(y))
 
-    def _outcome(self, status: Status, field: _Field, end: float, y: Vector, steps: int, **more: object) -> Trajectory:
+    def _outcome(self, status: Status, field: _Field, end: float, y: Vector, **more: object) -> Trajectory:
         work = field.evaluations * len(self.request.problem.feedback_projections)
-        return self.request.outcome(status, self._tensors(y), steps, work, ended=end, **more)
+        return self.request.outcome(status, self._tensors(y), field.steps, work, ended=end, **more)
 
 
 def _gave_up(field: _Field, reason: object) -> ActrelaxError:

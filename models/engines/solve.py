@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, Unpack, cast, get_args
 
 from torch import Generator
 
-from actrelax.models._names import is_number, known
-from actrelax.models.closed_form import ToleranceOf
+from actrelax.models._names import known
 from actrelax.models.engines.methods import integrator_named
-from actrelax.models.engines.request import SolveRequest
-from actrelax.models.engines.steps import Steps, schedule, whole_number
+from actrelax.models.engines.options import Brian2Options, Options, SciPyOptions, TorchOptions
+from actrelax.models.engines.request import Evaluation, SolveRequest
+from actrelax.models.engines.steps import PAPERS, Steps, StepSize, as_steps, schedule
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import DivergenceError, Status, Trajectory
-from actrelax.models.results.recording import History, Record, RecordSpec, record_spec
+from actrelax.models.results import DivergenceError, Record, Status, Trajectory
+from actrelax.models.results.recording import History, Recordable
 
 ENGINES: dict[str, str] = {
     "torch": "actrelax.models.engines.torch",
@@ -28,6 +25,9 @@ ENGINES: dict[str, str] = {
 }
 """Engine -> its module, an `Engine`, which is imported on first use."""
 
+OPTIONS: dict[str, type[Options]] = {"torch": TorchOptions, "scipy": SciPyOptions, "brian2": Brian2Options}
+"""Engine -> its options."""
+
 
 class Engine(Protocol):
     """The interface of an engine's module."""
@@ -35,8 +35,8 @@ class Engine(Protocol):
     def unsupported(self, problem: RelaxationProblem, integrator: Integrator) -> str | None:
         """Return None, or one sentence that says why the engine can't run the problem."""
 
-    def solve(self, request: SolveRequest, **options: Any) -> Trajectory:
-        """Run a request with the options that are specific to this engine."""
+    def solve(self, request: SolveRequest) -> Trajectory:
+        """Run a request."""
 
 
 def engine_named(name: str) -> Engine:
@@ -58,69 +58,39 @@ def unsupported(problem: RelaxationProblem, integrator: str | Integrator, engine
 
 def solve(
     problem: RelaxationProblem,
-    integrator: str | Integrator = "sequential",
+    integrator: str | Integrator = "euler",
+    steps: int | Steps = PAPERS,
     *,
-    dt: float | None = None,
-    eta: float | None = None,
-    steps: Steps | None = None,
-    duration: float | None = None,
-    tolerance: float | None = None,
-    tolerance_of: ToleranceOf | None = None,
-    max_steps: int | None = None,
-    stop_change: float | None = None,
-    record: Record = False,
-    every: int = 1,
-    path: str | Path | None = None,
+    record: Recordable | Record = False,
     engine: str | None = None,
-    check_finite: bool = True,
+    evaluation: Evaluation = "auto",
     generator: Generator | None = None,
-    **options: Any,
+    options: Options | None = None,
+    **size: Unpack[StepSize],
 ) -> Trajectory:
     """Integrate the problem's ODE from its start.
 
     Parameters
     ----------
     problem : RelaxationProblem
-    integrator : str or Integrator, default "sequential"
-        A key of `INTEGRATORS`, or a method of one engine: ``"scipy:DOP853"``, ``"brian2:rk4"``.
-    dt, eta : float, optional
-        Step size in the problem's unit of time, or relative to its single tau (dt = eta tau); eta = 0.1 by default.
-        "equilibrium" takes neither, and no steps or duration. SciPy's adaptive methods choose their own steps; for
-        them dt is the interval between outputs.
-    steps, duration : int or "auto", float, optional
-        Number of steps, or total time, a multiple of dt; 100 steps by default. "auto" continues until every
-        population is within the tolerance of equilibrium.
-    tolerance, tolerance_of, max_steps : float, {"activity", "gradient"}, int, optional
-        For steps="auto"; by default 1e-6, "activity" and 10,000. If the closed form applies, it computes the number
-        of steps after which the remainder of the initial activity is at most the tolerance, relative to the initial
-        activity or the gradient. Otherwise the relaxation stops when no population changes by more than tolerance *
-        dt/tau of the slowest population in a step, relative to its largest activity.
-    stop_change : float, optional
-        Stop when no population changes by more than this in a step, relative to its largest activity. The remaining
-        distance from equilibrium is larger by about tau/dt of the slowest population, so choose a value well below
-        the smallest dt/tau.
-    record : bool, str, sequence of str, mapping, or callable, default False
-        Values to record: none; all hidden populations and the output; populations by name; some of their units
-        (population -> indices into the flattened shape, recorded as (batch, indices)); or the result of a function
-        of the state. The function gets population -> (batch, *shape), which it must not change, and returns name ->
-        tensor, NumPy array or number, with the same names, shapes and types each time. If the relaxation diverges,
-        the steps are repeated to find the first non-finite one, with further calls of the function.
-    every : int, default 1
-        Record the start and every `every`-th step.
-    path : str or pathlib.Path, optional
-        File for the recorded values, read by `open_trajectory`. A path that ends in .zarr is a Zarr store (needs the
-        package zarr): blocks of up to 64 points in time or 16 MiB are appended while the relaxation runs, memory holds
-        one block at most, and an existing store is replaced when the start is recorded. Any other path is a NetCDF
-        file, written, or replaced, once the relaxation has ended or diverged.
+    integrator : str or Integrator, default "euler"
+        A key of `INTEGRATORS`, a method of SciPy, ``"DOP853"``, or one of Brian2, ``"brian2:rk4"``.
+    steps : int or Steps, default Steps(100, eta=0.1)
+        Number and size of the steps, or `Steps.until` a tolerance. "equilibrium" takes no steps.
+    record : bool, str, sequence of str, mapping, callable or Record, default False
+        Values to record at every step: ``True`` for all hidden populations and the output; see `Record.what`. A
+        `Record` also says how often, and writes a file.
     engine : str, optional
         A key of `ENGINES`; by default "torch", or the integrator's engine.
-    check_finite : bool, default True
-        Raise a `DivergenceError` if the final state has nan or inf. On a GPU the check waits for the device: turn it
-        off in loops with less frequent checks.
+    evaluation : {"auto", "stepped", "closed-form"}, default "auto"
+        The closed form gives the result of the steps, to rounding, at the cost of a few feedback passes for any number
+        of steps. "auto" uses it on PyTorch if it applies and only the final state is wanted.
     generator : torch.Generator, optional
         Generator of the noise; by default torch's global one.
-    **options
-        Options of the engine: see `solve` of its module.
+    options : TorchOptions, SciPyOptions or Brian2Options, optional
+        Options of the engine.
+    eta, dt, duration : float, optional
+        Shorthand for `Steps`: ``solve(problem, "rk4", dt=1.0, duration=200.0)``.
 
     Returns
     -------
@@ -129,49 +99,38 @@ def solve(
     Raises
     ------
     ActrelaxError
-        For arguments that exclude each other, are out of range or don't fit the engine; if the file can't be written,
-        at the end with the result as the error's ``trajectory``.
+        For arguments that exclude each other, are out of range or don't fit the engine; if the closed form is asked for
+        and does not apply; if the file can't be written, at the end with the result as the error's ``trajectory``.
     DivergenceError
         If a population becomes non-finite; its ``trajectory`` ends with the last finite state.
 
     Warns
     -----
     UserWarning
-        If steps="auto" reaches max_steps without settling.
+        If `Steps.until` takes its largest number of steps without settling.
 
     Examples
     --------
     >>> import torch
-    >>> from actrelax import RelaxationProblem, build, solve
+    >>> from actrelax import RelaxationProblem, Steps, build, solve
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
-    >>> solve(problem, "euler", steps=100, eta=0.1).final["hidden1"].shape
+    >>> solve(problem, "euler", 100, eta=0.1).final["hidden1"].shape
     torch.Size([3, 32])
-    >>> solve(problem, "euler", steps=1000, stop_change=1e-6).status
-    <Status.SETTLED: 'settled'>
-    >>> solve(problem, "euler", eta=0.1, steps="auto", tolerance=1e-6).steps
+    >>> solve(problem, "euler", Steps.until(1e-6)).steps
     132
     """
     request = resolve(
         problem,
         integrator,
-        stop_change=stop_change,
-        spec=record_spec(problem, record),
-        every=every,
-        path=path,
+        as_steps(steps, size),
+        record=record,
         engine=engine,
-        check_finite=check_finite,
+        evaluation=evaluation,
         generator=generator,
         options=options,
-        dt=dt,
-        eta=eta,
-        steps=steps,
-        duration=duration,
-        tolerance=tolerance,
-        tolerance_of=tolerance_of,
-        max_steps=max_steps,
     )
-    return run(request)
+    return run(request.measured())
 
 
 def run(request: SolveRequest) -> Trajectory:
@@ -186,11 +145,11 @@ def run(request: SolveRequest) -> Trajectory:
     Warns
     -----
     UserWarning
-        If steps="auto" ends before the relaxation has settled.
+        If `Steps.until` ends before the relaxation has settled.
     """
     recording = request.recording
     try:
-        trajectory = engine_named(request.engine).solve(request, **request.options)
+        trajectory = engine_named(request.engine).solve(request)
     except BaseException as error:
         try:
             recording.finish(error.trajectory if isinstance(error, DivergenceError) else None)
@@ -202,59 +161,46 @@ def run(request: SolveRequest) -> Trajectory:
     except ActrelaxError as error:
         error.trajectory = trajectory
         raise
-    warn_unsettled(request, trajectory.status, trajectory.steps)
+    warn_unsettled(request, trajectory.status)
     return trajectory
 
 
-def warn_unsettled(request: SolveRequest, status: Status, steps: int) -> None:
-    """Warn if steps="auto" ends before the relaxation has settled."""
-    if status is Status.NOT_SETTLED and request.grid.to_settle:
-        warn(f"not settled after max_steps = {steps} steps: pass a larger max_steps or tolerance.")
+def warn_unsettled(request: SolveRequest, status: Status) -> None:
+    """Warn if `Steps.until` ends before the relaxation has settled."""
+    if status is Status.NOT_SETTLED:
+        warn(f"not settled after most = {request.grid.steps} steps: pass Steps.until with a larger most or tolerance.")
 
 
 def resolve(
     problem: RelaxationProblem,
     integrator: str | Integrator,
+    steps: Steps,
     *,
-    stop_change: float | None = None,
-    spec: RecordSpec | None = None,
-    every: int = 1,
-    path: str | Path | None = None,
+    record: Recordable | Record = False,
     engine: str | None = None,
-    check_finite: bool = True,
+    evaluation: Evaluation = "auto",
     generator: Generator | None = None,
-    options: Mapping[str, Any] | None = None,
-    **length: Any,
+    options: Options | None = None,
 ) -> SolveRequest:
-    """Check the arguments of `solve` and return them as a request; `length` goes to `schedule`.
+    """Check the arguments of `solve` and return them as a request.
 
     Raises
     ------
     ActrelaxError
         As for `solve`.
     """
-    scheme, options = integrator_named(integrator), options or {}
+    scheme = integrator_named(integrator)
     chosen = engine or scheme.engine or "torch"
-    if stop_change is not None and not (is_number(stop_change) and stop_change > 0):
-        raise ActrelaxError(f"stop_change must be positive, got {stop_change!r}.")
-    every = whole_number("every", every, least=1)
-    if not scheme.takes_time and stop_change is not None:
-        raise ActrelaxError(f'"{scheme.name}" takes a single sweep: leave out stop_change.')
-    if path is not None and spec is None:
-        raise ActrelaxError("path needs recorded values, but record is False: pass record=True.")
     module = engine_named(chosen)
-    grid = schedule(problem, scheme, **length)
+    grid = schedule(problem, scheme, steps)
     reason = module.unsupported(problem, scheme)
     if reason is not None:
         raise ActrelaxError(f'"{scheme.name}" can\'t be used on {chosen} here: {reason}')
-    if options:
-        accepted = list(inspect.signature(module.solve).parameters)[1:]
-        for name in options:
-            known(f"{chosen} option", name, accepted or ["none"])
-    if grid.to_settle and stop_change is not None:
-        raise ActrelaxError('stop_change and steps="auto" exclude each other: give one of them.')
-    about = {"integrator": scheme.name, "engine": chosen, "dt": grid.dt, "options": options}
-    recording = History(problem, spec, every, None if path is None else Path(path), about)
-    return SolveRequest(
-        chosen, problem, scheme, grid, recording, stop_change or grid.stop_change, check_finite, generator, options
-    )
+    if known("evaluation", evaluation, get_args(Evaluation)) == "closed-form" and chosen != "torch":
+        raise ActrelaxError(f"the closed form needs the engine torch, got {chosen}: leave out evaluation.")
+    options = OPTIONS[chosen]() if options is None else options
+    if type(options) is not OPTIONS[chosen]:
+        raise ActrelaxError(f"{chosen} takes {OPTIONS[chosen].__name__}, got options={options!r}.")
+    about = {"integrator": scheme.name, "engine": chosen, "dt": grid.dt, "options": options.given()}
+    recording = History(problem, record if isinstance(record, Record) else Record(record), about)
+    return SolveRequest(chosen, problem, scheme, grid, recording, options, evaluation, generator)

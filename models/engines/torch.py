@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 
-from actrelax.models._names import known
 from actrelax.models.closed_form import Plan, evaluate_all, plan_applications, plan_of, settled_plan, why_not
 from actrelax.models.engines.request import SolveRequest, divergence, is_finite
 from actrelax.models.errors import ActrelaxError
@@ -24,31 +22,21 @@ def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | Non
     return None
 
 
-Method = Literal["auto", "stepped", "closed-form"]
-
-
-def solve(request: SolveRequest, method: Method = "auto") -> Trajectory:
+def solve(request: SolveRequest) -> Trajectory:
     """Take the steps, or evaluate their result by the closed form.
-
-    Parameters
-    ----------
-    request : SolveRequest
-    method : {"auto", "stepped", "closed-form"}, default "auto"
-        The closed form gives the result of the steps, to rounding, at the cost of a few feedback passes for any
-        number of steps. "auto" uses it if it applies and only the final state is wanted.
 
     Raises
     ------
     ActrelaxError
-        For method="closed-form" if the closed form does not apply.
+        For evaluation="closed-form" if the closed form does not apply.
     DivergenceError
         If a population becomes non-finite; its trajectory ends with the last finite state.
     """
-    plan = plan_for(request, method)
+    plan = plan_for(request)
     return _take_steps(request) if plan is None else _evaluate(request, plan)
 
 
-def plan_for(request: SolveRequest, method: Method = "auto") -> Plan | None:
+def plan_for(request: SolveRequest) -> Plan | None:
     """Return the closed form's plan for a request, or None if the request has to be stepped.
 
     Raises
@@ -56,11 +44,12 @@ def plan_for(request: SolveRequest, method: Method = "auto") -> Plan | None:
     ActrelaxError
         As for `solve`.
     """
-    known("method", method, get_args(Method))
-    reason = None if method == "stepped" else _why_stepped(request)
-    if reason is not None and method == "closed-form":
-        raise ActrelaxError(f'method="closed-form" can\'t be used here: {reason}')
-    if method == "stepped" or reason is not None:
+    if request.engine != "torch" or request.evaluation == "stepped":
+        return None
+    reason = _why_stepped(request)
+    if reason is not None:
+        if request.evaluation == "closed-form":
+            raise ActrelaxError(f'evaluation="closed-form" can\'t be used here: {reason}')
         return None
     if request.grid.settles:
         return settled_plan(request.problem.network.graph)
@@ -70,32 +59,33 @@ def plan_for(request: SolveRequest, method: Method = "auto") -> Plan | None:
 def _why_stepped(request: SolveRequest) -> str | None:
     if request.recording.spec is not None:
         return "recording needs every step: step the relaxation."
-    if request.stop_change is not None:
-        return "stop_change needs every step: step the relaxation."
-    return why_not(request.problem, request.integrator)
+    reason = why_not(request.problem, request.integrator)
+    if reason is None and request.grid.stop_change is not None:
+        return 'of="change" needs every step: step the relaxation.'
+    return reason
 
 
 def _evaluate(request: SolveRequest, plan: Plan) -> Trajectory:
     """Return the trajectory by the closed form."""
     state = {name: x.to(request.problem.state_like) for name, x in evaluate_all(request.problem, plan).items()}
     del state[request.problem.network.output]
-    if request.check_finite and not is_finite(request.problem.activities(state)):
+    if request.options.check_finite and not is_finite(request.problem.activities(state)):
         return _take_steps(request)  # to find the first non-finite step
     work = plan_applications(plan, request.problem.network)
-    return request.outcome(request.status(False), state, request.grid.steps, work, method="closed-form")
+    return request.outcome(request.status(False), state, request.grid.steps, work, evaluation="closed-form")
 
 
 @torch.no_grad()
 def _take_steps(request: SolveRequest) -> Trajectory:
     march = _March(request)
-    rewind = _Rewind(request) if request.check_finite and request.problem.is_noisy else None
+    rewind = _Rewind(request) if request.options.check_finite and request.problem.is_noisy else None
     settled, previous = False, State()
     for state in march.states():
         settled = request.has_settled(previous, state)
         if settled:
             break
         previous = state
-    if request.check_finite and not is_finite(request.problem.activities(march.state)):
+    if request.options.check_finite and not is_finite(request.problem.activities(march.state)):
         if rewind is not None:
             rewind.back()
         raise _divergence(_March(request))

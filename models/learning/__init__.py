@@ -2,12 +2,13 @@
 
 from actrelax.models.learning.backprop import activity_gradients, backprop_backward, parameter_gradients
 from actrelax.models.learning.continuous import relax_continuously
-from actrelax.models.learning.gradients import Backward, Rule, Updates, add_to_grad, is_finite
+from actrelax.models.learning.gradients import Backward, BackwardOptions, Rule, Updates, add_to_grad, is_finite
 from actrelax.models.learning.plasticity import postsynaptic_factor, presynaptic_factor
 from actrelax.models.learning.relax import relax_backward
 
 __all__ = [
     "Backward",
+    "BackwardOptions",
     "Rule",
     "Updates",
     "activity_gradients",

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from actrelax.models.learning.gradients import Backward, Updates, add_to_grad, is_finite, no_samples, reduce
-from actrelax.models.network import Network
+from actrelax.models.learning.gradients import (
+    Backward,
+    BackwardOptions,
+    Updates,
+    add_to_grad,
+    is_finite,
+    no_samples,
+    reduce,
+)
+from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, loss_named
 
 
@@ -18,23 +27,26 @@ def backprop_backward(
     y: Tensor,
     *,
     loss: str | Loss | LossFunction = "cross-entropy",
+    reduction: Literal["mean", "sum"] = "mean",
     updates: Updates | None = None,
 ) -> Backward:
     """Add the gradient of the loss to each parameter's `.grad`, by autograd.
 
-    Feedforward pass, loss gradient and `updates` are the same as in `relax_backward`.
+    Feedforward pass, loss gradient and updates are the same as in `relax_backward`.
 
     Parameters
     ----------
-    network, x, y, loss, updates
+    network, x, y, loss
         As for `relax_backward`.
+    reduction, updates
+        As for `BackwardOptions`.
 
     Returns
     -------
     Backward
         Its trajectory is None.
     """
-    gradients, backward = _gradients(network, x, y, loss_named(loss), updates or Updates())
+    gradients, backward = _gradients(network, x, y, loss_named(loss), BackwardOptions(updates or Updates(), reduction))
     for w, gradient in gradients.items():
         add_to_grad(w, gradient)
     return backward
@@ -46,23 +58,22 @@ def parameter_gradients(
     y: Tensor,
     *,
     loss: str | Loss | LossFunction = "cross-entropy",
+    reduction: Literal["mean", "sum"] = "sum",
     updates: Updates | None = None,
 ) -> dict[nn.Parameter, Tensor]:
-    """Return parameter -> gradient of the loss, for each weight and bias that requires a gradient.
-
-    Summed over the batch unless `updates` are given, which act as in `backprop_backward`.
-    """
-    return _gradients(network, x, y, loss_named(loss), updates or Updates("sum"))[0]
+    """Return parameter -> gradient of the loss, for each weight and bias that requires a gradient."""
+    return _gradients(network, x, y, loss_named(loss), BackwardOptions(updates or Updates(), reduction))[0]
 
 
 def _gradients(
-    network: Network, x: Tensor, y: Tensor, loss: Loss, updates: Updates
+    network: Network, x: Tensor, y: Tensor, loss: Loss, options: BackwardOptions
 ) -> tuple[dict[nn.Parameter, Tensor], Backward]:
+    check_network(network)
     kinds = {w: network.kind(p) for p in reversed(network.projections.values()) for w in (p.weight, p.bias)}
     # a Parameter shared by two projections occurs once: its gradient is the sum over both
     parts = (w for p in network.projections.values() for w in (p.weight, p.bias))
     learned = list(dict.fromkeys(w for w in parts if w is not None and w.requires_grad))
-    if updates.across is not None and len(x) == 0:
+    if options.updates.across is not None and len(x) == 0:
         output, losses, finite = no_samples(network, x)
         gradients: Sequence[Tensor] = [torch.zeros_like(w) for w in learned]
     else:
@@ -70,7 +81,7 @@ def _gradients(
             output = network(x)
         losses, top = loss.both(output.detach(), y)
         # the loss takes the factor that all kinds share
-        scales = {kind: updates.scale(kind, len(x)) for kind in ("dense", "conv")}
+        scales = {kind: options.scale(kind, len(x)) for kind in ("dense", "conv")}
         gradients = torch.autograd.grad(output, learned, top * scales["dense"]) if learned else ()
         if scales["conv"] != scales["dense"]:
             for w, gradient in zip(learned, gradients, strict=True):
@@ -78,8 +89,8 @@ def _gradients(
                     gradient.mul_(scales["conv"] / scales["dense"])
         output = output.detach()
         finite = is_finite(output.sum())
-    scaled, backward = reduce(output, losses, updates, finite, scaled=gradients)
-    return {w: updates.clipped_(each) for w, each in zip(learned, scaled, strict=True)}, backward
+    scaled, backward = reduce(output, losses, options, finite, scaled=gradients)
+    return {w: options.updates.clipped_(each) for w, each in zip(learned, scaled, strict=True)}, backward
 
 
 def activity_gradients(
@@ -92,6 +103,7 @@ def activity_gradients(
     dict
         Population -> (batch, *population.shape), the gradient of each sample's loss, in topological order.
     """
+    check_network(network)
     with torch.enable_grad():
         passed = network.feedforward(x.detach().requires_grad_())
     names = [*network.hidden, network.output]

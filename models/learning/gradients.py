@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from actrelax.models._names import known
 from actrelax.models.assumptions import Assumptions
+from actrelax.models.engines.request import Evaluation
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network, Projection
 from actrelax.models.problem import RelaxationProblem
@@ -19,12 +20,10 @@ from actrelax.models.results import Trajectory
 
 @dataclass(frozen=True)
 class Updates:
-    """Options for the conversion of updates, summed over the batch, to gradients; applied in this order.
+    """Options for the conversion of updates to gradients; applied in this order.
 
     Parameters
     ----------
-    reduction : {"mean", "sum"}, default "mean"
-        Reduction over the batch; the papers sum.
     factors : mapping, optional
         Kind of projection ("dense", "conv") -> factor; 1 by default. The papers' CNN doubles "conv".
     clip : float, optional
@@ -42,20 +41,62 @@ class Updates:
         For values out of range.
     """
 
-    reduction: Literal["mean", "sum"] = "mean"
     factors: Mapping[str, float] = field(default_factory=dict)
     clip: float | None = None
     decay: float | None = None
     across: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
 
     def __post_init__(self) -> None:
-        known("reduction", self.reduction, ["mean", "sum"])
         for kind in self.factors:
             known("kind of projection", kind, ["dense", "conv"], where="factors")
         if self.clip is not None and not self.clip > 0:
             raise ActrelaxError(f"the updates' clip must be positive, got {self.clip}.")
         if self.decay is not None and not self.decay >= 0:
             raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
+
+    def clipped_(self, update: Tensor) -> Tensor:
+        """Clip one parameter's update in place, and return it."""
+        return update if self.clip is None else update.clamp_(-self.clip, self.clip)
+
+
+@dataclass(frozen=True)
+class BackwardOptions:
+    """Options of learning.
+
+    Parameters
+    ----------
+    updates : Updates, optional
+        Factors, clip and decay of the updates.
+    reduction : {"mean", "sum"}, default "mean"
+        Reduction of updates and loss over the batch; the papers sum.
+    evaluation : {"auto", "stepped", "closed-form"}, default "auto"
+        As for `solve`: by default the closed form if it applies, at about the cost of backprop for any number of steps.
+    keep : bool, default False
+        Keep the relaxed activities in `Backward.trajectory`; otherwise each population is freed after its last use.
+    check_finite : bool, default True
+        Raise a `DivergenceError` for nan and inf, before any gradient changes. On a GPU the check waits for the device:
+        turn it off in loops with less frequent checks.
+    generator : torch.Generator, optional
+        Generator of the noise; by default torch's global one.
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown name.
+    """
+
+    updates: Updates = Updates()
+    reduction: Literal["mean", "sum"] = "mean"
+    evaluation: Evaluation = "auto"
+    keep: bool = False
+    check_finite: bool = True
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        known("reduction", self.reduction, ["mean", "sum"])
+        known("evaluation", self.evaluation, get_args(Evaluation))
+        if not isinstance(self.updates, Updates):
+            raise ActrelaxError(f"updates must be an Updates, got {self.updates!r}: pass Updates(clip=...).")
 
     def reduced(self, total: Tensor, batch: int | Tensor) -> Tensor:
         """Return a total, divided by the batch size for the mean."""
@@ -66,12 +107,8 @@ class Updates:
 
         If processes share the batch, its size is known only after their sums.
         """
-        factor = self.factors.get(kind, 1.0)
-        return factor / batch if self.reduction == "mean" and self.across is None else factor
-
-    def clipped_(self, update: Tensor) -> Tensor:
-        """Clip one parameter's update in place, and return it."""
-        return update if self.clip is None else update.clamp_(-self.clip, self.clip)
+        factor = self.updates.factors.get(kind, 1.0)
+        return factor / batch if self.reduction == "mean" and self.updates.across is None else factor
 
 
 @dataclass(frozen=True)
@@ -104,8 +141,8 @@ def to_gradients(
     projection: Projection,
     scaled: Mapping[str, Tensor],
     updates: Updates,
-) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Yield (parameter, gradient) of one projection: W, bias and learned psi.
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield (slot, gradient) of one projection: of its "weight", "bias" and learned "feedback".
 
     `scaled` is the result of `Projection.plasticity`; it is changed in place.
     """
@@ -118,7 +155,7 @@ def to_gradients(
         if not parameter.requires_grad:
             continue
         decays = name != "bias" and network.decays(projection, assumptions)
-        yield parameter, update + updates.decay * parameter if decays and updates.decay else update
+        yield name, update + updates.decay * parameter if decays and updates.decay else update
 
 
 def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
@@ -134,7 +171,9 @@ def check_decay(problem: RelaxationProblem, updates: Updates) -> None:
     """Refuse Kolen-Pollack feedback without a decay, and a decay without Kolen-Pollack feedback."""
     asked = problem.assumptions.needs_decay
     if asked and updates.decay is None:
-        raise ActrelaxError('"kolen-pollack" feedback needs a decay rate: pass updates=Updates(decay=...).')
+        raise ActrelaxError(
+            '"kolen-pollack" feedback needs a decay rate: pass updates=Updates(decay=...) in the options.'
+        )
     if updates.decay is not None and not asked:
         raise ActrelaxError('decay needs "kolen-pollack" feedback: use the optimiser\'s weight decay otherwise.')
 
@@ -142,7 +181,7 @@ def check_decay(problem: RelaxationProblem, updates: Updates) -> None:
 def reduce(
     output: Tensor,
     losses: Tensor,
-    updates: Updates,
+    options: BackwardOptions,
     finite: Tensor,
     trajectory: Trajectory | None = None,
     *,
@@ -155,7 +194,7 @@ def reduce(
     losses : torch.Tensor
         (batch,)
     scaled : sequence of torch.Tensor
-        Updates summed over the samples, times `Updates.scale`; in the same order in every process.
+        Updates summed over the samples, times `BackwardOptions.scale`; in the same order in every process.
 
     Returns
     -------
@@ -163,15 +202,15 @@ def reduce(
         The updates of the whole batch, reduced.
     backward : Backward
     """
-    total, samples = losses.sum(), len(output)
-    if updates.across is None:
-        return scaled, Backward(updates.reduced(total, samples), output, finite, samples, trajectory)
+    total, samples, across = losses.sum(), len(output), options.updates.across
+    if across is None:
+        return scaled, Backward(options.reduced(total, samples), output, finite, samples, trajectory)
     # float32 at least: it counts samples, and must have one dtype in all processes
     like = output.new_empty((), dtype=torch.promote_types(output.dtype, torch.float32))
     here = torch.stack([total.to(like), (~finite).to(like), torch.full_like(like, samples)])
-    *sums, (loss, lost, count) = updates.across([*scaled, here])
-    backward = Backward(updates.reduced(loss, count), output, lost == 0, count, trajectory)
-    return [updates.reduced(each, count) for each in sums], backward
+    *sums, (loss, lost, count) = across([*scaled, here])
+    backward = Backward(options.reduced(loss, count), output, lost == 0, count, trajectory)
+    return [options.reduced(each, count) for each in sums], backward
 
 
 def no_samples(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

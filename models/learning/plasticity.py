@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from actrelax.models.closed_form import PopulationState
-from actrelax.models.learning.gradients import Updates, is_finite, to_gradients
+from actrelax.models.learning.gradients import BackwardOptions, is_finite, to_gradients
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State
 
@@ -18,24 +18,44 @@ def hebbian_product(
     problem: RelaxationProblem,
     projection: Projection,
     state: State,
-    updates: Updates,
+    options: BackwardOptions,
+    counted: Tensor | None = None,
     target: PopulationState | None = None,
-) -> dict[str, Tensor]:
-    """Return the updates of one projection at a state, summed over the batch, times `Updates.scale`.
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the updates of one projection at a state, and a number that is finite only if they are.
 
-    dW = outer(presynaptic, postsynaptic), db = sum of postsynaptic (`Projection.plasticity`).
+    dW = outer(presynaptic, postsynaptic), db = sum of postsynaptic (`Projection.plasticity`): summed over the samples
+    that count (`counted_samples`; all if None), times `BackwardOptions.scale`.
     """
     pre = presynaptic_factor(problem, projection, state)
     post = postsynaptic_factor(problem, projection, state, target)
-    return projection.plasticity(pre, post, updates.scale(problem.network.kind(projection), len(problem.clamped)))
+    if counted is not None:
+        post = post * counted.view(-1, *[1] * (post.dim() - 1))
+    scale = options.scale(problem.network.kind(projection), len(problem.clamped))
+    updates = projection.plasticity(pre, post, scale)
+    weight = updates["weight"]
+    if weight.numel() < pre.numel() + post.numel():
+        return updates, _sum(weight)
+    return updates, _norm(pre) * _norm(post)  # no element of an outer product is larger
+
+
+def counted_samples(problem: RelaxationProblem) -> Tensor:
+    """Return 0 for each sample whose clamp is exactly zero, else 1: (batch,), in the clamp's dtype.
+
+    A sample without a loss gradient has nothing to learn: what is left of its initial activity would be noise.
+    """
+    return (problem.clamped != 0).flatten(1).any(1).to(problem.clamped)
 
 
 def local_updates(
-    problem: RelaxationProblem, projection: Projection, state: State, updates: Updates
+    problem: RelaxationProblem, projection: Projection, state: State, options: BackwardOptions
 ) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Yield (parameter, gradient) of one projection at a state: W, bias and learned psi."""
-    scaled = hebbian_product(problem, projection, state, updates)
-    yield from to_gradients(problem.network, problem.assumptions, projection, scaled, updates)
+    if projection.map is None:
+        return
+    scaled, _ = hebbian_product(problem, projection, state, options, counted_samples(problem))
+    for slot, gradient in to_gradients(problem.network, problem.assumptions, projection, scaled, options.updates):
+        yield getattr(projection, slot), gradient
 
 
 def populations_read(problem: RelaxationProblem, projection: Projection) -> set[str]:
@@ -75,6 +95,15 @@ def postsynaptic_factor(
 class Plasticity:
     """The updates of a network, each computed as soon as its populations have arrived.
 
+    Parameters
+    ----------
+    problem : RelaxationProblem
+    arrivals : iterable of PopulationState
+        From the output down.
+    options : BackwardOptions
+    settled : bool, default False
+        Whether the populations are at equilibrium.
+
     Attributes
     ----------
     totals : dict
@@ -84,12 +113,18 @@ class Plasticity:
         dimensions, on the device.
     """
 
-    def __init__(self, problem: RelaxationProblem, arrivals: Iterable[PopulationState], updates: Updates) -> None:
+    def __init__(
+        self,
+        problem: RelaxationProblem,
+        arrivals: Iterable[PopulationState],
+        options: BackwardOptions,
+        settled: bool = False,
+    ) -> None:
         network = problem.network
+        counted = None if settled else counted_samples(problem)  # at equilibrium the others are silent
         self.totals: dict[Projection, dict[str, Tensor]] = {}
         waiting = {p: populations_read(problem, p) for p in network.projections.values() if learns(p)}
         read = set().union(*waiting.values())
-        # an update is nan or inf if a factor is, and smaller than the activities
         sums = [_sum(problem.feedforward.activities[network.input]), _sum(problem.clamped)]
         here: dict[str, PopulationState] = {}
         for arrived in arrivals:
@@ -100,10 +135,10 @@ class Plasticity:
                 del waiting[projection]
                 state = {variable: x for each in here.values() for variable, x in each.state.items()}
                 target = here[projection.target]
-                self.totals[projection] = hebbian_product(problem, projection, state, updates, target)
+                self.totals[projection], size = hebbian_product(problem, projection, state, options, counted, target)
+                sums.append(size)
             needed = set().union(*waiting.values())
             here = {name: each for name, each in here.items() if name in needed}
-        sums += [_sum(total["weight"]) for total in self.totals.values()]
         self.finite = is_finite(torch.stack(sums).sum())
 
     def first_overflow(self) -> str | None:
@@ -115,6 +150,11 @@ class Plasticity:
 def _sum(x: Tensor) -> Tensor:
     """Return the sum, which is finite if and only if all entries are: added up in float32 at least."""
     return x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _norm(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32))
+    return norm
 
 
 def learns(projection: Projection) -> bool:

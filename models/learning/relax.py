@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, get_args
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from actrelax.models._names import known, look_up
+from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.closed_form import PopulationState, ToleranceOf, stream
+from actrelax.models.closed_form import PopulationState, settled_plan, stream
+from actrelax.models.engines import PAPERS, Steps, StepSize
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.solve import resolve, run, warn_unsettled
-from actrelax.models.engines.steps import Steps
-from actrelax.models.engines.torch import Method, plan_for
+from actrelax.models.engines.steps import take_steps
+from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.learning.gradients import (
     Backward,
-    Updates,
+    BackwardOptions,
     add_to_grad,
     check_decay,
     no_samples,
@@ -28,9 +29,13 @@ from actrelax.models.learning.gradients import (
     to_gradients,
 )
 from actrelax.models.learning.plasticity import Plasticity, learns
-from actrelax.models.network import Network, Projection
-from actrelax.models.problem import Loss, LossFunction, RelaxationProblem, loss_named
+from actrelax.models.network import Network, Projection, check_network
+from actrelax.models.problem import Loss, LossFunction, ProblemFields, RelaxationProblem, loss_named
 from actrelax.models.results import DivergenceError, Trajectory
+
+
+class RelaxFields(ProblemFields, StepSize, total=False):
+    """Further keywords of `relax_backward`: fields of the problem, and shorthand for `Steps`."""
 
 
 @torch.no_grad()
@@ -38,30 +43,20 @@ def relax_backward(
     network: Network,
     x: Tensor,
     y: Tensor,
+    steps: int | Steps = PAPERS,
     *,
     loss: str | Loss | LossFunction = "cross-entropy",
     assumptions: str | Assumptions = "ar",
     integrator: str | Integrator = "sequential",
-    dt: float | None = None,
-    eta: float | None = None,
-    steps: Steps | None = None,
-    duration: float | None = None,
-    tolerance: float | None = None,
-    tolerance_of: ToleranceOf | None = None,
-    max_steps: int | None = None,
-    stop_change: float | None = None,
-    method: Method = "auto",
-    keep: bool = False,
-    updates: Updates | None = None,
-    check_finite: bool = True,
-    generator: torch.Generator | None = None,
-    **fields: Any,
+    options: BackwardOptions | None = None,
+    **fields: Unpack[RelaxFields],
 ) -> Backward:
-    """Relax, and add each projection's local update to its parameters' `.grad`: AR's ``loss.backward()``.
+    """Relax, and add each projection's local update to its parameters' `.grad`: AR without autograd.
 
     The update of W is the product of the presynaptic activity and the postsynaptic gain times activity; at
-    equilibrium it is the exact gradient. Learned feedback weights receive the same update. Only `.grad` changes, and
-    no autograd graph is built.
+    equilibrium it is the exact gradient. Learned feedback weights receive the same update. A sample whose loss gradient
+    is exactly zero adds nothing. Only `.grad` changes, and no autograd graph is built; `ActivationRelaxation` does the
+    same under ``loss.backward()``.
 
     Parameters
     ----------
@@ -70,22 +65,20 @@ def relax_backward(
         Stimuli, (batch, *input shape).
     y : torch.Tensor
         Targets: integer labels (batch,) or (batch, *output shape).
+    steps : int or Steps, default Steps(100, eta=0.1)
+        As for `solve`; by default the papers' steps.
     loss : str, Loss or callable, default "cross-entropy"
         A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
     assumptions : str or Assumptions, default "ar"
         A key of `assumptions.PRESETS`, or any combination of knobs.
-    integrator, dt, eta, steps, duration, tolerance, tolerance_of, max_steps, stop_change, check_finite, generator
-        As for `solve`; by default the papers' 100 sequential steps of eta = 0.1. ``integrator="equilibrium"`` gives
-        backprop's gradient exactly, in one sweep, under the standard assumptions.
-    method : {"auto", "stepped", "closed-form"}, default "auto"
-        As for the PyTorch engine (`engines.torch.solve`): by default the closed form if it applies, at about the cost
-        of backprop for any number of steps.
-    keep : bool, default False
-        Keep the relaxed activities in `Backward.trajectory`; otherwise each population is freed after its last use.
-    updates : Updates, optional
-        Reduction over the batch (the mean by default), factors, clip, decay, and sums over processes.
+    integrator : str or Integrator, default "sequential"
+        As for `solve`; by default the papers' sweep. ``"equilibrium"`` gives backprop's gradient exactly, in one sweep,
+        under the standard assumptions.
+    options : BackwardOptions, optional
+        Reduction over the batch, update factors and clip, method of evaluation, checks, generator of the noise.
     **fields
-        Other fields of `RelaxationProblem`: tau, start, clip, noise, delays ...
+        Other fields of `RelaxationProblem`: tau, start, clip, noise, delays ...; and eta, dt or duration as shorthand
+        for `Steps`.
 
     Returns
     -------
@@ -102,7 +95,7 @@ def relax_backward(
     Warns
     -----
     UserWarning
-        If steps="auto" ends at max_steps.
+        If `Steps.until` takes its largest number of steps without settling.
 
     Examples
     --------
@@ -110,69 +103,97 @@ def relax_backward(
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     >>> x, y = torch.rand(8, 64), torch.arange(8)
-    >>> before = relax_backward(network, x, y, steps=50).loss
+    >>> before = relax_backward(network, x, y, 50, eta=0.1).loss
     >>> optimiser.step()
-    >>> bool(relax_backward(network, x, y, steps=50).loss < before)
+    >>> bool(relax_backward(network, x, y, 50, eta=0.1).loss < before)
     True
     """
-    updates = updates or Updates()
+    check_network(network)
+    options = options or BackwardOptions()
+    steps, of_problem = take_steps(steps, fields)
     assumptions = look_up("assumptions", assumptions, PRESETS)
-    if updates.across is not None and len(x) == 0:
-        return _to_grad(network, assumptions, _no_updates(network), updates, *no_samples(network, x))
+    if options.updates.across is not None and len(x) == 0:
+        return _to_grad(network, assumptions, _no_updates(network), options, *no_samples(network, x))
     chosen = loss_named(loss)
     passed = network.feedforward(x, keep_drives=False)
     output = passed.activities[network.output]
     losses, clamped = chosen.both(output, y)
-    problem = RelaxationProblem(network, passed, clamped, assumptions, **fields)
-    if problem.assumptions.is_continuous:
-        raise ActrelaxError("continuous plasticity changes weights during the relaxation: use relax_continuously.")
-    check_decay(problem, updates)
-    request = resolve(
-        problem,
-        integrator,
-        stop_change=stop_change,
-        check_finite=check_finite,
-        generator=generator,
-        dt=dt,
-        eta=eta,
-        steps=steps,
-        duration=duration,
-        tolerance=tolerance,
-        tolerance_of=tolerance_of,
-        max_steps=max_steps,
-    )
-    learned, trajectory = _learn(request, updates, method, keep)
-    return _to_grad(network, assumptions, learned.totals, updates, output, losses, learned.finite, trajectory)
+    problem = RelaxationProblem(network, passed, clamped, assumptions, **of_problem)
+    learned = learn(problem, integrator, steps, options)
+    trajectory = learned.trajectory if options.keep else None
+    return _to_grad(network, assumptions, learned.totals, options, output, losses, learned.finite, trajectory)
 
 
-def _learn(request: SolveRequest, updates: Updates, method: Method, keep: bool) -> tuple[Plasticity, Trajectory | None]:
-    """Relax and compute the updates as populations arrive; return the trajectory if `keep` is set."""
-    plan, options = None, dict[str, Any]()
-    if request.engine == "torch":
-        plan, options = plan_for(request, method), {"method": method}
-    elif known("method", method, get_args(Method)) == "closed-form":
-        raise ActrelaxError(f"the closed form needs the engine torch, got {request.engine}: leave out method.")
-    if plan is not None and not keep:
-        learned = Plasticity(request.problem, stream(request.problem, plan), updates)
-        if not request.check_finite or bool(learned.finite):
-            warn_unsettled(request, request.status(False), request.grid.steps)
-            return learned, None
-    trajectory = run(replace(request, options=options))  # raises for a non-finite population
-    learned = Plasticity(request.problem, [_at_once(trajectory)], updates)
-    overflow = learned.first_overflow() if request.check_finite and not bool(learned.finite) else None
+@dataclass(frozen=True)
+class Learned:
+    """A relaxation's updates.
+
+    totals      projection -> its updates (`Plasticity.totals`)
+    finite      whether all values are finite, a boolean tensor on the device
+    trajectory  the relaxation, if it was stepped
+    """
+
+    totals: Mapping[Projection, Mapping[str, Tensor]]
+    finite: Tensor
+    trajectory: Trajectory | None
+
+
+def learn(
+    problem: RelaxationProblem,
+    integrator: str | Integrator,
+    steps: Steps,
+    options: BackwardOptions,
+    watch: Callable[[Iterator[PopulationState]], Iterator[PopulationState]] = iter,
+) -> Learned:
+    """Relax, and compute the updates as populations arrive from the output down.
+
+    Parameters
+    ----------
+    problem, integrator, steps, options
+    watch : callable, optional
+        Passes on the populations on their way to the local rule.
+
+    Raises
+    ------
+    ActrelaxError, DivergenceError
+        As `relax_backward`.
+    """
+    request = prepare(problem, integrator, steps, options)
+    plan = plan_for(request)
+    if plan is not None and not options.keep:
+        learned = Plasticity(
+            problem, watch(stream(problem, plan)), options, settled=plan is settled_plan(problem.network.graph)
+        )
+        if not options.check_finite or bool(learned.finite):
+            warn_unsettled(request, request.status(False))
+            return Learned(learned.totals, learned.finite, None)
+    trajectory = run(request)  # raises for a non-finite population
+    learned = Plasticity(problem, watch(iter([_at_once(trajectory)])), options)
+    overflow = learned.first_overflow() if options.check_finite and not bool(learned.finite) else None
     if overflow is not None:
         raise DivergenceError(
             f"the update of projection {overflow!r} is not finite, although all activities are: "
             "scale the stimuli or the loss down."
         )
-    return learned, trajectory if keep else None
+    return Learned(learned.totals, learned.finite, trajectory)
+
+
+def prepare(
+    problem: RelaxationProblem, integrator: str | Integrator, steps: Steps, options: BackwardOptions
+) -> SolveRequest:
+    """Check the arguments of `relax_backward` and return them as a request."""
+    if problem.assumptions.is_continuous:
+        raise ActrelaxError("continuous plasticity changes weights during the relaxation: use relax_continuously.")
+    check_decay(problem, options.updates)
+    request = resolve(problem, integrator, steps, evaluation=options.evaluation, generator=options.generator)
+    return replace(request, options=replace(request.options, check_finite=options.check_finite)).measured()
 
 
 def _to_grad(
     network: Network,
     assumptions: Assumptions,
     totals: Mapping[Projection, Mapping[str, Tensor]],
-    updates: Updates,
+    options: BackwardOptions,
     output: Tensor,
     losses: Tensor,
     finite: Tensor,
@@ -181,14 +202,14 @@ def _to_grad(
     """Add updates summed over the batch to `.grad`, in the network's order, which is the same in all processes."""
     named = [(p, name) for p in network.projections.values() for name in totals.get(p, ())]
     scaled, backward = reduce(
-        output, losses, updates, finite, trajectory, scaled=[totals[p][name] for p, name in named]
+        output, losses, options, finite, trajectory, scaled=[totals[p][name] for p, name in named]
     )
     whole: dict[Projection, dict[str, Tensor]] = {}
     for (projection, name), update in zip(named, scaled, strict=True):
         whole.setdefault(projection, {})[name] = update
     for projection, by_name in whole.items():
-        for parameter, update in to_gradients(network, assumptions, projection, by_name, updates):
-            add_to_grad(parameter, update)
+        for slot, update in to_gradients(network, assumptions, projection, by_name, options.updates):
+            add_to_grad(getattr(projection, slot), update)
     return backward
 
 

@@ -30,7 +30,7 @@ class Traced:
     ----------
     rule : callable
         (network, x, y) -> Backward, which adds gradients to `.grad`, reads no value of a tensor and draws no random
-        numbers: `relax_backward` with ``check_finite=False``, frozen or with a fixed number of steps;
+        numbers: `relax_backward` with ``BackwardOptions(check_finite=False)``, frozen or with a fixed number of steps;
         `backprop_backward`. Its loss gets class labels as one-hot targets.
     finish : callable, optional
         (kernels, x, y) -> kernels, called with an example batch: ``lambda kernels, x, y: torch.compile(kernels)``.
@@ -38,9 +38,9 @@ class Traced:
     Examples
     --------
     >>> from functools import partial
-    >>> from actrelax import build, relax_backward
+    >>> from actrelax import BackwardOptions, build, relax_backward
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
-    >>> rule = Traced(partial(relax_backward, check_finite=False))
+    >>> rule = Traced(partial(relax_backward, options=BackwardOptions(check_finite=False)))
     >>> result = rule(network, torch.rand(8, 64), torch.arange(8))
     >>> result.output.shape, network.projections["input->hidden1"].weight.grad.shape
     (torch.Size([8, 10]), torch.Size([32, 64]))

@@ -3,7 +3,7 @@
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
 from actrelax.models.network.graph import Graph
-from actrelax.models.network.network import FeedforwardPass, Network, Population
+from actrelax.models.network.network import FeedforwardPass, Network, Population, check_network, check_tensor
 from actrelax.models.network.projection import Projection, ProjectionRoute
 
 __all__ = [
@@ -20,5 +20,7 @@ __all__ = [
     "Projection",
     "ProjectionRoute",
     "build",
+    "check_network",
+    "check_tensor",
     "leaky_relu",
 ]

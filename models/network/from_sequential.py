@@ -1,20 +1,30 @@
-"""Conversion of an `nn.Sequential` into populations and projections."""
+"""Conversion of a chain of PyTorch layers into populations and projections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
-from torch import nn
+from torch import fx, nn
+from torch.nn.utils import parametrize
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation, leaky_relu
 from actrelax.models.network.projection import Projection
 
+_ACTIVATIONS: dict[type[nn.Module], str] = {
+    nn.Tanh: "tanh",
+    nn.ReLU: "relu",
+    nn.Sigmoid: "sigmoid",
+    nn.Softplus: "softplus",
+    nn.GELU: "gelu",
+    nn.LeakyReLU: "leaky-relu",
+}
 _STAGES = (nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten)
 
 
-def split_sequential(module: nn.Sequential) -> tuple[dict[str, Activation], list[Projection]]:
-    """Split a sequence of layers into hops: at every activation function and between two weighted maps.
+def split_chain(module: nn.Module) -> tuple[dict[str, Activation], list[Projection]]:
+    """Split a chain of layers into hops: at every activation function and between two weighted maps.
 
     Each hop has at most one weighted map. Routing (pooling, flattening) before an activation ends its hop, other
     routing begins the next. Two maps without an activation between them are joined by a linear population. Routing at
@@ -29,15 +39,20 @@ def split_sequential(module: nn.Sequential) -> tuple[dict[str, Activation], list
     Raises
     ------
     ActrelaxError
-        For an unknown layer.
+        For an unknown layer, or a module that is no chain of layers.
     """
     hops: list[tuple[list[nn.Module], Activation]] = []
     stages: list[nn.Module] = []
-    for layer in _leaves(module):
+    for layer in _chain(module):
         activation = _activation(layer)
         if activation is not None:
             hops.append((stages, activation))
             stages = []
+        elif parametrize.is_parametrized(layer):
+            raise ActrelaxError(
+                "a parametrised layer is not supported: wrap the plain one, or call "
+                "torch.nn.utils.parametrize.remove_parametrizations."
+            )
         elif type(layer) not in _STAGES:
             raise ActrelaxError(
                 f"{type(layer).__name__} is not supported: use Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and "
@@ -68,12 +83,25 @@ def _names(hops: list[tuple[list[nn.Module], Activation]]) -> Iterator[str]:
         yield f"{kind}{count[kind]}"
 
 
-def _leaves(module: nn.Module) -> Iterator[nn.Module]:
-    if type(module) is nn.Sequential:
-        for child in module:
-            yield from _leaves(child)
-    elif type(module) is not nn.Identity:
+def _chain(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers that a module applies one after another, as `torch.fx` sees its forward pass."""
+    if type(module) in (*_STAGES, *_ACTIVATIONS):
         yield module
+        return
+    try:
+        nodes = list(fx.symbolic_trace(module).graph.nodes)
+    except Exception as error:  # whatever the module's own code raises when it meets a symbol
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ActrelaxError(f"{type(module).__name__} can't be read as a chain of layers: {reason}") from error
+    for before, node in pairwise(nodes):
+        if node.op not in ("call_module", "output") or node.args[:1] != (before,) or len(node.all_input_nodes) != 1:
+            raise ActrelaxError(
+                f"{type(module).__name__} is not a chain of layers: its forward pass uses {node.name!r}, got by "
+                f"{node.op}; describe it as a Network of populations and projections."
+            )
+        layer = module.get_submodule(node.target) if node.op == "call_module" else nn.Identity()
+        if type(layer) is not nn.Identity:
+            yield layer
 
 
 def _weighted(layer: nn.Module) -> bool:
@@ -89,12 +117,5 @@ def _activation(layer: nn.Module) -> Activation | None:
         raise ActrelaxError(
             f"Softplus must have beta 1 and threshold 20, got {layer.beta:g} and {layer.threshold:g}: use the defaults."
         )
-    names = {
-        nn.Tanh: "tanh",
-        nn.ReLU: "relu",
-        nn.Sigmoid: "sigmoid",
-        nn.Softplus: "softplus",
-        nn.GELU: "gelu",
-    }
-    name = names.get(type(layer))
+    name = _ACTIVATIONS.get(type(layer))
     return None if name is None else ACTIVATIONS[name]

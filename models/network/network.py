@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
@@ -14,7 +15,7 @@ from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
-from actrelax.models.network.from_sequential import split_sequential
+from actrelax.models.network.from_sequential import split_chain
 from actrelax.models.network.graph import Graph
 from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.projection import Projection, ProjectionRoute
@@ -42,6 +43,18 @@ class FeedforwardPass:
     drives: Mapping[str, Tensor]
     activities: Mapping[str, Tensor]
     routes: Mapping[str, ProjectionRoute]
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors, in the order that `with_tensors` takes."""
+        winners = [route.winners for each in self.routes.values() for route in (*each.before, *each.after)]
+        return [*self.drives.values(), *self.activities.values(), *(x for x in winners if x is not None)]
+
+    def with_tensors(self, tensors: Iterable[Tensor]) -> FeedforwardPass:
+        """Return the same pass with other tensors in the places of its own."""
+        given = iter(tensors)
+        drives = {name: next(given) for name in self.drives}
+        activities = {name: next(given) for name in self.activities}
+        return FeedforwardPass(drives, activities, {name: r.with_winners(given) for name, r in self.routes.items()})
 
 
 class Network(nn.Module):
@@ -118,13 +131,14 @@ class Network(nn.Module):
         self._kinds = {p.name: self._kind(p) for p in projections}
 
     @classmethod
-    def from_sequential(cls, module: nn.Sequential, input_shape: Sequence[int]) -> Network:
-        """Build a network from an `nn.Sequential` of standard layers, sharing its Parameters.
+    def from_sequential(cls, module: nn.Module, input_shape: Sequence[int]) -> Network:
+        """Build a network from a chain of standard layers, sharing their Parameters.
 
         Parameters
         ----------
-        module : torch.nn.Sequential
-            Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and activation functions, also nested.
+        module : torch.nn.Module
+            An `nn.Sequential`, also nested, or any module whose forward pass applies its layers one after another:
+            Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and activation functions.
         input_shape : sequence of int
             Shape of one sample.
 
@@ -146,7 +160,7 @@ class Network(nn.Module):
         >>> list(network.projections.values())
         [input->conv1: Conv2d(1, 2, 3), MaxPool2d(2), conv1->output: Flatten, Linear(18, 10)]
         """
-        return cls(input_shape, *split_sequential(module))
+        return cls(input_shape, *split_chain(module))
 
     @property
     def output(self) -> str:
@@ -156,6 +170,21 @@ class Network(nn.Module):
     def hidden(self) -> list[str]:
         """Names of the populations that relax, in topological order."""
         return list(self.populations)[1:-1]
+
+    def with_weights(self, weights: Mapping[tuple[str, str], Tensor]) -> Network:
+        """Return the same wiring with other weights, which it does not copy.
+
+        Parameters
+        ----------
+        weights : mapping
+            (projection, "weight", "bias" or "feedback") -> tensor, for all that the network has.
+        """
+        other = copy.copy(self)
+        other._modules = {p.name: p.with_weights(weights) for p in self.projections.values()}
+        projections = other.projections
+        other.outgoing = {name: [projections[p.name] for p in ps] for name, ps in self.outgoing.items()}
+        other.incoming = {name: [projections[p.name] for p in ps] for name, ps in self.incoming.items()}
+        return other
 
     def _graph(self) -> Graph:
         order, hidden = (self.output, *self.hidden[::-1]), set(self.hidden)
@@ -172,8 +201,7 @@ class Network(nn.Module):
         ``keep_drives=False`` saves memory: it keeps a drive only if the gain can't be computed from the activity.
         """
         expected = self.populations[self.input].shape
-        if not isinstance(x, Tensor):
-            raise ActrelaxError(f"stimuli must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor.")
+        check_tensor(x)
         if tuple(x.shape[1:]) != expected or x.dim() == 0 or len(x) == 0:
             sizes = ", ".join(map(str, expected))
             raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
@@ -241,6 +269,11 @@ class Network(nn.Module):
             psi = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight) * scale
             p.set_feedback(psi, learned=kind != "random")
 
+    def lacks_feedback(self, assumptions: Assumptions) -> bool:
+        """Return whether any projection has no feedback weights, but needs them."""
+        carrying = [p for p in self.projections.values() if self.carries_feedback(p)]
+        return any(p.feedback is None and self.knobs(p, assumptions).feedback != "transpose" for p in carrying)
+
     def carries_feedback(self, projection: Projection) -> bool:
         """Return whether the projection has feedback weights: it has weights and is not from the input."""
         return projection.map is not None and projection.source != self.input
@@ -264,7 +297,7 @@ class Network(nn.Module):
         assert weight is not None
         fits = psi is not None and (psi.dim() == 0) == (kind == "sign")
         if kind in ("learned", "kolen-pollack"):
-            fits = fits and isinstance(psi, nn.Parameter)
+            fits = fits and projection.feedback_is_learned
         if not fits:
             raise ActrelaxError(
                 f"projection {projection.name!r} has no {kind} feedback weights: "
@@ -296,7 +329,7 @@ class Network(nn.Module):
             return "transpose"
         if projection.feedback.dim() == 0:
             return "sign of W"
-        return "own, learned" if isinstance(projection.feedback, nn.Parameter) else "own, fixed"
+        return "own, learned" if projection.feedback_is_learned else "own, fixed"
 
     def _pass_forward(
         self, x: Tensor, order: Sequence[str], activations: Mapping[str, Activation], keep_drives: bool = False
@@ -331,6 +364,27 @@ class Network(nn.Module):
             raise ActrelaxError(f"a sample of shape {input_shape} doesn't fit the projections: {reason}") from error
         activations = {self.input: ACTIVATIONS["identity"], **activations}
         return {name: Population(name, tuple(passed.activities[name].shape[1:]), activations[name]) for name in order}
+
+
+def check_tensor(x: object) -> None:
+    """Refuse stimuli that are no tensor."""
+    if not isinstance(x, Tensor):
+        raise ActrelaxError(f"stimuli must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor.")
+
+
+def check_network(network: object) -> None:
+    """Refuse anything but a `Network`.
+
+    Raises
+    ------
+    ActrelaxError
+        With the calls that take other modules.
+    """
+    if not isinstance(network, Network):
+        raise ActrelaxError(
+            f"network must be a Network, got {type(network).__name__}: pass Network.from_sequential(module, "
+            "input_shape), or call loss.backward() on ActivationRelaxation(module, input_shape=...)."
+        )
 
 
 def _topological_order(populations: Sequence[str], projections: Sequence[Projection]) -> list[str]:

@@ -6,8 +6,9 @@ skip connections), routing. It copies the modules' options and shares their Para
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from scipy import sparse
@@ -35,6 +36,15 @@ class ProjectionRoute(NamedTuple):
             return self
         before, after = (tuple(route.repeated(times) for route in routes) for routes in (self.before, self.after))
         return ProjectionRoute(before, self.weighted.repeated(times), after)
+
+    def with_winners(self, winners: Iterator[Tensor]) -> ProjectionRoute:
+        """Return the same route with the next winners in place of its own."""
+
+        def renewed(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+            return tuple(r if r.winners is None else r._replace(winners=next(winners)) for r in routes)
+
+        before = renewed(self.before)
+        return ProjectionRoute(before, self.weighted, renewed(self.after))
 
 
 class Projection(nn.Module):
@@ -96,7 +106,21 @@ class Projection(nn.Module):
         self.register_parameter("weight", weight)
         self.register_parameter("bias", bias)
         self.register_buffer("feedback", None)
+        self.feedback_is_learned = False
         self.pipeline = ", ".join(_describe(stage) for stage in stages) or "copy"
+
+    @property
+    def slots(self) -> list[str]:
+        """Those of "weight", "bias" and "feedback" that the projection has."""
+        return [slot for slot in ("weight", "bias", "feedback") if getattr(self, slot) is not None]
+
+    def with_weights(self, weights: Mapping[tuple[str, str], Tensor]) -> Projection:
+        """Return the same projection with other tensors for its weight, bias and feedback (`Network.with_weights`)."""
+        other = copy.copy(self)
+        other._parameters, other._buffers = {}, {}
+        for slot in ("weight", "bias", "feedback"):
+            other.__dict__[slot] = weights.get((self.name, slot))  # plain tensors, which may belong to a graph
+        return other
 
     def find(self, x: Tensor) -> tuple[Tensor, ProjectionRoute]:
         """Return the target's drive by presynaptic activities x (batch, *source shape), and the route of x."""
@@ -188,8 +212,8 @@ class Projection(nn.Module):
     def _save_to_state_dict(self, destination, prefix, keep_vars):  # type: ignore[no-untyped-def]
         super()._save_to_state_dict(destination, prefix, keep_vars)
         # the tensor doesn't say whether feedback weights are learned; the state_dict's metadata do
-        learned = isinstance(self.feedback, nn.Parameter)
-        getattr(destination, "_metadata", {}).setdefault(prefix[:-1], {})["feedback is learned"] = learned
+        metadata = getattr(destination, "_metadata", {}).setdefault(prefix[:-1], {})
+        metadata["feedback is learned"] = self.feedback_is_learned
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):  # type: ignore[no-untyped-def]
         # register saved feedback weights, as learned ones if the metadata are missing
@@ -203,6 +227,7 @@ class Projection(nn.Module):
     def set_feedback(self, feedback: Tensor, *, learned: bool) -> None:
         """Register feedback weights psi: as a Parameter if learned, else as a buffer."""
         del self.feedback
+        self.feedback_is_learned = learned
         if learned:
             self.register_parameter("feedback", nn.Parameter(feedback))
         else:

@@ -67,7 +67,8 @@ def from_function(function: LossFunction) -> Loss:
         if losses.shape != output.shape[:1]:
             raise ActrelaxError(
                 f"the loss must return one value per sample, shape ({len(output)},), got {tuple(losses.shape)}: make "
-                'it with reduction="none", and choose the reduction over the batch by updates=Updates(reduction=...).'
+                'it with reduction="none", and choose the reduction over the batch by '
+                "options=BackwardOptions(reduction=...)."
             )
         return losses
 

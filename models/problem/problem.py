@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -14,12 +14,25 @@ from torch import Tensor
 from actrelax.models._names import is_number, known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import FeedforwardPass, Network, Projection
+from actrelax.models.network import FeedforwardPass, Network, Projection, check_network
 from actrelax.models.problem.delays import Delays, delay_line_key
 from actrelax.models.problem.feedback_transforms import Transform, apply_transform, transform_named
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value
 from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
+
+
+class ProblemFields(TypedDict, total=False):
+    """Keywords for the fields of a `RelaxationProblem` that have a default, but for the assumptions."""
+
+    tau: Value | Mapping[str, Value]
+    start: str | Mapping[str, Tensor]
+    clip: float | None
+    noise: Value | Mapping[str, Value]
+    input_noise: float
+    delays: float | Mapping[str, float]
+    feedback_transform: str | Transform | None
+    dynamics: Mapping[str, UnitDynamics]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,7 +106,8 @@ class RelaxationProblem:
         y: Tensor,
         *,
         loss: str | Loss | LossFunction = "cross-entropy",
-        **fields: Any,
+        assumptions: str | Assumptions = "ar",
+        **fields: Unpack[ProblemFields],
     ) -> RelaxationProblem:
         """Run the feedforward pass, and clamp the output of each sample to its loss gradient.
 
@@ -106,11 +120,13 @@ class RelaxationProblem:
             Targets: integer labels (batch,) or (batch, *output shape).
         loss : str, Loss or callable, default "cross-entropy"
             A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
-        **fields
+        assumptions, **fields
             The other fields of the problem.
         """
+        check_network(network)
         passed = network.feedforward(x, keep_drives=False)
-        return cls(network, passed, loss_named(loss).gradient(passed.activities[network.output], y), **fields)
+        clamped = loss_named(loss).gradient(passed.activities[network.output], y)
+        return cls(network, passed, clamped, look_up("assumptions", assumptions, PRESETS), **fields)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "assumptions", look_up("assumptions", self.assumptions, PRESETS))

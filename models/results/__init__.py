@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from actrelax.models.results.recording import Record
 from actrelax.models.results.relative_error import relative_error
 from actrelax.models.results.trajectory import DivergenceError, Status, Trajectory
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from actrelax.models.results.xarray_io import open_trajectory
 from actrelax.models.results.relative_error import FLOOR
 
-__all__ = ["FLOOR", "DivergenceError", "Status", "Trajectory", "open_trajectory", "relative_error"]
+__all__ = ["FLOOR", "DivergenceError", "Record", "Status", "Trajectory", "open_trajectory", "relative_error"]
 
 
 def __getattr__(name: str) -> Any:

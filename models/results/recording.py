@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actrelax.models._names import known
+from actrelax.models._names import known, whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, State
 
@@ -21,7 +21,43 @@ if TYPE_CHECKING:
     from actrelax.models.results.zarr_store import ZarrWriter
 
 Function = Callable[[State], Mapping[str, Any]]
-Record = bool | str | Iterable[str] | Mapping[str, Sequence[int]] | Function
+Recordable = bool | str | Iterable[str] | Mapping[str, Sequence[int]] | Function
+
+
+@dataclass(frozen=True)
+class Record:
+    """What to record during a relaxation, how often, and the file for it.
+
+    Parameters
+    ----------
+    what : bool, str, sequence of str, mapping, or callable, default True
+        Values to record: none; all hidden populations and the output; populations by name; some of their units
+        (population -> indices into the flattened shape, recorded as (batch, indices)); or the result of a function
+        of the state. The function gets population -> (batch, *shape), which it must not change, and returns name ->
+        tensor, NumPy array or number, with the same names, shapes and types each time. If the relaxation diverges,
+        the steps are repeated to find the first non-finite one, with further calls of the function.
+    every : int, default 1
+        Record the start and every `every`-th step.
+    path : str or pathlib.Path, optional
+        File for the recorded values, read by `open_trajectory`. A path that ends in .zarr is a Zarr store (needs the
+        package zarr): blocks of up to 64 points in time or 16 MiB are appended while the relaxation runs, memory holds
+        one block at most, and an existing store is replaced when the start is recorded. Any other path is a NetCDF
+        file, written, or replaced, once the relaxation has ended or diverged.
+
+    Raises
+    ------
+    ActrelaxError
+        For a step count below 1, or a path without values.
+    """
+
+    what: Recordable = True
+    every: int = 1
+    path: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "every", whole_number("every", self.every, least=1))
+        if self.path is not None and self.what is False:
+            raise ActrelaxError("path needs recorded values, got what=False beside it: pass what=True.")
 
 
 @dataclass(frozen=True)
@@ -56,24 +92,24 @@ class History:
     """The values recorded so far, in memory or in a Zarr store.
 
     problem  the relaxation problem
-    spec     which values to record; None records nothing
-    every    number of steps between two records; the first is the start
-    path     file to write: a Zarr store that grows if it ends in .zarr, else a NetCDF file at the end
+    record   what to record, how often, and where to
     about    attributes of the file that are known at the start: integrator, engine, dt, options
     times    times of the records
     units    population -> indices of the recorded units, or None for all, of each recorded activity
     """
 
     problem: RelaxationProblem
-    spec: RecordSpec | None
-    every: int = 1
-    path: Path | None = None
+    record: Record
     about: Mapping[str, Any] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     units: dict[str, Sequence[int] | None] = field(default_factory=dict)
     _points: list[Mapping[str, Tensor]] = field(default_factory=list)
     _first: dict[str, tuple[object, ...]] = field(default_factory=dict)
     _store: ZarrWriter | None = None
+
+    def __post_init__(self) -> None:
+        self.spec = record_spec(self.problem, self.record.what)
+        self.every, self.path = self.record.every, None if self.record.path is None else Path(self.record.path)
 
     def is_due(self, step: int) -> bool:
         """Return whether this step is recorded."""
@@ -178,8 +214,8 @@ def populations(problem: RelaxationProblem, state: State) -> State:
     return {name: activities[name].to(like) for name in [*problem.network.hidden, problem.network.output]}
 
 
-def record_spec(problem: RelaxationProblem, record: Record) -> RecordSpec | None:
-    """Resolve the argument ``record`` of `solve`; None for False.
+def record_spec(problem: RelaxationProblem, record: Recordable) -> RecordSpec | None:
+    """Return the spec of `Record.what`; None for False.
 
     Raises
     ------

@@ -9,7 +9,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
@@ -24,8 +26,8 @@ class Status(Enum):
     """Outcome of a relaxation.
 
     COMPLETED    all steps were taken; nothing tested whether the state is near equilibrium
-    SETTLED      ``stop_change`` or the tolerance of steps="auto" was reached
-    NOT_SETTLED  all steps were taken, but neither was reached: take more steps
+    SETTLED      the tolerance of `Steps.until` was reached
+    NOT_SETTLED  all steps were taken, but it was not reached: take more steps
     DIVERGED     a population became non-finite; only in the trajectory of a `DivergenceError`
     """
 
@@ -54,7 +56,7 @@ class Trajectory:
     dt : float
         Step size in the problem's unit of time; infinite for "equilibrium".
     steps : int
-        Number of steps of dt. SciPy's adaptive methods choose their own steps between these times.
+        Number of steps taken: of dt, or an adaptive method's own.
     status : Status
     final : mapping
         Population -> (batch, *population.shape) at the end: the hidden populations and the clamped output, in
@@ -77,8 +79,8 @@ class Trajectory:
         function recorded count as a population's activity if they have its name and its shape.
     options : mapping
         Options of the engine, as given to `solve`.
-    method : {"stepped", "closed-form"}
-        Method of evaluation: step by step or by the closed form.
+    evaluation : {"stepped", "closed-form"}
+        Step by step or by the closed form.
 
     Examples
     --------
@@ -107,7 +109,17 @@ class Trajectory:
     ended: float | None = None
     units: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    method: str = "stepped"
+    evaluation: str = "stepped"
+
+    @property
+    def t(self) -> NDArray[np.float64]:
+        """Times of the recorded values, (len(times),)."""
+        return np.array(self.times)
+
+    @property
+    def success(self) -> bool:
+        """Return whether the relaxation took all its steps or settled."""
+        return self.status in (Status.COMPLETED, Status.SETTLED)
 
     @property
     def time(self) -> float:
@@ -195,9 +207,11 @@ class Trajectory:
 
     def __repr__(self) -> str:
         step = "without time" if math.isinf(self.dt) else f"of {self.dt:g}"
+        if self.ended is not None:
+            step = f"until {self.ended:g}"
         return (
             f"Trajectory({self.status.value} after {self.steps} steps {step} by {self.integrator} on "
-            f"{self.engine}, {self.method}, {len(self.times)} recorded)"
+            f"{self.engine}, {self.evaluation}, {len(self.times)} recorded)"
         )
 
 

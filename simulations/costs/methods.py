@@ -47,7 +47,7 @@ class Method:
         if self.name in ("backprop", "autograd"):
             return replace(base, rule="backprop")
         evaluated: Literal["stepped", "closed-form"] = "stepped" if self.name == "stepped" else "closed-form"
-        return replace(base, rule="ar", relaxation=self.relaxation, speed=replace(base.speed, method=evaluated))
+        return replace(base, rule="ar", relaxation=self.relaxation, speed=replace(base.speed, evaluation=evaluated))
 
     def training(self, base: Experiment, data: Dataset) -> Training:
         """Return a training by this method, at its beginning.
@@ -69,7 +69,7 @@ class Method:
         images, labels = (part[:1] for part in training.batches.data.train)
         x = training.batches.preprocess(images)
         problem = RelaxationProblem.from_batch(training.network, x, labels)
-        return schedule(problem, integrator_named(self.relaxation.integrator), **self.relaxation.grid).steps
+        return schedule(problem, integrator_named(self.relaxation.integrator), self.relaxation.as_steps).steps
 
 
 def chosen(names: tuple[str, ...], steps: tuple[int, ...], stepped: tuple[int, ...]) -> list[Method]:

@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from actrelax import Network, Updates, build, digits, relax_backward
+from actrelax import BackwardOptions, Network, Updates, build, digits, relax_backward
 from actrelax.analysis import figures
 from actrelax.analysis.alignment import feedback_alignment
 from actrelax.simulations.streams import random_stream
@@ -91,14 +91,13 @@ def learn(
     images, labels = digits().train
     x = images.flatten(1).double()
     optimiser = torch.optim.SGD(network.parameters(), lr=RATE)
+    options = BackwardOptions(Updates(decay=decay))
     history, updates = [compare(network)], 0
     for epoch in range(epochs):
         order = torch.randperm(len(x), generator=random_stream(SEED, "order", epoch))
         for i in torch.split(order, BATCH):
             optimiser.zero_grad()
-            relax_backward(
-                network, x[i], labels[i], assumptions=rule, steps=steps, eta=ETA, updates=Updates(decay=decay)
-            )
+            relax_backward(network, x[i], labels[i], steps, eta=ETA, assumptions=rule, options=options)
             optimiser.step()
             updates += 1
         history.append(compare(network))

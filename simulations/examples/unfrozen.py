@@ -36,8 +36,8 @@ NETWORK = "mlp-4x32"
 SAMPLES = 32
 SEED = 0
 CASES = {  # label -> activation, assumptions, integrator
-    "tanh, frozen": ("tanh", "ar", "scipy:DOP853"),
-    "tanh, current": ("tanh", "unfrozen-relaxation", "scipy:DOP853"),
+    "tanh, frozen": ("tanh", "ar", "DOP853"),
+    "tanh, current": ("tanh", "unfrozen-relaxation", "DOP853"),
     "relu, current": ("relu", "unfrozen-relaxation", "euler"),
 }
 

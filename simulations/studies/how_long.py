@@ -114,7 +114,7 @@ def slowest(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: st
 
 def relaxed(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: str, eta: float, expected: int) -> int:
     """Return the same as measured: relax for longer than that, and look from which step on errors stay small."""
-    errors = errors_over_time(problem, gradients, integrator=scheme, eta=eta, steps=expected + 50).recorded
+    errors = errors_over_time(problem, gradients, scheme, expected + 50, eta=eta).recorded
     steps = [stays_below(error, TOLERANCE) for error in errors.values()]
     return max(MOST if n is None else n for n in steps)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from actrelax import RelaxationProblem, activity_gradients, build
+from actrelax import RelaxationProblem, Steps, activity_gradients, build
 from actrelax.analysis import figures
 from actrelax.analysis.checks.entries import entries
 from actrelax.analysis.convergence import predicted_errors
@@ -54,8 +54,7 @@ def main(out: Path = Path("runs/studies"), steps: int = STEPS) -> dict[str, floa
     network = build(NETWORK, input_shape=(64,), generator=random_stream(SEED, "weights")).double()
     problem = RelaxationProblem.from_batch(network, x, y)
     gradients = activity_gradients(network, x, y)
-    grid = {"dt": DT, "steps": steps}
-    ways, left_out = entries(problem, grid, engines=list(ENGINES))
+    ways, left_out = entries(problem, Steps(steps, dt=DT), engines=list(ENGINES))
     print("\n".join(left_out))
 
     found: dict[str, float] = {}
@@ -63,7 +62,7 @@ def main(out: Path = Path("runs/studies"), steps: int = STEPS) -> dict[str, floa
         for way in ways:
             if not way.scheme.takes_time:
                 continue
-            trajectory = way.solve(problem, **grid, record=True)
+            trajectory = way.solve(problem, Steps(steps, dt=DT), record=True)
             measured = trajectory.error(gradients)
             law = predicted_errors(problem, gradients, way.scheme, dt=DT, at=range(steps + 1))
             found[way.title] = max(

@@ -83,7 +83,7 @@ def relaxed(network: Network) -> tuple[Sequence[float], dict[str, Tensor], dict[
     images, labels = digits().test
     problem = RelaxationProblem.from_batch(network, images[:SAMPLES].flatten(1).double(), labels[:SAMPLES])
     gradients = solve(problem, "equilibrium").final
-    errors = errors_over_time(problem, gradients, integrator="euler", eta=ETA, steps=STEPS)
+    errors = errors_over_time(problem, gradients, "euler", STEPS, eta=ETA)
     bounds = error_bounds(problem, gradients)
     relative = {name: error / error[0] for name, error in errors.recorded.items()}
     return errors.times, relative, {name: bound / float(errors[name][0]) for name, bound in bounds.items()}

@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from torch.nn.functional import cosine_similarity
 
-from actrelax import RelaxationProblem, build, solve
+from actrelax import RelaxationProblem, SciPyOptions, build, solve
 from actrelax.analysis import figures
 from actrelax.analysis.endings import Ending, ending, fates
 from actrelax.analysis.fixed_points import resting_places, scattered
@@ -44,7 +44,7 @@ SAMPLES = 4
 # time, in units of tau
 ETA = 0.1
 FINE = 0.025  # relu
-RTOL = 1e-5  # of the implicit method, which comes to rest all the same
+IMPLICIT = SciPyOptions(rtol=1e-5)  # it comes to rest all the same
 DURATION = 100.0
 
 # assumptions: transposed weights, or random ones of their own
@@ -130,7 +130,7 @@ def places_of(activation: str, gain: float, starts: int, duration: float) -> lis
     """Return where the first digit comes to rest from several states, in a network of the depth DEEP."""
     problem = digits_of(activation, DEEP, gain, 0, 1)
     places = list(scattered(problem, starts, random_stream(0, "starts")))
-    return resting_places(problem, places, duration=10 * duration, rtol=RTOL)
+    return resting_places(problem, places, duration=10 * duration, options=IMPLICIT)
 
 
 def digits_of(
@@ -170,7 +170,7 @@ def end(problem: RelaxationProblem, duration: float) -> tuple[float, float, floa
 def at_rest(problem: RelaxationProblem, duration: float) -> Ending:
     """Return where the equation ends, its stiffness left to an implicit method."""
     # it takes few steps where little happens, and some approach slowly
-    return ending(problem, "scipy:BDF", eta=5.0, duration=10 * duration, rtol=RTOL)
+    return ending(problem, "BDF", eta=5.0, duration=10 * duration, options=IMPLICIT)
 
 
 def draw(

@@ -21,7 +21,7 @@ from statistics import fmean
 
 import torch
 
-from actrelax import Network, Updates, build, relax_backward
+from actrelax import BackwardOptions, Network, Updates, build, relax_backward
 from actrelax.analysis import figures
 from actrelax.analysis.alignment import feedback_alignment, update_angles
 from actrelax.simulations.datasets import digits
@@ -101,7 +101,8 @@ def learn(found: dict[str, OverEpochs], label: str, seed: int, epochs: int) -> N
     network = build(NETWORK, input_shape=(64,), generator=random_stream(seed, "weights")).double()
     network.add_feedback(assumptions, random_stream(seed, "feedback"))
     optimiser = torch.optim.SGD(network.parameters(), lr=RATE, weight_decay=weight_decay)
-    backward = partial(relax_backward, assumptions=assumptions, updates=Updates(decay=decay), integrator="equilibrium")
+    options = BackwardOptions(Updates(decay=decay))
+    backward = partial(relax_backward, assumptions=assumptions, integrator="equilibrium", options=options)
     for epoch in epochs_of(network, optimiser, backward, epochs=epochs, seed=seed):
         look(found, network, assumptions, decay, epoch)
     first = found["distance"][0][seed]
@@ -118,9 +119,9 @@ def look(found: dict[str, OverEpochs], network: Network, assumptions: str, decay
     images, labels = digits().train
     x, y = as_stimuli(network, images[:MEASURED]), labels[:MEASURED]
     network.zero_grad()
-    updates = Updates(decay=decay)
-    relax_backward(network, x, y, assumptions=assumptions, updates=updates, integrator="equilibrium")
-    angles = update_angles(network, x, y, assumptions=assumptions, updates=updates)
+    options = BackwardOptions(Updates(decay=decay))
+    relax_backward(network, x, y, assumptions=assumptions, integrator="equilibrium", options=options)
+    angles = update_angles(network, x, y, assumptions=assumptions, options=options)
     found["update"][epoch].append(fmean(list(angles.values())[:-1]))  # the output's update needs no feedback
     found["accuracy"][epoch].append(accuracy(network))
 

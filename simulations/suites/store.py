@@ -15,7 +15,7 @@ from pathlib import Path
 
 from actrelax.analysis.files import locked
 from actrelax.analysis.runs import RunFolder, State
-from actrelax.simulations.training.experiment import LATER, REMOVED, Experiment, as_options
+from actrelax.simulations.training.experiment import LATER, REMOVED, RENAMED, Experiment, as_options
 
 ADDED = ("tau_spread_over",)
 """Options that are newer than results that are kept: what these did is no part of what tells a run from others."""
@@ -36,7 +36,11 @@ class Kept:
     def hash(self) -> str:
         """What tells it from runs with other options, wherever their data lie."""
         options = REMOVED | as_options(self.experiment) | {"data_dir": None}  # the hashes of kept results include them
-        options = {name: value for name, value in options.items() if name not in ADDED or value != LATER[name]}
+        options = {
+            RENAMED.get(name, name): value
+            for name, value in options.items()
+            if name not in ADDED or value != LATER[name]
+        }
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from actrelax.models._names import look_up
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Rule, Updates
+from actrelax.models.learning import BackwardOptions, Rule, Updates
 from actrelax.models.network import Network, build
 from actrelax.models.problem import LOSSES, Loss
 from actrelax.models.results import DivergenceError
@@ -40,14 +40,14 @@ class Parts:
     module    the `nn.Module` whose Parameters the network shares, where it came from one
     careful   the training's rule, but looking for nan and inf in every relaxation, and of one process alone
     loss      by which output and target are compared
-    updates   what becomes of the local updates
+    options   of learning: what becomes of the local updates
     """
 
     training: Training
     module: nn.Module | None
     careful: Rule
     loss: Loss
-    updates: Updates
+    options: BackwardOptions
 
 
 def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset | None = None) -> Parts:
@@ -84,7 +84,8 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
     o = experiment.optimisation
     optimiser = _optimiser(network, o)
     factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
-    updates = Updates(o.reduction, factors, o.update_clip, o.decay, processes.across)
+    updates = Updates(factors, o.update_clip, o.decay, processes.across)
+    options = BackwardOptions(updates, o.reduction)
     loss = look_up("loss", experiment.model.loss, LOSSES)
     if hardware.precision == "bf16":
         loss = in_single_precision(loss)
@@ -92,7 +93,7 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
     factor = partial(learning_rate_factor, o, epochs=experiment.epochs, batches=len(batches))
     schedule = LambdaLR(optimiser, factor)
     # the schedule is stepped after each batch
-    rules = make_rules(experiment, network, loss, updates, optimiser, batches, done=lambda: schedule.last_epoch)
+    rules = make_rules(experiment, network, loss, options, optimiser, batches, done=lambda: schedule.last_epoch)
     training = Training(
         network,
         batches,
@@ -102,7 +103,7 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
         experiment.epochs,
         loss_is_sum=o.reduction == "sum",
     )
-    return Parts(training, module, rules.careful, loss, updates)
+    return Parts(training, module, rules.careful, loss, options)
 
 
 def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple[Network, nn.Module | None]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from actrelax.analysis.alignment import aligned, update_angles
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Backward, Rule, Updates
+from actrelax.models.learning import Backward, BackwardOptions, Rule
 from actrelax.models.problem import Loss
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.loop import Callback, Training, learn, where
@@ -110,8 +110,8 @@ class Alignment(Callback):
     means become the columns "angle PROJECTION" and "angle mean" of the metrics.
     """
 
-    def __init__(self, every: int, loss: Loss, updates: Updates, assumptions: Assumptions) -> None:
-        self.every, self.loss, self.updates, self.assumptions = every, loss, updates, assumptions
+    def __init__(self, every: int, loss: Loss, options: BackwardOptions, assumptions: Assumptions) -> None:
+        self.every, self.loss, self.options, self.assumptions = every, loss, options, assumptions
 
     def on_start(self, training: Training) -> None:
         self.columns = [*aligned(training.network), "mean"]
@@ -123,7 +123,7 @@ class Alignment(Callback):
         if training.done % self.every:
             return
         angles = update_angles(
-            training.network, x, y, loss=self.loss, updates=self.updates, assumptions=self.assumptions
+            training.network, x, y, loss=self.loss, assumptions=self.assumptions, options=self.options
         )
         row = {"epoch": training.epoch + 1, "batch": training.batch + 1, **angles}
         training.tables["alignment"].append({**row, "mean": _mean(list(angles.values()))})

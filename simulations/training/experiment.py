@@ -81,7 +81,7 @@ class Optimisation:
 class Speed:
     """How the result is computed, which is the same."""
 
-    method: Literal["auto", "stepped", "closed-form"] = "auto"
+    evaluation: Literal["auto", "stepped", "closed-form"] = "auto"
     """Step relaxations, or evaluate them at once by their law, about as fast as backprop; auto: where there is one."""
     compile: Literal["auto", "no", "trace", "inductor", "cuda-graphs"] = "auto"
     """trace: only run kernels from the second batch on; inductor: torch.compile; auto: trace for AR where possible."""
@@ -240,11 +240,14 @@ LATER: dict[str, Any] = {
     "tolerance": None,
     "tolerance_of": None,
     "max_steps": None,
-    "method": "stepped",
+    "evaluation": "stepped",
     "compile": "no",
     "processes": 1,
 }
 """Options that older runs don't name -> what they did."""
+
+RENAMED = {"evaluation": "method"}
+"""Options that have another name in older runs, and in the hashes of all."""
 
 REMOVED: dict[str, Any] = {"verify_every": 1000}
 """Options that older runs name, without effect on their results -> their defaults."""
@@ -259,7 +262,8 @@ def from_options(options: Mapping[str, Any]) -> Experiment:
         If options are missing or not known.
     """
     expected = as_options(Experiment())
-    options = LATER | {name: value for name, value in options.items() if name not in REMOVED}
+    now = {old: name for name, old in RENAMED.items()}
+    options = LATER | {now.get(name, name): value for name, value in options.items() if name not in REMOVED}
     if set(options) != set(expected):
         differing = ", ".join(sorted(set(options) ^ set(expected)))
         raise ActrelaxError(f"the configuration has missing or unknown options: {differing}.")

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from actrelax.models.closed_form import largest_derivative, why_no_bound, why_not
-from actrelax.models.engines import integrator_named, schedule
+from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule
 from actrelax.models.errors import ActrelaxError, warn
-from actrelax.models.learning import Backward, Rule, Updates, backprop_backward, relax_backward, relax_continuously
+from actrelax.models.learning import (
+    Backward,
+    BackwardOptions,
+    Rule,
+    backprop_backward,
+    relax_backward,
+    relax_continuously,
+)
 from actrelax.models.learning.trace import Traced
 from actrelax.models.network import Network
-from actrelax.models.problem import Loss, RelaxationProblem
+from actrelax.models.problem import Loss, ProblemFields, RelaxationProblem
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.graphs import captured
 from actrelax.simulations.training.mixed import in_bfloat16
+
+Learn = Callable[[Network, Tensor, Tensor, BackwardOptions], Backward]
+"""A rule but for its options."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +45,43 @@ class Rules:
     careful: Rule
 
 
+@dataclass(frozen=True)
+class _Relaxation:
+    """AR but for its options."""
+
+    loss: Loss
+    assumptions: str
+    integrator: str
+    steps: Steps
+    fields: ProblemFields
+
+    def __call__(self, network: Network, x: Tensor, y: Tensor, options: BackwardOptions) -> Backward:
+        return relax_backward(
+            network,
+            x,
+            y,
+            self.steps,
+            loss=self.loss,
+            assumptions=self.assumptions,
+            integrator=self.integrator,
+            options=options,
+            **self.fields,
+        )
+
+    def problem(self, network: Network, x: Tensor, y: Tensor) -> RelaxationProblem:
+        """Return what a batch relaxes by."""
+        return RelaxationProblem.from_batch(network, x, y, loss=self.loss, assumptions=self.assumptions, **self.fields)
+
+    def without_clip(self) -> _Relaxation:
+        """Return the same without the clip."""
+        return replace(self, fields={**self.fields, "clip": None})
+
+
 def make_rules(
     experiment: Experiment,
     network: Network,
     loss: Loss,
-    updates: Updates,
+    options: BackwardOptions,
     optimiser: torch.optim.Optimizer,
     batches: Batches,
     done: Callable[[], int],
@@ -49,7 +90,7 @@ def make_rules(
 
     Parameters
     ----------
-    experiment, network, loss, updates, optimiser
+    experiment, network, loss, options, optimiser
     batches : Batches
         An example decides how the relaxations of all of them are computed.
     done : callable
@@ -63,62 +104,67 @@ def make_rules(
     Warns
     -----
     UserWarning
-        If a law says that `max_steps` are not enough to settle.
+        If a law says that --max-steps are not enough to settle.
     """
-    options: dict[str, Any] = {"loss": loss, "updates": updates}
     if experiment.rule == "backprop":
-        return _computed(experiment, partial(backprop_backward, **options), experiment.speed.compile)
-    options |= experiment.relaxation.keywords(network, experiment.seed)
-    if experiment.relaxation.is_continuous:
-        return _continuous(experiment, optimiser, options)
-    problem = _problem(network, *batches.example(), options | {"clip": None})
-    why_stepped = why_not(problem, integrator_named(experiment.relaxation.integrator))
-    if experiment.speed.method == "closed-form" and why_stepped is not None:
-        raise ActrelaxError(f"--method closed-form can't be used here: {why_stepped}")
-    if why_stepped is not None or experiment.speed.method == "stepped":
-        return _stepped(experiment, options, problem)
-    return _at_once(experiment, options, problem, batches, done)
+        return _computed(experiment, partial(_backprop, loss), options, experiment.speed.compile)
+    relaxation, evaluation = experiment.relaxation, experiment.speed.evaluation
+    fields = relaxation.problem_fields(network, experiment.seed)
+    relax = _Relaxation(loss, relaxation.assumptions, relaxation.integrator, relaxation.as_steps, fields)
+    if relaxation.is_continuous:
+        return _continuous(experiment, relax, options, optimiser)
+    problem = relax.without_clip().problem(network, *batches.example())
+    why_stepped = why_not(problem, integrator_named(relaxation.integrator))
+    if evaluation == "closed-form" and why_stepped is not None:
+        raise ActrelaxError(f"--evaluation closed-form can't be used here: {why_stepped}")
+    if why_stepped is not None or evaluation == "stepped":
+        return _stepped(experiment, relax, options, problem)
+    return _at_once(experiment, relax, options, problem, batches, done)
 
 
-def _stepped(experiment: Experiment, options: dict[str, Any], problem: RelaxationProblem) -> Rules:
+def _backprop(loss: Loss, network: Network, x: Tensor, y: Tensor, options: BackwardOptions) -> Backward:
+    return backprop_backward(network, x, y, loss=loss, reduction=options.reduction, updates=options.updates)
+
+
+def _stepped(experiment: Experiment, relax: _Relaxation, options: BackwardOptions, problem: RelaxationProblem) -> Rules:
     compile_as: str = experiment.speed.compile
     if compile_as == "auto" and not problem.is_frozen:  # so many kernels a step that Python hardly counts
         compile_as = "no"
     # a list of kernels neither draws numbers nor looks at a step
-    if problem.is_noisy or experiment.relaxation.steps == "auto":
+    if problem.is_noisy or relax.steps.tolerance is not None:
         compile_as = _uncompiled(compile_as, "is for relaxations of a fixed number of steps without noise.")
-    return _computed(experiment, partial(relax_backward, **options, method="stepped"), compile_as)
+    return _computed(experiment, relax, replace(options, evaluation="stepped"), compile_as)
 
 
 def _at_once(
     experiment: Experiment,
-    options: dict[str, Any],
+    relax: _Relaxation,
+    options: BackwardOptions,
     problem: RelaxationProblem,
     batches: Batches,
     done: Callable[[], int],
 ) -> Rules:
     """Return the closed form; with a clip, for the batches that cannot reach it."""
-    relaxation, speed, free = experiment.relaxation, experiment.speed, options | {"clip": None}
-    integrator = integrator_named(relaxation.integrator)
-    grid = schedule(problem, integrator, **relaxation.grid)
+    integrator, free = integrator_named(relax.integrator), relax.without_clip()
+    grid = schedule(problem, integrator, relax.steps).measured(problem, integrator)
     if grid.settles is False:
-        warn(f"relaxations end unsettled, after max_steps = {grid.steps}: give more, or a larger tolerance.")
-    if relaxation.steps == "auto":
-        free = {name: value for name, value in free.items() if name not in relaxation.grid}
-        # within the tolerance the relaxation ends at equilibrium, whatever the number of steps
-        free |= {"integrator": "equilibrium"} if grid.settles else {"dt": grid.dt, "steps": grid.steps}
-    quick = _computed(experiment, partial(relax_backward, **free, method="closed-form"), speed.compile)
-    clip, dt = relaxation.clip, grid.dt
+        warn(f"relaxations end unsettled after {grid.steps} steps: give a larger --max-steps or --tolerance.")
+    if grid.settles:  # within the tolerance the relaxation ends at equilibrium, whatever the number of steps
+        free = replace(free, integrator="equilibrium", steps=PAPERS)
+    elif relax.steps.tolerance is not None:
+        free = replace(free, steps=Steps(grid.steps, dt=grid.dt))
+    quick = _computed(experiment, free, replace(options, evaluation="closed-form"), experiment.speed.compile)
+    clip, dt = experiment.relaxation.clip, grid.dt
     if clip is None or not integrator.takes_time:
         return quick
-    clipped = _stepped(experiment, options, problem)
+    clipped = _stepped(experiment, relax, options, problem)
     if why_no_bound(problem, integrator, dt=dt) is not None:
         return clipped
 
     def bound(network: Network, x: Tensor, y: Tensor) -> float:
         if len(x) == 0:  # another process has them all
             return 0.0
-        return float(largest_derivative(_problem(network, x, y, options | {"clip": None}), integrator, dt=dt))
+        return float(largest_derivative(free.problem(network, x, y), integrator, dt=dt))
 
     def careful(network: Network, x: Tensor, y: Tensor) -> Backward:
         return (quick.careful if bound(network, x, y) <= clip else clipped.careful)(network, x, y)
@@ -135,11 +181,11 @@ def _at_once(
     )
 
 
-def _computed(experiment: Experiment, rule: partial[Backward], compile_as: str) -> Rules:
+def _computed(experiment: Experiment, learn: Learn, options: BackwardOptions, compile_as: str) -> Rules:
     """Return the rule in the precision asked for, and as it is to be compiled; being careful, it is not."""
-    is_ar, updates = experiment.rule == "ar", rule.keywords["updates"]
-    quick: Rule = partial(rule, check_finite=False) if is_ar else rule
-    careful: Rule = partial(rule, updates=replace(updates, across=None))
+    is_ar, updates = experiment.rule == "ar", options.updates
+    quick = _with_options(learn, replace(options, check_finite=False))
+    careful = _with_options(learn, replace(options, updates=replace(updates, across=None)))
     if is_ar and experiment.relaxation.feedback_transform is not None:  # it may draw numbers, which a list would repeat
         compile_as = _uncompiled(compile_as, "is for feedback as it is: leave --feedback-transform out.")
     if updates.across is not None:
@@ -155,6 +201,10 @@ def _computed(experiment: Experiment, rule: partial[Backward], compile_as: str) 
     return Rules(quick, careful)
 
 
+def _with_options(learn: Learn, options: BackwardOptions) -> Rule:
+    return lambda network, x, y: learn(network, x, y, options)
+
+
 def _uncompiled(compile_as: str, why: str) -> str:
     """Return "no", where nothing else was asked for."""
     if compile_as not in ("auto", "no"):
@@ -162,20 +212,28 @@ def _uncompiled(compile_as: str, why: str) -> str:
     return "no"
 
 
-def _continuous(experiment: Experiment, optimiser: torch.optim.Optimizer, options: dict[str, Any]) -> Rules:
+def _continuous(
+    experiment: Experiment, relax: _Relaxation, options: BackwardOptions, optimiser: torch.optim.Optimizer
+) -> Rules:
     _uncompiled(experiment.speed.compile, "is not for continuous plasticity: leave it out.")
-    if experiment.speed.method == "closed-form":
-        raise ActrelaxError("--method closed-form is not for continuous plasticity: feedback moves with the weights.")
-    options = {name: value for name, value in options.items() if name not in ("tolerance", "tolerance_of", "max_steps")}
+    if experiment.speed.evaluation == "closed-form":
+        raise ActrelaxError(
+            "--evaluation closed-form is not for continuous plasticity: feedback moves with the weights."
+        )
 
-    def continuous(network: Network, x: Tensor, y: Tensor, check_finite: bool = True) -> Backward:
-        # weights move by themselves: the optimiser finds no .grad, and only carries the learning rate
-        rate = optimiser.param_groups[0]["lr"]
-        return relax_continuously(network, x, y, rate=rate, check_finite=check_finite, **options)
+    def learn(network: Network, x: Tensor, y: Tensor, options: BackwardOptions) -> Backward:
+        return relax_continuously(
+            network,
+            x,
+            y,
+            relax.steps,
+            # weights move by themselves: the optimiser finds no .grad, and only carries the learning rate
+            rate=optimiser.param_groups[0]["lr"],
+            loss=relax.loss,
+            assumptions=relax.assumptions,
+            integrator=relax.integrator,
+            options=options,
+            **relax.fields,
+        )
 
-    return Rules(partial(continuous, check_finite=False), continuous)
-
-
-def _problem(network: Network, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> RelaxationProblem:
-    known = {f.name for f in fields(RelaxationProblem)} | {"loss"}
-    return RelaxationProblem.from_batch(network, x, y, **{k: v for k, v in options.items() if k in known})
+    return Rules(_with_options(learn, replace(options, check_finite=False)), _with_options(learn, options))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from actrelax.analysis import figures
 from actrelax.analysis.convergence import Distances, distances
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models._names import look_up
+from actrelax.models.engines import TorchOptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import LOSSES, RelaxationProblem
 from actrelax.simulations.datasets import Dataset
@@ -122,7 +123,7 @@ def run(experiment: Experiment, recording: Recording, data: Dataset | None = Non
 def _watchers(experiment: Experiment, recording: Recording, parts: Parts, folder: RunFolder) -> list[Callback]:
     watchers: list[Callback] = []
     if experiment.measure_alignment:
-        watchers.append(Alignment(experiment.measure_alignment, parts.loss, parts.updates, experiment.relaxation.knobs))
+        watchers.append(Alignment(experiment.measure_alignment, parts.loss, parts.options, experiment.relaxation.knobs))
     if recording.tensorboard:
         board = TensorBoard(folder.tensorboard)
         watchers += [board] if parts.training.processes.is_first else []
@@ -174,16 +175,16 @@ def _ends(experiment: Experiment, training: Training) -> Distances | None:
     relaxation = experiment.relaxation
     if experiment.rule == "backprop" or relaxation.is_continuous or relaxation.delay or relaxation.noise:
         return None
-    given = relaxation.problem_fields(training.network, experiment.seed) | {"clip": None}
     problem = RelaxationProblem.from_batch(
         training.network,
         *training.batches.example(),
         loss=look_up("loss", experiment.model.loss, LOSSES),
-        **given,
+        assumptions=relaxation.assumptions,
+        **replace(relaxation, clip=None).problem_fields(training.network, experiment.seed),
     )
     if not problem.is_frozen:
         return None
-    return distances(problem, relaxation.integrator, check_finite=False, **relaxation.grid)
+    return distances(problem, relaxation.integrator, relaxation.as_steps, options=TorchOptions(check_finite=False))
 
 
 def _draw(folder: RunFolder) -> None:

@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from actrelax.models.assumptions import Assumptions as Assumptions
     from actrelax.models.assumptions import Knobs as Knobs
     from actrelax.models.engines import INTEGRATORS as INTEGRATORS
+    from actrelax.models.engines import Brian2Options as Brian2Options
+    from actrelax.models.engines import SciPyOptions as SciPyOptions
+    from actrelax.models.engines import Steps as Steps
+    from actrelax.models.engines import TorchOptions as TorchOptions
     from actrelax.models.engines import solve as solve
     from actrelax.models.errors import ActrelaxError as ActrelaxError
     from actrelax.models.learning import Backward as Backward
+    from actrelax.models.learning import BackwardOptions as BackwardOptions
     from actrelax.models.learning import Updates as Updates
     from actrelax.models.learning import activity_gradients as activity_gradients
     from actrelax.models.learning import backprop_backward as backprop_backward
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from actrelax.models.problem import RelaxationProblem as RelaxationProblem
     from actrelax.models.problem import UnitDynamics as UnitDynamics
     from actrelax.models.results import DivergenceError as DivergenceError
+    from actrelax.models.results import Record as Record
     from actrelax.models.results import Trajectory as Trajectory
     from actrelax.models.results import open_trajectory as open_trajectory
     from actrelax.simulations.datasets import digits as digits
@@ -41,13 +47,19 @@ _MODULE_OF = {
     "ActrelaxError": "models.errors",
     "Assumptions": "models.assumptions",
     "Backward": "models.learning",
+    "BackwardOptions": "models.learning",
+    "Brian2Options": "models.engines",
     "DivergenceError": "models.results",
     "INTEGRATORS": "models.engines",
     "Knobs": "models.assumptions",
     "Network": "models.network",
     "PRESETS": "models.assumptions",
     "Projection": "models.network",
+    "Record": "models.results",
     "RelaxationProblem": "models.problem",
+    "SciPyOptions": "models.engines",
+    "Steps": "models.engines",
+    "TorchOptions": "models.engines",
     "Trajectory": "models.results",
     "UnitDynamics": "models.problem",
     "Updates": "models.learning",

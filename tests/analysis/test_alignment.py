@@ -11,22 +11,20 @@ from scipy.stats import entropy
 from torch import nn
 
 from actrelax.analysis.alignment import effective_rank, feedback_alignment, update_angles
-from actrelax.models.learning import Updates, relax_backward
+from actrelax.models.learning import BackwardOptions, Updates, relax_backward
 
 
-def angles_of(case, updates=None, **options):
+def angles_of(case, options=None, *, assumptions="ar", **fields):
     case.network.zero_grad()
-    relax_backward(case.network, case.x, case.y, updates=updates, **options)
-    assumptions = options.get("assumptions", "ar")
-    return update_angles(case.network, case.x, case.y, updates=updates, assumptions=assumptions)
+    relax_backward(case.network, case.x, case.y, assumptions=assumptions, options=options, **fields)
+    return update_angles(case.network, case.x, case.y, assumptions=assumptions, options=options)
 
 
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_against_autograd(make, reduction):
     case = make()
-    options = {"steps": 12, "eta": 0.2, "integrator": "euler"}
-    found = angles_of(case, Updates(reduction), **options)
+    found = angles_of(case, BackwardOptions(reduction=reduction), steps=12, eta=0.2, integrator="euler")
     ours = {name: p.weight.grad for name, p in case.network.projections.items() if p.weight is not None}
     weights = {name: p.weight for name, p in case.network.projections.items() if p.weight is not None}
     exact = torch.autograd.grad(F.cross_entropy(case.network(case.x), case.y), list(weights.values()))
@@ -45,18 +43,22 @@ def test_at_equilibrium_they_point_the_same_way():
 def test_decay_is_no_part_of_it_but_the_clip_is():
     case = mlp_case()
     case.network.add_feedback("kolen-pollack", torch.Generator().manual_seed(1))
-    options = {"assumptions": "kolen-pollack", "steps": 50}
-    plain = angles_of(case, Updates(decay=0.0), **options)
-    assert angles_of(case, Updates(decay=3.0), **options) == pytest.approx(plain, rel=1e-9)
-    clipped = angles_of(case, Updates(decay=0.0, clip=0.01), **options)
+
+    def angles(updates):
+        return angles_of(case, BackwardOptions(updates), assumptions="kolen-pollack", steps=50)
+
+    plain = angles(Updates(decay=0.0))
+    assert angles(Updates(decay=3.0)) == pytest.approx(plain, rel=1e-9)
+    clipped = angles(Updates(decay=0.0, clip=0.01))
     assert any(abs(clipped[name] - plain[name]) > 0.1 for name in plain)
 
 
 def test_the_clip_is_part_of_both():
     """At equilibrium AR's update is backprop's, clipped or not."""
     case = mlp_case()
-    clipped = angles_of(case, Updates(clip=0.01), integrator="equilibrium")
-    assert max(clipped.values()) < 1e-5
+    options = [BackwardOptions(Updates(clip=0.01), reduction) for reduction in ("mean", "sum")]
+    for clipped in (angles_of(case, each, integrator="equilibrium") for each in options):
+        assert max(clipped.values()) < 1e-5
     case.network.zero_grad()
     relax_backward(case.network, case.x, case.y, integrator="equilibrium")
     assert max(p.weight.grad.abs().max() for p in case.network.projections.values()) > 0.01

@@ -13,11 +13,11 @@ from actrelax.analysis.convergence import (
     stays_below,
 )
 from actrelax.models.closed_form import remainders
-from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.engines import Steps, integrator_named, schedule, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import relative_error
+from actrelax.models.results import Record, relative_error
 
 
 def test_errors_over_time():
@@ -25,7 +25,7 @@ def test_errors_over_time():
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     gradients = activity_gradients(case.network, case.x, case.y)
     measured = errors_over_time(problem, gradients, integrator="euler", steps=400, eta=0.1, every=100)
-    states = solve(problem, "euler", steps=400, eta=0.1, every=100, record=True).recorded
+    states = solve(problem, "euler", steps=400, eta=0.1, record=Record(every=100)).recorded
     for name in case.network.hidden:
         expected = [relative_error(x, gradients[name]) for x in states[name]]
         assert torch.equal(measured.recorded[name], torch.tensor(expected))
@@ -33,21 +33,23 @@ def test_errors_over_time():
         assert expected[-1] < 1e-9
 
 
-@pytest.mark.parametrize("length", [{"steps": 30}, {"steps": "auto", "tolerance": 1e-2}])
-def test_distances(length):
+@pytest.mark.parametrize("length", [Steps(30, eta=0.1), Steps.until(1e-2, eta=0.1), Steps.until(1e-3, of="gradient")])
+@pytest.mark.parametrize("integrator", ["euler", "DOP853"])
+def test_distances(length, integrator):
     """Against the steps themselves; what is settled counts as the steps that it stands for, and not as equilibrium."""
     case = graph_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
-    steps, found = distances(problem, "euler", eta=0.1, **length)
-    assert steps == (30 if length["steps"] == 30 else solve(problem, "euler", eta=0.1, **length).steps)
-    stepped = solve(problem, "euler", eta=0.1, steps=steps, method="stepped").final
+    steps, found = distances(problem, integrator, length)
+    scheme = integrator_named(integrator)
+    assert steps == schedule(problem, scheme, length).measured(problem, scheme).steps
+    stepped = solve(problem, integrator, eta=0.1, steps=steps, evaluation="stepped").final
     gradients = activity_gradients(case.network, case.x, case.y)
     for name in case.network.hidden:
         assert found[name]["error"] == pytest.approx(relative_error(stepped[name], gradients[name]), rel=1e-9)
-        assert found[name]["error"] > 1e-6
+        assert found[name]["error"] > (1e-6 if length.of == "activity" else 1e-9)
     lowest = case.network.hidden[0]
-    assert found[lowest]["initial"] == remainders(problem, INTEGRATORS["euler"], dt=0.1, steps=steps)[lowest]
-    assert (found[lowest]["initial"] < 1e-2) == (length["steps"] == "auto")
+    assert found[lowest]["initial"] == remainders(problem, scheme, dt=0.1, steps=steps)[lowest]
+    assert (found[lowest]["initial"] < 1e-2) == (length.tolerance is not None)
 
 
 @pytest.mark.parametrize("integrator", ["sequential", "rk4", "scipy:DOP853"])
@@ -56,7 +58,7 @@ def test_predicted_errors(integrator):
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     gradients = activity_gradients(case.network, case.x, case.y)
     errors = predicted_errors(problem, gradients, integrator, dt=0.2, at=spread_out(40, 9))
-    stepped = solve(problem, integrator, dt=0.2, steps=40, every=5, record=True).error(gradients)
+    stepped = solve(problem, integrator, dt=0.2, steps=40, record=Record(every=5)).error(gradients)
     for name in case.network.hidden:
         assert errors[name] == pytest.approx(stepped[name].tolist(), rel=1e-4)
         assert errors[name][0] > 10 * errors[name][-1]

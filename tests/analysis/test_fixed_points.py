@@ -158,7 +158,7 @@ def test_a_population_that_dies_is_at_rest():
 def test_fixed_steps_settle_up_to_twice_the_fastest_time_there_is():
     """Euler's 1 + eta lambda, lambda the leftmost eigenvalue where an implicit method comes to rest."""
     problem = unfrozen(mlp_case(gain=5.0))
-    implicit = ending(problem, "scipy:BDF", eta=1.0, duration=60.0)
+    implicit = ending(problem, "BDF", eta=1.0, duration=60.0)
     assert implicit.settled.all()
     limit = -2 / float(fixed_point(problem, implicit.state).eigenvalues[-1].real)
     assert limit < 0.5

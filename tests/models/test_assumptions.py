@@ -12,7 +12,7 @@ from torch import nn
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Updates, relax_backward
+from actrelax.models.learning import BackwardOptions, Updates, relax_backward
 from actrelax.models.network import Network, Projection
 from actrelax.models.results import relative_error
 
@@ -20,12 +20,12 @@ KOLEN_POLLACK_DECAY = 0.03
 AT_EQUILIBRIUM = [name for name in PRESETS if name != "continuous"]
 
 
-def relaxed(case, assumptions, integrator="sequential", **fields):
+def relaxed(case, assumptions, integrator="sequential", evaluation="auto"):
     """Final state and gradients of a network with its feedback weights; a fresh copy each time."""
     network = copy.deepcopy(case.network)
     network.add_feedback(assumptions, torch.Generator().manual_seed(5))
     decays = any(knobs.feedback == "kolen-pollack" for knobs in look_up("assumptions", assumptions, PRESETS).both)
-    updates = Updates(reduction="sum", decay=KOLEN_POLLACK_DECAY if decays else None)
+    updates = Updates(decay=KOLEN_POLLACK_DECAY if decays else None)
     result = relax_backward(
         network,
         case.x,
@@ -34,9 +34,7 @@ def relaxed(case, assumptions, integrator="sequential", **fields):
         integrator=integrator,
         steps=12,
         eta=0.2,
-        updates=updates,
-        keep=True,
-        **fields,
+        options=BackwardOptions(updates, reduction="sum", evaluation=evaluation, keep=True),
     )
     return network, result.trajectory.final
 
@@ -66,8 +64,8 @@ def clamp_of(case):
 def test_preset_equals_the_rule_written_out(preset, scheme):
     """The relaxation, stepped and by the closed form where there is one, and what is learned from it."""
     case = graph_case(output="sigmoid")
-    for method in ("stepped", "auto"):
-        assert_equals_the_rule(case, preset, *relaxed(case, preset, scheme, method=method), scheme)
+    for evaluation in ("stepped", "auto"):
+        assert_equals_the_rule(case, preset, *relaxed(case, preset, scheme, evaluation=evaluation), scheme)
 
 
 def assert_equals_the_rule(case, preset, network, final, scheme):

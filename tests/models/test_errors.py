@@ -5,12 +5,13 @@ import warnings
 import pytest
 from networks import mlp_case
 
-from actrelax.models.engines import solve
+from actrelax.models.engines import Steps, solve
 from actrelax.models.errors import warn
-from actrelax.models.learning import relax_backward, relax_continuously
+from actrelax.models.learning import BackwardOptions, relax_backward, relax_continuously
 from actrelax.models.problem import RelaxationProblem
 
-UNSETTLED = "^not settled after max_steps = 3 steps"
+THREE = Steps.until(most=3)
+UNSETTLED = "^not settled after most = 3 steps"
 UNSTABLE = r"^eta is 1\.5, above 1"
 TRANSIENT = "^continuous plasticity from a start other than zero"
 
@@ -30,10 +31,10 @@ def by_relax_continuously(case, **options):
 @pytest.mark.parametrize(
     ("call", "options", "sentence"),
     [
-        (by_solve, {"steps": "auto", "max_steps": 3}, UNSETTLED),
+        (by_solve, {"steps": THREE}, UNSETTLED),
         (by_solve, {"integrator": "euler", "eta": 1.5, "steps": 3}, UNSTABLE),
-        (by_relax_backward, {"steps": "auto", "max_steps": 3}, UNSETTLED),
-        (by_relax_backward, {"steps": "auto", "max_steps": 3, "method": "stepped"}, UNSETTLED),
+        (by_relax_backward, {"steps": THREE}, UNSETTLED),
+        (by_relax_backward, {"steps": THREE, "options": BackwardOptions(evaluation="stepped")}, UNSETTLED),
         (by_relax_backward, {"integrator": "euler", "eta": 1.5, "steps": 3}, UNSTABLE),
         (by_relax_continuously, {"integrator": "euler", "eta": 1.5, "steps": 3}, UNSTABLE),
         (by_relax_continuously, {"start": "feedforward", "steps": 3}, TRANSIENT),

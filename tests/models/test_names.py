@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from actrelax.models._names import is_number, known, look_up
+from actrelax.models._names import is_number, known, look_up, whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import ACTIVATIONS
 
@@ -39,3 +39,16 @@ def test_numbers(value):
 @pytest.mark.parametrize("value", ["1", None, 1j, np.ones(1), torch.ones(())])
 def test_what_is_no_number(value):
     assert not is_number(value)
+
+
+@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), torch.tensor(3)])
+def test_whole_numbers_become_ints(value):
+    number = whole_number("steps", value, least=3)
+    assert (number, type(number)) == (3, int)
+
+
+@pytest.mark.parametrize("value", [2, np.int64(-1), 3.0, "3", None, [3]])
+def test_what_is_no_whole_number_or_too_small(value):
+    with pytest.raises(ActrelaxError) as refused:
+        whole_number("steps", value, least=3)
+    assert str(refused.value) == f"steps must be a whole number, 3 or more, got {value!r}."

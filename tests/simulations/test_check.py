@@ -173,7 +173,7 @@ def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
         ),
         (["--network", "mlp-1x3"], "no population of mlp-1x3 relaxes: take a network with hidden ones."),
         (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
-        (["--dt", "0.1", "--eta", "0.1"], "dt and eta exclude each other: give one of them."),
+        (["--dt", "0.1", "--eta", "0.1"], "--dt and --eta exclude each other: give one of them."),
     ],
     ids=str,
 )

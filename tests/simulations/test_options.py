@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from actrelax.models.closed_form import uncovered
+from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, schedule
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import build
 from actrelax.models.problem import RelaxationProblem
@@ -115,19 +116,49 @@ def test_time_constants_of_whole_populations():
     assert uncovered(RelaxationProblem.from_batch(network, x, y, tau=neuronwise)) is not None
 
 
-def test_keywords():
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, PAPERS),
+        ({"steps": 7, "eta": 0.2}, Steps(7, eta=0.2)),
+        ({"steps": 0}, Steps(0)),
+        ({"eta": 0.2}, Steps(100, eta=0.2)),
+        ({"duration": 3.0, "dt": 0.5}, Steps(duration=3.0, dt=0.5)),
+        ({"steps": "auto"}, Steps.until()),
+        (
+            {"steps": "auto", "tolerance": 1e-3, "tolerance_of": "gradient", "max_steps": 9, "dt": 0.5},
+            Steps.until(1e-3, of="gradient", dt=0.5, most=9),
+        ),
+        ({"steps": "auto", "eta": 0.2}, Steps.until(eta=0.2)),
+    ],
+)
+def test_steps(options, steps):
+    """They say how long a relaxation takes; without a word on it, any integrator takes them, those without time too."""
+    found = Relaxation(**options).as_steps
     network = build("digits-mlp")
-    keywords = Relaxation("ar", "euler", 7, eta=0.2, tau=2.0, clip=3.0).keywords(network, 0)
-    assert keywords == {
-        "assumptions": "ar",
-        "integrator": "euler",
-        "steps": 7,
-        "eta": 0.2,
-        "dt": None,
-        "duration": None,
-        "tolerance": None,
-        "tolerance_of": None,
-        "max_steps": None,
+    problem = RelaxationProblem.from_batch(network, torch.rand(2, 64), torch.tensor([0, 1]))
+    assert (found is PAPERS) == (steps is PAPERS)
+    assert schedule(problem, INTEGRATORS["euler"], found) == schedule(problem, INTEGRATORS["euler"], steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"steps": 3, "duration": 1.0}, "--steps and --duration exclude each other: give one of them."),
+        ({"steps": "auto", "duration": 1.0}, "--steps and --duration exclude each other: give one of them."),
+        ({"dt": 0.1, "eta": 0.1}, "--dt and --eta exclude each other: give one of them."),
+    ],
+)
+def test_options_that_exclude_each_other(options, sentence):
+    with pytest.raises(ActrelaxError) as refused:
+        Relaxation(**options).check()
+    assert str(refused.value) == sentence
+
+
+def test_problem_fields():
+    network = build("digits-mlp")
+    fields = Relaxation("ar", "euler", 7, eta=0.2, tau=2.0, clip=3.0).problem_fields(network, 0)
+    assert fields == {
         "tau": 2.0,
         "start": "feedforward",
         "clip": 3.0,
@@ -137,15 +168,15 @@ def test_keywords():
         "feedback_transform": None,
     }
     biological = Relaxation(noise=0.1, input_noise=0.2, delay=0.3, feedback_transform="sparse-0.5")
-    given = biological.keywords(network, 7)
+    given = biological.problem_fields(network, 7)
     assert [given[name] for name in ("noise", "input_noise", "delays", "feedback_transform")] == [
         0.1,
         0.2,
         0.3,
         Sparse(0.5, seed=7),
     ]
-    assert Relaxation("continuous").keywords(network, 0)["start"] == "zero"
-    assert Relaxation("ar", start="zero").keywords(network, 0)["start"] == "zero"
+    assert Relaxation("continuous").problem_fields(network, 0)["start"] == "zero"
+    assert Relaxation("ar", start="zero").problem_fields(network, 0)["start"] == "zero"
 
 
 def test_the_integrators_of_one_engine_are_no_option_of_training():

@@ -356,7 +356,7 @@ def refused(capsys, status, *arguments):
         (["--lr", "nan"], "--lr must be positive and at most 1e+38, got nan."),
         (["--steps", "-3"], "--steps must be 0 or more, got -3."),
         (["--eta", "2.5"], 'eta must lie between 0 and 2 for "sequential", got 2.5:'),
-        (["--eta", "0.1", "--dt", "0.1"], "dt and eta exclude each other: give one of them."),
+        (["--eta", "0.1", "--dt", "0.1"], "--dt and --eta exclude each other: give one of them."),
         (["--tau-spread", "0.1"], "eta is dt/tau and needs one tau, but the problem has several: give dt."),
         (["--threads", "0"], "--threads must be between 1 and 1024, got 0."),
         (["--rule", "backprop", "--assumptions", "nix"], "unknown assumptions 'nix'; known: ar,"),

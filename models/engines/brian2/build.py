@@ -11,14 +11,13 @@ import brian2 as b2
 import numpy as np
 from scipy import sparse
 
-from actrelax.models._names import is_number, known
+from actrelax.models._names import is_number, known, whole_number
 from actrelax.models.engines import SparseProblem, integrator_named, vector
 from actrelax.models.engines.brian2 import equations
 from actrelax.models.engines.brian2.codegen import generating
 from actrelax.models.engines.brian2.delay_line import shift
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.brian2.support import unsupported
-from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from brian2.core.base import BrianObjectException
 
-from actrelax.models.engines import SparseProblem
+from actrelax.models.engines import Brian2Options, SparseProblem
 from actrelax.models.engines.brian2.build import UNIT, Simulation, build, state_variables
 from actrelax.models.engines.brian2.codegen import generating, require_runtime, target_named
 from actrelax.models.engines.brian2.support import method_of
@@ -25,15 +25,8 @@ from actrelax.models.results import Trajectory
 logger = logging.getLogger(__name__)
 
 
-def solve(request: SolveRequest, codegen: str = "numpy") -> Trajectory:
+def solve(request: SolveRequest) -> Trajectory:
     """Run a request in Brian2.
-
-    Parameters
-    ----------
-    request : SolveRequest
-    codegen : str, default "numpy"
-        Brian2's code generation target. "numpy" always works; "cython" compiles for up to a minute the first time,
-        and Brian2 keeps the compiled code.
 
     Raises
     ------
@@ -42,14 +35,15 @@ def solve(request: SolveRequest, codegen: str = "numpy") -> Trajectory:
     DivergenceError
         If a population becomes non-finite.
     """
+    assert isinstance(request.options, Brian2Options)
     seed = _seed(request)
-    target = target_named(codegen)
+    target = target_named(request.options.codegen)
     require_runtime()
     if target != "numpy":
         _announce(target)
-    watch = _Watch(request, every_step=request.stop_change is not None)
+    watch = _Watch(request, every_step=request.grid.stop_change is not None)
     _run(request, watch, target, seed)
-    if request.check_finite and not is_finite(request.problem.activities(watch.state)):
+    if request.options.check_finite and not is_finite(request.problem.activities(watch.state)):
         request.recording.forget()
         _run(request, _Watch(request, every_step=True), target, seed)  # run again to find the step
     return request.outcome(request.status(watch.settled), watch.state, watch.step)

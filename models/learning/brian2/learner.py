@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actrelax.models._names import is_number, known, look_up
+from actrelax.models._names import is_number, known, look_up, whole_number
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines.brian2 import UNIT, generating, target_named
 from actrelax.models.engines.brian2.codegen import require_runtime
 from actrelax.models.engines.brian2.names import identifiers
-from actrelax.models.engines.steps import whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.brian2 import equations
 from actrelax.models.learning.brian2.objects import assemble

@@ -8,11 +8,12 @@ from networks import graph_case, mlp_case
 from actrelax.analysis.checks import sampling
 from actrelax.analysis.checks.moments import Moments, deviations, scheme_moments
 from actrelax.analysis.checks.sampling import verify_noise
+from actrelax.models.engines import Steps
 from actrelax.models.engines import torch as torch_engine
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 
-GRID = {"eta": 0.2, "steps": 12}
+STEPS = Steps(12, eta=0.2)
 
 
 def problem_of(case, **fields):
@@ -119,7 +120,7 @@ def test_few_samples_show_a_defect_that_is_everywhere():
 
 
 def test_engines_draw_as_the_scheme_should():
-    report = verify_noise(problem_of(mlp_case()), GRID, samples=2000)
+    report = verify_noise(problem_of(mlp_case()), STEPS, samples=2000)
     assert report.ok
     rows = {(row.engine, row.integrator) for row in report.rows}
     assert rows >= {("torch", "euler"), ("brian2", "euler"), ("brian2", "brian2:heun"), ("brian2", "brian2:milstein")}
@@ -137,7 +138,7 @@ def test_wrong_noise_is_found(monkeypatch, factor):
         return {v: state[v] + factor * (x - state[v]) for v, x in right(problem, state, dt, generator).items()}
 
     monkeypatch.setattr(torch_engine, "add_noise", add_noise)
-    report = verify_noise(problem_of(mlp_case()), GRID, samples=2000, engines=["torch"])
+    report = verify_noise(problem_of(mlp_case()), STEPS, samples=2000, engines=["torch"])
     assert {row.reference for row in report.rows if not row.ok} == {"covariance of the scheme"}
 
 
@@ -151,7 +152,7 @@ def test_runs_in_parts_that_fit(monkeypatch):
         sizes.append(count)
         return copies(count)
 
-    report = verify_noise(counting, GRID, samples=250, engines=["torch"])
+    report = verify_noise(counting, STEPS, samples=250, engines=["torch"])
     assert report.ok
     assert [size for size in sizes if size > 1] == [100, 100, 50]
 
@@ -167,12 +168,12 @@ def test_runs_in_parts_that_fit(monkeypatch):
 )
 def test_what_has_no_recursion(fields, sentence):
     with pytest.raises(ActrelaxError) as refused:
-        verify_noise(problem_of(mlp_case(), **fields), GRID)
+        verify_noise(problem_of(mlp_case(), **fields), STEPS)
     assert sentence in str(refused.value)
 
 
 def test_noise_takes_time():
     with pytest.raises(ActrelaxError, match=r"^noise takes time: relax for one step or more\.$"):
-        verify_noise(problem_of(mlp_case()), {"eta": 0.2, "steps": 0})
+        verify_noise(problem_of(mlp_case()), Steps(0, eta=0.2))
     with pytest.raises(ActrelaxError, match=r"^nothing can be compared: scipy leaves out euler: SciPy has its own"):
-        verify_noise(problem_of(mlp_case()), GRID, engines=["scipy"], integrators=["euler"])
+        verify_noise(problem_of(mlp_case()), STEPS, engines=["scipy"], integrators=["euler"])

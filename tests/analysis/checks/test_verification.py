@@ -13,22 +13,22 @@ from actrelax.analysis.checks.verification import Row, verify
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.closed_form import evaluate
 from actrelax.models.closed_form.plan import FromAbove
-from actrelax.models.engines import BRIAN2, INTEGRATORS, SCIPY, integrator_named, solve
+from actrelax.models.engines import BRIAN2, INTEGRATORS, SCIPY, Steps, integrator_named, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
 
-GRID = {"eta": 0.2, "steps": 12}
+STEPS = Steps(12, eta=0.2)
 SOME = ["euler", "heun", "exponential", "equilibrium", "scipy:DOP853", "brian2:rk4", "brian2:exponential_euler"]
 FAST = ("torch", "scipy", "closed-form")
 
 
-def verified(case, *, grid=GRID, engines=FAST, integrators=None, assumptions="ar", **fields):
+def verified(case, *, steps=STEPS, engines=FAST, integrators=None, assumptions="ar", **fields):
     if all(p.feedback is None for p in case.network.projections.values()):
         case.network.add_feedback(assumptions, torch.Generator().manual_seed(1))
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, assumptions=assumptions, **fields)
     gradients = activity_gradients(case.network, case.x, case.y)
-    return verify(problem, gradients, grid, engines=engines, integrators=integrators)
+    return verify(problem, gradients, steps, engines=engines, integrators=integrators)
 
 
 def references(report):
@@ -53,7 +53,7 @@ def test_everything_agrees_in_every_population(make):
     assert max(row.error for row in report.rows if row.integrator == "scipy:DOP853") < 1e-9
     assert report.remarks == [
         "scipy leaves out euler, sequential, heun, rk4, exponential, exact, equilibrium: SciPy has its own methods: "
-        'pass "scipy:RK45", or engine="torch".'
+        'pass "RK45", or engine="torch".'
     ]
 
 
@@ -84,20 +84,20 @@ def test_without_a_law_engines_are_compared_with_each_other(activation):
 
 
 @pytest.mark.parametrize(
-    ("fields", "grid"),
+    ("fields", "steps"),
     [
-        ({"tau": {"hidden1": torch.linspace(1.0, 2.0, 7)}}, {"dt": 0.2, "steps": 12}),
-        ({"delays": 0.4}, GRID),
-        ({"clip": 0.1}, GRID),
-        ({"clip": 0.05}, GRID),
-        ({"start": "zero", "feedback_transform": "sparse-0.5"}, GRID),
-        ({"tau": {"hidden1": 1.0, "hidden2": 3.0}}, {"dt": 0.2, "steps": 12}),
+        ({"tau": {"hidden1": torch.linspace(1.0, 2.0, 7)}}, Steps(12, dt=0.2)),
+        ({"delays": 0.4}, STEPS),
+        ({"clip": 0.1}, STEPS),
+        ({"clip": 0.05}, STEPS),
+        ({"start": "zero", "feedback_transform": "sparse-0.5"}, STEPS),
+        ({"tau": {"hidden1": 1.0, "hidden2": 3.0}}, Steps(12, dt=0.2)),
     ],
     ids=["tau-a-neuron", "delays", "clip", "small-clip", "transform", "tau-a-population"],
 )
-def test_other_problems(fields, grid):
+def test_other_problems(fields, steps):
     some = ["euler", "equilibrium", "scipy:DOP853", "brian2:rk4"]
-    report = verified(mlp_case(), grid=grid, engines=["torch", "scipy", "brian2"], integrators=some, **fields)
+    report = verified(mlp_case(), steps=steps, engines=["torch", "scipy", "brian2"], integrators=some, **fields)
     assert report.ok
     engines = {row.engine for row in report.rows}
     assert "brian2" in engines
@@ -149,7 +149,7 @@ def test_a_wrong_gradient_disagrees():
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     gradients = {v: x * 1.001 for v, x in activity_gradients(case.network, case.x, case.y).items()}
-    report = verify(problem, gradients, GRID, engines=["torch"])
+    report = verify(problem, gradients, STEPS, engines=["torch"])
     assert {(row.integrator, row.reference) for row in report.rows if not row.ok} == {("equilibrium", "autograd")}
 
 
@@ -176,11 +176,11 @@ def test_what_has_no_counterpart_is_said():
 def test_steps_that_are_refused_are_left_out():
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
-    found, remarks = entries(problem, {"eta": 2.2, "steps": 3}, engines=["torch"], integrators=["euler", "exact"])
+    found, remarks = entries(problem, Steps(3, eta=2.2), engines=["torch"], integrators=["euler", "exact"])
     assert [entry.title for entry in found] == ["torch exact"]
     assert remarks[0].startswith("torch leaves out euler: eta must lie between 0 and 2")
     with pytest.raises(ActrelaxError, match=r"^unknown engine 'numpy'; known: torch, "):
-        entries(problem, GRID, engines=["numpy"])
+        entries(problem, STEPS, engines=["numpy"])
 
 
 def test_names():
@@ -204,16 +204,16 @@ def test_names():
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 def test_the_closed_form_and_the_steps_are_entries_of_their_own(make, monkeypatch):
     """PyTorch's entries step, or else steps would be compared with nothing."""
-    methods = set()
+    evaluations = set()
 
-    def watched(problem, scheme, **options):
-        trajectory = solve(problem, scheme, **options)
-        methods.add((options["engine"], options.get("method"), trajectory.method))
+    def watched(problem, scheme, steps, **options):
+        trajectory = solve(problem, scheme, steps, **options)
+        evaluations.add((options["engine"], options["evaluation"], trajectory.evaluation))
         return trajectory
 
     monkeypatch.setattr(module, "solve", watched)
     assert verified(make(), integrators=["euler", "exact"]).ok
-    assert methods == {
+    assert evaluations == {
         ("torch", "stepped", "stepped"),
         ("torch", "closed-form", "closed-form"),
     }

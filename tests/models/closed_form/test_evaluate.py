@@ -46,9 +46,9 @@ def started(problem, start, seed=0):
 
 def assert_same(problem, integrator, *, bound=1e-12, magnitude=None, **grid):
     """Both ways, every population; returns the closed form's trajectory."""
-    stepped = solve(problem, integrator, method="stepped", **grid)
-    closed = solve(problem, integrator, method="closed-form", **grid)
-    assert (stepped.method, closed.method) == ("stepped", "closed-form")
+    stepped = solve(problem, integrator, evaluation="stepped", **grid)
+    closed = solve(problem, integrator, evaluation="closed-form", **grid)
+    assert (stepped.evaluation, closed.evaluation) == ("stepped", "closed-form")
     assert list(closed.final) == list(stepped.final)
     assert closed.steps == stepped.steps
     for name, x in stepped.final.items():
@@ -90,7 +90,7 @@ def test_at_depth_fifty_625_applications_do_for_24500(gain):
     problem = problem_of(case, assumptions="random-feedback")
     closed = assert_same(problem, "euler", eta=0.1, steps=500, bound=1e-13)
     assert closed.feedback_applications == 625
-    assert solve(problem, "euler", eta=0.1, steps=500, method="stepped").feedback_applications == 24_500
+    assert solve(problem, "euler", eta=0.1, steps=500, evaluation="stepped").feedback_applications == 24_500
 
 
 @pytest.mark.parametrize(("make", "integrator"), [*((mlp_case, name) for name in STEPPED), (graph_case, "sequential")])
@@ -104,9 +104,9 @@ def test_a_thousand_steps(make, integrator):
 @pytest.mark.parametrize("integrator", TIMED)
 def test_a_hundred_thousand_steps_are_the_equilibrium(make, integrator):
     problem = problem_of(make())
-    settled = solve(problem, "equilibrium", method="stepped").final
+    settled = solve(problem, "equilibrium", evaluation="stepped").final
     trajectory = solve(problem, integrator, eta=0.1, steps=100_000)
-    assert (trajectory.method, trajectory.steps, trajectory.status) == ("closed-form", 100_000, Status.COMPLETED)
+    assert (trajectory.evaluation, trajectory.steps, trajectory.status) == ("closed-form", 100_000, Status.COMPLETED)
     for name, x in settled.items():
         assert relative_error(trajectory.final[name], x) < 1e-10, name
     assert trajectory.feedback_applications == solve(problem, "equilibrium").feedback_applications
@@ -242,7 +242,7 @@ def test_equilibrium_is_autograds_to_the_last_bit(activation):
     """The same backward kernels, one after the other."""
     case = mlp_case(activation)
     gradients = activity_gradients(case.network, case.x, case.y)
-    final = solve(problem_of(case), "equilibrium", method="closed-form").final
+    final = solve(problem_of(case), "equilibrium", evaluation="closed-form").final
     assert all(torch.equal(final[name], gradients[name]) for name in case.network.hidden)
 
 
@@ -251,7 +251,7 @@ def test_populations_come_from_the_top_down_with_their_products():
     case = graph_case()
     problem = problem_of(case)
     plan = plan_of(problem, INTEGRATORS["euler"], dt=0.2, steps=9)
-    stepped = solve(problem, "euler", eta=0.2, steps=9, method="stepped").final
+    stepped = solve(problem, "euler", eta=0.2, steps=9, evaluation="stepped").final
     with torch.no_grad():
         arrivals = list(stream(problem, plan))
     assert [relaxed.names for relaxed in arrivals] == [("output",), *((v,) for v in case.network.hidden[::-1])]
@@ -324,12 +324,12 @@ def test_what_the_closed_form_does_not_cover_is_stepped_and_refused_when_asked_f
         return torch.Generator().manual_seed(3)
 
     grid = {"dt": 0.2, "steps": 7}
-    with pytest.raises(ActrelaxError, match=f'^method="closed-form" can\'t be used here: {sentence}') as caught:
-        solve(problem, "euler", method="closed-form", **grid)
+    with pytest.raises(ActrelaxError, match=f'^evaluation="closed-form" can\'t be used here: {sentence}') as caught:
+        solve(problem, "euler", evaluation="closed-form", **grid)
     assert str(caught.value).count(". ") == 0
     assert str(caught.value).endswith(".")
     trajectory = solve(problem, "euler", generator=generator(), **grid)
-    assert trajectory.method == "stepped"
+    assert trajectory.evaluation == "stepped"
     state, draws = fill_delay_lines(problem, problem.initial_state(), 0.2), generator()
     for _ in range(7):
         state = INTEGRATORS["euler"].step(problem, state, 0.2)
@@ -340,11 +340,11 @@ def test_what_the_closed_form_does_not_cover_is_stepped_and_refused_when_asked_f
 
 def test_the_equilibrium_of_more_than_activities_is_stepped_to():
     problem = problem_of(mlp_case(), dynamics={"hidden1": UnitDynamics.second_order(1.0, 1.0)})
-    assert solve(problem, "equilibrium").method == "stepped"
+    assert solve(problem, "equilibrium").evaluation == "stepped"
     with pytest.raises(
         ActrelaxError, match=r"the closed form of the equilibrium needs leaky units without delays: step"
     ):
-        solve(problem, "equilibrium", method="closed-form")
+        solve(problem, "equilibrium", evaluation="closed-form")
 
 
 def test_a_network_of_many_hops_and_no_feedback_to_speak_of():
@@ -352,6 +352,6 @@ def test_a_network_of_many_hops_and_no_feedback_to_speak_of():
     network = build("mlp-150x4", input_shape=(4,), activation="sigmoid", generator=torch.Generator().manual_seed(0))
     problem = RelaxationProblem.from_batch(network, torch.rand(2, 4), torch.tensor([0, 1]))
     exact = solve(problem, "euler", eta=0.1, steps=60)
-    stepped = solve(problem, "euler", eta=0.1, steps=60, method="stepped")
+    stepped = solve(problem, "euler", eta=0.1, steps=60, evaluation="stepped")
     for name, x in stepped.final.items():
         assert relative_error(exact.final[name], x) < 1e-12

@@ -30,7 +30,7 @@ def law(name, eta, steps):
 
 def assert_predicted(problem, name, dt, steps, bound=1e-12):
     """Relative to the largest of the terms: the initial activities and the clamp's share."""
-    stepped = solve(problem, name, dt=dt, steps=steps, method="stepped").final
+    stepped = solve(problem, name, dt=dt, steps=steps, evaluation="stepped").final
     predicted = predict(problem, INTEGRATORS[name], dt=dt, steps=steps)
     assert set(predicted) == set(problem.network.hidden)
     for population, x in predicted.items():

@@ -40,6 +40,16 @@ def test_ours_pass_through_by_name_and_as_they_are():
 
 
 @pytest.mark.parametrize("method", SCIPY)
+def test_scipys_methods_need_no_prefix(method):
+    bare, full = integrator_named(method), integrator_named(f"scipy:{method}")
+    assert (bare.name, bare.engine, bare.method) == (full.name, full.engine, full.method)
+    problem = problem_of(mlp_case())
+    found, expected = (solve(problem, name, 3, dt=0.2) for name in (method, f"scipy:{method}"))
+    assert found.integrator == expected.integrator == f"scipy:{method}"
+    assert all(torch.equal(found.final[name], x) for name, x in expected.final.items())
+
+
+@pytest.mark.parametrize("method", SCIPY)
 def test_scipys_methods_follow_the_flow(method):
     """No order and no limit of stability of their own; what is predicted for them is Poisson(t/tau)."""
     integrator = integrator_named(f"scipy:{method}")
@@ -109,7 +119,7 @@ def test_who_accepts_noise_and_delays():
             r"^integrator 'brian2:rk5' names an unknown Brian2 state updater 'rk5'; known: linear",
         ),
         ("jax:euler", r"^integrator 'jax:euler' names an unknown engine 'jax'; known: scipy, brian2\.$"),
-        ("rk5", r"^unknown integrator 'rk5'; known: euler, .*, equilibrium, scipy:METHOD, brian2:METHOD\.$"),
+        ("rk5", r"^unknown integrator 'rk5'; known: euler, .*, equilibrium, RK23, RK45, .*LSODA, brian2:METHOD\.$"),
         (5, r"^unknown integrator 5; known: euler"),
     ],
 )

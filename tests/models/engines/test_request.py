@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import exploding_case, mlp_case
 
-from actrelax.models.engines import solve
+from actrelax.models.engines import Steps, TorchOptions, solve
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import DivergenceError, Status, relative_error
 
@@ -19,12 +19,13 @@ def test_stops_when_every_population_has_settled(start):
     problem = problem_of(case, start=start)
     exact = solve(problem, "equilibrium").final
     assert exact["hidden1"].abs().max() < 1e-3
-    trajectory = solve(problem, "euler", eta=0.2, steps=1000, stop_change=1e-8)
+    trajectory = solve(problem, "euler", Steps.until(1e-8, of="change", eta=0.2, most=1000))
     assert trajectory.status is Status.SETTLED
     assert 50 < trajectory.steps < 300
     for name, x in exact.items():
         assert relative_error(trajectory.final[name], x) < 1e-6
-    one_less = solve(problem, "euler", eta=0.2, steps=trajectory.steps - 1, stop_change=1e-8)
+    with pytest.warns(UserWarning, match=f"^not settled after most = {trajectory.steps - 1} steps"):
+        one_less = solve(problem, "euler", Steps.until(1e-8, of="change", eta=0.2, most=trajectory.steps - 1))
     assert one_less.status is Status.NOT_SETTLED
     assert one_less.steps == trajectory.steps - 1
 
@@ -55,6 +56,6 @@ def test_bad_values_at_the_start_are_said_to_be_there():
 def test_without_a_look_divergence_is_left_to_the_caller():
     case = mlp_case()
     case.x[1, 2] = float("nan")
-    final = solve(problem_of(case), check_finite=False).final
+    final = solve(problem_of(case), options=TorchOptions(check_finite=False)).final
     assert torch.isnan(final["hidden1"][1]).all()
     assert torch.isfinite(final["hidden1"][[0, 2]]).all()

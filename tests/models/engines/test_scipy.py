@@ -8,16 +8,25 @@ import numpy as np
 import pytest
 import torch
 from networks import exploding_case, graph_case, mlp_case
-from scipy import sparse
+from scipy import integrate, sparse
 
 from actrelax.models.closed_form import predict
-from actrelax.models.engines import INTEGRATORS, SCIPY, SparseProblem, integrator_named, solve
+from actrelax.models.engines import (
+    INTEGRATORS,
+    SCIPY,
+    SciPyOptions,
+    SparseProblem,
+    Steps,
+    TorchOptions,
+    integrator_named,
+    solve,
+)
 from actrelax.models.engines.solve import engine_named
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import activity_gradients, relax_backward
+from actrelax.models.learning import BackwardOptions, activity_gradients, relax_backward
 from actrelax.models.network import Activation
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
-from actrelax.models.results import DivergenceError, Status, relative_error
+from actrelax.models.results import DivergenceError, Record, Status, relative_error
 
 METHODS = [f"scipy:{method}" for method in SCIPY]
 ADAPTING = UnitDynamics.adapting(0.8, 2.0, 1.5)
@@ -38,10 +47,9 @@ def test_methods_follow_the_exact_law(method):
     exact = predict(problem, INTEGRATORS["exact"], dt=2.0, steps=1)
     distances = []
     for rtol in (1e-4, 1e-8):
-        trajectory = solve(problem, method, dt=0.5, duration=2.0, rtol=rtol, atol=rtol / 1e3)
+        trajectory = solve(problem, method, dt=0.5, duration=2.0, options=SciPyOptions(rtol=rtol, atol=rtol / 1e3))
         distances.append(closest({**trajectory.final}, exact))
-    assert (trajectory.engine, trajectory.steps, trajectory.time) == ("scipy", 4, 2.0)
-    assert trajectory.status is Status.COMPLETED
+    assert (trajectory.engine, trajectory.time, trajectory.status) == ("scipy", 2.0, Status.COMPLETED)
     assert 1e-8 < distances[0] < 1e-2
     assert distances[1] < 3e-6
     assert distances[1] < distances[0] / 30
@@ -51,7 +59,8 @@ def test_a_high_order_method_reaches_ten_digits():
     case = graph_case()
     problem = problem_of(case, tau=0.8)
     exact = predict(problem, INTEGRATORS["exact"], dt=2.0, steps=1)
-    assert closest(solve(problem, "scipy:DOP853", dt=0.5, duration=2.0, rtol=1e-12, atol=1e-14).final, exact) < 1e-10
+    found = solve(problem, "scipy:DOP853", dt=0.5, duration=2.0, options=SciPyOptions(rtol=1e-12, atol=1e-14))
+    assert closest(found.final, exact) < 1e-10
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -61,7 +70,7 @@ def test_methods_follow_unfrozen_gains_and_dynamics(method):
     problem = problem_of(mlp_case(), assumptions="unfrozen", dynamics={"hidden2": ADAPTING}, tau=tau)
     fine = solve(problem, "rk4", dt=0.02, duration=2.0).final
     assert closest(solve(problem, "rk4", dt=0.4, duration=2.0).final, fine) > 1e-6
-    found = solve(problem, method, dt=0.5, duration=2.0, rtol=1e-6, atol=1e-9)
+    found = solve(problem, method, dt=0.5, duration=2.0, options=SciPyOptions(rtol=1e-6, atol=1e-9))
     assert closest(found.final, fine) < 1e-4
     assert found.feedback_applications % 3 == 0
 
@@ -70,17 +79,18 @@ def test_methods_follow_unfrozen_gains_and_dynamics(method):
 def test_implicit_methods_get_the_jacobian(method, monkeypatch):
     """A wrong one costs evaluations, which is why nothing else shows it."""
     problem = problem_of(mlp_case(), assumptions="unfrozen", tau={"hidden2": 0.05})
-    right = solve(problem, method, dt=0.5, duration=2.0, rtol=1e-5).feedback_applications
+    loose = SciPyOptions(rtol=1e-5)
+    right = solve(problem, method, dt=0.5, duration=2.0, options=loose).feedback_applications
     original = SparseProblem.jacobian
     monkeypatch.setattr(SparseProblem, "jacobian", lambda flat, y: -original(flat, y))
-    assert solve(problem, method, dt=0.5, duration=2.0, rtol=1e-5).feedback_applications > 1.5 * right
+    assert solve(problem, method, dt=0.5, duration=2.0, options=loose).feedback_applications > 1.5 * right
 
 
 def test_recording_and_dense_output():
     """What is recorded every dt is where the exact law is then; `at` is what is recorded, and more."""
     problem = problem_of(mlp_case())
-    options = {"rtol": 1e-11, "atol": 1e-14, "record": True, "every": 2}
-    trajectory = solve(problem, "scipy:DOP853", dt=0.3, steps=7, dense=True, **options)
+    record, options = Record(every=2), SciPyOptions(rtol=1e-11, atol=1e-14, dense=True)
+    trajectory = solve(problem, "scipy:DOP853", dt=0.3, steps=7, record=record, options=options)
     assert trajectory.times == pytest.approx((0, 0.6, 1.2, 1.8))
     for i, time in enumerate(trajectory.times):
         exact = predict(problem, INTEGRATORS["exact"], dt=time or 1.0, steps=int(time > 0))
@@ -94,12 +104,12 @@ def test_recording_and_dense_output():
     for time in (-0.1, 2.2):
         with pytest.raises(ActrelaxError, match=r"^time must lie between 0 and 2\.1, the end of the relaxation, got "):
             trajectory.at(time)
-    assert solve(problem, "scipy:DOP853", dt=0.3, steps=7, **options).at is None
+    assert solve(problem, "scipy:DOP853", dt=0.3, steps=7, record=record).at is None
 
 
 def test_a_dense_trajectory_is_pickled_and_gives_tensors_of_its_own():
     problem = problem_of(mlp_case())
-    trajectory = solve(problem, "scipy:RK45", dt=0.2, steps=5, record=True, dense=True)
+    trajectory = solve(problem, "scipy:RK45", dt=0.2, steps=5, record=True, options=SciPyOptions(dense=True))
     again = pickle.loads(pickle.dumps(trajectory))
     for time in (0.0, 0.33, trajectory.time):
         expected = {name: x.clone() for name, x in trajectory.at(time).items()}
@@ -115,7 +125,7 @@ def test_a_dense_trajectory_is_pickled_and_gives_tensors_of_its_own():
 
 def test_recording_activities_of_units_with_dynamics():
     problem = problem_of(mlp_case(), dynamics={"hidden1": ADAPTING})
-    trajectory = solve(problem, "scipy:RK45", dt=0.2, steps=4, record=True, dense=True)
+    trajectory = solve(problem, "scipy:RK45", dt=0.2, steps=4, record=True, options=SciPyOptions(dense=True))
     assert list(trajectory.recorded) == list(trajectory.at(0.3)) == ["hidden1", "hidden2", "hidden3", "output"]
     assert list(trajectory.state) == ["hidden3", "hidden2", "hidden1.0", "hidden1.1"]
 
@@ -125,31 +135,32 @@ def test_stops_at_equilibrium(method):
     """When the change over dt is small; there, within dt of where that is so, activities are the gradients."""
     case = mlp_case()
     gradients = activity_gradients(case.network, case.x, case.y)
-    options = {"stop_change": 1e-6, "record": "hidden1", "dense": True}
-    trajectory = solve(problem_of(case), method, dt=0.2, duration=200.0, **options)
+    until = Steps.until(1e-6, of="change", dt=0.2, most=1000)
+    trajectory = solve(problem_of(case), method, until, record="hidden1", options=SciPyOptions(dense=True))
+    points = len(trajectory.times) - 1
     assert trajectory.status is Status.SETTLED
-    assert trajectory.steps < 500
-    assert trajectory.time == trajectory.times[-1] <= trajectory.steps * 0.2 < trajectory.time + 0.2
-    assert len(trajectory.times) == trajectory.steps + 1
+    assert points < 500
+    assert trajectory.time == trajectory.times[-1] <= points * 0.2 < trajectory.time + 0.2
     change = problem_of(case).vector_field(trajectory.state)
     largest = max(0.2 * float(change[v].abs().max() / trajectory.state[v].abs().max()) for v in change)
     assert largest == pytest.approx(1e-6, rel=0.05)
     assert max(relative_error(trajectory.final[name], gradients[name]) for name in case.network.hidden) < 1e-4
     assert torch.equal(trajectory["hidden1"][-1], trajectory.at(trajectory.time)["hidden1"])
-    short = solve(problem_of(case), method, dt=0.2, duration=1.0, stop_change=1e-6)
-    assert (short.status, short.steps) == (Status.NOT_SETTLED, 5)
+    with pytest.warns(UserWarning, match="^not settled after most = 5 steps"):
+        short = solve(problem_of(case), method, Steps.until(1e-6, of="change", dt=0.2, most=5))
+    assert (short.status, short.time) == (Status.NOT_SETTLED, 1.0)
 
 
 def test_settling_on_a_point_of_the_grid_ends_there():
     """The same end, divided by whole numbers of dt: rounding puts it on either side of the last point."""
     problem = problem_of(mlp_case())
-    settled = solve(problem, "scipy:RK45", dt=0.2, duration=200.0, stop_change=1e-4)
+    settled = solve(problem, "scipy:RK45", Steps.until(1e-4, of="change", dt=0.2, most=1000))
     for steps in range(20, 80):
         dt = settled.time / steps
-        options = {"dt": dt, "steps": 1000, "stop_change": 1e-4 * dt / 0.2}
-        trajectory = solve(problem, "scipy:RK45", record="hidden1", **options)
+        until = Steps.until(1e-4 * dt / 0.2, of="change", dt=dt, most=1000)
+        trajectory = solve(problem, "scipy:RK45", until, record="hidden1")
         assert trajectory.time == pytest.approx(settled.time, rel=1e-12)
-        assert (trajectory.status, trajectory.steps, len(trajectory.times)) == (Status.SETTLED, steps, steps + 1)
+        assert (trajectory.status, len(trajectory.times)) == (Status.SETTLED, steps + 1)
         assert trajectory.times[-1] == trajectory.time
         assert torch.equal(trajectory["hidden1"][-1], trajectory.final["hidden1"])
 
@@ -158,12 +169,12 @@ def test_settling_on_a_point_of_the_grid_ends_there():
 def test_a_start_at_equilibrium_is_seen(method):
     case = mlp_case()
     exact = solve(problem_of(case), "equilibrium").state
-    trajectory = solve(problem_of(case, start=exact), method, dt=0.2, steps=50, stop_change=1e-6, record=True)
+    trajectory = solve(problem_of(case, start=exact), method, Steps.until(1e-6, of="change", dt=0.2), record=True)
     assert (trajectory.status, trajectory.steps, trajectory.time) == (Status.SETTLED, 0, 0.0)
     assert trajectory.times == (0.0,)
     assert closest(trajectory.final, {name: exact[name] for name in case.network.hidden}) == 0
-    none = solve(problem_of(case), method, dt=0.2, steps=0, stop_change=1e-6)
-    assert (none.status, none.steps) == (Status.NOT_SETTLED, 0)
+    none = solve(problem_of(case), method, 0, dt=0.2)
+    assert (none.status, none.steps, none.time) == (Status.COMPLETED, 0, 0.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -177,13 +188,13 @@ def test_the_limit_on_evaluations_is_one_sentence(method):
         + stiff
         + r"otherwise raise max_evaluations or rtol\.$",
     ):
-        solve(problem, method, dt=1.0, duration=50.0, max_evaluations=300)
+        solve(problem, method, dt=1.0, duration=50.0, options=SciPyOptions(max_evaluations=300))
     # the limit is what it says: as many evaluations as it takes are allowed, one fewer is not
     smooth = problem_of(mlp_case())
     needed = solve(smooth, method, dt=0.5, duration=1.0).feedback_applications // 3
-    solve(smooth, method, dt=0.5, duration=1.0, max_evaluations=needed)
+    solve(smooth, method, dt=0.5, duration=1.0, options=SciPyOptions(max_evaluations=needed))
     with pytest.raises(ActrelaxError, match=rf"after {needed - 1:,} evaluations"):
-        solve(smooth, method, dt=0.5, duration=1.0, max_evaluations=needed - 1)
+        solve(smooth, method, dt=0.5, duration=1.0, options=SciPyOptions(max_evaluations=needed - 1))
 
 
 @pytest.mark.parametrize("method", METHODS[:5])
@@ -209,7 +220,7 @@ def test_lsodas_warning_is_the_sentence(action, monkeypatch):
         with pytest.raises(
             ActrelaxError, match=r"^SciPy's LSODA failed at t = 0\.5: lsoda: Excess accuracy requested .*[^.]\.$"
         ):
-            solve(problem_of(mlp_case(), start=start), "scipy:LSODA", dt=0.2, steps=50, atol=0.0)
+            solve(problem_of(mlp_case(), start=start), "scipy:LSODA", 50, dt=0.2, options=SciPyOptions(atol=0.0))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -217,14 +228,14 @@ def test_without_an_atol_silence_is_refused(method):
     with pytest.raises(
         ActrelaxError, match=r"^SciPy can't choose a step if activities and atol are 0: pass atol > 0\.$"
     ):
-        solve(problem_of(mlp_case(), start="zero"), method, dt=0.5, steps=2, atol=0.0)
-    solve(problem_of(mlp_case()), method, dt=0.5, steps=2, rtol=1e-5, atol=0.0)
+        solve(problem_of(mlp_case(), start="zero"), method, dt=0.5, steps=2, options=SciPyOptions(atol=0.0))
+    solve(problem_of(mlp_case()), method, dt=0.5, steps=2, options=SciPyOptions(rtol=1e-5, atol=0.0))
 
 
 def test_linear_algebra_that_fails_is_a_sentence(generator):
     """SuperLU's RuntimeError."""
     with pytest.raises(ActrelaxError, match=r"^SciPy's Radau failed at t = 0: Factor is exactly singular\.$"):
-        solve(exploding(generator), "scipy:Radau", steps=50, dt=0.5, rtol=1e-3)
+        solve(exploding(generator), "scipy:Radau", 50, dt=0.5, options=SciPyOptions(rtol=1e-3))
 
 
 def own_gains(extra):
@@ -291,11 +302,12 @@ def test_divergence_names_population_and_step(method, generator):
             DivergenceError, match=r'^population "hidden[123]" became non-finite at step \d+ of 50: l'
         ) as caught,
     ):
-        solve(exploding(generator), method, steps=50, dt=0.5, record=True, rtol=1e-3)
+        solve(exploding(generator), method, 50, dt=0.5, record=True, options=SciPyOptions(rtol=1e-3))
     reached = caught.value.trajectory
     assert reached.status is Status.DIVERGED
     assert all(torch.isfinite(x).all() for x in reached.final.values())
-    assert (reached.steps, reached.times) == (0, (0.0,))
+    assert reached.times == (0.0,)
+    assert reached.time < 0.5
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -309,7 +321,7 @@ def test_a_blow_up_is_an_error_of_ours(method):
         solve(problem_of(case, assumptions="unfrozen"), method, dt=0.001, steps=50, record=True)
     if isinstance(e.value, DivergenceError):
         assert method == "scipy:LSODA"
-        assert e.value.trajectory.steps == 39
+        assert 0.039 <= e.value.trajectory.time < 0.04
         assert all(torch.isfinite(x).all() for x in e.value.trajectory.recorded.values())
 
 
@@ -317,8 +329,8 @@ def test_a_blow_up_is_an_error_of_ours(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_divergence_leaves_what_was_reached(method, record, monkeypatch):
     """Rates of hidden2 become nan once activities have decayed far enough."""
-    options = {"dt": 0.1, "steps": 50, "record": record}
-    expected = solve(problem_of(mlp_case()), method, **{**options, "record": True}, dense=True)
+    steps = Steps(50, dt=0.1)
+    expected = solve(problem_of(mlp_case()), method, steps, record=True, options=SciPyOptions(dense=True))
     threshold = torch.cat([x.flatten() for x in expected.at(0.45).values()]).norm()
     original = SparseProblem.vector_field
 
@@ -332,24 +344,25 @@ def test_divergence_leaves_what_was_reached(method, record, monkeypatch):
     with pytest.raises(
         DivergenceError, match=r'^population "hidden2" became non-finite at step \d+ of 50: l'
     ) as caught:
-        solve(problem_of(mlp_case()), method, **options)
+        solve(problem_of(mlp_case()), method, steps, record=record)
     reached = caught.value.trajectory
     assert reached.status is Status.DIVERGED
-    assert 1 <= reached.steps <= 4
-    assert 0.1 * reached.steps <= reached.time < min(0.45, 0.1 * (reached.steps + 1))
+    assert 0.1 <= reached.time < 0.45
+    assert reached.steps == np.count_nonzero(expected.at.solution.ts <= reached.time) - 1
+    points = 1 + int(reached.time / 0.1)
     assert closest(reached.final, expected.at(reached.time)) < 1e-12
-    assert reached.times == (expected.times[: reached.steps + 1] if record else ())
+    assert reached.times == (expected.times[:points] if record else ())
     for name, x in reached.recorded.items():
-        assert relative_error(x, expected[name][: reached.steps + 1]) < 1e-12
+        assert relative_error(x, expected[name][:points]) < 1e-12
 
 
 @pytest.mark.parametrize("integrator", METHODS)
 def test_bad_values_at_the_start_are_said_to_be_there(integrator, tmp_path):
     case = mlp_case()
     case.x[1, 2] = float("nan")
-    path = tmp_path / "recorded.nc"
+    path, unchecked = tmp_path / "recorded.nc", SciPyOptions(check_finite=False)  # SciPy insists
     with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start: look') as caught:
-        solve(problem_of(case), integrator, record="hidden1", path=path, check_finite=False)  # SciPy insists
+        solve(problem_of(case), integrator, record=Record("hidden1", path=path), options=unchecked)
     assert caught.value.trajectory["hidden1"].shape == (1, 3, 7)
     assert torch.isnan(caught.value.trajectory["hidden1"][0, 1]).all()
 
@@ -366,7 +379,8 @@ def test_single_precision_is_solved_in_double():
     for states in (trajectory.final, trajectory.recorded, trajectory.state):
         assert {x.dtype for x in states.values()} == {torch.float64}
     assert 1e-10 < closest(trajectory.final, double) < 1e-5
-    ours = relax_backward(case.network, case.x, case.y, integrator=integrator, dt=0.2, steps=20, keep=True)
+    keep = BackwardOptions(keep=True)
+    ours = relax_backward(case.network, case.x, case.y, 20, integrator=integrator, dt=0.2, options=keep)
     assert ours.trajectory.engine == "scipy"
     gradients = {name: p.grad.clone() for name, p in case.network.named_parameters()}
     case.network.zero_grad()
@@ -384,7 +398,7 @@ def test_a_network_without_hidden_populations_has_nothing_to_relax(integrator):
     assert trajectory["output"].shape == (4, 3, 4)
 
 
-OWN = 'SciPy has its own methods: pass "scipy:RK45", or engine="torch".'
+OWN = 'SciPy has its own methods: pass "RK45", or engine="torch".'
 
 
 @pytest.mark.parametrize(
@@ -418,18 +432,18 @@ def test_adaptive_methods_follow_neither_noise_nor_delays(fields):
 @pytest.mark.parametrize(
     ("integrator", "options", "sentence"),
     [
-        ("scipy:RK45", {"rtol": 1e-17}, r"^rtol must lie between 2\.22e-14 and 1, got 1e-17\.$"),
-        ("scipy:RK45", {"rtol": 1.5}, r"^rtol must lie between 2\.22e-14 and 1, got 1\.5\.$"),
-        ("scipy:RK45", {"atol": -1.0}, r"^atol must be 0 or positive, got -1\.0\.$"),
-        ("scipy:RK45", {"rtol": "a"}, r"^rtol must lie between 2\.22e-14 and 1, got 'a'\.$"),
-        ("scipy:RK45", {"atol": [0.1]}, r"^atol must be 0 or positive, got \[0\.1\]\.$"),
-        ("scipy:RK45", {"max_evaluations": "a"}, r"^max_evaluations must be a whole number, 1 or more, got 'a'\.$"),
-        ("scipy:RK45", {"max_evaluations": 0}, r"^max_evaluations must be a whole number, 1 or more, got 0\.$"),
+        ("RK45", {"rtol": 0.1}, r"^unknown keyword 'rtol'; known: eta, dt, duration\.$"),
         (
-            "scipy:RK45",
-            {"max_step": 0.1},
-            r"^unknown scipy option 'max_step'; known: rtol, atol, max_evaluations, dense\.$",
+            "RK45",
+            {"options": TorchOptions()},
+            r"^scipy takes SciPyOptions, got options=TorchOptions\(check_finite=True\)\.$",
         ),
+        (
+            "RK45",
+            {"evaluation": "closed-form"},
+            r"^the closed form needs the engine torch, got scipy: leave out evaluation\.$",
+        ),
+        ("RK45", {"evaluation": "fast"}, r"^unknown evaluation 'fast'; known: auto, stepped, closed-form\.$"),
         (
             "scipy:RK45",
             {"engine": "torch"},
@@ -437,8 +451,8 @@ def test_adaptive_methods_follow_neither_noise_nor_delays(fields):
         ),
         (
             "euler",
-            {"engine": "torch", "rtol": 1e-6},
-            r"^unknown torch option 'rtol'; known: method\.$",
+            {"engine": "torch", "options": SciPyOptions()},
+            r"^torch takes TorchOptions, got options=SciPyOptions\(",
         ),
     ],
 )
@@ -452,7 +466,31 @@ def test_evaluations_are_counted(monkeypatch):
     calls = []
     original = SparseProblem.vector_field
     monkeypatch.setattr(SparseProblem, "vector_field", lambda *args: calls.append(1) or original(*args))
-    for options in ({}, {"stop_change": 1e-6}):
+    for steps in (Steps(20, dt=0.2), Steps.until(1e-3, of="change", dt=0.2)):
         calls.clear()
-        trajectory = solve(problem_of(mlp_case()), "scipy:RK45", dt=0.2, steps=20, **options)
+        trajectory = solve(problem_of(mlp_case()), "scipy:RK45", steps)
         assert trajectory.feedback_applications == 3 * len(calls)
+
+
+@pytest.mark.parametrize("method", SCIPY)
+def test_steps_are_the_methods_own(method):
+    """As many as SciPy itself returns without times to evaluate at, whatever dt."""
+    problem = problem_of(mlp_case())
+    system = SparseProblem(problem)
+    jac = {"jac": lambda t, y: system.jacobian(y)} if method in ("Radau", "BDF") else {}
+    expected = integrate.solve_ivp(
+        lambda t, y: system.vector_field(y), (0, 4), system.initial_state, method, rtol=1e-8, atol=1e-12, **jac
+    )
+    for dt in (0.2, 1.0):
+        trajectory = solve(problem, method, dt=dt, duration=4.0)
+        assert (trajectory.steps, trajectory.time) == (len(expected.t) - 1, 4.0)
+        assert type(trajectory.steps) is int
+        assert f"completed after {trajectory.steps} steps until 4 by scipy:{method} on scipy" in repr(trajectory)
+
+
+def test_an_early_end_counts_the_step_in_which_it_falls():
+    problem = problem_of(mlp_case())
+    settled = solve(problem, "RK45", Steps.until(1e-4, of="change", dt=0.2), options=SciPyOptions(dense=True))
+    times = settled.at.solution.ts
+    assert settled.steps == len(times) - 1
+    assert times[-2] < settled.time <= times[-1]

@@ -7,11 +7,20 @@ import pytest
 import torch
 from networks import graph_case, mlp_case
 
-from actrelax.models.engines import ENGINES, INTEGRATORS, solve, unsupported
+from actrelax.models.engines import (
+    ENGINES,
+    INTEGRATORS,
+    Brian2Options,
+    SciPyOptions,
+    Steps,
+    TorchOptions,
+    solve,
+    unsupported,
+)
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import Status
+from actrelax.models.results import Record, Status
 
 STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order is not None]
 
@@ -27,10 +36,10 @@ def test_recording(engine, integrator):
     reason = unsupported(problem_of(case), integrator, engine)
     if reason is not None:
         pytest.skip(reason)
-    trajectory = solve(problem_of(case), integrator, steps=7, eta=0.2, record=True, every=2, engine=engine)
+    trajectory = solve(problem_of(case), integrator, steps=7, eta=0.2, record=Record(every=2), engine=engine)
     assert trajectory.times == pytest.approx((0.0, 0.4, 0.8, 1.2))
     assert list(trajectory.recorded) == list(trajectory.final) == [*case.network.hidden, "output"]
-    stepped = {"method": "stepped"} if engine == "torch" else {}
+    stepped = {"evaluation": "stepped"} if engine == "torch" else {}
     for i, steps in enumerate((0, 2, 4, 6)):
         final = solve(problem_of(case), integrator, steps=steps, eta=0.2, engine=engine, **stepped).final
         for name, x in final.items():
@@ -47,11 +56,27 @@ def test_times_are_the_numbers_one_would_type():
     assert adaptive.times == trajectory.times
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_euler_and_the_papers_steps():
     problem = problem_of(mlp_case())
-    plain, papers = solve(problem), solve(problem, "sequential", eta=0.1, steps=100)
+    plain, papers = solve(problem), solve(problem, "euler", eta=0.1, steps=100)
     assert torch.equal(plain.final["hidden1"], papers.final["hidden1"])
-    assert repr(plain) == "Trajectory(completed after 100 steps of 0.1 by sequential on torch, closed-form, 0 recorded)"
+    assert repr(plain) == "Trajectory(completed after 100 steps of 0.1 by euler on torch, closed-form, 0 recorded)"
+
+
+def test_shorthand_stands_for_steps():
+    problem = problem_of(mlp_case(), tau=2.0)
+    for steps, shorthand, same in (
+        (12, {"eta": 0.2}, Steps(12, eta=0.2)),
+        (12, {"dt": 0.4}, Steps(12, dt=0.4)),
+        (12, {}, Steps(12)),
+        (None, {"eta": 0.3}, Steps(100, eta=0.3)),
+        (None, {"duration": 6.0}, Steps(duration=6.0)),
+        (None, {"dt": 0.5, "duration": 6.0}, Steps(dt=0.5, duration=6.0)),
+    ):
+        given = solve(problem, "rk4", **({} if steps is None else {"steps": steps}), **shorthand)
+        expected = solve(problem, "rk4", same)
+        assert (given.steps, given.dt) == (expected.steps, expected.dt)
+        assert all(torch.equal(given.final[name], x) for name, x in expected.final.items())
 
 
 @pytest.mark.parametrize(
@@ -66,10 +91,9 @@ def test_defaults_are_the_papers():
         ("euler", {"eta": 0.0}, r"^eta must be a positive number, got 0\.0\.$"),
         ("euler", {"dt": "0.1"}, r"^dt must be a positive number, got '0\.1'\.$"),
         ("euler", {"duration": "1"}, r"^duration must be a number, 0 or more, got '1'\.$"),
-        ("euler", {"stop_change": "a"}, r"^stop_change must be positive, got 'a'\.$"),
         ("euler", {"dt": -1.0}, r"^dt must be a positive number, got -1\.0\.$"),
         ("euler", {"dt": 0.1, "eta": 0.1}, r"^dt and eta exclude each other: give one of them\.$"),
-        ("euler", {"steps": 3, "duration": 1.0}, r"^steps and duration exclude each other: give one of them\.$"),
+        ("euler", {"steps": 3, "duration": 1.0}, r"^a number of steps and duration exclude each other: give one of"),
         ("euler", {"dt": 0.3, "duration": 1.0}, r"^duration must be a whole number of dt, got 1 with dt 0\.3\.$"),
         ("euler", {"duration": -1.0}, r"^duration must be a number, 0 or more, got -1\.0\.$"),
         ("euler", {"steps": 2.5}, r"^steps must be a whole number, 0 or more, got 2\.5\.$"),
@@ -77,10 +101,15 @@ def test_defaults_are_the_papers():
         (
             "equilibrium",
             {"steps": 3, "eta": 1.0},
-            r'^"equilibrium" is a single sweep without time: leave out eta and',
+            r'^"equilibrium" is a single sweep without time: leave steps out, got Steps\(3, eta=1\.0\)\.$',
         ),
-        ("euler", {"stop_change": 0.0}, r"^stop_change must be positive, got 0\.0\.$"),
-        ("euler", {"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
+        ("euler", {"rtol": 1e-6}, r"^unknown keyword 'rtol'; known: eta, dt, duration\.$"),
+        ("euler", {"stop_change": 1e-6}, r"^unknown keyword 'stop_change'; known: eta, dt, duration\.$"),
+        ("euler", {"options": SciPyOptions()}, r"^torch takes TorchOptions, got options=SciPyOptions\(check_finite="),
+        ("euler", {"options": Brian2Options()}, r"^torch takes TorchOptions, got options=Brian2Options\(check_finite="),
+        ("euler", {"options": {"check_finite": False}}, r"^torch takes TorchOptions, got options=\{'check_finite': F"),
+        ("euler", {"engine": "brian2", "options": TorchOptions()}, r"^brian2 takes Brian2Options, got options=TorchO"),
+        ("euler", {"engine": "brian2", "evaluation": "closed-form"}, r"^the closed form needs the engine torch, got "),
         ("euler", {"record": ["hidden9"]}, r"^record names an unknown population 'hidden9'; known: hidden1"),
         ("euler", {"record": {"hidden1": [0, 7]}}, r"^population 'hidden1' has units 0 to 6, got 7\.$"),
         *[
@@ -110,8 +139,6 @@ def test_what_is_refused(integrator, options, sentence):
 
 
 def test_equilibrium_needs_constant_gains():
-    with pytest.raises(ActrelaxError, match=r'^"equilibrium" takes a single sweep: leave out stop_change\.$'):
-        solve(problem_of(mlp_case()), "equilibrium", stop_change=1e-6)
     with pytest.raises(ActrelaxError, match=r'^"equilibrium" can.t be used here: it needs a constant activity gain'):
         solve(problem_of(mlp_case(), assumptions="unfrozen"), "equilibrium")
     solve(problem_of(mlp_case(), assumptions="unfrozen-weights"), "equilibrium")

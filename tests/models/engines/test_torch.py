@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import exploding_case, mlp_case
 
-from actrelax.models.engines import solve
+from actrelax.models.engines import Steps, TorchOptions, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
@@ -43,8 +43,8 @@ def test_a_diverging_run_is_repeated_with_the_same_noise(own, generator):
 def test_a_line_that_still_carries_news_is_not_settled():
     """Nothing moves until the first signal arrives; from silence, that takes the delay."""
     case = mlp_case(widths=(8, 7, 5, 4))
-    delays = {"hidden1->hidden2": 20.0}
-    trajectory = solve(problem_of(case, delays=delays, start="zero"), "euler", dt=0.2, steps=1000, stop_change=1e-6)
+    delays, until = {"hidden1->hidden2": 20.0}, Steps.until(1e-6, of="change", dt=0.2, most=1000)
+    trajectory = solve(problem_of(case, delays=delays, start="zero"), "euler", until)
     gradients = activity_gradients(case.network, case.x, case.y)
     assert trajectory.time > 20
     assert relative_error(trajectory.final["hidden1"], gradients["hidden1"]) < 1e-3
@@ -58,22 +58,22 @@ def test_divergence_with_delays_names_population_and_step(generator):
     assert caught.value.trajectory.steps == 6
 
 
-def test_a_method_that_is_not_known():
-    with pytest.raises(ActrelaxError, match=r"^unknown method 'fast'; known: auto, stepped, closed-form\.$"):
-        solve(problem_of(mlp_case()), method="fast")
+def test_an_evaluation_that_is_not_known():
+    with pytest.raises(ActrelaxError, match=r"^unknown evaluation 'fast'; known: auto, stepped, closed-form\.$"):
+        solve(problem_of(mlp_case()), evaluation="fast")
 
 
 def test_recording_and_stopping_by_the_change_are_stepped():
     problem = problem_of(mlp_case())
     for options, sentence in (
         ({"record": "hidden1"}, "recording needs every step: step the relaxation."),
-        ({"stop_change": 1e-9}, "stop_change needs every step: step the relaxation."),
+        ({"steps": Steps.until(0.3, of="change", most=500)}, 'of="change" needs every step: step the relaxation.'),
     ):
-        with pytest.raises(ActrelaxError, match=f'^method="closed-form" can\'t be used here: {sentence}$'):
-            solve(problem, "euler", steps=5, method="closed-form", **options)
-        trajectory = solve(problem, "euler", steps=5, **options)
-        plain = solve(problem, "euler", steps=5, method="stepped")
-        assert trajectory.method == plain.method == "stepped"
+        with pytest.raises(ActrelaxError, match=f'^evaluation="closed-form" can\'t be used here: {sentence}$'):
+            solve(problem, "euler", evaluation="closed-form", **options)
+        trajectory = solve(problem, "euler", **options)
+        plain = solve(problem, "euler", trajectory.steps, evaluation="stepped")
+        assert trajectory.evaluation == plain.evaluation == "stepped"
         assert all(torch.equal(trajectory.final[v], x) for v, x in plain.final.items())
 
 
@@ -82,6 +82,6 @@ def test_a_relaxation_that_diverges_is_stepped_to_say_where(generator):
     with pytest.raises(DivergenceError) as caught:
         solve(problem, "euler", steps=50, eta=0.5)
     assert str(caught.value).startswith('population "hidden1" became non-finite at step 3 of 50: lower eta')
-    unseen = solve(problem, "euler", steps=50, eta=0.5, check_finite=False)
-    assert unseen.method == "closed-form"
+    unseen = solve(problem, "euler", steps=50, eta=0.5, options=TorchOptions(check_finite=False))
+    assert unseen.evaluation == "closed-form"
     assert not torch.isfinite(unseen.final["hidden1"]).all()

@@ -9,10 +9,10 @@ from networks import dense_graphs, graph_case, mlp_case
 from reference import Reference
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.engines import INTEGRATORS, Steps, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import fill_delay_lines
-from actrelax.models.learning import activity_gradients, relax_backward
+from actrelax.models.learning import BackwardOptions, activity_gradients, relax_backward
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Status, relative_error
 
@@ -116,7 +116,7 @@ def test_before_the_start_everything_had_its_initial_value():
 def test_delays_leave_the_equilibrium_where_it_is():
     case = graph_case()
     gradients = activity_gradients(case.network, case.x, case.y)
-    trajectory = solve(problem_of(case, delays=0.6), "euler", dt=0.2, steps=2000, stop_change=1e-13)
+    trajectory = solve(problem_of(case, delays=0.6), "euler", Steps.until(1e-13, of="change", dt=0.2, most=2000))
     assert trajectory.status is Status.SETTLED
     assert all(relative_error(trajectory.final[name], gradients[name]) < 1e-9 for name in case.network.hidden)
 
@@ -144,7 +144,7 @@ def test_recordings_and_updates_do_not_see_the_lines():
     trajectory = solve(problem_of(case, delays=0.4), "euler", dt=0.2, steps=12, record=True)
     assert list(trajectory.recorded) == list(trajectory.final) == [*case.network.hidden, "output"]
     options = {"integrator": "euler", "dt": 0.2, "steps": 12, "assumptions": "current-presynaptic"}
-    result = relax_backward(case.network, case.x, case.y, delays=0.4, keep=True, **options)
+    result = relax_backward(case.network, case.x, case.y, delays=0.4, options=BackwardOptions(keep=True), **options)
     assert torch.equal(result.trajectory.final["conv1"], trajectory.final["conv1"])
     pre, post = trajectory.final["hidden1"], 1 - torch.tanh(case.network.feedforward(case.x).drives["hidden2"]) ** 2
     expected = (post * trajectory.final["hidden2"]).T @ pre / len(case.x)

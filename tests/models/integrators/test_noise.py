@@ -127,7 +127,7 @@ def skipping_case():
 def test_a_noisy_input_matters_where_current_drives_are_read():
     """Frozen gains don't see it; a gain of the moment, f'(a) with a of the noisy input, does: the loop written out."""
     case = skipping_case()
-    silent = solve(problem_of(case), "euler", steps=12, dt=0.2, method="stepped").final
+    silent = solve(problem_of(case), "euler", steps=12, dt=0.2, evaluation="stepped").final
     frozen = relaxed(case, input_noise=0.5).final
     assert list(frozen) == list(silent)
     assert all(torch.equal(frozen[name], x) for name, x in silent.items())

@@ -82,8 +82,8 @@ def test_equals_the_scheme_written_out(name, kind, activation):
     expected = numpy_relaxation(name, case, 12, 0.14, [np.asarray(tau) for tau in taus])
     tau = 0.7 if kind == "one" else dict(zip(case.network.hidden, taus, strict=True))
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, tau=tau)
-    for method in ("stepped", "auto"):
-        final = solve(problem, name, steps=12, dt=0.14, method=method).final
+    for evaluation in ("stepped", "auto"):
+        final = solve(problem, name, steps=12, dt=0.14, evaluation=evaluation).final
         for x, y in zip(final.values(), expected, strict=True):
             assert relative_error(x, torch.tensor(y)) < 1e-12
 
@@ -100,8 +100,8 @@ def test_random_chains_equal_the_scheme_written_out(name, widths, steps, eta, ac
     case = mlp_case(activation, seed=seed, widths=tuple(widths))
     expected = numpy_relaxation(name, case, steps, eta, [1.0] * (len(widths) - 2))
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
-    for method in ("stepped", "closed-form"):
-        final = solve(problem, name, steps=steps, eta=eta, method=method).final
+    for evaluation in ("stepped", "closed-form"):
+        final = solve(problem, name, steps=steps, eta=eta, evaluation=evaluation).final
         for x, y in zip(final.values(), expected, strict=True):
             assert relative_error(x, torch.tensor(y)) < 1e-12
 
@@ -109,8 +109,8 @@ def test_random_chains_equal_the_scheme_written_out(name, widths, steps, eta, ac
 @given(dense_graphs(), st.sampled_from(["euler", "sequential"]), st.integers(0, 20), st.floats(0.01, 1.0))
 def test_random_graphs_equal_the_scheme_written_out(case, name, steps, eta):
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
-    methods = ("stepped", "closed-form")
-    finals = [solve(problem, name, steps=steps, eta=eta, method=method).final for method in methods]
+    evaluations = ("stepped", "closed-form")
+    finals = [solve(problem, name, steps=steps, eta=eta, evaluation=evaluation).final for evaluation in evaluations]
     for sample in range(len(case.x)):
         reference = Reference(case, sample, PRESETS["ar"])
         state = reference.relax(name, steps, eta, problem.clamped[sample].numpy())
@@ -123,7 +123,7 @@ def test_the_schemes_differ_here():
     """Otherwise the tests above could not tell one from another."""
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
-    lowest = [solve(problem, name, steps=12, eta=0.2, method="stepped").final["hidden1"] for name in STEPPED]
+    lowest = [solve(problem, name, steps=12, eta=0.2, evaluation="stepped").final["hidden1"] for name in STEPPED]
     for i in range(len(lowest)):
         for j in range(i):
             assert relative_error(lowest[i], lowest[j]) > 1e-5
@@ -137,8 +137,8 @@ def test_in_bfloat16_a_relaxation_arrives(name):
     x, y = torch.rand(8, 64, dtype=torch.bfloat16), torch.arange(8)
     problem = RelaxationProblem.from_batch(network, x, y)
     expected = solve(problem, "equilibrium").final
-    for method in ("stepped", "closed-form"):
-        arrived = solve(problem, name, steps=1000, eta=0.02, method=method).final
+    for evaluation in ("stepped", "closed-form"):
+        arrived = solve(problem, name, steps=1000, eta=0.02, evaluation=evaluation).final
         for population in network.hidden:
             assert arrived[population].dtype == torch.float32
             assert relative_error(arrived[population], expected[population]) < 0.01
@@ -156,7 +156,7 @@ def test_order_of_convergence(name, tau):
     )
     errors = []
     for inverse in (16, 32, 64, 128, 256):
-        final = solve(problem, name, dt=1 / inverse, duration=2.0, method="stepped").final
+        final = solve(problem, name, dt=1 / inverse, duration=2.0, evaluation="stepped").final
         errors.append((torch.cat(list(final.values()), 1) - exact).norm())
     slopes = [math.log2(errors[i] / errors[i + 1]) for i in range(len(errors) - 1)]
     assert slopes == pytest.approx([INTEGRATORS[name].order] * 4, abs=0.1)
@@ -177,8 +177,8 @@ def test_stability_limit_is_where_a_lone_unit_stops_to_decay(name):
 
 
 @pytest.mark.parametrize("name", INTEGRATORS)
-@pytest.mark.parametrize("method", ["stepped", "closed-form"])
-def test_feedback_applications_are_counted(name, method, monkeypatch):
+@pytest.mark.parametrize("evaluation", ["stepped", "closed-form"])
+def test_feedback_applications_are_counted(name, evaluation, monkeypatch):
     calls = []
     original = Projection.feedback_from_weights
     monkeypatch.setattr(
@@ -186,8 +186,8 @@ def test_feedback_applications_are_counted(name, method, monkeypatch):
     )
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
-    trajectory = solve(problem, name, method=method, **({} if name == "equilibrium" else {"steps": 7}))
-    assert trajectory.method == method
+    trajectory = solve(problem, name, evaluation=evaluation, **({} if name == "equilibrium" else {"steps": 7}))
+    assert trajectory.evaluation == evaluation
     # the closed form's vectors travel in the batch dimension
     assert trajectory.feedback_applications == sum(calls) / len(case.x) > 0
 

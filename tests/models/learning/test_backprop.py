@@ -8,7 +8,13 @@ from hypothesis import given
 from networks import Case, convolutional_chains, dense_graphs, graph_case, mlp_case
 
 from actrelax.models.engines import INTEGRATORS
-from actrelax.models.learning import Updates, activity_gradients, backprop_backward, parameter_gradients, relax_backward
+from actrelax.models.learning import (
+    BackwardOptions,
+    activity_gradients,
+    backprop_backward,
+    parameter_gradients,
+    relax_backward,
+)
 from actrelax.models.network import ARCHITECTURES, build
 from actrelax.models.problem import LOSSES
 from actrelax.models.results import relative_error
@@ -18,9 +24,9 @@ BOUND = 1e-10
 
 def assert_equals_autograd(network, x, y, loss="cross-entropy", reduction="mean"):
     baseline = copy.deepcopy(network)
-    updates = Updates(reduction=reduction)
-    relaxed = relax_backward(network, x, y, loss=loss, integrator="equilibrium", updates=updates, keep=True)
-    exact = backprop_backward(baseline, x, y, loss=loss, updates=updates)
+    options = BackwardOptions(reduction=reduction, keep=True)
+    relaxed = relax_backward(network, x, y, loss=loss, integrator="equilibrium", options=options)
+    exact = backprop_backward(baseline, x, y, loss=loss, reduction=reduction)
     for name, gradient in activity_gradients(network, x, y, loss=loss).items():
         assert relative_error(relaxed.trajectory.final[name], gradient) < BOUND, name
     for (name, ours), theirs in zip(network.named_parameters(), baseline.parameters(), strict=True):
@@ -105,7 +111,7 @@ def test_parameter_gradients_are_autograds_summed_over_the_batch():
 def test_at_equilibrium_updates_are_autograds_to_the_last_bits(activation):
     """One sweep by the same kernels in the same order; summed over the batch nothing is divided."""
     case = mlp_case(activation, widths=(20, 30, 10, 15, 5))
-    ours = gradients(relax_backward, case, integrator="equilibrium", updates=Updates(reduction="sum"))
+    ours = gradients(relax_backward, case, integrator="equilibrium", options=BackwardOptions(reduction="sum"))
     loss = torch.nn.functional.cross_entropy(case.network(case.x), case.y, reduction="sum")
     parameters = dict(case.network.named_parameters())
     for (name, gradient), exact in zip(ours.items(), torch.autograd.grad(loss, parameters.values()), strict=True):

@@ -10,7 +10,7 @@ from networks import graph_case, mlp_case
 
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Updates, backprop_backward, relax_backward, relax_continuously
+from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward, relax_continuously
 from actrelax.models.results import relative_error
 
 
@@ -113,7 +113,7 @@ def test_fields_and_decay_are_passed_on(generator):
         rate=0.1,
         steps=10,
         assumptions=Assumptions(dense=knobs),
-        updates=Updates(decay=0.5),
+        options=BackwardOptions(Updates(decay=0.5)),
     )
     assert relative_error(p.weight - p.feedback, (1 - 0.1 / 10 * 0.5) ** 10 * offset) < 1e-12
 
@@ -121,7 +121,7 @@ def test_fields_and_decay_are_passed_on(generator):
 def test_updates_are_applied():
     case = graph_case()
     mean = changes(case, rate=1e-6)
-    total = changes(case, rate=1e-6, updates=Updates(reduction="sum", factors={"conv": 2.0}))
+    total = changes(case, rate=1e-6, options=BackwardOptions(Updates(factors={"conv": 2.0}), "sum"))
     assert relative_error(total["input->conv1.weight"], 6 * mean["input->conv1.weight"]) < 1e-4
     assert relative_error(total["hidden3->output.weight"], 3 * mean["hidden3->output.weight"]) < 1e-4
 
@@ -172,7 +172,9 @@ def test_continuous_plasticity_with_noise_written_out():
     silent = copy.deepcopy(case.network)
     options = {"rate": rate, "steps": n, "eta": eta, "integrator": "euler"}
     relax_continuously(silent, case.x, case.y, **options)
-    relax_continuously(case.network, case.x, case.y, noise=sigma, generator=seeded(), **options)
+    relax_continuously(
+        case.network, case.x, case.y, noise=sigma, options=BackwardOptions(generator=seeded()), **options
+    )
     for i, (p, q) in enumerate(zip(case.network.projections.values(), silent.projections.values(), strict=True)):
         assert relative_error(p.weight, W[i]) < 1e-13
         assert i == 3 or relative_error(q.weight, W[i]) > 1e-3
@@ -181,4 +183,4 @@ def test_continuous_plasticity_with_noise_written_out():
 def test_continuous_plasticity_is_not_shared():
     case = graph_case()
     with pytest.raises(ActrelaxError, match=r"^continuous plasticity works in one process only: leave"):
-        relax_continuously(case.network, case.x, case.y, rate=0.1, updates=Updates(across=list))
+        relax_continuously(case.network, case.x, case.y, rate=0.1, options=BackwardOptions(Updates(across=list)))

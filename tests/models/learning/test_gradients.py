@@ -10,10 +10,16 @@ from torch import nn
 
 from actrelax.analysis.alignment import update_angles
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Updates, backprop_backward, relax_backward
+from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward
 from actrelax.models.results import relative_error
 
 RULES = [relax_backward, backprop_backward]
+
+
+def options_of(rule, updates=None, reduction="mean"):
+    if rule is backprop_backward:
+        return {"updates": updates, "reduction": reduction}
+    return {"options": BackwardOptions(updates or Updates(), reduction)}
 
 
 def gradients(rule, case, **options):
@@ -26,12 +32,12 @@ def gradients(rule, case, **options):
 @pytest.mark.parametrize("rule", RULES)
 def test_reduction(rule):
     case = graph_case()
-    mean, total = (gradients(rule, case, updates=Updates(reduction=name)) for name in ("mean", "sum"))
+    mean, total = (gradients(rule, case, **options_of(rule, reduction=name)) for name in ("mean", "sum"))
     for name, gradient in total.items():
         assert relative_error(3 * mean[name], gradient) < 1e-14
     default = gradients(rule, case)
     assert all(torch.equal(default[name], gradient) for name, gradient in mean.items())
-    losses = [rule(case.network, case.x, case.y, updates=Updates(reduction=name)).loss for name in ("mean", "sum")]
+    losses = [rule(case.network, case.x, case.y, **options_of(rule, reduction=name)).loss for name in ("mean", "sum")]
     assert float(losses[1] / losses[0]) == pytest.approx(3)
 
 
@@ -39,12 +45,12 @@ def test_reduction(rule):
 def test_the_clamp_is_not_divided_by_the_batch():
     """At any finite n that would give another update: the initial activities don't shrink with the batch."""
     case = graph_case()
-    together = gradients(relax_backward, case, updates=Updates(reduction="sum"), steps=12, eta=0.2)
+    together = gradients(relax_backward, case, options=BackwardOptions(reduction="sum"), steps=12, eta=0.2)
     alone = []
     for i in range(3):
         one = copy.copy(case)
         one.x, one.y = case.x[i : i + 1], case.y[i : i + 1]
-        alone.append(gradients(relax_backward, one, updates=Updates(reduction="sum"), steps=12, eta=0.2))
+        alone.append(gradients(relax_backward, one, options=BackwardOptions(reduction="sum"), steps=12, eta=0.2))
     for name, gradient in together.items():
         assert relative_error(sum(one[name] for one in alone), gradient) < 1e-13
 
@@ -52,8 +58,8 @@ def test_the_clamp_is_not_divided_by_the_batch():
 @pytest.mark.parametrize("rule", RULES)
 def test_factors_then_clip(rule):
     case = graph_case()
-    plain = gradients(rule, case, updates=Updates(reduction="sum"))
-    changed = gradients(rule, case, updates=Updates(reduction="sum", factors={"conv": 2.0}, clip=0.1))
+    plain = gradients(rule, case, **options_of(rule, reduction="sum"))
+    changed = gradients(rule, case, **options_of(rule, Updates({"conv": 2.0}, clip=0.1), "sum"))
     clipped = 0
     for name, gradient in plain.items():
         factor = 2.0 if case.network.kind(case.network.projections[name.rsplit(".", 1)[0]]) == "conv" else 1.0
@@ -82,7 +88,7 @@ def trained(case, preset, steps, optimiser=torch.optim.SGD, lr=0.05, decay=None,
     optimiser = optimiser(case.network.parameters(), lr=lr, **options)
     for _ in range(steps):
         optimiser.zero_grad()
-        relax_backward(case.network, case.x, case.y, assumptions=preset, updates=Updates(decay=decay))
+        relax_backward(case.network, case.x, case.y, assumptions=preset, options=BackwardOptions(Updates(decay=decay)))
         optimiser.step()
 
 
@@ -141,7 +147,7 @@ SHARES = (slice(0, 2), slice(2, 3), slice(3, 3))
 PRESETS = ["backprop", "ar", "learned-feedback", "kolen-pollack", "current-presynaptic"]
 
 
-def shared(call, updates):
+def shared(call, options):
     """Call each process with its share, each adding what all have sent; returns what each call returned.
 
     The processes are copies of one network, one after the other; what they would send is kept, and added by hand.
@@ -153,21 +159,28 @@ def shared(call, updates):
         return tensors
 
     for share in SHARES:
-        call(share, replace(updates, across=record))
+        call(share, through(options, record))
     total = [sum(parts) for parts in zip(*sent, strict=True)]
-    return [call(share, replace(updates, across=lambda tensors: [x.clone() for x in total])) for share in SHARES]
+    return [call(share, through(options, lambda tensors: [x.clone() for x in total])) for share in SHARES]
+
+
+def through(options, across):
+    return replace(options, updates=replace(options.updates, across=across))
 
 
 def rule_of(preset):
+    """(network, x, y, options) -> Backward"""
     if preset == "backprop":
-        return backprop_backward
-    return lambda *batch, **options: relax_backward(*batch, assumptions=preset, steps=12, eta=0.2, **options)
+        return lambda *batch, options=None: backprop_backward(
+            *batch, **({"reduction": options.reduction, "updates": options.updates} if options else {})
+        )
+    return lambda *batch, options=None: relax_backward(*batch, 12, eta=0.2, assumptions=preset, options=options)
 
 
-def learned(preset, case, updates, share=slice(None)):
+def learned(preset, case, options, share=slice(None)):
     """Gradients by name, and what the call returned."""
     network = copy.deepcopy(case.network)
-    result = rule_of(preset)(network, case.x[share], case.y[share], updates=updates)
+    result = rule_of(preset)(network, case.x[share], case.y[share], options=options)
     return {name: p.grad for name, p in network.named_parameters()}, result
 
 
@@ -177,10 +190,10 @@ def with_feedback(case, preset, generator):
     return case
 
 
-def assert_shares_add_up(preset, case, updates):
-    whole, expected = learned(preset, case, updates)
+def assert_shares_add_up(preset, case, options):
+    whole, expected = learned(preset, case, options)
     for share, (gradients, result) in zip(
-        SHARES, shared(lambda share, updates: learned(preset, case, updates, share), updates), strict=True
+        SHARES, shared(lambda share, options: learned(preset, case, options, share), options), strict=True
     ):
         assert gradients.keys() == whole.keys()
         for name, gradient in whole.items():
@@ -198,9 +211,9 @@ def test_shares_add_up_to_the_batch(preset, reduction, generator):
     """Clip and decay come after the sum: elements are clipped here that no share would have clipped."""
     case = with_feedback(graph_case(), preset, generator)
     decay = 0.3 if preset == "kolen-pollack" else None
-    updates = Updates(reduction, {"conv": 2.0}, clip=0.03, decay=decay)
-    assert_shares_add_up(preset, case, updates)
-    free, _ = learned(preset, case, replace(updates, clip=None, decay=decay and 0.0))
+    options = BackwardOptions(Updates({"conv": 2.0}, clip=0.03, decay=decay), reduction)
+    assert_shares_add_up(preset, case, options)
+    free, _ = learned(preset, case, BackwardOptions(Updates({"conv": 2.0}, decay=decay and 0.0), reduction))
     assert any((gradient.abs() > 0.03).any() and (gradient.abs() < 0.03).any() for gradient in free.values())
 
 
@@ -213,7 +226,7 @@ def test_weights_that_are_shared_or_fixed(preset, generator):
     upper.weight.requires_grad_(False)
     upper.bias.requires_grad_(False)
     lower.bias.requires_grad_(False)
-    assert_shares_add_up(preset, case, Updates(decay=0.3 if preset == "kolen-pollack" else None))
+    assert_shares_add_up(preset, case, BackwardOptions(Updates(decay=0.3 if preset == "kolen-pollack" else None)))
 
 
 @pytest.mark.parametrize("preset", PRESETS[:2])
@@ -221,12 +234,10 @@ def test_all_processes_know_what_one_has_met(preset):
     case = graph_case()
     case.x[2] = torch.inf
 
-    def call(share, updates):
-        network, batch = copy.deepcopy(case.network), (case.x[share], case.y[share])
-        options = {} if preset == "backprop" else {"check_finite": False}
-        return rule_of(preset)(network, *batch, updates=updates, **options)
+    def call(share, options):
+        return rule_of(preset)(copy.deepcopy(case.network), case.x[share], case.y[share], options=options)
 
-    for result in shared(call, Updates()):
+    for result in shared(call, BackwardOptions(check_finite=False)):
         assert not result.finite
         assert not torch.isfinite(result.loss)
 
@@ -243,17 +254,17 @@ def test_a_large_batch_is_counted_in_half_precision():
 def test_angles_are_of_the_whole_batch(generator):
     case = with_feedback(graph_case(), "kolen-pollack", generator)
 
-    def angles(share, updates):
+    def angles(share, options):
         network, batch = copy.deepcopy(case.network), (case.x[share], case.y[share])
         for name, p in network.named_parameters():
             p.grad = gradients[name].clone()
-        return update_angles(network, *batch, updates=updates, assumptions="kolen-pollack")
+        return update_angles(network, *batch, options=options, assumptions="kolen-pollack")
 
-    updates = Updates(decay=0.3, clip=0.1)
-    gradients, _ = learned("kolen-pollack", case, updates)
-    whole = angles(slice(None), updates)
+    options = BackwardOptions(Updates(decay=0.3, clip=0.1))
+    gradients, _ = learned("kolen-pollack", case, options)
+    whole = angles(slice(None), options)
     assert max(whole.values()) > 10
-    for found in shared(angles, updates):
+    for found in shared(angles, options):
         assert found == pytest.approx(whole, rel=1e-9, abs=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.engines import solve
-from actrelax.models.learning import Updates, relax_backward
+from actrelax.models.learning import BackwardOptions, Updates, relax_backward
 from actrelax.models.learning import relax as learning
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
@@ -33,7 +34,9 @@ def relaxed(case, seed=4, steps=12, dt=0.2, **fields):
 def test_current_presynaptic_activity_is_the_noisy_input_itself():
     case = mlp_case()
     options = {"integrator": "euler", "steps": 12, "eta": 0.2, "assumptions": "current-presynaptic"}
-    result = relax_backward(case.network, case.x, case.y, input_noise=0.5, generator=seeded(), keep=True, **options)
+    result = relax_backward(
+        case.network, case.x, case.y, input_noise=0.5, options=BackwardOptions(generator=seeded(), keep=True), **options
+    )
     state, passed = result.trajectory.state, case.network.feedforward(case.x)
     gain = 1 - torch.tanh(passed.drives["hidden1"]) ** 2
     found = case.network.projections["input->hidden1"].weight.grad
@@ -45,7 +48,7 @@ def test_current_presynaptic_activity_is_the_noisy_input_itself():
 def test_updates_come_from_the_noisy_state():
     case = mlp_case()
     options = {"integrator": "euler", "steps": 12, "eta": 0.2}
-    relax_backward(case.network, case.x, case.y, noise=0.3, generator=seeded(), **options)
+    relax_backward(case.network, case.x, case.y, noise=0.3, options=BackwardOptions(generator=seeded()), **options)
     final = relaxed(case, noise=0.3).final
     gain = 1 - torch.tanh(case.network.feedforward(case.x).drives["hidden1"]) ** 2
     expected = (gain * final["hidden1"]).T @ case.x / 3
@@ -90,11 +93,14 @@ def test_streamed_updates_are_those_of_the_steps(name, make, integrator, generat
     options = {"assumptions": assumptions, "integrator": integrator}
     if integrator != "equilibrium":
         options |= {"steps": 9, "eta": 0.2}
-    for updates in (Updates(reduction="sum", **decay), Updates(factors={"conv": 2.0}, clip=0.02, **decay)):
-        stepped = gradients(relax_backward, case, method="stepped", updates=updates, **options)
+    for common in (
+        BackwardOptions(Updates(**decay), "sum"),
+        BackwardOptions(Updates(factors={"conv": 2.0}, clip=0.02, **decay)),
+    ):
+        stepped = gradients(relax_backward, case, options=replace(common, evaluation="stepped"), **options)
         assert any(parameter.endswith(".feedback") for parameter in stepped) == ("learned" in str(case.network))
-        for more in ({}, {"method": "closed-form"}, {"keep": True}, {"check_finite": False}):
-            streamed = gradients(relax_backward, case, updates=updates, **options, **more)
+        for more in ({}, {"evaluation": "closed-form"}, {"keep": True}, {"check_finite": False}):
+            streamed = gradients(relax_backward, case, options=replace(common, **more), **options)
             for parameter, gradient in stepped.items():
                 assert relative_error(streamed[parameter], gradient) < 1e-12, parameter
     # the clip is reached, decay comes after it
@@ -111,7 +117,25 @@ def test_the_rule_reads_what_arrives_later(generator):
     assert relative_error(current["conv2->conv3.weight"], frozen["conv2->conv3.weight"]) > 1e-2
 
 
-@pytest.mark.parametrize("how", [{}, {"keep": True}, {"method": "stepped", "steps": 3}])
+@pytest.mark.parametrize("evaluation", ["stepped", "closed-form"])
+@pytest.mark.parametrize("make", [mlp_case, graph_case])
+def test_a_sample_without_a_loss_gradient_adds_nothing(make, evaluation):
+    """What is left of its initial activities is not learned."""
+    case, without = make(), make()
+    output = case.network(case.x).detach()
+    target = torch.stack([output[0] + 1, output[1], output[2] + 1])
+    without.x, without.y, case.y = case.x[[0, 2]], target[[0, 2]], target
+    options = BackwardOptions(reduction="sum", evaluation=evaluation)
+    found, expected = (
+        gradients(relax_backward, each, loss="sum-of-squares", steps=9, options=options) for each in (case, without)
+    )
+    for parameter, gradient in expected.items():
+        assert relative_error(found[parameter], gradient) < 1e-13, parameter
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"options": BackwardOptions(keep=True)}, {"options": BackwardOptions(evaluation="stepped"), "steps": 3}]
+)
 def test_frozen_projections_hide_no_divergence(generator, how):
     case = exploding_case(generator)
     for p in list(case.network.projections.values())[:2]:
@@ -180,5 +204,5 @@ def test_what_arrives_at_the_output_alone_counts_as_well():
     case = mlp_case(widths=(5, 4))
     y = torch.zeros(3, 4)
     y[1, 2] = float("nan")
-    result = relax_backward(case.network, case.x, y, loss="sum-of-squares", check_finite=False)
+    result = relax_backward(case.network, case.x, y, loss="sum-of-squares", options=BackwardOptions(check_finite=False))
     assert not bool(result.finite)

@@ -1,13 +1,15 @@
 """`relax_backward` and its like: what they pass on, what they leave alone, what they refuse."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from networks import exploding_case, graph_case, mlp_case
 
+from actrelax.models.engines import Steps
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Updates, backprop_backward, relax_backward
+from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward
 from actrelax.models.learning import relax as learning
 from actrelax.models.results import DivergenceError, relative_error
 
@@ -48,7 +50,7 @@ def test_builds_no_autograd_graph(monkeypatch):
     monkeypatch.setattr(
         torch.nn.functional, "linear", lambda *args: modes.append(torch.is_grad_enabled()) or original(*args)
     )
-    result = relax_backward(case.network, case.x, case.y, keep=True)
+    result = relax_backward(case.network, case.x, case.y, options=BackwardOptions(keep=True))
     assert modes
     assert not any(modes)
     assert all(not x.requires_grad for x in result.trajectory.final.values())
@@ -70,7 +72,7 @@ def test_fields_of_the_problem_and_of_solve_are_passed_on():
         {"loss": "sum-of-squares", "steps": 12, "eta": 0.2},
         {"integrator": "euler", "steps": 12, "eta": 0.2},
         {"duration": 3.0, "eta": 0.2},
-        {"steps": 12, "eta": 0.2, "stop_change": 0.5},
+        {"steps": Steps.until(0.5, of="change", eta=0.2, most=12)},
     ):
         other = gradients(relax_backward, case, **options)
         assert relative_error(other["input->conv1.weight"], base["input->conv1.weight"]) > 1e-3, options
@@ -105,7 +107,7 @@ def test_divergence_leaves_the_gradients_alone():
     with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start'):
         relax_backward(case.network, case.x, case.y)
     assert all(p.grad is None for p in case.network.parameters())
-    relax_backward(case.network, case.x, case.y, check_finite=False)
+    relax_backward(case.network, case.x, case.y, options=BackwardOptions(check_finite=False))
     assert any(torch.isnan(p.grad).any() for p in case.network.parameters())
 
 
@@ -115,11 +117,13 @@ def test_what_is_refused(generator):
     with pytest.raises(ActrelaxError, match=r'"kolen-pollack" feedback needs a decay rate: pass updates=Updates'):
         relax_backward(case.network, case.x, case.y, assumptions="kolen-pollack")
     with pytest.raises(ActrelaxError, match=r'^decay needs "kolen-pollack" feedback'):
-        relax_backward(case.network, case.x, case.y, updates=Updates(decay=0.1))
+        relax_backward(case.network, case.x, case.y, options=BackwardOptions(Updates(decay=0.1)))
     with pytest.raises(ActrelaxError, match=r"^continuous plasticity changes weights .*: use relax_continuously\.$"):
         relax_backward(case.network, case.x, case.y, assumptions="continuous")
     with pytest.raises(ActrelaxError, match=r"^unknown reduction 'none'; known: mean, sum\.$"):
-        Updates(reduction="none")
+        BackwardOptions(reduction="none")
+    with pytest.raises(ActrelaxError, match=r"^updates must be an Updates, got 'sum': pass Updates\(clip=\.\.\.\)\.$"):
+        BackwardOptions("sum")
     with pytest.raises(ActrelaxError, match=r"^factors names an unknown kind of projection 'convolution'"):
         Updates(factors={"convolution": 2.0})
     with pytest.raises(ActrelaxError, match=r"^the updates' clip must be positive, got 0\.$"):
@@ -130,11 +134,11 @@ def test_what_is_refused(generator):
 
 def test_keeping_gives_the_trajectory_and_the_same_gradients():
     case = graph_case()
-    result = relax_backward(case.network, case.x, case.y, keep=True, steps=9)
+    result = relax_backward(case.network, case.x, case.y, 9, options=BackwardOptions(keep=True))
     kept = {name: p.grad.clone() for name, p in case.network.named_parameters()}
-    assert result.trajectory.method == "closed-form"
+    assert result.trajectory.evaluation == "closed-form"
     problem = result.trajectory.problem
-    for name, x in learning.run(learning.resolve(problem, "sequential", steps=9)).final.items():
+    for name, x in learning.run(learning.resolve(problem, "sequential", Steps(9))).final.items():
         assert torch.equal(result.trajectory.final[name], x)
     case.network.zero_grad()
     without = relax_backward(case.network, case.x, case.y, steps=9)
@@ -146,33 +150,37 @@ def test_keeping_gives_the_trajectory_and_the_same_gradients():
     assert bool(without.finite)
 
 
-@pytest.mark.parametrize("method", ["auto", "closed-form", "stepped"])
-def test_a_relaxation_that_diverges_is_not_learned_from(method, generator):
+@pytest.mark.parametrize("evaluation", ["auto", "closed-form", "stepped"])
+def test_a_relaxation_that_diverges_is_not_learned_from(evaluation, generator):
     """The population and the step are named, as the steps find them."""
     case = exploding_case(generator)
     for p in case.network.parameters():
         p.grad = torch.ones_like(p)
-    options = {"assumptions": "random-feedback", "integrator": "euler", "start": "zero", "steps": 50, "eta": 0.5}
+    fields = {"assumptions": "random-feedback", "integrator": "euler", "start": "zero", "steps": 50, "eta": 0.5}
+    options = BackwardOptions(evaluation=evaluation)
     with pytest.raises(DivergenceError, match=r'^population "hidden1" became non-finite at step 3 of 50: lower eta'):
-        relax_backward(case.network, case.x, case.y, method=method, **options)
+        relax_backward(case.network, case.x, case.y, options=options, **fields)
     assert all(torch.equal(p.grad, torch.ones_like(p)) for p in case.network.parameters())
-    result = relax_backward(case.network, case.x, case.y, method=method, check_finite=False, **options)
+    options = replace(options, check_finite=False)
+    result = relax_backward(case.network, case.x, case.y, options=options, **fields)
     assert result.finite.shape == ()
     assert not bool(result.finite)
-    assert bool(relax_backward(mlp_case().network, case.x, case.y, check_finite=False, method=method).finite)
+    assert bool(relax_backward(mlp_case().network, case.x, case.y, options=options).finite)
 
 
 def test_a_closed_form_that_another_engine_would_ignore():
-    case = mlp_case()
-    with pytest.raises(ActrelaxError, match=r"^the closed form needs the engine torch, got scipy: leave out method\.$"):
-        relax_backward(case.network, case.x, case.y, integrator="scipy:RK45", method="closed-form")
-    with pytest.raises(ActrelaxError, match=r"^unknown method 'fast'; known: auto, stepped, closed-form\.$"):
-        relax_backward(case.network, case.x, case.y, integrator="scipy:RK45", method="fast")
+    case, at_once = mlp_case(), BackwardOptions(evaluation="closed-form")
     with pytest.raises(
-        ActrelaxError, match=r'^method="closed-form" can\'t be used here: the closed form needs a linear'
+        ActrelaxError, match=r"^the closed form needs the engine torch, got scipy: leave out evaluation\.$"
     ):
-        relax_backward(case.network, case.x, case.y, clip=0.1, method="closed-form")
-    relax_backward(case.network, case.x, case.y, integrator="scipy:RK45", method="stepped", steps=3)
+        relax_backward(case.network, case.x, case.y, integrator="RK45", options=at_once)
+    with pytest.raises(ActrelaxError, match=r"^unknown evaluation 'fast'; known: auto, stepped, closed-form\.$"):
+        BackwardOptions(evaluation="fast")
+    with pytest.raises(
+        ActrelaxError, match=r'^evaluation="closed-form" can\'t be used here: the closed form needs a linear'
+    ):
+        relax_backward(case.network, case.x, case.y, clip=0.1, options=at_once)
+    relax_backward(case.network, case.x, case.y, 3, integrator="RK45", options=BackwardOptions(evaluation="stepped"))
 
 
 @pytest.mark.parametrize("preset", ["learned-feedback", "random-feedback", "sign-feedback"])
@@ -189,9 +197,9 @@ def test_a_saved_network_brings_its_feedback_weights(preset, generator, tmp_path
     case.network.add_feedback(preset, generator)
     torch.save(case.network.state_dict(), tmp_path / "network.pt")
     fresh.load_state_dict(torch.load(tmp_path / "network.pt"))
-    updates = Updates(decay=0.1 if preset == "kolen-pollack" else None)
+    options = BackwardOptions(Updates(decay=0.1 if preset == "kolen-pollack" else None))
     for network in (case.network, fresh):
-        relax_backward(network, case.x, case.y, assumptions=preset, updates=updates)
+        relax_backward(network, case.x, case.y, assumptions=preset, options=options)
     assert {name for name, _ in fresh.named_parameters()} == {name for name, _ in case.network.named_parameters()}
     for p, q in zip(case.network.projections.values(), fresh.projections.values(), strict=True):
         if p.weight is not None:

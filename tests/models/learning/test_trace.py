@@ -3,6 +3,7 @@
 import copy
 import gc
 import weakref
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,19 +11,18 @@ import torch
 from networks import graph_case, mlp_case
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import backprop_backward, relax_backward
+from actrelax.models.learning import BackwardOptions, backprop_backward, relax_backward
 from actrelax.models.learning.trace import Traced
 
 TAU = {"hidden1": torch.linspace(0.5, 1.5, 7)}
+UNCHECKED = BackwardOptions(check_finite=False)
 RULES = {
-    "closed form": partial(relax_backward, steps=12, eta=0.2, check_finite=False),
-    "stepped": partial(relax_backward, steps=3, method="stepped", check_finite=False),
-    "equilibrium": partial(relax_backward, integrator="equilibrium", check_finite=False),
-    "unfrozen": partial(relax_backward, assumptions="unfrozen", steps=3, check_finite=False),
-    "learned": partial(relax_backward, assumptions="learned-feedback", check_finite=False),
-    "neurons": partial(
-        relax_backward, tau={"hidden1": torch.linspace(0.5, 1.5, 7)}, dt=0.1, steps=3, check_finite=False
-    ),
+    "closed form": partial(relax_backward, steps=12, eta=0.2, options=UNCHECKED),
+    "stepped": partial(relax_backward, steps=3, options=replace(UNCHECKED, evaluation="stepped")),
+    "equilibrium": partial(relax_backward, integrator="equilibrium", options=UNCHECKED),
+    "unfrozen": partial(relax_backward, assumptions="unfrozen", steps=3, options=UNCHECKED),
+    "learned": partial(relax_backward, assumptions="learned-feedback", options=UNCHECKED),
+    "neurons": partial(relax_backward, tau=TAU, dt=0.1, steps=3, options=UNCHECKED),
     "backprop": backprop_backward,
 }
 
@@ -84,8 +84,8 @@ def test_labels_are_looked_at_every_time():
 
 def test_what_the_rule_refuses_is_refused():
     case = mlp_case()
-    with pytest.raises(ActrelaxError, match="stop_change must be positive"):
-        Traced(partial(relax_backward, stop_change=-1.0))(case.network, case.x, case.y)
+    with pytest.raises(ActrelaxError, match="eta must lie between 0 and 2"):
+        Traced(partial(relax_backward, eta=3.0))(case.network, case.x, case.y)
     assert all(p.grad is None for p in case.network.parameters())
 
 
@@ -153,7 +153,10 @@ def test_rules_that_a_list_would_repeat_are_refused():
             partial(RULES["stepped"], integrator="euler", noise=0.1),
             r"^a traced rule would draw the same random numbers for every batch \(aten::",
         ),
-        (partial(RULES["stepped"], keep=True), r"^a traced rule can't return a trajectory: leave keep out\.$"),
+        (
+            partial(RULES["stepped"], options=replace(UNCHECKED, keep=True)),
+            r"^a traced rule can't return a trajectory: leave keep out\.$",
+        ),
     ):
         with pytest.raises(ActrelaxError, match=said):
             Traced(rule)(case.network, case.x, case.y)

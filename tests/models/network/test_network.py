@@ -9,8 +9,9 @@ from networks import graph_case, mlp_case
 from torch import nn
 
 from actrelax.models.assumptions import PRESETS
+from actrelax.models.engines import Steps
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import relax_backward
+from actrelax.models.learning import BackwardOptions, relax_backward
 from actrelax.models.network import Network, Projection, build
 
 
@@ -78,7 +79,14 @@ def test_copies_are_independent(copied):
 
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 @pytest.mark.parametrize(
-    "options", [{}, {"steps": "auto"}, {"integrator": "equilibrium"}, {"method": "stepped"}], ids=str
+    "options",
+    [
+        {},
+        {"steps": Steps.until()},
+        {"integrator": "equilibrium"},
+        {"options": BackwardOptions(evaluation="stepped")},
+    ],
+    ids=["papers", "until", "equilibrium", "stepped"],
 )
 def test_holds_no_relaxation_state(make, options):
     """A relaxation leaves no tensor behind in the network, and no attribute changed."""

@@ -9,9 +9,9 @@ from reference import Reference
 
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.closed_form import predict
-from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.engines import INTEGRATORS, Steps, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import relax_backward, relax_continuously
+from actrelax.models.learning import BackwardOptions, relax_backward, relax_continuously
 from actrelax.models.problem import RelaxationProblem, apply_transform, transform_named
 from actrelax.models.problem.feedback_transforms import Quantised, Sparse
 from actrelax.models.results import relative_error
@@ -101,9 +101,10 @@ def test_feedback_is_by_the_transformed_weights(name, preset, generator):
     case, assumptions = graph_case(), PRESETS[preset]
     case.network.add_feedback(assumptions, generator)
     before = copy.deepcopy(case.network.state_dict())
-    options = {"assumptions": preset, "integrator": "euler", "steps": 12, "eta": 0.2}
-    plain = relax_backward(copy.deepcopy(case.network), case.x, case.y, keep=True, **options).trajectory.final
-    result = relax_backward(case.network, case.x, case.y, feedback_transform=name, keep=True, **options)
+    keep, steps = BackwardOptions(keep=True), Steps(12, eta=0.2)
+    options = {"assumptions": preset, "integrator": "euler", "steps": steps, "options": keep}
+    plain = relax_backward(copy.deepcopy(case.network), case.x, case.y, **options).trajectory.final
+    result = relax_backward(case.network, case.x, case.y, feedback_transform=name, **options)
     final = result.trajectory.final
     assert relative_error(final["conv1"], plain["conv1"]) > 1e-3 or (preset, name) == ("sign-feedback", "quantised-4")
     assert all(torch.equal(value, before[key]) for key, value in case.network.state_dict().items())

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 from actrelax.models.closed_form import uncovered
-from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.engines import INTEGRATORS, SciPyOptions, Steps, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace, UnitDynamics
@@ -285,9 +285,9 @@ def test_integrators_converge_at_their_order(name):
 def test_scipy_follows_the_matrix_exponential():
     case = mlp_case()
     for method in ("DOP853", "Radau"):
-        options = {"rtol": 1e-11 if method == "DOP853" else 1e-7, "dt": 0.5, "duration": 2.0}
-        found = activities_by(case, f"scipy:{method}", engine=None, **options)
-        assert relative_error(found, exact_activities(case, 2.0)) < 100 * options["rtol"]
+        rtol = 1e-11 if method == "DOP853" else 1e-7
+        found = activities_by(case, method, engine=None, dt=0.5, duration=2.0, options=SciPyOptions(rtol=rtol))
+        assert relative_error(found, exact_activities(case, 2.0)) < 100 * rtol
 
 
 @pytest.mark.parametrize("scheme", ["euler", "sequential", "exponential"])
@@ -358,7 +358,7 @@ def test_settling_looks_at_every_variable():
     """A mode that its activity does not show yet keeps the run going: adaptation is slow."""
     dynamics = {"hidden1": UnitDynamics(((-2, 0), (0, -0.05)), (2, 0.05), (1, 0))}
     problem = problem_of(mlp_case(), dynamics=dynamics, start="zero")
-    trajectory = solve(problem, "euler", dt=0.2, steps=5000, stop_change=1e-6)
+    trajectory = solve(problem, "euler", Steps.until(1e-6, of="change", dt=0.2, most=5000))
     final = solve(problem, "equilibrium").state["hidden1.1"]
     assert relative_error(trajectory.state["hidden1.1"], final) < 1e-3
     assert trajectory.steps > 500

@@ -9,7 +9,7 @@ from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import relative_error
+from actrelax.models.results import Record, relative_error
 
 
 def problem_of(case, **fields):
@@ -64,7 +64,7 @@ def test_a_function_may_return_arrays_and_numbers():
 )
 def test_functions_that_return_something_else(returned, sentence, to_file, tmp_path):
     with pytest.raises(ActrelaxError, match=sentence):
-        solve(problem_of(mlp_case()), steps=3, record=lambda _: returned, path=tmp_path / "x.nc" if to_file else None)
+        solve(problem_of(mlp_case()), record=Record(lambda _: returned, path=tmp_path / "x.nc" if to_file else None))
     assert not list(tmp_path.iterdir())
 
 
@@ -105,3 +105,51 @@ def test_chosen_units_of_a_population_with_a_shape():
     assert torch.equal(some["conv1"][-1], last)
     g = gradients["conv1"][:, [3, 0], [2, 0], [2, 1]]
     assert float(some.error(gradients)["conv1"][-1]) == relative_error(last, g)
+
+
+@pytest.mark.parametrize("what", [True, "hidden2", ["hidden2", "output"], {"hidden2": [5, 0]}])
+def test_a_record_is_every_so_many_steps_of_what_it_names(what):
+    """Bare, the same values at every step."""
+    problem = problem_of(mlp_case())
+    bare, record = (solve(problem, "euler", 7, record=each) for each in (what, Record(what)))
+    some = solve(problem, "euler", 7, record=Record(what, every=3))
+    assert record.times == bare.times
+    assert some.times == bare.times[::3]
+    assert list(some.recorded) == list(record.recorded) == list(bare.recorded)
+    for name, x in bare.recorded.items():
+        assert torch.equal(record[name], x)
+        assert torch.equal(some[name], x[::3])
+
+
+def test_a_record_of_nothing():
+    problem = problem_of(mlp_case())
+    assert solve(problem, "euler", 7, record=Record(False)).times == ()
+    assert solve(problem, "euler", 7, record=Record(every=np.int64(8))).times == (0.0,)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Record(every=0), r"^every must be a whole number, 1 or more, got 0\.$"),
+        (lambda: Record(every=1.5), r"^every must be a whole number, 1 or more, got 1\.5\.$"),
+        (
+            lambda: Record(False, path="x.nc"),
+            r"^path needs recorded values, got what=False beside it: pass what=True\.$",
+        ),
+        (
+            lambda: solve(problem_of(mlp_case()), record=Record(3)),
+            r"^record must be True or False, names of populations, population -> units, or a function, got 3\.$",
+        ),
+        (
+            lambda: solve(problem_of(mlp_case()), record=Record("hidden9", path="x.nc")),
+            r"^record names an unknown population 'hidden9'; known: hidden1",
+        ),
+        (
+            lambda: solve(problem_of(mlp_case()), record=True, every=2),
+            r"^unknown keyword 'every'; known: eta, dt, duration\.$",
+        ),
+    ],
+)
+def test_records_that_are_refused(make, sentence):
+    with pytest.raises(ActrelaxError, match=sentence):
+        make()

@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from networks import mlp_case
+from networks import exploding_case, mlp_case
 
-from actrelax.models.engines import solve
+from actrelax.models.engines import Steps, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import DivergenceError, Record, Status
 
 
-def problem_of(case):
-    return RelaxationProblem.from_batch(case.network, case.x, case.y)
+def problem_of(case, **fields):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
 
 
 def test_errors_need_activities():
@@ -29,7 +30,7 @@ def test_errors_over_time():
     """max |x - gradient| / max |gradient| of each population and each point in time, by hand."""
     case = mlp_case()
     gradients = activity_gradients(case.network, case.x, case.y)
-    trajectory = solve(problem_of(case), "euler", eta=0.2, steps=12, record=["hidden1", "hidden3"], every=4)
+    trajectory = solve(problem_of(case), "euler", 12, eta=0.2, record=Record(["hidden1", "hidden3"], every=4))
     errors = trajectory.error(gradients)
     assert list(errors) == ["hidden1", "hidden3"]
     for name, error in errors.items():
@@ -53,3 +54,27 @@ def test_unknown_names():
     ):
         solve(problem, steps=2)["hidden2"]
     assert some["hidden1"] is some.recorded["hidden1"]
+
+
+def test_times_are_an_array_too():
+    recorded = solve(problem_of(mlp_case()), "euler", 6, dt=0.1, record=Record(every=2))
+    assert isinstance(recorded.t, np.ndarray)
+    assert recorded.t.dtype == np.float64
+    assert recorded.t.tolist() == list(recorded.times) == [0.0, 0.2, 0.4, 0.6]
+    assert solve(problem_of(mlp_case()), "euler", 6).t.shape == (0,)
+    assert solve(problem_of(mlp_case()), "equilibrium", record=True).t.tolist() == [0.0, np.inf]
+
+
+def test_success_is_all_steps_or_settled(generator):
+    problem = problem_of(mlp_case())
+    ended = {integrator: solve(problem, integrator) for integrator in ("euler", "RK45", "equilibrium")}
+    assert all(each.success and each.status is Status.COMPLETED for each in ended.values())
+    settled = solve(problem, "euler", Steps.until())
+    assert settled.success
+    assert settled.status is Status.SETTLED
+    with pytest.warns(UserWarning, match="^not settled after most = 3 steps"):
+        assert not solve(problem, "euler", Steps.until(most=3)).success
+    exploding = problem_of(exploding_case(generator), assumptions="random-feedback", start="zero")
+    with pytest.raises(DivergenceError) as caught:
+        solve(exploding, "euler", 50, eta=0.5)
+    assert not caught.value.trajectory.success

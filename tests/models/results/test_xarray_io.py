@@ -12,11 +12,11 @@ import xarray as xr
 from networks import exploding_case, graph_case, mlp_case
 
 from actrelax.models.assumptions import Assumptions, Knobs
-from actrelax.models.engines import solve
+from actrelax.models.engines import SciPyOptions, Steps, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
-from actrelax.models.results import DivergenceError, open_trajectory, relative_error
+from actrelax.models.results import DivergenceError, Record, open_trajectory, relative_error
 
 RUNS = {
     "euler": {"integrator": "euler", "eta": 0.2, "steps": 12},
@@ -51,7 +51,8 @@ def test_without_a_recording_the_final_state_is_the_only_point_in_time():
     dataset = trajectory.to_xarray()
     assert dataset["time"].values == pytest.approx([2.4])
     assert all(np.array_equal(dataset[name][0], x) for name, x in trajectory.final.items())
-    settled = solve(problem, "scipy:RK45", dt=0.2, duration=100.0, stop_change=1e-4, dense=True)
+    until, dense = Steps.until(1e-4, of="change", dt=0.2, most=500), SciPyOptions(dense=True)
+    settled = solve(problem, "RK45", until, options=dense)
     (time,) = settled.to_xarray()["time"].values
     assert time == settled.time
     assert np.array_equal(settled.at(time)["hidden1"], settled.final["hidden1"])
@@ -83,7 +84,7 @@ def test_attributes_say_what_it_was():
 def test_attributes_list_the_options_of_the_engine(tmp_path):
     problem, path = problem_of(mlp_case()), tmp_path / "options.nc"
     options = {"rtol": 1e-5, "atol": np.float32(0.25), "max_evaluations": 5000, "dense": True}
-    given = solve(problem, "scipy:RK45", dt=0.2, steps=3, record=True, path=path, **options)
+    given = solve(problem, "RK45", dt=0.2, steps=3, record=Record(path=path), options=SciPyOptions(**options))
     assert given.options == options
     with open_trajectory(path) as dataset:
         expected = {"rtol": 1e-5, "atol": 0.25, "max_evaluations": 5000, "dense": "True"}
@@ -99,7 +100,7 @@ def test_chosen_units_are_labelled_by_their_indices(chosen, tmp_path):
     options = {"integrator": "euler", "dt": 0.2, "steps": 3}
     full = solve(problem_of(case), **options, record="hidden1")
     memory = solve(problem_of(case), **options, record={"hidden1": chosen})
-    file = solve(problem_of(case), **options, record={"hidden1": chosen}, path=tmp_path / "some.nc")
+    file = solve(problem_of(case), **options, record=Record({"hidden1": chosen}, path=tmp_path / "some.nc"))
     assert full.to_xarray()["hidden1_unit"].values.tolist() == list(range(7))
     with open_trajectory(tmp_path / "some.nc") as opened:
         for dataset in (memory.to_xarray(), opened):
@@ -140,7 +141,7 @@ def test_values_that_can_not_be_labelled(returned, sentence, tmp_path):
     for attempt in (
         memory.to_xarray,
         lambda: memory.save(path),
-        lambda: solve(problem, steps=2, record=lambda _: calls.append(1) or returned, path=path),
+        lambda: solve(problem, steps=2, record=Record(lambda _: calls.append(1) or returned, path=path)),
     ):
         with pytest.raises(ActrelaxError, match=sentence):
             attempt()
@@ -168,7 +169,7 @@ def test_types(dtype, labelled, tmp_path):
         return {"x": (10 * state["hidden1"]).to(dtype)}
 
     path = tmp_path / "type.nc"
-    memory = solve(problem_of(mlp_case()), steps=3, record=function, path=path)
+    memory = solve(problem_of(mlp_case()), steps=3, record=Record(function, path=path))
     assert memory["x"].dtype == dtype
     assert memory["x"].any()
     with open_trajectory(path) as opened:
@@ -181,8 +182,8 @@ def test_types(dtype, labelled, tmp_path):
 def test_a_file_holds_what_the_trajectory_has(options, tmp_path):
     """Written by solve or by save; an earlier file is replaced, and no other file is left."""
     saved, solved = tmp_path / "new folder" / "saved.nc", tmp_path / "new folder" / "solved.nc"
-    solve(problem_of(mlp_case()), "euler", steps=20, record=True, path=solved)
-    trajectory = solve(problem_of(graph_case()), **options, record=True, path=str(solved))
+    solve(problem_of(mlp_case()), "euler", steps=20, record=Record(path=solved))
+    trajectory = solve(problem_of(graph_case()), **options, record=Record(path=str(solved)))
     trajectory.save(saved)
     with open_trajectory(str(saved)) as dataset, open_trajectory(solved) as other:
         xr.testing.assert_identical(dataset, other)
@@ -195,7 +196,7 @@ def test_a_file_holds_what_the_trajectory_has(options, tmp_path):
 
 def test_without_xarray_it_is_ordinary_netcdf(tmp_path):
     path = tmp_path / "ordinary.nc"
-    solve(problem_of(mlp_case()), "euler", eta=0.2, steps=12, record=True, path=path)
+    solve(problem_of(mlp_case()), "euler", eta=0.2, steps=12, record=Record(path=path))
     with h5netcdf.File(path, "r") as file:
         assert file.dimensions["time"].isunlimited()
         assert file.attrs["Conventions"].startswith("CF-")
@@ -212,7 +213,7 @@ def test_some_populations_and_functions(tmp_path):
     problem = problem_of(mlp_case(), dynamics={"hidden1": UnitDynamics.second_order(1.0, 0.7)})
     options = {"integrator": "euler", "dt": 0.2, "steps": 4}
     memory = solve(problem, **options, record=function)
-    solve(problem, **options, record=function, path=tmp_path / "function.nc")
+    solve(problem, **options, record=Record(function, path=tmp_path / "function.nc"))
     full = solve(problem, **options, record="hidden1")["hidden1"]
     assert relative_error(memory["norm"], full.flatten(1).norm(dim=1)) < 1e-14
     assert {name: memory.to_xarray()[name].dims for name in memory.recorded} == {
@@ -230,9 +231,9 @@ def test_some_populations_and_functions(tmp_path):
 def test_a_relaxation_that_diverges_leaves_the_good_part(integrator, every, tmp_path, generator):
     path = tmp_path / "diverged.nc"
     problem = problem_of(exploding_case(generator), assumptions="random-feedback", start="zero")
-    options = {"rtol": 1e-3} if integrator != "euler" else {}
+    options = None if integrator == "euler" else SciPyOptions(rtol=1e-3)
     with pytest.raises(DivergenceError) as caught:
-        solve(problem, integrator, steps=50, dt=0.5, record=True, every=every, path=path, **options)
+        solve(problem, integrator, steps=50, dt=0.5, record=Record(every=every, path=path), options=options)
     times = (0.0, 0.5, 1.0)[::every] if integrator == "euler" else (0.0,)
     assert caught.value.trajectory.times == times
     with open_trajectory(path) as dataset:
@@ -249,7 +250,7 @@ def test_an_error_on_the_way_writes_nothing(earlier, tmp_path):
     with pytest.raises(
         ActrelaxError, match=r"^the recorded names were 'a' at first, got 'b' at time 0\.4: return the same names"
     ):
-        solve(problem_of(mlp_case()), "euler", dt=0.2, record=lambda _: next(returned), path=path)
+        solve(problem_of(mlp_case()), "euler", dt=0.2, record=Record(lambda _: next(returned), path=path))
     assert [file.read_text() for file in tmp_path.iterdir()] == ["earlier"] * earlier
 
 
@@ -262,7 +263,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_file(tmp_path, monkeypatch):
     path.write_text("earlier")
     monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
     with pytest.raises(ActrelaxError, match=rf"^can't write {path}: No space left on device\.$") as caught:
-        solve(problem_of(mlp_case()), "euler", steps=2, record=True, path=path)
+        solve(problem_of(mlp_case()), "euler", steps=2, record=Record(path=path))
     assert [file.read_text() for file in tmp_path.iterdir()] == ["earlier"]
     expected = solve(problem_of(mlp_case()), "euler", steps=2, record=True)
     assert torch.equal(caught.value.trajectory["hidden1"], expected["hidden1"])
@@ -276,7 +277,7 @@ def test_a_divergence_that_can_not_be_written_stays_a_divergence(tmp_path, monke
     problem = problem_of(exploding_case(generator), assumptions="random-feedback", start="zero")
     monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
     with pytest.raises(DivergenceError, match=r'^population "hidden\d" became non-finite at step') as caught:
-        solve(problem, "euler", steps=50, dt=0.5, record=True, path=path)
+        solve(problem, "euler", steps=50, dt=0.5, record=Record(path=path))
     assert caught.value.trajectory.times == (0.0, 0.5, 1.0)
     assert caught.value.__notes__ == [f"can't write {path}: No space left on device."]
 
@@ -305,11 +306,9 @@ def test_paths_that_can_not_be_written(tmp_path):
         with pytest.raises(ActrelaxError, match=rf"^can't write {path}: \S.*\.$"):
             solve(problem, steps=2).save(path)
         with pytest.raises(ActrelaxError, match=rf"^can't write {path}: \S.*\.$"):
-            solve(problem, steps=2, record=lambda state: calls.append(1) or state, path=path)
+            solve(problem, steps=2, record=Record(lambda state: calls.append(1) or state, path=path))
     assert len(calls) == 2
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.nc"]
-    with pytest.raises(ActrelaxError, match=r"^path needs recorded values, but record is False: pass record=True"):
-        solve(problem, steps=2, path=tmp_path / "x.nc")
     with pytest.raises(
         ActrelaxError, match=r"^save writes NetCDF, got .*x\.zarr: end the path with \.nc, or pass it to solve"
     ):

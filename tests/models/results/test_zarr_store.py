@@ -15,11 +15,11 @@ import torch
 import xarray as xr
 from networks import exploding_case, graph_case, mlp_case
 
-from actrelax.models.engines import solve
+from actrelax.models.engines import SciPyOptions, Steps, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import DivergenceError, open_trajectory
+from actrelax.models.results import DivergenceError, Record, open_trajectory
 
 zarr = pytest.importorskip("zarr")
 zarr_store = pytest.importorskip("actrelax.models.results.zarr_store")
@@ -38,18 +38,19 @@ def short_blocks(monkeypatch):
 @pytest.mark.parametrize(
     "options",
     [
-        {"integrator": "euler", "eta": 0.2, "steps": 12},
-        {"integrator": "euler", "eta": 0.2, "steps": 11, "every": 3},
-        {"integrator": "scipy:RK45", "dt": 0.2, "steps": 7},
+        {"integrator": "euler", "steps": Steps(12, eta=0.2)},
+        {"integrator": "euler", "steps": Steps(11, eta=0.2), "every": 3},
+        {"integrator": "scipy:RK45", "steps": Steps(7, dt=0.2)},
         {"integrator": "equilibrium"},
     ],
     ids=str,
 )
 def test_a_store_holds_what_memory_would(options, tmp_path):
     """Bit for bit; with full blocks, with a shorter last one, and with a single point."""
-    case, path = graph_case(), tmp_path / "folder" / "run.zarr"
-    memory = solve(problem_of(case), **options, record=True)
-    stored = solve(problem_of(case), **options, record=True, path=str(path))
+    case, path, every = graph_case(), tmp_path / "folder" / "run.zarr", options.get("every", 1)
+    calls = {name: value for name, value in options.items() if name != "every"}
+    memory = solve(problem_of(case), **calls, record=Record(every=every))
+    stored = solve(problem_of(case), **calls, record=Record(every=every, path=str(path)))
     assert stored.times == memory.times
     assert list(stored.recorded) == list(memory.recorded)
     assert all(torch.equal(stored[name], x) for name, x in memory.recorded.items())
@@ -70,7 +71,7 @@ def test_types(dtype, tmp_path):
         return {"größe x": (10 * state["hidden1"]).to(dtype), "norm": state["hidden1"].norm()}
 
     memory = solve(problem_of(mlp_case()), steps=5, record=function)
-    stored = solve(problem_of(mlp_case()), steps=5, record=function, path=tmp_path / "types.zarr")
+    stored = solve(problem_of(mlp_case()), steps=5, record=Record(function, path=tmp_path / "types.zarr"))
     assert stored["größe x"].dtype == dtype
     assert torch.equal(stored["größe x"], memory["größe x"])
     assert torch.equal(stored["norm"], memory["norm"])
@@ -81,7 +82,7 @@ def test_types(dtype, tmp_path):
 def test_a_store_can_be_read_while_it_grows(tmp_path):
     """Whole blocks are there, and an earlier store is gone as soon as the start has been recorded."""
     path, seen, lengths = tmp_path / "growing.zarr", [], []
-    solve(problem_of(graph_case()), "euler", steps=20, record=True, path=path)
+    solve(problem_of(graph_case()), "euler", steps=20, record=Record(path=path))
 
     def record(state):
         if seen:
@@ -92,7 +93,7 @@ def test_a_store_can_be_read_while_it_grows(tmp_path):
         seen.append(1)
         return state
 
-    solve(problem_of(mlp_case()), "euler", steps=10, record=record, path=path)
+    solve(problem_of(mlp_case()), "euler", steps=10, record=Record(record, path=path))
     assert lengths == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
     assert open_trajectory(path).attrs["status"] == "completed"
 
@@ -106,7 +107,7 @@ def test_a_relaxation_that_diverges_leaves_the_good_part(integrator, block, tmp_
     reached = []
     for path in (None, tmp_path / "diverged.zarr"):
         with pytest.raises(DivergenceError) as caught:
-            solve(problem, integrator, steps=50, dt=0.5, record=True, path=path)
+            solve(problem, integrator, steps=50, dt=0.5, record=Record(path=path))
         reached.append(caught.value.trajectory)
     memory, stored = reached
     dataset = open_trajectory(tmp_path / "diverged.zarr")
@@ -120,19 +121,20 @@ def test_a_relaxation_that_diverges_leaves_the_good_part(integrator, block, tmp_
 @pytest.mark.usefixtures("short_blocks")
 def test_an_error_on_the_way_leaves_all_points_before(tmp_path):
     returned = iter([{"a": 1.0}] * 6 + [{"b": 1.0}])
+    record = Record(lambda _: next(returned), path=tmp_path / "x.zarr")
     with pytest.raises(
         ActrelaxError, match=r"^the recorded names were 'a' at first, got 'b' at time 1\.2: return the same names"
     ):
-        solve(problem_of(mlp_case()), "euler", dt=0.2, record=lambda _: next(returned), path=tmp_path / "x.zarr")
+        solve(problem_of(mlp_case()), "euler", dt=0.2, record=record)
     dataset = open_trajectory(tmp_path / "x.zarr")
     assert dataset["time"].values == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert dataset.attrs["status"] == "failed"
 
 
 def test_a_method_that_reaches_its_limit_leaves_a_failed_store(tmp_path):
-    path, options = tmp_path / "x.zarr", {"dt": 0.01, "steps": 1000, "max_evaluations": 100}
+    path, options = tmp_path / "x.zarr", SciPyOptions(max_evaluations=100)
     with pytest.raises(ActrelaxError, match=r"^stopped at t = [\d.]+ after 100 evaluations"):
-        solve(problem_of(mlp_case()), "scipy:RK45", record=True, path=path, **options)
+        solve(problem_of(mlp_case()), "scipy:RK45", Steps(1000, dt=0.01), record=Record(path=path), options=options)
     dataset = open_trajectory(path)
     assert dataset.attrs["status"] == "failed"
     assert dataset.sizes["time"] == 1  # SciPy's methods record once they have ended
@@ -147,10 +149,10 @@ def test_a_store_appears_with_all_its_arrays(tmp_path, monkeypatch):
         seen.append(open_trajectory(path).attrs["status"])
         return array
 
-    solve(problem_of(mlp_case()), "euler", steps=3, record=True, path=path)
+    solve(problem_of(mlp_case()), "euler", steps=3, record=Record(path=path))
     with monkeypatch.context() as patched:
         patched.setattr(zarr.Group, "create", create_and_read)
-        solve(problem_of(mlp_case()), "euler", steps=5, record=True, path=path)
+        solve(problem_of(mlp_case()), "euler", steps=5, record=Record(path=path))
     assert len(seen) >= 5
     assert set(seen) == {"completed"}
     assert open_trajectory(path).sizes["time"] == 6
@@ -161,7 +163,7 @@ def test_a_store_behind_a_link(tmp_path):
     (tmp_path / "scratch").mkdir()
     (tmp_path / "run.zarr").symlink_to(tmp_path / "scratch" / "there.zarr")
     for steps in (2, 3):
-        solve(problem_of(mlp_case()), "euler", steps=steps, record=True, path=tmp_path / "run.zarr")
+        solve(problem_of(mlp_case()), "euler", steps=steps, record=Record(path=tmp_path / "run.zarr"))
         assert open_trajectory(tmp_path / "scratch" / "there.zarr").sizes["time"] == steps + 1
 
 
@@ -176,15 +178,17 @@ def test_a_write_that_fails_at_the_end_keeps_the_result(tmp_path, monkeypatch):
             problem_of(mlp_case()),
             "euler",
             steps=1,
-            record=lambda state: (calls.append(1) if (tmp_path / "x.zarr").exists() else None) or state,
-            path=tmp_path / "x.zarr",
+            record=Record(
+                lambda state: (calls.append(1) if (tmp_path / "x.zarr").exists() else None) or state,
+                path=tmp_path / "x.zarr",
+            ),
         )
     assert caught.value.trajectory.steps == 1
 
 
 def test_files_of_a_killed_program_are_no_warning(tmp_path):
     path = tmp_path / "run.zarr"
-    solve(problem_of(mlp_case()), "euler", steps=3, record=True, path=path)
+    solve(problem_of(mlp_case()), "euler", steps=3, record=Record(path=path))
     (path / "zarr.0123.partial").write_text("{")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -199,6 +203,7 @@ import zarr
 from networks import mlp_case
 from actrelax.models.engines import solve
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Record
 
 case, resize, calls = mlp_case(), zarr.Array.resize, []
 
@@ -210,7 +215,7 @@ def resize_and_die(array, shape):
 
 zarr.Array.resize = resize_and_die
 problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
-solve(problem, "euler", eta=0.2, steps=200, record=True, path=sys.argv[1])
+solve(problem, "euler", eta=0.2, steps=200, record=Record(path=sys.argv[1]))
 """
 
 
@@ -241,7 +246,7 @@ def test_a_disk_that_is_full_keeps_the_blocks_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(xr.Dataset, "to_zarr", full)
     with pytest.raises(ActrelaxError, match=rf"^can't write {tmp_path}/x\.zarr: No space left on device\.$"):
-        solve(problem_of(mlp_case()), "euler", steps=12, record=True, path=tmp_path / "x.zarr")
+        solve(problem_of(mlp_case()), "euler", steps=12, record=Record(path=tmp_path / "x.zarr"))
     assert open_trajectory(tmp_path / "x.zarr").sizes["time"] == 4
     assert open_trajectory(tmp_path / "x.zarr").attrs["status"] == "failed"
     assert len(writes) == 3
@@ -254,7 +259,7 @@ def test_paths_that_can_not_be_written(tmp_path):
     (tmp_path / "folder.zarr" / "notes.txt").write_text("mine")
     for path in (tmp_path / "file.zarr", tmp_path / "folder.zarr", tmp_path / "file.zarr" / "x.zarr"):
         with pytest.raises(ActrelaxError, match=rf"^can't write {path}: \S.*\.$"):
-            solve(problem_of(mlp_case()), steps=2, record=True, path=path)
+            solve(problem_of(mlp_case()), steps=2, record=Record(path=path))
     assert (tmp_path / "file.zarr").read_text() == "in the way"
     assert (tmp_path / "folder.zarr" / "notes.txt").read_text() == "mine"
     for path in (*tmp_path.iterdir(), tmp_path / "missing.zarr"):
@@ -269,12 +274,12 @@ def test_memory_does_not_grow_with_a_store(tmp_path, monkeypatch):
     case.x, case.y = case.x[:1].expand(1250, -1).clone(), case.y[:1].expand(1250).clone()
     problem = problem_of(case)
 
-    def peak(steps, **options):
+    def peak(steps, path=None):
         def record(activities):  # NumPy's memory is traced, torch's is not
             return {"hidden1": torch.from_numpy(activities["hidden1"].numpy().copy())}
 
         tracemalloc.start()
-        solve(problem, "euler", eta=0.2, steps=steps, record=record, **options)
+        solve(problem, "euler", eta=0.2, steps=steps, record=Record(record, path=path))
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -290,6 +295,6 @@ def test_without_zarr_the_message_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     sentence = r'^a path that ends in \.zarr needs the package zarr: pip install "zarr>=3\.1\.3"\.$'
     with pytest.raises(ActrelaxError, match=sentence):
-        solve(problem_of(mlp_case()), steps=2, record=True, path=tmp_path / "x.zarr")
+        solve(problem_of(mlp_case()), steps=2, record=Record(path=tmp_path / "x.zarr"))
     with pytest.raises(ActrelaxError, match=sentence):
         open_trajectory(tmp_path / "x.zarr")

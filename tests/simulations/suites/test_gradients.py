@@ -9,6 +9,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.network import build
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Record
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.suites import gradients
@@ -35,7 +36,7 @@ def test_errors_are_those_of_the_relaxation(written):
     network.double()
     problem = RelaxationProblem.from_batch(network, images, labels, loss="sum-of-squares")
     exact = activity_gradients(network, images, labels, loss="sum-of-squares")
-    states = solve(problem, "euler", eta=0.2, steps=40, every=5, record=True, method="stepped")
+    states = solve(problem, "euler", eta=0.2, steps=40, record=Record(every=5), evaluation="stepped")
     for name in network.hidden:
         squares = (states[name] - exact[name]).square().flatten(2).sum(2).mean(1)
         assert [float(row[f"squared {name}"]) for row in rows] == pytest.approx(squares.tolist(), rel=1e-3)

@@ -119,13 +119,13 @@ def test_the_rule_gets_the_protocols_options(npz):
         steps=5,
         eta=0.3,
         clip=0.01,
-        updates=module.Updates("sum", {"conv": 2.0}, 0.4),
+        options=module.BackwardOptions(module.Updates({"conv": 2.0}, 0.4), "sum"),
     )
     for name, p in network.named_parameters():
         assert torch.equal(found[name], p.grad)
     assert max(g.abs().max() for g in found.values()) == 0.4
     plain = partial(relax_backward, network, x, y, loss="sum-of-squares", steps=5, eta=0.3)
-    for options in ({"clip": 0.01}, {"updates": module.Updates("sum")}):
+    for options in ({"clip": 0.01}, {"options": module.BackwardOptions(reduction="sum")}):
         network.zero_grad()
         plain(**options)
         assert any(not torch.allclose(found[name], p.grad, rtol=1e-3) for name, p in network.named_parameters())
@@ -312,9 +312,9 @@ def test_channels_last_is_a_layout_and_changes_nothing_else(rule, relaxation, ne
         if precision == "fp64":
             problem = RelaxationProblem.from_batch(training.network, x, y)
             looked_at |= problem.feedforward.activities
-            for method in ("stepped", "closed-form"):
-                final = solve(problem, "equilibrium", method=method).final
-                looked_at |= {f"{name} {method}": v for name, v in final.items()}
+            for evaluation in ("stepped", "closed-form"):
+                final = solve(problem, "equilibrium", evaluation=evaluation).final
+                looked_at |= {f"{name} {evaluation}": v for name, v in final.items()}
         for name, v in looked_at.items():
             if v.dim() == 4 and channels_last:
                 assert v.is_contiguous(memory_format=torch.channels_last), name

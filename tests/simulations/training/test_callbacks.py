@@ -115,7 +115,7 @@ def test_looking_changes_nothing():
 
 def test_alignment_is_measured_as_often_as_asked():
     parts = parts_of(steps=30)
-    train(parts.training, [Alignment(10, parts.loss, parts.updates, PRESETS["ar"])])
+    train(parts.training, [Alignment(10, parts.loss, parts.options, PRESETS["ar"])])
     rows = parts.training.tables["alignment"]
     assert [(row["epoch"], row["batch"]) for row in rows] == [(1, 1), (1, 11), (1, 21), (2, 8), (2, 18)]
     names = list(parts.training.network.projections)
@@ -139,7 +139,7 @@ def test_a_network_whose_weights_are_fixed_has_no_angles():
     parts = parts_of()
     for p in parts.training.network.projections.values():
         p.weight.requires_grad_(False)
-    train(parts.training, [Alignment(10, parts.loss, parts.updates, PRESETS["ar"])])
+    train(parts.training, [Alignment(10, parts.loss, parts.options, PRESETS["ar"])])
     assert all(math.isnan(row["mean"]) for row in parts.training.tables["alignment"])
 
 

@@ -102,8 +102,10 @@ def test_a_configuration_from_before_an_option_was_there():
     for name in LATER:
         del options[name]
     # relaxations were stepped then
-    assert from_options(options) == replace(experiment, speed=Speed(method="stepped", compile="no"))
+    assert from_options(options) == replace(experiment, speed=Speed(evaluation="stepped", compile="no"))
     assert from_options(options | REMOVED) == from_options(options)
+    options["method"] = "closed-form"  # the older name
+    assert from_options(options).speed.evaluation == "closed-form"
 
 
 def test_a_configuration_that_lacks_options():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actrelax.models.learning import Updates, backprop_backward, relax_backward
+from actrelax.models.learning import BackwardOptions, backprop_backward, relax_backward
 from actrelax.models.network import build
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import Split
@@ -84,7 +84,7 @@ def test_the_loop_written_out(reduction):
         losses, hits, count = 0.0, 0, 0
         for x, y in batches.epoch(epoch):
             optimiser.zero_grad()
-            result = relax_backward(network, x, y, steps=5, updates=Updates(reduction))
+            result = relax_backward(network, x, y, steps=5, options=BackwardOptions(reduction=reduction))
             optimiser.step()
             losses += torch.nn.functional.cross_entropy(result.output.double(), y, reduction="sum").item()
             hits += int((result.output.argmax(1) == y).sum())

@@ -82,8 +82,9 @@ def test_relaxed_states_do_not_stop_on_the_way():
     x, y = next(iter(training.batches.epoch(1)))
     problem = RelaxationProblem.from_batch(copy.deepcopy(training.network).bfloat16(), x.bfloat16(), y)
     assert {a.dtype for a in problem.feedforward.activities.values()} == {torch.bfloat16}
-    for method in ("stepped", "closed-form"):
-        assert {x.dtype for x in solve(problem, steps=5, method=method).final.values()} == {torch.float32}
+    for evaluation in ("stepped", "closed-form"):
+        final = solve(problem, "sequential", steps=5, evaluation=evaluation).final
+        assert {x.dtype for x in final.values()} == {torch.float32}
 
 
 def test_weights_learn_less_than_bfloat16_resolves():
@@ -152,7 +153,7 @@ def test_the_careful_rule_is_as_rounded_and_finds_nan():
 
 def test_angles_are_measured_in_the_rules_precision():
     parts = parts_of("equilibrium")
-    train(parts.training, [Alignment(10, parts.loss, parts.updates, PRESETS["ar"])])
+    train(parts.training, [Alignment(10, parts.loss, parts.options, PRESETS["ar"])])
     rows = parts.training.tables["alignment"]
     assert len(rows) == 5  # of 2 x 23 batches
     assert all(0 < row["mean"] < 5 for row in rows)

@@ -67,7 +67,7 @@ def applications(monkeypatch, rule, training):
 )
 def test_methods_give_the_same_gradients(relaxation, compile_as):
     """Closed form, stepped and traced; the careful rules too."""
-    reference = assemble(experiment_of(relaxation, Speed(method="stepped", compile="no")))
+    reference = assemble(experiment_of(relaxation, Speed(evaluation="stepped", compile="no")))
     expected = gradients_of(reference)
     parts = assemble(experiment_of(relaxation, Speed(compile=compile_as)))
     for rule in (parts.training.rule, parts.careful):
@@ -78,7 +78,7 @@ def test_the_method_decides_how_much_work_it_is(monkeypatch):
     """Of 4 populations above the input: 6 or fewer feedback maps at once, 300 and more in 100 steps."""
     counts = {}
     for method in ("auto", "closed-form", "stepped"):
-        parts = assemble(experiment_of(speed=Speed(method=method, compile="no")))
+        parts = assemble(experiment_of(speed=Speed(evaluation=method, compile="no")))
         counts[method] = applications(monkeypatch, parts.training.rule, parts.training)
     assert counts["auto"] == counts["closed-form"] <= 6
     assert counts["stepped"] == 100 * (len(parts.training.network.projections) - 1)
@@ -138,9 +138,12 @@ def test_until_it_has_settled_is_equilibrium(clip, monkeypatch):
 @pytest.mark.parametrize(
     ("auto", "said"),
     [
-        (Relaxation(steps="auto", max_steps=20), "after max_steps = 20: give more, or a larger tolerance"),
+        (Relaxation(steps="auto", max_steps=20), "after 20 steps: give a larger --max-steps or --tolerance"),
         # enough for the activity, whose share of 1e-3 is more than the gradient
-        (Relaxation(steps="auto", tolerance=1e-3, tolerance_of="gradient", max_steps=110), "after max_steps = 110"),
+        (
+            Relaxation(steps="auto", tolerance=1e-3, tolerance_of="gradient", max_steps=110),
+            "unsettled after 110 steps: ",
+        ),
     ],
     ids=["activity", "gradient"],
 )
@@ -166,9 +169,9 @@ def bound_by_hand(training, eta):
     return float(largest_derivative(problem, INTEGRATORS["euler"], dt=eta))
 
 
-def clipped(clip, method="auto", **options):
+def clipped(clip, evaluation="auto", **options):
     relaxation = Relaxation(integrator="euler", steps=12, eta=0.2, clip=clip)
-    return experiment_of(relaxation, Speed(method=method, compile="no"), **options)
+    return experiment_of(relaxation, Speed(evaluation=evaluation, compile="no"), **options)
 
 
 def checked(training):
@@ -214,17 +217,17 @@ def half_of_the_batches(monkeypatch):
 def test_batches_that_may_reach_the_clip_are_stepped(capfd, monkeypatch):
     """And no others; the weights are those of a run that always stepped."""
     clip, count = half_of_the_batches(monkeypatch)
-    methods = []
+    evaluations = []
     monkeypatch.setattr(
         "actrelax.simulations.training.rules.relax_backward",
-        lambda *args, **options: methods.append(options["method"]) or relax_backward(*args, **options),
+        lambda *args, **options: evaluations.append(options["options"].evaluation) or relax_backward(*args, **options),
     )
     training = assemble(clipped(clip)).training
     train(training)
-    assert methods.count("stepped") + methods.count("closed-form") == count
-    assert 0 < methods.count("stepped") < count
+    assert evaluations.count("stepped") + evaluations.count("closed-form") == count
+    assert 0 < evaluations.count("stepped") < count
     assert capfd.readouterr().err.count("from here on every batch is checked, and stepped if it may reach the") == 1
-    always = assemble(clipped(clip, method="stepped")).training
+    always = assemble(clipped(clip, evaluation="stepped")).training
     train(always)
     for p, q in zip(training.network.parameters(), always.network.parameters(), strict=True):
         assert torch.allclose(p, q, rtol=1e-9, atol=1e-12)
@@ -286,7 +289,7 @@ class Saving(Callback):
 
 
 def test_a_clip_that_is_reached_has_its_effect():
-    stepped, training = assemble(clipped(0.3, method="stepped")), assemble(clipped(0.3))
+    stepped, training = assemble(clipped(0.3, evaluation="stepped")), assemble(clipped(0.3))
     free = assemble(experiment_of(Relaxation(integrator="euler", steps=12, eta=0.2)))
     for rule in (training.training.rule, training.careful):
         assert distance(gradients_of(training, rule), gradients_of(stepped)) == 0
@@ -296,12 +299,12 @@ def test_a_clip_that_is_reached_has_its_effect():
 def test_without_a_bound_it_steps():
     relaxation = Relaxation(integrator="heun", steps=12, eta=0.2, clip=0.3)
     parts = assemble(experiment_of(relaxation))
-    stepped = assemble(experiment_of(relaxation, Speed(method="stepped")))
+    stepped = assemble(experiment_of(relaxation, Speed(evaluation="stepped")))
     assert distance(gradients_of(parts), gradients_of(stepped)) == 0
 
 
 def test_a_bound_that_is_no_number_may_reach_the_clip():
-    training, stepped = assemble(clipped(0.3)).training, assemble(clipped(0.3, method="stepped"))
+    training, stepped = assemble(clipped(0.3)).training, assemble(clipped(0.3, evaluation="stepped"))
     training.rule.bound = lambda *_: float("nan")
     x, y = next(iter(training.batches.epoch(1)))
     training.rule(training.network, x, y)
@@ -331,7 +334,8 @@ def test_bfloat16_reaches_the_closed_form():
     parts = assemble(experiment_of(hardware=hardware))
     training = parts.training
     found = gradients_of(parts)
-    exact = in_bfloat16(partial(relax_backward, loss=parts.loss, method="closed-form", updates=parts.updates))
+    options = replace(parts.options, evaluation="closed-form")
+    exact = in_bfloat16(partial(relax_backward, loss=parts.loss, options=options))
     assert {g.dtype for g in found} == {torch.float32}
     assert distance(found, gradients_of(parts, exact)) == 0
     assert training.rule is not parts.careful
@@ -342,13 +346,13 @@ def test_bfloat16_reaches_the_closed_form():
     [
         (
             Relaxation("unfrozen"),
-            Speed(method="closed-form"),
-            "--method closed-form can't be used here: the closed form needs frozen gains",
+            Speed(evaluation="closed-form"),
+            "--evaluation closed-form can't be used here: the closed form needs frozen gains",
         ),
         (
             Relaxation("continuous"),
-            Speed(method="closed-form"),
-            "--method closed-form is not for continuous plasticity",
+            Speed(evaluation="closed-form"),
+            "--evaluation closed-form is not for continuous plasticity",
         ),
         (Relaxation("continuous"), Speed(compile="trace"), "--compile trace is not for continuous plasticity"),
         (
@@ -371,7 +375,7 @@ def test_bfloat16_reaches_the_closed_form():
         (
             Relaxation(steps="auto", noise=0.1, integrator="euler"),
             Speed(),
-            'steps="auto" needs a relaxation that settles',
+            "a relaxation with noise never settles: ",
         ),
     ],
 )

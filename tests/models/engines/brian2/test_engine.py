@@ -10,12 +10,12 @@ from networks import exploding_case, graph_case, make_case, mlp_case
 from torch import nn
 
 from actrelax.models.closed_form import predict
-from actrelax.models.engines import BRIAN2, integrator_named, solve, unsupported
+from actrelax.models.engines import BRIAN2, Brian2Options, Steps, integrator_named, solve, unsupported
 from actrelax.models.engines.brian2 import UNIT, build, generating
 from actrelax.models.engines.brian2.engine import _announce
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
-from actrelax.models.results import DivergenceError, Status, relative_error
+from actrelax.models.results import DivergenceError, Record, Status, relative_error
 
 DT, STEPS = 0.2, 12
 
@@ -79,8 +79,8 @@ def test_our_schemes_are_the_same_in_brian2_and_in_pytorch(name, scheme):
         with pytest.raises(ActrelaxError, match="can't be used"):
             solve(problem, scheme, dt=DT, steps=STEPS, engine="brian2")
         return
-    expected = solve(problem, scheme, dt=DT, steps=STEPS, record=True, every=3)
-    found = solve(problem, scheme, dt=DT, steps=STEPS, record=True, every=3, engine="brian2")
+    expected = solve(problem, scheme, dt=DT, steps=STEPS, record=Record(every=3))
+    found = solve(problem, scheme, dt=DT, steps=STEPS, record=Record(every=3), engine="brian2")
     assert largest(found.final, expected.final) < 1e-14
     assert largest(found.recorded, expected.recorded) < 1e-14
     assert found.times == expected.times
@@ -126,9 +126,10 @@ def test_compiled_code_gives_the_same(caplog):
     case = mlp_case()
     fields = {"delays": {"hidden1->hidden2": 0.4}, "dynamics": {"hidden3": UnitDynamics.second_order(1.0, 0.4)}}
     problem = problem_of(case, assumptions="unfrozen", **fields)
-    expected = solve(problem, "euler", dt=DT, steps=STEPS, record=True, every=5)
+    expected = solve(problem, "euler", dt=DT, steps=STEPS, record=Record(every=5))
+    cython = Brian2Options(codegen="cython")
     for _ in range(2):
-        found = solve(problem, "euler", dt=DT, steps=STEPS, record=True, every=5, engine="brian2", codegen="cython")
+        found = solve(problem, "euler", dt=DT, steps=STEPS, record=Record(every=5), engine="brian2", options=cython)
         assert largest(found.final, expected.final) < 1e-14
         assert largest(found.recorded, expected.recorded) < 1e-14
         assert found.times == expected.times
@@ -142,7 +143,7 @@ def test_nothing_is_said_where_nothing_is_compiled(capsys, caplog):
     assert capsys.readouterr() == ("", "")
     assert logged(caplog) == []
     with pytest.raises(ActrelaxError, match=r"^unknown Brian2 target 'fortran'; known: .*numpy"):
-        solve(problem, "euler", steps=1, engine="brian2", codegen="fortran")
+        solve(problem, "euler", steps=1, engine="brian2", options=Brian2Options(codegen="fortran"))
 
 
 def test_noise_repeats_with_the_generator_and_leaves_numpys_alone():
@@ -175,7 +176,7 @@ def test_a_lone_noisy_units_stationary_variance_is_eulers(method):
 
 def test_stops_when_it_has_settled():
     problem = problem_of(mlp_case())
-    options = {"dt": DT, "steps": 500, "stop_change": 1e-4, "record": ["hidden1"]}
+    options = {"steps": Steps.until(1e-4, of="change", dt=DT, most=500), "record": ["hidden1"]}
     expected, found = solve(problem, "euler", **options), solve(problem, "euler", engine="brian2", **options)
     assert (found.status, found.steps) == (Status.SETTLED, expected.steps)
     assert relative_error(found["hidden1"], expected["hidden1"]) < 1e-14

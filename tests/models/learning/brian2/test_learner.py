@@ -12,7 +12,7 @@ from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.engines.brian2 import targets
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Updates, relax_backward
+from actrelax.models.learning import BackwardOptions, Updates, relax_backward
 from actrelax.models.learning.brian2 import Learner, Phases
 from actrelax.models.learning.brian2.equations import TOP_GRADIENTS
 from actrelax.models.network import ACTIVATIONS, Network, Projection, build
@@ -45,13 +45,13 @@ def learn_in_brian2(network, x, y, assumptions="ar", *, rate=0.1, phases=SHORT, 
 
 def learn_in_torch(network, x, y, assumptions="ar", *, rate=0.1, **options):
     optimiser = torch.optim.SGD(network.parameters(), lr=rate)
-    updates = Updates(decay=KOLEN_POLLACK if needs_decay(assumptions) else None)
+    learning = BackwardOptions(Updates(decay=KOLEN_POLLACK if needs_decay(assumptions) else None))
     outputs = []
     for k in range(len(x)):
         optimiser.zero_grad()
         sample = x[k : k + 1], y[k : k + 1]
         relaxed = relax_backward(
-            network, *sample, assumptions=assumptions, integrator="euler", eta=0.2, steps=12, updates=updates, **options
+            network, *sample, 12, eta=0.2, assumptions=assumptions, integrator="euler", options=learning, **options
         )
         outputs.append(relaxed.output)
         optimiser.step()
@@ -174,7 +174,8 @@ def test_responding_and_watching_change_no_weight():
         "output": (3 * 17, 4),
     }
     passed = first.feedforward(x).activities
-    relaxed = relax_backward(copy.deepcopy(network), x, y, integrator="euler", eta=0.2, steps=12, keep=True).trajectory
+    keeping = BackwardOptions(keep=True)
+    relaxed = relax_backward(copy.deepcopy(network), x, y, 12, eta=0.2, integrator="euler", options=keeping).trajectory
     for name in ("hidden1", "hidden2", "hidden3"):
         assert float((seen[name][3::17] - passed[name].detach()).abs().max()) < 1e-12
         assert float((seen[name][15::17] - relaxed.final[name]).abs().max()) < 1e-12
