@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actrelax.models.engines import TorchOptions as TorchOptions
     from actrelax.models.engines import solve as solve
     from actrelax.models.errors import ActrelaxError as ActrelaxError
+    from actrelax.models.learning import ActivationRelaxation as ActivationRelaxation
     from actrelax.models.learning import Backward as Backward
     from actrelax.models.learning import BackwardOptions as BackwardOptions
     from actrelax.models.learning import Updates as Updates
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Activation": "models.network",
+    "ActivationRelaxation": "models.learning",
     "ActrelaxError": "models.errors",
     "Assumptions": "models.assumptions",
     "Backward": "models.learning",

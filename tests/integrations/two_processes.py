@@ -1,0 +1,47 @@
+"""Train with DistributedDataParallel for a few batches; the first process compares gradients with one process alone."""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+from actrelax import ActivationRelaxation, Network, Steps, relax_backward
+from actrelax.models.results import relative_error
+
+STEPS = Steps(12, eta=0.2)
+
+
+def layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, 15), nn.ReLU(), nn.Linear(15, 10)).double()
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    rank, count = dist.get_rank(), dist.get_world_size()
+    model = ActivationRelaxation(layers(), input_shape=(64,), steps=STEPS)
+    alone = Network.from_sequential(layers(), (64,))
+    parallel = nn.parallel.DistributedDataParallel(model)
+    optimisers = [torch.optim.SGD(each.parameters(), lr=0.5) for each in (model, alone)]
+    generator = torch.Generator().manual_seed(1)
+    for size in (8, 13, 1):  # even, uneven, and nothing for one of the two
+        x = torch.randn(size, 64, generator=generator, dtype=torch.float64)
+        y = torch.randint(10, (size,), generator=generator)
+        share = slice(rank * size // count, (rank + 1) * size // count)
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        # DistributedDataParallel averages over the processes
+        model.loss_scale = count * len(x[share]) / size or 1.0
+        (F.cross_entropy(parallel(x[share]), y[share], reduction="sum") * count / size).backward()
+        relax_backward(alone, x, y, STEPS)
+        pairs = zip(model.parameters(), alone.parameters(), strict=True)
+        worst = max(relative_error(p.grad, q.grad) for p, q in pairs)
+        if rank == 0:
+            print(f"{size} {worst:.3g}")
+        for optimiser in optimisers:
+            optimiser.step()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The front door under `torch.compile`: both passes in one graph each."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from actrelax import ActivationRelaxation, BackwardOptions, Steps
+from actrelax.models.results import relative_error
+
+
+@pytest.mark.parametrize("preset", ["ar", "learned-feedback"])
+@pytest.mark.parametrize("steps", [Steps(12, eta=0.2), Steps.until(1e-6)])
+def test_compiled_without_a_graph_break(preset, steps):
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 16), nn.Tanh(), nn.Linear(16, 10)
+    )
+    x, y = torch.randn(6, 1, 8, 8), torch.arange(6)
+    options = BackwardOptions(generator=torch.Generator().manual_seed(1))
+    model = ActivationRelaxation(layers, input_shape=(1, 8, 8), assumptions=preset, steps=steps, options=options)
+
+    def gradients(function):
+        model.zero_grad()
+        F.cross_entropy(function(x), y).backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    expected = gradients(model)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        for found, exact in zip(gradients(compiled), expected, strict=True):
+            assert relative_error(found, exact) < 1e-12
+    # tensors without values, with which it records, must not stay in a cache
+    assert all(torch.equal(*pair) for pair in zip(gradients(model), expected, strict=True))
