@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from actrelax.models.engines import integrator_named, schedule
-from actrelax.models.learning import Backward, is_finite
+from actrelax.models.learning import ActivationRelaxation, Backward, BackwardOptions, is_finite
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.datasets import Dataset
@@ -20,7 +20,7 @@ from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Training
 
-NAMES = ("backprop", "autograd", "closed-form", "equilibrium", "stepped")
+NAMES = ("backprop", "autograd", "closed-form", "equilibrium", "stepped", "front-door")
 ETA, TOLERANCE = 0.1, 1e-6
 
 
@@ -28,7 +28,8 @@ ETA, TOLERANCE = 0.1, 1e-6
 class Method:
     """One way to a step's gradients.
 
-    name   among `NAMES`: backprop, the trainer's; autograd, ``loss.backward()`` with nothing of ours around it
+    name   among `NAMES`: backprop, the trainer's; autograd, ``loss.backward()`` with nothing of ours around it;
+           front-door, the same on an `ActivationRelaxation`
     steps  of the relaxation, as it is asked for: closed-form and stepped have some
     """
 
@@ -38,7 +39,7 @@ class Method:
     @property
     def relaxation(self) -> Relaxation:
         """How the method relaxes, if it does."""
-        if self.name == "equilibrium":
+        if self.name in ("equilibrium", "front-door"):  # which settles by default
             return Relaxation(integrator="equilibrium")
         return Relaxation(steps=self.steps, eta=ETA, tolerance=TOLERANCE if self.steps == "auto" else None)
 
@@ -58,8 +59,12 @@ class Method:
             For options that can't be met.
         """
         training = assemble(self.experiment(base), data=data).training
+        mixed = base.hardware.precision == "bf16"
         if self.name == "autograd":
-            training.rule = partial(autograd, mixed=base.hardware.precision == "bf16")
+            training.rule = partial(autograd, training.network, mixed=mixed)
+        elif self.name == "front-door":
+            model = ActivationRelaxation(training.network, options=BackwardOptions(check_finite=False))
+            training.rule = partial(autograd, model, mixed=mixed)
         return training
 
     def steps_taken(self, training: Training) -> int | None:
@@ -79,10 +84,20 @@ def chosen(names: tuple[str, ...], steps: tuple[int, ...], stepped: tuple[int, .
     return [Method(name, count) for name in wanted for count in dict.fromkeys(counts.get(name, (None,)))]
 
 
-def autograd(network: Network, x: Tensor, y: Tensor, *, mixed: bool = False) -> Backward:
-    """Leave gradients in `.grad` as anybody writes it in PyTorch; `mixed` is autocast to bfloat16."""
+def autograd(model: nn.Module, network: Network, x: Tensor, y: Tensor, *, mixed: bool = False) -> Backward:
+    """Leave gradients in `.grad` as anybody writes it in PyTorch.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        What is called: the network, or what wraps it.
+    network, x, y
+        As of every rule.
+    mixed : bool
+        Autocast to bfloat16.
+    """
     with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
-        output = network(x)
+        output = model(x)
         loss = F.cross_entropy(output, y)
     loss.backward()  # type: ignore[no-untyped-call]
     return Backward(loss.detach(), output.detach(), is_finite(loss.detach()), len(output))

@@ -69,7 +69,7 @@ def test_json(capsys):
     assert said.err == "digits-mlp learns from digits.\n"
     assert {"device", "name", "threads", "precision", "compile", "versions"} <= set(report["machine"])
     found = report["rows"]
-    assert [list(row) for row in found] == [COLUMNS] * 7
+    assert [list(row) for row in found] == [COLUMNS] * 8
     assert [(row["method"], row["steps"], row["auto"]) for row in found] == [
         ("backprop", None, False),
         ("autograd", None, False),
@@ -78,6 +78,7 @@ def test_json(capsys):
         ("closed-form", 132, True),  # 0.9^n <= 1e-6, one hop from the output
         ("equilibrium", None, False),
         ("stepped", 3, False),
+        ("front-door", None, False),
     ]
     assert found[0]["ratio_to_backprop"] == 1
     for row in found:
@@ -176,7 +177,7 @@ def test_stepping_a_thousand_times_is_for_those_who_ask():
 def test_all_exact_methods_learn_alike(base, data, precision):
     """Where relaxations settle, all methods move the weights as backprop does: what is timed is what is said."""
     base = replace(base, hardware=Hardware(precision=precision, threads=1))
-    methods = chosen(("autograd", "closed-form", "equilibrium", "stepped"), (400,), (400,))
+    methods = chosen(("autograd", "closed-form", "equilibrium", "stepped", "front-door"), (400,), (400,))
     weights = []
     for method in methods:
         stepper = Stepper(method.training(base, data))
@@ -228,7 +229,7 @@ def test_stepping_is_more_work_the_more_steps_and_the_closed_form_is_not(base, d
 
     assert [work("stepped", steps) for steps in (10, 100, 1000)] == [40, 400, 4000]
     assert [work("closed-form", steps) for steps in (10, 100, 1000)] == [6, 6, 6]
-    assert work("closed-form", "auto") == work("equilibrium") == 4
+    assert work("closed-form", "auto") == work("equilibrium") == work("front-door") == 4
     assert work("backprop") == work("autograd") == 0
 
 
@@ -340,7 +341,10 @@ def test_lines_of_the_figure():
         (["--networks"], "there is no network to measure: name one or more after --networks."),
         (["--networks", "nix"], "unknown network 'nix'; known: digits-mlp,"),
         (["--networks", "mlp-1x3"], "no population of mlp-1x3 relaxes: take a network with hidden ones."),
-        (["--methods", "nix"], "unknown method 'nix'; known: backprop, autograd, closed-form, equilibrium, stepped."),
+        (
+            ["--methods", "nix"],
+            "unknown method 'nix'; known: backprop, autograd, closed-form, equilibrium, stepped, front-door.",
+        ),
         (["--rounds", "4"], "--rounds must be 5 or more, got 4."),
         (["--steps", "0"], "--steps must be 1 or more, got 0."),
         (["--stepped", "0"], "--stepped must be 1 or more, got 0."),
