@@ -1,6 +1,6 @@
 """Integrators: numerical schemes for a relaxation, one step at a time."""
 
-from actrelax.models.integrators.chain import Matrix, Transition, chain_matrix, coefficients, flow
+from actrelax.models.integrators.chain import Matrix, Transition, chain_matrix, coefficients, flow, holding
 from actrelax.models.integrators.delay_lines import fill_delay_lines
 from actrelax.models.integrators.noise import add_noise
 from actrelax.models.integrators.schemes import (
@@ -11,7 +11,6 @@ from actrelax.models.integrators.schemes import (
     RK4,
     SEQUENTIAL,
     Integrator,
-    holding,
 )
 
 __all__ = [

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 Matrix = NDArray[np.float64]
 Transition = Callable[[Matrix, float], Matrix]
@@ -47,6 +48,55 @@ def coefficients(transition: Transition, matrix: Matrix, dt: float, steps: int) 
     For dt/tau <= 1 all entries are probabilities and nothing cancels: each entry has a small relative error.
     """
     return np.linalg.matrix_power(transition(matrix, dt), steps)
+
+
+def polynomial(*weights: float) -> Transition:
+    """Return the transition of a one-step method with stability function 1 + z + weights[0] z^2 + ..."""
+
+    def transition(matrix: Matrix, dt: float) -> Matrix:
+        z = dt * matrix
+        result: Matrix = np.eye(len(z))
+        power = result
+        for weight in (1.0, *weights):
+            power = power @ z
+            result = result + weight * power
+        return result
+
+    return transition
+
+
+def sweep(matrix: Matrix, dt: float) -> Matrix:
+    """Return one sequential sweep, (I - N)^-1 D: entries above the diagonal, N, multiply new values."""
+    z = dt * matrix
+    # back substitution with non-negative numbers has no cancellation
+    swept: Matrix = solve_triangular(np.eye(len(z)) - np.triu(z, 1), np.diag(1 + z.diagonal()), unit_diagonal=True)
+    return swept
+
+
+def holding(share: Callable[[Matrix], Matrix]) -> Transition:
+    """Return the transition of a scheme with constant feedback within each step (docs/theory.md).
+
+    Parameters
+    ----------
+    share : callable
+        dt/tau -> eta of an Euler step: the fraction of the distance to its input that a unit covers.
+    """
+
+    def transition(matrix: Matrix, dt: float) -> Matrix:
+        rates = -matrix.diagonal()
+        etas = share(dt * rates)
+        scale: Matrix = np.divide(etas, rates, out=np.zeros_like(etas), where=rates > 0)
+        held: Matrix = np.eye(len(matrix)) + scale[:, None] * matrix
+        return held
+
+    return transition
+
+
+def settled(matrix: Matrix, dt: float) -> Matrix:
+    """Return the equilibrium: the matrix whose rows copy the clamp."""
+    result = np.zeros_like(matrix)
+    result[:, -1] = 1
+    return result
 
 
 def flow(matrix: Matrix, t: float) -> Matrix:

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import solve_triangular
 
-from actrelax.models.integrators.chain import Matrix, Transition
+from actrelax.models.integrators.chain import Transition, holding, polynomial, settled, sweep
 from actrelax.models.integrators.delay_lines import shift_delay_lines
 from actrelax.models.problem import RelaxationProblem, State
 
@@ -135,64 +134,15 @@ def _needs_constant_gains(problem: RelaxationProblem) -> str | None:
     )
 
 
-def _polynomial(*weights: float) -> Transition:
-    """Return the transition of a one-step method with stability function 1 + z + weights[0] z^2 + ..."""
-
-    def transition(matrix: Matrix, dt: float) -> Matrix:
-        z = dt * matrix
-        result: Matrix = np.eye(len(z))
-        power = result
-        for weight in (1.0, *weights):
-            power = power @ z
-            result = result + weight * power
-        return result
-
-    return transition
-
-
-def _sweep_transition(matrix: Matrix, dt: float) -> Matrix:
-    """Return (I - N)^-1 D: entries above the diagonal, N, multiply new values."""
-    z = dt * matrix
-    # back substitution with non-negative numbers has no cancellation
-    swept: Matrix = solve_triangular(np.eye(len(z)) - np.triu(z, 1), np.diag(1 + z.diagonal()), unit_diagonal=True)
-    return swept
-
-
-def holding(share: Callable[[Matrix], Matrix]) -> Transition:
-    """Return the transition of a scheme with constant feedback within each step (docs/theory.md).
-
-    Parameters
-    ----------
-    share : callable
-        dt/tau -> eta of an Euler step: the fraction of the distance to its input that a unit covers.
-    """
-
-    def transition(matrix: Matrix, dt: float) -> Matrix:
-        rates = -matrix.diagonal()
-        etas = share(dt * rates)
-        scale: Matrix = np.divide(etas, rates, out=np.zeros_like(etas), where=rates > 0)
-        held: Matrix = np.eye(len(matrix)) + scale[:, None] * matrix
-        return held
-
-    return transition
-
-
-def _equilibrium_transition(matrix: Matrix, dt: float) -> Matrix:
-    """Return the matrix whose rows copy the clamp."""
-    result = np.zeros_like(matrix)
-    result[:, -1] = 1
-    return result
-
-
 EULER = Integrator(
-    "euler", euler, _polynomial(), order=1, stages=1, stability_limit=2.0, takes_noise=True, takes_delays=True
+    "euler", euler, polynomial(), order=1, stages=1, stability_limit=2.0, takes_noise=True, takes_delays=True
 )
-SEQUENTIAL = Integrator("sequential", sequential, _sweep_transition, order=1, stages=1, stability_limit=2.0)
-HEUN = Integrator("heun", heun, _polynomial(1 / 2), order=2, stages=2, stability_limit=2.0)
+SEQUENTIAL = Integrator("sequential", sequential, sweep, order=1, stages=1, stability_limit=2.0)
+HEUN = Integrator("heun", heun, polynomial(1 / 2), order=2, stages=2, stability_limit=2.0)
 RK4 = Integrator(
     "rk4",
     rk4,
-    _polynomial(1 / 2, 1 / 6, 1 / 24),
+    polynomial(1 / 2, 1 / 6, 1 / 24),
     order=4,
     stages=4,
     stability_limit=2.785293563405282,  # the real root of 1 - z/2 + z^2/6 - z^3/24, where R(-z) = 1 again
@@ -208,7 +158,7 @@ EXPONENTIAL = Integrator(
 EQUILIBRIUM = Integrator(
     "equilibrium",
     equilibrium,
-    _equilibrium_transition,
+    settled,
     order=None,
     stages=1,
     stability_limit=math.inf,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Projection
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -87,6 +88,24 @@ def apply_transform(transform: Transform, weight: Tensor, projection: str) -> Te
             f"{tuple(weight.shape)} {weight.dtype}, got {found}."
         )
     return result
+
+
+class TransformedFeedback:
+    """A problem's transformed feedback weights, computed again when a weight has changed."""
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = transform
+        self._found: dict[str, tuple[tuple[int, ...], Tensor]] = {}
+
+    def of(self, projection: Projection, psi: Tensor) -> Tensor:
+        """Return the feedback weights psi of a projection, transformed."""
+        # every change of a weight, also by an optimiser, changes its version
+        versions = tuple(w._version for w in (projection.weight, projection.feedback) if w is not None)
+        found = self._found.get(projection.name)
+        if found is None or found[0] != versions:
+            found = versions, apply_transform(self.transform, psi, projection.name)
+            self._found[projection.name] = found
+        return found[1]
 
 
 def transform_named(given: str | Transform | None, seed: int = 0) -> Transform | None:

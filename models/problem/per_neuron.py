@@ -73,3 +73,10 @@ class PerNeuron:
         if not ((least >= 0 if zero else least > 0) and largest < math.inf):
             wanted = "0 or positive" if zero else "positive"
             raise ActrelaxError(f"{said} must be {wanted}, got {least:g}.")
+
+
+def brief(value: Value | Mapping[str, Value]) -> str:
+    """Return a value for a line of text: the number, or that tensors are given."""
+    if isinstance(value, Mapping):
+        return f"of {', '.join(value)} given"
+    return "given" if isinstance(value, Tensor) and value.dim() > 0 else f"{float(value):g}"

@@ -16,9 +16,9 @@ from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network, Projection, check_network
 from actrelax.models.problem.delays import Delays, delay_line_key
-from actrelax.models.problem.feedback_transforms import Transform, apply_transform, transform_named
+from actrelax.models.problem.feedback_transforms import Transform, TransformedFeedback, transform_named
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
-from actrelax.models.problem.per_neuron import PerNeuron, Value
+from actrelax.models.problem.per_neuron import PerNeuron, Value, brief
 from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
 
 
@@ -142,21 +142,11 @@ class RelaxationProblem:
             raise ActrelaxError(f"clip must be positive, got {self.clip!r}.")
         self.taus.check(zero=False)
         self.sigmas.check(zero=True)
-        self._check_dynamics()
+        check_dynamics(self.dynamics, self.relaxing, tau=self.tau, noisy=list(self.noise_levels), clip=self.clip)
         if not is_number(self.input_noise) or not 0 <= self.input_noise < math.inf:
             raise ActrelaxError(f"input_noise must be a number, 0 or positive, got {self.input_noise!r}.")
         self.delay.check()
         self._check_start()
-
-    def _check_dynamics(self) -> None:
-        check_dynamics(self.dynamics, self.relaxing)
-        for name in self.dynamics:
-            if isinstance(self.tau, Mapping) and name in self.tau:
-                raise ActrelaxError(f"population {name!r} has dynamics in place of a tau: leave its tau out.")
-            if self.sigmas.extremes(name)[1] > 0:
-                raise ActrelaxError(f"noise needs leaky units, population {name!r} has dynamics: leave its noise out.")
-        if self.dynamics and self.clip is not None:
-            raise ActrelaxError("a clip needs leaky units: leave clip or dynamics out.")
 
     def _check_start(self) -> None:
         if not isinstance(self.start, Mapping):
@@ -281,18 +271,12 @@ class RelaxationProblem:
         psi = self.network.feedback_weight(projection, self.assumptions)
         if psi is None or self.feedback_transform is None:
             return psi
-        assert callable(self.feedback_transform)
-        # every change of a weight, also by an optimiser, changes its version
-        versions = tuple(w._version for w in (projection.weight, projection.feedback) if w is not None)
-        found = self._transformed.get(projection.name)
-        if found is None or found[0] != versions:
-            found = versions, apply_transform(self.feedback_transform, psi, projection.name)
-            self._transformed[projection.name] = found
-        return found[1]
+        return self._transformed.of(projection, psi)
 
     @cached_property
-    def _transformed(self) -> dict[str, tuple[tuple[int, ...], Tensor]]:
-        return {}
+    def _transformed(self) -> TransformedFeedback:
+        assert callable(self.feedback_transform)
+        return TransformedFeedback(self.feedback_transform)
 
     def gain_times_activity(self, projection: Projection, gain: Gain, state: State) -> Tensor:
         """Return g_c x_c of the projection's target for a gain knob."""
@@ -341,22 +325,16 @@ class RelaxationProblem:
         start = repr(self.start) if isinstance(self.start, str) else "given"
         preset = self.assumptions.preset
         return (
-            f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {_brief(self.tau)}, start {start}, "
+            f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {brief(self.tau)}, start {start}, "
             f"clip {self.clip}, assumptions {repr(preset) if preset else 'own'}{''.join(self._biology())})"
         )
 
     def _biology(self) -> Iterator[str]:
         if self.is_noisy:
-            yield f", noise {_brief(self.noise)}, input noise {self.input_noise:g}"
+            yield f", noise {brief(self.noise)}, input noise {self.input_noise:g}"
         if self.delay.times:
-            yield f", delays {_brief(self.delays)}"
+            yield f", delays {brief(self.delays)}"
         if self.feedback_transform is not None:
             yield f", feedback transform {getattr(self.feedback_transform, '__name__', self.feedback_transform)}"
         if self.dynamics:
             yield f", dynamics of {', '.join(self.dynamics)}"
-
-
-def _brief(value: Value | Mapping[str, Value]) -> str:
-    if isinstance(value, Mapping):
-        return f"of {', '.join(value)} given"
-    return "given" if isinstance(value, Tensor) and value.dim() > 0 else f"{float(value):g}"

@@ -187,20 +187,22 @@ class UnitDynamics:
         return math.fsum(c * s for c, s in zip(self.c, self.fixed_point, strict=True))
 
 
-def check_dynamics(dynamics: object, populations: Sequence[str]) -> None:
-    """Refuse anything but a mapping from some of the populations to `UnitDynamics`.
-
-    Raises
-    ------
-    ActrelaxError
-        For the first entry that is something else.
-    """
+def check_dynamics(
+    dynamics: object, populations: Sequence[str], *, tau: object, noisy: Sequence[str], clip: float | None
+) -> None:
+    """Refuse anything but a mapping from some of the populations to `UnitDynamics`, and what needs leaky units."""
     if not isinstance(dynamics, Mapping):
         raise ActrelaxError(f"dynamics must map populations to UnitDynamics, got {type(dynamics).__name__}.")
     for name, given in dynamics.items():
         known("population", name, populations, where="dynamics")
         if not isinstance(given, UnitDynamics):
             raise ActrelaxError(f"dynamics of {name!r} must be UnitDynamics, got {type(given).__name__}.")
+        if isinstance(tau, Mapping) and name in tau:
+            raise ActrelaxError(f"population {name!r} has dynamics in place of a tau: leave its tau out.")
+        if name in noisy:
+            raise ActrelaxError(f"noise needs leaky units, population {name!r} has dynamics: leave its noise out.")
+    if dynamics and clip is not None:
+        raise ActrelaxError("a clip needs leaky units: leave clip or dynamics out.")
 
 
 @dataclass(frozen=True)
