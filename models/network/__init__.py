@@ -2,8 +2,9 @@
 
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
+from actrelax.models.network.feedforward_pass import FeedforwardPass
 from actrelax.models.network.graph import Graph
-from actrelax.models.network.network import FeedforwardPass, Network, Population, check_network, check_tensor
+from actrelax.models.network.network import Network, Population, check_network, check_tensor
 from actrelax.models.network.projection import Projection, ProjectionRoute
 
 __all__ = [

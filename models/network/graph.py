@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,36 @@ class Graph:
         """Return whether every hidden population projects to the next one only."""
         pairs = itertools.pairwise(self.order)
         return all(sources == (below,) for sources, (_, below) in zip(self.incoming[:-1], pairs, strict=True))
+
+
+def topological_order(input_name: str, populations: Sequence[str], projections: Sequence[Projection]) -> list[str]:
+    """Return the populations from the input to the output, each after those that project to it.
+
+    Raises
+    ------
+    ActrelaxError
+        For a cycle, an unknown name, a population without a drive, or more than one output.
+    """
+    if input_name in populations:
+        raise ActrelaxError("the population 'input' is made from input_shape: leave it out of populations.")
+    names = [input_name, *populations]
+    parents: dict[str, list[str]] = {name: [] for name in names}
+    for p in projections:
+        for end in (p.source, p.target):
+            if end not in parents:
+                raise ActrelaxError(f"projection {p.name!r} names an unknown population {end!r}; known: {names}.")
+        if p.target == input_name:
+            raise ActrelaxError(f"projection {p.name!r} drives the input, which only holds the stimulus.")
+        parents[p.target].append(p.source)
+    undriven = [name for name in populations if not parents[name]]
+    if undriven:
+        raise ActrelaxError(f"nothing drives population {undriven[0]!r}: add a projection to it.")
+    sources = {p.source for p in projections}
+    outputs = [name for name in names if name not in sources]
+    try:
+        order = list(TopologicalSorter(parents).static_order())
+    except CycleError as error:
+        raise ActrelaxError(f"populations form a cycle: {' -> '.join(reversed(error.args[1]))}.") from error
+    if len(outputs) != 1:
+        raise ActrelaxError(f"exactly one population, the output, must feed no other, got {outputs}.")
+    return [name for name in order if name != outputs[0]] + outputs

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,9 @@ from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
+from actrelax.models.network.feedforward_pass import FeedforwardPass
 from actrelax.models.network.from_sequential import split_chain
-from actrelax.models.network.graph import Graph
+from actrelax.models.network.graph import Graph, topological_order
 from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.projection import Projection, ProjectionRoute
 from actrelax.models.network.table import aligned
@@ -29,32 +29,6 @@ class Population:
     name: str
     shape: tuple[int, ...]
     activation: Activation
-
-
-@dataclass(frozen=True)
-class FeedforwardPass:
-    """The results of the feedforward pass of one batch.
-
-    drives      population -> abar, (batch, *population.shape), except the input; all, or those that gains need
-    activities  population -> xbar = f(abar), including the input
-    routes      projection -> the batch's route through its pooling
-    """
-
-    drives: Mapping[str, Tensor]
-    activities: Mapping[str, Tensor]
-    routes: Mapping[str, ProjectionRoute]
-
-    def tensors(self) -> list[Tensor]:
-        """Return all tensors, in the order that `with_tensors` takes."""
-        winners = [route.winners for each in self.routes.values() for route in (*each.before, *each.after)]
-        return [*self.drives.values(), *self.activities.values(), *(x for x in winners if x is not None)]
-
-    def with_tensors(self, tensors: Iterable[Tensor]) -> FeedforwardPass:
-        """Return the same pass with other tensors in the places of its own."""
-        given = iter(tensors)
-        drives = {name: next(given) for name in self.drives}
-        activities = {name: next(given) for name in self.activities}
-        return FeedforwardPass(drives, activities, {name: r.with_winners(given) for name, r in self.routes.items()})
 
 
 class Network(nn.Module):
@@ -116,7 +90,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         projections = list(projections)
-        order = _topological_order(list(populations), projections)
+        order = topological_order(self.input, list(populations), projections)
         for projection in projections:
             if projection.name in self._modules:
                 raise ActrelaxError(f"two projections are called {projection.name!r}: give one of them another name.")
@@ -385,32 +359,6 @@ def check_network(network: object) -> None:
             f"network must be a Network, got {type(network).__name__}: pass Network.from_sequential(module, "
             "input_shape), or call loss.backward() on ActivationRelaxation(module, input_shape=...)."
         )
-
-
-def _topological_order(populations: Sequence[str], projections: Sequence[Projection]) -> list[str]:
-    if Network.input in populations:
-        raise ActrelaxError("the population 'input' is made from input_shape: leave it out of populations.")
-    names = [Network.input, *populations]
-    parents: dict[str, list[str]] = {name: [] for name in names}
-    for p in projections:
-        for end in (p.source, p.target):
-            if end not in parents:
-                raise ActrelaxError(f"projection {p.name!r} names an unknown population {end!r}; known: {names}.")
-        if p.target == Network.input:
-            raise ActrelaxError(f"projection {p.name!r} drives the input, which only holds the stimulus.")
-        parents[p.target].append(p.source)
-    undriven = [name for name in populations if not parents[name]]
-    if undriven:
-        raise ActrelaxError(f"nothing drives population {undriven[0]!r}: add a projection to it.")
-    sources = {p.source for p in projections}
-    outputs = [name for name in names if name not in sources]
-    try:
-        order = list(TopologicalSorter(parents).static_order())
-    except CycleError as error:
-        raise ActrelaxError(f"populations form a cycle: {' -> '.join(reversed(error.args[1]))}.") from error
-    if len(outputs) != 1:
-        raise ActrelaxError(f"exactly one population, the output, must feed no other, got {outputs}.")
-    return [name for name in order if name != outputs[0]] + outputs
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
