@@ -1,6 +1,6 @@
 """Learning by the local rule, from a relaxed state to `.grad`, and by backprop."""
 
-from actrelax.models.learning.autograd import ActivationRelaxation
+from actrelax.models.learning.activation_relaxation import ActivationRelaxation
 from actrelax.models.learning.backprop import activity_gradients, backprop_backward, parameter_gradients
 from actrelax.models.learning.continuous import relax_continuously
 from actrelax.models.learning.gradients import Backward, BackwardOptions, Rule, Updates, add_to_grad, is_finite

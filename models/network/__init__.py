@@ -4,7 +4,7 @@ from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 from actrelax.models.network.graph import Graph
-from actrelax.models.network.network import Network, Population, check_network, check_tensor
+from actrelax.models.network.network import Network, Population, Slot, check_network, check_tensor
 from actrelax.models.network.projection import Projection, ProjectionRoute
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Population",
     "Projection",
     "ProjectionRoute",
+    "Slot",
     "build",
     "check_network",
     "check_tensor",

@@ -21,6 +21,9 @@ from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.projection import Projection, ProjectionRoute
 from actrelax.models.network.table import aligned
 
+Slot = tuple[str, str]
+"""A weight of a network: the name of its projection, and "weight", "bias" or "feedback"."""
+
 
 @dataclass(frozen=True)
 class Population:
@@ -145,16 +148,18 @@ class Network(nn.Module):
         """Names of the populations that relax, in topological order."""
         return list(self.populations)[1:-1]
 
-    def with_weights(self, weights: Mapping[tuple[str, str], Tensor]) -> Network:
-        """Return the same wiring with other weights, which it does not copy.
+    @property
+    def slots(self) -> list[Slot]:
+        """All weights: (projection, "weight", "bias" or "feedback")."""
+        return [(p.name, slot) for p in self.projections.values() for slot in p.slots]
 
-        Parameters
-        ----------
-        weights : mapping
-            (projection, "weight", "bias" or "feedback") -> tensor, for all that the network has.
-        """
+    def with_weights(self, weights: Sequence[Tensor]) -> Network:
+        """Return the same wiring with these tensors in the network's slots; the network itself if they are its own."""
+        given = dict(zip(self.slots, weights, strict=True))
+        if all(getattr(self.projections[p], slot) is w for (p, slot), w in given.items()):
+            return self
         other = copy.copy(self)
-        other._modules = {p.name: p.with_weights(weights) for p in self.projections.values()}
+        other._modules = {p.name: p.with_weights(given) for p in self.projections.values()}
         projections = other.projections
         other.outgoing = {name: [projections[p.name] for p in ps] for name, ps in self.outgoing.items()}
         other.incoming = {name: [projections[p.name] for p in ps] for name, ps in self.incoming.items()}

@@ -1,496 +1,73 @@
-"""The front door: `loss.backward()` relaxes, and leaves what `relax_backward` leaves."""
-
-import copy
-import pickle
+"""The function of `torch.autograd`: what its backward pass hands to a relaxation, and what it returns."""
 
 import pytest
 import torch
-import torch.nn.functional as F
-from networks import graph_case, make_case, mlp_case
-from torch import nn
-from torch.nn.utils import parametrize, prune
+from networks import graph_case, mlp_case
 
-from actrelax import (
-    INTEGRATORS,
-    PRESETS,
-    ActivationRelaxation,
-    ActrelaxError,
-    BackwardOptions,
-    DivergenceError,
-    Network,
-    RelaxationProblem,
-    Steps,
-    Updates,
-    relax_backward,
-    solve,
-)
-from actrelax.models.results import relative_error
-
-SHORT = Steps(12, eta=0.2)
-FROZEN = [name for name in PRESETS if name != "continuous"]
+from actrelax.models.closed_form import PopulationState
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning.autograd import InputFeedback, feedforward
+from actrelax.models.problem import RelaxationProblem
 
 
-def chain(double=True):
-    torch.manual_seed(0)
-    layers = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 16), nn.Tanh(), nn.Linear(16, 10)
-    )
-    return layers.double() if double else layers.float()
+def weights_of(network):
+    return [getattr(network.projections[name], slot) for name, slot in network.slots]
 
 
-def batch(size=6, double=True):
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(size, 1, 8, 8, generator=generator)
-    return x.double() if double else x.float(), torch.arange(size) % 10
+def doubled(network, passed, gradient, wants_input):
+    """In place of a relaxation: twice the weights."""
+    found = {(name, slot): 2 * getattr(network.projections[name], slot) for name, slot in network.slots}
+    return found, passed.activities[network.input] if wants_input else None
 
 
-def door(layers=None, steps=SHORT, **options):
-    return ActivationRelaxation(chain() if layers is None else layers, input_shape=(1, 8, 8), steps=steps, **options)
+def test_the_relaxation_gets_the_feedforward_pass_and_the_gradient():
+    case, seen = graph_case(), []
+
+    def relax(network, passed, gradient, wants_input):
+        seen.append((network, passed, gradient, wants_input))
+        return {}, None
+
+    output = feedforward(case.network, relax, case.x, weights_of(case.network))
+    top = torch.randn_like(output)
+    output.backward(top)
+    ((network, passed, gradient, wants_input),) = seen
+    expected = case.network.feedforward(case.x, keep_drives=False)
+    assert network is case.network
+    assert wants_input is False
+    assert torch.equal(gradient, top)
+    assert torch.equal(output, expected.activities["output"])
+    assert all(torch.equal(x, expected.activities[name]) for name, x in passed.activities.items())
+    assert all(torch.equal(x, expected.drives[name]) for name, x in passed.drives.items())
+    assert passed.activities.keys() == expected.activities.keys()
+    assert passed.routes.keys() == expected.routes.keys()
 
 
-def gradients(model):
-    return {name: p.grad for name, p in model.named_parameters()}
-
-
-def learned(model, x, y, loss=F.cross_entropy, scale=1.0):
-    """Return the gradients of one batch, with the loss times a factor."""
-    model.zero_grad()
-    (scale * loss(model(x), y)).backward()
-    return gradients(model)
-
-
-def difference(found, expected):
-    assert found.keys() == expected.keys()
-    return max(relative_error(found[name], expected[name]) for name in expected)
-
-
-def options_for(preset):
-    decay = 0.01 if "kolen-pollack" in preset else None
-    return BackwardOptions(updates=Updates(decay=decay), generator=torch.Generator().manual_seed(2))
-
-
-@pytest.mark.parametrize("preset", FROZEN)
-@pytest.mark.parametrize("integrator", INTEGRATORS)
-def test_equals_relax_backward(preset, integrator):
-    case = graph_case()
-    relaxed = INTEGRATORS[integrator].takes_time
-    if integrator in ("exact", "equilibrium") and preset in ("unfrozen", "unfrozen-relaxation"):
-        pytest.skip("needs a constant activity gain")
-    steps = {"steps": SHORT} if relaxed else {}
-    options = options_for(preset)
-    model = ActivationRelaxation(case.network, assumptions=preset, integrator=integrator, options=options, **steps)
-    found = {name: grad.clone() for name, grad in learned(model, case.x, case.y).items() if grad is not None}
-    case.network.zero_grad()
-    relax_backward(case.network, case.x, case.y, assumptions=preset, integrator=integrator, options=options, **steps)
-    expected = {f"module.{name}": p.grad for name, p in case.network.named_parameters() if p.grad is not None}
-    assert difference(found, expected) < 1e-12
-
-
-@pytest.mark.parametrize(
-    "fields", [{"tau": 2.0, "start": "zero"}, {"clip": 0.05}, {"integrator": "euler", "delays": 0.4}]
-)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_fields_and_reduction(fields, reduction):
-    case = graph_case()
-    steps = Steps(12, dt=0.2)
-    model = ActivationRelaxation(case.network, steps=steps, reduction=reduction, **fields)
-    found = learned(model, case.x, case.y, lambda out, y: F.cross_entropy(out, y, reduction=reduction))
-    found = {name: grad.clone() for name, grad in found.items()}
-    case.network.zero_grad()
-    relax_backward(case.network, case.x, case.y, steps, options=BackwardOptions(reduction=reduction), **fields)
-    assert difference(found, {f"module.{n}": p.grad for n, p in case.network.named_parameters()}) < 1e-12
-
-
-def test_the_default_is_the_gradient():
-    x, y = batch()
-    model = ActivationRelaxation(chain(), input_shape=(1, 8, 8))
-    found = learned(model, x, y)
-    assert difference(found, {f"module.{n}": g for n, g in learned(chain(), x, y).items()}) < 1e-12
-    assert difference(learned(door(), x, y), found) > 1e-3
-
-
-@pytest.mark.parametrize("scale", [65536.0, torch.tensor(65536.0), lambda: 65536.0])
-def test_a_scaled_loss(scale):
-    """As under a GradScaler: with its factor nothing changes, without it much."""
-    x, y = batch()
-    expected, model = learned(door(), x, y), door()
-    without = {name: grad / 65536 for name, grad in learned(model, x, y, scale=65536.0).items()}
-    assert difference(without, expected) > 1e-2
-    model.loss_scale = scale
-    found = {name: grad / 65536 for name, grad in learned(model, x, y, scale=65536.0).items()}
-    assert difference(found, expected) < 1e-12
-
-
-def test_accumulation_over_batches():
-    x, y = batch()
-    expected, model = learned(door(), x, y), door()
-    for loss_scale, accepted in ((1.0, False), (0.5, True)):
-        model.zero_grad()
-        model.loss_scale = loss_scale
-        for part in (slice(0, 3), slice(3, 6)):
-            (F.cross_entropy(model(x[part]), y[part]) / 2).backward()
-        assert (difference(gradients(model), expected) < 1e-12) is accepted
-
-
-def test_shares_of_processes():
-    """As under DDP, which averages the gradients of 7 and of 6 samples."""
-    x, y = batch(13)
-    expected, found = learned(door(), x, y), []
-    for part in (slice(0, 7), slice(7, 13)):
-        model = door()
-        share = 2 * len(x[part]) / 13
-        model.loss_scale = share
-        found.append(learned(model, x[part], y[part], scale=share))
-    assert difference({name: (found[0][name] + found[1][name]) / 2 for name in expected}, expected) < 1e-12
-
-
-def test_ignored_samples_and_class_weights():
-    """PyTorch's mean divides by other numbers than the batch size: their ratio is the scale."""
-    x, y = batch()
-    weight = torch.linspace(0.5, 2, 10).double()
-    expected = learned(door(), x, y, lambda out, y: F.cross_entropy(out, y, weight=weight, reduction="none").mean())
-    model = door()
-    model.loss_scale = 6 / weight[y].sum()
-    found = learned(model, x, y, lambda out, y: F.cross_entropy(out, y, weight=weight))
-    assert difference({name: grad / model.loss_scale for name, grad in found.items()}, expected) < 1e-12
-    some = y.clone()
-    some[:2] = -100
-    model.loss_scale = 6 / 4
-    assert difference(learned(model, x, some), learned(door(), x[2:], y[2:])) < 1e-12
-
-
-@pytest.mark.parametrize("evaluation", ["closed-form", "stepped"])
-def test_a_sample_without_a_loss_adds_nothing(evaluation):
-    x, y = batch()
-    rows = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0]).double()
-    options = BackwardOptions(evaluation=evaluation)
-    of_some = door(reduction="sum", options=options)
-    found = learned(of_some, x, y, lambda out, y: (rows * F.cross_entropy(out, y, reduction="none")).sum())
-    kept = rows.bool()
-    model = door(reduction="sum", options=options)
-    expected = learned(model, x[kept], y[kept], lambda out, y: F.cross_entropy(out, y, reduction="sum"))
-    assert difference(found, expected) < 1e-12
-    network = Network.from_sequential(chain(), (1, 8, 8))
-    loss = lambda out, y: rows * F.cross_entropy(out, y, reduction="none")  # noqa: E731
-    relax_backward(network, x, y, SHORT, loss=loss, options=BackwardOptions(reduction="sum", evaluation=evaluation))
-    for p, grad in zip(network.parameters(), expected.values(), strict=True):
-        assert relative_error(p.grad, grad) < 1e-12
-
-
-def test_two_forward_passes_before_the_backward_pass():
-    x, y = batch()
-    model = door(reduction="sum")
-    loss = F.cross_entropy(model(x[:2]), y[:2], reduction="sum") + F.cross_entropy(model(x[2:]), y[2:], reduction="sum")
-    loss.backward()
-    both = {name: grad.clone() for name, grad in gradients(model).items()}
-    expected = learned(model, x, y, lambda out, y: F.cross_entropy(out, y, reduction="sum"))
-    assert difference(both, expected) < 1e-12
-
-
-def test_without_gradients_it_is_the_module_alone():
-    x, _ = batch()
-    calls, layers = [], chain()
-    model = door(layers)
-    layers.register_forward_hook(lambda *_: calls.append(1))
-    with torch.no_grad():
-        assert torch.equal(model(x), layers(x))
-    assert len(calls) == 2
-
-
-def test_evaluation_mode_relaxes_too():
-    x, y = batch()
-    assert difference(learned(door().eval(), x, y), learned(door().train(), x, y)) == 0
-
-
-@pytest.mark.parametrize("steps", [Steps.until(1e-6), SHORT])
-@pytest.mark.parametrize("integrator", ["sequential", "rk4"])
-def test_gradient_of_the_input(steps, integrator):
-    """It is the feedback that arrives there; at equilibrium, autograd's."""
-    x, y = batch()
-    model = door(steps=steps, integrator=integrator)
-    x.requires_grad_()
-    F.cross_entropy(model(x), y).backward()
-    problem = RelaxationProblem.from_batch(model.network, x.detach(), y)
-    expected = problem.feedback("input", solve(problem, integrator, steps).state) / len(x)
-    assert relative_error(x.grad, expected) < 1e-12
-    exact = torch.autograd.grad(F.cross_entropy(model.module(x), y), x)[0]
-    assert (relative_error(x.grad, exact) < 1e-5) is (steps is not SHORT)
-
-
-def test_gradient_of_an_input_that_feeds_two_populations():
-    """They arrive one after the other."""
-    edges = [("input", "hidden1", [nn.Linear(6, 5)]), ("input", "hidden2", [nn.Linear(6, 4)])]
-    edges += [("hidden1", "hidden2", [nn.Linear(5, 4)]), ("hidden2", "output", [nn.Linear(4, 3)])]
-    case = make_case((6,), {"hidden1": "tanh", "hidden2": "sigmoid", "output": "identity"}, edges)
+def test_gradients_go_to_their_weights_and_the_input():
+    case = mlp_case()
     x = case.x.clone().requires_grad_()
-    F.cross_entropy(ActivationRelaxation(case.network)(x), case.y).backward()
-    expected = torch.autograd.grad(F.cross_entropy(case.network(x), case.y), x)[0]
-    assert relative_error(x.grad, expected) < 1e-12
+    others = [(w + 1).detach().requires_grad_() for w in weights_of(case.network)]
+    feedforward(case.network, doubled, x, others).sum().backward()
+    assert torch.equal(x.grad, x)
+    assert all(torch.equal(w.grad, 2 * w) for w in others)
+    assert all(p.grad is None for p in case.network.parameters())
 
 
-def test_layers_in_front_and_behind():
-    x, y = batch()
-    torch.manual_seed(3)
-    front, behind = nn.Conv2d(1, 1, 3, padding=1).double(), nn.Linear(10, 10).double()
-    found = learned(nn.Sequential(front, ActivationRelaxation(chain(), input_shape=(1, 8, 8)), behind), x, y)
-    expected = learned(nn.Sequential(front, chain(), behind), x, y)
-    for grad, exact in zip(found.values(), expected.values(), strict=True):
-        assert relative_error(grad, exact) < 1e-9
+def test_refuses_a_second_derivative():
+    case = mlp_case()
+    output = feedforward(case.network, doubled, case.x, weights_of(case.network))
+    with pytest.raises(ActrelaxError, match="no second derivative"):
+        output.sum().backward(create_graph=True)
+    assert all(p.grad is None for p in case.network.parameters())
 
 
-def test_weights_given_to_functional_call():
-    x, y = batch()
-    model = door()
-    weights = {name: (1.1 * p).detach().requires_grad_() for name, p in model.named_parameters()}
-    F.cross_entropy(torch.func.functional_call(model, weights, (x,)), y).backward()
-    assert all(p.grad is None for p in model.parameters())
-    scaled = chain()
-    with torch.no_grad():
-        for p in scaled.parameters():
-            p.mul_(1.1)
-    assert difference({name: w.grad for name, w in weights.items()}, learned(door(scaled), x, y)) < 1e-12
-
-
-@pytest.mark.parametrize("what", ["weight", "stimuli"])
-def test_a_change_between_the_passes_is_refused(what):
-    x, y = batch()
-    model = door()
-    loss = F.cross_entropy(model(x), y)
-    with torch.no_grad():
-        (model.module[0].weight if what == "weight" else x).add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-def test_the_output_may_change_in_place():
-    x, y = batch()
-    model, halved = door(steps=Steps.until(1e-6)), chain()
-    F.cross_entropy(model(x).mul_(0.5), y).backward()
-    F.cross_entropy(halved(x).mul_(0.5), y).backward()
-    assert difference(gradients(model), {f"module.{n}": g for n, g in gradients(halved).items()}) < 1e-9
-
-
-def test_autocast():
-    x, y = batch(double=False)
-    model = door(chain(double=False))
-    exact = {name: grad.clone() for name, grad in learned(model, x, y).items()}
-    model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16):
-        output = model(x)
-        loss = F.cross_entropy(output, y)
-    loss.backward()
-    assert output.dtype is torch.bfloat16
-    assert all(p.grad.dtype is torch.float32 for p in model.parameters())
-    assert 1e-4 < difference(gradients(model), exact) < 0.05
-    model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16):
-        F.cross_entropy(model(x), y).backward()  # inside of the block, too
-    assert difference(gradients(model), exact) < 0.05
-
-
-def test_hooks_and_frozen_layers():
-    x, y = batch()
-    expected, model, seen = learned(door(), x, y), door(), []
-    model.module[0].weight.register_hook(lambda grad: 2 * grad)
-    model.module[4].weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
-    model.module[4].bias.requires_grad_(False)
-    model.module[6].requires_grad_(False)
-    found = learned(model, x, y)
-    assert relative_error(found["module.0.weight"], 2 * expected["module.0.weight"]) < 1e-12
-    assert torch.equal(seen[0], found["module.4.weight"])
-    frozen = ("module.4.bias", "module.6.weight", "module.6.bias")
-    assert [name for name, grad in found.items() if grad is None] == list(frozen)
-    assert relative_error(found["module.0.bias"], expected["module.0.bias"]) < 1e-12
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        nn.CrossEntropyLoss(label_smoothing=0.1),
-        lambda out, y: F.cross_entropy(out, F.one_hot(y, 10).double() * 0.8 + 0.02),
-        lambda out, y: F.cross_entropy(out.view(len(out), 2, 5), torch.stack([y % 2] * 5, 1)),
-        nn.MultiMarginLoss(),
-    ],
-)
-def test_any_loss(loss):
-    """Smoothed, with soft targets, one per token of a sample."""
-    x, y = batch()
-    model = ActivationRelaxation(chain(), input_shape=(1, 8, 8))
-    expected = {f"module.{name}": grad for name, grad in learned(chain(), x, y, loss).items()}
-    assert difference(learned(model, x, y, loss), expected) < 1e-9
-
-
-def test_an_optimiser_learns():
-    x, y = batch(32, double=False)
-    model = door(chain(double=False), steps=Steps(100, eta=0.1))
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(60):
-        optimiser.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimiser.step()
-    assert loss.item() < 0.1
-
-
-def test_copies():
-    x, y = batch()
-    model = door(assumptions="learned-feedback", options=options_for("learned-feedback"))
-    expected = {name: grad.clone() for name, grad in learned(model, x, y).items()}
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert difference(learned(other, x, y), expected) == 0
-        with torch.no_grad():
-            other.module[0].weight.zero_()
-        assert difference(learned(other, x, y), expected) > 0.1
-    assert difference(learned(model, x, y), expected) == 0
-
-
-def test_state_dicts():
-    """The module's is a plain checkpoint; the model's has the feedback weights, too."""
-    model = door(assumptions="learned-feedback", options=options_for("learned-feedback"))
-    plain = list(chain().state_dict())
-    assert list(model.module.state_dict()) == plain
-    feedback = ["feedback.conv1->hidden1", "feedback.hidden1->output"]
-    assert list(model.state_dict()) == [*(f"module.{name}" for name in plain), *feedback]
-    other = door(chain(), assumptions="learned-feedback", options=BackwardOptions(generator=torch.Generator()))
-    x, y = batch()
-    assert difference(learned(other, x, y), learned(model, x, y)) > 1e-3
-    other.load_state_dict(model.state_dict())
-    assert difference(learned(other, x, y), learned(model, x, y)) == 0
-
-
-@pytest.mark.parametrize("preset", ["learned-feedback", "kolen-pollack", "random-feedback", "sign-feedback"])
-def test_feedback_weights_move_along(preset):
-    """To another precision, although random ones are no parameters."""
-    x, y = batch(double=False)
-    model = door(chain(double=False), assumptions=preset, options=options_for(preset)).double()
-    expected = door(chain(double=False).double(), assumptions=preset, options=options_for(preset))
-    assert difference(learned(model, x.double(), y), learned(expected, x.double(), y)) < 1e-5
-    learnable = preset in ("learned-feedback", "kolen-pollack")
-    assert any(name.startswith("feedback") for name, _ in model.named_parameters()) is learnable
-
-
-def test_noise_from_the_generator():
-    x, y = batch()
-
-    def noisy(seed):
-        options = BackwardOptions(generator=torch.Generator().manual_seed(seed))
-        fields = {"integrator": "euler", "noise": 0.1, "options": options}
-        found = learned(door(**fields), x, y)
-        network = Network.from_sequential(chain(), (1, 8, 8))
-        options.generator.manual_seed(seed)
-        relax_backward(network, x, y, SHORT, **fields)
-        for grad, p in zip(found.values(), network.parameters(), strict=True):
-            assert relative_error(grad, p.grad) < 1e-12
-        return found
-
-    assert difference(noisy(0), noisy(0)) == 0
-    assert difference(noisy(0), noisy(1)) > 1e-3
-
-
-def test_an_empty_batch_has_zero_gradients():
-    """One process's share of a batch that is smaller than the number of processes."""
-    x, y = batch()
-    model = door(assumptions="learned-feedback", options=options_for("learned-feedback"))
-    found = learned(model, x[:0], y[:0], lambda out, y: out.sum())
-    assert all(grad is not None and not grad.any() for grad in found.values())
-
-
-def test_divergence_changes_no_gradient():
-    x, y = batch()
-    model = door()
-    x[0] = torch.inf
-    with pytest.raises(DivergenceError, match="non-finite"):
-        F.cross_entropy(model(x), y).backward()
-    assert all(p.grad is None for p in model.parameters())
-    unchecked = door(options=BackwardOptions(check_finite=False))
-    F.cross_entropy(unchecked(x), y).backward()
-    assert not all(p.grad.isfinite().all() for p in unchecked.parameters())
-
-
-def linear_pruned():
-    layers = chain()
-    prune.l1_unstructured(layers[4], "weight", amount=0.3)
-    return layers
-
-
-def linear_orthogonal():
-    layers = chain()
-    nn.utils.parametrizations.orthogonal(layers[4])
-    return layers
-
-
-class Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(8, 8)
-
-    def forward(self, x):
-        return x + self.layer(x)
-
-
-class Branching(nn.Module):
-    def forward(self, x):
-        return x if x.sum() > 0 else -x
-
-
-@pytest.mark.parametrize(
-    ("given", "sentence"),
-    [
-        (lambda: ActivationRelaxation(torch.tanh, input_shape=(4,)), "module must be a Network or an nn.Module, got"),
-        (lambda: ActivationRelaxation(chain()), "input_shape is missing: pass the shape of one sample"),
-        (
-            lambda: ActivationRelaxation(mlp_case().network, input_shape=(3,)),
-            r"of shape \(8,\), got input_shape",
-        ),
-        (lambda: door(assumptions="continuous"), "use relax_continuously"),
-        (lambda: door(assumptions="random-feedback"), "pass options=BackwardOptions"),
-        (lambda: door(reduction="none"), "unknown reduction 'none'; known: mean, sum"),
-        (lambda: door(reduction="mean", options=BackwardOptions(reduction="sum")), "leave it out there"),
-        (lambda: door(options=BackwardOptions(keep=True)), "call relax_backward with keep"),
-        (lambda: door(options=BackwardOptions(updates=Updates(across=list))), "DistributedDataParallel"),
-        (lambda: door(clip=-1.0), "clip must be positive"),
-        (lambda: door(eta=0.1), "eta must be a part of steps"),
-        (lambda: door(steps=3, eta=5.0), "eta must lie between 0 and 2"),
-        (lambda: door(noise=0.1), 'it does not support noise: use "euler"'),
-        (lambda: door(integrator="equilibrium"), "is a single sweep without time"),
-        (lambda: door(linear_pruned()), "forward hook .*: remove it; prune.remove makes pruned weights permanent"),
-        (lambda: door(linear_orthogonal()), "remove_parametrizations"),
-        (lambda: ActivationRelaxation(Residual(), input_shape=(8,)), "Residual is not a chain of layers: .*'add'"),
-        (lambda: ActivationRelaxation(Branching(), input_shape=(8,)), "Branching can't be read as a chain of layers"),
-        (lambda: door(nn.Sequential(nn.BatchNorm2d(1))), "BatchNorm2d is not supported"),
-        (lambda: relax_backward(chain(), *batch()), "network must be a Network, got Sequential: pass Network.from_seq"),
-        (lambda: RelaxationProblem.from_batch(chain(), *batch()), "network must be a Network, got Sequential"),
-    ],
-)
-def test_refused_at_once(given, sentence):
-    with pytest.raises(ActrelaxError, match=sentence):
-        given()
-
-
-def test_refused_on_the_way():
-    x, y = batch()
-    model = door()
-    with pytest.raises(ActrelaxError, match="no second derivative: leave create_graph out"):
-        torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()), create_graph=True)
-    with pytest.raises(ActrelaxError, match="use DistributedDataParallel"):
-        model._replicate_for_data_parallel()(x)
-    with pytest.raises(ActrelaxError, match=r"must be a torch\.Tensor, got list"):
-        model([1.0])
-    with pytest.raises(ActrelaxError, match=r"the network takes \(batch, 1, 8, 8\), got"):
-        model(x[:, 0])
-    prune.l1_unstructured(model.module[4], "weight", amount=0.3)
-    with pytest.raises(ActrelaxError, match="layer '4' has a forward hook"):
-        model(x)
-
-
-def test_a_parametrised_layer_learns_its_own_parameters():
-    x, y = batch()
-    model, exact = ActivationRelaxation(chain(), input_shape=(1, 8, 8)), chain()
-    for layers in (model.module, exact):
-        parametrize.register_parametrization(layers[4], "weight", nn.Softplus())
-    expected = {f"module.{name}": grad for name, grad in learned(exact, x, y).items()}
-    assert difference(learned(model, x, y), expected) < 1e-9
-
-
-def test_it_says_what_it_is():
-    assert "assumptions='ar', integrator='sequential', steps=Steps(12, eta=0.2)" in repr(door())
+def test_feedback_to_the_input_is_that_of_the_problem():
+    """In pieces, and again if the populations arrive once more."""
+    case = graph_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    state = problem.initial_state()
+    watch = InputFeedback(problem)
+    names = [*case.network.hidden, case.network.output]
+    for _ in range(2):
+        arrivals = [PopulationState((name,), {name: problem.initial_activity(name)}) for name in names[::-1]]
+        assert list(watch(iter(arrivals))) == arrivals
+        assert torch.allclose(watch.total, problem.feedback("input", state), rtol=1e-12)
