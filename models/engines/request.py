@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actrelax.models.closed_form import predict_applications
 from actrelax.models.engines.options import Options
-from actrelax.models.engines.steps import Schedule
+from actrelax.models.engines.schedule import Schedule
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import DivergenceError, Status, Trajectory

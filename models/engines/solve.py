@@ -11,7 +11,8 @@ from actrelax.models._names import known
 from actrelax.models.engines.methods import integrator_named
 from actrelax.models.engines.options import Brian2Options, Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.request import Evaluation, SolveRequest
-from actrelax.models.engines.steps import PAPERS, Steps, StepSize, as_steps, schedule
+from actrelax.models.engines.schedule import schedule
+from actrelax.models.engines.steps import PAPERS, Steps, StepSize, as_steps
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem

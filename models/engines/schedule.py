@@ -1,0 +1,149 @@
+"""What `Steps` mean for a problem: the length of a step and the number of steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from actrelax.models.closed_form import gradient_steps, steps_until, uncovered
+from actrelax.models.engines.steps import PAPERS, Steps
+from actrelax.models.errors import ActrelaxError, warn
+from actrelax.models.integrators import Integrator
+from actrelax.models.problem import RelaxationProblem
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`steps` steps of `dt`, in the problem's unit of time.
+
+    settles      whether the relaxation settles within the steps, if the closed form tells
+    tolerance    of the gradient: `measured` replaces it by the number of steps that keep it
+    stop_change  the change in a step at which the relaxation has settled, if it is to be watched
+    """
+
+    dt: float
+    steps: int
+    settles: bool | None = None
+    tolerance: float | None = None
+    stop_change: float | None = None
+
+    @property
+    def to_settle(self) -> bool:
+        """Return whether a tolerance ends the relaxation."""
+        return any(value is not None for value in (self.settles, self.tolerance, self.stop_change))
+
+    def measured(self, problem: RelaxationProblem, integrator: Integrator) -> Schedule:
+        """Return the steps that keep a tolerance of the gradient, by sending every initial activity down once."""
+        if self.tolerance is None:
+            return self
+        steps = gradient_steps(problem, integrator, dt=self.dt, tolerance=self.tolerance, most=self.steps)
+        return Schedule(self.dt, self.steps if steps is None else steps, settles=steps is not None)
+
+
+def schedule(problem: RelaxationProblem, integrator: Integrator, steps: Steps = PAPERS) -> Schedule:
+    """Return the steps of a relaxation.
+
+    Raises
+    ------
+    ActrelaxError
+        If the integrator does not support the problem; for an unstable step; for a duration or delay that is not a
+        multiple of dt; for eta with several taus.
+
+    Warns
+    -----
+    UserWarning
+        If eta is above 1: errors may grow before they shrink (docs/theory.md).
+    """
+    reason = integrator.unsupported(problem)
+    if reason is not None:
+        raise ActrelaxError(f'"{integrator.name}" can\'t be used here: {reason}')
+    if not integrator.takes_time:
+        if steps is not PAPERS:
+            raise ActrelaxError(f'"{integrator.name}" is a single sweep without time: leave steps out, got {steps!r}.')
+        return Schedule(math.inf, 1)
+    dt, taus = _step_size(problem, steps), _taus(problem)
+    _check_stability(integrator, dt / min(taus))
+    _check_dynamics(integrator, problem, dt)
+    problem.delay.steps(dt)
+    if steps.tolerance is not None:
+        return _until_settled(problem, integrator, dt, steps)
+    return Schedule(dt, _whole_steps(dt, steps))
+
+
+def _step_size(problem: RelaxationProblem, steps: Steps) -> float:
+    if steps.dt is not None:
+        return steps.dt
+    taus = _taus(problem)
+    if min(taus) != max(taus):
+        raise ActrelaxError("eta is dt/tau and needs one tau, but the problem has several: give dt.")
+    if problem.dynamics:
+        raise ActrelaxError("eta is dt/tau and needs one tau, but some units have other dynamics: give dt.")
+    return (0.1 if steps.eta is None else steps.eta) * taus[0]
+
+
+def _until_settled(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: Steps) -> Schedule:
+    """Return the schedule of `Steps.until`."""
+    tolerance, most = steps.tolerance, steps.number
+    assert tolerance is not None
+    assert most is not None
+    if problem.is_noisy:
+        raise ActrelaxError("a relaxation with noise never settles: pass a number of steps in place of Steps.until.")
+    if steps.of == "change":
+        return Schedule(dt, most, stop_change=tolerance)
+    reason = uncovered(problem)
+    if steps.of == "gradient":
+        if reason is not None:
+            raise ActrelaxError(f'of="gradient" needs the closed form: {reason} Or pass of="change".')
+        return Schedule(dt, most, tolerance=tolerance)
+    if reason is not None:
+        return Schedule(dt, most, stop_change=tolerance * dt / _slowest(problem))
+    found = steps_until(problem, integrator, dt=dt, tolerance=tolerance, most=most)
+    return Schedule(dt, most if found is None else found, settles=found is not None)
+
+
+def _slowest(problem: RelaxationProblem) -> float:
+    """Return the longest time constant, over leaky populations and the modes of other unit dynamics."""
+    modes = [mode for dynamics in problem.dynamics.values() for mode in np.linalg.eigvals(np.asarray(dynamics.A))]
+    leaky = [] if len(problem.dynamics) == len(problem.taus.shapes) else _taus(problem)
+    return max([*leaky, *(-1 / float(mode.real) for mode in modes)])
+
+
+def _taus(problem: RelaxationProblem) -> list[float]:
+    """Return the shortest and the longest time constant of each leaky population."""
+    leaky = [v for v in problem.taus.shapes if v not in problem.dynamics]
+    if not leaky:
+        return [math.inf if problem.dynamics else 1.0]
+    return [tau for v in leaky for tau in problem.taus.extremes(v)]
+
+
+def _check_stability(integrator: Integrator, eta: float) -> None:
+    if eta >= integrator.stability_limit:
+        raise ActrelaxError(
+            f'eta must lie between 0 and {integrator.stability_limit:.4g} for "{integrator.name}", got {eta:.4g}: '
+            "take more steps of a smaller dt."
+        )
+    if eta > 1 and integrator.stability_limit < math.inf:
+        warn(f"eta is {eta:.4g}, above 1: errors may grow by about eta / (2 - eta) per layer before they shrink.")
+
+
+def _check_dynamics(integrator: Integrator, problem: RelaxationProblem, dt: float) -> None:
+    """Refuse a step at which a mode of some unit dynamics does not decay: |R(dt lambda)| >= 1."""
+    if integrator.stability_limit == math.inf:
+        return
+    for name, dynamics in problem.dynamics.items():
+        for mode in np.linalg.eigvals(np.asarray(dynamics.A)):
+            if abs(integrator.transition(np.array([[mode]]), dt)[0, 0]) >= 1:
+                raise ActrelaxError(
+                    f'dt {dt:.4g} is unstable for the units of {name!r} under "{integrator.name}": give a smaller dt.'
+                )
+
+
+def _whole_steps(dt: float, steps: Steps) -> int:
+    if steps.duration is None:
+        return 100 if steps.number is None else steps.number
+    whole = round(steps.duration / dt)
+    if not math.isclose(whole * dt, steps.duration, rel_tol=1e-9):
+        raise ActrelaxError(f"duration must be a whole number of dt, got {steps.duration:g} with dt {dt:g}.")
+    return whole
