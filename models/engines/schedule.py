@@ -60,7 +60,7 @@ def schedule(problem: RelaxationProblem, integrator: Integrator, steps: Steps = 
     if reason is not None:
         raise ActrelaxError(f'"{integrator.name}" can\'t be used here: {reason}')
     if not integrator.takes_time:
-        if steps is not PAPERS:
+        if steps != PAPERS:
             raise ActrelaxError(f'"{integrator.name}" is a single sweep without time: leave steps out, got {steps!r}.')
         return Schedule(math.inf, 1)
     dt, taus = _step_size(problem, steps), _taus(problem)

@@ -159,7 +159,7 @@ def as_steps(steps: int | Steps, shorthand: Mapping[str, Any]) -> Steps:
                 f"Steps(..., {', '.join(_as_keywords(given))})."
             )
         return steps
-    return Steps(steps, **given)
+    return Steps(whole_number("steps", steps, least=0), **given)
 
 
 def take_steps(steps: int | Steps, fields: Mapping[str, Any]) -> tuple[Steps, dict[str, Any]]:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from actrelax.models._names import known, look_up
+from actrelax.models._names import is_number, known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.engines import PAPERS, Steps, integrator_named
+from actrelax.models.engines import PAPERS, Steps, StepSize, integrator_named
+from actrelax.models.engines.schedule import Schedule
 from actrelax.models.engines.steps import take_steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.learning.autograd import InputFeedback, feedforward
 from actrelax.models.learning.gradients import BackwardOptions, to_gradients
 from actrelax.models.learning.relax import RelaxFields, learn, prepare
+from actrelax.models.learning.wrapped import Wrapped
 from actrelax.models.network import FeedforwardPass, Network, Slot, check_tensor
 from actrelax.models.problem import RelaxationProblem
 
 SETTLED = Steps.until(1e-6)
-"""The default length: settled relaxations are linear in the clamp, so that the scale of the loss does not matter."""
+"""The default length. A settled relaxation with frozen gains is linear in the clamp: it needs no `loss_scale`."""
+_CAST = (torch.float32, torch.float16, torch.bfloat16)
+"""What autocast casts."""
 Scale = float | Tensor | Callable[[], float | Tensor]
 
 
@@ -59,11 +65,11 @@ class ActivationRelaxation(nn.Module):
     module : torch.nn.Module
         The module that was given; its state_dict has no trace of the relaxation.
     network : Network
-        Its populations and projections.
+        Its populations and projections, with its current weights.
     loss_scale : float, torch.Tensor or callable
-        The factor of each sample's own loss in the loss that runs backward, besides `reduction`; 1.0 unless set. A
-        relaxation of finitely many steps depends on it: ``scaler.get_scale`` under a GradScaler, 1/k for gradients
-        accumulated over k batches.
+        The factor of each sample's own loss in the loss that runs backward, besides `reduction`; 1.0 unless set, and
+        read in the forward pass. A relaxation of finitely many steps depends on it: ``scaler.get_scale`` under a
+        GradScaler, 1/k for gradients accumulated over k batches; factors multiply.
 
     Raises
     ------
@@ -87,8 +93,6 @@ class ActivationRelaxation(nn.Module):
     torch.Size([32, 64])
     """
 
-    network: Network
-
     def __init__(
         self,
         module: nn.Module,
@@ -102,22 +106,32 @@ class ActivationRelaxation(nn.Module):
         **fields: Unpack[RelaxFields],
     ) -> None:
         super().__init__()
-        network = _network_of(module, input_shape)
-        self.module = module
-        self.assumptions = look_up("assumptions", assumptions, PRESETS)
-        self.integrator = integrator_named(integrator)
-        self.options = _checked(options or BackwardOptions(), reduction)
-        has_size = any(name in fields for name in ("eta", "dt", "duration"))
-        if steps is SETTLED and (has_size or not self.integrator.takes_time):
-            steps = PAPERS
-        self.steps, self.fields = take_steps(steps, fields)
+        if type(module) is ActivationRelaxation:
+            raise ActrelaxError("the module is an ActivationRelaxation already: wrap its module.")
+        scheme = integrator_named(integrator)
+        if steps is SETTLED:
+            steps = _settled_with(scheme, fields)
+            fields = {name: value for name, value in fields.items() if name not in StepSize.__annotations__}  # type: ignore[assignment]
+        length, of_problem = take_steps(steps, fields)
+        self._recipe = _Recipe(
+            look_up("assumptions", assumptions, PRESETS),
+            scheme,
+            length,
+            _checked(options or BackwardOptions(), reduction),
+            of_problem,
+        )
         self.loss_scale: Scale = 1.0
-        _add_feedback(network, self.assumptions, self.options.generator)
-        self.feedback = nn.Module() if network is module else _feedback_of(network)
-        # not a submodule: its parameters are the module's, and would occur twice in the state_dict
-        self.__dict__["network"] = network
-        self._owners = _owners(module, network, self.feedback)
-        self._try_out()
+        wrapped = Wrapped(module, input_shape)
+        grid = self._recipe.tried(wrapped)
+        self._reads_values = grid.stop_change is not None or length.of == "gradient"
+        self._wrapped, self.module = wrapped, module
+        if self._wrapped.feedback is not None:
+            self.feedback = self._wrapped.feedback
+
+    @property
+    def network(self) -> Network:
+        """The populations and projections, with the module's current weights."""
+        return self._wrapped.network.with_weights(self._wrapped.weights())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's output, (batch, *output shape)."""
@@ -126,48 +140,81 @@ class ActivationRelaxation(nn.Module):
         if not torch.is_grad_enabled():
             output: Tensor = self.module(x)
             return output
-        _refuse_hooks(self.module)
+        scale = _scale(self.loss_scale)
         if torch.compiler.is_compiling():
+            if self._reads_values:
+                raise ActrelaxError("torch.compile can't record a relaxation until it settles: pass a number of steps.")
             from actrelax.models.learning.compiled import recorded  # torch._dynamo takes a second to load
 
-            return recorded(self, x)
-        return self.relaxed(x)
+            return recorded(self, x, torch.as_tensor(scale))
+        return self._output(x, scale)
 
-    def relaxed(self, x: Tensor, *, check_finite: bool = True) -> Tensor:
-        """Return the output, (batch, *output shape), whose backward pass is a relaxation."""
+    def _output(self, x: Tensor, scale: float | Tensor, *, recording: bool = False) -> Tensor:
+        """Return the output, whose backward pass is a relaxation."""
         check_tensor(x)
-        weights = [getattr(owner, name) for owner, name in self._owners.values()]
-        if len(x) == 0:  # one process's share of a small batch
-            empty = x.new_zeros(0, *self.network.populations[self.network.output].shape)
-            return sum((w.sum() * 0 for w in weights), empty)
+        recipe, network, weights = self._recipe, self._wrapped.network, self._wrapped.weights()
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            x, weights = x.to(dtype), [w.to(dtype) for w in weights]
-        options = self.options if check_finite else replace(self.options, check_finite=False)
-        return feedforward(self.network, partial(self._relax, options), x, weights)
+            x, *weights = [w.to(dtype) if w.dtype in _CAST else w for w in (x, *weights)]
+        if len(x) == 0:  # one process's share of a small batch
+            zero = sum(w.sum() * 0 for w in (x, *weights))
+            return zero + x.new_zeros(0, *network.populations[network.output].shape)
+        if recording:  # a check reads values, and would end the recording
+            recipe = replace(recipe, options=replace(recipe.options, check_finite=False))
+        return feedforward(network, partial(recipe.relax, scale), x, weights)
 
     def extra_repr(self) -> str:
-        preset = self.assumptions.preset or "own"
-        return f"assumptions={preset!r}, integrator={self.integrator.name!r}, steps={self.steps!r}"
+        return str(self._recipe)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How a relaxation runs."""
+
+    assumptions: Assumptions
+    integrator: Integrator
+    steps: Steps
+    options: BackwardOptions
+    fields: dict[str, Any]
+
+    def tried(self, wrapped: Wrapped) -> Schedule:
+        """Add the feedback weights and return the steps; whatever a relaxation would raise is raised before that."""
+        generator = self.options.generator
+        trial = copy.deepcopy(wrapped)
+        trial.add_feedback(self.assumptions, None if generator is None else generator.clone_state())
+        network = trial.network
+        zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
+        with torch.no_grad():
+            passed = network.feedforward(zeros, keep_drives=False)
+            given = self.fields.get("start", "feedforward")
+            start = given if isinstance(given, str) or not isinstance(given, Mapping) else "feedforward"
+            problem = RelaxationProblem(
+                network, passed, passed.activities[network.output], self.assumptions, **self.fields | {"start": start}
+            )
+            grid = prepare(problem, self.integrator, self.steps, self.options).grid
+        wrapped.add_feedback(self.assumptions, generator)
+        return grid
 
     @torch.no_grad()
-    def _relax(
-        self,
-        options: BackwardOptions,
-        network: Network,
-        passed: FeedforwardPass,
-        gradient: Tensor,
-        wants_input: bool,
+    def relax(
+        self, scale: float | Tensor, network: Network, passed: FeedforwardPass, gradient: Tensor, wants_input: bool
     ) -> tuple[dict[Slot, Tensor], Tensor | None]:
         """Return the gradients of the weights and of the input."""
-        scale = self.loss_scale() if callable(self.loss_scale) else self.loss_scale
+        options, wide = self.options, torch.promote_types(gradient.dtype, torch.float32)
         if isinstance(scale, Tensor):
-            scale = scale.to(torch.promote_types(gradient.dtype, torch.float32))
-        is_one = not isinstance(scale, Tensor) and scale == 1
+            scale = scale.to(gradient.device, wide)
         share = scale / len(gradient) if options.reduction == "mean" else scale
-        problem = RelaxationProblem(network, passed, gradient / share, self.assumptions, **self.fields)
+        clamped = (gradient.to(wide) / share).to(gradient.dtype)
+        if options.check_finite and not bool(clamped.isfinite().all()):
+            if bool(gradient.isfinite().all()):
+                raise ActrelaxError(
+                    f"a loss gradient overflows {gradient.dtype}: set loss_scale to the factor of the loss."
+                )
+            options = replace(options, check_finite=False)  # nan and inf pass on, as GradScaler expects
+        problem = RelaxationProblem(network, passed, clamped, self.assumptions, **self.fields)
         at_input = InputFeedback(problem) if wants_input else None
         learned = learn(problem, self.integrator, self.steps, options, at_input or iter)
+        is_one = not isinstance(scale, Tensor) and scale == 1
         found = {
             (projection.name, slot): update if is_one else update * scale
             for projection, totals in learned.totals.items()
@@ -175,17 +222,31 @@ class ActivationRelaxation(nn.Module):
         }
         return found, None if at_input is None else at_input.total * share
 
-    def _try_out(self) -> None:
-        """Raise what a relaxation would raise."""
-        network = self.network
-        weight = next(network.parameters(), torch.empty(0))
-        zeros = weight.new_zeros(1, *network.populations[network.input].shape)
-        fields = {name: value for name, value in self.fields.items() if name != "start" or isinstance(value, str)}
-        with torch.no_grad():
-            passed = network.feedforward(zeros, keep_drives=False)
-            clamped = passed.activities[network.output]
-            problem = RelaxationProblem(network, passed, clamped, self.assumptions, **fields)
-            prepare(problem, self.integrator, self.steps, self.options)
+    def __str__(self) -> str:
+        preset = self.assumptions.preset or "own"
+        reduction = "" if self.options.reduction == "mean" else f", reduction={self.options.reduction!r}"
+        length = f", steps={self.steps!r}" if self.integrator.takes_time else ""
+        return f"assumptions={preset!r}, integrator={self.integrator.name!r}{length}{reduction}"
+
+
+def _settled_with(scheme: Integrator, fields: Mapping[str, Any]) -> Steps:
+    """Return the default steps for a scheme, of the size that was given."""
+    if not scheme.takes_time:
+        return PAPERS
+    if fields.get("duration") is not None:
+        return Steps(eta=fields.get("eta"), dt=fields.get("dt"), duration=fields["duration"])
+    return Steps.until(SETTLED.tolerance or 0.0, eta=fields.get("eta"), dt=fields.get("dt"))
+
+
+def _scale(given: Scale) -> float | Tensor:
+    """Return the value of `loss_scale`; on a device, a number in a tensor is not read."""
+    value = given() if callable(given) else given
+    if isinstance(value, Tensor):
+        if value.numel() == 1:
+            return value.detach().reshape(())
+    elif is_number(value) and 0 < value < math.inf:
+        return float(value)
+    raise ActrelaxError(f"loss_scale must be a positive number, or a function that returns one, got {value!r}.")
 
 
 def _checked(options: BackwardOptions, reduction: Literal["mean", "sum"]) -> BackwardOptions:
@@ -198,64 +259,3 @@ def _checked(options: BackwardOptions, reduction: Literal["mean", "sum"]) -> Bac
     if options.updates.across is not None:
         raise ActrelaxError("across is for relax_backward: wrap the model in DistributedDataParallel instead.")
     return replace(options, reduction=reduction)
-
-
-def _network_of(module: object, input_shape: Sequence[int] | None) -> Network:
-    if isinstance(module, Network):
-        own = module.populations[module.input].shape
-        if input_shape is not None and tuple(input_shape) != own:
-            raise ActrelaxError(f"the network takes samples of shape {own}, got input_shape={tuple(input_shape)}.")
-        return module
-    if not isinstance(module, nn.Module):
-        raise ActrelaxError(
-            f"module must be a Network or an nn.Module, got {module!r}: put the layers in nn.Sequential."
-        )
-    _refuse_hooks(module)
-    if input_shape is None:
-        raise ActrelaxError("input_shape is missing: pass the shape of one sample, such as input_shape=(3, 32, 32).")
-    return Network.from_sequential(module, input_shape)
-
-
-def _add_feedback(network: Network, assumptions: Assumptions, generator: torch.Generator | None) -> None:
-    """Create the feedback weights that the assumptions need, unless the network has them."""
-    if not network.lacks_feedback(assumptions):
-        return
-    if generator is None:
-        raise ActrelaxError(
-            f"assumptions {assumptions.preset or 'of your own'!r} need feedback weights: pass "
-            "options=BackwardOptions(generator=torch.Generator().manual_seed(0))."
-        )
-    network.add_feedback(assumptions, generator)
-
-
-def _feedback_of(network: Network) -> nn.Module:
-    """Return a module that owns the network's feedback weights, called like their projections."""
-    container = nn.Module()
-    for projection in network.projections.values():
-        if isinstance(projection.feedback, nn.Parameter):
-            container.register_parameter(projection.name, projection.feedback)
-        elif projection.feedback is not None:
-            container.register_buffer(projection.name, projection.feedback)
-    return container
-
-
-def _owners(module: nn.Module, network: Network, feedback: nn.Module) -> dict[Slot, tuple[nn.Module, str]]:
-    """Return slot -> the module that has this weight, and its name there."""
-    if network is module:
-        return {(p.name, slot): (p, slot) for p in network.projections.values() for slot in p.slots}
-    owners = {id(w): (m, name) for m in module.modules() for name, w in m.named_parameters(recurse=False)}
-    owned: dict[Slot, tuple[nn.Module, str]] = {}
-    for p in network.projections.values():
-        for slot in p.slots:
-            owned[p.name, slot] = (feedback, p.name) if slot == "feedback" else owners[id(getattr(p, slot))]
-    return owned
-
-
-def _refuse_hooks(module: nn.Module) -> None:
-    """Refuse what would change a layer's result or weights, since relaxation does not call the layers."""
-    for name, layer in module.named_modules():
-        if layer._forward_hooks or layer._forward_pre_hooks:
-            raise ActrelaxError(
-                f"layer {name!r} has a forward hook (a pruned layer has one), which a relaxation would not call: "
-                "remove it; prune.remove makes pruned weights permanent."
-            )

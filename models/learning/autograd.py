@@ -52,7 +52,8 @@ class _Relaxation(torch.autograd.Function):
                 "a relaxation has no second derivative: leave create_graph out, or differentiate the plain module."
             )
         (gradient,) = gradients
-        weights, passed = ctx.saved_tensors[: ctx.count], ctx.passed.with_tensors(ctx.saved_tensors[ctx.count :])
+        saved = ctx.saved_tensors  # once: hooks may count
+        weights, passed = saved[: ctx.count], ctx.passed.with_tensors(saved[ctx.count :])
         network = ctx.network.with_weights(weights)
         if passed.activities[network.output].numel() == 0:
             passed.activities[network.output] = gradient  # for its shape

@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 @torch._dynamo.nonstrict_trace
-def recorded(model: Any, x: Tensor) -> Tensor:
+def recorded(model: Any, x: Tensor, scale: Tensor) -> Tensor:
     """Return the output of an `ActivationRelaxation`.
 
     `torch.compile` records the kernels of both passes, without reading the code that calls them. It can't record a
-    check for nan and inf, which reads values.
+    check for nan and inf, which reads values. The scale of the loss is an argument, since it may change.
     """
-    output: Tensor = model.relaxed(x, check_finite=False)
+    output: Tensor = model._output(x, scale, recording=True)
     return output

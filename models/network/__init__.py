@@ -3,6 +3,7 @@
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
 from actrelax.models.network.feedforward_pass import FeedforwardPass
+from actrelax.models.network.from_sequential import weighted_layers
 from actrelax.models.network.graph import Graph
 from actrelax.models.network.network import Network, Population, Slot, check_network, check_tensor
 from actrelax.models.network.projection import Projection, ProjectionRoute
@@ -25,4 +26,5 @@ __all__ = [
     "check_network",
     "check_tensor",
     "leaky_relu",
+    "weighted_layers",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -83,25 +84,40 @@ def _names(hops: list[tuple[list[nn.Module], Activation]]) -> Iterator[str]:
         yield f"{kind}{count[kind]}"
 
 
+def weighted_layers(module: nn.Module) -> list[nn.Module]:
+    """Return the layers of a chain that have weights, in the order in which they are applied."""
+    return [layer for layer in _chain(module) if _weighted(layer)]
+
+
 def _chain(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers that a module applies one after another, as `torch.fx` sees its forward pass."""
-    if type(module) in (*_STAGES, *_ACTIVATIONS):
-        yield module
-        return
+    """Yield the layers that a module applies one after another."""
+    if type(module) is nn.Sequential:
+        for child in module:
+            yield from _chain(child)
+    elif isinstance(module, (*_STAGES, *_ACTIVATIONS)) or not list(module.children()):
+        if type(module) is not nn.Identity:
+            yield module
+    else:
+        yield from _traced(module)
+
+
+def _traced(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of a module with a forward pass of its own, as `torch.fx` sees it."""
+    kind = type(module).__name__
     try:
-        nodes = list(fx.symbolic_trace(module).graph.nodes)
+        nodes = list(fx.symbolic_trace(copy.deepcopy(module)).graph.nodes)  # of a copy: it runs the forward pass once
     except Exception as error:  # whatever the module's own code raises when it meets a symbol
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ActrelaxError(f"{type(module).__name__} can't be read as a chain of layers: {reason}") from error
+        raise ActrelaxError(f"{kind} can't be read as a chain of layers: {reason}") from error
     for before, node in pairwise(nodes):
         if node.op not in ("call_module", "output") or node.args[:1] != (before,) or len(node.all_input_nodes) != 1:
+            used = getattr(node.target, "__name__", node.target)
             raise ActrelaxError(
-                f"{type(module).__name__} is not a chain of layers: its forward pass uses {node.name!r}, got by "
-                f"{node.op}; describe it as a Network of populations and projections."
+                f"{kind} is not a chain of layers: its forward pass uses {used!r}. Use layers one after another, "
+                "such as nn.ReLU() for F.relu, or describe it as a Network of populations and projections."
             )
-        layer = module.get_submodule(node.target) if node.op == "call_module" else nn.Identity()
-        if type(layer) is not nn.Identity:
-            yield layer
+        if node.op == "call_module":
+            yield from _chain(module.get_submodule(node.target))
 
 
 def _weighted(layer: nn.Module) -> bool:

@@ -185,7 +185,8 @@ class Network(nn.Module):
             sizes = ", ".join(map(str, expected))
             raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
         weight = next(self.parameters(), x)
-        if (x.dtype, x.device) != (weight.dtype, weight.device):
+        autocast = torch.is_autocast_enabled(x.device.type) and x.device == weight.device
+        if (x.dtype, x.device) != (weight.dtype, weight.device) and not autocast:
             raise ActrelaxError(
                 f"the network's weights are {weight.dtype} on {weight.device}, got stimuli of {x.dtype} on {x.device}: "
                 "bring them together with .to()."
@@ -278,10 +279,10 @@ class Network(nn.Module):
         if kind in ("learned", "kolen-pollack"):
             fits = fits and projection.feedback_is_learned
         if not fits:
-            raise ActrelaxError(
-                f"projection {projection.name!r} has no {kind} feedback weights: "
-                "call network.add_feedback(assumptions, generator) before making the optimiser."
-            )
+            remedy = "call network.add_feedback(assumptions, generator) before making the optimiser."
+            if psi is not None:
+                remedy = "it has some of another kind. Build a new network."
+            raise ActrelaxError(f"projection {projection.name!r} has no {kind} feedback weights: {remedy}")
         assert psi is not None
         return weight.sign() * psi if kind == "sign" else psi
 

@@ -6,9 +6,10 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import graph_case, make_case, mlp_case
+from networks import exploding_case, graph_case, make_case, mlp_case
 from torch import nn
 from torch.nn.utils import parametrize, prune
+from torch.utils.checkpoint import checkpoint
 
 from actrelax import (
     INTEGRATORS,
@@ -396,15 +397,42 @@ def test_an_empty_batch_has_zero_gradients():
 
 
 def test_divergence_changes_no_gradient():
-    x, y = batch()
-    model = door()
-    x[0] = torch.inf
+    case = exploding_case(torch.Generator().manual_seed(0))
+    fields = {"assumptions": "random-feedback", "steps": Steps(30, eta=0.5)}
     with pytest.raises(DivergenceError, match="non-finite"):
-        F.cross_entropy(model(x), y).backward()
-    assert all(p.grad is None for p in model.parameters())
-    unchecked = door(options=BackwardOptions(check_finite=False))
-    F.cross_entropy(unchecked(x), y).backward()
-    assert not all(p.grad.isfinite().all() for p in unchecked.parameters())
+        F.cross_entropy(ActivationRelaxation(case.network, **fields)(case.x), case.y).backward()
+    assert all(p.grad is None for p in case.network.parameters())
+    unchecked = ActivationRelaxation(case.network, options=BackwardOptions(check_finite=False), **fields)
+    F.cross_entropy(unchecked(case.x), case.y).backward()
+    assert not all(p.grad.isfinite().all() for p in case.network.parameters())
+
+
+@pytest.mark.parametrize("steps", [SHORT, Steps.until(1e-6)])
+def test_a_loss_that_is_not_finite_gives_such_gradients(steps):
+    """As in any module, so that a GradScaler skips the step."""
+    x, y = batch()
+    found = learned(door(steps=steps), x, y, scale=torch.inf)
+    assert not any(grad.isfinite().all() for grad in found.values())
+
+
+def test_grad_scaler_skips_what_overflows():
+    x, y = batch(double=False)
+    model = door(chain(double=False), steps=Steps(100, eta=0.1))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+    model.loss_scale = scaler.get_scale
+    scales, losses = [], []
+    for _ in range(30):
+        optimiser.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = F.cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        scales.append(scaler.get_scale())
+        losses.append(loss.item())
+    assert scales[0] < 2.0**24  # the first steps overflow
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def linear_pruned():
@@ -433,6 +461,22 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Moody(nn.Module):
+    """A module that is another function in evaluation, or holds its first layer fixed."""
+
+    def __init__(self, mood):
+        super().__init__()
+        self.first, self.tanh, self.relu, self.last = nn.Linear(8, 7), nn.Tanh(), nn.ReLU(), nn.Linear(7, 3)
+        self.mood = mood
+
+    def forward(self, x):
+        with torch.set_grad_enabled(self.mood != "fixed"):
+            x = self.first(x)
+        if self.mood == "other" and not self.training:
+            return self.last(self.relu(x))
+        return self.last(self.tanh(x))
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -453,10 +497,18 @@ class Branching(nn.Module):
         (lambda: door(steps=3, eta=5.0), "eta must lie between 0 and 2"),
         (lambda: door(noise=0.1), 'it does not support noise: use "euler"'),
         (lambda: door(integrator="equilibrium"), "is a single sweep without time"),
-        (lambda: door(linear_pruned()), "forward hook .*: remove it; prune.remove makes pruned weights permanent"),
+        (lambda: door(linear_pruned()), "layer '4' has a hook, .* remove it. .Pruned layers have"),
         (lambda: door(linear_orthogonal()), "remove_parametrizations"),
         (lambda: ActivationRelaxation(Residual(), input_shape=(8,)), "Residual is not a chain of layers: .*'add'"),
-        (lambda: ActivationRelaxation(Branching(), input_shape=(8,)), "Branching can't be read as a chain of layers"),
+        (lambda: ActivationRelaxation(Branching(), input_shape=(8,)), "Branching is not supported: use Linear"),
+        (
+            lambda: ActivationRelaxation(Moody("other"), input_shape=(8,)),
+            "Moody does more in evaluation than",
+        ),
+        (lambda: ActivationRelaxation(Moody("fixed"), input_shape=(8,)), "Moody does more in training than"),
+        (lambda: ActivationRelaxation(door(), input_shape=(1, 8, 8)), "an ActivationRelaxation already"),
+        (lambda: ActivationRelaxation(chain(), input_shape=8), r"must be whole numbers, such as \(3, 32, 32\), got 8"),
+        (lambda: door(steps=None), "steps must be a whole number, 0 or more, got None"),
         (lambda: door(nn.Sequential(nn.BatchNorm2d(1))), "BatchNorm2d is not supported"),
         (lambda: relax_backward(chain(), *batch()), "network must be a Network, got Sequential: pass Network.from_seq"),
         (lambda: RelaxationProblem.from_batch(chain(), *batch()), "network must be a Network, got Sequential"),
@@ -479,17 +531,180 @@ def test_refused_on_the_way():
     with pytest.raises(ActrelaxError, match=r"the network takes \(batch, 1, 8, 8\), got"):
         model(x[:, 0])
     prune.l1_unstructured(model.module[4], "weight", amount=0.3)
-    with pytest.raises(ActrelaxError, match="layer '4' has a forward hook"):
+    with pytest.raises(ActrelaxError, match="layer '4' has a hook"):
         model(x)
 
 
-def test_a_parametrised_layer_learns_its_own_parameters():
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+def test_a_compiled_module_is_refused():
+    with pytest.raises(ActrelaxError, match="wrap the plain one, then compile the result"):
+        ActivationRelaxation(torch.compile(chain()), input_shape=(1, 8, 8))
+
+
+def with_a_new_head(layers):
+    layers[6] = nn.Linear(16, 10)
+
+
+def with_another_activation(layers):
+    layers[5] = nn.ReLU()
+
+
+def with_another_stride(layers):
+    layers[2].stride = 1
+
+
+def without_a_bias(layers):
+    layers[6].bias = None
+
+
+def with_one_more(layers):
+    layers.append(nn.Tanh())
+
+
+def with_a_backward_hook(layers):
+    layers[4].register_full_backward_hook(lambda *_: None)
+
+
+def parametrised(layers):
+    parametrize.register_parametrization(layers[4], "weight", nn.Softplus())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_a_new_head,
+        with_another_activation,
+        with_another_stride,
+        without_a_bias,
+        with_one_more,
+        with_a_backward_hook,
+        parametrised,
+    ],
+)
+def test_a_change_of_the_module_is_noticed(change):
+    x, _ = batch()
+    model = door()
+    change(model.module)
+    with pytest.raises(ActrelaxError, match=r"make a new ActivationRelaxation\.$|has a hook"):
+        model(x)
+
+
+def test_tied_weights_may_be_untied():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4))
+    layers[2].weight = layers[0].weight
+    model = ActivationRelaxation(layers, input_shape=(8,))
+    x, y = torch.randn(5, 8), torch.arange(5) % 4
+    for _ in range(2):
+        expected = {f"module.{name}": grad.clone() for name, grad in learned(layers, x, y).items()}
+        assert difference(learned(model, x, y), expected) < 1e-9
+        layers[2].weight = nn.Parameter(layers[0].weight.detach() * 1.5)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing(reentrant):
     x, y = batch()
-    model, exact = ActivationRelaxation(chain(), input_shape=(1, 8, 8)), chain()
-    for layers in (model.module, exact):
-        parametrize.register_parametrization(layers[4], "weight", nn.Softplus())
-    expected = {f"module.{name}": grad for name, grad in learned(exact, x, y).items()}
-    assert difference(learned(model, x, y), expected) < 1e-9
+    model = door()
+    x.requires_grad_()
+    expected = {name: grad.clone() for name, grad in learned(model, x, y).items()}
+    found = learned(lambda_module(lambda x: checkpoint(model, x, use_reentrant=reentrant), model), x, y)
+    assert difference(found, expected) == 0
+    with torch.autograd.graph.save_on_cpu():
+        loss = F.cross_entropy(model(x), y)
+    model.zero_grad()
+    loss.backward(retain_graph=True)
+    assert difference(gradients(model), expected) == 0
+    loss.backward()
+    assert difference(gradients(model), {name: 2 * grad for name, grad in expected.items()}) < 1e-12
+
+
+def lambda_module(function, model):
+    """Return the model, called in another way."""
+
+    class Called(nn.Module):
+        def forward(self, x):
+            return function(x)
+
+        def named_parameters(self, *_, **__):
+            return model.named_parameters()
+
+        def zero_grad(self):
+            model.zero_grad()
+
+    return Called()
+
+
+def test_what_is_refused_changes_nothing():
+    case = mlp_case()
+    generator = torch.Generator().manual_seed(0)
+    before, names = generator.get_state(), list(case.network.state_dict())
+    options = BackwardOptions(generator=generator)
+    for refused in ({"clip": -1.0}, {"assumptions": "kolen-pollack"}, {"steps": 3, "eta": 5.0}):
+        with pytest.raises(ActrelaxError):
+            ActivationRelaxation(case.network, **{"assumptions": "learned-feedback", "options": options} | refused)
+        assert list(case.network.state_dict()) == names
+        assert torch.equal(generator.get_state(), before)
+
+
+def test_copies_of_a_sweep():
+    x, y = batch()
+    model = ActivationRelaxation(chain(), input_shape=(1, 8, 8), integrator="equilibrium")
+    expected = {name: grad.clone() for name, grad in learned(model, x, y).items()}
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert difference(learned(other, x, y), expected) == 0
+
+
+def test_a_step_size_alone_keeps_the_default_length():
+    model = ActivationRelaxation(chain(), input_shape=(1, 8, 8), eta=0.05)
+    assert "steps=Steps.until(1e-06, of='activity', eta=0.05, most=10000)" in repr(model)
+    timed = ActivationRelaxation(chain(), input_shape=(1, 8, 8), dt=0.5, duration=3.0)
+    assert "steps=Steps(dt=0.5, duration=3.0)" in repr(timed)
+
+
+def test_an_empty_batch_behind_other_layers():
+    """They take part in it, too; without gradients, and in another precision."""
+    x, _ = batch()
+    front = nn.Conv2d(1, 1, 1)
+    model = door()
+    model(front(x[:0])).sum().backward()
+    assert front.weight.grad is not None
+    with torch.no_grad():
+        assert model(x[:0]).shape == (0, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = door(chain(double=False))(x[:0].float())
+    assert half.dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, torch.inf, torch.nan, "2", None, torch.ones(3)])
+def test_a_scale_that_is_none(scale):
+    x, _ = batch()
+    model = door()
+    model.loss_scale = scale
+    with pytest.raises(ActrelaxError, match="loss_scale must be a positive number"):
+        model(x)
+
+
+def test_autocast_leaves_double_precision_alone():
+    x, y = batch()
+    model = door()
+    expected = {name: grad.clone() for name, grad in learned(model, x, y).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert difference(learned(model, x, y), expected) == 0
+
+
+@pytest.mark.parametrize("grad_mode", [True, False])
+def test_a_network_behind_a_layer_under_autocast(grad_mode):
+    case = graph_case()
+    model = ActivationRelaxation(case.network.float())
+    with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(grad_mode):
+        assert model(case.x.to(torch.bfloat16)).dtype is torch.bfloat16
+
+
+def test_the_network_has_the_current_weights():
+    model = door()
+    other = {name: 2 * w for name, w in model.state_dict().items()}
+    model.load_state_dict(other, assign=True)
+    assert model.network.projections["input->conv1"].weight is model.module[0].weight
 
 
 def test_it_says_what_it_is():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from actrelax import ActivationRelaxation, BackwardOptions, Steps
+from actrelax import ActivationRelaxation, ActrelaxError, BackwardOptions, Steps
 from actrelax.models.results import relative_error
 
 
@@ -32,3 +32,31 @@ def test_compiled_without_a_graph_break(preset, steps):
             assert relative_error(found, exact) < 1e-12
     # tensors without values, with which it records, must not stay in a cache
     assert all(torch.equal(*pair) for pair in zip(gradients(model), expected, strict=True))
+
+
+def test_the_scale_of_the_loss_is_no_constant():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3))
+    x, y = torch.randn(6, 8), torch.arange(6) % 3
+    model = ActivationRelaxation(layers, input_shape=(8,), steps=Steps(12, eta=0.2))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    found = []
+    for scale in (1.0, 16.0, 1 / 3, torch.tensor(5.0)):
+        model.loss_scale = scale
+        model.zero_grad()
+        (scale * F.cross_entropy(compiled(x), y)).backward()
+        found.append(layers[0].weight.grad / scale)
+    assert all(relative_error(each, found[0]) < 1e-12 for each in found)
+
+
+@pytest.mark.parametrize(
+    "options", [{"assumptions": "unfrozen"}, {"steps": Steps.until(1e-3, of="gradient")}, {"clip": 0.1}]
+)
+def test_what_reads_values_is_refused(options):
+    """A recording has none."""
+    model = ActivationRelaxation(
+        nn.Sequential(nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3)), input_shape=(8,), **options
+    )
+    compiled = torch.compile(model, backend="aot_eager")
+    with pytest.raises(ActrelaxError, match=r"torch\.compile can't record .* pass a number of steps"):
+        compiled(torch.randn(6, 8))

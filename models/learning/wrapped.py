@@ -1,0 +1,188 @@
+"""A PyTorch module and the network that stands for it: the same function, the same weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from actrelax.models.assumptions import Assumptions
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Network, weighted_layers
+
+
+class Wrapped:
+    """A module and its network, which may be the module itself.
+
+    The weights belong to the module. They are looked up for each pass, since `torch.func.functional_call`,
+    ``load_state_dict(assign=True)`` and the like replace them.
+
+    Parameters
+    ----------
+    module : Network or torch.nn.Module
+    input_shape : sequence of int, optional
+
+    Attributes
+    ----------
+    network : Network
+        With the weights that the module had when it was wrapped.
+    feedback : torch.nn.Module or None
+        Owner of the feedback weights, unless the module has a place for them.
+
+    Raises
+    ------
+    ActrelaxError
+        For a module that is no network and no chain of supported layers.
+    """
+
+    def __init__(self, module: nn.Module, input_shape: Sequence[int] | None) -> None:
+        self.module = module
+        self.feedback: nn.Module | None = None
+        self.network = _network_of(module, input_shape)
+        self._structure = _structure(module)
+        if module is not self.network:
+            _check_same_function(module, self.network)
+        self._owners = self._find_owners()
+
+    def weights(self) -> list[Tensor]:
+        """Return the current weights, in the order of the network's slots.
+
+        Raises
+        ------
+        ActrelaxError
+            If the module has other layers than before, or hooks that a relaxation would not call.
+        """
+        structure = _structure(self.module)
+        if structure != self._structure:
+            pairs = zip(structure, self._structure, strict=False)
+            name = next((new[0] for new, old in pairs if new != old), "")
+            raise ActrelaxError(
+                f"the module has changed since it was wrapped, at layer {name!r}: make a new ActivationRelaxation."
+            )
+        return [getattr(owner, name) for owner, name in self._owners]
+
+    def add_feedback(self, assumptions: Assumptions, generator: torch.Generator | None) -> None:
+        """Create the feedback weights that the assumptions need, unless they are there."""
+        if not self.network.lacks_feedback(assumptions):
+            return
+        if generator is None:
+            raise ActrelaxError(
+                f"assumptions {assumptions.preset or 'of your own'!r} need feedback weights: pass "
+                "options=BackwardOptions(generator=torch.Generator().manual_seed(0))."
+            )
+        self.network.add_feedback(assumptions, generator)
+        if self.module is not self.network:
+            self.feedback = _feedback_of(self.network)
+        self._structure = _structure(self.module)
+        self._owners = self._find_owners()
+
+    def _find_owners(self) -> list[tuple[nn.Module, str]]:
+        """Return the module that has each slot's weight, and its name there."""
+        projections = self.network.projections
+        if self.module is self.network:
+            return [(projections[name], slot) for name, slot in self.network.slots]
+        weighted = [name for name, p in projections.items() if p.map is not None]
+        layers = dict(zip(weighted, weighted_layers(self.module), strict=True))
+        owners: list[tuple[nn.Module, str]] = []
+        for name, slot in self.network.slots:
+            if slot == "feedback":
+                assert self.feedback is not None
+                owners.append((self.feedback, name))
+            else:
+                owners.append((layers[name], slot))
+        return owners
+
+
+def _network_of(module: object, input_shape: Sequence[int] | None) -> Network:
+    if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):
+        raise ActrelaxError("a compiled module can't be wrapped: wrap the plain one, then compile the result.")
+    if isinstance(module, Network):
+        own = module.populations[module.input].shape
+        if input_shape is not None and tuple(input_shape) != own:
+            raise ActrelaxError(f"the network takes samples of shape {own}, got input_shape={tuple(input_shape)}.")
+        return module
+    if not isinstance(module, nn.Module):
+        raise ActrelaxError(
+            f"module must be a Network or an nn.Module, got {module!r}: put the layers in nn.Sequential."
+        )
+    if input_shape is None:
+        raise ActrelaxError("input_shape is missing: pass the shape of one sample, such as input_shape=(3, 32, 32).")
+    if not (isinstance(input_shape, Sequence) and all(isinstance(n, int) and n > 0 for n in input_shape)):
+        raise ActrelaxError(f"input_shape must be whole numbers, such as (3, 32, 32), got {input_shape!r}.")
+    _structure(module)
+    return Network.from_sequential(module, input_shape)
+
+
+def _structure(module: nn.Module) -> tuple[tuple[object, ...], ...]:
+    """Return the layers and their options, to notice a change; refuse hooks, since relaxation calls no layer."""
+    found: list[tuple[object, ...]] = []
+    for name, layer in module.named_modules():
+        for hooks in (
+            layer._forward_hooks,
+            layer._forward_pre_hooks,
+            layer._backward_hooks,
+            layer._backward_pre_hooks,
+        ):
+            if hooks:
+                raise ActrelaxError(
+                    f"layer {name!r} has a hook, which a relaxation would not call: remove it. (Pruned layers have "
+                    "one until prune.remove, weight-normed and lazy layers, too.)"
+                )
+        options = [getattr(layer, option) for option in getattr(layer, "__constants__", ())]
+        found.append((name, layer, *options, *(key for key, w in layer._parameters.items() if w is not None)))
+    return tuple(found)
+
+
+def _check_same_function(module: nn.Module, network: Network) -> None:
+    """Compare a module with its network for two samples, in training and in evaluation.
+
+    Raises
+    ------
+    ActrelaxError
+        If outputs or gradients differ: the module does more than its layers one after another.
+    """
+    weight = next(network.parameters(), torch.empty(0))
+    if weight.is_meta:
+        return
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, *network.populations[network.input].shape, generator=generator, dtype=torch.float64).to(weight)
+    with torch.enable_grad():
+        learning = [w for w in network.parameters() if w.requires_grad]
+        expected = network(x)
+        exact = torch.autograd.grad(expected.sum(), learning) if learning else ()
+        for training in (True, False):
+            twin = copy.deepcopy(module).train(training)
+            output = twin(x)
+            same = output.shape == expected.shape and torch.allclose(output, expected, rtol=1e-2, atol=1e-3)
+            if same and learning:
+                own = [w for w in twin.parameters() if w.requires_grad]
+                found = torch.autograd.grad(output.sum(), own, allow_unused=True) if output.requires_grad else [None]
+                same = len(found) == len(exact) and all(
+                    g is not None and torch.allclose(g, e, rtol=1e-2, atol=1e-3)
+                    for g, e in zip(found, _in_order(exact, learning, module), strict=True)
+                )
+            if not same:
+                mode = "training" if training else "evaluation"
+                raise ActrelaxError(
+                    f"{type(module).__name__} does more in {mode} than apply its layers one after another: "
+                    "describe it as a Network of populations and projections."
+                )
+
+
+def _in_order(gradients: Sequence[Tensor], of: Sequence[Tensor], module: nn.Module) -> list[Tensor]:
+    """Return gradients in the order of the module's own parameters."""
+    by_weight = {id(w): gradient for w, gradient in zip(of, gradients, strict=True)}
+    return [by_weight[id(w)] for w in module.parameters() if w.requires_grad]
+
+
+def _feedback_of(network: Network) -> nn.Module:
+    """Return a module that owns the network's feedback weights, called like their projections."""
+    container = nn.Module()
+    for projection in network.projections.values():
+        if isinstance(projection.feedback, nn.Parameter):
+            container.register_parameter(projection.name, projection.feedback)
+        elif projection.feedback is not None:
+            container.register_buffer(projection.name, projection.feedback)
+    return container
