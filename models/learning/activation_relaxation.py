@@ -142,11 +142,10 @@ class ActivationRelaxation(nn.Module):
             return output
         scale = _scale(self.loss_scale)
         if torch.compiler.is_compiling():
-            if self._reads_values:
-                raise ActrelaxError("torch.compile can't record a relaxation until it settles: pass a number of steps.")
-            from actrelax.models.learning.compiled import recorded  # torch._dynamo takes a second to load
+            from actrelax.models.learning import compiled  # torch._dynamo takes a second to load
 
-            return recorded(self, x, torch.as_tensor(scale))
+            run = compiled.unrecorded if self._reads_values else compiled.recorded
+            return run(self, x, torch.as_tensor(scale))
         return self._output(x, scale)
 
     def _output(self, x: Tensor, scale: float | Tensor, *, recording: bool = False) -> Tensor:

@@ -17,3 +17,12 @@ def recorded(model: Any, x: Tensor, scale: Tensor) -> Tensor:
     """
     output: Tensor = model._output(x, scale, recording=True)
     return output
+
+
+@torch.compiler.disable(  # type: ignore[no-untyped-call, untyped-decorator]
+    reason="a relaxation that ends once it has settled reads values"
+)
+def unrecorded(model: Any, x: Tensor, scale: Tensor) -> Tensor:
+    """Return the output of an `ActivationRelaxation` that can't be recorded: it runs as it is."""
+    output: Tensor = model._output(x, scale)
+    return output

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from actrelax import ActivationRelaxation, ActrelaxError, BackwardOptions, Steps
+from actrelax import ActivationRelaxation, BackwardOptions, Steps
 from actrelax.models.results import relative_error
 
 
@@ -52,11 +52,17 @@ def test_the_scale_of_the_loss_is_no_constant():
 @pytest.mark.parametrize(
     "options", [{"assumptions": "unfrozen"}, {"steps": Steps.until(1e-3, of="gradient")}, {"clip": 0.1}]
 )
-def test_what_reads_values_is_refused(options):
-    """A recording has none."""
-    model = ActivationRelaxation(
-        nn.Sequential(nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3)), input_shape=(8,), **options
-    )
-    compiled = torch.compile(model, backend="aot_eager")
-    with pytest.raises(ActrelaxError, match=r"torch\.compile can't record .* pass a number of steps"):
-        compiled(torch.randn(6, 8))
+def test_what_reads_values_runs_as_it_is(options):
+    """A recording has no values: with fullgraph=True that is an error."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3))
+    x, y = torch.randn(6, 8), torch.arange(6) % 3
+    model = ActivationRelaxation(layers, input_shape=(8,), **options)
+    F.cross_entropy(model(x), y).backward()
+    expected = layers[0].weight.grad.clone()
+    model.zero_grad()
+    F.cross_entropy(torch.compile(model, backend="aot_eager")(x), y).backward()
+    assert torch.equal(layers[0].weight.grad, expected)
+    torch.compiler.reset()
+    with pytest.raises(Exception, match="once it has settled reads values"):
+        torch.compile(model, backend="aot_eager", fullgraph=True)(x)
