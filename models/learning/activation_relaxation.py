@@ -66,6 +66,8 @@ class ActivationRelaxation(nn.Module):
         The module that was given; its state_dict has no trace of the relaxation.
     network : Network
         Its populations and projections, with its current weights.
+    assumptions, steps
+        As given; they can't be set.
     loss_scale : float, torch.Tensor or callable
         The factor of each sample's own loss in the loss that runs backward, besides `reduction`; 1.0 unless set, and
         read in the forward pass. A relaxation of finitely many steps depends on it: ``scaler.get_scale`` under a
@@ -127,6 +129,16 @@ class ActivationRelaxation(nn.Module):
         self._wrapped, self.module = wrapped, module
         if self._wrapped.feedback is not None:
             self.feedback = self._wrapped.feedback
+
+    @property
+    def assumptions(self) -> Assumptions:
+        """The assumptions; like all that the constructor takes, they can't be set afterwards."""
+        return self._recipe.assumptions
+
+    @property
+    def steps(self) -> Steps:
+        """The steps of a relaxation."""
+        return self._recipe.steps
 
     @property
     def network(self) -> Network:

@@ -707,5 +707,13 @@ def test_the_network_has_the_current_weights():
     assert model.network.projections["input->conv1"].weight is model.module[0].weight
 
 
+@pytest.mark.parametrize("name", ["steps", "assumptions", "network"])
+def test_what_cannot_be_set(name):
+    model = door()
+    before = getattr(model, name)
+    with pytest.raises(AttributeError):
+        setattr(model, name, before)
+
+
 def test_it_says_what_it_is():
     assert "assumptions='ar', integrator='sequential', steps=Steps(12, eta=0.2)" in repr(door())
