@@ -707,7 +707,7 @@ def test_the_network_has_the_current_weights():
     assert model.network.projections["input->conv1"].weight is model.module[0].weight
 
 
-@pytest.mark.parametrize("name", ["steps", "assumptions", "network"])
+@pytest.mark.parametrize("name", ["steps", "assumptions"])
 def test_what_cannot_be_set(name):
     model = door()
     before = getattr(model, name)
