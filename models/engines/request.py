@@ -68,6 +68,10 @@ class SolveRequest:
             return Status.COMPLETED
         return Status.SETTLED if settled else Status.NOT_SETTLED
 
+    def of(self, problem: RelaxationProblem) -> SolveRequest:
+        """Return the same request for a problem of another batch."""
+        return replace(self, problem=problem, recording=History(problem, self.recording.record, self.recording.about))
+
     def measured(self) -> SolveRequest:
         """Return the request with the steps that keep its tolerance (`Schedule.measured`)."""
         return replace(self, grid=self.grid.measured(self.problem, self.integrator))

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from actrelax.models._names import is_number, known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines import PAPERS, Steps, StepSize, integrator_named
-from actrelax.models.engines.schedule import Schedule
+from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.steps import take_steps
+from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.learning.autograd import InputFeedback, feedforward
@@ -115,25 +116,18 @@ class ActivationRelaxation(nn.Module):
             steps = _settled_with(scheme, fields)
             fields = {name: value for name, value in fields.items() if name not in StepSize.__annotations__}  # type: ignore[assignment]
         length, of_problem = take_steps(steps, fields)
-        self._recipe = _Recipe(
-            look_up("assumptions", assumptions, PRESETS),
-            scheme,
-            length,
-            _checked(options or BackwardOptions(), reduction),
-            of_problem,
-        )
-        self.loss_scale: Scale = 1.0
-        wrapped = Wrapped(module, input_shape)
-        grid = self._recipe.tried(wrapped)
-        self._reads_values = grid.stop_change is not None or length.of == "gradient"
+        checked = _checked(options or BackwardOptions(), reduction)
+        wrapped, knobs = Wrapped(module, input_shape), look_up("assumptions", assumptions, PRESETS)
+        self._recipe = _tried(wrapped, knobs, scheme, length, checked, of_problem)
         self._wrapped, self.module = wrapped, module
-        if self._wrapped.feedback is not None:
-            self.feedback = self._wrapped.feedback
+        if wrapped.feedback is not None:
+            self.feedback = wrapped.feedback
+        self.loss_scale: Scale = 1.0
 
     @property
     def assumptions(self) -> Assumptions:
         """The assumptions; like all that the constructor takes, they can't be set afterwards."""
-        return self._recipe.assumptions
+        return self._recipe.request.problem.assumptions
 
     @property
     def steps(self) -> Steps:
@@ -156,7 +150,7 @@ class ActivationRelaxation(nn.Module):
         if torch.compiler.is_compiling():
             from actrelax.models.learning import compiled  # torch._dynamo takes a second to load
 
-            run = compiled.unrecorded if self._reads_values else compiled.recorded
+            run = compiled.unrecorded if self._recipe.reads_values else compiled.recorded
             return run(self, x, torch.as_tensor(scale))
         return self._output(x, scale)
 
@@ -180,31 +174,23 @@ class ActivationRelaxation(nn.Module):
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How a relaxation runs."""
+    """How a relaxation runs.
 
-    assumptions: Assumptions
-    integrator: Integrator
+    steps    as given
+    options  with the reduction
+    request  for a sample of zeros: it was checked, and is repeated for each batch
+    start    initial state, if it is given for the units
+    """
+
     steps: Steps
     options: BackwardOptions
-    fields: dict[str, Any]
+    request: SolveRequest
+    start: Mapping[str, Tensor] | None
 
-    def tried(self, wrapped: Wrapped) -> Schedule:
-        """Add the feedback weights and return the steps; whatever a relaxation would raise is raised before that."""
-        generator = self.options.generator
-        trial = copy.deepcopy(wrapped)
-        trial.add_feedback(self.assumptions, None if generator is None else generator.clone_state())
-        network = trial.network
-        zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
-        with torch.no_grad():
-            passed = network.feedforward(zeros, keep_drives=False)
-            given = self.fields.get("start", "feedforward")
-            start = given if isinstance(given, str) or not isinstance(given, Mapping) else "feedforward"
-            problem = RelaxationProblem(
-                network, passed, passed.activities[network.output], self.assumptions, **self.fields | {"start": start}
-            )
-            grid = prepare(problem, self.integrator, self.steps, self.options).grid
-        wrapped.add_feedback(self.assumptions, generator)
-        return grid
+    @property
+    def reads_values(self) -> bool:
+        """Return whether values decide how many steps there are."""
+        return self.request.grid.stop_change is not None or self.steps.of == "gradient"
 
     @torch.no_grad()
     def relax(
@@ -222,22 +208,56 @@ class _Recipe:
                     f"a loss gradient overflows {gradient.dtype}: set loss_scale to the factor of the loss."
                 )
             options = replace(options, check_finite=False)  # nan and inf pass on, as GradScaler expects
-        problem = RelaxationProblem(network, passed, clamped, self.assumptions, **self.fields)
+        problem = self.request.problem.of_batch(network, passed, clamped)
+        if self.start is not None:
+            problem = replace(problem, start=self.start)
+        request = self.request.of(problem)
+        request = replace(request, options=replace(request.options, check_finite=options.check_finite))
         at_input = InputFeedback(problem) if wants_input else None
-        learned = learn(problem, self.integrator, self.steps, options, at_input or iter)
+        learned = learn(request, options, at_input or iter)
         is_one = not isinstance(scale, Tensor) and scale == 1
         found = {
             (projection.name, slot): update if is_one else update * scale
             for projection, totals in learned.totals.items()
-            for slot, update in to_gradients(network, self.assumptions, projection, totals, options.updates)
+            for slot, update in to_gradients(network, problem.assumptions, projection, totals, options.updates)
         }
         return found, None if at_input is None else at_input.total * share
 
     def __str__(self) -> str:
-        preset = self.assumptions.preset or "own"
+        request = self.request
         reduction = "" if self.options.reduction == "mean" else f", reduction={self.options.reduction!r}"
-        length = f", steps={self.steps!r}" if self.integrator.takes_time else ""
-        return f"assumptions={preset!r}, integrator={self.integrator.name!r}{length}{reduction}"
+        length = f", steps={self.steps!r}" if request.integrator.takes_time else ""
+        preset = request.problem.assumptions.preset or "own"
+        return f"assumptions={preset!r}, integrator={request.integrator.name!r}{length}{reduction}"
+
+
+@torch.no_grad()
+def _tried(
+    wrapped: Wrapped,
+    assumptions: Assumptions,
+    integrator: Integrator,
+    steps: Steps,
+    options: BackwardOptions,
+    fields: Mapping[str, Any],
+) -> _Recipe:
+    """Add the feedback weights and return the recipe; whatever a relaxation would raise is raised before that."""
+    trial, generator = copy.deepcopy(wrapped), options.generator
+    trial.add_feedback(assumptions, None if generator is None else generator.clone_state())
+    network = trial.network
+    zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
+    passed = network.feedforward(zeros, keep_drives=False)
+    start = fields.get("start", "feedforward")
+    given = start if isinstance(start, Mapping) else None
+    of_units: Mapping[str, Any] = {} if given is None else {"start": "feedforward"}
+    problem = RelaxationProblem(
+        network, passed, passed.activities[network.output], assumptions, **{**fields, **of_units}
+    )
+    request = prepare(problem, integrator, steps, options)
+    request.measured()
+    plan_for(request)
+    wrapped.add_feedback(assumptions, generator)
+    own = problem.of_batch(wrapped.network, passed, problem.clamped)
+    return _Recipe(steps, options, request.of(own), given)
 
 
 def _settled_with(scheme: Integrator, fields: Mapping[str, Any]) -> Steps:

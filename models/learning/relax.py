@@ -119,7 +119,7 @@ def relax_backward(
     output = passed.activities[network.output]
     losses, clamped = chosen.both(output, y)
     problem = RelaxationProblem(network, passed, clamped, assumptions, **of_problem)
-    learned = learn(problem, integrator, steps, options)
+    learned = learn(prepare(problem, integrator, steps, options), options)
     trajectory = learned.trajectory if options.keep else None
     return _to_grad(network, assumptions, learned.totals, options, output, losses, learned.finite, trajectory)
 
@@ -139,9 +139,7 @@ class Learned:
 
 
 def learn(
-    problem: RelaxationProblem,
-    integrator: str | Integrator,
-    steps: Steps,
+    request: SolveRequest,
     options: BackwardOptions,
     watch: Callable[[Iterator[PopulationState]], Iterator[PopulationState]] = iter,
 ) -> Learned:
@@ -149,7 +147,9 @@ def learn(
 
     Parameters
     ----------
-    problem, integrator, steps, options
+    request : SolveRequest
+        Of `prepare`.
+    options : BackwardOptions
     watch : callable, optional
         Passes on the populations on their way to the local rule.
 
@@ -158,8 +158,8 @@ def learn(
     ActrelaxError, DivergenceError
         As `relax_backward`.
     """
-    request = prepare(problem, integrator, steps, options)
-    plan = plan_for(request)
+    request = request.measured()
+    problem, plan = request.problem, plan_for(request)
     if plan is not None and not options.keep:
         learned = Plasticity(
             problem, watch(stream(problem, plan)), options, settled=plan is settled_plan(problem.network.graph)
@@ -186,7 +186,7 @@ def prepare(
         raise ActrelaxError("continuous plasticity changes weights during the relaxation: use relax_continuously.")
     check_decay(problem, options.updates)
     request = resolve(problem, integrator, steps, evaluation=options.evaluation, generator=options.generator)
-    return replace(request, options=replace(request.options, check_finite=options.check_finite)).measured()
+    return replace(request, options=replace(request.options, check_finite=options.check_finite))
 
 
 def _to_grad(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -127,6 +128,13 @@ class RelaxationProblem:
         passed = network.feedforward(x, keep_drives=False)
         clamped = loss_named(loss).gradient(passed.activities[network.output], y)
         return cls(network, passed, clamped, look_up("assumptions", assumptions, PRESETS), **fields)
+
+    def of_batch(self, network: Network, feedforward: FeedforwardPass, clamped: Tensor) -> RelaxationProblem:
+        """Return the same problem for another batch, without repeating the checks (`start` must not be a mapping)."""
+        other = object.__new__(RelaxationProblem)
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        other.__dict__.update(own, network=network, feedforward=feedforward, clamped=clamped)
+        return other
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "assumptions", look_up("assumptions", self.assumptions, PRESETS))

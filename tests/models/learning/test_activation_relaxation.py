@@ -102,6 +102,19 @@ def test_fields_and_reduction(fields, reduction):
     assert difference(found, {f"module.{n}": p.grad for n, p in case.network.named_parameters()}) < 1e-12
 
 
+def test_a_start_of_the_units():
+    """Of the size of a batch: it is checked for each."""
+    case = mlp_case()
+    start = {name: torch.randn(3, *case.network.populations[name].shape) for name in case.network.hidden}
+    found = learned(ActivationRelaxation(case.network, steps=SHORT, start=start), case.x, case.y)
+    found = {name: grad.clone() for name, grad in found.items()}
+    case.network.zero_grad()
+    relax_backward(case.network, case.x, case.y, SHORT, start=start)
+    assert difference(found, {f"module.{n}": p.grad for n, p in case.network.named_parameters()}) < 1e-12
+    with pytest.raises(ActrelaxError, match="start must give population"):
+        F.cross_entropy(ActivationRelaxation(case.network, steps=SHORT, start=start)(case.x[:2]), case.y[:2]).backward()
+
+
 def test_the_default_is_the_gradient():
     x, y = batch()
     model = ActivationRelaxation(chain(), input_shape=(1, 8, 8))
