@@ -26,7 +26,6 @@ from actrelax.models.problem import Loss, ProblemFields, RelaxationProblem
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.graphs import captured
 from actrelax.simulations.training.mixed import in_bfloat16
 
 Learn = Callable[[Network, Tensor, Tensor, BackwardOptions], Backward]
@@ -194,8 +193,6 @@ def _computed(experiment: Experiment, learn: Learn, options: BackwardOptions, co
         quick = Traced(quick)
     elif compile_as == "inductor":
         quick = Traced(quick, lambda kernels, x, y: torch.compile(kernels))
-    elif compile_as == "cuda-graphs":
-        quick = Traced(quick, captured)
     if experiment.hardware.precision == "bf16":
         quick, careful = in_bfloat16(quick), in_bfloat16(careful)
     return Rules(quick, careful)
