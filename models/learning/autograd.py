@@ -271,8 +271,6 @@ def _checked(options: BackwardOptions, reduction: Literal["mean", "sum"]) -> Bac
         raise ActrelaxError(f"reduction is {reduction!r}, but {options.reduction!r} in options: leave it out there.")
     if options.keep:
         raise ActrelaxError("loss.backward() returns no trajectory: call relax_backward with keep, or leave it out.")
-    if options.updates.across is not None:
-        raise ActrelaxError("across is for relax_backward: wrap the model in DistributedDataParallel instead.")
     return replace(options, reduction=reduction)
 
 

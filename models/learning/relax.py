@@ -24,11 +24,9 @@ from actrelax.models.learning.gradients import (
     BackwardOptions,
     add_to_grad,
     check_decay,
-    no_samples,
-    reduce,
     to_gradients,
 )
-from actrelax.models.learning.plasticity import Plasticity, learns
+from actrelax.models.learning.plasticity import Plasticity
 from actrelax.models.network import Network, Projection, check_network
 from actrelax.models.problem import Loss, LossFunction, ProblemFields, RelaxationProblem, loss_named
 from actrelax.models.results import DivergenceError, Trajectory
@@ -112,16 +110,18 @@ def relax_backward(
     options = options or BackwardOptions()
     steps, of_problem = take_steps(steps, fields)
     assumptions = look_up("assumptions", assumptions, PRESETS)
-    if options.updates.across is not None and len(x) == 0:
-        return _to_grad(network, assumptions, _no_updates(network), options, *no_samples(network, x))
     chosen = loss_named(loss)
     passed = network.feedforward(x, keep_drives=False)
     output = passed.activities[network.output]
     losses, clamped = chosen.both(output, y)
     problem = RelaxationProblem(network, passed, clamped, assumptions, **of_problem)
     learned = learn(problem, integrator, steps, options)
+    for projection in network.projections.values():
+        scaled = learned.totals.get(projection, {})
+        for slot, update in to_gradients(network, assumptions, projection, scaled, options.updates):
+            add_to_grad(getattr(projection, slot), update)
     trajectory = learned.trajectory if options.keep else None
-    return _to_grad(network, assumptions, learned.totals, options, output, losses, learned.finite, trajectory)
+    return Backward(options.reduced(losses.sum(), len(x)), output, learned.finite, len(x), trajectory)
 
 
 @dataclass(frozen=True)
@@ -187,39 +187,6 @@ def prepare(
     check_decay(problem, options.updates)
     request = resolve(problem, integrator, steps, evaluation=options.evaluation, generator=options.generator)
     return replace(request, options=replace(request.options, check_finite=options.check_finite)).measured()
-
-
-def _to_grad(
-    network: Network,
-    assumptions: Assumptions,
-    totals: Mapping[Projection, Mapping[str, Tensor]],
-    options: BackwardOptions,
-    output: Tensor,
-    losses: Tensor,
-    finite: Tensor,
-    trajectory: Trajectory | None = None,
-) -> Backward:
-    """Add updates summed over the batch to `.grad`, in the network's order, which is the same in all processes."""
-    named = [(p, name) for p in network.projections.values() for name in totals.get(p, ())]
-    scaled, backward = reduce(
-        output, losses, options, finite, trajectory, scaled=[totals[p][name] for p, name in named]
-    )
-    whole: dict[Projection, dict[str, Tensor]] = {}
-    for (projection, name), update in zip(named, scaled, strict=True):
-        whole.setdefault(projection, {})[name] = update
-    for projection, by_name in whole.items():
-        for slot, update in to_gradients(network, assumptions, projection, by_name, options.updates):
-            add_to_grad(getattr(projection, slot), update)
-    return backward
-
-
-def _no_updates(network: Network) -> dict[Projection, dict[str, Tensor]]:
-    """Return the totals of zero samples."""
-    return {
-        p: {name: torch.zeros_like(w) for name, w in (("weight", p.weight), ("bias", p.bias)) if w is not None}
-        for p in network.projections.values()
-        if learns(p)
-    }
 
 
 def _at_once(trajectory: Trajectory) -> PopulationState:
