@@ -114,7 +114,7 @@ def by_hand(problem: RelaxationProblem) -> tuple[Any, float]:
     names = [*problem.network.hidden, problem.network.output]
     activities = problem.activities(problem.initial_state())
     weights = [vector(p.weight).reshape(p.weight.shape) for p in problem.feedback_projections.values()]
-    gains = [vector(problem.frozen_gains[name]) for name in names]
+    gains = [SparseProblem(problem).gains[name] for name in names]
     network = handwritten(weights, gains, [vector(activities[name]) for name in names], DT)
     network.run(12 * DT * UNIT)
     lowest = np.array(min((o for o in network.objects if hasattr(o, "x")), key=lambda o: o.name).x)

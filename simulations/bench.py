@@ -73,7 +73,7 @@ class Config:
     hand, else random numbers."""
     data_dir: Path | None = None
     """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
-    compile: Literal["auto", "no", "trace", "inductor", "cuda-graphs"] = "auto"
+    compile: Literal["auto", "no", "trace", "inductor"] = "auto"
     """As of `actrelax train`: auto traces AR and leaves backprop as it is. Not for autograd and front-door."""
     hardware: Hardware = field(default_factory=Hardware)
     out: Path | None = None

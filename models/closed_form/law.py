@@ -46,10 +46,7 @@ def uncovered(problem: RelaxationProblem) -> str | None:
 
 
 def hop_taus(problem: RelaxationProblem) -> tuple[float, ...]:
-    """Return tau of each hidden population, from the lowest up.
-
-    On a graph with skip connections there is a single tau, repeated once per hop.
-    """
+    """Return tau of each hidden population, from the lowest up; with skip connections a single one, once per hop."""
     return tuple(float(problem.taus.of(name)) for name in problem.network.hidden)
 
 
@@ -83,16 +80,6 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     ------
     ActrelaxError
         If `uncovered` gives a reason.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from actrelax import INTEGRATORS, RelaxationProblem, build, solve
-    >>> network = build("mlp-4x5", input_shape=(6,), generator=torch.Generator().manual_seed(0)).double()
-    >>> problem = RelaxationProblem.from_batch(network, torch.ones(1, 6).double(), torch.tensor([3]))
-    >>> stepped = solve(problem, "euler", steps=50, eta=0.1).final["hidden1"]
-    >>> torch.allclose(predict(problem, INTEGRATORS["euler"], dt=0.1, steps=50)["hidden1"], stepped, rtol=1e-12)
-    True
     """
     by_population = terms(problem)
     C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)

@@ -68,7 +68,9 @@ class SparseProblem:
         self.sizes = {name: self.batch * math.prod(p.shape) for name, p in self.network.populations.items()}
         self.clamped = vector(problem.clamped)
         self.stimulus = vector(problem.feedforward.activities[self.network.input])
-        self.gains = {name: vector(gain) for name, gain in problem.frozen_gains.items()}
+        ones = {name: torch.ones_like(x) for name, x in problem.feedforward.activities.items()}
+        driven = [*self.network.hidden, self.network.output]
+        self.gains = {name: vector(problem.apply_gain(name, "feedforward", ones[name])) for name in driven}
 
     @cached_property
     def feedback(self) -> dict[str, Feedback]:

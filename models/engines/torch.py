@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -78,7 +79,7 @@ def _evaluate(request: SolveRequest, plan: Plan) -> Trajectory:
 @torch.no_grad()
 def _take_steps(request: SolveRequest) -> Trajectory:
     march = _March(request)
-    rewind = _Rewind(request) if request.options.check_finite and request.problem.is_noisy else None
+    rewind = _rewinding(request) if request.options.check_finite and request.problem.is_noisy else None
     settled, previous = False, State()
     for state in march.states():
         settled = request.has_settled(previous, state)
@@ -87,7 +88,7 @@ def _take_steps(request: SolveRequest) -> Trajectory:
         previous = state
     if request.options.check_finite and not is_finite(request.problem.activities(march.state)):
         if rewind is not None:
-            rewind.back()
+            rewind()
         raise _divergence(_March(request))
     return request.outcome(request.status(settled), march.state, march.step)
 
@@ -117,20 +118,13 @@ class _March:
         self.request.record(step, state)
 
 
-class _Rewind:
-    """The initial state of the generator, so that a noisy run can be repeated."""
-
-    def __init__(self, request: SolveRequest) -> None:
-        kind = request.problem.clamped.device.type
-        self.generator = request.generator
-        self.globally = torch.random if kind == "cpu" else getattr(torch, kind)
-        self.state = self.globally.get_rng_state() if self.generator is None else self.generator.get_state()
-
-    def back(self) -> None:
-        if self.generator is None:
-            self.globally.set_rng_state(self.state)
-        else:
-            self.generator.set_state(self.state)
+def _rewinding(request: SolveRequest) -> Callable[[], object]:
+    """Return a function that sets the generator of the noise back to its present state, to repeat the run."""
+    generator, kind = request.generator, request.problem.clamped.device.type
+    if generator is not None:
+        return partial(generator.set_state, generator.get_state())
+    globally = torch.random if kind == "cpu" else getattr(torch, kind)
+    return partial(globally.set_rng_state, globally.get_rng_state())
 
 
 def _divergence(march: _March) -> DivergenceError:

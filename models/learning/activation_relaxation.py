@@ -214,7 +214,7 @@ class _Recipe:
         request = self.request.of(problem)
         request = replace(request, options=replace(request.options, check_finite=options.check_finite))
         at_input = InputFeedback(problem) if wants_input else None
-        learned = learn(request, options, at_input or iter)
+        learned, _ = learn(request, options, at_input or iter)
         is_one = not isinstance(scale, Tensor) and scale == 1
         found = {
             (projection.name, slot): update if is_one else update * scale
@@ -287,6 +287,4 @@ def _checked(options: BackwardOptions, reduction: Literal["mean", "sum"]) -> Bac
         raise ActrelaxError(f"reduction is {reduction!r}, but {options.reduction!r} in options: leave it out there.")
     if options.keep:
         raise ActrelaxError("loss.backward() returns no trajectory: call relax_backward with keep, or leave it out.")
-    if options.updates.across is not None:
-        raise ActrelaxError("across is for relax_backward: wrap the model in DistributedDataParallel instead.")
     return replace(options, reduction=reduction)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,8 +13,6 @@ from actrelax.models.learning.gradients import (
     Updates,
     add_to_grad,
     is_finite,
-    no_samples,
-    reduce,
 )
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, loss_named
@@ -73,24 +70,19 @@ def _gradients(
     # a Parameter shared by two projections occurs once: its gradient is the sum over both
     parts = (w for p in network.projections.values() for w in (p.weight, p.bias))
     learned = list(dict.fromkeys(w for w in parts if w is not None and w.requires_grad))
-    if options.updates.across is not None and len(x) == 0:
-        output, losses, finite = no_samples(network, x)
-        gradients: Sequence[Tensor] = [torch.zeros_like(w) for w in learned]
-    else:
-        with torch.enable_grad():
-            output = network(x)
-        losses, top = loss.both(output.detach(), y)
-        # the loss takes the factor that all kinds share
-        scales = {kind: options.scale(kind, len(x)) for kind in ("dense", "conv")}
-        gradients = torch.autograd.grad(output, learned, top * scales["dense"]) if learned else ()
-        if scales["conv"] != scales["dense"]:
-            for w, gradient in zip(learned, gradients, strict=True):
-                if kinds[w] == "conv":
-                    gradient.mul_(scales["conv"] / scales["dense"])
-        output = output.detach()
-        finite = is_finite(output.sum())
-    scaled, backward = reduce(output, losses, options, finite, scaled=gradients)
-    return {w: options.updates.clipped_(each) for w, each in zip(learned, scaled, strict=True)}, backward
+    with torch.enable_grad():
+        output = network(x)
+    losses, top = loss.both(output.detach(), y)
+    # the loss takes the factor that all kinds share
+    scales = {kind: options.scale(kind, len(x)) for kind in ("dense", "conv")}
+    gradients = torch.autograd.grad(output, learned, top * scales["dense"]) if learned else ()
+    if scales["conv"] != scales["dense"]:
+        for w, gradient in zip(learned, gradients, strict=True):
+            if kinds[w] == "conv":
+                gradient.mul_(scales["conv"] / scales["dense"])
+    output = output.detach()
+    backward = Backward(options.reduced(losses.sum(), len(x)), output, is_finite(output.sum()), len(x))
+    return {w: options.updates.clipped_(each) for w, each in zip(learned, gradients, strict=True)}, backward
 
 
 def activity_gradients(

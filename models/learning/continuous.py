@@ -13,7 +13,7 @@ from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, schedule
 from actrelax.models.engines.steps import take_steps
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
-from actrelax.models.learning.gradients import Backward, BackwardOptions, check_decay, reduce
+from actrelax.models.learning.gradients import Backward, BackwardOptions, check_decay
 from actrelax.models.learning.plasticity import local_updates
 from actrelax.models.learning.relax import RelaxFields
 from actrelax.models.network import Network, Projection
@@ -100,12 +100,11 @@ def relax_continuously(
         raise DivergenceError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
     finite = torch.stack([torch.isfinite(x).all() for x in [problem.clamped, *state.values()]]).all()
     output = problem.feedforward.activities[network.output]
-    return reduce(output, chosen.value(output, y), options, finite)[1]
+    losses = chosen.value(output, y)
+    return Backward(options.reduced(losses.sum(), len(x)), output, finite, len(x))
 
 
 def _check(options: BackwardOptions, steps: Steps, scheme: Integrator, rate: float) -> None:
-    if options.updates.across is not None:
-        raise ActrelaxError("continuous plasticity works in one process only: leave across out.")
     if options.evaluation == "closed-form" or options.keep:
         raise ActrelaxError("continuous plasticity has no closed form and no trajectory: leave out both options.")
     if not rate > 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -31,9 +31,6 @@ class Updates:
     decay : float, optional
         Kolen-Pollack's decay: `decay` W and `decay` psi are added to the two gradients, so that under plain SGD each
         step multiplies W - psi by 1 - lr decay. Only for "kolen-pollack" feedback, which needs it.
-    across : callable, optional
-        Tensors -> their sums over all processes that share the batch, in the same order. It is called once per batch,
-        after the factors and before all other options; a process may have no samples. None for a single process.
 
     Raises
     ------
@@ -44,7 +41,6 @@ class Updates:
     factors: Mapping[str, float] = field(default_factory=dict)
     clip: float | None = None
     decay: float | None = None
-    across: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
 
     def __post_init__(self) -> None:
         for kind in self.factors:
@@ -98,17 +94,14 @@ class BackwardOptions:
         if not isinstance(self.updates, Updates):
             raise ActrelaxError(f"updates must be an Updates, got {self.updates!r}: pass Updates(clip=...).")
 
-    def reduced(self, total: Tensor, batch: int | Tensor) -> Tensor:
+    def reduced(self, total: Tensor, batch: int) -> Tensor:
         """Return a total, divided by the batch size for the mean."""
         return total / batch if self.reduction == "mean" else total
 
     def scale(self, kind: str, batch: int) -> float:
-        """Return the factor of one kind's updates, divided by the batch size for the mean in a single process.
-
-        If processes share the batch, its size is known only after their sums.
-        """
+        """Return the factor of one kind's updates, divided by the batch size for the mean."""
         factor = self.updates.factors.get(kind, 1.0)
-        return factor / batch if self.reduction == "mean" and self.updates.across is None else factor
+        return factor / batch if self.reduction == "mean" else factor
 
 
 @dataclass(frozen=True)
@@ -118,16 +111,14 @@ class Backward:
     loss        reduced over the batch like the updates, a zero-dimensional tensor
     output      (batch, *output.shape): the output activities of the feedforward pass
     finite      whether the relaxation and its updates are finite, a boolean tensor on the device
-    samples     the batch size; a zero-dimensional tensor if processes share the batch
+    samples     the batch size
     trajectory  the relaxation, if kept
-
-    If processes share the batch, output and trajectory are for this process, the others for the whole batch.
     """
 
     loss: Tensor
     output: Tensor
     finite: Tensor
-    samples: int | Tensor
+    samples: int
     trajectory: Trajectory | None = None
 
 
@@ -176,47 +167,6 @@ def check_decay(problem: RelaxationProblem, updates: Updates) -> None:
         )
     if updates.decay is not None and not asked:
         raise ActrelaxError('decay needs "kolen-pollack" feedback: use the optimiser\'s weight decay otherwise.')
-
-
-def reduce(
-    output: Tensor,
-    losses: Tensor,
-    options: BackwardOptions,
-    finite: Tensor,
-    trajectory: Trajectory | None = None,
-    *,
-    scaled: Sequence[Tensor] = (),
-) -> tuple[Sequence[Tensor], Backward]:
-    """Sum over the processes that share the batch, and reduce.
-
-    Parameters
-    ----------
-    losses : torch.Tensor
-        (batch,)
-    scaled : sequence of torch.Tensor
-        Updates summed over the samples, times `BackwardOptions.scale`; in the same order in every process.
-
-    Returns
-    -------
-    scaled : sequence of torch.Tensor
-        The updates of the whole batch, reduced.
-    backward : Backward
-    """
-    total, samples, across = losses.sum(), len(output), options.updates.across
-    if across is None:
-        return scaled, Backward(options.reduced(total, samples), output, finite, samples, trajectory)
-    # float32 at least: it counts samples, and must have one dtype in all processes
-    like = output.new_empty((), dtype=torch.promote_types(output.dtype, torch.float32))
-    here = torch.stack([total.to(like), (~finite).to(like), torch.full_like(like, samples)])
-    *sums, (loss, lost, count) = across([*scaled, here])
-    backward = Backward(options.reduced(loss, count), output, lost == 0, count, trajectory)
-    return [options.reduced(each, count) for each in sums], backward
-
-
-def no_samples(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return output, losses and `finite` for a process without samples."""
-    output = x.new_zeros((0, *network.populations[network.output].shape))
-    return output, x.new_zeros(0), torch.ones((), dtype=torch.bool, device=x.device)
 
 
 def is_finite(total: Tensor) -> Tensor:

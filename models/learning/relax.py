@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Unpack
 
 import torch
@@ -24,12 +24,10 @@ from actrelax.models.learning.gradients import (
     BackwardOptions,
     add_to_grad,
     check_decay,
-    no_samples,
-    reduce,
     to_gradients,
 )
-from actrelax.models.learning.plasticity import Plasticity, learns
-from actrelax.models.network import Network, Projection, check_network
+from actrelax.models.learning.plasticity import Plasticity
+from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, ProblemFields, RelaxationProblem, loss_named
 from actrelax.models.results import DivergenceError, Trajectory
 
@@ -112,38 +110,25 @@ def relax_backward(
     options = options or BackwardOptions()
     steps, of_problem = take_steps(steps, fields)
     assumptions = look_up("assumptions", assumptions, PRESETS)
-    if options.updates.across is not None and len(x) == 0:
-        return _to_grad(network, assumptions, _no_updates(network), options, *no_samples(network, x))
     chosen = loss_named(loss)
     passed = network.feedforward(x, keep_drives=False)
     output = passed.activities[network.output]
     losses, clamped = chosen.both(output, y)
     problem = RelaxationProblem(network, passed, clamped, assumptions, **of_problem)
-    learned = learn(prepare(problem, integrator, steps, options), options)
-    trajectory = learned.trajectory if options.keep else None
-    return _to_grad(network, assumptions, learned.totals, options, output, losses, learned.finite, trajectory)
-
-
-@dataclass(frozen=True)
-class Learned:
-    """A relaxation's updates.
-
-    totals      projection -> its updates (`Plasticity.totals`)
-    finite      whether all values are finite, a boolean tensor on the device
-    trajectory  the relaxation, if it was stepped
-    """
-
-    totals: Mapping[Projection, Mapping[str, Tensor]]
-    finite: Tensor
-    trajectory: Trajectory | None
+    learned, trajectory = learn(prepare(problem, integrator, steps, options), options)
+    for projection in network.projections.values():
+        scaled = learned.totals.get(projection, {})
+        for slot, update in to_gradients(network, assumptions, projection, scaled, options.updates):
+            add_to_grad(getattr(projection, slot), update)
+    return Backward(options.reduced(losses.sum(), len(x)), output, learned.finite, len(x), trajectory)
 
 
 def learn(
     request: SolveRequest,
     options: BackwardOptions,
     watch: Callable[[Iterator[PopulationState]], Iterator[PopulationState]] = iter,
-) -> Learned:
-    """Relax, and compute the updates as populations arrive from the output down.
+) -> tuple[Plasticity, Trajectory | None]:
+    """Relax, and return the updates, computed as populations arrive from the output down; the trajectory if kept.
 
     Parameters
     ----------
@@ -166,16 +151,17 @@ def learn(
         )
         if not options.check_finite or bool(learned.finite):
             warn_unsettled(request, request.status(False))
-            return Learned(learned.totals, learned.finite, None)
+            return learned, None
     trajectory = run(request)  # raises for a non-finite population
-    learned = Plasticity(problem, watch(iter([_at_once(trajectory)])), options)
+    all_at_once = PopulationState(tuple(trajectory.final), trajectory.state)
+    learned = Plasticity(problem, watch(iter([all_at_once])), options)
     overflow = learned.first_overflow() if options.check_finite and not bool(learned.finite) else None
     if overflow is not None:
         raise DivergenceError(
             f"the update of projection {overflow!r} is not finite, although all activities are: "
             "scale the stimuli or the loss down."
         )
-    return Learned(learned.totals, learned.finite, trajectory)
+    return learned, trajectory if options.keep else None
 
 
 def prepare(
@@ -187,41 +173,3 @@ def prepare(
     check_decay(problem, options.updates)
     request = resolve(problem, integrator, steps, evaluation=options.evaluation, generator=options.generator)
     return replace(request, options=replace(request.options, check_finite=options.check_finite))
-
-
-def _to_grad(
-    network: Network,
-    assumptions: Assumptions,
-    totals: Mapping[Projection, Mapping[str, Tensor]],
-    options: BackwardOptions,
-    output: Tensor,
-    losses: Tensor,
-    finite: Tensor,
-    trajectory: Trajectory | None = None,
-) -> Backward:
-    """Add updates summed over the batch to `.grad`, in the network's order, which is the same in all processes."""
-    named = [(p, name) for p in network.projections.values() for name in totals.get(p, ())]
-    scaled, backward = reduce(
-        output, losses, options, finite, trajectory, scaled=[totals[p][name] for p, name in named]
-    )
-    whole: dict[Projection, dict[str, Tensor]] = {}
-    for (projection, name), update in zip(named, scaled, strict=True):
-        whole.setdefault(projection, {})[name] = update
-    for projection, by_name in whole.items():
-        for slot, update in to_gradients(network, assumptions, projection, by_name, options.updates):
-            add_to_grad(getattr(projection, slot), update)
-    return backward
-
-
-def _no_updates(network: Network) -> dict[Projection, dict[str, Tensor]]:
-    """Return the totals of zero samples."""
-    return {
-        p: {name: torch.zeros_like(w) for name, w in (("weight", p.weight), ("bias", p.bias)) if w is not None}
-        for p in network.projections.values()
-        if learns(p)
-    }
-
-
-def _at_once(trajectory: Trajectory) -> PopulationState:
-    """Return the end of a trajectory, all populations together."""
-    return PopulationState(tuple(trajectory.final), trajectory.state)

@@ -2,7 +2,7 @@
 
 On small networks Python takes as long as the kernels. A rule that reads no values of tensors runs the same kernels for
 all batches of one shape: `make_fx` records them once, and later batches run the list, with bitwise equal results. The
-list is a `torch.fx.GraphModule`, which `torch.compile` accepts and CUDA graphs can capture.
+list is a `torch.fx.GraphModule`, which `torch.compile` accepts.
 """
 
 from __future__ import annotations

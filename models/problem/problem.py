@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -18,22 +18,10 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network, Projection, check_network
 from actrelax.models.problem.delays import Delays, delay_line_key
 from actrelax.models.problem.feedback_transforms import Transform, TransformedFeedback, transform_named
+from actrelax.models.problem.fields import ProblemFields
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value, brief
 from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
-
-
-class ProblemFields(TypedDict, total=False):
-    """Keywords for the fields of a `RelaxationProblem` that have a default, but for the assumptions."""
-
-    tau: Value | Mapping[str, Value]
-    start: str | Mapping[str, Tensor]
-    clip: float | None
-    noise: Value | Mapping[str, Value]
-    input_noise: float
-    delays: float | Mapping[str, float]
-    feedback_transform: str | Transform | None
-    dynamics: Mapping[str, UnitDynamics]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -301,12 +289,6 @@ class RelaxationProblem:
             return signal
         passed, activation = self.feedforward, self.network.populations[population].activation
         return activation.times_gain(signal, passed.drives.get(population), passed.activities[population])
-
-    @cached_property
-    def frozen_gains(self) -> State:
-        """f'(abar) of every population but the input."""
-        activities, names = self.feedforward.activities, [*self.network.hidden, self.network.output]
-        return {name: self.apply_gain(name, "feedforward", torch.ones_like(activities[name])) for name in names}
 
     def activities(self, state: State) -> Mapping[str, Tensor]:
         """Return every population's activity; the output has its clamp, and an input without noise the stimulus."""

@@ -31,8 +31,6 @@ def unmeasurable(experiment: Experiment) -> str | None:
     """Return None, or one sentence on why memory can't be measured here."""
     if experiment.hardware.device == "mps":
         return "peak memory is left out: PyTorch does not count it on mps."
-    if experiment.speed.compile == "cuda-graphs":
-        return "peak memory is left out: a CUDA graph keeps what its step needs, before the step and after."
     return None
 
 

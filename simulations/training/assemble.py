@@ -84,7 +84,7 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
     o = experiment.optimisation
     optimiser = _optimiser(network, o)
     factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
-    updates = Updates(factors, o.update_clip, o.decay, processes.across)
+    updates = Updates(factors, o.update_clip, o.decay)
     options = BackwardOptions(updates, o.reduction)
     loss = look_up("loss", experiment.model.loss, LOSSES)
     if hardware.precision == "bf16":

@@ -98,6 +98,10 @@ class Batches:
         """Batches per epoch."""
         return -(-len(self.data.train.images) // self.size)
 
+    def size_of(self, number: int) -> int:
+        """Return how many images an epoch's batch has, in all processes, by its number from 0."""
+        return min(self.size, len(self.data.train.images) - number * self.size)
+
     def example(self, size: int | None = None) -> Split:
         """Return the first batch as it is stored, or so many images: the same whatever the seed, in all processes."""
         images, labels = (part[: size or self.size] for part in self.data.train)

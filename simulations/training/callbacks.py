@@ -122,6 +122,9 @@ class Alignment(Callback):
     def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
         if training.done % self.every:
             return
+        if training.processes.count > 1:  # the gradients are of the whole batch
+            shares = training.processes.gathered((x.cpu(), y.cpu()))
+            x, y = (torch.cat(parts).to(x.device) for parts in zip(*shares, strict=True))
         angles = update_angles(
             training.network, x, y, loss=self.loss, assumptions=self.assumptions, options=self.options
         )

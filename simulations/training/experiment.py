@@ -83,7 +83,7 @@ class Speed:
 
     evaluation: Literal["auto", "stepped", "closed-form"] = "auto"
     """Step relaxations, or evaluate them at once by their law, about as fast as backprop; auto: where there is one."""
-    compile: Literal["auto", "no", "trace", "inductor", "cuda-graphs"] = "auto"
+    compile: Literal["auto", "no", "trace", "inductor"] = "auto"
     """trace: only run kernels from the second batch on; inductor: torch.compile; auto: trace for AR where possible."""
 
 
@@ -168,8 +168,6 @@ class Experiment:
             decay=(o.decay, 0, math.inf),
         )
         self.relaxation.check()
-        if self.speed.compile == "cuda-graphs" and not self.hardware.device.startswith(("cuda", "auto")):
-            raise ActrelaxError(f"--compile cuda-graphs is for --device cuda, not {self.hardware.device}: use trace.")
         decays = self.rule == "ar" and self.relaxation.knobs.needs_decay
         if decays and o.decay is None:
             raise ActrelaxError("Kolen-Pollack feedback needs a rate of decay: give --decay.")

@@ -1,8 +1,8 @@
 """Processes that train one network together: who this one is, what its share is, what they tell each other.
 
 All there is about torch.distributed. torchrun starts the processes; each has the whole network and the whole data set,
-and learns from its share of every batch. What is summed over a batch is summed over the processes; whatever follows
-from it, each does alike, and only the first writes and speaks.
+and learns from its share of every batch (`parallel`). What follows from the sums over processes, each does alike, and
+only the first writes and speaks.
 """
 
 from __future__ import annotations
@@ -62,11 +62,6 @@ class Processes:
         return self.rank == 0
 
     @property
-    def across(self) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
-        """What `Updates` take."""
-        return self.total if self.count > 1 else None
-
-    @property
     def threads(self) -> int | None:
         """This process's part of the machine's cores, in place of the one thread that torchrun sets; None alone."""
         return None if self.count == 1 else max(1, _cores() // int(os.environ["LOCAL_WORLD_SIZE"]))
@@ -97,7 +92,7 @@ class Processes:
         if self.count == 1:
             return tensors
         everything = torch.cat([x.flatten() for x in tensors])
-        with _together():
+        with together():
             dist.all_reduce(everything, group=self.sums)
         parts = everything.split([x.numel() for x in tensors])  # type: ignore[no-untyped-call]
         return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]
@@ -107,7 +102,7 @@ class Processes:
         if self.count == 1:
             return number
         found = torch.tensor(number, dtype=torch.float64)
-        with _together():
+        with together():
             dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return float(found)
 
@@ -115,14 +110,14 @@ class Processes:
         """Return what each process has, by rank."""
         found = [value] * self.count
         if self.count > 1:
-            with _together():
+            with together():
                 dist.all_gather_object(found, value)
         return found
 
     def wait(self) -> None:
         """Wait until all processes are here, half an hour at most."""
         if self.count > 1:
-            with _together():
+            with together():
                 dist.barrier()
 
     def end(self) -> bool:
@@ -163,7 +158,7 @@ def current() -> Processes:
     """Return the processes that torchrun has started; the first call waits for all of them."""
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         return ALONE
-    with _together():
+    with together():
         # a process that ends closes its connections, and the others know at once: they may wait for a slow one
         dist.init_process_group("gloo", timeout=timedelta(minutes=30))
         ends = dist.new_group(timeout=LAST_WORDS)
@@ -202,9 +197,12 @@ def joined(program: Callable[[], int]) -> int:
 
 
 @contextlib.contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
+    """Turn an error of torch.distributed into an `AbandonedError`."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise AbandonedError(
             "another process of this run has ended: --resume goes on from its last checkpoint."

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from actrelax.models.closed_form import largest_derivative, why_no_bound, why_not
 from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.learning import (
+    ActivationRelaxation,
     Backward,
     BackwardOptions,
     Rule,
+    Updates,
     backprop_backward,
     relax_backward,
     relax_continuously,
@@ -26,11 +27,14 @@ from actrelax.models.problem import Loss, ProblemFields, RelaxationProblem
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.graphs import captured
 from actrelax.simulations.training.mixed import in_bfloat16
+from actrelax.simulations.training.parallel import Backprop, Shared
 
 Learn = Callable[[Network, Tensor, Tensor, BackwardOptions], Backward]
 """A rule but for its options."""
+
+Sharing = Callable[["_Relaxation | _Backprop", BackwardOptions], Rule]
+"""Returns the rule of one of several processes."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class _Relaxation:
-    """AR but for its options."""
+    """AR but for its options; `module` learns the same under ``loss.backward()``."""
 
     loss: Loss
     assumptions: str
@@ -68,6 +72,17 @@ class _Relaxation:
             **self.fields,
         )
 
+    def module(self, network: Network, options: BackwardOptions) -> nn.Module:
+        return ActivationRelaxation(
+            network,
+            steps=self.steps,
+            assumptions=self.assumptions,
+            integrator=self.integrator,
+            reduction="sum",
+            options=options,
+            **self.fields,
+        )
+
     def problem(self, network: Network, x: Tensor, y: Tensor) -> RelaxationProblem:
         """Return what a batch relaxes by."""
         return RelaxationProblem.from_batch(network, x, y, loss=self.loss, assumptions=self.assumptions, **self.fields)
@@ -75,6 +90,19 @@ class _Relaxation:
     def without_clip(self) -> _Relaxation:
         """Return the same without the clip."""
         return replace(self, fields={**self.fields, "clip": None})
+
+
+@dataclass(frozen=True)
+class _Backprop:
+    """Backprop but for its options."""
+
+    loss: Loss
+
+    def __call__(self, network: Network, x: Tensor, y: Tensor, options: BackwardOptions) -> Backward:
+        return backprop_backward(network, x, y, loss=self.loss, reduction=options.reduction, updates=options.updates)
+
+    def module(self, network: Network, options: BackwardOptions) -> nn.Module:
+        return Backprop(network)
 
 
 def make_rules(
@@ -106,8 +134,9 @@ def make_rules(
     UserWarning
         If a law says that --max-steps are not enough to settle.
     """
+    shared = _sharing(experiment, network, loss, batches, done) if batches.processes.count > 1 else None
     if experiment.rule == "backprop":
-        return _computed(experiment, partial(_backprop, loss), options, experiment.speed.compile)
+        return _computed(experiment, _Backprop(loss), options, experiment.speed.compile, shared)
     relaxation, evaluation = experiment.relaxation, experiment.speed.evaluation
     fields = relaxation.problem_fields(network, experiment.seed)
     relax = _Relaxation(loss, relaxation.assumptions, relaxation.integrator, relaxation.as_steps, fields)
@@ -118,22 +147,41 @@ def make_rules(
     if evaluation == "closed-form" and why_stepped is not None:
         raise ActrelaxError(f"--evaluation closed-form can't be used here: {why_stepped}")
     if why_stepped is not None or evaluation == "stepped":
-        return _stepped(experiment, relax, options, problem)
-    return _at_once(experiment, relax, options, problem, batches, done)
+        return _stepped(experiment, relax, options, problem, shared)
+    return _at_once(experiment, relax, options, problem, batches, done, shared)
 
 
-def _backprop(loss: Loss, network: Network, x: Tensor, y: Tensor, options: BackwardOptions) -> Backward:
-    return backprop_backward(network, x, y, loss=loss, reduction=options.reduction, updates=options.updates)
+def _sharing(
+    experiment: Experiment, network: Network, loss: Loss, batches: Batches, done: Callable[[], int]
+) -> Sharing:
+    assumptions = experiment.relaxation.knobs if experiment.rule == "ar" else None
+    is_mixed = experiment.hardware.precision == "bf16"
+
+    def size() -> int:
+        return batches.size_of(done() % len(batches))
+
+    def shared(learn: _Relaxation | _Backprop, options: BackwardOptions) -> Rule:
+        no_decay = None if options.updates.decay is None else 0.0
+        module = learn.module(network, replace(options, reduction="sum", updates=Updates(decay=no_decay)))
+        return Shared(module, network, loss, options, assumptions, batches.processes, size, is_mixed)
+
+    return shared
 
 
-def _stepped(experiment: Experiment, relax: _Relaxation, options: BackwardOptions, problem: RelaxationProblem) -> Rules:
+def _stepped(
+    experiment: Experiment,
+    relax: _Relaxation,
+    options: BackwardOptions,
+    problem: RelaxationProblem,
+    shared: Sharing | None,
+) -> Rules:
     compile_as: str = experiment.speed.compile
     if compile_as == "auto" and not problem.is_frozen:  # so many kernels a step that Python hardly counts
         compile_as = "no"
     # a list of kernels neither draws numbers nor looks at a step
     if problem.is_noisy or relax.steps.tolerance is not None:
         compile_as = _uncompiled(compile_as, "is for relaxations of a fixed number of steps without noise.")
-    return _computed(experiment, relax, replace(options, evaluation="stepped"), compile_as)
+    return _computed(experiment, relax, replace(options, evaluation="stepped"), compile_as, shared)
 
 
 def _at_once(
@@ -143,6 +191,7 @@ def _at_once(
     problem: RelaxationProblem,
     batches: Batches,
     done: Callable[[], int],
+    shared: Sharing | None,
 ) -> Rules:
     """Return the closed form; with a clip, for the batches that cannot reach it."""
     integrator, free = integrator_named(relax.integrator), relax.without_clip()
@@ -153,11 +202,11 @@ def _at_once(
         free = replace(free, integrator="equilibrium", steps=PAPERS)
     elif relax.steps.tolerance is not None:
         free = replace(free, steps=Steps(grid.steps, dt=grid.dt))
-    quick = _computed(experiment, free, replace(options, evaluation="closed-form"), experiment.speed.compile)
+    quick = _computed(experiment, free, replace(options, evaluation="closed-form"), experiment.speed.compile, shared)
     clip, dt = experiment.relaxation.clip, grid.dt
     if clip is None or not integrator.takes_time:
         return quick
-    clipped = _stepped(experiment, relax, options, problem)
+    clipped = _stepped(experiment, relax, options, problem, shared)
     if why_no_bound(problem, integrator, dt=dt) is not None:
         return clipped
 
@@ -181,23 +230,29 @@ def _at_once(
     )
 
 
-def _computed(experiment: Experiment, learn: Learn, options: BackwardOptions, compile_as: str) -> Rules:
+def _computed(
+    experiment: Experiment,
+    learn: _Relaxation | _Backprop,
+    options: BackwardOptions,
+    compile_as: str,
+    shared: Sharing | None,
+) -> Rules:
     """Return the rule in the precision asked for, and as it is to be compiled; being careful, it is not."""
-    is_ar, updates = experiment.rule == "ar", options.updates
-    quick = _with_options(learn, replace(options, check_finite=False))
-    careful = _with_options(learn, replace(options, updates=replace(updates, across=None)))
+    is_ar = experiment.rule == "ar"
+    unchecked = replace(options, check_finite=False)
+    quick, careful = _with_options(learn, unchecked), _with_options(learn, options)
     if is_ar and experiment.relaxation.feedback_transform is not None:  # it may draw numbers, which a list would repeat
         compile_as = _uncompiled(compile_as, "is for feedback as it is: leave --feedback-transform out.")
-    if updates.across is not None:
+    if shared is not None:
         compile_as = _uncompiled(compile_as, "is for one process: leave it out.")
     if compile_as == "trace" or (compile_as == "auto" and is_ar):
         quick = Traced(quick)
     elif compile_as == "inductor":
         quick = Traced(quick, lambda kernels, x, y: torch.compile(kernels))
-    elif compile_as == "cuda-graphs":
-        quick = Traced(quick, captured)
     if experiment.hardware.precision == "bf16":
         quick, careful = in_bfloat16(quick), in_bfloat16(careful)
+    if shared is not None:
+        quick = shared(learn, unchecked)
     return Rules(quick, careful)
 
 

@@ -307,9 +307,7 @@ def test_times_survive_a_memory_that_can_not_be_measured(capsys, monkeypatch):
 def test_where_memory_is_not_measured(base):
     assert memory.unmeasurable(base) is None
     on_mps = replace(base, hardware=Hardware(device="mps"))
-    graphs = replace(base, speed=replace(base.speed, compile="cuda-graphs"))
     assert "not count it on mps" in memory.unmeasurable(on_mps)
-    assert "CUDA graph" in memory.unmeasurable(graphs)
 
 
 def test_lines_of_the_figure():
@@ -352,7 +350,6 @@ def test_lines_of_the_figure():
         (["--batch-size", "5000"], "--batch-size must be at most 1437, the training images of digits, got 5000."),
         (["--dataset", "nix"], "unknown dataset 'nix'; known: digits,"),
         (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
-        (["--compile", "cuda-graphs"], "--compile cuda-graphs is for --device cuda, not cpu: use trace."),
         (["--channels-last"], "--channels-last is for convolutions, digits-mlp has none: leave it out."),
     ],
     ids=str,

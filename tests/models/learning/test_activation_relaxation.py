@@ -504,7 +504,6 @@ class Moody(nn.Module):
         (lambda: door(reduction="none"), "unknown reduction 'none'; known: mean, sum"),
         (lambda: door(reduction="mean", options=BackwardOptions(reduction="sum")), "leave it out there"),
         (lambda: door(options=BackwardOptions(keep=True)), "call relax_backward with keep"),
-        (lambda: door(options=BackwardOptions(updates=Updates(across=list))), "DistributedDataParallel"),
         (lambda: door(clip=-1.0), "clip must be positive"),
         (lambda: door(eta=0.1), "eta must be a part of steps"),
         (lambda: door(steps=3, eta=5.0), "eta must lie between 0 and 2"),

@@ -178,9 +178,3 @@ def test_continuous_plasticity_with_noise_written_out():
     for i, (p, q) in enumerate(zip(case.network.projections.values(), silent.projections.values(), strict=True)):
         assert relative_error(p.weight, W[i]) < 1e-13
         assert i == 3 or relative_error(q.weight, W[i]) > 1e-3
-
-
-def test_continuous_plasticity_is_not_shared():
-    case = graph_case()
-    with pytest.raises(ActrelaxError, match=r"^continuous plasticity works in one process only: leave"):
-        relax_continuously(case.network, case.x, case.y, rate=0.1, options=BackwardOptions(Updates(across=list)))

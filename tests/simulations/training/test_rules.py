@@ -116,15 +116,6 @@ def test_fused_kernels_give_the_same_but_for_rounding(monkeypatch):
     assert distance(found, gradients_of(assemble(experiment_of(**small, speed=Speed(compile="no"))))) < 1e-12
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-def test_a_cuda_graph_gives_the_same():
-    hardware = Hardware("cuda")
-    parts = assemble(experiment_of(hardware=hardware, speed=Speed(compile="cuda-graphs")))
-    plain = assemble(experiment_of(hardware=hardware, speed=Speed(compile="no")))
-    for batch in (0, 1, 0):
-        assert distance(gradients_of(parts, batch=batch), gradients_of(plain, batch=batch)) < 1e-6
-
-
 @pytest.mark.parametrize("clip", [None, 30.0])
 def test_until_it_has_settled_is_equilibrium(clip, monkeypatch):
     """Where there is a law, one sweep; and the summary can say how many steps it stands for."""
@@ -366,7 +357,6 @@ def test_bfloat16_reaches_the_closed_form():
             "--compile inductor is for relaxations of a fixed number of steps without noise",
         ),
         (Relaxation("continuous", steps="auto"), Speed(), "continuous plasticity divides the rate"),
-        (Relaxation(), Speed(compile="cuda-graphs"), "--compile cuda-graphs is for --device cuda, not cpu"),
         (
             Relaxation(tolerance=1e-3),
             Speed(),

@@ -1,0 +1,149 @@
+"""The rule of one of several processes: it averages with a group of one here, test_processes.py has two."""
+
+import copy
+
+import pytest
+import torch
+from networks import graph_case, make_case
+from torch import nn
+
+from actrelax.models.assumptions import PRESETS
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import ActivationRelaxation, BackwardOptions, Updates, backprop_backward, relax_backward
+from actrelax.models.problem import LOSSES
+from actrelax.models.results import relative_error
+from actrelax.simulations.training.parallel import Backprop, Shared
+from actrelax.simulations.training.processes import Processes
+
+RULES = ["backprop", "ar", "learned-feedback", "kolen-pollack", "current-presynaptic"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group():
+    """A group of torch.distributed, which DistributedDataParallel needs."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(autouse=True)
+def exact(as_users_run):
+    """Double precision, as in the tests of models/."""
+    torch.set_default_dtype(torch.float64)
+
+
+def shared(rule, case, options=None, size=3):
+    """The rule of a process of one."""
+    network, options = case.network, options or BackwardOptions()
+    if rule == "backprop":
+        module, assumptions = Backprop(network), None
+    else:
+        summed = BackwardOptions(Updates(decay=0.0 if options.updates.decay else None), check_finite=False)
+        module = ActivationRelaxation(network, assumptions=rule, steps=12, eta=0.2, reduction="sum", options=summed)
+        assumptions = PRESETS[rule]
+    return Shared(module, network, LOSSES["cross-entropy"], options, assumptions, Processes(0, 1), lambda: size)
+
+
+def by_one_process(rule, case, options):
+    """Gradients, and what the rule returns."""
+    network = copy.deepcopy(case.network)
+    if rule == "backprop":
+        updates = {"updates": options.updates, "reduction": options.reduction}
+        result = backprop_backward(network, case.x, case.y, **updates)
+    else:
+        result = relax_backward(network, case.x, case.y, 12, eta=0.2, assumptions=rule, options=options)
+    return [p.grad for p in network.parameters()], result
+
+
+def assert_same(rule, case, options):
+    expected, theirs = by_one_process(rule, case, options)
+    learn = shared(rule, case, options)
+    for _ in range(2):  # DistributedDataParallel refuses a second batch if anything was missing in the first
+        case.network.zero_grad()
+        ours = learn(case.network, case.x, case.y)
+        for p, gradient in zip(case.network.parameters(), expected, strict=True):
+            assert (p.grad is None) == (gradient is None)
+            assert gradient is None or relative_error(p.grad, gradient) < 1e-13
+    assert float(ours.loss) == pytest.approx(float(theirs.loss), rel=1e-13)
+    assert (ours.samples, bool(ours.finite)) == (3, True)
+    assert torch.allclose(ours.output, theirs.output, rtol=1e-13)
+
+
+def with_feedback(case, rule, generator):
+    case.network.add_feedback("ar" if rule == "backprop" else rule, generator)
+    return case
+
+
+def decay_of(rule):
+    return 0.3 if rule == "kolen-pollack" else None
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("rule", RULES)
+def test_it_is_the_rule_of_one_process(rule, reduction, generator):
+    case = with_feedback(graph_case(), rule, generator)
+    options = BackwardOptions(Updates({"conv": 2.0}, clip=0.03, decay=decay_of(rule)), reduction)
+    assert_same(rule, case, options)
+
+
+def tied_case():
+    edges = [("input", "a", [nn.Linear(6, 6)]), ("a", "b", [nn.Linear(6, 6)]), ("b", "output", [nn.Linear(6, 4)])]
+    case = make_case((6,), {"a": "tanh", "b": "tanh", "output": "identity"}, edges)
+    lower, middle, _ = case.network.projections.values()
+    middle.weight = lower.weight
+    return case
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_weights_that_are_shared_or_fixed(rule, generator):
+    case = with_feedback(tied_case(), rule, generator)
+    lower, _, upper = case.network.projections.values()
+    for w in (upper.weight, upper.bias, lower.bias):
+        w.requires_grad_(False)
+    assert_same(rule, case, BackwardOptions(Updates(decay=decay_of(rule))))
+
+
+def test_a_clip_can_not_take_sums_apart():
+    clipped = BackwardOptions(Updates(clip=0.03))
+    assert_same("backprop", tied_case(), clipped)
+    with pytest.raises(ActrelaxError, match=r"^--update-clip is for one process where projections share weights"):
+        shared("ar", tied_case(), clipped)
+
+
+@pytest.mark.parametrize("rule", ["backprop", "ar"])
+def test_feedback_weights_that_the_rule_does_not_use(rule, generator):
+    assert_same(rule, with_feedback(graph_case(), "learned-feedback", generator), BackwardOptions())
+
+
+@pytest.mark.parametrize("rule", ["backprop", "ar"])
+def test_no_samples(rule):
+    case = graph_case()
+    result = shared(rule, case)(case.network, case.x[:0], case.y[:0])
+    assert all((p.grad == 0).all() for p in case.network.parameters())
+    assert (float(result.loss), result.samples, bool(result.finite)) == (0, 3, True)
+    assert result.output.shape == (0, 5)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("rule", ["backprop", "ar"])
+def test_what_is_not_finite_is_found(rule, clip):
+    case = graph_case()
+    case.x[2] = torch.inf
+    assert not shared(rule, case, BackwardOptions(Updates(clip=clip)))(case.network, case.x, case.y).finite
+
+
+@pytest.mark.parametrize("rule", ["backprop", "ar"])
+def test_bfloat16_is_autocast(rule):
+    case = graph_case()
+    case.network.float()
+    learn = shared(rule, case)
+    exact = learn(case.network, case.x.float(), case.y)
+    gradients = [p.grad.clone() for p in case.network.parameters()]
+    case.network.zero_grad()
+    learn.mixed = True
+    rounded = learn(case.network, case.x.float(), case.y)
+    assert rounded.output.dtype == torch.bfloat16
+    assert float(rounded.loss) == pytest.approx(float(exact.loss), rel=0.02)
+    for p, gradient in zip(case.network.parameters(), gradients, strict=True):
+        assert p.grad.dtype == torch.float32
+        assert 1e-5 < relative_error(p.grad, gradient) < 0.1
