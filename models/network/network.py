@@ -279,10 +279,14 @@ class Network(nn.Module):
         if kind in ("learned", "kolen-pollack"):
             fits = fits and projection.feedback_is_learned
         if not fits:
-            remedy = "call network.add_feedback(assumptions, generator) before making the optimiser."
             if psi is not None:
-                remedy = "it has some of another kind. Build a new network."
-            raise ActrelaxError(f"projection {projection.name!r} has no {kind} feedback weights: {remedy}")
+                raise ActrelaxError(
+                    f"projection {projection.name!r} has no {kind} feedback weights but others: build a new network."
+                )
+            raise ActrelaxError(
+                f"projection {projection.name!r} has no {kind} feedback weights: "
+                "call network.add_feedback(assumptions, generator) before making the optimiser."
+            )
         assert psi is not None
         return weight.sign() * psi if kind == "sign" else psi
 

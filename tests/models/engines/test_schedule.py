@@ -44,7 +44,7 @@ def test_eta_above_one_warns():
     solve(problem, "euler", eta=1.0, steps=3)
 
 
-@pytest.mark.parametrize("steps", [Steps(), Steps(100, eta=0.1), Steps.until(), 100])
+@pytest.mark.parametrize("steps", [Steps(), Steps(100, eta=0.2), Steps.until(), 100])
 def test_the_equilibrium_takes_no_steps(steps):
     problem = problem_of(mlp_case())
     said = repr(steps) if isinstance(steps, Steps) else f"Steps({steps})"
