@@ -74,8 +74,8 @@ def distances(
 ) -> Distances:
     """Return how far from its equilibrium a frozen relaxation ends, and how much is left of where it began.
 
-    With `Steps.until` that is after the steps that the tolerance takes, whether or not `solve` takes what has settled
-    for the equilibrium itself.
+    With `Steps.until`, the distances are those after the computed number of steps, although `solve` returns the
+    equilibrium itself once the tolerance is reached.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def distances(
     scheme = integrator_named(integrator)
     relaxed = solve(problem, scheme, steps, options=options)
     has_law = scheme.takes_time and uncovered(problem) is None
-    taken = round(relaxed.time / relaxed.dt) if scheme.takes_time else relaxed.steps  # an adaptive method has its own
+    taken = round(relaxed.time / relaxed.dt) if scheme.takes_time else relaxed.steps  # not adaptive ones
     if has_law and isinstance(steps, Steps) and steps.tolerance is not None:
         relaxed = solve(problem, scheme, Steps(taken, dt=relaxed.dt), options=options)
     settled = evaluate_all(problem, settled_plan(problem.network.graph))

@@ -51,7 +51,7 @@ def ending(
     problem : RelaxationProblem
         Of leaky units with one tau.
     integrator : str or Integrator
-        Current gains make the equation stiff: ``"BDF"`` is what tells the equation from its steps.
+        Current gains make the equation stiff: use ``"BDF"`` to exclude effects of the step size.
     eta : float, default 0.1
         dt / tau; of adaptive methods the distance of what is looked at.
     duration : float, default 100.0

@@ -58,7 +58,7 @@ def is_number(value: object) -> bool:
 
 
 def whole_number(name: str, value: SupportsIndex, least: int) -> int:
-    """Return a count as an int, NumPy's integers included.
+    """Return a count as an int; NumPy integers are accepted.
 
     Raises
     ------

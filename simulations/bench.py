@@ -9,7 +9,7 @@ correct answers are counted. Methods take turns, a few steps each, and medians a
     closed-form  AR, sequential, eta 0.1: so many steps at once, by their law; "auto": as many as leave 1e-6 of the way
     equilibrium  AR, where its relaxation ends
     stepped      AR, step by step
-    front-door   AR, settled, by F.cross_entropy(ActivationRelaxation(network)(x), y).backward(); never compiled
+    front-door   AR at equilibrium, by F.cross_entropy(ActivationRelaxation(network)(x), y).backward(); never compiled
 
 Peak memory is measured in a process of its own for each method: the most that one step's tensors take beyond weights
 and images. Prints a table, or with --json
@@ -74,7 +74,7 @@ class Config:
     data_dir: Path | None = None
     """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
     compile: Literal["auto", "no", "trace", "inductor"] = "auto"
-    """As of `actrelax train`: auto traces AR and leaves backprop as it is. Not for autograd and front-door."""
+    """As in `actrelax train`: auto traces AR but not backprop. autograd and front-door are never compiled."""
     hardware: Hardware = field(default_factory=Hardware)
     out: Path | None = None
     """Folder for the figure; none is drawn unless given."""

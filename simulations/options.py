@@ -146,7 +146,7 @@ class Relaxation:
 
     @property
     def as_steps(self) -> Steps:
-        """How long and how finely to relax, as `solve` takes it."""
+        """The steps, as `solve` takes them."""
         if self.steps == "auto":
             return Steps.until(
                 1e-6 if self.tolerance is None else self.tolerance,
@@ -160,7 +160,7 @@ class Relaxation:
         return Steps(self.steps, eta=self.eta, dt=self.dt, duration=self.duration)
 
     def problem_fields(self, network: Network, seed: int) -> ProblemFields:
-        """As keyword arguments of `RelaxationProblem.from_batch`, the assumptions aside."""
+        """Return the keyword arguments of `RelaxationProblem.from_batch`, without the assumptions."""
         return {
             "tau": self.time_constants(network, seed),
             "start": self.start or ("zero" if self.is_continuous else "feedforward"),

@@ -91,7 +91,7 @@ class Entry:
     def solve(
         self, problem: RelaxationProblem, steps: Steps, *, record: bool = False, generator: Generator | None = None
     ) -> Trajectory:
-        """Return what `solve` does by this engine and integrator; one without time leaves the steps out."""
+        """Run `solve` with this engine and integrator; without steps if the integrator has no time."""
         return solve(
             problem,
             self.scheme,
@@ -112,7 +112,7 @@ class Entry:
 
 
 class Restrictions(TypedDict, total=False):
-    """Keywords of `entries`: names of engines and integrators, and Brian2's targets."""
+    """Keywords of `entries`: names of engines, of integrators and of Brian2's code generation targets."""
 
     engines: Sequence[str]
     integrators: Sequence[str] | None
@@ -124,12 +124,12 @@ def entries(
     steps: Steps,
     **restrictions: Unpack[Restrictions],
 ) -> tuple[list[Entry], list[str]]:
-    """Return every entry that can run a problem with these steps, and sentences on the others.
+    """Return the entries that can run a problem with these steps, and the reasons why others can't.
 
     Raises
     ------
     ActrelaxError
-        For an unknown name, or steps that all refuse.
+        For an unknown name, or steps that no entry can run.
     """
     engines, codegen = restrictions.get("engines", NAMES), restrictions.get("codegen", ("numpy",))
     for engine in engines:

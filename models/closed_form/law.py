@@ -46,7 +46,7 @@ def uncovered(problem: RelaxationProblem) -> str | None:
 
 
 def hop_taus(problem: RelaxationProblem) -> tuple[float, ...]:
-    """Return tau of each hidden population, from the lowest up; with skip connections a single one, once per hop."""
+    """Return tau of each hidden population, from the lowest up; with skip connections the common tau, once per hop."""
     return tuple(float(problem.taus.of(name)) for name in problem.network.hidden)
 
 

@@ -75,10 +75,10 @@ def gradient_steps(
 ) -> int | None:
     """Return a number of steps after which every population is within the tolerance of its gradient.
 
-    The distance from equilibrium is a sum over terms (`law.terms`): coefficients, which depend on the number of steps,
-    times activities that feedback has carried down, which do not. The sum of the magnitudes is a bound, and the result
-    is the smallest number of steps that keeps it. It takes L (L - 1) / 2 feedback projections in a chain of L, 2 L - 1
-    sweeps otherwise, and waits for the device.
+    The distance from equilibrium is a sum of terms (`law.terms`). Each is a coefficient, which depends on the number of
+    steps, times an activity that feedback has carried down, which does not. The sum of their magnitudes is an upper
+    bound; the result is the smallest number of steps for which this bound is within the tolerance. The cost is
+    L (L - 1) / 2 feedback projections in a chain of L, else 2 L - 1 sweeps, and a synchronisation with the device.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def gradient_steps(
     largest = _largest(evaluate_all(problem, settled_plan(problem.network.graph)))
     begun = _largest(problem.initial_state())
     scale = {name: largest[name] or begun[name] or 1.0 for name in hidden}
-    # weights of |C|, entry by entry, and of 1 - C[l, L], which is the sum of the other entries of the row
+    # weights of each |C[l, m]|, and of 1 - C[l, L], the sum of the other entries of row l
     initial, clamp = np.zeros((len(hidden), size, size)), np.zeros((len(hidden), size))
     index = {name: i for i, name in enumerate(hidden)}
     for name, term in each_term(problem):

@@ -66,7 +66,7 @@ NOISY = ("euler", "heun", "milstein")
 
 
 def integrator_named(given: str | Integrator) -> Integrator:
-    """Return the integrator of this name, of a SciPy method, or of ENGINE:METHOD; an `Integrator` passes through.
+    """Return the integrator of a name: a key of `INTEGRATORS`, a SciPy method, ENGINE:METHOD, or an `Integrator`.
 
     Raises
     ------

@@ -11,18 +11,18 @@ from actrelax.models._names import is_number, whole_number
 from actrelax.models.errors import ActrelaxError
 
 SMALLEST_RTOL = 100 * np.finfo(float).eps
-"""SciPy raises a smaller rtol to this value."""
+"""Smallest rtol; SciPy replaces smaller values by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchOptions:
-    """Options of every engine, and all options of PyTorch's.
+    """Options of the PyTorch engine; the other engines have them, too.
 
     Parameters
     ----------
     check_finite : bool, default True
-        Raise a `DivergenceError` if the final state has nan or inf. On a GPU the check waits for the device: turn it
-        off in loops with less frequent checks.
+        Raise a `DivergenceError` if the final state has nan or inf. On a GPU the check waits for the device; in a
+        loop, turn it off and check less often.
     """
 
     check_finite: bool = True
@@ -72,8 +72,8 @@ class Brian2Options(TorchOptions):
     Parameters
     ----------
     codegen : str, default "numpy"
-        Brian2's code generation target. "numpy" always works; "cython" compiles for up to a minute the first time,
-        and Brian2 keeps the compiled code.
+        Brian2's code generation target. "numpy" needs no compiler; "cython" compiles for up to a minute the first
+        time, and Brian2 caches the compiled code.
     """
 
     codegen: str = "numpy"

@@ -28,8 +28,8 @@ class SolveRequest:
     engine        name of the engine
     grid          step size and number of steps
     recording     which states to record, and how often
-    options       of the engine
-    evaluation    on PyTorch: step by step, by the closed form, or by whichever fits
+    options       options of the engine
+    evaluation    step by step or by the closed form; "auto" chooses
     generator     generator of the noise; None for torch's global one
     """
 
@@ -73,7 +73,7 @@ class SolveRequest:
         return replace(self, problem=problem, recording=History(problem, self.recording.record, self.recording.about))
 
     def measured(self) -> SolveRequest:
-        """Return the request with the steps that keep its tolerance (`Schedule.measured`)."""
+        """Return the request with the number of steps that its tolerance needs (`Schedule.measured`)."""
         return replace(self, grid=self.grid.measured(self.problem, self.integrator))
 
     def outcome(

@@ -1,4 +1,4 @@
-"""What `Steps` mean for a problem: the length of a step and the number of steps."""
+"""Step size and number of steps for a problem, from `Steps`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from actrelax.models.problem import RelaxationProblem
 class Schedule:
     """`steps` steps of `dt`, in the problem's unit of time.
 
-    settles      whether the relaxation settles within the steps, if the closed form tells
-    tolerance    of the gradient: `measured` replaces it by the number of steps that keep it
-    stop_change  the change in a step at which the relaxation has settled, if it is to be watched
+    settles      whether the relaxation settles within the steps; None unless the closed form predicts it
+    tolerance    tolerance of the gradient; `measured` replaces it by a number of steps
+    stop_change  change in a step at which the relaxation ends; None to take all steps
     """
 
     dt: float
@@ -35,7 +35,7 @@ class Schedule:
         return any(value is not None for value in (self.settles, self.tolerance, self.stop_change))
 
     def measured(self, problem: RelaxationProblem, integrator: Integrator) -> Schedule:
-        """Return the steps that keep a tolerance of the gradient, by sending every initial activity down once."""
+        """Return the schedule with the number of steps that the gradient's tolerance needs (`gradient_steps`)."""
         if self.tolerance is None:
             return self
         steps = gradient_steps(problem, integrator, dt=self.dt, tolerance=self.tolerance, most=self.steps)
@@ -43,7 +43,7 @@ class Schedule:
 
 
 def schedule(problem: RelaxationProblem, integrator: Integrator, steps: Steps = PAPERS) -> Schedule:
-    """Return the steps of a relaxation.
+    """Return the step size and the number of steps of a relaxation.
 
     Raises
     ------

@@ -27,7 +27,7 @@ SPARSE_JACOBIAN = ("Radau", "BDF")
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
     """Return None, or one sentence that says why SciPy can't run the problem."""
     if integrator.engine is None:
-        return 'SciPy has its own methods: pass "RK45", or engine="torch".'
+        return 'SciPy runs its own methods only: pass one, such as "RK45", or engine="torch".'
     if integrator.engine != "scipy":
         return f'"{integrator.name}" is a method of another engine.'
     return refused(problem)

@@ -27,7 +27,7 @@ ENGINES: dict[str, str] = {
 """Engine -> its module, an `Engine`, which is imported on first use."""
 
 OPTIONS: dict[str, type[Options]] = {"torch": TorchOptions, "scipy": SciPyOptions, "brian2": Brian2Options}
-"""Engine -> its options."""
+"""Engine -> type of its options."""
 
 
 class Engine(Protocol):
@@ -75,21 +75,21 @@ def solve(
     ----------
     problem : RelaxationProblem
     integrator : str or Integrator, default "euler"
-        A key of `INTEGRATORS`, a method of SciPy, ``"DOP853"``, or one of Brian2, ``"brian2:rk4"``.
+        A key of `INTEGRATORS`, a SciPy method such as ``"DOP853"``, or a Brian2 method such as ``"brian2:rk4"``.
     steps : int or Steps, default Steps(100, eta=0.1)
-        Number and size of the steps, or `Steps.until` a tolerance. "equilibrium" takes no steps.
+        Number of steps, or their number and size, or a tolerance (`Steps.until`). Leave it out for "equilibrium".
     record : bool, str, sequence of str, mapping, callable or Record, default False
         Values to record at every step: ``True`` for all hidden populations and the output; see `Record.what`. A
-        `Record` also says how often, and writes a file.
+        `Record` also sets an interval and a file.
     engine : str, optional
         A key of `ENGINES`; by default "torch", or the integrator's engine.
     evaluation : {"auto", "stepped", "closed-form"}, default "auto"
         The closed form gives the result of the steps, to rounding, at the cost of a few feedback passes for any number
-        of steps. "auto" uses it on PyTorch if it applies and only the final state is wanted.
+        of steps. "auto" uses it in the PyTorch engine if it applies and only the final state is wanted.
     generator : torch.Generator, optional
         Generator of the noise; by default torch's global one.
     options : TorchOptions, SciPyOptions or Brian2Options, optional
-        Options of the engine.
+        Options of the engine, of the type for that engine.
     eta, dt, duration : float, optional
         Shorthand for `Steps`: ``solve(problem, "rk4", dt=1.0, duration=200.0)``.
 
@@ -100,8 +100,8 @@ def solve(
     Raises
     ------
     ActrelaxError
-        For arguments that exclude each other, are out of range or don't fit the engine; if the closed form is asked for
-        and does not apply; if the file can't be written, at the end with the result as the error's ``trajectory``.
+        For arguments that exclude each other, are out of range or don't fit the engine; if ``"closed-form"`` does not
+        apply; if the file can't be written. An error in writing at the end has the result as its ``trajectory``.
     DivergenceError
         If a population becomes non-finite; its ``trajectory`` ends with the last finite state.
 
@@ -169,7 +169,7 @@ def run(request: SolveRequest) -> Trajectory:
 def warn_unsettled(request: SolveRequest, status: Status) -> None:
     """Warn if `Steps.until` ends before the relaxation has settled."""
     if status is Status.NOT_SETTLED:
-        warn(f"not settled after most = {request.grid.steps} steps: pass Steps.until with a larger most or tolerance.")
+        warn(f"not settled after {request.grid.steps} steps: pass Steps.until with a larger most or tolerance.")
 
 
 def resolve(
@@ -198,7 +198,7 @@ def resolve(
     if reason is not None:
         raise ActrelaxError(f'"{scheme.name}" can\'t be used on {chosen} here: {reason}')
     if known("evaluation", evaluation, get_args(Evaluation)) == "closed-form" and chosen != "torch":
-        raise ActrelaxError(f"the closed form needs the engine torch, got {chosen}: leave out evaluation.")
+        raise ActrelaxError(f'the closed form needs engine="torch", got "{chosen}": leave evaluation out.')
     options = OPTIONS[chosen]() if options is None else options
     if type(options) is not OPTIONS[chosen]:
         raise ActrelaxError(f"{chosen} takes {OPTIONS[chosen].__name__}, got options={options!r}.")

@@ -1,4 +1,4 @@
-"""How long and how finely a relaxation runs, as a caller says it."""
+"""Number and size of the steps of a relaxation, as the caller gives them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Steps:
     number : int, optional
         Number of steps; 100 unless `duration` is given.
     eta : float, optional
-        Step size relative to the problem's single tau, dt = eta tau; 0.1 unless `dt` is given.
+        Step size relative to tau: dt = eta tau. Needs a problem with a single tau. 0.1 unless `dt` is given.
     dt : float, optional
         Step size in the problem's unit of time. SciPy's methods choose their own steps; for them it is the interval
         between outputs.
     duration : float, optional
-        Total time in place of `number`, a multiple of dt.
+        Total time, a multiple of dt; use it in place of `number`.
     tolerance, of
         Set by `Steps.until`.
 
@@ -97,17 +97,21 @@ class Steps:
         tolerance : float, default 1e-6
             Between 0 and 1.
         of : {"activity", "gradient", "change"}, default "activity"
-            Meaning of the tolerance. If the closed form applies, "activity" and "gradient" compute the number of
-            steps beforehand. "activity": the remaining share of the initial activity, a number that depends on the
-            depth and the scheme alone. "gradient": the distance from equilibrium, relative to the largest gradient of
-            the population; measured at the cost of L (L - 1) / 2 feedback projections in a chain of L. "change": the
-            change in a step, relative to the population's largest activity; the remaining distance is larger by
-            about tau/dt of the slowest population. Without the closed form, "activity" is a change of
-            tolerance * dt/tau, and "gradient" is refused.
+            Quantity that the tolerance bounds, in every hidden population:
+
+            - "activity": the remaining share of the initial activity. With the closed form, the number of steps is
+              computed beforehand, from the depth and the scheme alone. Otherwise the relaxation ends when the change in
+              a step, relative to the population's largest activity, is at most tolerance * dt/tau of the slowest
+              population.
+            - "gradient": the distance from equilibrium, relative to the population's largest gradient. The number of
+              steps is computed for each batch, at the cost of L (L - 1) / 2 feedback projections in a chain of L. Needs
+              the closed form.
+            - "change": the change in a step, relative to the population's largest activity. The remaining distance
+              is larger by about tau/dt of the slowest population.
         eta, dt : float, optional
             As for `Steps`.
         most : int, default 10000
-            Largest number of steps; a relaxation that has not settled by then warns.
+            Largest number of steps; if the relaxation has not settled by then, it ends with a warning.
         """
         return cls(most, eta=eta, dt=dt, tolerance=tolerance, of=of)
 
@@ -126,7 +130,7 @@ PAPERS = Steps(100, eta=0.1)
 
 
 class StepSize(TypedDict, total=False):
-    """Keywords of `solve` and `relax_backward` that stand for a `Steps`."""
+    """Keywords of `solve` and `relax_backward` that are shorthand for `Steps`."""
 
     eta: float | None
     dt: float | None
@@ -145,7 +149,7 @@ def as_steps(steps: int | Steps, shorthand: Mapping[str, Any]) -> Steps:
     Raises
     ------
     ActrelaxError
-        For shorthand next to a `Steps`, other keywords, or as for `Steps`.
+        For shorthand together with a `Steps`, for unknown keywords, and as for `Steps`.
     """
     for name in shorthand:
         known("keyword", name, StepSize.__annotations__)
@@ -155,7 +159,7 @@ def as_steps(steps: int | Steps, shorthand: Mapping[str, Any]) -> Steps:
     if isinstance(steps, Steps):
         if given:
             raise ActrelaxError(
-                f"{' and '.join(given)} must be a part of steps, got {steps!r} beside: pass "
+                f"{' and '.join(given)} can't be combined with {steps!r}: pass "
                 f"Steps(..., {', '.join(_as_keywords(given))})."
             )
         return steps
@@ -163,7 +167,7 @@ def as_steps(steps: int | Steps, shorthand: Mapping[str, Any]) -> Steps:
 
 
 def take_steps(steps: int | Steps, fields: Mapping[str, Any]) -> tuple[Steps, dict[str, Any]]:
-    """Return the steps of a call whose keywords are shorthand and other fields, and the other fields."""
+    """Return the steps of a call, with shorthand among its keywords, and the other keywords."""
     size = StepSize.__annotations__
     others = {name: value for name, value in fields.items() if name not in size}
     return as_steps(steps, {name: value for name, value in fields.items() if name in size}), others

@@ -62,7 +62,7 @@ def _why_stepped(request: SolveRequest) -> str | None:
         return "recording needs every step: step the relaxation."
     reason = why_not(request.problem, request.integrator)
     if reason is None and request.grid.stop_change is not None:
-        return 'of="change" needs every step: step the relaxation.'
+        return 'of="change" compares successive steps: pass of="activity", or step the relaxation.'
     return reason
 
 
@@ -119,7 +119,7 @@ class _March:
 
 
 def _rewinding(request: SolveRequest) -> Callable[[], object]:
-    """Return a function that sets the generator of the noise back to its present state, to repeat the run."""
+    """Return a function that resets the noise generator to its present state, to repeat the run."""
     generator, kind = request.generator, request.problem.clamped.device.type
     if generator is not None:
         return partial(generator.set_state, generator.get_state())

@@ -1,4 +1,4 @@
-"""The front door: a module whose forward pass is a network's and whose backward pass is a relaxation."""
+"""A PyTorch module whose backward pass is a relaxation."""
 
 from __future__ import annotations
 
@@ -28,63 +28,66 @@ from actrelax.models.network import FeedforwardPass, Network, Slot, check_tensor
 from actrelax.models.problem import RelaxationProblem
 
 SETTLED = Steps.until(1e-6)
-"""The default length. A settled relaxation with frozen gains is linear in the clamp: it needs no `loss_scale`."""
+"""The default steps. A settled relaxation with frozen gains is linear in the clamp, so it needs no `loss_scale`."""
 _CAST = (torch.float32, torch.float16, torch.bfloat16)
-"""What autocast casts."""
+"""Dtypes that autocast casts."""
 Scale = float | Tensor | Callable[[], float | Tensor]
 
 
 class ActivationRelaxation(nn.Module):
-    """A network that learns by activation relaxation under ``loss.backward()``.
+    """A module that learns by activation relaxation under ``loss.backward()``.
 
-    The forward pass is the module's. The backward pass clamps the output of each sample to the gradient of its own
-    loss, relaxes, and hands the local updates to autograd as the gradients of the parameters. Losses, optimisers,
-    hooks, autocast, gradient accumulation and trainers work as with any other module.
+    The forward pass is that of the wrapped module. The backward pass clamps the output of each sample to its loss
+    gradient, relaxes the hidden populations, and returns the local updates as the gradients of the parameters.
+    Losses, optimisers, autocast, gradient accumulation and trainers work as with any other module.
 
     Parameters
     ----------
     module : Network or torch.nn.Module
-        A module other than a `Network` must be a chain of the layers that `Network.from_sequential` takes.
+        A `Network`, or a module that applies layers one after another (`Network.from_sequential` lists them).
     input_shape : sequence of int, optional
-        Shape of one sample; needed unless the module is a `Network`.
+        Shape of one sample; required unless the module is a `Network`.
     assumptions : str or Assumptions, default "ar"
-        A key of `PRESETS`, or any combination of knobs, except continuous plasticity (`relax_continuously`).
+        A key of `PRESETS`, or any combination of knobs, except continuous plasticity (use `relax_continuously`).
     steps : int or Steps, default Steps.until(1e-6)
-        As for `solve`. The papers' steps are ``Steps(100, eta=0.1)``.
+        As for `solve`; by default the relaxation runs until it has settled. The papers use ``Steps(100, eta=0.1)``.
     integrator : str or Integrator, default "sequential"
+        As for `solve`.
     reduction : {"mean", "sum"}, default "mean"
-        Reduction of the loss over the batch, as in the loss that is called. A sample is an index of dimension 0.
+        Reduction over the batch; must match the loss that you call. Each index of dimension 0 is one sample.
     options : BackwardOptions, optional
-        Update factors, clip and decay, evaluation, checks, and the generator of noise and of feedback weights, which
-        assumptions with feedback weights of their own need.
+        Update factors, clip and decay, evaluation, checks, and the generator of noise and feedback weights. Assumptions
+        with separate feedback weights need the generator, unless the network already has these weights.
     **fields
-        Other fields of `RelaxationProblem`: tau, start, clip, noise, delays ...; and eta, dt or duration as shorthand
+        Other fields of `RelaxationProblem` (tau, start, clip, noise, delays, ...), and eta, dt or duration as shorthand
         for `Steps`.
 
     Attributes
     ----------
     module : torch.nn.Module
-        The module that was given; its state_dict has no trace of the relaxation.
+        The wrapped module.
     network : Network
-        Its populations and projections, with its current weights.
+        The module as populations and projections, with its current weights.
     assumptions, steps
-        As given; they can't be set.
+        As given; read-only.
     loss_scale : float, torch.Tensor or callable
-        The factor of each sample's own loss in the loss that runs backward, besides `reduction`; 1.0 unless set, and
-        read in the forward pass. A relaxation of finitely many steps depends on it: ``scaler.get_scale`` under a
-        GradScaler, 1/k for gradients accumulated over k batches; factors multiply.
+        Factor of each sample's loss in the loss that runs backward, besides `reduction`; 1.0 by default. It is read in
+        each forward pass. A relaxation of a fixed number of steps needs it: ``scaler.get_scale`` with a GradScaler, 1/k
+        for gradients accumulated over k batches, the product if several apply.
 
     Raises
     ------
     ActrelaxError
-        For invalid arguments, at once; in ``backward``, for a double backward pass.
+        For invalid arguments; in ``forward``, if the module has changed since it was wrapped; in ``backward``, for a
+        second derivative.
     DivergenceError
-        In ``backward``, if values become non-finite and `options.check_finite` is set.
+        In ``backward``, if the relaxation diverges and `options.check_finite` is set. A non-finite loss gradient raises
+        no error, as GradScaler expects.
 
     Notes
     -----
-    Without gradients (``torch.no_grad``) the forward pass is the module alone. In ``eval()`` with gradients on,
-    ``backward`` relaxes as in training. The gradient of the input is the feedback that arrives there.
+    Under ``torch.no_grad()`` a call only runs the wrapped module. In ``eval()`` mode with gradients enabled,
+    ``backward`` relaxes as in training. The gradient of the input is the sum of all feedback to it.
 
     Examples
     --------
@@ -110,7 +113,7 @@ class ActivationRelaxation(nn.Module):
     ) -> None:
         super().__init__()
         if type(module) is ActivationRelaxation:
-            raise ActrelaxError("the module is an ActivationRelaxation already: wrap its module.")
+            raise ActrelaxError("the module is already an ActivationRelaxation: wrap its .module.")
         scheme = integrator_named(integrator)
         if steps is SETTLED:
             steps = _settled_with(scheme, fields)
@@ -126,7 +129,7 @@ class ActivationRelaxation(nn.Module):
 
     @property
     def assumptions(self) -> Assumptions:
-        """The assumptions; like all that the constructor takes, they can't be set afterwards."""
+        """The assumptions; read-only, like all arguments of the constructor."""
         return self._recipe.request.problem.assumptions
 
     @property
@@ -142,7 +145,7 @@ class ActivationRelaxation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's output, (batch, *output shape)."""
         if getattr(self, "_is_replica", False):
-            raise ActrelaxError("nn.DataParallel does not keep a relaxation's weights: use DistributedDataParallel.")
+            raise ActrelaxError("nn.DataParallel is not supported: use DistributedDataParallel.")
         if not torch.is_grad_enabled():
             output: Tensor = self.module(x)
             return output
@@ -155,16 +158,16 @@ class ActivationRelaxation(nn.Module):
         return self._output(x, scale)
 
     def _output(self, x: Tensor, scale: float | Tensor, *, recording: bool = False) -> Tensor:
-        """Return the output, whose backward pass is a relaxation."""
+        """Return the output; its backward pass is a relaxation."""
         check_tensor(x)
         recipe, network, weights = self._recipe, self._wrapped.network, self._wrapped.weights()
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, *weights = [w.to(dtype) if w.dtype in _CAST else w for w in (x, *weights)]
-        if len(x) == 0:  # one process's share of a small batch
+        if len(x) == 0:  # with several processes, a share can be empty
             zero = sum(w.sum() * 0 for w in (x, *weights))
             return zero + x.new_zeros(0, *network.populations[network.output].shape)
-        if recording:  # a check reads values, and would end the recording
+        if recording:  # torch.compile can't record checks, which read values
             recipe = replace(recipe, options=replace(recipe.options, check_finite=False))
         return feedforward(network, partial(recipe.relax, scale), x, weights)
 
@@ -174,12 +177,12 @@ class ActivationRelaxation(nn.Module):
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How a relaxation runs.
+    """The arguments of the relaxations, checked once and reused for each batch.
 
     steps    as given
-    options  with the reduction
-    request  for a sample of zeros: it was checked, and is repeated for each batch
-    start    initial state, if it is given for the units
+    options  as given, with the reduction
+    request  checked request for one sample of zeros; each batch replaces the sample
+    start    initial state, if given as a mapping
     """
 
     steps: Steps
@@ -189,14 +192,14 @@ class _Recipe:
 
     @property
     def reads_values(self) -> bool:
-        """Return whether values decide how many steps there are."""
+        """Return whether the number of steps depends on activities."""
         return self.request.grid.stop_change is not None or self.steps.of == "gradient"
 
     @torch.no_grad()
     def relax(
         self, scale: float | Tensor, network: Network, passed: FeedforwardPass, gradient: Tensor, wants_input: bool
     ) -> tuple[dict[Slot, Tensor], Tensor | None]:
-        """Return the gradients of the weights and of the input."""
+        """Return the gradients of the weights, and of the input if wanted."""
         options, wide = self.options, torch.promote_types(gradient.dtype, torch.float32)
         if isinstance(scale, Tensor):
             scale = scale.to(gradient.device, wide)
@@ -205,9 +208,9 @@ class _Recipe:
         if options.check_finite and not bool(clamped.isfinite().all()):
             if bool(gradient.isfinite().all()):
                 raise ActrelaxError(
-                    f"a loss gradient overflows {gradient.dtype}: set loss_scale to the factor of the loss."
+                    f"a loss gradient overflows {gradient.dtype}: set loss_scale to the factor that scales the loss."
                 )
-            options = replace(options, check_finite=False)  # nan and inf pass on, as GradScaler expects
+            options = replace(options, check_finite=False)  # GradScaler expects nan and inf in the gradients
         problem = self.request.problem.of_batch(network, passed, clamped)
         if self.start is not None:
             problem = replace(problem, start=self.start)
@@ -240,7 +243,7 @@ def _tried(
     options: BackwardOptions,
     fields: Mapping[str, Any],
 ) -> _Recipe:
-    """Add the feedback weights and return the recipe; whatever a relaxation would raise is raised before that."""
+    """Check all arguments on a copy, then add the feedback weights and return the recipe."""
     trial, generator = copy.deepcopy(wrapped), options.generator
     trial.add_feedback(assumptions, None if generator is None else generator.clone_state())
     network = trial.network
@@ -261,7 +264,7 @@ def _tried(
 
 
 def _settled_with(scheme: Integrator, fields: Mapping[str, Any]) -> Steps:
-    """Return the default steps for a scheme, of the size that was given."""
+    """Return the default steps for a scheme, with the given eta, dt or duration."""
     if not scheme.takes_time:
         return PAPERS
     if fields.get("duration") is not None:
@@ -270,7 +273,7 @@ def _settled_with(scheme: Integrator, fields: Mapping[str, Any]) -> Steps:
 
 
 def _scale(given: Scale) -> float | Tensor:
-    """Return the value of `loss_scale`; on a device, a number in a tensor is not read."""
+    """Return the value of `loss_scale`; a tensor stays on its device, without a synchronisation."""
     value = given() if callable(given) else given
     if isinstance(value, Tensor):
         if value.numel() == 1:
@@ -281,10 +284,10 @@ def _scale(given: Scale) -> float | Tensor:
 
 
 def _checked(options: BackwardOptions, reduction: Literal["mean", "sum"]) -> BackwardOptions:
-    """Return the options with the reduction; refuse those that belong to `relax_backward`."""
+    """Return the options with the reduction; refuse those that only `relax_backward` supports."""
     known("reduction", reduction, ["mean", "sum"])
     if options.reduction not in ("mean", reduction):
-        raise ActrelaxError(f"reduction is {reduction!r}, but {options.reduction!r} in options: leave it out there.")
+        raise ActrelaxError(f"reduction is {reduction!r}, but {options.reduction!r} in options: leave that one out.")
     if options.keep:
-        raise ActrelaxError("loss.backward() returns no trajectory: call relax_backward with keep, or leave it out.")
+        raise ActrelaxError("loss.backward() returns no trajectory: leave keep out of options, or call relax_backward.")
     return replace(options, reduction=reduction)

@@ -1,4 +1,4 @@
-"""A relaxation as the backward pass of a feedforward pass, for `torch.autograd`."""
+"""An autograd function whose backward pass is a relaxation."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from actrelax.models.network import ACTIVATIONS, FeedforwardPass, Network, Slot
 from actrelax.models.problem import RelaxationProblem
 
 Relax = Callable[[Network, FeedforwardPass, Tensor, bool], tuple[Mapping[Slot, Tensor], Tensor | None]]
-"""(network, pass, gradient of the output, whether the input needs one) -> gradients of the weights and of the input."""
+"""(network, pass, output gradient, whether the input needs one) -> gradients of the weights and of the input."""
 _NOTHING = torch.empty(0)
 
 
 def feedforward(network: Network, relax: Relax, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Return the output of a network with these weights in its slots, whose backward pass calls `relax`."""
+    """Return the output of a network with these weights in its slots; its backward pass calls `relax`."""
     output: Tensor = _Relaxation.apply(network, relax, x, *weights)  # type: ignore[no-untyped-call]
     return output
 
 
 class _Relaxation(torch.autograd.Function):
-    """Feedforward pass, and relaxation as its backward pass."""
+    """Feedforward pass with a relaxation as its backward pass."""
 
     @staticmethod
     def forward(ctx: Any, network: Network, relax: Relax, x: Tensor, *weights: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class _Relaxation(torch.autograd.Function):
             passed = network.feedforward(x, keep_drives=False)
         output = passed.activities[network.output]
         if network.populations[network.output].activation == ACTIVATIONS["identity"]:
-            # its gain does not read it, and the caller may change it in place
+            # the gain of identity does not need the output, which the caller may change in place
             passed = replace(passed, activities={**passed.activities, network.output: _NOTHING})
         ctx.passed = passed.with_tensors(repeat(_NOTHING))
         # autograd raises an error if one of them changes in place before the backward pass
@@ -52,18 +52,18 @@ class _Relaxation(torch.autograd.Function):
                 "a relaxation has no second derivative: leave create_graph out, or differentiate the plain module."
             )
         (gradient,) = gradients
-        saved = ctx.saved_tensors  # once: hooks may count
+        saved = ctx.saved_tensors  # read once: each access runs the saved-tensor hooks
         weights, passed = saved[: ctx.count], ctx.passed.with_tensors(saved[ctx.count :])
         network = ctx.network.with_weights(weights)
         if passed.activities[network.output].numel() == 0:
-            passed.activities[network.output] = gradient  # for its shape
+            passed.activities[network.output] = gradient  # only the shape is used
         with _without_autocast(gradient.device):
             found, at_input = ctx.relax(network, passed, gradient, ctx.needs_input_grad[2])
         return None, None, at_input, *(found.get(slot) for slot in network.slots)
 
 
 class InputFeedback:
-    """The sum of all feedback to the input, collected while populations arrive."""
+    """Sum of all feedback to the input, collected while iterating over the populations."""
 
     def __init__(self, problem: RelaxationProblem) -> None:
         self.problem = problem
@@ -81,5 +81,5 @@ class InputFeedback:
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Leave autocast for a block: stimuli and weights have been cast already, and states stay as wide as they are."""
+    """Disable autocast for a block: stimuli and weights are already cast, and states keep their dtype."""
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()

@@ -29,7 +29,7 @@ def backprop_backward(
 ) -> Backward:
     """Add the gradient of the loss to each parameter's `.grad`, by autograd.
 
-    Feedforward pass, loss gradient and updates are the same as in `relax_backward`.
+    The feedforward pass, the loss gradient and the updates' options are the same as in `relax_backward`.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def _gradients(
     with torch.enable_grad():
         output = network(x)
     losses, top = loss.both(output.detach(), y)
-    # the loss takes the factor that all kinds share
+    # one factor scales the loss; gradients of another kind are corrected afterwards
     scales = {kind: options.scale(kind, len(x)) for kind in ("dense", "conv")}
     gradients = torch.autograd.grad(output, learned, top * scales["dense"]) if learned else ()
     if scales["conv"] != scales["dense"]:

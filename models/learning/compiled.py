@@ -1,4 +1,4 @@
-"""The front door under `torch.compile`."""
+"""`ActivationRelaxation` under `torch.compile`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 @torch._dynamo.nonstrict_trace
 def recorded(model: Any, x: Tensor, scale: Tensor) -> Tensor:
-    """Return the output of an `ActivationRelaxation`.
+    """Return the output of an `ActivationRelaxation`, without checks for nan and inf.
 
-    `torch.compile` records the kernels of both passes, without reading the code that calls them. It can't record a
-    check for nan and inf, which reads values. The scale of the loss is an argument, since it may change.
+    `torch.compile` records the kernels of both passes, but does not analyse the Python code that calls them. Checks
+    for nan and inf read values, so they can't be recorded. The loss scale is an argument because it may change.
     """
     output: Tensor = model._output(x, scale, recording=True)
     return output
 
 
 @torch.compiler.disable(  # type: ignore[no-untyped-call, untyped-decorator]
-    reason="a relaxation that ends once it has settled reads values"
+    reason="the number of steps depends on activities"
 )
 def unrecorded(model: Any, x: Tensor, scale: Tensor) -> Tensor:
-    """Return the output of an `ActivationRelaxation` that can't be recorded: it runs as it is."""
+    """Return the output of an `ActivationRelaxation`, uncompiled: its number of steps depends on activities."""
     output: Tensor = model._output(x, scale)
     return output

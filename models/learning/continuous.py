@@ -22,7 +22,7 @@ from actrelax.models.results import DivergenceError
 
 
 class ContinuousFields(RelaxFields, total=False):
-    """Further keywords of `relax_continuously`: those of `relax_backward`, and the assumptions."""
+    """Further keywords of `relax_continuously`: those of `relax_backward`, and `assumptions`."""
 
     assumptions: str | Assumptions
 
@@ -51,11 +51,10 @@ def relax_continuously(
     rate : float
         Learning rate, > 0.
     network, x, y, steps, loss, integrator, options
-        As for `relax_backward`; neither `Steps.until` nor "equilibrium" is possible, and neither are the options
-        evaluation and keep.
+        As for `relax_backward`, except `Steps.until`, "equilibrium" and the options "closed-form" and `keep`.
     **fields
-        As for `relax_backward`, and `assumptions`, by default "continuous". `start` is "zero" by default; other starts
-        warn: their updates are mostly the initial transient (docs/theory.md).
+        As for `relax_backward`, and `assumptions`, "continuous" by default. The default `start` is "zero"; another one
+        gives a warning, because the updates are then mostly the initial transient (docs/theory.md).
 
     Returns
     -------
@@ -106,7 +105,7 @@ def relax_continuously(
 
 def _check(options: BackwardOptions, steps: Steps, scheme: Integrator, rate: float) -> None:
     if options.evaluation == "closed-form" or options.keep:
-        raise ActrelaxError("continuous plasticity has no closed form and no trajectory: leave out both options.")
+        raise ActrelaxError("continuous plasticity has no closed form or trajectory: leave out evaluation and keep.")
     if not rate > 0:
         raise ActrelaxError(f"rate must be positive, got {rate}.")
     if not scheme.takes_time:

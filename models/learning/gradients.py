@@ -20,7 +20,7 @@ from actrelax.models.results import Trajectory
 
 @dataclass(frozen=True)
 class Updates:
-    """Options for the conversion of updates to gradients; applied in this order.
+    """Factors, clip and decay that convert updates to gradients, applied in this order.
 
     Parameters
     ----------
@@ -57,23 +57,25 @@ class Updates:
 
 @dataclass(frozen=True)
 class BackwardOptions:
-    """Options of learning.
+    """Options of `relax_backward`, `relax_continuously` and `ActivationRelaxation`.
 
     Parameters
     ----------
     updates : Updates, optional
         Factors, clip and decay of the updates.
     reduction : {"mean", "sum"}, default "mean"
-        Reduction of updates and loss over the batch; the papers sum.
+        Reduction of updates and loss over the batch; the papers use the sum. `ActivationRelaxation` has an argument of
+        this name in its place.
     evaluation : {"auto", "stepped", "closed-form"}, default "auto"
         As for `solve`: by default the closed form if it applies, at about the cost of backprop for any number of steps.
     keep : bool, default False
         Keep the relaxed activities in `Backward.trajectory`; otherwise each population is freed after its last use.
     check_finite : bool, default True
-        Raise a `DivergenceError` for nan and inf, before any gradient changes. On a GPU the check waits for the device:
-        turn it off in loops with less frequent checks.
+        Raise a `DivergenceError` for nan and inf, before any gradient changes. On a GPU the check waits for the device;
+        in a loop, turn it off and check `Backward.finite` less often.
     generator : torch.Generator, optional
-        Generator of the noise; by default torch's global one.
+        Generator of the noise, by default torch's global one; `ActivationRelaxation` also draws new feedback weights
+        from it.
 
     Raises
     ------

@@ -40,9 +40,9 @@ def hebbian_product(
 
 
 def counted_samples(problem: RelaxationProblem) -> Tensor:
-    """Return 0 for each sample whose clamp is exactly zero, else 1: (batch,), in the clamp's dtype.
+    """Return 0 for each sample with a clamp of exactly zero, else 1: (batch,), in the clamp's dtype.
 
-    A sample without a loss gradient has nothing to learn: what is left of its initial activity would be noise.
+    There is nothing to learn from a sample without a loss gradient: the rest of its initial activity would be noise.
     """
     return (problem.clamped != 0).flatten(1).any(1).to(problem.clamped)
 
@@ -121,7 +121,7 @@ class Plasticity:
         settled: bool = False,
     ) -> None:
         network = problem.network
-        counted = None if settled else counted_samples(problem)  # at equilibrium the others are silent
+        counted = None if settled else counted_samples(problem)  # at equilibrium, activity is zero without a clamp
         self.totals: dict[Projection, dict[str, Tensor]] = {}
         waiting = {p: populations_read(problem, p) for p in network.projections.values() if learns(p)}
         read = set().union(*waiting.values())

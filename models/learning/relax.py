@@ -49,12 +49,12 @@ def relax_backward(
     options: BackwardOptions | None = None,
     **fields: Unpack[RelaxFields],
 ) -> Backward:
-    """Relax, and add each projection's local update to its parameters' `.grad`: AR without autograd.
+    """Relax, and add the local updates to the parameters' `.grad`, without autograd.
 
     The update of W is the product of the presynaptic activity and the postsynaptic gain times activity; at
     equilibrium it is the exact gradient. Learned feedback weights receive the same update. A sample whose loss gradient
-    is exactly zero adds nothing. Only `.grad` changes, and no autograd graph is built; `ActivationRelaxation` does the
-    same under ``loss.backward()``.
+    is exactly zero adds nothing. Only `.grad` changes, and no autograd graph is built. For ``loss.backward()``, use
+    `ActivationRelaxation`.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def relax_backward(
         As for `solve`; by default the papers' sweep. ``"equilibrium"`` gives backprop's gradient exactly, in one sweep,
         under the standard assumptions.
     options : BackwardOptions, optional
-        Reduction over the batch, update factors and clip, method of evaluation, checks, generator of the noise.
+        Reduction over the batch; update factors, clip and decay; evaluation; checks; generator of the noise.
     **fields
-        Other fields of `RelaxationProblem`: tau, start, clip, noise, delays ...; and eta, dt or duration as shorthand
+        Other fields of `RelaxationProblem` (tau, start, clip, noise, delays, ...), and eta, dt or duration as shorthand
         for `Steps`.
 
     Returns
@@ -128,15 +128,17 @@ def learn(
     options: BackwardOptions,
     watch: Callable[[Iterator[PopulationState]], Iterator[PopulationState]] = iter,
 ) -> tuple[Plasticity, Trajectory | None]:
-    """Relax, and return the updates, computed as populations arrive from the output down; the trajectory if kept.
+    """Relax, and return the updates, and the trajectory if kept.
+
+    Updates are computed as populations arrive, from the output down.
 
     Parameters
     ----------
     request : SolveRequest
-        Of `prepare`.
+        As `prepare` returns it.
     options : BackwardOptions
     watch : callable, optional
-        Passes on the populations on their way to the local rule.
+        Receives the populations and passes them on to the local rule.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A PyTorch module and the network that stands for it: the same function, the same weights."""
+"""A PyTorch module and the equivalent network, with the same weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from actrelax.models.network import Network, weighted_layers
 
 
 class Wrapped:
-    """A module and its network, which may be the module itself.
+    """A module and the equivalent network; a `Network` is its own equivalent.
 
     The weights belong to the module. They are looked up for each pass, since `torch.func.functional_call`,
-    ``load_state_dict(assign=True)`` and the like replace them.
+    ``load_state_dict(assign=True)`` and similar calls replace them.
 
     Parameters
     ----------
@@ -29,12 +29,12 @@ class Wrapped:
     network : Network
         With the weights that the module had when it was wrapped.
     feedback : torch.nn.Module or None
-        Owner of the feedback weights, unless the module has a place for them.
+        Module that owns the feedback weights; None if there are none, or if the module is a `Network`, which owns them.
 
     Raises
     ------
     ActrelaxError
-        For a module that is no network and no chain of supported layers.
+        For a module that is neither a `Network` nor a chain of supported layers.
     """
 
     def __init__(self, module: nn.Module, input_shape: Sequence[int] | None) -> None:
@@ -52,7 +52,7 @@ class Wrapped:
         Raises
         ------
         ActrelaxError
-            If the module has other layers than before, or hooks that a relaxation would not call.
+            If the layers of the module have changed, or have hooks, which a relaxation does not call.
         """
         structure = _structure(self.module)
         if structure != self._structure:
@@ -64,7 +64,7 @@ class Wrapped:
         return [getattr(owner, name) for owner, name in self._owners]
 
     def add_feedback(self, assumptions: Assumptions, generator: torch.Generator | None) -> None:
-        """Create the feedback weights that the assumptions need, unless they are there."""
+        """Create the feedback weights that the assumptions need, if they are missing."""
         if not self.network.lacks_feedback(assumptions):
             return
         if generator is None:
@@ -79,7 +79,7 @@ class Wrapped:
         self._owners = self._find_owners()
 
     def _find_owners(self) -> list[tuple[nn.Module, str]]:
-        """Return the module that has each slot's weight, and its name there."""
+        """Return (module, attribute name) of the weight in each slot."""
         projections = self.network.projections
         if self.module is self.network:
             return [(projections[name], slot) for name, slot in self.network.slots]
@@ -110,13 +110,13 @@ def _network_of(module: object, input_shape: Sequence[int] | None) -> Network:
     if input_shape is None:
         raise ActrelaxError("input_shape is missing: pass the shape of one sample, such as input_shape=(3, 32, 32).")
     if not (isinstance(input_shape, Sequence) and all(isinstance(n, int) and n > 0 for n in input_shape)):
-        raise ActrelaxError(f"input_shape must be whole numbers, such as (3, 32, 32), got {input_shape!r}.")
+        raise ActrelaxError(f"input_shape must be positive integers, such as (3, 32, 32), got {input_shape!r}.")
     _structure(module)
     return Network.from_sequential(module, input_shape)
 
 
 def _structure(module: nn.Module) -> tuple[tuple[object, ...], ...]:
-    """Return the layers and their options, to notice a change; refuse hooks, since relaxation calls no layer."""
+    """Return the layers and their options, to detect changes; refuse hooks, which a relaxation does not call."""
     found: list[tuple[object, ...]] = []
     for name, layer in module.named_modules():
         for hooks in (
@@ -127,8 +127,8 @@ def _structure(module: nn.Module) -> tuple[tuple[object, ...], ...]:
         ):
             if hooks:
                 raise ActrelaxError(
-                    f"layer {name!r} has a hook, which a relaxation would not call: remove it. (Pruned layers have "
-                    "one until prune.remove, weight-normed and lazy layers, too.)"
+                    f"layer {name!r} has a hook, which a relaxation does not call: remove it. (Pruning adds a hook, "
+                    "which prune.remove removes; weight normalisation and lazy layers add one, too.)"
                 )
         options = [getattr(layer, option) for option in getattr(layer, "__constants__", ())]
         found.append((name, layer, *options, *(key for key, w in layer._parameters.items() if w is not None)))
@@ -136,12 +136,12 @@ def _structure(module: nn.Module) -> tuple[tuple[object, ...], ...]:
 
 
 def _check_same_function(module: nn.Module, network: Network) -> None:
-    """Compare a module with its network for two samples, in training and in evaluation.
+    """Compare the module with its network on two samples, in training and in evaluation mode.
 
     Raises
     ------
     ActrelaxError
-        If outputs or gradients differ: the module does more than its layers one after another.
+        If outputs or gradients differ, because the module does more than apply its layers one after another.
     """
     weight = next(network.parameters(), torch.empty(0))
     if weight.is_meta:
@@ -166,19 +166,19 @@ def _check_same_function(module: nn.Module, network: Network) -> None:
             if not same:
                 mode = "training" if training else "evaluation"
                 raise ActrelaxError(
-                    f"{type(module).__name__} does more in {mode} than apply its layers one after another: "
+                    f"{type(module).__name__} does more in {mode} mode than apply its layers one after another: "
                     "describe it as a Network of populations and projections."
                 )
 
 
 def _in_order(gradients: Sequence[Tensor], of: Sequence[Tensor], module: nn.Module) -> list[Tensor]:
-    """Return gradients in the order of the module's own parameters."""
+    """Return the gradients in the order of the module's parameters."""
     by_weight = {id(w): gradient for w, gradient in zip(of, gradients, strict=True)}
     return [by_weight[id(w)] for w in module.parameters() if w.requires_grad]
 
 
 def _feedback_of(network: Network) -> nn.Module:
-    """Return a module that owns the network's feedback weights, called like their projections."""
+    """Return a module that owns the network's feedback weights, named after their projections."""
     container = nn.Module()
     for projection in network.projections.values():
         if isinstance(projection.feedback, nn.Parameter):

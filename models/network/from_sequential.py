@@ -40,7 +40,7 @@ def split_chain(module: nn.Module) -> tuple[dict[str, Activation], list[Projecti
     Raises
     ------
     ActrelaxError
-        For an unknown layer, or a module that is no chain of layers.
+        For an unsupported layer, or a module that is not a chain of layers.
     """
     hops: list[tuple[list[nn.Module], Activation]] = []
     stages: list[nn.Module] = []
@@ -102,11 +102,11 @@ def _chain(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _traced(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of a module with a forward pass of its own, as `torch.fx` sees it."""
+    """Yield the layers of a module with a custom forward pass, traced by `torch.fx`."""
     kind = type(module).__name__
     try:
-        nodes = list(fx.symbolic_trace(copy.deepcopy(module)).graph.nodes)  # of a copy: it runs the forward pass once
-    except Exception as error:  # whatever the module's own code raises when it meets a symbol
+        nodes = list(fx.symbolic_trace(copy.deepcopy(module)).graph.nodes)  # tracing calls forward
+    except Exception as error:  # the module's own code may raise anything during tracing
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ActrelaxError(f"{kind} can't be read as a chain of layers: {reason}") from error
     for before, node in pairwise(nodes):

@@ -22,7 +22,7 @@ from actrelax.models.network.projection import Projection, ProjectionRoute
 from actrelax.models.network.table import aligned
 
 Slot = tuple[str, str]
-"""A weight of a network: the name of its projection, and "weight", "bias" or "feedback"."""
+"""Place of a weight in a network: (name of the projection, "weight", "bias" or "feedback")."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Network(nn.Module):
         Raises
         ------
         ActrelaxError
-            For an unsupported layer (batch normalisation, dropout, ...).
+            For an unsupported layer (batch normalisation, dropout, ...), or a module that is not a chain of layers.
 
         Examples
         --------
@@ -150,11 +150,11 @@ class Network(nn.Module):
 
     @property
     def slots(self) -> list[Slot]:
-        """All weights: (projection, "weight", "bias" or "feedback")."""
+        """The slots of all weights, projection by projection."""
         return [(p.name, slot) for p in self.projections.values() for slot in p.slots]
 
     def with_weights(self, weights: Sequence[Tensor]) -> Network:
-        """Return the same wiring with these tensors in the network's slots; the network itself if they are its own."""
+        """Return a network of the same graph with these tensors in its slots, or this network if they are its own."""
         given = dict(zip(self.slots, weights, strict=True))
         if all(getattr(self.projections[p], slot) is w for (p, slot), w in given.items()):
             return self
@@ -250,7 +250,7 @@ class Network(nn.Module):
             p.set_feedback(psi, learned=kind != "random")
 
     def lacks_feedback(self, assumptions: Assumptions) -> bool:
-        """Return whether any projection has no feedback weights, but needs them."""
+        """Return whether any projection needs feedback weights that do not exist yet."""
         carrying = [p for p in self.projections.values() if self.carries_feedback(p)]
         return any(p.feedback is None and self.knobs(p, assumptions).feedback != "transpose" for p in carrying)
 
@@ -281,7 +281,7 @@ class Network(nn.Module):
         if not fits:
             if psi is not None:
                 raise ActrelaxError(
-                    f"projection {projection.name!r} has no {kind} feedback weights but others: build a new network."
+                    f"projection {projection.name!r} has feedback weights of another kind: build a new network."
                 )
             raise ActrelaxError(
                 f"projection {projection.name!r} has no {kind} feedback weights: "
@@ -351,7 +351,7 @@ class Network(nn.Module):
 
 
 def check_tensor(x: object) -> None:
-    """Refuse stimuli that are no tensor."""
+    """Refuse stimuli that are not a tensor."""
     if not isinstance(x, Tensor):
         raise ActrelaxError(f"stimuli must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor.")
 
@@ -362,7 +362,7 @@ def check_network(network: object) -> None:
     Raises
     ------
     ActrelaxError
-        With the calls that take other modules.
+        For another object; the message names the calls for other modules.
     """
     if not isinstance(network, Network):
         raise ActrelaxError(

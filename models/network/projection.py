@@ -38,7 +38,7 @@ class ProjectionRoute(NamedTuple):
         return ProjectionRoute(before, self.weighted.repeated(times), after)
 
     def with_winners(self, winners: Iterator[Tensor]) -> ProjectionRoute:
-        """Return the same route with the next winners in place of its own."""
+        """Return the same route with the next winners of an iterator in place of its own."""
 
         def renewed(routes: tuple[Route, ...]) -> tuple[Route, ...]:
             return tuple(r if r.winners is None else r._replace(winners=next(winners)) for r in routes)
@@ -111,7 +111,7 @@ class Projection(nn.Module):
 
     @property
     def slots(self) -> list[str]:
-        """Those of "weight", "bias" and "feedback" that the projection has."""
+        """The slots that the projection has, among "weight", "bias" and "feedback"."""
         return [slot for slot in ("weight", "bias", "feedback") if getattr(self, slot) is not None]
 
     def with_weights(self, weights: Mapping[tuple[str, str], Tensor]) -> Projection:
@@ -119,7 +119,7 @@ class Projection(nn.Module):
         other = copy.copy(self)
         other._parameters, other._buffers = {}, {}
         for slot in ("weight", "bias", "feedback"):
-            other.__dict__[slot] = weights.get((self.name, slot))  # plain tensors, which may belong to a graph
+            other.__dict__[slot] = weights.get((self.name, slot))  # plain tensors, perhaps of an autograd graph
         return other
 
     def find(self, x: Tensor) -> tuple[Tensor, ProjectionRoute]:

@@ -91,7 +91,7 @@ def apply_transform(transform: Transform, weight: Tensor, projection: str) -> Te
 
 
 class TransformedFeedback:
-    """A problem's transformed feedback weights, computed again when a weight has changed."""
+    """Transformed feedback weights of a problem, recomputed when a weight has changed."""
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
@@ -99,7 +99,7 @@ class TransformedFeedback:
 
     def of(self, projection: Projection, psi: Tensor) -> Tensor:
         """Return the feedback weights psi of a projection, transformed."""
-        # every change of a weight, also by an optimiser, changes its version
+        # every in-place change, such as an optimiser's, raises a tensor's version
         versions = tuple(w._version for w in (projection.weight, projection.feedback) if w is not None)
         found = self._found.get(projection.name)
         if found is None or found[0] != versions:

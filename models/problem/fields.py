@@ -1,4 +1,4 @@
-"""The fields of a problem as keywords, for functions that pass them on."""
+"""Types of the keywords for the fields of a problem."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actrelax.models.problem.unit_dynamics import UnitDynamics
 
 
 class ProblemFields(TypedDict, total=False):
-    """Keywords for the fields of a `RelaxationProblem` that have a default, but for the assumptions."""
+    """Keywords for the optional fields of a `RelaxationProblem`, without the assumptions."""
 
     tau: Value | Mapping[str, Value]
     start: str | Mapping[str, Tensor]

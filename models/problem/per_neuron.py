@@ -76,7 +76,7 @@ class PerNeuron:
 
 
 def brief(value: Value | Mapping[str, Value]) -> str:
-    """Return a value for a line of text: the number, or that tensors are given."""
+    """Return a short description of a value: the number, or that tensors are given."""
     if isinstance(value, Mapping):
         return f"of {', '.join(value)} given"
     return "given" if isinstance(value, Tensor) and value.dim() > 0 else f"{float(value):g}"

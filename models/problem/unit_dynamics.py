@@ -190,7 +190,7 @@ class UnitDynamics:
 def check_dynamics(
     dynamics: object, populations: Sequence[str], *, tau: object, noisy: Sequence[str], clip: float | None
 ) -> None:
-    """Refuse anything but a mapping from some of the populations to `UnitDynamics`, and what needs leaky units."""
+    """Refuse anything but a mapping, population -> `UnitDynamics`, and options that need leaky units."""
     if not isinstance(dynamics, Mapping):
         raise ActrelaxError(f"dynamics must map populations to UnitDynamics, got {type(dynamics).__name__}.")
     for name, given in dynamics.items():

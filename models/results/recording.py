@@ -26,28 +26,28 @@ Recordable = bool | str | Iterable[str] | Mapping[str, Sequence[int]] | Function
 
 @dataclass(frozen=True)
 class Record:
-    """What to record during a relaxation, how often, and the file for it.
+    """Values to record during a relaxation, the interval, and the file.
 
     Parameters
     ----------
     what : bool, str, sequence of str, mapping, or callable, default True
-        Values to record: none; all hidden populations and the output; populations by name; some of their units
-        (population -> indices into the flattened shape, recorded as (batch, indices)); or the result of a function
-        of the state. The function gets population -> (batch, *shape), which it must not change, and returns name ->
-        tensor, NumPy array or number, with the same names, shapes and types each time. If the relaxation diverges,
-        the steps are repeated to find the first non-finite one, with further calls of the function.
+        Values to record. True: all hidden populations and the output; False: nothing; names: these populations; a
+        mapping, population -> indices into its flattened shape: these units, as (batch, indices); a function of the
+        state: its result. The function gets population -> (batch, *shape), which it must not change, and returns
+        name -> tensor, NumPy array or number, with the same names, shapes and types each time. If the relaxation
+        diverges, the steps are repeated to find the first non-finite one, and the function is called again.
     every : int, default 1
         Record the start and every `every`-th step.
     path : str or pathlib.Path, optional
-        File for the recorded values, read by `open_trajectory`. A path that ends in .zarr is a Zarr store (needs the
-        package zarr): blocks of up to 64 points in time or 16 MiB are appended while the relaxation runs, memory holds
-        one block at most, and an existing store is replaced when the start is recorded. Any other path is a NetCDF
-        file, written, or replaced, once the relaxation has ended or diverged.
+        File for the recorded values; `open_trajectory` reads it. A path that ends in .zarr is a Zarr store (needs the
+        package zarr): it grows while the relaxation runs, by blocks of up to 64 points in time or 16 MiB, memory holds
+        one block at most, and an existing store is replaced at the start. Any other path is a NetCDF file, written or
+        replaced when the relaxation has ended or diverged.
 
     Raises
     ------
     ActrelaxError
-        For a step count below 1, or a path without values.
+        If `every` is below 1, or `path` is given without values to record.
     """
 
     what: Recordable = True
@@ -57,7 +57,7 @@ class Record:
     def __post_init__(self) -> None:
         object.__setattr__(self, "every", whole_number("every", self.every, least=1))
         if self.path is not None and self.what is False:
-            raise ActrelaxError("path needs recorded values, got what=False beside it: pass what=True.")
+            raise ActrelaxError("path needs values to record, got what=False: pass what=True.")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class History:
     """The values recorded so far, in memory or in a Zarr store.
 
     problem  the relaxation problem
-    record   what to record, how often, and where to
+    record   values to record, interval and file
     about    attributes of the file that are known at the start: integrator, engine, dt, options
     times    times of the records
     units    population -> indices of the recorded units, or None for all, of each recorded activity
@@ -149,12 +149,12 @@ class History:
             self._store.pop()
 
     def finish(self, trajectory: Trajectory | None) -> None:
-        """Write the file, if there is one; without a trajectory, the relaxation failed, and no NetCDF file is written.
+        """Write the file, if any; no trajectory means that the relaxation failed: no NetCDF file is written.
 
         Raises
         ------
         ActrelaxError
-            If it can't be written.
+            If the file can't be written.
         """
         if self._store is not None:
             self._store.finish(trajectory)

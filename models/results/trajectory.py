@@ -27,7 +27,7 @@ class Status(Enum):
 
     COMPLETED    all steps were taken; nothing tested whether the state is near equilibrium
     SETTLED      the tolerance of `Steps.until` was reached
-    NOT_SETTLED  all steps were taken, but it was not reached: take more steps
+    NOT_SETTLED  all steps were taken before the tolerance was reached: take more steps
     DIVERGED     a population became non-finite; only in the trajectory of a `DivergenceError`
     """
 
@@ -56,7 +56,7 @@ class Trajectory:
     dt : float
         Step size in the problem's unit of time; infinite for "equilibrium".
     steps : int
-        Number of steps taken: of dt, or an adaptive method's own.
+        Number of steps taken; for SciPy's methods, which choose their steps, the accepted ones.
     status : Status
     final : mapping
         Population -> (batch, *population.shape) at the end: the hidden populations and the clamped output, in
@@ -80,7 +80,7 @@ class Trajectory:
     options : mapping
         Options of the engine, as given to `solve`.
     evaluation : {"stepped", "closed-form"}
-        Step by step or by the closed form.
+        How the final state was computed: step by step or by the closed form.
 
     Examples
     --------

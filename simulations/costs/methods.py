@@ -28,9 +28,9 @@ ETA, TOLERANCE = 0.1, 1e-6
 class Method:
     """One way to a step's gradients.
 
-    name   among `NAMES`: backprop, the trainer's; autograd, ``loss.backward()`` with nothing of ours around it;
-           front-door, the same on an `ActivationRelaxation`
-    steps  of the relaxation, as it is asked for: closed-form and stepped have some
+    name   one of `NAMES`: backprop, as in `actrelax train`; autograd, a plain ``loss.backward()``; front-door,
+           ``loss.backward()`` on an `ActivationRelaxation`; ...
+    steps  number of steps, only for closed-form and stepped
     """
 
     name: str
@@ -39,7 +39,7 @@ class Method:
     @property
     def relaxation(self) -> Relaxation:
         """How the method relaxes, if it does."""
-        if self.name in ("equilibrium", "front-door"):  # which settles by default
+        if self.name in ("equilibrium", "front-door"):  # both compute the equilibrium
             return Relaxation(integrator="equilibrium")
         return Relaxation(steps=self.steps, eta=ETA, tolerance=TOLERANCE if self.steps == "auto" else None)
 
@@ -85,16 +85,16 @@ def chosen(names: tuple[str, ...], steps: tuple[int, ...], stepped: tuple[int, .
 
 
 def autograd(model: nn.Module, network: Network, x: Tensor, y: Tensor, *, mixed: bool = False) -> Backward:
-    """Leave gradients in `.grad` as anybody writes it in PyTorch.
+    """Compute gradients by a plain ``loss.backward()``.
 
     Parameters
     ----------
     model : torch.nn.Module
-        What is called: the network, or what wraps it.
+        The network, or an `ActivationRelaxation` of it.
     network, x, y
-        As of every rule.
+        As for every `Rule`.
     mixed : bool
-        Autocast to bfloat16.
+        Whether to autocast to bfloat16.
     """
     with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
         output = model(x)

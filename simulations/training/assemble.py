@@ -40,7 +40,7 @@ class Parts:
     module    the `nn.Module` whose Parameters the network shares, where it came from one
     careful   the training's rule, but looking for nan and inf in every relaxation, and of one process alone
     loss      by which output and target are compared
-    options   of learning: what becomes of the local updates
+    options   options of the learning rule
     """
 
     training: Training

@@ -99,7 +99,7 @@ class Batches:
         return -(-len(self.data.train.images) // self.size)
 
     def size_of(self, number: int) -> int:
-        """Return how many images an epoch's batch has, in all processes, by its number from 0."""
+        """Return the number of images in one batch of an epoch (numbered from 0), over all processes."""
         return min(self.size, len(self.data.train.images) - number * self.size)
 
     def example(self, size: int | None = None) -> Split:

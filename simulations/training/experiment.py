@@ -82,7 +82,7 @@ class Speed:
     """How the result is computed, which is the same."""
 
     evaluation: Literal["auto", "stepped", "closed-form"] = "auto"
-    """Step relaxations, or evaluate them at once by their law, about as fast as backprop; auto: where there is one."""
+    """stepped; closed-form: without steps, about as fast as backprop; auto: the closed form where it applies."""
     compile: Literal["auto", "no", "trace", "inductor"] = "auto"
     """trace: only run kernels from the second batch on; inductor: torch.compile; auto: trace for AR where possible."""
 
@@ -245,7 +245,7 @@ LATER: dict[str, Any] = {
 """Options that older runs don't name -> what they did."""
 
 RENAMED = {"evaluation": "method"}
-"""Options that have another name in older runs, and in the hashes of all."""
+"""Option -> its former name, which older runs and the hashes of all runs have."""
 
 REMOVED: dict[str, Any] = {"verify_every": 1000}
 """Options that older runs name, without effect on their results -> their defaults."""

@@ -1,4 +1,4 @@
-"""The rule of one of several processes that share each batch: DistributedDataParallel averages their gradients."""
+"""The learning rule of a process that shares each batch with others, by DistributedDataParallel."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from actrelax.simulations.training.processes import Processes, together
 
 
 class Backprop(nn.Module):
-    """A network that also takes no samples."""
+    """A network that accepts empty batches."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output; of no samples, its gradients are zero."""
+        """Return the output; an empty batch gives zero gradients."""
         output: Tensor = self.network(x) if len(x) else self.network(x.new_zeros(1, *x.shape[1:]))[:0]
         return output
 
 
 @dataclass(eq=False)
 class Shared:
-    """A learning rule that takes this process's share of a batch, and leaves the whole batch's gradients in `.grad`.
+    """A learning rule that takes a share of a batch and leaves the gradients of the whole batch in `.grad`.
 
     module       Backprop, or an ActivationRelaxation with reduction "sum", without factors, clip and decay
-    network      the module's; the rule takes no other
-    loss         by which output and target are compared
-    options      reduction, factors, clip and decay; applied to what the processes have averaged
+    network      network of the module; the rule accepts no other
+    loss         loss function
+    options      reduction, factors, clip and decay; applied after the processes have averaged their gradients
     assumptions  None for backprop
-    processes    that share the batch; a share may be empty
-    size         () -> the number of samples of all of them
+    processes    processes that share the batch; a share may be empty
+    size         () -> number of samples in the whole batch
     mixed        whether to compute in bfloat16, by autocast
 
     Raises
     ------
     ActrelaxError
-        For a clip of what one weight gets from several projections, which takes their sums apart.
+        For a clip if projections share weights: it bounds the update of each, but only their sum is known.
     AbandonedError
         If another process has ended.
     """
@@ -74,24 +74,24 @@ class Shared:
                 if isinstance(w, nn.Parameter) and w.requires_grad:
                     if w in self.kinds and given and self.options.updates.clip is not None:
                         raise ActrelaxError(
-                            "--update-clip is for one process where projections share weights: leave it out."
+                            "--update-clip needs a single process if projections share weights: leave it out."
                         )
                     self.kinds.setdefault(w, network.kind(p))
                     decays = given is not None and w is not p.bias and network.decays(p, given)
                     self.decays[w] = self.decays.get(w, 0) + decays
-        # of a convolution of one channel: its strides mean nothing
+        # harmless: the strides of a convolution with one channel are arbitrary
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         nothing = next(network.parameters()).new_zeros(0, *network.populations[network.input].shape)
         with together():
             self.parallel = DistributedDataParallel(self.module, process_group=self.processes.sums)
             self.parallel.broadcast_buffers = False  # they never change
-            # the first backward pass decides how gradients are packed from the second on, and so how sums are rounded:
-            # one before all batches makes a resumed run equal
+            # the first backward pass fixes the order of the gradients, and so the rounding of sums, for all later ones;
+            # an empty batch here makes a resumed run equal to an uninterrupted one
             self.parallel(nothing).sum().backward()
         network.zero_grad()
 
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
-        """Learn from a batch; `.grad` must be clear. Of what is returned, only the output is of the share."""
+        """Learn from this share, with `.grad` cleared; only the output in the result is restricted to the share."""
         samples, updates = self.size(), self.options.updates
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
             output = self.parallel(x)

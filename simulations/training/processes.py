@@ -1,8 +1,8 @@
 """Processes that train one network together: who this one is, what its share is, what they tell each other.
 
 All there is about torch.distributed. torchrun starts the processes; each has the whole network and the whole data set,
-and learns from its share of every batch (`parallel`). What follows from the sums over processes, each does alike, and
-only the first writes and speaks.
+and learns from its share of every batch (`parallel`). All act alike on the sums over
+processes; only the first writes files and prints.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def joined(program: Callable[[], int]) -> int:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Turn an error of torch.distributed into an `AbandonedError`."""
+    """Convert errors of torch.distributed into an `AbandonedError`."""
     try:
         yield
     except torch.OutOfMemoryError:

@@ -31,10 +31,10 @@ from actrelax.simulations.training.mixed import in_bfloat16
 from actrelax.simulations.training.parallel import Backprop, Shared
 
 Learn = Callable[[Network, Tensor, Tensor, BackwardOptions], Backward]
-"""A rule but for its options."""
+"""A learning rule that takes its options as an argument."""
 
 Sharing = Callable[["_Relaxation | _Backprop", BackwardOptions], Rule]
-"""Returns the rule of one of several processes."""
+"""(rule, options) -> the rule for one of several processes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class _Relaxation:
-    """AR but for its options; `module` learns the same under ``loss.backward()``."""
+    """AR with its options as an argument; `module` learns the same under ``loss.backward()``."""
 
     loss: Loss
     assumptions: str
@@ -84,7 +84,7 @@ class _Relaxation:
         )
 
     def problem(self, network: Network, x: Tensor, y: Tensor) -> RelaxationProblem:
-        """Return what a batch relaxes by."""
+        """Return the relaxation problem of a batch."""
         return RelaxationProblem.from_batch(network, x, y, loss=self.loss, assumptions=self.assumptions, **self.fields)
 
     def without_clip(self) -> _Relaxation:
@@ -94,7 +94,7 @@ class _Relaxation:
 
 @dataclass(frozen=True)
 class _Backprop:
-    """Backprop but for its options."""
+    """Backprop with its options as an argument."""
 
     loss: Loss
 
@@ -132,7 +132,7 @@ def make_rules(
     Warns
     -----
     UserWarning
-        If a law says that --max-steps are not enough to settle.
+        If --max-steps are not enough to settle, by the closed form.
     """
     shared = _sharing(experiment, network, loss, batches, done) if batches.processes.count > 1 else None
     if experiment.rule == "backprop":
@@ -197,7 +197,7 @@ def _at_once(
     integrator, free = integrator_named(relax.integrator), relax.without_clip()
     grid = schedule(problem, integrator, relax.steps).measured(problem, integrator)
     if grid.settles is False:
-        warn(f"relaxations end unsettled after {grid.steps} steps: give a larger --max-steps or --tolerance.")
+        warn(f"relaxations have not settled after {grid.steps} steps: give a larger --max-steps or --tolerance.")
     if grid.settles:  # within the tolerance the relaxation ends at equilibrium, whatever the number of steps
         free = replace(free, integrator="equilibrium", steps=PAPERS)
     elif relax.steps.tolerance is not None:

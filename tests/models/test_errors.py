@@ -11,7 +11,7 @@ from actrelax.models.learning import BackwardOptions, relax_backward, relax_cont
 from actrelax.models.problem import RelaxationProblem
 
 THREE = Steps.until(most=3)
-UNSETTLED = "^not settled after most = 3 steps"
+UNSETTLED = "^not settled after 3 steps"
 UNSTABLE = r"^eta is 1\.5, above 1"
 TRANSIENT = "^continuous plasticity from a start other than zero"
 

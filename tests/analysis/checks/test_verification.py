@@ -52,8 +52,8 @@ def test_everything_agrees_in_every_population(make):
     assert max(row.error for row in report.rows if row.bound == 1e-10) < 1e-13
     assert max(row.error for row in report.rows if row.integrator == "scipy:DOP853") < 1e-9
     assert report.remarks == [
-        "scipy leaves out euler, sequential, heun, rk4, exponential, exact, equilibrium: SciPy has its own methods: "
-        'pass "RK45", or engine="torch".'
+        "scipy leaves out euler, sequential, heun, rk4, exponential, exact, equilibrium: SciPy runs its own methods "
+        'only: pass one, such as "RK45", or engine="torch".'
     ]
 
 

@@ -24,7 +24,7 @@ def test_stops_when_every_population_has_settled(start):
     assert 50 < trajectory.steps < 300
     for name, x in exact.items():
         assert relative_error(trajectory.final[name], x) < 1e-6
-    with pytest.warns(UserWarning, match=f"^not settled after most = {trajectory.steps - 1} steps"):
+    with pytest.warns(UserWarning, match=f"^not settled after {trajectory.steps - 1} steps"):
         one_less = solve(problem, "euler", Steps.until(1e-8, of="change", eta=0.2, most=trajectory.steps - 1))
     assert one_less.status is Status.NOT_SETTLED
     assert one_less.steps == trajectory.steps - 1

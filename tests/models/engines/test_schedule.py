@@ -102,7 +102,7 @@ def test_a_change_is_of_a_step(integrator):
 @pytest.mark.parametrize("of", ["activity", "gradient", "change"])
 def test_most_ends_it_with_a_warning(of):
     problem = problem_of(mlp_case())
-    with pytest.warns(UserWarning, match=r"^not settled after most = 7 steps: pass Steps\.until with a larger most or"):
+    with pytest.warns(UserWarning, match=r"^not settled after 7 steps: pass Steps\.until with a larger most or"):
         trajectory = solve(problem, "euler", Steps.until(1e-6, of=of, eta=0.2, most=7))
     assert (trajectory.status, trajectory.steps, trajectory.success) == (Status.NOT_SETTLED, 7, False)
     with warnings.catch_warnings():

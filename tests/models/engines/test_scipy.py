@@ -146,7 +146,7 @@ def test_stops_at_equilibrium(method):
     assert largest == pytest.approx(1e-6, rel=0.05)
     assert max(relative_error(trajectory.final[name], gradients[name]) for name in case.network.hidden) < 1e-4
     assert torch.equal(trajectory["hidden1"][-1], trajectory.at(trajectory.time)["hidden1"])
-    with pytest.warns(UserWarning, match="^not settled after most = 5 steps"):
+    with pytest.warns(UserWarning, match="^not settled after 5 steps"):
         short = solve(problem_of(case), method, Steps.until(1e-6, of="change", dt=0.2, most=5))
     assert (short.status, short.time) == (Status.NOT_SETTLED, 1.0)
 
@@ -398,7 +398,7 @@ def test_a_network_without_hidden_populations_has_nothing_to_relax(integrator):
     assert trajectory["output"].shape == (4, 3, 4)
 
 
-OWN = 'SciPy has its own methods: pass "RK45", or engine="torch".'
+OWN = 'SciPy runs its own methods only: pass one, such as "RK45", or engine="torch".'
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_adaptive_methods_follow_neither_noise_nor_delays(fields):
         (
             "RK45",
             {"evaluation": "closed-form"},
-            r"^the closed form needs the engine torch, got scipy: leave out evaluation\.$",
+            r'^the closed form needs engine="torch", got "scipy": leave evaluation out\.$',
         ),
         ("RK45", {"evaluation": "fast"}, r"^unknown evaluation 'fast'; known: auto, stepped, closed-form\.$"),
         (

@@ -109,7 +109,7 @@ def test_shorthand_stands_for_steps():
         ("euler", {"options": Brian2Options()}, r"^torch takes TorchOptions, got options=Brian2Options\(check_finite="),
         ("euler", {"options": {"check_finite": False}}, r"^torch takes TorchOptions, got options=\{'check_finite': F"),
         ("euler", {"engine": "brian2", "options": TorchOptions()}, r"^brian2 takes Brian2Options, got options=TorchO"),
-        ("euler", {"engine": "brian2", "evaluation": "closed-form"}, r"^the closed form needs the engine torch, got "),
+        ("euler", {"engine": "brian2", "evaluation": "closed-form"}, r'^the closed form needs engine="torch", got '),
         ("euler", {"record": ["hidden9"]}, r"^record names an unknown population 'hidden9'; known: hidden1"),
         ("euler", {"record": {"hidden1": [0, 7]}}, r"^population 'hidden1' has units 0 to 6, got 7\.$"),
         *[

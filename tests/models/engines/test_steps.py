@@ -98,15 +98,15 @@ def test_as_steps():
         (
             Steps(3),
             {"eta": 0.2},
-            r"^eta must be a part of steps, got Steps\(3\) beside: pass Steps\(..., eta=0\.2\)\.$",
+            r"^eta can't be combined with Steps\(3\): pass Steps\(..., eta=0\.2\)\.$",
         ),
         (
             Steps(3, eta=0.1),
             {"dt": 0.2, "duration": 4.0},
-            r"^dt and duration must be a part of steps, got Steps\(3, eta=0\.1\) beside: "
+            r"^dt and duration can't be combined with Steps\(3, eta=0\.1\): "
             r"pass Steps\(..., dt=0\.2, duration=4\.0\)\.$",
         ),
-        (Steps.until(), {"eta": 0.2}, r"^eta must be a part of steps, got Steps\.until\(1e-06, of='activity', most=10"),
+        (Steps.until(), {"eta": 0.2}, r"^eta can't be combined with Steps\.until\(1e-06, of='activity', most=10"),
         (3, {"duration": 4.0}, r"^a number of steps and duration exclude each other: give one of them\.$"),
         ("auto", {}, r"^steps must be a whole number, 0 or more, got 'auto'\.$"),
         (3, {"tolerance": 0.1}, r"^unknown keyword 'tolerance'; known: eta, dt, duration\.$"),

@@ -67,7 +67,10 @@ def test_recording_and_stopping_by_the_change_are_stepped():
     problem = problem_of(mlp_case())
     for options, sentence in (
         ({"record": "hidden1"}, "recording needs every step: step the relaxation."),
-        ({"steps": Steps.until(0.3, of="change", most=500)}, 'of="change" needs every step: step the relaxation.'),
+        (
+            {"steps": Steps.until(0.3, of="change", most=500)},
+            'of="change" compares successive steps: pass of="activity", or step the relaxation.',
+        ),
     ):
         with pytest.raises(ActrelaxError, match=f'^evaluation="closed-form" can\'t be used here: {sentence}$'):
             solve(problem, "euler", evaluation="closed-form", **options)

@@ -194,7 +194,7 @@ def test_the_generator_decides_on_feedback():
 def test_feedback_of_another_kind_is_an_error(generator):
     case = mlp_case()
     case.network.add_feedback("random-feedback", generator)
-    with pytest.raises(ActrelaxError, match="has no learned feedback weights"):
+    with pytest.raises(ActrelaxError, match="has feedback weights of another kind: build a new network"):
         relax_backward(case.network, case.x, case.y, assumptions="learned-feedback")
     with pytest.raises(ActrelaxError, match="'hidden1->hidden2' already has feedback weights: build a new network"):
         case.network.add_feedback("learned-feedback", generator)

@@ -134,7 +134,7 @@ def test_a_record_of_nothing():
         (lambda: Record(every=1.5), r"^every must be a whole number, 1 or more, got 1\.5\.$"),
         (
             lambda: Record(False, path="x.nc"),
-            r"^path needs recorded values, got what=False beside it: pass what=True\.$",
+            r"^path needs values to record, got what=False: pass what=True\.$",
         ),
         (
             lambda: solve(problem_of(mlp_case()), record=Record(3)),

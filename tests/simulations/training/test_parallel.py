@@ -106,7 +106,7 @@ def test_weights_that_are_shared_or_fixed(rule, generator):
 def test_a_clip_can_not_take_sums_apart():
     clipped = BackwardOptions(Updates(clip=0.03))
     assert_same("backprop", tied_case(), clipped)
-    with pytest.raises(ActrelaxError, match=r"^--update-clip is for one process where projections share weights"):
+    with pytest.raises(ActrelaxError, match=r"^--update-clip needs a single process if projections share weights"):
         shared("ar", tied_case(), clipped)
 
 

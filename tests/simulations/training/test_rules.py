@@ -133,7 +133,7 @@ def test_until_it_has_settled_is_equilibrium(clip, monkeypatch):
         # enough for the activity, whose share of 1e-3 is more than the gradient
         (
             Relaxation(steps="auto", tolerance=1e-3, tolerance_of="gradient", max_steps=110),
-            "unsettled after 110 steps: ",
+            "have not settled after 110 steps: ",
         ),
     ],
     ids=["activity", "gradient"],
