@@ -31,6 +31,22 @@ class Backprop(nn.Module):
         return output
 
 
+class _WithLoss(nn.Module):
+    """A module, and a parameter whose gradient is the loss, so that both are summed at once.
+
+    A second sum would wait for the slower process a second time.
+    """
+
+    def __init__(self, module: nn.Module, like: Tensor) -> None:
+        super().__init__()
+        self.module = module
+        self.loss = nn.Parameter(torch.zeros_like(like))
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.module(x)
+        return output
+
+
 @dataclass(eq=False)
 class Shared:
     """A learning rule that takes this process's share of a batch, and leaves the whole batch's gradients in `.grad`.
@@ -47,7 +63,7 @@ class Shared:
     Raises
     ------
     ActrelaxError
-        For a clip of what one weight gets from several projections, which takes their sums apart.
+        For a clip of AR's updates where projections share weights: it clips each projection's, before they are added.
     AbandonedError
         If another process has ended.
     """
@@ -83,29 +99,32 @@ class Shared:
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         nothing = next(network.parameters()).new_zeros(0, *network.populations[network.input].shape)
         with together():
-            self.parallel = DistributedDataParallel(self.module, process_group=self.processes.sums)
+            self.carrier = _WithLoss(self.module, nothing.new_empty(()))
+            self.parallel = DistributedDataParallel(
+                self.carrier, process_group=self.processes.sums, gradient_as_bucket_view=True
+            )
             self.parallel.broadcast_buffers = False  # they never change
-            # the first backward pass decides how gradients are packed from the second on, and so how sums are rounded:
-            # one before all batches makes a resumed run equal
-            self.parallel(nothing).sum().backward()
+            # the first backward pass decides how gradients are packed later, and so the order of three processes' sum:
+            # after one here, it is the same before and after --resume
+            torch.autograd.backward([self.parallel(nothing).sum(), self.carrier.loss], [None, nothing.sum()])
         network.zero_grad()
 
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
-        """Learn from a batch; `.grad` must be clear. Of what is returned, only the output is of the share."""
+        """Learn from a batch; gradients replace those before. Of what is returned, only the output is of the share."""
         samples, updates = self.size(), self.options.updates
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
             output = self.parallel(x)
         losses, top = self.loss.both(output.detach(), y)
+        carried, count = self.carrier.loss, self.processes.count
+        self.carrier.zero_grad()
         with together():
-            output.backward(top)
-        (loss,) = self.processes.total([losses.sum()])
-        sums = [loss]
-        for w, kind in self.kinds.items():
-            assert w.grad is not None
-            w.grad *= self.processes.count * self.options.scale(kind, samples)
-            sums.append(w.grad.sum())
-            updates.clipped_(w.grad)
+            torch.autograd.backward([output, carried], [top, losses.sum().to(carried)])
+        loss, *gradients = (w.grad for w in (carried, *self.kinds) if w.grad is not None)
+        loss = loss * count
+        torch._foreach_mul_(gradients, [count * self.options.scale(kind, samples) for kind in self.kinds.values()])
+        finite = is_finite(torch.stack([loss, *torch._foreach_norm(gradients, 1)]).sum())
+        for w, gradient in zip(self.kinds, gradients, strict=True):
+            updates.clipped_(gradient)
             if updates.decay and self.decays[w]:
-                w.grad += updates.decay * self.decays[w] * w.detach()
-        finite = is_finite(torch.stack(sums).sum())
+                gradient += updates.decay * self.decays[w] * w.detach()
         return Backward(self.options.reduced(loss, samples), output.detach(), finite, samples)
