@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from actrelax.models.closed_form import largest_derivative, why_no_bound, why_not
 from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.learning import (
-    ActivationRelaxation,
     Backward,
     BackwardOptions,
     Rule,
@@ -28,13 +27,13 @@ from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.mixed import in_bfloat16
-from actrelax.simulations.training.parallel import Backprop, Shared
+from actrelax.simulations.training.parallel import Shared
 
 Learn = Callable[[Network, Tensor, Tensor, BackwardOptions], Backward]
 """A learning rule that takes its options as an argument."""
 
-Sharing = Callable[["_Relaxation | _Backprop", BackwardOptions], Rule]
-"""(rule, options) -> the rule for one of several processes."""
+Sharing = Callable[[Rule, BackwardOptions], Rule]
+"""(rule of a single process, options) -> the rule of one of several."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class _Relaxation:
-    """AR with its options as an argument; `module` learns the same under ``loss.backward()``."""
+    """AR with its options as an argument."""
 
     loss: Loss
     assumptions: str
@@ -68,17 +67,6 @@ class _Relaxation:
             loss=self.loss,
             assumptions=self.assumptions,
             integrator=self.integrator,
-            options=options,
-            **self.fields,
-        )
-
-    def module(self, network: Network, options: BackwardOptions) -> nn.Module:
-        return ActivationRelaxation(
-            network,
-            steps=self.steps,
-            assumptions=self.assumptions,
-            integrator=self.integrator,
-            reduction="sum",
             options=options,
             **self.fields,
         )
@@ -100,9 +88,6 @@ class _Backprop:
 
     def __call__(self, network: Network, x: Tensor, y: Tensor, options: BackwardOptions) -> Backward:
         return backprop_backward(network, x, y, loss=self.loss, reduction=options.reduction, updates=options.updates)
-
-    def module(self, network: Network, options: BackwardOptions) -> nn.Module:
-        return Backprop(network)
 
 
 def make_rules(
@@ -134,7 +119,7 @@ def make_rules(
     UserWarning
         If --max-steps are not enough to settle, by the closed form.
     """
-    shared = _sharing(experiment, network, loss, batches, done) if batches.processes.count > 1 else None
+    shared = _sharing(experiment, network, batches, done) if batches.processes.count > 1 else None
     if experiment.rule == "backprop":
         return _computed(experiment, _Backprop(loss), options, experiment.speed.compile, shared)
     relaxation, evaluation = experiment.relaxation, experiment.speed.evaluation
@@ -151,21 +136,13 @@ def make_rules(
     return _at_once(experiment, relax, options, problem, batches, done, shared)
 
 
-def _sharing(
-    experiment: Experiment, network: Network, loss: Loss, batches: Batches, done: Callable[[], int]
-) -> Sharing:
+def _sharing(experiment: Experiment, network: Network, batches: Batches, done: Callable[[], int]) -> Sharing:
     assumptions = experiment.relaxation.knobs if experiment.rule == "ar" else None
-    is_mixed = experiment.hardware.precision == "bf16"
 
     def size() -> int:
         return batches.size_of(done() % len(batches))
 
-    def shared(learn: _Relaxation | _Backprop, options: BackwardOptions) -> Rule:
-        no_decay = None if options.updates.decay is None else 0.0
-        module = learn.module(network, replace(options, reduction="sum", updates=Updates(decay=no_decay)))
-        return Shared(module, network, loss, options, assumptions, batches.processes, size, is_mixed)
-
-    return shared
+    return lambda rule, options: Shared(rule, network, options, assumptions, batches.processes, size)
 
 
 def _stepped(
@@ -240,20 +217,19 @@ def _computed(
     """Return the rule in the precision asked for, and as it is to be compiled; being careful, it is not."""
     is_ar = experiment.rule == "ar"
     unchecked = replace(options, check_finite=False)
-    quick, careful = _with_options(learn, unchecked), _with_options(learn, options)
+    own = unchecked
+    if shared is not None:  # what follows the sum over the processes is left to it
+        own = replace(unchecked, reduction="sum", updates=Updates(decay=None if options.updates.decay is None else 0.0))
+    quick, careful = _with_options(learn, own), _with_options(learn, options)
     if is_ar and experiment.relaxation.feedback_transform is not None:  # it may draw numbers, which a list would repeat
         compile_as = _uncompiled(compile_as, "is for feedback as it is: leave --feedback-transform out.")
-    if shared is not None:
-        compile_as = _uncompiled(compile_as, "is for one process: leave it out.")
     if compile_as == "trace" or (compile_as == "auto" and is_ar):
         quick = Traced(quick)
     elif compile_as == "inductor":
         quick = Traced(quick, lambda kernels, x, y: torch.compile(kernels))
     if experiment.hardware.precision == "bf16":
         quick, careful = in_bfloat16(quick), in_bfloat16(careful)
-    if shared is not None:
-        quick = shared(learn, unchecked)
-    return Rules(quick, careful)
+    return Rules(quick if shared is None else shared(quick, options), careful)
 
 
 def _with_options(learn: Learn, options: BackwardOptions) -> Rule:

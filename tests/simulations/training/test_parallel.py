@@ -1,6 +1,7 @@
-"""The rule of one of several processes: it averages with a group of one here, test_processes.py has two."""
+"""The rule of one of several processes: here of one alone, test_processes.py has two."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -9,21 +10,12 @@ from torch import nn
 
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import ActivationRelaxation, BackwardOptions, Updates, backprop_backward, relax_backward
-from actrelax.models.problem import LOSSES
+from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward
 from actrelax.models.results import relative_error
-from actrelax.simulations.training.parallel import Backprop, Shared
+from actrelax.simulations.training.parallel import Shared
 from actrelax.simulations.training.processes import Processes
 
 RULES = ["backprop", "ar", "learned-feedback", "kolen-pollack", "current-presynaptic"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group():
-    """A group of torch.distributed, which DistributedDataParallel needs."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +26,15 @@ def exact(as_users_run):
 
 def shared(rule, case, options=None, size=3):
     """The rule of a process of one."""
-    network, options = case.network, options or BackwardOptions()
+    options = options or BackwardOptions()
     if rule == "backprop":
-        module, assumptions = Backprop(network), None
+        assumptions, own = None, partial(backprop_backward, reduction="sum")
     else:
-        summed = BackwardOptions(Updates(decay=0.0 if options.updates.decay else None), check_finite=False)
-        module = ActivationRelaxation(network, assumptions=rule, steps=12, eta=0.2, reduction="sum", options=summed)
+        updates = Updates(decay=0.0 if options.updates.decay else None)
+        summed = BackwardOptions(updates, "sum", check_finite=False)
+        own = partial(relax_backward, assumptions=rule, steps=12, eta=0.2, options=summed)
         assumptions = PRESETS[rule]
-    return Shared(module, network, LOSSES["cross-entropy"], options, assumptions, Processes(0, 1), lambda: size)
+    return Shared(own, case.network, options, assumptions, Processes(0, 1), lambda: size)
 
 
 def by_one_process(rule, case, options):
@@ -58,7 +51,7 @@ def by_one_process(rule, case, options):
 def assert_same(rule, case, options):
     expected, theirs = by_one_process(rule, case, options)
     learn = shared(rule, case, options)
-    for _ in range(2):  # DistributedDataParallel refuses a second batch if anything was missing in the first
+    for _ in range(2):
         case.network.zero_grad()
         ours = learn(case.network, case.x, case.y)
         for p, gradient in zip(case.network.parameters(), expected, strict=True):
@@ -130,20 +123,3 @@ def test_what_is_not_finite_is_found(rule, clip):
     case = graph_case()
     case.x[2] = torch.inf
     assert not shared(rule, case, BackwardOptions(Updates(clip=clip)))(case.network, case.x, case.y).finite
-
-
-@pytest.mark.parametrize("rule", ["backprop", "ar"])
-def test_bfloat16_is_autocast(rule):
-    case = graph_case()
-    case.network.float()
-    learn = shared(rule, case)
-    exact = learn(case.network, case.x.float(), case.y)
-    gradients = [p.grad.clone() for p in case.network.parameters()]
-    case.network.zero_grad()
-    learn.mixed = True
-    rounded = learn(case.network, case.x.float(), case.y)
-    assert rounded.output.dtype == torch.bfloat16
-    assert float(rounded.loss) == pytest.approx(float(exact.loss), rel=0.02)
-    for p, gradient in zip(case.network.parameters(), gradients, strict=True):
-        assert p.grad.dtype == torch.float32
-        assert 1e-5 < relative_error(p.grad, gradient) < 0.1
