@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import root
 
-from actrelax.analysis.endings import ending
+from actrelax.analysis.long_time import ending
 from actrelax.models.engines import SciPyOptions, SparseProblem, Vector, vector
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Projection

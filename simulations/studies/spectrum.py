@@ -28,7 +28,7 @@ from scipy.linalg import eigvals, qr
 from scipy.sparse.linalg import ArpackNoConvergence, eigs, norm
 
 from actrelax import Network, RelaxationProblem, build, relax_backward
-from actrelax.analysis import figures, propagation, spectra
+from actrelax.analysis import figures, spectra, transient_growth
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
 from actrelax.simulations.studies.learning import epochs_of
@@ -100,7 +100,7 @@ def main(
         left.legend()
         for name in OTHERS:
             matrix = linear_part(random(name, 0))
-            omega, growth = spectra.numerical_abscissa(matrix), max(propagation.propagator_norms(matrix, EARLY))
+            omega, growth = spectra.numerical_abscissa(matrix), max(transient_growth.propagator_norms(matrix, EARLY))
             measured[name] = {"omega": omega, "growth": growth}
             print(f"{name}: omega {omega:.2f}, growth {growth:.2f}")
         draw_plane(middle, linear_part(network), points)
@@ -190,12 +190,12 @@ def as_points(z: NDArray[np.complex128]) -> tuple[NDArray[np.float64], NDArray[n
 
 def draw_growth(ax: Axes, number: int, label: str, parts: Sequence[sparse.csr_array]) -> dict[str, float]:
     """Draw |exp(tA)| over time; return its maximum and what bounds it."""
-    norms = np.array([propagation.propagator_norms(matrix, TIMES) for matrix in parts])
+    norms = np.array([transient_growth.propagator_norms(matrix, TIMES) for matrix in parts])
     figures.band(ax, f"{label} weights", dict(zip(TIMES, norms.T.tolist(), strict=True)), number=number, log=True)
     growth, at = float(norms.max(axis=1).mean()), float(np.mean([TIMES[i] for i in norms.argmax(axis=1)]))
     omega = float(np.mean([spectra.numerical_abscissa(matrix) for matrix in parts]))
-    kreiss = float(np.mean([propagation.kreiss_constant(matrix) for matrix in parts]))
-    bound = math.e * propagation.levels(parts[0]) * kreiss
+    kreiss = float(np.mean([transient_growth.kreiss_constant(matrix) for matrix in parts]))
+    bound = math.e * transient_growth.levels(parts[0]) * kreiss
     print(f"{label}: omega {omega:.2f}, Kreiss {kreiss:.2f} <= growth {growth:.2f} at t = {at:g} <= {bound:.0f}")
     return {"omega": omega, "kreiss": kreiss, "growth": growth, "at": at, "bound": bound}
 

@@ -27,8 +27,8 @@ from torch.nn.functional import cosine_similarity
 
 from actrelax import RelaxationProblem, SciPyOptions, build, solve
 from actrelax.analysis import figures
-from actrelax.analysis.endings import Ending, ending, fates
 from actrelax.analysis.fixed_points import resting_places, scattered
+from actrelax.analysis.long_time import Ending, ending, fates
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.problem import State
 from actrelax.simulations.datasets import digits

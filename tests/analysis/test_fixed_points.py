@@ -10,9 +10,9 @@ import torch
 from networks import deep_case, graph_case, mlp_case
 from scipy.optimize import brentq
 
-from actrelax.analysis import endings
-from actrelax.analysis.endings import ending
+from actrelax.analysis import long_time
 from actrelax.analysis.fixed_points import box, distance, fixed_point, fixed_points, resting_places, scattered
+from actrelax.analysis.long_time import ending
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
@@ -53,7 +53,7 @@ def spiral(strength):
 
 def fates(problem, integrator="euler", *, eta, **options):
     steps = (ending(problem, integrator, eta=size, **options) for size in (eta, eta / 4))
-    return endings.fates(*steps)
+    return long_time.fates(*steps)
 
 
 @pytest.mark.parametrize("make", [lambda: mlp_case(gain=3.0), graph_case])

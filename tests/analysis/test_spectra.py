@@ -9,7 +9,7 @@ import torch
 from networks import deep_case, graph_case, mlp_case
 from scipy.linalg import eigvals, expm
 
-from actrelax.analysis import propagation, spectra
+from actrelax.analysis import spectra, transient_growth
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 
@@ -136,16 +136,16 @@ def test_propagators_are_matrix_exponentials(problem):
     times = [0.0, 0.7, 6.0]
     exponentials = [expm(t * matrix.toarray()) for t in times]
     for t, exponential in zip(times, exponentials, strict=True):
-        assert np.abs(propagation.propagator(matrix, t)(x) - exponential @ x).max() < 1e-10
+        assert np.abs(transient_growth.propagator(matrix, t)(x) - exponential @ x).max() < 1e-10
     expected = [np.linalg.norm(exponential, 2) for exponential in exponentials]
-    assert propagation.propagator_norms(matrix, times) == pytest.approx(expected, rel=1e-7)
+    assert transient_growth.propagator_norms(matrix, times) == pytest.approx(expected, rel=1e-7)
 
 
 def test_the_kreiss_constant_bounds_growth_from_both_sides():
     matrix = spectra.linear_part(amplifying())
     growth = max(np.linalg.norm(expm(t * matrix.toarray()), 2) for t in np.linspace(0, 20, 81))
-    kreiss = propagation.kreiss_constant(matrix)
-    assert propagation.levels(matrix) == 7
+    kreiss = transient_growth.kreiss_constant(matrix)
+    assert transient_growth.levels(matrix) == 7
     assert 2 < kreiss < growth < math.e * 7 * kreiss
     places = [x + 1j * y for x in np.geomspace(0.01, 3, 60) for y in (0.0, 0.1, 0.5)]
     brute = max(z.real / dense_singular_value(matrix.toarray(), z) for z in places)
@@ -155,12 +155,12 @@ def test_the_kreiss_constant_bounds_growth_from_both_sides():
 def test_what_never_grows_has_a_kreiss_constant_of_one():
     matrix = spectra.linear_part(one_sample(deep_case(4, 0.3), assumptions="random-feedback"))
     assert spectra.numerical_abscissa(matrix) < 0
-    assert propagation.kreiss_constant(matrix) == pytest.approx(1, abs=1e-6)
+    assert transient_growth.kreiss_constant(matrix) == pytest.approx(1, abs=1e-6)
 
 
 def test_levels_are_the_longest_path():
     # of the graph: conv1, conv2, conv3, hidden1, hidden2, hidden3
-    assert propagation.levels(spectra.linear_part(PROBLEMS["graph"]())) == 6
+    assert transient_growth.levels(spectra.linear_part(PROBLEMS["graph"]())) == 6
 
 
 def test_a_change_of_the_size_reaches_an_eigenvalue_there():
@@ -195,4 +195,4 @@ def test_what_has_no_answer_is_refused():
     with pytest.raises(ActrelaxError, match=r"^angles must be an even number of directions, got 7\.$"):
         spectra.numerical_range(matrix, 7)
     with pytest.raises(ActrelaxError, match=r"^Kreiss's constant is that of a stable A"):
-        propagation.kreiss_constant((-matrix).tocsr())
+        transient_growth.kreiss_constant((-matrix).tocsr())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from networks import graph_case, mlp_case
 
-from actrelax.analysis.contamination import contamination
+from actrelax.analysis.initial_state_share import contamination
 from actrelax.models.engines import solve
 from actrelax.models.problem import RelaxationProblem
 
