@@ -1,13 +1,12 @@
-"""What watches a training: the progress bar, the look for nan and inf, angles to backprop's gradient, TensorBoard."""
+"""What watches a training: the progress bar, the check for nan and inf, angles to backprop's gradient, TensorBoard."""
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,31 +15,29 @@ from tqdm import tqdm
 from actrelax.analysis.alignment import aligned, update_angles
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Backward, BackwardOptions, Rule
+from actrelax.models.learning import Backward, BackwardOptions
 from actrelax.models.problem import Loss
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.training.loop import Callback, Training, learn, where
+from actrelax.simulations.training.loop import Callback, Training
 
 
 class DivergenceCheck(Callback):
-    """Look every so many batches whether all is well; if not, replay the batches since and say where it began.
+    """Check every so many batches that weights, relaxations and losses are finite and that the loss has not exploded.
 
     Parameters
     ----------
     every : int
-        Batches between two looks; each waits for the device.
-    careful : callable
-        The training's rule, but looking for nan and inf in each relaxation, and of this process's share alone.
+        Batches between two checks; each waits for the device.
 
     Raises
     ------
     DivergenceError
-        From `on_start`, `on_batch` and `on_epoch`; the training is back at the last look then, and sound.
+        From `on_start`, `on_batch` and `on_epoch`; it names the batches since the last check.
     """
 
-    def __init__(self, every: int, careful: Rule) -> None:
-        self.every, self.careful = every, careful
-        self.last: dict[str, Any] = {}
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.checked: int | None = None  # batches of the epoch at the last check
 
     def on_start(self, training: Training) -> None:
         self.look(training)
@@ -53,54 +50,18 @@ class DivergenceCheck(Callback):
         self.look(training)
 
     def look(self, training: Training) -> None:
-        """Look now."""
+        """Check now."""
         training.pool()
-        if training.is_sound():
-            self.last = copy.deepcopy(training.state_dict())
-            return
-        if not self.last:
-            raise DivergenceError("the initial weights are not finite: look at the network and --weight-std.")
-        training.load_state_dict(copy.deepcopy(self.last))
-        try:
-            self._replay(training)
-        finally:
-            training.load_state_dict(self.last)
-
-    def _replay(self, training: Training) -> None:
-        for x, y in training.batches.epoch(training.epoch + 1, first=training.batch):
-            place = where(training)
-            found = self._found(training, x, y)
-            said = next(filter(None, training.processes.gathered(str(found or ""))), None)
-            if said is not None:
-                raise DivergenceError(f"{place}: {said}", found.trajectory if found else None) from found
-            result = learn(training, training.rule, x, y)
-            for name, parameter in training.network.named_parameters():
-                if not torch.isfinite(parameter).all():
-                    raise DivergenceError(f'{place}: "{name}" became non-finite: lower the learning rate.')
-            if not training.is_sound():
-                loss = float(training.loss_of(result))
-                raise DivergenceError(f"{place}: the loss became {loss:.3g} an image: lower the learning rate.")
-        raise DivergenceError(
-            "something diverged that did not when the batches were replayed: look at every batch with --read-every 1."
-        )
-
-    def _found(self, training: Training, x: Tensor, y: Tensor) -> DivergenceError | None:
-        """Return what diverges in this process's share of a batch, in a copy of the network: nothing is learned."""
-        if len(x) == 0:
-            return None
-        with torch.no_grad():
-            activities = training.network.feedforward(x).activities
-        for name, activity in activities.items():
-            if not torch.isfinite(activity).all():
-                return DivergenceError(
-                    f'population "{name}" became non-finite in the feedforward pass: lower the learning rate.'
-                )
-        try:
-            with torch.random.fork_rng([x.device] if x.is_cuda else []):
-                self.careful(copy.deepcopy(training.network), x, y)
-        except DivergenceError as error:
-            return error
-        return None
+        if not training.is_sound():
+            if self.checked is None:
+                raise DivergenceError("the initial weights are not finite: check the network and --weight-std.")
+            first, last = self.checked + 1, training.batch
+            batches = f"batch {last}" if first == last else f"batches {first} to {last}"
+            raise DivergenceError(
+                f"training diverged in {batches} of epoch {training.epoch + 1}: "
+                "lower the learning rate, eta or the scale of the feedback weights."
+            )
+        self.checked = training.batch
 
 
 class Alignment(Callback):

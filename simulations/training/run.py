@@ -110,7 +110,7 @@ def run(experiment: Experiment, recording: Recording, data: Dataset | None = Non
         stopping_cleanly(patiently=processes.count > 1) as stop,
         ProgressBar(folder.path.name, recording.read_every, recording.quiet) as bar,
     ):
-        check = DivergenceCheck(recording.read_every, parts.careful)
+        check = DivergenceCheck(recording.read_every)
         recorder = Recorder(folder, check, stop, recording.checkpoint_every)
         train(parts.training, [check, *watchers, recorder, bar])
     summary = _summary(experiment, parts)

@@ -327,10 +327,7 @@ def test_the_first_process_speaks_for_all(together):
     assert statuses == [[0] * len(done) + [1, 2, 2, 1], [0] * len(done) + [1, 2, 2, 2]]
     said = [line for line in err.splitlines() if line.startswith("actrelax")]
     # only the second has met it
-    assert said[0] == (
-        'actrelax train: batch 3 of epoch 1: population "hidden1" became non-finite in the feedforward pass: '
-        "lower the learning rate."
-    )
+    assert said[0].startswith("actrelax train: training diverged in batches 1 to ")
     assert RunFolder(place / "spoiled").checkpoint()["position"]["batch"] == 0
     assert said[1].startswith("actrelax train: unknown assumptions 'nix'; known: ar,")
     assert sorted(said[2:]) == [

@@ -18,7 +18,7 @@ from actrelax.simulations.training.recorder import Recorder
 
 def recorded(tmp_path, stop, every=None, before=()):
     parts = assemble(Experiment(rule="backprop", epochs=2))
-    check = DivergenceCheck(1000, parts.careful)
+    check = DivergenceCheck(1000)
     train(parts.training, [check, *before, Recorder(RunFolder(tmp_path), check, stop, every)])
 
 

@@ -310,7 +310,7 @@ def test_a_clip_has_no_effect_on_the_equilibrium():
 
 
 def test_it_is_told_once(capfd):
-    """Not again when its batch is replayed."""
+    """Not again after its batch was resumed."""
     training = assemble(clipped(0.5)).training
     state = copy.deepcopy(training.state_dict())
     for _ in range(2):
