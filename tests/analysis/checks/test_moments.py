@@ -175,5 +175,5 @@ def test_what_has_no_recursion(fields, sentence):
 def test_noise_takes_time():
     with pytest.raises(ActrelaxError, match=r"^noise takes time: relax for one step or more\.$"):
         verify_noise(problem_of(mlp_case()), Steps(0, eta=0.2))
-    with pytest.raises(ActrelaxError, match=r"^nothing can be compared: scipy leaves out euler: SciPy has its own"):
+    with pytest.raises(ActrelaxError, match=r"^nothing can be compared: scipy leaves out euler: SciPy runs its own"):
         verify_noise(problem_of(mlp_case()), STEPS, engines=["scipy"], integrators=["euler"])
