@@ -230,8 +230,9 @@ class _Recipe:
         request = self.request
         reduction = "" if self.options.reduction == "mean" else f", reduction={self.options.reduction!r}"
         length = f", steps={self.steps!r}" if request.integrator.takes_time else ""
-        preset = request.problem.assumptions.preset or "own"
-        return f"assumptions={preset!r}, integrator={request.integrator.name!r}{length}{reduction}"
+        preset = request.problem.assumptions.preset
+        named = repr(preset) if preset else "custom"
+        return f"assumptions={named}, integrator={request.integrator.name!r}{length}{reduction}"
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ class Wrapped:
             return
         if generator is None:
             raise ActrelaxError(
-                f"assumptions {assumptions.preset or 'of your own'!r} need feedback weights: pass "
+                "the assumptions need feedback weights, which are drawn at random: pass "
                 "options=BackwardOptions(generator=torch.Generator().manual_seed(0))."
             )
         self.network.add_feedback(assumptions, generator)

@@ -146,7 +146,10 @@ def test_a_saved_run(npz, tmp_path, capsys):
             "integrator 'brian2:nix' names an unknown Brian2 state updater 'nix'; known",
         ),
         (["--engine", "nix"], "unknown engine 'nix'; known: torch, scipy, brian2."),
-        (["--engine", "scipy", "--integrator", "euler"], '"euler" can\'t be used on scipy here: SciPy runs its own methods'),
+        (
+            ["--engine", "scipy", "--integrator", "euler"],
+            '"euler" can\'t be used on scipy here: SciPy runs its own methods',
+        ),
         (["--noise", "1"], '"sequential" can\'t be used here: it does not support noise'),
         (["--codegen", "numpy"], "--codegen is Brian2's, torch has none: leave it out."),
         (["--every", "0"], "--every must be 1 or more, got 0."),
