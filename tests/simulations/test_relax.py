@@ -148,7 +148,7 @@ def test_a_saved_run(npz, tmp_path, capsys):
         (["--engine", "nix"], "unknown engine 'nix'; known: torch, scipy, brian2."),
         (
             ["--engine", "scipy", "--integrator", "euler"],
-            '"euler" can\'t be used on scipy here: SciPy runs its own methods',
+            '"euler" can\'t be used on scipy here: SciPy runs its own',
         ),
         (["--noise", "1"], '"sequential" can\'t be used here: it does not support noise'),
         (["--codegen", "numpy"], "--codegen is Brian2's, torch has none: leave it out."),
