@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from actrelax.analysis.animation import Film, contact_sheet, movie, scene, strip
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.studies.animation import Film, contact_sheet, movie, scene, strip
 
 TIMES = (0.0, 1.0, 2.0)
 
