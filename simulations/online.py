@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +14,7 @@ from actrelax.models.learning.brian2 import Learner
 from actrelax.simulations.datasets import Split
 from actrelax.simulations.stopping import Stopped, stopping_cleanly
 from actrelax.simulations.streams import random_stream
+from actrelax.simulations.training.accuracy import accuracy
 
 
 @dataclass
@@ -110,11 +110,6 @@ class Online:
         ]
         start = first // n * n
         return torch.cat(passes)[first - start : last - start]
-
-
-def accuracy(respond: Callable[[Tensor], Tensor], split: Split) -> float:
-    """Return the share of images to which the output unit of their own class responds most."""
-    return _share(respond(split.images), split.labels)
 
 
 def _share(output: Tensor, labels: Tensor) -> float:

@@ -31,9 +31,10 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.brian2 import Learner, Phases
 from actrelax.models.network import Network, build
 from actrelax.simulations.datasets import Split, digits
-from actrelax.simulations.online import Online, accuracy
+from actrelax.simulations.online import Online
 from actrelax.simulations.options import POSITIVE, require, value_of
 from actrelax.simulations.streams import random_stream
+from actrelax.simulations.training.accuracy import accuracy
 
 
 @dataclass(frozen=True)

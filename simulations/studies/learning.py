@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from actrelax import Network
 from actrelax.simulations.datasets import digits
 from actrelax.simulations.streams import random_stream
+from actrelax.simulations.training.accuracy import accuracy as share_correct
 
 BATCH = 64
 
@@ -54,8 +56,6 @@ def epochs_of(
         yield epoch + 1
 
 
-@torch.no_grad()
 def accuracy(network: Network) -> float:
     """Return the share of the digits' test images that the network classifies correctly."""
-    images, labels = digits().test
-    return float((network(as_stimuli(network, images)).argmax(1) == labels).double().mean())
+    return share_correct(network, digits().test, partial(as_stimuli, network))

@@ -19,10 +19,10 @@ from actrelax.analysis.runs import TABLES
 from actrelax.models.learning import Backward, Rule
 from actrelax.models.network import Network
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.datasets import Split
-from actrelax.simulations.training.batches import Batches, Preprocessing
+from actrelax.simulations.training.accuracy import accuracy
+from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import StepNearClip
-from actrelax.simulations.training.processes import ALONE, Processes
+from actrelax.simulations.training.processes import Processes
 
 Row = dict[str, float]
 
@@ -250,18 +250,6 @@ def learn(training: Training, rule: Rule, x: Tensor, y: Tensor, callbacks: Seque
 def where(training: Training) -> str:
     """Name the batch that is next."""
     return f"batch {training.batch + 1} of epoch {training.epoch + 1}"
-
-
-@torch.no_grad()
-def accuracy(network: Network, part: Split, preprocess: Preprocessing, processes: Processes = ALONE) -> float:
-    """Return the share of images whose largest output is their label; processes share the work."""
-    correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
-    mine = range(len(part.labels))[processes.share(len(part.labels))]
-    for start in mine[::1000]:
-        chosen = slice(start, min(start + 1000, mine.stop))
-        correct += (network(preprocess(part.images[chosen])).argmax(1) == part.labels[chosen]).sum()
-    right: int = sum(processes.gathered(int(correct)))
-    return right / len(part.labels)
 
 
 def _train_epoch(training: Training, callbacks: Sequence[Callback]) -> None:

@@ -14,10 +14,11 @@ from actrelax.models.network import build
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.datasets import Split
 from actrelax.simulations.options import Relaxation
+from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.experiment import Experiment, Images, Optimisation
-from actrelax.simulations.training.loop import EXPLODED, Callback, accuracy, learn, train
+from actrelax.simulations.training.loop import EXPLODED, Callback, learn, train
 
 FAST = Optimisation(lr=0.1, momentum=0.9)
 

@@ -1,0 +1,37 @@
+"""The share of images that a network classifies correctly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from actrelax.simulations.datasets import Split
+from actrelax.simulations.training.processes import ALONE, Processes
+
+Convert = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def accuracy(respond: Convert, part: Split, preprocess: Convert | None = None, processes: Processes = ALONE) -> float:
+    """Return the share of images whose largest output is that of their label.
+
+    Parameters
+    ----------
+    respond : callable
+        (batch, ...) -> outputs, (batch, classes); a network, or a simulator's.
+    part : Split
+    preprocess : callable, optional
+        Stored images -> the stimuli of `respond`.
+    processes : Processes, optional
+        They share the work.
+    """
+    correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
+    mine = range(len(part.labels))[processes.share(len(part.labels))]
+    for start in mine[::1000]:
+        chosen = slice(start, min(start + 1000, mine.stop))
+        stimuli = part.images[chosen] if preprocess is None else preprocess(part.images[chosen])
+        correct += (respond(stimuli).argmax(1) == part.labels[chosen]).sum()
+    right: int = sum(processes.gathered(int(correct)))
+    return right / len(part.labels)
