@@ -10,13 +10,9 @@ import pytest
 import torch
 
 from actrelax.models.learning import BackwardOptions, backprop_backward, relax_backward
-from actrelax.models.network import build
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.datasets import Split
 from actrelax.simulations.options import Relaxation
-from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.assemble import assemble
-from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.experiment import Experiment, Images, Optimisation
 from actrelax.simulations.training.loop import EXPLODED, Callback, learn, train
 
@@ -227,15 +223,6 @@ def test_soundness(damage):
         result.loss.copy_(training.first_loss * EXPLODED * 1.5)
     training.count(result, y)
     assert training.is_sound() == (damage == "nothing")
-
-
-def test_accuracy():
-    network = build("digits-mlp")
-    x = torch.rand(2500, 64)
-    with torch.no_grad():
-        labels = network(x).argmax(1)
-    labels[:500] = (labels[:500] + 1) % 10
-    assert accuracy(network, Split(x, labels), Preprocessing(torch.float32)) == 0.8
 
 
 @pytest.mark.parametrize(
