@@ -88,9 +88,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys):
 
 def test_divergence_is_status_1(tmp_path, capsys):
     assert cli.main(["demo", "--out", str(tmp_path), *TINY, "--lr", "1e30"]) == 1
-    assert capsys.readouterr().err.startswith(
-        'actrelax demo: batch 2 of epoch 1: "input->conv1.weight" became non-finite: '
-    )
+    assert capsys.readouterr().err.startswith("actrelax demo: training diverged in batches 1 to 8 of epoch 1: ")
 
 
 def test_interruption(monkeypatch, capsys):

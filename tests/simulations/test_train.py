@@ -414,10 +414,10 @@ def test_bad_files(tmp_path, tiny, npz, arrays, capsys, damage):
 def test_a_learning_rate_of_1e30(tmp_path, tiny, capsys, rule, activation):
     out = tmp_path / "run"
     options = [*tiny, "--lr", "1e30", "--rule", rule, "--activation", activation, "--out", out]
-    assert refused(capsys, 1, *options).startswith("batch 2 of epoch 1: ")
+    assert refused(capsys, 1, *options).startswith("training diverged in batches 1 to 4 of epoch 1: ")
     assert not (out / "summary.json").exists()
     assert all(torch.isfinite(p).all() for p in load_run(out).network.parameters())
-    assert refused(capsys, 1, "--resume", out).startswith("batch 2 of epoch 1: ")
+    assert refused(capsys, 1, "--resume", out).startswith("training diverged in batches 1 to 4 of epoch 1: ")
 
 
 def test_nothing_is_saved_that_is_not_sound(tmp_path, tiny, capsys):

@@ -54,7 +54,7 @@ def test_a_run_that_diverges_is_recorded_and_stops_no_other(runs):
     wild = replace(runs[0], experiment=replace(runs[0].experiment, optimisation=Optimisation(lr=1e30)))
     perform([wild, runs[1]], 1, quiet=True)
     assert wild.state is State.DIVERGED
-    assert wild.folder.divergence().startswith("batch ")
+    assert wild.folder.divergence().startswith("training diverged in batches ")
     assert runs[1].state is State.FINISHED
     perform([wild], 1, quiet=True)  # nor is it tried again
 
