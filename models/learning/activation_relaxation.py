@@ -66,10 +66,6 @@ class ActivationRelaxation(nn.Module):
     ----------
     module : torch.nn.Module
         The wrapped module.
-    network : Network
-        The module as populations and projections, with its current weights.
-    assumptions, steps
-        As given; read-only.
     loss_scale : float, torch.Tensor or callable
         Factor of each sample's loss in the loss that runs backward, besides `reduction`; 1.0 by default. It is read in
         each forward pass. A relaxation of a fixed number of steps needs it: ``scaler.get_scale`` with a GradScaler, 1/k
