@@ -168,9 +168,14 @@ def predicted_errors(
     dict
         Hidden population -> its error after each of these.
     """
-    scheme, matrix = integrator_named(integrator), hop_matrix(problem)
-    laws = [coefficients(scheme.transition, matrix, dt, n) for n in at]
+    laws = laws_at(problem, integrator, dt=dt, at=at)
     return {name: _errors(found, laws, gradients[name]) for name, found in terms(problem).items()}
+
+
+def laws_at(problem: RelaxationProblem, integrator: str | Integrator, *, dt: float, at: Sequence[int]) -> list[Matrix]:
+    """Return the coefficients of the closed form after each of these numbers of steps of dt."""
+    scheme, matrix = integrator_named(integrator), hop_matrix(problem)
+    return [coefficients(scheme.transition, matrix, dt, n) for n in at]
 
 
 def _errors(found: Sequence[Term], laws: Sequence[Matrix], gradient: Tensor) -> list[float]:

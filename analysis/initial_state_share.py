@@ -13,10 +13,9 @@ from collections.abc import Sequence
 
 import torch
 
-from actrelax.analysis.convergence import states_under
-from actrelax.models.closed_form import Term, hop_matrix, terms
-from actrelax.models.engines import integrator_named
-from actrelax.models.integrators import Integrator, Matrix, coefficients
+from actrelax.analysis.convergence import laws_at, states_under
+from actrelax.models.closed_form import Term, terms
+from actrelax.models.integrators import Integrator, Matrix
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import FLOOR
 
@@ -47,8 +46,7 @@ def contamination(
     ActrelaxError
         Where there is no law.
     """
-    scheme, matrix = integrator_named(integrator), hop_matrix(problem)
-    laws = [coefficients(scheme.transition, matrix, dt, n) for n in at]
+    laws = laws_at(problem, integrator, dt=dt, at=at)
     found = {}
     for name, of_population in terms(problem).items():
         come, left = (

@@ -29,11 +29,6 @@ class Schedule:
     tolerance: float | None = None
     stop_change: float | None = None
 
-    @property
-    def to_settle(self) -> bool:
-        """Return whether a tolerance ends the relaxation."""
-        return any(value is not None for value in (self.settles, self.tolerance, self.stop_change))
-
     def measured(self, problem: RelaxationProblem, integrator: Integrator) -> Schedule:
         """Return the schedule with the number of steps that the gradient's tolerance needs (`gradient_steps`)."""
         if self.tolerance is None:

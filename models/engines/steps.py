@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, TypedDict, get_args
 
 from actrelax.models._names import is_number, known, whole_number
@@ -137,7 +137,7 @@ class StepSize(TypedDict, total=False):
     duration: float | None
 
 
-def as_steps(steps: int | Steps, shorthand: Mapping[str, Any]) -> Steps:
+def as_steps(steps: int | Steps, shorthand: Mapping[str, Any], default: Steps = PAPERS) -> Steps:
     """Return the steps that a call asks for.
 
     Parameters
@@ -145,6 +145,8 @@ def as_steps(steps: int | Steps, shorthand: Mapping[str, Any]) -> Steps:
     steps : int or Steps
     shorthand : mapping
         eta, dt and duration, if given.
+    default : Steps
+        The default of the call, whose step size or length shorthand replaces.
 
     Raises
     ------
@@ -154,8 +156,10 @@ def as_steps(steps: int | Steps, shorthand: Mapping[str, Any]) -> Steps:
     for name in shorthand:
         known("keyword", name, StepSize.__annotations__)
     given = {name: value for name, value in shorthand.items() if value is not None}
-    if steps is PAPERS:
-        return Steps(None if "duration" in given else 100, **given) if given else PAPERS
+    if steps is default:
+        if "duration" in given:
+            return Steps(**given)
+        return replace(default, **{"eta": None, "dt": None} | given) if given else default
     if isinstance(steps, Steps):
         if given:
             raise ActrelaxError(
@@ -166,11 +170,11 @@ def as_steps(steps: int | Steps, shorthand: Mapping[str, Any]) -> Steps:
     return Steps(whole_number("steps", steps, least=0), **given)
 
 
-def take_steps(steps: int | Steps, fields: Mapping[str, Any]) -> tuple[Steps, dict[str, Any]]:
+def take_steps(steps: int | Steps, fields: Mapping[str, Any], default: Steps = PAPERS) -> tuple[Steps, dict[str, Any]]:
     """Return the steps of a call, with shorthand among its keywords, and the other keywords."""
     size = StepSize.__annotations__
     others = {name: value for name, value in fields.items() if name not in size}
-    return as_steps(steps, {name: value for name, value in fields.items() if name in size}), others
+    return as_steps(steps, {name: value for name, value in fields.items() if name in size}, default), others
 
 
 def _as_keywords(given: Mapping[str, object]) -> list[str]:

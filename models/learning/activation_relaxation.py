@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from actrelax.models._names import is_number, known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.engines import PAPERS, Steps, StepSize, integrator_named
+from actrelax.models.engines import PAPERS, Steps, integrator_named
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.steps import take_steps
 from actrelax.models.engines.torch import plan_for
@@ -111,10 +111,9 @@ class ActivationRelaxation(nn.Module):
         if type(module) is ActivationRelaxation:
             raise ActrelaxError("the module is already an ActivationRelaxation: wrap its .module.")
         scheme = integrator_named(integrator)
-        if steps is SETTLED:
-            steps = _settled_with(scheme, fields)
-            fields = {name: value for name, value in fields.items() if name not in StepSize.__annotations__}  # type: ignore[assignment]
-        length, of_problem = take_steps(steps, fields)
+        length, of_problem = take_steps(steps, fields, SETTLED)
+        if length == SETTLED and not scheme.takes_time:
+            length = PAPERS  # which a sweep ignores
         checked = _checked(options or BackwardOptions(), reduction)
         wrapped, knobs = Wrapped(module, input_shape), look_up("assumptions", assumptions, PRESETS)
         self._recipe = _tried(wrapped, knobs, scheme, length, checked, of_problem)
@@ -246,27 +245,16 @@ def _tried(
     network = trial.network
     zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
     passed = network.feedforward(zeros, keep_drives=False)
-    start = fields.get("start", "feedforward")
-    given = start if isinstance(start, Mapping) else None
-    of_units: Mapping[str, Any] = {} if given is None else {"start": "feedforward"}
-    problem = RelaxationProblem(
-        network, passed, passed.activities[network.output], assumptions, **{**fields, **of_units}
-    )
+    given = fields.get("start") if isinstance(fields.get("start"), Mapping) else None
+    if given is not None:  # it has the size of a batch, and is checked with it
+        fields = {**fields, "start": "feedforward"}
+    problem = RelaxationProblem(network, passed, passed.activities[network.output], assumptions, **fields)
     request = prepare(problem, integrator, steps, options)
     request.measured()
     plan_for(request)
     wrapped.add_feedback(assumptions, generator)
     own = problem.of_batch(wrapped.network, passed, problem.clamped)
     return _Recipe(steps, options, request.of(own), given)
-
-
-def _settled_with(scheme: Integrator, fields: Mapping[str, Any]) -> Steps:
-    """Return the default steps for a scheme, with the given eta, dt or duration."""
-    if not scheme.takes_time:
-        return PAPERS
-    if fields.get("duration") is not None:
-        return Steps(eta=fields.get("eta"), dt=fields.get("dt"), duration=fields["duration"])
-    return Steps.until(SETTLED.tolerance or 0.0, eta=fields.get("eta"), dt=fields.get("dt"))
 
 
 def _scale(given: Scale) -> float | Tensor:

@@ -74,9 +74,7 @@ class InputFeedback:
         for arrived in arrivals:
             for projection in network.outgoing[network.input]:
                 if projection.target in arrived.names:
-                    sent = problem.feedback_source(projection, arrived.state)
-                    route = problem.feedforward.routes[projection.name]
-                    self.total += projection.feedback_signal(sent, route, projection.weight)
+                    self.total += problem.feedback_along(projection, arrived.state)
             yield arrived
 
 

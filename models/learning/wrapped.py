@@ -152,9 +152,9 @@ def _check_same_function(module: nn.Module, network: Network) -> None:
         learning = [w for w in network.parameters() if w.requires_grad]
         expected = network(x)
         exact = torch.autograd.grad(expected.sum(), learning) if learning else ()
+        twin = copy.deepcopy(module)
         for training in (True, False):
-            twin = copy.deepcopy(module).train(training)
-            output = twin(x)
+            output = twin.train(training)(x)
             same = output.shape == expected.shape and torch.allclose(output, expected, rtol=1e-2, atol=1e-3)
             if same and learning:
                 own = [w for w in twin.parameters() if w.requires_grad]

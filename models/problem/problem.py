@@ -241,18 +241,18 @@ class RelaxationProblem:
     @torch.no_grad()
     def feedback(self, population: str, state: State) -> Tensor:
         """Return sum_p op_p^T(g_c x_c; psi_p) over the population's projections, (batch, *population.shape)."""
-        signals = [self._feedback_along(p, state) for p in self.network.outgoing[population]]
+        signals = [self.feedback_along(p, state) for p in self.network.outgoing[population]]
         total = signals[0]  # only the output feeds nothing
         for signal in signals[1:]:
             total = total + signal
         return total
 
-    def _feedback_along(self, projection: Projection, state: State) -> Tensor:
+    def feedback_along(self, projection: Projection, state: State) -> Tensor:
+        """Return op_p^T(g_c x_c; psi_p), the feedback along one projection."""
         line = state.get(delay_line_key(projection.name))
         sent = self.feedback_source(projection, state) if line is None else line[-1]
-        return projection.feedback_signal(
-            sent, self.feedforward.routes[projection.name], self.feedback_weight(projection)
-        )
+        route = self.feedforward.routes[projection.name]
+        return projection.feedback_signal(sent, route, self.feedback_weight(projection))
 
     def feedback_source(self, projection: Projection, state: State) -> Tensor:
         """Return g_c x_c, the signal that the projection's target sends back."""

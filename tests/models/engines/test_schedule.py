@@ -66,7 +66,8 @@ def test_what_steps_mean_for_a_problem():
         (Steps(dt=0.3, duration=3.0), 0.3, 10),
     ):
         grid = schedule(problem, EULER, steps)
-        assert (grid.dt, grid.steps, grid.to_settle) == (dt, number, False)
+        assert (grid.dt, grid.steps) == (dt, number)
+        assert grid.settles is grid.tolerance is grid.stop_change is None
     with pytest.raises(ActrelaxError, match=r"^duration must be a whole number of dt, got 1 with dt 0\.3\.$"):
         schedule(problem, EULER, Steps(dt=0.3, duration=1.0))
 
@@ -77,7 +78,7 @@ def test_only_a_tolerance_of_the_gradient_is_measured():
         grid = schedule(problem, EULER, steps)
         assert grid.measured(problem, EULER) is grid
     asked = schedule(problem, EULER, Steps.until(1e-3, of="gradient", most=500))
-    assert (asked.steps, asked.tolerance, asked.to_settle) == (500, 1e-3, True)
+    assert (asked.steps, asked.tolerance, asked.settles, asked.stop_change) == (500, 1e-3, None, None)
     grid = asked.measured(problem, EULER)
     assert (grid.dt, grid.settles, grid.tolerance) == (asked.dt, True, None)
     assert grid.steps < 500

@@ -25,6 +25,7 @@ from actrelax import (
     relax_backward,
     solve,
 )
+from actrelax.models.learning.activation_relaxation import SETTLED
 from actrelax.models.results import relative_error
 
 SHORT = Steps(12, eta=0.2)
@@ -214,6 +215,16 @@ def test_without_gradients_it_is_the_module_alone():
 def test_evaluation_mode_relaxes_too():
     x, y = batch()
     assert difference(learned(door().eval(), x, y), learned(door().train(), x, y)) == 0
+
+
+def test_a_transform_of_the_feedback_reaches_the_input():
+    x, y = batch()
+    model = door(feedback_transform="sparse-0.5")
+    x.requires_grad_()
+    F.cross_entropy(model(x), y).backward()
+    problem = RelaxationProblem.from_batch(model.network, x.detach(), y, feedback_transform="sparse-0.5")
+    expected = problem.feedback("input", solve(problem, "sequential", SHORT).state) / len(x)
+    assert relative_error(x.grad, expected) < 1e-12
 
 
 @pytest.mark.parametrize("steps", [Steps.until(1e-6), SHORT])
@@ -509,6 +520,7 @@ class Moody(nn.Module):
         (lambda: door(steps=3, eta=5.0), "eta must lie between 0 and 2"),
         (lambda: door(noise=0.1), 'it does not support noise: use "euler"'),
         (lambda: door(integrator="equilibrium"), "is a single sweep without time"),
+        (lambda: door(steps=SETTLED, integrator="equilibrium", eta=0.05), "is a single sweep without time"),
         (lambda: door(linear_pruned()), "layer '4' has a hook, .* remove it. .Pruning adds a hook"),
         (lambda: door(linear_orthogonal()), "remove_parametrizations"),
         (lambda: ActivationRelaxation(Residual(), input_shape=(8,)), "Residual is not a chain of layers: .*'add'"),
