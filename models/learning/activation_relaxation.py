@@ -28,7 +28,7 @@ from actrelax.models.network import FeedforwardPass, Network, Slot, check_tensor
 from actrelax.models.problem import RelaxationProblem
 
 SETTLED = Steps.until(1e-6)
-"""The default steps. A settled relaxation with frozen gains is linear in the clamp, so it needs no `loss_scale`."""
+"""The default steps. A settled relaxation without "current" knobs is linear in the clamp: it needs no `loss_scale`."""
 _CAST = (torch.float32, torch.float16, torch.bfloat16)
 """Dtypes that autocast casts."""
 Scale = float | Tensor | Callable[[], float | Tensor]

@@ -136,6 +136,21 @@ def test_a_scaled_loss(scale):
     assert difference(found, expected) < 1e-12
 
 
+@pytest.mark.parametrize("preset", ["ar", "no-derivatives", "current-presynaptic", "unfrozen-weights"])
+def test_a_settled_relaxation_needs_no_scale_unless_knobs_are_current(preset):
+    x, y = batch()
+    model = ActivationRelaxation(chain(), input_shape=(1, 8, 8), assumptions=preset)
+    expected = {name: grad.clone() for name, grad in learned(model, x, y).items()}
+    halved = {name: 2 * grad for name, grad in learned(model, x, y, scale=0.5).items()}
+    if preset in ("ar", "no-derivatives"):
+        assert difference(halved, expected) < 1e-12
+    else:
+        assert difference(halved, expected) > 1e-2
+        model.loss_scale = 0.5
+        found = {name: 2 * grad for name, grad in learned(model, x, y, scale=0.5).items()}
+        assert difference(found, expected) < 1e-12
+
+
 def test_accumulation_over_batches():
     x, y = batch()
     expected, model = learned(door(), x, y), door()
