@@ -21,10 +21,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from actrelax.analysis.reports import of_runs, of_suites
-from actrelax.analysis.reports.gathered import Run, gather, run_folders
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports import run_report, suite_report
+from actrelax.analysis.reports.load_runs import Run, gather, run_folders
 from actrelax.analysis.reports.page import Table, write
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.statistics import interval
 from actrelax.analysis.tables import plain
@@ -49,7 +49,7 @@ def main(config: Config) -> None:
     """Read, draw, write, say."""
     if not config.runs:
         raise ActrelaxError("nothing to analyse: give the folders of runs, or a suite's results.")
-    suites = [path for path in config.runs if of_suites.is_suite(path)]
+    suites = [path for path in config.runs if suite_report.is_suite(path)]
     if suites and len(config.runs) > 1:
         raise ActrelaxError(f"{suites[0]} holds a suite's results, which are shown alone: give no other folder.")
     found = analysed_suite(config) if suites else analysed_runs(config)
@@ -66,18 +66,18 @@ def analysed_runs(config: Config) -> dict[str, Any]:
     for run in runs:
         if run.outcome.state is not State.FINISHED:
             print(f"{run.name}: {run.said}; it is shown as far as it came.", file=sys.stderr)
-    write(config.out / FILE, of_runs.page(runs, config.out))
+    write(config.out / FILE, run_report.page(runs, config.out))
     if not config.json:
-        conditions = [table for section in of_runs.compared(outcomes) for table in section.tables]
-        print_tables([of_runs.outcome_table(runs, brief=True), *conditions])
+        conditions = [table for section in run_report.compared(outcomes) for table in section.tables]
+        print_tables([run_report.outcome_table(runs, brief=True), *conditions])
     return {"runs": [_of_run(run) for run in runs], "conditions": _conditions(outcomes)}
 
 
 def analysed_suite(config: Config) -> dict[str, Any]:
     """Report on a suite's results; return what --json prints."""
-    results = of_suites.read_results(config.runs[0])
-    write(config.out / FILE, of_suites.page(results, config.out))
-    tables = [table for part in results.parts for table in of_suites.tables(results, part)]
+    results = suite_report.read_results(config.runs[0])
+    write(config.out / FILE, suite_report.page(results, config.out))
+    tables = [table for part in results.parts for table in suite_report.tables(results, part)]
     if not config.json:
         print_tables(tables)
     return {

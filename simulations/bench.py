@@ -38,10 +38,10 @@ from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import build
 from actrelax.simulations.costs.machine import machine
+from actrelax.simulations.costs.measure import Row, Setting, measured
 from actrelax.simulations.costs.methods import NAMES, chosen
-from actrelax.simulations.costs.rows import Row, Setting, measured
-from actrelax.simulations.options import Hardware, require
 from actrelax.simulations.training.experiment import Experiment, Optimisation, Speed
+from actrelax.simulations.training.options import Hardware, require
 
 FIGURE = "costs.png"
 STEPPED_UP_TO = 100

@@ -27,15 +27,15 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from actrelax.analysis.checks.entries import NAMES, Restrictions
+from actrelax.analysis.checks.compare import Report, Row, verify
 from actrelax.analysis.checks.sampling import verify_noise
-from actrelax.analysis.checks.verification import Report, Row, verify
+from actrelax.analysis.checks.solvers import NAMES, Restrictions
 from actrelax.models._names import known
 from actrelax.models.engines import integrator_named
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
-from actrelax.simulations.options import FullPrecision, Relaxation
-from actrelax.simulations.subjects import Subject, make_sample, of_run, without_continuous_plasticity
+from actrelax.simulations.training.options import FullPrecision, Relaxation
+from actrelax.simulations.training.problem_options import Subject, make_sample, of_run, without_continuous_plasticity
 
 EVERY = "all"
 BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}

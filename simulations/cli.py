@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.stopping import AbandonedError, Stopped
+from actrelax.simulations.training.signals import AbandonedError, Stopped
 
 SIMULATIONS = {
     "demo": "train a small CNN on the bundled digits by AR and by backprop; figures; half a minute",

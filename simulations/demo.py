@@ -23,20 +23,20 @@ from functools import partial
 from pathlib import Path
 
 from actrelax.analysis import figures
-from actrelax.analysis.checks.verification import Report, verify
+from actrelax.analysis.checks.compare import Report, verify
 from actrelax.analysis.convergence import errors_over_time
-from actrelax.analysis.reports import of_runs
-from actrelax.analysis.reports.gathered import gather
+from actrelax.analysis.reports import run_report
+from actrelax.analysis.reports.load_runs import gather
 from actrelax.analysis.reports.page import Picture, Section, write
 from actrelax.analysis.runs import RunFolder, Summary
 from actrelax.models.engines import Steps
 from actrelax.models.learning import activity_gradients
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
-from actrelax.simulations.datasets import Dataset, digits
-from actrelax.simulations.options import Hardware, Relaxation
+from actrelax.simulations.data import Dataset, digits
 from actrelax.simulations.training.assemble import make_network
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
+from actrelax.simulations.training.options import Hardware, Relaxation
 from actrelax.simulations.training.run import Recording, run
 
 RUNS = {"backprop": "", "AR": "ar", "AR, simplified": "simplified"}
@@ -161,7 +161,7 @@ def write_report(config: Config, checked: Report) -> None:
     picture = Picture.read(places / "relaxation.png", "Errors fall over time, those of lower layers later.", caption)
     relaxation = Section("One relaxation of the untrained network", [verdict(checked)], pictures=[picture])
     runs = gather([RunFolder(folder_of(config, label)) for label in RUNS])
-    write(config.out / "report.html", of_runs.page(runs, places, [relaxation]))
+    write(config.out / "report.html", run_report.page(runs, places, [relaxation]))
 
 
 def draw_relaxation(config: Config, network: Network, dataset: Dataset) -> None:

@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 import tyro
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.datasets import load
-from actrelax.simulations.options import FullPrecision
+from actrelax.simulations.data import load
 from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.assemble import on_device, set_up
+from actrelax.simulations.training.options import FullPrecision
 from actrelax.simulations.training.saved import load_run
 
 

@@ -30,11 +30,10 @@ from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.brian2 import Learner, Phases
 from actrelax.models.network import Network, build
-from actrelax.simulations.datasets import Split, digits
-from actrelax.simulations.online import Online
-from actrelax.simulations.options import POSITIVE, require, value_of
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import Split, digits, random_stream
 from actrelax.simulations.training.accuracy import accuracy
+from actrelax.simulations.training.brian2_training import Online
+from actrelax.simulations.training.options import POSITIVE, require, value_of
 
 
 @dataclass(frozen=True)

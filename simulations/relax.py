@@ -34,9 +34,15 @@ from actrelax.models.engines import ENGINES, Brian2Options, integrator_named, sc
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Record, Trajectory, relative_error
-from actrelax.simulations.options import FullPrecision, Relaxation, require
-from actrelax.simulations.streams import random_stream
-from actrelax.simulations.subjects import Sample, Subject, make_sample, of_run, without_continuous_plasticity
+from actrelax.simulations.data import random_stream
+from actrelax.simulations.training.options import FullPrecision, Relaxation, require
+from actrelax.simulations.training.problem_options import (
+    Sample,
+    Subject,
+    make_sample,
+    of_run,
+    without_continuous_plasticity,
+)
 
 FILE, FIGURE = "trajectory.nc", "relaxation.png"
 

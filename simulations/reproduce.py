@@ -26,13 +26,13 @@ import tyro
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import require
-from actrelax.simulations.suites import gradients, overview, report
+from actrelax.simulations.suites import figure1, report, summary_map
 from actrelax.simulations.suites.commands import chosen, command_of, named_in
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.execution import Work, carry_out
-from actrelax.simulations.suites.rates import own_rates
+from actrelax.simulations.suites.learning_rates import own_rates
 from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.options import require
 
 GRADIENTS, MAP = "gradients", "map"
 
@@ -55,7 +55,7 @@ class Config:
 
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of the suite that is named."""
-    bases = {GRADIENTS: gradients.BASE} | {name: suite.base for name, suite in SUITES.items()}
+    bases = {GRADIENTS: figure1.BASE} | {name: suite.base for name, suite in SUITES.items()}
     named = named_in(arguments, bases)
     return Config(experiment=Experiment() if named is None else bases[named])
 
@@ -63,7 +63,7 @@ def defaults(arguments: Sequence[str]) -> Config:
 def main(config: Config) -> None:
     """Do what is not done, and say what came out."""
     titles = {name: suite.title for name, suite in SUITES.items()}
-    titles = {GRADIENTS: gradients.TITLE} | titles | {MAP: overview.TITLE}
+    titles = {GRADIENTS: figure1.TITLE} | titles | {MAP: summary_map.TITLE}
     if config.suite == "list":
         width = max(map(len, titles))
         print("\n".join(f"{name:{width}}  {title}" for name, title in titles.items()))
@@ -75,12 +75,12 @@ def main(config: Config) -> None:
     if name == MAP:
         if replace(config, suite="list", out=None) != Config():
             raise ActrelaxError("map sets results beside each other that there are: it takes --out alone.")
-        print(overview.write(out, out.absolute().parent, "actrelax reproduce map"))
+        print(summary_map.write(out, out.absolute().parent, "actrelax reproduce map"))
     elif name == GRADIENTS:
         if own is not None or config.work.report_only:
             raise ActrelaxError("gradients trains nothing and keeps no runs: leave --own-rates and --report-only out.")
-        command = command_of("reproduce", name, gradients.BASE, config.experiment, config.seeds)
-        print(gradients.write(out, config.experiment, config.seeds or gradients.SEEDS, command))
+        command = command_of("reproduce", name, figure1.BASE, config.experiment, config.seeds)
+        print(figure1.write(out, config.experiment, config.seeds or figure1.SEEDS, command))
     else:
         command = command_of("reproduce", name, SUITES[name].base, config.experiment, config.seeds, own_rates=own)
         suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)

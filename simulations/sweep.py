@@ -22,12 +22,12 @@ from typing import Annotated
 import tyro
 
 from actrelax.models._names import known
-from actrelax.simulations.options import POSITIVE, require
-from actrelax.simulations.suites import rates
+from actrelax.simulations.suites import learning_rates
 from actrelax.simulations.suites.commands import chosen, command_of, named_in
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.execution import Work, carry_out
 from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.options import POSITIVE, require
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def main(config: Config) -> None:
     for rate in config.rates:
         require(rates=(rate, POSITIVE, 1e38))
     name = known("suite", config.suite, SUITES)
-    sweep = rates.swept(chosen(SUITES[name], config.experiment, config.seeds), config.rates)
+    sweep = learning_rates.swept(chosen(SUITES[name], config.experiment, config.seeds), config.rates)
     out = config.out or Path("results") / f"{name}-rates"
     command = command_of("sweep", name, SUITES[name].base, config.experiment, config.seeds, rates=config.rates)
-    carry_out(sweep.suite, out, config.work, lambda found: rates.write(out, name, sweep, found, command))
+    carry_out(sweep.suite, out, config.work, lambda found: learning_rates.write(out, name, sweep, found, command))
     print(f"written to {out}")
 
 

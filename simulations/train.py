@@ -20,8 +20,8 @@ from pathlib import Path
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import value_of
 from actrelax.simulations.training.experiment import Experiment, from_options, protocol
+from actrelax.simulations.training.options import value_of
 from actrelax.simulations.training.run import Recording, run
 
 

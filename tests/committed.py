@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actrelax.simulations.suites.definitions import SUITES
-from actrelax.simulations.suites.rates import own_rates
+from actrelax.simulations.suites.learning_rates import own_rates
 from actrelax.simulations.suites.suite import Suite
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from scipy import stats
 
-from actrelax.analysis.checks.entries import Entry, Restrictions, entries
+from actrelax.analysis.checks.compare import Report, Row
 from actrelax.analysis.checks.moments import Matrix, Moments, deviations, scheme_moments
-from actrelax.analysis.checks.verification import Report, Row
+from actrelax.analysis.checks.solvers import Entry, Restrictions, entries
 from actrelax.models.engines import SparseProblem, Steps, schedule
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem

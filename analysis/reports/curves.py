@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from actrelax.analysis import figures
-from actrelax.analysis.reports.outcomes import Outcome
 from actrelax.analysis.reports.page import Picture
+from actrelax.analysis.reports.results_table import Outcome
 
 LABELS = {
     "train_loss": "training loss",

@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.datasets import Dataset, Split, load
-from actrelax.simulations.options import Hardware
-from actrelax.simulations.streams import random_stream
-from actrelax.simulations.subjects import at_hand, usual_shape
+from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.training.assemble import on_device
+from actrelax.simulations.training.options import Hardware
+from actrelax.simulations.training.problem_options import at_hand, usual_shape
 
 RANDOM = "random images, no file of real ones being at hand"
 

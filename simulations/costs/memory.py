@@ -22,9 +22,9 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.costs.images import random_images
 from actrelax.simulations.costs.methods import Method
 from actrelax.simulations.costs.timing import Stepper
-from actrelax.simulations.options import Hardware
 from actrelax.simulations.training.assemble import on_device
 from actrelax.simulations.training.experiment import Experiment, as_options, from_options
+from actrelax.simulations.training.options import Hardware
 
 
 def unmeasurable(experiment: Experiment) -> str | None:

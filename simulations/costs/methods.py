@@ -14,11 +14,11 @@ from actrelax.models.engines import integrator_named, schedule
 from actrelax.models.learning import ActivationRelaxation, Backward, BackwardOptions, is_finite
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
-from actrelax.simulations.datasets import Dataset
-from actrelax.simulations.options import Relaxation
+from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Training
+from actrelax.simulations.training.options import Relaxation
 
 NAMES = ("backprop", "autograd", "closed-form", "equilibrium", "stepped", "front-door")
 ETA, TOLERANCE = 0.1, 1e-6

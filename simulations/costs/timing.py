@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from actrelax.simulations.datasets import Split
+from actrelax.simulations.data import Split
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.loop import Training, learn
 

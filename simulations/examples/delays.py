@@ -20,7 +20,7 @@ from actrelax import RelaxationProblem, activity_gradients, build, digits, solve
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import stays_below
 from actrelax.models.results import relative_error
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import random_stream
 
 # time, in milliseconds
 TAU = 10.0

@@ -25,7 +25,7 @@ from torch import Tensor
 from actrelax import BackwardOptions, Network, Updates, build, digits, relax_backward
 from actrelax.analysis import figures
 from actrelax.analysis.alignment import feedback_alignment
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import random_stream
 
 # network
 NETWORK = "mlp-4x32"

@@ -17,7 +17,7 @@ from pathlib import Path
 from actrelax import RelaxationProblem, activity_gradients, build, digits, solve
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import random_stream
 
 # time, in milliseconds
 TAU = 10.0

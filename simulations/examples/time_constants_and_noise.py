@@ -22,7 +22,7 @@ from torch import Tensor
 from actrelax import RelaxationProblem, build, digits, solve
 from actrelax.analysis import figures
 from actrelax.analysis.checks.moments import scheme_moments
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import random_stream
 
 # time, in milliseconds
 TAU = torch.logspace(0.5, 2, 24, dtype=torch.float64)  # one per neuron, 3 to 100

@@ -23,7 +23,7 @@ from torch.nn.functional import cosine_similarity
 
 from actrelax import RelaxationProblem, activity_gradients, build, digits, solve
 from actrelax.analysis import figures
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import random_stream
 
 # time, in units of tau
 DT = 0.1

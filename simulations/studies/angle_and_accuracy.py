@@ -14,8 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from actrelax.analysis import figures
-from actrelax.analysis.robustness import read
-from actrelax.simulations.robustness import RATE
+from actrelax.simulations.studies.perturbation import RATE
+from actrelax.simulations.studies.perturbation_results import read
 
 # what is perturbed -> its study's table, and which of its series
 TABLES = {

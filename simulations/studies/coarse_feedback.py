@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from actrelax.analysis.robustness import Learned
-from actrelax.simulations.robustness import BASE, feedback_angles, study
+from actrelax.simulations.studies.perturbation import BASE, feedback_angles, study
+from actrelax.simulations.studies.perturbation_results import Learned
 
 # how many values a weight can have
 LEVELS = (256, 64, 16, 8, 5, 4, 3, 2)

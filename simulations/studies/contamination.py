@@ -24,8 +24,7 @@ from actrelax import Network, RelaxationProblem, build, relax_backward
 from actrelax.analysis import figures
 from actrelax.analysis.alignment import update_angles
 from actrelax.analysis.initial_state_share import contamination
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.studies.learning import accuracy, epochs_of
 
 # network and learning

@@ -20,9 +20,9 @@ from torch import Tensor
 from actrelax import RelaxationProblem, relax_backward
 from actrelax.analysis.alignment import update_angles
 from actrelax.analysis.delays import delayed_state
-from actrelax.analysis.robustness import Learned
 from actrelax.models.network import Network
-from actrelax.simulations.robustness import BASE, grid, study
+from actrelax.simulations.studies.perturbation import BASE, grid, study
+from actrelax.simulations.studies.perturbation_results import Learned
 from actrelax.simulations.training.experiment import Experiment
 
 # in units of tau; relaxations take 10

@@ -24,8 +24,7 @@ from torch.nn.functional import cosine_similarity, interpolate
 
 from actrelax import Network, RelaxationProblem, activity_gradients, build, relax_backward, solve
 from actrelax.analysis.convergence import predicted_errors, spread_out, stays_below
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.studies.animation import Film, movie, strip
 from actrelax.simulations.studies.learning import epochs_of
 

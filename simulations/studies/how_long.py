@@ -21,8 +21,7 @@ from actrelax import RelaxationProblem, activity_gradients, build
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import errors_over_time, predicted_steps, stays_below
 from actrelax.models.engines import INTEGRATORS
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 
 TOLERANCE = 0.01
 MOST = 100_000  # steps, of what does not get there

@@ -19,11 +19,10 @@ from matplotlib.axes import Axes
 
 from actrelax import RelaxationProblem, Steps, activity_gradients, build
 from actrelax.analysis import figures
-from actrelax.analysis.checks.entries import entries
+from actrelax.analysis.checks.solvers import entries
 from actrelax.analysis.convergence import predicted_errors
 from actrelax.models.engines import ENGINES
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 
 # time, in units of tau
 DT = 0.2

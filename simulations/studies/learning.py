@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from actrelax import Network
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.training.accuracy import accuracy as share_correct
 
 BATCH = 64

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from actrelax.analysis.robustness import Learned
-from actrelax.simulations.robustness import BASE, study
+from actrelax.simulations.studies.perturbation import BASE, study
+from actrelax.simulations.studies.perturbation_results import Learned
 
 # in units of tau, steps of 0.1, so that there are some in the shortest
 LEVELS = (20.0, 10.0, 7.0, 5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.5)

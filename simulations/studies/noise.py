@@ -22,9 +22,9 @@ from torch import Tensor
 
 from actrelax import RelaxationProblem
 from actrelax.analysis.noise import expected_noise_angles
-from actrelax.analysis.robustness import Learned
 from actrelax.models.network import Network
-from actrelax.simulations.robustness import BASE, RATE, grid, study
+from actrelax.simulations.studies.perturbation import BASE, RATE, grid, study
+from actrelax.simulations.studies.perturbation_results import Learned
 from actrelax.simulations.training.experiment import Experiment
 
 # sigma, in units of activity (tanh: up to 1)

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from actrelax.analysis.robustness import Learned
-from actrelax.simulations.robustness import BASE, feedback_angles, study
+from actrelax.simulations.studies.perturbation import BASE, feedback_angles, study
+from actrelax.simulations.studies.perturbation_results import Learned
 
 # share of connections that is there
 LEVELS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)

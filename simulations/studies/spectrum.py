@@ -29,8 +29,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigs, norm
 
 from actrelax import Network, RelaxationProblem, build, relax_backward
 from actrelax.analysis import figures, spectra, transient_growth
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.studies.learning import epochs_of
 
 # networks: mlp-DEPTHxWIDTH, tanh, one digit

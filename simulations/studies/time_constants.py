@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from actrelax.analysis.robustness import Learned
-from actrelax.simulations.robustness import BASE, study
+from actrelax.simulations.studies.perturbation import BASE, study
+from actrelax.simulations.studies.perturbation_results import Learned
 
 # two thirds of the time constants are within this factor of their median
 LEVELS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0)

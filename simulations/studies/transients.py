@@ -25,8 +25,7 @@ from actrelax.analysis import figures
 from actrelax.analysis.convergence import errors_over_time
 from actrelax.analysis.transients import error_bounds, growth
 from actrelax.models.engines import INTEGRATORS
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.studies.learning import epochs_of
 
 # network, and how it learns

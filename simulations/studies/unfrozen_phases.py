@@ -31,8 +31,7 @@ from actrelax.analysis.fixed_points import resting_places, scattered
 from actrelax.analysis.long_time import Ending, ending, fates
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.problem import State
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 
 ACTIVATIONS = ("tanh", "sigmoid", "gelu", "relu")
 DEPTHS = (3, 5, 7)  # layers of weights

@@ -24,8 +24,7 @@ import torch
 from actrelax import BackwardOptions, Network, Updates, build, relax_backward
 from actrelax.analysis import figures
 from actrelax.analysis.alignment import feedback_alignment, update_angles
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.studies.learning import accuracy, as_stimuli, epochs_of
 
 # network and learning: plain stochastic gradient descent

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Container, Sequence
 from dataclasses import asdict, replace
 
-from actrelax.analysis.reports.gathered import as_words
+from actrelax.analysis.reports.load_runs import as_words
 from actrelax.simulations.suites.execution import Work
 from actrelax.simulations.suites.suite import Suite
 from actrelax.simulations.training.experiment import Experiment, as_options

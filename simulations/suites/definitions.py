@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import Hardware
 from actrelax.simulations.suites.suite import WATCHING, Options, Suite, varied
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
+from actrelax.simulations.training.options import Hardware
 
 
 def ar(assumptions: str = "ar", **options: Any) -> Options:

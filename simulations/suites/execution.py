@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actrelax.analysis.reports import outcomes
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports import results_table
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import require
-from actrelax.simulations.suites.perform import perform
-from actrelax.simulations.suites.store import Kept
+from actrelax.simulations.suites.run_store import Kept
+from actrelax.simulations.suites.runner import perform
 from actrelax.simulations.suites.suite import Suite
+from actrelax.simulations.training.options import require
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,17 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
     for case in suite.cases():
         kept = Kept(work.runs.absolute(), case.experiment.resolved())
         places[case.variant, case.condition, kept.hash] = case, kept
-    found = outcomes.read(out)
+    found = results_table.read(out)
     left = [kept for key, (_, kept) in places.items() if key not in found]
 
     def collect(_: Kept | None = None) -> None:
         found.update(
-            outcomes.add(
+            results_table.add(
                 out,
                 {
-                    key: outcomes.outcome_of(kept.folder, case.condition, kept.experiment.seed, kept.hash, case.variant)
+                    key: results_table.outcome_of(
+                        kept.folder, case.condition, kept.experiment.seed, kept.hash, case.variant
+                    )
                     for key, (case, kept) in places.items()
                     if key not in found and kept.state.is_final
                 },
@@ -78,7 +80,7 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
     collect()
     ended = [found[key] for key in places if key in found]
     if ended:
-        with outcomes.held(out):
+        with results_table.held(out):
             print(report(ended))
     if refused is not None:
         raise refused

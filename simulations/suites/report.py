@@ -8,10 +8,10 @@ from pathlib import Path
 
 from actrelax.analysis import figures
 from actrelax.analysis.files import write_text
-from actrelax.analysis.reports import conditions
-from actrelax.analysis.reports.conditions import Conditions
+from actrelax.analysis.reports import comparison
+from actrelax.analysis.reports.comparison import Conditions
 from actrelax.analysis.reports.curves import over_training
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import latex, markdown
 from actrelax.simulations.suites.suite import Suite
@@ -43,8 +43,8 @@ def tables(name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -
         if not mine:
             continue
         against = compared(suite, variant)
-        table = conditions.lines(against, mine)
-        head, rows = conditions.cells(against, table)
+        table = comparison.lines(against, mine)
+        head, rows = comparison.cells(against, table)
         epochs = sorted({o.epochs for o in mine if o.state is State.FINISHED}) or [0]
         title = f"## {variant}\n\n" if variant else ""
         minutes = sum(o.wall_seconds for o in mine) / 60
@@ -52,7 +52,7 @@ def tables(name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -
         count = f"{len(mine)}" if len(mine) == wanted else f"{len(mine)} of {wanted}"
         lengths = f"{' or '.join(map(str, epochs))} epoch{'' if epochs == [1] else 's'}"
         took = f"{count} runs of {lengths}, {minutes:.0f} minutes of wall time in all.\n"
-        remarks = f"{conditions.remarks(against, table)}{took}"
+        remarks = f"{comparison.remarks(against, table)}{took}"
         texts.append(f"{title}{markdown(head, rows)}\n{remarks}")
         notes = "".join(f"% {line}\n" for line in [variant, *remarks.splitlines()] if line)
         tabulars.append(notes + latex(head, rows))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from actrelax.simulations.datasets import Split
+from actrelax.simulations.data import Split
 from actrelax.simulations.training.processes import ALONE, Processes
 
 Convert = Callable[[Tensor], Tensor]

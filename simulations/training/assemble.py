@@ -21,13 +21,12 @@ from actrelax.models.learning import BackwardOptions, Rule, Updates
 from actrelax.models.network import Network, build
 from actrelax.models.problem import LOSSES, Loss
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.datasets import Dataset, Split, load
-from actrelax.simulations.options import Hardware
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.loop import Training
-from actrelax.simulations.training.mixed import in_single_precision
+from actrelax.simulations.training.mixed_precision import in_single_precision
+from actrelax.simulations.training.options import Hardware
 from actrelax.simulations.training.processes import ALONE, Processes
 from actrelax.simulations.training.rules import make_rules
 

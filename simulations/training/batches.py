@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from actrelax.simulations.datasets import Dataset, Split
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import Dataset, Split, random_stream
 from actrelax.simulations.training.processes import ALONE, Processes
 
 PADDING = 4

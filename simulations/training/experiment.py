@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import POSITIVE, Hardware, Relaxation, require
+from actrelax.simulations.training.options import POSITIVE, Hardware, Relaxation, require
 from actrelax.simulations.training.processes import ALONE, Processes
 
 T = TypeVar("T")

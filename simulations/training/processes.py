@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.stopping import AbandonedError
+from actrelax.simulations.training.signals import AbandonedError
 
 NCCL_TIMEOUT = timedelta(seconds=20)
 """How long a sum on GPUs waits: a process that is killed there leaves no closed connection behind to tell it by."""

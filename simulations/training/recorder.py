@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from actrelax.analysis.runs import RunFolder
-from actrelax.simulations.stopping import Stop, Stopped
 from actrelax.simulations.training.callbacks import DivergenceCheck
 from actrelax.simulations.training.loop import Callback, Training
+from actrelax.simulations.training.signals import Stop, Stopped
 
 
 class Recorder(Callback):

@@ -26,7 +26,7 @@ from actrelax.models.problem import Loss, ProblemFields, RelaxationProblem
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.mixed import in_bfloat16
+from actrelax.simulations.training.mixed_precision import in_bfloat16
 from actrelax.simulations.training.parallel import Shared
 
 Learn = Callable[[Network, Tensor, Tensor, BackwardOptions], Backward]

@@ -15,16 +15,16 @@ from actrelax.models._names import look_up
 from actrelax.models.engines import TorchOptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import LOSSES, RelaxationProblem
-from actrelax.simulations.datasets import Dataset
-from actrelax.simulations.options import require
-from actrelax.simulations.stopping import stopping_cleanly
+from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import Parts, assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
 from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment, as_options, from_options
 from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.options import require
 from actrelax.simulations.training.processes import current
 from actrelax.simulations.training.recorder import Recorder
+from actrelax.simulations.training.signals import stopping_cleanly
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from actrelax.models.results import Record as Record
     from actrelax.models.results import Trajectory as Trajectory
     from actrelax.models.results import open_trajectory as open_trajectory
-    from actrelax.simulations.datasets import digits as digits
+    from actrelax.simulations.data import digits as digits
     from actrelax.simulations.training.saved import load_run as load_run
 
 __version__ = "0.1.0"
@@ -68,7 +68,7 @@ _MODULE_OF = {
     "activity_gradients": "models.learning",
     "backprop_backward": "models.learning",
     "build": "models.network",
-    "digits": "simulations.datasets",
+    "digits": "simulations.data",
     "load_run": "simulations.training.saved",
     "open_trajectory": "models.results",
     "relax_backward": "models.learning",

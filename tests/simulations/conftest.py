@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from actrelax.simulations.datasets import digits
+from actrelax.simulations.data import digits
 
 
 @pytest.fixture(autouse=True)

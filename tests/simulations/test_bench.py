@@ -9,14 +9,14 @@ import torch
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Projection
 from actrelax.simulations import bench, cli
-from actrelax.simulations.costs import memory, rows
+from actrelax.simulations.costs import measure, memory
 from actrelax.simulations.costs.images import random_images
 from actrelax.simulations.costs.methods import Method, chosen
 from actrelax.simulations.costs.timing import TURN, WARM_UP, Stepper, full_batches, step_times
-from actrelax.simulations.options import Hardware
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
 from actrelax.simulations.training.loop import train
+from actrelax.simulations.training.options import Hardware
 
 QUICK = ["--networks", "digits-mlp", "--rounds", "5", "--threads", "1"]
 TIMED = [*QUICK, "--no-memory"]
@@ -90,7 +90,7 @@ def test_json(capsys):
 
 
 def test_table_and_figure(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(rows, "peak_in_own_process", memory.peak)  # a process takes seconds to start
+    monkeypatch.setattr(measure, "peak_in_own_process", memory.peak)  # a process takes seconds to start
     assert run(*QUICK, "--methods", "stepped", "--stepped", 2, "--out", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["network", "method", "steps", "ms", "ratio", "peak", "MB", "ratio", "images/s"]
@@ -148,7 +148,7 @@ def test_threads_rounds_and_folder_reach_the_measurement(npz, capsys, monkeypatc
         found.append((torch.get_num_threads(), len(numbers)))
         return [[1.0, 2.0, 3.0] for _ in trainings]
 
-    monkeypatch.setattr(rows, "step_times", noted)
+    monkeypatch.setattr(measure, "step_times", noted)
     monkeypatch.setattr(bench, "tqdm", lambda items, **_: items)
     options = ["--dataset", npz.stem, "--data-dir", npz.parent, "--threads", threads, "--rounds", rounds]
     assert run(*TIMED, "--methods", "backprop", *options, "--json") == 0
@@ -294,7 +294,7 @@ def test_times_survive_a_memory_that_can_not_be_measured(capsys, monkeypatch):
             raise ActrelaxError("no.")
         return memory.peak(method, *rest)
 
-    monkeypatch.setattr(rows, "peak_in_own_process", failing)
+    monkeypatch.setattr(measure, "peak_in_own_process", failing)
     assert run(*QUICK, "--methods", "equilibrium", "--json") == 0
     said = capsys.readouterr()
     assert said.err.splitlines()[-1] == "no."

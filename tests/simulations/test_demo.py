@@ -5,7 +5,7 @@ import json
 import pytest
 from outcomes import is_drawn
 
-from actrelax.analysis.checks.verification import Report, Row
+from actrelax.analysis.checks.compare import Report, Row
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.results import DivergenceError
 from actrelax.simulations import cli, demo

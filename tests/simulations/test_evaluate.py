@@ -10,7 +10,7 @@ from torch import nn
 import actrelax
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations import cli
-from actrelax.simulations.datasets import read
+from actrelax.simulations.data.datasets import read
 from actrelax.simulations.training.saved import load_run
 
 QUICK = ["--epochs", "2", "--steps", "3", "--threads", "1", "--quiet"]

@@ -11,10 +11,10 @@ from outcomes import is_drawn
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.learning import relax_backward
 from actrelax.models.network import build
-from actrelax.simulations import cli, online
-from actrelax.simulations.datasets import digits
+from actrelax.simulations import cli
+from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.plasticity import Config, make_network
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.training import brian2_training
 
 TINY = ["--images", "40", "--every", "25", "--steps", "4", "--eta", "0.5", "--epochs", "2", "--lr", "0.1"]
 
@@ -84,7 +84,7 @@ def test_a_run_goes_on_for_more_passes(finished, tmp_path, capsys):
 
 def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    respond, calls = online.accuracy, []
+    respond, calls = brian2_training.accuracy, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -92,7 +92,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path, monkeypat
             raise KeyboardInterrupt
         return respond(*arguments)
 
-    monkeypatch.setattr(online, "accuracy", interrupted)
+    monkeypatch.setattr(brian2_training, "accuracy", interrupted)
     assert cli.main(["plasticity", "--out", str(out), *TINY]) == 130
     assert RunFolder(out).checkpoint()["learned"] == 50
     assert not RunFolder(out).is_finished()
@@ -108,13 +108,13 @@ def test_a_signal_leaves_a_checkpoint(tmp_path, monkeypatch, capsys):
     import signal
 
     out = tmp_path / "run"
-    respond = online.accuracy
+    respond = brian2_training.accuracy
 
     def signalled(*arguments):
         signal.raise_signal(signal.SIGTERM)
         return respond(*arguments)
 
-    monkeypatch.setattr(online, "accuracy", signalled)
+    monkeypatch.setattr(brian2_training, "accuracy", signalled)
     assert cli.main(["plasticity", "--out", str(out), *TINY]) == 128 + signal.SIGTERM
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (

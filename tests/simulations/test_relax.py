@@ -9,9 +9,9 @@ from outcomes import is_drawn
 
 from actrelax.models.results import open_trajectory, relative_error
 from actrelax.simulations import cli, relax
-from actrelax.simulations.options import Hardware, Relaxation
-from actrelax.simulations.subjects import Subject, make_sample
 from actrelax.simulations.training.experiment import Model
+from actrelax.simulations.training.options import Hardware, Relaxation
+from actrelax.simulations.training.problem_options import Subject, make_sample
 
 SMALL = ["--network", "mlp-4x6", "--steps", "12", "--eta", "0.2"]
 

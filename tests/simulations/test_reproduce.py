@@ -83,7 +83,7 @@ def test_a_run_that_fails_does_not_cost_the_table_of_the_others(tmp_path, monkey
             raise MemoryError("no room")
         return run(experiment, *rest)
 
-    monkeypatch.setattr("actrelax.simulations.suites.perform.run", failing)
+    monkeypatch.setattr("actrelax.simulations.suites.runner.run", failing)
     options = ["--seeds", "2", "--epochs", "1", "--network", "digits-mlp", "--jobs", "1", "--quiet"]
     places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert main(["reproduce", "smoke", *options, *places]) == 2

@@ -5,7 +5,7 @@ import pytest
 
 from actrelax.analysis import figures
 from actrelax.analysis.reports.curves import over_training, pictures
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 
 NAN = float("nan")

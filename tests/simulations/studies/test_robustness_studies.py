@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 from outcomes import is_drawn
 
-from actrelax.analysis.robustness import Learned, read, write
 from actrelax.models.network import build
-from actrelax.simulations.options import Relaxation
-from actrelax.simulations.robustness import BASE, feedback_angles, learn
 from actrelax.simulations.studies import (
     angle_and_accuracy,
     coarse_feedback,
@@ -17,8 +14,11 @@ from actrelax.simulations.studies import (
     sparse_feedback,
     time_constants,
 )
+from actrelax.simulations.studies.perturbation import BASE, feedback_angles, learn
+from actrelax.simulations.studies.perturbation_results import Learned, read, write
 from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import load_images
+from actrelax.simulations.training.options import Relaxation
 
 LOWEST, HIGHEST = "input->hidden1", "hidden2->hidden3"
 

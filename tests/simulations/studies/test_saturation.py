@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from outcomes import is_drawn
 
 from actrelax import build, relax_backward
-from actrelax.simulations.datasets import digits
+from actrelax.simulations.data import digits
 from actrelax.simulations.studies import saturation
 from actrelax.simulations.suites.suite import varied
 

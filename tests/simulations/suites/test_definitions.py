@@ -7,14 +7,14 @@ import pytest
 import torch
 from committed import CARRIED_OUT, RESULTS
 
-from actrelax.analysis.reports import outcomes
+from actrelax.analysis.reports import results_table
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import Hardware
 from actrelax.simulations.suites.definitions import IMAGES, SUITES
-from actrelax.simulations.suites.store import Kept
+from actrelax.simulations.suites.run_store import Kept
 from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.experiment import as_options, protocol
+from actrelax.simulations.training.options import Hardware
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -42,7 +42,7 @@ def test_results_that_are_kept_are_of_the_suites_runs(name):
     for case in suite.cases():
         experiment = replace(case.experiment, hardware=Hardware("cpu", threads=1)).resolved()
         runs.add((case.variant, case.condition, Kept(Path(), experiment).hash))
-    found = outcomes.read(RESULTS / name)
+    found = results_table.read(RESULTS / name)
     assert found
     assert set(found) <= runs
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from committed import RESULTS, skip_under_way
 
-from actrelax.analysis.reports import outcomes
+from actrelax.analysis.reports import results_table
 from actrelax.analysis.runs import State
 
 PAGE = (RESULTS.parent / "docs" / "reproduction.md").read_text()
@@ -38,7 +38,7 @@ def cells(suites):
 
 def accuracies(suites):
     """Of single runs, in percent."""
-    found = [o for suite in suites for o in outcomes.read(RESULTS / suite).values() if o.state is State.FINISHED]
+    found = [o for suite in suites for o in results_table.read(RESULTS / suite).values() if o.state is State.FINISHED]
     return [100 * o.curves[name][-1] for o in found for name in ("test_accuracy", "train_accuracy")]
 
 

@@ -6,8 +6,8 @@ import pytest
 from committed import CARRIED_OUT, RESULTS, skip_under_way
 from scipy import stats
 
-from actrelax.analysis.reports import conditions, outcomes
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports import comparison, results_table
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.statistics import power, seeds_for
 from actrelax.models.errors import ActrelaxError
@@ -40,7 +40,7 @@ OUTCOMES = [outcome(name, seed, a) for name, found in ACCURACIES.items() for see
 
 
 def by_name(outcomes=OUTCOMES):
-    return {line.condition: line for line in conditions.lines(AGAINST, outcomes)}
+    return {line.condition: line for line in comparison.lines(AGAINST, outcomes)}
 
 
 def test_differences_are_paired_by_seed_and_corrected_for_their_number():
@@ -71,7 +71,7 @@ def test_one_computation_is_not_tested_against_itself():
     two = sorted(table[name].against["backprop"].p_difference for name in ("simplified", "random feedback"))
     corrected = sorted(table[name].p_difference["backprop"] for name in ("simplified", "random feedback"))
     assert corrected == pytest.approx([2 * two[0], max(2 * two[0], two[1])])
-    said = conditions.remarks(AGAINST, list(table.values()))
+    said = comparison.remarks(AGAINST, list(table.values()))
     assert "Power at 0.05 and at 0.05 / 2, " in said
 
 
@@ -84,14 +84,14 @@ def test_seeds_are_paired_whatever_their_order():
 
 def rows(outcomes=OUTCOMES):
     """Condition -> cells after it."""
-    _, found = conditions.cells(AGAINST, conditions.lines(AGAINST, outcomes))
+    _, found = comparison.cells(AGAINST, comparison.lines(AGAINST, outcomes))
     return {row[0]: row[1:] for row in found}
 
 
 def test_diverged_seeds_are_counted_and_named():
     assert rows()["random feedback"][0] == "3, 1 diverged"
     assert rows()["random feedback"][1].startswith("60.0 (")
-    said = conditions.remarks(AGAINST, conditions.lines(AGAINST, OUTCOMES))
+    said = comparison.remarks(AGAINST, comparison.lines(AGAINST, OUTCOMES))
     assert "Diverged under random feedback: seed 1; means and differences are those of the others.\n" in said
     deviation = by_name()["random feedback"].against["backprop"].deviation
     assert f"under random feedback (deviation of 3 differences: {deviation:.2f} points, the most)" in said
@@ -127,7 +127,7 @@ def test_variants_have_tables_and_figures_of_their_own(tmp_path):
 @pytest.mark.parametrize("name", [name for name in CARRIED_OUT if (RESULTS / name / "table.md").exists()])
 def test_committed_tables_say_what_their_rows_say(name):
     skip_under_way()
-    rows = outcomes.read(RESULTS / name).values()
+    rows = results_table.read(RESULTS / name).values()
     written = [(RESULTS / name / file).read_text() for file in ("table.md", "table.tex")]
     (command,) = [line.strip() for line in written[0].splitlines() if line.startswith("    ")]
     suite, words = CARRIED_OUT[name], command.split()
@@ -138,11 +138,11 @@ def test_committed_tables_say_what_their_rows_say(name):
 
 def test_rows_that_another_command_adds_are_kept(tmp_path):
     mine, others = OUTCOMES[:3], OUTCOMES[3:6]
-    outcomes.write(tmp_path, mine)
-    outcomes.add(tmp_path, {("", o.condition, o.run): o for o in others})
-    found = outcomes.add(tmp_path, {("", o.condition, o.run): o for o in mine})
+    results_table.write(tmp_path, mine)
+    results_table.add(tmp_path, {("", o.condition, o.run): o for o in others})
+    found = results_table.add(tmp_path, {("", o.condition, o.run): o for o in mine})
     assert [o.run for o in found.values()] == [o.run for o in (*mine, *others)]
-    assert outcomes.read(tmp_path).keys() == found.keys()
+    assert results_table.read(tmp_path).keys() == found.keys()
 
 
 def test_figures_say_how_many_seeds_they_show(tmp_path, monkeypatch):
@@ -153,20 +153,20 @@ def test_figures_say_how_many_seeds_they_show(tmp_path, monkeypatch):
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
-    outcomes.write(tmp_path, OUTCOMES)
-    found = outcomes.read(tmp_path)
+    results_table.write(tmp_path, OUTCOMES)
+    found = results_table.read(tmp_path)
     assert list(found) == [("", o.condition, o.run) for o in OUTCOMES]
     for before, after in zip(OUTCOMES, found.values(), strict=True):
         assert replace(before, curves={}) == replace(after, curves={})
         for column, values in before.curves.items():
             assert after.curves[column] == pytest.approx(values, nan_ok=True)
     early = replace(OUTCOMES[-1], run="diverged at once", state=State.DIVERGED, curves={})
-    outcomes.write(tmp_path, [*OUTCOMES, early])
-    assert outcomes.read(tmp_path)["", early.condition, early.run] == early
+    results_table.write(tmp_path, [*OUTCOMES, early])
+    assert results_table.read(tmp_path)["", early.condition, early.run] == early
     head, *lines = (tmp_path / "runs.csv").read_text().splitlines()
     assert head.endswith(",made_with")
     (tmp_path / "runs.csv").write_text("\n".join(line.partition(",made_with")[0] for line in (head, *lines)))
-    assert all(o.made_with == "" for o in outcomes.read(tmp_path).values()), "a table from before there was one"
+    assert all(o.made_with == "" for o in results_table.read(tmp_path).values()), "a table from before there was one"
     (tmp_path / "curves.csv").unlink()
     with pytest.raises(ActrelaxError, match=r"holds no results that can be read: move runs\.csv and curves\.csv away"):
-        outcomes.read(tmp_path)
+        results_table.read(tmp_path)

@@ -3,7 +3,7 @@
 import torch
 
 from actrelax import build
-from actrelax.simulations.datasets import Split
+from actrelax.simulations.data import Split
 from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.batches import Preprocessing
 

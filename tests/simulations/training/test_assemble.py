@@ -15,12 +15,12 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward
 from actrelax.models.network import Network, build
 from actrelax.models.problem import RelaxationProblem
-from actrelax.simulations.options import Hardware, Relaxation
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import random_stream
 from actrelax.simulations.training import assemble as module
 from actrelax.simulations.training.assemble import assemble, learning_rate_factor, make_network, rehearse
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
+from actrelax.simulations.training.options import Hardware, Relaxation
 
 
 def factors(o, epochs=10, batches=7):

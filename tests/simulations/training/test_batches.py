@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from actrelax.simulations.datasets import digits, read
+from actrelax.simulations.data.datasets import digits, read
 from actrelax.simulations.training.batches import PADDING, Batches, Preprocessing, flip_and_crop, normalisation
 
 

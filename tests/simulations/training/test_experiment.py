@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.training.experiment import (
     LATER,
     PROTOCOLS,
@@ -21,6 +20,7 @@ from actrelax.simulations.training.experiment import (
     from_options,
     protocol,
 )
+from actrelax.simulations.training.options import Hardware, Relaxation
 
 COMMON = {
     "activation": "tanh",

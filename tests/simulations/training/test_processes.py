@@ -15,14 +15,13 @@ from outcomes import differing, outcome
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations import cli
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.options import Relaxation
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.training import processes as module
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import learn
+from actrelax.simulations.training.options import Relaxation
 from actrelax.simulations.training.processes import ALONE, Processes
 
 # ---- one process at a time

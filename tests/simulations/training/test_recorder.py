@@ -8,12 +8,12 @@ import torch
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.stopping import Stop, Stopped
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.callbacks import DivergenceCheck
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, train
 from actrelax.simulations.training.recorder import Recorder
+from actrelax.simulations.training.signals import Stop, Stopped
 
 
 def recorded(tmp_path, stop, every=None, before=()):

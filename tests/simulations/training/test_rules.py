@@ -14,13 +14,13 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import relax_backward
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem
-from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.training import clipping
 from actrelax.simulations.training.assemble import assemble, rehearse
 from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.experiment import Experiment, Model, Speed
 from actrelax.simulations.training.loop import Callback, learn, train
-from actrelax.simulations.training.mixed import in_bfloat16
+from actrelax.simulations.training.mixed_precision import in_bfloat16
+from actrelax.simulations.training.options import Hardware, Relaxation
 
 FP64 = Hardware(precision="fp64")
 

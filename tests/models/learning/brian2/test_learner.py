@@ -18,7 +18,7 @@ from actrelax.models.learning.brian2.equations import TOP_GRADIENTS
 from actrelax.models.network import ACTIVATIONS, Network, Projection, build
 from actrelax.models.problem import LOSSES
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.datasets import digits
+from actrelax.simulations.data import digits
 
 SHORT = Phases(steps=12, eta=0.2)
 DISTINCT = list({preset.dense: name for name, preset in PRESETS.items() if not preset.is_continuous}.values())

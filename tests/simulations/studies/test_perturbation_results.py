@@ -6,7 +6,7 @@ import pytest
 from outcomes import is_drawn
 
 from actrelax.analysis import figures
-from actrelax.analysis.robustness import (
+from actrelax.simulations.studies.perturbation_results import (
     Learned,
     accuracies,
     accuracy_panel,

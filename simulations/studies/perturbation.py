@@ -11,17 +11,17 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
-from actrelax.analysis.robustness import Learned, Scale, accuracies, draw, first_below, write
 from actrelax.models.learning import Backward
 from actrelax.models.network import Network
 from actrelax.models.problem import apply_transform, transform_named
-from actrelax.simulations.datasets import Dataset
-from actrelax.simulations.options import Hardware, Relaxation
+from actrelax.simulations.data import Dataset
+from actrelax.simulations.studies.perturbation_results import Learned, Scale, accuracies, draw, first_below, write
 from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.assemble import assemble, load_images
 from actrelax.simulations.training.callbacks import Alignment
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, Speed
 from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.options import Hardware, Relaxation
 
 RATE = 0.4
 

@@ -17,12 +17,12 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.network import Network, build
 from actrelax.models.problem import LOSSES, RelaxationProblem
-from actrelax.simulations.datasets import data_folder, load
-from actrelax.simulations.options import Hardware, Relaxation, require, value_of
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import random_stream
+from actrelax.simulations.data.datasets import data_folder, load
 from actrelax.simulations.training.assemble import make_network, set_up
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.experiment import Model, from_options
+from actrelax.simulations.training.options import Hardware, Relaxation, require, value_of
 from actrelax.simulations.training.saved import load_run
 
 USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations import datasets
-from actrelax.simulations.archives import ARCHIVES
-from actrelax.simulations.datasets import digits, load, read
+from actrelax.simulations.data import datasets
+from actrelax.simulations.data.download import ARCHIVES
+from actrelax.simulations.data.datasets import digits, load, read
 
 DATA = Path(os.environ.get("ACTRELAX_DATA", Path(__file__).resolve().parents[2] / "data"))
 

@@ -17,7 +17,7 @@ from actrelax.models.engines import INTEGRATORS, PAPERS, Steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
 from actrelax.models.problem import ProblemFields, Value, transform_named
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import random_stream
 
 Number = float | int | None
 

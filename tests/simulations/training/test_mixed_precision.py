@@ -12,12 +12,12 @@ from actrelax.models.learning import backprop_backward
 from actrelax.models.network import build
 from actrelax.models.problem import LOSSES, RelaxationProblem
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.options import Hardware, Relaxation
 from actrelax.simulations.training.assemble import assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
 from actrelax.simulations.training.loop import learn, train
-from actrelax.simulations.training.mixed import in_bfloat16, in_single_precision
+from actrelax.simulations.training.mixed_precision import in_bfloat16, in_single_precision
+from actrelax.simulations.training.options import Hardware, Relaxation
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 

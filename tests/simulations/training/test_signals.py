@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from actrelax.simulations.stopping import stopping_cleanly
+from actrelax.simulations.training.signals import stopping_cleanly
 
 
 @pytest.fixture(autouse=True)

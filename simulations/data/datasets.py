@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.archives import ARCHIVES, download
+from actrelax.simulations.data.download import ARCHIVES, download
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 Arrays = Mapping[str, NDArray[np.generic]]

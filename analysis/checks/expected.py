@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actrelax.analysis.checks.entries import Entry, hidden
 from actrelax.analysis.checks.laws import LinearRelaxation, law_of
+from actrelax.analysis.checks.solvers import Entry, hidden
 from actrelax.models.closed_form import predict, uncovered
 from actrelax.models.engines import BRIAN2, INTEGRATORS, Steps, schedule, solve
 from actrelax.models.problem import RelaxationProblem, Value

@@ -22,12 +22,12 @@ from tqdm import tqdm
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.datasets import Dataset
-from actrelax.simulations.stopping import Stop, Stopped, stopping_cleanly
-from actrelax.simulations.suites.store import Kept
+from actrelax.simulations.data import Dataset
+from actrelax.simulations.suites.run_store import Kept
 from actrelax.simulations.training.assemble import load_images
 from actrelax.simulations.training.experiment import Images, from_options
 from actrelax.simulations.training.run import Recording, run
+from actrelax.simulations.training.signals import Stop, Stopped, stopping_cleanly
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -2,8 +2,8 @@
 
 import pytest
 
-from actrelax.analysis.reports.gathered import command, gather, run_folders
-from actrelax.analysis.reports.of_runs import page
+from actrelax.analysis.reports.load_runs import command, gather, run_folders
+from actrelax.analysis.reports.run_report import page
 from actrelax.analysis.runs import RunFolder, State, Summary
 from actrelax.models.errors import ActrelaxError
 

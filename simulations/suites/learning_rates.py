@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actrelax.analysis import figures
 from actrelax.analysis.files import write_text
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import markdown, read_csv, write_csv
 from actrelax.models.errors import ActrelaxError

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.learning.brian2 import Learner
-from actrelax.simulations.datasets import Split
-from actrelax.simulations.stopping import Stopped, stopping_cleanly
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import Split, random_stream
 from actrelax.simulations.training.accuracy import accuracy
+from actrelax.simulations.training.signals import Stopped, stopping_cleanly
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
-from actrelax.analysis.checks.entries import Entry, Restrictions, entries
-from actrelax.analysis.checks.references import Reference, References
+from actrelax.analysis.checks.expected import Reference, References
+from actrelax.analysis.checks.solvers import Entry, Restrictions, entries
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import Steps
 from actrelax.models.errors import ActrelaxError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actrelax.analysis.reports.outcomes import Outcome, outcome_of
+from actrelax.analysis.reports.results_table import Outcome, outcome_of
 from actrelax.analysis.runs import RunFolder, State, Summary
 from actrelax.models.errors import ActrelaxError
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from actrelax.analysis.reports import conditions, curves
-from actrelax.analysis.reports.gathered import Run, command, differing, shown
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports import comparison, curves
+from actrelax.analysis.reports.load_runs import Run, command, differing, shown
 from actrelax.analysis.reports.page import Page, Section, Table
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State, Summary
 
 _ANGLE = "angle "
@@ -104,19 +104,19 @@ def _explained(runs: Sequence[Run]) -> list[str]:
 def compared(outcomes: Sequence[Outcome]) -> list[Section]:
     """Return conditions over their seeds, where some have several: a table, and what has to be known about it."""
     ended = [o for o in outcomes if o.state.is_final]
-    found = conditions.among(ended)
+    found = comparison.among(ended)
     if found is None:
         return []
-    lines = conditions.lines(found, ended)
-    table = Table("Conditions over their seeds", *conditions.cells(found, lines))
-    return [Section("Conditions", tables=[table], notes=[conditions.remarks(found, lines)])]
+    lines = comparison.lines(found, ended)
+    table = Table("Conditions over their seeds", *comparison.cells(found, lines))
+    return [Section("Conditions", tables=[table], notes=[comparison.remarks(found, lines)])]
 
 
 def _curves(outcomes: Sequence[Outcome], folder: Path) -> list[Section]:
     sound = [o for o in outcomes if o.state is not State.DIVERGED]
     pictures = curves.pictures(folder, sound)
     several = "Lines are means over a condition's seeds, bands their 95 % intervals."
-    text = [several] if conditions.among(sound) else []
+    text = [several] if comparison.among(sound) else []
     text += ["Runs that diverged are left out."] if len(sound) < len(outcomes) else []
     return [Section("While they learned", text, pictures=pictures)] if pictures else []
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from networks import graph_case, mlp_case
 
-from actrelax.analysis.checks import entries as module
-from actrelax.analysis.checks.entries import NAMES, Entry, entries
-from actrelax.analysis.checks.verification import Row, verify
+from actrelax.analysis.checks import solvers as module
+from actrelax.analysis.checks.compare import Row, verify
+from actrelax.analysis.checks.solvers import NAMES, Entry, entries
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.closed_form import evaluate
 from actrelax.models.closed_form.plan import FromAbove

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actrelax.analysis.reports import curves
-from actrelax.analysis.reports.outcomes import Outcome, read
 from actrelax.analysis.reports.page import Page, Picture, Section, Table
+from actrelax.analysis.reports.results_table import Outcome, read
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import read_markdown
 from actrelax.models.errors import ActrelaxError

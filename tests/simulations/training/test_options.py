@@ -11,7 +11,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import build
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.problem.feedback_transforms import Sparse
-from actrelax.simulations.options import POSITIVE, FullPrecision, Hardware, Relaxation, require, value_of
+from actrelax.simulations.training.options import POSITIVE, FullPrecision, Hardware, Relaxation, require, value_of
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.suites import rates
+from actrelax.simulations.suites import learning_rates
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.experiment import as_options
@@ -29,7 +29,7 @@ def outcome(condition, rate, seed, accuracy, variant=""):
 
 
 def test_every_condition_at_every_rate_with_images_held_out():
-    sweep = rates.swept(replace(SMOKE, seeds=2), [0.3, 0.1])
+    sweep = learning_rates.swept(replace(SMOKE, seeds=2), [0.3, 0.1])
     cases = list(sweep.suite.cases())
     assert len(cases) == 2 * 2 * len(SMOKE.conditions)
     found = {(c.condition, c.experiment.seed, c.experiment.optimisation.lr) for c in cases}
@@ -40,9 +40,9 @@ def test_every_condition_at_every_rate_with_images_held_out():
 
 
 def test_the_grid_is_around_the_suites_own_rate():
-    found = [rate for _, rate in rates.swept(SUITES["mlp-mnist"]).labels][:7]
+    found = [rate for _, rate in learning_rates.swept(SUITES["mlp-mnist"]).labels][:7]
     assert found == [6.25e-05, 0.000125, 0.00025, 0.0005, 0.001, 0.002, 0.004]
-    assert rates.swept(varied_smoke(validation=7)).suite.base.images.validation == 7
+    assert learning_rates.swept(varied_smoke(validation=7)).suite.base.images.validation == 7
 
 
 def varied_smoke(**options):
@@ -50,7 +50,7 @@ def varied_smoke(**options):
 
 
 def test_kolen_pollack_forgets_at_every_rate():
-    sweep = rates.swept(SUITES["cnn-svhn10k"], [0.0001, 0.001])
+    sweep = learning_rates.swept(SUITES["cnn-svhn10k"], [0.0001, 0.001])
     steps = 10 * -(-(8001 - 800) // 64)
     for case in sweep.suite.cases():
         if case.condition.startswith("Kolen"):
@@ -59,7 +59,7 @@ def test_kolen_pollack_forgets_at_every_rate():
 
 
 def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_path):
-    sweep = rates.swept(replace(SMOKE, seeds=2), [0.1, 0.2, 0.4])
+    sweep = learning_rates.swept(replace(SMOKE, seeds=2), [0.1, 0.2, 0.4])
     outcomes = []
     for name in SMOKE.conditions:
         outcomes += [outcome(name, 0.1, seed, a) for seed, a in enumerate((0.5, 0.5))]
@@ -67,11 +67,11 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
         outcomes += [outcome(name, 0.4, seed, a) for seed, a in enumerate((0.9, None))]
     outcomes = [o for o in outcomes if o.condition != "AR"]
     outcomes += [outcome("AR", rate, seed, a) for rate, a in ((0.1, 0.3), (0.2, 0.2), (0.4, 0.1)) for seed in (0, 1)]
-    assert "Not all runs are done: no rates are in rates.csv yet." in rates.write(
+    assert "Not all runs are done: no rates are in rates.csv yet." in learning_rates.write(
         tmp_path, "smoke", sweep, outcomes[1:], ""
     )
     assert not (tmp_path / "rates.csv").exists()
-    text = rates.write(tmp_path, "smoke", sweep, outcomes, "actrelax sweep smoke")
+    text = learning_rates.write(tmp_path, "smoke", sweep, outcomes, "actrelax sweep smoke")
     with (tmp_path / "rates.csv").open(newline="") as file:
         best = {row["condition"]: float(row["lr"]) for row in csv.DictReader(file)}
     assert best == {"backprop": 0.2, "AR": 0.1, "simplified": 0.2, "random feedback": 0.2}
@@ -80,7 +80,7 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
     assert text.count("is where the grid ends") == 1
     assert "The best rate of AR is where the grid ends." in text
 
-    own = rates.own_rates("smoke", SMOKE, tmp_path)
+    own = learning_rates.own_rates("smoke", SMOKE, tmp_path)
     assert {c.condition: c.experiment.optimisation.lr for c in own.cases()} == best
     assert own.remark.endswith(", by `actrelax sweep smoke`.")
     before, after = (as_options(next(s.cases()).experiment) for s in (SMOKE, own))
@@ -90,20 +90,20 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
 
 
 def test_where_all_rates_diverge_none_is_best(tmp_path):
-    sweep = rates.swept(replace(SMOKE, seeds=1), [0.1])
+    sweep = learning_rates.swept(replace(SMOKE, seeds=1), [0.1])
     outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
-    text = rates.write(tmp_path, "smoke", sweep, outcomes, "")
+    text = learning_rates.write(tmp_path, "smoke", sweep, outcomes, "")
     assert "| AR | 1 diverged |" in text
     assert "after 6 epochs:\nseed 0, under every condition" in text
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
-        rates.own_rates("smoke", SMOKE, tmp_path)
-    rates.write(tmp_path, "smoke", sweep, [outcome(name, 0.1, 0, None) for name in SMOKE.conditions], "")
+        learning_rates.own_rates("smoke", SMOKE, tmp_path)
+    learning_rates.write(tmp_path, "smoke", sweep, [outcome(name, 0.1, 0, None) for name in SMOKE.conditions], "")
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for backprop: sweep this suite"):
-        rates.own_rates("smoke", SMOKE, tmp_path)
+        learning_rates.own_rates("smoke", SMOKE, tmp_path)
 
 
 def test_what_is_refused(tmp_path):
     with pytest.raises(ActrelaxError, match=r"has no rates\.csv of a sweep: name the --out of actrelax sweep\.$"):
-        rates.own_rates("smoke", SMOKE, tmp_path)
+        learning_rates.own_rates("smoke", SMOKE, tmp_path)
     with pytest.raises(ActrelaxError, match=r"^how many images of mine\.npz are to be held out\? Give --validation\.$"):
-        rates.swept(varied_smoke(dataset="mine.npz"))
+        learning_rates.swept(varied_smoke(dataset="mine.npz"))

@@ -16,9 +16,9 @@ import pytest
 from scipy.io import savemat
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations import archives
-from actrelax.simulations.archives import ARCHIVES
-from actrelax.simulations.datasets import load
+from actrelax.simulations.data import download
+from actrelax.simulations.data.download import ARCHIVES
+from actrelax.simulations.data.datasets import load
 
 GENERATOR = np.random.default_rng(0)
 TRAIN, TEST = 12, 5
@@ -170,7 +170,7 @@ def test_a_wrong_hash_is_refused_before_anything_is_unpickled(tmp_path, monkeypa
 
 def test_without_a_connection(tmp_path, monkeypatch, served):
     serve(monkeypatch, served, "svhn", images("svhn"), mirrors=("http://127.0.0.1:9/",))
-    monkeypatch.setattr(archives, "TIMEOUT", 2)
+    monkeypatch.setattr(download, "TIMEOUT", 2)
     with pytest.raises(
         ActrelaxError, match=r"can't be downloaded from http://127.0.0.1:9/.* \(ConnectionError\): put a"
     ):

@@ -10,18 +10,17 @@ from actrelax.models.learning import activity_gradients
 from actrelax.models.network import build
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Record
-from actrelax.simulations.datasets import digits
-from actrelax.simulations.streams import random_stream
-from actrelax.simulations.suites import gradients
+from actrelax.simulations.data import digits, random_stream
+from actrelax.simulations.suites import figure1
 from actrelax.simulations.suites.suite import varied
 
-TINY = varied(gradients.BASE, {"dataset": "digits", "network": "mlp-4x9", "batch_size": 3, "steps": 40})
+TINY = varied(figure1.BASE, {"dataset": "digits", "network": "mlp-4x9", "batch_size": 3, "steps": 40})
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradients")
-    return folder, gradients.write(folder, TINY, 2, "actrelax reproduce gradients")
+    return folder, figure1.write(folder, TINY, 2, "actrelax reproduce gradients")
 
 
 def test_errors_are_those_of_the_relaxation(written):
@@ -61,7 +60,7 @@ def test_the_table_compares_with_the_law(written):
 
 def test_without_a_law(tmp_path):
     """Gains that are current: no prediction is shown, and nothing fails for want of it."""
-    text = gradients.write(tmp_path, varied(TINY, {"assumptions": "unfrozen-relaxation"}), 1, "")
+    text = figure1.write(tmp_path, varied(TINY, {"assumptions": "unfrozen-relaxation"}), 1, "")
     assert "(" not in text.split("---")[-1].split("Steps")[0]
     assert "law" not in text
 
@@ -79,5 +78,5 @@ def test_without_a_law(tmp_path):
 )
 def test_what_is_refused(options, said):
     with pytest.raises(ActrelaxError) as raised:
-        gradients.check(varied(gradients.BASE, options))
+        figure1.check(varied(figure1.BASE, options))
     assert str(raised.value) == said

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.options import Hardware
-from actrelax.simulations.stopping import Stopped
-from actrelax.simulations.suites.perform import perform
-from actrelax.simulations.suites.store import Kept
+from actrelax.simulations.suites.run_store import Kept
+from actrelax.simulations.suites.runner import perform
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.training.options import Hardware
 from actrelax.simulations.training.run import run
+from actrelax.simulations.training.signals import Stopped
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_an_error_of_another_kind_stops_no_other_run_either(runs, monkeypatch, c
             raise MemoryError("no room")
         return run(experiment, *rest)
 
-    monkeypatch.setattr("actrelax.simulations.suites.perform.run", broken)
+    monkeypatch.setattr("actrelax.simulations.suites.runner.run", broken)
     with pytest.raises(ActrelaxError, match=r"^1 of 2 runs can't be done; .*: MemoryError: no room$"):
         perform(runs[:2], 1, quiet=True)
     assert runs[1].state is State.FINISHED
@@ -82,7 +82,7 @@ def test_an_error_of_another_kind_stops_no_other_run_either(runs, monkeypatch, c
 
 
 def test_a_run_that_another_process_does_is_waited_for(runs, monkeypatch):
-    monkeypatch.setattr("actrelax.simulations.suites.perform.LOOK", 0.1)
+    monkeypatch.setattr("actrelax.simulations.suites.runner.LOOK", 0.1)
     holder = (
         "import sys, time; from filelock import FileLock\n"
         "with FileLock(sys.argv[1]): print('held', flush=True); time.sleep(2)"
@@ -112,7 +112,7 @@ def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path)
     """Two at a time, in processes of their own; what they end with is what it would have been."""
     slow = [replace(kept, experiment=replace(kept.experiment, epochs=300)) for kept in runs[:2]]
     program = (
-        "import pickle, sys; from actrelax.simulations.suites.perform import perform\n"
+        "import pickle, sys; from actrelax.simulations.suites.runner import perform\n"
         "perform(pickle.load(open(sys.argv[1], 'rb')), 2, quiet=True)"
     )
     (tmp_path / "runs.pkl").write_bytes(pickle.dumps(slow))
@@ -208,8 +208,8 @@ class OnATerminal(tqdm):
 
 def test_progress_counts_the_epochs_of_all_runs(runs, monkeypatch):
     """Those that were done before are not in the time that the others take."""
-    monkeypatch.setattr("actrelax.simulations.suites.perform.tqdm", OnATerminal)
-    monkeypatch.setattr("actrelax.simulations.suites.perform.LOOK", 0.01)
+    monkeypatch.setattr("actrelax.simulations.suites.runner.tqdm", OnATerminal)
+    monkeypatch.setattr("actrelax.simulations.suites.runner.LOOK", 0.01)
     wild = replace(runs[2], experiment=replace(runs[2].experiment, optimisation=Optimisation(lr=1e30)))
     perform(runs[:1], 1, quiet=True)
     OnATerminal.shown.clear()

@@ -6,12 +6,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from actrelax.analysis.robustness import Learned
 from actrelax.models.network import build
 from actrelax.models.problem import apply_transform
 from actrelax.models.problem.feedback_transforms import Sparse
-from actrelax.simulations.robustness import BASE, REFERENCES, feedback_angles, grid, learn, limits, reference, study
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data import random_stream
+from actrelax.simulations.studies.perturbation import (
+    BASE,
+    REFERENCES,
+    feedback_angles,
+    grid,
+    learn,
+    limits,
+    reference,
+    study,
+)
+from actrelax.simulations.studies.perturbation_results import Learned
 from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import load_images
 

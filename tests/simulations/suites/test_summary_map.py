@@ -7,13 +7,13 @@ import pytest
 from committed import RESULTS, skip_under_way
 from outcomes import is_drawn
 
-from actrelax.analysis.reports import outcomes
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports import results_table
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import read_markdown
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.cli import main
-from actrelax.simulations.suites import overview
+from actrelax.simulations.suites import summary_map
 from actrelax.simulations.suites.definitions import SUITES
 
 
@@ -25,7 +25,7 @@ def write(results, suite, accuracies, variant=""):
             curves = {"epoch": [0, 1], "train_accuracy": [0.1, 0.5], "test_accuracy": [0.1, (accuracy or 0) / 100]}
             state, reason = (State.DIVERGED, "inf") if accuracy is None else (State.FINISHED, "")
             found.append(Outcome(variant, condition, seed, f"{condition}-{seed}", state, reason, 1.0, curves))
-    outcomes.write(results / suite, found)
+    results_table.write(results / suite, found)
 
 
 @pytest.fixture
@@ -67,15 +67,15 @@ def test_differences_verdicts_and_what_diverged(results, capsys):
 
 def test_a_condition_that_a_seed_has_not_seen_yet_says_so(results):
     write(results, "cnn-cifar10", {"backprop": [50.0, 55.0, 60.0], "AR": [51.0, 55.0]})
-    text = overview.write(results / "map", results, "actrelax reproduce map")
+    text = summary_map.write(results / "map", results, "actrelax reproduce map")
     assert "| +0.5 ? (2 seeds) |" in text
 
 
 def test_runs_of_other_options_in_the_same_folder(results):
-    found = list(outcomes.read(results / "cnn-cifar10").values())
-    outcomes.write(results / "cnn-cifar10", [*found, replace(found[0], run="another")])
+    found = list(results_table.read(results / "cnn-cifar10").values())
+    results_table.write(results / "cnn-cifar10", [*found, replace(found[0], run="another")])
     with pytest.raises(ActrelaxError, match=r"cnn-cifar10 has two runs of backprop with seed 0, of different options"):
-        overview.columns(results)
+        summary_map.columns(results)
 
 
 def test_no_results(tmp_path, capsys):
@@ -85,11 +85,11 @@ def test_no_results(tmp_path, capsys):
     assert not (tmp_path / "map").exists()
 
 
-@pytest.mark.parametrize("suite", sorted({suite for suite, _ in overview.COLUMNS}))
+@pytest.mark.parametrize("suite", sorted({suite for suite, _ in summary_map.COLUMNS}))
 def test_every_condition_has_a_row(suite):
-    called = {name for row, names in overview.ROWS.items() for name in names or (row,)}
+    called = {name for row, names in summary_map.ROWS.items() for name in names or (row,)}
     assert set(SUITES[suite].conditions) - called == {"backprop"}
-    assert {variant for of, variant in overview.COLUMNS if of == suite} == set(SUITES[suite].variants)
+    assert {variant for of, variant in summary_map.COLUMNS if of == suite} == set(SUITES[suite].variants)
 
 
 def test_committed_map_says_what_the_rows_say(tmp_path):
@@ -97,5 +97,5 @@ def test_committed_map_says_what_the_rows_say(tmp_path):
     for rows in RESULTS.glob("*/*.csv"):
         (tmp_path / rows.parent.name).mkdir(exist_ok=True)
         shutil.copy(rows, tmp_path / rows.parent.name)
-    text = overview.write(tmp_path / "map", tmp_path, "actrelax reproduce map")
+    text = summary_map.write(tmp_path / "map", tmp_path, "actrelax reproduce map")
     assert text == (RESULTS / "map" / "table.md").read_text()

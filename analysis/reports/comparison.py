@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.statistics import Paired, compare, equivalence_power, holm, interval, power, seeds_for
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from actrelax.simulations.streams import random_stream
+from actrelax.simulations.data.rng import random_stream
 
 
 def test_streams_are_apart():

@@ -20,10 +20,10 @@ from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import relative_error
-from actrelax.simulations.options import Relaxation
-from actrelax.simulations.subjects import Subject, make_sample
 from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.experiment import Experiment, as_options, protocol
+from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.problem_options import Subject, make_sample
 
 TITLE = "Do activities become gradients, in every layer and at every eta? (first paper, figure 1)"
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from actrelax.analysis import figures
 from actrelax.analysis.files import write_text
-from actrelax.analysis.reports import conditions, outcomes
-from actrelax.analysis.reports.conditions import Line
-from actrelax.analysis.reports.outcomes import Outcome
+from actrelax.analysis.reports import comparison, results_table
+from actrelax.analysis.reports.comparison import Line
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.style import written
 from actrelax.analysis.tables import latex, markdown
 from actrelax.models.errors import ActrelaxError
@@ -91,9 +91,9 @@ def columns(results: Path) -> list[Column]:
     """
     found = []
     for (suite, variant), name in COLUMNS.items():
-        mine = [o for o in outcomes.read(results / suite).values() if o.variant == variant]
+        mine = [o for o in results_table.read(results / suite).values() if o.variant == variant]
         _refuse_mixed(results / suite, mine)
-        lines = {line.condition: line for line in conditions.lines(compared(SUITES[suite], variant), mine)}
+        lines = {line.condition: line for line in comparison.lines(compared(SUITES[suite], variant), mine)}
         rows = {row: lines[called] for row, names in ROWS.items() for called in names or (row,) if called in lines}
         rows = {row: line for row, line in rows.items() if line.diverged or _difference(line) is not None}
         if rows and REFERENCE in lines:

@@ -1,0 +1,6 @@
+"""Images to learn from, and random streams that a seed fixes."""
+
+from actrelax.simulations.data.datasets import Dataset, Split, digits, load
+from actrelax.simulations.data.rng import random_stream
+
+__all__ = ["Dataset", "Split", "digits", "load", "random_stream"]
