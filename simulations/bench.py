@@ -40,7 +40,8 @@ from actrelax.models.network import build
 from actrelax.simulations.costs.machine import machine
 from actrelax.simulations.costs.measure import Row, Setting, measured
 from actrelax.simulations.costs.methods import NAMES, chosen
-from actrelax.simulations.training.experiment import Experiment, Optimisation, Speed
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment, Optimisation
 from actrelax.simulations.training.options import Hardware, require
 
 FIGURE = "costs.png"
@@ -87,7 +88,14 @@ def main(config: Config) -> None:
     setting = resolved(config)
     rows = [row for network in networks(config) for row in measured(network, setting, partial(_watched, network), _say)]
     if config.json:
-        print(json.dumps({"machine": machine(setting.base), "rows": [row.as_json() for row in rows]}))
+        print(
+            json.dumps(
+                {
+                    "machine": machine(config.hardware.resolved(), config.compile),
+                    "rows": [row.as_json() for row in rows],
+                }
+            )
+        )
     else:
         print_table(rows)
     if config.out is None:  # a figure comes last: what was measured is not lost with it
@@ -128,15 +136,21 @@ def resolved(config: Config) -> Setting:
     for name in config.methods:
         known("method", name, NAMES)
     experiment = Experiment(
-        batch_size=config.batch_size,
-        optimisation=Optimisation(lr=LR),
-        speed=Speed(compile=config.compile),
-        hardware=config.hardware,
+        batch_size=config.batch_size, precision=config.hardware.precision, optimisation=Optimisation(lr=LR)
     )
     experiment.check()
-    experiment = experiment.resolved()
+    hardware = config.hardware
+    execution = Execution(hardware.device, hardware.threads, hardware.channels_last, compile=config.compile)
     methods = chosen(config.methods, config.steps, stepped)
-    return Setting(experiment, methods, config.rounds, config.memory, config.dataset, config.data_dir)
+    return Setting(
+        experiment,
+        execution.resolved(experiment),
+        methods,
+        config.rounds,
+        config.memory,
+        config.dataset,
+        config.data_dir,
+    )
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -8,7 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
+from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.signals import AbandonedError, Stopped
@@ -28,7 +31,7 @@ SIMULATIONS = {
 """Name of a module in this folder -> what it does.
 
 The module has a `Config` and a `main(config)`, which may return an exit status; where defaults depend on other
-options, a `defaults(arguments)` too.
+options, `defaults(arguments)`, or `CONFIGS`: first argument -> (what it is, its defaults).
 """
 
 DONE, FAILED, BAD_INPUT, SIGNALLED = 0, 1, 2, 128
@@ -66,18 +69,9 @@ def run(name: str, arguments: Sequence[str]) -> int:
 def _run(name: str, arguments: Sequence[str]) -> int:
     """Errors become one sentence and an exit status."""
     try:
-        import tyro  # here, and after it all that the program needs, so that Ctrl-C is met from the first second
-
+        # here, with all that the program needs, so that Ctrl-C is met from the first second
         module = importlib.import_module(f"actrelax.simulations.{name}")
-        default = {"default": module.defaults(arguments)} if hasattr(module, "defaults") else {}
-        config = tyro.cli(
-            module.Config,
-            prog=f"actrelax {name}",
-            description=module.__doc__,
-            args=arguments,
-            **default,
-            config=(tyro.conf.OmitArgPrefixes,),  # options are named alike, in whichever group they stand
-        )
+        config = _parsed(module, name, arguments)
         status = module.main(config)
     except Stopped as stopped:
         print(f"actrelax {name}: {stopped}", file=sys.stderr)
@@ -89,6 +83,22 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         print(f"actrelax {name}: {error}", file=sys.stderr)
         return FAILED if isinstance(error, DivergenceError) else BAD_INPUT
     return DONE if status is None else int(status)
+
+
+def _parsed(module: ModuleType, name: str, arguments: Sequence[str]) -> Any:
+    """Return the module's `Config`."""
+    import tyro
+
+    how: dict[str, Any] = {"prog": f"actrelax {name}", "description": module.__doc__}
+    how["config"] = (tyro.conf.OmitArgPrefixes,)  # options are named alike, in whichever group they stand
+    if hasattr(module, "CONFIGS"):
+        words = arguments or [next(iter(module.CONFIGS))]
+        if not words[0].startswith("-"):
+            known("suite", words[0], module.CONFIGS)
+        return tyro.extras.overridable_config_cli(module.CONFIGS, args=words, **how)
+    if hasattr(module, "defaults"):
+        how["default"] = module.defaults(arguments)
+    return tyro.cli(module.Config, args=arguments, **how)
 
 
 if __name__ == "__main__":

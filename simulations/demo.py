@@ -35,8 +35,9 @@ from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import Dataset, digits
 from actrelax.simulations.training.assemble import make_network
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
-from actrelax.simulations.training.options import Hardware, Relaxation
+from actrelax.simulations.training.options import Relaxation
 from actrelax.simulations.training.run import Recording, run
 
 RUNS = {"backprop": "", "AR": "ar", "AR, simplified": "simplified"}
@@ -90,7 +91,8 @@ def main(config: Config) -> int:
     draw_relaxation(config, network, dataset)
     summaries: dict[str, Summary] = {}
     for label, each in experiments.items():
-        summaries[label] = run(each, Recording(folder_of(config, label), overwrite=True, quiet=True))
+        recording = Recording(folder_of(config, label), overwrite=True, quiet=True)
+        summaries[label] = run(each, Execution(threads=config.threads), recording)
     draw_learning(config)
     write_report(config, report)
     if config.json:
@@ -137,7 +139,6 @@ def experiment(config: Config, assumptions: str) -> Experiment:
         optimisation=Optimisation(
             lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, schedule="cosine"
         ),
-        hardware=Hardware(threads=config.threads),
     )
 
 

@@ -41,11 +41,11 @@ def main(config: Config) -> None:
     """Load, test, say."""
     run = load_run(config.run)
     # bf16 and tf32 are of training: the network is tested with the weights that it has
-    precision: Literal["fp32", "fp64"] = "fp64" if run.experiment.hardware.precision == "fp64" else "fp32"
-    hardware = FullPrecision(config.device, precision).resolved()
+    precision: Literal["fp32", "fp64"] = "fp64" if run.experiment.precision == "fp64" else "fp32"
+    hardware = FullPrecision(config.device, precision=precision).resolved()
     set_up(hardware, run.experiment.seed)
-    images = run.experiment.images
-    data = on_device(load(config.dataset or images.dataset, config.data_dir or images.data_dir), hardware)
+    name = config.dataset or run.experiment.images.dataset
+    data = on_device(load(name, config.data_dir or run.execution.data_dir), hardware)
     outputs = run.network.populations[run.network.output].shape[0]
     if data.classes > outputs:
         raise ActrelaxError(

@@ -33,7 +33,7 @@ from actrelax.models.network import Network, build
 from actrelax.simulations.data import Split, digits, random_stream
 from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.brian2_training import Online
-from actrelax.simulations.training.options import POSITIVE, require, value_of
+from actrelax.simulations.training.options import POSITIVE, among, require
 
 
 @dataclass(frozen=True)
@@ -177,13 +177,18 @@ def begin(folder: RunFolder, config: Config) -> None:
     folder.write_config(options)
 
 
+@dataclass(frozen=True)
+class _Source:
+    resume: Path | None = None
+
+
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of a run that is resumed."""
-    folder = value_of("--resume", arguments)
+    folder = among(arguments, _Source).resume
     if folder is None:
         return Config()
     try:
-        return Config(**RunFolder(Path(folder)).config())
+        return Config(**RunFolder(folder).config())
     except TypeError as error:
         raise ActrelaxError(f"{folder} holds a run of another program: continue it with that.") from error
 

@@ -17,32 +17,27 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
-from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import figure1, report, summary_map
-from actrelax.simulations.suites.commands import chosen, command_of, named_in
+from actrelax.simulations.suites.commands import command_of
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.execution import Work, carry_out
 from actrelax.simulations.suites.learning_rates import own_rates
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.options import require
-
-GRADIENTS, MAP = "gradients", "map"
 
 
 @dataclass(frozen=True)
 class Config:
     """Options of a suite."""
 
-    suite: Annotated[str, tyro.conf.Positional] = "list"
-    """Which one; list: name them all."""
+    suite: tyro.conf.Suppress[str]
     seeds: int | None = None
     """How many seeds (0, 1, ...); the suite's own number unless given."""
     own_rates: Path | None = None
@@ -51,40 +46,46 @@ class Config:
     """Folder of what came out; results/SUITE unless given, results/SUITE-own-rates with --own-rates."""
     work: Work = field(default_factory=Work)
     experiment: Experiment = field(default_factory=Experiment)
+    execution: Execution = field(default_factory=Execution)
 
 
-def defaults(arguments: Sequence[str]) -> Config:
-    """Return what options have unless they are given: those of the suite that is named."""
-    bases = {GRADIENTS: figure1.BASE} | {name: suite.base for name, suite in SUITES.items()}
-    named = named_in(arguments, bases)
-    return Config(experiment=Experiment() if named is None else bases[named])
+LIST, GRADIENTS, MAP = "list", "gradients", "map"
+
+
+def _configs() -> dict[str, tuple[str, Config]]:
+    found = {GRADIENTS: (figure1.TITLE, Config(GRADIENTS, experiment=figure1.BASE, execution=figure1.EXECUTION))}
+    for name, suite in SUITES.items():
+        found[name] = suite.title, Config(name, experiment=suite.base, execution=suite.execution)
+    return {LIST: ("name them all", Config(LIST)), **found, MAP: (summary_map.TITLE, Config(MAP))}
+
+
+CONFIGS = _configs()
+"""Suite -> what it asks, and its options unless they are given; the first one unless one is named."""
 
 
 def main(config: Config) -> None:
     """Do what is not done, and say what came out."""
-    titles = {name: suite.title for name, suite in SUITES.items()}
-    titles = {GRADIENTS: figure1.TITLE} | titles | {MAP: summary_map.TITLE}
-    if config.suite == "list":
+    name, own = config.suite, config.own_rates
+    if name == LIST:
+        titles = {name: title for name, (title, _) in CONFIGS.items() if name != LIST}
         width = max(map(len, titles))
         print("\n".join(f"{name:{width}}  {title}" for name, title in titles.items()))
         return
     require(seeds=(config.seeds, 1, math.inf))
-    name = known("suite", config.suite, titles)
-    own = config.own_rates
     out = config.out or Path("results") / (name if own is None else f"{name}-own-rates")
+    base = CONFIGS[name][1].experiment
+    command = command_of("reproduce", name, base, config.experiment, config.seeds, own_rates=own)
     if name == MAP:
-        if replace(config, suite="list", out=None) != Config():
+        if replace(config, out=None) != Config(MAP):
             raise ActrelaxError("map sets results beside each other that there are: it takes --out alone.")
         print(summary_map.write(out, out.absolute().parent, "actrelax reproduce map"))
     elif name == GRADIENTS:
         if own is not None or config.work.report_only:
             raise ActrelaxError("gradients trains nothing and keeps no runs: leave --own-rates and --report-only out.")
-        command = command_of("reproduce", name, figure1.BASE, config.experiment, config.seeds)
-        print(figure1.write(out, config.experiment, config.seeds or figure1.SEEDS, command))
+        print(figure1.write(out, config.experiment, config.execution, config.seeds or figure1.SEEDS, command))
     else:
-        command = command_of("reproduce", name, SUITES[name].base, config.experiment, config.seeds, own_rates=own)
         suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)
-        suite = chosen(suite, config.experiment, config.seeds)
+        suite = replace(suite, seeds=config.seeds or suite.seeds).based_on(config.experiment, config.execution)
         carry_out(suite, out, config.work, lambda found: report.write(out, name, suite, found, command))
     print(f"written to {out}")
 

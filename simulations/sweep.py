@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
-from actrelax.models._names import known
 from actrelax.simulations.suites import learning_rates
-from actrelax.simulations.suites.commands import chosen, command_of, named_in
+from actrelax.simulations.suites.commands import command_of
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.execution import Work, carry_out
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.options import POSITIVE, require
 
@@ -34,8 +32,7 @@ from actrelax.simulations.training.options import POSITIVE, require
 class Config:
     """Options of a sweep."""
 
-    suite: Annotated[str, tyro.conf.Positional]
-    """Which one, of those that actrelax reproduce names."""
+    suite: tyro.conf.Suppress[str]
     rates: tuple[float, ...] = ()
     """Learning rates; from an eighth to eight times the suite's own, by factors of 2, unless given."""
     seeds: int = 2
@@ -44,12 +41,14 @@ class Config:
     """Folder of what came out; results/SUITE-rates unless given."""
     work: Work = field(default_factory=Work)
     experiment: Experiment = field(default_factory=Experiment)
+    execution: Execution = field(default_factory=Execution)
 
 
-def defaults(arguments: Sequence[str]) -> Config:
-    """Return what options have unless they are given: those of the suite that is named."""
-    named = named_in(arguments, SUITES)
-    return Config(tyro.MISSING if named is None else named, experiment=SUITES[named or "smoke"].base)
+CONFIGS = {
+    name: (suite.title, Config(name, experiment=suite.base, execution=suite.execution))
+    for name, suite in SUITES.items()
+}
+"""Suite -> what it asks, and its options unless they are given."""
 
 
 def main(config: Config) -> None:
@@ -57,8 +56,8 @@ def main(config: Config) -> None:
     require(seeds=(config.seeds, 1, math.inf))
     for rate in config.rates:
         require(rates=(rate, POSITIVE, 1e38))
-    name = known("suite", config.suite, SUITES)
-    sweep = learning_rates.swept(chosen(SUITES[name], config.experiment, config.seeds), config.rates)
+    name, suite = config.suite, replace(SUITES[config.suite], seeds=config.seeds)
+    sweep = learning_rates.swept(suite.based_on(config.experiment, config.execution), config.rates)
     out = config.out or Path("results") / f"{name}-rates"
     command = command_of("sweep", name, SUITES[name].base, config.experiment, config.seeds, rates=config.rates)
     carry_out(sweep.suite, out, config.work, lambda found: learning_rates.write(out, name, sweep, found, command))

@@ -20,8 +20,10 @@ from pathlib import Path
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.experiment import Experiment, from_options, protocol
-from actrelax.simulations.training.options import value_of
+from actrelax.simulations.training.configuration import from_config
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment, protocol
+from actrelax.simulations.training.options import among
 from actrelax.simulations.training.run import Recording, run
 
 
@@ -32,22 +34,30 @@ class Config:
     protocol: str | None = None
     """paper-mlp or paper-cnn: sets the options of a paper's protocol; others on the command line change them."""
     experiment: Experiment = field(default_factory=Experiment)
+    execution: Execution = field(default_factory=Execution)
     recording: Recording = field(default_factory=Recording)
+
+
+@dataclass(frozen=True)
+class _Source:
+    protocol: str | None = None
+    resume: Path | None = None
 
 
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of a protocol, or of a run that is resumed."""
-    name, folder = value_of("--protocol", arguments), value_of("--resume", arguments)
-    if folder is not None and name is not None:
+    source = among(arguments, _Source)
+    if source.resume is None:
+        return Config() if source.protocol is None else Config(experiment=protocol(source.protocol))
+    if source.protocol is not None:
         raise ActrelaxError("--resume takes its options from the run: leave --protocol out.")
-    if folder is not None:
-        return Config(experiment=from_options(RunFolder(Path(folder)).config()))
-    return Config(experiment=Experiment() if name is None else protocol(name))
+    experiment, execution = from_config(RunFolder(source.resume).config())
+    return Config(experiment=experiment, execution=execution)
 
 
 def main(config: Config) -> None:
     """Run, and say what came out."""
-    summary = run(config.experiment, config.recording)
+    summary = run(config.experiment, config.execution, config.recording)
     folder = config.recording.folder_of(config.experiment)
     if config.recording.json:
         print(json.dumps(asdict(summary)))

@@ -10,18 +10,19 @@ from typing import Any
 import torch
 
 from actrelax.analysis.runs import versions
-from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.options import Hardware
 
 
-def machine(experiment: Experiment) -> dict[str, Any]:
+def machine(hardware: Hardware, compile_as: str) -> dict[str, Any]:
     """Return what costs depend on beside network and method; ready for JSON.
 
     Parameters
     ----------
-    experiment : Experiment
+    hardware : Hardware
         Resolved.
+    compile_as : str
+        As of `actrelax train`.
     """
-    hardware = experiment.hardware
     device = torch.device(hardware.device)
     return {
         "device": hardware.device,
@@ -30,7 +31,7 @@ def machine(experiment: Experiment) -> dict[str, Any]:
         "threads": hardware.threads,
         "precision": hardware.precision,
         "channels_last": hardware.channels_last,
-        "compile": experiment.speed.compile,
+        "compile": compile_as,
         "system": platform.platform(),
         "versions": versions(),
     }

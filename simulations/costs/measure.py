@@ -13,6 +13,7 @@ from actrelax.simulations.costs.images import images_for
 from actrelax.simulations.costs.memory import peak_in_own_process, unmeasurable
 from actrelax.simulations.costs.methods import Method
 from actrelax.simulations.costs.timing import WARM_UP, step_times
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 
 Watch = Callable[[str, Sequence[Any]], Iterable[Any]]
@@ -51,7 +52,8 @@ class Row:
 class Setting:
     """What is measured of each network.
 
-    base      what all methods have in common, resolved; its network is replaced
+    base      what all methods have in common; its network is replaced
+    execution resolved
     methods   backprop first
     rounds    that count
     memory    whether peak memory is measured too
@@ -60,6 +62,7 @@ class Setting:
     """
 
     base: Experiment
+    execution: Execution
     methods: Sequence[Method]
     rounds: int
     memory: bool = True
@@ -85,22 +88,24 @@ def measured(network: str, setting: Setting, watch: Watch, remark: Callable[[str
         For a network that there is not, or that does not fit its images, or has nothing that relaxes.
     """
     base = replace(setting.base, model=replace(setting.base.model, network=network))
-    data = images_for(network, setting.dataset, setting.data_dir, base.batch_size, base.hardware)
-    trainings = [method.training(base, data) for method in setting.methods]
+    data = images_for(
+        network, setting.dataset, setting.data_dir, base.batch_size, setting.execution.hardware(base.precision)
+    )
+    trainings = [method.training(base, setting.execution, data) for method in setting.methods]
     if not trainings[0].network.hidden:
         raise ActrelaxError(f"no population of {network} relaxes: take a network with hidden ones.")
     remark(f"{network} learns from {data.name}.")
     steps = [m.steps_taken(training) for m, training in zip(setting.methods, trainings, strict=True)]
     times = step_times(trainings, watch("rounds", range(WARM_UP + setting.rounds)))
     peaks: list[int | None] = [None] * len(times)
-    reason = unmeasurable(base)
+    reason = unmeasurable(setting.execution)
     if setting.memory and reason is not None:
         remark(reason)
     elif setting.memory:
         shape, classes = data.input_shape, data.classes
         for i, method in enumerate(watch("memory", setting.methods)):
             try:
-                peaks[i] = peak_in_own_process(method, base, shape, classes)
+                peaks[i] = peak_in_own_process(method, base, setting.execution, shape, classes)
             except ActrelaxError as error:  # the times that were measured are worth keeping
                 remark(str(error))
     # by median: a step that the system interrupted says nothing about the method

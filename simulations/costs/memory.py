@@ -23,18 +23,21 @@ from actrelax.simulations.costs.images import random_images
 from actrelax.simulations.costs.methods import Method
 from actrelax.simulations.costs.timing import Stepper
 from actrelax.simulations.training.assemble import on_device
-from actrelax.simulations.training.experiment import Experiment, as_options, from_options
-from actrelax.simulations.training.options import Hardware
+from actrelax.simulations.training.configuration import as_config, from_config
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment
 
 
-def unmeasurable(experiment: Experiment) -> str | None:
+def unmeasurable(execution: Execution) -> str | None:
     """Return None, or one sentence on why memory can't be measured here."""
-    if experiment.hardware.device == "mps":
+    if execution.device == "mps":
         return "peak memory is left out: PyTorch does not count it on mps."
     return None
 
 
-def peak_in_own_process(method: Method, base: Experiment, shape: tuple[int, ...], classes: int) -> int:
+def peak_in_own_process(
+    method: Method, base: Experiment, execution: Execution, shape: tuple[int, ...], classes: int
+) -> int:
     """Return what `peak` does, for random images of this shape, in a process of its own.
 
     Raises
@@ -42,7 +45,7 @@ def peak_in_own_process(method: Method, base: Experiment, shape: tuple[int, ...]
     ActrelaxError
         If that process fails, as one does that needs more memory than there is.
     """
-    asked = {"method": asdict(method), "experiment": as_options(base), "shape": shape, "classes": classes}
+    asked = {"method": asdict(method), "config": as_config(base, execution), "shape": shape, "classes": classes}
     command = [sys.executable, "-m", "actrelax.simulations.costs.memory"]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
     if done.returncode:
@@ -51,11 +54,11 @@ def peak_in_own_process(method: Method, base: Experiment, shape: tuple[int, ...]
     return int(done.stdout)
 
 
-def peak(method: Method, base: Experiment, shape: tuple[int, ...], classes: int) -> int:
+def peak(method: Method, base: Experiment, execution: Execution, shape: tuple[int, ...], classes: int) -> int:
     """Return the most bytes that a step has beyond what was there before it, the last step's gradients aside."""
-    hardware: Hardware = base.hardware.resolved()
+    hardware = execution.hardware(base.precision)
     data = on_device(random_images(shape, classes, 2 * base.batch_size), hardware)
-    stepper = Stepper(method.training(base, data))
+    stepper = Stepper(method.training(base, execution, data))
     for _ in range(2):  # rules are traced in the first
         stepper.step()
     stepper.training.optimiser.zero_grad()  # as the step does, which would free what was not seen to be allocated
@@ -95,6 +98,4 @@ def _peak_on_cpu(step: Callable[[], None]) -> int:
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
-    print(
-        peak(Method(**given["method"]), from_options(given["experiment"]), tuple(given["shape"]), int(given["classes"]))
-    )
+    print(peak(Method(**given["method"]), *from_config(given["config"]), tuple(given["shape"]), int(given["classes"])))

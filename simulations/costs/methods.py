@@ -16,6 +16,7 @@ from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Training
 from actrelax.simulations.training.options import Relaxation
@@ -47,10 +48,9 @@ class Method:
         """Return the experiment that learns by this method and is `base` otherwise."""
         if self.name in ("backprop", "autograd"):
             return replace(base, rule="backprop")
-        evaluated: Literal["stepped", "closed-form"] = "stepped" if self.name == "stepped" else "closed-form"
-        return replace(base, rule="ar", relaxation=self.relaxation, speed=replace(base.speed, evaluation=evaluated))
+        return replace(base, rule="ar", relaxation=self.relaxation)
 
-    def training(self, base: Experiment, data: Dataset) -> Training:
+    def training(self, base: Experiment, execution: Execution, data: Dataset) -> Training:
         """Return a training by this method, at its beginning.
 
         Raises
@@ -58,8 +58,10 @@ class Method:
         ActrelaxError
             For options that can't be met.
         """
-        training = assemble(self.experiment(base), data=data).training
-        mixed = base.hardware.precision == "bf16"
+        evaluated: Literal["stepped", "closed-form"] = "stepped" if self.name == "stepped" else "closed-form"
+        execution = replace(execution, evaluation=evaluated)
+        training = assemble(self.experiment(base), execution, data=data).training
+        mixed = base.precision == "bf16"
         if self.name == "autograd":
             training.rule = partial(autograd, training.network, mixed=mixed)
         elif self.name == "front-door":

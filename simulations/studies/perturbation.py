@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +20,21 @@ from actrelax.simulations.studies.perturbation_results import Learned, Scale, ac
 from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.assemble import assemble, load_images
 from actrelax.simulations.training.callbacks import Alignment
-from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, Speed
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.loop import Callback, Training, train
-from actrelax.simulations.training.options import Hardware, Relaxation
+from actrelax.simulations.training.options import Relaxation
 
 RATE = 0.4
 
 BASE = Experiment(
     epochs=15,
+    precision="fp64",
     batch_size=64,
-    measure_alignment=5,
     images=Images("digits"),
     model=Model("mlp-4x32"),
     relaxation=Relaxation(integrator="euler", dt=0.2, duration=10.0),
     optimisation=Optimisation(lr=RATE, schedule="cosine"),
-    speed=Speed(compile="no"),  # a list of kernels is worth its making in longer trainings only
-    hardware=Hardware(precision="fp64", threads=1),
 )
 """Three hidden populations of 32 tanh units learn the digits; relaxations take 10 tau, in 50 steps.
 
@@ -46,12 +46,15 @@ that edge. For each RATE and SEED:
         --epochs 15 --precision fp64 --validation 144 --lr RATE --seed SEED
 """
 
+# a list of kernels is worth its making in longer trainings only
+EXECUTION = Execution(threads=1, compile="no", measure_alignment=5)
+
 BACKPROP, OUTPUT_ALONE = "backprop", "output alone learns"
 
 REFERENCES: Mapping[str, Options] = {
-    BACKPROP: {"rule": "backprop", "measure_alignment": None},
+    BACKPROP: {"rule": "backprop"},
     # hidden populations that are silent at the end move no weight below them
-    OUTPUT_ALONE: {"steps": 0, "duration": None, "start": "zero", "measure_alignment": None},
+    OUTPUT_ALONE: {"steps": 0, "duration": None, "start": "zero"},
 }
 """What perturbed learning is compared with: the exact gradient, and hidden weights that stay as they were drawn."""
 
@@ -132,8 +135,9 @@ def learn(
     predicted, first
         As for `study`.
     """
-    parts = assemble(experiment, data=data)
-    training, every = parts.training, experiment.measure_alignment
+    every = None if series in REFERENCES else EXECUTION.measure_alignment
+    parts = assemble(experiment, replace(EXECUTION, measure_alignment=every), data=data)
+    training = parts.training
     watchers: list[Callback] = []
     if every is not None:
         watchers.append(Alignment(every, parts.loss, parts.options, experiment.relaxation.knobs))

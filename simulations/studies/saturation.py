@@ -29,11 +29,13 @@ from actrelax.analysis import figures
 from actrelax.simulations.suites.definitions import CONVERGED, SUITES, ar
 from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import assemble, load_images
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, Training, train
 
 # the second paper's protocol
 BASE = varied(SUITES["cnn-cifar10"].base, {"epochs": 10})
+EXECUTION = Execution(threads=1)
 SEEDS = 3
 STEPS, ETA = 100, 0.1
 MEASURED = 500
@@ -74,8 +76,8 @@ def main(
     for condition, options in CONDITIONS.items():
         found[condition] = defaultdict(lambda: defaultdict(list))
         for seed in range(seeds):
-            experiment = varied(base, {**options, "seed": seed, "measure_alignment": None})
-            train(assemble(experiment, data=data).training, [Look(experiment, found[condition])])
+            experiment = varied(base, {**options, "seed": seed})
+            train(assemble(experiment, EXECUTION, data=data).training, [Look(experiment, found[condition])])
     with figures.saved(out / "saturation.png", columns=3, legend="below") as (_, axes):
         for ax, what, said in zip(
             axes,

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.suites.suite import WATCHING, Options, Suite, varied
+from actrelax.simulations.suites.suite import Options, Suite, varied
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
-from actrelax.simulations.training.options import Hardware
 
 
 def ar(assumptions: str = "ar", **options: Any) -> Options:
@@ -18,7 +18,7 @@ def ar(assumptions: str = "ar", **options: Any) -> Options:
     return {"rule": "ar", "assumptions": assumptions, **options}
 
 
-BACKPROP: Options = {"rule": "backprop", WATCHING: None}
+BACKPROP: Options = {"rule": "backprop"}
 
 
 def _forgetting(experiment: Experiment) -> float:
@@ -76,15 +76,12 @@ CNN = {
     "learned feedback, dense": ar("learned-feedback-dense"),
     "learned feedback, conv": ar("learned-feedback-conv"),
     "simplified, dense": ar("simplified-dense"),
-    "simplified": ar("simplified", clip=None),
+    "simplified": ar("simplified"),
     "random feedback": ar("random-feedback"),
     "sign feedback": ar("sign-feedback"),
     "Kolen-Pollack feedback": ar("kolen-pollack", decay=_forgetting),
 }
-"""The second paper's eight conditions, and three ways to do without weight transport everywhere.
-
-"simplified" comes to the papers' clip of 50: within it relaxations are stepped, at ten times the cost (see CONTROLS).
-"""
+"""The second paper's eight conditions, and three ways to do without weight transport everywhere."""
 
 CONTROLS = {
     "backprop": BACKPROP,
@@ -92,7 +89,7 @@ CONTROLS = {
     "AR, weight decay": ar(weight_decay=_forgetting),
     "Kolen-Pollack feedback": CNN["Kolen-Pollack feedback"],
     "simplified": CNN["simplified"],
-    "simplified, clipped": ar("simplified"),
+    "simplified, clipped": ar("simplified", clip=50.0),
 }
 """What in CNN is done by the decay that Kolen-Pollack feedback needs, and by the clip that "simplified" is without."""
 
@@ -104,16 +101,15 @@ TUNED = {
     "reduction": "mean",
     "conv_factor": 1.0,
     "update_clip": None,
-    "clip": None,
 }
 """Not the papers' way, nor with their clips: more is learned in as many epochs."""
 
-_MLP = replace(protocol("paper-mlp"), epochs=10, measure_alignment=100)
-_CNN = replace(protocol("paper-cnn"), epochs=10, measure_alignment=100)
+_MLP = replace(protocol("paper-mlp"), epochs=10)
+_CNN = replace(protocol("paper-cnn"), epochs=10)
 
 
 def _on(base: Experiment, dataset: str, **options: Any) -> Experiment:
-    return varied(base, {"dataset": dataset, "threads": 1, **options})
+    return varied(base, {"dataset": dataset, **options})
 
 
 def _without(conditions: Mapping[str, Options], *names: str) -> Mapping[str, Options]:
@@ -125,11 +121,9 @@ SUITES: dict[str, Suite] = {
         "On the bundled digits, in a minute: does everything run, and come out as it should?",
         Experiment(
             epochs=6,
-            measure_alignment=10,
             images=Images("digits"),
             model=Model("digits-cnn", loss="cross-entropy"),
             optimisation=Optimisation("sgd", lr=0.1, momentum=0.9, weight_decay=0.003, schedule="cosine"),
-            hardware=Hardware(threads=1),
         ),
         {
             "backprop": BACKPROP,
@@ -138,6 +132,7 @@ SUITES: dict[str, Suite] = {
             "random feedback": ar("random-feedback"),
         },
         seeds=3,
+        execution=Execution(threads=1, measure_alignment=10),
     ),
     "mlp-mnist": Suite(
         "Do learned feedback and dropped derivatives keep an MLP's accuracy? (first paper, MNIST)",
@@ -222,7 +217,7 @@ SUITES: dict[str, Suite] = {
             "AR, 100 steps": ar(),
             "no derivatives": ar("no-derivatives"),
             "learned feedback": ar("learned-feedback"),
-            "simplified": ar("simplified", clip=None),  # as in CNN
+            "simplified": ar("simplified"),
             "random feedback": ar("random-feedback"),
         },
     ),
@@ -230,16 +225,14 @@ SUITES: dict[str, Suite] = {
         "Can weights learn while activities relax? (digits)",
         Experiment(
             epochs=20,
-            measure_alignment=100,
             images=Images("digits"),
             model=Model("digits-mlp"),
             optimisation=Optimisation("sgd", lr=0.1),
-            hardware=Hardware(threads=1),
         ),
         {
             "backprop": BACKPROP,
             "AR, from zero": ar(start="zero"),
-            "continuous plasticity": ar("continuous", **{WATCHING: None}),
+            "continuous plasticity": ar("continuous"),
         },
     ),
 }

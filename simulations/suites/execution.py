@@ -52,7 +52,8 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
     require(jobs=(work.jobs, 1, math.inf))
     places = {}
     for case in suite.cases():
-        kept = Kept(work.runs.absolute(), case.experiment.resolved())
+        experiment = case.experiment.resolved()
+        kept = Kept(work.runs.absolute(), experiment, case.execution.resolved(experiment))
         places[case.variant, case.condition, kept.hash] = case, kept
     found = results_table.read(out)
     left = [kept for key, (_, kept) in places.items() if key not in found]

@@ -21,7 +21,9 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import relative_error
 from actrelax.simulations.suites.suite import varied
-from actrelax.simulations.training.experiment import Experiment, as_options, protocol
+from actrelax.simulations.training.configuration import as_options
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment, protocol
 from actrelax.simulations.training.options import Relaxation
 from actrelax.simulations.training.problem_options import Subject, make_sample
 
@@ -33,10 +35,11 @@ TOLERANCE = 0.01
 SEEDS = 5
 BASE = varied(
     protocol("paper-mlp"),
-    {"network": "mlp-figure1", "integrator": "euler", "steps": 200, "precision": "fp64", "threads": 1},
+    {"network": "mlp-figure1", "integrator": "euler", "steps": 200, "precision": "fp64"},
 )
-RELAXING = {"dataset", "data_dir", "batch_size", *asdict(BASE.model), *asdict(BASE.relaxation)}
-RELAXING |= set(asdict(BASE.hardware)) - {"channels_last"}
+EXECUTION = Execution(threads=1)
+RELAXING = {"dataset", "data_dir", "batch_size", "precision", *asdict(BASE.model), *asdict(BASE.relaxation)}
+RELAXING |= {"device", "threads"}
 """Options that a relaxation has; the others are of training."""
 VARIED = {"eta", "dt", "duration", "tolerance", "tolerance_of", "max_steps"}
 
@@ -57,7 +60,7 @@ class Curve:
     predicted: dict[str, NDArray[np.floating]]
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, execution: Execution) -> None:
     """Refuse options of training, and those that decide eta.
 
     Raises
@@ -66,31 +69,32 @@ def check(experiment: Experiment) -> None:
         For the first such option.
     """
     experiment.check()
-    given, usual = as_options(experiment), as_options(BASE)
+    given = as_options(experiment) | as_options(execution)
+    usual = as_options(BASE) | as_options(EXECUTION)
     for name in given:
         option = f"--{name.replace('_', '-')}"
         if name not in RELAXING and given[name] != usual[name]:
             raise ActrelaxError(f"{option} has no effect on gradients, which trains nothing: leave it out.")
         if name in VARIED and given[name] != usual[name]:
             raise ActrelaxError(f"{option} decides the size of steps, which gradients varies: leave it out.")
-    if experiment.hardware.precision not in ("fp32", "fp64"):
-        raise ActrelaxError(f"gradients compares with exact laws, not in {experiment.hardware.precision}: use fp64.")
+    if experiment.precision not in ("fp32", "fp64"):
+        raise ActrelaxError(f"gradients compares with exact laws, not in {experiment.precision}: use fp64.")
     if not isinstance(experiment.relaxation.steps, int):
         raise ActrelaxError("gradients shows errors over a number of steps: give --steps as a number.")
 
 
-def curves(experiment: Experiment, seeds: int) -> Iterator[Curve]:
+def curves(experiment: Experiment, execution: Execution, seeds: int) -> Iterator[Curve]:
     """Relax each seed's network with every eta."""
-    relaxation, images = experiment.relaxation, experiment.images
+    relaxation = experiment.relaxation
     for seed in range(seeds):
         subject = Subject(
-            dataset=images.dataset,
-            data_dir=images.data_dir,
+            dataset=experiment.images.dataset,
+            data_dir=execution.data_dir,
             batch_size=experiment.batch_size,
             seed=seed,
             model=experiment.model,
         )
-        sample = make_sample(subject, relaxation.knobs, experiment.hardware.resolved())
+        sample = make_sample(subject, relaxation.knobs, execution.hardware(experiment.precision))
         problem, gradients = sample.problem(relaxation, seed, relaxation.knobs), sample.gradients()
         for eta in ETAS:
             yield _curve(problem, gradients, relaxation, seed, eta)
@@ -121,7 +125,7 @@ def _curve(
     )
 
 
-def write(folder: Path, experiment: Experiment, seeds: int, command: str) -> str:
+def write(folder: Path, experiment: Experiment, execution: Execution, seeds: int, command: str) -> str:
     """Relax, and write errors.csv, table.md, layers.png and rates.png; returns table.md's text.
 
     Raises
@@ -129,8 +133,8 @@ def write(folder: Path, experiment: Experiment, seeds: int, command: str) -> str
     ActrelaxError
         As `check`; for images that are not there.
     """
-    check(experiment)
-    found = list(curves(experiment, seeds))
+    check(experiment, execution)
+    found = list(curves(experiment, execution, seeds))
     folder.mkdir(parents=True, exist_ok=True)
     text = f"# gradients\n\n{TITLE}\n\n    {command}\n\n{table(found)}"
     names = list(found[0].relative)

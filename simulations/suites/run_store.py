@@ -1,4 +1,4 @@
-"""Where runs are kept: a folder for each configuration, so that no run is ever done twice.
+"""Where runs are kept: a folder for each experiment, so that no run is ever done twice.
 
 FOLDER/DATASET-NETWORK-CONDITION-seedN-HASH/        the run (`analysis.runs`), or why it has none: diverged.json
 FOLDER/.locks/HASH                                  held by whoever does the run
@@ -15,10 +15,9 @@ from pathlib import Path
 
 from actrelax.analysis.files import locked
 from actrelax.analysis.runs import RunFolder, State
-from actrelax.simulations.training.experiment import LATER, REMOVED, RENAMED, Experiment, as_options
-
-ADDED = ("tau_spread_over",)
-"""Options that are newer than results that are kept: what these did is no part of what tells a run from others."""
+from actrelax.simulations.training.configuration import as_options
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -26,21 +25,22 @@ class Kept:
     """One run's place.
 
     root        folder of all runs
-    experiment  resolved: what it will be on this machine
+    experiment  with absolute paths (`Experiment.resolved`)
+    execution   how it will be computed; no part of its hash
     """
 
     root: Path
     experiment: Experiment
+    execution: Execution
 
     @property
     def hash(self) -> str:
-        """What tells it from runs with other options, wherever their data lie."""
-        options = REMOVED | as_options(self.experiment) | {"data_dir": None}  # the hashes of kept results include them
-        options = {
-            RENAMED.get(name, name): value
-            for name, value in options.items()
-            if name not in ADDED or value != LATER[name]
-        }
+        """What identifies the experiment: a hash of the options that are not the usual ones.
+
+        An option that is added later, with what was done before as its default, changes no hash.
+        """
+        usual = as_options(Experiment())
+        options = {name: value for name, value in as_options(self.experiment).items() if value != usual[name]}
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

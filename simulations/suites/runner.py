@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
@@ -25,7 +26,8 @@ from actrelax.models.results import DivergenceError
 from actrelax.simulations.data import Dataset
 from actrelax.simulations.suites.run_store import Kept
 from actrelax.simulations.training.assemble import load_images
-from actrelax.simulations.training.experiment import Images, from_options
+from actrelax.simulations.training.configuration import from_config
+from actrelax.simulations.training.experiment import Images
 from actrelax.simulations.training.run import Recording, run
 from actrelax.simulations.training.signals import Stop, Stopped, stopping_cleanly
 
@@ -152,14 +154,14 @@ def _attempt(kept: Kept, parent: int) -> Tried:
             return Tried(kept, busy=True)
         if kept.state.is_final:
             return Tried(kept)
-        experiment, recording = kept.experiment, Recording(out=kept.folder.path, quiet=True)
+        experiment, execution = kept.experiment, kept.execution
+        recording = Recording(out=kept.folder.path, quiet=True)
         try:
-            data = _loaded(experiment.images)
+            data = _loaded(experiment.images, execution.data_dir)
             if kept.state is State.BEGUN:
-                # where its data were when it began is none of its results
-                experiment = from_options(kept.folder.config())
+                experiment, execution = from_config(kept.folder.config())  # it goes on as it began
                 recording = Recording(resume=kept.folder.path, quiet=True)
-            run(experiment, recording, data)
+            run(experiment, execution, recording, data)
         except DivergenceError as error:
             kept.folder.write_divergence(str(error))
         except ActrelaxError as error:
@@ -173,9 +175,9 @@ def _attempt(kept: Kept, parent: int) -> Tried:
 
 
 @lru_cache(maxsize=1)
-def _loaded(images: Images) -> Dataset:
+def _loaded(images: Images, data_dir: Path | None) -> Dataset:
     """The data set of one run after another."""
-    return load_images(images)
+    return load_images(images, data_dir)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a suite is: runs that differ in their conditions, over the same seeds."""
+"""A suite: runs that differ in their conditions, over the same seeds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.experiment import Experiment, as_options, from_options
+from actrelax.simulations.training.configuration import as_options, changed
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment
 
 Options = Mapping[str, Any]
-"""Options of `actrelax train` by the names that config.json has; a callable value is one of the experiment's others."""
-
-
-WATCHING = "measure_alignment"
-"""How often updates are compared with backprop's, which changes no result and which backprop itself leaves out."""
+"""Options of an experiment by their names in config.json; a callable value is a function of the experiment."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,7 @@ class Case:
     variant: str
     condition: str
     experiment: Experiment
+    execution: Execution
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,9 @@ class Suite:
     conditions  name -> options that make the difference; the first two are what the others are compared with
     variants    name -> options of a whole table: every condition is run under each
     own         (variant, condition) -> options of these runs alone: a learning rate of their own
-    seeds       how many (0, 1, ...), unless told otherwise
+    seeds       their number (0, 1, ...), unless told otherwise
     remark      what a reader of its tables has to know besides
+    execution   how the runs are computed and measured
     """
 
     title: str
@@ -46,6 +46,7 @@ class Suite:
     own: Mapping[tuple[str, str], Options] = field(default_factory=dict)
     seeds: int = 5
     remark: str = ""
+    execution: Execution = field(default_factory=lambda: Execution(threads=1, measure_alignment=100))
 
     def cases(self) -> Iterator[Case]:
         """Yield all runs, seed by seed: a suite that is broken off has whole pairs."""
@@ -53,32 +54,34 @@ class Suite:
             for variant, common in self.variants.items():
                 for condition, options in self.conditions.items():
                     own = self.own.get((variant, condition), {})
-                    yield Case(variant, condition, varied(self.base, {**common, **options, **own, "seed": seed}))
+                    experiment = varied(self.base, {**common, **options, **own, "seed": seed})
+                    yield Case(variant, condition, experiment, self.execution.measuring(experiment))
 
     def varying(self) -> set[str]:
         """Options that differ between its runs, which are not to be set for all of them."""
-        named = [*self.conditions.values(), *self.variants.values(), *self.own.values()]
-        return {"seed"}.union(*named) - {WATCHING}
+        return {"seed"}.union(*self.conditions.values(), *self.variants.values(), *self.own.values())
 
-    def based_on(self, experiment: Experiment) -> Suite:
+    def based_on(self, experiment: Experiment, execution: Execution | None = None) -> Suite:
         """Return the same with other options for all runs.
 
         Raises
         ------
         ActrelaxError
-            For an option that the suite varies.
+            For an option that the suite varies, or one out of range.
         """
         before, after = as_options(self.base), as_options(experiment)
         for name in sorted(self.varying()):
             if before[name] != after[name]:
                 option = name.replace("_", "-")
                 raise ActrelaxError(f"--{option} is what the runs of this suite differ in: leave it out.")
-        return replace(self, base=experiment)
+        suite = replace(self, base=experiment, execution=execution or self.execution)
+        for case in suite.cases():
+            case.experiment.check()
+            case.execution.check(case.experiment)
+        return suite
 
 
 def varied(experiment: Experiment, options: Options) -> Experiment:
     """Return an experiment with some of its options changed; those that follow from others come last."""
-    fixed = {name: value for name, value in options.items() if not callable(value)}
-    changed = from_options(as_options(experiment) | fixed)
-    following = {name: value(changed) for name, value in options.items() if callable(value)}
-    return from_options(as_options(changed) | following)
+    fixed = changed(experiment, {name: value for name, value in options.items() if not callable(value)})
+    return changed(fixed, {name: value(fixed) for name, value in options.items() if callable(value)})

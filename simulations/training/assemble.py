@@ -23,6 +23,7 @@ from actrelax.models.problem import LOSSES, Loss
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.loop import Training
 from actrelax.simulations.training.mixed_precision import in_single_precision
@@ -40,6 +41,7 @@ class Parts:
     careful   the training's rule, but looking for nan and inf in every relaxation, and of one process alone
     loss      by which output and target are compared
     options   options of the learning rule
+    hardware  the device and the precision
     """
 
     training: Training
@@ -47,9 +49,15 @@ class Parts:
     careful: Rule
     loss: Loss
     options: BackwardOptions
+    hardware: Hardware
 
 
-def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset | None = None) -> Parts:
+def assemble(
+    experiment: Experiment,
+    execution: Execution = Execution(),  # noqa: B008
+    processes: Processes = ALONE,
+    data: Dataset | None = None,
+) -> Parts:
     """Load the data, draw the weights, fill in the options.
 
     Sets torch's global seed, each process its own, and, on a GPU, deterministic kernels.
@@ -57,6 +65,7 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
     Parameters
     ----------
     experiment : Experiment
+    execution : Execution, optional
     processes : Processes, default ALONE
         That share each batch.
     data : Dataset, optional
@@ -68,14 +77,15 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
         For options that can't be met.
     """
     experiment.check()
-    hardware = experiment.hardware.resolved()
+    execution.check(experiment)
+    hardware = execution.hardware(experiment.precision)
     processes = processes.on(hardware.device)
     set_up(hardware, experiment.seed)
     if not processes.is_first:  # noise is drawn from torch's own generator
         torch.manual_seed(random_stream(experiment.seed, "process", processes.rank).initial_seed())
     if data is None:
         with processes.first_one_first():  # it may have to download them
-            data = load_images(experiment.images)
+            data = load_images(experiment.images, execution.data_dir)
     preprocess = preprocessing(experiment.images, data, hardware)
     data = on_device(data, hardware)
     network, module = _network(experiment, data, hardware)
@@ -92,7 +102,9 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
     factor = partial(learning_rate_factor, o, epochs=experiment.epochs, batches=len(batches))
     schedule = LambdaLR(optimiser, factor)
     # the schedule is stepped after each batch
-    rules = make_rules(experiment, network, loss, options, optimiser, batches, done=lambda: schedule.last_epoch)
+    rules = make_rules(
+        experiment, execution, network, loss, options, optimiser, batches, done=lambda: schedule.last_epoch
+    )
     training = Training(
         network,
         batches,
@@ -102,7 +114,7 @@ def assemble(experiment: Experiment, processes: Processes = ALONE, data: Dataset
         experiment.epochs,
         loss_is_sum=o.reduction == "sum",
     )
-    return Parts(training, module, rules.careful, loss, options)
+    return Parts(training, module, rules.careful, loss, options, hardware)
 
 
 def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple[Network, nn.Module | None]:
@@ -123,9 +135,9 @@ def rehearse(parts: Parts) -> None:
         parts.careful(copy.deepcopy(training.network), *training.batches.example(1))
 
 
-def load_images(images: Images) -> Dataset:
+def load_images(images: Images, data_dir: Path | None = None) -> Dataset:
     """Load the data set, and hold out what is asked for."""
-    data = load(images.dataset, images.data_dir)
+    data = load(images.dataset, data_dir)
     if images.augment and len(data.input_shape) != 3:
         raise ActrelaxError(f"--augment is for images, {data.name} has {data.input_shape[0]} features: leave it out.")
     return data.holding_out(images.validation) if images.validation else data

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import torch
 import tyro
@@ -51,15 +50,13 @@ POSITIVE = math.ulp(0.0)
 """The least positive number, as a bound for `require`."""
 
 
-def value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """Return the value that an option has on the command line, `--option value` or `--option=value`; the last one."""
-    value = None
-    for argument, following in zip_longest(arguments, arguments[1:]):
-        if argument == option:
-            value = following
-        elif argument.startswith(f"{option}="):
-            value = argument.partition("=")[2]
-    return value
+T = TypeVar("T")
+
+
+def among(arguments: Sequence[str], kind: type[T]) -> T:
+    """Return these options among those of a command line, which decide the defaults of the others."""
+    found, _ = tyro.cli(kind, args=arguments, return_unknown_args=True, add_help=False)
+    return found
 
 
 @dataclass(frozen=True)
@@ -190,17 +187,26 @@ class Relaxation:
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """Where and how precisely to compute."""
+class Machine:
+    """Where to compute."""
 
     device: str = "cpu"
     """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
-    precision: Literal["fp32", "fp64", "tf32", "bf16"] = "fp32"
-    """Of weights and activities; tf32: a GPU may round what it multiplies; bf16: only weights are in fp32."""
     threads: int | None = None
     """CPU threads, all cores unless given; another number changes the rounding, and with it what a seed gives."""
     channels_last: bool = False
     """Keep images, and the weights of convolutions, in memory with their channels side by side."""
+
+
+Precision = Literal["fp32", "fp64", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Hardware(Machine):
+    """Where and how precisely to compute."""
+
+    precision: Precision = "fp32"
+    """Of weights and activities; tf32: a GPU may round what it multiplies; bf16: only weights are in fp32."""
 
     def resolved(self) -> Hardware:
         """Return the same with `auto` and missing values replaced by what this machine offers.

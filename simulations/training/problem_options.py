@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ from actrelax.simulations.data import random_stream
 from actrelax.simulations.data.datasets import data_folder, load
 from actrelax.simulations.training.assemble import make_network, set_up
 from actrelax.simulations.training.batches import Preprocessing
-from actrelax.simulations.training.experiment import Model, from_options
-from actrelax.simulations.training.options import Hardware, Relaxation, require, value_of
+from actrelax.simulations.training.configuration import from_config
+from actrelax.simulations.training.experiment import Model
+from actrelax.simulations.training.options import Hardware, Relaxation, among, require
 from actrelax.simulations.training.saved import load_run
 
 USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}
@@ -80,25 +82,22 @@ class Sample:
         )
 
 
+@dataclass(frozen=True)
+class _OfRun:
+    run: Path | None = None
+
+
 def of_run(arguments: Sequence[str]) -> tuple[Subject, Relaxation] | None:
     """Return the options of the run that --run names, for defaults; None without one."""
-    folder = value_of("--run", arguments)
+    folder = among(arguments, _OfRun).run
     if folder is None:
         return None
-    experiment = from_options(RunFolder(Path(folder)).config())
-    relaxation = replace(
-        experiment.relaxation,
-        integrator="sequential",
-        steps=None,
-        tolerance=None,
-        tolerance_of=None,
-        max_steps=None,
-        eta=None,
-        dt=None,
-        duration=None,
+    experiment, execution = from_config(RunFolder(folder).config())
+    unset: dict[str, Any] = dict.fromkeys(("steps", "tolerance", "tolerance_of", "max_steps", "eta", "dt", "duration"))
+    relaxation = replace(experiment.relaxation, integrator="sequential", **unset)
+    subject = Subject(
+        dataset=experiment.images.dataset, data_dir=execution.data_dir, seed=experiment.seed, model=experiment.model
     )
-    images = experiment.images
-    subject = Subject(dataset=images.dataset, data_dir=images.data_dir, seed=experiment.seed, model=experiment.model)
     return subject, relaxation
 
 

@@ -25,6 +25,7 @@ from actrelax.models.network import Network
 from actrelax.models.problem import Loss, ProblemFields, RelaxationProblem
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.clipping import StepNearClip
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.mixed_precision import in_bfloat16
 from actrelax.simulations.training.parallel import Shared
@@ -92,6 +93,7 @@ class _Backprop:
 
 def make_rules(
     experiment: Experiment,
+    execution: Execution,
     network: Network,
     loss: Loss,
     options: BackwardOptions,
@@ -103,7 +105,7 @@ def make_rules(
 
     Parameters
     ----------
-    experiment, network, loss, options, optimiser
+    experiment, execution, network, loss, options, optimiser
     batches : Batches
         An example decides how the relaxations of all of them are computed.
     done : callable
@@ -121,19 +123,19 @@ def make_rules(
     """
     shared = _sharing(experiment, network, batches, done) if batches.processes.count > 1 else None
     if experiment.rule == "backprop":
-        return _computed(experiment, _Backprop(loss), options, experiment.speed.compile, shared)
-    relaxation, evaluation = experiment.relaxation, experiment.speed.evaluation
+        return _computed(experiment, _Backprop(loss), options, execution.compile, shared)
+    relaxation, evaluation = experiment.relaxation, execution.evaluation
     fields = relaxation.problem_fields(network, experiment.seed)
     relax = _Relaxation(loss, relaxation.assumptions, relaxation.integrator, relaxation.as_steps, fields)
     if relaxation.is_continuous:
-        return _continuous(experiment, relax, options, optimiser)
+        return _continuous(experiment, execution, relax, options, optimiser)
     problem = relax.without_clip().problem(network, *batches.example())
     why_stepped = why_not(problem, integrator_named(relaxation.integrator))
     if evaluation == "closed-form" and why_stepped is not None:
         raise ActrelaxError(f"--evaluation closed-form can't be used here: {why_stepped}")
     if why_stepped is not None or evaluation == "stepped":
-        return _stepped(experiment, relax, options, problem, shared)
-    return _at_once(experiment, relax, options, problem, batches, done, shared)
+        return _stepped(experiment, execution, relax, options, problem, shared)
+    return _at_once(experiment, execution, relax, options, problem, batches, done, shared)
 
 
 def _sharing(experiment: Experiment, network: Network, batches: Batches, done: Callable[[], int]) -> Sharing:
@@ -147,12 +149,13 @@ def _sharing(experiment: Experiment, network: Network, batches: Batches, done: C
 
 def _stepped(
     experiment: Experiment,
+    execution: Execution,
     relax: _Relaxation,
     options: BackwardOptions,
     problem: RelaxationProblem,
     shared: Sharing | None,
 ) -> Rules:
-    compile_as: str = experiment.speed.compile
+    compile_as: str = execution.compile
     if compile_as == "auto" and not problem.is_frozen:  # so many kernels a step that Python hardly counts
         compile_as = "no"
     # a list of kernels neither draws numbers nor looks at a step
@@ -163,6 +166,7 @@ def _stepped(
 
 def _at_once(
     experiment: Experiment,
+    execution: Execution,
     relax: _Relaxation,
     options: BackwardOptions,
     problem: RelaxationProblem,
@@ -179,11 +183,11 @@ def _at_once(
         free = replace(free, integrator="equilibrium", steps=PAPERS)
     elif relax.steps.tolerance is not None:
         free = replace(free, steps=Steps(grid.steps, dt=grid.dt))
-    quick = _computed(experiment, free, replace(options, evaluation="closed-form"), experiment.speed.compile, shared)
+    quick = _computed(experiment, free, replace(options, evaluation="closed-form"), execution.compile, shared)
     clip, dt = experiment.relaxation.clip, grid.dt
     if clip is None or not integrator.takes_time:
         return quick
-    clipped = _stepped(experiment, relax, options, problem, shared)
+    clipped = _stepped(experiment, execution, relax, options, problem, shared)
     if why_no_bound(problem, integrator, dt=dt) is not None:
         return clipped
 
@@ -227,7 +231,7 @@ def _computed(
         quick = Traced(quick)
     elif compile_as == "inductor":
         quick = Traced(quick, lambda kernels, x, y: torch.compile(kernels))
-    if experiment.hardware.precision == "bf16":
+    if experiment.precision == "bf16":
         quick, careful = in_bfloat16(quick), in_bfloat16(careful)
     return Rules(quick if shared is None else shared(quick, options), careful)
 
@@ -244,10 +248,14 @@ def _uncompiled(compile_as: str, why: str) -> str:
 
 
 def _continuous(
-    experiment: Experiment, relax: _Relaxation, options: BackwardOptions, optimiser: torch.optim.Optimizer
+    experiment: Experiment,
+    execution: Execution,
+    relax: _Relaxation,
+    options: BackwardOptions,
+    optimiser: torch.optim.Optimizer,
 ) -> Rules:
-    _uncompiled(experiment.speed.compile, "is not for continuous plasticity: leave it out.")
-    if experiment.speed.evaluation == "closed-form":
+    _uncompiled(execution.compile, "is not for continuous plasticity: leave it out.")
+    if execution.evaluation == "closed-form":
         raise ActrelaxError(
             "--evaluation closed-form is not for continuous plasticity: feedback moves with the weights."
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +21,9 @@ from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import Parts, assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
 from actrelax.simulations.training.clipping import StepNearClip
-from actrelax.simulations.training.experiment import Experiment, as_options, from_options
+from actrelax.simulations.training.configuration import as_config, from_config
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, Training, train
 from actrelax.simulations.training.options import require
 from actrelax.simulations.training.processes import current
@@ -59,13 +63,14 @@ class Recording:
             raise ActrelaxError("--resume continues a run in its folder: leave --out and --overwrite out.")
 
 
-def run(experiment: Experiment, recording: Recording, data: Dataset | None = None) -> Summary:
+def run(experiment: Experiment, execution: Execution, recording: Recording, data: Dataset | None = None) -> Summary:
     """Train from the beginning, or from where a run stopped, to the end; all processes that torchrun started at once.
 
     Parameters
     ----------
     experiment : Experiment
-        With ``recording.resume``: the same as the run's, or an error.
+    execution : Execution
+        With ``recording.resume`` both are those of the run, or it is an error.
     recording : Recording
     data : Dataset, optional
         Loaded already, as the experiment names it.
@@ -88,20 +93,20 @@ def run(experiment: Experiment, recording: Recording, data: Dataset | None = Non
     """
     recording.check()
     processes = current()
-    experiment = experiment.resolved(processes)
+    experiment, execution = experiment.resolved(), execution.resolved(experiment, processes)
     folder = RunFolder(recording.folder_of(experiment))
     if recording.resume is not None:
-        _check_same(folder, experiment)
+        _check_same(folder, as_config(experiment, execution))
         if folder.is_finished():
             return folder.summary()
     elif folder.is_begun() and not recording.overwrite:
         raise ActrelaxError(f"{folder.path} holds a run: --resume {folder.path} continues it, --overwrite replaces it.")
-    parts = assemble(experiment, processes, data)
+    parts = assemble(experiment, execution, processes, data)
     rehearse(parts)
-    watchers = _watchers(experiment, recording, parts, folder)
+    watchers = _watchers(experiment, execution, recording, parts, folder)
     if recording.resume is None and processes.is_first:
         folder.clear()
-        folder.write_config(as_options(experiment))
+        folder.write_config(as_config(experiment, execution))
     state = None if recording.resume is None else folder.checkpoint()
     if state is not None:
         with folder.fitting():
@@ -120,19 +125,21 @@ def run(experiment: Experiment, recording: Recording, data: Dataset | None = Non
     return summary
 
 
-def _watchers(experiment: Experiment, recording: Recording, parts: Parts, folder: RunFolder) -> list[Callback]:
+def _watchers(
+    experiment: Experiment, execution: Execution, recording: Recording, parts: Parts, folder: RunFolder
+) -> list[Callback]:
     watchers: list[Callback] = []
-    if experiment.measure_alignment:
-        watchers.append(Alignment(experiment.measure_alignment, parts.loss, parts.options, experiment.relaxation.knobs))
+    if execution.measure_alignment:
+        watchers.append(Alignment(execution.measure_alignment, parts.loss, parts.options, experiment.relaxation.knobs))
     if recording.tensorboard:
         board = TensorBoard(folder.tensorboard)
         watchers += [board] if parts.training.processes.is_first else []
     return watchers
 
 
-def _check_same(folder: RunFolder, experiment: Experiment) -> None:
+def _check_same(folder: RunFolder, given: Mapping[str, Any]) -> None:
     """Refuse to resume a run under other options."""
-    stored, given = as_options(from_options(folder.config())), as_options(experiment)
+    stored = as_config(*from_config(folder.config()))
     for name, value in given.items():
         if stored[name] != value:
             option = name.replace("_", "-")
@@ -147,7 +154,7 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
     metrics, timing = training.tables["metrics"][-1], training.tables["timing"]
     seconds = sum(row["train_seconds"] for row in timing)
     images = experiment.epochs * len(training.batches.data.train.images)
-    device = torch.device(experiment.hardware.device)
+    device = torch.device(parts.hardware.device)
     ends = _ends(experiment, training)
     return Summary(
         test_accuracy=metrics["test_accuracy"],

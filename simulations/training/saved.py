@@ -12,7 +12,10 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
 from actrelax.simulations.training.assemble import make_network
 from actrelax.simulations.training.batches import Preprocessing
-from actrelax.simulations.training.experiment import Experiment, from_options
+from actrelax.simulations.training.configuration import from_config
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.options import Hardware
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Run:
     """What `load_run` returns.
 
     folder      its files: `summary()`, `table("metrics")`
-    experiment  its options
+    experiment  the options that identify it
+    execution   how it was computed
     network     with the weights of its last checkpoint, on the CPU
     module      the `nn.Sequential` that shares the network's Parameters, where it was made from one; else None
     preprocess  stored images (batch, channels, height, width) -> the network's input
@@ -28,6 +32,7 @@ class Run:
 
     folder: RunFolder
     experiment: Experiment
+    execution: Execution
     network: Network
     module: nn.Module | None
     preprocess: Preprocessing
@@ -51,11 +56,11 @@ def load_run(path: Path | str) -> Run:
         If there is no run, or it can't be read.
     """
     folder = RunFolder(Path(path))
-    experiment = from_options(folder.config())
+    experiment, execution = from_config(folder.config())
     state = folder.checkpoint()
     if state is None:
         raise ActrelaxError(f"{path} has no checkpoint yet: let the run begin first.")
-    dtype = experiment.hardware.dtype
+    dtype = Hardware(precision=experiment.precision).dtype
     with folder.fitting():
         images = state["images"]
         shape, classes = tuple(images["shape"]), images["classes"]
@@ -63,4 +68,4 @@ def load_run(path: Path | str) -> Run:
     network, module = make_network(experiment.model, shape, classes, experiment.seed)
     with folder.fitting():
         network.to(dtype).load_state_dict(state["network"])
-    return Run(folder, experiment, network, module, preprocess)
+    return Run(folder, experiment, execution, network, module, preprocess)

@@ -13,7 +13,7 @@ from pages import Read
 from actrelax.analysis.runs import RunFolder
 from actrelax.analysis.tables import read_csv
 from actrelax.simulations import cli, train
-from actrelax.simulations.training.experiment import as_options
+from actrelax.simulations.training.configuration import as_config
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = {"a < b & c": ["--measure-alignment", "10"], "baseline": ["--rule", "backprop", "--lr", "0.2"]}
@@ -95,7 +95,8 @@ def test_the_command_in_a_report_makes_the_same_run(trained, tmp_path):
         config = tyro.cli(
             train.Config, args=arguments, default=train.defaults(arguments), config=(tyro.conf.OmitArgPrefixes,)
         )
-        assert as_options(config.experiment.resolved()) == RunFolder(trained / name).config()
+        execution = config.execution.resolved(config.experiment)
+        assert as_config(config.experiment.resolved(), execution) == RunFolder(trained / name).config()
 
 
 def test_json_is_numbers_alone(trained, tmp_path, capsys):

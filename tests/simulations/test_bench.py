@@ -14,9 +14,9 @@ from actrelax.simulations.costs.images import random_images
 from actrelax.simulations.costs.methods import Method, chosen
 from actrelax.simulations.costs.timing import TURN, WARM_UP, Stepper, full_batches, step_times
 from actrelax.simulations.training.batches import Batches, Preprocessing
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
 from actrelax.simulations.training.loop import train
-from actrelax.simulations.training.options import Hardware
 
 QUICK = ["--networks", "digits-mlp", "--rounds", "5", "--threads", "1"]
 TIMED = [*QUICK, "--no-memory"]
@@ -47,13 +47,15 @@ def rows_of(capsys):
     return report["rows"]
 
 
+EXECUTION = Execution(threads=1)
+
+
 @pytest.fixture
 def base():
     return Experiment(
         batch_size=6,
         model=Model("digits-mlp"),
         optimisation=Optimisation(lr=0.5),
-        hardware=Hardware(threads=1),
     )
 
 
@@ -127,7 +129,7 @@ def test_memory_in_a_process_of_its_own(base, capsys):
     assert run(*QUICK, "--methods", "backprop", "--batch-size", 6, "--json") == 0
     (row,) = rows_of(capsys)
     assert row["peak_memory_ratio"] == 1
-    assert row["peak_memory_bytes"] == memory.peak(Method("backprop"), base, (1, 8, 8), 10)
+    assert row["peak_memory_bytes"] == memory.peak(Method("backprop"), base, EXECUTION, (1, 8, 8), 10)
 
 
 def test_options_reach_the_measurement(npz, capsys):
@@ -176,11 +178,11 @@ def test_stepping_a_thousand_times_is_for_those_who_ask():
 @pytest.mark.parametrize("precision", ["fp64", "bf16"])
 def test_all_exact_methods_learn_alike(base, data, precision):
     """Where relaxations settle, all methods move the weights as backprop does: what is timed is what is said."""
-    base = replace(base, hardware=Hardware(precision=precision, threads=1))
+    base = replace(base, precision=precision)
     methods = chosen(("autograd", "closed-form", "equilibrium", "stepped", "front-door"), (400,), (400,))
     weights = []
     for method in methods:
-        stepper = Stepper(method.training(base, data))
+        stepper = Stepper(method.training(base, EXECUTION, data))
         before = torch.cat([p.detach().flatten() for p in stepper.training.network.parameters()])
         for _ in range(4):
             stepper.step()
@@ -207,7 +209,7 @@ def test_a_step_is_the_trainers(base, data):
 def test_steps_are_what_differs(base, data):
     changes = []
     for steps in (1, 2):
-        training = Method("stepped", steps).training(base, data)
+        training = Method("stepped", steps).training(base, EXECUTION, data)
         Stepper(training).step()
         changes.append(training.network.projections["input->hidden1"].weight.detach().clone())
     assert not torch.equal(*changes)
@@ -215,14 +217,15 @@ def test_steps_are_what_differs(base, data):
 
 def test_stepping_is_more_work_the_more_steps_and_the_closed_form_is_not(base, data, monkeypatch):
     """Counted are the images that a step carries back through projections; five layers have four such hops."""
-    deep = replace(base, model=Model("mlp-5x7"), speed=replace(base.speed, compile="no"))  # a trace would hide them
+    deep = replace(base, model=Model("mlp-5x7"))
+    untraced = Execution(threads=1, compile="no")  # a trace would hide them
     carried, signal = [], Projection.feedback_from_weights
     monkeypatch.setattr(
         Projection, "feedback_from_weights", lambda *args: carried.append(len(args[1])) or signal(*args)
     )
 
     def work(*method):
-        stepper = Stepper(Method(*method).training(deep, data))
+        stepper = Stepper(Method(*method).training(deep, untraced, data))
         carried.clear()
         stepper.step()
         return sum(carried) / deep.batch_size
@@ -245,7 +248,10 @@ def test_batches_are_full_and_never_end(data):
 
 def test_methods_take_turns(base, data, monkeypatch):
     """A turn is a step that does not count and some that do; warm-up rounds don't count at all."""
-    trainings = [Method("backprop").training(base, data), Method("equilibrium").training(base, data)]
+    trainings = [
+        Method("backprop").training(base, EXECUTION, data),
+        Method("equilibrium").training(base, EXECUTION, data),
+    ]
     taken = []
     step = Stepper.step
 
@@ -261,10 +267,12 @@ def test_methods_take_turns(base, data, monkeypatch):
 
 def test_peak_memory_is_that_of_the_tensors(base):
     """At least the batch and the gradients; a hidden population more, and there is more; the batch doubles it."""
-    small = memory.peak(Method("backprop"), base, (1, 8, 8), 10)
+    small = memory.peak(Method("backprop"), base, EXECUTION, (1, 8, 8), 10)
     batch, gradients = 6 * 64 * 4, 4 * (64 * 32 + 32 + 32 * 10 + 10)
     assert batch + gradients < small < 3 * (batch + gradients)
-    assert memory.peak(Method("backprop"), replace(base, batch_size=600), (1, 8, 8), 10) > small + 594 * 64 * 4
+    assert (
+        memory.peak(Method("backprop"), replace(base, batch_size=600), EXECUTION, (1, 8, 8), 10) > small + 594 * 64 * 4
+    )
 
 
 def test_peak_memory_by_the_allocator():
@@ -285,7 +293,7 @@ def test_peak_memory_by_the_allocator():
 def test_a_process_that_fails_is_one_sentence(base):
     broken = replace(base, model=Model("nix"))
     with pytest.raises(ActrelaxError, match=r"^the peak memory of backprop could not be measured: .*unknown network"):
-        memory.peak_in_own_process(Method("backprop"), broken, (1, 8, 8), 10)
+        memory.peak_in_own_process(Method("backprop"), broken, EXECUTION, (1, 8, 8), 10)
 
 
 def test_times_survive_a_memory_that_can_not_be_measured(capsys, monkeypatch):
@@ -304,10 +312,9 @@ def test_times_survive_a_memory_that_can_not_be_measured(capsys, monkeypatch):
     assert equilibrium["milliseconds"] > 0
 
 
-def test_where_memory_is_not_measured(base):
-    assert memory.unmeasurable(base) is None
-    on_mps = replace(base, hardware=Hardware(device="mps"))
-    assert "not count it on mps" in memory.unmeasurable(on_mps)
+def test_where_memory_is_not_measured():
+    assert memory.unmeasurable(EXECUTION) is None
+    assert "not count it on mps" in memory.unmeasurable(Execution("mps"))
 
 
 def test_lines_of_the_figure():

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actrelax.simulations import sweep
 from actrelax.simulations.cli import main
-from actrelax.simulations.reproduce import defaults
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.training.run import run
 
@@ -73,7 +71,7 @@ def test_what_it_writes(done, capsys):
 )
 def test_what_is_refused(tmp_path, capsys, arguments, said):
     places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--quiet", "--jobs", "1"]
-    assert main(["reproduce", *places, *arguments]) == 2
+    assert main(["reproduce", arguments[0], *places, *arguments[1:]]) == 2
     assert capsys.readouterr().err.startswith(f"actrelax reproduce: {said}")
 
 
@@ -106,14 +104,6 @@ def test_two_commands_at_once(done, tmp_path):
     assert main(["reproduce", "smoke", *options, *alone]) == 0
     assert accuracies(tmp_path / "out") == accuracies(tmp_path / "out-alone")
     assert "    actrelax reproduce smoke --seeds 1 --epochs 2\n" in said[0][0]
-
-
-def test_the_suite_is_no_options_value(tmp_path):
-    assert defaults(["--out", "cnn-cifar10", "mlp-mnist"]).experiment == SUITES["mlp-mnist"].base
-    for switch in ("--quiet", "--augment", "--no-channels-last"):
-        assert defaults([switch, "cnn-cifar10"]).experiment == SUITES["cnn-cifar10"].base
-    for program in (defaults, sweep.defaults):
-        assert program(["--out=x", "mlp-mnist"]).experiment == SUITES["mlp-mnist"].base
 
 
 def test_gradients_says_how_it_is_done_again(tmp_path, capsys):

@@ -16,7 +16,7 @@ from outcomes import differing, is_drawn, outcome
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.simulations import cli, train
-from actrelax.simulations.training.experiment import LATER, as_options, from_options
+from actrelax.simulations.training.configuration import as_config, from_config
 from actrelax.simulations.training.recorder import Recorder
 from actrelax.simulations.training.saved import load_run
 
@@ -101,7 +101,7 @@ def test_options_after_a_protocol_hold(tmp_path, tiny):
     changed = {"activation": "relu", "epochs": 1, "network": "digits-mlp", "batch_size": 25, "steps": 3}
     kept = {"lr": 0.0005, "loss": "sum-of-squares", "reduction": "sum", "weight_std": 0.05}
     assert {name: config[name] for name in changed | kept} == changed | kept
-    assert as_options(from_options(config)) == config
+    assert as_config(*from_config(config)) == config
 
 
 def test_paired_runs_begin_alike(tmp_path, tiny):
@@ -523,12 +523,11 @@ def test_a_run_in_a_thread(tmp_path, tiny):
     assert status == [0]
 
 
-def test_a_run_from_before_an_option_was_there_goes_on(tmp_path, tiny):
-    """What it does not name had its default."""
+def test_a_run_of_another_version_is_refused(tmp_path, tiny, capsys):
     out = tmp_path / "run"
     assert run(*tiny, "--out", out) == 0
     config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in LATER}))
-    (out / "summary.json").unlink()
-    assert run("--resume", out) == 0
-    assert run("--resume", out, "--noise", "0.1", "--integrator", "euler") == 2
+    assert config.pop("version") == 2
+    (out / "config.json").write_text(json.dumps(config))
+    assert run("--resume", out) == 2
+    assert "config.json has version None, and this actrelax reads version 2: train anew." in capsys.readouterr().err

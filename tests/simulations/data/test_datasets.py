@@ -10,8 +10,8 @@ import torch
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data import datasets
-from actrelax.simulations.data.download import ARCHIVES
 from actrelax.simulations.data.datasets import digits, load, read
+from actrelax.simulations.data.download import ARCHIVES
 
 DATA = Path(os.environ.get("ACTRELAX_DATA", Path(__file__).resolve().parents[2] / "data"))
 

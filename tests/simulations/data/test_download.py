@@ -17,8 +17,8 @@ from scipy.io import savemat
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data import download
-from actrelax.simulations.data.download import ARCHIVES
 from actrelax.simulations.data.datasets import load
+from actrelax.simulations.data.download import ARCHIVES
 
 GENERATOR = np.random.default_rng(0)
 TRAIN, TEST = 12, 5

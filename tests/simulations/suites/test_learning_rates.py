@@ -11,7 +11,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import learning_rates
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.suite import varied
-from actrelax.simulations.training.experiment import as_options
+from actrelax.simulations.training.configuration import as_options
 
 SMOKE = SUITES["smoke"]
 

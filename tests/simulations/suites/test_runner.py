@@ -19,8 +19,8 @@ from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites.run_store import Kept
 from actrelax.simulations.suites.runner import perform
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
-from actrelax.simulations.training.options import Hardware
 from actrelax.simulations.training.run import run
 from actrelax.simulations.training.signals import Stopped
 
@@ -28,10 +28,11 @@ from actrelax.simulations.training.signals import Stopped
 @pytest.fixture
 def runs(tmp_path, npz):
     """Three that differ in their seed."""
-    base = Experiment(
-        epochs=2, images=Images(str(npz)), model=Model("digits-mlp"), batch_size=20, hardware=Hardware(threads=1)
-    )
-    return [Kept(tmp_path / "runs", replace(base, seed=seed).resolved()) for seed in range(3)]
+    base = Experiment(epochs=2, images=Images(str(npz)), model=Model("digits-mlp"), batch_size=20)
+    return [
+        Kept(tmp_path / "runs", replace(base, seed=seed).resolved(), Execution(threads=1, processes=1))
+        for seed in range(3)
+    ]
 
 
 def metrics(kept):

@@ -19,6 +19,7 @@ from actrelax.simulations.data import random_stream
 from actrelax.simulations.training import assemble as module
 from actrelax.simulations.training.assemble import assemble, learning_rate_factor, make_network, rehearse
 from actrelax.simulations.training.batches import Preprocessing
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
 from actrelax.simulations.training.options import Hardware, Relaxation
 
@@ -101,7 +102,7 @@ def test_the_rule_gets_the_protocols_options(npz):
         model=replace(paper.model, network="digits-cnn"),
         relaxation=replace(paper.relaxation, steps=5, eta=0.3, clip=0.01),
         optimisation=replace(paper.optimisation, update_clip=0.4),
-        hardware=Hardware(precision="fp64"),
+        precision="fp64",
     )
     parts = assemble(experiment)
     x, y = next(iter(parts.training.batches.epoch(1)))
@@ -243,21 +244,21 @@ def test_augmentation_is_for_images(tmp_path, arrays):
 
 
 def test_hardware_is_set_up(monkeypatch):
-    assemble(Experiment(hardware=Hardware(threads=2)))
+    assemble(Experiment(), Execution(threads=2))
     assert torch.get_num_threads() == 2
     asked = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *args, **options: asked.append((args, options)))
     assert torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        module.set_up(Hardware("cuda", "fp32", 1), 0)
+        module.set_up(Hardware("cuda", 1), 0)
         assert asked == [((True,), {"warn_only": True})]
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
-        module.set_up(Hardware("cuda", "tf32", 1), 0)
+        module.set_up(Hardware("cuda", 1, precision="tf32"), 0)
         assert torch.backends.cudnn.allow_tf32
         assert torch.backends.cuda.matmul.allow_tf32
-        module.set_up(Hardware("cuda", "bf16", 1), 0)
+        module.set_up(Hardware("cuda", 1, precision="bf16"), 0)
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
     finally:
@@ -269,8 +270,7 @@ def test_tf32_rounds_what_is_multiplied_and_fp32_does_not():
     """Outputs of a convolutional network against float64: 10 bits of mantissa, or 23."""
     errors = {}
     for precision in ("fp32", "tf32"):
-        experiment = Experiment(hardware=Hardware("cuda", precision, 1))
-        training = assemble(experiment).training
+        training = assemble(Experiment(precision=precision), Execution("cuda", 1)).training
         x, _ = next(iter(training.batches.epoch(1)))
         exact = copy.deepcopy(training.network).double()(x.double())
         errors[precision] = float(((training.network(x) - exact).abs().max() / exact.abs().max()).detach())
@@ -298,12 +298,11 @@ def test_channels_last_is_a_layout_and_changes_nothing_else(rule, relaxation, ne
     """Images, weights, activities and gradients have it, before and after; in double precision all are equal."""
     found = {}
     for channels_last in (False, True):
-        hardware = Hardware(device, precision, 1, channels_last)
         images = Images(normalise="half")
         experiment = Experiment(
-            rule=rule, images=images, model=Model(network), relaxation=relaxation, hardware=hardware
+            rule=rule, images=images, model=Model(network), relaxation=relaxation, precision=precision
         )
-        training = assemble(experiment).training
+        training = assemble(experiment, Execution(device, 1, channels_last)).training
         x, y = next(iter(training.batches.epoch(1)))
         training.rule(training.network, x, y)
         weights = dict(training.network.named_parameters())
@@ -337,7 +336,7 @@ def test_images_lie_as_asked():
 def test_channels_last_needs_convolutions():
     said = r"^--channels-last is for convolutions, digits-mlp has none: leave it out\.$"
     with pytest.raises(ActrelaxError, match=said):
-        assemble(Experiment(model=Model("digits-mlp"), hardware=Hardware(channels_last=True)))
+        assemble(Experiment(model=Model("digits-mlp")), Execution(channels_last=True))
 
 
 def test_outputs_are_the_classes(tmp_path):

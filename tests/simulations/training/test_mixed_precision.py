@@ -14,10 +14,11 @@ from actrelax.models.problem import LOSSES, RelaxationProblem
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.assemble import assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
 from actrelax.simulations.training.loop import learn, train
 from actrelax.simulations.training.mixed_precision import in_bfloat16, in_single_precision
-from actrelax.simulations.training.options import Hardware, Relaxation
+from actrelax.simulations.training.options import Relaxation
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 
@@ -46,8 +47,9 @@ def parts_of(rule="stepped", precision="bf16", network="digits-cnn", device="cpu
             model=Model(network),
             relaxation=relaxation,
             optimisation=Optimisation(decay=decay, **optimisation),
-            hardware=Hardware(device, precision, threads=1),
-        )
+            precision=precision,
+        ),
+        Execution(device, threads=1),
     )
 
 

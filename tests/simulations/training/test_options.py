@@ -1,6 +1,8 @@
 """Shared options: the hardware that is there, the neurons' time constants, numbers in range."""
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import build
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.problem.feedback_transforms import Sparse
-from actrelax.simulations.training.options import POSITIVE, FullPrecision, Hardware, Relaxation, require, value_of
+from actrelax.simulations.training.options import POSITIVE, FullPrecision, Hardware, Relaxation, among, require
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_hardware_is_what_is_there(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert Hardware("auto").resolved().device == "mps"
     with pytest.raises(ActrelaxError, match=r"^device 'mps' can't compute in fp64: use fp32, or --device cpu\.$"):
-        Hardware("mps", "fp64").resolved()
+        Hardware("mps", precision="fp64").resolved()
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert Hardware("auto").resolved().device == "cpu"
     with pytest.raises(ActrelaxError, match=r"^device 'cuda' is not there: this machine has cpu\.$"):
@@ -67,16 +69,16 @@ def test_tf32_is_of_newer_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: [(7, 5), (9, 0)][index])
     with pytest.raises(ActrelaxError, match=r"^device 'cuda' has no TF32: "):
-        Hardware("cuda", "tf32").resolved()
-    assert Hardware("cuda:1", "tf32", 3).resolved() == Hardware("cuda:1", "tf32", 3)
-    assert Hardware("cuda", "bf16", 3, True).resolved() == Hardware("cuda", "bf16", 3, True)
+        Hardware("cuda", precision="tf32").resolved()
+    assert Hardware("cuda:1", 3, precision="tf32").resolved() == Hardware("cuda:1", 3, precision="tf32")
+    assert Hardware("cuda", 3, True, "bf16").resolved() == Hardware("cuda", 3, True, "bf16")
 
 
 def test_types_of_weights():
     """Those of mixed precision are single."""
     types = [Hardware(precision=name).dtype for name in ("fp64", "fp32", "tf32", "bf16")]
     assert types == [torch.float64, torch.float32, torch.float32, torch.float32]
-    assert FullPrecision() == FullPrecision("cpu", "fp64")
+    assert FullPrecision() == FullPrecision("cpu", precision="fp64")
 
 
 def test_time_constants():
@@ -187,15 +189,19 @@ def test_the_integrators_of_one_engine_are_no_option_of_training():
         Relaxation(feedback_transform="blurred").check()
 
 
+@dataclass(frozen=True)
+class Chosen:
+    run: Path | None = None
+
+
 @pytest.mark.parametrize(
     ("arguments", "value"),
     [
-        ([], None),
-        (["--run"], None),
-        (["--run", "a", "--run", "b"], "b"),
-        (["--run=a=b", "--other", "c"], "a=b"),
-        (["--runs", "a"], None),
+        (["--run", "a", "--lr", "1"], Path("a")),
+        (["--lr", "1", "--run=a=b"], Path("a=b")),
+        (["--run", "a", "--run", "b"], Path("b")),
+        (["--runs", "a", "--augment", "--help"], None),
     ],
 )
-def test_value_of(arguments, value):
-    assert value_of("--run", arguments) == value
+def test_options_that_decide_defaults(arguments, value):
+    assert among(arguments, Chosen).run == value

@@ -19,6 +19,7 @@ from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.training import processes as module
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.batches import Batches, Preprocessing
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import learn
 from actrelax.simulations.training.options import Relaxation
@@ -63,10 +64,9 @@ def test_threads_are_a_share_of_the_cores(monkeypatch, cores, expected):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(module, "_cores", lambda: cores)
     two = Processes(0, 2)
-    assert Experiment().resolved(two).hardware.threads == expected
-    experiment = Experiment().resolved(two)
-    assert experiment.processes == 2
-    assert experiment.resolved(two) == experiment
+    execution = Execution().resolved(Experiment(), two)
+    assert (execution.threads, execution.processes) == (expected, 2)
+    assert execution.resolved(Experiment(), two) == execution
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
@@ -90,16 +90,16 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
 
 
 def test_what_several_processes_refuse():
-    continuous = Experiment(processes=2, relaxation=Relaxation("continuous"))
+    continuous, two = Experiment(relaxation=Relaxation("continuous")), Execution(processes=2)
     with pytest.raises(
         ActrelaxError, match=r"^continuous plasticity moves the weights of one process: start it without"
     ):
-        assemble(continuous)
+        assemble(continuous, two)
     with pytest.raises(
         ActrelaxError,
         match=r"^the run is one of --processes 2, and this is one of 1: start it with torchrun --nproc-per-node=2\.$",
     ):
-        continuous.resolved()
+        two.resolved(continuous)
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(0, ["block", "wait"]), (1, ["wait", "block"])])
@@ -148,7 +148,7 @@ def group():
 def test_each_process_draws_noise_of_its_own():
     seeds = []
     for rank in range(3):
-        parts = assemble(Experiment(seed=5), Silent(rank, 3))
+        parts = assemble(Experiment(seed=5), processes=Silent(rank, 3))
         seeds.append(torch.initial_seed())
         assert parts.training.processes.rank == rank
     assert seeds[0] == 5  # as one process
@@ -157,7 +157,7 @@ def test_each_process_draws_noise_of_its_own():
 
 @pytest.mark.usefixtures("group")
 def test_answers_are_pooled_once():
-    training = assemble(Experiment(rule="backprop"), Silent(0, 3)).training
+    training = assemble(Experiment(rule="backprop"), processes=Silent(0, 3)).training
     x, y = next(iter(training.batches.epoch(1)))
     result = learn(training, training.rule, x, y)
     correct = int((result.output.argmax(1) == y).sum())

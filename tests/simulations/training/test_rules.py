@@ -17,17 +17,17 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.training import clipping
 from actrelax.simulations.training.assemble import assemble, rehearse
 from actrelax.simulations.training.clipping import StepNearClip
-from actrelax.simulations.training.experiment import Experiment, Model, Speed
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment, Model
 from actrelax.simulations.training.loop import Callback, learn, train
 from actrelax.simulations.training.mixed_precision import in_bfloat16
-from actrelax.simulations.training.options import Hardware, Relaxation
-
-FP64 = Hardware(precision="fp64")
+from actrelax.simulations.training.options import Relaxation
 
 
-def experiment_of(relaxation=None, speed=None, **options):
-    fixed = {"epochs": 2, "batch_size": 256, "model": Model("digits-cnn"), "hardware": FP64}
-    return Experiment(**fixed | options, relaxation=relaxation or Relaxation(), speed=speed or Speed())
+def parts_of(relaxation=None, execution=None, **options):
+    fixed = {"epochs": 2, "batch_size": 256, "model": Model("digits-cnn"), "precision": "fp64"}
+    experiment = Experiment(**fixed | options, relaxation=relaxation or Relaxation())
+    return assemble(experiment, execution or Execution())
 
 
 def gradients_of(parts, rule=None, batch=0):
@@ -67,9 +67,9 @@ def applications(monkeypatch, rule, training):
 )
 def test_methods_give_the_same_gradients(relaxation, compile_as):
     """Closed form, stepped and traced; the careful rules too."""
-    reference = assemble(experiment_of(relaxation, Speed(evaluation="stepped", compile="no")))
+    reference = parts_of(relaxation, Execution(evaluation="stepped", compile="no"))
     expected = gradients_of(reference)
-    parts = assemble(experiment_of(relaxation, Speed(compile=compile_as)))
+    parts = parts_of(relaxation, Execution(compile=compile_as))
     for rule in (parts.training.rule, parts.careful):
         assert distance(gradients_of(parts, rule), expected) < 1e-11
 
@@ -78,19 +78,19 @@ def test_the_method_decides_how_much_work_it_is(monkeypatch):
     """Of 4 populations above the input: 6 or fewer feedback maps at once, 300 and more in 100 steps."""
     counts = {}
     for method in ("auto", "closed-form", "stepped"):
-        parts = assemble(experiment_of(speed=Speed(evaluation=method, compile="no")))
+        parts = parts_of(execution=Execution(evaluation=method, compile="no"))
         counts[method] = applications(monkeypatch, parts.training.rule, parts.training)
     assert counts["auto"] == counts["closed-form"] <= 6
     assert counts["stepped"] == 100 * (len(parts.training.network.projections) - 1)
 
 
 def test_a_trace_decides_once(monkeypatch):
-    parts = assemble(experiment_of())
+    parts = parts_of()
     assert applications(monkeypatch, parts.training.rule, parts.training) > 0
     assert applications(monkeypatch, parts.training.rule, parts.training) == 0
-    plain = assemble(experiment_of(rule="backprop"))
+    plain = parts_of(rule="backprop")
     assert not hasattr(plain.training.rule, "finish")
-    traced = assemble(experiment_of(rule="backprop", speed=Speed(compile="trace")))
+    traced = parts_of(rule="backprop", execution=Execution(compile="trace"))
     assert traced.training.rule.finish is None
     assert distance(gradients_of(traced), gradients_of(plain)) == 0
 
@@ -98,11 +98,11 @@ def test_a_trace_decides_once(monkeypatch):
 def test_transformed_feedback_is_not_traced():
     """A sparse transform draws its connections: the same ones for every batch."""
     sparse = Relaxation(feedback_transform="sparse-0.5")
-    parts, plain = assemble(experiment_of(sparse)), assemble(experiment_of(sparse, Speed(compile="no")))
+    parts, plain = parts_of(sparse), parts_of(sparse, Execution(compile="no"))
     for batch in (0, 1, 0):
         assert distance(gradients_of(parts, batch=batch), gradients_of(plain, batch=batch)) == 0
     with pytest.raises(ActrelaxError, match=r"^--compile trace is for feedback as it is: leave --feedback-transform"):
-        assemble(experiment_of(sparse, Speed(compile="trace")))
+        parts_of(sparse, Execution(compile="trace"))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
@@ -111,16 +111,16 @@ def test_fused_kernels_give_the_same_but_for_rounding(monkeypatch):
     compiled, original = [], torch.compile
     monkeypatch.setattr(torch, "compile", lambda kernels: compiled.append(kernels) or original(kernels))
     small = {"model": Model("digits-mlp"), "relaxation": Relaxation(integrator="equilibrium")}
-    found = gradients_of(assemble(experiment_of(**small, speed=Speed(compile="inductor"))))
+    found = gradients_of(parts_of(**small, execution=Execution(compile="inductor")))
     assert [type(kernels).__name__ for kernels in compiled] == ["run"]
-    assert distance(found, gradients_of(assemble(experiment_of(**small, speed=Speed(compile="no"))))) < 1e-12
+    assert distance(found, gradients_of(parts_of(**small, execution=Execution(compile="no")))) < 1e-12
 
 
 @pytest.mark.parametrize("clip", [None, 30.0])
 def test_until_it_has_settled_is_equilibrium(clip, monkeypatch):
     """Where there is a law, one sweep; and the summary can say how many steps it stands for."""
-    parts = assemble(experiment_of(Relaxation(steps="auto", tolerance=1e-3, clip=clip), Speed(compile="no")))
-    settled = assemble(experiment_of(Relaxation(integrator="equilibrium")))
+    parts = parts_of(Relaxation(steps="auto", tolerance=1e-3, clip=clip), Execution(compile="no"))
+    settled = parts_of(Relaxation(integrator="equilibrium"))
     assert distance(gradients_of(parts), gradients_of(settled)) < 1e-13
     if clip is None:
         assert applications(monkeypatch, parts.training.rule, parts.training) == 3
@@ -139,17 +139,17 @@ def test_until_it_has_settled_is_equilibrium(clip, monkeypatch):
     ids=["activity", "gradient"],
 )
 def test_too_few_steps_to_settle_are_taken_and_said(auto, said):
-    fixed = gradients_of(assemble(experiment_of(Relaxation(steps=auto.max_steps))))
+    fixed = gradients_of(parts_of(Relaxation(steps=auto.max_steps)))
     with pytest.warns(UserWarning, match=said):
-        parts = assemble(experiment_of(auto))
+        parts = parts_of(auto)
     assert distance(gradients_of(parts), fixed) < 1e-12
-    assemble(experiment_of(replace(auto, tolerance=1e-3, tolerance_of="activity", max_steps=110)))
+    parts_of(replace(auto, tolerance=1e-3, tolerance_of="activity", max_steps=110))
 
 
 def test_without_a_law_it_steps_until_it_has_settled():
     tolerant = Relaxation("unfrozen", steps="auto", tolerance=1e-3, eta=0.2)
-    found = gradients_of(assemble(experiment_of(tolerant, batch_size=16)))
-    long = gradients_of(assemble(experiment_of(Relaxation("unfrozen", steps=400, eta=0.2), batch_size=16)))
+    found = gradients_of(parts_of(tolerant, batch_size=16))
+    long = gradients_of(parts_of(Relaxation("unfrozen", steps=400, eta=0.2), batch_size=16))
     assert 0 < distance(found, long) < 0.1
 
 
@@ -162,7 +162,7 @@ def bound_by_hand(training, eta):
 
 def clipped(clip, evaluation="auto", **options):
     relaxation = Relaxation(integrator="euler", steps=12, eta=0.2, clip=clip)
-    return experiment_of(relaxation, Speed(evaluation=evaluation, compile="no"), **options)
+    return parts_of(relaxation, Execution(evaluation=evaluation, compile="no"), **options)
 
 
 def checked(training):
@@ -176,7 +176,7 @@ def checked(training):
 def test_a_batch_is_checked_now_and_then(every, monkeypatch):
     """Each epoch's first batch, and every so many after it: of 6 batches per epoch."""
     monkeypatch.setattr(clipping, "EVERY", every)
-    parts = assemble(clipped(30.0))
+    parts = clipped(30.0)
     found = checked(parts.training)
     rehearse(parts)
     assert found == []
@@ -186,7 +186,7 @@ def test_a_batch_is_checked_now_and_then(every, monkeypatch):
 
 @pytest.mark.parametrize("factor", [2.0, 4.1])
 def test_near_the_clip_every_batch_is_checked(factor):
-    training = assemble(clipped(factor * bound_by_hand(assemble(clipped(100.0)).training, 0.2))).training
+    training = clipped(factor * bound_by_hand(assemble(clipped(100.0)).training, 0.2)).training
     found = checked(training)
     for batch in itertools.islice(training.batches.epoch(1), 3):
         learn(training, training.rule, *batch)
@@ -198,7 +198,7 @@ def half_of_the_batches(monkeypatch):
     bounds = []
     with monkeypatch.context() as patch:
         patch.setattr(clipping, "EVERY", 1)
-        usual = assemble(clipped(1e3)).training
+        usual = clipped(1e3).training
         original = usual.rule.bound
         usual.rule.bound = lambda *args: bounds.append(original(*args)) or bounds[-1]
         train(usual)
@@ -213,12 +213,12 @@ def test_batches_that_may_reach_the_clip_are_stepped(capfd, monkeypatch):
         "actrelax.simulations.training.rules.relax_backward",
         lambda *args, **options: evaluations.append(options["options"].evaluation) or relax_backward(*args, **options),
     )
-    training = assemble(clipped(clip)).training
+    training = clipped(clip).training
     train(training)
     assert evaluations.count("stepped") + evaluations.count("closed-form") == count
     assert 0 < evaluations.count("stepped") < count
     assert capfd.readouterr().err.count("from here on every batch is checked, and stepped if it may reach the") == 1
-    always = assemble(clipped(clip, evaluation="stepped")).training
+    always = clipped(clip, evaluation="stepped").training
     train(always)
     for p, q in zip(training.network.parameters(), always.network.parameters(), strict=True):
         assert torch.allclose(p, q, rtol=1e-9, atol=1e-12)
@@ -229,7 +229,7 @@ def test_batches_that_may_reach_the_clip_are_stepped(capfd, monkeypatch):
 def test_a_resumed_run_is_the_same_to_the_last_bit(batches, near, monkeypatch):
     """From the middle of an epoch and from its beginning."""
     clip = half_of_the_batches(monkeypatch)[0] if near else 30.0
-    whole, begun = assemble(clipped(clip)).training, assemble(clipped(clip)).training
+    whole, begun = clipped(clip).training, clipped(clip).training
     states = []
     train(whole, [Saving(batches, states)])
     begun.load_state_dict(states[0])
@@ -280,8 +280,8 @@ class Saving(Callback):
 
 
 def test_a_clip_that_is_reached_has_its_effect():
-    stepped, training = assemble(clipped(0.3, evaluation="stepped")), assemble(clipped(0.3))
-    free = assemble(experiment_of(Relaxation(integrator="euler", steps=12, eta=0.2)))
+    stepped, training = clipped(0.3, evaluation="stepped"), clipped(0.3)
+    free = parts_of(Relaxation(integrator="euler", steps=12, eta=0.2))
     for rule in (training.training.rule, training.careful):
         assert distance(gradients_of(training, rule), gradients_of(stepped)) == 0
     assert distance(gradients_of(free), gradients_of(stepped)) > 1e-3
@@ -289,13 +289,13 @@ def test_a_clip_that_is_reached_has_its_effect():
 
 def test_without_a_bound_it_steps():
     relaxation = Relaxation(integrator="heun", steps=12, eta=0.2, clip=0.3)
-    parts = assemble(experiment_of(relaxation))
-    stepped = assemble(experiment_of(relaxation, Speed(evaluation="stepped")))
+    parts = parts_of(relaxation)
+    stepped = parts_of(relaxation, Execution(evaluation="stepped"))
     assert distance(gradients_of(parts), gradients_of(stepped)) == 0
 
 
 def test_a_bound_that_is_no_number_may_reach_the_clip():
-    training, stepped = assemble(clipped(0.3)).training, assemble(clipped(0.3, evaluation="stepped"))
+    training, stepped = clipped(0.3).training, clipped(0.3, evaluation="stepped")
     training.rule.bound = lambda *_: float("nan")
     x, y = next(iter(training.batches.epoch(1)))
     training.rule(training.network, x, y)
@@ -305,13 +305,13 @@ def test_a_bound_that_is_no_number_may_reach_the_clip():
 
 
 def test_a_clip_has_no_effect_on_the_equilibrium():
-    clipped, free = (assemble(experiment_of(Relaxation(integrator="equilibrium", clip=c))) for c in (0.01, None))
+    clipped, free = (parts_of(Relaxation(integrator="equilibrium", clip=c)) for c in (0.01, None))
     assert distance(gradients_of(clipped), gradients_of(free)) == 0
 
 
 def test_it_is_told_once(capfd):
     """Not again after its batch was resumed."""
-    training = assemble(clipped(0.5)).training
+    training = clipped(0.5).training
     state = copy.deepcopy(training.state_dict())
     for _ in range(2):
         training.load_state_dict(copy.deepcopy(state))
@@ -321,8 +321,7 @@ def test_it_is_told_once(capfd):
 
 
 def test_bfloat16_reaches_the_closed_form():
-    hardware = Hardware(precision="bf16")
-    parts = assemble(experiment_of(hardware=hardware))
+    parts = parts_of(precision="bf16")
     training = parts.training
     found = gradients_of(parts)
     options = replace(parts.options, evaluation="closed-form")
@@ -333,43 +332,43 @@ def test_bfloat16_reaches_the_closed_form():
 
 
 @pytest.mark.parametrize(
-    ("relaxation", "speed", "sentence"),
+    ("relaxation", "execution", "sentence"),
     [
         (
             Relaxation("unfrozen"),
-            Speed(evaluation="closed-form"),
+            Execution(evaluation="closed-form"),
             "--evaluation closed-form can't be used here: the closed form needs frozen gains",
         ),
         (
             Relaxation("continuous"),
-            Speed(evaluation="closed-form"),
+            Execution(evaluation="closed-form"),
             "--evaluation closed-form is not for continuous plasticity",
         ),
-        (Relaxation("continuous"), Speed(compile="trace"), "--compile trace is not for continuous plasticity"),
+        (Relaxation("continuous"), Execution(compile="trace"), "--compile trace is not for continuous plasticity"),
         (
             Relaxation(integrator="euler", noise=0.1),
-            Speed(compile="trace"),
+            Execution(compile="trace"),
             "--compile trace is for relaxations of a fixed number of steps without noise",
         ),
         (
             Relaxation("unfrozen", steps="auto"),
-            Speed(compile="inductor"),
+            Execution(compile="inductor"),
             "--compile inductor is for relaxations of a fixed number of steps without noise",
         ),
-        (Relaxation("continuous", steps="auto"), Speed(), "continuous plasticity divides the rate"),
+        (Relaxation("continuous", steps="auto"), Execution(), "continuous plasticity divides the rate"),
         (
             Relaxation(tolerance=1e-3),
-            Speed(),
+            Execution(),
             "only --steps auto takes --tolerance: choose that, or leave --tolerance out.",
         ),
         (
             Relaxation(steps="auto", noise=0.1, integrator="euler"),
-            Speed(),
+            Execution(),
             "a relaxation with noise never settles: ",
         ),
     ],
 )
-def test_what_is_refused(relaxation, speed, sentence):
+def test_what_is_refused(relaxation, execution, sentence):
     with pytest.raises(ActrelaxError) as refused:
-        rehearse(assemble(experiment_of(relaxation, speed)))
+        rehearse(parts_of(relaxation, execution))
     assert str(refused.value).startswith(sentence)

@@ -1,0 +1,88 @@
+"""Options as they stand in config.json: flat, by the names that the command line has."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from typeguard import TypeCheckError, check_type
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment
+
+T = TypeVar("T")
+
+VERSION = 2
+"""Of config.json."""
+
+
+def as_options(part: Experiment | Execution) -> dict[str, Any]:
+    """Return option -> value, flat and ready for JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in asdict(part).items():
+        flat.update(value if isinstance(value, dict) else {name: value})
+    return {name: str(value) if isinstance(value, Path) else value for name, value in flat.items()}
+
+
+def as_config(experiment: Experiment, execution: Execution) -> dict[str, Any]:
+    """Return the content of config.json."""
+    return {"version": VERSION, **as_options(experiment), **as_options(execution)}
+
+
+def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
+    """Return what `as_config` was given.
+
+    Raises
+    ------
+    ActrelaxError
+        If the version is another one, or options are missing, not known or of another type.
+    """
+    version, options = config.get("version"), {name: value for name, value in config.items() if name != "version"}
+    if version != VERSION:
+        raise ActrelaxError(
+            f"the run's config.json has version {version}, and this actrelax reads version {VERSION}: train anew."
+        )
+    expected = as_options(Experiment()) | as_options(Execution())
+    if options.keys() != expected.keys():
+        differing = ", ".join(sorted(options.keys() ^ expected.keys()))
+        raise ActrelaxError(f"the configuration has missing or unknown options: {differing}.")
+    return structured(Experiment, options), structured(Execution, options)
+
+
+def changed(experiment: Experiment, options: Mapping[str, Any]) -> Experiment:
+    """Return an experiment with some of its options replaced.
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown option, or a value of another type.
+    """
+    before = as_options(experiment)
+    if unknown := options.keys() - before.keys():
+        raise ActrelaxError(f"an experiment has no option {', '.join(sorted(unknown))}.")
+    return structured(Experiment, {**before, **options})
+
+
+def structured(kind: type[T], options: Mapping[str, Any]) -> T:
+    """Make a dataclass, and those that it holds, of flat options."""
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for f in fields(kind):  # type: ignore[arg-type]
+        hint = hints[f.name]
+        if is_dataclass(hint):
+            values[f.name] = structured(typing.cast("type[Any]", hint), options)
+            continue
+        value = options[f.name]
+        if isinstance(value, str) and Path in typing.get_args(hint):
+            value = Path(value)
+        try:
+            values[f.name] = check_type(value, hint)
+        except TypeCheckError as error:
+            raise ActrelaxError(
+                f"the configuration has {value!r} for {f.name}, which is not among its values."
+            ) from error
+    return kind(**values)

@@ -1,0 +1,66 @@
+"""Options that survive JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.training.configuration import as_config, as_options, changed, from_config
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Optimisation
+from actrelax.simulations.training.options import Relaxation
+
+CONFIG = as_config(Experiment(), Execution())
+
+
+def test_options_survive_json():
+    other = Experiment(
+        seed=3,
+        precision="bf16",
+        images=Images("mnist", augment=True),
+        optimisation=Optimisation(lr=1, update_clip=2.5),
+        relaxation=Relaxation(start="zero", dt=0.25, noise=0.1, delay=1, feedback_transform="quantised-4"),
+    )
+    computed = Execution("cuda", 2, channels_last=True, data_dir=Path("some/where"), processes=1)
+    for experiment in (Experiment(), other, *PROTOCOLS.values()):
+        config = json.loads(json.dumps(as_config(experiment, computed)))
+        assert from_config(config) == (experiment, computed)
+
+
+def test_no_option_is_of_both():
+    assert len(CONFIG) == 1 + len(as_options(Experiment())) + len(as_options(Execution()))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"colour": 1}, "the configuration has missing or unknown options: colour."),
+        ({"lr": "fast"}, "the configuration has 'fast' for lr, which is not among its values."),
+        ({"rule": "magic"}, "the configuration has 'magic' for rule, which is not among its values."),
+        ({"epochs": 1.5}, "the configuration has 1.5 for epochs, which is not among its values."),
+        ({"augment": None}, "the configuration has None for augment, which is not among its values."),
+        ({"seed": [1]}, "the configuration has [1] for seed, which is not among its values."),
+        ({"data_dir": 1}, "the configuration has 1 for data_dir, which is not among its values."),
+        (
+            {"version": None},
+            "the run's config.json has version None, and this actrelax reads version 2: train anew.",
+        ),
+    ],
+)
+def test_a_configuration_of_something_else(change, sentence):
+    with pytest.raises(ActrelaxError) as refused:
+        from_config(CONFIG | change)
+    assert str(refused.value) == sentence
+
+
+def test_a_configuration_that_lacks_options():
+    config = {name: value for name, value in CONFIG.items() if name != "lr"}
+    with pytest.raises(ActrelaxError, match=r"^the configuration has missing or unknown options: lr\.$"):
+        from_config(config)
+
+
+def test_options_are_changed_by_name():
+    assert changed(Experiment(), {"lr": 0.3, "seed": 2}) == Experiment(seed=2, optimisation=Optimisation(lr=0.3))
+    with pytest.raises(ActrelaxError, match=r"^an experiment has no option device\.$"):
+        changed(Experiment(), {"device": "cpu"})
