@@ -1,6 +1,6 @@
 """A run's folder, in one definition: what simulations write and analysis reads.
 
-config.json     option -> value: everything that determines the result
+config.json     version; experiment: the options that determine the result; execution: how it is computed
 metrics.csv     a row per epoch, the untrained network's first: what the seed determines
 alignment.csv   a row per measurement of the angle to backprop's gradient, where that was asked for
 timing.csv      a row per epoch: seconds, images per second

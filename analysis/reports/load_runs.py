@@ -13,20 +13,6 @@ from actrelax.analysis.reports.results_table import Outcome, outcome_of
 from actrelax.analysis.runs import RunFolder, State, Summary
 from actrelax.models.errors import ActrelaxError
 
-_NO_MATTER = {
-    "seed",
-    "measure_alignment",
-    "data_dir",
-    "method",
-    "verify_every",  # of older runs
-    "compile",
-    "device",
-    "threads",
-    "processes",
-    "channels_last",
-}
-"""Options that say how and where a condition's runs were done, not what they are."""
-
 SAID = {State.FINISHED: "finished", State.DIVERGED: "diverged", State.BEGUN: "not finished"}
 
 
@@ -35,7 +21,7 @@ class Run:
     """One run's folder, read.
 
     name     of the folder; its path where several are called alike
-    config   option -> value
+    config   option -> value, of the experiment and of its execution
     summary  None unless it is finished
     outcome  its curves as far as it came; `outcome.condition` is what tells it from runs that differ in more than the
              seed
@@ -83,24 +69,26 @@ def gather(folders: Sequence[RunFolder]) -> list[Run]:
     names = [folder.path.resolve().name for folder in folders]
     names = [n if names.count(n) == 1 else str(f.path) for n, f in zip(names, folders, strict=True)]
     configs = [_config(folder) for folder in folders]
-    labels = _labels(configs, [folder.state for folder in folders], names)
+    experiments = [config["experiment"] for config in configs]
+    labels = _labels(experiments, [folder.state for folder in folders], names)
     return [
         Run(
             name,
             folder,
-            config,
+            {**config["experiment"], **config["execution"]},
             folder.summary() if folder.state is State.FINISHED else None,
-            outcome_of(folder, label, config["seed"], name),
+            outcome_of(folder, label, config["experiment"]["seed"], name),
         )
         for name, folder, config, label in zip(names, folders, configs, labels, strict=True)
     ]
 
 
-def _config(folder: RunFolder) -> dict[str, Any]:
+def _config(folder: RunFolder) -> dict[str, Mapping[str, Any]]:
+    """Return the two parts of a config.json: what identifies the run, and how it was computed."""
     config = folder.config()
-    missing = [name for name in ("rule", "assumptions", "dataset", "network", "epochs", "seed") if name not in config]
+    missing = [name for name in ("experiment", "execution") if name not in config]
     if missing:
-        raise ActrelaxError(f"{folder.path} holds no run: its config.json lacks {', '.join(missing)}.")
+        raise ActrelaxError(f"{folder.path} holds no training run: its config.json lacks {' and '.join(missing)}.")
     return config
 
 
@@ -138,7 +126,7 @@ def _labels(configs: Sequence[Mapping[str, Any]], states: Sequence[State], names
     labels = []
     for config in configs:
         alike = [c for c in configs if rule_of(c) == rule_of(config)]
-        own = [name for name in differing(alike) if name not in _NO_MATTER]
+        own = [name for name in differing(alike) if name != "seed"]
         labels.append(", ".join([rule_of(config), *(f"{name} {shown(config.get(name))}" for name in own)]))
     ended = [state.is_final for state in states]
     seeds = [config["seed"] for config in configs]

@@ -1,4 +1,4 @@
-"""Options as they stand in config.json: flat, by the names that the command line has."""
+"""Options as they stand in config.json, by the names that the command line has."""
 
 from __future__ import annotations
 
@@ -28,9 +28,14 @@ def as_options(part: Experiment | Execution) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in flat.items()}
 
 
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options of a config.json, whichever part has them."""
+    return {**config["experiment"], **config["execution"]}
+
+
 def as_config(experiment: Experiment, execution: Execution) -> dict[str, Any]:
     """Return the content of config.json."""
-    return {"version": VERSION, **as_options(experiment), **as_options(execution)}
+    return {"version": VERSION, "experiment": as_options(experiment), "execution": as_options(execution)}
 
 
 def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
@@ -41,16 +46,17 @@ def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
     ActrelaxError
         If the version is another one, or options are missing, not known or of another type.
     """
-    version, options = config.get("version"), {name: value for name, value in config.items() if name != "version"}
-    if version != VERSION:
+    if config.get("version") != VERSION:
         raise ActrelaxError(
-            f"the run's config.json has version {version}, and this actrelax reads version {VERSION}: train anew."
+            f"the run's config.json has version {config.get('version')}, and this actrelax reads version {VERSION}: "
+            "train anew."
         )
-    expected = as_options(Experiment()) | as_options(Execution())
-    if options.keys() != expected.keys():
-        differing = ", ".join(sorted(options.keys() ^ expected.keys()))
-        raise ActrelaxError(f"the configuration has missing or unknown options: {differing}.")
-    return structured(Experiment, options), structured(Execution, options)
+    expected = as_config(Experiment(), Execution())
+    for name in ("experiment", "execution"):
+        part = config.get(name)
+        if differing := set(part if isinstance(part, dict) else ()) ^ expected[name].keys():
+            raise ActrelaxError(f"the configuration has missing or unknown options: {', '.join(sorted(differing))}.")
+    return structured(Experiment, config["experiment"]), structured(Execution, config["execution"])
 
 
 def changed(experiment: Experiment, options: Mapping[str, Any]) -> Experiment:

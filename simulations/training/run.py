@@ -21,7 +21,7 @@ from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import Parts, assemble, rehearse
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
 from actrelax.simulations.training.clipping import StepNearClip
-from actrelax.simulations.training.configuration import as_config, from_config
+from actrelax.simulations.training.configuration import as_config, flat, from_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, Training, train
@@ -139,8 +139,8 @@ def _watchers(
 
 def _check_same(folder: RunFolder, given: Mapping[str, Any]) -> None:
     """Refuse to resume a run under other options."""
-    stored = as_config(*from_config(folder.config()))
-    for name, value in given.items():
+    stored = flat(as_config(*from_config(folder.config())))
+    for name, value in flat(given).items():
         if stored[name] != value:
             option = name.replace("_", "-")
             raise ActrelaxError(

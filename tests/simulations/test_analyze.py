@@ -146,7 +146,8 @@ def test_several_seeds_are_compared(tmp_path, capsys):
         for seed, accuracy in enumerate((0.9, 0.92, 0.97)):
             folder = RunFolder(tmp_path / "runs" / f"{condition}{seed}")
             usual = {"rule": "ar", "dataset": "digits", "network": "mlp", "epochs": 1}
-            folder.write_config(usual | {"assumptions": assumptions, "seed": seed})
+            experiment = usual | {"assumptions": assumptions, "seed": seed}
+            folder.write_config({"version": 2, "experiment": experiment, "execution": {}})
             rows = [{"epoch": e, "train_accuracy": 0.5, "test_accuracy": accuracy - less} for e in (0, 1)]
             folder.write_tables({"metrics": rows, "timing": [{"train_seconds": 1.0, "evaluate_seconds": 0.0}]})
             summary = {**usual, "assumptions": assumptions, "seed": seed, "test_accuracy": accuracy - less}

@@ -9,6 +9,7 @@ from actrelax.analysis.checks.compare import Report, Row
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.results import DivergenceError
 from actrelax.simulations import cli, demo
+from actrelax.simulations.training.configuration import flat
 
 TINY = ["--epochs", "1", "--steps", "2", "--batch-size", "200"]
 NAMES = ("backprop", "ar", "simplified")
@@ -61,7 +62,7 @@ def test_runs_get_their_options(tmp_path):
     assert cli.main(["demo", "--out", str(tmp_path), *TINY, *options]) == 0
     expected = {"eta": 0.3, "steps": 2, "lr": 0.2, "momentum": 0.5, "weight_decay": 0.01, "seed": 4, "batch_size": 200}
     for name in NAMES:
-        config = RunFolder(tmp_path / name).config()
+        config = flat(RunFolder(tmp_path / name).config())
         assert {key: config[key] for key in expected} == expected
         assert (config["dataset"], config["network"], config["threads"]) == ("digits", "digits-cnn", 1)
 

@@ -52,7 +52,8 @@ def test_mixed_precision_is_of_training(tmp_path, npz, capsys, precision):
     options = ["--network", "digits-mlp", "--precision", trained_in, "--out", out]
     assert run("train", "--dataset", npz, *QUICK, *options) == 0
     config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps(config | {"precision": precision, "device": "cuda"}))
+    config["experiment"]["precision"], config["execution"]["device"] = precision, "cuda"
+    (out / "config.json").write_text(json.dumps(config))
     capsys.readouterr()
     assert run("evaluate", out, "--json") == 0
     assert json.loads(capsys.readouterr().out)["test_accuracy"] == load_run(out).folder.summary().test_accuracy

@@ -97,11 +97,11 @@ def test_defaults_of_a_protocol_can_be_changed():
 def test_options_after_a_protocol_hold(tmp_path, tiny):
     out = tmp_path / "run"
     assert run("--protocol", "paper-mlp", *tiny, "--epochs", 1, "--activation", "relu", "--out", out) == 0
-    config = RunFolder(out).config()
+    config = RunFolder(out).config()["experiment"]
     changed = {"activation": "relu", "epochs": 1, "network": "digits-mlp", "batch_size": 25, "steps": 3}
     kept = {"lr": 0.0005, "loss": "sum-of-squares", "reduction": "sum", "weight_std": 0.05}
     assert {name: config[name] for name in changed | kept} == changed | kept
-    assert as_config(*from_config(config)) == config
+    assert as_config(*from_config(RunFolder(out).config())) == RunFolder(out).config()
 
 
 def test_paired_runs_begin_alike(tmp_path, tiny):
@@ -112,7 +112,7 @@ def test_paired_runs_begin_alike(tmp_path, tiny):
         first[out] = RunFolder(out).table("metrics")[0]["test_accuracy"]
     assert len(set(first.values())) == 1
     configs = [json.loads((out / "config.json").read_text()) for out in first]
-    assert all(config["seed"] == 5 for config in configs)
+    assert all(config["experiment"]["seed"] == 5 for config in configs)
 
 
 # ---- resuming
@@ -465,11 +465,15 @@ def test_damaged_runs_are_not_resumed(tmp_path, tiny, whole, capsys):
         said = refused(capsys, 2, "--resume", whole)
         assert said == f"{whole / 'checkpoint.pt'} can't be read, it is damaged or something else: begin anew."
         assert (whole / "checkpoint.pt").read_bytes() == content
-    config = json.loads((whole / "config.json").read_text())
+    broken = json.loads((whole / "config.json").read_text())
+    broken["experiment"]["lr"] = "x"
     for text, sentence in (
         ("{", f"{whole} holds no run: config.json can't be read."),
         ("[]", f"{whole} holds no run: config.json can't be read."),
-        (json.dumps(config | {"lr": "x"}), "the configuration has 'x' for lr, which is not among its values."),
+        (
+            json.dumps(config | {"experiment": config["experiment"] | {"lr": "x"}}),
+            "the configuration has 'x' for lr, which is not among its values.",
+        ),
     ):
         (whole / "config.json").write_text(text)
         assert refused(capsys, 2, "--resume", whole) == sentence

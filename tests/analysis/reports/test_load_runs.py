@@ -12,8 +12,10 @@ USUAL = {"rule": "ar", "assumptions": "ar", "dataset": "digits", "network": "mlp
 
 def written(path, *, ended="finished", epochs=2, **options):
     """A run's folder, made up."""
-    folder, config = RunFolder(path), {**USUAL, "seed": 0, "threads": 1, **options}
-    folder.write_config(config)
+    folder = RunFolder(path)
+    execution = {"threads": options.pop("threads", 1), "measure_alignment": options.pop("measure_alignment", None)}
+    config = {**USUAL, "seed": 0, **options}
+    folder.write_config({"version": 2, "experiment": config, "execution": execution})
     rows = [{"epoch": e, "train_accuracy": 0.3 * e, "test_accuracy": 0.4 * e} for e in range(epochs + 1)]
     timing = [{"epoch": e, "train_seconds": 2.0, "evaluate_seconds": 0.5} for e in range(1, epochs + 1)]
     folder.write_tables({"metrics": rows, "timing": timing})
@@ -85,8 +87,10 @@ def test_folders_of_runs_are_found(tmp_path):
 
 def test_what_is_no_configuration(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.write_config({"rule": "ar", "assumptions": "ar", "dataset": "digits", "epochs": 1})
-    with pytest.raises(ActrelaxError, match=r"holds no run: its config\.json lacks network, seed\.$"):
+    folder.write_config({"lr": 0.1})
+    with pytest.raises(
+        ActrelaxError, match=r"holds no training run: its config\.json lacks experiment and execution\.$"
+    ):
         gather([folder])
 
 

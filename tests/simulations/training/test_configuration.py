@@ -6,12 +6,20 @@ from pathlib import Path
 import pytest
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.configuration import as_config, as_options, changed, from_config
+from actrelax.simulations.training.configuration import as_config, as_options, changed, flat, from_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Optimisation
 from actrelax.simulations.training.options import Relaxation
 
 CONFIG = as_config(Experiment(), Execution())
+
+
+def with_option(**change):
+    """Return the usual configuration with an option changed, in the part that has it."""
+    parts = {name: dict(CONFIG[name]) for name in ("experiment", "execution")}
+    for name, value in change.items():
+        parts["execution" if name in CONFIG["execution"] else "experiment"][name] = value
+    return CONFIG | parts
 
 
 def test_options_survive_json():
@@ -29,7 +37,7 @@ def test_options_survive_json():
 
 
 def test_no_option_is_of_both():
-    assert len(CONFIG) == 1 + len(as_options(Experiment())) + len(as_options(Execution()))
+    assert len(flat(CONFIG)) == len(as_options(Experiment())) + len(as_options(Execution()))
 
 
 @pytest.mark.parametrize(
@@ -50,14 +58,19 @@ def test_no_option_is_of_both():
 )
 def test_a_configuration_of_something_else(change, sentence):
     with pytest.raises(ActrelaxError) as refused:
-        from_config(CONFIG | change)
+        from_config(CONFIG | change if "version" in change else with_option(**change))
     assert str(refused.value) == sentence
 
 
 def test_a_configuration_that_lacks_options():
-    config = {name: value for name, value in CONFIG.items() if name != "lr"}
+    config = with_option()
+    del config["experiment"]["lr"]
     with pytest.raises(ActrelaxError, match=r"^the configuration has missing or unknown options: lr\.$"):
         from_config(config)
+    with pytest.raises(
+        ActrelaxError, match=r"^the configuration has missing or unknown options: channels_last, compile"
+    ):
+        from_config(CONFIG | {"execution": 3})
 
 
 def test_options_are_changed_by_name():

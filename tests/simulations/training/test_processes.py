@@ -308,10 +308,10 @@ def test_two_processes_are_as_one(together, own, tmp_path, name):
         for a, b in zip(two.table(table), one.table(table), strict=True):
             assert a == pytest.approx(b, rel=1e-8, nan_ok=True)
     assert (two.summary().processes, one.summary().processes) == (2, 1)
-    assert (two.config()["processes"], one.config()["processes"]) == (2, 1)
+    assert [folder.config()["execution"]["processes"] for folder in (two, one)] == [2, 1]
     assert two.summary().images_per_second == pytest.approx(
-        int(two.config()["epochs"])
-        * (1437 - int(two.config()["validation"]))
+        int(two.config()["experiment"]["epochs"])
+        * (1437 - int(two.config()["experiment"]["validation"]))
         / sum(row["train_seconds"] for row in two.table("timing"))
     )
 
