@@ -471,7 +471,7 @@ def test_damaged_runs_are_not_resumed(tmp_path, tiny, whole, capsys):
         ("{", f"{whole} holds no run: config.json can't be read."),
         ("[]", f"{whole} holds no run: config.json can't be read."),
         (
-            json.dumps(config | {"experiment": config["experiment"] | {"lr": "x"}}),
+            json.dumps(broken),
             "the configuration has 'x' for lr, which is not among its values.",
         ),
     ):
