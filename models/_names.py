@@ -13,25 +13,7 @@ T = TypeVar("T")
 
 
 def known(kind: str, name: object, names: Iterable[str], also: str = "", where: str = "") -> str:
-    """Return `name` if it is one of `names`.
-
-    Parameters
-    ----------
-    kind : str
-        Kind of thing that has the names, for the message.
-    name : object
-        The name to check.
-    names : iterable of str
-        All valid names.
-    also : str, optional
-        A further entry of the message's list, such as a pattern of names.
-    where : str, optional
-        The argument in which the name occurs.
-
-    Raises
-    ------
-    ActrelaxError
-        If it is not; the message lists the valid names.
+    """Return `name` if it is one of `names`; `also` is a further entry of the message's list, `where` the argument.
 
     Examples
     --------
@@ -58,13 +40,7 @@ def is_number(value: object) -> bool:
 
 
 def whole_number(name: str, value: SupportsIndex, least: int) -> int:
-    """Return a count as an int; NumPy integers are accepted.
-
-    Raises
-    ------
-    ActrelaxError
-        If the value is not a whole number or is below `least`.
-    """
+    """Return a count as an int, or refuse one below `least`; NumPy integers are accepted."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -75,23 +51,7 @@ def whole_number(name: str, value: SupportsIndex, least: int) -> int:
 
 
 def look_up(kind: str, given: str | T, registry: Mapping[str, T], also: str = "") -> T:
-    """Return the registry's entry of a name; an object of the entries' type passes through.
-
-    Parameters
-    ----------
-    kind : str
-        Kind of the entries, for the message.
-    given : str or an object of the entries' type
-    registry : mapping
-        Name -> entry.
-    also : str, optional
-        A further entry of the message's list.
-
-    Raises
-    ------
-    ActrelaxError
-        For an unknown name or another type; the message lists the known names.
-    """
+    """Return the registry's entry of a name, or refuse the name; an object of the entries' type passes through."""
     entry_types = tuple(type(entry) for entry in registry.values())
     if isinstance(given, entry_types):
         return given

@@ -5,8 +5,8 @@ The knobs are data: networks read the feedback, problems the gains, and learning
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
 
 from actrelax.models._names import known
 
@@ -47,15 +47,8 @@ class Knobs:
     plasticity: Plasticity = "equilibrium"
 
     def __post_init__(self) -> None:
-        values = {
-            "feedback": Feedback,
-            "activity_gain": Gain,
-            "weight_gain": Gain,
-            "presynaptic": Presynaptic,
-            "plasticity": Plasticity,
-        }
-        for field in fields(self):
-            known(field.name, getattr(self, field.name), get_args(values[field.name]))
+        for name, values in get_type_hints(Knobs).items():
+            known(name, getattr(self, name), get_args(values))
 
 
 @dataclass(frozen=True)

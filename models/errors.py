@@ -20,13 +20,7 @@ class ActrelaxError(ValueError):
 
 
 def warn(message: str) -> None:
-    """Warn at the line of the caller's program, past all frames of this library.
-
-    Parameters
-    ----------
-    message : str
-        One sentence, shown as a `UserWarning`.
-    """
+    """Warn with one sentence, at the line of the caller's program, past all frames of this library."""
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1

@@ -29,13 +29,7 @@ class Delays:
         return {name: delay for name, delay in every.items() if delay > 0}
 
     def check(self) -> None:
-        """Refuse unknown projections and invalid times.
-
-        Raises
-        ------
-        ActrelaxError
-            For the first one.
-        """
+        """Refuse unknown projections and invalid times."""
         if isinstance(self.given, Mapping):
             for name in self.given:
                 known("feedback projection", name, self.projections, where="delays")
@@ -44,15 +38,8 @@ class Delays:
                 raise ActrelaxError(f"a delay must be a time, 0 or more, got {delay!r}.")
 
     def steps(self, dt: float) -> dict[str, int]:
-        """Return projection -> delay in steps of dt.
+        """Return projection -> delay in steps of dt; refuse a delay that is not a whole number of dt.
 
-        Raises
-        ------
-        ActrelaxError
-            For a delay that is not a whole number of dt.
-
-        Examples
-        --------
         >>> Delays({"hidden1->output": 0.3}, ["hidden1->output"]).steps(0.1)
         {'hidden1->output': 3}
         """

@@ -72,13 +72,7 @@ class Quantised:
 
 
 def apply_transform(transform: Transform, weight: Tensor, projection: str) -> Tensor:
-    """Return a projection's feedback weights, transformed; the weights themselves don't change.
-
-    Raises
-    ------
-    ActrelaxError
-        If the result is not a tensor of the same shape and type.
-    """
+    """Return a projection's feedback weights, transformed; refuse a result of another shape or type."""
     own = transform.of_projection(projection) if isinstance(transform, Sparse) else transform
     result = own(weight.detach().clone())
     if not isinstance(result, Tensor) or (result.shape, result.dtype) != (weight.shape, weight.dtype):

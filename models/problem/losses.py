@@ -72,28 +72,18 @@ def from_function(function: LossFunction) -> Loss:
             )
         return losses
 
-    def gradient(output: Tensor, target: Tensor) -> Tensor:
-        with torch.enable_grad():
-            output = output.detach().requires_grad_()
-            return torch.autograd.grad(value(output, target).sum(), output)[0]
-
     def both(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             output = output.detach().requires_grad_()
             losses = value(output, target)
             return losses.detach(), torch.autograd.grad(losses.sum(), output)[0]
 
-    return Loss(value, gradient, both)
+    return Loss(value, partial(_part, both, 1), both)
 
 
-def _squares(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _squares(factor: float, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     difference = output - _dense(target, output)
-    return (difference**2).flatten(1).sum(1), 2 * difference
-
-
-def _half_squares(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    difference = output - _dense(target, output)
-    return (difference**2).flatten(1).sum(1) / 2, difference
+    return (difference**2).flatten(1).sum(1) * factor, 2 * factor * difference
 
 
 def _cross_entropy(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,8 +101,8 @@ def _part(both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], part: int, ou
 
 LOSSES: dict[str, Loss] = {
     "cross-entropy": _built_in(_cross_entropy),
-    "sum-of-squares": _built_in(_squares),
-    "half-sum-of-squares": _built_in(_half_squares),
+    "sum-of-squares": _built_in(partial(_squares, 1.0)),
+    "half-sum-of-squares": _built_in(partial(_squares, 0.5)),
 }
 """Softmax cross-entropy on logits; the papers' sum of (x - t)^2 over the output; half that sum.
 
@@ -121,13 +111,7 @@ Targets are integer class labels (batch,), which become one-hot vectors, or (bat
 
 
 def loss_named(given: str | Loss | LossFunction) -> Loss:
-    """Return the loss of this name; a `Loss` passes through, a function goes to `from_function`.
-
-    Raises
-    ------
-    ActrelaxError
-        If no loss has that name.
-    """
+    """Return the loss of this name; a `Loss` passes through, a function goes to `from_function`."""
     return from_function(given) if callable(given) else look_up("loss", given, LOSSES)
 
 

@@ -50,13 +50,7 @@ class PerNeuron:
         return float(numbers.min()), float(numbers.max())
 
     def check(self, *, zero: bool) -> None:
-        """Refuse unknown populations, wrong shapes, negative values and, unless allowed, zero.
-
-        Raises
-        ------
-        ActrelaxError
-            For the first one.
-        """
+        """Refuse unknown populations, wrong shapes, negative values and, unless allowed, zero."""
         for population in self.given if isinstance(self.given, Mapping) else self.shapes:
             known("population", population, self.shapes, where=self.name)
             self._check_one(population, self.of(population), zero)

@@ -10,7 +10,6 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,33 +25,6 @@ State = dict[str, Tensor]
 """Variable -> (batch, *population.shape): the one variable of a leaky population has the population's name."""
 
 
-class Unit(Protocol):
-    """The dynamics of one population's units, which receive feedback u."""
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """Names of the variables in a state."""
-
-    @property
-    def gain(self) -> float:
-        """Activity at the fixed point for u = 1."""
-
-    def activity(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Return x."""
-
-    def fixed_point(self, u: Tensor) -> State:
-        """Return the variables at which all rates are zero."""
-
-    def rate(self, state: Mapping[str, Tensor], u: Tensor) -> State:
-        """Return the time derivative of each variable."""
-
-    def euler(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
-        """Return the variables after an explicit Euler step."""
-
-    def exact_step(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
-        """Return the exact solution after dt for constant u."""
-
-
 @dataclass(frozen=True, eq=False)
 class Leaky:
     """tau dx/dt = -x + u; with a clip the residual -x + u is clamped to [-clip, clip].
@@ -65,15 +37,19 @@ class Leaky:
     tau: Value
     clip: float | None = None
     gain = 1.0
+    """Activity at the fixed point for u = 1."""
 
     @property
     def variables(self) -> tuple[str, ...]:
+        """Names of the variables in a state."""
         return (self.name,)
 
     def activity(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Return x."""
         return state[self.name]
 
     def fixed_point(self, u: Tensor) -> State:
+        """Return the variables at which all rates are zero."""
         return {self.name: u}
 
     def residual(self, x: Tensor, u: Tensor) -> Tensor:
@@ -81,12 +57,15 @@ class Leaky:
         return u - x if self.clip is None else (u - x).clip(-self.clip, self.clip)
 
     def rate(self, state: Mapping[str, Tensor], u: Tensor) -> State:
+        """Return the time derivative of each variable."""
         return {self.name: self.residual(state[self.name], u) / self.tau}
 
     def euler(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
+        """Return the variables after an explicit Euler step."""
         return self._approach(state[self.name], u, dt / self.tau)
 
     def exact_step(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
+        """Return the exact solution after dt for constant u."""
         ratio = dt / self.tau
         eta = -torch.expm1(-ratio) if isinstance(ratio, Tensor) else -math.expm1(-ratio)
         return self._approach(state[self.name], u, eta)
@@ -140,12 +119,9 @@ class UnitDynamics:
             raise ActrelaxError(
                 f"unit dynamics must be stable: eigenvalues of A need negative real parts, got {slowest:.3g}."
             )
-        for name, value in (
-            ("A", tuple(map(tuple, matrix.tolist()))),
-            ("b", tuple(b.tolist())),
-            ("c", tuple(c.tolist())),
-        ):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "A", tuple(map(tuple, matrix.tolist())))
+        object.__setattr__(self, "b", tuple(b.tolist()))
+        object.__setattr__(self, "c", tuple(c.tolist()))
         if abs(self.gain) < 1e-12:
             raise ActrelaxError("unit dynamics must have a gain -c A^-1 b other than 0.")
 
@@ -207,7 +183,7 @@ def check_dynamics(
 
 @dataclass(frozen=True)
 class StateSpace:
-    """Units of one population with `UnitDynamics`; the variables are called NAME.0, NAME.1, ..."""
+    """Units of one population with `UnitDynamics`, as `Leaky`; the variables are called NAME.0, NAME.1, ..."""
 
     name: str
     dynamics: UnitDynamics
@@ -221,7 +197,7 @@ class StateSpace:
         return self.dynamics.gain
 
     def activity(self, state: Mapping[str, Tensor]) -> Tensor:
-        return _weighted_sum(self.dynamics.c, self._variables(state))
+        return _weighted_sum(self.dynamics.c, [state[v] for v in self.variables])
 
     def fixed_point(self, u: Tensor) -> State:
         return {v: s * u for v, s in zip(self.variables, self.dynamics.fixed_point, strict=True)}
@@ -235,14 +211,15 @@ class StateSpace:
     def exact_step(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
         return self._apply(*_flow(self.dynamics, dt), state, u)
 
-    def _variables(self, state: Mapping[str, Tensor]) -> list[Tensor]:
-        return [state[v] for v in self.variables]
-
     def _apply(
         self, rows: Sequence[Sequence[float]], column: Sequence[float], state: Mapping[str, Tensor], u: Tensor
     ) -> State:
-        values = [*self._variables(state), u]
+        values = [*(state[v] for v in self.variables), u]
         return {v: _weighted_sum((*row, b), values) for v, row, b in zip(self.variables, rows, column, strict=True)}
+
+
+Unit = Leaky | StateSpace
+"""The dynamics of one population's units, which receive feedback u."""
 
 
 def _positive(**values: float) -> None:
