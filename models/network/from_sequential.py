@@ -29,18 +29,7 @@ def split_chain(module: nn.Module) -> tuple[dict[str, Activation], list[Projecti
 
     Each hop has at most one weighted map. Routing (pooling, flattening) before an activation ends its hop, other
     routing begins the next. Two maps without an activation between them are joined by a linear population. Routing at
-    the end of the sequence is a separate hop.
-
-    Returns
-    -------
-    populations : dict
-        Name -> activation, as `Network` takes them.
-    projections : list of Projection
-
-    Raises
-    ------
-    ActrelaxError
-        For an unsupported layer, or a module that is not a chain of layers.
+    the end of the sequence is a separate hop. Returns population -> activation, and the projections.
     """
     hops: list[tuple[list[nn.Module], Activation]] = []
     stages: list[nn.Module] = []

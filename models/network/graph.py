@@ -56,13 +56,7 @@ class Graph:
 
 
 def topological_order(input_name: str, populations: Sequence[str], projections: Sequence[Projection]) -> list[str]:
-    """Return the populations from the input to the output, each after those that project to it.
-
-    Raises
-    ------
-    ActrelaxError
-        For a cycle, an unknown name, a population without a drive, or more than one output.
-    """
+    """Return the populations from the input to the output; refuse a graph that is not one of a network."""
     if input_name in populations:
         raise ActrelaxError("the population 'input' is made from input_shape: leave it out of populations.")
     names = [input_name, *populations]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,68 +14,45 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.pooling import Pair, Route, as_images, pair
 
 
-class LinearMap(Protocol):
-    """The weighted stage: drive, feedback and plasticity of one weight tensor.
+class Dense:
+    """All-to-all connections: `torch.nn.Linear` on flat populations. Weight (outputs, inputs).
 
     ``x`` is (batch, *input shape), ``y`` (batch, *output shape).
     """
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return op(x; W) + b."""
-
-    def adjoint(self, y: Tensor, weight: Tensor, route: Route) -> Tensor:
-        """Return op^T(y; W) in the shape and layout of the route: <op(x), y> = <x, op^T(y)>."""
-
-    def hebbian(
-        self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, scale: float
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the updates of weight and bias; the values of the weight and bias are not read.
-
-        The weight gets scale times the product of presynaptic x and postsynaptic y, the bias scale times y, both
-        summed over batch and space.
-        """
-
-    def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
-        """Return op(.; W) on inputs of `shape`, the batch included, as a matrix between flattened batches."""
-
-
-@dataclass(frozen=True)
-class Dense:
-    """All-to-all connections: `torch.nn.Linear` on flat populations. Weight (outputs, inputs)."""
-
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x.dim() != 2:
             raise ActrelaxError(f"Linear takes a flat population, got shape {tuple(x.shape[1:])}: flatten before it.")
         return F.linear(x, weight, bias)
 
     def adjoint(self, y: Tensor, weight: Tensor, route: Route) -> Tensor:
+        """Return op^T(y; W) in the shape and layout of the route: <op(x), y> = <x, op^T(y)>."""
         return y @ weight
 
     def hebbian(
         self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor | None]:
+        """Return scale times the sums of outer(y, x) and y over batch and space: the updates of weight and bias."""
         if scale != 1:
             y = y * scale  # smaller than the weights
         return y.T @ x, None if bias is None else y.sum(0)
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
+        """Return op(.; W) on inputs of `shape`, the batch included, as a matrix between flattened batches."""
         return _each_sample(shape, sparse.csr_array(_array(weight)))
 
 
-@dataclass(frozen=True)
-class Conv2d:
-    """`torch.nn.Conv2d` with zero padding. Weight (out channels, in channels / groups, height, width)."""
+class Conv2d(NamedTuple):
+    """`torch.nn.Conv2d` with zero padding, as `Dense`. Weight (out channels, in channels / groups, height, width)."""
 
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
 
-    def _options(self) -> tuple[Pair, Pair, Pair, int]:
-        return self.stride, self.padding, self.dilation, self.groups
-
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(as_images(x), weight, bias, *self._options())
+        return F.conv2d(as_images(x), weight, bias, *self)
 
     def adjoint(self, y: Tensor, weight: Tensor, route: Route) -> Tensor:
         signal, _, _ = self._backward(y, route.empty(y), weight, None, (True, False, False))
@@ -112,6 +88,10 @@ class Conv2d:
         entries = (values[there], (targets[there], sources[there] - 1))
         size = (len(weight) * pixels, shape[1:].numel())
         return _each_sample(shape, sparse.csr_array(entries, shape=size))
+
+
+LinearMap = Dense | Conv2d
+"""The weighted stage: drive, feedback and plasticity of one weight tensor."""
 
 
 def linear_map(module: nn.Linear | nn.Conv2d) -> LinearMap:

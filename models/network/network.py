@@ -265,10 +265,7 @@ class Network(nn.Module):
     def feedback_weight(self, projection: Projection, assumptions: Assumptions) -> Tensor | None:
         """Return psi, the weights that carry a projection's feedback under the assumptions; None for a copy.
 
-        Raises
-        ------
-        ActrelaxError
-            If they are missing: `add_feedback` creates them.
+        An error says so if they are missing: `add_feedback` creates them.
         """
         kind = self.knobs(projection, assumptions).feedback
         if kind == "transpose" or not self.carries_feedback(projection):
@@ -357,13 +354,7 @@ def check_tensor(x: object) -> None:
 
 
 def check_network(network: object) -> None:
-    """Refuse anything but a `Network`.
-
-    Raises
-    ------
-    ActrelaxError
-        For another object; the message names the calls for other modules.
-    """
+    """Refuse anything but a `Network`, and name the calls for other modules."""
     if not isinstance(network, Network):
         raise ActrelaxError(
             f"network must be a Network, got {type(network).__name__}: pass Network.from_sequential(module, "

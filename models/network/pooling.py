@@ -6,8 +6,7 @@ adjoint carries feedback (`adjoint`). Max pooling keeps its winners even if acti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,41 +41,27 @@ class Route(NamedTuple):
         return Route(Size((times * self.shape[0], *self.shape[1:])), winners, self.memory_format)
 
 
-class Routing(Protocol):
-    """A stage without weights."""
-
-    def find(self, x: Tensor) -> tuple[Tensor, Route]:
-        """Return the output and the route of x."""
-
-    def apply(self, x: Tensor, route: Route) -> Tensor:
-        """Return the output for x along a given route."""
-
-    def adjoint(self, y: Tensor, route: Route) -> Tensor:
-        """Return y carried back along the route: <apply(x), y> = <x, adjoint(y)>."""
-
-    def as_sparse(self, route: Route) -> sparse.csr_array:
-        """Return `apply` as a matrix between flattened batches."""
-
-
-@dataclass(frozen=True)
 class Flatten:
     """Flattening of all dimensions after the batch."""
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
+        """Return the output and the route of x."""
         return x.flatten(1), Route(x.shape, memory_format=memory_format(x))
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
+        """Return the output for x along a given route."""
         return x.flatten(1)
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
+        """Return y carried back along the route: <apply(x), y> = <x, adjoint(y)>."""
         return y.reshape(route.shape).contiguous(memory_format=route.memory_format)
 
     def as_sparse(self, route: Route) -> sparse.csr_array:
+        """Return `apply` as a matrix between flattened batches."""
         return sparse.eye_array(route.shape.numel(), format="csr")
 
 
-@dataclass(frozen=True)
-class AvgPool2d:
+class AvgPool2d(NamedTuple):
     """Average pooling, with the options of `torch.nn.AvgPool2d`."""
 
     kernel_size: Pair
@@ -86,26 +71,16 @@ class AvgPool2d:
     count_include_pad: bool = True
     divisor_override: int | None = None
 
-    def _options(self) -> tuple[Pair, Pair, Pair, bool, bool, int | None]:
-        return (
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-            self.divisor_override,
-        )
-
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
         route = Route(as_images(x).shape, memory_format=memory_format(x))
         return self.apply(x, route), route
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
-        return F.avg_pool2d(x, *self._options())
+        return F.avg_pool2d(x, *self)
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
         # autograd's kernel; it reads only the input's shape and layout
-        result: Tensor = torch.ops.aten.avg_pool2d_backward(y, route.empty(y), *self._options())
+        result: Tensor = torch.ops.aten.avg_pool2d_backward(y, route.empty(y), *self)
         return result
 
     def as_sparse(self, route: Route) -> sparse.csr_array:
@@ -119,8 +94,7 @@ class AvgPool2d:
         return sparse.kron(sparse.eye_array(batch * channels), sparse.vstack(columns).T, format="csr")
 
 
-@dataclass(frozen=True)
-class MaxPool2d:
+class MaxPool2d(NamedTuple):
     """Max pooling, with the options of `torch.nn.MaxPool2d`; the route is the argmax of the feedforward pass."""
 
     kernel_size: Pair
@@ -129,11 +103,8 @@ class MaxPool2d:
     dilation: Pair = (1, 1)
     ceil_mode: bool = False
 
-    def _options(self) -> tuple[Pair, Pair, Pair, Pair, bool]:
-        return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
-
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
-        y, winners = F.max_pool2d(as_images(x), *self._options(), return_indices=True)
+        y, winners = F.max_pool2d(as_images(x), *self, return_indices=True)
         return y, Route(x.shape, winners, memory_format(x))
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
@@ -143,9 +114,7 @@ class MaxPool2d:
 
     def adjoint(self, y: Tensor, route: Route) -> Tensor:
         # autograd's kernel; it reads only the input's shape and layout
-        result: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
-            y, route.empty(y), *self._options(), route.winners
-        )
+        result: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(y, route.empty(y), *self, route.winners)
         return result
 
     def as_sparse(self, route: Route) -> sparse.csr_array:
@@ -158,6 +127,10 @@ class MaxPool2d:
         return sparse.csr_array(entries, shape=(planes * windows, planes * pixels))
 
 
+Routing = Flatten | AvgPool2d | MaxPool2d
+"""A stage without weights; pooling is called with its options in PyTorch's order."""
+
+
 def routing_stage(module: nn.Module) -> Routing:
     """Return the routing stage of a PyTorch module."""
     if type(module) is nn.Flatten:
@@ -165,24 +138,13 @@ def routing_stage(module: nn.Module) -> Routing:
             raise ActrelaxError("Flatten must join all dimensions after the batch: use nn.Flatten() with its defaults.")
         return Flatten()
     if type(module) is nn.AvgPool2d:
-        return AvgPool2d(
-            pair(module.kernel_size),
-            pair(module.stride),
-            pair(module.padding),
-            module.ceil_mode,
-            module.count_include_pad,
-            module.divisor_override,
-        )
+        sizes = pair(module.kernel_size), pair(module.stride), pair(module.padding)
+        return AvgPool2d(*sizes, module.ceil_mode, module.count_include_pad, module.divisor_override)
     if type(module) is nn.MaxPool2d:
         if module.return_indices:
             raise ActrelaxError("MaxPool2d can't return its indices in a projection: leave return_indices out.")
-        return MaxPool2d(
-            pair(module.kernel_size),
-            pair(module.stride),
-            pair(module.padding),
-            pair(module.dilation),
-            module.ceil_mode,
-        )
+        sizes = pair(module.kernel_size), pair(module.stride), pair(module.padding)
+        return MaxPool2d(*sizes, pair(module.dilation), module.ceil_mode)
     raise ActrelaxError(
         f"{type(module).__name__} can't be part of a projection; known: Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten."
     )

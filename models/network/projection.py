@@ -153,18 +153,8 @@ class Projection(nn.Module):
     def as_sparse(self, route: ProjectionRoute, weight: Tensor | None) -> sparse.csr_array:
         """Return op(.; weight) along a route, without the bias, as one matrix; its transpose carries feedback.
 
-        Parameters
-        ----------
-        route : ProjectionRoute
-            Of a batch; samples may differ in their max-pooling winners.
-        weight : torch.Tensor or None
-            W for the drive, psi for the feedback; None for a copy.
-
-        Returns
-        -------
-        scipy.sparse.csr_array
-            (batch * target units, batch * source units), float64, one block per sample; each entry is the total
-            connection between two units.
+        The weight is W for the drive, psi for the feedback, None for a copy. The matrix, (batch * target units, batch *
+        source units) in float64, has one block per sample; each entry is the total connection between two units.
         """
         stages = [stage.as_sparse(taken) for stage, taken in zip(self.before, route.before, strict=True)]
         if self.map is not None:
@@ -183,19 +173,10 @@ class Projection(nn.Module):
         return _adjoint(self.after, y, route.after)
 
     def plasticity(self, presynaptic: Tensor, postsynaptic: Tensor, scale: float = 1.0) -> dict[str, Tensor]:
-        """Return dLoss/dW and dLoss/db by the local rule, summed over the batch (docs/theory.md).
+        """Return dLoss/dW and dLoss/db by the local rule, summed over the batch, times `scale` (docs/theory.md).
 
-        Parameters
-        ----------
-        presynaptic, postsynaptic : torch.Tensor
-            Results of the methods of these names, the postsynaptic one for the activity times its gain.
-        scale : float, default 1.0
-            Factor of the sums.
-
-        Returns
-        -------
-        dict
-            ``"weight"`` and, if there is a bias, ``"bias"``, shaped like these Parameters; empty for a copy.
+        `presynaptic` and `postsynaptic` are the results of these methods, the latter for the activity times its gain.
+        The result, slot -> update, has ``"weight"`` and, if there is one, ``"bias"``; it is empty for a copy.
         """
         if self.map is None:
             return {}

@@ -6,13 +6,7 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Return one line per row, in columns as wide as their widest cell; those in `right` are flush right.
-
-    Examples
-    --------
-    >>> aligned([["name", "units"], ["hidden1", "32"]], right={1})
-    ['  name     units', '  hidden1     32']
-    """
+    """Return one line per row, in columns as wide as their widest cell; those in `right` are flush right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
