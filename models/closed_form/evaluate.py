@@ -76,15 +76,9 @@ def plan_applications(plan: Plan, network: Network) -> int:
 
 
 def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
-    """Yield the end of a frozen relaxation, population by population from the output down.
+    """Yield the end of a frozen relaxation by a plan (`plan_of`), population by population from the output down.
 
     Call it under ``torch.no_grad()``.
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
-    plan : mapping
-        The result of `plan_of`.
     """
     network, arrived = problem.network, dict[str, Stack]()
     for name, generators in plan.items():

@@ -51,25 +51,14 @@ def hop_taus(problem: RelaxationProblem) -> tuple[float, ...]:
 
 
 def hop_matrix(problem: RelaxationProblem) -> Matrix:
-    """Return M of a chain of single units, one per hidden population (`integrators.chain_matrix`).
-
-    With skip connections this is the largest possible number of hops.
-    """
+    """Return M (`integrators.chain_matrix`) of a chain of units, one per hidden population: the most hops possible."""
     return chain_matrix(hop_taus(problem))
 
 
 def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, steps: int) -> State:
-    """Return the state of a relaxation after `steps` steps, without taking them.
+    """Return the state of a relaxation after `steps` steps of `dt`, without taking them.
 
     Exact to rounding, at the same cost for any number of steps.
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
-    integrator : Integrator
-    dt : float
-        Length of a step, in the problem's unit of time.
-    steps : int
 
     Returns
     -------
@@ -100,15 +89,7 @@ class Term(NamedTuple):
 
 
 def terms(problem: RelaxationProblem) -> dict[str, list[Term]]:
-    """Return the terms of each hidden population's activity, without their coefficients.
-
-    They are the same for any time and any scheme.
-
-    Raises
-    ------
-    ActrelaxError
-        If `uncovered` gives a reason.
-    """
+    """Return the terms of each hidden population's activity, which are the same for any time and any scheme."""
     found: dict[str, list[Term]] = {name: [] for name in problem.network.hidden}
     for name, term in each_term(problem):
         found[name].append(term)
@@ -116,13 +97,7 @@ def terms(problem: RelaxationProblem) -> dict[str, list[Term]]:
 
 
 def each_term(problem: RelaxationProblem) -> Iterator[tuple[str, Term]]:
-    """Yield each population's terms one at a time, so that they need not be in memory together.
-
-    Raises
-    ------
-    ActrelaxError
-        If `uncovered` gives a reason.
-    """
+    """Yield each population's terms one at a time, so that they need not be in memory together."""
     reason = uncovered(problem)
     if reason is not None:
         raise ActrelaxError(reason)

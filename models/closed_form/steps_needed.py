@@ -20,16 +20,7 @@ from actrelax.models.problem import RelaxationProblem
 
 
 def remainders(problem: RelaxationProblem, integrator: Integrator, *, dt: float, steps: int) -> dict[str, float]:
-    """Return the share of initial activities in each hidden population after `steps` steps.
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
-        Covered by the closed form (`closed_form.uncovered`).
-    integrator : Integrator
-    dt : float
-        Length of a step, in the problem's unit of time.
-    steps : int
+    """Return the share of initial activities in each hidden population after `steps` steps of `dt`.
 
     Returns
     -------
@@ -49,20 +40,7 @@ def steps_until(
     """Return the smallest number of steps after which every population's remainder is within the tolerance.
 
     The remainder is relative to the initial activity; the distance from equilibrium, relative to the gradient, is
-    usually much larger (`gradient_steps`).
-
-    Parameters
-    ----------
-    problem, integrator, dt
-        As for `remainders`.
-    tolerance : float
-    most : int, default 10000
-        Largest number of steps.
-
-    Returns
-    -------
-    int or None
-        None if `most` steps are not enough.
+    usually much larger (`gradient_steps`). None if `most` steps are not enough.
     """
     above, hidden = problem.network.graph.above, problem.network.hidden
     rows = frozenset(len(hidden) - above[name] for name in hidden)
@@ -75,23 +53,15 @@ def gradient_steps(
 ) -> int | None:
     """Return a number of steps after which every population is within the tolerance of its gradient.
 
-    The distance from equilibrium is a sum of terms (`law.terms`). Each is a coefficient, which depends on the number of
-    steps, times an activity that feedback has carried down, which does not. The sum of their magnitudes is an upper
-    bound; the result is the smallest number of steps for which this bound is within the tolerance. The cost is
-    L (L - 1) / 2 feedback projections in a chain of L, else 2 L - 1 sweeps, and a synchronisation with the device.
+    The distance from equilibrium is a sum of terms (`law.terms`). Each is a coefficient, which depends on the
+    number of steps, times an activity that feedback has carried down, which does not. The sum of their magnitudes
+    is an upper bound; the result is the smallest number of steps for which this bound is within the tolerance. The
+    cost is L (L - 1) / 2 feedback projections in a chain of L, else 2 L - 1 sweeps, and a synchronisation with the
+    device.
 
-    Parameters
-    ----------
-    problem, integrator, dt, most
-        As for `steps_until`.
-    tolerance : float
-        Relative to the largest gradient of the population (`results.relative_error`). A population that feedback does
-        not reach has no gradient and is compared with its initial activity.
-
-    Returns
-    -------
-    int or None
-        None if `most` steps are not enough.
+    The tolerance is relative to the largest gradient of the population (`results.relative_error`); a population
+    that feedback does not reach has no gradient and is compared with its initial activity. None if `most` are not
+    enough.
     """
     hidden, size = problem.network.hidden, len(problem.network.hidden) + 1
     largest = _largest(evaluate_all(problem, settled_plan(problem.network.graph)))

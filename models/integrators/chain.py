@@ -21,25 +21,16 @@ Transition = Callable[[Matrix, float], Matrix]
 def chain_matrix(taus: Sequence[float]) -> Matrix:
     """Return M of the chain of single units dx/dt = M x: hidden units with these taus, from the input up, and a clamp.
 
-    Returns
-    -------
-    numpy.ndarray
-        (L + 1, L + 1) for L hidden units: -1/tau_l on the diagonal, 1/tau_l above it, a row of zeros for the clamp.
+    M is (L + 1, L + 1) for L hidden units: -1/tau_l on the diagonal, 1/tau_l above it, a row of zeros for the
+    clamp.
 
-    Examples
-    --------
     >>> chain_matrix([2.0, 4.0])
     array([[-0.5 ,  0.5 ,  0.  ],
            [ 0.  , -0.25,  0.25],
            [ 0.  ,  0.  ,  0.  ]])
     """
     rates = 1 / np.asarray(taus, dtype=np.float64)
-    size = len(rates) + 1
-    matrix = np.zeros((size, size))
-    hidden = np.arange(size - 1)
-    matrix[hidden, hidden] = -rates
-    matrix[hidden, hidden + 1] = rates
-    return matrix
+    return np.diag([*-rates, 0.0]) + np.diag(rates, 1)
 
 
 def coefficients(transition: Transition, matrix: Matrix, dt: float, steps: int) -> Matrix:
@@ -76,10 +67,7 @@ def sweep(matrix: Matrix, dt: float) -> Matrix:
 def holding(share: Callable[[Matrix], Matrix]) -> Transition:
     """Return the transition of a scheme with constant feedback within each step (docs/theory.md).
 
-    Parameters
-    ----------
-    share : callable
-        dt/tau -> eta of an Euler step: the fraction of the distance to its input that a unit covers.
+    `share` maps dt/tau to eta of an Euler step, the fraction of the distance to its input that a unit covers.
     """
 
     def transition(matrix: Matrix, dt: float) -> Matrix:

@@ -20,13 +20,7 @@ def fill_delay_lines(problem: RelaxationProblem, state: State, dt: float) -> Sta
 
 
 def shift_delay_lines(problem: RelaxationProblem, state: State) -> State:
-    """Return the delay lines one step later: with the current signals, without the oldest.
-
-    Raises
-    ------
-    ActrelaxError
-        If a delayed projection has no delay line in the state.
-    """
+    """Return the delay lines one step later: with the current signals, without the oldest."""
     lines: State = {}
     for name in problem.delay.times:
         line = delay_line_key(name)

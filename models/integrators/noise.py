@@ -8,18 +8,7 @@ from actrelax.models.problem import RelaxationProblem, State
 
 
 def add_noise(problem: RelaxationProblem, state: State, dt: float, generator: torch.Generator | None) -> State:
-    """Return the state with the noise of one step of dt: sigma sqrt(2 dt/tau) xi, xi standard normal.
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
-    state : dict
-        After a step of `euler`.
-    dt : float
-        In the problem's unit of time.
-    generator : torch.Generator, optional
-        Generator of xi; by default torch's global one.
-    """
+    """Return the state after `euler` with the noise of one step of dt: sigma sqrt(2 dt/tau) xi, xi standard normal."""
     state = dict(state)
     for name, sigma in problem.noise_levels.items():
         x = state[name]

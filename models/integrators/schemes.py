@@ -27,10 +27,6 @@ from actrelax.models.problem import RelaxationProblem, State
 Step = Callable[[RelaxationProblem, State, float], State]
 
 
-def _anything(problem: RelaxationProblem) -> None:
-    return None
-
-
 @dataclass(frozen=True)
 class Integrator:
     """A numerical scheme.
@@ -44,7 +40,7 @@ class Integrator:
     takes_time      whether the result depends on dt
     takes_noise     whether problems may have noise
     takes_delays    whether feedback may be delayed
-    refuses         problem -> None, or one sentence with a further reason against the scheme
+    refuses         problem -> None, or one sentence with a further reason against the scheme, if there can be one
     engine          the only engine with this scheme; None for a scheme of this package
     """
 
@@ -57,7 +53,7 @@ class Integrator:
     takes_time: bool = True
     takes_noise: bool = False
     takes_delays: bool = False
-    refuses: Callable[[RelaxationProblem], str | None] = _anything
+    refuses: Callable[[RelaxationProblem], str | None] | None = None
     engine: str | None = None
 
     def unsupported(self, problem: RelaxationProblem) -> str | None:
@@ -66,7 +62,7 @@ class Integrator:
             return 'it does not support noise: use "euler", or one of Brian2\'s methods that do.'
         if problem.delay.times and not self.takes_delays:
             return 'it does not support delays: use "euler", or one of Brian2\'s methods.'
-        return self.refuses(problem)
+        return None if self.refuses is None else self.refuses(problem)
 
     @property
     def method(self) -> str:

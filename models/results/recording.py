@@ -72,13 +72,7 @@ class RecordSpec:
     chosen: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __call__(self, state: State) -> dict[str, Tensor]:
-        """Return name -> tensor.
-
-        Raises
-        ------
-        ActrelaxError
-            If the function does not return a mapping, or returns a value that can't become a tensor.
-        """
+        """Return name -> tensor; refuse a function that returns anything else."""
         values = self.function(state)
         if not isinstance(values, Mapping):
             raise ActrelaxError(
@@ -116,13 +110,7 @@ class History:
         return self.spec is not None and step % self.every == 0
 
     def keep(self, time: float, state: State) -> None:
-        """Record a state.
-
-        Raises
-        ------
-        ActrelaxError
-            If the values have other names, shapes or types than the first ones, or can't be written to the path.
-        """
+        """Record a state; refuse values with other names, shapes or types than the first ones."""
         assert self.spec is not None
         point = self.spec(populations(self.problem, state))
         self._check_form(time, point)
@@ -149,13 +137,7 @@ class History:
             self._store.pop()
 
     def finish(self, trajectory: Trajectory | None) -> None:
-        """Write the file, if any; no trajectory means that the relaxation failed: no NetCDF file is written.
-
-        Raises
-        ------
-        ActrelaxError
-            If the file can't be written.
-        """
+        """Write the file, if any; no trajectory means that the relaxation failed: no NetCDF file is written."""
         if self._store is not None:
             self._store.finish(trajectory)
         elif self.path is not None and trajectory is not None:
@@ -215,13 +197,7 @@ def populations(problem: RelaxationProblem, state: State) -> State:
 
 
 def record_spec(problem: RelaxationProblem, record: Recordable) -> RecordSpec | None:
-    """Return the spec of `Record.what`; None for False.
-
-    Raises
-    ------
-    ActrelaxError
-        For an unknown population, a unit that the population does not have, or a value of another type.
-    """
+    """Return the spec of `Record.what`; None for False."""
     if record is False:
         return None
     if callable(record):

@@ -8,22 +8,11 @@ FLOOR = 1e-30
 """Least denominator, for references of zero (dead units)."""
 
 
-def relative_error(value: Tensor, reference: Tensor, *, magnitude: Tensor | None = None, floor: float = FLOOR) -> float:
+def relative_error(value: Tensor, reference: Tensor, *, magnitude: Tensor | None = None) -> float:
     """Return max |value - reference| / max |reference|, for one population or parameter.
 
-    Parameters
-    ----------
-    value, reference : torch.Tensor
-        Of the same shape.
-    magnitude : torch.Tensor, optional
-        Tensor that replaces the reference in the denominator, such as the terms of a sum with cancellation.
-    floor : float
-        Least value of the denominator.
-
-    Returns
-    -------
-    float
-        nan or infinite for values that aren't finite, so that ``relative_error(...) < bound`` fails.
+    `magnitude` replaces the reference in the denominator, such as the terms of a sum with cancellation. The result
+    is nan or infinite for values that aren't finite, so that ``relative_error(...) < bound`` fails.
 
     Raises
     ------
@@ -41,4 +30,4 @@ def relative_error(value: Tensor, reference: Tensor, *, magnitude: Tensor | None
     scale = (reference if magnitude is None else magnitude).detach()
     if reference.numel() == 0:
         return 0.0
-    return float((value - reference).detach().abs().max() / scale.abs().max().clamp(min=floor))
+    return float((value - reference).detach().abs().max() / scale.abs().max().clamp(min=FLOOR))

@@ -129,13 +129,7 @@ class Trajectory:
         return time_after(self.steps, self.dt)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return the recorded values of one name, (len(times), ...).
-
-        Raises
-        ------
-        ActrelaxError
-            If nothing was recorded under this name.
-        """
+        """Return the recorded values of one name, (len(times), ...); refuse a name that was not recorded."""
         if name not in self.recorded:
             known = ", ".join(self.recorded) or "nothing: pass record=True to solve"
             raise ActrelaxError(f"{name!r} was not recorded; recorded: {known}.")

@@ -57,11 +57,7 @@ def labels(problem: RelaxationProblem, units: Units, point: Mapping[str, Tensor]
 
     The activity of a population has the dimensions (sample, NAME_unit), the indices of its units into the flattened
     shape as a coordinate, and that shape as an attribute. Any other variable has the dimensions NAME_0, NAME_1, ...
-
-    Raises
-    ------
-    ActrelaxError
-        If a variable is empty, or has a name that NetCDF does not allow or that a dimension already has.
+    Empty variables, and names that NetCDF does not allow or that a dimension already has, are refused.
     """
     found = {name: _label(problem, units, name, tuple(x.shape)) for name, x in point.items()}
     taken = {"time", *(dimension for label in found.values() for dimension in label.dimensions)}
@@ -95,15 +91,7 @@ def _check(name: str, label: Label, taken: set[str]) -> None:
 def labelled(trajectory: Trajectory) -> xr.Dataset:
     """Return the recorded values as a Dataset; if nothing was recorded, the final state as its only point in time.
 
-    Returns
-    -------
-    xarray.Dataset
-        With the dimensions time and those of `labels`, and `attributes`. The coordinate time has the unit of tau.
-
-    Raises
-    ------
-    ActrelaxError
-        As `labels`.
+    Its dimensions are time, with the unit of tau, and those of `labels`.
     """
     recorded, times, units = dict(trajectory.recorded), trajectory.times, trajectory.units
     if not times:
@@ -177,13 +165,7 @@ def _plain(value: object) -> str | int | float:
 
 
 def save(trajectory: Trajectory, path: Path) -> None:
-    """Write `labelled` to a NetCDF file; an existing file is replaced when the new one is complete.
-
-    Raises
-    ------
-    ActrelaxError
-        If the file can't be written; an existing file is then unchanged.
-    """
+    """Write `labelled` to a NetCDF file; an existing file is replaced when the new one is complete."""
     if path.suffix == ".zarr":
         raise ActrelaxError(f"save writes NetCDF, got {path}: end the path with .nc, or pass it to solve.")
     dataset, partial = labelled(trajectory), path.with_name(f"{path.name}.partial")
@@ -197,13 +179,7 @@ def save(trajectory: Trajectory, path: Path) -> None:
 
 
 def prepare(path: Path) -> None:
-    """Create the folder of a NetCDF file.
-
-    Raises
-    ------
-    ActrelaxError
-        If the folder can't be created, or the path is a folder.
-    """
+    """Create the folder of a NetCDF file; refuse a path that is a folder."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():

@@ -31,27 +31,11 @@ BLOCK_POINTS, BLOCK_BYTES = 64, 2**24
 
 
 class ZarrWriter:
-    """A Zarr store to which points in time are appended.
+    """A Zarr store to which points in time are appended; an existing store is replaced.
 
     The attribute ``points`` counts the complete points. It is written after each block, by a rename, so a killed
     program loses only the current block. The last point stays in memory until the next one or the end, and can be
-    removed.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        An existing store is replaced.
-    problem : RelaxationProblem
-    run : mapping
-        The other arguments of `about`.
-    units : Units
-    point : mapping
-        Name -> tensor at the first point in time: the names, shapes and types of all points.
-
-    Raises
-    ------
-    ActrelaxError
-        As `labels`, and if the store can't be written; the path is then unchanged.
+    removed. `run` has the other arguments of `about`, `point` the names, shapes and types of all points.
     """
 
     def __init__(
