@@ -79,21 +79,15 @@ class SolveRequest:
     def outcome(
         self, status: Status, state: State, steps: int, applications: int | None = None, **more: object
     ) -> Trajectory:
-        """Return the result of `solve`.
+        """Return the result of `solve` after some steps, at their last state.
 
-        Parameters
-        ----------
-        status : Status
-        state : mapping
-            The last state.
-        steps : int
-            Steps taken.
-        applications : int, optional
-            Number of times that feedback passed through a projection; by default computed from the steps.
-        **more
-            Further fields of the trajectory.
+        `applications` counts how often feedback passed through a projection, by default computed from the steps; `more`
+        has further fields of the trajectory.
         """
-        work = steps * work_per_step(self.problem, self.integrator) if applications is None else applications
+        if applications is None:
+            stages, problem = self.integrator.stages, self.problem
+            each = predict_applications(problem) if stages is None else stages * len(problem.feedback_projections)
+            applications = steps * each
         return Trajectory(
             problem=self.problem,
             integrator=self.integrator.name,
@@ -104,19 +98,12 @@ class SolveRequest:
             final=populations(self.problem, state),
             times=tuple(self.recording.times),
             recorded=self.recording.recorded(),
-            feedback_applications=work,
+            feedback_applications=applications,
             state=state,
             units=self.recording.units,
             options=self.options.given(),
             **more,  # type: ignore[arg-type]
         )
-
-
-def work_per_step(problem: RelaxationProblem, integrator: Integrator) -> int:
-    """Return the number of feedback projections that one step applies."""
-    if integrator.stages is None:
-        return predict_applications(problem)
-    return integrator.stages * len(problem.feedback_projections)
 
 
 def _has_settled(previous: State, state: State, variables: Sequence[str], bound: float) -> bool:
@@ -131,13 +118,7 @@ def is_finite(activities: Mapping[str, Tensor]) -> bool:
 
 
 def refuse_non_finite(request: SolveRequest, step: int, state: State, previous: State | None = None) -> None:
-    """Check the state after a step, if the request asks for checks.
-
-    Raises
-    ------
-    DivergenceError
-        If an activity is nan or inf; its trajectory ends with the previous state.
-    """
+    """Raise an error if an activity is nan or inf after a step; its trajectory ends with the previous state."""
     if request.options.check_finite and not is_finite(request.problem.activities(state)):
         raise divergence(request, step, state, previous)
 

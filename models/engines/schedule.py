@@ -40,16 +40,8 @@ class Schedule:
 def schedule(problem: RelaxationProblem, integrator: Integrator, steps: Steps = PAPERS) -> Schedule:
     """Return the step size and the number of steps of a relaxation.
 
-    Raises
-    ------
-    ActrelaxError
-        If the integrator does not support the problem; for an unstable step; for a duration or delay that is not a
-        multiple of dt; for eta with several taus.
-
-    Warns
-    -----
-    UserWarning
-        If eta is above 1: errors may grow before they shrink (docs/theory.md).
+    Unstable steps, durations and delays that are not a multiple of dt, eta with several taus, and problems that the
+    integrator does not support are refused. Above eta = 1 errors may grow before they shrink: a warning says so.
     """
     reason = integrator.unsupported(problem)
     if reason is not None:

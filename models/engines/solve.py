@@ -41,13 +41,7 @@ class Engine(Protocol):
 
 
 def engine_named(name: str) -> Engine:
-    """Import and return the module of an engine.
-
-    Raises
-    ------
-    ActrelaxError
-        For an unknown name.
-    """
+    """Import and return the module of an engine."""
     return cast("Engine", importlib.import_module(ENGINES[known("engine", name, ENGINES)]))
 
 
@@ -137,16 +131,8 @@ def solve(
 def run(request: SolveRequest) -> Trajectory:
     """Run a resolved request, and write its file.
 
-    Raises
-    ------
-    ActrelaxError
-        If the file can't be written; its ``trajectory`` is the result if the relaxation had ended by then. After a
-        divergence or another error, this one is a note of that error.
-
-    Warns
-    -----
-    UserWarning
-        If `Steps.until` ends before the relaxation has settled.
+    If the file can't be written at the end, the error's ``trajectory`` is the result; after a divergence or another
+    error, this one is a note of that error.
     """
     recording = request.recording
     try:
@@ -183,13 +169,7 @@ def resolve(
     generator: Generator | None = None,
     options: Options | None = None,
 ) -> SolveRequest:
-    """Check the arguments of `solve` and return them as a request.
-
-    Raises
-    ------
-    ActrelaxError
-        As for `solve`.
-    """
+    """Check the arguments of `solve` and return them as a request."""
     scheme = integrator_named(integrator)
     chosen = engine or scheme.engine or "torch"
     module = engine_named(chosen)

@@ -56,10 +56,6 @@ class SparseProblem:
     """The ODE of a `RelaxationProblem` as one vector field, in float64 on the CPU, without noise and delays.
 
     Each matrix has one block per sample, each with all weights: use small batches.
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
     """
 
     def __init__(self, problem: RelaxationProblem) -> None:

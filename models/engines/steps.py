@@ -138,20 +138,9 @@ class StepSize(TypedDict, total=False):
 
 
 def as_steps(steps: int | Steps, shorthand: Mapping[str, Any], default: Steps = PAPERS) -> Steps:
-    """Return the steps that a call asks for.
+    """Return the steps that a call asks for, by a number or `Steps` and shorthand (eta, dt and duration).
 
-    Parameters
-    ----------
-    steps : int or Steps
-    shorthand : mapping
-        eta, dt and duration, if given.
-    default : Steps
-        The default of the call, whose step size or length shorthand replaces.
-
-    Raises
-    ------
-    ActrelaxError
-        For shorthand together with a `Steps`, for unknown keywords, and as for `Steps`.
+    Shorthand replaces the step size or the length of `default`, and can't be combined with any other `Steps`.
     """
     for name in shorthand:
         known("keyword", name, StepSize.__annotations__)

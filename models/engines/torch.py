@@ -38,13 +38,7 @@ def solve(request: SolveRequest) -> Trajectory:
 
 
 def plan_for(request: SolveRequest) -> Plan | None:
-    """Return the closed form's plan for a request, or None if the request has to be stepped.
-
-    Raises
-    ------
-    ActrelaxError
-        As for `solve`.
-    """
+    """Return the closed form's plan for a request, or None if the request has to be stepped."""
     if request.engine != "torch" or request.evaluation == "stepped":
         return None
     reason = _why_stepped(request)

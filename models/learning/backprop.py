@@ -7,13 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from actrelax.models.learning.gradients import (
-    Backward,
-    BackwardOptions,
-    Updates,
-    add_to_grad,
-    is_finite,
-)
+from actrelax.models.learning.gradients import Backward, BackwardOptions, Updates, add_to_grad, is_finite
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, loss_named
 

@@ -68,11 +68,8 @@ def relax_continuously(
     DivergenceError
         If activities or weights become non-finite and `check_finite` is set; the weights are then unchanged.
     """
-    options, chosen, scheme = (
-        options or BackwardOptions(),
-        loss_named(loss),
-        look_up("integrator", integrator, INTEGRATORS),
-    )
+    options, chosen = options or BackwardOptions(), loss_named(loss)
+    scheme = look_up("integrator", integrator, INTEGRATORS)
     steps, others = take_steps(steps, {"assumptions": "continuous", "start": "zero"} | fields)
     _check(options, steps, scheme, rate)
     if others["start"] != "zero":

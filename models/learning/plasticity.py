@@ -93,16 +93,9 @@ def postsynaptic_factor(
 
 
 class Plasticity:
-    """The updates of a network, each computed as soon as its populations have arrived.
+    """The updates of a network, each computed as soon as its populations have arrived, from the output down.
 
-    Parameters
-    ----------
-    problem : RelaxationProblem
-    arrivals : iterable of PopulationState
-        From the output down.
-    options : BackwardOptions
-    settled : bool, default False
-        Whether the populations are at equilibrium.
+    `settled` says whether the populations are at equilibrium.
 
     Attributes
     ----------

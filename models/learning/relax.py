@@ -19,13 +19,7 @@ from actrelax.models.engines.steps import take_steps
 from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.learning.gradients import (
-    Backward,
-    BackwardOptions,
-    add_to_grad,
-    check_decay,
-    to_gradients,
-)
+from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to_grad, check_decay, to_gradients
 from actrelax.models.learning.plasticity import Plasticity
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, ProblemFields, RelaxationProblem, loss_named
@@ -128,22 +122,10 @@ def learn(
     options: BackwardOptions,
     watch: Callable[[Iterator[PopulationState]], Iterator[PopulationState]] = iter,
 ) -> tuple[Plasticity, Trajectory | None]:
-    """Relax, and return the updates, and the trajectory if kept.
+    """Relax a prepared request, and return the updates, and the trajectory if kept.
 
-    Updates are computed as populations arrive, from the output down.
-
-    Parameters
-    ----------
-    request : SolveRequest
-        As `prepare` returns it.
-    options : BackwardOptions
-    watch : callable, optional
-        Receives the populations and passes them on to the local rule.
-
-    Raises
-    ------
-    ActrelaxError, DivergenceError
-        As `relax_backward`.
+    Updates are computed as populations arrive, from the output down; `watch` receives the populations and passes
+    them on to the local rule.
     """
     request = request.measured()
     problem, plan = request.problem, plan_for(request)

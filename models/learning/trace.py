@@ -52,13 +52,7 @@ class Traced:
 
     @torch.no_grad()
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
-        """Run the rule on a batch.
-
-        Raises
-        ------
-        ActrelaxError
-            For labels out of range; when tracing, as the rule, and for a rule with random numbers or a trajectory.
-        """
+        """Run the rule on a batch; refuse labels out of range, and rules with random numbers or a trajectory."""
         # outside the list, so that labels can be checked
         target = dense_targets(y, network.populations[network.output].shape, x)
         lists = self._lists.setdefault(network, {})

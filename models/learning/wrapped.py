@@ -17,24 +17,8 @@ class Wrapped:
     """A module and the equivalent network; a `Network` is its own equivalent.
 
     The weights belong to the module. They are looked up for each pass, since `torch.func.functional_call`,
-    ``load_state_dict(assign=True)`` and similar calls replace them.
-
-    Parameters
-    ----------
-    module : Network or torch.nn.Module
-    input_shape : sequence of int, optional
-
-    Attributes
-    ----------
-    network : Network
-        With the weights that the module had when it was wrapped.
-    feedback : torch.nn.Module or None
-        Module that owns the feedback weights; None if there are none, or if the module is a `Network`, which owns them.
-
-    Raises
-    ------
-    ActrelaxError
-        For a module that is neither a `Network` nor a chain of supported layers.
+    ``load_state_dict(assign=True)`` and similar calls replace them. `feedback` is the module that owns the feedback
+    weights: None without any, or if the module is a `Network`, which owns them.
     """
 
     def __init__(self, module: nn.Module, input_shape: Sequence[int] | None) -> None:
@@ -47,13 +31,7 @@ class Wrapped:
         self._owners = self._find_owners()
 
     def weights(self) -> list[Tensor]:
-        """Return the current weights, in the order of the network's slots.
-
-        Raises
-        ------
-        ActrelaxError
-            If the layers of the module have changed, or have hooks, which a relaxation does not call.
-        """
+        """Return the current weights, in the order of the network's slots; refuse a changed module."""
         structure = _structure(self.module)
         if structure != self._structure:
             pairs = zip(structure, self._structure, strict=False)
@@ -119,30 +97,18 @@ def _structure(module: nn.Module) -> tuple[tuple[object, ...], ...]:
     """Return the layers and their options, to detect changes; refuse hooks, which a relaxation does not call."""
     found: list[tuple[object, ...]] = []
     for name, layer in module.named_modules():
-        for hooks in (
-            layer._forward_hooks,
-            layer._forward_pre_hooks,
-            layer._backward_hooks,
-            layer._backward_pre_hooks,
-        ):
-            if hooks:
-                raise ActrelaxError(
-                    f"layer {name!r} has a hook, which a relaxation does not call: remove it. (Pruning adds a hook, "
-                    "which prune.remove removes; weight normalisation and lazy layers add one, too.)"
-                )
+        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+            raise ActrelaxError(
+                f"layer {name!r} has a hook, which a relaxation does not call: remove it. (Pruning adds a hook, "
+                "which prune.remove removes; weight normalisation and lazy layers add one, too.)"
+            )
         options = [getattr(layer, option) for option in getattr(layer, "__constants__", ())]
         found.append((name, layer, *options, *(key for key, w in layer._parameters.items() if w is not None)))
     return tuple(found)
 
 
 def _check_same_function(module: nn.Module, network: Network) -> None:
-    """Compare the module with its network on two samples, in training and in evaluation mode.
-
-    Raises
-    ------
-    ActrelaxError
-        If outputs or gradients differ, because the module does more than apply its layers one after another.
-    """
+    """Refuse a module whose outputs or gradients differ from the network's, in training or evaluation mode."""
     weight = next(network.parameters(), torch.empty(0))
     if weight.is_meta:
         return

@@ -108,19 +108,16 @@ def build(
     names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
     with generating("numpy"):  # built once: compiling would not pay
         groups = {v: _group(flat, v, names[v], method, delays, clock) for v in equations.participants(problem)}
-        feedback = {
-            p: _synapses(
-                groups[projection.target],
-                groups[projection.source],
-                equations.feedback_text(problem, p, delays),
-                flat.feedback[p].matrix,
-                names[f"{p} feedback"],
-                equations.FEEDBACK,
-                clock,
-            )
-            for p, projection in problem.feedback_projections.items()
-        }
-        drives = {p: _drive(flat, p, groups, names[f"{p} drive"], clock) for p in equations.drives(problem)}
+        feedback, drives = {}, {}
+        for p, projection in problem.feedback_projections.items():
+            pre, post = groups[projection.target], groups[projection.source]
+            text, matrix = equations.feedback_text(problem, p, delays), flat.feedback[p].matrix
+            feedback[p] = _synapses(pre, post, text, matrix, names[f"{p} feedback"], equations.FEEDBACK)
+        for p in equations.drives(problem):
+            projection = problem.network.projections[p]
+            pre, post = groups[projection.source], groups[projection.target]
+            text, matrix = equations.drive_text(problem, p), flat.drive_matrix(projection)
+            drives[p] = _synapses(pre, post, text, matrix, names[f"{p} drive"], equations.DRIVE)
         often = b2.Clock(every * dt * UNIT, name="actrelax_records") if every > 1 else clock
         monitors = {
             v: b2.StateMonitor(groups[v], "x", record=units, clock=often, name=names[f"{v} monitor"])
@@ -189,15 +186,9 @@ def _delay(flat: SparseProblem, group: Any, text: equations.PopulationText, cloc
             setattr(group, f"{line}_{k}", before)
 
 
-def _drive(flat: SparseProblem, name: str, groups: Mapping[str, Any], word: str, clock: Any) -> Any:
-    p = flat.network.projections[name]
-    text = equations.drive_text(flat.problem, name)
-    return _synapses(groups[p.source], groups[p.target], text, flat.drive_matrix(p), word, equations.DRIVE, clock)
-
-
-def _synapses(pre: Any, post: Any, text: str, matrix: Any, word: str, order: int, clock: Any) -> Any:
+def _synapses(pre: Any, post: Any, text: str, matrix: Any, word: str, order: int) -> Any:
     """Connect two groups by a sparse matrix (post, pre)."""
-    synapses = b2.Synapses(pre, post, text, clock=clock, name=word, namespace={})
+    synapses = b2.Synapses(pre, post, text, clock=post.clock, name=word, namespace={})
     entries = matrix.tocsc().tocoo()  # sorted by source, Brian2's order: sums are faster
     if entries.nnz == 0:  # Brian2 can't sum over zero synapses
         entries = sparse.coo_array(([0.0], ([0], [0])), shape=matrix.shape)

@@ -28,13 +28,7 @@ def targets() -> list[str]:
 
 
 def target_named(name: str) -> str:
-    """Return `name` if it is a target that works on this machine.
-
-    Raises
-    ------
-    ActrelaxError
-        If it isn't; the message lists the working targets.
-    """
+    """Return `name` if it is a target that works on this machine, else list the working ones in an error."""
     # the test for a compiler takes seconds, and numpy needs none
     return name if name == "numpy" else known("Brian2 target", name, targets())
 
@@ -45,13 +39,7 @@ def is_runtime() -> bool:
 
 
 def require_runtime() -> None:
-    """Refuse a standalone device.
-
-    Raises
-    ------
-    ActrelaxError
-        If Brian2's device is not "runtime".
-    """
+    """Refuse a standalone device."""
     if not is_runtime():
         raise ActrelaxError(
             "Brian2 is set to write a standalone program: call brian2.set_device('runtime') first, "

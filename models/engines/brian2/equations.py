@@ -108,13 +108,7 @@ def sum_text(name: str, terms: Sequence[str], constant: Collection[str] = ()) ->
 
 
 def formula_of(population: Population) -> Formula:
-    """Return f and f' of a population as text.
-
-    Raises
-    ------
-    ActrelaxError
-        If its activation has no formula.
-    """
+    """Return f and f' of a population as text; refuse an activation without a formula."""
     formula = population.activation.formula
     if formula is None:
         raise ActrelaxError(missing_formula([population]) or "")
