@@ -26,18 +26,9 @@ def update_angles(
 ) -> dict[str, float]:
     """Return the angle between the update in each weight's `.grad` and backprop's gradient, in degrees.
 
-    The papers' measure: arccos of the cosine of the flattened updates, a projection each. Kolen-Pollack's decay is
-    taken out of it. Call it after `relax_backward` on cleared gradients, before the optimiser moves the weights.
-
-    Parameters
-    ----------
-    network, x, y, loss, assumptions, options
-        As `relax_backward` was given them.
-
-    Returns
-    -------
-    dict
-        Projection -> angle, those of `aligned`; nan where either update is zero or not finite, or there is none.
+    The papers' measure: arccos of the cosine of the flattened updates, for each projection of `aligned`, without
+    Kolen-Pollack's decay. Call it after `relax_backward` on cleared gradients, with the same arguments, before the
+    optimiser moves the weights. nan if an update is zero, missing or not finite.
     """
     options, assumptions = options or BackwardOptions(), look_up("assumptions", assumptions, PRESETS)
     updates = options.updates
@@ -62,10 +53,10 @@ def _angle(ours: Tensor, theirs: Tensor) -> float:
 
 
 class FeedbackAlignment(NamedTuple):
-    """What feedback weights psi of a projection's own are beside its forward weights W.
+    """Comparison of a projection's separate feedback weights psi with its forward weights W.
 
     angle     between them, flattened, in degrees; 90 for independent ones
-    distance  |W - psi|, Frobenius norm: constant where both learn by the same rule, but for weight decay
+    distance  |W - psi|, Frobenius norm: constant if both learn by the same rule, without weight decay
     rank      effective rank of psi
     """
 
@@ -76,13 +67,7 @@ class FeedbackAlignment(NamedTuple):
 
 @torch.no_grad()
 def feedback_alignment(network: Network) -> dict[str, FeedbackAlignment]:
-    """Return how each projection's feedback weights stand to its forward weights.
-
-    Returns
-    -------
-    dict
-        Projection -> `FeedbackAlignment`, of those that have feedback weights of their own.
-    """
+    """Return the `FeedbackAlignment` of each projection with separate feedback weights."""
     pairs = {name: (p.weight, p.feedback) for name, p in network.projections.items()}
     return {
         name: FeedbackAlignment(_angle(w, psi), float((w - psi).norm()), effective_rank(psi))
@@ -94,15 +79,8 @@ def feedback_alignment(network: Network) -> dict[str, FeedbackAlignment]:
 def effective_rank(weight: Tensor) -> float:
     """Return exp of the entropy of a weight's singular values over their sum (Roy & Vetterli 2007).
 
-    Parameters
-    ----------
-    weight : torch.Tensor
-        (out, ...): a convolution's is taken as (out, in x height x width).
-
-    Returns
-    -------
-    float
-        From 1 to the number of rows or columns; 0 for a weight of zeros.
+    A convolution's weight is taken as (out, in x height x width). The rank lies between 1 and the number of rows or
+    columns; it is 0 for a weight of zeros.
 
     Examples
     --------
@@ -117,7 +95,7 @@ def effective_rank(weight: Tensor) -> float:
 
 
 def aligned(network: Network) -> dict[str, nn.Parameter]:
-    """Return projection -> its weight, those that learn; weights that projections share stand under the first."""
+    """Return projection -> its weight, if it learns; a weight shared by several projections stands under the first."""
     first: dict[nn.Parameter, str] = {}
     for name, projection in network.projections.items():
         if projection.weight is not None and projection.weight.requires_grad:

@@ -33,17 +33,15 @@ def errors_over_time(
     every: int = 1,
     **size: Unpack[StepSize],
 ) -> Trajectory:
-    """Relax, and record how far each hidden population is from its gradient; the states themselves are not kept.
+    """Relax, and record the error of each hidden population against its gradient; the states themselves are not kept.
 
     Parameters
     ----------
     problem : RelaxationProblem
     gradients : mapping
         Population -> (batch, *population.shape), as `activity_gradients` returns them.
-    integrator, steps, **size
-        As for `solve`.
-    every : int, default 1
-        As for `Record`.
+    integrator, steps, every, **size
+        As for `solve` and `Record`.
 
     Returns
     -------
@@ -59,7 +57,7 @@ def errors_over_time(
 
 
 class Distances(NamedTuple):
-    """How far from its equilibrium a relaxation ends."""
+    """Distances of a relaxation's end from its equilibrium, by population."""
 
     steps: int
     by_population: dict[str, dict[str, float]]
@@ -72,24 +70,16 @@ def distances(
     *,
     options: TorchOptions | None = None,
 ) -> Distances:
-    """Return how far from its equilibrium a frozen relaxation ends, and how much is left of where it began.
+    """Return the distance of a frozen relaxation's end from its equilibrium, and the share of its start that is left.
 
     With `Steps.until`, the distances are those after the computed number of steps, although `solve` returns the
-    equilibrium itself once the tolerance is reached.
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
-        Whose gains are frozen; without a clip, unless it has no effect.
-    integrator, steps, options
-        As for `solve`.
+    equilibrium itself once the tolerance is reached. Gains must be frozen, and a clip must have no effect.
 
     Returns
     -------
     Distances
-        The steps, and hidden population -> ``"error"``, max |x - equilibrium| / max |equilibrium| over the batch; and
-        where there is a law ``"initial"``, the share of x that is still made of initial activities
-        (`closed_form.remainders`). The first is the larger, the smaller gradients are against activities.
+        The steps, and hidden population -> ``"error"``, max |x - equilibrium| / max |equilibrium| over the batch; and,
+        if there is a law, ``"initial"``, the share of initial activities (`closed_form.remainders`).
     """
     scheme = integrator_named(integrator)
     relaxed = solve(problem, scheme, steps, options=options)
@@ -106,20 +96,9 @@ def distances(
 
 
 def stays_below(errors: ArrayLike, tolerance: float) -> int | None:
-    """Return the first of a curve's points from which on all errors are below a tolerance.
+    """Return the first index from which on all errors, (points,), are below a tolerance; None if the last one isn't.
 
-    Errors need not fall monotonically: the first that is small is not enough.
-
-    Parameters
-    ----------
-    errors : array_like
-        (points,).
-    tolerance : float
-
-    Returns
-    -------
-    int or None
-        Its index; None if the last error isn't below.
+    Errors need not fall monotonically: the first small one is not enough.
 
     Examples
     --------
@@ -134,7 +113,7 @@ def stays_below(errors: ArrayLike, tolerance: float) -> int | None:
 
 
 def spread_out(steps: int, points: int = 30) -> list[int]:
-    """Return so many steps of a relaxation, evenly spaced, the first (0) and the last among them."""
+    """Return evenly spaced steps of a relaxation, `points` at most, with the first (0) and the last."""
     at: list[int] = np.unique(np.linspace(0, steps, min(points, steps + 1)).round().astype(int)).tolist()
     return at
 
@@ -147,26 +126,25 @@ def predicted_errors(
     dt: float,
     at: Sequence[int],
 ) -> dict[str, list[float]]:
-    """Return what the scheme's law says about the same errors, without relaxing (THEORY.md section 4).
+    """Return the errors of `errors_over_time` by the scheme's law, without relaxing (docs/theory.md).
 
-    Feedback is carried through the network once, whatever the number of times.
+    Feedback is carried through the network once, for any number of times.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        Where `closed_form.uncovered` has no objection.
-    gradients : mapping
+        With a law (`closed_form.uncovered`).
+    gradients, integrator
         As for `errors_over_time`.
-    integrator : str or Integrator
     dt : float
         The relaxation's step.
     at : sequence of int
-        After how many steps.
+        Numbers of steps.
 
     Returns
     -------
     dict
-        Hidden population -> its error after each of these.
+        Hidden population -> its error after each of these numbers of steps.
     """
     laws = laws_at(problem, integrator, dt=dt, at=at)
     return {name: _errors(found, laws, gradients[name]) for name, found in terms(problem).items()}
@@ -205,27 +183,28 @@ def predicted_steps(
 ) -> dict[str, int | None]:
     """Return the first step from which each population's error stays below a tolerance, by the law alone.
 
-    The light cone: what is l hops below the clamp hears of it after l steps, and has forgotten its own activity when
-    P(K < l) is below the tolerance times gradient over activity, both carried down by the network's own feedback.
+    The light cone: a population l hops below the clamp hears of it after l steps, and has forgotten its own
+    activity when P(K < l) is below the tolerance times gradient over activity, both carried down by the network's
+    own feedback.
 
     Parameters
     ----------
     problem, gradients, integrator, dt
-        As for `predicted_errors`; with dt / tau of 1 at most.
+        As for `predicted_errors`; dt / tau is 1 at most.
     tolerance : float
-        Of max |x - gradient| / max |gradient|.
+        Bound on max |x - gradient| / max |gradient|.
     most : int, default 100000
-        Steps.
+        Largest number of steps.
 
     Returns
     -------
     dict
-        Hidden population -> steps; None where `most` are not enough.
+        Hidden population -> steps; None if `most` are not enough.
 
     Raises
     ------
     ActrelaxError
-        Where there is no law, or for a larger dt.
+        Without a law, or for a larger dt.
     """
     scheme, matrix = integrator_named(integrator), hop_matrix(problem)
     if dt * -matrix.diagonal().min() > 1:
@@ -240,25 +219,14 @@ def predicted_steps(
         largest = sum(float(term.value.abs().max()) for term in found)
         # 1 - C[l, L] never rises: once this bound is within what is allowed, the error stays there
         enough = allowed / largest if largest else math.inf
-        settled = _first(partial(_remains_below, enough, law, found[0].row), most)
-        if settled is None:
-            predicted[name] = None
-        else:
+        settled = bisect_left(range(most + 1), True, key=partial(_remains_below, enough, law, found[0].row))
+        predicted[name] = None
+        if settled <= most:
             below = _errors(found, [law(n) for n in range(settled + 1)], gradients[name])
             predicted[name] = stays_below(below, tolerance)
     return predicted
 
 
 def _remains_below(share: float, law: Callable[[int], Matrix], row: int, n: int) -> bool:
-    """Say whether less than a share of a population's activity is other than the clamp's after n steps."""
+    """Return whether less than a share of a population's activity does not come from the clamp after n steps."""
     return bool(law(n)[row, :-1].sum() < share)
-
-
-def _first(holds: Callable[[int], bool], most: int) -> int | None:
-    """Return the first number for which something holds that, once it does, always holds; None beyond `most`."""
-    high = 1
-    while not holds(min(high, most)):
-        if high >= most:
-            return None
-        high *= 2
-    return bisect_left(range(min(high, most) + 1), True, key=holds)

@@ -1,8 +1,8 @@
-"""The law of a relaxation whose feedback takes time: that of the tiny chain with delay lines (THEORY.md section 4).
+"""The law of a relaxation with delayed feedback: that of a chain of single units with delay lines (docs/theory.md).
 
-Feedback maps are linear and constant, whenever what they carry arrives. So x_l(n) = sum_m C[l, m] B_{l->m} x_m(0) holds
-with delays, too, and C is what one unit per population does: delayed by the same steps, each in the state it began with
-before that.
+Feedback maps are linear and constant, whenever their signals arrive: x_l(n) = sum_m C[l, m] B_{l->m} x_m(0)
+holds with delays, too. C is the same recursion with one unit per population, which has its initial state before
+t = 0.
 """
 
 from __future__ import annotations
@@ -18,27 +18,22 @@ from actrelax.models.problem import RelaxationProblem, State
 
 
 def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:
-    """Return C after so many steps of Euler's method, by the recursion of the tiny chain.
+    """Return C after `steps` steps of Euler's method, by the recursion of the chain of single units.
 
-    c_l <- (1 - dt/tau_l) c_l + (dt/tau_l) c_{l+1} of as many steps ago as feedback takes from l + 1 to l.
+    c_l <- (1 - dt/tau_l) c_l + (dt/tau_l) c_{l+1}, with c_{l+1} from as many steps ago as feedback takes to l.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        A chain with a law (`closed_form.uncovered`) but for its delays.
+        A chain with a law (`closed_form.uncovered`), except for its delays.
     dt : float
-        Of which delays are whole numbers.
+        Delays must be whole numbers of dt.
     steps : int
 
     Returns
     -------
     numpy.ndarray
         (hidden + 1, hidden + 1), the lowest population first, the clamped output last.
-
-    Raises
-    ------
-    ActrelaxError
-        For a network that is no chain, or a delay that is no whole number of dt.
     """
     network = problem.network
     if not network.graph.is_chain:
@@ -55,22 +50,9 @@ def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -
 
 
 def delayed_state(problem: RelaxationProblem, *, dt: float, steps: int) -> State:
-    """Return where a relaxation with delays is after so many steps of Euler's method, without taking them.
+    """Return hidden population -> activity after `steps` steps of Euler's method with delays, without taking them.
 
-    Parameters
-    ----------
-    problem, dt, steps
-        As for `delayed_coefficients`.
-
-    Returns
-    -------
-    dict
-        Hidden population -> (batch, *population.shape).
-
-    Raises
-    ------
-    ActrelaxError
-        As for `delayed_coefficients`, and where there is no law for another reason.
+    The arguments are those of `delayed_coefficients`.
     """
     C = delayed_coefficients(problem, dt=dt, steps=steps)
     return {name: weighted_sum(found, C) for name, found in terms(replace(problem, delays=0.0)).items()}

@@ -19,15 +19,9 @@ from actrelax.analysis.style import saved as saved
 
 
 def learning_curves(ax: Axes, runs: Mapping[str, Sequence[Mapping[str, float]]], measure: str) -> Axes:
-    """Draw a measure over epochs, a line per run.
+    """Draw a measure over epochs, a line per run; accuracies in percent.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    runs : mapping
-        Label -> rows of metrics.csv.
-    measure : str
-        A column of the metrics; accuracies are drawn in percent.
+    `runs` maps labels to rows of metrics.csv, and `measure` is a column of them.
     """
     percent = measure.endswith("_accuracy")
     for label, metrics in runs.items():
@@ -50,7 +44,7 @@ def band(
     percent: bool = False,
     log: bool = False,
 ) -> Axes:
-    """Draw means over seeds, with their 95 % intervals where there are several.
+    """Draw means over seeds, with 95 % intervals of several seeds.
 
     Parameters
     ----------
@@ -59,9 +53,9 @@ def band(
     values : mapping
         Position -> the seeds' values.
     number : int
-        Decides the colour and the style; after all colours have had their turn, they come with another style.
+        Number of the colour and the style; after the last colour they begin again with another style.
     percent : bool, default False
-        Whether values are accuracies from 0 to 1, drawn in percent; intervals end at 0 and 100 then.
+        Whether values are accuracies from 0 to 1, drawn in percent; intervals then end at 0 and 100.
     log : bool, default False
         Whether the axis is logarithmic: means and intervals are those of the logarithms.
     """
@@ -79,17 +73,7 @@ def band(
 
 
 def over_epochs(ax: Axes, measures: Mapping[str, Mapping[float, Sequence[float]]], ylabel: str, **how: bool) -> Axes:
-    """Draw what several conditions come to over the epochs: a `band` each.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    measures : mapping
-        Label -> epoch -> the seeds' values.
-    ylabel : str
-    **how
-        `percent`, `log`: as for `band`.
-    """
+    """Draw a `band` over epochs for each condition of `measures`, label -> epoch -> the seeds' values."""
     for number, (label, by_epoch) in enumerate(measures.items()):
         band(ax, label, by_epoch, number=number, **how)
     ax.set(xlabel="epoch", ylabel=ylabel, xlim=(0, None))
@@ -100,12 +84,7 @@ def over_epochs(ax: Axes, measures: Mapping[str, Mapping[float, Sequence[float]]
 def sensitivity(ax: Axes, accuracies: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str) -> Axes:
     """Draw accuracies against a setting on a logarithmic axis: means as lines, each seed as a dot.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    accuracies : mapping
-        Label -> setting -> the seeds' accuracies, in percent.
-    xlabel : str
+    `accuracies` maps label -> setting -> the seeds' accuracies, in percent.
     """
     for number, (label, by_setting) in enumerate(accuracies.items()):
         at = sorted(by_setting)
@@ -132,7 +111,7 @@ def approach(
     errors: Mapping[str, Sequence[float]],
     predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None = None,
 ) -> Axes:
-    """Draw populations' errors against backprop over time, on a log axis; what a law predicts, as circles.
+    """Draw populations' errors against backprop over time, on a log axis, and a law's predictions as circles.
 
     Of more than seven populations only some are drawn.
 
@@ -143,7 +122,7 @@ def approach(
     errors : mapping
         Population -> an error at each time.
     predicted : tuple, optional
-        Other times, and population -> an error at each.
+        Other times, and population -> an error at each of them.
     """
     for name in _some(list(errors)):
         (line,) = ax.semilogy(times, errors[name], label=name)
@@ -161,7 +140,7 @@ def approach(
 def circles(
     ax: Axes, at: Sequence[float], values: Sequence[float], *, color: ColorType = "0.3", label: str | None = None
 ) -> Axes:
-    """Draw what a law predicts: open circles, through which the line of what was measured goes."""
+    """Draw a law's predictions as open circles, which show the measured line through them."""
     ax.plot(at, values, "o", color=color, fillstyle="none", markersize=4, markeredgewidth=0.8, label=label)
     return ax
 
@@ -169,12 +148,7 @@ def circles(
 def costs(ax: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str) -> Axes:
     """Draw costs relative to backprop on log axes, with backprop as the level 1.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    lines : mapping
-        Label -> places on the x-axis, and a ratio to backprop at each.
-    xlabel : str
+    `lines` maps labels to places on the x-axis and the ratio to backprop at each.
     """
     for i, (label, (xs, ratios)) in enumerate(lines.items()):
         # colours and line styles come round again after seven lines
@@ -205,7 +179,7 @@ def heat_map(ax: Axes, times: Sequence[float], activities: Mapping[str, NDArray[
     activities : mapping
         Population -> (len(times), units), from the input up.
     most : int
-        Units per population that are drawn: of all in the order of their first activity, evenly spaced ones.
+        Largest number of units per population: evenly spaced in the order of their first activity.
     """
     bands = [_heat_rows(x, most) for x in activities.values()]
     ends = np.cumsum([len(rows) for rows in bands])
@@ -238,15 +212,9 @@ def difference_table(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> Axes:
-    """Draw a table of differences in points of accuracy: a colour for each, and what is to be read in it.
+    """Draw a table of differences in points of accuracy, a colour and a text for each.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    values, texts : sequence
-        (rows, columns); nan has no colour.
-    rows, columns : sequence of str
-        Their names.
+    `values` and `texts` are (rows, columns), with names in `rows` and `columns`; nan has no colour.
     """
     # told apart without colour vision; within a point nearly white
     norm = SymLogNorm(1, linscale=0.3, vmin=-40, vmax=40)
@@ -276,6 +244,6 @@ def _heat_rows(x: NDArray[np.floating], most: int) -> NDArray[np.floating]:
     return np.concatenate([rows, np.full((GAP, len(x)), np.nan)])
 
 
-def _some(names: Sequence[str], most: int = 7) -> Sequence[str]:
-    """Return names that there is room for, evenly spaced."""
-    return names[:: math.ceil(len(names) / most)]
+def _some(names: Sequence[str]) -> Sequence[str]:
+    """Return seven names at most, evenly spaced."""
+    return names[:: math.ceil(len(names) / 7)]

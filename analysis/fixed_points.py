@@ -1,18 +1,15 @@
-"""Fixed points of an unfrozen relaxation: where they can be, and what they are (THEORY.md section 6).
+"""Fixed points of an unfrozen relaxation: their bounds, their number and their stability (docs/theory.md).
 
-With the gain of the moment the equation is nonlinear. In a chain the gain that reaches x_l is that of the drive by x_l
-itself, so that x_l hears of x_{l+1} and of nobody else; and with transposed weights what it hears is a gradient:
+With current gains the equation is nonlinear. In a chain with transposed weights the feedback to each layer is a
+gradient, since the gain that reaches x_l is that of the drive by x_l itself:
 
     tau dx_l/dt = -grad V_l(x_l),    V_l(x) = |x|^2 / 2 - <x_{l+1}, f(W x + b)>
 
-A cascade of gradient flows from the top down, so that nothing drives a cycle: where f is analytic and fixed points lie
-apart each layer comes to rest after the one above. All eigenvalues of the Jacobian at a fixed point are real, 1/tau
-times those of minus the Hessians, 1 - W^T diag(f''(a) x_{l+1}) W. Where the Hessians are positive for all x the fixed
-point is the only one; large weights make hills, and then there may be several. Feedback weights of their own undo this.
-
-For any weights feedback is at most |psi| times the largest gain times the activity above, whose own bound begins at the
-clamp: where slopes are bounded everything ends in a box. Nothing diverges, and where gains are continuous the box holds
-a fixed point (Brouwer).
+A cascade of gradient flows from the top down has no cycles: for analytic f and isolated fixed points each layer
+comes to rest after the one above. All eigenvalues of the Jacobian at a fixed point are real, 1/tau times those
+of minus the Hessians, 1 - W^T diag(f''(a) x_{l+1}) W. If the Hessians are positive for all x the fixed point is
+the only one. Separate feedback weights undo this, but for any weights and bounded slopes all relaxations end in
+a `box`.
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ SAME = 1e-4
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Where a relaxation can rest.
+    """A state at which a relaxation can rest.
 
     state        hidden population -> (1, *population.shape)
     eigenvalues  (units,), of the Jacobian there, the rightmost first, in 1 / unit of time
@@ -51,32 +48,20 @@ class FixedPoint:
 
     @property
     def is_stable(self) -> bool:
-        """Whether what starts near it comes to rest at it."""
+        """Return whether relaxations that start near it come to rest at it."""
         return bool(self.eigenvalues[0].real < 0)
 
     @property
     def unstable_directions(self) -> int:
-        """How many eigenvalues are not to the left of the imaginary axis."""
+        """Number of eigenvalues with a real part of 0 or more."""
         return int(np.sum(self.eigenvalues.real >= 0))
 
 
 def fixed_point(problem: RelaxationProblem, start: State) -> FixedPoint | None:
-    """Return the fixed point that Newton's method finds from a state; None where it finds none.
+    """Return the fixed point that Newton's method finds from a state; None if it finds none.
 
-    Powell's hybrid method (`scipy.optimize.root`) with the Jacobian of `SparseProblem`; it finds unstable ones too. At
-    kinks the derivative of the gain is taken for zero.
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
-        Of a batch of one, of leaky units.
-    start : mapping
-        Hidden population -> (1, *population.shape).
-
-    Raises
-    ------
-    ActrelaxError
-        For another batch.
+    Powell's hybrid method (`scipy.optimize.root`) with the Jacobian of `SparseProblem`, for a batch of one and
+    leaky units. It also finds unstable ones. At kinks the derivative of the gain is zero.
     """
     flat = _flat(problem)
 
@@ -92,9 +77,9 @@ def fixed_point(problem: RelaxationProblem, start: State) -> FixedPoint | None:
 
 
 def fixed_points(problem: RelaxationProblem, starts: Iterable[State]) -> list[FixedPoint]:
-    """Return the different fixed points that Newton's method finds from several states, as `fixed_point` does.
+    """Return the different fixed points that `fixed_point` finds from several states, such as those of `scattered`.
 
-    Finding one is no proof that there is no other. `scattered` makes starts.
+    Finding one is no proof that there is no other.
     """
     different: list[FixedPoint] = []
     for start in starts:
@@ -113,26 +98,17 @@ def resting_places(
 ) -> list[State]:
     """Return the different states at which relaxations from several states come to rest.
 
-    All at once, a sample each. It finds stable fixed points only, also where Newton's method gets lost.
+    All run at once, one sample each. Only stable fixed points are found, also those at which Newton's method fails.
+    Relaxations that do not come to rest are left out.
 
     Parameters
     ----------
     problem : RelaxationProblem
         Of a batch of one.
     starts : sequence of mapping
-        Hidden population -> (1, *population.shape).
+        Hidden population -> (1, *population.shape), like the result.
     duration, options
         As for `ending`.
-
-    Returns
-    -------
-    list of dict
-        Hidden population -> (1, *population.shape). Relaxations that do not come to rest have no part in it.
-
-    Raises
-    ------
-    ActrelaxError
-        For another batch.
     """
     _flat(problem)
     network, count = problem.network, len(starts)
@@ -162,15 +138,10 @@ def distance(state: State, other: State) -> float:
 
 
 def box(problem: RelaxationProblem) -> State:
-    """Return what no unit exceeds in the end, wherever the relaxation starts: |x_v| <= sum_p |psi_p|^T max |g_c| |x_c|.
+    """Return the bound that every relaxation obeys in the end: |x_v| <= sum_p |psi_p|^T max |g_c| |x_c|.
 
-    Where a gain is current its largest is that of the activation function, whose slope must be bounded; it is looked
-    for between drives of -20 and 20, beyond which the named ones are straight lines.
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
-        Of leaky units.
+    The largest current gain is that of the activation function, whose slope must be bounded, between drives of -20
+    and 20; beyond these the named functions are straight lines. Units must be leaky.
 
     Returns
     -------
@@ -190,8 +161,8 @@ def box(problem: RelaxationProblem) -> State:
 def scattered(problem: RelaxationProblem, count: int, generator: torch.Generator) -> Iterator[State]:
     """Yield states to start from: the feedforward pass's, and random ones in the `box`.
 
-    Of each random one all activities are uniform, up to a share of the box that is log-uniform from 0.01 to 1: the box
-    of a deep network is large, and its fixed points are usually near its middle.
+    The activities of a random state are uniform, up to a share of the box that is log-uniform from 0.01 to 1: the
+    box of a deep network is large, and its fixed points are usually near its middle.
     """
     yield problem.initial_state()
     bounds = box(problem)
@@ -204,7 +175,7 @@ def scattered(problem: RelaxationProblem, count: int, generator: torch.Generator
 
 
 def _largest_gain(problem: RelaxationProblem, projection: Projection) -> float:
-    """The largest gain with which a projection's target can send feedback along it."""
+    """Return the largest gain with which a projection's target can send feedback along it."""
     if problem.activity_gain(projection) == "none":
         return 1.0
     drives = torch.linspace(-20, 20, 4001, dtype=torch.float64)

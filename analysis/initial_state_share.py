@@ -1,9 +1,9 @@
-"""What a relaxation that is stopped early keeps of the feedforward pass (THEORY.md section 4).
+"""The part of the feedforward pass that a relaxation keeps when it is stopped early (docs/theory.md).
 
-A population's activity is what has come from the clamp, which is the gradient in part or whole, and what is left of
-where the populations began. The weight update is linear in it, so what is left turns the update away from the gradient:
-by more than its share in the activity, since an update adds images up, whose gradients cancel and whose feedforward
-activities don't.
+A population's activity is a sum of the clamp's part, which is the gradient in the end, and the part of the
+initial activities. The weight update is linear in it, so the second part turns the update away from the
+gradient: by more than its share in the activity, since images' gradients cancel in the update, and their
+feedforward activities don't.
 """
 
 from __future__ import annotations
@@ -23,28 +23,15 @@ from actrelax.models.results import FLOOR
 def contamination(
     problem: RelaxationProblem, integrator: str | Integrator, *, dt: float, at: Sequence[int]
 ) -> dict[str, list[float]]:
-    """Return |left| / |come| of each hidden population, without relaxing.
+    """Return |initial part| / |clamp's part| of each hidden population, without relaxing.
 
-    Parameters
-    ----------
-    problem : RelaxationProblem
-        With a law (`closed_form.uncovered`).
-    integrator : str or Integrator
-    dt : float
-        The relaxation's step.
-    at : sequence of int
-        After how many steps.
+    The arguments are those of `convergence.predicted_errors`.
 
     Returns
     -------
     dict
-        Hidden population -> a ratio of Euclidean norms over the batch for each of these; infinite until the clamp is
-        heard of, 0 throughout from a zero state.
-
-    Raises
-    ------
-    ActrelaxError
-        Where there is no law.
+        Hidden population -> a ratio of Euclidean norms over the batch for each number of steps in `at`; infinite until
+        the clamp arrives, 0 throughout from a zero state.
     """
     laws = laws_at(problem, integrator, dt=dt, at=at)
     found = {}

@@ -1,4 +1,4 @@
-"""How relaxations end: at rest, chattering about a point by the size of a step, or moving on (THEORY.md section 6)."""
+"""The ends of relaxations: at rest, chattering by the size of a step, or moving on (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ending:
 
     @property
     def settled(self) -> Tensor:
-        """(batch,): which samples are at rest."""
+        """(batch,): whether each sample is at rest."""
         return self.swing < AT_REST
 
 
@@ -44,27 +44,20 @@ def ending(
     window: float = 20.0,
     options: TorchOptions | None = None,
 ) -> Ending:
-    """Relax, and see how much each sample still moves in the end.
+    """Relax, and measure how much each sample still moves at the end.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        Of leaky units with one tau.
+        With leaky units and one tau.
     integrator : str or Integrator
         Current gains make the equation stiff: use ``"BDF"`` to exclude effects of the step size.
     eta : float, default 0.1
-        dt / tau; of adaptive methods the distance of what is looked at.
-    duration : float, default 100.0
-        In units of tau, to the nearest step.
-    window : float, default 20.0
-        The last part of it that is looked at, to the nearest step.
+        dt / tau; for adaptive methods the interval between observations.
+    duration, window : float, default 100.0 and 20.0
+        Length of the relaxation and of its observed last part, in units of tau, to the nearest step.
     options : TorchOptions, SciPyOptions or Brian2Options, optional
         As for `solve`.
-
-    Raises
-    ------
-    ActrelaxError
-        If the window is no part of the duration.
     """
     if not 0 < window < duration:
         raise ActrelaxError(f"the window must lie between 0 and the duration {duration:g}, got {window:g}.")
@@ -81,19 +74,10 @@ def ending(
 
 
 def fates(coarse: Ending, fine: Ending) -> list[str]:
-    """Tell how each sample ends, by fixed steps of two sizes.
+    """Return how each sample ends, from two endings of a problem, with a coarse step and with a quarter of it, say.
 
-    Parameters
-    ----------
-    coarse, fine : Ending
-        Of the same problem; by the same integrator with a step, and with a quarter of it, say.
-
-    Returns
-    -------
-    list of str
-        A sample each: "settled"; "chatters" if it swings, but half as much or less with the finer steps, which is of
-        the steps and not of the equation: it slides along a kink, or the steps are too large to be stable; else
-        "moves".
+    A sample has "settled"; it "chatters" if it swings, but at most half as much with the finer steps: it slides
+    along a kink, or the steps are too large to be stable; else it "moves".
     """
     shrinks = fine.swing <= coarse.swing / 2
     return [

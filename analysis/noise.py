@@ -1,8 +1,9 @@
-"""What noise in a relaxation does to its weight updates: a random angle, by the law of the scheme (THEORY.md 3 and 4).
+"""The effect of noise in a relaxation on its weight updates: a random angle, by the law of the scheme (docs/theory.md).
 
-A kick travels as activities do: what population m was kicked by s steps ago is in population l as C_s[l, m] B_{l->m}
-of it, with C_s the coefficients after s steps. Kicks are independent, so their variances add up. With one tau and small
-steps a neuron hears binomial(2k, k) / 4^k of the variance k hops above (1/2, 3/8, ...) times the squared feedback.
+A kick travels as activities do: a kick to population m arrives in population l after s steps as C_s[l, m]
+B_{l->m} of it, with C_s the coefficients after s steps. Kicks are independent, so their variances add up. With
+one tau and small steps a neuron receives binomial(2k, k) / 4^k of the variance k hops above (1/2, 3/8, ...)
+times the squared feedback.
 """
 
 from __future__ import annotations
@@ -23,17 +24,10 @@ from actrelax.models.problem import RelaxationProblem
 
 
 def noise_shares(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:
-    """Return what share of sigma^2 noise of one population has in another after so many steps of Euler's method.
+    """Return the share of sigma^2 that noise of one population has in another after `steps` steps of Euler's method.
 
-    V[l, m] = (2 dt / tau_m) sum_{s < steps} C_s[l, m]^2, as if feedback were one number, 1. A population's own, on the
-    diagonal, comes to 1 / (1 - dt / (2 tau)).
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
-        A chain with a time constant a population.
-    dt : float
-    steps : int
+    V[l, m] = (2 dt / tau_m) sum_{s < steps} C_s[l, m]^2, for feedback weights of 1 in a chain with one tau per
+    population. A population's own share tends to 1 / (1 - dt / (2 tau)).
 
     Returns
     -------
@@ -57,7 +51,8 @@ def noise_variances(problem: RelaxationProblem, *, dt: float, steps: int) -> dic
     Parameters
     ----------
     problem : RelaxationProblem
-        A chain of dense projections with a law (`closed_form.uncovered`) but for its noise, one sigma a population.
+        A chain of dense projections with a law (`closed_form.uncovered`), except for its noise, with one sigma per
+        population; others are refused.
     dt : float
     steps : int
 
@@ -65,11 +60,6 @@ def noise_variances(problem: RelaxationProblem, *, dt: float, steps: int) -> dic
     -------
     dict
         Hidden population -> (batch, units).
-
-    Raises
-    ------
-    ActrelaxError
-        For any other problem.
     """
     _check(problem)
     hidden, shares = problem.network.hidden, noise_shares(problem, dt=dt, steps=steps)
@@ -91,23 +81,16 @@ def noise_variances(problem: RelaxationProblem, *, dt: float, steps: int) -> dic
 def expected_noise_angles(problem: RelaxationProblem, *, dt: float, steps: int) -> dict[str, float]:
     """Return the angle by which noise turns each projection's update of a batch away from the settled one.
 
-    tan(angle)^2 = sum_b |pre_b|^2 sum_j g_bj^2 Var(x_bj) / |sum_b outer(g_b x_b, pre_b)|^2: updates have many entries,
-    so noise is at a right angle to the gradient, and over a batch its variance adds up, not its magnitude.
+    tan(angle)^2 = sum_b |pre_b|^2 sum_j g_bj^2 Var(x_bj) / |sum_b outer(g_b x_b, pre_b)|^2: updates have many
+    entries, so noise is at a right angle to the gradient, and over a batch its variance adds up, not its magnitude.
 
-    Parameters
-    ----------
-    problem, dt, steps
-        As for `noise_variances`; plasticity with feedforward gains and presynaptic factors, or without gains.
+    The arguments are those of `noise_variances`; plasticity must have feedforward presynaptic factors, and
+    feedforward gains or none.
 
     Returns
     -------
     dict
         Projection to a hidden population -> degrees; those to the output have no noise.
-
-    Raises
-    ------
-    ActrelaxError
-        For any other problem.
     """
     variances = noise_variances(problem, dt=dt, steps=steps)
     settled = evaluate_all(replace(problem, noise=0.0), settled_plan(problem.network.graph))
