@@ -1,14 +1,13 @@
-"""What the eigenvalues of a frozen relaxation don't say: its numerical range and its pseudospectra.
+"""The numerical range and the pseudospectra of a frozen relaxation, which its eigenvalues don't show.
 
-With frozen gains a relaxation is dx/dt = A x + b, A = -1/tau + N with feedback N among the hidden populations. Sorted
-from the top down A is triangular, so its eigenvalues are -1/tau and nothing else, whatever the weights. A is far from
-normal, though: what it does to a state on the way, and what a small error does to its eigenvalues, is told by its
-numerical range and its pseudospectra (Trefethen & Embree 2005, "Spectra and Pseudospectra").
+With frozen gains a relaxation is dx/dt = A x + b, A = -1/tau + N with feedback N among the hidden populations.
+Sorted from the top down A is triangular, so its eigenvalues are -1/tau, for any weights. But A is far from
+normal: its numerical range and its pseudospectra bound transient growth and the effect of small errors on its
+eigenvalues (Trefethen & Embree 2005, "Spectra and Pseudospectra").
 
-Everything here takes A as a sparse matrix. (z - A)^-1 v is then one sweep of feedback from the top down, its adjoint
-one from the bottom up: SciPy's sparse LU of a triangular matrix has no more entries than the matrix itself. So a
-smallest singular value is exact relative to itself, also where it is 1e-40; a dense SVD ends at 1e-16. A Jacobian of an
-unfrozen relaxation will do as well (`fixed_points`).
+All functions take A as a sparse matrix, also a Jacobian of an unfrozen relaxation (`fixed_points`). The sparse
+LU of a triangular matrix has no more entries than the matrix, and a smallest singular value is accurate
+relative to itself, even at 1e-40; a dense SVD ends at 1e-16.
 """
 
 from __future__ import annotations
@@ -40,18 +39,13 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
     Parameters
     ----------
     problem : RelaxationProblem
-        Of a batch of one; without clip, noise and delays.
+        Of a batch of one; without clip, noise and delays. Others are refused.
 
     Returns
     -------
     scipy.sparse.csr_array
         (units, units), in the order of `SparseProblem.join`, from the top down; in 1 / unit of time. Lower triangular
-        unless units have dynamics of their own.
-
-    Raises
-    ------
-    ActrelaxError
-        Where the relaxation is not linear, or for another batch.
+        for leaky units.
     """
     if not problem.is_frozen or problem.clip is not None or problem.assumptions.is_continuous:
         raise ActrelaxError("a relaxation is linear where gains and weights are held and nothing is clipped.")
@@ -64,15 +58,9 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
 
 
 def smallest_singular_value(matrix: sparse.csr_array, z: complex) -> float:
-    """Return sigma_min(z - A) = 1 / |(z - A)^-1|, the size of the least change of A that makes z an eigenvalue.
+    """Return sigma_min(z - A) = 1 / |(z - A)^-1|, the size of the smallest change of A that makes z an eigenvalue.
 
     By Lanczos iteration on the inverse; zero at an eigenvalue.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array
-        (n, n)
-    z : complex
     """
     shifted = (z * sparse.eye_array(matrix.shape[0]) - matrix).astype(complex).tocsc()
     if is_triangular(matrix):
@@ -90,19 +78,9 @@ def smallest_singular_value(matrix: sparse.csr_array, z: complex) -> float:
 
 
 def pseudospectrum(matrix: sparse.csr_array, real: ArrayLike, imaginary: ArrayLike) -> NDArray[np.float64]:
-    """Return sigma_min(z - A) over a grid of z; its level epsilon bounds the epsilon-pseudospectrum.
+    """Return sigma_min(z - A) over a grid of z, (rows, columns); its level epsilon bounds the epsilon-pseudospectrum.
 
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array
-        Real, so that z and its conjugate have the same value, which is computed once.
-    real, imaginary : array_like
-        (columns,), (rows,)
-
-    Returns
-    -------
-    numpy.ndarray
-        (rows, columns)
+    `real` is (columns,), `imaginary` (rows,). A is real: z and its conjugate have the same value, computed once.
     """
     heights, places = np.unique(np.abs(np.asarray(imaginary)), return_inverse=True)
     rows = np.array([[smallest_singular_value(matrix, x + 1j * y) for x in np.asarray(real)] for y in heights])
@@ -110,22 +88,11 @@ def pseudospectrum(matrix: sparse.csr_array, real: ArrayLike, imaginary: ArrayLi
 
 
 def reach(matrix: sparse.csr_array, epsilon: float) -> float:
-    """Return the largest real z that a change of A of size epsilon can make an eigenvalue.
+    """Return the largest real z that a change of A of size epsilon > 0 can make an eigenvalue.
 
-    For a chain with one tau pseudospectra are discs around -1/tau: then no such change moves an eigenvalue further.
-    Elsewhere it is the first such z that halving a bracket comes to, and a lower bound.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array
-        With its eigenvalues on the diagonal (`linear_part`).
-    epsilon : float
-        > 0
-
-    Raises
-    ------
-    ActrelaxError
-        For another epsilon.
+    For a chain with one tau pseudospectra are discs around -1/tau, and no such change moves an eigenvalue further.
+    Elsewhere the result is a lower bound: the first such z of a bisection. A must have its eigenvalues on the
+    diagonal (`linear_part`).
     """
     if not epsilon > 0:
         raise ActrelaxError(f"epsilon must be above 0, got {epsilon:g}: it is the size of a change.")
@@ -145,25 +112,20 @@ def reach(matrix: sparse.csr_array, epsilon: float) -> float:
 def numerical_range(matrix: sparse.csr_array, angles: int = 64) -> NDArray[np.complex128]:
     """Return points on the boundary of {v* A v: |v| = 1}, the numerical range or field of values.
 
-    Johnson's (1978) method: the furthest point in a direction is that of the largest eigenvector of the Hermitian part
-    of A, turned. For a chain with one tau it is a disc around -1/tau.
+    Johnson's (1978) method: the furthest point in a direction is that of the largest eigenvector of the Hermitian
+    part of A, turned. For a chain with one tau it is a disc around -1/tau.
 
     Parameters
     ----------
     matrix : scipy.sparse.csr_array
         Real.
     angles : int, default 64
-        Directions, an even number; those below the real axis are mirrored.
+        Number of directions, even; those below the real axis are mirrored.
 
     Returns
     -------
     numpy.ndarray
         (angles,), counterclockwise from the point furthest to the right.
-
-    Raises
-    ------
-    ActrelaxError
-        For an odd number of angles.
     """
     if angles < 2 or angles % 2:
         raise ActrelaxError(f"angles must be an even number of directions, got {angles}.")
@@ -180,12 +142,12 @@ def numerical_abscissa(matrix: sparse.csr_array) -> float:
 
 
 def is_triangular(matrix: sparse.csr_array) -> bool:
-    """Whether all entries are on the diagonal or below, as those of a frozen relaxation of leaky units are."""
+    """Return whether all entries are on the diagonal or below, as in a frozen relaxation of leaky units."""
     return bool(sparse.tril(matrix).nnz == matrix.nnz)
 
 
 def _hermitian(matrix: sparse.csr_array, theta: float, v: Vector) -> Vector:
-    """(e^{i theta} A + its adjoint) v / 2."""
+    """Return (e^{i theta} A + its adjoint) v / 2."""
     if theta == 0:
         return np.asarray(matrix @ v + matrix.T @ v) / 2
     turn = np.exp(1j * theta)
@@ -204,7 +166,7 @@ def _boundary(matrix: sparse.csr_array, theta: float) -> complex:
 
 
 def largest_eigenvalue(product: Product, size: int) -> float:
-    """Return the largest eigenvalue of a Hermitian matrix of which only products are known."""
+    """Return the largest eigenvalue of a Hermitian matrix, given by its products with vectors."""
     operator = LinearOperator((size, size), lambda v: product(np.ravel(v)), dtype=complex)
     if size <= _DENSE:
         return float(np.linalg.eigvalsh(operator @ np.eye(size))[-1])
@@ -213,5 +175,5 @@ def largest_eigenvalue(product: Product, size: int) -> float:
 
 
 def _start(size: int) -> NDArray[np.complex128]:
-    """Where Lanczos iteration begins: always the same, so that a number does not change from call to call."""
+    """Return the first vector of Lanczos iteration, always the same, so that results don't change from call to call."""
     return np.random.default_rng(0).standard_normal(size).astype(np.complex128)

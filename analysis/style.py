@@ -44,15 +44,10 @@ ROW = 0.2
 def saved(
     path: Path, columns: int = 1, legend: bool | Literal["below"] = False, also: Sequence[str] = ()
 ) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """Open a figure of so many panels in the project's style, and write it to `path` when done.
+    """Open a figure with panels in a row, in the project's style, and write it to `path` at the end.
 
-    With a legend: one for all panels, beside or below them, of the last one's lines. The suffix decides the format;
-    `also` names those of more files of the same figure, beside the first (".pdf").
-
-    Raises
-    ------
-    ActrelaxError
-        If a file can't be written.
+    A legend is one for all panels, beside or below them, with the last panel's lines. The suffix decides the
+    format; `also` has the suffixes of further files of the same figure, such as ".pdf".
     """
     with written(path, (4.2 * columns + (LEGEND if legend is True else 0), 3.2), also) as figure:
         axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -63,13 +58,7 @@ def saved(
 
 @contextmanager
 def written(path: Path, size: tuple[float, float], also: Sequence[str] = ()) -> Iterator[Figure]:
-    """Open an empty figure of some size in inches, and write it when done, as `saved` does.
-
-    Raises
-    ------
-    ActrelaxError
-        If a file can't be written.
-    """
+    """Open an empty figure of a size in inches, and write it at the end, as `saved` does."""
     with styled():
         figure = Figure(figsize=size)
         yield figure

@@ -1,6 +1,6 @@
-"""How far errors of a frozen relaxation can grow before they vanish: |exp(tA)|, and what bounds it.
+"""The growth of errors of a frozen relaxation before they vanish: |exp(tA)|, and its bounds.
 
-A is the matrix of `spectra.linear_part`. Eigenvalues say exp(-t/tau); pseudospectra say otherwise (`spectra`).
+A is the matrix of `spectra.linear_part`.
 """
 
 from __future__ import annotations
@@ -23,24 +23,13 @@ from actrelax.models.errors import ActrelaxError
 def kreiss_constant(matrix: sparse.csr_array) -> float:
     """Return K = sup Re z |(z - A)^-1| over Re z > 0, which bounds growth from both sides.
 
-    K <= max over t of |exp(tA)| <= e m K (Kreiss's matrix theorem with Spijker's lemma), m the degree of the minimal
-    polynomial of A: of a relaxation with one tau a population not the units but the hidden populations, at most.
+    K <= max over t of |exp(tA)| <= e m K (Kreiss's matrix theorem with Spijker's lemma), with m the degree of the
+    minimal polynomial of A: with one tau per population, at most the number of hidden populations.
 
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array
-        Stable.
-
-    Returns
-    -------
-    float
-        1 at least, which z far away gives. Searched for on the real axis, where it is for a chain with one tau; from
-        there on, in the plane: a local maximum, which is still a lower bound of growth.
-
-    Raises
-    ------
-    ActrelaxError
-        If A is not stable, by its diagonal: of a Jacobian that is not triangular ask its eigenvalues first.
+    The search runs along the real axis, where the maximum lies for a chain with one tau, and from there in the
+    plane: the result is a local maximum, 1 at least, and still a lower bound of growth. A must be stable: a
+    diagonal that is not negative is refused, but the eigenvalues of a Jacobian that is not triangular are not
+    tested.
     """
     if not matrix.diagonal().max() < 0:
         raise ActrelaxError("Kreiss's constant is that of a stable A: this one has entries on its diagonal above 0.")
@@ -59,15 +48,7 @@ def kreiss_constant(matrix: sparse.csr_array) -> float:
 
 
 def propagator_norms(matrix: sparse.csr_array, times: Sequence[float]) -> list[float]:
-    """Return |exp(tA)|_2, the most that an error can have grown after each of these times.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array
-        (n, n); exp(tA) is never formed.
-    times : sequence of float
-        In the unit of time of A, >= 0.
-    """
+    """Return |exp(tA)|_2, the largest possible growth of an error, after each time >= 0; exp(tA) is never formed."""
     transposed = matrix.T.tocsr()
 
     def squared(t: float) -> float:
@@ -78,17 +59,10 @@ def propagator_norms(matrix: sparse.csr_array, times: Sequence[float]) -> list[f
 
 
 def propagator(matrix: sparse.csr_array, t: float) -> Product:
-    """Return x -> exp(tA) x: what becomes of an error.
+    """Return x -> exp(tA) x, an error after a time t >= 0.
 
     With one tau, A = -1/tau + N, by the law: sum_k P(K = k) (tau N)^k x, K ~ Poisson(t/tau), which ends with the
-    powers of N (THEORY.md section 4). Elsewhere by SciPy's `expm_multiply`.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array
-        (n, n)
-    t : float
-        >= 0
+    powers of N (docs/theory.md). Elsewhere by SciPy's `expm_multiply`.
     """
     rates = -matrix.diagonal()
     if not (is_triangular(matrix) or is_triangular(matrix.T)) or np.ptp(rates) > 0:
@@ -109,7 +83,7 @@ def propagator(matrix: sparse.csr_array, t: float) -> Product:
 def levels(matrix: sparse.csr_array) -> int:
     """Return m with N^m = 0, N the part of a triangular A beside its diagonal: the longest path of feedback, in units.
 
-    Of a chain: its hidden populations.
+    For a chain it is the number of hidden populations.
     """
     N = abs(_feedback(matrix))
     reached, count = np.ones(matrix.shape[0]), 0
@@ -119,5 +93,5 @@ def levels(matrix: sparse.csr_array) -> int:
 
 
 def _feedback(matrix: sparse.csr_array) -> sparse.csr_array:
-    """A without its diagonal."""
+    """Return A without its diagonal."""
     return (sparse.tril(matrix, -1) + sparse.triu(matrix, 1)).tocsr()

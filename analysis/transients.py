@@ -1,8 +1,7 @@
-"""How far errors rise before they fall: a relaxation of many layers is far from normal (THEORY.md sections 3 and 4).
+"""The rise of errors before they fall: a relaxation of many layers is far from normal (docs/theory.md).
 
-All eigenvalues say that errors decay like those of a lone unit; what the upper layers' errors make of the lower ones on
-the way, they don't say. The law does: errors obey it with a clamp of zero, so a layer's error at any time is a sum of
-the initial errors above it, carried down, with coefficients that are probabilities up to dt / tau = 1, and may be huge
+Errors obey the relaxation's law with a clamp of zero, so a layer's error at any time is a sum of the initial
+errors above it, carried down, with coefficients that are probabilities up to dt / tau = 1, and may be huge
 beyond.
 """
 
@@ -23,27 +22,22 @@ from actrelax.models.results import FLOOR
 
 
 def error_bounds(problem: RelaxationProblem, gradients: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return what no error exceeds, at any time, by any scheme whose coefficients are probabilities.
+    """Return a bound on all errors, at any time, by any scheme whose coefficients are probabilities.
 
-    |x_l(n) - gradient_l| <= max_m |B_{l->m} (x_m(0) - gradient_m)|: of all initial errors above, the largest that
-    arrives. Over the initial error of the layer itself it bounds the transient growth.
+    |x_l(n) - gradient_l| <= max_m |B_{l->m} (x_m(0) - gradient_m)|: the largest initial error that arrives from
+    above. Divided by the initial error of the layer itself it bounds the transient growth.
 
     Parameters
     ----------
     problem : RelaxationProblem
         With a law (`closed_form.uncovered`).
     gradients : mapping
-        Population -> (batch, *population.shape): where it settles, with its own feedback weights.
+        Population -> (batch, *population.shape): its equilibrium, with the problem's feedback weights.
 
     Returns
     -------
     dict
         Hidden population -> bound on max |x - gradient| / max |gradient|.
-
-    Raises
-    ------
-    ActrelaxError
-        Where there is no law.
     """
     start = problem.initial_state()
     initial = {name: start[name] - gradients[name].to(start[name]) for name in problem.network.hidden}
@@ -56,22 +50,11 @@ def error_bounds(problem: RelaxationProblem, gradients: Mapping[str, Tensor]) ->
 
 
 def growth(integrator: str | Integrator, *, eta: float, depth: int, steps: int) -> float:
-    """Return the largest factor by which a scheme amplifies errors on the way, where feedback maps don't.
+    """Return the largest factor, 1 at least, by which a scheme amplifies errors on the way if feedback maps don't.
 
-    max over steps and layers of sum_m |C[l, m]|, of a chain of `depth` hidden layers with one tau. 1 where coefficients
-    are probabilities; about (eta / (2 - eta))^depth for Euler's eta from 1 to 2, which is stable all the same.
-
-    Parameters
-    ----------
-    integrator : str or Integrator
-    eta : float
-        dt / tau.
-    depth, steps : int
-
-    Returns
-    -------
-    float
-        1 at least, the start.
+    max over `steps` steps and all layers of sum_m |C[l, m]|, in a chain of `depth` hidden layers with eta = dt /
+    tau. It is 1 if coefficients are probabilities, and about (eta / (2 - eta))^depth for Euler's eta from 1 to 2,
+    which is stable.
     """
     step = coefficients(integrator_named(integrator).transition, chain_matrix([1.0] * depth), eta, 1)
     law, largest = np.eye(depth + 1), 1.0

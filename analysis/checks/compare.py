@@ -22,8 +22,7 @@ from actrelax.models.results import relative_error
 class Row:
     """One comparison in one population.
 
-    error, bound  in the project's one norm, or in standard deviations for noise; the error is not a number where
-                  there was no result
+    error, bound  relative error, or standard deviations for noise; the error is nan without a result
     """
 
     engine: str
@@ -35,24 +34,24 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """The verdict."""
+        """Return whether the error is within the bound."""
         return self.error <= self.bound
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `actrelax check --json` prints; an error that is no number is null."""
+        """Return the row as `actrelax check --json` prints it; a non-finite error is null."""
         return {**vars(self), "error": self.error if math.isfinite(self.error) else None, "ok": self.ok}
 
 
 @dataclass
 class Report:
-    """All comparisons, and sentences on what was left out or how it was done."""
+    """All comparisons, and sentences on omissions and methods."""
 
     rows: list[Row] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether everything agrees."""
+        """Return whether everything agrees."""
         return all(row.ok for row in self.rows)
 
 
@@ -65,7 +64,7 @@ def verify(
     watch: Callable[[list[Entry]], Iterable[Entry]] = iter,
     **restrictions: Unpack[Restrictions],
 ) -> Report:
-    """Solve one problem in every way there is, and compare.
+    """Solve one problem in every possible way, and compare the results; refuse a problem without any comparison.
 
     Parameters
     ----------
@@ -76,20 +75,11 @@ def verify(
     steps : Steps
         Not `Steps.until`.
     bound : float
-        On what is equal but for rounding; adaptive methods have wider ones.
+        Bound on errors by rounding; adaptive methods have wider ones.
     watch : callable
-        What the entries are passed through while they run, such as a progress bar.
+        Passes the entries through while they run, such as a progress bar.
     **restrictions
-        To some engines, integrators and targets, as for `entries`.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    ActrelaxError
-        If nothing is left that could be compared.
+        As for `entries`.
     """
     found, remarks = entries(problem, steps, **restrictions)
     report = Report(remarks=remarks)
@@ -140,7 +130,7 @@ def _fail(report: Report, problem: RelaxationProblem, entry: Entry, why: str, bo
 
 
 def _name_the_lonely(report: Report, results: Mapping[Entry, Mapping[str, Tensor]]) -> None:
-    """Say which entries were compared with nothing."""
+    """Remark which entries were compared with nothing."""
     compared = {(row.engine, row.integrator) for row in report.rows}
     references = {row.reference for row in report.rows}
     lonely = [e.title for e in results if (e.name, e.scheme.name) not in compared and e.title not in references]

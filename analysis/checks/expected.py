@@ -1,4 +1,4 @@
-"""What an entry of a check is compared with: its law, autograd, a sparse solve, or another integrator."""
+"""The reference for an entry of a check: its law, autograd, a sparse solve, or another integrator."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FINER = 64
 
 @dataclass(frozen=True)
 class Reference:
-    """What a result should be.
+    """The expected result of an entry.
 
-    name       as it is reported
-    state      population -> (batch, *population.shape) in float64, of the hidden ones
-    magnitude  the same: the sum of the terms' magnitudes, where terms cancel
-    bound      how exact it is itself, beyond rounding
+    name       name in reports
+    state      hidden population -> (batch, *population.shape) in float64
+    magnitude  the same: the sum of the terms' magnitudes, if terms cancel
+    bound      its own error, beyond rounding
     """
 
     name: str
@@ -37,23 +37,13 @@ class Reference:
 
 
 class References:
-    """The references that one problem offers.
-
-    Parameters
-    ----------
-    problem : RelaxationProblem
-        Without noise.
-    gradients : mapping
-        Population -> backprop's gradient, as `activity_gradients` returns them.
-    steps : Steps
-        Not `Steps.until`.
-    """
+    """The references of one problem; the arguments are those of `verify`."""
 
     def __init__(self, problem: RelaxationProblem, gradients: Mapping[str, Tensor], steps: Steps) -> None:
         self.problem, self.gradients, self.steps = problem, gradients, steps
 
     def of(self, entry: Entry) -> Reference | None:
-        """Return what the entry's result should be; None if only other entries know."""
+        """Return the expected result of an entry; None if only other entries provide it."""
         if not entry.scheme.takes_time:
             return self._backprop() if _leads_to_backprop(self.problem) else self._sparse_solve()
         if uncovered(self.problem) is None:
@@ -71,7 +61,7 @@ class References:
         return Reference("sparse solve", self._linear.fixed_point())
 
     def _law(self, entry: Entry) -> Reference:
-        """Of hops, where there is one time constant; else that of the chain's matrix, with PyTorch's feedback."""
+        """Return the law of hops with one tau, else that of the chain's matrix, with PyTorch's feedback."""
         scheme, problem = entry.scheme, self.problem
         grid = schedule(problem, scheme, self.steps)
         taus = {float(problem.taus.of(name)) for name in problem.relaxing}
@@ -89,14 +79,14 @@ class References:
 
     @cached_property
     def _finer(self) -> Reference:
-        """The flow, for adaptive methods; a clip makes kinks, at which it is only first order."""
+        """Solution of the ODE, for adaptive methods; a clip makes kinks, at which it is only first order."""
         grid = schedule(self.problem, INTEGRATORS["rk4"], self.steps)
         state = solve(self.problem, "rk4", dt=grid.dt / FINER, steps=FINER * grid.steps).final
         bound = 1e-8 if self.problem.clip is None else 1e-3
         return Reference(f"torch rk4, {FINER} times as fine", hidden(self.problem, state), bound=bound)
 
     def _held_input(self, entry: Entry) -> Reference:
-        """Euler's scheme with the time constants at which its step is the updater's: dt / (1 - R(-dt/tau))."""
+        """Return Euler's scheme with the time constants at which its step is the updater's: dt / (1 - R(-dt/tau))."""
         problem = self.problem
         grid = schedule(problem, entry.scheme, self.steps)
         stability = BRIAN2[entry.scheme.method][0]
@@ -111,7 +101,7 @@ class References:
 
 
 def _leads_to_backprop(problem: RelaxationProblem) -> bool:
-    """Whether the fixed point is backprop's gradient."""
+    """Return whether the fixed point is backprop's gradient."""
     used = [problem.network.knobs(p, problem.assumptions) for p in problem.feedback_projections.values()]
     standard = all(k.feedback == "transpose" and k.activity_gain == "feedforward" for k in used)
     return standard and problem.feedback_transform is None and not problem.dynamics

@@ -1,8 +1,8 @@
-"""The exact law of each scheme where there is one time constant, by SciPy's distributions (THEORY.md section 4).
+"""The exact law of each scheme with one time constant, by SciPy's distributions (docs/theory.md).
 
-`closed_form` predicts by powers of a tiny matrix and PyTorch's feedback. Here the same is written a second time, of
-other parts: the number of hops K that a signal has travelled follows a distribution, P(K = k) weighs A^k x(0), and A
-is one sparse matrix. So each can be checked against the other.
+`closed_form` predicts by powers of a small matrix and PyTorch's feedback. This is an independent second
+version: the number of hops K of a signal follows a distribution, P(K = k) weighs A^k x(0), and A is one sparse
+matrix.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POLYNOMIAL_STEPS = 1000
 class Law:
     """The distribution of hops.
 
-    name    as it is reported
+    name    name in reports
     weights (hops,), P(K = k) for k = 0, 1, ...
     tails   (hops,), P(K > k)
     """
@@ -42,12 +42,10 @@ class Law:
 
 
 def law_of(scheme: Integrator, eta: float, steps: int, hops: int) -> Law:
-    """Return the law of a scheme after so many steps of dt = eta tau, up to so many hops.
+    """Return the law of a scheme after `steps` steps of dt = eta tau, for up to `hops` hops.
 
-    A scheme without an entry here has that of its own one-step matrix, as `closed_form` uses it.
+    A scheme without an entry in `LAWS` has the law of its one-step matrix, as in `closed_form`.
 
-    Examples
-    --------
     >>> from actrelax import INTEGRATORS
     >>> law = law_of(INTEGRATORS["euler"], 0.5, 2, 3)
     >>> law.name, law.weights.round(12).tolist(), law.tails.round(12).tolist()
@@ -85,7 +83,7 @@ def _poisson(eta: float, steps: int) -> tuple[str, Any]:
 
 
 def _stability(*weights: float) -> Callable[[float, int], Polynomial]:
-    """R(eta (a - 1)), the generating function of one step's hops."""
+    """Return R(eta (a - 1)), the generating function of one step's hops."""
     return lambda eta, steps: Polynomial(weights)(Polynomial([-eta, eta]))
 
 
@@ -101,7 +99,7 @@ LAWS: dict[str, Callable[[float, int], tuple[str, Any] | Polynomial]] = {
 
 
 def _power_law(step: Polynomial, steps: int, hops: int) -> Law:
-    """The coefficients of a^k in R(eta (a - 1))^n; the tails are sums from the far end, where nothing cancels."""
+    """Return the coefficients of a^k in R(eta (a - 1))^n; tails are sums from the far end, where nothing cancels."""
     weights = np.zeros(max(hops, step.degree() * steps) + 1)
     power = polypow(step.coef, steps, maxpower=None)  # Polynomial's own stops at 100
     weights[: len(power)] = power
@@ -112,10 +110,7 @@ def _power_law(step: Polynomial, steps: int, hops: int) -> Law:
 class LinearRelaxation:
     """A relaxation with constant gains and one tau as x' = (-x + A x + b) / tau, on sparse matrices.
 
-    Parameters
-    ----------
-    problem : RelaxationProblem
-        Where `closed_form.uncovered` has no objection, but for several time constants: those only `fixed_point` takes.
+    The problem must have a law (`closed_form.uncovered`); only `fixed_point` also supports several time constants.
     """
 
     def __init__(self, problem: RelaxationProblem) -> None:
@@ -127,7 +122,7 @@ class LinearRelaxation:
 
     @property
     def hops(self) -> int:
-        """After so many every signal has left the network."""
+        """Largest number of hops: after it every signal has left the network."""
         return len(self.problem.network.hidden)
 
     def predict(self, law: Law) -> tuple[State, State]:
@@ -138,7 +133,7 @@ class LinearRelaxation:
         return self._populations(sum(terms)), self._populations(sum(map(np.abs, terms)))
 
     def fixed_point(self) -> State:
-        """Return where the field is zero."""
+        """Return the state at which the field is zero."""
         # populations come from the top down, so that the matrix is triangular in blocks: no other order is better
         return self._populations(spsolve(self.jacobian, -self.rate, permc_spec="NATURAL"))
 
@@ -155,7 +150,7 @@ class LinearRelaxation:
 
 
 def _powers(matrix: sparse.csr_array, count: int, x: Vector) -> list[Vector]:
-    """x, A x, A^2 x, ..."""
+    """Return x, A x, A^2 x, ..."""
     powers = [x]
     for _ in range(count - 1):
         powers.append(matrix @ powers[-1])

@@ -1,7 +1,7 @@
-"""Mean and covariance of a noisy relaxation, by its scheme's recursion, and how samples differ (THEORY.md section 3).
+"""Mean and covariance of a noisy relaxation, by its scheme's recursion, and the deviations of samples (docs/theory.md).
 
-While gains are frozen a step of Euler is x' = T x + c + q xi: the mean follows m' = T m + c, the covariance
-S' = T S T^T + Q, and a simulation's samples are normal with these moments, whatever their number.
+With frozen gains a step of Euler is x' = T x + c + q xi: the mean follows m' = T m + c, the covariance
+S' = T S T^T + Q, and a simulation's samples are normal with these moments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Moments:
-    """What is expected of some units of one sample.
+    """The expected moments of some units of one sample.
 
     populations  name of each unit's population
     units        index of each within its population, flattened
@@ -38,7 +38,7 @@ class Moments:
 
     @property
     def entries(self) -> int:
-        """How many numbers `deviations` tests: means, sums and differences of pairs, populations as a whole."""
+        """Number of values that `deviations` tests: means, sums and differences of pairs, populations as a whole."""
         return len(self.mean) + len(self.mean) ** 2 + len(set(self.populations))
 
     def picked(self, state: Mapping[str, torch.Tensor]) -> Matrix:
@@ -48,16 +48,9 @@ class Moments:
 
 
 def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int = 50) -> Moments:
-    """Follow Euler's recursion for so many steps.
+    """Follow Euler's recursion for `steps` steps of dt, for one sample with constant gains, without clip and delays.
 
-    Parameters
-    ----------
-    problem : RelaxationProblem
-        Of one sample, with constant gains, without clip and delays.
-    dt : float
-    steps : int
-    most : int
-        Units per population that are followed, evenly spaced.
+    `most` is the largest number of units per population, evenly spaced.
     """
     flat = SparseProblem(problem)
     y = flat.initial_state
@@ -83,25 +76,19 @@ def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int 
 
 
 def _kick(problem: RelaxationProblem, name: str, dt: float) -> Vector:
-    """Q's diagonal: 2 sigma^2 dt / tau of each unit."""
+    """Return Q's diagonal: 2 sigma^2 dt / tau of each unit."""
     shape = problem.network.populations[name].shape
     sigma, tau = (torch.as_tensor(q.of(name), dtype=torch.float64) for q in (problem.sigmas, problem.taus))
     return vector((2 * sigma**2 * dt / tau).expand(shape))
 
 
 def deviations(samples: Matrix, moments: Moments) -> Iterator[tuple[str, str, float]]:
-    """Yield ("mean" or "covariance", population, the largest deviation from what is expected, in standard deviations).
+    """Yield ("mean" or "covariance", population, the largest deviation from the moments in standard deviations).
 
-    Means are normal. Sums and differences of two units, scaled to unit variance, have squares that follow a
-    chi-squared distribution with as many degrees of freedom as there are samples: exact for any number of them. So
-    have the squares of all of a population's units together, once they are uncorrelated, which tells when few
-    samples show much the same defect everywhere. A pair counts for the lower of its populations.
-
-    Parameters
-    ----------
-    samples : numpy.ndarray
-        (samples, units), independent.
-    moments : Moments
+    Samples are (samples, units), independent. Means are normal. Sums and differences of two units, scaled to unit
+    variance, have squares with a chi-squared distribution of as many degrees of freedom as there are samples: exact
+    for any number of them. So have the squares of all of a population's units together, once they are uncorrelated,
+    which shows a common small defect in few samples. A pair counts for the lower of its populations.
     """
     count, scale = len(samples), np.sqrt(moments.covariance.diagonal())
     standard = (samples - moments.mean) / scale
@@ -122,7 +109,7 @@ def deviations(samples: Matrix, moments: Moments) -> Iterator[tuple[str, str, fl
 
 
 def _chi2(squares: Matrix, variance: Matrix, degrees: int) -> Matrix:
-    """How many standard deviations of a normal variable are as unlikely."""
+    """Return the number of standard deviations at which a normal variable is as unlikely."""
     there = variance > 1e-12  # not the difference of a unit from itself
     ratio = np.divide(squares, variance, out=np.full_like(squares, degrees), where=there)
     law = stats.chi2(degrees)

@@ -1,4 +1,4 @@
-"""Do engines draw noise as they should? Samples of one stimulus against the moments of Euler's scheme."""
+"""Do engines draw the right noise? Samples of one stimulus against the moments of Euler's scheme."""
 
 from __future__ import annotations
 
@@ -35,18 +35,20 @@ def verify_noise(
     watch: Callable[[list[Entry]], Iterable[Entry]] = iter,
     **restrictions: Unpack[Restrictions],
 ) -> Report:
-    """Relax one stimulus many times, and compare mean and covariance with what the scheme should give.
+    """Relax one stimulus many times, and compare mean and covariance with those of the scheme.
+
+    Problems whose moments follow no linear recursion are refused.
 
     Parameters
     ----------
     problem_of : callable
-        Count -> the problem of so many copies of one stimulus.
+        Count -> the problem of this number of copies of one stimulus.
     steps : Steps
         Not `Steps.until`.
     seed : int
-        Of the noise.
+        Seed of the noise.
     samples : int
-        Relaxations by PyTorch; Brian2 runs as many as its synapses allow, at most so many.
+        Number of relaxations by PyTorch; Brian2 runs as many as its synapses allow, but no more.
     watch, **restrictions
         As for `verify`.
 
@@ -54,11 +56,6 @@ def verify_noise(
     -------
     Report
         Errors and bounds in standard deviations of a normal variable.
-
-    Raises
-    ------
-    ActrelaxError
-        For a problem whose moments follow no linear recursion, or if nothing is left that could be compared.
     """
     problem = problem_of(1)
     reason = _untold(problem)
@@ -95,7 +92,7 @@ def _drawn(
     at_once: int,
     generator: torch.Generator,
 ) -> Iterator[Matrix]:
-    """Yield samples of the selected units, at most so many a run."""
+    """Yield samples of the selected units, run by run."""
     while count > 0:
         now = min(count, at_once)
         yield moments.picked(entry.run(problem_of(now), steps, generator))
@@ -118,5 +115,5 @@ def _untold(problem: RelaxationProblem) -> str | None:
 
 
 def _synapses(problem: RelaxationProblem) -> int:
-    """Connections that carry feedback, of one sample."""
+    """Return the number of connections that carry feedback, of one sample."""
     return sum(feedback.matrix.nnz for feedback in SparseProblem(problem).feedback.values())

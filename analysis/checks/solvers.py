@@ -1,4 +1,4 @@
-"""Every way there is to run one relaxation: the entries of a check."""
+"""All ways to run one relaxation: the entries of a check."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KINKED = ("relu", "leaky-relu")
 
 
 def hidden(problem: RelaxationProblem, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return hidden population -> what a mapping has of it, in float64 on the CPU."""
+    """Return hidden population -> its value in a mapping, in float64 on the CPU."""
     return {name: state[name].detach().cpu().double() for name in problem.network.hidden}
 
 
@@ -66,13 +66,13 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """How a reader calls it."""
+        """Name for readers."""
         target = "" if self.codegen == "numpy" else f" ({self.codegen})"
         return f"{self.scheme.name}{target}" if self.scheme.engine else f"{self.name} {self.scheme.name}"
 
     @property
     def bound(self) -> float:
-        """On its distance from its law beyond rounding."""
+        """Bound on its distance from its law, beyond rounding."""
         method = self.scheme.method
         if self.scheme.engine == "scipy":
             return BOUND[RELATIVE_TOLERANCE[method]]
@@ -80,7 +80,7 @@ class Entry:
 
     @property
     def law(self) -> bytes:
-        """The same for entries that follow the same law: what one step does to a chain of unlike units."""
+        """Key of its law: one step of a chain of different units."""
         step = self.scheme.transition(chain_matrix([1.0, 2.0, 5.0]), 0.3)
         return np.asarray(step.round(12) + 0.0).tobytes()
 
@@ -124,13 +124,7 @@ def entries(
     steps: Steps,
     **restrictions: Unpack[Restrictions],
 ) -> tuple[list[Entry], list[str]]:
-    """Return the entries that can run a problem with these steps, and the reasons why others can't.
-
-    Raises
-    ------
-    ActrelaxError
-        For an unknown name, or steps that no entry can run.
-    """
+    """Return the entries that can run a problem with these steps, and the reasons why others can't."""
     engines, codegen = restrictions.get("engines", NAMES), restrictions.get("codegen", ("numpy",))
     for engine in engines:
         known("engine", engine, NAMES)
