@@ -45,7 +45,9 @@ class References:
     def of(self, entry: Entry) -> Reference | None:
         """Return the expected result of an entry; None if only other entries provide it."""
         if not entry.scheme.takes_time:
-            return self._backprop() if _leads_to_backprop(self.problem) else self._sparse_solve()
+            if _leads_to_backprop(self.problem):
+                return Reference("autograd", hidden(self.problem, self.gradients))
+            return Reference("sparse solve", self._linear.fixed_point())
         if uncovered(self.problem) is None:
             return self._law(entry)
         if entry.scheme.engine == "scipy":
@@ -53,12 +55,6 @@ class References:
         if entry.scheme.engine == "brian2" and self.problem.clip is None:
             return self._held_input(entry)
         return None
-
-    def _backprop(self) -> Reference:
-        return Reference("autograd", hidden(self.problem, self.gradients))
-
-    def _sparse_solve(self) -> Reference:
-        return Reference("sparse solve", self._linear.fixed_point())
 
     def _law(self, entry: Entry) -> Reference:
         """Return the law of hops with one tau, else that of the chain's matrix, with PyTorch's feedback."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,6 @@ class LinearRelaxation:
         silent = np.zeros_like(self.flat.initial_state)
         self.jacobian = self.flat.jacobian(silent).tocsc()
         self.rate = self.flat.vector_field(silent)
-        self._powers: tuple[list[Vector], list[Vector]] | None = None
 
     @property
     def hops(self) -> int:
@@ -127,7 +126,7 @@ class LinearRelaxation:
 
     def predict(self, law: Law) -> tuple[State, State]:
         """Return sum_k P(K = k) A^k x(0) + P(K > k) A^k b, and the sum of the terms' magnitudes."""
-        starts, arrivals = self._series()
+        starts, arrivals = self._series
         terms = [w * x for w, x in zip(law.weights, starts, strict=True)]
         terms += [w * x for w, x in zip(law.tails, arrivals, strict=True)]
         return self._populations(sum(terms)), self._populations(sum(map(np.abs, terms)))
@@ -137,13 +136,12 @@ class LinearRelaxation:
         # populations come from the top down, so that the matrix is triangular in blocks: no other order is better
         return self._populations(spsolve(self.jacobian, -self.rate, permc_spec="NATURAL"))
 
+    @cached_property
     def _series(self) -> tuple[list[Vector], list[Vector]]:
-        if self._powers is None:
-            tau = float(self.problem.taus.of(self.problem.relaxing[0]))
-            A = sparse.eye_array(len(self.rate), format="csr") + tau * self.jacobian.tocsr()
-            step = partial(_powers, A, self.hops)
-            self._powers = step(self.flat.initial_state), step(tau * self.rate)
-        return self._powers
+        """A^k x(0) and A^k b for each k below the number of hops."""
+        tau = float(self.problem.taus.of(self.problem.relaxing[0]))
+        A = sparse.eye_array(len(self.rate), format="csr") + tau * self.jacobian.tocsr()
+        return _powers(A, self.hops, self.flat.initial_state), _powers(A, self.hops, tau * self.rate)
 
     def _populations(self, x: Any) -> State:
         return self.flat.as_tensors(self.flat.split(np.asarray(x)))

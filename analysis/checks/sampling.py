@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Unpack
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from actrelax.analysis.checks.compare import Report, Row
-from actrelax.analysis.checks.moments import Matrix, Moments, deviations, scheme_moments
+from actrelax.analysis.checks.moments import deviations, scheme_moments
 from actrelax.analysis.checks.solvers import Entry, Restrictions, entries
 from actrelax.models.engines import SparseProblem, Steps, schedule
 from actrelax.models.errors import ActrelaxError
@@ -76,27 +76,12 @@ def verify_noise(
         at_once = count
         if entry.engine == "torch":
             at_once = max(1, ACTIVITIES // sum(math.prod(p.shape) for p in problem.network.populations.values()))
-        drawn = np.concatenate(list(_drawn(entry, problem_of, steps, moments, count, at_once, generator)))
+        runs = np.diff([*range(0, count, at_once), count]).tolist()
+        drawn = np.concatenate([moments.picked(entry.run(problem_of(n), steps, generator)) for n in runs])
         report.remarks.append(f"{entry.title}: {count:,} samples.")
         for moment, name, error in deviations(drawn, moments):
             report.rows.append(Row(entry.name, entry.scheme.name, f"{moment} of the scheme", name, error, bound))
     return report
-
-
-def _drawn(
-    entry: Entry,
-    problem_of: Callable[[int], RelaxationProblem],
-    steps: Steps,
-    moments: Moments,
-    count: int,
-    at_once: int,
-    generator: torch.Generator,
-) -> Iterator[Matrix]:
-    """Yield samples of the selected units, run by run."""
-    while count > 0:
-        now = min(count, at_once)
-        yield moments.picked(entry.run(problem_of(now), steps, generator))
-        count -= now
 
 
 def _untold(problem: RelaxationProblem) -> str | None:

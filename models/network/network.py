@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,6 @@ from actrelax.models.network.from_sequential import split_chain
 from actrelax.models.network.graph import Graph, topological_order
 from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.projection import Projection, ProjectionRoute
-from actrelax.models.network.table import aligned
 
 Slot = tuple[str, str]
 """Place of a weight in a network: (name of the projection, "weight", "bias" or "feedback")."""
@@ -301,7 +300,7 @@ class Network(nn.Module):
             f"Network: {len(self.populations) - 1} populations besides the input, "
             f"{len(self.projections)} projections, {total:,} parameters"
         )
-        return "\n".join([title, *aligned(sizes, right={2}), *aligned(wiring, right={3})])
+        return "\n".join([title, *_aligned(sizes, right=2), *_aligned(wiring, right=3)])
 
     def _feedback_in_words(self, projection: Projection) -> str:
         if not self.carries_feedback(projection):
@@ -360,6 +359,15 @@ def check_network(network: object) -> None:
             f"network must be a Network, got {type(network).__name__}: pass Network.from_sequential(module, "
             "input_shape), or call loss.backward() on ActivationRelaxation(module, input_shape=...)."
         )
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: int) -> Iterator[str]:
+    """Yield one line per row, in columns as wide as their widest cell; the column `right` is flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[right] = row[right].rjust(widths[right])
+        yield "  " + "  ".join(cells).rstrip()
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Unpack
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -18,10 +18,22 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network, Projection, check_network
 from actrelax.models.problem.delays import Delays, delay_line_key
 from actrelax.models.problem.feedback_transforms import Transform, TransformedFeedback, transform_named
-from actrelax.models.problem.fields import ProblemFields
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value, brief
 from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
+
+
+class ProblemFields(TypedDict, total=False):
+    """Keywords for the optional fields of a `RelaxationProblem`, without the assumptions."""
+
+    tau: Value | Mapping[str, Value]
+    start: str | Mapping[str, Tensor]
+    clip: float | None
+    noise: Value | Mapping[str, Value]
+    input_noise: float
+    delays: float | Mapping[str, float]
+    feedback_transform: str | Transform | None
+    dynamics: Mapping[str, UnitDynamics]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -123,7 +123,7 @@ def _as_array(x: Tensor) -> NDArray[Any]:
 
 
 def about(
-    problem: RelaxationProblem, *, integrator: str, engine: str, dt: float, options: Mapping[str, Any]
+    problem: RelaxationProblem, integrator: str, engine: str, dt: float, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the attributes known before a relaxation runs, without options that are None."""
     packages = ("actrelax", "numpy", "scipy", "torch", "brian2")
@@ -144,13 +144,7 @@ def about(
 def attributes(trajectory: Trajectory) -> dict[str, Any]:
     """Return the attributes of a finished relaxation: `about`, steps, status and feedback applications."""
     return {
-        **about(
-            trajectory.problem,
-            integrator=trajectory.integrator,
-            engine=trajectory.engine,
-            dt=trajectory.dt,
-            options=trajectory.options,
-        ),
+        **about(trajectory.problem, trajectory.integrator, trajectory.engine, trajectory.dt, trajectory.options),
         "steps": trajectory.steps,
         "status": trajectory.status.value,
         "feedback_applications": trajectory.feedback_applications,

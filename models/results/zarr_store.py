@@ -14,14 +14,7 @@ import zarr
 from torch import Tensor
 
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results.xarray_io import (
-    Units,
-    about,
-    attributes,
-    dataset_of,
-    labels,
-    writing,
-)
+from actrelax.models.results.xarray_io import Units, about, attributes, dataset_of, labels, writing
 
 if TYPE_CHECKING:
     from actrelax.models.results.trajectory import Trajectory

@@ -1,5 +1,7 @@
 """What a problem is made of, and what it refuses."""
 
+from dataclasses import MISSING, fields
+
 import pytest
 import torch
 from networks import graph_case, mlp_case
@@ -7,12 +9,17 @@ from networks import graph_case, mlp_case
 from actrelax.models.assumptions import Assumptions, Knobs
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import ProblemFields, RelaxationProblem
 from actrelax.models.results import relative_error
 
 
 def problem_of(case, **fields):
     return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def test_its_keywords_are_the_fields_that_have_a_default():
+    optional = {f.name for f in fields(RelaxationProblem) if (f.default, f.default_factory) != (MISSING, MISSING)}
+    assert ProblemFields.__annotations__.keys() == optional - {"assumptions"}
 
 
 def test_starts():
