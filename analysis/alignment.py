@@ -1,4 +1,4 @@
-"""How far AR's weight updates point away from backprop's, and feedback weights from forward weights."""
+"""Angles between AR's weight updates and backprop's, and between feedback and forward weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def update_angles(
 
 
 def _decaying(network: Network, weight: nn.Parameter, assumptions: Assumptions) -> int:
-    """Return how often Kolen-Pollack's decay of the weight is in its gradient: by each projection that has it."""
+    """Return the number of projections that add Kolen-Pollack's decay of the weight to its gradient."""
     return sum(network.decays(p, assumptions) for p in network.projections.values() if p.weight is weight)
 
 

@@ -1,4 +1,4 @@
-"""How a relaxation approaches backprop's gradient."""
+"""The approach of a relaxation to backprop's gradient."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import FLOOR, Record, Trajectory, relative_error
 
 _TIMES = 64
-"""States of a population that are held at once."""
+"""Largest number of states of a population in memory at once."""
 
 
 def errors_over_time(

@@ -30,9 +30,9 @@ from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import relative_error
 
 FOUND = 1e-9
-"""Of a fixed point: its largest rate of change, relative to its largest activity."""
+"""Bound on the largest rate of change at a fixed point, relative to its largest activity."""
 SAME = 1e-4
-"""Relative distance up to which two are one."""
+"""Relative distance up to which two fixed points are the same."""
 
 
 @dataclass(frozen=True)

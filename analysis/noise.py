@@ -117,7 +117,7 @@ def _check(problem: RelaxationProblem) -> None:
 
 
 def _carried(problem: RelaxationProblem, projection: Projection, kicks: Tensor) -> Tensor:
-    """Return kicks (kicks, batch, units of the target) one projection further down, (kicks, batch, units below)."""
+    """Return kicks (kicks, batch, units of the target) after one projection down, (kicks, batch, units below)."""
     sent = problem.apply_gain(projection.target, problem.activity_gain(projection), kicks)
     psi = problem.feedback_weight(projection)
     assert psi is not None

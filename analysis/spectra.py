@@ -28,9 +28,9 @@ from actrelax.models.problem import RelaxationProblem
 Product = Callable[[Vector], Vector]
 
 _TOLERANCE = 1e-9
-"""Of eigenvalues by Lanczos iteration, relative."""
+"""Relative tolerance of eigenvalues by Lanczos iteration."""
 _DENSE = 12
-"""Unknowns up to which ARPACK has no room, and a matrix is written out."""
+"""Number of unknowns up to which matrices are dense: ARPACK needs more."""
 
 
 def linear_part(problem: RelaxationProblem) -> sparse.csr_array:

@@ -24,7 +24,7 @@ from actrelax.models.integrators import Integrator, chain_matrix, coefficients
 from actrelax.models.problem import RelaxationProblem, State
 
 POLYNOMIAL_STEPS = 1000
-"""More steps than this make the powers of a stability function's polynomial long."""
+"""Largest number of steps for which a stability function's polynomial is raised to a power."""
 
 
 @dataclass(frozen=True)

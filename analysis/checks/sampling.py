@@ -18,12 +18,12 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 
 FALSE_ALARM = 1e-6
-"""Probability that a check of what is right fails, over all that it compares."""
+"""Probability that a check of correct engines fails, over all its comparisons."""
 SAMPLES = 10_000
 ACTIVITIES = 4_000_000
-"""PyTorch runs at most so many at once."""
+"""Largest number of activities that PyTorch relaxes at once."""
 SYNAPSES = 4_000_000
-"""Brian2 runs with at most so many, and only once."""
+"""Largest number of synapses in Brian2, which runs only once."""
 
 
 def verify_noise(
@@ -85,7 +85,7 @@ def verify_noise(
 
 
 def _untold(problem: RelaxationProblem) -> str | None:
-    """Return why there is no recursion for the moments, else None."""
+    """Return None, or one sentence that says why the moments follow no recursion."""
     if not problem.is_frozen:
         return "noise is checked against a linear recursion, and current gains are not linear: leave one of them out."
     if problem.clip is not None:

@@ -31,11 +31,11 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Trajectory
 
 CLOSED_FORM = "closed-form"
-"""What the closed form gives without stepping is checked like an engine."""
+"""The closed form is checked like an engine."""
 NAMES = (*ENGINES, CLOSED_FORM)
 
 RELATIVE_TOLERANCE = {"DOP853": 1e-10, "RK45": 1e-10, "LSODA": 1e-10, "RK23": 1e-6, "Radau": 1e-6, "BDF": 1e-6}
-"""Of SciPy's adaptive methods: what each reaches in a second or two."""
+"""Tolerances of SciPy's adaptive methods, each reached in a second or two."""
 BOUND = {1e-10: 1e-8, 1e-6: 1e-4}
 """Relative tolerance -> bound on the distance from the law: errors of many steps add up."""
 ABSOLUTE_TOLERANCE = 1e-14
@@ -159,7 +159,7 @@ def _schemes(engine: str) -> Iterator[Integrator]:
 
 
 def _refusal(problem: RelaxationProblem, engine: str, scheme: Integrator) -> str | None:
-    """Return why an entry can't run whatever the steps, else None."""
+    """Return None, or one sentence that says why an entry can't run, for any steps."""
     reason = uncovered(problem) if engine == CLOSED_FORM else unsupported(problem, scheme, engine)
     if reason is None and scheme.engine == "scipy" and _has_kinks(problem):
         reason = "with current gains adaptive integrators stall at the kinks of relu."
