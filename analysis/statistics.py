@@ -1,4 +1,4 @@
-"""What a few paired seeds can say: intervals, differences, equivalence, and the power that they had."""
+"""Statistics of a few paired seeds: intervals, differences, equivalence, and the power of their tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +15,7 @@ from scipy import stats
 from actrelax.models.errors import ActrelaxError
 
 MARGIN = 1.0
-"""Points of accuracy up to which means count as equivalent."""
+"""Largest difference in points of accuracy that counts as equivalent."""
 
 
 def interval(values: ArrayLike) -> tuple[float, float]:
@@ -38,15 +39,15 @@ def interval(values: ArrayLike) -> tuple[float, float]:
         return math.nan, math.nan
     if np.ptp(x) == 0:
         return float(x[0]), float(x[0])
-    half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x)
-    return float(x.mean() - half), float(x.mean() + half)
+    low, high = stats.ttest_1samp(x, 0).confidence_interval()
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Paired:
     """Two conditions compared over the same seeds.
 
-    seeds          how many pairs
+    seeds          the number of pairs
     difference     mean of the first minus the second
     low, high      its 95 % interval (`interval`)
     deviation      standard deviation of the differences
@@ -76,13 +77,13 @@ def compare(first: ArrayLike, second: ArrayLike, margin: float = MARGIN) -> Pair
     first, second : array_like
         (n,), value by value of the same seed.
     margin : float, default MARGIN
-        Up to which means count as equivalent, in the values' unit.
+        Largest difference that counts as equivalent, in the values' unit.
 
     Returns
     -------
     Paired
-        Whose p are nan for fewer than two pairs, and for differences that are all the same, which say nothing about
-        chance: accuracies of few images are often tied.
+        Its p are nan for fewer than two pairs, and for differences that are all the same, which say nothing about
+        chance: accuracies on few images are often tied.
 
     Raises
     ------
@@ -91,7 +92,7 @@ def compare(first: ArrayLike, second: ArrayLike, margin: float = MARGIN) -> Pair
     """
     x, y = _values(first), _values(second)
     if len(x) != len(y):
-        raise ActrelaxError(f"pairs take as many values on both sides, got {len(x)} and {len(y)}.")
+        raise ActrelaxError(f"pairs need the same number of values on both sides, got {len(x)} and {len(y)}.")
     d = x - y
     mean = float(d.mean()) if len(d) else math.nan
     if len(d) < 2:
@@ -100,28 +101,45 @@ def compare(first: ArrayLike, second: ArrayLike, margin: float = MARGIN) -> Pair
         return Paired(len(d), mean, mean, mean, 0.0, math.nan, math.nan)
     low, high = interval(d)
     different = stats.ttest_1samp(d, 0).pvalue
-    below, above = (
-        stats.ttest_1samp(d, bound, alternative=side).pvalue for bound, side in ((-margin, "greater"), (margin, "less"))
-    )
-    return Paired(len(d), mean, low, high, float(d.std(ddof=1)), float(different), float(max(below, above)))
+    above = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(d, margin, alternative="less").pvalue
+    return Paired(len(d), mean, low, high, float(d.std(ddof=1)), float(different), float(max(above, below)))
+
+
+def require_statsmodels() -> None:
+    """Raise an error unless statsmodels is installed, which corrects p values for their number."""
+    if find_spec("statsmodels") is None:
+        raise ActrelaxError('comparing conditions needs statsmodels: pip install "actrelax[analysis]".')
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjust p values of one table for their number (Holm 1979); nan stay, and don't count."""
-    known = sorted((value, i) for i, value in enumerate(p) if not math.isnan(value))
-    adjusted, largest = list(p), 0.0
-    for rank, (value, i) in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - rank) * value))
-        adjusted[i] = largest
-    return adjusted
+    """Adjust the p values of one table for their number (Holm 1979); nan stay, and don't count.
+
+    Raises
+    ------
+    ActrelaxError
+        If statsmodels is not installed.
+    """
+    adjusted = np.array(p, dtype=np.float64)
+    known = ~np.isnan(adjusted)
+    if known.any():
+        require_statsmodels()
+        from statsmodels.stats.multitest import multipletests
+
+        adjusted[known] = multipletests(adjusted[known], method="holm")[1]
+    return [float(value) for value in adjusted]
 
 
 def power(seeds: int, deviation: float, difference: float = MARGIN, level: float = 0.05) -> float:
-    """Return how likely a paired t test of so many seeds finds a difference.
+    """Return the probability that a paired t test finds a difference.
+
+    The square of its statistic has a noncentral F distribution. (SciPy's noncentral t, and with it statsmodels'
+    TTestPower, is nan far from its centre, where most stored tables are.)
 
     Parameters
     ----------
     seeds : int
+        The number of pairs.
     deviation : float
         Standard deviation of the paired differences.
     difference : float, default MARGIN
@@ -138,14 +156,12 @@ def power(seeds: int, deviation: float, difference: float = MARGIN, level: float
         return math.nan
     if deviation == 0:
         return 1.0
-    # integrated here: SciPy's noncentral t is nan far from its centre
-    centre, critical = difference / deviation * math.sqrt(seeds), stats.t.ppf(1 - level / 2, seeds - 1)
-    beyond = critical * _relative_deviations(seeds)
-    return float((stats.norm.cdf(centre - beyond) + stats.norm.cdf(-centre - beyond)).mean())
+    critical = stats.t.ppf(1 - level / 2, seeds - 1) ** 2
+    return float(stats.ncf.sf(critical, 1, seeds - 1, seeds * (difference / deviation) ** 2))
 
 
 def equivalence_power(seeds: int, deviation: float, margin: float = MARGIN, level: float = 0.05) -> float:
-    """Return how likely the two one-sided tests find conditions equivalent that are.
+    """Return the probability that two one-sided tests find two conditions equivalent whose means are equal.
 
     The normal distribution of the mean over the chi-square one of its standard deviation, integrated.
 
@@ -166,14 +182,15 @@ def equivalence_power(seeds: int, deviation: float, margin: float = MARGIN, leve
         return math.nan
     if deviation == 0:
         return 1.0
-    critical = stats.t.ppf(1 - level, seeds - 1)
+    quantiles = (np.arange(20_000) + 0.5) / 20_000
+    error = np.sqrt(stats.chi2.ppf(quantiles, seeds - 1) / (seeds - 1))  # estimated over true standard error
     # |mean| must be below margin - critical s / sqrt(n)
-    room = np.maximum(margin / deviation * math.sqrt(seeds) - critical * _relative_deviations(seeds), 0)
-    return float((2 * stats.norm.cdf(room) - 1).mean())
+    room = margin / deviation * math.sqrt(seeds) - stats.t.ppf(1 - level, seeds - 1) * error
+    return float((2 * stats.norm.cdf(np.maximum(room, 0)) - 1).mean())
 
 
 def seeds_for(deviation: float, level: float = 0.05, wanted: float = 0.8) -> int:
-    """Return how many seeds a paired t test needs to find a difference of `MARGIN` with the power that is wanted.
+    """Return the number of seeds with which a paired t test finds a difference of `MARGIN` with the wanted power.
 
     Examples
     --------
@@ -181,13 +198,6 @@ def seeds_for(deviation: float, level: float = 0.05, wanted: float = 0.8) -> int
     (8, 13)
     """
     return bisect_left(range(10_000), wanted, lo=2, key=lambda n: power(n, deviation, level=level))
-
-
-def _relative_deviations(seeds: int) -> NDArray[np.float64]:
-    """Return what the standard deviation of so many values is over the true one: equally likely quantiles."""
-    quantiles, freedom = (np.arange(20_000) + 0.5) / 20_000, seeds - 1
-    relative: NDArray[np.float64] = np.sqrt(stats.chi2.ppf(quantiles, freedom) / freedom)
-    return relative
 
 
 def _values(values: ArrayLike) -> NDArray[np.float64]:

@@ -1,19 +1,24 @@
-"""Tables: CSV files, and rows of text as Markdown, LaTeX and on a terminal."""
+"""Tables: CSV files, and numbers as text in Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from actrelax.analysis.files import write_text
 
-Cells = Sequence[str]
+Form = Literal["markdown", "latex", "html"]
+Format = str | Callable[[Any], str]
+"""How a column's numbers are written: a format specification, or a function."""
 
 
-def write_csv(path: Path, head: Cells, rows: Iterable[Sequence[object]]) -> None:
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table, whole or not at all.
 
     Raises
@@ -40,64 +45,77 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def markdown(head: Cells, rows: Iterable[Cells]) -> str:
-    """Return a table in GitHub's Markdown.
+def without_nan(value: Any) -> Any:
+    """Return a nested value with None for nan and infinities, which JSON lacks.
 
     Examples
     --------
-    >>> print(markdown(["depth", "error"], [["2", "0.1"]]), end="")
-    | depth | error |
-    | --- | --- |
-    | 2 | 0.1 |
+    >>> without_nan({"low": math.nan, "seeds": [0, 1], "mean": 97.5})
+    {'low': None, 'seeds': [0, 1], 'mean': 97.5}
     """
-    lines = ([cell.replace("|", r"\|") for cell in row] for row in (head, ["---"] * len(head), *rows))
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    if isinstance(value, Mapping):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_markdown(text: str) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of a table in GitHub's Markdown.
+@dataclass(frozen=True)
+class Table:
+    """A table as text; the first cell of a row names it, and **others** may be bold.
 
-    Examples
-    --------
-    >>> read_markdown(markdown(["depth", "max |x|"], [["2", ""]]))
-    (['depth', 'max |x|'], [['2', '']])
+    numeric  whether each column holds numbers, which are aligned to the right
     """
-    head, _, *rows = (_cells(line) for line in text.splitlines())
-    return head, rows
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: Sequence[bool]
+
+    @classmethod
+    def of(cls, caption: str, columns: Iterable[tuple[str, Format]], rows: Iterable[Sequence[Any]]) -> Table:
+        """Write values as text.
+
+        Parameters
+        ----------
+        caption : str
+        columns : iterable of (str, Format)
+            Each column's name, and how its values are written; those that are text stay as they are.
+        rows : iterable of sequences
+            A value per column. None is an empty cell; a column with other values than text is numeric.
+
+        Examples
+        --------
+        >>> print(Table.of("", [("run", ""), ("accuracy", ".1f")], [["backprop", 98.12], ["ar", None]]).text())
+        | run      |   accuracy |
+        |:---------|-----------:|
+        | backprop |       98.1 |
+        | ar       |            |
+        """
+        head, forms = zip(*columns, strict=True)
+        rows = list(rows)
+        cells = [[_cell(value, form) for value, form in zip(row, forms, strict=True)] for row in rows]
+        filled = [[row[i] for row in rows if row[i] is not None] for i in range(len(head))]
+        numeric = [bool(column) and not any(isinstance(value, str) for value in column) for column in filled]
+        return cls(caption, head, cells, numeric)
+
+    def text(self, form: Form = "markdown") -> str:
+        """Return the table without its caption, by pandas, in GitHub's Markdown, LaTeX (booktabs) or HTML."""
+        import pandas  # slow to load
+
+        frame = pandas.DataFrame(list(self.rows), columns=list(self.head))
+        if form == "html":
+            return re.sub(r"\*\*(.*?)\*\*", r"<strong>\1</strong>", frame.to_html(index=False, border=0))
+        if form == "latex":
+            columns = "".join("r" if numeric else "l" for numeric in self.numeric)
+            text = frame.to_latex(index=False, escape=True, column_format=columns).replace("<", "$<$")
+            return re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", re.sub(r"(?<!\w)-(?=\d)", "$-$", text)).rstrip()
+        frame = frame.map(lambda cell: cell.replace("|", r"\|")).rename(columns=lambda name: name.replace("|", r"\|"))
+        align = ["right" if numeric else "left" for numeric in self.numeric]
+        return str(frame.to_markdown(index=False, disable_numparse=True, colalign=align))
 
 
-def _cells(line: str) -> list[str]:
-    inner = line.strip().removeprefix("|").removesuffix("|")
-    return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", inner)]
-
-
-def plain(head: Cells, rows: Sequence[Cells]) -> str:
-    """Return a table for a terminal, the first column to the left.
-
-    Examples
-    --------
-    >>> print(plain(["run", "accuracy"], [["backprop", "98.1"], ["ar", "9.3"]]))
-    run       accuracy
-    backprop      98.1
-    ar             9.3
-    """
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    first, *others = widths
-    return "\n".join(
-        "  ".join(
-            [f"{row[0]:{first}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], others, strict=True))]
-        ).rstrip()
-        for row in (head, *rows)
-    )
-
-
-def latex(head: Cells, rows: Iterable[Cells]) -> str:
-    """Return a tabular of LaTeX's package booktabs, the first column to the left."""
-    first, *others = (" & ".join(map(_escaped, row)) + r" \\" for row in (head, *rows))
-    columns = "l" + "r" * (len(head) - 1)
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", first, r"\midrule", *others, r"\bottomrule"]
-    return "\n".join([*lines, r"\end{tabular}", ""])
-
-
-def _escaped(cell: str) -> str:
-    return re.sub(r"(?<!\w)-(?=\d)", "$-$", re.sub(r"([%&#_])", r"\\\1", cell).replace("<", "$<$"))
+def _cell(value: Any, form: Format) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return form(value) if callable(form) else format(value, form)

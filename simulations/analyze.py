@@ -11,10 +11,9 @@ line on screen names the report.
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,11 +22,11 @@ import tyro
 
 from actrelax.analysis.reports import run_report, suite_report
 from actrelax.analysis.reports.load_runs import Run, gather, run_folders
-from actrelax.analysis.reports.page import Table, write
+from actrelax.analysis.reports.page import write
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.statistics import interval
-from actrelax.analysis.tables import plain
+from actrelax.analysis.tables import Form, Table, without_nan
 from actrelax.models.errors import ActrelaxError
 
 FILE = "report.html"
@@ -41,6 +40,8 @@ class Config:
     """Folders of runs, or of several, or of a suite's results."""
     out: Path = Path("runs/analysis")
     """Folder of the report and its figures."""
+    table: Form | None = None
+    """Print the tables in this format, and nothing else, on standard output: markdown, latex or html."""
     json: bool = False
     """Print JSON, and nothing else, on standard output."""
 
@@ -54,9 +55,9 @@ def main(config: Config) -> None:
         raise ActrelaxError(f"{suites[0]} holds a suite's results, which are shown alone: give no other folder.")
     found = analysed_suite(config) if suites else analysed_runs(config)
     if config.json:
-        print(json.dumps(_without_nan(found)))
-    else:
-        print(f"\nreport: {config.out / FILE}")
+        print(json.dumps(without_nan(found)))
+    elif config.table is None:
+        print(f"report: {config.out / FILE}")
 
 
 def analysed_runs(config: Config) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def analysed_runs(config: Config) -> dict[str, Any]:
     write(config.out / FILE, run_report.page(runs, config.out))
     if not config.json:
         conditions = [table for section in run_report.compared(outcomes) for table in section.tables]
-        print_tables([run_report.outcome_table(runs, brief=True), *conditions])
+        print_tables([run_report.outcome_table(runs, brief=True), *conditions], config.table)
     return {"runs": [_of_run(run) for run in runs], "conditions": _conditions(outcomes)}
 
 
@@ -77,20 +78,23 @@ def analysed_suite(config: Config) -> dict[str, Any]:
     """Report on a suite's results; return what --json prints."""
     results = suite_report.read_results(config.runs[0])
     write(config.out / FILE, suite_report.page(results, config.out))
-    tables = [table for part in results.parts for table in suite_report.tables(results, part)]
     if not config.json:
-        print_tables(tables)
+        print_tables(suite_report.tables(results.document), config.table)
     return {
-        "suite": results.name,
+        "suite": results.document["name"],
         "runs": [_of_outcome(outcome) for outcome in results.outcomes],
         "conditions": _conditions(results.outcomes),
-        "tables": [[dict(zip(table.head, row, strict=True)) for row in table.rows] for table in tables],
+        "tables": [part["rows"] for part in results.document["parts"]],
     }
 
 
-def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables, a line between them."""
-    print("\n\n".join(f"{table.caption}\n\n{plain(table.head, table.rows)}" for table in tables))
+CAPTIONS = {"markdown": "{}\n", "latex": "% {}", "html": "<!-- {} -->"}
+
+
+def print_tables(tables: Sequence[Table], form: Form | None) -> None:
+    """Print tables, each below its caption."""
+    for table in tables:
+        print(f"{CAPTIONS[form or 'markdown'].format(table.caption)}\n{table.text(form or 'markdown')}\n")
 
 
 def _of_run(run: Run) -> dict[str, Any]:
@@ -122,15 +126,6 @@ def _conditions(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                 | {"test_accuracy": mean, "low": low, "high": high}
             )
     return rows
-
-
-def _without_nan(value: Any) -> Any:
-    """Return the same with null where a number is none, which JSON can't say."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

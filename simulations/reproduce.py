@@ -5,7 +5,7 @@ augmentation are paired. `actrelax reproduce list` names the suites. Each run is
 is done once, and goes on where it was stopped or killed; what came out of all of them is in --out:
 
     runs.csv, curves.csv         every run, every epoch
-    table.md, table.tex          accuracies, differences to backprop and AR, tests of difference and of equivalence
+    table.json                   accuracies, differences to backprop and AR, tests of difference and of equivalence
     learning-curves.png          means over seeds with 95 % intervals; angles.png, where angles were measured
 
 Runs whose rows are in runs.csv already are not done again, wherever their folders are. Options of `actrelax train`
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import tyro
 
+from actrelax.analysis.statistics import require_statsmodels
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import figure1, report, summary_map
 from actrelax.simulations.suites.commands import command_of
@@ -86,6 +87,7 @@ def main(config: Config) -> None:
     else:
         suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)
         suite = replace(suite, seeds=config.seeds or suite.seeds).based_on(config.experiment, config.execution)
+        require_statsmodels()
         carry_out(suite, out, config.work, lambda found: report.write(out, name, suite, found, command))
     print(f"written to {out}")
 

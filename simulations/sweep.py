@@ -6,7 +6,7 @@ In --out:
 
     rates.csv           each condition's best rate; `actrelax reproduce SUITE --own-rates OUT` takes it from there
     sensitivity.png     accuracy of the images that were held out, against the rate
-    table.md            the same as a table
+    table.json          the same as a table; `actrelax analyze OUT` shows it
     runs.csv, curves.csv
 """
 

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
-
-import numpy as np
 
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.statistics import Paired, compare, equivalence_power, holm, interval, power, seeds_for
+from actrelax.analysis.tables import Format, Table, without_nan
+
+Row = dict[str, Any]
+"""A condition in a table.
+
+condition  its name
+own        options that only its runs have
+seeds      the number of seeds that finished
+diverged   the seeds that diverged
+accuracy   mean, low, high: test accuracy in percent with its 95 % interval; None without a seed
+against    reference -> fields of `Paired`, with p by Holm's correction over the column, and the verdict
+"""
+
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is compared.
+    """The conditions to compare.
 
     names       in the order of the table
     references  those that others are compared with, and the later ones with the earlier
@@ -28,149 +40,168 @@ class Conditions:
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Line:
-    """A condition in a table.
+def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the numbers of a table, as table.json has them: rows, references, and the power of the tests.
 
-    own            options that only these runs have
-    accuracies     of the seeds that finished, in percent
-    diverged       seeds that did not
-    against        condition -> how this one compares with it, over the seeds that finished under both
-    p_difference   condition -> p of the paired t test, by Holm's correction over the column
-    p_equivalence  condition -> p of the two one-sided tests, likewise
+    Raises
+    ------
+    ActrelaxError
+        If there is something to test and statsmodels is not installed.
     """
-
-    condition: str
-    own: Mapping[str, Any]
-    accuracies: Mapping[int, float]
-    diverged: Sequence[int]
-    against: Mapping[str, Paired]
-    p_difference: Mapping[str, float]
-    p_equivalence: Mapping[str, float]
-
-    def verdict(self, reference: str, level: float = 0.05) -> str:
-        """Return what the tests say: "=" equivalent, "*" different, "?" neither, as one can be both."""
-        equivalent = self.p_equivalence[reference] < level or self.against[reference].is_identical
-        different = self.p_difference[reference] < level
-        return ("=" if equivalent else "") + ("*" if different else "") or "?"
-
-
-def lines(conditions: Conditions, outcomes: Sequence[Outcome]) -> list[Line]:
-    """Return a table: a line each of the conditions that have outcomes."""
-    names = [name for name in conditions.names if any(o.condition == name for o in outcomes)]
-    found = {name: [o for o in outcomes if o.condition == name] for name in names}
-    accuracies = {n: {o.seed: o.test_accuracy for o in os if o.state is State.FINISHED} for n, os in found.items()}
-    against: dict[str, dict[str, Paired]] = {name: {} for name in names}
-    difference: dict[str, dict[str, float]] = {name: {} for name in names}
-    equivalence: dict[str, dict[str, float]] = {name: {} for name in names}
+    ran = {name: [o for o in outcomes if o.condition == name] for name in conditions.names}
+    ran = {name: runs for name, runs in ran.items() if runs}
+    accuracies = {n: {o.seed: o.test_accuracy for o in runs if o.state is State.FINISHED} for n, runs in ran.items()}
+    against: dict[str, Row] = {name: {} for name in ran}
     for number, reference in enumerate(conditions.references):
-        compared = conditions.references[: number + 1]
-        others = [name for name in names if name not in compared] if reference in names else []
-        for name in others:
-            common = sorted(accuracies[name].keys() & accuracies[reference].keys())
-            mine, its = ([accuracies[n][seed] for seed in common] for n in (name, reference))
-            against[name][reference] = compare(mine, its)
-        for into, p in (
-            (difference, [against[name][reference].p_difference for name in others]),
-            (equivalence, [against[name][reference].p_equivalence for name in others]),
-        ):
-            for name, adjusted in zip(others, holm(p), strict=True):
-                into[name][reference] = adjusted
-    return [
-        Line(
-            name,
-            conditions.own.get(name, {}),
-            accuracies[name],
-            [o.seed for o in found[name] if o.state is State.DIVERGED],
-            against[name],
-            difference[name],
-            equivalence[name],
-        )
-        for name in names
+        compare_with = accuracies.get(reference, {})
+        common = {
+            name: sorted(accuracies[name].keys() & compare_with.keys())
+            for name in ran
+            if name not in conditions.references[: number + 1]
+        }
+        found = {
+            name: compare([accuracies[name][seed] for seed in seeds], [compare_with[seed] for seed in seeds])
+            for name, seeds in common.items()
+            if seeds
+        }
+        different = holm([paired.p_difference for paired in found.values()])
+        equivalent = holm([paired.p_equivalence for paired in found.values()])
+        for (name, paired), p, q in zip(found.items(), different, equivalent, strict=True):
+            corrected = {"p_difference": p, "p_equivalence": q, "verdict": _verdict(paired, p, q)}
+            against[name][reference] = asdict(paired) | corrected
+    rows = [
+        {
+            "condition": name,
+            "own": conditions.own.get(name, {}),
+            "seeds": len(accuracies[name]),
+            "diverged": [o.seed for o in runs if o.state is State.DIVERGED],
+            "accuracy": _mean(list(accuracies[name].values())),
+            "against": against[name],
+        }
+        for name, runs in ran.items()
     ]
+    first = conditions.references[0]
+    part = {"references": list(conditions.references), "rows": rows, "power": _power(first, rows)}
+    return dict(without_nan(part))
 
 
-def cells(conditions: Conditions, table: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """Return a table as text: its head and its rows."""
-    own = sorted({option for line in table for option in line.own})
-    head = ["condition", *own, "seeds", "test accuracy (%)"]
-    for reference in conditions.references:
-        head += [f"minus {reference}", "p (difference)", "p (equivalence)"]
-    return head, [
-        [
-            line.condition,
-            *(f"{line.own.get(option, '')}" for option in own),
-            str(len(line.accuracies)) + (f", {len(line.diverged)} diverged" if line.diverged else ""),
-            _mean(list(line.accuracies.values())),
-            *(cell for reference in conditions.references for cell in _comparison(line, reference)),
-        ]
-        for line in table
-    ]
-
-
-def _mean(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float]) -> dict[str, float] | None:
     if not values:
-        return ""
+        return None
     low, high = interval(values)
-    return f"{statistics.fmean(values):.1f}" + ("" if np.isnan(low) else f" ({low:.1f} to {high:.1f})")
+    return {"mean": statistics.fmean(values), "low": low, "high": high}
 
 
-def _comparison(line: Line, reference: str) -> list[str]:
-    paired = line.against.get(reference)
-    if paired is None or not paired.seeds:
-        return ["", "", ""]
-    if paired.is_identical:
-        return ["0 (identical)", "", ""]
-    between = "" if np.isnan(paired.low) else f" ({paired.low:+.2f} to {paired.high:+.2f})"
-    between += f", {paired.seeds} pairs" if paired.seeds < len(line.accuracies) else ""
-    return [f"{paired.difference:+.2f}{between}", _p(line.p_difference[reference]), _p(line.p_equivalence[reference])]
+def _verdict(paired: Paired, p_difference: float, p_equivalence: float) -> str:
+    """Return what the tests say: "=" equivalent, "*" different, "?" neither, as one can be both."""
+    equivalent = p_equivalence < LEVEL or paired.is_identical
+    return ("=" if equivalent else "") + ("*" if p_difference < LEVEL else "") or "?"
+
+
+def _power(reference: str, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Return the power of the tests against a reference, alone and at the first step of Holm's procedure."""
+    tested = [(row["condition"], row["against"][reference]) for row in rows if reference in row["against"]]
+    tested = sorted(((n, p) for n, p in tested if p["deviation"] > 0), key=lambda each: float(each[1]["deviation"]))
+    if not tested:
+        return None
+    levels = LEVEL, LEVEL / len(tested)
+
+    def powers(of: Callable[..., float], seeds: int, deviation: float) -> list[float]:
+        return [of(seeds, deviation, level=level) for level in levels]
+
+    median = tested[(len(tested) - 1) // 2]
+    shown = {"median": median, "most": tested[-1]} if len(tested) > 1 else {"": median}
+    return {
+        "reference": reference,
+        "tests": len(tested),
+        "of": [
+            {
+                "condition": name,
+                "which": which,
+                "seeds": p["seeds"],
+                "deviation": p["deviation"],
+                "difference": powers(power, p["seeds"], p["deviation"]),
+                "equivalence": powers(equivalence_power, p["seeds"], p["deviation"]),
+            }
+            for which, (name, p) in shown.items()
+        ],
+        "seeds_for_0.8": seeds_for(median[1]["deviation"], levels[1]),
+    }
+
+
+def table(caption: str, part: Mapping[str, Any]) -> Table:
+    """Return a table of conditions as text."""
+    own = sorted({option for row in part["rows"] for option in row["own"]})
+    columns: list[tuple[str, Format]] = [("condition", ""), *((option, str) for option in own)]
+    columns += [("seeds", _seeds), ("test accuracy (%)", _accuracy)]
+    for reference in part["references"]:
+        columns += [(f"minus {reference}", _difference), ("p (difference)", _p), ("p (equivalence)", _p)]
+    rows = []
+    for row in part["rows"]:
+        cells = [row["condition"], *(row["own"].get(option) for option in own), row, row["accuracy"]]
+        for reference in part["references"]:
+            paired = row["against"].get(reference)
+            if paired:
+                paired = paired | {"of": row["seeds"]}
+                cells += [paired, paired["p_difference"], paired["p_equivalence"]]
+            else:
+                cells += [None] * 3
+        rows.append(cells)
+    return Table.of(caption, columns, rows)
+
+
+def _seeds(row: Row) -> str:
+    return f"{row['seeds']}" + (f", {len(row['diverged'])} diverged" if row["diverged"] else "")
+
+
+def _accuracy(value: Mapping[str, float]) -> str:
+    between = "" if value["low"] is None else " ({low:.1f} to {high:.1f})".format(**value)
+    return f"{value['mean']:.1f}{between}"
+
+
+def _difference(paired: Mapping[str, Any]) -> str:
+    if paired["difference"] == paired["deviation"] == 0:
+        return "0 (identical)"
+    between = "" if paired["low"] is None else " ({low:+.2f} to {high:+.2f})".format(**paired)
+    return f"{paired['difference']:+.2f}{between}" + (
+        f", {paired['seeds']} pairs" if paired["seeds"] < paired["of"] else ""
+    )
 
 
 def _p(value: float) -> str:
-    return "" if np.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def remarks(conditions: Conditions, table: Sequence[Line]) -> str:
-    """Return what a reader of the table has to know: intervals, tests, diverged seeds, and the power of the tests."""
-    said = [
+def remarks(part: Mapping[str, Any]) -> list[str]:
+    """Return the lines below a table: intervals, tests, their power, and diverged seeds."""
+    lines = [
         "Test accuracy after the last epoch: mean over seeds, 95 % interval; differences, seed by seed, likewise.",
         "p (difference): paired t test. p (equivalence): two one-sided t tests, margin 1 point. Below 0.05 the two are",
         "different, or equivalent. Both with Holm's correction over the column; intervals are not corrected.",
-        *_powers(conditions, table),
     ]
-    for line in table:
-        if line.diverged:
-            seeds = ", ".join(map(str, line.diverged))
-            said.append(
-                f"Diverged under {line.condition}: seed {seeds}; means and differences are those of the others."
-            )
-    return "\n".join(said) + "\n"
-
-
-def _powers(conditions: Conditions, table: Sequence[Line]) -> list[str]:
-    """Say what power the tests against the first reference had, alone and as the first step of Holm's procedure."""
-    first = conditions.references[0]
-    tested = [(line.condition, line.against[first]) for line in table if first in line.against]
-    tested = sorted(((name, p) for name, p in tested if p.deviation > 0), key=lambda each: each[1].deviation)
-    if not tested:
-        return []
-    corrected = 0.05 / len(tested)
-    median, most = tested[(len(tested) - 1) // 2], tested[-1]
-    shown = {", the median": median, ", the most": most} if len(tested) > 1 else {"": median}
-
-    def powers(of: Callable[..., float], p: Paired) -> str:
-        return " and ".join(f"{of(p.seeds, p.deviation, level=level):.2f}" for level in (0.05, corrected))
-
-    return [
-        f"Power at 0.05 and at 0.05 / {len(tested)}, Holm's first step, to find a difference of a point from {first}:",
-        *(
-            f"{powers(power, p)} under {name} (deviation of {p.seeds} differences: {p.deviation:.2f} points{which}),"
-            for which, (name, p) in shown.items()
-        ),
-        f"and equivalence that is exact: {', '.join(powers(equivalence_power, p) for _, p in shown.values())}.",
-        f"0.8 for a difference at Holm's first step takes {seeds_for(median[1].deviation, corrected)} seeds at the "
-        "median.",
+    if found := part["power"]:
+        which = {"median": ", the median", "most": ", the most", "": ""}
+        lines += [
+            f"Power at 0.05 and at 0.05 / {found['tests']}, Holm's first step, to find a difference of a point from "
+            f"{found['reference']}:",
+            *(
+                f"{_both(p['difference'])} under {p['condition']} (deviation of {p['seeds']} differences: "
+                f"{p['deviation']:.2f} points{which[p['which']]}),"
+                for p in found["of"]
+            ),
+            f"and equivalence that is exact: {', '.join(_both(p['equivalence']) for p in found['of'])}.",
+            f"0.8 for a difference at Holm's first step takes {found['seeds_for_0.8']} seeds at the median.",
+        ]
+    return lines + [
+        f"Diverged under {row['condition']}: seed {', '.join(map(str, row['diverged']))}; means and differences are "
+        "those of the others."
+        for row in part["rows"]
+        if row["diverged"]
     ]
+
+
+def _both(powers: Sequence[float]) -> str:
+    return " and ".join(f"{value:.2f}" for value in powers)
 
 
 def among(outcomes: Sequence[Outcome]) -> Conditions | None:

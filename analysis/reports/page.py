@@ -7,7 +7,6 @@ all that it is given.
 from __future__ import annotations
 
 import base64
-import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,27 +17,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined, Template
 
 from actrelax.analysis.files import write_text
-from actrelax.analysis.tables import Cells
+from actrelax.analysis.tables import Table
 from actrelax.models.errors import ActrelaxError
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; the first cell of each row names it, and **others** may be bold."""
-
-    caption: str
-    head: Cells
-    rows: Sequence[Cells]
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Which columns are of numbers, and stand to the right: those that hold nothing else."""
-        columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in self.head)
-        filled = ([cell for cell in column if cell] for column in columns)
-        return [bool(cells) and all(map(_NUMBER.match, cells)) for cells in filled]
-
-
-_NUMBER = re.compile(r"(\*\*)?[-+<]?\d")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from actrelax.analysis.reports import comparison, curves
 from actrelax.analysis.reports.load_runs import Run, command, differing, shown
-from actrelax.analysis.reports.page import Page, Section, Table
+from actrelax.analysis.reports.page import Page, Section
 from actrelax.analysis.reports.results_table import Outcome
-from actrelax.analysis.runs import State, Summary
+from actrelax.analysis.runs import State
+from actrelax.analysis.tables import Table
 
 _ANGLE = "angle "
 """How the columns of metrics.csv begin that have a projection's angle."""
@@ -54,42 +56,58 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
 
 
 def outcome_table(runs: Sequence[Run], brief: bool = False) -> Table:
-    """Return a row per run: what it is, and what came out; the brief one for a terminal."""
+    """Return a row per run: its options and its outcome; the brief table is for a terminal."""
     rows = [_outcome(run) for run in runs]
-    names = [name for name in rows[0] if any(row[name] for row in rows) and not (brief and name in _LONG)]
-    return Table("Each run after its last epoch", names, [[row[name] for name in names] for row in rows])
+    columns = [
+        (name, form)
+        for name, form in _COLUMNS.items()
+        if any(row[name] not in (None, "") for row in rows) and not (brief and name in _LONG)
+    ]
+    return Table.of("Each run after its last epoch", columns, [[row[name] for name, _ in columns] for row in rows])
 
+
+_COLUMNS = {
+    "run": "",
+    "rule": "",
+    "assumptions": "",
+    "seed": "",
+    "test accuracy (%)": ".2f",
+    "validation accuracy (%)": ".2f",
+    "train accuracy (%)": ".2f",
+    "distance from equilibrium": ".2g",
+    "steps": "",
+    "wall time (s)": ".1f",
+    "epochs": "",
+    "state": "",
+    "data set": "",
+    "network": "",
+    "images per second": ",.0f",
+    "device": "",
+}
+"""Column of the table of outcomes -> how its values are written."""
 
 _LONG = {"data set", "network", "images per second", "steps", "device"}
 
 
-def _outcome(run: Run) -> dict[str, str]:
+def _outcome(run: Run) -> dict[str, Any]:
     s, c, o = run.summary, run.config, run.outcome
-    last = {name: f"{100 * values[-1]:.2f}" for name, values in o.curves.items()} if o.epochs else {}
+    accuracies = {f"{of} accuracy (%)": o.curves.get(f"{of}_accuracy") for of in ("test", "validation", "train")}
     return {
         "run": run.name,
-        "rule": str(c["rule"]),
-        "assumptions": "" if c["rule"] == "backprop" else str(c["assumptions"]),
-        "seed": str(o.seed),
-        "test accuracy (%)": last.get("test_accuracy", ""),
-        "validation accuracy (%)": last.get("validation_accuracy", ""),
-        "train accuracy (%)": last.get("train_accuracy", ""),
-        "distance from equilibrium": _distance(s),
-        "steps": str(s.steps) if s and s.steps is not None else "",
-        "wall time (s)": f"{o.wall_seconds:.1f}",
-        "epochs": str(o.epochs),
+        "rule": c["rule"],
+        "assumptions": "" if c["rule"] == "backprop" else c["assumptions"],
+        "seed": o.seed,
+        **{name: 100 * values[-1] if values and o.epochs else None for name, values in accuracies.items()},
+        "distance from equilibrium": max(e["error"] for e in s.equilibrium.values()) if s and s.equilibrium else None,
+        "steps": s.steps if s else None,
+        "wall time (s)": o.wall_seconds,
+        "epochs": o.epochs,
         "state": run.said,
         "data set": s.dataset if s else Path(str(c["dataset"])).stem,
-        "network": str(c["network"]),
-        "images per second": f"{s.images_per_second:,.0f}" if s else "",
+        "network": c["network"],
+        "images per second": s.images_per_second if s else None,
         "device": s.device if s else "",
     }
-
-
-def _distance(summary: Summary | None) -> str:
-    if summary is None or not summary.equilibrium:
-        return ""
-    return f"{max(found['error'] for found in summary.equilibrium.values()):.2g}"
 
 
 def _explained(runs: Sequence[Run]) -> list[str]:
@@ -107,9 +125,9 @@ def compared(outcomes: Sequence[Outcome]) -> list[Section]:
     found = comparison.among(ended)
     if found is None:
         return []
-    lines = comparison.lines(found, ended)
-    table = Table("Conditions over their seeds", *comparison.cells(found, lines))
-    return [Section("Conditions", tables=[table], notes=[comparison.remarks(found, lines)])]
+    part = comparison.compared(found, ended)
+    table = comparison.table("Conditions over their seeds", part)
+    return [Section("Conditions", tables=[table], notes=[" ".join(comparison.remarks(part))])]
 
 
 def _curves(outcomes: Sequence[Outcome], folder: Path) -> list[Section]:
@@ -126,13 +144,13 @@ def _angles(runs: Sequence[Run]) -> list[Section]:
     last = {}
     for run in runs:
         row = run.folder.table("metrics")[-1] if run.outcome.epochs else {}
-        found = {name.removeprefix(_ANGLE): f"{v:.2f}" for name, v in row.items() if name.startswith(_ANGLE)}
+        found = {name.removeprefix(_ANGLE): value for name, value in row.items() if name.startswith(_ANGLE)}
         if found:
             last[run.name] = found
     if not last:
         return []
     caption = "Angle between AR's updates and backprop's in the last epoch (degrees)"
-    return [Section("Updates against backprop's", tables=[_crossed(caption, last)])]
+    return [Section("Updates against backprop's", tables=[_crossed(caption, last, ".2f")])]
 
 
 def _equilibria(runs: Sequence[Run]) -> list[Section]:
@@ -140,16 +158,15 @@ def _equilibria(runs: Sequence[Run]) -> list[Section]:
     found = {run.name: run.summary.equilibrium for run in runs if run.summary and run.summary.equilibrium}
     if not found:
         return []
-    tables = [
-        _crossed(
-            caption, {name: {v: f"{e[key]:.2g}" for v, e in ends.items() if key in e} for name, ends in found.items()}
-        )
-        for key, caption in (
-            ("error", "Largest error over the largest value of the gradient"),
-            ("initial", "Share of the activity that is still the initial one"),
-        )
-        if any(key in e for ends in found.values() for e in ends.values())
-    ]
+    captions = {
+        "error": "Largest error over the largest value of the gradient",
+        "initial": "Share of the activity that is still the initial one",
+    }
+    tables = []
+    for key, caption in captions.items():
+        rows = {name: {v: e[key] for v, e in ends.items() if key in e} for name, ends in found.items()}
+        if any(rows.values()):
+            tables.append(_crossed(caption, rows, ".2g"))
     return [Section("How far relaxations end from equilibrium", tables=tables)]
 
 
@@ -171,16 +188,17 @@ def _versions(runs: Sequence[Run]) -> Table:
     return _crossed("Versions that a result depends on", found)
 
 
-def _crossed(caption: str, rows: Mapping[str, Mapping[str, str]]) -> Table:
+def _crossed(caption: str, rows: Mapping[str, Mapping[str, Any]], form: str = "") -> Table:
     """Return a table of runs by whatever each names; cells that some lack stay empty."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    return Table(caption, ["run", *names], [[run, *(row.get(name, "") for name in names)] for run, row in rows.items()])
+    cells = [[run, *(row.get(name) for name in names)] for run, row in rows.items()]
+    return Table.of(caption, [("run", ""), *((name, form) for name in names)], cells)
 
 
 def _configurations(runs: Sequence[Run]) -> Section:
     """Say how to do the runs again."""
     varying = differing([run.config for run in runs])
     common = [[name, shown(value)] for name, value in runs[0].config.items() if name not in varying]
-    table = Table("Options that are the same in all runs", ["option", "value"], common)
+    table = Table.of("Options that are the same in all runs", [("option", ""), ("value", "")], common)
     commands = "\n\n".join(f"# {run.name}\n{command(run.config)}" for run in runs)
     return Section("Commands and configuration", tables=[table], code=commands, folded=True)

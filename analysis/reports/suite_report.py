@@ -1,20 +1,32 @@
-"""The report of a suite's results folder: its tables as it wrote them, its curves drawn again, every run."""
+"""Results of suites, sweeps, the map and figure 1: table.json, its tables as text, and their report.
+
+table.json holds the numbers of a results folder, from which all text is made:
+
+kind                  "conditions" (a suite, `comparison`), "rates", "map" or "steps"
+name, title, command  what was asked, and how to ask it again
+remark                one more paragraph, or empty
+parts                 a table each: its variant ("" if there is only one), rows, notes (lines below it) and more numbers
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from actrelax.analysis.reports import curves
-from actrelax.analysis.reports.page import Page, Picture, Section, Table
+from actrelax.analysis.files import write_text
+from actrelax.analysis.reports import comparison, curves
+from actrelax.analysis.reports.page import Page, Picture, Section
 from actrelax.analysis.reports.results_table import Outcome, read
 from actrelax.analysis.runs import State
-from actrelax.analysis.tables import read_markdown
+from actrelax.analysis.tables import Format, Table, without_nan
 from actrelax.models.errors import ActrelaxError
 
-TABLE = "table.md"
+TABLE = "table.json"
+Document = Mapping[str, Any]
+"""The content of a table.json."""
 
 
 def is_suite(folder: Path) -> bool:
@@ -22,28 +34,115 @@ def is_suite(folder: Path) -> bool:
     return (folder / TABLE).exists()
 
 
-@dataclass(frozen=True)
-class Part:
-    """What table.md says about one variant: title (empty for the only one), paragraphs, tables, blocks of code."""
+def write_document(folder: Path, document: Document) -> str:
+    """Write table.json, and return it as text."""
+    document = without_nan(document)
+    write_text(folder / TABLE, f"{json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)}\n")
+    return text(document)
 
-    title: str
-    text: list[str]
-    tables: list[tuple[list[str], list[list[str]]]]
-    code: list[str]
+
+def read_document(folder: Path) -> Document:
+    """Read table.json.
+
+    Raises
+    ------
+    ActrelaxError
+        If it can't be read.
+    """
+    try:
+        found: Document = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+        missing = [key for key in ("kind", "name", "title", "command", "remark", "parts") if key not in found]
+    except (OSError, ValueError, TypeError) as error:
+        raise ActrelaxError(f"{folder} holds no suite's results: {TABLE} can't be read.") from error
+    if missing:
+        raise ActrelaxError(f"{folder} holds no suite's results: {TABLE} lacks {', '.join(missing)}.")
+    return found
+
+
+def text(document: Document) -> str:
+    """Return all of a table.json as Markdown."""
+    blocks = [f"# {document['name']}", document["title"], f"    {document['command']}", document["remark"]]
+    for part, table in zip(document["parts"], tables(document), strict=True):
+        blocks += [f"## {part['variant']}" if part["variant"] else "", table.text(), "\n".join(part["notes"])]
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def markdown_table(folder: Path, variant: str = "") -> str:
+    """Return one table of a results folder in Markdown.
+
+    Raises
+    ------
+    ActrelaxError
+        If there is no such table.
+    """
+    document = read_document(folder)
+    for part, table in zip(document["parts"], tables(document), strict=True):
+        if part["variant"] == variant:
+            return table.text()
+    raise ActrelaxError(f"{folder / TABLE} has no table {variant!r}.")
+
+
+def tables(document: Document) -> list[Table]:
+    """Return each part's table."""
+    found = []
+    for part in document["parts"]:
+        caption = f"Conditions, {part['variant']}" if part["variant"] else "Conditions"
+        if document["kind"] == "conditions":
+            found.append(comparison.table(caption, part))
+            continue
+        head, heads = list(part["rows"][0]), part.get("heads", {})
+        columns: list[tuple[str, Format]] = [(head[0], "g")]
+        columns += [(heads.get(name, name), CELLS[document["kind"]]) for name in head[1:]]
+        found.append(Table.of(caption, columns, [[row.get(name) for name in head] for row in part["rows"]]))
+    return found
+
+
+def _rate(cell: Mapping[str, Any]) -> str:
+    """Write a sweep's cell: mean accuracy, bold at the best rate, and the number of seeds that diverged."""
+    mean = "" if cell["accuracy"] is None else f"{cell['accuracy']:.1f}"
+    lost = f"{cell['diverged']} diverged" if cell["diverged"] else ""
+    return ", ".join(filter(None, (f"**{mean}**" if cell["best"] else mean, lost)))
+
+
+def map_cell(cell: Mapping[str, Any], between: str = " ") -> str:
+    """Write a cell of the map: difference and verdict, seeds that diverged or are to come."""
+    parts = []
+    if cell["difference"] is not None:
+        parts.append(f"{round(cell['difference'], 1) + 0.0:+.1f} {cell['verdict']}")  # never -0.0
+    if cell["diverged"]:
+        parts.append(f"({cell['diverged']} diverged)")
+    elif cell["seeds"] < cell["of"]:
+        parts.append(f"({seeds(cell['seeds'])})")
+    return between.join(parts)
+
+
+def seeds(count: int) -> str:
+    """Return a number of seeds in words."""
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _steps(cell: Mapping[str, Sequence[int | None]]) -> str:
+    """Write a cell of figure 1: from the least to the most steps of all seeds, and the same predicted."""
+    return _span(cell["measured"]) + (f" ({_span(cell['predicted'])})" if cell["predicted"] else "")
+
+
+def _span(steps: Sequence[int | None]) -> str:
+    known = [n for n in steps if n is not None]
+    if len(known) < len(steps):
+        return "-"
+    return f"{min(known)}" if min(known) == max(known) else f"{min(known)} to {max(known)}"
+
+
+CELLS: Mapping[str, Callable[[Any], str]] = {"rates": _rate, "map": map_cell, "steps": _steps}
+"""Kind of a table.json -> how the cells after a row's first are written."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """A suite's results folder, read.
-
-    name      of the suite
-    parts     what table.md says, the introduction first
-    outcomes  every run; none where the suite trains nothing
-    """
+    """A results folder, read: its table.json, and every run; none where nothing was trained."""
 
     folder: Path
-    name: str
-    parts: list[Part]
+    document: Document
     outcomes: list[Outcome]
 
 
@@ -55,98 +154,67 @@ def read_results(folder: Path) -> Results:
     ActrelaxError
         If it can't be read.
     """
-    try:
-        text = (folder / TABLE).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ActrelaxError(f"{folder} holds no suite's results: {TABLE} can't be read.") from error
-    parts = _parts(text)
-    if not parts:
-        raise ActrelaxError(f"{folder} holds no suite's results: {TABLE} begins with no title.")
-    return Results(folder, parts[0].title, parts, list(read(folder).values()))
-
-
-def _parts(text: str) -> list[Part]:
-    """Cut table.md at its titles; nothing if it begins with something else."""
-    parts: list[Part] = []
-    for block in re.split(r"\n\s*\n", text.strip("\n")):
-        title = re.fullmatch(r"#+ (.+)", block)
-        if title:
-            parts.append(Part(title[1], [], [], []))
-        elif not parts:
-            return []
-        elif block.startswith("    "):
-            parts[-1].code.append(block.strip())
-        elif block.startswith("|"):
-            parts[-1].tables.append(read_markdown(block))
-        else:
-            parts[-1].text.append(re.sub(r"\\(.)", r"\1", " ".join(block.split())))
-    return parts
+    return Results(folder, read_document(folder), list(read(folder).values()))
 
 
 def page(results: Results, folder: Path) -> Page:
-    """Draw the suite's curves into a folder, and return its report.
-
-    Parameters
-    ----------
-    results : Results
-    folder : pathlib.Path
-        Where each figure is written as PNG and as PDF.
+    """Draw the suite's curves into a folder, each as PNG and as PDF, and return its report.
 
     Raises
     ------
     ActrelaxError
         If a figure can't be written.
     """
-    introduction = results.parts[0]
-    sections = [_section(results, part, folder) for part in results.parts if part.tables]
+    document = results.document
+    sections = [
+        _section(results, part, table, folder) for part, table in zip(document["parts"], tables(document), strict=True)
+    ]
     if not any(section.pictures for section in sections):
         sections.append(Section("Figures", pictures=_as_drawn(results)))
     if results.outcomes:
         sections.append(Section("Every run", tables=[outcome_table(results.outcomes)], folded=True))
-    sections.append(Section("Command", code="\n".join(introduction.code)))
-    return Page(f"Suite {results.name}", introduction.text[:1], sections)
+    sections.append(Section("Command", code=document["command"]))
+    return Page(f"Suite {document['name']}", list(filter(None, (document["title"], document["remark"]))), sections)
 
 
-def tables(results: Results, part: Part) -> list[Table]:
-    """Return the tables of one part."""
-    title = f"Conditions, {part.title}" if part is not results.parts[0] else "Conditions"
-    return [Table(title, head, rows) for head, rows in part.tables]
-
-
-def _section(results: Results, part: Part, folder: Path) -> Section:
-    """Show one variant: its table, what has to be known about it, and the curves of the runs that finished."""
-    is_only = part is results.parts[0]
-    variant, notes = ("", part.text[1:]) if is_only else (part.title, part.text)
+def _section(results: Results, part: Mapping[str, Any], table: Table, folder: Path) -> Section:
+    """Show one variant: its table, the notes below it, and the curves of the runs that finished."""
+    variant, notes = part["variant"], [" ".join(part["notes"])]
     finished = [o for o in results.outcomes if o.variant == variant and o.state is State.FINISHED]
     drawn = curves.pictures(folder, finished, f"-{variant.replace(' ', '-')}" if variant else "")
     if drawn:
-        notes = [*notes, "Lines are means over seeds, bands their 95 % intervals; runs that diverged are left out."]
-    return Section("Results" if is_only else variant, tables=tables(results, part), notes=notes, pictures=drawn)
+        notes.append("Lines are means over seeds, bands their 95 % intervals; runs that diverged are left out.")
+    return Section(variant or "Results", tables=[table], notes=notes, pictures=drawn)
 
 
 def _as_drawn(results: Results) -> list[Picture]:
     """Take the figures that the suite drew itself."""
+    name = results.document["name"]
     return [
-        Picture.read(path, f"{path.stem.replace('-', ' ')}, of the suite {results.name}", path.name)
+        Picture.read(path, f"{path.stem.replace('-', ' ')}, of the suite {name}", path.name)
         for path in sorted(results.folder.glob("*.png"))
     ]
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """Return a row per run."""
-    accuracies = ("test_accuracy", "train_accuracy")
     head = ["condition", "variant", "seed", "state", "epochs", "test accuracy (%)", "train accuracy (%)"]
+    columns = [
+        *((name, ".2f" if "%" in name else "") for name in head),
+        ("wall time (s)", ".1f"),
+        ("why it diverged", ""),
+    ]
     rows = [
         [
             o.condition,
             o.variant,
-            str(o.seed),
+            o.seed,
             o.state.value,
-            str(o.epochs),
-            *(f"{100 * o.curves[name][-1]:.2f}" if o.epochs else "" for name in accuracies),
-            f"{o.wall_seconds:.1f}",
+            o.epochs,
+            *(100 * o.curves[name][-1] if o.epochs else None for name in ("test_accuracy", "train_accuracy")),
+            o.wall_seconds,
             o.reason,
         ]
         for o in outcomes
     ]
-    return Table("Each run after its last epoch", [*head, "wall time (s)", "why it diverged"], rows)
+    return Table.of("Each run after its last epoch", columns, rows)

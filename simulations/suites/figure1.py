@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, stays_below
-from actrelax.analysis.files import write_text
-from actrelax.analysis.tables import markdown, write_csv
+from actrelax.analysis.reports import suite_report
+from actrelax.analysis.tables import write_csv
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
@@ -126,7 +127,7 @@ def _curve(
 
 
 def write(folder: Path, experiment: Experiment, execution: Execution, seeds: int, command: str) -> str:
-    """Relax, and write errors.csv, table.md, layers.png and rates.png; returns table.md's text.
+    """Relax, and write errors.csv, table.json, layers.png and rates.png; returns the table as Markdown.
 
     Raises
     ------
@@ -136,46 +137,42 @@ def write(folder: Path, experiment: Experiment, execution: Execution, seeds: int
     check(experiment, execution)
     found = list(curves(experiment, execution, seeds))
     folder.mkdir(parents=True, exist_ok=True)
-    text = f"# gradients\n\n{TITLE}\n\n    {command}\n\n{table(found)}"
     names = list(found[0].relative)
     head = ["seed", "eta", "step", *(f"squared {name}" for name in names), *names]
     write_csv(folder / "errors.csv", head, _points(found))
-    write_text(folder / "table.md", text)
     _draw(folder, found)
-    return text
+    said = {"title": TITLE, "command": command, "remark": ""}
+    return suite_report.write_document(folder, {"kind": "steps", "name": "gradients", **said, "parts": [_part(found)]})
 
 
-def table(found: Sequence[Curve]) -> str:
-    """Return, for every eta, how many steps it takes until each population's error stays small, as Markdown."""
+def _part(found: Sequence[Curve]) -> dict[str, Any]:
+    """Return the table: for every eta, the steps until each population's error stays small, seed by seed."""
     names = list(found[0].relative)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for eta in ETAS:
         mine = [curve for curve in found if curve.eta == eta]
-        cells = [
-            _span([stays_below(c.relative[name], TOLERANCE) for c in mine])
-            + (f" ({_span([stays_below(c.predicted[name], TOLERANCE) for c in mine])})" if mine[0].predicted else "")
+        cells = {
+            name: {
+                "measured": [stays_below(c.relative[name], TOLERANCE) for c in mine],
+                "predicted": [stays_below(c.predicted[name], TOLERANCE) for c in mine if c.predicted],
+            }
             for name in names
-        ]
-        rows.append([f"{eta:g}", *cells])
+        }
+        rows.append({"eta": eta, **cells})
     steps, seeds = len(found[0].relative[names[0]]) - 1, len({c.seed for c in found})
-    said = [
-        "Steps after which a population's error, max \\|x - gradient\\| / max \\|gradient\\|, stays below",
+    notes = [
+        "Steps after which a population's error, max |x - gradient| / max |gradient|, stays below",
         f"{TOLERANCE:g}: least to most of {seeds} seeds; a dash where that takes more than {steps}.",
     ]
     apart = [
         relative_error(*map(torch.from_numpy, (c.relative[n], c.predicted[n]))) for c in found for n in c.predicted
     ]
     if apart:
-        said += [f"The law's curves and the measured ones are {max(apart):.0e} apart, relative to the largest error."]
-    head = ["eta", *(f"{name}: measured (predicted)" for name in names)]
-    return markdown(head, rows) + "\n" + "\n".join(said) + "\n"
-
-
-def _span(steps: Sequence[int | None]) -> str:
-    known = [n for n in steps if n is not None]
-    if len(known) < len(steps):
-        return "-"
-    return f"{min(known)}" if min(known) == max(known) else f"{min(known)} to {max(known)}"
+        notes.append(
+            f"The law's curves and the measured ones are {max(apart):.0e} apart, relative to the largest error."
+        )
+    heads = {name: f"{name}: measured (predicted)" for name in names}
+    return {"variant": "", "heads": heads, "rows": rows, "law_error": max(apart, default=None), "notes": notes}
 
 
 def _points(found: Sequence[Curve], every: int = 5) -> Iterator[list[object]]:

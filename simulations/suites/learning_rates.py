@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from actrelax.analysis import figures
-from actrelax.analysis.files import write_text
+from actrelax.analysis.reports import suite_report
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
-from actrelax.analysis.tables import markdown, read_csv, write_csv
+from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites.definitions import IMAGES
 from actrelax.simulations.suites.suite import Options, Suite, varied
@@ -79,6 +80,18 @@ class Response:
         """The accuracies at rates where no seed diverged."""
         return {rate: a for rate, a in self.accuracies.items() if a and not self.diverged[rate]}
 
+    def row(self) -> dict[str, Any]:
+        """Its row of the table: rate -> mean accuracy, the number of seeds that diverged, and whether it is best."""
+        cells = {
+            f"{rate:g}": {
+                "accuracy": statistics.fmean(accuracies) if accuracies else None,
+                "diverged": self.diverged[rate],
+                "best": rate == self.best,
+            }
+            for rate, accuracies in self.accuracies.items()
+        }
+        return {"condition": self.condition, **cells}
+
 
 def responses(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Response]:
     """Sort outcomes by variant and condition."""
@@ -100,45 +113,31 @@ def responses(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Response]:
 
 
 def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], command: str) -> str:
-    """Write rates.csv, table.md and sensitivity.png; returns table.md's text."""
+    """Write rates.csv, table.json and sensitivity.png; returns the tables as Markdown."""
     found = responses(sweep, outcomes)
-    texts = [f"# {name}, learning rates\n\n{sweep.of.title}\n\n    {command}\n"]
-    for variant in sweep.of.variants:
-        title = f"## {variant}\n\n" if variant else ""
-        texts.append(title + _table([r for r in found if r.variant == variant]))
     base, seeds = sweep.suite.base, sweep.suite.seeds
-    texts.append(
-        f"Accuracy of {base.images.validation:,} training images that were held out, after {base.epochs} epochs:\n"
-        f"{'seed 0' if seeds == 1 else f'mean over those of {seeds} seeds that finished'}, under every condition.\n"
-        "The figure shows the rates at which no seed diverged; bold: each condition's best of them.\n"
-        + "".join(
-            f"The best rate of {r.condition}{f' ({r.variant})' if r.variant else ''} is where the grid ends.\n"
+    notes = [
+        f"Accuracy of {base.images.validation:,} training images that were held out, after {base.epochs} epochs:",
+        f"{'seed 0' if seeds == 1 else f'mean over those of {seeds} seeds that finished'}, under every condition.",
+        "The figure shows the rates at which no seed diverged; bold: each condition's best of them.",
+        *(
+            f"The best rate of {r.condition}{f' ({r.variant})' if r.variant else ''} is where the grid ends."
             for r in found
             if r.best in (min(r.accuracies), max(r.accuracies))
-        )
-    )
+        ),
+    ]
     if len(outcomes) < len(list(sweep.suite.cases())):
-        texts.append(f"Not all runs are done: no rates are in {FILE} yet.\n")
+        notes.append(f"Not all runs are done: no rates are in {FILE} yet.")
     else:
         best = [[name, r.variant, r.condition, f"{r.best:g}", command] for r in found if r.best is not None]
         write_csv(folder / FILE, ["suite", "variant", "condition", "lr", "found_by"], best)
-    write_text(folder / "table.md", "\n".join(texts))
     _draw(folder, sweep, found)
-    return "\n".join(texts)
-
-
-def _table(found: Sequence[Response]) -> str:
-    rates = list(found[0].accuracies)
-    rows = []
-    for r in found:
-        cells = []
-        for rate in rates:
-            cell = f"{statistics.fmean(r.accuracies[rate]):.1f}" if r.accuracies[rate] else ""
-            cell = f"**{cell}**" if rate == r.best else cell
-            lost = f"{r.diverged[rate]} diverged" if r.diverged[rate] else ""
-            cells.append(", ".join(filter(None, (cell, lost))))
-        rows.append([r.condition, *cells])
-    return markdown(["condition", *(f"{rate:g}" for rate in rates)], rows)
+    rows = {variant: [r.row() for r in found if r.variant == variant] for variant in sweep.of.variants}
+    parts = [{"variant": variant, "rows": of_variant, "notes": []} for variant, of_variant in rows.items()]
+    parts[-1]["notes"] = notes
+    said = {"title": sweep.of.title, "command": command, "remark": ""}
+    document = {"kind": "rates", "name": f"{name}, learning rates", **said, "parts": parts}
+    return suite_report.write_document(folder, document)
 
 
 def _draw(folder: Path, sweep: Sweep, found: Sequence[Response]) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actrelax.analysis import figures
-from actrelax.analysis.files import write_text
-from actrelax.analysis.reports import comparison, results_table
-from actrelax.analysis.reports.comparison import Line
+from actrelax.analysis.reports import comparison, results_table, suite_report
+from actrelax.analysis.reports.comparison import Row
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.style import written
-from actrelax.analysis.tables import latex, markdown
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites.definitions import SUITES
-from actrelax.simulations.suites.report import compared
+from actrelax.simulations.suites.report import conditions_of
 
 TITLE = "What can be lifted, on which layers, at what cost? (results of the suites that lift something)"
 
@@ -72,13 +72,13 @@ class Column:
 
     name   how figures call it; `place` is the suite and variant
     seeds  of backprop
-    lines  row -> the condition's line of the suite's table
+    cells  row -> difference from backprop and its verdict, and the numbers of seeds
     """
 
     name: str
     place: str
     seeds: int
-    lines: dict[str, Line]
+    cells: dict[str, dict[str, Any]]
 
 
 def columns(results: Path) -> list[Column]:
@@ -93,83 +93,63 @@ def columns(results: Path) -> list[Column]:
     for (suite, variant), name in COLUMNS.items():
         mine = [o for o in results_table.read(results / suite).values() if o.variant == variant]
         _refuse_mixed(results / suite, mine)
-        lines = {line.condition: line for line in comparison.lines(compared(SUITES[suite], variant), mine)}
-        rows = {row: lines[called] for row, names in ROWS.items() for called in names or (row,) if called in lines}
-        rows = {row: line for row, line in rows.items() if line.diverged or _difference(line) is not None}
-        if rows and REFERENCE in lines:
-            place = f"{suite} {variant}".strip()
-            found.append(Column(name, place, len(lines[REFERENCE].accuracies), rows))
+        rows = {r["condition"]: r for r in comparison.compared(conditions_of(SUITES[suite], variant), mine)["rows"]}
+        if REFERENCE not in rows:
+            continue
+        seeds = rows[REFERENCE]["seeds"]
+        cells = {
+            row: _cell(rows[called], seeds)
+            for row, names in ROWS.items()
+            for called in names or (row,)
+            if called in rows
+        }
+        cells = {row: cell for row, cell in cells.items() if cell["diverged"] or cell["difference"] is not None}
+        if cells:
+            found.append(Column(name, f"{suite} {variant}".strip(), seeds, cells))
     if not found:
         raise ActrelaxError(f"there are no results to compare in {results}: carry out a suite first.")
     return found
 
 
+def _cell(row: Row, of: int) -> dict[str, Any]:
+    paired = row["against"].get(REFERENCE, {})
+    counts = {"diverged": len(row["diverged"]), "seeds": row["seeds"], "of": of}
+    return {"difference": paired.get("difference"), "verdict": paired.get("verdict")} | counts
+
+
+def _refuse_mixed(folder: Path, found: Sequence[Outcome]) -> None:
+    """Raise an error if the folder has runs of different options under one name."""
+    for (condition, seed), count in Counter((o.condition, o.seed) for o in found).items():
+        if count > 1:
+            raise ActrelaxError(
+                f"{folder} has two runs of {condition} with seed {seed}, of different options: "
+                "reproduce one of them into an --out of its own."
+            )
+
+
 def write(folder: Path, results: Path, command: str) -> str:
-    """Write table.md, table.tex and map.png; returns table.md's text."""
+    """Write table.json and map.png; returns the table as Markdown."""
     found = columns(results)
-    head = ["", *(f"{column.place} ({_seeds(column.seeds)})" for column in found)]
-    rows = [[row, *(_cell(column, row) for column in found)] for row in _rows(found)]
-    text = f"# map\n\n{TITLE}\n\n    {command}\n\n{markdown(head, rows)}\n{NOTES}"
-    write_text(folder / "table.md", text)
-    write_text(folder / "table.tex", latex(head, rows))
-    _draw(folder / "map.png", found)
-    return text
+    names = [row for row in ROWS if any(row in column.cells for column in found)]
+    heads = {column.place: f"{column.place} ({suite_report.seeds(column.seeds)})" for column in found}
+    rows = [{"": row} | {column.place: column.cells.get(row) for column in found} for row in names]
+    part = {"variant": "", "heads": heads, "rows": rows, "notes": NOTES}
+    _draw(folder / "map.png", found, names)
+    said = {"title": TITLE, "command": command, "remark": ""}
+    return suite_report.write_document(folder, {"kind": "map", "name": "map", **said, "parts": [part]})
 
 
 NOTES = """\
 Points of test accuracy above backprop, seed by seed. AR relaxes as the rest of its column does.
 =: equivalent within a point, or identical. *: different. Both at p < 0.05 with Holm's correction over the suite's
-conditions. ?: these seeds can't tell.
-"""
+conditions. ?: these seeds can't tell.""".splitlines()
 
 
-def _refuse_mixed(folder: Path, found: Sequence[Outcome]) -> None:
-    """Raise an error if the folder has runs of different options under one name."""
-    seen = set()
-    for o in found:
-        if (o.condition, o.seed) in seen:
-            raise ActrelaxError(
-                f"{folder} has two runs of {o.condition} with seed {o.seed}, of different options: "
-                "reproduce one of them into an --out of its own."
-            )
-        seen.add((o.condition, o.seed))
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
-
-
-def _rows(found: Sequence[Column]) -> list[str]:
-    return [row for row in ROWS if any(row in column.lines for column in found)]
-
-
-def _difference(line: Line) -> float | None:
-    paired = line.against.get(REFERENCE)
-    return paired.difference if paired is not None and paired.seeds else None
-
-
-def _cell(column: Column, row: str, between: str = " ") -> str:
-    """Return what a table says of a condition: difference and verdict, seeds that diverged or are to come."""
-    return between.join(_parts(column, column.lines[row])) if row in column.lines else ""
-
-
-def _parts(column: Column, line: Line) -> Iterator[str]:
-    difference = _difference(line)
-    if difference is not None:
-        yield f"{round(difference, 1) + 0.0:+.1f} {line.verdict(REFERENCE)}"  # never -0.0
-    if line.diverged:
-        yield f"({len(line.diverged)} diverged)"
-    elif len(line.accuracies) < column.seeds:
-        yield f"({_seeds(len(line.accuracies))})"
-
-
-def _draw(path: Path, found: Sequence[Column]) -> None:
-    rows = _rows(found)
-    values, texts = [], []
-    for row in rows:
-        lines = [column.lines.get(row) for column in found]
-        values.append([math.nan if line is None or (d := _difference(line)) is None else d for line in lines])
-        texts.append([_cell(column, row, "\n") for column in found])
-    with written(path, (3.6 + 0.72 * len(found), 1.2 + 0.34 * len(rows))) as figure:
-        ax = figure.subplots()
-        figures.difference_table(ax, values, texts, rows, [f"{column.name}\n({column.seeds})" for column in found])
+def _draw(path: Path, found: Sequence[Column], names: Sequence[str]) -> None:
+    cells = [[column.cells.get(name) for column in found] for name in names]
+    values = [[cell["difference"] if cell else None for cell in row] for row in cells]
+    texts = [[suite_report.map_cell(cell, "\n") if cell else "" for cell in row] for row in cells]
+    heads = [f"{column.name}\n({column.seeds})" for column in found]
+    with written(path, (3.6 + 0.72 * len(found), 1.2 + 0.34 * len(names))) as figure:
+        differences = [[math.nan if value is None else value for value in row] for row in values]
+        figures.difference_table(figure.subplots(), differences, texts, names, heads)

@@ -169,9 +169,11 @@ def test_a_suite(tmp_path, capsys):
     assert run("analyze", folder, "--out", tmp_path) == 0
     page = Read((tmp_path / "report.html").read_text())
     assert page.needs_nothing_else()
-    written = (folder / "table.md").read_text()
+    written = {row["condition"]: row for row in json.loads((folder / "table.json").read_text())["parts"][0]["rows"]}
     for condition, row in page.tables["Conditions"].items():
-        assert f"| {condition} | {row['seeds']} | {row['test accuracy (%)']} |" in written
+        accuracy = written[condition]["accuracy"]
+        assert row["seeds"] == str(written[condition]["seeds"])
+        assert row["test accuracy (%)"] == "{mean:.1f} ({low:.1f} to {high:.1f})".format(**accuracy)
     runs = read_csv(folder / "runs.csv")
     text = (tmp_path / "report.html").read_text()
     assert text.count(">finished</td>") == len(runs)
@@ -184,8 +186,25 @@ def test_a_suite(tmp_path, capsys):
     assert found["suite"] == "smoke"
     assert len(found["runs"]) == len(runs)
     (table,) = found["tables"]
-    means = {row["condition"]: float(row["test accuracy (%)"].split()[0]) for row in table}
-    assert {c["condition"]: pytest.approx(100 * c["test_accuracy"], abs=0.051) for c in found["conditions"]} == means
+    means = {row["condition"]: row["accuracy"]["mean"] for row in table}
+    assert {c["condition"]: pytest.approx(100 * c["test_accuracy"]) for c in found["conditions"]} == means
+
+
+@pytest.mark.parametrize(
+    ("form", "first", "row"),
+    [
+        ("latex", "% Conditions, tanh", "backprop & 10 & 95.9 (95.9 to 96.0) &"),
+        ("html", "<!-- Conditions, tanh -->", "<td>95.9 (95.9 to 96.0)</td>"),
+        ("markdown", "Conditions, tanh", "95.9 (95.9 to 96.0) |"),
+    ],
+)
+def test_a_suites_tables_alone(tmp_path, capsys, form, first, row):
+    assert run("analyze", ROOT / "results" / "mlp-mnist", "--out", tmp_path, "--table", form) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(first)
+    assert row in said
+    assert said.count("Conditions, ") == 2
+    assert "report" not in said
 
 
 def test_a_suite_of_several_variants_and_one_that_trains_nothing(tmp_path):
@@ -205,14 +224,17 @@ def test_a_suite_of_several_variants_and_one_that_trains_nothing(tmp_path):
 def test_what_cannot_be_analysed(trained, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "table.md").write_text("no title")
+    (tmp_path / "text" / "table.json").write_text('{"kind": "map", "parts": []}')
     (tmp_path / "file").write_text("")
     smoke = ROOT / "results" / "smoke"
     for arguments, sentence in (
         ([], "nothing to analyse: give the folders of runs, or a suite's results."),
         ([tmp_path / "nix"], f"{tmp_path / 'nix'} holds no run: give folders that "),
         ([trained, tmp_path / "empty"], f"{tmp_path / 'empty'} holds no run: give folders that "),
-        ([tmp_path / "text"], f"{tmp_path / 'text'} holds no suite's results: table.md begins with no title."),
+        (
+            [tmp_path / "text"],
+            f"{tmp_path / 'text'} holds no suite's results: table.json lacks name, title, command, remark.",
+        ),
         ([trained, smoke], f"{smoke} holds a suite's results, which are shown alone: give no other folder."),
         ([trained, "--out", tmp_path / "file"], f"can't write to {tmp_path / 'file'}"),
     ):

@@ -7,7 +7,8 @@ from pages import Read
 
 from actrelax.analysis import figures
 from actrelax.analysis.reports import page as pages
-from actrelax.analysis.reports.page import Page, Picture, Section, Table
+from actrelax.analysis.reports.page import Page, Picture, Section
+from actrelax.analysis.tables import Table
 from actrelax.models.errors import ActrelaxError
 
 NASTY = "<script>alert('&amp;')</script> \"a\" & b"
@@ -22,7 +23,7 @@ def png(tmp_path):
 
 
 def test_everything_is_escaped(png):
-    table = Table(NASTY, ["run", NASTY], [[NASTY, NASTY]])
+    table = Table(NASTY, ["run", NASTY], [[NASTY, NASTY]], [False, False])
     section = Section(NASTY, [NASTY], [table], [NASTY], [Picture.read(png, NASTY, NASTY)], NASTY)
     page = Read(pages.html(Page(NASTY, [NASTY], [section])))
     assert page.needs_nothing_else()
@@ -58,8 +59,7 @@ def test_folded_sections_are_opened_without_a_script():
 
 def test_numbers_stand_to_the_right_and_the_best_are_bold():
     rows = [["a", "1.5", "yes", "", "2"], ["b", "<0.001", "3", "", "**+3**"]]
-    table = Table("t", ["run", "number", "mixed", "empty", "best"], rows)
-    assert table.numeric == [False, True, False, False, True]
+    table = Table("t", ["run", "number", "mixed", "empty", "best"], rows, [False, True, False, False, True])
     text = pages.html(Page("t", [], [Section("s", tables=[table])]))
     assert '<td class="number"><strong>+3</strong></td>' in text
     assert '<td class="number">&lt;0.001</td>' in text

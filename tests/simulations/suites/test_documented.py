@@ -5,7 +5,7 @@ import re
 import pytest
 from committed import RESULTS, skip_under_way
 
-from actrelax.analysis.reports import results_table
+from actrelax.analysis.reports import results_table, suite_report
 from actrelax.analysis.runs import State
 
 PAGE = (RESULTS.parent / "docs" / "reproduction.md").read_text()
@@ -26,14 +26,8 @@ def agrees(said, found):
 
 
 def cells(suites):
-    texts = [(RESULTS / suite / "table.md").read_text() for suite in suites]
-    return [
-        cell.strip("* ")
-        for text in texts
-        for line in text.splitlines()
-        if line.startswith("|")
-        for cell in line.split("|")
-    ]
+    tables = [table for suite in suites for table in suite_report.tables(suite_report.read_document(RESULTS / suite))]
+    return [cell.strip("* ") for table in tables for row in table.rows for cell in row]
 
 
 def accuracies(suites):

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from actrelax.analysis.reports import suite_report
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
@@ -45,23 +46,23 @@ def test_errors_are_those_of_the_relaxation(written):
 
 def test_the_table_compares_with_the_law(written):
     folder, text = written
-    assert (folder / "table.md").read_text() == text
-    (line,) = [line for line in text.splitlines() if line.startswith("| 0.5 |")]
-    cells = [cell.strip() for cell in line.split("|")[2:-1]]
-    spans = [cell.split(" (") for cell in cells]
-    assert all(measured == predicted.removesuffix(")") for measured, predicted in spans)
-    lowest, highest = (int(span[0].split()[0]) for span in (spans[0], spans[-1]))
+    document = suite_report.read_document(folder)
+    assert suite_report.text(document) == text
+    (part,) = document["parts"]
+    rows = {row["eta"]: [row[f"hidden{n}"] for n in (1, 2, 3)] for row in part["rows"]}
+    assert all(cell["measured"] == cell["predicted"] for cell in rows[0.5])
+    lowest, highest = (min(cell["measured"]) for cell in (rows[0.5][0], rows[0.5][-1]))
     assert lowest > highest > 3
-    assert "| 0.005 | - (-) | - (-) | - (-) |" in text
-    apart = float(text.split("measured ones are ")[1].split()[0])
-    assert apart < 1e-12
-    assert sorted(path.name for path in folder.iterdir()) == ["errors.csv", "layers.png", "rates.png", "table.md"]
+    (table,) = suite_report.tables(document)
+    assert table.rows[-1] == ["0.005", *["- (-)"] * 3]
+    assert 0 < part["law_error"] < 1e-12
+    assert sorted(path.name for path in folder.iterdir()) == ["errors.csv", "layers.png", "rates.png", "table.json"]
 
 
 def test_without_a_law(tmp_path):
     """Gains that are current: no prediction is shown, and nothing fails for want of it."""
     text = figure1.write(tmp_path, varied(TINY, {"assumptions": "unfrozen-relaxation"}), 1, "")
-    assert "(" not in text.split("---")[-1].split("Steps")[0]
+    assert "(" not in text.split("|--")[-1].split("Steps")[0]
     assert "law" not in text
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from actrelax.analysis.reports import suite_report
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
@@ -75,7 +76,9 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
     with (tmp_path / "rates.csv").open(newline="") as file:
         best = {row["condition"]: float(row["lr"]) for row in csv.DictReader(file)}
     assert best == {"backprop": 0.2, "AR": 0.1, "simplified": 0.2, "random feedback": 0.2}
-    assert "| backprop | 50.0 | **60.0** | 90.0, 1 diverged |" in text
+    (table,) = suite_report.tables(suite_report.read_document(tmp_path))
+    assert table.rows[0] == ["backprop", "50.0", "**60.0**", "90.0, 1 diverged"]
+    assert table.numeric == [False, True, True, True]
     assert "after 6 epochs:\nmean over those of 2 seeds that finished, under every condition" in text
     assert text.count("is where the grid ends") == 1
     assert "The best rate of AR is where the grid ends." in text
@@ -93,7 +96,10 @@ def test_where_all_rates_diverge_none_is_best(tmp_path):
     sweep = learning_rates.swept(replace(SMOKE, seeds=1), [0.1])
     outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
     text = learning_rates.write(tmp_path, "smoke", sweep, outcomes, "")
-    assert "| AR | 1 diverged |" in text
+    assert suite_report.markdown_table(tmp_path).splitlines()[3].split("|")[1:3] == [
+        " AR             ",
+        "  1 diverged ",
+    ]
     assert "after 6 epochs:\nseed 0, under every condition" in text
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
         learning_rates.own_rates("smoke", SMOKE, tmp_path)
