@@ -92,7 +92,7 @@ class Table:
         | backprop |       98.1 |
         | ar       |            |
         """
-        head, forms = zip(*columns, strict=True)
+        head, forms = map(list, zip(*columns, strict=True))
         rows = list(rows)
         cells = [[_cell(value, form) for value, form in zip(row, forms, strict=True)] for row in rows]
         filled = [[row[i] for row in rows if row[i] is not None] for i in range(len(head))]

@@ -1,4 +1,4 @@
-"""What came out of several runs; a suite's as two tidy tables that outlive the runs' folders.
+"""Outcomes of several runs; a suite's as two tidy tables that outlive the runs' folders.
 
 runs.csv    a row per run: variant, condition, seed, how it ended, last accuracies, what it was made with
 curves.csv  a row per run and epoch: loss, accuracies, mean angle to backprop's updates
@@ -10,11 +10,14 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from actrelax.analysis.files import locked
+from actrelax.analysis.files import locked, write_text
 from actrelax.analysis.runs import RunFolder, State, Summary
-from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
+
+if TYPE_CHECKING:
+    import pandas
 
 RUNS, CURVES = "runs.csv", "curves.csv"
 _CURVE = {
@@ -25,7 +28,7 @@ _CURVE = {
     "test_accuracy": "test_accuracy",
     "angle": "angle mean",
 }
-"""Column -> that of metrics.csv; columns of which no run has a value are left out."""
+"""Column -> column of metrics.csv; columns without any value are left out."""
 
 
 Key = tuple[str, str, str]
@@ -34,9 +37,9 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run's.
+    """One run's outcome.
 
-    run        what tells it from others
+    run        its identity
     state      finished, diverged, or not there yet
     reason     why it diverged
     curves     column -> a value per epoch, the untrained network's first; as far as it came
@@ -88,37 +91,31 @@ def _made_with(summary: Summary) -> str:
 
 
 def read(folder: Path) -> dict[Key, Outcome]:
-    """Return what was written before; nothing where nothing was.
+    """Return the rows written before, none if there are none.
 
     Raises
     ------
     ActrelaxError
-        For tables that are not what `write` wrote.
+        For tables that `write` did not write.
     """
     if not (folder / RUNS).exists():
         return {}
+    import pandas  # slow to load
+
     try:
-        curves: dict[str, dict[str, list[float]]] = {}
-        runs = read_csv(folder / RUNS)  # first: curves are written first
-        for row in read_csv(folder / CURVES):
-            of_run = curves.setdefault(row.pop("run"), {})
-            for column, value in row.items():
-                if value:
-                    of_run.setdefault(column, []).append(float(value))
+        # as text: "nan" is a value, and an empty cell is none; runs.csv first, as curves.csv is written first
+        runs, points = (pandas.read_csv(folder / name, dtype=str, keep_default_na=False) for name in (RUNS, CURVES))
+        curves = {
+            run: {name: [float(v) for v in rows[name] if v] for name in rows if name != "run" and any(rows[name])}
+            for run, rows in points.groupby("run")
+        }
         found = {}
-        for row in runs:
-            variant, condition, run = row["variant"], row["condition"], row["run"]
-            found[variant, condition, run] = Outcome(
-                variant,
-                condition,
-                int(row["seed"]),
-                run,
-                State(row["state"]),
-                row["reason"],
-                float(row["wall_seconds"]),
-                curves.get(run, {}) if row["state"] == State.DIVERGED.value else curves[run],
-                row.get("made_with", ""),  # tables from before have none
-            )
+        for row in runs.to_dict("records"):
+            key = row["variant"], row["condition"], row["run"]
+            curve = curves.get(key[2], {}) if row["state"] == State.DIVERGED.value else curves[key[2]]
+            said = State(row["state"]), row["reason"], float(row["wall_seconds"])
+            made_with = row.get("made_with", "")  # older tables have none
+            found[key] = Outcome(*key[:2], int(row["seed"]), key[2], *said, curve, made_with)
     except (OSError, KeyError, ValueError) as error:
         raise ActrelaxError(f"{folder} holds no results that can be read: move {RUNS} and {CURVES} away.") from error
     return found
@@ -147,19 +144,30 @@ def add(folder: Path, outcomes: Mapping[Key, Outcome]) -> dict[Key, Outcome]:
 
 def write(folder: Path, outcomes: Iterable[Outcome]) -> None:
     """Write both tables, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    import pandas  # slow to load
+
     outcomes = list(outcomes)
     columns = [column for column in _CURVE if any(column in o.curves for o in outcomes)]
-    lines = {}
-    for o in outcomes:  # a run that stands for two conditions has one curve
-        points = zip(*(o.curves.get(column, [""] * (o.epochs + 1)) for column in columns), strict=True)
-        lines[o.run] = [[o.run, *(f"{value:.6g}" if value != "" else "" for value in point)] for point in points]
-    write_csv(folder / CURVES, ["run", *columns], [line for of_run in lines.values() for line in of_run])
+    curves = {o.run: pandas.DataFrame(dict(o.curves)) for o in outcomes}  # one for a run of two conditions
+    points = pandas.concat([curve.map("{:.6g}".format).assign(run=run) for run, curve in curves.items()])
+    _write(folder / CURVES, points.reindex(columns=["run", *columns]))
     last = [column for column in ("validation_accuracy", "test_accuracy", "train_accuracy") if column in columns]
-    head = ["variant", "condition", "seed", "run", "state", *last, "wall_seconds", "reason", "made_with"]
-    rows = []
-    for o in outcomes:
-        accuracies = [f"{o.curves[name][-1]:.6g}" if name in o.curves else "" for name in last]
-        ended = [o.state, *accuracies, f"{o.wall_seconds:.1f}", o.reason, o.made_with]
-        rows.append([o.variant, o.condition, o.seed, o.run, *ended])
-    write_csv(folder / RUNS, head, rows)
+    rows = [
+        {
+            "variant": o.variant,
+            "condition": o.condition,
+            "seed": o.seed,
+            "run": o.run,
+            "state": o.state,
+            **{name: f"{o.curves[name][-1]:.6g}" if name in o.curves else "" for name in last},
+            "wall_seconds": f"{o.wall_seconds:.1f}",
+            "reason": o.reason,
+            "made_with": o.made_with,
+        }
+        for o in outcomes
+    ]
+    _write(folder / RUNS, pandas.DataFrame(rows))
+
+
+def _write(path: Path, frame: pandas.DataFrame) -> None:
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))

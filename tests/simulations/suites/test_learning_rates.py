@@ -1,6 +1,7 @@
 """A sweep is a suite at several rates; what validation prefers is what the suite then learns with."""
 
 import csv
+import re
 from dataclasses import replace
 
 import pytest
@@ -96,10 +97,7 @@ def test_where_all_rates_diverge_none_is_best(tmp_path):
     sweep = learning_rates.swept(replace(SMOKE, seeds=1), [0.1])
     outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
     text = learning_rates.write(tmp_path, "smoke", sweep, outcomes, "")
-    assert suite_report.markdown_table(tmp_path).splitlines()[3].split("|")[1:3] == [
-        " AR             ",
-        "  1 diverged ",
-    ]
+    assert re.search(r"\| AR +\| +1 diverged +\|", suite_report.markdown_table(tmp_path))
     assert "after 6 epochs:\nseed 0, under every condition" in text
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
         learning_rates.own_rates("smoke", SMOKE, tmp_path)
