@@ -21,18 +21,12 @@ MARGIN = 1.0
 def interval(values: ArrayLike) -> tuple[float, float]:
     """Return the 95 % confidence interval of the mean, by Student's t.
 
-    Bootstraps are too narrow for a few seeds: SciPy's BCa intervals hold the mean of 10 normal values in 90 % of cases
-    (scipy.stats.bootstrap, 2,000 samples).
+    Bootstraps are too narrow for a few seeds: SciPy's BCa intervals cover the mean of 10 normal values in 90 %.
 
     Parameters
     ----------
     values : array_like
-        (n,), one per seed.
-
-    Returns
-    -------
-    low, high : float
-        nan for a single value.
+        (n,), one per seed; the interval of a single value is nan.
     """
     x = _values(values)
     if len(x) < 2:
@@ -75,15 +69,12 @@ def compare(first: ArrayLike, second: ArrayLike, margin: float = MARGIN) -> Pair
     Parameters
     ----------
     first, second : array_like
-        (n,), value by value of the same seed.
+        (n,), each pair of one seed.
     margin : float, default MARGIN
         Largest difference that counts as equivalent, in the values' unit.
 
-    Returns
-    -------
-    Paired
-        Its p are nan for fewer than two pairs, and for differences that are all the same, which say nothing about
-        chance: accuracies on few images are often tied.
+    The p are nan for fewer than two pairs, and for equal differences, which say nothing about chance: accuracies on
+    few images are often tied.
 
     Raises
     ------
@@ -165,13 +156,7 @@ def equivalence_power(seeds: int, deviation: float, margin: float = MARGIN, leve
 
     The normal distribution of the mean over the chi-square one of its standard deviation, integrated.
 
-    Parameters
-    ----------
-    seeds, deviation
-        As for `power`.
-    margin : float, default MARGIN
-    level : float, default 0.05
-        Of each of the tests.
+    Parameters as for `power`; `level` is that of each test.
 
     Examples
     --------

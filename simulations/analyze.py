@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from actrelax.analysis.reports import run_report, suite_report
+from actrelax.analysis.reports import results_table, run_report, suite_report
 from actrelax.analysis.reports.load_runs import Run, gather, run_folders
 from actrelax.analysis.reports.page import write
 from actrelax.analysis.reports.results_table import Outcome
@@ -76,15 +76,16 @@ def analysed_runs(config: Config) -> dict[str, Any]:
 
 def analysed_suite(config: Config) -> dict[str, Any]:
     """Report on a suite's results; return what --json prints."""
-    results = suite_report.read_results(config.runs[0])
-    write(config.out / FILE, suite_report.page(results, config.out))
+    folder = config.runs[0]
+    document, outcomes = suite_report.read_document(folder), list(results_table.read(folder).values())
+    write(config.out / FILE, suite_report.page(folder, document, outcomes, config.out))
     if not config.json:
-        print_tables(suite_report.tables(results.document), config.table)
+        print_tables(suite_report.tables(document), config.table)
     return {
-        "suite": results.document["name"],
-        "runs": [_of_outcome(outcome) for outcome in results.outcomes],
-        "conditions": _conditions(results.outcomes),
-        "tables": [part["rows"] for part in results.document["parts"]],
+        "suite": document["name"],
+        "runs": [_of_outcome(outcome) for outcome in outcomes],
+        "conditions": _conditions(outcomes),
+        "tables": [part["rows"] for part in document["parts"]],
     }
 
 
@@ -104,27 +105,23 @@ def _of_run(run: Run) -> dict[str, Any]:
 
 
 def _of_outcome(outcome: Outcome) -> dict[str, Any]:
-    found = {
-        name: getattr(outcome, name) for name in ("run", "variant", "condition", "seed", "state", "reason", "epochs")
-    }
+    names = ("run", "variant", "condition", "seed", "state", "reason", "epochs", "wall_seconds")
     last = {column: values[-1] for column, values in outcome.curves.items() if column != "epoch"}
-    return found | {"wall_seconds": outcome.wall_seconds} | last
+    return {name: getattr(outcome, name) for name in names} | last
 
 
 def _conditions(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return each condition's mean test accuracy over the seeds that finished, from 0 to 1, with its 95 % interval."""
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for o in outcomes:
+        if o.state is State.FINISHED:
+            found.setdefault((o.variant, o.condition), []).append(o)
     rows = []
-    for variant, condition in dict.fromkeys((o.variant, o.condition) for o in outcomes):
-        mine = [o for o in outcomes if (o.variant, o.condition) == (variant, condition)]
-        found = [o.test_accuracy / 100 for o in mine if o.state is State.FINISHED]
-        if found:
-            low, high = interval(found)
-            seeds = sorted(o.seed for o in mine if o.state is State.FINISHED)
-            mean = statistics.fmean(found)
-            rows.append(
-                {"variant": variant, "condition": condition, "seeds": seeds}
-                | {"test_accuracy": mean, "low": low, "high": high}
-            )
+    for (variant, condition), mine in found.items():
+        accuracies = [o.test_accuracy / 100 for o in mine]
+        low, high = interval(accuracies)
+        named = {"variant": variant, "condition": condition, "seeds": sorted(o.seed for o in mine)}
+        rows.append(named | {"test_accuracy": statistics.fmean(accuracies), "low": low, "high": high})
     return rows
 
 

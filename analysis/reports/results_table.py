@@ -111,11 +111,18 @@ def read(folder: Path) -> dict[Key, Outcome]:
         }
         found = {}
         for row in runs.to_dict("records"):
-            key = row["variant"], row["condition"], row["run"]
-            curve = curves.get(key[2], {}) if row["state"] == State.DIVERGED.value else curves[key[2]]
-            said = State(row["state"]), row["reason"], float(row["wall_seconds"])
-            made_with = row.get("made_with", "")  # older tables have none
-            found[key] = Outcome(*key[:2], int(row["seed"]), key[2], *said, curve, made_with)
+            variant, condition, run, state = (row[name] for name in ("variant", "condition", "run", "state"))
+            found[variant, condition, run] = Outcome(
+                variant,
+                condition,
+                int(row["seed"]),
+                run,
+                State(state),
+                row["reason"],
+                float(row["wall_seconds"]),
+                curves.get(run, {}) if state == State.DIVERGED.value else curves[run],
+                row.get("made_with", ""),  # older tables have none
+            )
     except (OSError, KeyError, ValueError) as error:
         raise ActrelaxError(f"{folder} holds no results that can be read: move {RUNS} and {CURVES} away.") from error
     return found

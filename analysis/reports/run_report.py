@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,18 @@ from actrelax.analysis.runs import State
 from actrelax.analysis.tables import Table
 
 _ANGLE = "angle "
-"""How the columns of metrics.csv begin that have a projection's angle."""
+"""Prefix of the columns of metrics.csv with a projection's angle."""
 
 
 def page(runs: Sequence[Run], folder: Path, more: Iterable[Section] = ()) -> Page:
-    """Draw the runs' figures into a folder, and return their report.
+    """Draw the runs' figures into a folder, each as PNG and as PDF, and return their report.
 
     Parameters
     ----------
     runs : sequence of Run
     folder : pathlib.Path
-        Where each figure is written as PNG and as PDF.
     more : iterable of Section
-        After the curves.
+        They follow the curves.
 
     Raises
     ------
@@ -57,57 +56,44 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
 
 def outcome_table(runs: Sequence[Run], brief: bool = False) -> Table:
     """Return a row per run: its options and its outcome; the brief table is for a terminal."""
-    rows = [_outcome(run) for run in runs]
-    columns = [
-        (name, form)
-        for name, form in _COLUMNS.items()
-        if any(row[name] not in (None, "") for row in rows) and not (brief and name in _LONG)
-    ]
-    return Table.of("Each run after its last epoch", columns, [[row[name] for name, _ in columns] for row in rows])
+    columns = [column for column in _COLUMNS if not (brief and column[0] in _LONG)]
+    shown = [(name, form, [value(run) for run in runs]) for name, form, value in columns]
+    shown = [column for column in shown if any(value not in (None, "") for value in column[2])]
+    rows = zip(*(values for _, _, values in shown), strict=True)
+    return Table.of("Each run after its last epoch", [(name, form) for name, form, _ in shown], list(rows))
 
 
-_COLUMNS = {
-    "run": "",
-    "rule": "",
-    "assumptions": "",
-    "seed": "",
-    "test accuracy (%)": ".2f",
-    "validation accuracy (%)": ".2f",
-    "train accuracy (%)": ".2f",
-    "distance from equilibrium": ".2g",
-    "steps": "",
-    "wall time (s)": ".1f",
-    "epochs": "",
-    "state": "",
-    "data set": "",
-    "network": "",
-    "images per second": ",.0f",
-    "device": "",
-}
-"""Column of the table of outcomes -> how its values are written."""
+def _accuracy(run: Run, of: str) -> float | None:
+    values = run.outcome.curves.get(f"{of}_accuracy")
+    return 100 * values[-1] if values and run.outcome.epochs else None
+
+
+def _distance(run: Run) -> float | None:
+    found = run.summary.equilibrium if run.summary else None
+    return max(population["error"] for population in found.values()) if found else None
+
+
+_COLUMNS: list[tuple[str, str, Callable[[Run], Any]]] = [
+    ("run", "", lambda run: run.name),
+    ("rule", "", lambda run: run.config["rule"]),
+    ("assumptions", "", lambda run: "" if run.config["rule"] == "backprop" else run.config["assumptions"]),
+    ("seed", "", lambda run: run.outcome.seed),
+    ("test accuracy (%)", ".2f", lambda run: _accuracy(run, "test")),
+    ("validation accuracy (%)", ".2f", lambda run: _accuracy(run, "validation")),
+    ("train accuracy (%)", ".2f", lambda run: _accuracy(run, "train")),
+    ("distance from equilibrium", ".2g", _distance),
+    ("steps", "", lambda run: run.summary and run.summary.steps),
+    ("wall time (s)", ".1f", lambda run: run.outcome.wall_seconds),
+    ("epochs", "", lambda run: run.outcome.epochs),
+    ("state", "", lambda run: run.said),
+    ("data set", "", lambda run: run.summary.dataset if run.summary else Path(str(run.config["dataset"])).stem),
+    ("network", "", lambda run: run.config["network"]),
+    ("images per second", ",.0f", lambda run: run.summary and run.summary.images_per_second),
+    ("device", "", lambda run: run.summary and run.summary.device),
+]
+"""Name, format and value of each column of the table of outcomes; columns without any value are left out."""
 
 _LONG = {"data set", "network", "images per second", "steps", "device"}
-
-
-def _outcome(run: Run) -> dict[str, Any]:
-    s, c, o = run.summary, run.config, run.outcome
-    accuracies = {f"{of} accuracy (%)": o.curves.get(f"{of}_accuracy") for of in ("test", "validation", "train")}
-    return {
-        "run": run.name,
-        "rule": c["rule"],
-        "assumptions": "" if c["rule"] == "backprop" else c["assumptions"],
-        "seed": o.seed,
-        **{name: 100 * values[-1] if values and o.epochs else None for name, values in accuracies.items()},
-        "distance from equilibrium": max(e["error"] for e in s.equilibrium.values()) if s and s.equilibrium else None,
-        "steps": s.steps if s else None,
-        "wall time (s)": o.wall_seconds,
-        "epochs": o.epochs,
-        "state": run.said,
-        "data set": s.dataset if s else Path(str(c["dataset"])).stem,
-        "network": c["network"],
-        "images per second": s.images_per_second if s else None,
-        "device": s.device if s else "",
-    }
 
 
 def _explained(runs: Sequence[Run]) -> list[str]:
@@ -140,7 +126,7 @@ def _curves(outcomes: Sequence[Outcome], folder: Path) -> list[Section]:
 
 
 def _angles(runs: Sequence[Run]) -> list[Section]:
-    """Tell the angles of the last epoch, projection by projection."""
+    """Show the angles of the last epoch, projection by projection."""
     last = {}
     for run in runs:
         row = run.folder.table("metrics")[-1] if run.outcome.epochs else {}
@@ -154,7 +140,7 @@ def _angles(runs: Sequence[Run]) -> list[Section]:
 
 
 def _equilibria(runs: Sequence[Run]) -> list[Section]:
-    """Tell how far relaxations end from equilibrium, population by population."""
+    """Show how far relaxations end from equilibrium, population by population."""
     found = {run.name: run.summary.equilibrium for run in runs if run.summary and run.summary.equilibrium}
     if not found:
         return []
@@ -176,9 +162,8 @@ def _differences(runs: Sequence[Run]) -> list[Section]:
     if not names:
         return []
     rows = {run.name: {name: shown(run.config.get(name)) for name in names} for run in runs}
-    return [
-        Section("What differs between the runs", tables=[_crossed("Options that are not the same in all runs", rows)])
-    ]
+    table = _crossed("Options that are not the same in all runs", rows)
+    return [Section("What differs between the runs", tables=[table])]
 
 
 def _versions(runs: Sequence[Run]) -> Table:

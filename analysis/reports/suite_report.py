@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actrelax.analysis.files import write_text
 from actrelax.analysis.reports import comparison, curves
 from actrelax.analysis.reports.page import Page, Picture, Section
-from actrelax.analysis.reports.results_table import Outcome, read
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import Format, Table, without_nan
 from actrelax.models.errors import ActrelaxError
@@ -137,84 +136,44 @@ CELLS: Mapping[str, Callable[[Any], str]] = {"rates": _rate, "map": map_cell, "s
 """Kind of a table.json -> how the cells after a row's first are written."""
 
 
-@dataclass(frozen=True)
-class Results:
-    """A results folder, read: its table.json, and every run; none where nothing was trained."""
-
-    folder: Path
-    document: Document
-    outcomes: list[Outcome]
-
-
-def read_results(folder: Path) -> Results:
-    """Read what a suite left.
-
-    Raises
-    ------
-    ActrelaxError
-        If it can't be read.
-    """
-    return Results(folder, read_document(folder), list(read(folder).values()))
-
-
-def page(results: Results, folder: Path) -> Page:
-    """Draw the suite's curves into a folder, each as PNG and as PDF, and return its report.
+def page(folder: Path, document: Document, outcomes: Sequence[Outcome], out: Path) -> Page:
+    """Return the report of a results folder, whose curves are drawn into `out`, each as PNG and as PDF.
 
     Raises
     ------
     ActrelaxError
         If a figure can't be written.
     """
-    document = results.document
-    sections = [
-        _section(results, part, table, folder) for part, table in zip(document["parts"], tables(document), strict=True)
-    ]
+    parts = zip(document["parts"], tables(document), strict=True)
+    sections = [_section(part, table, outcomes, out) for part, table in parts]
     if not any(section.pictures for section in sections):
-        sections.append(Section("Figures", pictures=_as_drawn(results)))
-    if results.outcomes:
-        sections.append(Section("Every run", tables=[outcome_table(results.outcomes)], folded=True))
+        drawn = sorted(folder.glob("*.png"))
+        words = [f"{path.stem.replace('-', ' ')}, of the suite {document['name']}" for path in drawn]
+        pictures = [Picture.read(path, alt, path.name) for path, alt in zip(drawn, words, strict=True)]
+        sections.append(Section("Figures", pictures=pictures))
+    if outcomes:
+        sections.append(Section("Every run", tables=[outcome_table(outcomes)], folded=True))
     sections.append(Section("Command", code=document["command"]))
     return Page(f"Suite {document['name']}", list(filter(None, (document["title"], document["remark"]))), sections)
 
 
-def _section(results: Results, part: Mapping[str, Any], table: Table, folder: Path) -> Section:
+def _section(part: Mapping[str, Any], table: Table, outcomes: Sequence[Outcome], out: Path) -> Section:
     """Show one variant: its table, the notes below it, and the curves of the runs that finished."""
     variant, notes = part["variant"], [" ".join(part["notes"])]
-    finished = [o for o in results.outcomes if o.variant == variant and o.state is State.FINISHED]
-    drawn = curves.pictures(folder, finished, f"-{variant.replace(' ', '-')}" if variant else "")
+    finished = [o for o in outcomes if o.variant == variant and o.state is State.FINISHED]
+    drawn = curves.pictures(out, finished, f"-{variant.replace(' ', '-')}" if variant else "")
     if drawn:
         notes.append("Lines are means over seeds, bands their 95 % intervals; runs that diverged are left out.")
     return Section(variant or "Results", tables=[table], notes=notes, pictures=drawn)
 
 
-def _as_drawn(results: Results) -> list[Picture]:
-    """Take the figures that the suite drew itself."""
-    name = results.document["name"]
-    return [
-        Picture.read(path, f"{path.stem.replace('-', ' ')}, of the suite {name}", path.name)
-        for path in sorted(results.folder.glob("*.png"))
-    ]
-
-
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """Return a row per run."""
-    head = ["condition", "variant", "seed", "state", "epochs", "test accuracy (%)", "train accuracy (%)"]
-    columns = [
-        *((name, ".2f" if "%" in name else "") for name in head),
-        ("wall time (s)", ".1f"),
-        ("why it diverged", ""),
-    ]
-    rows = [
-        [
-            o.condition,
-            o.variant,
-            o.seed,
-            o.state.value,
-            o.epochs,
-            *(100 * o.curves[name][-1] if o.epochs else None for name in ("test_accuracy", "train_accuracy")),
-            o.wall_seconds,
-            o.reason,
-        ]
-        for o in outcomes
-    ]
+    words, percent = ("condition", "variant", "seed", "state", "epochs"), ("test accuracy (%)", "train accuracy (%)")
+    columns = [(name, "") for name in words] + [(name, ".2f") for name in percent]
+    columns += [("wall time (s)", ".1f"), ("why it diverged", "")]
+    rows = []
+    for o in outcomes:
+        last = [100 * o.curves[name][-1] if o.epochs else None for name in ("test_accuracy", "train_accuracy")]
+        rows.append([o.condition, o.variant, o.seed, o.state.value, o.epochs, *last, o.wall_seconds, o.reason])
     return Table.of("Each run after its last epoch", columns, rows)

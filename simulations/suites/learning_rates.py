@@ -98,16 +98,13 @@ def responses(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Response]:
     found = []
     for variant in sweep.of.variants:
         for condition in sweep.of.conditions:
-            mine = {
-                rate: [o for o in outcomes if (o.variant, o.condition) == (label, condition)]
-                for (of, rate), label in sweep.labels.items()
-                if of == variant
-            }
-            finished = {rate: [o for o in os if o.state is State.FINISHED] for rate, os in mine.items()}
-            accuracies = {
-                rate: [100 * o.curves["validation_accuracy"][-1] for o in os] for rate, os in finished.items()
-            }
-            diverged = {rate: len(mine[rate]) - len(os) for rate, os in finished.items()}
+            accuracies, diverged = {}, {}
+            for (of, rate), label in sweep.labels.items():
+                if of == variant:
+                    mine = [o for o in outcomes if (o.variant, o.condition) == (label, condition)]
+                    finished = [o for o in mine if o.state is State.FINISHED]
+                    accuracies[rate] = [100 * o.curves["validation_accuracy"][-1] for o in finished]
+                    diverged[rate] = len(mine) - len(finished)
             found.append(Response(variant, condition, accuracies, diverged))
     return found
 
