@@ -17,10 +17,15 @@ import actrelax
 
 @pytest.mark.parametrize("module", ["", ".models", ".models.results", ".models.learning"])
 def test_importing_loads_no_optional_package(module):
-    heavy = {"brian2", "matplotlib", "sklearn", "xarray", "zarr"}
+    heavy = {"brian2", "matplotlib", "pandas", "sklearn", "statsmodels", "xarray", "zarr"}
     code = f"import actrelax{module}, sys; print(sorted({heavy} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_programs_load_pandas_when_they_write_tables():
+    code = "import actrelax.simulations.train, actrelax.simulations.reproduce, sys; print({'pandas'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_every_public_object_is_documented():

@@ -31,7 +31,7 @@ class Conditions:
     """The conditions to compare.
 
     names       in the order of the table
-    references  those that others are compared with, and the later ones with the earlier
+    references  what all others are compared with, and a reference with those before it
     own         condition -> options that only its runs have
     """
 
@@ -48,22 +48,17 @@ def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, A
     ActrelaxError
         If there is something to test and statsmodels is not installed.
     """
+    import pandas  # slow to load
+
     ran = {name: [o for o in outcomes if o.condition == name] for name in conditions.names}
     ran = {name: runs for name, runs in ran.items() if runs}
     accuracies = {n: {o.seed: o.test_accuracy for o in runs if o.state is State.FINISHED} for n, runs in ran.items()}
+    by_seed = pandas.DataFrame(accuracies).sort_index()
     against: dict[str, Row] = {name: {} for name in ran}
     for number, reference in enumerate(conditions.references):
-        compare_with = accuracies.get(reference, {})
-        common = {
-            name: sorted(accuracies[name].keys() & compare_with.keys())
-            for name in ran
-            if name not in conditions.references[: number + 1]
-        }
-        found = {
-            name: compare([accuracies[name][seed] for seed in seeds], [compare_with[seed] for seed in seeds])
-            for name, seeds in common.items()
-            if seeds
-        }
+        others = [name for name in ran if name not in conditions.references[: number + 1]] if reference in ran else []
+        pairs = {name: by_seed[[name, reference]].dropna() for name in others}
+        found = {name: compare(*both.to_numpy().T) for name, both in pairs.items() if len(both)}
         different = holm([paired.p_difference for paired in found.values()])
         equivalent = holm([paired.p_equivalence for paired in found.values()])
         for (name, paired), p, q in zip(found.items(), different, equivalent, strict=True):

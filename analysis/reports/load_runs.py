@@ -1,4 +1,4 @@
-"""Runs gathered from their folders, and called by what tells them apart."""
+"""Runs read from their folders, and named after what tells them apart."""
 
 from __future__ import annotations
 
@@ -71,16 +71,12 @@ def gather(folders: Sequence[RunFolder]) -> list[Run]:
     configs = [_config(folder) for folder in folders]
     experiments = [config["experiment"] for config in configs]
     labels = _labels(experiments, [folder.state for folder in folders], names)
-    return [
-        Run(
-            name,
-            folder,
-            {**config["experiment"], **config["execution"]},
-            folder.summary() if folder.state is State.FINISHED else None,
-            outcome_of(folder, label, config["experiment"]["seed"], name),
-        )
-        for name, folder, config, label in zip(names, folders, configs, labels, strict=True)
-    ]
+    runs = []
+    for name, folder, config, label in zip(names, folders, configs, labels, strict=True):
+        summary = folder.summary() if folder.state is State.FINISHED else None
+        outcome = outcome_of(folder, label, config["experiment"]["seed"], name)
+        runs.append(Run(name, folder, {**config["experiment"], **config["execution"]}, summary, outcome))
+    return runs
 
 
 def _config(folder: RunFolder) -> dict[str, Mapping[str, Any]]:

@@ -1,7 +1,6 @@
 """A report: one HTML file that needs nothing else, to be read in a browser, on a phone, or on paper.
 
-What it says is built of tables, pictures and sections; the template (page.html) knows how they look. Jinja escapes
-all that it is given.
+Its content is tables, pictures and sections; the template (page.html) decides how they look. Jinja escapes all text.
 """
 
 from __future__ import annotations

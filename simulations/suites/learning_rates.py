@@ -58,10 +58,10 @@ def swept(suite: Suite, rates: Sequence[float] = ()) -> Sweep:
 
 @dataclass(frozen=True)
 class Response:
-    """What one condition makes of the rates.
+    """One condition at all rates.
 
-    accuracies  rate -> those of the seeds that finished, of the images that were held out, in percent
-    diverged    rate -> how many seeds did not
+    accuracies  rate -> validation accuracies of the seeds that finished, in percent
+    diverged    rate -> the number of seeds that diverged
     """
 
     variant: str

@@ -189,9 +189,9 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     early = replace(OUTCOMES[-1], run="diverged at once", state=State.DIVERGED, curves={})
     results_table.write(tmp_path, [*OUTCOMES, early])
     assert results_table.read(tmp_path)["", early.condition, early.run] == early
-    head, *lines = (tmp_path / "runs.csv").read_text().splitlines()
-    assert head.endswith(",made_with")
-    (tmp_path / "runs.csv").write_text("\n".join(line.partition(",made_with")[0] for line in (head, *lines)))
+    text = (tmp_path / "runs.csv").read_text()
+    assert text.splitlines()[0].endswith(",made_with")
+    (tmp_path / "runs.csv").write_text(re.sub(r',(made_with|"torch 2\.13\.0, on cpu")$', "", text, flags=re.MULTILINE))
     assert all(o.made_with == "" for o in results_table.read(tmp_path).values()), "a table from before there was one"
     (tmp_path / "curves.csv").unlink()
     with pytest.raises(ActrelaxError, match=r"holds no results that can be read: move runs\.csv and curves\.csv away"):
