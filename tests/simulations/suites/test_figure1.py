@@ -1,6 +1,7 @@
 """The first paper's figure 1, on the digits, against what the relaxation itself and its law say."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,7 @@ TINY = varied(figure1.BASE, {"dataset": "digits", "network": "mlp-4x9", "batch_s
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradients")
-    return folder, figure1.write(folder, TINY, 2, "actrelax reproduce gradients")
+    return folder, figure1.write(folder, TINY, figure1.EXECUTION, 2, "actrelax reproduce gradients")
 
 
 def test_errors_are_those_of_the_relaxation(written):
@@ -61,7 +62,8 @@ def test_the_table_compares_with_the_law(written):
 
 def test_without_a_law(tmp_path):
     """Gains that are current: no prediction is shown, and nothing fails for want of it."""
-    text = figure1.write(tmp_path, varied(TINY, {"assumptions": "unfrozen-relaxation"}), 1, "")
+    unfrozen = varied(TINY, {"assumptions": "unfrozen-relaxation"})
+    text = figure1.write(tmp_path, unfrozen, figure1.EXECUTION, 1, "")
     assert "(" not in text.split("|--")[-1].split("Steps")[0]
     assert "law" not in text
 
@@ -71,7 +73,6 @@ def test_without_a_law(tmp_path):
     [
         ({"lr": 0.1}, "--lr has no effect on gradients, which trains nothing: leave it out."),
         ({"normalise": "half"}, "--normalise has no effect on gradients, which trains nothing: leave it out."),
-        ({"channels_last": True}, "--channels-last has no effect on gradients, which trains nothing: leave it out."),
         ({"precision": "bf16"}, "gradients compares with exact laws, not in bf16: use fp64."),
         ({"eta": 0.3}, "--eta decides the size of steps, which gradients varies: leave it out."),
         ({"steps": "auto"}, "gradients shows errors over a number of steps: give --steps as a number."),
@@ -79,5 +80,10 @@ def test_without_a_law(tmp_path):
 )
 def test_what_is_refused(options, said):
     with pytest.raises(ActrelaxError) as raised:
-        figure1.check(varied(figure1.BASE, options))
+        figure1.check(varied(figure1.BASE, options), figure1.EXECUTION)
     assert str(raised.value) == said
+
+
+def test_an_option_of_training_is_refused():
+    with pytest.raises(ActrelaxError, match=r"^--channels-last has no effect on gradients, which trains nothing"):
+        figure1.check(figure1.BASE, replace(figure1.EXECUTION, channels_last=True))
