@@ -19,7 +19,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data.download import ARCHIVES, download
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-Arrays = Mapping[str, NDArray[np.generic]]
+Array = NDArray[np.generic]
 
 
 class Split(NamedTuple):
@@ -86,15 +86,10 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     Parameters
     ----------
     name : str
-        ``digits`` (bundled); an official set of `archives.ARCHIVES`, from NAME.npz in the data directory or
-        else downloaded into it; the NAME of any other NAME.npz there; or the path of a .npz file, reported under
-        its file's name.
+        ``digits`` (bundled); an official set of `download.ARCHIVES`, from NAME.npz in the data directory or else
+        downloaded into it; the NAME of any other NAME.npz there; or the path of a .npz file, reported by its name.
     data_dir : Path, optional
-        Unless given the environment's ACTRELAX_DATA, or else ``data``.
-
-    Returns
-    -------
-    Dataset
+        As `data_folder`.
 
     Raises
     ------
@@ -108,9 +103,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         path = folder / f"{name}.npz"
         if not path.exists():
             download(name, path)
-        dataset = read(path)
-        _check_official(dataset, path)
-        return dataset
+        return _official(read(path), path)
     if name.endswith(".npz"):
         return read(Path(name))
     if Path(name).name == name and (folder / f"{name}.npz").exists():
@@ -155,9 +148,17 @@ def read(path: Path) -> Dataset:
     except _UNREADABLE as error:
         raise ActrelaxError(f"{path} can't be read as a .npz file, it is damaged or something else: {_HELP}") from error
     try:
-        return _checked(path.stem, arrays)
+        _check_labels(arrays)
+        classes = int(arrays["y_train"].max()) + 1
+        train, test = (_split(part, arrays[f"x_{part}"], arrays[f"y_{part}"], classes) for part in ("train", "test"))
+        if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
+            raise ActrelaxError(
+                f"x_train and x_test must be alike but for their number, got {arrays['x_train'].dtype} "
+                f"{arrays['x_train'].shape} and {arrays['x_test'].dtype} {arrays['x_test'].shape}."
+            )
     except ActrelaxError as error:
         raise ActrelaxError(f"{path}: {error}") from error
+    return Dataset(path.stem, classes, train, test)
 
 
 # what damaged and foreign files raise in NumPy and zipfile; a .npy opens as an array, which is no context (TypeError)
@@ -165,33 +166,20 @@ _UNREADABLE = (OSError, ValueError, TypeError, EOFError, MemoryError, NotImpleme
 _HELP = "a data set is a .npz of x_train, y_train, x_test and y_test, as numpy.savez writes it."
 
 
-def _checked(name: str, arrays: Arrays) -> Dataset:
-    classes = _classes(arrays)
-    train, test = (_split(part, arrays[f"x_{part}"], arrays[f"y_{part}"], classes) for part in ("train", "test"))
-    if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
-        raise ActrelaxError(
-            f"x_train and x_test must be alike but for their number, got {arrays['x_train'].dtype} "
-            f"{arrays['x_train'].shape} and {arrays['x_test'].dtype} {arrays['x_test'].shape}."
-        )
-    return Dataset(name, classes, train, test)
-
-
-def _classes(arrays: Arrays) -> int:
+def _check_labels(arrays: Mapping[str, Array]) -> None:
     for key in ("y_train", "y_test"):
         labels = arrays[key]
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
             raise ActrelaxError(f"{key} must be integers of shape (n,), got {labels.dtype} {labels.shape}.")
-    occurring = np.unique(arrays["y_train"])
-    classes = int(occurring[-1]) + 1
-    if int(occurring[0]) >= 0 and len(occurring) != classes:
-        missing = int(np.argmax(occurring != np.arange(len(occurring), dtype=occurring.dtype)))
+    occurring = np.unique(arrays["y_train"]).tolist()
+    if occurring[0] >= 0 and len(occurring) <= occurring[-1]:
+        largest, missing = occurring[-1], next(i for i, label in enumerate(occurring) if label != i)
         raise ActrelaxError(
-            f"y_train must have every label from 0 to its largest, got {classes - 1} for the largest and no {missing}."
+            f"y_train must have every label from 0 to its largest, got {largest} for the largest and no {missing}."
         )
-    return classes
 
 
-def _split(part: str, x: NDArray[np.generic], y: NDArray[np.generic], classes: int) -> Split:
+def _split(part: str, x: Array, y: Array, classes: int) -> Split:
     if x.ndim not in (2, 3, 4) or 0 in x.shape:
         raise ActrelaxError(
             f"x_{part} must be (n, height, width), (n, height, width, channels) or (n, features), got {x.shape}."
@@ -200,26 +188,21 @@ def _split(part: str, x: NDArray[np.generic], y: NDArray[np.generic], classes: i
         raise ActrelaxError(f"x_{part} must be uint8 or floats, got {x.dtype}.")
     if len(x) != len(y):
         raise ActrelaxError(f"x_{part} and y_{part} must be equally many, got {len(x)} images and {len(y)} labels.")
-    if not np.isfinite(x).all():
-        raise ActrelaxError(f"x_{part} must be finite, got nan or inf in image {_first_bad(x)}.")
+    finite = np.isfinite(x).reshape(len(x), -1).all(1)
+    if not finite.all():
+        raise ActrelaxError(f"x_{part} must be finite, got nan or inf in image {finite.argmin()}.")
     if y.min() < 0 or y.max() >= classes:
         worst = y.min() if y.min() < 0 else y.max()
         raise ActrelaxError(f"labels must lie between 0 and {classes - 1}, y_train's largest; got {worst} in y_{part}.")
-    if x.ndim == 3:
-        x = x[:, None]
-    elif x.ndim == 4:
-        x = np.moveaxis(x, 3, 1)
+    if x.ndim > 2:
+        x = x[:, None] if x.ndim == 3 else np.moveaxis(x, 3, 1)
     if x.dtype.kind == "f":  # also half and extended precision, and either byte order
         x = x.astype(np.float32 if x.dtype.itemsize <= 4 else np.float64)
     return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))
 
 
-def _first_bad(x: NDArray[np.generic]) -> int:
-    return int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(1)))
-
-
-def _check_official(dataset: Dataset, path: Path) -> None:
-    """Refuse another set under an official set's name."""
+def _official(dataset: Dataset, path: Path) -> Dataset:
+    """Return an official set; refuse another one under its name."""
     archive = ARCHIVES[dataset.name]
     found = (len(dataset.train.images), len(dataset.test.images), dataset.input_shape, dataset.classes)
     if found != (archive.train, archive.test, archive.shape, archive.classes):
@@ -228,3 +211,4 @@ def _check_official(dataset: Dataset, path: Path) -> None:
             f"in {archive.classes} classes, the file {found[0]} + {found[1]} of {found[2]} in {found[3]}: "
             "give it a name of its own."
         )
+    return dataset
