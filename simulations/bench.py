@@ -2,7 +2,7 @@
 
 Timed is the whole step as `actrelax train` does it: the next batch is gathered from the stored images and preprocessed,
 gradients are cleared, the rule makes new ones, the optimiser and the schedule of the learning rate step, and loss and
-correct answers are counted. Methods take turns, a few steps each, and medians are reported, with the ratio to backprop:
+correct answers are counted. Methods take turns of three steps; reported are the median turn and its ratio to backprop:
 
     backprop     this package's baseline, autograd through the network
     autograd     F.cross_entropy(network(x), y).backward(), as anybody writes it, in the same step
@@ -26,20 +26,16 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from tqdm import tqdm
+from typing import Literal
 
 from actrelax.analysis import figures
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import build
-from actrelax.simulations.costs.machine import machine
-from actrelax.simulations.costs.measure import Row, Setting, measured
-from actrelax.simulations.costs.methods import NAMES, chosen
+from actrelax.simulations.costs.measure import Row, machine, measured, remark
+from actrelax.simulations.costs.methods import NAMES, Method, chosen
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Optimisation
 from actrelax.simulations.training.options import Hardware, require
@@ -84,24 +80,19 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Measure, draw, and say what came out."""
-    setting = resolved(config)
-    rows = [row for network in networks(config) for row in measured(network, setting, partial(_watched, network), _say)]
+    """Measure, draw, and print the results."""
+    base, execution, methods = resolved(config)
+    how = config.rounds, config.memory, config.dataset, config.data_dir
+    rows = [row for network in networks(config) for row in measured(network, base, execution, methods, *how)]
     if config.json:
-        print(
-            json.dumps(
-                {
-                    "machine": machine(config.hardware.resolved(), config.compile),
-                    "rows": [row.as_json() for row in rows],
-                }
-            )
-        )
+        used = machine(execution.hardware(base.precision), execution.compile)
+        print(json.dumps({"machine": used, "rows": [asdict(row) for row in rows]}))
     else:
         print_table(rows)
     if config.out is None:  # a figure comes last: what was measured is not lost with it
         return
     if not (by_steps(rows) or by_depth(rows)):
-        _say("no figure: it takes a method with a number of steps, or MLPs of several depths.")
+        remark("no figure: it takes a method with a number of steps, or MLPs of several depths.")
         return
     draw(config.out / FIGURE, rows)
     if not config.json:
@@ -118,8 +109,8 @@ def networks(config: Config) -> list[str]:
     return list(dict.fromkeys(config.networks))
 
 
-def resolved(config: Config) -> Setting:
-    """Return what is measured of each network.
+def resolved(config: Config) -> tuple[Experiment, Execution, list[Method]]:
+    """Return the options that all methods share, and the methods.
 
     Raises
     ------
@@ -135,26 +126,17 @@ def resolved(config: Config) -> Setting:
             require(**{option: (count, 1, math.inf)})
     for name in config.methods:
         known("method", name, NAMES)
+    hardware = config.hardware
     experiment = Experiment(
-        batch_size=config.batch_size, precision=config.hardware.precision, optimisation=Optimisation(lr=LR)
+        batch_size=config.batch_size, precision=hardware.precision, optimisation=Optimisation(lr=LR)
     )
     experiment.check()
-    hardware = config.hardware
     execution = Execution(hardware.device, hardware.threads, hardware.channels_last, compile=config.compile)
-    methods = chosen(config.methods, config.steps, stepped)
-    return Setting(
-        experiment,
-        execution.resolved(experiment),
-        methods,
-        config.rounds,
-        config.memory,
-        config.dataset,
-        config.data_dir,
-    )
+    return experiment, execution.resolved(experiment), chosen(config.methods, config.steps, stepped)
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """Print a line per method."""
+    """Print one line per method."""
     width = max(len("network"), *(len(row.network) for row in rows))
     titles = ["ms", "ratio", "peak MB", "ratio", "images/s"]
     print(f"{'network':{width}}  {'method':11}  {'steps':>11}  " + "  ".join(f"{title:>8}" for title in titles))
@@ -184,50 +166,37 @@ Lines = dict[str, tuple[list[int], list[float]]]
 
 def by_steps(rows: Sequence[Row]) -> Lines:
     """Return network and method -> numbers of steps and their costs, of the methods that have several."""
-    lines: Lines = {}
-    for row in rows:
-        if row.steps is not None and not row.auto:
-            _add(lines, f"{row.network}, {row.method}", row.steps, row.ratio_to_backprop)
-    return {label: _sorted(line) for label, line in lines.items()}
+    return _lines(
+        (f"{row.network}, {row.method}", row.steps, row.ratio_to_backprop)
+        for row in rows
+        if row.steps is not None and not row.auto
+    )
 
 
 def by_depth(rows: Sequence[Row]) -> Lines:
     """Return method -> depths and their costs, of the MLPs of one width; empty with less than two depths."""
-    found = [(row, re.fullmatch(r"mlp-(\d+)x(\d+)", row.network)) for row in rows if row.method not in _LEVEL]
+    compared = [row for row in rows if row.method not in ("backprop", "autograd")]  # with these
+    found = [(row, re.fullmatch(r"mlp-(\d+)x(\d+)", row.network)) for row in compared]
     mlps = [(row, int(match[1]), int(match[2])) for row, match in found if match]
     if len({depth for _, depth, _ in mlps}) < 2:
         return {}
     several = len({width for *_, width in mlps}) > 1
-    lines: Lines = {}
+    points = []
     for row, depth, width in mlps:
         steps = "" if row.steps is None else ", auto" if row.auto else f", {row.steps} steps"
         label = f"{row.method}{steps}" + (f" ({width} wide)" if several else "")
-        _add(lines, label, depth, row.ratio_to_backprop)
-    return {label: _sorted(line) for label, line in lines.items()}
+        points.append((label, depth, row.ratio_to_backprop))
+    return _lines(points)
 
 
-_LEVEL = ("backprop", "autograd")
-"""What the others are compared with."""
-
-
-def _add(lines: Lines, label: str, x: int, y: float) -> None:
-    xs, ys = lines.setdefault(label, ([], []))
-    xs.append(x)
-    ys.append(y)
-
-
-def _sorted(line: tuple[list[int], list[float]]) -> tuple[list[int], list[float]]:
-    points = sorted(zip(*line, strict=True))
-    return [x for x, _ in points], [y for _, y in points]
-
-
-def _watched(network: str, what: str, items: Sequence[Any]) -> Iterable[Any]:
-    """Show a bar on a terminal, on standard error."""
-    return tqdm(items, desc=f"{network}, {what}", leave=False, disable=None)  # type: ignore[no-any-return]
-
-
-def _say(remark: str) -> None:
-    print(remark, file=sys.stderr)
+def _lines(points: Iterable[tuple[str, int, float]]) -> Lines:
+    """Gather (label, x, y) by label, from left to right."""
+    lines: Lines = {}
+    for label, x, y in sorted(points, key=lambda point: point[1]):
+        xs, ys = lines.setdefault(label, ([], []))
+        xs.append(x)
+        ys.append(y)
+    return lines
 
 
 if __name__ == "__main__":

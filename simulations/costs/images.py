@@ -18,21 +18,12 @@ RANDOM = "random images, no file of real ones being at hand"
 def images_for(
     network: str, dataset: str | None, data_dir: Path | None, batch_size: int, hardware: Hardware
 ) -> Dataset:
-    """Load or draw images for a network by name, onto the device.
-
-    Parameters
-    ----------
-    network : str
-    dataset, data_dir
-        As of `actrelax train`; without a data set the usual one, where its file is at hand, and random images else.
-    batch_size : int
-        The least number of images.
-    hardware : Hardware
+    """Load images for a network onto the device: `dataset`, the usual one where its file is there, or random ones.
 
     Raises
     ------
     ActrelaxError
-        For an unknown network or data set, or less than a batch of images.
+        For an unknown network or data set, or fewer images than a batch.
     """
     name = dataset or at_hand(network, data_dir)
     data = random_images(usual_shape(network), 10, 8 * batch_size) if name is None else load(name, data_dir)
@@ -45,7 +36,7 @@ def images_for(
 
 
 def random_images(shape: tuple[int, ...], classes: int, count: int) -> Dataset:
-    """Draw so many images of 8 bits for training, and one for testing."""
+    """Draw `count` images of 8 bits for training, and one for testing."""
     stream = random_stream(0, "images")
     images = torch.randint(256, (count + 1, *shape), generator=stream, dtype=torch.uint8)
     labels = torch.randint(classes, (count + 1,), generator=stream)

@@ -1,33 +1,40 @@
-"""One network's costs: a row per method."""
+"""The costs of a network, one row per method, and the machine that they were measured on."""
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
+from actrelax.analysis.runs import versions
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.costs.images import images_for
-from actrelax.simulations.costs.memory import peak_in_own_process, unmeasurable
+from actrelax.simulations.costs.memory import peak_in_own_process
 from actrelax.simulations.costs.methods import Method
 from actrelax.simulations.costs.timing import WARM_UP, step_times
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-
-Watch = Callable[[str, Sequence[Any]], Iterable[Any]]
-"""(what is done, items) -> the same items, with progress shown."""
+from actrelax.simulations.training.options import Hardware
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one method costs; `as_json` is a row of ``actrelax bench --json``.
+    """The costs of one method, a row of ``actrelax bench --json``.
 
-    auto                    whether the law says how many steps there are
+    auto                    whether the closed form says how many steps there are
     milliseconds            a step's median
     quartiles               the first and the third, in milliseconds
-    peak_memory_bytes       beyond weights and images; None where it was not measured, as its ratio
+    peak_memory_bytes       beyond weights and images; None where it was not measured, like its ratio to backprop's
     """
 
     network: str
@@ -43,92 +50,96 @@ class Row:
     peak_memory_bytes: int | None
     peak_memory_ratio: float | None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the row with names of JSON's types."""
-        return asdict(self) | {"quartiles": list(self.quartiles)}
 
+def measured(
+    network: str,
+    base: Experiment,
+    execution: Execution,
+    methods: Sequence[Method],
+    rounds: int,
+    memory: bool,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+) -> list[Row]:
+    """Measure a network by all methods; progress and remarks go to standard error.
 
-@dataclass(frozen=True)
-class Setting:
-    """What is measured of each network.
-
-    base      what all methods have in common; its network is replaced
-    execution resolved
-    methods   backprop first
-    rounds    that count
-    memory    whether peak memory is measured too
-    dataset   by name or file; None for the images that a network usually takes
-    data_dir  where files are
-    """
-
-    base: Experiment
-    execution: Execution
-    methods: Sequence[Method]
-    rounds: int
-    memory: bool = True
-    dataset: str | None = None
-    data_dir: Path | None = None
-
-
-def measured(network: str, setting: Setting, watch: Watch, remark: Callable[[str], None]) -> list[Row]:
-    """Measure a network by all methods.
-
-    Parameters
-    ----------
-    network : str
-    setting : Setting
-    watch : callable
-        (what is done, items) -> the items, with progress shown.
-    remark : callable
-        Is told what a reader should know beside the rows.
+    network     takes the place of the one in `base`, the options that all methods share
+    execution   resolved
+    methods     backprop first
+    rounds      number of rounds that count
+    memory      whether peak memory is measured too
+    dataset     by name or file, in `data_dir`; None for the images that the network usually takes
 
     Raises
     ------
     ActrelaxError
-        For a network that there is not, or that does not fit its images, or has nothing that relaxes.
+        For an unknown network, or one that does not fit its images or has nothing that relaxes.
     """
-    base = replace(setting.base, model=replace(setting.base.model, network=network))
-    data = images_for(
-        network, setting.dataset, setting.data_dir, base.batch_size, setting.execution.hardware(base.precision)
-    )
-    trainings = [method.training(base, setting.execution, data) for method in setting.methods]
+    base = replace(base, model=replace(base.model, network=network))
+    data = images_for(network, dataset, data_dir, base.batch_size, execution.hardware(base.precision))
+    trainings = [method.training(base, execution, data) for method in methods]
     if not trainings[0].network.hidden:
         raise ActrelaxError(f"no population of {network} relaxes: take a network with hidden ones.")
     remark(f"{network} learns from {data.name}.")
-    steps = [m.steps_taken(training) for m, training in zip(setting.methods, trainings, strict=True)]
-    times = step_times(trainings, watch("rounds", range(WARM_UP + setting.rounds)))
+    steps = [method.steps_taken(training) for method, training in zip(methods, trainings, strict=True)]
+    watched = partial(tqdm, leave=False, disable=None)
+    times = step_times(trainings, watched(range(WARM_UP + rounds), desc=f"{network}, rounds"))
     peaks: list[int | None] = [None] * len(times)
-    reason = unmeasurable(setting.execution)
-    if setting.memory and reason is not None:
-        remark(reason)
-    elif setting.memory:
-        shape, classes = data.input_shape, data.classes
-        for i, method in enumerate(watch("memory", setting.methods)):
+    if memory and execution.device == "mps":
+        remark("peak memory is left out: PyTorch does not count it on mps.")
+    elif memory:
+        for i, method in enumerate(watched(methods, desc=f"{network}, memory")):
             try:
-                peaks[i] = peak_in_own_process(method, base, setting.execution, shape, classes)
+                peaks[i] = peak_in_own_process(method, base, execution, data.input_shape, data.classes)
             except ActrelaxError as error:  # the times that were measured are worth keeping
                 remark(str(error))
-    # by median: a step that the system interrupted says nothing about the method
-    medians = [statistics.median(mine) for mine in times]
-    return [
-        Row(
-            network=network,
-            method=method.name,
-            steps=count,
-            auto=method.steps == "auto",
-            dataset=data.name,
-            batch_size=base.batch_size,
-            milliseconds=1e3 * median,
-            quartiles=_quartiles(mine),
-            ratio_to_backprop=median / medians[0],
-            images_per_second=base.batch_size / median,
-            peak_memory_bytes=peak,
-            peak_memory_ratio=None if peak is None or not peaks[0] else peak / peaks[0],
+    # by median: a turn that the system interrupted says nothing about the method
+    backprop = statistics.median(times[0])
+    rows = []
+    for method, count, mine, peak in zip(methods, steps, times, peaks, strict=True):
+        first, median, third = statistics.quantiles(mine, n=4)
+        rows.append(
+            Row(
+                network=network,
+                method=method.name,
+                steps=count,
+                auto=method.steps == "auto",
+                dataset=data.name,
+                batch_size=base.batch_size,
+                milliseconds=1e3 * median,
+                quartiles=(1e3 * first, 1e3 * third),
+                ratio_to_backprop=median / backprop,
+                images_per_second=base.batch_size / median,
+                peak_memory_bytes=peak,
+                peak_memory_ratio=None if peak is None or not peaks[0] else peak / peaks[0],
+            )
         )
-        for method, count, mine, median, peak in zip(setting.methods, steps, times, medians, peaks, strict=True)
-    ]
+    return rows
 
 
-def _quartiles(seconds: Sequence[float]) -> tuple[float, float]:
-    first, _, third = statistics.quantiles(seconds, n=4)
-    return 1e3 * first, 1e3 * third
+def machine(hardware: Hardware, compiled: str) -> dict[str, Any]:
+    """Return what costs depend on beside network and method; ready for JSON."""
+    on_gpu = hardware.device.startswith("cuda")
+    return {
+        "device": hardware.device,
+        "name": torch.cuda.get_device_name(hardware.device) if on_gpu else _processor(),
+        "cores": os.cpu_count(),
+        "threads": hardware.threads,
+        "precision": hardware.precision,
+        "channels_last": hardware.channels_last,
+        "compile": compiled,
+        "system": platform.platform(),
+        "versions": versions(),
+    }
+
+
+def _processor() -> str:
+    """Return the processor's name, as Linux tells it, or else what Python knows."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def remark(text: str) -> None:
+    """Say what a reader should know beside the rows, on standard error."""
+    print(text, file=sys.stderr)

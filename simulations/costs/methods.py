@@ -29,8 +29,7 @@ ETA, TOLERANCE = 0.1, 1e-6
 class Method:
     """One way to a step's gradients.
 
-    name   one of `NAMES`: backprop, as in `actrelax train`; autograd, a plain ``loss.backward()``; front-door,
-           ``loss.backward()`` on an `ActivationRelaxation`; ...
+    name   one of `NAMES`, which `actrelax bench --help` explains
     steps  number of steps, only for closed-form and stepped
     """
 
@@ -44,33 +43,29 @@ class Method:
             return Relaxation(integrator="equilibrium")
         return Relaxation(steps=self.steps, eta=ETA, tolerance=TOLERANCE if self.steps == "auto" else None)
 
-    def experiment(self, base: Experiment) -> Experiment:
-        """Return the experiment that learns by this method and is `base` otherwise."""
-        if self.name in ("backprop", "autograd"):
-            return replace(base, rule="backprop")
-        return replace(base, rule="ar", relaxation=self.relaxation)
-
     def training(self, base: Experiment, execution: Execution, data: Dataset) -> Training:
-        """Return a training by this method, at its beginning.
+        """Return the training that learns by this method and is `base` otherwise, at its beginning.
 
         Raises
         ------
         ActrelaxError
             For options that can't be met.
         """
-        evaluated: Literal["stepped", "closed-form"] = "stepped" if self.name == "stepped" else "closed-form"
-        execution = replace(execution, evaluation=evaluated)
-        training = assemble(self.experiment(base), execution, data=data).training
-        mixed = base.precision == "bf16"
-        if self.name == "autograd":
-            training.rule = partial(autograd, training.network, mixed=mixed)
-        elif self.name == "front-door":
+        if self.name in ("backprop", "autograd"):
+            experiment = replace(base, rule="backprop")
+        else:
+            experiment = replace(base, rule="ar", relaxation=self.relaxation)
+        execution = replace(execution, evaluation="stepped" if self.name == "stepped" else "closed-form")
+        training = assemble(experiment, execution, data=data).training
+        model: nn.Module = training.network
+        if self.name == "front-door":
             model = ActivationRelaxation(training.network, options=BackwardOptions(check_finite=False))
-            training.rule = partial(autograd, model, mixed=mixed)
+        if self.name in ("autograd", "front-door"):
+            training.rule = partial(autograd, model, mixed=base.precision == "bf16")
         return training
 
     def steps_taken(self, training: Training) -> int | None:
-        """Return how many steps the relaxation is worth, the number that its law asks for where that was asked."""
+        """Return the number of steps; for "auto" the number that the closed form asks for."""
         if self.steps != "auto":
             return self.steps
         images, labels = (part[:1] for part in training.batches.data.train)
@@ -87,16 +82,9 @@ def chosen(names: tuple[str, ...], steps: tuple[int, ...], stepped: tuple[int, .
 
 
 def autograd(model: nn.Module, network: Network, x: Tensor, y: Tensor, *, mixed: bool = False) -> Backward:
-    """Compute gradients by a plain ``loss.backward()``.
+    """Compute gradients by a plain ``loss.backward()`` on the network or an `ActivationRelaxation` of it.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The network, or an `ActivationRelaxation` of it.
-    network, x, y
-        As for every `Rule`.
-    mixed : bool
-        Whether to autocast to bfloat16.
+    A `Rule` once `model` and `mixed`, whether to autocast to bfloat16, are given.
     """
     with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
         output = model(x)

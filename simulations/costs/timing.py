@@ -1,21 +1,22 @@
-"""How long a step of training takes: several trainings in turns, so that what disturbs one disturbs all."""
+"""The time of a training step: several trainings take turns, so that what disturbs one disturbs all."""
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
+from torch.utils.benchmark import Timer
 
 from actrelax.simulations.data import Split
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.loop import Training, learn
 
-WARM_UP = 2
+WARM_UP = 1
 """Rounds that don't count: rules are traced, kernels chosen, memory is fetched."""
 TURN = 3
-"""Steps in a turn that count. One before them fetches weights and code into the caches, where a training has them."""
+"""Steps in a turn that count. The timer takes two before them, which fetch weights and code into the caches."""
 
 
 class Stepper:
@@ -23,28 +24,12 @@ class Stepper:
 
     def __init__(self, training: Training) -> None:
         self.training = training
-        self.device = training.batches.data.train.images.device
         self._batches = full_batches(training.batches)
 
     def step(self) -> None:
         """Gather a batch and learn from it, as `loop.train` does."""
         x, y = next(self._batches)
         learn(self.training, self.training.rule, x, y)
-
-    def timed(self) -> float:
-        """Return the seconds of a step, the device's work included."""
-        self.wait()
-        begin = time.perf_counter()
-        self.step()
-        self.wait()
-        return time.perf_counter() - begin
-
-    def wait(self) -> None:
-        """Wait until the device has done what it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
 
 
 def full_batches(batches: Batches) -> Iterator[Split]:
@@ -54,21 +39,22 @@ def full_batches(batches: Batches) -> Iterator[Split]:
 
 
 def step_times(trainings: Sequence[Training], rounds: Iterable[int]) -> list[list[float]]:
-    """Return each training's times of a step in seconds.
+    """Return each training's times of a step in seconds, one per turn, the device's work included.
 
     Parameters
     ----------
     trainings : sequence of Training
-        At their beginning; they go on.
+        At their beginning, on one device; they go on.
     rounds : iterable of int
         Their numbers from 0 up; the first `WARM_UP` don't count. In a round each training has a turn.
     """
-    steppers = [Stepper(training) for training in trainings]
-    times: list[list[float]] = [[] for _ in steppers]
-    for number in rounds:
-        for stepper, mine in zip(steppers, times, strict=True):
-            stepper.step()
-            turn = [stepper.timed() for _ in range(TURN)]
-            if number >= WARM_UP:
-                mine += turn
+    device, threads = trainings[0].batches.data.train.images.device, torch.get_num_threads()
+    timers = [Timer("step()", globals={"step": Stepper(training).step}, num_threads=threads) for training in trainings]
+    times: list[list[float]] = [[] for _ in timers]
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # timers wait for the current one
+        for number in rounds:
+            for timer, mine in zip(timers, times, strict=True):
+                seconds = timer.timeit(TURN).mean
+                if number >= WARM_UP:
+                    mine.append(seconds)
     return times

@@ -1,6 +1,8 @@
 """`actrelax bench`: what it prints and draws, and that it measures the steps that it says; no time is asserted."""
 
+import itertools
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,7 @@ from actrelax.simulations.costs import measure, memory
 from actrelax.simulations.costs.images import random_images
 from actrelax.simulations.costs.methods import Method, chosen
 from actrelax.simulations.costs.timing import TURN, WARM_UP, Stepper, full_batches, step_times
+from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
@@ -151,7 +154,7 @@ def test_threads_rounds_and_folder_reach_the_measurement(npz, capsys, monkeypatc
         return [[1.0, 2.0, 3.0] for _ in trainings]
 
     monkeypatch.setattr(measure, "step_times", noted)
-    monkeypatch.setattr(bench, "tqdm", lambda items, **_: items)
+    monkeypatch.setattr(measure, "tqdm", lambda items, **_: items)
     options = ["--dataset", npz.stem, "--data-dir", npz.parent, "--threads", threads, "--rounds", rounds]
     assert run(*TIMED, "--methods", "backprop", *options, "--json") == 0
     report = json.loads(capsys.readouterr().out)
@@ -170,9 +173,9 @@ def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
 def test_stepping_a_thousand_times_is_for_those_who_ask():
     config = bench.Config()
     asked = replace(config, stepped=(1000,))
-    assert [m.steps for m in bench.resolved(config).methods if m.name == "stepped"] == [10, 100]
-    assert [m.steps for m in bench.resolved(asked).methods if m.name == "stepped"] == [1000]
-    assert [m.steps for m in bench.resolved(config).methods if m.name == "closed-form"] == [10, 100, 1000, "auto"]
+    assert [m.steps for m in bench.resolved(config)[-1] if m.name == "stepped"] == [10, 100]
+    assert [m.steps for m in bench.resolved(asked)[-1] if m.name == "stepped"] == [1000]
+    assert [m.steps for m in bench.resolved(config)[-1] if m.name == "closed-form"] == [10, 100, 1000, "auto"]
 
 
 @pytest.mark.parametrize("precision", ["fp64", "bf16"])
@@ -197,7 +200,8 @@ def test_a_step_is_the_trainers(base, data):
     """Three full batches of an epoch, one by one, and `train` of the same images, leave the same weights and totals."""
     full = replace(data, train=type(data.train)(data.train.images[:18], data.train.labels[:18]))
     once = replace(base, epochs=1)
-    stepper, trained = Stepper(Method("stepped", 5).training(once, full)), Method("stepped", 5).training(once, full)
+    trained = Method("stepped", 5).training(once, EXECUTION, full)
+    stepper = Stepper(Method("stepped", 5).training(once, EXECUTION, full))
     for _ in range(3):
         stepper.step()
     assert stepper.training.totals["loss"] > 0
@@ -247,11 +251,8 @@ def test_batches_are_full_and_never_end(data):
 
 
 def test_methods_take_turns(base, data, monkeypatch):
-    """A turn is a step that does not count and some that do; warm-up rounds don't count at all."""
-    trainings = [
-        Method("backprop").training(base, EXECUTION, data),
-        Method("equilibrium").training(base, EXECUTION, data),
-    ]
+    """A turn is some steps that don't count, and some whose mean does; warm-up rounds don't count at all."""
+    trainings = [Method(name).training(base, EXECUTION, data) for name in ("backprop", "equilibrium")]
     taken = []
     step = Stepper.step
 
@@ -261,8 +262,15 @@ def test_methods_take_turns(base, data, monkeypatch):
 
     monkeypatch.setattr(Stepper, "step", noted)
     times = step_times(trainings, range(WARM_UP + 2))
-    assert taken == ([0] * (1 + TURN) + [1] * (1 + TURN)) * (WARM_UP + 2)
-    assert [len(mine) for mine in times] == [2 * TURN] * 2
+    turns = [(index, len(list(steps))) for index, steps in itertools.groupby(taken)]
+    assert turns == [(0, 2 + TURN), (1, 2 + TURN)] * (WARM_UP + 2)
+    assert [len(mine) for mine in times] == [2] * 2
+
+
+def test_a_time_is_that_of_one_step(base, data, monkeypatch):
+    monkeypatch.setattr(Stepper, "step", lambda _: time.sleep(0.02))
+    ((seconds,),) = step_times([Method("backprop").training(base, EXECUTION, data)], range(WARM_UP + 1))
+    assert 0.02 <= seconds < 0.06
 
 
 def test_peak_memory_is_that_of_the_tensors(base):
@@ -312,9 +320,12 @@ def test_times_survive_a_memory_that_can_not_be_measured(capsys, monkeypatch):
     assert equilibrium["milliseconds"] > 0
 
 
-def test_where_memory_is_not_measured():
-    assert memory.unmeasurable(EXECUTION) is None
-    assert "not count it on mps" in memory.unmeasurable(Execution("mps"))
+def test_where_memory_is_not_measured(base, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "images_for", lambda *_: random_images((1, 8, 8), 10, 20))
+    monkeypatch.setattr(Method, "training", lambda self, base, _, data: assemble(base, EXECUTION, data=data).training)
+    (row,) = measure.measured("digits-mlp", base, Execution("mps"), [Method("backprop")], 5, True)
+    assert row.peak_memory_bytes is None
+    assert capsys.readouterr().err.endswith("peak memory is left out: PyTorch does not count it on mps.\n")
 
 
 def test_lines_of_the_figure():
