@@ -27,8 +27,8 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import figure1, report, summary_map
 from actrelax.simulations.suites.commands import command_of
 from actrelax.simulations.suites.definitions import SUITES
-from actrelax.simulations.suites.execution import Work, carry_out
 from actrelax.simulations.suites.learning_rates import own_rates
+from actrelax.simulations.suites.runner import Work, carry_out
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.options import require

@@ -22,7 +22,7 @@ import tyro
 from actrelax.simulations.suites import learning_rates
 from actrelax.simulations.suites.commands import command_of
 from actrelax.simulations.suites.definitions import SUITES
-from actrelax.simulations.suites.execution import Work, carry_out
+from actrelax.simulations.suites.runner import Work, carry_out
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.options import POSITIVE, require

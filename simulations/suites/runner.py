@@ -1,159 +1,207 @@
-"""Doing many runs, several at a time, on this machine or on a cluster."""
+"""Carrying out a suite: the runs that are left, several at a time, here or on a cluster, and a report of them all."""
 
 from __future__ import annotations
 
-import contextlib
+import math
 import multiprocessing
 import os
 import signal
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple, cast
 
-from joblib import Parallel, cpu_count, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib import cpu_count
+from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 from tqdm import tqdm
 
+from actrelax.analysis.reports import results_table
+from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.data import Dataset
 from actrelax.simulations.suites.run_store import Kept
+from actrelax.simulations.suites.suite import Suite
 from actrelax.simulations.training.assemble import load_images
 from actrelax.simulations.training.configuration import from_config
 from actrelax.simulations.training.experiment import Images
+from actrelax.simulations.training.options import require
 from actrelax.simulations.training.run import Recording, run
 from actrelax.simulations.training.signals import Stop, Stopped, stopping_cleanly
 
-if TYPE_CHECKING:
-    from distributed import Client, Future
-
-LOOK = 5.0
-"""Seconds between two looks at how far runs are."""
+LOOK = 1.0
+"""Seconds between two looks at the runs."""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What became of an attempt at a run, which has ended unless something is said here.
+class Work:
+    """Options of how runs are done."""
 
-    busy     whether another process is at it
-    signal   that stopped it
-    refused  why it can't be done, one sentence
-    """
+    jobs: int | None = None
+    """Runs at a time; as many as this machine has cores, or the scheduler's workers have threads, unless given."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler, tcp://HOST:8786: its workers do the runs; they see the same folders."""
+    runs: Path = Path("runs")
+    """Folder of the runs' folders."""
+    report_only: bool = False
+    """Do no run: write tables and figures of what there is."""
+    quiet: bool = False
+    """Leave out the progress bar on standard error."""
 
-    kept: Kept
-    busy: bool = False
-    signal: int = 0
-    refused: str = ""
 
-
-def perform(
-    runs: Sequence[Kept],
-    jobs: int | None = None,
-    *,
-    scheduler: str | None = None,
-    quiet: bool = False,
-    ended: Callable[[Kept], object] = lambda _: None,
-) -> None:
-    """Do what is not done yet; when this returns, every run has its outcome or has diverged.
+def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Outcome]], str]) -> None:
+    """Do the runs of a suite that are not done, and report the results of all of them.
 
     Parameters
     ----------
-    runs : sequence of Kept
-        In the order in which they are begun. One that another process does is waited for.
-    jobs : int, optional
-        How many at a time: as many as this machine has cores, or the scheduler's workers threads, unless given.
-    scheduler : str, optional
-        Address of a Dask scheduler whose workers, of one thread each, do them; processes of this machine unless given.
-    quiet : bool, default False
-        Show no progress.
-    ended : callable, optional
-        Is told of each run that ends here.
+    suite : Suite
+    out : Path
+        Folder of the tables of all runs, to which each run is added as it ends.
+    work : Work
+    report : callable
+        Writes the report on the runs that have ended into `out`, and returns the text to print.
 
     Raises
     ------
     ActrelaxError
-        For a scheduler that is not there, a process that was killed, or runs that can't be done, once the others are.
+        As `perform`, after the report; for options out of range, or if no run has ended.
+    """
+    require(jobs=(work.jobs, 1, math.inf))
+    places = {}
+    for case in suite.cases():
+        experiment = case.experiment.resolved()
+        kept = Kept(work.runs.absolute(), experiment, case.execution.resolved(experiment))
+        places[case.variant, case.condition, kept.hash] = case, kept
+    found = results_table.read(out)
+
+    def collect() -> None:
+        new = {
+            key: results_table.outcome_of(kept.folder, case.condition, kept.experiment.seed, kept.hash, case.variant)
+            for key, (case, kept) in places.items()
+            if key not in found and kept.state.is_final
+        }
+        found.update(results_table.add(out, new))
+
+    refused = None
+    try:
+        if not work.report_only:
+            for _ in perform([kept for key, (_, kept) in places.items() if key not in found], work):
+                collect()
+    except ActrelaxError as error:
+        refused = error
+    collect()
+    ended = [found[key] for key in places if key in found]
+    if ended:
+        with results_table.held(out):
+            print(report(ended))
+    if refused is not None:
+        raise refused
+    if not ended:
+        raise ActrelaxError("no run has ended yet: leave --report-only out.")
+
+
+def perform(runs: Sequence[Kept], work: Work) -> Iterator[Kept]:
+    """Do the runs that are not done; at the end every run has its outcome or has diverged.
+
+    Parameters
+    ----------
+    runs : sequence of Kept
+        In the order in which they begin. A run that another process does is waited for.
+    work : Work
+        Its `jobs`, `scheduler` and `quiet`.
+
+    Yields
+    ------
+    Kept
+        Each run that ends, as it ends.
+
+    Raises
+    ------
+    ActrelaxError
+        For a scheduler that is not there, or a process that was killed; for runs that can't be done, after the others.
     Stopped
         After Ctrl-C or SIGTERM, when the runs under way have left their checkpoints.
     """
     refused: dict[Kept, str] = {}
-    with stopping_cleanly() as stop, _passed_on(stop), _where(jobs, scheduler) as attempts, _progress(runs, quiet):
+    with stopping_cleanly() as stop, _executor(work) as (executor, jobs), _progress(runs, work.quiet) as show:
         while left := [kept for kept in runs if kept not in refused and not kept.state.is_final]:
-            busy = 0
-            for tried in attempts(left, stop):
-                busy += tried.busy
-                stop.signal_number = stop.signal_number or tried.signal
-                if tried.refused:
-                    refused[tried.kept] = tried.refused
-                elif not tried.busy and not tried.signal:
-                    ended(tried.kept)
+            elsewhere = False
+            for kept, attempt in _attempts(left, executor, jobs, stop, show):
+                if attempt.refused:
+                    refused[kept] = attempt.refused
+                elif kept.state.is_final:
+                    yield kept
+                else:
+                    elsewhere = True
             if stop.signal_number:
                 raise Stopped("stopped: the same command goes on from here.", stop.signal_number)
-            if busy:
-                time.sleep(LOOK)
+            if elsewhere:
+                time.sleep(5 * LOOK)
+            show(left)
     if refused:
         kept, why = next(iter(refused.items()))
         raise ActrelaxError(f"{len(refused)} of {len(runs)} runs can't be done; {kept.folder.path.name}: {why}")
 
 
-Attempts = Callable[[Sequence[Kept], Stop], Iterator[Tried]]
-"""(runs, whether to stop) -> what became of each, as they end."""
+class Attempt(NamedTuple):
+    """The result of an attempt at a run, which has ended, or is left to another process, unless a field says otherwise.
+
+    signal   that stopped the run
+    refused  why it can't be done, one sentence
+    """
+
+    signal: int = 0
+    refused: str = ""
 
 
-def _here(runs: Sequence[Kept], stop: Stop, *, jobs: int) -> Iterator[Tried]:
-    """Try runs in processes of this machine."""
-    waiting = (delayed(_attempt)(kept, os.getpid()) for kept in runs if not stop.signal_number)
+def _attempts(
+    runs: Iterable[Kept], executor: Executor, jobs: int, stop: Stop, show: Callable[[Iterable[Kept]], None]
+) -> Iterator[tuple[Kept, Attempt]]:
+    """Try each run once, `jobs` at a time, and begin no further one after a signal."""
+    waiting, under_way = iter(runs), dict[Future[Attempt], Kept]()
+    while True:
+        for kept in islice(waiting, 0 if stop.signal_number else jobs - len(under_way)):
+            under_way[executor.submit(_attempt, kept)] = kept
+        if not under_way:
+            return
+        done, _ = wait(under_way, LOOK, FIRST_COMPLETED)
+        show(under_way.values())
+        for future in done:
+            attempt = _result(future, stop)
+            stop.signal_number = stop.signal_number or attempt.signal
+            yield under_way.pop(future), attempt
+        if stop.signal_number and isinstance(executor, ProcessPoolExecutor):
+            # repeated at each look: a process that is loading its data does not listen yet
+            for process in multiprocessing.active_children():
+                with suppress(ProcessLookupError):
+                    os.kill(cast(int, process.pid), signal.SIGTERM)
+
+
+def _result(future: Future[Attempt], stop: Stop) -> Attempt:
     try:
-        with parallel_config("loky"):
-            yield from Parallel(n_jobs=jobs, batch_size=1, pre_dispatch=jobs, return_as="generator_unordered")(waiting)
+        return future.result()
     except TerminatedWorkerError as error:
         if stop.signal_number:  # passed on to a process that had not begun to listen
-            return
+            return Attempt(stop.signal_number)
         raise ActrelaxError(
             "a process was killed, perhaps for want of memory: the same command goes on from here, with fewer --jobs."
         ) from error
+    except Exception as error:  # Dask gives up a run whose workers die again and again
+        return Attempt(refused=f"{type(error).__name__}: {error}")
 
 
-def _on_workers(runs: Sequence[Kept], stop: Stop, *, client: Client, jobs: int) -> Iterator[Tried]:
-    """Try runs on a cluster's workers, which can't be told to stop: those under way are waited for."""
-    from distributed import as_completed
-
-    waiting, ended = iter(runs), as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
-    under_way: dict[Future[Tried], Kept] = {}
-
-    def begin(count: int) -> None:
-        for kept in islice(waiting, count):
-            future = client.submit(_attempt, kept, os.getpid(), pure=False)
-            under_way[future] = kept
-            ended.add(future)  # type: ignore[no-untyped-call]
-
-    begin(jobs)
-    for future in ended:
-        kept = under_way.pop(future)
-        try:
-            yield future.result()
-        except Exception as error:  # Dask gives up a run whose workers die again and again
-            yield Tried(kept, refused=f"{type(error).__name__}: {error}")
-        begin(0 if stop.signal_number else 1)
-
-
-def _attempt(kept: Kept, parent: int) -> Tried:
-    """Begin a run or continue it, unless another process does."""
-    if os.getpid() != parent and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
-        signal.signal(signal.SIGTERM, lambda *_: None)  # what is passed on is for a run, which listens by itself
+def _attempt(kept: Kept) -> Attempt:
+    """Begin a run or continue it, unless it has ended or another process does it."""
     with kept.held() as mine:
-        if not mine:
-            return Tried(kept, busy=True)
-        if kept.state.is_final:
-            return Tried(kept)
+        if not mine or kept.state.is_final:
+            return Attempt()
         experiment, execution = kept.experiment, kept.execution
         recording = Recording(out=kept.folder.path, quiet=True)
         try:
@@ -165,88 +213,83 @@ def _attempt(kept: Kept, parent: int) -> Tried:
         except DivergenceError as error:
             kept.folder.write_divergence(str(error))
         except ActrelaxError as error:
-            return Tried(kept, refused=str(error))
+            return Attempt(refused=str(error))
         except Stopped as stopped:
-            return Tried(kept, signal=stopped.signal_number)
+            return Attempt(signal=stopped.signal_number)
         except Exception as error:  # of a network of the user's, or for want of memory: no reason to stop the others
             traceback.print_exc()
-            return Tried(kept, refused=f"{type(error).__name__}: {error}")
-    return Tried(kept)
+            return Attempt(refused=f"{type(error).__name__}: {error}")
+    return Attempt()
 
 
 @lru_cache(maxsize=1)
 def _loaded(images: Images, data_dir: Path | None) -> Dataset:
-    """The data set of one run after another."""
+    """Load a data set, unless it is the last run's."""
     return load_images(images, data_dir)
 
 
-@contextlib.contextmanager
-def _where(jobs: int | None, scheduler: str | None) -> Iterator[Attempts]:
-    """Yield what tries runs, in processes of this machine or on the workers of a cluster."""
-    if scheduler is None:
-        yield partial(_here, jobs=jobs or cpu_count())
+@contextmanager
+def _executor(work: Work) -> Iterator[tuple[Executor, int]]:
+    """Yield an executor, of this process, of several ones or of a cluster's workers, and its number of runs at a time.
+
+    joblib's Dask backend would be one more `joblib.Parallel`, but hangs for ever once Dask gives up a task.
+    """
+    if work.scheduler is None:
+        jobs = work.jobs or cpu_count()
+        if jobs == 1:
+            yield _ThisProcess(), 1
+            return
+        executor = ProcessPoolExecutor(jobs, initializer=_leave_signals_to_the_parent)
+        try:
+            yield executor, jobs
+        except BaseException as error:
+            executor.shutdown(kill_workers=not isinstance(error, Stopped))  # a second Ctrl-C waits for no run
+            raise
+        executor.shutdown()
         return
     try:
         from distributed import Client
     except ImportError as error:
         raise ActrelaxError('--scheduler needs Dask: pip install "actrelax[cluster]".') from error
     try:
-        client = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
+        client = Client(work.scheduler, timeout=10)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise ActrelaxError(f"there is no Dask scheduler at {scheduler}: start one with dask scheduler.") from error
+        raise ActrelaxError(
+            f"there is no Dask scheduler at {work.scheduler}: start one with dask scheduler."
+        ) from error
     with client:
         threads = sum(client.nthreads().values())  # type: ignore[no-untyped-call]
-        yield partial(_on_workers, client=client, jobs=jobs or max(1, threads))
+        yield client.get_executor(pure=False), work.jobs or max(1, threads)  # type: ignore[no-untyped-call]
 
 
-@contextlib.contextmanager
-def _passed_on(stop: Stop) -> Iterator[None]:
-    """Tell the processes that do runs to stop, too."""
+class _ThisProcess(Executor):
+    """Calls at once, where signals are listened to: in the main thread."""
 
-    def told() -> None:
-        # again and again: a process that is loading its data does not listen yet
-        for process in multiprocessing.active_children() if stop.signal_number else []:
-            if process.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGTERM)
-
-    with _meanwhile(0.2, told):
-        yield
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
 
 
-@contextlib.contextmanager
-def _progress(runs: Sequence[Kept], quiet: bool) -> Iterator[None]:
-    """Show how many epochs of all runs are done, and how long the others will take."""
-    ended: set[Kept] = set()
+def _leave_signals_to_the_parent() -> None:
+    """Ignore Ctrl-C, which reaches the parent too, and what the parent passes on, but for runs, which listen for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None)
 
-    def done() -> int:
-        ended.update(kept for kept in runs if kept not in ended and kept.state.is_final)
-        return sum(kept.experiment.epochs if kept in ended else kept.epochs for kept in runs)
 
-    def show() -> None:
-        bar.n = done()
+@contextmanager
+def _progress(runs: Sequence[Kept], quiet: bool) -> Iterator[Callable[[Iterable[Kept]], None]]:
+    """Show the number of epochs that are done, and the time that the others will take; yield an update of some runs."""
+    total = sum(kept.experiment.epochs for kept in runs)
+    done: dict[Kept, int] = {}
+
+    def count(changed: Iterable[Kept]) -> int:
+        done.update({kept: kept.experiment.epochs if kept.state.is_final else kept.epochs for kept in changed})
+        return sum(done.values())
+
+    def show(changed: Iterable[Kept]) -> None:
+        bar.n = count(changed)
         bar.refresh()
 
-    total = sum(kept.experiment.epochs for kept in runs)
-    with tqdm(total=total, initial=done(), unit=" epochs", smoothing=0, disable=quiet or None) as bar:
-        with _meanwhile(LOOK, show):
-            yield
-        show()
-
-
-@contextlib.contextmanager
-def _meanwhile(seconds: float, look: Callable[[], None]) -> Iterator[None]:
-    """Look every so many seconds while the block runs."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(seconds):
-            look()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+    with tqdm(total=total, initial=count(runs), unit=" epochs", smoothing=0, disable=quiet or None) as bar:
+        yield show

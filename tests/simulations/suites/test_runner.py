@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.suites import runner
 from actrelax.simulations.suites.run_store import Kept
-from actrelax.simulations.suites.runner import perform
+from actrelax.simulations.suites.runner import Work
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.run import run
@@ -29,10 +30,13 @@ from actrelax.simulations.training.signals import Stopped
 def runs(tmp_path, npz):
     """Three that differ in their seed."""
     base = Experiment(epochs=2, images=Images(str(npz)), model=Model("digits-mlp"), batch_size=20)
-    return [
-        Kept(tmp_path / "runs", replace(base, seed=seed).resolved(), Execution(threads=1, processes=1))
-        for seed in range(3)
-    ]
+    execution = Execution(threads=1, processes=1)
+    return [Kept(tmp_path / "runs", replace(base, seed=seed).resolved(), execution) for seed in range(3)]
+
+
+def perform(runs, jobs=1, **options):
+    """Do them without a progress bar; returns those that ended."""
+    return list(runner.perform(runs, Work(jobs, **{"quiet": True, **options})))
 
 
 def metrics(kept):
@@ -40,24 +44,21 @@ def metrics(kept):
 
 
 def test_runs_are_done_once(runs):
-    ended = []
-    perform(runs, 1, quiet=True, ended=ended.append)
-    assert ended == runs
+    assert perform(runs) == runs
     assert {kept.state for kept in runs} == {State.FINISHED}
     assert [kept.epochs for kept in runs] == [2, 2, 2]
     before = [(kept.folder.path / "summary.json").stat().st_mtime_ns for kept in runs]
-    perform(runs, 1, quiet=True, ended=ended.append)
+    assert perform(runs) == []
     assert [(kept.folder.path / "summary.json").stat().st_mtime_ns for kept in runs] == before
-    assert len(ended) == 3
 
 
 def test_a_run_that_diverges_is_recorded_and_stops_no_other(runs):
     wild = replace(runs[0], experiment=replace(runs[0].experiment, optimisation=Optimisation(lr=1e30)))
-    perform([wild, runs[1]], 1, quiet=True)
+    perform([wild, runs[1]])
     assert wild.state is State.DIVERGED
     assert wild.folder.divergence().startswith("training diverged in batches ")
     assert runs[1].state is State.FINISHED
-    perform([wild], 1, quiet=True)  # nor is it tried again
+    perform([wild])  # nor is it tried again
 
 
 def test_a_run_that_cannot_be_done_is_named_at_the_end(runs, tmp_path):
@@ -65,7 +66,7 @@ def test_a_run_that_cannot_be_done_is_named_at_the_end(runs, tmp_path):
     with pytest.raises(
         ActrelaxError, match=r"^1 of 2 runs can't be done; gone-digits-mlp-ar-seed0-\w+: there is no file"
     ):
-        perform([gone, runs[1]], 1, quiet=True)
+        perform([gone, runs[1]])
     assert runs[1].state is State.FINISHED
 
 
@@ -77,7 +78,7 @@ def test_an_error_of_another_kind_stops_no_other_run_either(runs, monkeypatch, c
 
     monkeypatch.setattr("actrelax.simulations.suites.runner.run", broken)
     with pytest.raises(ActrelaxError, match=r"^1 of 2 runs can't be done; .*: MemoryError: no room$"):
-        perform(runs[:2], 1, quiet=True)
+        perform(runs[:2])
     assert runs[1].state is State.FINISHED
     assert "Traceback" in capsys.readouterr().err
 
@@ -94,16 +95,15 @@ def test_a_run_that_another_process_does_is_waited_for(runs, monkeypatch):
         assert other.stdout.readline() == "held\n"
         with runs[0].held() as mine:
             assert not mine
-        ended = []
-        perform(runs[:2], 1, quiet=True, ended=ended.append)
+        ended = perform(runs[:2])
         assert other.poll() is not None
     assert ended == [runs[1], runs[0]]
 
 
 def test_options_tell_runs_apart_but_for_the_place_of_their_data(runs, tmp_path):
     assert len({kept.hash for kept in runs}) == 3
-    elsewhere = replace(runs[0].experiment, images=replace(runs[0].experiment.images, data_dir=tmp_path))
-    assert replace(runs[0], experiment=elsewhere).hash == runs[0].hash
+    elsewhere = replace(runs[0].execution, data_dir=tmp_path)
+    assert replace(runs[0], execution=elsewhere).hash == runs[0].hash
     longer = replace(runs[0], experiment=replace(runs[0].experiment, epochs=3))
     assert longer.hash != runs[0].hash
     assert longer.folder.path.parent == runs[0].root
@@ -113,8 +113,8 @@ def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path)
     """Two at a time, in processes of their own; what they end with is what it would have been."""
     slow = [replace(kept, experiment=replace(kept.experiment, epochs=300)) for kept in runs[:2]]
     program = (
-        "import pickle, sys; from actrelax.simulations.suites.runner import perform\n"
-        "perform(pickle.load(open(sys.argv[1], 'rb')), 2, quiet=True)"
+        "import pickle, sys; from actrelax.simulations.suites.runner import Work, perform\n"
+        "list(perform(pickle.load(open(sys.argv[1], 'rb')), Work(2, quiet=True)))"
     )
     (tmp_path / "runs.pkl").write_bytes(pickle.dumps(slow))
     command = [sys.executable, "-c", program, str(tmp_path / "runs.pkl")]
@@ -129,9 +129,9 @@ def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path)
     assert "Stopped: stopped: the same command goes on from here." in said
     assert [kept.state for kept in slow] == [State.BEGUN] * 2
     assert all(kept.folder.checkpoint() is not None for kept in slow)
-    perform(slow, 2, quiet=True)
+    perform(slow, 2)
     alone = replace(slow[0], root=tmp_path / "alone")
-    perform([alone], 1, quiet=True)
+    perform([alone])
     assert metrics(slow[0]) == metrics(alone)
 
 
@@ -146,7 +146,7 @@ def test_stopped_while_one_runs_at_a_time(runs, monkeypatch):
 
     monkeypatch.setattr(Kept, "held", signalled)
     with pytest.raises(Stopped):
-        perform(runs, 1, quiet=True)
+        perform(runs)
     assert runs[0].state is State.FINISHED
     assert runs[1].state is State.BEGUN  # the signal came before it listened, and stopped it all the same
     assert runs[2].state is State.OPEN
@@ -158,7 +158,6 @@ def test_workers_of_a_cluster_and_one_that_is_killed(runs, tmp_path):
     distributed = pytest.importorskip("distributed")
     slow = [replace(kept, experiment=replace(kept.experiment, epochs=40)) for kept in runs[:2]]
     wild = replace(runs[2], experiment=replace(runs[2].experiment, optimisation=Optimisation(lr=1e30)))
-    ended = []
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         first = next(iter(cluster.workers.values())).pid
 
@@ -169,29 +168,46 @@ def test_workers_of_a_cluster_and_one_that_is_killed(runs, tmp_path):
 
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
-        perform([*slow, wild], 2, scheduler=cluster.scheduler_address, quiet=True, ended=ended.append)
+        ended = perform([*slow, wild], 2, scheduler=cluster.scheduler_address)
         killer.join(0)
         assert not killer.is_alive()
     assert sorted(kept.hash for kept in ended) == sorted(kept.hash for kept in (*slow, wild))
     assert [kept.state for kept in (*slow, wild)] == [State.FINISHED, State.FINISHED, State.DIVERGED]
     alone = replace(slow[0], root=tmp_path / "alone")
-    perform([alone], 1, quiet=True)
+    perform([alone])
     assert metrics(slow[0]) == metrics(alone)
 
 
 def test_a_run_that_kills_its_worker_stops_no_other(runs, tmp_path):
-    """Dask gives it up after some workers, of which a new one is started each time."""
+    """Dask gives it up after two workers; joblib's Dask backend would wait for it for ever."""
     distributed = pytest.importorskip("distributed")
     dask = pytest.importorskip("dask")
     (tmp_path / "deadly.py").write_text("import os\n\ndef network(input_shape, classes):\n    os._exit(1)\n")
     deadly = replace(runs[0], experiment=replace(runs[0].experiment, model=Model(f"{tmp_path / 'deadly.py'}:network")))
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as cluster,
         pytest.raises(ActrelaxError, match=r"^1 of 2 runs can't be done; .*-deadly-ar-seed0-.*KilledWorker: "),
     ):
-        perform([deadly, runs[1]], scheduler=cluster.scheduler_address, quiet=True)
+        perform([deadly, runs[1]], None, scheduler=cluster.scheduler_address)
     assert runs[1].state is State.FINISHED
+
+
+def test_ctrl_c_with_a_cluster_waits_for_the_runs_under_way(runs, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    original = Kept.held
+
+    def signalled(kept):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(kept)
+
+    monkeypatch.setattr(Kept, "held", signalled)
+    with (
+        distributed.LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        pytest.raises(Stopped),
+    ):
+        perform(runs, None, scheduler=cluster.scheduler_address)
+    assert [kept.state for kept in runs] == [State.FINISHED, State.OPEN, State.OPEN]
 
 
 class OnATerminal(tqdm):
@@ -212,9 +228,9 @@ def test_progress_counts_the_epochs_of_all_runs(runs, monkeypatch):
     monkeypatch.setattr("actrelax.simulations.suites.runner.tqdm", OnATerminal)
     monkeypatch.setattr("actrelax.simulations.suites.runner.LOOK", 0.01)
     wild = replace(runs[2], experiment=replace(runs[2].experiment, optimisation=Optimisation(lr=1e30)))
-    perform(runs[:1], 1, quiet=True)
+    perform(runs[:1])
     OnATerminal.shown.clear()
-    perform([*runs[:2], wild], 1)
+    perform([*runs[:2], wild], quiet=False)
     counts = [n for n, _, _ in OnATerminal.shown]
     assert counts == sorted(counts)
     assert counts[0] == 2
