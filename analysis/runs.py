@@ -60,7 +60,7 @@ class Summary:
     steps                          of a relaxation, those that --steps auto chose too; None as for `equilibrium`
     equilibrium                    hidden population -> how far relaxations end from it, at the end of training, on the
                                    first batch: see `convergence.distances`; None for backprop and where there is none
-    largest_bracket                largest bound on |-x + feedback| in batches checked for --clip; None without checks
+    largest_bracket                upper bound on |-x + feedback| without clip, as for `equilibrium`
     processes                      that shared each batch
     """
 

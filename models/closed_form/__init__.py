@@ -1,6 +1,5 @@
 """The closed form: the end of a frozen relaxation, for any number of steps."""
 
-from actrelax.models.closed_form.clip_bound import largest_derivative, why_no_bound
 from actrelax.models.closed_form.evaluate import (
     PopulationState,
     evaluate_all,
@@ -12,6 +11,7 @@ from actrelax.models.closed_form.evaluate import (
 from actrelax.models.closed_form.exact import EXACT
 from actrelax.models.closed_form.law import (
     Term,
+    each_term,
     hop_matrix,
     hop_taus,
     predict,
@@ -29,12 +29,12 @@ __all__ = [
     "Plan",
     "PopulationState",
     "Term",
+    "each_term",
     "evaluate_all",
     "exact_plan",
     "gradient_steps",
     "hop_matrix",
     "hop_taus",
-    "largest_derivative",
     "plan_applications",
     "plan_of",
     "predict",
@@ -46,6 +46,5 @@ __all__ = [
     "terms",
     "uncovered",
     "weighted_sum",
-    "why_no_bound",
     "why_not",
 ]

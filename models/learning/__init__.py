@@ -3,7 +3,15 @@
 from actrelax.models.learning.activation_relaxation import ActivationRelaxation
 from actrelax.models.learning.backprop import activity_gradients, backprop_backward, parameter_gradients
 from actrelax.models.learning.continuous import relax_continuously
-from actrelax.models.learning.gradients import Backward, BackwardOptions, Rule, Updates, add_to_grad, is_finite
+from actrelax.models.learning.gradients import (
+    Backward,
+    BackwardOptions,
+    Rule,
+    Updates,
+    add_to_grad,
+    is_finite,
+    learning_slots,
+)
 from actrelax.models.learning.plasticity import postsynaptic_factor, presynaptic_factor
 from actrelax.models.learning.relax import relax_backward
 
@@ -17,6 +25,7 @@ __all__ = [
     "add_to_grad",
     "backprop_backward",
     "is_finite",
+    "learning_slots",
     "parameter_gradients",
     "postsynaptic_factor",
     "presynaptic_factor",

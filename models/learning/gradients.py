@@ -139,16 +139,23 @@ def to_gradients(
 
     `scaled` is the result of `Projection.plasticity`; it is changed in place.
     """
-    feedback = network.knobs(projection, assumptions).feedback
-    gradient = {name: updates.clipped_(update) for name, update in scaled.items()}
-    if gradient and feedback in ("learned", "kolen-pollack") and network.carries_feedback(projection):
-        gradient["feedback"] = gradient["weight"].clone()
-    for name, update in gradient.items():
-        parameter = getattr(projection, name)
-        if not parameter.requires_grad:
-            continue
-        decays = name != "bias" and network.decays(projection, assumptions)
-        yield name, update + updates.decay * parameter if decays and updates.decay else update
+    clipped = {slot: updates.clipped_(update) for slot, update in scaled.items()}
+    for slot, parameter, decays in learning_slots(network, assumptions, projection):
+        if clipped:
+            update = clipped["weight"].clone() if slot == "feedback" else clipped[slot]
+            yield slot, update + updates.decay * parameter if decays and updates.decay else update
+
+
+def learning_slots(
+    network: Network, assumptions: Assumptions, projection: Projection
+) -> Iterator[tuple[str, nn.Parameter, bool]]:
+    """Yield (slot, parameter, whether it decays) for each parameter of the projection that learns."""
+    learns = network.knobs(projection, assumptions).feedback in ("learned", "kolen-pollack")
+    slots = ("weight", "bias", "feedback") if learns and network.carries_feedback(projection) else ("weight", "bias")
+    for slot in slots:
+        parameter = getattr(projection, slot)
+        if parameter is not None and parameter.requires_grad:
+            yield slot, parameter, slot != "bias" and network.decays(projection, assumptions)
 
 
 def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:

@@ -91,7 +91,10 @@ CONTROLS = {
     "simplified": CNN["simplified"],
     "simplified, clipped": ar("simplified", clip=50.0),
 }
-"""What in CNN is done by the decay that Kolen-Pollack feedback needs, and by the clip that "simplified" is without."""
+"""What in CNN is done by the decay that Kolen-Pollack feedback needs, and what the papers' clip of 50 would do.
+
+No other condition of CNN reaches the clip. Within it relaxations are stepped, at ten times the cost.
+"""
 
 CONVERGED = {"steps": "auto"}
 TUNED = {
@@ -102,7 +105,7 @@ TUNED = {
     "conv_factor": 1.0,
     "update_clip": None,
 }
-"""Not the papers' way, nor with their clips: more is learned in as many epochs."""
+"""Not the papers' way, nor with their clip of weight steps: more is learned in as many epochs."""
 
 _MLP = replace(protocol("paper-mlp"), epochs=10)
 _CNN = replace(protocol("paper-cnn"), epochs=10)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import importlib.util
 import math
 import os
@@ -17,10 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from actrelax.models._names import look_up
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import BackwardOptions, Rule, Updates
+from actrelax.models.learning import BackwardOptions, Updates
 from actrelax.models.network import Network, build
 from actrelax.models.problem import LOSSES, Loss
-from actrelax.models.results import DivergenceError
 from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.execution import Execution
@@ -29,7 +26,7 @@ from actrelax.simulations.training.loop import Training
 from actrelax.simulations.training.mixed_precision import in_single_precision
 from actrelax.simulations.training.options import Hardware
 from actrelax.simulations.training.processes import ALONE, Processes
-from actrelax.simulations.training.rules import make_rules
+from actrelax.simulations.training.rules import make_rule
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,6 @@ class Parts:
 
     training  at its beginning
     module    the `nn.Module` whose Parameters the network shares, where it came from one
-    careful   the training's rule, but looking for nan and inf in every relaxation, and of one process alone
     loss      by which output and target are compared
     options   options of the learning rule
     hardware  the device and the precision
@@ -46,7 +42,6 @@ class Parts:
 
     training: Training
     module: nn.Module | None
-    careful: Rule
     loss: Loss
     options: BackwardOptions
     hardware: Hardware
@@ -58,7 +53,7 @@ def assemble(
     processes: Processes = ALONE,
     data: Dataset | None = None,
 ) -> Parts:
-    """Load the data, draw the weights, fill in the options.
+    """Load the data, draw the weights, fill in the options, and try the rule on one image.
 
     Sets torch's global seed, each process its own, and, on a GPU, deterministic kernels.
 
@@ -102,19 +97,13 @@ def assemble(
     factor = partial(learning_rate_factor, o, epochs=experiment.epochs, batches=len(batches))
     schedule = LambdaLR(optimiser, factor)
     # the schedule is stepped after each batch
-    rules = make_rules(
+    rule = make_rule(
         experiment, execution, network, loss, options, optimiser, batches, done=lambda: schedule.last_epoch
     )
     training = Training(
-        network,
-        batches,
-        rules.quick,
-        optimiser,
-        schedule,
-        experiment.epochs,
-        loss_is_sum=o.reduction == "sum",
+        network, batches, rule, optimiser, schedule, experiment.epochs, loss_is_sum=o.reduction == "sum"
     )
-    return Parts(training, module, rules.careful, loss, options, hardware)
+    return Parts(training, module, loss, options, hardware)
 
 
 def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple[Network, nn.Module | None]:
@@ -126,13 +115,6 @@ def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple
     if hardware.channels_last:
         _lay_out(network, experiment.model)
     return network, module
-
-
-def rehearse(parts: Parts) -> None:
-    """Try the rule on one image, in a copy of the network, so that what it refuses is refused before a run begins."""
-    training = parts.training
-    with contextlib.suppress(DivergenceError):  # a run that diverges says where
-        parts.careful(copy.deepcopy(training.network), *training.batches.example(1))
 
 
 def load_images(images: Images, data_dir: Path | None = None) -> Dataset:

@@ -172,8 +172,8 @@ PROTOCOLS: dict[str, Experiment] = {
 }
 """The papers' hyperparameters (arXiv 2010.06219), with the defaults' batches of 64, 100 steps and eta = 0.1.
 
-Their clip of relaxations at 50 is left out: it acts in "simplified" alone (docs/reproduction.md), and whoever asks for
-it (``--clip 50``) pays for steps.
+Their clip of relaxations at 50 is left out: only "simplified" reaches it (docs/reproduction.md), and relaxations with a
+clip are stepped.
 """
 
 

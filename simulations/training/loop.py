@@ -21,7 +21,6 @@ from actrelax.models.network import Network
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.batches import Batches
-from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.processes import Processes
 
 Row = dict[str, float]
@@ -151,7 +150,6 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "position": {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "learning_rate")},
-            "clip": self.rule.state_dict() if isinstance(self.rule, StepNearClip) else None,
             "totals": self.totals,
             "first_loss": self.first_loss,
             "tables": self.tables,
@@ -172,8 +170,6 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         for name, value in state["position"].items():
             setattr(self, name, value)
-        if isinstance(self.rule, StepNearClip):
-            self.rule.load_state_dict(state["clip"])
         self.totals = {name: total.to(self.totals[name], copy=True) for name, total in state["totals"].items()}
         first = state["first_loss"]
         self.first_loss = None if first is None else first.to(self.totals["loss"])

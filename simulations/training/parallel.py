@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from actrelax.models.assumptions import Assumptions
+from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Backward, BackwardOptions, Rule
+from actrelax.models.learning import Backward, BackwardOptions, Rule, learning_slots
 from actrelax.models.network import Network
 from actrelax.simulations.training.processes import Processes
 
@@ -42,33 +42,28 @@ class Shared:
     size: Callable[[], int]
 
     def __post_init__(self) -> None:
-        network, given = self.network, self.assumptions
-        self.kinds: dict[nn.Parameter, str] = {}
-        self.decays: dict[nn.Parameter, int] = {}
-        for p in network.projections.values():
-            learns_feedback = given is not None and network.knobs(p, given).feedback in ("learned", "kolen-pollack")
-            for w in (p.weight, p.bias, p.feedback if learns_feedback else None):
-                if isinstance(w, nn.Parameter) and w.requires_grad:
-                    if w in self.kinds and given and self.options.updates.clip is not None:
-                        raise ActrelaxError(
-                            "--update-clip needs a single process if projections share weights: leave it out."
-                        )
-                    self.kinds.setdefault(w, network.kind(p))
-                    decays = given is not None and w is not p.bias and network.decays(p, given)
-                    self.decays[w] = self.decays.get(w, 0) + decays
+        self.learning: dict[nn.Parameter, tuple[str, int]] = {}  # -> kind, number of projections that let it decay
+        for p in self.network.projections.values():
+            for _, w, is_decaying in learning_slots(self.network, self.assumptions or PRESETS["ar"], p):
+                if w in self.learning and self.assumptions and self.options.updates.clip is not None:
+                    raise ActrelaxError(
+                        "--update-clip needs a single process if projections share weights: leave it out."
+                    )
+                kind, decays = self.learning.get(w, (self.network.kind(p), 0))
+                self.learning[w] = kind, decays + is_decaying
 
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
         """Learn from this share, with `.grad` cleared; only the output in the result is restricted to the share."""
         samples, updates = self.size(), self.options.updates
-        like = next(iter(self.kinds))
+        like = next(iter(self.learning))
         output, here = x.new_zeros(0, *network.populations[network.output].shape), like.new_zeros(2)
         if len(x):
             result = self.rule(network, x, y)
             output, here = result.output, torch.stack([result.loss.to(like), (~result.finite).to(like)])
-        gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.kinds]
+        gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.learning]
         *gradients, (loss, lost) = self.processes.total([*gradients, here])
-        for (w, kind), gradient in zip(self.kinds.items(), gradients, strict=True):
+        for (w, (kind, decays)), gradient in zip(self.learning.items(), gradients, strict=True):
             w.grad = updates.clipped_(gradient * self.options.scale(kind, samples))
-            if updates.decay and self.decays[w]:
-                w.grad += updates.decay * self.decays[w] * w.detach()
+            if updates.decay and decays:
+                w.grad += updates.decay * decays * w.detach()
         return Backward(self.options.reduced(loss, samples), output, lost == 0, samples)

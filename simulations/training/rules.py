@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from actrelax.models.closed_form import largest_derivative, why_no_bound, why_not
+from actrelax.models.closed_form import why_not
 from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.learning import (
@@ -22,76 +25,16 @@ from actrelax.models.learning import (
 )
 from actrelax.models.learning.trace import Traced
 from actrelax.models.network import Network
-from actrelax.models.problem import Loss, ProblemFields, RelaxationProblem
+from actrelax.models.problem import Loss, RelaxationProblem
+from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.batches import Batches
-from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.mixed_precision import in_bfloat16
 from actrelax.simulations.training.parallel import Shared
 
-Learn = Callable[[Network, Tensor, Tensor, BackwardOptions], Backward]
-"""A learning rule that takes its options as an argument."""
 
-Sharing = Callable[[Rule, BackwardOptions], Rule]
-"""(rule of a single process, options) -> the rule of one of several."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The rule of an experiment, twice.
-
-    quick    (network, x, y) -> Backward, without checks on the way
-    careful  the same, but it looks for nan and inf in each relaxation, of one process alone
-    """
-
-    quick: Rule
-    careful: Rule
-
-
-@dataclass(frozen=True)
-class _Relaxation:
-    """AR with its options as an argument."""
-
-    loss: Loss
-    assumptions: str
-    integrator: str
-    steps: Steps
-    fields: ProblemFields
-
-    def __call__(self, network: Network, x: Tensor, y: Tensor, options: BackwardOptions) -> Backward:
-        return relax_backward(
-            network,
-            x,
-            y,
-            self.steps,
-            loss=self.loss,
-            assumptions=self.assumptions,
-            integrator=self.integrator,
-            options=options,
-            **self.fields,
-        )
-
-    def problem(self, network: Network, x: Tensor, y: Tensor) -> RelaxationProblem:
-        """Return the relaxation problem of a batch."""
-        return RelaxationProblem.from_batch(network, x, y, loss=self.loss, assumptions=self.assumptions, **self.fields)
-
-    def without_clip(self) -> _Relaxation:
-        """Return the same without the clip."""
-        return replace(self, fields={**self.fields, "clip": None})
-
-
-@dataclass(frozen=True)
-class _Backprop:
-    """Backprop with its options as an argument."""
-
-    loss: Loss
-
-    def __call__(self, network: Network, x: Tensor, y: Tensor, options: BackwardOptions) -> Backward:
-        return backprop_backward(network, x, y, loss=self.loss, reduction=options.reduction, updates=options.updates)
-
-
-def make_rules(
+def make_rule(
     experiment: Experiment,
     execution: Execution,
     network: Network,
@@ -100,179 +43,140 @@ def make_rules(
     optimiser: torch.optim.Optimizer,
     batches: Batches,
     done: Callable[[], int],
-) -> Rules:
-    """Fill in an experiment's options.
+) -> Rule:
+    """Return the rule of an experiment, which does not look for nan and inf on the way.
+
+    It is tried on one image, in a copy of the network, so that a run that it refuses does not begin.
 
     Parameters
     ----------
     experiment, execution, network, loss, options, optimiser
     batches : Batches
-        An example decides how the relaxations of all of them are computed.
+        An example decides how all relaxations are computed.
     done : callable
         () -> the number of batches learned so far.
 
     Raises
     ------
     ActrelaxError
-        For a way to compute that can't be had here.
+        For options that the rule refuses.
 
     Warns
     -----
     UserWarning
-        If --max-steps are not enough to settle, by the closed form.
+        If, by the closed form, --max-steps are too few to settle.
     """
-    shared = _sharing(experiment, network, batches, done) if batches.processes.count > 1 else None
+    processes = batches.processes
+    own = replace(options, check_finite=False)
+    if processes.count > 1:  # `Shared` applies the options to the sums over the processes
+        own = replace(own, reduction="sum", updates=Updates(decay=None if options.updates.decay is None else 0.0))
     if experiment.rule == "backprop":
-        return _computed(experiment, _Backprop(loss), options, execution.compile, shared)
-    relaxation, evaluation = experiment.relaxation, execution.evaluation
-    fields = relaxation.problem_fields(network, experiment.seed)
-    relax = _Relaxation(loss, relaxation.assumptions, relaxation.integrator, relaxation.as_steps, fields)
-    if relaxation.is_continuous:
-        return _continuous(experiment, execution, relax, options, optimiser)
-    problem = relax.without_clip().problem(network, *batches.example())
-    why_stepped = why_not(problem, integrator_named(relaxation.integrator))
-    if evaluation == "closed-form" and why_stepped is not None:
-        raise ActrelaxError(f"--evaluation closed-form can't be used here: {why_stepped}")
-    if why_stepped is not None or evaluation == "stepped":
-        return _stepped(experiment, execution, relax, options, problem, shared)
-    return _at_once(experiment, execution, relax, options, problem, batches, done, shared)
-
-
-def _sharing(experiment: Experiment, network: Network, batches: Batches, done: Callable[[], int]) -> Sharing:
-    assumptions = experiment.relaxation.knobs if experiment.rule == "ar" else None
-
-    def size() -> int:
-        return batches.size_of(done() % len(batches))
-
-    return lambda rule, options: Shared(rule, network, options, assumptions, batches.processes, size)
-
-
-def _stepped(
-    experiment: Experiment,
-    execution: Execution,
-    relax: _Relaxation,
-    options: BackwardOptions,
-    problem: RelaxationProblem,
-    shared: Sharing | None,
-) -> Rules:
-    compile_as: str = execution.compile
-    if compile_as == "auto" and not problem.is_frozen:  # so many kernels a step that Python hardly counts
-        compile_as = "no"
-    # a list of kernels neither draws numbers nor looks at a step
-    if problem.is_noisy or relax.steps.tolerance is not None:
-        compile_as = _uncompiled(compile_as, "is for relaxations of a fixed number of steps without noise.")
-    return _computed(experiment, relax, replace(options, evaluation="stepped"), compile_as, shared)
-
-
-def _at_once(
-    experiment: Experiment,
-    execution: Execution,
-    relax: _Relaxation,
-    options: BackwardOptions,
-    problem: RelaxationProblem,
-    batches: Batches,
-    done: Callable[[], int],
-    shared: Sharing | None,
-) -> Rules:
-    """Return the closed form; with a clip, for the batches that cannot reach it."""
-    integrator, free = integrator_named(relax.integrator), relax.without_clip()
-    grid = schedule(problem, integrator, relax.steps).measured(problem, integrator)
-    if grid.settles is False:
-        warn(f"relaxations have not settled after {grid.steps} steps: give a larger --max-steps or --tolerance.")
-    if grid.settles:  # within the tolerance the relaxation ends at equilibrium, whatever the number of steps
-        free = replace(free, integrator="equilibrium", steps=PAPERS)
-    elif relax.steps.tolerance is not None:
-        free = replace(free, steps=Steps(grid.steps, dt=grid.dt))
-    quick = _computed(experiment, free, replace(options, evaluation="closed-form"), execution.compile, shared)
-    clip, dt = experiment.relaxation.clip, grid.dt
-    if clip is None or not integrator.takes_time:
-        return quick
-    clipped = _stepped(experiment, execution, relax, options, problem, shared)
-    if why_no_bound(problem, integrator, dt=dt) is not None:
-        return clipped
-
-    def bound(network: Network, x: Tensor, y: Tensor) -> float:
-        if len(x) == 0:  # another process has them all
-            return 0.0
-        return float(largest_derivative(free.problem(network, x, y), integrator, dt=dt))
-
-    def careful(network: Network, x: Tensor, y: Tensor) -> Backward:
-        return (quick.careful if bound(network, x, y) <= clip else clipped.careful)(network, x, y)
-
-    return Rules(
-        StepNearClip(
-            bound=lambda *batch: batches.processes.largest(bound(*batch)),
-            clip=clip,
-            free=quick.quick,
-            clipped=clipped.quick,
-            place=lambda: done() % len(batches),
-        ),
-        careful,
-    )
-
-
-def _computed(
-    experiment: Experiment,
-    learn: _Relaxation | _Backprop,
-    options: BackwardOptions,
-    compile_as: str,
-    shared: Sharing | None,
-) -> Rules:
-    """Return the rule in the precision asked for, and as it is to be compiled; being careful, it is not."""
-    is_ar = experiment.rule == "ar"
-    unchecked = replace(options, check_finite=False)
-    own = unchecked
-    if shared is not None:  # what follows the sum over the processes is left to it
-        own = replace(unchecked, reduction="sum", updates=Updates(decay=None if options.updates.decay is None else 0.0))
-    quick, careful = _with_options(learn, own), _with_options(learn, options)
-    if is_ar and experiment.relaxation.feedback_transform is not None:  # it may draw numbers, which a list would repeat
-        compile_as = _uncompiled(compile_as, "is for feedback as it is: leave --feedback-transform out.")
-    if compile_as == "trace" or (compile_as == "auto" and is_ar):
-        quick = Traced(quick)
+        rule: Rule = partial(backprop_backward, loss=loss, reduction=own.reduction, updates=own.updates)
+        compile_as = _compile_as(execution, worthwhile=False)
+    elif experiment.relaxation.is_continuous:
+        rule = _continuous(experiment, execution, network, loss, own, optimiser)
+        compile_as = _compile_as(execution, "is not for continuous plasticity: leave it out.")
+    else:
+        rule, compile_as = _relaxed(experiment, execution, network, loss, own, batches)
+    in_precision = in_bfloat16 if experiment.precision == "bf16" else lambda rule: rule
+    with contextlib.suppress(DivergenceError):  # a run that diverges says where
+        in_precision(rule)(copy.deepcopy(network), *batches.example(1))
+    if compile_as == "trace":
+        rule = Traced(rule)
     elif compile_as == "inductor":
-        quick = Traced(quick, lambda kernels, x, y: torch.compile(kernels))
-    if experiment.precision == "bf16":
-        quick, careful = in_bfloat16(quick), in_bfloat16(careful)
-    return Rules(quick if shared is None else shared(quick, options), careful)
+        rule = Traced(rule, lambda kernels, x, y: torch.compile(kernels))
+    rule = in_precision(rule)
+    if processes.count == 1:
+        return rule
+    assumptions = experiment.relaxation.knobs if experiment.rule == "ar" else None
+    return Shared(rule, network, options, assumptions, processes, lambda: batches.size_of(done() % len(batches)))
 
 
-def _with_options(learn: Learn, options: BackwardOptions) -> Rule:
-    return lambda network, x, y: learn(network, x, y, options)
-
-
-def _uncompiled(compile_as: str, why: str) -> str:
-    """Return "no", where nothing else was asked for."""
-    if compile_as not in ("auto", "no"):
-        raise ActrelaxError(f"--compile {compile_as} {why}")
-    return "no"
+def _relaxed(
+    experiment: Experiment,
+    execution: Execution,
+    network: Network,
+    loss: Loss,
+    options: BackwardOptions,
+    batches: Batches,
+) -> tuple[Rule, str]:
+    """Return AR, by the closed form where it applies, and how it is compiled."""
+    relaxation, evaluation = experiment.relaxation, execution.evaluation
+    steps, integrator = relaxation.as_steps, integrator_named(relaxation.integrator)
+    fields = relaxation.problem_fields(network, experiment.seed)
+    problem = RelaxationProblem.from_batch(
+        network, *batches.example(), loss=loss, assumptions=relaxation.assumptions, **fields
+    )
+    reason, obstacle, worthwhile = why_not(problem, integrator), None, True
+    if evaluation == "closed-form" and relaxation.clip is not None:
+        raise ActrelaxError(
+            "the closed form needs a relaxation without clip: leave --clip out, or use --evaluation stepped."
+        )
+    if evaluation == "closed-form" and reason is not None:
+        raise ActrelaxError(f"--evaluation closed-form can't be used here: {reason}")
+    if evaluation == "stepped" or reason is not None:
+        options = replace(options, evaluation="stepped")
+        worthwhile = problem.is_frozen  # otherwise there are so many kernels that Python hardly counts
+        if problem.is_noisy or steps.tolerance is not None:
+            obstacle = "is for relaxations of a fixed number of steps without noise."
+    else:
+        options = replace(options, evaluation="closed-form")
+        grid = schedule(problem, integrator, steps).measured(problem, integrator)
+        if grid.settles is False:
+            warn(f"relaxations have not settled after {grid.steps} steps: give a larger --max-steps or --tolerance.")
+        if grid.settles:  # within the tolerance, the relaxation ends at equilibrium
+            steps, integrator = PAPERS, integrator_named("equilibrium")
+        elif steps.tolerance is not None:
+            steps = Steps(grid.steps, dt=grid.dt)
+    if relaxation.feedback_transform is not None:  # it may draw numbers, which a trace would repeat
+        obstacle = obstacle or "is for feedback as it is: leave --feedback-transform out."
+    rule = partial(
+        relax_backward,
+        steps=steps,
+        loss=loss,
+        assumptions=relaxation.assumptions,
+        integrator=integrator,
+        options=options,
+        **fields,
+    )
+    return rule, _compile_as(execution, obstacle, worthwhile)
 
 
 def _continuous(
     experiment: Experiment,
     execution: Execution,
-    relax: _Relaxation,
+    network: Network,
+    loss: Loss,
     options: BackwardOptions,
     optimiser: torch.optim.Optimizer,
-) -> Rules:
-    _uncompiled(execution.compile, "is not for continuous plasticity: leave it out.")
+) -> Rule:
+    relaxation = experiment.relaxation
     if execution.evaluation == "closed-form":
         raise ActrelaxError(
             "--evaluation closed-form is not for continuous plasticity: feedback moves with the weights."
         )
+    learn = partial(
+        relax_continuously,
+        steps=relaxation.as_steps,
+        loss=loss,
+        assumptions=relaxation.assumptions,
+        integrator=relaxation.integrator,
+        options=options,
+        **relaxation.problem_fields(network, experiment.seed),
+    )
 
-    def learn(network: Network, x: Tensor, y: Tensor, options: BackwardOptions) -> Backward:
-        return relax_continuously(
-            network,
-            x,
-            y,
-            relax.steps,
-            # weights move by themselves: the optimiser finds no .grad, and only carries the learning rate
-            rate=optimiser.param_groups[0]["lr"],
-            loss=relax.loss,
-            assumptions=relax.assumptions,
-            integrator=relax.integrator,
-            options=options,
-            **relax.fields,
-        )
+    def rule(network: Network, x: Tensor, y: Tensor) -> Backward:
+        # weights move by themselves: the optimiser finds no .grad, and only carries the learning rate
+        return learn(network, x, y, rate=optimiser.param_groups[0]["lr"])
 
-    return Rules(_with_options(learn, replace(options, check_finite=False)), _with_options(learn, options))
+    return rule
+
+
+def _compile_as(execution: Execution, obstacle: str | None = None, worthwhile: bool = True) -> str:
+    """Return "no", "trace" or "inductor"; refuse the latter two if there is an obstacle."""
+    asked: str = execution.compile
+    if obstacle is not None and asked not in ("auto", "no"):
+        raise ActrelaxError(f"--compile {asked} {obstacle}")
+    if asked == "auto":
+        return "trace" if worthwhile and obstacle is None else "no"
+    return asked

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from actrelax.analysis import figures
+from actrelax.analysis.clip_bound import largest_derivative, why_no_bound
 from actrelax.analysis.convergence import Distances, distances
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models._names import look_up
-from actrelax.models.engines import TorchOptions
+from actrelax.models.engines import TorchOptions, integrator_named, schedule
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import LOSSES, RelaxationProblem
 from actrelax.simulations.data import Dataset
-from actrelax.simulations.training.assemble import Parts, assemble, rehearse
+from actrelax.simulations.training.assemble import Parts, assemble
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
-from actrelax.simulations.training.clipping import StepNearClip
 from actrelax.simulations.training.configuration import as_config, flat, from_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
@@ -102,7 +102,6 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     elif folder.is_begun() and not recording.overwrite:
         raise ActrelaxError(f"{folder.path} holds a run: --resume {folder.path} continues it, --overwrite replaces it.")
     parts = assemble(experiment, execution, processes, data)
-    rehearse(parts)
     watchers = _watchers(experiment, execution, recording, parts, folder)
     if recording.resume is None and processes.is_first:
         folder.clear()
@@ -155,7 +154,7 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
     seconds = sum(row["train_seconds"] for row in timing)
     images = experiment.epochs * len(training.batches.data.train.images)
     device = torch.device(parts.hardware.device)
-    ends = _ends(experiment, training)
+    ends, bound = _ends(experiment, training)
     return Summary(
         test_accuracy=metrics["test_accuracy"],
         train_accuracy=metrics["train_accuracy"],
@@ -172,16 +171,16 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         versions=versions(),
         steps=None if ends is None else ends.steps,
         equilibrium=None if ends is None else ends.by_population,
-        largest_bracket=training.rule.largest if isinstance(training.rule, StepNearClip) else None,
+        largest_bracket=bound,
         processes=training.processes.count,
     )
 
 
-def _ends(experiment: Experiment, training: Training) -> Distances | None:
-    """Return how far from equilibrium the first batch's relaxations end with the weights as they are now."""
+def _ends(experiment: Experiment, training: Training) -> tuple[Distances | None, float | None]:
+    """Return, for the first batch and the final weights, where relaxations end and a bound on |-x + feedback|."""
     relaxation = experiment.relaxation
     if experiment.rule == "backprop" or relaxation.is_continuous or relaxation.delay or relaxation.noise:
-        return None
+        return None, None
     problem = RelaxationProblem.from_batch(
         training.network,
         *training.batches.example(),
@@ -190,8 +189,13 @@ def _ends(experiment: Experiment, training: Training) -> Distances | None:
         **replace(relaxation, clip=None).problem_fields(training.network, experiment.seed),
     )
     if not problem.is_frozen:
-        return None
-    return distances(problem, relaxation.integrator, relaxation.as_steps, options=TorchOptions(check_finite=False))
+        return None, None
+    integrator, steps = integrator_named(relaxation.integrator), relaxation.as_steps
+    ends = distances(problem, integrator, steps, options=TorchOptions(check_finite=False))
+    dt = schedule(problem, integrator, steps).dt
+    if why_no_bound(problem, integrator, dt=dt) is not None:
+        return ends, None
+    return ends, float(largest_derivative(problem, integrator, dt=dt))
 
 
 def _draw(folder: RunFolder) -> None:

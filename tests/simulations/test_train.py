@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ import torch
 from outcomes import differing, is_drawn, outcome
 
 from actrelax.analysis.runs import RunFolder
+from actrelax.models.engines import solve
+from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations import cli, train
+from actrelax.simulations.data import load
 from actrelax.simulations.training.configuration import as_config, from_config
 from actrelax.simulations.training.recorder import Recorder
 from actrelax.simulations.training.saved import load_run
@@ -66,6 +70,22 @@ def test_writes_what_it_says(tmp_path, tiny, capsys):
     said = capsys.readouterr()
     assert said.out == f"test accuracy {summary['test_accuracy']:.2%} after 3 epochs: {out}\n"
     assert len(said.err.splitlines()) == 3
+
+
+def test_a_clip_above_the_largest_bracket_has_no_effect(tmp_path, tiny, npz):
+    """On the first batch, with the trained weights; a scheme of two stages has no bound."""
+    assert run(*tiny, "--out", tmp_path / "run") == 0
+    trained, data = load_run(tmp_path / "run"), load(str(npz)).train
+    bound = trained.folder.summary().largest_bracket
+    problem = RelaxationProblem.from_batch(trained.network, trained.preprocess(data.images[:25]), data.labels[:25])
+    free, above, below = (
+        solve(replace(problem, clip=clip), "sequential", 3, eta=0.1).final["hidden1"]
+        for clip in (None, 1.001 * bound, 0.5 * bound)
+    )
+    assert torch.allclose(above, free)
+    assert not torch.allclose(below, free)
+    assert run(*tiny, "--integrator", "heun", "--out", tmp_path / "heun", "--epochs", 1) == 0
+    assert RunFolder(tmp_path / "heun").summary().largest_bracket is None
 
 
 def test_json_is_alone_on_standard_output(tmp_path, tiny, capsys):

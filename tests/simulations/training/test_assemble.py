@@ -17,7 +17,7 @@ from actrelax.models.network import Network, build
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training import assemble as module
-from actrelax.simulations.training.assemble import assemble, learning_rate_factor, make_network, rehearse
+from actrelax.simulations.training.assemble import assemble, learning_rate_factor, make_network
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
@@ -224,15 +224,16 @@ def test_networks_by_name_get_the_options():
     assert network.projections["input->hidden1"].weight.detach().std() == pytest.approx(0.7, rel=0.05)
 
 
-def test_a_rehearsal_refuses_what_the_rule_refuses_and_changes_nothing():
+def test_the_rule_is_tried_before_a_run_begins_and_changes_nothing():
     parts = assemble(Experiment(relaxation=Relaxation("continuous", steps=3)))
-    before = [p.clone() for p in parts.training.network.parameters()]
-    rehearse(parts)
-    assert all(torch.equal(p, q) for p, q in zip(parts.training.network.parameters(), before, strict=True))
+    network, _ = make_network(Model(), (1, 8, 8), 10, 0)
+    assert all(
+        torch.equal(p, q) for p, q in zip(parts.training.network.parameters(), network.parameters(), strict=True)
+    )
     assert all(p.grad is None for p in parts.training.network.parameters())
     for relaxation in (Relaxation(integrator="rk5"), Relaxation(eta=2.5), Relaxation(tau_spread=0.2)):
         with pytest.raises(ActrelaxError):
-            rehearse(assemble(Experiment(relaxation=relaxation)))
+            assemble(Experiment(relaxation=relaxation))
 
 
 def test_augmentation_is_for_images(tmp_path, arrays):

@@ -1,4 +1,4 @@
-"""An upper bound on |-x + feedback| during a relaxation: a larger clip has no effect (docs/theory.md)."""
+"""An upper bound on |-x + feedback| during a relaxation: a larger clip has no effect."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from actrelax.models.closed_form.law import each_term, hop_matrix, hop_taus
+from actrelax.models.closed_form import each_term, hop_matrix, hop_taus, uncovered
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
 
 
 def why_no_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: float) -> str | None:
     """Return None if `largest_derivative` holds, else the missing condition in one sentence."""
+    reason = uncovered(problem)
+    if reason is not None:
+        return reason
     if (integrator.order, integrator.stages) != (1, 1):
         return f'the bound on |-x + feedback| needs a scheme of one stage, got "{integrator.name}".'
     taus = set(hop_taus(problem))
@@ -37,7 +40,7 @@ def largest_derivative(problem: RelaxationProblem, integrator: Integrator, *, dt
     Parameters
     ----------
     problem : RelaxationProblem
-        Covered by the closed form (`closed_form.uncovered`): pass it without its clip.
+        Without its clip.
     integrator : Integrator
         One for which `why_no_bound` returns None.
     dt : float
