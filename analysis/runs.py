@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
@@ -123,6 +123,45 @@ class RunFolder:
         if (self.path / DIVERGED).exists():
             return State.DIVERGED
         return State.BEGUN if self.is_begun() else State.OPEN
+
+    def check_begin(
+        self,
+        options: Mapping[str, Any],
+        resumed: Mapping[str, Any] | None,
+        *,
+        overwrite: bool = False,
+        may_differ: Collection[str] = (),
+    ) -> None:
+        """Refuse to replace a run, or to resume one under other options.
+
+        Parameters
+        ----------
+        options : mapping
+            Of the run that shall begin or go on.
+        resumed : mapping or None
+            Options of the run that is resumed; None for a new one.
+        overwrite : bool, default False
+            Whether a new run may replace another.
+        may_differ : collection of str, optional
+            Options that a resumed run may change.
+
+        Raises
+        ------
+        ActrelaxError
+            If it must not.
+        """
+        if resumed is None:
+            if self.is_begun() and not overwrite:
+                raise ActrelaxError(
+                    f"{self.path} holds a run: --resume {self.path} continues it, --overwrite replaces it."
+                )
+            return
+        for name, stored in resumed.items():
+            if name not in may_differ and options[name] != stored:
+                raise ActrelaxError(
+                    f"{self.path} is a run with --{name.replace('_', '-')} {stored}, not {options[name]}: "
+                    "leave the option out, or begin another run."
+                )
 
     def clear(self) -> None:
         """Forget a run, if there is one; nothing but its own files is removed."""

@@ -7,10 +7,10 @@ the loss's gradient; and a step of local plasticity in the synapses. What Brian2
 PyTorch, with batches of one and plain gradient descent, to rounding.
 
 Writes, to --out, config.json; metrics.csv (accuracy on the digits just learned, each before its update, and on the
-test digits, both inside Brian2); checkpoint.pt, whose entry "network" is the state_dict of the PyTorch network;
-figures/plasticity.png: accuracy over stimuli, and the hidden neurons over one stimulus's two phases; and summary.json
-with the test accuracy of the PyTorch network that has these weights. A run that stopped continues with --resume,
-for more passes if --epochs says so, and gives what it would have given in one go. The last line on screen is
+test digits, both inside Brian2) and timing.csv; checkpoint.pt, whose entry "network" is the state_dict of the PyTorch
+network; figures/plasticity.png: accuracy over stimuli, and the hidden neurons over one stimulus's two phases; and
+summary.json with the test accuracy of the PyTorch network that has these weights. A run that stopped continues with
+--resume, for more passes if --epochs says so, and gives what it would have given in one go. The last line on screen is
 
     test accuracy 95.00% after 3 passes: runs/plasticity
 """
@@ -25,15 +25,25 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
 from actrelax.analysis import figures
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import Backward
 from actrelax.models.learning.brian2 import Learner, Phases
 from actrelax.models.network import Network, build
-from actrelax.simulations.data import Split, digits, random_stream
+from actrelax.models.problem import LOSSES
+from actrelax.simulations.data import Dataset, Split, digits, random_stream
 from actrelax.simulations.training.accuracy import accuracy
-from actrelax.simulations.training.brian2_training import Online
+from actrelax.simulations.training.batches import Batches, Preprocessing
+from actrelax.simulations.training.callbacks import DivergenceCheck, ProgressBar
+from actrelax.simulations.training.loop import Callback, Training, measure, train
 from actrelax.simulations.training.options import POSITIVE, among, require
+from actrelax.simulations.training.recorder import Recorder
+from actrelax.simulations.training.signals import stopping_cleanly
 
 
 @dataclass(frozen=True)
@@ -44,12 +54,14 @@ class Config:
     """Folder for results and figures."""
     resume: Path | None = None
     """Continue the run in this folder; its options are taken from there, and only --epochs may differ."""
+    overwrite: bool = False
+    """Replace a run that is in --out already."""
     epochs: int = 3
     """Passes through the training digits, in a new order each."""
     images: int = 1437
-    """Use only so many of the training digits."""
+    """Number of training digits to use."""
     every: int = 479
-    """Test, and save a checkpoint, every so many stimuli."""
+    """Stimuli between two tests, which also save a checkpoint; each pass ends with a test."""
     lr: float = 0.02
     """Learning rate, chosen by validation within the training digits."""
     steps: int = 100
@@ -76,6 +88,47 @@ class Config:
     """Print the summary as JSON, and nothing else, on standard output."""
 
 
+@dataclass(frozen=True)
+class LearningInBrian2:
+    """A learning rule that moves the weights itself: each batch is one run of Brian2, stimulus after stimulus."""
+
+    learner: Learner
+
+    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
+        output = self.learner.learn(x, y)
+        losses = LOSSES[self.learner.loss].value(output, y)
+        return Backward(losses.mean(), output, torch.isfinite(losses).all(), len(y))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the neurons' activities, which weights do not determine."""
+        return self.learner.activities
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the activities."""
+        self.learner.activities = state
+
+
+class MeasureEachBatch(Callback):
+    """Add a row of metrics after each batch, and the number of stimuli to all rows."""
+
+    def on_start(self, training: Training) -> None:
+        if training.done == 0:
+            self._number(training)
+
+    def on_batch(self, training: Training) -> None:
+        if training.batch < len(training.batches):
+            measure(training)
+            self._number(training)
+
+    def on_epoch(self, training: Training) -> None:
+        self._number(training)
+
+    def _number(self, training: Training) -> None:
+        images, rows = len(training.batches.data.train.labels), training.tables["metrics"]
+        stimuli = training.epoch * images + training.seen
+        rows[-1] |= {"epoch": stimuli / images, "stimuli": stimuli}
+
+
 def main(config: Config) -> None:
     """Learn, draw, and say what came out."""
     require(
@@ -86,33 +139,53 @@ def main(config: Config) -> None:
         seed=(config.seed, 0, 2**63),
     )
     folder = RunFolder(config.resume or config.out)
-    train, test = (Split(s.images.double().flatten(1), s.labels) for s in (digits().train, digits().test))
-    network = make_network(config)
-    phases = Phases(config.steps, config.eta, config.feedforward_steps, config.feedforward_eta)
-    learner = Learner(
-        network,
-        rate=config.lr,
-        loss=config.loss,
-        assumptions=config.assumptions,
-        phases=phases,
-        decay=config.decay,
-        codegen=config.codegen,
-    )
+    training, learner = assemble(config)
     begin(folder, config)
-    train = Split(train.images[: config.images], train.labels[: config.images])
-    online = Online(learner, train, test, config.seed, folder)
-    online.load()
+    state = folder.checkpoint()
+    if state is not None:
+        with folder.fitting():
+            training.load_state_dict(state)
     if config.codegen != "numpy":
         print("compiling: about a minute, unless it was compiled before.", file=sys.stderr)
-    online.run(config.epochs, config.every, f"continue with actrelax plasticity --resume {folder.path}")
-    draw(online, folder)
-    summary = summarised(config, online, network)
+    with stopping_cleanly() as stop, ProgressBar(folder.path.name, every=1) as bar:
+        check = DivergenceCheck(every=1)
+        recorder = Recorder(folder, check, stop, every=1, program="plasticity")
+        train(training, [check, MeasureEachBatch(), recorder, bar])
+    draw(training, learner, folder)
+    summary = summarised(config, training)
     folder.write_summary(summary)
     if config.json:
         print(json.dumps(asdict(summary)))
     else:
         passes = "1 pass" if config.epochs == 1 else f"{config.epochs} passes"
         print(f"test accuracy {summary.test_accuracy:.2%} after {passes}: {folder.path}")
+
+
+def assemble(config: Config) -> tuple[Training, Learner]:
+    """Return the training at its beginning, and the learner that holds its network."""
+    network = make_network(config)
+    learner = Learner(
+        network,
+        rate=config.lr,
+        loss=config.loss,
+        assumptions=config.assumptions,
+        phases=Phases(config.steps, config.eta, config.feedforward_steps, config.feedforward_eta),
+        decay=config.decay,
+        codegen=config.codegen,
+    )
+    train, test = (Split(images.flatten(1), labels) for images, labels in (digits().train, digits().test))
+    data = Dataset("digits", 10, Split(*(x[: config.images] for x in train)), test)
+    optimiser = torch.optim.SGD(network.parameters(), lr=config.lr)  # finds no .grad, and only carries the rate
+    training = Training(
+        network,
+        Batches(data, Preprocessing(torch.float64), config.every, config.seed),
+        LearningInBrian2(learner),
+        optimiser,
+        LambdaLR(optimiser, lambda _: 1.0),
+        config.epochs,
+        respond=learner.respond,
+    )
+    return training, learner
 
 
 def make_network(config: Config) -> Network:
@@ -124,15 +197,14 @@ def make_network(config: Config) -> Network:
     return network
 
 
-def draw(online: Online, folder: RunFolder) -> None:
+def draw(training: Training, learner: Learner, folder: RunFolder) -> None:
     """Draw accuracy over stimuli, and the hidden neurons over the two phases of a test digit."""
-    images, labels = online.test
-    learner = online.learner
-    states = learner.watch(images[:1], labels[:1])["hidden1"]
+    images, labels = training.batches.data.test
+    states = learner.watch(training.batches.preprocess(images[:1]), labels[:1])["hidden1"]
     with figures.saved(folder.figures / "plasticity.png", columns=2) as (_, (left, right)):
-        for measure in ("train_accuracy", "test_accuracy"):
-            stimuli, values = ([row[key] for row in online.metrics] for key in ("stimuli", measure))
-            left.plot(stimuli, [100 * v for v in values], label=measure.replace("_", " "), marker=".")
+        for name in ("train_accuracy", "test_accuracy"):
+            stimuli, values = ([row[key] for row in training.tables["metrics"]] for key in ("stimuli", name))
+            left.plot(stimuli, [100 * v for v in values], label=name.replace("_", " "), marker=".")
         left.set(xlabel="stimuli", ylabel="accuracy (%)", xlim=(0, None))
         left.legend(loc="lower right")
         times = [learner.phases.eta * (step + 1) for step in range(len(states))]
@@ -141,11 +213,13 @@ def draw(online: Online, folder: RunFolder) -> None:
         right.set(xlabel="time (ms; tau is 1 ms)", ylabel="x of seven hidden neurons", title="feedforward | relaxation")
 
 
-def summarised(config: Config, online: Online, network: Network) -> Summary:
+def summarised(config: Config, training: Training) -> Summary:
     """Measure the PyTorch network that has the weights which Brian2 learned."""
+    batches, timing = training.batches, training.tables["timing"]
+    seconds = sum(row["train_seconds"] for row in timing)
     return Summary(
-        test_accuracy=accuracy(network, online.test),
-        train_accuracy=online.metrics[-1]["train_accuracy"],
+        test_accuracy=accuracy(training.network, batches.data.test, batches.preprocess),
+        train_accuracy=training.tables["metrics"][-1]["train_accuracy"],
         validation_accuracy=None,
         rule="ar",
         assumptions=config.assumptions,
@@ -153,27 +227,23 @@ def summarised(config: Config, online: Online, network: Network) -> Summary:
         network="digits-mlp",
         epochs=config.epochs,
         seed=config.seed,
-        wall_seconds=online.seconds,
-        images_per_second=online.learned / online.seconds,
+        wall_seconds=seconds + sum(row["evaluate_seconds"] for row in timing),
+        images_per_second=config.epochs * len(batches.data.train.labels) / seconds,
         device=f"Brian2 ({config.codegen})",
         versions={**versions(), "brian2": version("brian2")},
     )
 
 
 def begin(folder: RunFolder, config: Config) -> None:
-    """Write down the options; refuse to replace another run, or to continue one under other options."""
-    options = {name: value for name, value in asdict(config).items() if name not in ("out", "resume", "json")}
-    if config.resume is not None:
-        for name, value in folder.config().items():
-            if name not in ("epochs", "codegen") and options[name] != value:
-                raise ActrelaxError(
-                    f"{folder.path} is a run with --{name.replace('_', '-')} {value}, not {options[name]}: "
-                    "leave that option out, or begin anew."
-                )
-        if (passes := folder.config()["epochs"]) > config.epochs:
-            raise ActrelaxError(f"{folder.path} is a run of {passes} passes, which --epochs can only add to.")
-    elif folder.is_begun():
-        raise ActrelaxError(f"{folder.path} holds a run: --resume {folder.path} continues it; or give another --out.")
+    """Write the options; refuse to replace another run, or to continue one under other options."""
+    elsewhere = ("out", "resume", "overwrite", "json")
+    options = {name: value for name, value in asdict(config).items() if name not in elsewhere}
+    resumed = None if config.resume is None else folder.config()
+    folder.check_begin(options, resumed, overwrite=config.overwrite, may_differ=("epochs", "codegen"))
+    if resumed is None:
+        folder.clear()
+    elif resumed["epochs"] > config.epochs:
+        raise ActrelaxError(f"{folder.path} is a run of {resumed['epochs']} passes, which --epochs can only add to.")
     folder.write_config(options)
 
 

@@ -29,7 +29,7 @@ class Stepper:
     def step(self) -> None:
         """Gather a batch and learn from it, as `loop.train` does."""
         x, y = next(self._batches)
-        learn(self.training, self.training.rule, x, y)
+        learn(self.training, x, y)
 
 
 def full_batches(batches: Batches) -> Iterator[Split]:

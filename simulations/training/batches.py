@@ -1,7 +1,7 @@
 """Training images in batches on the device: their order, augmentation and normalisation.
 
-Order and augmentation are functions of (seed, epoch) alone and are drawn on the CPU, for whole batches: the same
-whatever the rule, the device, how many processes share a batch, or how often the run was interrupted.
+Order and augmentation depend on seed and epoch alone, and are drawn on the CPU for whole batches: they are the same for
+any rule, device and number of processes, and after any interruption.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ PADDING = 4
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From stored images to the network's input: (x / 255 if uint8, - mean) / std.
+    """The conversion of stored images to the network's input: (x - mean) / std, where uint8 is divided by 255 first.
 
     dtype          of the network
     mean, std      on the network's device, of shapes that broadcast with an image; None for images as they are
-    memory_format  how images shall lie in memory
+    memory_format  of the images
     """
 
     dtype: torch.dtype
@@ -34,7 +34,7 @@ class Preprocessing:
     memory_format: torch.memory_format = torch.contiguous_format
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Convert (batch, channels, height, width) or (batch, features)."""
+        """Convert images, (batch, channels, height, width) or (batch, features)."""
         x = images.to(self.dtype)
         if images.dtype == torch.uint8:
             x = x / 255
@@ -43,22 +43,21 @@ class Preprocessing:
         return x.contiguous(memory_format=self.memory_format) if x.dim() == 4 else x
 
     def to(self, device: str | torch.device) -> Preprocessing:
-        """Return the same for images on another device."""
+        """Return the conversion on another device."""
         if self.mean is None or self.std is None:
             return self
         return replace(self, mean=self.mean.to(device), std=self.std.to(device))
 
 
 def normalisation(name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return mean and standard deviation to normalise by, in float64, or None.
+    """Return the mean and the standard deviation that training images are normalised by, in float64, or None.
 
     Parameters
     ----------
     name : {"none", "half", "channels"}
-        Nothing; 0.5 and 0.5 (the papers' CNN: from [0, 1] to [-1, 1]); those of each channel of `images`, over all of
-        them, a channel that never changes getting the deviation 1. The features of flat data are one channel.
+        None; 0.5 and 0.5 (the papers' CNN: from [0, 1] to [-1, 1]); those of each channel over all images, with the
+        deviation 1 for a constant channel. Flat data are one channel.
     images : torch.Tensor
-        The training images.
     """
     if name == "none":
         return None
@@ -78,12 +77,12 @@ def normalisation(name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
 class Batches:
     """The training images of a data set, batch by batch.
 
-    data          on the device that the network is on
-    preprocess    as the network was built for
-    size          images per batch; the last one of an epoch may be smaller
-    seed          fixes order and augmentation
-    augment       whether images are flipped and cropped at random
-    processes     that share each batch
+    data        on the network's device
+    preprocess  conversion to the network's input
+    size        images per batch; the last batch of an epoch may be smaller
+    seed        fixes order and augmentation
+    augment     whether images are flipped and cropped at random
+    processes   that share each batch
     """
 
     data: Dataset
@@ -102,7 +101,7 @@ class Batches:
         return min(self.size, len(self.data.train.images) - number * self.size)
 
     def example(self, size: int | None = None) -> Split:
-        """Return the first batch as it is stored, or so many images: the same whatever the seed, in all processes."""
+        """Return the first `size` stored images, one batch unless given: the same for any seed, in all processes."""
         images, labels = (part[: size or self.size] for part in self.data.train)
         return Split(self.preprocess(images), labels)
 
@@ -124,14 +123,14 @@ class Batches:
 
 
 def flip_and_crop(images: Tensor, flips: Tensor, shifts: Tensor) -> Tensor:
-    """Mirror images left to right, and shift them by up to `PADDING` pixels, zeros coming in.
+    """Mirror images left to right, and shift them by up to `PADDING` pixels, padded with zeros.
 
     Parameters
     ----------
     images : torch.Tensor
         (batch, channels, height, width).
     flips : torch.Tensor
-        (batch,), which images are mirrored.
+        (batch,): which images are mirrored.
     shifts : torch.Tensor
         (batch, 2), from 0 to 2 `PADDING`: top and left corner of the crop in the padded image.
     """

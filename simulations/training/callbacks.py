@@ -1,4 +1,4 @@
-"""What watches a training: the progress bar, the check for nan and inf, angles to backprop's gradient, TensorBoard."""
+"""Callbacks of a training: the check for divergence, angles to backprop's gradient, the progress bar, TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,17 +22,9 @@ from actrelax.simulations.training.loop import Callback, Training
 
 
 class DivergenceCheck(Callback):
-    """Check every so many batches that weights, relaxations and losses are finite and that the loss has not exploded.
+    """Check every `every` batches that weights, relaxations and losses are finite and that the loss has not exploded.
 
-    Parameters
-    ----------
-    every : int
-        Batches between two checks; each waits for the device.
-
-    Raises
-    ------
-    DivergenceError
-        From `on_start`, `on_batch` and `on_epoch`; it names the batches since the last check.
+    Each check waits for the device. A `DivergenceError` names the batches since the last one.
     """
 
     def __init__(self, every: int) -> None:
@@ -51,7 +43,6 @@ class DivergenceCheck(Callback):
 
     def look(self, training: Training) -> None:
         """Check now."""
-        training.pool()
         if not training.is_sound():
             if self.checked is None:
                 raise DivergenceError("the initial weights are not finite: check the network and --weight-std.")
@@ -65,10 +56,10 @@ class DivergenceCheck(Callback):
 
 
 class Alignment(Callback):
-    """Measure the angle between AR's and backprop's updates every so many batches.
+    """Measure the angle between AR's and backprop's updates every `every` batches.
 
-    Each measurement is a row of the table "alignment" (epoch, batch, a column a projection, their mean); the epoch's
-    means become the columns "angle PROJECTION" and "angle mean" of the metrics.
+    Each measurement is a row of the table "alignment" (epoch, batch, one column per projection, their mean); the
+    epoch's means become the columns "angle PROJECTION" and "angle mean" of the metrics.
     """
 
     def __init__(self, every: int, loss: Loss, options: BackwardOptions, assumptions: Assumptions) -> None:
@@ -99,15 +90,9 @@ class Alignment(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar over the images of the whole run on a terminal, and a line per epoch; both on standard error.
+    """A bar over the images of the whole run on a terminal, and unless quiet a line per epoch, on standard error.
 
-    Parameters
-    ----------
-    label : str
-    every : int
-        Batches between two looks at the device.
-    quiet : bool
-        Leave out the lines.
+    The bar waits for the device every `every` batches.
     """
 
     bar: tqdm[None] | None = None
@@ -147,11 +132,7 @@ class ProgressBar(Callback):
         if self.quiet:
             return
         metrics, timing = training.tables["metrics"][-1], training.tables["timing"][-1]
-        accuracies = [
-            f"{name.removesuffix('_accuracy')} {value:.1%}"
-            for name, value in metrics.items()
-            if name.endswith("_accuracy")
-        ]
+        accuracies = [f"{part} {metrics[f'{part}_accuracy']:.1%}" for part in training.batches.data.parts]
         tqdm.write(
             f"{self.label}  epoch {training.epoch} of {training.epochs}  loss {metrics['train_loss']:.4f}  "
             f"accuracy: {', '.join(accuracies)}  {timing['images_per_second']:,.0f} images/s",
@@ -160,13 +141,7 @@ class ProgressBar(Callback):
 
 
 class TensorBoard(Callback):
-    """Write each epoch's metrics for TensorBoard.
-
-    Raises
-    ------
-    ActrelaxError
-        If the package tensorboard is not installed.
-    """
+    """Write each epoch's metrics for TensorBoard, which must be installed."""
 
     def __init__(self, folder: Path) -> None:
         try:

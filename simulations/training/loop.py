@@ -1,6 +1,6 @@
-"""Training a network, whatever the rule: what changes, the loop that changes it, and callbacks that watch.
+"""Training a network by any rule: its state, the loop, and callbacks.
 
-A loop of your own needs none of this; it is a few lines around `relax_backward`, as the README shows.
+Your own loop needs none of this; it is a few lines around `relax_backward`, as the README shows.
 """
 
 from __future__ import annotations
@@ -19,33 +19,35 @@ from actrelax.analysis.runs import TABLES
 from actrelax.models.learning import Backward, Rule
 from actrelax.models.network import Network
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.training.accuracy import accuracy
+from actrelax.simulations.training.accuracy import Convert, accuracy
 from actrelax.simulations.training.batches import Batches
+from actrelax.simulations.training.parallel import SharedBackward
 from actrelax.simulations.training.processes import Processes
 
 Row = dict[str, float]
 
 EXPLODED = 1e6
-"""A loss so many times the first batch's counts as diverged: saturated units can keep it finite for ever."""
+"""A loss this many times the first batch's counts as diverged: saturated units can keep it finite for ever."""
 
 
 @dataclass
 class Training:
-    """A training under way; all that changes is in its `state_dict`.
+    """A training in progress; all that changes is in its `state_dict`.
 
     network       on the device of the batches
     batches       the images; their order is a function of seed and epoch
-    rule          (network, x, y) -> Backward, which leaves gradients in `.grad`: `relax_backward` or
-                  `backprop_backward` with the options filled in
+    rule          (network, x, y) -> Backward, which leaves gradients in `.grad` or moves the weights itself; if it has
+                  a `state_dict`, that is kept, too
     optimiser     of the network's parameters
     schedule      of the learning rate, stepped after each batch
-    epochs        how many there shall be
+    epochs        number of epochs
     loss_is_sum   whether the rule's loss is a sum over the batch; a mean otherwise
-    epoch, batch  how many are done, and how many batches of the next
-    seconds       spent so far on the batches of that epoch
-    totals        over these batches, on the device: loss and correct answers, and whether all was sound
-    answered      correct answers of this process, one of several, that are not in the totals yet
-    first_loss    of the very first batch, an image: what a loss that explodes is held against
+    respond       stimuli -> outputs that are tested; the network unless given
+    epoch, batch  number of epochs done, and of batches of the next
+    since         number of these batches before the last row of metrics
+    seconds       spent since then on learning
+    totals        since then, on the device: loss and correct answers, and whether all was sound
+    first_loss    of the very first batch, per image: a loss that explodes is compared with it
     learning_rate of the last batch; nan before the first
     tables        name -> rows: metrics and alignment, which the seed determines, and timing
     """
@@ -57,11 +59,13 @@ class Training:
     schedule: LRScheduler
     epochs: int
     loss_is_sum: bool = False
+    respond: Convert | None = None
     epoch: int = 0
     batch: int = 0
+    since: int = 0
     seconds: float = 0.0
+    started: float = field(default=0.0, init=False)
     totals: dict[str, Tensor] = field(default_factory=dict)
-    answered: int | Tensor = 0
     first_loss: Tensor | None = None
     learning_rate: float = math.nan
     tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLES})
@@ -70,7 +74,7 @@ class Training:
         self.reset_totals()
 
     def reset_totals(self) -> None:
-        """Begin an epoch's totals."""
+        """Begin new totals."""
         device = self.batches.data.train.labels.device
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.totals = {
@@ -78,70 +82,59 @@ class Training:
             "correct": torch.zeros((), dtype=torch.int64, device=device),
             "sound": torch.ones((), dtype=torch.bool, device=device),
         }
-        self.answered = 0
 
     @property
     def processes(self) -> Processes:
-        """Those that share each batch: all training's methods are called by all of them, at the same batch."""
+        """Processes that share each batch; all call all methods of the training, at the same batch."""
         return self.batches.processes
-
-    def loss_of(self, result: Backward) -> Tensor:
-        """Return a batch's loss, the mean over its images."""
-        loss = result.loss.to(self.totals["loss"])
-        return loss / result.samples if self.loss_is_sum else loss
 
     def count(self, result: Backward, y: Tensor) -> None:
         """Add a batch to the totals, without waiting for the device."""
-        loss = self.loss_of(result)
+        loss = result.loss.to(self.totals["loss"])
+        if self.loss_is_sum:
+            loss = loss / result.samples
         if self.first_loss is None:
             self.first_loss = loss
         self.totals["loss"] += loss * result.samples
-        correct = (result.output.argmax(1) == y).sum()
-        if self.processes.count == 1:
-            self.totals["correct"] += correct
+        if isinstance(result, SharedBackward):  # the output is only a share
+            self.totals["correct"] += result.correct
         else:
-            self.answered += correct
+            self.totals["correct"] += (result.output.argmax(1) == y).sum()
         self.totals["sound"] &= result.finite & (loss < EXPLODED * (1 + self.first_loss))
 
-    def pool(self) -> None:
-        """Put into the totals what each of several processes has counted since the last time."""
-        if self.processes.count > 1:
-            self.totals["correct"] += sum(self.processes.gathered(int(self.answered)))
-            self.answered = 0
-
     def is_sound(self) -> bool:
-        """Whether the epoch's relaxed states and all weights are finite and its losses reasonable: one look."""
+        """Return whether relaxed states and weights are finite and losses have not exploded; wait for the device."""
         flags = [torch.isfinite(p).all() for p in self.network.parameters()]
-        sound = bool(torch.stack([self.totals["sound"], *flags]).all())
-        return not self.processes.largest(not sound)
+        return bool(torch.stack([self.totals["sound"], *flags]).all())
 
     @property
     def done(self) -> int:
-        """Batches that are done in all."""
+        """Number of batches done since the beginning."""
         return self.epoch * len(self.batches) + self.batch
 
     @property
     def seen(self) -> int:
-        """Images of the epoch under way that are done."""
+        """Number of images done in this epoch."""
         return min(self.batch * self.batches.size, len(self.batches.data.train.images))
 
+    @property
+    def counted(self) -> int:
+        """Number of images in the totals."""
+        return self.seen - self.since * self.batches.size
+
     def is_due(self, every: int) -> bool:
-        """Whether so many batches are done since the epoch's beginning or the last time; the last one always is."""
+        """Return whether the batch is one of every `every`, or the epoch's last."""
         return self.batch % every == 0 or self.batch == len(self.batches)
 
     def averages(self) -> Row:
-        """Loss and accuracy over the epoch under way, of each batch before its update: one look at the device.
-
-        Of several processes, once they have pooled what they know.
-        """
-        loss, correct = float(self.totals["loss"]), int(self.totals["correct"])
-        seen = self.seen or float("nan")
-        return {"train_loss": loss / seen, "train_accuracy": correct / seen}
+        """Return loss and accuracy since the last row, of each batch before its update; wait for the device."""
+        loss, correct, images = float(self.totals["loss"]), int(self.totals["correct"]), self.counted or math.nan
+        return {"train_loss": loss / images, "train_accuracy": correct / images}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes, the generators of torch included; tensors are not copied.
+        """Return all that training changes, torch's generators included, and how images are preprocessed.
 
-        And, of what it doesn't change, what the trained network must know of its images.
+        Tensors are not copied.
         """
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         random, *others = self.processes.gathered({"cpu": torch.get_rng_state(), "cuda": cuda})
@@ -149,7 +142,8 @@ class Training:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "position": {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "learning_rate")},
+            "position": {name: getattr(self, name) for name in ("epoch", "batch", "since", "seconds", "learning_rate")},
+            **({"rule": self.rule.state_dict()} if hasattr(self.rule, "state_dict") else {}),
             "totals": self.totals,
             "first_loss": self.first_loss,
             "tables": self.tables,
@@ -164,17 +158,18 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned; the next batch is the one that would have come then."""
+        """Restore what `state_dict` returned; the same batch comes next."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         for name, value in state["position"].items():
             setattr(self, name, value)
+        if hasattr(self.rule, "load_state_dict"):
+            self.rule.load_state_dict(state["rule"])
         self.totals = {name: total.to(self.totals[name], copy=True) for name, total in state["totals"].items()}
         first = state["first_loss"]
         self.first_loss = None if first is None else first.to(self.totals["loss"])
         self.tables = {name: [dict(row) for row in rows] for name, rows in state["tables"].items()}
-        self.answered = 0
         random = [state["random"], *state.get("random of others", [])][self.processes.rank]
         torch.set_rng_state(random["cpu"])
         if random["cuda"]:
@@ -182,14 +177,13 @@ class Training:
 
 
 class Callback:
-    """What watches a training; each method is called with it, and does nothing unless overridden.
+    """An observer of a training, whose methods do nothing unless overridden.
 
-    A training is consistent in `on_batch`, `on_epoch` and `on_end`: it can be saved there, and an exception raised
-    there stops it.
+    In `on_batch`, `on_epoch` and `on_end` the training can be saved, or stopped by an exception.
     """
 
     def on_start(self, training: Training) -> None:
-        """Before the first batch of this process; a resumed training may be anywhere."""
+        """Before the first batch; a resumed training may be anywhere."""
 
     def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
         """With the gradients of a batch in `.grad`, before the weights move."""
@@ -213,26 +207,34 @@ def train(training: Training, callbacks: Sequence[Callback] = ()) -> None:
         If the rule finds something non-finite; the message names batch and epoch.
     """
     if not training.tables["metrics"]:
-        _measure(training)
+        measure(training)
     for callback in callbacks:
         callback.on_start(training)
     while training.epoch < training.epochs:
-        _train_epoch(training, callbacks)
+        training.started = time.perf_counter() - training.seconds
+        for x, y in training.batches.epoch(training.epoch + 1, first=training.batch):
+            learn(training, x, y, callbacks)
+            training.seconds = time.perf_counter() - training.started
+            for callback in callbacks:
+                callback.on_batch(training)
+        training.seconds = time.perf_counter() - training.started  # with the check that ends the epoch
         training.epoch += 1
-        _measure(training)
+        measure(training)
+        training.batch = training.since = 0
         for callback in callbacks:
             callback.on_epoch(training)
     for callback in callbacks:
         callback.on_end(training)
 
 
-def learn(training: Training, rule: Rule, x: Tensor, y: Tensor, callbacks: Sequence[Callback] = ()) -> Backward:
+def learn(training: Training, x: Tensor, y: Tensor, callbacks: Sequence[Callback] = ()) -> Backward:
     """Learn from one batch."""
     training.optimiser.zero_grad()
     try:
-        result = rule(training.network, x, y)
+        result = training.rule(training.network, x, y)
     except DivergenceError as error:
-        raise DivergenceError(f"{where(training)}: {error}", error.trajectory) from error
+        where = f"batch {training.batch + 1} of epoch {training.epoch + 1}"
+        raise DivergenceError(f"{where}: {error}", error.trajectory) from error
     for callback in callbacks:
         callback.on_gradient(training, x, y, result)
     training.learning_rate = training.optimiser.param_groups[0]["lr"]
@@ -243,38 +245,23 @@ def learn(training: Training, rule: Rule, x: Tensor, y: Tensor, callbacks: Seque
     return result
 
 
-def where(training: Training) -> str:
-    """Name the batch that is next."""
-    return f"batch {training.batch + 1} of epoch {training.epoch + 1}"
-
-
-def _train_epoch(training: Training, callbacks: Sequence[Callback]) -> None:
-    start = time.perf_counter() - training.seconds
-    for x, y in training.batches.epoch(training.epoch + 1, first=training.batch):
-        learn(training, training.rule, x, y, callbacks)
-        training.seconds = time.perf_counter() - start
-        for callback in callbacks:
-            callback.on_batch(training)
-    training.seconds = time.perf_counter() - start  # with the look at the device that ends the epoch
-
-
-def _measure(training: Training) -> None:
-    """Close an epoch, the one before the first included: a row of metrics, one of timing, and a fresh count."""
+def measure(training: Training) -> None:
+    """Add a row of metrics and one of timing, and begin new totals; the first row is the untrained network's."""
     data, start = training.batches.data, time.perf_counter()
     row: Row = {"epoch": training.epoch, "learning_rate": training.learning_rate}
-    training.pool()
     row |= training.averages()
+    respond, preprocess = training.respond or training.network, training.batches.preprocess
     for name, part in data.parts.items():
         if name != "train":
-            row[f"{name}_accuracy"] = accuracy(training.network, part, training.batches.preprocess, training.processes)
+            row[f"{name}_accuracy"] = accuracy(respond, part, preprocess, training.processes)
     training.tables["metrics"].append(row)
     training.tables["timing"].append(
         {
             "epoch": training.epoch,
             "train_seconds": training.seconds,
             "evaluate_seconds": time.perf_counter() - start,
-            "images_per_second": training.seen / training.seconds if training.seconds else float("nan"),
+            "images_per_second": training.counted / training.seconds if training.seconds else math.nan,
         }
     )
-    training.batch, training.seconds = 0, 0.0
     training.reset_totals()
+    training.since, training.seconds, training.started = training.batch, 0.0, time.perf_counter()

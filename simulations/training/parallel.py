@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,16 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward, BackwardOptions, Rule, learning_slots
 from actrelax.models.network import Network
 from actrelax.simulations.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class SharedBackward(Backward):
+    """The result for a whole batch, except `output`, which is of this process's share.
+
+    correct  number of correct answers in the whole batch
+    """
+
+    correct: Tensor = field(kw_only=True)
 
 
 @dataclass(eq=False)
@@ -52,18 +62,21 @@ class Shared:
                 kind, decays = self.learning.get(w, (self.network.kind(p), 0))
                 self.learning[w] = kind, decays + is_decaying
 
-    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
-        """Learn from this share, with `.grad` cleared; only the output in the result is restricted to the share."""
+    def __call__(self, network: Network, x: Tensor, y: Tensor) -> SharedBackward:
+        """Learn from this share, with `.grad` cleared."""
         samples, updates = self.size(), self.options.updates
         like = next(iter(self.learning))
-        output, here = x.new_zeros(0, *network.populations[network.output].shape), like.new_zeros(2)
+        output, here = x.new_zeros(0, *network.populations[network.output].shape), like.new_zeros(3)
         if len(x):
             result = self.rule(network, x, y)
-            output, here = result.output, torch.stack([result.loss.to(like), (~result.finite).to(like)])
+            output, correct = result.output, (result.output.argmax(1) == y).sum()
+            here = torch.stack([result.loss.to(like), (~result.finite).to(like), correct.to(like)])
         gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.learning]
-        *gradients, (loss, lost) = self.processes.total([*gradients, here])
+        *gradients, (loss, lost, correct) = self.processes.total([*gradients, here])
         for (w, (kind, decays)), gradient in zip(self.learning.items(), gradients, strict=True):
             w.grad = updates.clipped_(gradient * self.options.scale(kind, samples))
             if updates.decay and decays:
                 w.grad += updates.decay * decays * w.detach()
-        return Backward(self.options.reduced(loss, samples), output, lost == 0, samples)
+        return SharedBackward(
+            self.options.reduced(loss, samples), output, lost == 0, samples, correct=correct.to(torch.int64)
+        )

@@ -1,8 +1,7 @@
-"""Processes that train one network together: who this one is, what its share is, what they tell each other.
+"""Processes that train one network together, by torch.distributed.
 
-All there is about torch.distributed. torchrun starts the processes; each has the whole network and the whole data set,
-and learns from its share of every batch (`parallel`). All act alike on the sums over
-processes; only the first writes files and prints.
+torchrun starts the processes; each has the whole network and the whole data set, and learns from its share of every
+batch (`parallel`). All act alike on the sums over processes; only the first writes files and prints.
 """
 
 from __future__ import annotations
@@ -32,19 +31,29 @@ LAST_WORDS = timedelta(seconds=10)
 """How long a process that refuses waits for the others to refuse, too."""
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Convert errors of torch.distributed into an `AbandonedError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise AbandonedError(
+            "another process of this run has ended: --resume goes on from its last checkpoint."
+        ) from error
+
+
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train one network, seen from one of them; by itself unless told otherwise.
+    """The processes that train one network, seen from one of them.
 
     rank    of this one, from 0
-    count   how many there are
-    sums    the group that sums tensors where they lie; None for the one that does the rest, on the CPU
-    ends    the group in which they end
+    count   number of processes
+    sums    the group that sums tensors; None for the default group, which does everything else, on the CPU
+    ends    the group in which processes that fail wait for each other; its timeout is short
 
-    Raises
-    ------
-    AbandonedError
-        From whatever is done together, where another process has ended.
+    Methods that communicate raise an `AbandonedError` if another process has ended.
     """
 
     rank: int = 0
@@ -53,17 +62,17 @@ class Processes:
     ends: dist.ProcessGroup | None = None
 
     def share(self, size: int) -> slice:
-        """Return this process's part of so many: in one piece, as large as the others' or one larger or smaller."""
+        """Return this process's part of `size` items: contiguous, and equal to the others' up to one item."""
         return slice(self.rank * size // self.count, (self.rank + 1) * size // self.count)
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this process writes."""
         return self.rank == 0
 
     @property
     def threads(self) -> int | None:
-        """This process's part of the machine's cores, in place of the one thread that torchrun sets; None alone."""
+        """This process's part of the machine's cores, instead of torchrun's one thread; None for a single process."""
         return None if self.count == 1 else max(1, _cores() // int(os.environ["LOCAL_WORLD_SIZE"]))
 
     def on(self, device: str) -> Processes:
@@ -120,14 +129,6 @@ class Processes:
             with together():
                 dist.barrier()
 
-    def end(self) -> bool:
-        """Wait for the others to end, too, but not for long; return whether they do."""
-        try:
-            dist.barrier(self.ends)
-        except RuntimeError:
-            return False
-        return True
-
     @contextlib.contextmanager
     def first_one_first(self) -> Iterator[None]:
         """Let the first process go through the block before the others: it may write what they read."""
@@ -143,9 +144,7 @@ class Processes:
     def agree_on(self, tensors: Sequence[Tensor]) -> None:
         """Give all processes the first one's values."""
         if self.count > 1:
-            self.wait()  # for those that still load their data, longer than a sum would
-            found = self.total([x if self.is_first else torch.zeros_like(x) for x in tensors])
-            for tensor, value in zip(tensors, found, strict=True):
+            for tensor, value in zip(tensors, self.gathered([x.cpu() for x in tensors])[0], strict=True):
                 tensor.copy_(value)
 
 
@@ -161,7 +160,7 @@ def current() -> Processes:
     with together():
         # a process that ends closes its connections, and the others know at once: they may wait for a slow one
         dist.init_process_group("gloo", timeout=timedelta(minutes=30))
-        ends = dist.new_group(timeout=LAST_WORDS)
+        ends = dist.new_group(timeout=LAST_WORDS)  # monitored_barrier would ignore a timeout except in the first
     atexit.register(dist.destroy_process_group)  # threads that still listen may abort an interpreter that ends
     return Processes(dist.get_rank(), dist.get_world_size(), ends=ends)
 
@@ -169,18 +168,8 @@ def current() -> Processes:
 def joined(program: Callable[[], int]) -> int:
     """Run a program in this process and the others at once, and return its exit status.
 
-    The first process speaks for all. As torchrun ends everything once one has failed, a process that refuses waits for
-    the first to have said so; where that goes on, this process alone has something to say, and says it.
-
-    Parameters
-    ----------
-    program : callable
-        Returns an exit status, or raises `SystemExit`.
-
-    Raises
-    ------
-    AbandonedError
-        If another process has ended on the way.
+    The first process speaks for all. As torchrun ends everything once one has failed, a process that fails waits for
+    the others to fail, too; where they go on, it prints what it had to say. `program` may raise `SystemExit`.
     """
     processes, said = current(), io.StringIO()
     with contextlib.ExitStack() as silence:
@@ -191,22 +180,12 @@ def joined(program: Callable[[], int]) -> int:
             status = program()
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    if status and processes.count > 1 and not processes.end() and not processes.is_first:
-        sys.stderr.write(said.getvalue())
+    if status and processes.count > 1:
+        try:
+            dist.barrier(processes.ends)
+        except RuntimeError:
+            sys.stderr.write(said.getvalue())
     return status
-
-
-@contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Convert errors of torch.distributed into an `AbandonedError`."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise AbandonedError(
-            "another process of this run has ended: --resume goes on from its last checkpoint."
-        ) from error
 
 
 def _cores() -> int:

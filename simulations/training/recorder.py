@@ -1,4 +1,4 @@
-"""A run's folder kept up to date while it trains."""
+"""The files of a run, written while it trains."""
 
 from __future__ import annotations
 
@@ -9,26 +9,15 @@ from actrelax.simulations.training.signals import Stop, Stopped
 
 
 class Recorder(Callback):
-    """Write tables and checkpoint after each epoch, every so many batches, and when told to stop.
+    """Write tables and checkpoint after each epoch, every `every` batches, and after a signal, which raises `Stopped`.
 
-    Nothing is saved before it was found sound.
-
-    Parameters
-    ----------
-    folder : RunFolder
-    check : DivergenceCheck
-    stop : Stop
-    every : int, optional
-        Batches between two checkpoints.
-
-    Raises
-    ------
-    Stopped
-        From `on_batch`, once a signal came.
+    Only a training that passes the check is saved. `program` continues the run, as the message of `Stopped` says.
     """
 
-    def __init__(self, folder: RunFolder, check: DivergenceCheck, stop: Stop, every: int | None = None) -> None:
-        self.folder, self.check, self.stop, self.every = folder, check, stop, every
+    def __init__(
+        self, folder: RunFolder, check: DivergenceCheck, stop: Stop, every: int | None = None, program: str = "train"
+    ) -> None:
+        self.folder, self.check, self.stop, self.every, self.program = folder, check, stop, every, program
 
     def on_start(self, training: Training) -> None:
         self._save(training)
@@ -41,7 +30,7 @@ class Recorder(Callback):
             self._save(training)
             raise Stopped(
                 f"stopped after {training.batch} of {len(training.batches)} batches of epoch {training.epoch + 1}: "
-                f"continue with actrelax train --resume {self.folder.path}",
+                f"continue with actrelax {self.program} --resume {self.folder.path}",
                 signal_number,
             )
         if self.every and training.done % self.every == 0:

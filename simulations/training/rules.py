@@ -46,15 +46,8 @@ def make_rule(
 ) -> Rule:
     """Return the rule of an experiment, which does not look for nan and inf on the way.
 
-    It is tried on one image, in a copy of the network, so that a run that it refuses does not begin.
-
-    Parameters
-    ----------
-    experiment, execution, network, loss, options, optimiser
-    batches : Batches
-        An example decides how all relaxations are computed.
-    done : callable
-        () -> the number of batches learned so far.
+    The first batch decides how all relaxations are computed. The rule is tried on one image, in a copy of the network,
+    so that a run that it refuses does not begin. `done` returns the number of batches learned so far.
 
     Raises
     ------

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -95,18 +93,17 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     processes = current()
     experiment, execution = experiment.resolved(), execution.resolved(experiment, processes)
     folder = RunFolder(recording.folder_of(experiment))
-    if recording.resume is not None:
-        _check_same(folder, as_config(experiment, execution))
-        if folder.is_finished():
-            return folder.summary()
-    elif folder.is_begun() and not recording.overwrite:
-        raise ActrelaxError(f"{folder.path} holds a run: --resume {folder.path} continues it, --overwrite replaces it.")
+    config = as_config(experiment, execution)
+    resumed = None if recording.resume is None else flat(as_config(*from_config(folder.config())))
+    folder.check_begin(flat(config), resumed, overwrite=recording.overwrite)
+    if resumed is not None and folder.is_finished():
+        return folder.summary()
     parts = assemble(experiment, execution, processes, data)
     watchers = _watchers(experiment, execution, recording, parts, folder)
-    if recording.resume is None and processes.is_first:
+    if resumed is None and processes.is_first:
         folder.clear()
-        folder.write_config(as_config(experiment, execution))
-    state = None if recording.resume is None else folder.checkpoint()
+        folder.write_config(config)
+    state = None if resumed is None else folder.checkpoint()
     if state is not None:
         with folder.fitting():
             parts.training.load_state_dict(state)
@@ -134,18 +131,6 @@ def _watchers(
         board = TensorBoard(folder.tensorboard)
         watchers += [board] if parts.training.processes.is_first else []
     return watchers
-
-
-def _check_same(folder: RunFolder, given: Mapping[str, Any]) -> None:
-    """Refuse to resume a run under other options."""
-    stored = flat(as_config(*from_config(folder.config())))
-    for name, value in flat(given).items():
-        if stored[name] != value:
-            option = name.replace("_", "-")
-            raise ActrelaxError(
-                f"{folder.path} is a run with --{option} {stored[name]}, not {value}: "
-                "leave the option out, or begin another run."
-            )
 
 
 def _summary(experiment: Experiment, parts: Parts) -> Summary:

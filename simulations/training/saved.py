@@ -1,4 +1,4 @@
-"""A trained run, back from its folder."""
+"""A trained run, loaded from its folder."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from actrelax.simulations.training.options import Hardware
 
 @dataclass(frozen=True)
 class Run:
-    """What `load_run` returns.
+    """A run that was trained, or is being trained.
 
     folder      its files: `summary()`, `table("metrics")`
     experiment  the options that identify it
     execution   how it was computed
     network     with the weights of its last checkpoint, on the CPU
-    module      the `nn.Sequential` that shares the network's Parameters, where it was made from one; else None
+    module      the `nn.Sequential` whose Parameters the network shares, if it was made from one
     preprocess  stored images (batch, channels, height, width) -> the network's input
     """
 
@@ -39,16 +39,7 @@ class Run:
 
 
 def load_run(path: Path | str) -> Run:
-    """Load a run's network as its last checkpoint has it, finished or not.
-
-    Parameters
-    ----------
-    path : path or str
-        Folder of the run, as `actrelax train --out` was given it.
-
-    Returns
-    -------
-    Run
+    """Load a run from its folder (`actrelax train --out`), with the network of its last checkpoint, finished or not.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Learning the digits inside Brian2, in small."""
 
-import csv
 import json
 import shutil
+import signal
 
 import pytest
 import torch
@@ -10,18 +10,18 @@ from outcomes import is_drawn
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.learning import relax_backward
+from actrelax.models.learning.brian2 import Learner
 from actrelax.models.network import build
 from actrelax.simulations import cli
 from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.plasticity import Config, make_network
-from actrelax.simulations.training import brian2_training
 
 TINY = ["--images", "40", "--every", "25", "--steps", "4", "--eta", "0.5", "--epochs", "2", "--lr", "0.1"]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A tiny run that nothing interrupted: three looks in two passes of 40, the second across their border."""
+    """A tiny run that nothing interrupted: two passes of 40 stimuli, each in batches of 25 and 15."""
     out = tmp_path_factory.mktemp("plasticity") / "run"
     assert cli.main(["plasticity", "--out", str(out), *TINY]) == 0
     return out
@@ -29,10 +29,9 @@ def finished(tmp_path_factory):
 
 def same(a, b):
     first, second = (RunFolder(path).checkpoint() for path in (a, b))
-    for name in ("network", "activities"):
+    for name in ("network", "rule"):
         assert list(first[name]) == list(second[name])
         assert all(torch.equal(first[name][key], second[name][key]) for key in first[name])
-    assert first["metrics"] == second["metrics"]
     assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
 
 
@@ -43,8 +42,9 @@ def test_writes_what_it_says(finished, tmp_path, capsys):
     folder = RunFolder(out)
     summary, rows = folder.summary(), folder.table("metrics")
     assert said.out == f"test accuracy {summary.test_accuracy:.2%} after 2 passes: {out}\n"
-    assert [line.split(" stimuli")[0].strip() for line in said.err.splitlines()] == ["25", "50", "75", "80"]
-    assert [(row["stimuli"], row["epoch"]) for row in rows] == [(25, 0.625), (50, 1.25), (75, 1.875), (80, 2)]
+    assert [line.split("  loss")[0] for line in said.err.splitlines()] == ["run  epoch 1 of 2", "run  epoch 2 of 2"]
+    assert [(row["stimuli"], row["epoch"]) for row in rows] == [(0, 0), (25, 0.625), (40, 1), (65, 1.625), (80, 2)]
+    assert list(rows[0]) == ["epoch", "learning_rate", "train_loss", "train_accuracy", "test_accuracy", "stimuli"]
     assert is_drawn(folder.figures / "plasticity.png")
     # inside Brian2 and by PyTorch with these weights: the same
     assert summary.test_accuracy == rows[-1]["test_accuracy"] > 0.3
@@ -54,17 +54,23 @@ def test_writes_what_it_says(finished, tmp_path, capsys):
     same(finished, out)
 
 
-def test_weights_are_those_that_torch_learns(finished):
-    """The order of the digits, the initial weights and the rule, once more without the program."""
-    network = make_network(Config())
+def test_it_is_the_rule_of_pytorch_with_batches_of_one(finished):
+    """Weights, and loss and accuracy since the last test, each before its update; once more without the program."""
+    network, rows = make_network(Config()), RunFolder(finished).table("metrics")
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     images, labels = digits().train
+    losses, correct = [], []
     for number in (1, 2):
         for k in torch.randperm(40, generator=random_stream(0, "epoch", number)).tolist():
             optimiser.zero_grad()
-            x = images[k : k + 1].double().flatten(1)
-            relax_backward(network, x, labels[k : k + 1], integrator="euler", steps=4, eta=0.5)
+            x, y = images[k : k + 1].double().flatten(1), labels[k : k + 1]
+            result = relax_backward(network, x, y, integrator="euler", steps=4, eta=0.5)
             optimiser.step()
+            losses.append(float(result.loss))
+            correct.append(int(result.output.argmax()) == int(y))
+    for row, first, last in zip(rows[1:], (0, 25, 40, 65), (25, 40, 65, 80), strict=True):
+        assert row["train_loss"] == pytest.approx(sum(losses[first:last]) / (last - first))
+        assert row["train_accuracy"] == pytest.approx(sum(correct[first:last]) / (last - first))
     learned = build("digits-mlp").double()
     learned.load_state_dict(RunFolder(finished).checkpoint()["network"])
     for name, weight in learned.state_dict().items():
@@ -72,55 +78,56 @@ def test_weights_are_those_that_torch_learns(finished):
 
 
 def test_a_run_goes_on_for_more_passes(finished, tmp_path, capsys):
-    """Looks at other stimuli than an uninterrupted run leave the weights alone."""
+    """And for as many as it has, which changes nothing."""
     out = tmp_path / "run"
     assert cli.main(["plasticity", "--out", str(out), *TINY, "--epochs", "1"]) == 0
-    assert cli.main(["plasticity", f"--resume={out}", "--epochs", "2"]) == 0
-    assert RunFolder(out).config()["epochs"] == 2
-    first, second = (RunFolder(path).checkpoint()["network"] for path in (finished, out))
-    assert max(float((first[key] - second[key]).abs().max()) for key in first) < 1e-12
+    for _ in range(2):
+        assert cli.main(["plasticity", f"--resume={out}", "--epochs", "2"]) == 0
+        assert RunFolder(out).config()["epochs"] == 2
+        same(finished, out)
     assert "after 2 passes" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_signal_leaves_a_checkpoint_and_the_resumed_run_is_the_same(batches, finished, tmp_path, monkeypatch, capsys):
+    """In the middle of a pass, and at its end."""
+    learn, calls = Learner.learn, []
+
+    def signalled(*arguments):
+        calls.append(1)
+        if len(calls) == batches:
+            signal.raise_signal(signal.SIGTERM)
+        return learn(*arguments)
+
     out = tmp_path / "run"
-    respond, calls = brian2_training.accuracy, []
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", signalled)
+        assert cli.main(["plasticity", "--out", str(out), *TINY]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"actrelax plasticity: stopped after {batches} of 2 batches of epoch 1: "
+        f"continue with actrelax plasticity --resume {out}"
+    )
+    assert not RunFolder(out).is_finished()
+    assert cli.main(["plasticity", "--resume", str(out)]) == 0
+    same(finished, out)
+
+
+def test_an_interrupted_run_continues_from_its_checkpoint(finished, tmp_path, monkeypatch):
+    learn, calls = Learner.learn, []
 
     def interrupted(*arguments):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return respond(*arguments)
-
-    monkeypatch.setattr(brian2_training, "accuracy", interrupted)
-    assert cli.main(["plasticity", "--out", str(out), *TINY]) == 130
-    assert RunFolder(out).checkpoint()["learned"] == 50
-    assert not RunFolder(out).is_finished()
-    monkeypatch.undo()
-    assert cli.main(["plasticity", "--resume", str(out)]) == 0
-    same(finished, out)
-    # a finished run has nothing left to do
-    assert cli.main(["plasticity", "--resume", str(out)]) == 0
-    same(finished, out)
-
-
-def test_a_signal_leaves_a_checkpoint(tmp_path, monkeypatch, capsys):
-    import signal
+        return learn(*arguments)
 
     out = tmp_path / "run"
-    respond = brian2_training.accuracy
-
-    def signalled(*arguments):
-        signal.raise_signal(signal.SIGTERM)
-        return respond(*arguments)
-
-    monkeypatch.setattr(brian2_training, "accuracy", signalled)
-    assert cli.main(["plasticity", "--out", str(out), *TINY]) == 128 + signal.SIGTERM
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == (
-        f"actrelax plasticity: stopped after 25 of 80 stimuli: continue with actrelax plasticity --resume {out}"
-    )
-    assert RunFolder(out).checkpoint()["learned"] == 25
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", interrupted)
+        assert cli.main(["plasticity", "--out", str(out), *TINY]) == 130
+    assert RunFolder(out).checkpoint()["position"]["epoch"] == 1
+    assert cli.main(["plasticity", "--resume", str(out)]) == 0
+    same(finished, out)
 
 
 def test_options_reach_the_learner(tmp_path):
@@ -158,8 +165,8 @@ def test_bad_input_is_one_sentence_and_status_2(finished, tmp_path, capsys):
         ([*new, "--assumptions", "kolen-pollack"], '"kolen-pollack" feedback needs a decay rate, other'),
         ([*new, "--activation", "gelu"], "activation 'gelu' of population 'hidden1' has no formula for Brian2: "),
         ([*new, "--codegen", "fortran"], "unknown Brian2 target 'fortran'; known: "),
-        (["--out", str(finished)], f"{finished} holds a run: --resume {finished} continues it; or give another --out."),
-        (["--resume", str(finished), "--lr", "0.3"], f"{finished} is a run with --lr 0.1, not 0.3: leave that option"),
+        (["--out", str(finished)], f"{finished} holds a run: --resume {finished} continues it, --overwrite "),
+        (["--resume", str(finished), "--lr", "0.3"], f"{finished} is a run with --lr 0.1, not 0.3: leave the option"),
         (
             ["--resume", str(finished), "--epochs", "1"],
             f"{finished} is a run of 2 passes, which --epochs can only add to.",
@@ -179,8 +186,3 @@ def test_divergence_is_status_1(tmp_path, capsys):
     options = ["--lr", "1e200", "--loss", "sum-of-squares", "--activation", "identity"]
     assert cli.main(["plasticity", "--out", str(out), *TINY, *options]) == 1
     assert "became non-finite: lower the learning rate or eta." in capsys.readouterr().err
-
-
-def test_table_is_plain_csv(finished):
-    with (finished / "metrics.csv").open(newline="") as file:
-        assert next(csv.reader(file)) == ["epoch", "stimuli", "train_accuracy", "test_accuracy"]

@@ -211,7 +211,7 @@ def test_a_rules_divergence_names_batch_and_epoch():
 def test_soundness(damage):
     training = training_of()
     x, y = next(iter(training.batches.epoch(1)))
-    learn(training, training.rule, x, y)
+    learn(training, x, y)
     assert training.is_sound()
     result = training.rule(training.network, x, y)
     if damage == "weight":
@@ -243,7 +243,7 @@ def test_learning_looks_at_no_value_of_the_device_on_the_way(monkeypatch, option
             return original(self, *args)
 
         monkeypatch.setattr(torch.Tensor, name, counted)
-    learn(training, training.rule, x, y)
+    learn(training, x, y)
     # labels are looked at only if they are on the CPU; tau of every neuron is the caller's, on the CPU
     losses = ("problem", "losses.py")
     assert {losses} <= places <= {losses, ("problem", "per_neuron.py"), ("engines", "steps.py")}
@@ -251,5 +251,6 @@ def test_learning_looks_at_no_value_of_the_device_on_the_way(monkeypatch, option
     training.is_sound()
     training.averages()
     assert places == {("training", "loop.py")}
-    learn(training, partial(relax_backward, steps=5), x, y)
+    training.rule = partial(relax_backward, steps=5)
+    learn(training, x, y)
     assert ("learning", "relax.py") in places

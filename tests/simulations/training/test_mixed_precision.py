@@ -92,7 +92,7 @@ def test_weights_learn_less_than_bfloat16_resolves():
     training = parts_of("equilibrium", lr=1e-5, momentum=0.9).training
     before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
     for x, y in training.batches.epoch(1):
-        learn(training, training.rule, x, y)
+        learn(training, x, y)
     for name, p in training.network.named_parameters():
         assert p.dtype == torch.float32
         assert (p != before[name]).double().mean() > 0.9

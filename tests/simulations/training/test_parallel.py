@@ -60,6 +60,7 @@ def assert_same(rule, case, options):
     assert float(ours.loss) == pytest.approx(float(theirs.loss), rel=1e-13)
     assert (ours.samples, bool(ours.finite)) == (3, True)
     assert torch.allclose(ours.output, theirs.output, rtol=1e-13)
+    assert int(ours.correct) == int((theirs.output.argmax(1) == case.y).sum())
 
 
 def with_feedback(case, rule, generator):

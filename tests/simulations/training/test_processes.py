@@ -21,7 +21,6 @@ from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.loop import learn
 from actrelax.simulations.training.options import Relaxation
 from actrelax.simulations.training.processes import ALONE, Processes
 
@@ -153,22 +152,6 @@ def test_each_process_draws_noise_of_its_own():
         assert parts.training.processes.rank == rank
     assert seeds[0] == 5  # as one process
     assert len(set(seeds)) == 3
-
-
-@pytest.mark.usefixtures("group")
-def test_answers_are_pooled_once():
-    training = assemble(Experiment(rule="backprop"), processes=Silent(0, 3)).training
-    x, y = next(iter(training.batches.epoch(1)))
-    result = learn(training, training.rule, x, y)
-    correct = int((result.output.argmax(1) == y).sum())
-    assert correct > 0
-    for _ in range(2):
-        training.pool()
-        assert training.totals["correct"] == 3 * correct
-    training.count(result, y)
-    training.load_state_dict(training.state_dict())  # what is not pooled is not in it, and is forgotten
-    training.pool()
-    assert training.totals["correct"] == 3 * correct
 
 
 # ---- two processes
