@@ -1,7 +1,7 @@
-"""A relaxation to be watched: every population's activity on its way to the gradient, as frames or as a moving picture.
+"""A relaxation to be watched, for `feature_maps`: a strip of frames or a moving picture.
 
-Activities are drawn relative to the largest gradient of their population, so that at equilibrium the upper row is the
-lower one. Beyond 1 a colour is full: at first activities are those of the feedforward pass, which may be much larger.
+Activities are relative to the largest gradient of their population, so that at equilibrium the upper row is the lower
+one. Beyond 1 a colour is full: the activities of the feedforward pass may be much larger.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from PIL import Image
 from actrelax.analysis import figures
 from actrelax.analysis.files import replacing
 from actrelax.analysis.style import styled, written
-from actrelax.models.errors import ActrelaxError
 
 Array = NDArray[np.floating]
 
-PAUSE = 2000
-"""How long a moving picture stays at its end, in milliseconds."""
+FRAME, PAUSE = 100, 2000
+"""Durations of a frame, and of the last one, in milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,10 @@ class Film:
 
     stimulus    (channels, height, width) or (features,)
     times       (n,), of the frames
-    activities  hidden population -> (n, *population.shape), from the input up
-    gradients   the same populations -> population.shape
+    activities  hidden population -> (n, *population.shape), over the population's largest gradient, from the input up
+    gradients   the same populations -> population.shape, likewise: between -1 and 1
     errors      population -> max |x - gradient| / max |gradient| at each time
-    predicted   other times, and what a law says about the errors then
+    predicted   other times, and the errors by a law at these
     """
 
     stimulus: Array
@@ -50,33 +49,9 @@ class Film:
     errors: Mapping[str, Sequence[float]]
     predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None = None
 
-    def __post_init__(self) -> None:
-        for name, x in self.activities.items():
-            expected = (len(self.times), *self.gradients[name].shape)
-            if x.shape != expected:
-                raise ActrelaxError(f"the activities of {name} must be {expected}, got {x.shape}.")
-
-    def relative(self, population: str, frame: int) -> Array:
-        """Return a population's activity at a time over its largest gradient."""
-        found: Array = self.activities[population][frame] / self._scale(population)
-        return found
-
-    def relative_gradient(self, population: str) -> Array:
-        """Return a population's gradient, likewise: between -1 and 1."""
-        found: Array = self.gradients[population] / self._scale(population)
-        return found
-
-    def _scale(self, population: str) -> float:
-        return float(max(np.abs(self.gradients[population]).max(), np.finfo(float).tiny))
-
 
 def contact_sheet(x: Array) -> Array:
-    """Return channels side by side in a nearly square sheet, rows of them below each other, nan between.
-
-    Parameters
-    ----------
-    x : numpy.ndarray
-        (channels, height, width); (units,) are drawn as units of a sheet, without gaps.
+    """Return channels side by side in a nearly square sheet, nan between; (units,) as pixels, without gaps.
 
     Examples
     --------
@@ -96,20 +71,14 @@ def contact_sheet(x: Array) -> Array:
 
 
 def strip(path: Path, film: Film, frames: Sequence[int]) -> None:
-    """Draw some frames side by side, and the gradients beside them: a row per population, the uppermost on top.
-
-    Raises
-    ------
-    ActrelaxError
-        If the file can't be written.
-    """
+    """Draw some frames side by side, and the gradients beside them: a row per population, the uppermost on top."""
     names = list(film.activities)[::-1]
     with written(path, (1.15 * (len(frames) + 1) + 1.1, 1.1 * len(names) + 0.2)) as figure:
         axes = figure.subplots(len(names), len(frames) + 1, squeeze=False)
         for row, name in zip(axes, names, strict=True):
             for ax, frame in zip(row, frames, strict=False):
-                image = _sheet(ax, film.relative(name, frame))
-            _sheet(row[-1], film.relative_gradient(name))
+                image = _sheet(ax, film.activities[name][frame])
+            _sheet(row[-1], film.gradients[name])
             row[0].set_ylabel(name)
         for ax, frame in zip(axes[0], frames, strict=False):
             ax.set_title(f"t = {film.times[frame]:g} tau", fontsize="medium")
@@ -117,25 +86,10 @@ def strip(path: Path, film: Film, frames: Sequence[int]) -> None:
         _bar(figure, image, list(axes.flat))
 
 
-def movie(path: Path, film: Film, frames: Sequence[int], *, rate: float = 10.0, dpi: int = 100) -> None:
-    """Write frames as a GIF that begins anew after its last: maps above, gradients below them, errors at the bottom.
+def movie(path: Path, film: Film, frames: Sequence[int], *, dpi: int = 100) -> None:
+    """Write frames as an endless GIF: maps above, gradients below them, errors at the bottom.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        NAME.gif.
-    film : Film
-    frames : sequence of int
-        Indices into its times.
-    rate : float, default 10.0
-        Frames a second.
-    dpi : int, default 100
-        Of a picture about 7 inches wide.
-
-    Raises
-    ------
-    ActrelaxError
-        If the file can't be written.
+    The picture is about 7 inches wide; an existing file is replaced, or left alone if that fails.
     """
     with styled():
         figure, show = scene(film)
@@ -149,13 +103,13 @@ def movie(path: Path, film: Film, frames: Sequence[int], *, rate: float = 10.0, 
     # one palette, undithered: what doesn't change costs nothing then
     palette = Image.fromarray(np.concatenate(pictures)).quantize(256, dither=Image.Dither.NONE)
     first, *others = [Image.fromarray(x).quantize(palette=palette, dither=Image.Dither.NONE) for x in pictures]
-    lasting = [round(1000 / rate)] * len(others) + [PAUSE]
+    lasting = [FRAME] * len(others) + [PAUSE]
     with replacing(path) as file:
         first.save(file, "GIF", save_all=True, append_images=others, duration=lasting, loop=0)
 
 
 def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
-    """Lay the moving picture out; return it and what shows a frame in it."""
+    """Lay the moving picture out; return it, and a function that shows a frame in it."""
     names = list(film.activities)
     figure = Figure(figsize=(1.25 * (len(names) + 1) + 0.8, 5.4))
     (upper,), (lower,) = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)
@@ -167,8 +121,8 @@ def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
     clock = axes[1][0].text(0.5, 0.5, "", ha="center", va="center", transform=axes[1][0].transAxes)
     images = {}
     for above, below, name in zip(axes[0][1:], axes[1][1:], names, strict=True):
-        images[name] = _sheet(above, film.relative(name, 0))
-        _sheet(below, film.relative_gradient(name))
+        images[name] = _sheet(above, film.activities[name][0])
+        _sheet(below, film.gradients[name])
         above.set_title(name, fontsize="medium")
     axes[0][1].set_ylabel("activity")
     axes[1][1].set_ylabel("gradient")
@@ -181,7 +135,7 @@ def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
 
     def show(frame: int) -> list[AxesImage]:
         for name, image in images.items():
-            image.set_data(contact_sheet(film.relative(name, frame)))
+            image.set_data(contact_sheet(film.activities[name][frame]))
         now.set_xdata([film.times[frame]] * 2)
         clock.set_text(f"t = {film.times[frame]:.1f} tau")
         return list(images.values())

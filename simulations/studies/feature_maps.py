@@ -1,56 +1,50 @@
-"""A relaxation through a CNN's feature maps: how a digit's activity becomes the gradient, map by map.
+"""A relaxation through a CNN's feature maps: how does a digit's activity become the gradient, map by map?
 
-The second paper's CNN (Millidge, Tschantz, Seth & Buckley 2020, arXiv 2010.06219) is trained for a few epochs by
-activation relaxation on the bundled digits, enlarged to 32x32, and relaxes with the first test digit that it takes for
-another. Colours are activities relative to the largest gradient of their population, so that they end as those of the
-gradient, which autograd computed.
+From the top down: the lower a population, the later its maps are the gradient's. The second paper's CNN (Millidge,
+Tschantz, Seth & Buckley 2020, arXiv 2010.06219) is trained for a few epochs by activation relaxation on the bundled
+digits, enlarged to 32x32, and relaxes with the first test digit that it takes for another. Colours are activities
+relative to the largest gradient of their population, so that they end as those of the gradient, computed by autograd.
 
-At first every map shows what the digit looks like to it, far beyond the gradient's scale. That image fades at one rate
-everywhere, but on the way each population also sends its own down, as if that were a gradient. So what the clamped
-output sends back comes out from under it in the uppermost population first, and in the lowest last. The error curves
-say when; the circles are what the scheme's exact law predicts.
+At first every map shows the digit, far beyond the gradient's scale. That image fades at one rate everywhere, but on the
+way each population also sends its own down, as if that were a gradient. So the signal of the clamped output comes out
+from under it in the uppermost population first, and in the lowest last. The error curves say when; circles are the
+prediction of the scheme's exact law. It takes a minute.
 
 The last line on screen:  seen after: conv1 6.9, conv2 5.6, hidden1 4.7, hidden2 3.6 tau
 """
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
-from actrelax import Network, RelaxationProblem, activity_gradients, build, relax_backward, solve
+from actrelax import RelaxationProblem, activity_gradients, solve
 from actrelax.analysis.convergence import predicted_errors, spread_out, stays_below
-from actrelax.simulations.data import digits, random_stream
+from actrelax.simulations.data import Split, digits
 from actrelax.simulations.studies.animation import Film, movie, strip
-from actrelax.simulations.studies.learning import epochs_of
+from actrelax.simulations.studies.common import DIGITS, OUT, report, trained
+from actrelax.simulations.suites.suite import varied
 
-# network and images
-NETWORK = "cnn"
+ETA = 0.1  # of the relaxation, also in training
 SIZE = 32
-SEED = 0
-
-# learning: stochastic gradient descent on the mean over a batch
 EPOCHS = 3
-RATE = 0.1
-MOMENTUM = 0.9
+BASE = varied(DIGITS, {"network": "cnn", "steps": 100, "eta": ETA, "lr": 0.1, "momentum": 0.9})
 
-# relaxation, in units of tau
-ETA = 0.1
+# unit of tau
 DURATION = 12.0
 SEEN = 0.99  # cosine between activity and gradient from which a population counts as there
 
 
-def main(out: Path = Path("runs/studies"), epochs: int = EPOCHS, frames: int = 61) -> dict[str, float]:
+def main(out: Path = OUT, epochs: int = EPOCHS, frames: int = 61) -> dict[str, float]:
     """Train, relax, compare with backprop and with the law, draw.
 
     Parameters
     ----------
     out : pathlib.Path
-        Folder for feature_maps.png and feature_maps.gif.
+        Folder for feature_maps.png, .gif and .json.
     epochs : int
         Passes through the training images.
     frames : int
@@ -60,13 +54,13 @@ def main(out: Path = Path("runs/studies"), epochs: int = EPOCHS, frames: int = 6
     -------
     dict
         "accuracy", on the test images; population -> when its cosine with the gradient stays above 0.99, in tau;
-        "rise", the lowest population's largest error over its first; "error", the largest at the end; "law", the
-        largest difference between errors and the law's.
+        "first", the lowest population's first error, and "rise", its largest relative to that; "error", the largest at
+        the end; "law", the largest difference between errors and the law's; "digit" and "taken for".
     """
-    network = build(NETWORK, input_shape=(1, SIZE, SIZE), generator=random_stream(SEED, "weights"))
-    learn(network, epochs)
-    network.double()
-    images, labels = enlarged(digits().test.images).double(), digits().test.labels
+    data = digits()
+    data = replace(data, train=enlarged(data.train), test=enlarged(data.test))
+    network = trained(varied(BASE, {"epochs": epochs}), data).double()
+    images, labels = data.test.images.double(), data.test.labels
     answers = network(images).argmax(1)
     wrong = int((answers != labels).nonzero()[0])
     x, y = images[wrong : wrong + 1], labels[wrong : wrong + 1]
@@ -85,30 +79,27 @@ def main(out: Path = Path("runs/studies"), epochs: int = EPOCHS, frames: int = 6
     measured["error"] = max(error[-1] for error in errors.values())
     measured["law"] = max(abs(errors[name][n] - e) for name in law for n, e in zip(steps, law[name], strict=True))
 
-    hidden = {name: trajectory[name][:, 0].numpy() for name in network.hidden}
-    goals = {name: gradients[name][0].numpy() for name in network.hidden}
+    scale = {name: gradients[name].abs().max() for name in network.hidden}
+    hidden = {name: (trajectory[name][:, 0] / scale[name]).numpy() for name in network.hidden}
+    goals = {name: (gradients[name][0] / scale[name]).numpy() for name in network.hidden}
     film = Film(x[0].numpy(), trajectory.times, hidden, goals, errors, ([n * ETA for n in steps], law))
     strip(out / "feature_maps.png", film, [round(t / ETA) for t in (0, 2, 3, 4, 5, 7)])
     movie(out / "feature_maps.gif", film, spread_out(trajectory.steps, frames))
-    print(f"{measured['accuracy']:.1%} of test digits; this {int(y)} is taken for a {int(answers[wrong])}: {problem}")
-    print(f"error of {lowest}: {errors[lowest][0]:.1f} at first, {measured['rise']:.2f} times that at most")
-    print(f"error after {DURATION:g} tau: {measured['error']:.1e}, {measured['law']:.0e} from the law's")
-    print("seen after:", ", ".join(f"{name} {measured[name]:.1f}" for name in network.hidden), "tau")
+    measured |= {"digit": int(y), "taken for": int(answers[wrong]), "first": errors[lowest][0]}
+    report(
+        out / "feature_maps.json",
+        measured,
+        f"{measured['accuracy']:.1%} of test digits; this {int(y)} is taken for a {int(answers[wrong])}: {problem}",
+        f"error of {lowest}: {errors[lowest][0]:.1f} at first, {measured['rise']:.2f} times that at most",
+        f"error after {DURATION:g} tau: {measured['error']:.1e}, {measured['law']:.0e} from the law's",
+        f"seen after: {', '.join(f'{name} {measured[name]:.1f}' for name in network.hidden)} tau",
+    )
     return measured
 
 
-def enlarged(images: Tensor) -> Tensor:
-    """Return (n, 1, 8, 8) as (n, 1, SIZE, SIZE)."""
-    return interpolate(images, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-
-
-def learn(network: Network, epochs: int) -> None:
-    """Train by activation relaxation, 100 sequential steps of eta = 0.1 a batch."""
-    optimiser = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
-    backward = partial(relax_backward, steps=100, eta=ETA)
-    images = enlarged(digits().train.images)
-    for _ in epochs_of(network, optimiser, backward, epochs=epochs, seed=SEED, images=images):
-        pass
+def enlarged(part: Split) -> Split:
+    """Return images of (1, 8, 8) as (1, SIZE, SIZE), with their labels."""
+    return Split(interpolate(part.images, size=(SIZE, SIZE), mode="bilinear", align_corners=False), part.labels)
 
 
 def seen_after(activities: Tensor, gradient: Tensor) -> float:

@@ -1,11 +1,13 @@
 """How long must a network of depth L relax, until every layer is within 1 % of its gradient?
 
-Feedback moves down one layer at a time, and what a layer began with has to be forgotten against a gradient that may be
-far smaller: the law (docs/closed-form.md) tells the first step from which the error stays below a tolerance without
-relaxing.
+Some six tau and 1.3 tau a layer, in untrained deep networks. Feedback moves down one layer at a time, and the initial
+activity of a layer has to be forgotten against a gradient that may be far smaller: the law (docs/closed-form.md) gives
+the first step from which the error stays below a tolerance without relaxing.
 
 Left: that time for random networks, predicted (lines: mean of several, and 95 % interval) and measured by relaxing
-(circles, each network). Right: what it costs at one depth, in evaluations of the whole feedback, against eta.
+(circles, each network). Right: its cost at one depth, in evaluations of the whole feedback, against eta.
+
+It takes 2 minutes.
 
 The last line on screen:  measured otherwise than predicted: 0 of 96
 """
@@ -22,11 +24,12 @@ from actrelax.analysis import figures
 from actrelax.analysis.convergence import errors_over_time, predicted_steps, stays_below
 from actrelax.models.engines import INTEGRATORS
 from actrelax.simulations.data import digits, random_stream
+from actrelax.simulations.studies.common import OUT, report
 
 TOLERANCE = 0.01
-MOST = 100_000  # steps, of what does not get there
+MOST = 100_000  # steps of a relaxation that does not get there
 
-# networks: random weights that keep the size of what passes through them
+# networks: random weights that keep the size of activities
 DEPTHS = (2, 3, 4, 5, 10, 20, 35, 50)
 WIDTH = 64
 SEEDS = 3
@@ -45,14 +48,14 @@ AT_DEPTH = 10
 
 
 def main(
-    out: Path = Path("runs/studies"), depths: Sequence[int] = DEPTHS, seeds: int = SEEDS
+    out: Path = OUT, depths: Sequence[int] = DEPTHS, seeds: int = SEEDS
 ) -> tuple[dict[str, dict[float, list[float]]], dict[str, dict[float, int]]]:
     """Predict, measure, draw.
 
     Parameters
     ----------
     out : pathlib.Path
-        Folder for the figure.
+        Folder for the figure and its numbers.
     depths : sequence of int
         Layers of weights.
     seeds : int
@@ -61,7 +64,7 @@ def main(
     Returns
     -------
     times : dict
-        Scheme and eta -> depth -> how long each network must relax, in tau.
+        Scheme and eta -> depth -> the time that each network must relax, in tau.
     costs : dict
         Scheme -> eta -> evaluations of the whole feedback, at depth 10.
     """
@@ -77,10 +80,6 @@ def main(
                 times[label][depth] = [eta * n for n in predicted]
                 figures.circles(left, [depth] * seeds, [eta * n for n in measured])
             figures.band(left, label, times[label], number=number)
-            print(
-                label,
-                ", ".join(f"depth {depth}: {min(t):.1f} to {max(t):.1f} tau" for depth, t in times[label].items()),
-            )
         figures.circles(left, [], [], label="measured")
         left.set(xlabel="depth (layers of weights)", ylabel="time until all are within 1 % (tau)", xlim=(0, None))
         left.set_ylim(0, None)
@@ -92,7 +91,18 @@ def main(
             right.loglog(list(by_eta), list(by_eta.values()), label=name, marker=".")
         right.set(xlabel="eta", ylabel=f"evaluations of the feedback, depth {AT_DEPTH}")
         right.legend()
-    print(f"measured otherwise than predicted: {wrong} of {len(LEFT) * len(depths) * seeds}")
+    ends = {label: {d: {"least": min(t), "most": max(t)} for d, t in of.items()} for label, of in times.items()}
+    count = len(LEFT) * len(depths) * seeds
+    report(
+        out / "how_long.json",
+        {"times": ends, "costs": costs, "relaxations": count, "wrong": wrong},
+        *(
+            f"{label}, depth {d}: {min(t):.1f} to {max(t):.1f} tau"
+            for label, of in times.items()
+            for d, t in of.items()
+        ),
+        f"measured otherwise than predicted: {wrong} of {count}",
+    )
     return times, costs
 
 
@@ -112,14 +122,14 @@ def slowest(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: st
 
 
 def relaxed(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: str, eta: float, expected: int) -> int:
-    """Return the same as measured: relax for longer than that, and look from which step on errors stay small."""
+    """Return the same as measured: relax for longer, and find the step from which on errors stay small."""
     errors = errors_over_time(problem, gradients, scheme, expected + 50, eta=eta).recorded
     steps = [stays_below(error, TOLERANCE) for error in errors.values()]
     return max(MOST if n is None else n for n in steps)
 
 
 def cost(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: str, eta: float) -> int:
-    """Return how often the whole feedback is evaluated until then."""
+    """Return the number of evaluations of the whole feedback until then."""
     return slowest(problem, gradients, scheme, eta) * (INTEGRATORS[scheme].stages or 1)
 
 

@@ -1,40 +1,57 @@
-"""Training at several levels of a perturbation: what the studies of robustness have in common."""
+"""Training at several levels of a perturbation: what the studies of robustness share.
+
+Trainings are rows of a table: series, level (nan for the references), seed, accuracy, and in degrees, as means over the
+training, "angle PROJECTION", between updates and backprop's, "predicted PROJECTION", the same by a law, and "first
+PROJECTION", the angle at the first batch alone. Projections to the output are left out: their updates are exact.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
+from actrelax.analysis import figures
+from actrelax.analysis.convergence import stays_below
+from actrelax.analysis.files import write_text
 from actrelax.models.learning import Backward
 from actrelax.models.network import Network
 from actrelax.models.problem import apply_transform, transform_named
 from actrelax.simulations.data import Dataset
-from actrelax.simulations.studies.perturbation_results import Learned, Scale, accuracies, draw, first_below, write
+from actrelax.simulations.studies.common import DIGITS, by, report
 from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.assemble import assemble, load_images
 from actrelax.simulations.training.callbacks import Alignment
-from actrelax.simulations.training.execution import Execution
-from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, Training, train
-from actrelax.simulations.training.options import Relaxation
 
 RATE = 0.4
+EPOCHS = 15
+SEEDS = 5
+DT, DURATION = 0.2, 10.0  # unit of tau
 
-BASE = Experiment(
-    epochs=15,
-    precision="fp64",
-    batch_size=64,
-    images=Images("digits"),
-    model=Model("mlp-4x32"),
-    relaxation=Relaxation(integrator="euler", dt=0.2, duration=10.0),
-    optimisation=Optimisation(lr=RATE, schedule="cosine"),
+BASE = varied(
+    DIGITS,
+    {
+        "network": "mlp-4x32",
+        "integrator": "euler",
+        "dt": DT,
+        "duration": DURATION,
+        "lr": RATE,
+        "schedule": "cosine",
+        "epochs": EPOCHS,
+        "precision": "fp64",
+        "measure_alignment": 5,
+    },
 )
 """Three hidden populations of 32 tanh units learn the digits; relaxations take 10 tau, in 50 steps.
 
@@ -46,20 +63,20 @@ that edge. For each RATE and SEED:
         --epochs 15 --precision fp64 --validation 144 --lr RATE --seed SEED
 """
 
-# a list of kernels is worth its making in longer trainings only
-EXECUTION = Execution(threads=1, compile="no", measure_alignment=5)
-
 BACKPROP, OUTPUT_ALONE = "backprop", "output alone learns"
 
 REFERENCES: Mapping[str, Options] = {
-    BACKPROP: {"rule": "backprop"},
+    BACKPROP: {"rule": "backprop", "measure_alignment": None},
     # hidden populations that are silent at the end move no weight below them
-    OUTPUT_ALONE: {"steps": 0, "duration": None, "start": "zero"},
+    OUTPUT_ALONE: {"steps": 0, "duration": None, "start": "zero", "measure_alignment": None},
 }
 """What perturbed learning is compared with: the exact gradient, and hidden weights that stay as they were drawn."""
 
 Prediction = Callable[[Experiment, Network, Tensor, Tensor], Mapping[str, float]]
-"""(experiment, network, images, labels) -> projection -> angle in degrees, at the weights of this moment."""
+"""(experiment, network, images, labels) -> projection -> angle in degrees, with the weights of this moment."""
+
+Scale = Literal["linear", "log", "symlog"]
+"""Of an axis of levels; symlog: logarithmic from the smallest level on, with room for 0."""
 
 
 def study(
@@ -68,128 +85,97 @@ def study(
     *,
     xlabel: str,
     scale: Scale = "linear",
-    seeds: int = 5,
+    seeds: int = SEEDS,
+    epochs: int = EPOCHS,
     base: Experiment = BASE,
     predicted: Prediction | None = None,
     first: bool = False,
-) -> list[Learned]:
-    """Train at every level, draw accuracy and angles against it, and print them.
+) -> pd.DataFrame:
+    """Train at every level; draw accuracy and angles against it, print them, and write them as table and numbers.
 
     Parameters
     ----------
     path : pathlib.Path
-        Of the figure; the table goes beside it, as .csv.
+        Of the figure; the table and the numbers go beside it, as .csv and .json.
     series : mapping
-        Label -> level -> what it means as options of `base`, from the harmless level to the worst.
+        Label -> level -> options that differ from `base`, from the harmless level to the worst.
     xlabel : str
-        What the levels are, with their unit.
+        Name of the levels, with their unit.
     scale : {"linear", "log", "symlog"}, default "linear"
-    seeds : int, default 5
-        How many seeds (0, 1, ...), the same at every level.
+    seeds, epochs : int
+        Trainings per level, with seeds 0, 1, ..., and their length.
     base : Experiment, default BASE
     predicted : callable, optional
-        What a law says about the angles, asked at the batches where they are measured.
+        A law of the angles, evaluated at the batches where they are measured.
     first : bool, default False
-        Whether the law is one of weights that have learned nothing: it is asked at the first batch alone, and the
+        Whether the law holds for weights that have learned nothing: it is evaluated at the first batch alone, and the
         angles that are measured there are drawn, too.
 
     Returns
     -------
-    list of Learned
-        One per training, those of `REFERENCES` last.
+    pandas.DataFrame
+        A row per training, those of `REFERENCES` last.
     """
     wanted = [(name, level, options) for name, levels in series.items() for level, options in levels.items()]
     wanted += [(name, math.nan, options) for name, options in REFERENCES.items()]
     data = load_images(base.images)
-    rows = [
-        learn(name, level, varied(base, {**options, "seed": seed}), data, predicted, first)
+    rows = pd.DataFrame(
+        {"series": name, "level": float(level), "seed": seed}
+        | learn(varied(base, {**options, "epochs": epochs, "seed": seed}), data, predicted, first)
         for name, level, options in tqdm(wanted, desc=path.stem, unit=" levels", leave=False, disable=None)
         for seed in range(seeds)
-    ]
-    write(path.with_suffix(".csv"), rows)
-    draw(path, rows, xlabel=xlabel, scale=scale, chance=1 / data.classes, first=first)
-    print(", ".join(f"{name}: accuracy {100 * reference(rows, name):.1f} %" for name in REFERENCES))
+    )
+    write_text(path.with_suffix(".csv"), rows.to_csv(index=False))
+    draw(path, rows, xlabel=xlabel, scale=scale, chance=1 / data.classes)
+    found = numbers(rows)
+    lines = [", ".join(f"{name}: accuracy {found[name]['accuracy']:.1f} %" for name in REFERENCES)]
     for name in series:
-        _report(rows, name)
+        for level, of in found[name]["levels"].items():
+            lines.append(f"{name}, {level:g}: accuracy {of['accuracy']:.1f} %, angle {of['angle']:.1f} degrees")
+        lost, useless = ("at no level" if at is None else f"from {at:g} on" for at in limits(rows, name))
+        lines.append(f"{name}: a point lost {lost}, worse than fixed hidden weights {useless}")
+    report(path.with_suffix(".json"), found, *lines)
     return rows
 
 
 def learn(
-    series: str,
-    level: float,
-    experiment: Experiment,
-    data: Dataset,
-    predicted: Prediction | None = None,
-    first: bool = False,
-) -> Learned:
-    """Train once.
-
-    Parameters
-    ----------
-    series, level
-        As the outcome is to be called.
-    experiment : Experiment
-        Whose angles are measured if it says so.
-    data : Dataset
-        That it names.
-    predicted, first
-        As for `study`.
-    """
-    every = None if series in REFERENCES else EXECUTION.measure_alignment
-    parts = assemble(experiment, replace(EXECUTION, measure_alignment=every), data=data)
-    training = parts.training
-    watchers: list[Callback] = []
+    experiment: Experiment, data: Dataset, predicted: Prediction | None = None, first: bool = False
+) -> dict[str, float]:
+    """Train once, as `study` is told; return the accuracy and the angles of a row."""
+    parts = assemble(experiment, data=data)
+    training, every = parts.training, experiment.measure_alignment
+    callbacks: list[Callback] = []
+    laws: list[Mapping[str, float]] = []
     if every is not None:
-        watchers.append(Alignment(every, parts.loss, parts.options, experiment.relaxation.knobs))
-    law = None
-    if every is not None and predicted is not None:
-        law = Predicting(experiment, predicted, math.inf if first else every)
-        watchers.append(law)
-    train(training, watchers)
-    hidden = [name for name, p in training.network.projections.items() if p.target != training.network.output]
+        callbacks.append(Alignment(every, parts.loss, parts.options, experiment.relaxation.knobs))
+        if predicted is not None:
+            callbacks.append(_Predicting(experiment, predicted, sys.maxsize if first else every, laws))
+    train(training, callbacks)
     measured = training.tables["alignment"]
-    return Learned(
-        series,
-        level,
-        experiment.seed,
-        accuracy=training.tables["metrics"][-1]["test_accuracy"],
-        angles=_means(measured, hidden),
-        predicted={} if law is None else _means(law.rows, hidden),
-        first=_means(measured[:1], hidden),
-    )
+    hidden = [name for name, p in training.network.projections.items() if p.target != training.network.output]
+    row = {"accuracy": training.tables["metrics"][-1]["test_accuracy"]}
+    for kind, table in (("angle", measured), ("predicted", laws), ("first", measured[:1] if first else [])):
+        means = pd.DataFrame(table, columns=hidden, dtype=float).mean().dropna()
+        row |= {f"{kind} {name}": float(angle) for name, angle in means.items()}
+    return row
 
 
-class Predicting(Callback):
-    """Ask a law for the angles every so many batches, the first included."""
+class _Predicting(Callback):
+    """Evaluate a law every so many batches, the first included."""
 
-    def __init__(self, experiment: Experiment, law: Prediction, every: float) -> None:
-        self.experiment, self.law, self.every = experiment, law, every
-        self.rows: list[Mapping[str, float]] = []
+    def __init__(self, experiment: Experiment, law: Prediction, every: int, rows: list[Mapping[str, float]]) -> None:
+        self.experiment, self.law, self.every, self.rows = experiment, law, every, rows
 
     def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
         if training.done % self.every == 0:
             self.rows.append(self.law(self.experiment, training.network, x, y))
 
 
-def _means(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:
-    """Return the mean of each column over the rows where it is a number; columns without any are left out."""
-    found = {name: [row[name] for row in rows if not math.isnan(row.get(name, math.nan))] for name in names}
-    return {name: sum(values) / len(values) for name, values in found.items() if values}
-
-
-def grid(experiment: Experiment) -> tuple[float, int]:
-    """Return dt and the number of steps of an experiment that has --dt and --duration."""
-    dt, duration = experiment.relaxation.dt, experiment.relaxation.duration
-    assert dt is not None
-    assert duration is not None
-    return dt, round(duration / dt)
-
-
 def feedback_angles(experiment: Experiment, network: Network, x: Tensor, y: Tensor) -> Mapping[str, float]:
     """Return the angles at the equilibrium of transformed feedback, if signals don't know the weights: a `Prediction`.
 
     cos(angle) of a population is the product, over the projections on its way to the output, of the cosine between
-    the weights and what the transform has made of them.
+    the weights and the transformed weights.
     """
     transform = transform_named(experiment.relaxation.feedback_transform, experiment.seed)
     angles, cosine = {}, 1.0
@@ -203,29 +189,102 @@ def feedback_angles(experiment: Experiment, network: Network, x: Tensor, y: Tens
     return angles
 
 
-def reference(rows: Sequence[Learned], name: str) -> float:
-    """Return the mean accuracy of one of the `REFERENCES`, from 0 to 1."""
-    return float(np.mean([row.accuracy for row in rows if row.series == name]))
+def mean_angles(rows: pd.DataFrame) -> pd.Series[float]:
+    """Return each training's angle, the mean over projections; nan where it was not measured."""
+    return rows.filter(like="angle ").mean(axis=1)
 
 
-def limits(rows: Sequence[Learned], series: str) -> tuple[float | None, float | None]:
-    """Return from which level on a point of accuracy is lost, and hidden weights had better stay as they were drawn.
+def limits(rows: pd.DataFrame, series: str) -> tuple[float | None, float | None]:
+    """Return the level from which on a point of accuracy is lost, and that from which on the output alone is better.
 
-    Of mean accuracies: a point below that of the series' first level, and below that of the output alone; None where
-    the worst level is not enough.
+    Of mean accuracies: a point below that of the series' first level, and below that of fixed hidden weights, at this
+    level and all that follow; None where the worst level is not enough.
     """
-    by_level = accuracies(rows, series)
-    undisturbed = float(np.mean(next(iter(by_level.values()))))
-    return first_below(by_level, undisturbed - 0.01), first_below(by_level, reference(rows, OUTPUT_ALONE))
+    means = rows[rows["series"] == series].groupby("level", sort=False)["accuracy"].mean()
+    alone = rows.loc[rows["series"] == OUTPUT_ALONE, "accuracy"].mean()
+    found = [stays_below(means.to_numpy(), bound) for bound in (means.iloc[0] - 0.01, alone)]
+    lost, useless = (None if at is None else float(means.index[at]) for at in found)
+    return lost, useless
 
 
-def _report(rows: Sequence[Learned], series: str) -> None:
-    for level, values in accuracies(rows, series).items():
-        turned = [row.mean_angle for row in rows if row.series == series and row.level == level]
-        print(f"{series}, {level:g}: accuracy {100 * np.mean(values):.1f} %, angle {np.mean(turned):.1f} degrees")
-    lost, useless = limits(rows, series)
-    print(f"{series}: a point lost {_said(lost)}, worse than fixed hidden weights {_said(useless)}")
+def numbers(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return reference -> "accuracy", and series -> "a point lost from", "useless from", and "levels" -> level ->
+
+    "accuracy" and "lowest accuracy" in percent, "angle", the mean over projections, and each column of angles.
+    """
+    found: dict[str, Any] = {
+        name: {"accuracy": 100 * rows.loc[rows["series"] == name, "accuracy"].mean()} for name in REFERENCES
+    }
+    for name, of_series in rows.dropna(subset="level").groupby("series", sort=False):
+        lost, useless = limits(rows, str(name))
+        levels = {
+            level: {
+                "accuracy": 100 * of["accuracy"].mean(),
+                "lowest accuracy": 100 * of["accuracy"].min(),
+                "angle": mean_angles(of).mean(),
+                **of.filter(regex="^(angle|predicted|first) ").mean().dropna(),
+            }
+            for level, of in of_series.groupby("level", sort=False)
+        }
+        found[str(name)] = {"a point lost from": lost, "useless from": useless, "levels": levels}
+    return found
 
 
-def _said(level: float | None) -> str:
-    return "at no level" if level is None else f"from {level:g} on"
+def draw(path: Path, rows: pd.DataFrame, *, xlabel: str, scale: Scale, chance: float = 0.1) -> None:
+    """Draw accuracy (left) and angles (right) against the level: means over seeds with their 95 % intervals.
+
+    Of one series each projection's angle is drawn, of several the lowest projection's, whose way from the output is the
+    longest. Circles are predictions, crosses angles at the first batch. References are lines across.
+    """
+    levels = sorted(rows["level"].dropna().unique())
+    with figures.saved(path, columns=2) as (_, (left, right)):
+        accuracy_panel(left, rows, chance)
+        angle_panel(right, rows)
+        for ax in (left, right):
+            if scale == "symlog":
+                least = min(level for level in levels if level > 0)
+                ax.set_xscale("symlog", linthresh=least, linscale=0.5)
+                ax.set_xlim(min(0, levels[0]) - least / 5, levels[-1] * 1.2)
+            else:
+                ax.set_xscale(scale)
+            ax.xaxis.set_major_locator(FixedLocator(levels))
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.set_xlabel(xlabel)
+            ax.legend(fontsize="small")
+
+
+def accuracy_panel(ax: Axes, rows: pd.DataFrame, chance: float) -> None:
+    """Draw a line per series, and across the axes each reference's mean, and chance."""
+    for number, (series, of) in enumerate(rows.dropna(subset="level").groupby("series", sort=False)):
+        figures.band(ax, str(series), by(of, "level", "accuracy"), number=number, percent=True)
+    means = dict(rows[rows["level"].isna()].groupby("series", sort=False)["accuracy"].mean())
+    for (name, level), style in zip({**means, "chance": chance}.items(), ("-", "--", ":"), strict=False):
+        ax.axhline(100 * level, color="0.45", linewidth=1, linestyle=style, label=name)
+    ax.set(ylabel="test accuracy (%)", ylim=(0, 100))
+
+
+_MARKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "predicted": ("predicted", {"marker": "o", "fillstyle": "none", "markersize": 4, "markeredgewidth": 0.8}),
+    "first": ("at the first batch", {"marker": "x", "markersize": 4, "markeredgewidth": 1.0}),
+}
+
+
+def angle_panel(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draw each projection's angle, or of several series each one's in the lowest projection; others as marks."""
+    projections = [name.removeprefix("angle ") for name in rows.filter(like="angle ")]
+    series = list(rows.dropna(subset="level").groupby("series", sort=False))
+    lines = [(name, of, projections[0]) for name, of in series]
+    if len(series) == 1:
+        lines = [(name, series[0][1], name) for name in projections]
+    for number, (label, of, projection) in enumerate(lines):
+        figures.band(ax, str(label), by(of, "level", f"angle {projection}"), number=number)
+        for kind, (_, marks) in _MARKS.items():
+            if f"{kind} {projection}" in of:
+                means = of.groupby("level", sort=False)[f"{kind} {projection}"].mean()
+                ax.plot(means.index, means, color=ax.lines[-1].get_color(), linestyle="none", **marks)
+    for kind, (label, marks) in _MARKS.items():
+        if any(name.startswith(f"{kind} ") for name in rows):
+            ax.plot([], [], color="0.3", label=label, linestyle="none", **marks)
+    whose = f"angle of updates of {projections[0]}" if len(series) > 1 else "angle of updates"
+    ax.set(ylabel=f"{whose}\nto backprop's (degrees)", ylim=(-2, 95), yticks=range(0, 91, 15))

@@ -1,13 +1,14 @@
 """What eigenvalues don't say: the spectrum of a frozen relaxation, and what solvers of eigenvalues make of it.
 
-With frozen gains dx/dt = A x + b, and all eigenvalues of A are -1/tau, whatever the weights (`spectra`). Do solvers
-find that, and does it say how errors behave on their way to zero?
+How long it takes, for one. With frozen gains dx/dt = A x + b, and all eigenvalues of A are -1/tau, whatever the weights
+(`spectra`). Do solvers find that, and does it say how errors behave on their way to zero?
 
-Left: how far from -1 the furthest eigenvalue is found. Sorted by layers A is triangular, and LAPACK finds the order by
-itself. In another orthonormal basis it can't, and ARPACK, which only multiplies by A, can't either: both find what a
-change of A by one rounding makes of it, which pseudospectra predict. Middle: those of a deep network, levels of
-sigma_min(z - A) around -1. They are discs, as is the numerical range (dashed), which reaches into the right half-plane:
-errors may grow. Right: the most that any error has grown after a time, |exp(tA)|, and exp(-t), the eigenvalues' word.
+Left: the distance from -1 of the furthest eigenvalue that is found. Sorted by layers A is triangular, and LAPACK finds
+the order by itself. In another orthonormal basis it can't, and ARPACK, which only multiplies by A, can't either: both
+find the eigenvalues of A changed by one rounding, which pseudospectra predict. Middle: those of a deep network, levels
+of sigma_min(z - A) around -1. They are discs, as is the numerical range (dashed), which reaches into the right
+half-plane: errors may grow. Right: the largest growth of any error after a time, |exp(tA)|, and exp(-t), which the
+eigenvalues suggest. It takes a minute.
 
 The last line on screen:  trained: omega 0.33, Kreiss 1.42 <= growth 2.24 at t = 5.6 <= 74
 """
@@ -16,21 +17,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigvals, qr
 from scipy.sparse.linalg import ArpackNoConvergence, eigs, norm
 
-from actrelax import Network, RelaxationProblem, build, relax_backward
+from actrelax import Network, RelaxationProblem, build
 from actrelax.analysis import figures, spectra, transient_growth
+from actrelax.analysis.convergence import stays_below
 from actrelax.simulations.data import digits, random_stream
-from actrelax.simulations.studies.learning import epochs_of
+from actrelax.simulations.studies.common import DIGITS, OUT, report, trained
+from actrelax.simulations.suites.suite import varied
 
 # networks: mlp-DEPTHxWIDTH, tanh, one digit
 DEPTHS = (2, 5, 10, 15, 20, 30, 40)
@@ -44,13 +45,14 @@ EARLY = tuple(np.linspace(0, 5, 11).tolist())  # units of tau
 # the deep one, random and trained
 DEEP = "mlp-20x32"
 EPOCHS = 20
-RATE = 2e-3  # Adam's
+BASE = varied(DIGITS, {"integrator": "equilibrium", "optimiser": "adam", "lr": 2e-3, "precision": "fp64"})
 IMAGES = 5
 TIMES = tuple(range(0, 51, 2))  # units of tau
+GROWTH = ("omega", "kreiss", "growth", "at", "bound")
 
 
 def main(
-    out: Path = Path("runs/studies"),
+    out: Path = OUT,
     depths: tuple[int, ...] = DEPTHS,
     seeds: int = SEEDS,
     deep: str = DEEP,
@@ -63,29 +65,25 @@ def main(
     Parameters
     ----------
     out : pathlib.Path
-        Folder for the figure.
-    depths : tuple of int
-        Layers of weights, on the left.
-    seeds : int
-        Networks of each depth.
-    deep : str
-        The network in the middle and on the right.
-    epochs : int
-        For which it is trained, on the right.
-    images : int
-        Test images whose A is looked at, on the right.
+        Folder for the figure and its numbers.
+    depths, seeds
+        Layers of weights, and networks of each depth, on the left.
+    deep, epochs, images
+        The network in the middle and on the right, the length of its training, and the test images whose A is used.
     points : int
         Columns of the middle panel's grid.
 
     Returns
     -------
     dict
-        Solver, or "predicted" -> depth, as text -> mean distance of the furthest eigenvalue from -1, of networks where
-        it was found; "random" and "trained" -> "omega", "kreiss", "growth" and "bound", means over images, and
-        "at", when growth is largest; a network of OTHERS -> "omega", "growth".
+        Solver, or "predicted" -> depth -> mean distance of the furthest eigenvalue from -1, of networks where it was
+        found, and "SOLVER, found" -> depth -> their number; "random" and "trained" -> "omega", "kreiss", "growth" and
+        "bound", means over images, "at", when growth is largest, and "down", when it is below 1e-5; a network of
+        OTHERS -> "omega", "growth".
     """
     found = {d: [solved(linear_part(random(f"mlp-{d}x{WIDTH}", s)), s) for s in range(seeds)] for d in depths}
     measured: dict[str, dict[str, float]] = {}
+    lines = []
     network = random(deep, 0)
     with figures.saved(out / "spectrum.png", columns=3) as (_, (left, middle, right)):
         for number, solver in enumerate(found[depths[0]][0]):
@@ -93,23 +91,28 @@ def main(
             values = {d: distances for d, distances in values.items() if distances}
             figures.band(left, solver, values, number=number)
             measured[solver] = {f"{d:g}": float(np.mean(x)) for d, x in values.items()}
+            measured[f"{solver}, found"] = {f"{d:g}": len(x) for d, x in values.items()}
             listed = [f"{np.mean(x):.2g} at depth {d:g} ({len(x)} of {seeds})" for d, x in values.items()]
-            print(f"{solver}:", ", ".join(listed))
+            lines.append(f"{solver}: {', '.join(listed)}")
         left.set(xlabel="layers of weights", ylabel="largest |eigenvalue found + 1|", xlim=(0, None))
         left.legend()
         for name in OTHERS:
             matrix = linear_part(random(name, 0))
             omega, growth = spectra.numerical_abscissa(matrix), max(transient_growth.propagator_norms(matrix, EARLY))
             measured[name] = {"omega": omega, "growth": growth}
-            print(f"{name}: omega {omega:.2f}, growth {growth:.2f}")
+            lines.append(f"{name}: omega {omega:.2f}, growth {growth:.2f}")
         draw_plane(middle, linear_part(network), points)
         right.semilogy(TIMES, np.exp(-np.array(TIMES)), color="0.3", linestyle=":", label="exp(-t)")
         for number, label in enumerate(("random", "trained")):
             if label == "trained":
-                train(network, epochs)
+                network = trained(varied(BASE, {"network": deep, "epochs": epochs}))
             measured[label] = draw_growth(right, number, label, [linear_part(network, i) for i in range(images)])
+            omega, kreiss, growth, at, bound = (measured[label][key] for key in GROWTH)
+            grown = f"Kreiss {kreiss:.2f} <= growth {growth:.2f} at t = {at:g} <= {bound:.0f}"
+            lines.append(f"{label}: omega {omega:.2f}, {grown}")
         right.set(xlabel="time (unit of tau)", ylabel="|exp(tA)|", xlim=(0, TIMES[-1]), ylim=(1e-5, 30))
         right.legend()
+    report(out / "spectrum.json", measured, *lines)
     return measured
 
 
@@ -157,14 +160,6 @@ def furthest(eigenvalues: NDArray[np.complex128]) -> float:
     return float(np.abs(eigenvalues + 1).max()) if len(eigenvalues) else math.nan
 
 
-def train(network: Network, epochs: int) -> None:
-    """Learn the digits by activation relaxation, settled."""
-    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
-    backward = partial(relax_backward, integrator="equilibrium")
-    for _ in epochs_of(network, optimiser, backward, epochs=epochs, seed=0):
-        pass
-
-
 def draw_plane(ax: Axes, matrix: sparse.csr_array, points: int) -> None:
     """Draw the levels of sigma_min, the numerical range, and where solvers find eigenvalues."""
     real, imaginary = np.linspace(-2.4, 0.4, points), np.linspace(-1.4, 1.4, points)
@@ -173,18 +168,16 @@ def draw_plane(ax: Axes, matrix: sparse.csr_array, points: int) -> None:
     lines = ax.contour(real, imaginary, levels, shown, cmap="viridis", vmax=2, linewidths=1)
     ax.clabel(lines, shown[2:], fmt=lambda level: f"1e{level:g}", fontsize="small")
     border = spectra.numerical_range(matrix)
-    ax.plot(*as_points(np.append(border, border[0])), "--", color="0.3", label="numerical range")
-    ax.plot(*as_points(in_other_basis(matrix)), ".", color="#56B4E9", markersize=2, label="LAPACK, other basis")
-    ax.plot(*as_points(by_arpack(matrix)), "x", color="#D55E00", markersize=4, label="ARPACK")
+    for z, style, color, label in (
+        (np.append(border, border[0]), "--", "0.3", "numerical range"),
+        (in_other_basis(matrix), ".", "#56B4E9", "LAPACK, other basis"),
+        (by_arpack(matrix), "x", "#D55E00", "ARPACK"),
+    ):
+        ax.plot(z.real, z.imag, style, color=color, markersize=2 if style == "." else 4, label=label)
     ax.plot(-1, 0, "+", color="black", markersize=7, label="eigenvalue")
     ax.axvline(0, color="0.6", linewidth=0.8, linestyle="-")
     ax.set(xlabel="Re z (1/tau)", ylabel="Im z (1/tau)", aspect="equal", xlim=(-2.5, 0.5))
     ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def as_points(z: NDArray[np.complex128]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return real and imaginary parts."""
-    return z.real, z.imag
 
 
 def draw_growth(ax: Axes, number: int, label: str, parts: Sequence[sparse.csr_array]) -> dict[str, float]:
@@ -195,8 +188,9 @@ def draw_growth(ax: Axes, number: int, label: str, parts: Sequence[sparse.csr_ar
     omega = float(np.mean([spectra.numerical_abscissa(matrix) for matrix in parts]))
     kreiss = float(np.mean([transient_growth.kreiss_constant(matrix) for matrix in parts]))
     bound = math.e * transient_growth.levels(parts[0]) * kreiss
-    print(f"{label}: omega {omega:.2f}, Kreiss {kreiss:.2f} <= growth {growth:.2f} at t = {at:g} <= {bound:.0f}")
-    return {"omega": omega, "kreiss": kreiss, "growth": growth, "at": at, "bound": bound}
+    down = stays_below(np.exp(np.log(norms).mean(axis=0)), 1e-5)
+    measured = dict(zip(GROWTH, (omega, kreiss, growth, at, bound), strict=True))
+    return measured if down is None else measured | {"down": TIMES[down]}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """How different may time constants be?
 
-Neurons, or whole populations, have time constants of their own, log-normal with a median of 1: two thirds of them lie
-within some factor of it. A spread changes when a relaxation arrives and not where: every neuron's equilibrium is the
-gradient. So it is the slow ones that count, against the time that there is: 10 median time constants, or 40.
+A factor of ten apart, as long as no whole population is slow. Neurons, or whole populations, have time constants of
+their own, log-normal with a median of 1: two thirds of them lie within some factor of it. A spread changes when a
+relaxation arrives and not where, every neuron's equilibrium being the gradient. So the slow ones count, against the
+time that there is: 10 median time constants, or 40.
 
-Steps are those of the exponential Euler scheme, which is stable for neurons much faster than a step, too.
+Left: accuracy after training. Right: the angle of the lowest projection's updates to backprop's. Steps are those of the
+exponential Euler scheme, which is stable for neurons much faster than a step, too.
 
 It takes 2 minutes.
 
@@ -15,18 +17,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from actrelax.simulations.studies.perturbation import BASE, study
-from actrelax.simulations.studies.perturbation_results import Learned
+import pandas as pd
+
+from actrelax.simulations.studies.common import OUT
+from actrelax.simulations.studies.perturbation import BASE, EPOCHS, SEEDS, study
+from actrelax.simulations.suites.suite import varied
 
 # two thirds of the time constants are within this factor of their median
 LEVELS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 # of relaxations, in units of the median tau
 DURATIONS = (40.0, 10.0)
 DT = 0.5
-SEEDS = 5
 
 
 def spread(factor: float) -> Mapping[str, float]:
@@ -35,25 +38,8 @@ def spread(factor: float) -> Mapping[str, float]:
     return {"tau": math.exp(variance / 2), "tau_spread": math.sqrt(math.expm1(variance))}
 
 
-def main(
-    out: Path = Path("runs/studies"), levels: Sequence[float] = LEVELS, seeds: int = SEEDS, epochs: int = BASE.epochs
-) -> list[Learned]:
-    """Train with every spread, of neurons and of populations, for short and for long relaxations, and draw.
-
-    Parameters
-    ----------
-    out : pathlib.Path
-        Folder for the figure and its table.
-    levels : sequence of float
-        Factors, 1 or more: standard deviations of the time constants' logarithm.
-    seeds, epochs : int
-        How many trainings a level, and how long. Each seed has time constants of its own.
-
-    Returns
-    -------
-    list of Learned
-        One per training.
-    """
+def main(out: Path = OUT, levels: Sequence[float] = LEVELS, seeds: int = SEEDS, epochs: int = EPOCHS) -> pd.DataFrame:
+    """Train with every spread, of neurons and of populations, for two durations, and draw; see `perturbation.study`."""
     series = {
         f"{which}, {duration:g} tau": {
             factor: {**spread(factor), "tau_spread_over": which, "duration": duration} for factor in levels
@@ -61,14 +47,14 @@ def main(
         for which in ("populations", "neurons")
         for duration in DURATIONS
     }
-    exponential = replace(BASE.relaxation, integrator="exponential", dt=DT)
     return study(
         out / "time_constants.png",
         series,
         xlabel="spread of time constants (factor around their median)",
         scale="log",
         seeds=seeds,
-        base=replace(BASE, epochs=epochs, relaxation=exponential),
+        epochs=epochs,
+        base=varied(BASE, {"integrator": "exponential", "dt": DT}),
     )
 
 

@@ -1,11 +1,12 @@
 """When does an unfrozen relaxation settle, and where? Weight scale, depth and activation function.
 
-Gains are those of the moment. A chain with transposed weights is then a cascade of gradient flows (`fixed_points`):
+With transposed weights and a smooth activation function always, at small weights near the gradient, at large ones
+anywhere. Gains are current ones. A chain with transposed weights is then a cascade of gradient flows (`fixed_points`):
 with a smooth activation function every sample should come to rest. Does it, with the papers' steps of 0.1 tau as well,
 and how far from backprop's gradient? `simulations/examples/unfrozen.py` shows one network over time.
 
-Each square: weights of standard deviation gain / sqrt(fan-in), times sqrt(2) for relu; colour: the angle's cosine with
-the gradient in the lowest population, where an implicit method of SciPy's ends (relu: small steps of Euler's); number:
+Each square: weights of standard deviation gain / sqrt(fan-in), times sqrt(2) for relu; colour: the cosine with the
+gradient in the lowest population, where an implicit method of SciPy's ends (relu: small steps of Euler's); number:
 percent of the digits that come to rest with Euler's steps of 0.1.
 
 It takes 2 minutes.
@@ -15,11 +16,14 @@ The last line on screen:  gelu, gains 0.5 to 4: 16 starts come to rest at 1, 1, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
@@ -32,6 +36,7 @@ from actrelax.analysis.long_time import Ending, ending, fates
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.problem import State
 from actrelax.simulations.data import digits, random_stream
+from actrelax.simulations.studies.common import OUT, report
 
 ACTIVATIONS = ("tanh", "sigmoid", "gelu", "relu")
 DEPTHS = (3, 5, 7)  # layers of weights
@@ -56,11 +61,9 @@ OWN_FEEDBACK = replace(
 DEEP = 5
 STARTS = 16
 
-KEYS = ("rests", "stepped", "cosine")
-
 
 def main(
-    out: Path = Path("runs/studies"),
+    out: Path = OUT,
     activations: Sequence[str] = ACTIVATIONS,
     depths: Sequence[int] = DEPTHS,
     gains: Sequence[float] = GAINS,
@@ -68,20 +71,17 @@ def main(
     samples: int = SAMPLES,
     starts: int = STARTS,
     duration: float = DURATION,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[Any, Any]]:
     """Relax with current gains over weight scales and depths, draw, and relax one digit from several states.
 
     Parameters
     ----------
     out : pathlib.Path
-        Folder for the figure.
-    activations : sequence of str
-    depths : sequence of int
-        Layers of weights.
-    gains : sequence of float
-        Weights relative to 1 / sqrt(fan-in).
+        Folder for the figure and its numbers.
+    activations, depths, gains
+        The squares: layers of weights, and weights relative to 1 / sqrt(fan-in).
     networks, samples : int
-        Random networks a square, and digits each.
+        Random networks per square, and digits each.
     starts : int
         States from which one digit is relaxed.
     duration : float
@@ -90,38 +90,49 @@ def main(
     Returns
     -------
     dict
-        "ACTIVATION DEPTH GAIN" -> "rests", the share of digits that the equation brings to rest (relu: that are at
-        rest, or chatter by the size of the steps), "stepped", with the papers' steps, "cosine"; "own feedback
-        GAIN" -> "settled"; "ACTIVATION places" -> gain -> how many different states a digit comes to rest at.
+        Activation -> depth -> gain -> "rests", the share of digits that the equation brings to rest (relu: at rest, or
+        chattering by the size of the steps), "stepped", with the papers' steps, and "cosine"; "smooth" and "relu in
+        all" -> "relaxations" and "rests", their numbers, and the least and largest "cosine"; "own feedback" -> gain ->
+        share that settles; "places" -> activation -> gain -> number of states at which a digit comes to rest.
     """
-    measured: dict[str, dict[str, float]] = {}
+    keys = ["activation", "depth", "gain"]
+    ends = (
+        dict(zip(keys, square, strict=True)) | end(digits_of(*square, seed, samples), duration)
+        for square in itertools.product(activations, depths, map(float, gains))
+        for seed in range(networks)
+    )
+    squares = pd.DataFrame(ends).groupby(keys, sort=False, as_index=False).mean()
+    measured: dict[str, dict[Any, Any]] = {}
+    lines: list[str] = []
     with figures.saved(out / "unfrozen_phases.png", columns=len(activations)) as (figure, axes):
-        for ax, activation in zip(axes, activations, strict=True):
-            for depth in depths:
-                for gain in gains:
-                    problems = [digits_of(activation, depth, gain, seed, samples) for seed in range(networks)]
-                    means = np.mean([end(problem, duration) for problem in problems], axis=0).tolist()
-                    measured[f"{activation} {depth} {gain:g}"] = dict(zip(KEYS, means, strict=True))
-            for depth in depths:
-                of_depth = [measured[f"{activation} {depth} {gain:g}"] for gain in gains]
-                for key in KEYS:
-                    listed = ", ".join(f"{row[key]:.2f}" for row in of_depth)
-                    print(f"{activation}, depth {depth}, gains {gains[0]:g} to {gains[-1]:g}: {key} {listed}")
-            image = draw(ax, activation, depths, gains, measured)
+        for ax, (activation, of) in zip(axes, squares.groupby("activation", sort=False), strict=True):
+            columns = of.set_index("gain").groupby("depth")[["rests", "stepped", "cosine"]]
+            measured[activation] = {str(depth): by_gain.to_dict("index") for depth, by_gain in columns}
+            lines += [f"{activation}, depth {depth}:\n{by_gain.round(2)}" for depth, by_gain in columns]
+            image = draw(ax, of)
+            ax.set_title(activation)
         figure.colorbar(image, ax=list(axes), label="cosine with the gradient", fraction=0.02, extend="min")
         axes[0].set_ylabel("gain: scale of the weights")
+    for kind, of in squares.groupby(np.where(squares["activation"] == "relu", "relu in all", "smooth")):
+        measured[str(kind)] = {
+            "relaxations": networks * samples * len(of),
+            "rests": round(networks * samples * of["rests"].sum()),
+            "least cosine": of["cosine"].min(),
+            "largest cosine": of["cosine"].max(),
+        }
 
-    for gain in gains:
-        problem = digits_of("tanh", depths[0], gain, 0, samples, OWN_FEEDBACK)
-        share = float(at_rest(problem, duration).settled.double().mean())
-        measured[f"own feedback {gain:g}"] = {"settled": share}
-        print(f"tanh, depth {depths[0]}, gain {gain:g}, random feedback weights: {share:.2f} settle")
-
+    random = {gain: digits_of("tanh", depths[0], gain, 0, samples, OWN_FEEDBACK) for gain in gains}
+    settled = {gain: float(at_rest(problem, duration).settled.double().mean()) for gain, problem in random.items()}
+    measured["own feedback"] = settled
+    lines.append(f"tanh, depth {depths[0]}, random feedback weights, settled by gain: {settled}")
+    measured["places"] = {}
     for activation in (name for name in activations if name != "relu"):
-        places = {gain: places_of(activation, gain, starts, duration) for gain in gains}
-        measured[f"{activation} places"] = {f"{gain:g}": float(len(found)) for gain, found in places.items()}
-        listed = ", ".join(str(len(found)) for found in places.values())
-        print(f"{activation}, gains {gains[0]:g} to {gains[-1]:g}: {starts} starts come to rest at {listed} places")
+        places = {gain: len(places_of(activation, gain, starts, duration)) for gain in gains}
+        measured["places"][activation] = places
+        listed = ", ".join(map(str, places.values()))
+        said = f"{starts} starts come to rest at {listed} places"
+        lines.append(f"{activation}, gains {gains[0]:g} to {gains[-1]:g}: {said}")
+    report(out / "unfrozen_phases.json", measured, *lines)
     return measured
 
 
@@ -148,7 +159,7 @@ def digits_of(
     return RelaxationProblem.from_batch(network, x.flatten(1).double(), y, assumptions=assumptions)
 
 
-def end(problem: RelaxationProblem, duration: float) -> tuple[float, float, float]:
+def end(problem: RelaxationProblem, duration: float) -> dict[str, float]:
     """Return the share of samples that come to rest, the same with the papers' steps, and the cosine with backprop."""
     network, lowest = problem.network, problem.network.hidden[0]
     stepped = ending(problem, "euler", eta=ETA, duration=duration)
@@ -159,11 +170,8 @@ def end(problem: RelaxationProblem, duration: float) -> tuple[float, float, floa
         reached = at_rest(problem, duration)
         settled = float(reached.settled.double().mean())
     gradient = solve(replace(problem, assumptions=PRESETS["ar"]), "equilibrium").final[lowest]
-    return (
-        settled,
-        float(stepped.settled.double().mean()),
-        float(cosine_similarity(reached.state[lowest], gradient).mean()),
-    )
+    cosine = float(cosine_similarity(reached.state[lowest], gradient).mean())
+    return {"rests": settled, "stepped": float(stepped.settled.double().mean()), "cosine": cosine}
 
 
 def at_rest(problem: RelaxationProblem, duration: float) -> Ending:
@@ -172,24 +180,16 @@ def at_rest(problem: RelaxationProblem, duration: float) -> Ending:
     return ending(problem, "BDF", eta=5.0, duration=10 * duration, options=IMPLICIT)
 
 
-def draw(
-    ax: Axes,
-    activation: str,
-    depths: Sequence[int],
-    gains: Sequence[float],
-    measured: Mapping[str, Mapping[str, float]],
-) -> AxesImage:
-    """Draw one activation function's squares: cosines as colours, how many come to rest as numbers."""
-    rows = [[measured[f"{activation} {depth} {gain:g}"] for depth in depths] for gain in gains]
-    cosines = [[square["cosine"] for square in row] for row in rows]
+def draw(ax: Axes, squares: pd.DataFrame) -> AxesImage:
+    """Draw one activation function's squares: cosines as colours, the percentage that comes to rest as numbers."""
+    cosines, stepped = (squares.pivot(index="gain", columns="depth", values=key) for key in ("cosine", "stepped"))
     image = ax.imshow(cosines, origin="lower", aspect="auto", cmap="cividis", vmin=0, vmax=1)
-    for i, row in enumerate(rows):
-        for j, square in enumerate(row):
-            colour = "black" if square["cosine"] > 0.5 else "white"
-            ax.text(j, i, f"{100 * square['stepped']:.0f}", color=colour, ha="center", va="center")
-    ax.set_xticks(range(len(depths)), [str(depth) for depth in depths])
-    ax.set_yticks(range(len(gains)), [f"{gain:g}" for gain in gains])
-    ax.set(xlabel="layers of weights", title=activation)
+    for (row, column), share in np.ndenumerate(stepped):
+        colour = "black" if cosines.iloc[row, column] > 0.5 else "white"
+        ax.text(column, row, f"{100 * share:.0f}", color=colour, ha="center", va="center")
+    ax.set_xticks(range(len(cosines.columns)), map(str, cosines.columns))
+    ax.set_yticks(range(len(cosines)), [f"{gain:g}" for gain in cosines.index])
+    ax.set(xlabel="layers of weights")
     ax.grid(False)
     return image
 

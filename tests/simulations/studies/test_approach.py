@@ -38,14 +38,11 @@ def test_errors_rise_in_a_trained_network(tmp_path):
 
 
 def test_more_is_left_the_more_has_been_learned(tmp_path):
-    found = contamination.main(tmp_path, epochs=5, seeds=1)
+    rows = contamination.main(tmp_path, epochs=5, seeds=1)
+    before, *_, after = (row for _, row in rows.iterrows())
     for name in ("conv1", "conv2", "hidden1"):
-        left = found["left"][name]
-        assert left[5][0] > 2 * left[0][0]
-    assert found["left"]["conv1"][5][0] > 10 * found["left"]["hidden1"][5][0]
-    angles = found["angle"]["input->conv1"]
-    assert angles[5][0] > 2 * angles[1][0]
-    assert max(value for by_epoch in found["angle from zero"].values() for (value,) in by_epoch.values()) == (
-        pytest.approx(0, abs=0.1)
-    )
+        assert after[f"left {name}"] > 2 * before[f"left {name}"]
+    assert after["left conv1"] > 10 * after["left hidden1"]
+    assert after["angle input->conv1"] > 2 * rows["angle input->conv1"][1]
+    assert rows.filter(like="zero ").to_numpy().max() == pytest.approx(0, abs=0.1)
     assert is_drawn(tmp_path / "contamination.png")

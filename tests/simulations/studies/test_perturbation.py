@@ -1,11 +1,14 @@
 """Trainings of the studies of robustness: one that is not perturbed is backprop's, and laws are asked on the way."""
 
+import json
 import math
-from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
+from outcomes import is_drawn
 
+from actrelax.analysis import figures
 from actrelax.models.network import build
 from actrelax.models.problem import apply_transform
 from actrelax.models.problem.feedback_transforms import Sparse
@@ -13,31 +16,32 @@ from actrelax.simulations.data import random_stream
 from actrelax.simulations.studies.perturbation import (
     BASE,
     REFERENCES,
+    accuracy_panel,
+    angle_panel,
+    draw,
     feedback_angles,
-    grid,
     learn,
     limits,
-    reference,
+    mean_angles,
     study,
 )
-from actrelax.simulations.studies.perturbation_results import Learned
 from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import load_images
 
-SHORT = replace(BASE, epochs=3)
+SHORT = varied(BASE, {"epochs": 3})
 
 
-def trained(name, options, **more):
-    return learn(name, 0.0, varied(SHORT, options), load_images(BASE.images), **more)
+def trained(options, **more):
+    return learn(varied(SHORT, options), load_images(BASE.images), **more)
 
 
 def test_undisturbed_is_backprop_and_silence_is_the_output_alone():
-    exact, silent = (trained(name, options) for name, options in REFERENCES.items())
-    plain = trained("AR", {"duration": 40.0})
-    assert plain.accuracy == pytest.approx(exact.accuracy, abs=0.005)
-    assert max(plain.angles.values()) < 1e-3
-    assert exact.angles == silent.angles == {}
-    assert silent.accuracy < exact.accuracy - 0.2
+    exact, silent = (trained(options) for options in REFERENCES.values())
+    plain = trained({"duration": 40.0})
+    assert plain.pop("accuracy") == pytest.approx(exact["accuracy"], abs=0.005)
+    assert max(plain.values()) < 1e-3
+    assert list(exact) == list(silent) == ["accuracy"]
+    assert silent["accuracy"] < exact["accuracy"] - 0.2
 
 
 def test_angles_are_means_over_training_and_the_law_is_asked_where_they_are_measured():
@@ -47,16 +51,18 @@ def test_angles_are_means_over_training_and_the_law_is_asked_where_they_are_meas
         asked.append(network.projections["hidden3->output"].weight.detach().clone())
         return {"input->hidden1": 10.0 * len(asked), "hidden3->output": 1.0}
 
-    found = trained("coarse", {"feedback_transform": "quantised-4", "measure_alignment": 23}, predicted=law)
+    hidden = ["input->hidden1", "hidden1->hidden2", "hidden2->hidden3"]
+    found = trained({"feedback_transform": "quantised-4", "measure_alignment": 23}, predicted=law)
     assert len(asked) == 3  # 23 batches per epoch
     initial = build("mlp-4x32", input_shape=(64,), generator=random_stream(0, "weights")).double()
     assert torch.equal(asked[0], initial.projections["hidden3->output"].weight)
     assert not torch.equal(asked[0], asked[1])
-    assert found.predicted == {"input->hidden1": 20.0}
-    assert list(found.angles) == list(found.first) == ["input->hidden1", "hidden1->hidden2", "hidden2->hidden3"]
-    assert found.first != found.angles
+    assert list(found) == ["accuracy", *(f"angle {name}" for name in hidden), "predicted input->hidden1"]
+    assert found["predicted input->hidden1"] == 20
     asked.clear()
-    assert trained("c", {"measure_alignment": 23}, predicted=law, first=True).predicted == {"input->hidden1": 10.0}
+    found = trained({"measure_alignment": 23}, predicted=law, first=True)
+    assert found["predicted input->hidden1"] == 10
+    assert all(found[f"first {name}"] != found[f"angle {name}"] for name in hidden)
 
 
 def test_feedback_angles_written_out():
@@ -78,26 +84,90 @@ def test_feedback_angles_written_out():
 
 def test_a_study_goes_through_levels_seeds_and_references(tmp_path, capsys):
     levels = {1.0: {"feedback_transform": "sparse-1.0"}, 0.1: {"feedback_transform": "sparse-0.1"}}
-    rows = study(tmp_path / "s.png", {"sparse": levels}, xlabel="share", scale="log", seeds=2, base=SHORT)
-    assert [(row.series, row.seed) for row in rows] == [
+    rows = study(tmp_path / "s.png", {"sparse": levels}, xlabel="share", scale="log", seeds=2, epochs=3)
+    assert [*zip(rows["series"], rows["seed"], strict=True)] == [
         (name, seed) for name in ("sparse", "sparse", *REFERENCES) for seed in range(2)
     ]
-    assert rows[0].accuracy != rows[1].accuracy
-    assert reference(rows, "backprop") == (rows[4].accuracy + rows[5].accuracy) / 2
-    assert limits(rows, "sparse") == (0.1, None)
+    assert rows["accuracy"][0] != rows["accuracy"][1]
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == "sparse: a point lost from 0.1 on, worse than fixed hidden weights at no level"
-    assert (tmp_path / "s.png").exists()
-    assert (tmp_path / "s.csv").exists()
+    assert is_drawn(tmp_path / "s.png")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "s.csv"), rows)
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found["last line"] == said[-1]
+    assert found["backprop"]["accuracy"] == pytest.approx(50 * (rows["accuracy"][4] + rows["accuracy"][5]), rel=1e-5)
+    assert (found["sparse"]["a point lost from"], found["sparse"]["useless from"]) == (0.1, None)
+    weak = found["sparse"]["levels"]["0.1"]
+    assert weak["lowest accuracy"] == pytest.approx(100 * rows["accuracy"][2:4].min(), rel=1e-5)
+    assert weak["angle"] == pytest.approx(mean_angles(rows)[2:4].mean(), rel=1e-5)
+    assert weak["angle input->hidden1"] == pytest.approx(rows["angle input->hidden1"][2:4].mean(), rel=1e-5)
 
 
-def test_limits():
-    """A point below the first level, which need not be as good as backprop; and below the output alone."""
-    accuracy = {0.0: 0.90, 0.1: 0.895, 0.2: 0.885, 0.4: 0.7, 0.8: 0.4}
-    rows = [Learned("noise", level, 0, value) for level, value in accuracy.items()]
-    rows += [Learned(name, math.nan, 0, value) for name, value in zip(REFERENCES, (0.96, 0.6), strict=True)]
-    assert limits(rows, "noise") == (0.2, 0.8)
+@pytest.mark.parametrize(
+    ("levels", "accuracies", "expected"),
+    [
+        # a point below the first level, which need not be as good as backprop; and below the output alone
+        ([0.0, 0.1, 0.2, 0.4, 0.8], [0.90, 0.895, 0.885, 0.7, 0.4], (0.2, 0.8)),
+        # in the order of the levels; one that is below and then isn't doesn't count
+        ([1.0, 0.5, 0.2, 0.1], [0.9, 0.5, 0.9, 0.7], (0.1, None)),
+    ],
+)
+def test_limits(levels, accuracies, expected):
+    rows = [{"series": "noise", "level": level, "accuracy": x} for level, x in zip(levels, accuracies, strict=True)]
+    rows += [
+        {"series": name, "level": math.nan, "accuracy": x} for name, x in zip(REFERENCES, (0.96, 0.6), strict=True)
+    ]
+    assert limits(pd.DataFrame(rows), "noise") == expected
 
 
-def test_grid():
-    assert grid(BASE) == (0.2, 50)
+@pytest.fixture
+def rows():
+    """Two series of two levels and two seeds, and two references."""
+    perturbed = [
+        {
+            "series": series,
+            "level": level,
+            "seed": seed,
+            "accuracy": 0.9 - level / 10 - seed / 100,
+            "angle input->hidden1": 30.0 * level + seed,
+            "angle hidden1->hidden2": 20.0 * level,
+            "predicted hidden1->hidden2": 21.0 * level if series == "noisy" else math.nan,
+            "first input->hidden1": 5.0 + level,
+        }
+        for series in ("noisy", "late")
+        for level in (0.0, 2.0)
+        for seed in range(2)
+    ]
+    references = [
+        {"series": name, "level": math.nan, "seed": seed, "accuracy": 0.95} for name in REFERENCES for seed in range(2)
+    ]
+    return pd.DataFrame(perturbed + references)
+
+
+def test_panels(rows, tmp_path):
+    """A line a series with its mean, references and chance across; several series show their lowest projection."""
+    with figures.saved(tmp_path / "figure.png", columns=3) as (_, (left, right, one)):
+        accuracy_panel(left, rows, 0.1)
+        lines = {line.get_label(): line for line in left.lines}
+        assert list(lines) == ["noisy", "late", *REFERENCES, "chance"]
+        assert lines["late"].get_ydata() == pytest.approx([89.5, 69.5])
+        assert [lines[name].get_ydata()[0] for name in ("backprop", "chance")] == pytest.approx([95, 10])
+
+        angle_panel(right, rows)
+        lines = {line.get_label(): line for line in right.lines}
+        assert lines["noisy"].get_ydata() == pytest.approx([0.5, 60.5])
+        assert right.get_ylabel().startswith("angle of updates of input->hidden1\n")
+        crosses = [list(line.get_ydata()) for line in right.lines if line.get_marker() == "x"]
+        assert crosses == [[5, 7], [5, 7], []]
+
+        angle_panel(one, rows[rows["series"] != "late"])
+        lines = {line.get_label(): line for line in one.lines}
+        assert lines["hidden1->hidden2"].get_ydata() == pytest.approx([0, 40])
+        circles = [list(line.get_ydata()) for line in one.lines if line.get_marker() == "o"]
+        assert circles == [[0, 42], []]
+
+
+@pytest.mark.parametrize("scale", ["linear", "symlog"])
+def test_figure(rows, tmp_path, scale):
+    draw(tmp_path / "figure.png", rows, xlabel="level", scale=scale)
+    assert is_drawn(tmp_path / "figure.png")

@@ -35,12 +35,13 @@ def test_smooth_relaxations_settle_away_from_the_gradient_and_relu_chatters(tmp_
         starts=16,
         duration=40.0,
     )
-    weak, strong = (measured[f"tanh {depth} {gain}"] for gain in ("0.5", "3"))
+    weak, strong = (measured["tanh"][str(depth)][gain] for gain in (0.5, 3.0))
     assert weak["rests"] == strong["rests"] == weak["stepped"] == 1
     assert strong["cosine"] < 0.8 < 0.99 < weak["cosine"]
-    for gain in ("0.5", "3"):
-        assert measured[f"relu {depth} {gain}"]["stepped"] == 0
-        assert measured[f"relu {depth} {gain}"]["rests"] == 1  # but for the size of the steps
-    assert measured["own feedback 0.5"]["settled"] == 1
-    assert measured["tanh places"]["0.5"] == 1 < measured["tanh places"]["3"]
+    for gain in (0.5, 3.0):
+        assert measured["relu"][str(depth)][gain]["stepped"] == 0
+        assert measured["relu"][str(depth)][gain]["rests"] == 1  # but for the size of the steps
+    assert measured["smooth"]["rests"] == measured["smooth"]["relaxations"] == 4
+    assert measured["own feedback"][0.5] == 1
+    assert measured["places"]["tanh"][0.5] == 1 < measured["places"]["tanh"][3.0]
     assert is_drawn(tmp_path / "unfrozen_phases.png")

@@ -1,0 +1,104 @@
+"""What all studies share: where they write, the numbers that docs/findings.md shows, and training with a look at it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from actrelax import Network
+from actrelax.analysis.files import write_text
+from actrelax.simulations.data import Dataset
+from actrelax.simulations.suites.suite import Options, varied
+from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.loop import Callback, Training, train
+
+OUT = Path("runs/studies")
+"""Folder for figures and numbers; docs/figures/findings and results/studies have copies."""
+
+DIGITS = varied(Experiment(), {"dataset": "digits", "batch_size": 64, "compile": "no", "threads": 1})
+"""The digits in 23 batches an epoch. Compiling would take longer than such trainings."""
+
+
+def report(path: Path, numbers: Mapping[str, Any], *lines: str) -> None:
+    """Print lines; write nested dicts of numbers, rounded to 6 significant digits, and the last line as JSON.
+
+    Raises
+    ------
+    ActrelaxError
+        If the file can't be written.
+    """
+    write_text(path, json.dumps({**_rounded(numbers), "last line": lines[-1]}, indent=1) + "\n")
+    print("\n".join(lines))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {f"{key:g}" if isinstance(key, float) else str(key): _rounded(x) for key, x in value.items()}
+    if value is None or isinstance(value, int):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def trained(experiment: Experiment, data: Dataset | None = None, *callbacks: Callback) -> Network:
+    """Return the network that an experiment trains, on its own data unless others are given."""
+    training = assemble(experiment, data=data).training
+    train(training, callbacks)
+    return training.network
+
+
+Measure = Callable[[Training, Options], Mapping[str, float]]
+
+
+def followed(
+    base: Experiment, conditions: Mapping[str, Options], measure: Measure, seeds: int, data: Dataset | None = None
+) -> pd.DataFrame:
+    """Train under each condition with each seed, and measure before the first epoch and after each.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of condition, seed and epoch: "accuracy" on the test images, from 0 to 1, and the columns of `measure`.
+    """
+    rows: list[dict[str, Any]] = []
+    for condition, options in conditions.items():
+        for seed in range(seeds):
+            look = _Look(rows, {"condition": condition, "seed": seed}, measure, options)
+            trained(varied(base, {**options, "seed": seed}), data, look)
+    return pd.DataFrame(rows)
+
+
+class _Look(Callback):
+    """Add a row before the first epoch and after each."""
+
+    def __init__(self, rows: list[dict[str, Any]], key: Mapping[str, Any], measure: Measure, options: Options) -> None:
+        self.rows, self.key, self.measure, self.options = rows, key, measure, options
+
+    def on_start(self, training: Training) -> None:
+        self.on_epoch(training)
+
+    def on_epoch(self, training: Training) -> None:
+        row = {"epoch": training.epoch, "accuracy": training.tables["metrics"][-1]["test_accuracy"]}
+        self.rows.append({**self.key, **row, **self.measure(training, self.options)})
+
+
+def by(rows: pd.DataFrame, position: str, column: str) -> dict[float, list[float]]:
+    """Return position -> the seeds' values of a column, where there are any."""
+    groups = rows.dropna(subset=column).groupby(position, sort=False)[column]
+    return {float(at): list(values) for at, values in groups}
+
+
+def curves(rows: pd.DataFrame, column: str) -> dict[str, dict[float, list[float]]]:
+    """Return condition -> epoch -> the seeds' values of a column, for `figures.over_epochs`."""
+    return {str(name): by(of, "epoch", column) for name, of in rows.groupby("condition", sort=False)}
+
+
+def at_epoch(rows: pd.DataFrame, epoch: int) -> dict[str, float]:
+    """Return the means over seeds after an epoch, accuracies in percent."""
+    means = rows[rows["epoch"] == epoch].drop(columns=["seed", "epoch"]).mean(numeric_only=True)
+    return {**means, "accuracy": 100 * means["accuracy"]}

@@ -1,0 +1,56 @@
+"""What a study reports, and what its docstring promises."""
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.studies.common import DIGITS, at_epoch, curves, followed, report
+from actrelax.simulations.suites.suite import varied
+
+ROOT = Path(__file__).resolve().parents[3]
+STUDIES = sorted(
+    script.stem for script in (ROOT / "simulations" / "studies").glob("*.py") if "__main__" in script.read_text()
+)
+
+
+def study(name):
+    return importlib.import_module(f"actrelax.simulations.studies.{name}")
+
+
+def test_a_report_is_rounded_and_ends_with_what_was_printed_last(tmp_path, capsys):
+    numbers = {"a": {0.5: 1 / 3, 3: np.float64(123456.7)}, "b": None, "c": math.nan, "d": 7}
+    report(tmp_path / "new" / "x.json", numbers, "first", "last")
+    assert capsys.readouterr().out == "first\nlast\n"
+    assert json.loads((tmp_path / "new" / "x.json").read_text()) == {
+        "a": {"0.5": 0.333333, "3": 123457.0},
+        "b": None,
+        "c": None,
+        "d": 7,
+        "last line": "last",
+    }
+    with pytest.raises(ActrelaxError, match=r"^can't write to "):
+        report(tmp_path, {}, "last")
+
+
+def test_trainings_are_followed_from_before_the_first_epoch():
+    base, conditions = varied(DIGITS, {"network": "mlp-2x8", "epochs": 2}), {"slow": {"lr": 0.01}, "fast": {"lr": 0.25}}
+    rows = followed(base, conditions, lambda training, options: {"x": training.done * options["lr"]}, seeds=2)
+    assert list(rows["condition"]) == ["slow"] * 6 + ["fast"] * 6
+    assert list(rows["seed"]) == [0, 0, 0, 1, 1, 1] * 2
+    assert list(rows["epoch"]) == [0, 1, 2] * 4
+    assert curves(rows, "x")["fast"] == {0: [0, 0], 1: [5.75, 5.75], 2: [11.5, 11.5]}
+    assert at_epoch(rows, 0)["accuracy"] == pytest.approx(25 * rows["accuracy"][rows["epoch"] == 0].sum())
+    assert rows["accuracy"][11] > max(rows["accuracy"][5], rows["accuracy"][9]) + 0.1
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_its_options_are_explained(name, capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(study(name).main, args=["--help"])
+    assert "--out" in capsys.readouterr().out
