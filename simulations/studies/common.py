@@ -14,15 +14,19 @@ from actrelax import Network
 from actrelax.analysis.files import write_text
 from actrelax.simulations.data import Dataset
 from actrelax.simulations.suites.suite import Options, varied
-from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.assemble import assemble, load_images
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, Training, train
 
 OUT = Path("runs/studies")
 """Folder for figures and numbers; docs/figures/findings and results/studies have copies."""
 
-DIGITS = varied(Experiment(), {"dataset": "digits", "batch_size": 64, "compile": "no", "threads": 1})
-"""The digits in 23 batches an epoch. Compiling would take longer than such trainings."""
+DIGITS = varied(Experiment(), {"dataset": "digits", "batch_size": 64})
+"""The digits in 23 batches an epoch."""
+
+EXECUTION = Execution(threads=1, compile="no")
+"""Compiling would take longer than a training on the digits."""
 
 
 def report(path: Path, numbers: Mapping[str, Any], *lines: str) -> None:
@@ -45,9 +49,11 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def trained(experiment: Experiment, data: Dataset | None = None, *callbacks: Callback) -> Network:
+def trained(
+    experiment: Experiment, *callbacks: Callback, data: Dataset | None = None, execution: Execution = EXECUTION
+) -> Network:
     """Return the network that an experiment trains, on its own data unless others are given."""
-    training = assemble(experiment, data=data).training
+    training = assemble(experiment, execution, data=data).training
     train(training, callbacks)
     return training.network
 
@@ -56,7 +62,11 @@ Measure = Callable[[Training, Options], Mapping[str, float]]
 
 
 def followed(
-    base: Experiment, conditions: Mapping[str, Options], measure: Measure, seeds: int, data: Dataset | None = None
+    base: Experiment,
+    conditions: Mapping[str, Options],
+    measure: Measure,
+    seeds: int,
+    execution: Execution = EXECUTION,
 ) -> pd.DataFrame:
     """Train under each condition with each seed, and measure before the first epoch and after each.
 
@@ -66,10 +76,11 @@ def followed(
         Rows of condition, seed and epoch: "accuracy" on the test images, from 0 to 1, and the columns of `measure`.
     """
     rows: list[dict[str, Any]] = []
+    data = load_images(base.images)
     for condition, options in conditions.items():
         for seed in range(seeds):
             look = _Look(rows, {"condition": condition, "seed": seed}, measure, options)
-            trained(varied(base, {**options, "seed": seed}), data, look)
+            trained(varied(base, {**options, "seed": seed}), look, data=data, execution=execution)
     return pd.DataFrame(rows)
 
 

@@ -59,7 +59,7 @@ def main(out: Path = OUT, epochs: int = EPOCHS, frames: int = 61) -> dict[str, f
     """
     data = digits()
     data = replace(data, train=enlarged(data.train), test=enlarged(data.test))
-    network = trained(varied(BASE, {"epochs": epochs}), data).double()
+    network = trained(varied(BASE, {"epochs": epochs}), data=data).double()
     images, labels = data.test.images.double(), data.test.labels
     answers = network(images).argmax(1)
     wrong = int((answers != labels).nonzero()[0])

@@ -27,7 +27,7 @@ from actrelax.models.learning import Backward
 from actrelax.models.network import Network
 from actrelax.models.problem import apply_transform, transform_named
 from actrelax.simulations.data import Dataset
-from actrelax.simulations.studies.common import DIGITS, by, report
+from actrelax.simulations.studies.common import DIGITS, EXECUTION, by, report
 from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.assemble import assemble, load_images
 from actrelax.simulations.training.callbacks import Alignment
@@ -38,6 +38,7 @@ RATE = 0.4
 EPOCHS = 15
 SEEDS = 5
 DT, DURATION = 0.2, 10.0  # unit of tau
+EVERY = 5  # batches between two measurements of angles
 
 BASE = varied(
     DIGITS,
@@ -50,7 +51,6 @@ BASE = varied(
         "schedule": "cosine",
         "epochs": EPOCHS,
         "precision": "fp64",
-        "measure_alignment": 5,
     },
 )
 """Three hidden populations of 32 tanh units learn the digits; relaxations take 10 tau, in 50 steps.
@@ -66,9 +66,9 @@ that edge. For each RATE and SEED:
 BACKPROP, OUTPUT_ALONE = "backprop", "output alone learns"
 
 REFERENCES: Mapping[str, Options] = {
-    BACKPROP: {"rule": "backprop", "measure_alignment": None},
+    BACKPROP: {"rule": "backprop"},
     # hidden populations that are silent at the end move no weight below them
-    OUTPUT_ALONE: {"steps": 0, "duration": None, "start": "zero", "measure_alignment": None},
+    OUTPUT_ALONE: {"steps": 0, "duration": None, "start": "zero"},
 }
 """What perturbed learning is compared with: the exact gradient, and hidden weights that stay as they were drawn."""
 
@@ -121,7 +121,13 @@ def study(
     data = load_images(base.images)
     rows = pd.DataFrame(
         {"series": name, "level": float(level), "seed": seed}
-        | learn(varied(base, {**options, "epochs": epochs, "seed": seed}), data, predicted, first)
+        | learn(
+            varied(base, {**options, "epochs": epochs, "seed": seed}),
+            data,
+            predicted,
+            first,
+            None if name in REFERENCES else EVERY,
+        )
         for name, level, options in tqdm(wanted, desc=path.stem, unit=" levels", leave=False, disable=None)
         for seed in range(seeds)
     )
@@ -139,11 +145,15 @@ def study(
 
 
 def learn(
-    experiment: Experiment, data: Dataset, predicted: Prediction | None = None, first: bool = False
+    experiment: Experiment,
+    data: Dataset,
+    predicted: Prediction | None = None,
+    first: bool = False,
+    every: int | None = EVERY,
 ) -> dict[str, float]:
-    """Train once, as `study` is told; return the accuracy and the angles of a row."""
-    parts = assemble(experiment, data=data)
-    training, every = parts.training, experiment.measure_alignment
+    """Train once, as `study` is told; return the accuracy, and the angles at every so many batches, of a row."""
+    parts = assemble(experiment, EXECUTION, data=data)
+    training = parts.training
     callbacks: list[Callback] = []
     laws: list[Mapping[str, float]] = []
     if every is not None:

@@ -30,8 +30,8 @@ from actrelax import Network, relax_backward
 from actrelax.analysis import figures
 from actrelax.simulations.studies.common import OUT, at_epoch, curves, followed, report
 from actrelax.simulations.suites.definitions import CONVERGED, SUITES, ar
-from actrelax.simulations.suites.suite import WATCHING, Options, varied
-from actrelax.simulations.training.assemble import load_images
+from actrelax.simulations.suites.suite import Options, varied
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Training
 
@@ -69,7 +69,7 @@ def main(out: Path = OUT, base: Experiment = BASE, seeds: int = SEEDS) -> pd.Dat
         "brake", the cosine between its drives and their change by leftover activity.
     """
     measured = partial(measure, loss=base.model.loss)
-    rows = followed(varied(base, {WATCHING: None}), CONDITIONS, measured, seeds, load_images(base.images))
+    rows = followed(base, CONDITIONS, measured, seeds, Execution(threads=1))
     with figures.saved(out / "saturation.png", columns=3, legend="below") as (_, axes):
         labels = (
             "test accuracy (%)",

@@ -36,7 +36,7 @@ def trained(options, **more):
 
 
 def test_undisturbed_is_backprop_and_silence_is_the_output_alone():
-    exact, silent = (trained(options) for options in REFERENCES.values())
+    exact, silent = (trained(options, every=None) for options in REFERENCES.values())
     plain = trained({"duration": 40.0})
     assert plain.pop("accuracy") == pytest.approx(exact["accuracy"], abs=0.005)
     assert max(plain.values()) < 1e-3
@@ -52,7 +52,7 @@ def test_angles_are_means_over_training_and_the_law_is_asked_where_they_are_meas
         return {"input->hidden1": 10.0 * len(asked), "hidden3->output": 1.0}
 
     hidden = ["input->hidden1", "hidden1->hidden2", "hidden2->hidden3"]
-    found = trained({"feedback_transform": "quantised-4", "measure_alignment": 23}, predicted=law)
+    found = trained({"feedback_transform": "quantised-4"}, predicted=law, every=23)
     assert len(asked) == 3  # 23 batches per epoch
     initial = build("mlp-4x32", input_shape=(64,), generator=random_stream(0, "weights")).double()
     assert torch.equal(asked[0], initial.projections["hidden3->output"].weight)
@@ -60,7 +60,7 @@ def test_angles_are_means_over_training_and_the_law_is_asked_where_they_are_meas
     assert list(found) == ["accuracy", *(f"angle {name}" for name in hidden), "predicted input->hidden1"]
     assert found["predicted input->hidden1"] == 20
     asked.clear()
-    found = trained({"measure_alignment": 23}, predicted=law, first=True)
+    found = trained({}, predicted=law, first=True, every=23)
     assert found["predicted input->hidden1"] == 10
     assert all(found[f"first {name}"] != found[f"angle {name}"] for name in hidden)
 
