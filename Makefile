@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src models simulations analysis
 
-.PHONY: demo test lint types mutate kill check docs clean
+.PHONY: demo test lint types mutate kill check numbers docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/actrelax demo
@@ -25,6 +25,10 @@ mutate: $(VENV)/installed
 kill: $(VENV)/installed
 	$(BIN)/python tests/kill.py
 	$(BIN)/python tests/kill_suite.py
+
+# The numbers in the pages, from results/.
+numbers: $(VENV)/installed
+	$(BIN)/python docs/fill_numbers.py
 
 # The site, into docs/_build/html. It runs the examples and studies that take a minute at most;
 # GALLERY=all runs all, GALLERY=none none: their pages show the committed figures instead.

@@ -1,0 +1,150 @@
+"""The numbers in the pages are those of results/, and would change with them."""
+
+import json
+
+import fill_numbers
+import pytest
+from committed import RESULTS, skip_under_way
+from scipy import stats
+
+from actrelax.analysis.reports import results_table
+from actrelax.analysis.reports.results_table import Outcome
+from actrelax.analysis.runs import State
+
+ACCURACIES = {
+    "backprop": [50.0, 52.0, 51.0],
+    "AR": [50.1, 52.1, 50.9],
+    "simplified": [40.0, 41.5, 41.4],
+    "random feedback": [30.0, None, 32.0],
+}
+
+
+def outcome(condition, seed, accuracy, variant=""):
+    """A run of two epochs, the last of which is two points better; None diverged in the second."""
+    curve = [0.1, (accuracy or 20) / 100 - 0.02, (accuracy or 20) / 100]
+    curves = {"epoch": [0, 1, 2], "train_accuracy": curve, "test_accuracy": curve, "angle": [90.0, 20.0, 10.0 + seed]}
+    if accuracy is None:
+        curves = {column: values[:2] for column, values in curves.items()}
+    state = State.DIVERGED if accuracy is None else State.FINISHED
+    return Outcome(variant, condition, seed, f"{variant}{condition}{seed}", state, "", 90.0, curves)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Results of a suite, of one with two variants, and of a study."""
+    for suite, variants in (("smoke", [""]), ("mlp-mnist", ["tanh", "relu"])):
+        runs = [outcome(c, n, a, v) for v in variants for c, found in ACCURACIES.items() for n, a in enumerate(found)]
+        results_table.write(tmp_path / suite, runs)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "noise.json").write_text(json.dumps({"sigma": [0.25, 1500]}))
+    return tmp_path
+
+
+DIFFERENCES = [s - b for s, b in zip(ACCURACIES["simplified"], ACCURACIES["backprop"], strict=True)]
+LOW, HIGH = stats.t.interval(0.95, 2, sum(DIFFERENCES) / 3, stats.sem(DIFFERENCES))
+LEVEL = 3 * stats.ttest_1samp(DIFFERENCES, 0).pvalue  # the least of three
+EQUIVALENCE = 3 * stats.ttest_1samp([0.1, 0.1, -0.1], 1, alternative="less").pvalue
+
+
+@pytest.mark.parametrize(
+    ("old", "expression", "new"),
+    [
+        ("9.0", 'accuracy("smoke", "backprop")', "51.0"),
+        ("9", 'accuracy("smoke", "backprop")', "51"),
+        ("9.00", 'accuracy("smoke", "random feedback")', "31.00"),
+        ("9.0", 'train("smoke", "backprop", epoch=1)', "49.0"),
+        ("9.0", 'angle("smoke", "AR")', "11.0"),
+        ("9.00", 'seed("smoke", "AR", 2)', "50.90"),
+        ("+9.00", 'gap("smoke", "AR")', "+0.03"),
+        ("-9.00", 'gap("smoke", "AR")', "+0.03"),
+        ("9.00", 'gap("smoke", "simplified")', "-10.03"),
+        ("9.00", '-gap("smoke", "simplified", "AR")', "10.07"),
+        ("+9.00", 'gap("smoke", "simplified", epoch=0)', "+0.00"),
+        ("-9.00 to +9.00", None, f"{LOW:+.2f} to {HIGH:+.2f}"),
+        ("p = 9.000", 'p("smoke", "simplified")', f"p = {LEVEL:.3f}"),
+        ("p < 9.000", 'p("smoke", "simplified")', f"p = {LEVEL:.3f}"),
+        ("p = 9.00", 'p("smoke", "simplified")', "p < 0.01"),
+        ("9.00", 'p("smoke", "simplified")', "<0.01"),
+        ("<9.000", 'p("smoke", "simplified")', f"{LEVEL:.3f}"),
+        ("9.0000", 'pe("smoke", "AR")', f"{EQUIVALENCE:.4f}"),
+        ("p = 9.000", "sign_test(11, 0)", "p < 0.001"),
+        ("9", 'runs("mlp-mnist")', "24"),
+        ("9", 'runs("mlp-mnist/tanh")', "12"),
+        ("9", 'runs("smoke", "AR")', "3"),
+        ("9", 'epochs("smoke")', "2"),
+        ("9", 'minutes("smoke")', "18"),
+        ("9", 'diverged("mlp-mnist", "random feedback")', "2"),
+        ("9", 'diverged_in("smoke")[0]', "2"),
+        ("9.00", 'study("noise", "sigma", 0)', "0.25"),
+        ("9,000", 'study("noise", "sigma", 1)', "1,500"),
+        ("9", 'study("noise", "sigma", 1)', "1500"),
+        ("9.0e-9", 'study("noise", "sigma", 1) * 1e-18', "1.5e-15"),
+        ("1e9", 'study("noise", "sigma", 1)', "2e3"),
+    ],
+)
+def test_a_number_becomes_that_of_the_results_in_the_style_it_had(folder, old, expression, new):
+    mark = '{}<!--=gap("smoke", "simplified").{}-->'
+    if expression is None:
+        old = " to ".join(mark.format(n, side) for n, side in zip(old.split(" to "), ("low", "high"), strict=True))
+        new = " to ".join(mark.format(n, side) for n, side in zip(new.split(" to "), ("low", "high"), strict=True))
+    else:
+        old, new = (f"{number}<!--={expression}-->" for number in (old, new))
+    results = fill_numbers.Results(folder)
+    filled = fill_numbers.filled(f"# Title\n\nIt is ({old} %), 9.9 times.\n", results)
+    assert filled == f"# Title\n\nIt is ({new} %), 9.9 times.\n"
+    assert fill_numbers.filled(filled, results) == filled
+
+
+def test_the_suite_can_be_left_out_up_to_the_next_heading(folder):
+    page = """\
+<!-- numbers: suite = smoke -->
+0.0<!--=accuracy("AR")-->, -0.0<!--=gap("simplified", "AR")--> and 0<!--=runs()-->
+<!-- numbers: suite = mlp-mnist -->
+0.0<!--=seed("/tanh", "AR", 1)-->, 0.0<!--=accuracy("smoke", "AR")--> and 0<!--=runs()-->
+## Next
+"""
+    assert (
+        fill_numbers.filled(page, fill_numbers.Results(folder))
+        == """\
+<!-- numbers: suite = smoke -->
+51.0<!--=accuracy("AR")-->, -10.1<!--=gap("simplified", "AR")--> and 12<!--=runs()-->
+<!-- numbers: suite = mlp-mnist -->
+52.1<!--=seed("/tanh", "AR", 1)-->, 51.0<!--=accuracy("smoke", "AR")--> and 24<!--=runs()-->
+## Next
+"""
+    )
+    with pytest.raises(fill_numbers.PageError, match=r"p\.md:6: runs\(\): PageError: no suite"):
+        fill_numbers.filled(f"{page}1<!--=runs()-->", fill_numbers.Results(folder), "p.md")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('1<!--=accuracy("smok", "AR")-->', 'p.md:3: accuracy("smok", "AR"): PageError: no suite smok'),
+        ('1<!--=accuracy("smoke", "ARR")-->', "PageError: smoke has no ARR, but backprop, AR, simplified, "),
+        ('1<!--=accuracy("mlp-mnist", "AR")-->', "PageError: name one of relu AR, tanh AR"),
+        ('1<!--=gap("mlp-mnist", "AR")-->', "PageError: name one of relu AR, tanh AR"),
+        (
+            '1<!--=gap("smoke", "AR", "simplified")-->',
+            "AR is not compared with simplified, but with",
+        ),
+        ('1<!--=p("smoke", "backprop")-->', "backprop is not compared with backprop"),
+        ('1<!--=study("nois", "sigma")-->', "FileNotFoundError: "),
+        ('1<!--=study("noise", "eta")-->', "KeyError: 'eta'"),
+        ('about <!--=runs("smoke")-->', 'p.md:3: runs("smoke"): stands behind no number'),
+        ('1<!--=float("nan")-->', "NameError"),
+        ("1<!--=1e999-->", "PageError: the value is inf"),
+    ],
+)
+def test_what_can_not_be_computed_is_named_with_its_page_and_line(folder, text, message):
+    with pytest.raises(fill_numbers.PageError) as caught:
+        fill_numbers.filled(f"# Title\n\n{text}\n", fill_numbers.Results(folder), "p.md")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("p.md:3: ")
+
+
+@pytest.mark.parametrize("page", fill_numbers.PAGES, ids=lambda page: page.stem)
+def test_the_pages_have_the_numbers_of_the_results(page):
+    skip_under_way()
+    text = page.read_text(encoding="utf-8")
+    assert fill_numbers.filled(text, fill_numbers.Results(RESULTS), page.name) == text
