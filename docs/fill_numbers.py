@@ -10,7 +10,8 @@ A suite is "SUITE", "SUITE/VARIANT" or, of the default suite, "/VARIANT". It can
 
     <!-- numbers: suite = cnn-cifar10 -->
 
-up to the next heading or such line.
+up to the next heading or such line. Tables of a suite, or of a variant, stand between `<!-- table: SUITE -->` and
+`<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import re
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from typing import Any
 from scipy import stats
 
 from actrelax.analysis.reports import comparison
-from actrelax.analysis.reports.comparison import Conditions
+from actrelax.analysis.reports.comparison import Conditions, Line
 from actrelax.analysis.reports.results_table import Outcome, read
 from actrelax.analysis.runs import State
-from actrelax.analysis.statistics import interval
+from actrelax.analysis.statistics import Paired, interval
 from actrelax.simulations.suites.definitions import SUITES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +41,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROO
 PART = re.compile(
     r"^(?P<heading>\#+\ )"
     r"|<!--\ numbers:\ suite\ =\ (?P<default>\S+)\ -->"
+    r"|(?P<begin><!--\ table:\ (?P<table>[^>]+?)\ -->\n).*?(?P<end><!--\ end\ -->)"
     r"|(?:(?P<relation>[=<]\ )?(?<![\w.,])(?P<number><?[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?))?"
     r"<!--=(?P<expression>.*?)-->",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
@@ -78,6 +79,7 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self._folder, self._default = folder, ""
         self._read = cache(lambda suite: list(read(folder / suite).values()))
+        self._lines = cache(self._compare)
 
     def accuracy(self, *names: str, epoch: int = -1) -> Estimate:
         """Return a condition's test accuracy: accuracy("SUITE", "CONDITION"), likewise below."""
@@ -99,9 +101,9 @@ class Results:
         """Return one seed's test accuracy: seed("SUITE", "CONDITION", 3)."""
         return 100 * {o.seed: o for o in self._one(names[:-1])}[names[-1]].curves["test_accuracy"][epoch]
 
-    def gap(self, *names: str, epoch: int = -1) -> Estimate:
-        """Return its test accuracy minus backprop's, seed by seed, or minus that of a condition that is named third."""
-        paired = self._compared(names, epoch)[0]
+    def gap(self, *names: str) -> Estimate:
+        """Return its test accuracy minus backprop's, seed by seed, or minus that of a condition that is named last."""
+        paired, _, _ = self._compared(names)
         return Estimate(paired.difference, paired.low, paired.high)
 
     def p(self, *names: str) -> P:
@@ -115,6 +117,10 @@ class Results:
     def runs(self, *names: str) -> int:
         """Return the number of runs of a suite, of a variant or of a condition, likewise below."""
         return len(self._runs(names))
+
+    def seeds(self, *names: str) -> int:
+        """Return the number of seeds."""
+        return len({o.seed for o in self._runs(names)})
 
     def epochs(self, *names: str) -> int:
         """Return the number of epochs."""
@@ -142,6 +148,14 @@ class Results:
         for key in keys:
             found = found[key]
         return found
+
+    def _tables(self, place: str) -> str:
+        """Return what stands in a suite's table.md below its title, with headings one level down."""
+        suite, _, variant = place.partition("/")
+        text = (self._folder / suite / "table.md").read_text(encoding="utf-8").partition("\n")[2]
+        if variant:
+            text = text.partition(f"## {variant}\n")[2].partition("\n## ")[0]
+        return re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)
 
     def _place(self, names: Sequence[str]) -> tuple[str, str, Sequence[str]]:
         """Return suite, variant ("" for all), and the names that follow."""
@@ -173,20 +187,20 @@ class Results:
         values = [scale * o.curves[column][epoch] for o in self._one(names)]
         return Estimate(statistics.fmean(values), *interval(values))
 
-    def _compared(self, names: Sequence[str], epoch: int = -1) -> tuple[Any, float, float]:
-        """Return a condition's comparison, and its corrected levels: of the difference and of equivalence."""
-        suite, variant, (condition, *reference) = self._place(names)
-        self._one((f"{suite}/{variant}", condition))
+    def _compare(self, suite: str, variant: str) -> dict[str, Line]:
+        """Return condition -> line of the suite's table."""
         conditions = list(SUITES[suite.removesuffix("-own-rates")].conditions)
-        against = reference[0] if reference else conditions[0]
-        mine = [o for o in self._read(suite) if variant in ("", o.variant)]
-        at = slice(None) if epoch == -1 else slice(epoch + 1)
-        mine = [replace(o, curves={name: values[at] for name, values in o.curves.items()}) for o in mine]
-        lines = {line.condition: line for line in comparison.lines(Conditions(conditions, conditions[:2]), mine)}
-        if against not in lines[condition].against:
-            raise PageError(f"{condition} is not compared with {against}, but with {conditions[:2]}")
-        line = lines[condition]
-        return line.against[against], line.p_difference[against], line.p_equivalence[against]
+        mine = [o for o in self._read(suite) if o.variant == variant]
+        return {line.condition: line for line in comparison.lines(Conditions(conditions, conditions[:2]), mine)}
+
+    def _compared(self, names: Sequence[str]) -> tuple[Paired, float, float]:
+        """Return a comparison of two conditions, and its corrected levels: of the difference and of equivalence."""
+        suite, variant, (condition, *others) = self._place(names)
+        self._one((f"{suite}/{variant}", condition))
+        line, (other,) = self._lines(suite, variant)[condition], others or ["backprop"]
+        if other not in line.against:
+            raise PageError(f"{condition} is not compared with {other}, but with {', '.join(line.against) or 'none'}")
+        return line.against[other], line.p_difference[other], line.p_equivalence[other]
 
 
 def styled(value: float, old: str, relation: str = "") -> str:
@@ -216,14 +230,18 @@ def filled(text: str, results: Results, page: str = "page") -> str:
     namespace = {"__builtins__": {}, **usual, **functions}
 
     def written(part: re.Match[str]) -> str:
-        if part["expression"] is None:
+        if part["heading"] or part["default"]:
             results._default = part["default"] or ""
             return part[0]
-        place = f"{page}:{text.count(chr(10), 0, part.start('expression')) + 1}: {part['expression'].strip()}"
-        if part["number"] is None:
+        asked = part["table"] or part["expression"].strip()
+        at = part.start("table" if part["table"] else "expression")
+        place = f"{page}:{text.count(chr(10), 0, at) + 1}: {asked}"
+        if not (part["table"] or part["number"]):
             raise PageError(f"{place}: stands behind no number.")
         try:
-            value = eval(part["expression"].strip(), namespace)
+            if part["table"]:
+                return f"{part['begin']}\n{results._tables(asked)}\n\n{part['end']}"
+            value = eval(asked, namespace)
             if not math.isfinite(value):
                 raise PageError(f"the value is {value}")
         except Exception as error:  # whatever an expression raises

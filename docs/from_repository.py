@@ -1,4 +1,4 @@
-"""What the site takes from the rest of the repository: scripts as a gallery, tables of results as pages.
+"""What the site takes from the rest of the repository: scripts as a gallery, and what stands beside the README.
 
 The scripts stay as they are. sphinx-gallery wants a docstring in reStructuredText that begins with a title, and draws
 by pyplot; ours begin with a line "Title: more.", and save their figures under runs/.
@@ -152,11 +152,7 @@ def figures_written(block, variables, conf) -> str:
 
 
 def copy_pages(docs: Path) -> None:
-    """Copy each suite's table to generated/results/SUITE.md, and what stands beside the README to generated/."""
-    for table in (docs.parent / "results").glob("*/table.md"):
-        _write(
-            docs / "generated" / "results" / f"{table.parent.name}.md", f"---\norphan: true\n---\n\n{table.read_text()}"
-        )
+    """Copy what stands beside the README to generated/."""
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
         _write(docs / "generated" / name, (docs.parent / name).read_text())
 
@@ -174,7 +170,6 @@ UP = r"\]\((?:\.\./)+"
 
 def links_inside(app, name: str, source: list[str]) -> None:
     """Point links that leave docs/ on GitHub to what the site has in their place."""
-    text = re.sub(UP + r"results/([\w-]+)/table\.md\)", r"](/generated/results/\1.md)", source[0])
-    text = re.sub(UP + r"simulations/(examples|studies)\)", r"](/generated/gallery/\1/index)", text)
+    text = re.sub(UP + r"simulations/(examples|studies)\)", r"](/generated/gallery/\1/index)", source[0])
     text = re.sub(UP + r"simulations/(examples|studies)/(\w+)\.py\)", r"](/generated/gallery/\1/\2)", text)
     source[0] = re.sub(UP + r"(CONTRIBUTING|CHANGELOG)\.md", r"](/generated/\1.md", text)
