@@ -26,8 +26,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from actrelax.analysis.reports import comparison
 from actrelax.analysis.reports.comparison import Conditions, Line
 from actrelax.analysis.reports.results_table import Outcome, read
@@ -137,10 +135,6 @@ class Results:
     def diverged_in(self, *names: str) -> list[int]:
         """Return the epochs in which they did."""
         return sorted(o.epochs + 1 for o in self._runs(names) if o.state is State.DIVERGED)
-
-    def sign_test(self, one: int, other: int) -> P:
-        """Return the level of the exact sign test, for the number of pairs with either sign."""
-        return P(stats.binomtest(one, one + other).pvalue)
 
     def study(self, name: str, *keys: Any) -> Any:
         """Return what a study wrote: study("NAME", "key", 0) is ["key"][0] in results/studies/NAME.json."""
