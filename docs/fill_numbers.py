@@ -21,17 +21,15 @@ import math
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from actrelax.analysis.reports import comparison
-from actrelax.analysis.reports.comparison import Conditions, Line
+from actrelax.analysis.reports import suite_report
 from actrelax.analysis.reports.results_table import Outcome, read
 from actrelax.analysis.runs import State
-from actrelax.analysis.statistics import Paired, interval
-from actrelax.simulations.suites.definitions import SUITES
+from actrelax.analysis.statistics import interval
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -77,7 +75,7 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self._folder, self._default = folder, ""
         self._read = cache(lambda suite: list(read(folder / suite).values()))
-        self._lines = cache(self._compare)
+        self._document = cache(lambda suite: suite_report.read_document(folder / suite))
 
     def accuracy(self, *names: str, epoch: int = -1) -> Estimate:
         """Return a condition's test accuracy: accuracy("SUITE", "CONDITION"), likewise below."""
@@ -101,16 +99,15 @@ class Results:
 
     def gap(self, *names: str) -> Estimate:
         """Return its test accuracy minus backprop's, seed by seed, or minus that of a condition that is named last."""
-        paired, _, _ = self._compared(names)
-        return Estimate(paired.difference, paired.low, paired.high)
+        return Estimate(*map(self._compared(names).get, ("difference", "low", "high")))
 
     def p(self, *names: str) -> P:
         """Return the level at which the two differ, corrected as in the table."""
-        return P(self._compared(names)[1])
+        return P(self._compared(names)["p_difference"])
 
     def pe(self, *names: str) -> P:
         """Return the level at which they are equivalent within a point, likewise."""
-        return P(self._compared(names)[2])
+        return P(self._compared(names)["p_equivalence"])
 
     def runs(self, *names: str) -> int:
         """Return the number of runs of a suite, of a variant or of a condition, likewise below."""
@@ -144,11 +141,11 @@ class Results:
         return found
 
     def _tables(self, place: str) -> str:
-        """Return what stands in a suite's table.md below its title, with headings one level down."""
+        """Return a suite's tables with all that is said of them, headings one level down, or one variant's table."""
         suite, _, variant = place.partition("/")
-        text = (self._folder / suite / "table.md").read_text(encoding="utf-8").partition("\n")[2]
         if variant:
-            text = text.partition(f"## {variant}\n")[2].partition("\n## ")[0]
+            return suite_report.markdown_table(self._folder / suite, variant).strip()
+        text = suite_report.text(suite_report.read_document(self._folder / suite)).partition("\n")[2]
         return re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)
 
     def _place(self, names: Sequence[str]) -> tuple[str, str, Sequence[str]]:
@@ -181,20 +178,16 @@ class Results:
         values = [scale * o.curves[column][epoch] for o in self._one(names)]
         return Estimate(statistics.fmean(values), *interval(values))
 
-    def _compare(self, suite: str, variant: str) -> dict[str, Line]:
-        """Return condition -> line of the suite's table."""
-        conditions = list(SUITES[suite.removesuffix("-own-rates")].conditions)
-        mine = [o for o in self._read(suite) if o.variant == variant]
-        return {line.condition: line for line in comparison.lines(Conditions(conditions, conditions[:2]), mine)}
-
-    def _compared(self, names: Sequence[str]) -> tuple[Paired, float, float]:
-        """Return a comparison of two conditions, and its corrected levels: of the difference and of equivalence."""
+    def _compared(self, names: Sequence[str]) -> Mapping[str, Any]:
+        """Return how a condition compares with another, from table.json."""
         suite, variant, (condition, *others) = self._place(names)
         self._one((f"{suite}/{variant}", condition))
-        line, (other,) = self._lines(suite, variant)[condition], others or ["backprop"]
-        if other not in line.against:
-            raise PageError(f"{condition} is not compared with {other}, but with {', '.join(line.against) or 'none'}")
-        return line.against[other], line.p_difference[other], line.p_equivalence[other]
+        parts = {part["variant"]: part for part in self._document(suite)["parts"]}
+        against = {row["condition"]: row["against"] for row in parts[variant]["rows"]}[condition]
+        (other,) = others or ["backprop"]
+        if other not in against:
+            raise PageError(f"{condition} is not compared with {other}, but with {', '.join(against) or 'none'}")
+        return against[other]
 
 
 def styled(value: float, old: str, relation: str = "") -> str:

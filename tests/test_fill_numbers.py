@@ -8,9 +8,11 @@ import pytest
 from committed import RESULTS, skip_under_way
 from scipy import stats
 
-from actrelax.analysis.reports import results_table
+from actrelax.analysis.reports import results_table, suite_report
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
+from actrelax.simulations.suites import report
+from actrelax.simulations.suites.definitions import SUITES
 
 ACCURACIES = {
     "backprop": [50.0, 52.0, 51.0],
@@ -30,15 +32,17 @@ def outcome(condition, seed, accuracy, variant=""):
     return Outcome(variant, condition, seed, f"{variant}{condition}{seed}", state, "", 90.0, curves)
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     """Results of a suite, of one with two variants, and of a study."""
+    folder = tmp_path_factory.mktemp("results")
     for suite, variants in (("smoke", [""]), ("mlp-mnist", ["tanh", "relu"])):
         runs = [outcome(c, n, a, v) for v in variants for c, found in ACCURACIES.items() for n, a in enumerate(found)]
-        results_table.write(tmp_path / suite, runs)
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "noise.json").write_text(json.dumps({"sigma": [0.25, 1500]}))
-    return tmp_path
+        results_table.write(folder / suite, runs)
+        suite_report.write_document(folder / suite, report.document(suite, SUITES[suite], runs, "actrelax reproduce"))
+    (folder / "studies").mkdir()
+    (folder / "studies" / "noise.json").write_text(json.dumps({"sigma": [0.25, 1500]}))
+    return folder
 
 
 DIFFERENCES = [s - b for s, b in zip(ACCURACIES["simplified"], ACCURACIES["backprop"], strict=True)]
@@ -144,14 +148,23 @@ def test_what_can_not_be_computed_is_named_with_its_page_and_line(folder, text, 
 
 
 def test_tables_are_those_of_the_suite(folder):
-    (folder / "smoke" / "table.md").write_text("# smoke\n\nWhy?\n\n## a\n\n| 1 |\n\n## b\n\n| 2 |\n")
-    page = "## smoke\n\n<!-- table: smoke -->\nold\n## old\n<!-- end -->\n\n<!-- table: smoke/a -->\n<!-- end -->\n"
-    filled = fill_numbers.filled(page, fill_numbers.Results(folder))
-    assert filled == (
-        "## smoke\n\n<!-- table: smoke -->\n\nWhy?\n\n### a\n\n| 1 |\n\n### b\n\n| 2 |\n\n<!-- end -->\n\n"
-        "<!-- table: smoke/a -->\n\n| 1 |\n\n<!-- end -->\n"
-    )
-    assert fill_numbers.filled(filled, fill_numbers.Results(folder)) == filled
+    page = "## mlp-mnist\n\n<!-- table: mlp-mnist -->\nold\n## old\n<!-- end -->\n\n<!-- table: {} -->\n<!-- end -->\n"
+    results = fill_numbers.Results(folder)
+    filled = fill_numbers.filled(page.format("mlp-mnist/relu"), results)
+    assert re.findall("^#.*|^<!.*|^ +act.*", filled, re.MULTILINE) == [
+        "## mlp-mnist",
+        "<!-- table: mlp-mnist -->",
+        "    actrelax reproduce",
+        "### tanh",
+        "### relu",
+        "<!-- end -->",
+        "<!-- table: mlp-mnist/relu -->",
+        "<!-- end -->",
+    ]
+    assert len(re.findall(r"^\| backprop .*51\.0 \(", filled, re.MULTILINE)) == 3
+    assert fill_numbers.filled(filled, results) == filled
+    with pytest.raises(fill_numbers.PageError, match=r"p\.md:8: smok: ActrelaxError: .*smok holds no suite's results"):
+        fill_numbers.filled(page.format("smok"), results, "p.md")
 
 
 COMMITTED = fill_numbers.Results(RESULTS)
@@ -178,6 +191,6 @@ def test_no_number_of_a_result_is_written_by_hand():
 
 
 def test_every_suite_has_its_tables():
-    suites = {path.parent.name for path in RESULTS.glob("*/table.*")}
+    suites = {path.parent.name for path in RESULTS.glob("*/table.json")}
     assert set(re.findall(r"^## (.+)\n\n<!-- table: \1 -->$", PAGES["tables"], re.MULTILINE)) == suites
     assert set(re.findall(r"tables\.md#([\w-]+)", PAGES["reproduction"])) == suites
