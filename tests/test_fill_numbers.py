@@ -35,7 +35,7 @@ def outcome(condition, seed, accuracy, variant=""):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Results of a suite, of one with two variants, and of a study."""
-    folder = tmp_path_factory.mktemp("results")
+    folder = tmp_path_factory.mktemp("root") / "results"
     for suite, variants in (("smoke", [""]), ("mlp-mnist", ["tanh", "relu"])):
         runs = [outcome(c, n, a, v) for v in variants for c, found in ACCURACIES.items() for n, a in enumerate(found)]
         results_table.write(folder / suite, runs)
@@ -165,6 +165,17 @@ def test_tables_are_those_of_the_suite(folder):
     assert fill_numbers.filled(filled, results) == filled
     with pytest.raises(fill_numbers.PageError, match=r"p\.md:8: smok: ActrelaxError: .*smok holds no suite's results"):
         fill_numbers.filled(page.format("smok"), results, "p.md")
+
+
+def test_the_program_rewrites_the_pages(folder, monkeypatch, capsys):
+    pages = [folder.parent / name for name in ("old.md", "new.md")]
+    for page, number in zip(pages, (12, 7), strict=True):
+        page.write_text(f'{number}<!--=runs("smoke")--> runs')
+    monkeypatch.setattr(fill_numbers, "ROOT", folder.parent)
+    monkeypatch.setattr(fill_numbers, "PAGES", pages)
+    fill_numbers.main()
+    assert [page.read_text() for page in pages] == ['12<!--=runs("smoke")--> runs'] * 2
+    assert capsys.readouterr().out == "new.md has new numbers\n"
 
 
 COMMITTED = fill_numbers.Results(RESULTS)
