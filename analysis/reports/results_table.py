@@ -10,14 +10,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from actrelax.analysis.files import locked, write_text
 from actrelax.analysis.runs import RunFolder, State, Summary
+from actrelax.analysis.tables import write_csv
 from actrelax.models.errors import ActrelaxError
-
-if TYPE_CHECKING:
-    import pandas
 
 RUNS, CURVES = "runs.csv", "curves.csv"
 _CURVE = {
@@ -157,24 +154,13 @@ def write(folder: Path, outcomes: Iterable[Outcome]) -> None:
     columns = [column for column in _CURVE if any(column in o.curves for o in outcomes)]
     curves = {o.run: pandas.DataFrame(dict(o.curves)) for o in outcomes}  # one for a run of two conditions
     points = pandas.concat([curve.map("{:.6g}".format).assign(run=run) for run, curve in curves.items()])
-    _write(folder / CURVES, points.reindex(columns=["run", *columns]))
+    text = points.reindex(columns=["run", *columns]).to_csv(index=False, lineterminator="\n")
+    write_text(folder / CURVES, text)
     last = [column for column in ("validation_accuracy", "test_accuracy", "train_accuracy") if column in columns]
-    rows = [
-        {
-            "variant": o.variant,
-            "condition": o.condition,
-            "seed": o.seed,
-            "run": o.run,
-            "state": o.state,
-            **{name: f"{o.curves[name][-1]:.6g}" if name in o.curves else "" for name in last},
-            "wall_seconds": f"{o.wall_seconds:.1f}",
-            "reason": o.reason,
-            "made_with": o.made_with,
-        }
-        for o in outcomes
-    ]
-    _write(folder / RUNS, pandas.DataFrame(rows))
-
-
-def _write(path: Path, frame: pandas.DataFrame) -> None:
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    head = ["variant", "condition", "seed", "run", "state", *last, "wall_seconds", "reason", "made_with"]
+    rows = []
+    for o in outcomes:
+        accuracies = [f"{o.curves[name][-1]:.6g}" if name in o.curves else "" for name in last]
+        ended = [o.state, *accuracies, f"{o.wall_seconds:.1f}", o.reason, o.made_with]
+        rows.append([o.variant, o.condition, o.seed, o.run, *ended])
+    write_csv(folder / RUNS, head, rows)
