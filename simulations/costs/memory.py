@@ -65,16 +65,24 @@ def peak(method: Method, base: Experiment, execution: Execution, shape: tuple[in
 
 
 def _peak_on_cpu(step: Callable[[], None]) -> int:
-    """Read off the allocator's running total, which leaves out the memory that was there before the profile."""
+    """Add up the allocator's reports: each piece of memory that it hands out, and takes back."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
-    reports = [event["args"] for event in sorted(events, key=lambda event: event["ts"]) if event["name"] == "[memory]"]
-    before = reports[0]["Total Allocated"] - reports[0]["Bytes"]
-    return int(max(report["Total Allocated"] for report in reports) - before)
+    reports = [event for event in events if event["name"] == "[memory]"]
+    held: dict[int, int] = {}
+    total = most = 0
+    for report in sorted(reports, key=lambda report: report["ts"]):
+        address, size = report["args"]["Addr"], report["args"]["Bytes"]
+        if size > 0:
+            held[address] = size
+        # what was there before may go, and then is not among them
+        total += size if size > 0 else -held.pop(address, 0)
+        most = max(most, total)
+    return most
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
 from actrelax.simulations.training.loop import train
+from actrelax.simulations.training.options import Hardware
 
 QUICK = ["--networks", "digits-mlp", "--rounds", "5", "--threads", "1"]
 TIMED = [*QUICK, "--no-memory"]
@@ -268,9 +269,18 @@ def test_methods_take_turns(base, data, monkeypatch):
 
 
 def test_a_time_is_that_of_one_step(base, data, monkeypatch):
-    monkeypatch.setattr(Stepper, "step", lambda _: time.sleep(0.02))
+    """Beside the steps' own clock: the mean of a turn, not its total."""
+    slept = []
+
+    def sleep(_):
+        begin = time.perf_counter()
+        time.sleep(0.05)
+        slept.append(time.perf_counter() - begin)
+
+    monkeypatch.setattr(Stepper, "step", sleep)
     ((seconds,),) = step_times([Method("backprop").training(base, EXECUTION, data)], range(WARM_UP + 1))
-    assert 0.02 <= seconds < 0.06
+    mean = sum(slept[-TURN:]) / TURN
+    assert mean <= seconds < 2 * mean
 
 
 def test_peak_memory_is_that_of_the_tensors(base):
@@ -321,6 +331,7 @@ def test_times_survive_a_memory_that_can_not_be_measured(capsys, monkeypatch):
 
 
 def test_where_memory_is_not_measured(base, capsys, monkeypatch):
+    monkeypatch.setattr(Execution, "hardware", lambda *_: Hardware(threads=1))
     monkeypatch.setattr(measure, "images_for", lambda *_: random_images((1, 8, 8), 10, 20))
     monkeypatch.setattr(Method, "training", lambda self, base, _, data: assemble(base, EXECUTION, data=data).training)
     (row,) = measure.measured("digits-mlp", base, Execution("mps"), [Method("backprop")], 5, True)
