@@ -51,7 +51,9 @@ class Execution(Machine):
                 f"the run is one of --processes {self.processes}, and this is one of {processes.count}: start it with "
                 f"torchrun --nproc-per-node={self.processes}."
             )
-        hardware = replace(self, threads=self.threads or processes.threads).hardware(experiment.precision)
+        hardware = replace(self, threads=processes.threads if self.threads is None else self.threads).hardware(
+            experiment.precision
+        )
         return replace(
             self,
             device=hardware.device,
