@@ -35,7 +35,12 @@ from actrelax.models.engines import integrator_named
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.training.options import FullPrecision, Relaxation
-from actrelax.simulations.training.problem_options import Subject, make_sample, of_run, without_continuous_plasticity
+from actrelax.simulations.training.problem_options import (
+    ProblemOptions,
+    make_sample,
+    of_run,
+    without_continuous_plasticity,
+)
 
 EVERY = "all"
 BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}
@@ -46,7 +51,7 @@ BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}
 class Config:
     """Options of a check."""
 
-    subject: Subject = field(default_factory=Subject)
+    problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=lambda: Relaxation(integrator=EVERY))
     engine: str = EVERY
     """Check this engine only: torch, scipy, brian2, or closed-form."""
@@ -62,8 +67,8 @@ def defaults(arguments: Sequence[str]) -> Config:
     found = of_run(arguments)
     if found is None:
         return Config()
-    subject, relaxation = found
-    return Config(subject, replace(relaxation, integrator=EVERY))
+    options, relaxation = found
+    return Config(options, replace(relaxation, integrator=EVERY))
 
 
 def main(config: Config) -> int:
@@ -84,8 +89,8 @@ def check(config: Config) -> Report:
     relaxation.check_problem()
     restrictions = _restrictions(config)
     assumptions, remarks = without_continuous_plasticity(relaxation.knobs)
-    sample = make_sample(config.subject, assumptions, hardware)
-    problem = sample.problem(relaxation, config.subject.seed, assumptions)
+    sample = make_sample(config.problem, assumptions, hardware)
+    problem = sample.problem(relaxation, config.problem.seed, assumptions)
     remarks = [f"{problem} on {sample.source}", *remarks]
     if relaxation.steps == "auto":
         raise ActrelaxError("check compares ways to take the same steps: give --steps a number.")
@@ -97,9 +102,9 @@ def check(config: Config) -> Report:
     if problem.is_noisy:
 
         def of_copies(count: int) -> RelaxationProblem:
-            return sample.copies(count).problem(relaxation, config.subject.seed, assumptions)
+            return sample.copies(count).problem(relaxation, config.problem.seed, assumptions)
 
-        report = verify_noise(of_copies, steps, seed=config.subject.seed, watch=_watched, **restrictions)
+        report = verify_noise(of_copies, steps, seed=config.problem.seed, watch=_watched, **restrictions)
     else:
         bound = BOUNDS[hardware.precision]
         report = verify(problem, sample.gradients(), steps, bound=bound, watch=_watched, **restrictions)

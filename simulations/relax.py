@@ -37,8 +37,8 @@ from actrelax.models.results import Record, Trajectory, relative_error
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training.options import FullPrecision, Relaxation, require
 from actrelax.simulations.training.problem_options import (
+    ProblemOptions,
     Sample,
-    Subject,
     make_sample,
     of_run,
     without_continuous_plasticity,
@@ -53,7 +53,7 @@ class Config:
 
     out: Path = Path("runs/relax")
     """Folder for trajectory and figure; those of an earlier relaxation are replaced."""
-    subject: Subject = field(default_factory=Subject)
+    problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=Relaxation)
     engine: str | None = None
     """torch, scipy or brian2; the integrator's own, or torch, unless given."""
@@ -69,7 +69,7 @@ class Config:
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of a run whose network relaxes."""
     found = of_run(arguments)
-    return Config() if found is None else Config(subject=found[0], relaxation=found[1])
+    return Config() if found is None else Config(problem=found[0], relaxation=found[1])
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def main(config: Config) -> None:
     config.relaxation.check_problem()
     hardware = config.hardware.resolved()
     assumptions, remarks = without_continuous_plasticity(config.relaxation.knobs)
-    sample = make_sample(config.subject, assumptions, hardware)
-    problem = sample.problem(config.relaxation, config.subject.seed, assumptions)
+    sample = make_sample(config.problem, assumptions, hardware)
+    problem = sample.problem(config.relaxation, config.problem.seed, assumptions)
     for remark in remarks:
         print(remark, file=sys.stderr)
     outcome = measured(relaxed(config, problem), sample)
@@ -129,7 +129,7 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
             steps,
             record=Record(record, every=config.every, path=config.out / FILE),
             engine=engine,
-            generator=random_stream(config.subject.seed, "noise"),
+            generator=random_stream(config.problem.seed, "noise"),
             options=None if config.codegen is None else Brian2Options(codegen=config.codegen),
         )
 

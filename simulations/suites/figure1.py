@@ -26,7 +26,7 @@ from actrelax.simulations.training.configuration import as_options
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, protocol
 from actrelax.simulations.training.options import Relaxation
-from actrelax.simulations.training.problem_options import Subject, make_sample
+from actrelax.simulations.training.problem_options import ProblemOptions, make_sample
 
 TITLE = "Do activities become gradients, in every layer and at every eta? (first paper, figure 1)"
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
@@ -88,14 +88,14 @@ def curves(experiment: Experiment, execution: Execution, seeds: int) -> Iterator
     """Relax each seed's network with every eta."""
     relaxation = experiment.relaxation
     for seed in range(seeds):
-        subject = Subject(
+        options = ProblemOptions(
             dataset=experiment.images.dataset,
             data_dir=execution.data_dir,
             batch_size=experiment.batch_size,
             seed=seed,
             model=experiment.model,
         )
-        sample = make_sample(subject, relaxation.knobs, execution.hardware(experiment.precision))
+        sample = make_sample(options, relaxation.knobs, execution.hardware(experiment.precision))
         problem, gradients = sample.problem(relaxation, seed, relaxation.knobs), sample.gradients()
         for eta in ETAS:
             yield _curve(problem, gradients, relaxation, seed, eta)

@@ -32,7 +32,7 @@ USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProblemOptions:
     """Options of what is relaxed."""
 
     run: Path | None = None
@@ -87,7 +87,7 @@ class _OfRun:
     run: Path | None = None
 
 
-def of_run(arguments: Sequence[str]) -> tuple[Subject, Relaxation] | None:
+def of_run(arguments: Sequence[str]) -> tuple[ProblemOptions, Relaxation] | None:
     """Return the options of the run that --run names, for defaults; None without one."""
     folder = among(arguments, _OfRun).run
     if folder is None:
@@ -95,10 +95,10 @@ def of_run(arguments: Sequence[str]) -> tuple[Subject, Relaxation] | None:
     experiment, execution = from_config(RunFolder(folder).config())
     unset: dict[str, Any] = dict.fromkeys(("steps", "tolerance", "tolerance_of", "max_steps", "eta", "dt", "duration"))
     relaxation = replace(experiment.relaxation, integrator="sequential", **unset)
-    subject = Subject(
+    options = ProblemOptions(
         dataset=experiment.images.dataset, data_dir=execution.data_dir, seed=experiment.seed, model=experiment.model
     )
-    return subject, relaxation
+    return options, relaxation
 
 
 def without_continuous_plasticity(assumptions: Assumptions) -> tuple[Assumptions, list[str]]:
@@ -109,7 +109,7 @@ def without_continuous_plasticity(assumptions: Assumptions) -> tuple[Assumptions
     return Assumptions(dense, conv), ["plasticity is continuous: the relaxation is that of weights which are held."]
 
 
-def make_sample(subject: Subject, assumptions: Assumptions, hardware: Hardware) -> Sample:
+def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Hardware) -> Sample:
     """Load or draw images and weights.
 
     Raises
@@ -117,35 +117,35 @@ def make_sample(subject: Subject, assumptions: Assumptions, hardware: Hardware) 
     ActrelaxError
         For options that can't be met.
     """
-    require(batch_size=(subject.batch_size, 1, math.inf), seed=(subject.seed, 0, 2**63))
-    look_up("loss", subject.model.loss, LOSSES)
-    set_up(hardware, subject.seed)
-    x, y, shape, classes, source = _images(subject)
-    if subject.run is None:
-        network, _ = make_network(subject.model, shape, classes, subject.seed)
+    require(batch_size=(options.batch_size, 1, math.inf), seed=(options.seed, 0, 2**63))
+    look_up("loss", options.model.loss, LOSSES)
+    set_up(hardware, options.seed)
+    x, y, shape, classes, source = _images(options)
+    if options.run is None:
+        network, _ = make_network(options.model, shape, classes, options.seed)
         preprocess = Preprocessing(torch.float64)
     else:
-        run = load_run(subject.run)
-        network, preprocess, source = run.network, run.preprocess, f"{source}, network of {subject.run}"
+        run = load_run(options.run)
+        network, preprocess, source = run.network, run.preprocess, f"{source}, network of {options.run}"
     network.to(device=hardware.device, dtype=hardware.dtype)
     if all(p.feedback is None for p in network.projections.values()):
-        network.add_feedback(assumptions, random_stream(subject.seed, "feedback"))
+        network.add_feedback(assumptions, random_stream(options.seed, "feedback"))
     if not network.hidden:
-        raise ActrelaxError(f"no population of {subject.model.network} relaxes: take a network with hidden ones.")
+        raise ActrelaxError(f"no population of {options.model.network} relaxes: take a network with hidden ones.")
     x = preprocess(x).to(device=hardware.device, dtype=hardware.dtype)
-    return Sample(network, x, y.to(hardware.device), subject.model.loss, source)
+    return Sample(network, x, y.to(hardware.device), options.model.loss, source)
 
 
-def _images(subject: Subject) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
+def _images(options: ProblemOptions) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
     """Return stimuli, labels, the shape of one, the number of classes, and where they are from."""
-    name = subject.dataset or at_hand(subject.model.network, subject.data_dir)
+    name = options.dataset or at_hand(options.model.network, options.data_dir)
     if name is None:
-        shape, stream = usual_shape(subject.model.network), random_stream(subject.seed, "images")
-        x = torch.rand(subject.batch_size, *shape, generator=stream, dtype=torch.float64)
+        shape, stream = usual_shape(options.model.network), random_stream(options.seed, "images")
+        x = torch.rand(options.batch_size, *shape, generator=stream, dtype=torch.float64)
         return x, torch.randint(10, (len(x),), generator=stream), shape, 10, "random images"
-    data = load(name, subject.data_dir)
-    require(batch_size=(subject.batch_size, 1, len(data.test.images)))
-    images, labels = (part[: subject.batch_size] for part in data.test)
+    data = load(name, options.data_dir)
+    require(batch_size=(options.batch_size, 1, len(data.test.images)))
+    images, labels = (part[: options.batch_size] for part in data.test)
     return images, labels, data.input_shape, data.classes, data.name
 
 

@@ -11,7 +11,7 @@ from actrelax.models.results import open_trajectory, relative_error
 from actrelax.simulations import cli, relax
 from actrelax.simulations.training.experiment import Model
 from actrelax.simulations.training.options import Hardware, Relaxation
-from actrelax.simulations.training.problem_options import Subject, make_sample
+from actrelax.simulations.training.problem_options import ProblemOptions, make_sample
 
 SMALL = ["--network", "mlp-4x6", "--steps", "12", "--eta", "0.2"]
 
@@ -21,8 +21,8 @@ def run(*arguments):
 
 
 def sample_of(npz, **changes):
-    subject = Subject(dataset=str(npz), model=Model("mlp-4x6"), **changes)
-    return make_sample(subject, Relaxation().knobs, Hardware(precision="fp64").resolved())
+    options = ProblemOptions(dataset=str(npz), model=Model("mlp-4x6"), **changes)
+    return make_sample(options, Relaxation().knobs, Hardware(precision="fp64").resolved())
 
 
 def test_writes_what_it_says(npz, tmp_path, capsys):
@@ -131,7 +131,7 @@ def test_a_saved_run(npz, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.startswith("RelaxationProblem(1x8x8-7-7-10, batch 2,")
     assert f"on tiny, network of {tmp_path / 'run'}\n" in said
-    assert relax.defaults(["--run", str(tmp_path / "run")]).subject.seed == 3
+    assert relax.defaults(["--run", str(tmp_path / "run")]).problem.seed == 3
 
 
 @pytest.mark.parametrize(
