@@ -191,7 +191,7 @@ from pathlib import Path
 from actrelax.simulations import cli
 from actrelax.simulations.training import processes
 
-processes.LAST_WORDS = timedelta(seconds=1)
+processes.LAST_WORDS = timedelta(seconds=5)
 place = Path(sys.argv[1])
 statuses = [cli.main(["train", *options]) for options in json.loads((place / "runs.json").read_text())]
 (place / f"statuses{os.environ['RANK']}").write_text(json.dumps(statuses))
