@@ -38,7 +38,8 @@ from actrelax.simulations.costs.measure import Row, machine, measured, remark
 from actrelax.simulations.costs.methods import NAMES, Method, chosen
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Optimisation
-from actrelax.simulations.training.options import Hardware, require
+from actrelax.simulations.training.hardware import Hardware
+from actrelax.simulations.training.options import require
 
 FIGURE = "costs.png"
 STEPPED_UP_TO = 100

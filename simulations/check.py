@@ -34,13 +34,14 @@ from actrelax.models._names import known
 from actrelax.models.engines import integrator_named
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
-from actrelax.simulations.training.options import FullPrecision, Relaxation
+from actrelax.simulations.training.hardware import FullPrecision
 from actrelax.simulations.training.problem_options import (
     ProblemOptions,
     make_sample,
     of_run,
     without_continuous_plasticity,
 )
+from actrelax.simulations.training.relaxation import Relaxation
 
 EVERY = "all"
 BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}

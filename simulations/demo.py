@@ -37,7 +37,7 @@ from actrelax.simulations.data import Dataset, digits
 from actrelax.simulations.training.assemble import make_network
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
-from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.run import Recording, run
 
 RUNS = {"backprop": "", "AR": "ar", "AR, simplified": "simplified"}

@@ -17,7 +17,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data import load
 from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.assemble import on_device, set_up
-from actrelax.simulations.training.options import FullPrecision
+from actrelax.simulations.training.hardware import FullPrecision
 from actrelax.simulations.training.saved import load_run
 
 

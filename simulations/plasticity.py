@@ -41,7 +41,7 @@ from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.callbacks import DivergenceCheck, ProgressBar
 from actrelax.simulations.training.loop import Callback, Training, measure, train
-from actrelax.simulations.training.options import POSITIVE, among, require
+from actrelax.simulations.training.options import POSITIVE, given_in, require
 from actrelax.simulations.training.recorder import Recorder
 from actrelax.simulations.training.signals import stopping_cleanly
 
@@ -254,7 +254,7 @@ class _Source:
 
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of a run that is resumed."""
-    folder = among(arguments, _Source).resume
+    folder = given_in(arguments, _Source).resume
     if folder is None:
         return Config()
     try:

@@ -35,7 +35,8 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Record, Trajectory, relative_error
 from actrelax.simulations.data import random_stream
-from actrelax.simulations.training.options import FullPrecision, Relaxation, require
+from actrelax.simulations.training.hardware import FullPrecision
+from actrelax.simulations.training.options import require
 from actrelax.simulations.training.problem_options import (
     ProblemOptions,
     Sample,
@@ -43,6 +44,7 @@ from actrelax.simulations.training.problem_options import (
     of_run,
     without_continuous_plasticity,
 )
+from actrelax.simulations.training.relaxation import Relaxation
 
 FILE, FIGURE = "trajectory.nc", "relaxation.png"
 

@@ -23,7 +23,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.configuration import from_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, protocol
-from actrelax.simulations.training.options import among
+from actrelax.simulations.training.options import given_in
 from actrelax.simulations.training.run import Recording, run
 
 
@@ -46,7 +46,7 @@ class _Source:
 
 def defaults(arguments: Sequence[str]) -> Config:
     """Return what options have unless they are given: those of a protocol, or of a run that is resumed."""
-    source = among(arguments, _Source)
+    source = given_in(arguments, _Source)
     if source.resume is None:
         return Config() if source.protocol is None else Config(experiment=protocol(source.protocol))
     if source.protocol is not None:

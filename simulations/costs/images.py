@@ -9,7 +9,7 @@ import torch
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.training.assemble import on_device
-from actrelax.simulations.training.options import Hardware
+from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.problem_options import at_hand, usual_shape
 
 RANDOM = "random images, no file of real ones being at hand"

@@ -24,7 +24,7 @@ from actrelax.simulations.costs.methods import Method
 from actrelax.simulations.costs.timing import WARM_UP, step_times
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.options import Hardware
+from actrelax.simulations.training.hardware import Hardware
 
 
 @dataclass(frozen=True)

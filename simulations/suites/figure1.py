@@ -25,8 +25,8 @@ from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.configuration import as_options
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, protocol
-from actrelax.simulations.training.options import Relaxation
 from actrelax.simulations.training.problem_options import ProblemOptions, make_sample
+from actrelax.simulations.training.relaxation import Relaxation
 
 TITLE = "Do activities become gradients, in every layer and at every eta? (first paper, figure 1)"
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)

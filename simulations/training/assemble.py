@@ -22,9 +22,9 @@ from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.loop import Training
 from actrelax.simulations.training.mixed_precision import in_single_precision
-from actrelax.simulations.training.options import Hardware
 from actrelax.simulations.training.processes import ALONE, Processes
 from actrelax.simulations.training.rules import make_rule
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.options import Hardware, Machine, Precision, require
+from actrelax.simulations.training.hardware import Hardware, Machine, Precision
+from actrelax.simulations.training.options import require
 from actrelax.simulations.training.processes import ALONE, Processes
 
 

@@ -9,7 +9,9 @@ from typing import Literal
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.options import POSITIVE, Precision, Relaxation, require
+from actrelax.simulations.training.hardware import Precision
+from actrelax.simulations.training.options import POSITIVE, require
+from actrelax.simulations.training.relaxation import Relaxation
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ from actrelax.simulations.training.assemble import make_network, set_up
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.configuration import from_config
 from actrelax.simulations.training.experiment import Model
-from actrelax.simulations.training.options import Hardware, Relaxation, among, require
+from actrelax.simulations.training.hardware import Hardware
+from actrelax.simulations.training.options import given_in, require
+from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.saved import load_run
 
 USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}
@@ -89,7 +91,7 @@ class _OfRun:
 
 def of_run(arguments: Sequence[str]) -> tuple[ProblemOptions, Relaxation] | None:
     """Return the options of the run that --run names, for defaults; None without one."""
-    folder = among(arguments, _OfRun).run
+    folder = given_in(arguments, _OfRun).run
     if folder is None:
         return None
     experiment, execution = from_config(RunFolder(folder).config())

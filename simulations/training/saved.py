@@ -15,7 +15,7 @@ from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.configuration import from_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.options import Hardware
+from actrelax.simulations.training.hardware import Hardware
 
 
 @dataclass(frozen=True)

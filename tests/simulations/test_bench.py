@@ -19,8 +19,8 @@ from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
+from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.loop import train
-from actrelax.simulations.training.options import Hardware
 
 QUICK = ["--networks", "digits-mlp", "--rounds", "5", "--threads", "1"]
 TIMED = [*QUICK, "--no-memory"]

@@ -10,8 +10,9 @@ from outcomes import is_drawn
 from actrelax.models.results import open_trajectory, relative_error
 from actrelax.simulations import cli, relax
 from actrelax.simulations.training.experiment import Model
-from actrelax.simulations.training.options import Hardware, Relaxation
+from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.problem_options import ProblemOptions, make_sample
+from actrelax.simulations.training.relaxation import Relaxation
 
 SMALL = ["--network", "mlp-4x6", "--steps", "12", "--eta", "0.2"]
 

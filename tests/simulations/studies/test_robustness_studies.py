@@ -17,7 +17,7 @@ from actrelax.simulations.studies import (
 from actrelax.simulations.studies.perturbation import BASE, feedback_angles, learn
 from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import load_images
-from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.relaxation import Relaxation
 
 LOWEST, HIGHEST = "input->hidden1", "hidden2->hidden3"
 

@@ -21,7 +21,8 @@ from actrelax.simulations.training.assemble import assemble, learning_rate_facto
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
-from actrelax.simulations.training.options import Hardware, Relaxation
+from actrelax.simulations.training.hardware import Hardware
+from actrelax.simulations.training.relaxation import Relaxation
 
 
 def factors(o, epochs=10, batches=7):

@@ -15,7 +15,7 @@ from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.loop import train
-from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.relaxation import Relaxation
 
 
 def parts_of(rule="ar", activation="tanh", lr=0.1, momentum=0.0, reduction="mean", **relaxation):

@@ -9,7 +9,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.configuration import as_config, as_options, changed, flat, from_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Optimisation
-from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.relaxation import Relaxation
 
 CONFIG = as_config(Experiment(), Execution())
 

@@ -8,7 +8,7 @@ import torch
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.relaxation import Relaxation
 
 CONTINUOUS = Experiment(relaxation=Relaxation("continuous"))
 MEASURED = "--measure-alignment compares AR's updates after a relaxation with backprop's: leave it out."

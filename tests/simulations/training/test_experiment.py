@@ -8,7 +8,7 @@ import pytest
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.configuration import as_options
 from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Optimisation, protocol
-from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.relaxation import Relaxation
 
 COMMON = {
     "activation": "tanh",

@@ -14,7 +14,7 @@ from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.experiment import Experiment, Images, Optimisation
 from actrelax.simulations.training.loop import EXPLODED, Callback, learn, train
-from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.relaxation import Relaxation
 
 FAST = Optimisation(lr=0.1, momentum=0.9)
 

@@ -16,7 +16,7 @@ from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
 from actrelax.simulations.training.loop import learn, train
 from actrelax.simulations.training.mixed_precision import in_bfloat16, in_single_precision
-from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.relaxation import Relaxation
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 

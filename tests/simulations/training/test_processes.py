@@ -21,8 +21,8 @@ from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.options import Relaxation
 from actrelax.simulations.training.processes import ALONE, Processes
+from actrelax.simulations.training.relaxation import Relaxation
 
 # ---- one process at a time
 

@@ -14,7 +14,7 @@ from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model
 from actrelax.simulations.training.mixed_precision import in_bfloat16
-from actrelax.simulations.training.options import Relaxation
+from actrelax.simulations.training.relaxation import Relaxation
 
 
 def parts_of(relaxation=None, execution=None, **options):

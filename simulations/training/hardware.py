@@ -1,0 +1,86 @@
+"""Where and how precisely to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.training.options import require
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to compute."""
+
+    device: str = "cpu"
+    """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
+    threads: int | None = None
+    """CPU threads, all cores unless given; another number changes the rounding, and with it what a seed gives."""
+    channels_last: bool = False
+    """Keep images, and the weights of convolutions, in memory with their channels side by side."""
+
+
+Precision = Literal["fp32", "fp64", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Hardware(Machine):
+    """Where and how precisely to compute."""
+
+    precision: Precision = "fp32"
+    """Of weights and activities; tf32: a GPU may round what it multiplies; bf16: only weights are in fp32."""
+
+    def resolved(self) -> Hardware:
+        """Return the same with `auto` and missing values replaced by what this machine offers.
+
+        Raises
+        ------
+        ActrelaxError
+            For a device that is not known or not there, or can't compute in this precision.
+        """
+        require(threads=(self.threads, 1, 1024))
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        try:
+            kind, index = torch.device(device).type, torch.device(device).index or 0
+        except RuntimeError as error:
+            raise ActrelaxError(f"unknown device {device!r}; known: cpu, cuda, cuda:N, mps, auto.") from error
+        there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+        if kind not in there:
+            raise ActrelaxError(f"unknown device {device!r}; known: cpu, cuda, cuda:N, mps, auto.")
+        if index >= there[kind]:
+            raise ActrelaxError(f"device {device!r} is not there: this machine has {_listed(there)}.")
+        if kind == "mps" and self.precision == "fp64":
+            raise ActrelaxError("device 'mps' can't compute in fp64: use fp32, or --device cpu.")
+        if self.precision == "tf32" and (kind != "cuda" or torch.cuda.get_device_capability(index) < (8, 0)):
+            raise ActrelaxError(f"device {device!r} has no TF32: use fp32, or an NVIDIA GPU from Ampere on.")
+        return replace(self, device=device, threads=self.threads or torch.get_num_threads())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch type of the weights."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How images and the weights of convolutions lie in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+@dataclass(frozen=True)
+class FullPrecision(Hardware):
+    """Where and how precisely to compute what is compared with laws."""
+
+    precision: Literal["fp32", "fp64"] = "fp64"
+    """Of weights and activities."""
+    channels_last: Annotated[bool, tyro.conf.Fixed, tyro.conf.Suppress] = False
+
+
+def _listed(there: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in there.items() if count)
