@@ -32,6 +32,8 @@ from actrelax.models.errors import ActrelaxError
 
 Rows = Sequence[Mapping[str, float]]
 TABLES = ("metrics", "alignment", "timing")
+VERSION = 2
+"""Of config.json, as actrelax train writes it."""
 CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
 
 
@@ -150,6 +152,8 @@ class RunFolder:
         ActrelaxError
             If it must not.
         """
+        if resumed is not None and overwrite:
+            raise ActrelaxError("--resume continues a run in its folder: leave --overwrite out.")
         if resumed is None:
             if self.is_begun() and not overwrite:
                 raise ActrelaxError(
@@ -181,6 +185,22 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """Options of the run, as they were given to `write_config`."""
         return self._read_json(CONFIG, "no run")
+
+    def training_config(self) -> dict[str, Any]:
+        """Options of a training: "experiment" and "execution".
+
+        Raises
+        ------
+        ActrelaxError
+            If the run is of another program, or of an earlier version.
+        """
+        config = self.config()
+        if config.get("version") != VERSION:
+            raise ActrelaxError(
+                f"{self.path} holds no run of actrelax train that this version reads: its {CONFIG} has version "
+                f"{config.get('version')}, not {VERSION}."
+            )
+        return config
 
     def write_tables(self, tables: Mapping[str, Rows]) -> None:
         """Write each table that has rows as NAME.csv."""

@@ -231,6 +231,9 @@ def filled(text: str, results: Results, page: str = "page") -> str:
             value = eval(asked, namespace)
             if not math.isfinite(value):
                 raise PageError(f"the value is {value}")
+            changed = part["number"][0] in "+-" and value * float(f"{part['number'][0]}1") < -0.05
+            if changed and not asked.endswith((".low", ".high")):
+                raise PageError(f"{part['number']} becomes {value:+.3g}: read the sentence, and give it that sign")
         except Exception as error:  # whatever an expression raises
             raise PageError(f"{place}: {type(error).__name__}: {error}.") from error
         return f"{styled(value, part['number'], part['relation'] or '')}<!--={part['expression']}-->"

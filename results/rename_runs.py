@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actrelax.analysis.files import write_text
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.learning_rates import own_rates, swept
 from actrelax.simulations.suites.run_store import Kept
@@ -73,11 +74,12 @@ def rename(folder: Path) -> int:
                 if (*key, row["run"]) not in former:
                     raise SystemExit(f"{folder / 'runs.csv'} has a run of {key} that is not the suite's: {row['run']}.")
                 names[row["run"]] = former[*key, row["run"]]
-    for table in ("runs.csv", "curves.csv"):
+    # runs.csv comes last: it says which names are left to change
+    for table in ("curves.csv", "runs.csv"):
         text = (folder / table).read_text(encoding="utf-8")
         for old, new in names.items():
             text = text.replace(old, new)
-        (folder / table).write_text(text, encoding="utf-8")
+        write_text(folder / table, text)
     return len(names)
 
 

@@ -92,8 +92,10 @@ def _parsed(module: ModuleType, name: str, arguments: Sequence[str]) -> Any:
     how: dict[str, Any] = {"prog": f"actrelax {name}", "description": module.__doc__}
     how["config"] = (tyro.conf.OmitArgPrefixes,)  # options are named alike, in whichever group they stand
     if hasattr(module, "CONFIGS"):
-        words = arguments or [next(iter(module.CONFIGS))]
-        if not words[0].startswith("-"):
+        words = list(arguments) or ["list" if "list" in module.CONFIGS else "--help"]
+        if words[0] not in ("-h", "--help"):
+            if words[0].startswith("-"):
+                raise ActrelaxError(f"name the suite first: actrelax {name} SUITE {words[0]} ...")
             known("suite", words[0], module.CONFIGS)
         return tyro.extras.overridable_config_cli(module.CONFIGS, args=words, **how)
     if hasattr(module, "defaults"):

@@ -61,12 +61,14 @@ def _configs() -> dict[str, tuple[str, Config]]:
 
 
 CONFIGS = _configs()
-"""Suite -> what it asks, and its options unless they are given; the first one unless one is named."""
+"""Suite -> what it asks, and its options unless they are given."""
 
 
 def main(config: Config) -> None:
     """Do what is not done, and say what came out."""
     name, own = config.suite, config.own_rates
+    if name in (LIST, MAP) and replace(config, out=None) != CONFIGS[name][1]:
+        raise ActrelaxError(f"{name} trains nothing: it takes {'--out alone' if name == MAP else 'no options'}.")
     if name == LIST:
         titles = {name: title for name, (title, _) in CONFIGS.items() if name != LIST}
         width = max(map(len, titles))
@@ -74,11 +76,9 @@ def main(config: Config) -> None:
         return
     require(seeds=(config.seeds, 1, math.inf))
     out = config.out or Path("results") / (name if own is None else f"{name}-own-rates")
-    base = CONFIGS[name][1].experiment
-    command = command_of("reproduce", name, base, config.experiment, config.seeds, own_rates=own)
+    usual, given = ((c.experiment, c.execution) for c in (CONFIGS[name][1], config))
+    command = command_of("reproduce", name, usual, given, config.seeds, own_rates=own)
     if name == MAP:
-        if replace(config, out=None) != Config(MAP):
-            raise ActrelaxError("map sets results beside each other that there are: it takes --out alone.")
         print(summary_map.write(out, out.absolute().parent, "actrelax reproduce map"))
     elif name == GRADIENTS:
         if own is not None or config.work.report_only:

@@ -59,7 +59,8 @@ def main(config: Config) -> None:
     name, suite = config.suite, replace(SUITES[config.suite], seeds=config.seeds)
     sweep = learning_rates.swept(suite.based_on(config.experiment, config.execution), config.rates)
     out = config.out or Path("results") / f"{name}-rates"
-    command = command_of("sweep", name, SUITES[name].base, config.experiment, config.seeds, rates=config.rates)
+    usual, given = (SUITES[name].base, SUITES[name].execution), (config.experiment, config.execution)
+    command = command_of("sweep", name, usual, given, config.seeds, rates=config.rates)
     carry_out(sweep.suite, out, config.work, lambda found: learning_rates.write(out, name, sweep, found, command))
     print(f"written to {out}")
 

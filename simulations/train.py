@@ -51,7 +51,7 @@ def defaults(arguments: Sequence[str]) -> Config:
         return Config() if source.protocol is None else Config(experiment=protocol(source.protocol))
     if source.protocol is not None:
         raise ActrelaxError("--resume takes its options from the run: leave --protocol out.")
-    experiment, execution = from_config(RunFolder(source.resume).config())
+    experiment, execution = from_config(RunFolder(source.resume).training_config())
     return Config(experiment=experiment, execution=execution)
 
 

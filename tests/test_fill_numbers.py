@@ -61,7 +61,6 @@ EQUIVALENCE = 3 * stats.ttest_1samp([0.1, 0.1, -0.1], 1, alternative="less").pva
         ("9.0", 'angle("smoke", "AR")', "11.0"),
         ("9.00", 'seed("smoke", "AR", 2)', "50.90"),
         ("+9.00", 'gap("smoke", "AR")', "+0.03"),
-        ("-9.00", 'gap("smoke", "AR")', "+0.03"),
         ("9.00", 'gap("smoke", "simplified")', "-10.03"),
         ("9.00", '-gap("smoke", "simplified", "AR")', "10.07"),
         ("+9.00", 'accuracy("smoke", "AR", epoch=0) - accuracy("smoke", "AR", epoch=0)', "+0.00"),
@@ -124,6 +123,7 @@ def test_the_suite_can_be_left_out_up_to_the_next_heading(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('+1.00<!--=gap("smoke", "simplified")-->', "+1.00 becomes -10: read the sentence, and give it that sign"),
         ('1<!--=accuracy("smok", "AR")-->', 'p.md:3: accuracy("smok", "AR"): PageError: no suite smok'),
         ('1<!--=accuracy("smoke", "ARR")-->', "PageError: smoke has no ARR, but backprop, AR, simplified, "),
         ('1<!--=accuracy("mlp-mnist", "AR")-->', "PageError: name one of relu AR, tanh AR"),

@@ -68,7 +68,7 @@ def gather(folders: Sequence[RunFolder]) -> list[Run]:
     """
     names = [folder.path.resolve().name for folder in folders]
     names = [n if names.count(n) == 1 else str(f.path) for n, f in zip(names, folders, strict=True)]
-    configs = [_config(folder) for folder in folders]
+    configs = [folder.training_config() for folder in folders]
     experiments = [config["experiment"] for config in configs]
     labels = _labels(experiments, [folder.state for folder in folders], names)
     runs = []
@@ -77,15 +77,6 @@ def gather(folders: Sequence[RunFolder]) -> list[Run]:
         outcome = outcome_of(folder, label, config["experiment"]["seed"], name)
         runs.append(Run(name, folder, {**config["experiment"], **config["execution"]}, summary, outcome))
     return runs
-
-
-def _config(folder: RunFolder) -> dict[str, Mapping[str, Any]]:
-    """Return the two parts of a config.json: what identifies the run, and how it was computed."""
-    config = folder.config()
-    missing = [name for name in ("experiment", "execution") if name not in config]
-    if missing:
-        raise ActrelaxError(f"{folder.path} holds no training run: its config.json lacks {' and '.join(missing)}.")
-    return config
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:

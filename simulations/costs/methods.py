@@ -54,8 +54,8 @@ class Method:
         if self.name in ("backprop", "autograd"):
             experiment = replace(base, rule="backprop")
         else:
-            experiment = replace(base, rule="ar", relaxation=self.relaxation)
-        execution = replace(execution, evaluation="stepped" if self.name == "stepped" else "closed-form")
+            evaluated: Literal["stepped", "closed-form"] = "stepped" if self.name == "stepped" else "closed-form"
+            experiment = replace(base, rule="ar", relaxation=self.relaxation, evaluation=evaluated)
         training = assemble(experiment, execution, data=data).training
         model: nn.Module = training.network
         if self.name == "front-door":

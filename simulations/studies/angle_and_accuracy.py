@@ -3,7 +3,7 @@
 Within one kind of perturbation it does, from kind to kind it does not: noise turns each update another way, which
 averages out, so that learning succeeds at angles where a relaxation that is cut short teaches nothing.
 
-The figure shows each training of the other studies of robustness: accuracy against the mean angle of its updates.
+The figure shows each training of the studies of perturbations: accuracy against the mean angle of its updates.
 Run noise, delays_in_learning, time_constants, sparse_feedback, coarse_feedback and limited_time first.
 
 The last line on screen:  noise: 95 % of accuracy at angles of up to 69 degrees

@@ -1,4 +1,4 @@
-"""Training at several levels of a perturbation: what the studies of robustness share.
+"""Training at several levels of a perturbation: what these studies share.
 
 Trainings are rows of a table: series, level (nan for the references), seed, accuracy, and in degrees, as means over the
 training, "angle PROJECTION", between updates and backprop's, "predicted PROJECTION", the same by a law, and "first

@@ -6,11 +6,17 @@ import shlex
 
 from actrelax.analysis.reports.load_runs import as_words
 from actrelax.simulations.training.configuration import as_options
+from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 
 
 def command_of(
-    program: str, name: str, base: Experiment, experiment: Experiment, seeds: int | None, **further: object
+    program: str,
+    name: str,
+    usual: tuple[Experiment, Execution],
+    given: tuple[Experiment, Execution],
+    seeds: int | None,
+    **further: object,
 ) -> str:
     """Return the command that does this again.
 
@@ -19,13 +25,13 @@ def command_of(
     program : str
         "reproduce" or "sweep".
     name : str
-    base : Experiment
-        What options are unless they are given.
-    experiment, seeds, **further
+    usual, given : tuple of Experiment and Execution
+        Options unless they are given, and as they were given.
+    seeds, **further
         What was asked for; None or nothing stands for what was not.
     """
-    usual, given = as_options(base), as_options(experiment)
-    changed = {option: given[option] for option in usual if given[option] != usual[option]}
+    before, after = ({**as_options(one), **as_options(other)} for one, other in (usual, given))
+    changed = {name: after[name] for name in before if after[name] != before[name] and name != "data_dir"}
     asked = {option: value for option, value in further.items() if value not in (None, ())}
     words = as_words(({} if seeds is None else {"seeds": seeds}) | changed | asked)
     return shlex.join(["actrelax", program, name, *words])

@@ -239,4 +239,4 @@ SUITES: dict[str, Suite] = {
         },
     ),
 }
-"""Name -> suite. "gradients", the first paper's figure 1, is no training and stands in `gradients`."""
+"""Name -> suite. "gradients", the first paper's figure 1, is no training and stands in `figure1`."""

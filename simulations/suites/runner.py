@@ -207,8 +207,13 @@ def _attempt(kept: Kept) -> Attempt:
         try:
             data = _loaded(experiment.images, execution.data_dir)
             if kept.state is State.BEGUN:
-                experiment, execution = from_config(kept.folder.config())  # it goes on as it began
-                recording = Recording(resume=kept.folder.path, quiet=True)
+                begun, computed = from_config(kept.folder.training_config())
+                # it goes on as it began, and on another device begins anew
+                if computed.device == execution.device:
+                    experiment, execution = begun, computed
+                    recording = Recording(resume=kept.folder.path, quiet=True)
+                else:
+                    recording = Recording(out=kept.folder.path, overwrite=True, quiet=True)
             run(experiment, execution, recording, data)
         except DivergenceError as error:
             kept.folder.write_divergence(str(error))

@@ -10,14 +10,12 @@ from typing import Any, TypeVar
 
 from typeguard import TypeCheckError, check_type
 
+from actrelax.analysis.runs import VERSION
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 
 T = TypeVar("T")
-
-VERSION = 2
-"""Of config.json."""
 
 
 def as_options(part: Experiment | Execution) -> dict[str, Any]:
@@ -44,13 +42,8 @@ def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
     Raises
     ------
     ActrelaxError
-        If the version is another one, or options are missing, not known or of another type.
+        If options are missing, not known or of another type.
     """
-    if config.get("version") != VERSION:
-        raise ActrelaxError(
-            f"the run's config.json has version {config.get('version')}, and this actrelax reads version {VERSION}: "
-            "train anew."
-        )
     expected = as_config(Experiment(), Execution())
     for name in ("experiment", "execution"):
         part = config.get(name)
@@ -86,6 +79,8 @@ def structured(kind: type[T], options: Mapping[str, Any]) -> T:
         if isinstance(value, str) and Path in typing.get_args(hint):
             value = Path(value)
         try:
+            if isinstance(value, bool) and hint is not bool:  # which Python takes for a number
+                raise TypeCheckError("a number or a name")
             values[f.name] = check_type(value, hint)
         except TypeCheckError as error:
             raise ActrelaxError(

@@ -16,18 +16,17 @@ from actrelax.simulations.training.processes import ALONE, Processes
 
 @dataclass(frozen=True)
 class Execution(Machine):
-    """How a run is computed and measured: the result is the same, to rounding."""
+    """How a run is computed and measured; the result is the same, to rounding."""
 
     data_dir: Path | None = None
     """Where NAME.npz files are and go; $ACTRELAX_DATA unless given, or else ./data."""
-    evaluation: Literal["auto", "stepped", "closed-form"] = "auto"
-    """stepped; closed-form: without steps, about as fast as backprop; auto: the closed form where it applies."""
     compile: Literal["auto", "no", "trace", "inductor"] = "auto"
     """trace: only run kernels from the second batch on; inductor: torch.compile; auto: trace for AR where possible."""
     processes: int | None = None
     """Processes that share each batch: as many as torchrun has started, another number is refused."""
     measure_alignment: int | None = None
-    """Measure the angle between AR's and backprop's updates every so many batches, the first included."""
+    """Measure the angle between AR's and backprop's updates every so many batches, the first included. A suite's runs
+    that are done already are not measured again."""
 
     def hardware(self, precision: Precision) -> Hardware:
         """Return device, threads and precision, with what this machine offers in place of `auto` and None.

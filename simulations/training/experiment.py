@@ -86,6 +86,8 @@ class Experiment:
     """Fixes initial weights, feedback weights, the order of the images and their augmentation."""
     precision: Precision = "fp32"
     """Of weights and activities; tf32: a GPU may round what it multiplies; bf16: only weights are in fp32."""
+    evaluation: Literal["auto", "stepped", "closed-form"] = "auto"
+    """stepped; closed-form: without steps, about as fast as backprop; auto: the closed form where it applies."""
     images: Images = field(default_factory=Images)
     model: Model = field(default_factory=Model)
     relaxation: Relaxation = field(default_factory=Relaxation)

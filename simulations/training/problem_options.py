@@ -94,7 +94,7 @@ def of_run(arguments: Sequence[str]) -> tuple[ProblemOptions, Relaxation] | None
     folder = given_in(arguments, _OfRun).run
     if folder is None:
         return None
-    experiment, execution = from_config(RunFolder(folder).config())
+    experiment, execution = from_config(RunFolder(folder).training_config())
     unset: dict[str, Any] = dict.fromkeys(("steps", "tolerance", "tolerance_of", "max_steps", "eta", "dt", "duration"))
     relaxation = replace(experiment.relaxation, integrator="sequential", **unset)
     options = ProblemOptions(

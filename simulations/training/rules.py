@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -72,7 +73,8 @@ def make_rule(
     else:
         rule, compile_as = _relaxed(experiment, execution, network, loss, own, batches)
     in_precision = in_bfloat16 if experiment.precision == "bf16" else lambda rule: rule
-    with contextlib.suppress(DivergenceError):  # a run that diverges says where
+    # a run that diverges says where, and what the trial warns of, the run does
+    with contextlib.suppress(DivergenceError), warnings.catch_warnings(action="ignore"):
         in_precision(rule)(copy.deepcopy(network), *batches.example(1))
     if compile_as == "trace":
         rule = Traced(rule)
@@ -94,7 +96,7 @@ def _relaxed(
     batches: Batches,
 ) -> tuple[Rule, str]:
     """Return AR, by the closed form where it applies, and how it is compiled."""
-    relaxation, evaluation = experiment.relaxation, execution.evaluation
+    relaxation, evaluation = experiment.relaxation, experiment.evaluation
     steps, integrator = relaxation.as_steps, integrator_named(relaxation.integrator)
     fields = relaxation.problem_fields(network, experiment.seed)
     problem = RelaxationProblem.from_batch(
@@ -144,7 +146,7 @@ def _continuous(
     optimiser: torch.optim.Optimizer,
 ) -> Rule:
     relaxation = experiment.relaxation
-    if execution.evaluation == "closed-form":
+    if experiment.evaluation == "closed-form":
         raise ActrelaxError(
             "--evaluation closed-form is not for continuous plasticity: feedback moves with the weights."
         )

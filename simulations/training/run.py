@@ -94,7 +94,7 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     experiment, execution = experiment.resolved(), execution.resolved(experiment, processes)
     folder = RunFolder(recording.folder_of(experiment))
     config = as_config(experiment, execution)
-    resumed = None if recording.resume is None else flat(as_config(*from_config(folder.config())))
+    resumed = None if recording.resume is None else flat(as_config(*from_config(folder.training_config())))
     folder.check_begin(flat(config), resumed, overwrite=recording.overwrite)
     if resumed is not None and folder.is_finished():
         return folder.summary()

@@ -47,7 +47,7 @@ def load_run(path: Path | str) -> Run:
         If there is no run, or it can't be read.
     """
     folder = RunFolder(Path(path))
-    experiment, execution = from_config(folder.config())
+    experiment, execution = from_config(folder.training_config())
     state = folder.checkpoint()
     if state is None:
         raise ActrelaxError(f"{path} has no checkpoint yet: let the run begin first.")

@@ -61,7 +61,9 @@ def test_what_it_writes(done, capsys):
         (["nonsense"], "unknown suite 'nonsense'"),
         (["smoke", "--seeds", "0"], "--seeds must be 1 or more, got 0"),
         (["smoke", "--seed", "3"], "--seed is what the runs of this suite differ in: leave it out."),
-        (["map", "--seeds", "3"], "map sets results beside each other that there are: it takes --out alone."),
+        (["map", "--seeds", "3"], "map trains nothing: it takes --out alone."),
+        (["list", "--seeds", "3"], "list trains nothing: it takes no options."),
+        (["--seeds", "3", "smoke"], "name the suite first: actrelax reproduce SUITE --runs ..."),
         (
             ["cnn-cifar10", "--dataset", "own.npz"],
             "Kolen-Pollack feedback must know how many images --dataset own.npz has",

@@ -1,4 +1,4 @@
-"""Trainings of the studies of robustness: one that is not perturbed is backprop's, and laws are asked on the way."""
+"""Trainings under perturbations: one that is not perturbed is backprop's, and laws are asked on the way."""
 
 import json
 import math

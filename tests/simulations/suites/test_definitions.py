@@ -15,7 +15,7 @@ from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.configuration import as_options
 from actrelax.simulations.training.execution import Execution
-from actrelax.simulations.training.experiment import protocol
+from actrelax.simulations.training.experiment import Experiment, protocol
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -107,9 +107,63 @@ def test_a_hash_is_of_the_experiment_alone():
     """An option that is added with what was done before as its default changes none."""
     experiment = protocol("paper-cnn")
     kept = Kept(Path("here"), experiment, Execution())
-    assert replace(kept, root=Path("there"), execution=Execution("cuda", 8, evaluation="stepped")).hash == kept.hash
+    assert replace(kept, root=Path("there"), execution=Execution("cuda", 8, compile="no")).hash == kept.hash
     assert kept.hash == "977d24713be6"
-    assert Kept(Path(), replace(experiment, precision="fp64"), Execution()).hash != kept.hash
+    for other in (replace(experiment, precision="fp64"), replace(experiment, evaluation="stepped")):
+        assert Kept(Path(), other, Execution()).hash != kept.hash
+
+
+DEFAULTS = {
+    "rule": "ar",
+    "epochs": 20,
+    "batch_size": 64,
+    "seed": 0,
+    "precision": "fp32",
+    "evaluation": "auto",
+    "dataset": "digits",
+    "validation": 0,
+    "normalise": "none",
+    "augment": False,
+    "network": "digits-cnn",
+    "activation": None,
+    "weight_std": None,
+    "loss": "cross-entropy",
+    "assumptions": "ar",
+    "integrator": "sequential",
+    "steps": None,
+    "tolerance": None,
+    "tolerance_of": None,
+    "max_steps": None,
+    "eta": None,
+    "dt": None,
+    "duration": None,
+    "tau": 1.0,
+    "tau_spread": 0.0,
+    "tau_spread_over": "neurons",
+    "start": None,
+    "clip": None,
+    "noise": 0.0,
+    "input_noise": 0.0,
+    "delay": 0.0,
+    "feedback_transform": None,
+    "optimiser": "sgd",
+    "lr": 0.1,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "step_epochs": 10.0,
+    "step_factor": 0.1,
+    "reduction": "mean",
+    "conv_factor": 1.0,
+    "update_clip": None,
+    "decay": None,
+}
+
+
+def test_defaults_are_those_of_the_stored_runs():
+    """A hash is of the options that are not the usual ones: another default would give old runs to new experiments."""
+    assert as_options(Experiment()) == DEFAULTS
 
 
 def test_conditions_of_a_seed_begin_with_the_same_weights_and_batches():

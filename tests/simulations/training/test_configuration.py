@@ -50,15 +50,13 @@ def test_no_option_is_of_both():
         ({"augment": None}, "the configuration has None for augment, which is not among its values."),
         ({"seed": [1]}, "the configuration has [1] for seed, which is not among its values."),
         ({"data_dir": 1}, "the configuration has 1 for data_dir, which is not among its values."),
-        (
-            {"version": None},
-            "the run's config.json has version None, and this actrelax reads version 2: train anew.",
-        ),
+        ({"epochs": True}, "the configuration has True for epochs, which is not among its values."),
+        ({"seed": False}, "the configuration has False for seed, which is not among its values."),
     ],
 )
 def test_a_configuration_of_something_else(change, sentence):
     with pytest.raises(ActrelaxError) as refused:
-        from_config(CONFIG | change if "version" in change else with_option(**change))
+        from_config(with_option(**change))
     assert str(refused.value) == sentence
 
 
