@@ -10,7 +10,7 @@ way each population also sends its own down, as if that were a gradient. So the 
 from under it in the uppermost population first, and in the lowest last. The error curves say when; circles are the
 prediction of the scheme's exact law. It takes a minute.
 
-The last line on screen:  seen after: conv1 6.9, conv2 5.6, hidden1 4.7, hidden2 3.6 tau
+The last line on screen:  seen after: conv1 6.9, conv2 5.8, hidden1 4.6, hidden2 3.6 tau
 """
 
 from __future__ import annotations

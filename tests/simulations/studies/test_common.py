@@ -3,11 +3,13 @@
 import importlib
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tyro
+from outcomes import is_drawn
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.studies.common import DIGITS, at_epoch, curves, followed, report
@@ -54,3 +56,10 @@ def test_its_options_are_explained(name, capsys):
     with pytest.raises(SystemExit):
         tyro.cli(study(name).main, args=["--help"])
     assert "--out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "results" / "studies").glob("*.json")))
+def test_it_promises_what_was_measured(name):
+    found = json.loads((ROOT / "results" / "studies" / f"{name}.json").read_text())
+    assert re.search(r"^The last line on screen:  (.+)$", study(name).__doc__, re.MULTILINE)[1] == found["last line"]
+    assert is_drawn(ROOT / "docs" / "figures" / "findings" / f"{name}.png")
