@@ -7,6 +7,8 @@ have the middle one, 0, and of two a far too large one, which makes small angles
 Left: accuracy after training. Right: the angle of updates to backprop's, over training (lines) and at the first batch
 (crosses); as in `sparse_feedback` the cosines of hops multiply at first (circles).
 
+It takes a minute.
+
 The last line on screen:  AR, coarse feedback: a point lost from 3 on, worse than fixed hidden weights at no level
 """
 

@@ -8,6 +8,8 @@ Left: accuracy after training. Right: the angle of updates to backprop's, over t
 the cosines of k hops multiply (circles): sqrt(p)^k for a share p. Once something is learned, three hops turn it hardly
 more than one.
 
+It takes a minute.
+
 The last line on screen:  AR, sparse feedback: a point lost from 0.3 on, worse than fixed hidden weights at no level
 """
 
