@@ -17,6 +17,8 @@ def why_no_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: floa
     reason = uncovered(problem)
     if reason is not None:
         return reason
+    if not problem.network.hidden:
+        return "the bound on |-x + feedback| needs a hidden population."
     if (integrator.order, integrator.stages) != (1, 1):
         return f'the bound on |-x + feedback| needs a scheme of one stage, got "{integrator.name}".'
     taus = set(hop_taus(problem))

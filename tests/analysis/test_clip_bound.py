@@ -5,9 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import deep_case, dense_graphs, graph_case, mlp_case
+from torch import nn
 
 from actrelax.analysis.clip_bound import largest_derivative, why_no_bound
 from actrelax.models.engines import INTEGRATORS
+from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 
 BOUNDED = ["euler", "sequential", "exponential"]
@@ -71,6 +73,9 @@ def test_a_larger_clip_has_no_effect_and_a_smaller_one_may(make, integrator):
 def test_where_there_is_no_bound():
     several = problem_of(mlp_case(), tau={"hidden1": 0.7})
     one = problem_of(mlp_case())
+    single = RelaxationProblem.from_batch(
+        Network.from_sequential(nn.Sequential(nn.Linear(3, 2)), (3,)), torch.ones(1, 3), torch.ones(1).long()
+    )
     for problem, integrator, dt, sentence in (
         (one, "euler", 1.0, None),
         (one, "rk4", 0.1, 'the bound on |-x + feedback| needs a scheme of one stage, got "rk4".'),
@@ -82,6 +87,7 @@ def test_where_there_is_no_bound():
             "the closed form needs a linear relaxation: leave clip out, or",
         ),
         (several, "euler", 0.1, "the bound on |-x + feedback| needs one tau, got 2."),
+        (single, "euler", 0.1, "the bound on |-x + feedback| needs a hidden population."),
         (one, "euler", 1.1, "the bound on |-x + feedback| needs dt / tau up to 1, got 1.1."),
     ):
         found = why_no_bound(problem, INTEGRATORS[integrator], dt=dt)
