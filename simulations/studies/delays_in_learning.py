@@ -7,7 +7,7 @@ population k projections below the highest hidden one has relaxed for T - k d on
 
 Left: accuracy after training. Right: the angle of updates to backprop's; circles are the law (`analysis.delays`).
 
-It takes 5 minutes.
+It takes 4 minutes.
 
 The last line on screen:  AR, delayed: a point lost from 3 on, worse than fixed hidden weights from 4 on
 """

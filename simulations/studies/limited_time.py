@@ -6,7 +6,7 @@ small, the smaller the lower: in a chain its direction is exact at any time.
 
 Left: accuracy after training. Right: the angle of the lowest projection's updates to backprop's.
 
-It takes 5 minutes.
+It takes 2 minutes.
 
 The last line on screen:  from feedforward activities: a point lost from 3 on, worse than fixed hidden weights from 1 on
 """

@@ -8,7 +8,7 @@ Left: accuracy after training. Right: the angle between AR's updates of a batch 
 the scheme (`analysis.noise`). Each image has other noise, so over a batch of B it counts by 1 / sqrt(B), and over the
 batches of a training it averages out: the angle is large long before accuracy is lost.
 
-It takes 5 minutes.
+It takes 6 minutes.
 
 The last line on screen:  rate 0.1: a point lost from 1 on, worse than fixed hidden weights at no level
 """

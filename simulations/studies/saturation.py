@@ -9,9 +9,9 @@ Left: test accuracy. Middle: mean f' of the first convolution's units over test 
 units' drives if they learned from leftover activity alone, as the cosine between the change and the drives. Bands are
 95 % intervals over seeds.
 
-It takes 25 minutes on one core.
+It takes 30 minutes on one core.
 
-The last line on screen:  no derivatives in convolutions, converged: 41.5% of test images, mean f' 0.03, cosine -0.79
+The last line on screen:  no derivatives in convolutions, converged: 41.6% of test images, mean f' 0.03, cosine -0.79
 """
 
 from __future__ import annotations

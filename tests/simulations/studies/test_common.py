@@ -58,7 +58,7 @@ def test_its_options_are_explained(name, capsys):
     assert "--out" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "results" / "studies").glob("*.json")))
+@pytest.mark.parametrize("name", STUDIES)
 def test_it_promises_what_was_measured(name):
     found = json.loads((ROOT / "results" / "studies" / f"{name}.json").read_text())
     assert re.search(r"^The last line on screen:  (.+)$", study(name).__doc__, re.MULTILINE)[1] == found["last line"]
