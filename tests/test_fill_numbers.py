@@ -189,16 +189,22 @@ def test_the_pages_have_the_numbers_of_the_results(page):
 
 
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in fill_numbers.PAGES}
-BY_HAND = {"85.8", "83.8", "53.3", "0.05"}
-"""Decimals in reproduction.md that others published, and the level of the tests."""
+BY_HAND = {
+    "reproduction": {"85.8", "83.8", "53.3", "0.05"},
+    "findings": {"0.003", "0.01", "0.02", "0.1", "0.3", "0.4", "0.5", "0.99", "1.5"},
+}
+"""Page -> decimals that are no results: published by others, the level of the tests, settings and levels of studies."""
 
 
-def test_no_number_of_a_result_is_written_by_hand():
-    text = PAGES["reproduction"].partition("## What can be lifted")[2]
-    assert text.count("<!--=") > 200
+@pytest.mark.parametrize(
+    ("page", "after", "least"), [("reproduction", "## What can be lifted", 200), ("findings", "", 70)]
+)
+def test_no_number_of_a_result_is_written_by_hand(page, after, least):
+    text = PAGES[page].partition(after)[2] if after else PAGES[page]
+    assert text.count("<!--=") > least
     text = fill_numbers.PART.sub(" ", text)
     prose = re.sub(r"^    .*$|\]\([^)]*\)", "", text, flags=re.MULTILINE)  # without commands and links
-    assert set(re.findall(r"\d+\.\d+", prose)) == BY_HAND
+    assert set(re.findall(r"\d+\.\d+", prose)) == BY_HAND[page]
 
 
 def test_every_suite_has_its_tables():
