@@ -67,9 +67,9 @@ CONFIGS = _configs()
 def main(config: Config) -> None:
     """Do what is not done, and say what came out."""
     name, own = config.suite, config.own_rates
-    if name in (LIST, MAP) and replace(config, out=None) != CONFIGS[name][1]:
-        raise ActrelaxError(f"{name} trains nothing: it takes {'--out alone' if name == MAP else 'no options'}.")
     if name == LIST:
+        if config != Config(LIST):
+            raise ActrelaxError("list trains nothing: it takes no options.")
         titles = {name: title for name, (title, _) in CONFIGS.items() if name != LIST}
         width = max(map(len, titles))
         print("\n".join(f"{name:{width}}  {title}" for name, title in titles.items()))
@@ -79,6 +79,8 @@ def main(config: Config) -> None:
     usual, given = ((c.experiment, c.execution) for c in (CONFIGS[name][1], config))
     command = command_of("reproduce", name, usual, given, config.seeds, own_rates=own)
     if name == MAP:
+        if replace(config, out=None) != Config(MAP):
+            raise ActrelaxError("map trains nothing: it takes --out alone.")
         print(summary_map.write(out, out.absolute().parent, "actrelax reproduce map"))
     elif name == GRADIENTS:
         if own is not None or config.work.report_only:

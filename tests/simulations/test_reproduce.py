@@ -63,6 +63,7 @@ def test_what_it_writes(done, capsys):
         (["smoke", "--seed", "3"], "--seed is what the runs of this suite differ in: leave it out."),
         (["map", "--seeds", "3"], "map trains nothing: it takes --out alone."),
         (["list", "--seeds", "3"], "list trains nothing: it takes no options."),
+        (["list", "--out", "x"], "list trains nothing: it takes no options."),
         (["--seeds", "3", "smoke"], "name the suite first: actrelax reproduce SUITE --seeds ..."),
         (
             ["cnn-cifar10", "--dataset", "own.npz"],
