@@ -90,6 +90,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in ("actrelax", "numpy", "torch")}}
 
 
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return option -> value of a training's config.json, of the experiment and of its execution."""
+    return {**config["experiment"], **config["execution"]}
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run; each is replaced as a whole or not at all.

@@ -215,8 +215,8 @@ def draw(training: Training, learner: Learner, folder: RunFolder) -> None:
 
 def summarised(config: Config, training: Training) -> Summary:
     """Measure the PyTorch network that has the weights which Brian2 learned."""
-    batches, timing = training.batches, training.tables["timing"]
-    seconds = sum(row["train_seconds"] for row in timing)
+    batches = training.batches
+    seconds, speed = training.time_taken()
     return Summary(
         test_accuracy=accuracy(training.network, batches.data.test, batches.preprocess),
         train_accuracy=training.tables["metrics"][-1]["train_accuracy"],
@@ -227,8 +227,8 @@ def summarised(config: Config, training: Training) -> Summary:
         network="digits-mlp",
         epochs=config.epochs,
         seed=config.seed,
-        wall_seconds=seconds + sum(row["evaluate_seconds"] for row in timing),
-        images_per_second=config.epochs * len(batches.data.train.labels) / seconds,
+        wall_seconds=seconds,
+        images_per_second=speed,
         device=f"Brian2 ({config.codegen})",
         versions={**versions(), "brian2": version("brian2")},
     )

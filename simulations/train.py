@@ -20,7 +20,7 @@ from pathlib import Path
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.configuration import from_config
+from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, protocol
 from actrelax.simulations.training.options import given_in
@@ -51,7 +51,7 @@ def defaults(arguments: Sequence[str]) -> Config:
         return Config() if source.protocol is None else Config(experiment=protocol(source.protocol))
     if source.protocol is not None:
         raise ActrelaxError("--resume takes its options from the run: leave --protocol out.")
-    experiment, execution = from_config(RunFolder(source.resume).training_config())
+    experiment, execution = read_config(RunFolder(source.resume))
     return Config(experiment=experiment, execution=execution)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actrelax.analysis.reports.results_table import Outcome, outcome_of
-from actrelax.analysis.runs import RunFolder, State, Summary
+from actrelax.analysis.runs import RunFolder, State, Summary, flat
 from actrelax.models.errors import ActrelaxError
 
 SAID = {State.FINISHED: "finished", State.DIVERGED: "diverged", State.BEGUN: "not finished"}
@@ -75,7 +75,7 @@ def gather(folders: Sequence[RunFolder]) -> list[Run]:
     for name, folder, config, label in zip(names, folders, configs, labels, strict=True):
         summary = folder.summary() if folder.state is State.FINISHED else None
         outcome = outcome_of(folder, label, config["experiment"]["seed"], name)
-        runs.append(Run(name, folder, {**config["experiment"], **config["execution"]}, summary, outcome))
+        runs.append(Run(name, folder, flat(config), summary, outcome))
     return runs
 
 

@@ -30,7 +30,7 @@ from actrelax.simulations.data import Dataset
 from actrelax.simulations.suites.run_store import Kept
 from actrelax.simulations.suites.suite import Suite
 from actrelax.simulations.training.assemble import load_images
-from actrelax.simulations.training.configuration import from_config
+from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.experiment import Images
 from actrelax.simulations.training.options import require
 from actrelax.simulations.training.run import Recording, run
@@ -203,17 +203,15 @@ def _attempt(kept: Kept) -> Attempt:
         if not mine or kept.state.is_final:
             return Attempt()
         experiment, execution = kept.experiment, kept.execution
-        recording = Recording(out=kept.folder.path, quiet=True)
+        # a run that was begun on another device begins anew
+        recording = Recording(out=kept.folder.path, overwrite=True, quiet=True)
         try:
             data = _loaded(experiment.images, execution.data_dir)
             if kept.state is State.BEGUN:
-                begun, computed = from_config(kept.folder.training_config())
-                # it goes on as it began, and on another device begins anew
+                begun, computed = read_config(kept.folder)
                 if computed.device == execution.device:
                     experiment, execution = begun, computed
                     recording = Recording(resume=kept.folder.path, quiet=True)
-                else:
-                    recording = Recording(out=kept.folder.path, overwrite=True, quiet=True)
             run(experiment, execution, recording, data)
         except DivergenceError as error:
             kept.folder.write_divergence(str(error))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from typeguard import TypeCheckError, check_type
 
-from actrelax.analysis.runs import VERSION
+from actrelax.analysis.runs import VERSION, RunFolder
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
@@ -24,11 +24,6 @@ def as_options(part: Experiment | Execution) -> dict[str, Any]:
     for name, value in asdict(part).items():
         flat.update(value if isinstance(value, dict) else {name: value})
     return {name: str(value) if isinstance(value, Path) else value for name, value in flat.items()}
-
-
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of a config.json, whichever part has them."""
-    return {**config["experiment"], **config["execution"]}
 
 
 def as_config(experiment: Experiment, execution: Execution) -> dict[str, Any]:
@@ -50,6 +45,17 @@ def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
         if differing := set(part if isinstance(part, dict) else ()) ^ expected[name].keys():
             raise ActrelaxError(f"the configuration has missing or unknown options: {', '.join(sorted(differing))}.")
     return structured(Experiment, config["experiment"]), structured(Execution, config["execution"])
+
+
+def read_config(folder: RunFolder) -> tuple[Experiment, Execution]:
+    """Return what identifies a run, and how it was computed.
+
+    Raises
+    ------
+    ActrelaxError
+        As `RunFolder.training_config` and `from_config`.
+    """
+    return from_config(folder.training_config())
 
 
 def changed(experiment: Experiment, options: Mapping[str, Any]) -> Experiment:

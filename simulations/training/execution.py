@@ -51,9 +51,8 @@ class Execution(Machine):
                 f"the run is one of --processes {self.processes}, and this is one of {processes.count}: start it with "
                 f"torchrun --nproc-per-node={self.processes}."
             )
-        hardware = replace(self, threads=processes.threads if self.threads is None else self.threads).hardware(
-            experiment.precision
-        )
+        threads = processes.threads if self.threads is None else self.threads
+        hardware = replace(self, threads=threads).hardware(experiment.precision)
         return replace(
             self,
             device=hardware.device,

@@ -131,6 +131,14 @@ class Training:
         loss, correct, images = float(self.totals["loss"]), int(self.totals["correct"]), self.counted or math.nan
         return {"train_loss": loss / images, "train_accuracy": correct / images}
 
+    def time_taken(self) -> tuple[float, float]:
+        """Return a finished training's seconds, tests included, and the images per second that it learned."""
+        learning, testing = (
+            sum(row[f"{what}_seconds"] for row in self.tables["timing"]) for what in ("train", "evaluate")
+        )
+        images = self.epochs * len(self.batches.data.train.images)
+        return learning + testing, images / learning if learning else math.nan
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that training changes, torch's generators included, and how images are preprocessed.
 

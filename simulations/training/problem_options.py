@@ -22,7 +22,7 @@ from actrelax.simulations.data import random_stream
 from actrelax.simulations.data.datasets import data_folder, load
 from actrelax.simulations.training.assemble import make_network, set_up
 from actrelax.simulations.training.batches import Preprocessing
-from actrelax.simulations.training.configuration import from_config
+from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.experiment import Model
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.options import given_in, require
@@ -94,7 +94,7 @@ def of_run(arguments: Sequence[str]) -> tuple[ProblemOptions, Relaxation] | None
     folder = given_in(arguments, _OfRun).run
     if folder is None:
         return None
-    experiment, execution = from_config(RunFolder(folder).training_config())
+    experiment, execution = read_config(RunFolder(folder))
     unset: dict[str, Any] = dict.fromkeys(("steps", "tolerance", "tolerance_of", "max_steps", "eta", "dt", "duration"))
     relaxation = replace(experiment.relaxation, integrator="sequential", **unset)
     options = ProblemOptions(

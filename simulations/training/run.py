@@ -11,7 +11,7 @@ import torch
 from actrelax.analysis import figures
 from actrelax.analysis.clip_bound import largest_derivative, why_no_bound
 from actrelax.analysis.convergence import Distances, distances
-from actrelax.analysis.runs import RunFolder, Summary, versions
+from actrelax.analysis.runs import RunFolder, Summary, flat, versions
 from actrelax.models._names import look_up
 from actrelax.models.engines import TorchOptions, integrator_named, schedule
 from actrelax.models.errors import ActrelaxError
@@ -19,7 +19,7 @@ from actrelax.models.problem import LOSSES, RelaxationProblem
 from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import Parts, assemble
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
-from actrelax.simulations.training.configuration import as_config, flat, from_config
+from actrelax.simulations.training.configuration import as_config, read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, Training, train
@@ -94,7 +94,7 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     experiment, execution = experiment.resolved(), execution.resolved(experiment, processes)
     folder = RunFolder(recording.folder_of(experiment))
     config = as_config(experiment, execution)
-    resumed = None if recording.resume is None else flat(as_config(*from_config(folder.training_config())))
+    resumed = None if recording.resume is None else flat(as_config(*read_config(folder)))
     folder.check_begin(flat(config), resumed, overwrite=recording.overwrite)
     if resumed is not None and folder.is_finished():
         return folder.summary()
@@ -135,10 +135,9 @@ def _watchers(
 
 def _summary(experiment: Experiment, parts: Parts) -> Summary:
     training = parts.training
-    metrics, timing = training.tables["metrics"][-1], training.tables["timing"]
-    seconds = sum(row["train_seconds"] for row in timing)
-    images = experiment.epochs * len(training.batches.data.train.images)
+    metrics = training.tables["metrics"][-1]
     device = torch.device(parts.hardware.device)
+    seconds, speed = training.time_taken()
     ends, bound = _ends(experiment, training)
     return Summary(
         test_accuracy=metrics["test_accuracy"],
@@ -150,8 +149,8 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         network=experiment.model.network,
         epochs=experiment.epochs,
         seed=experiment.seed,
-        wall_seconds=seconds + sum(row["evaluate_seconds"] for row in timing),
-        images_per_second=images / seconds if seconds else float("nan"),
+        wall_seconds=seconds,
+        images_per_second=speed,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         versions=versions(),
         steps=None if ends is None else ends.steps,

@@ -12,7 +12,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
 from actrelax.simulations.training.assemble import make_network
 from actrelax.simulations.training.batches import Preprocessing
-from actrelax.simulations.training.configuration import from_config
+from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.hardware import Hardware
@@ -47,7 +47,7 @@ def load_run(path: Path | str) -> Run:
         If there is no run, or it can't be read.
     """
     folder = RunFolder(Path(path))
-    experiment, execution = from_config(folder.training_config())
+    experiment, execution = read_config(folder)
     state = folder.checkpoint()
     if state is None:
         raise ActrelaxError(f"{path} has no checkpoint yet: let the run begin first.")

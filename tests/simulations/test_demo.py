@@ -6,10 +6,9 @@ import pytest
 from outcomes import is_drawn
 
 from actrelax.analysis.checks.compare import Report, Row
-from actrelax.analysis.runs import RunFolder
+from actrelax.analysis.runs import RunFolder, flat
 from actrelax.models.results import DivergenceError
 from actrelax.simulations import cli, demo
-from actrelax.simulations.training.configuration import flat
 
 TINY = ["--epochs", "1", "--steps", "2", "--batch-size", "200"]
 NAMES = ("backprop", "ar", "simplified")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from actrelax.analysis.runs import flat
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.configuration import as_config, as_options, changed, flat, from_config
+from actrelax.simulations.training.configuration import as_config, as_options, changed, from_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Optimisation
 from actrelax.simulations.training.relaxation import Relaxation
