@@ -31,7 +31,7 @@ class Conditions:
     """The conditions to compare.
 
     names       in the order of the table
-    references  what all others are compared with, and a reference with those before it
+    references  conditions that all others are compared with; each is itself compared with those before it
     own         condition -> options that only its runs have
     """
 

@@ -151,7 +151,7 @@ def learn(
     first: bool = False,
     every: int | None = EVERY,
 ) -> dict[str, float]:
-    """Train once, as `study` is told; return the accuracy, and the angles at every so many batches, of a row."""
+    """Train once; return the accuracy and the mean angles of a row, with the options of `study`."""
     parts = assemble(experiment, EXECUTION, data=data)
     training = parts.training
     callbacks: list[Callback] = []
@@ -171,7 +171,7 @@ def learn(
 
 
 class _Predicting(Callback):
-    """Evaluate a law every so many batches, the first included."""
+    """Evaluate a law every `every` batches, the first included."""
 
     def __init__(self, experiment: Experiment, law: Prediction, every: int, rows: list[Mapping[str, float]]) -> None:
         self.experiment, self.law, self.every, self.rows = experiment, law, every, rows
@@ -218,9 +218,11 @@ def limits(rows: pd.DataFrame, series: str) -> tuple[float | None, float | None]
 
 
 def numbers(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return reference -> "accuracy", and series -> "a point lost from", "useless from", and "levels" -> level ->
+    """Return the numbers that docs/findings.md shows.
 
-    "accuracy" and "lowest accuracy" in percent, "angle", the mean over projections, and each column of angles.
+    reference  -> "accuracy"
+    series     -> "a point lost from", "useless from" (`limits`), and "levels": level -> "accuracy" and "lowest
+                  accuracy" in percent, "angle", the mean over projections, and each column of angles
     """
     found: dict[str, Any] = {
         name: {"accuracy": 100 * rows.loc[rows["series"] == name, "accuracy"].mean()} for name in REFERENCES

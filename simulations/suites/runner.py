@@ -151,7 +151,7 @@ def perform(runs: Sequence[Kept], work: Work) -> Iterator[Kept]:
 
 
 class Attempt(NamedTuple):
-    """The result of an attempt at a run, which has ended, or is left to another process, unless a field says otherwise.
+    """The result of an attempt at a run; both fields are empty if the run has ended or another process is doing it.
 
     signal   that stopped the run
     refused  why it can't be done, one sentence

@@ -25,8 +25,8 @@ class Execution(Machine):
     processes: int | None = None
     """Processes that share each batch: as many as torchrun has started, another number is refused."""
     measure_alignment: int | None = None
-    """Measure the angle between AR's and backprop's updates every so many batches, the first included. A suite's runs
-    that are done already are not measured again."""
+    """Batches between two measurements of the angle between AR's and backprop's updates. The runs of a suite that are
+    done already are not measured again."""
 
     def hardware(self, precision: Precision) -> Hardware:
         """Return device, threads and precision, with what this machine offers in place of `auto` and None.

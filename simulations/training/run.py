@@ -40,13 +40,13 @@ class Recording:
     overwrite: bool = False
     """Replace a run that is in --out already."""
     checkpoint_every: int | None = None
-    """Save a checkpoint every so many batches, too; otherwise at the end of each epoch."""
+    """Batches between two checkpoints; without it one is saved at the end of each epoch."""
     read_every: int = 50
-    """Look at loss, accuracy and finiteness every so many batches; each look waits for the device."""
+    """Batches between two checks of loss, accuracy and finiteness; each check waits for the device."""
     tensorboard: bool = False
-    """Write the metrics for TensorBoard as well."""
+    """Also write the metrics for TensorBoard."""
     quiet: bool = False
-    """Leave out the line an epoch on standard error."""
+    """Leave out the line per epoch on standard error."""
     json: bool = False
     """Print the summary as JSON, and nothing else, on standard output."""
 
