@@ -213,4 +213,6 @@ def _on(generators: Generators, like: Tensor) -> Tensor:
 def _constant(make: Any, *arguments: object) -> Tensor:
     """Return a cached tensor; under torch.compile, whose tensors have no values yet, a new one."""
     constant: Tensor = (make.__wrapped__ if torch.compiler.is_compiling() else make)(*arguments)
+    if type(constant) is not Tensor:  # made under a mode such as FakeTensorMode, and of no use outside it
+        make.cache_clear()
     return constant

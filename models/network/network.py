@@ -184,8 +184,8 @@ class Network(nn.Module):
             sizes = ", ".join(map(str, expected))
             raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
         weight = next(self.parameters(), x)
-        autocast = torch.is_autocast_enabled(x.device.type) and x.device == weight.device
-        if (x.dtype, x.device) != (weight.dtype, weight.device) and not autocast:
+        alike = x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type)
+        if x.device != weight.device or not alike:
             raise ActrelaxError(
                 f"the network's weights are {weight.dtype} on {weight.device}, got stimuli of {x.dtype} on {x.device}: "
                 "bring them together with .to()."

@@ -132,11 +132,20 @@ def _dense(target: Tensor, output: Tensor) -> Tensor:
             f"targets must be integer labels ({len(output)},) or of the output's shape {tuple(output.shape)}, "
             f"got {target.dtype} {tuple(target.shape)}."
         )
-    # on a GPU this check would wait for the device: there whoever loads the labels checks them
-    if target.device.type == "cpu" and len(target):
-        least, largest = (int(label) for label in target.aminmax())
-        if least < 0 or largest >= output.shape[1]:
-            worst = least if least < 0 else largest
-            raise ActrelaxError(f"labels must lie between 0 and {output.shape[1] - 1}, got {worst}.")
-    classes = torch.arange(output.shape[1], device=output.device)
-    return (target.unsqueeze(1) == classes).to(output.dtype)
+    is_class = target.unsqueeze(1) == torch.arange(output.shape[1], device=output.device)
+    _check_labels(target, is_class)
+    return is_class.to(output.dtype)
+
+
+def _check_labels(labels: Tensor, is_class: Tensor) -> None:
+    """Refuse labels that are no class, (batch,), given where they equal one, (batch, classes).
+
+    On an NVIDIA GPU nothing waits for the answer: the device stops with the sentence among its messages.
+    """
+    allowed = f"labels must lie between 0 and {is_class.shape[1] - 1}"
+    if labels.device.type == "cuda":
+        torch._assert_async(is_class.any(1).all(), allowed)
+    elif labels.device.type != "meta" and len(labels):
+        least, largest = (int(label) for label in labels.aminmax())
+        if least < 0 or largest >= is_class.shape[1]:
+            raise ActrelaxError(f"{allowed}, got {least if least < 0 else largest}.")
