@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from actrelax.models.errors import ActrelaxError
 
 
@@ -71,6 +69,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     ActrelaxError
         If the file can't be made.
     """
+    from filelock import FileLock, Timeout  # here: benchmarks/gpu.py runs without it
+
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pooch
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
@@ -133,6 +132,8 @@ def download(name: str, path: Path) -> None:
     ActrelaxError
         If no mirror can be reached or has the published files, or if `path` can't be written.
     """
+    import pooch  # here: benchmarks/gpu.py runs without it
+
     archive = ARCHIVES[name]
     pooch.get_logger().setLevel("WARNING")
     with tempfile.TemporaryDirectory() as folder:
@@ -144,6 +145,8 @@ def download(name: str, path: Path) -> None:
 
 def _fetched(name: str, file: str, folder: Path, wanted: Path) -> Path:
     """Download one file from the first mirror that has it with the published hash."""
+    import pooch
+
     reasons = []
     for mirror in ARCHIVES[name].mirrors:
         fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)

@@ -8,8 +8,6 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from typeguard import TypeCheckError, check_type
-
 from actrelax.analysis.runs import VERSION, RunFolder
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.execution import Execution
@@ -74,6 +72,8 @@ def changed(experiment: Experiment, options: Mapping[str, Any]) -> Experiment:
 
 def structured(kind: type[T], options: Mapping[str, Any]) -> T:
     """Make a dataclass, and those that it holds, of flat options."""
+    from typeguard import TypeCheckError, check_type  # here: benchmarks/gpu.py runs without it
+
     hints = typing.get_type_hints(kind)
     values = {}
     for f in fields(kind):  # type: ignore[arg-type]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-import tyro
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.options import require
@@ -74,12 +73,19 @@ class Hardware(Machine):
 
 
 @dataclass(frozen=True)
-class FullPrecision(Hardware):
+class FullPrecision:
     """Where and how precisely to compute what is compared with laws."""
 
+    device: str = "cpu"
+    """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
+    threads: int | None = None
+    """CPU threads, all cores unless given."""
     precision: Literal["fp32", "fp64"] = "fp64"
     """Of weights and activities."""
-    channels_last: Annotated[bool, tyro.conf.Fixed, tyro.conf.Suppress] = False
+
+    def resolved(self) -> Hardware:
+        """Return the hardware, as `Hardware.resolved`."""
+        return Hardware(self.device, self.threads, precision=self.precision).resolved()
 
 
 def _listed(there: Mapping[str, int]) -> str:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-import tyro
-
 from actrelax.models.errors import ActrelaxError
 
 Number = float | int | None
@@ -47,5 +45,7 @@ T = TypeVar("T")
 
 def given_in(arguments: Sequence[str], kind: type[T]) -> T:
     """Return these options among those of a command line, which decide the defaults of the others."""
+    import tyro  # here: benchmarks/gpu.py runs without it
+
     found, _ = tyro.cli(kind, args=arguments, return_unknown_args=True, add_help=False)
     return found

@@ -1,0 +1,1 @@
+"""The parts of a session on a GPU, which `benchmarks/gpu.py` runs one after another."""

@@ -1,0 +1,443 @@
+"""What must hold on a device: results of the CPU, nothing that waits, nothing that is lost.
+
+A check returns what it found, in words, or raises. It needs no test runner, since a bare machine has none.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from actrelax.models.assumptions import PRESETS
+from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import (
+    ActivationRelaxation,
+    BackwardOptions,
+    Rule,
+    Updates,
+    activity_gradients,
+    backprop_backward,
+    relax_backward,
+    relax_continuously,
+)
+from actrelax.models.learning.trace import Traced
+from actrelax.models.network import Network, build
+from actrelax.models.problem import RelaxationProblem
+from actrelax.simulations.costs.images import random_images
+from actrelax.simulations.costs.timing import Stepper
+from actrelax.simulations.training.assemble import assemble, on_device, set_up
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
+from actrelax.simulations.training.hardware import Hardware
+from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.mixed_precision import in_bfloat16
+from actrelax.simulations.training.relaxation import Relaxation
+from gpu_parts.items import Item, Options, Rows, UnsuitableError
+
+NETWORKS = ("digits-mlp", "digits-cnn")
+RULES = ("backprop", *(name for name, preset in PRESETS.items() if not preset.is_continuous))
+UNCHECKED = BackwardOptions(check_finite=False)
+BOUNDS = {torch.float32: 1e-4, torch.float64: 1e-10}
+"""Largest difference from the CPU, relative to the largest entry of a tensor."""
+
+
+def items(options: Options) -> list[Item]:
+    """Return all checks, what is quick and fundamental first."""
+    checks: list[Callable[[str], str]] = [
+        results_stay_on_the_device,
+        partial(rules_agree_with_the_cpu, dtype=torch.float64),
+        partial(rules_agree_with_the_cpu, dtype=torch.float32),
+        relaxations_agree_with_the_cpu,
+        equilibrium_is_backprop,
+        front_door_is_backprop,
+        noise_has_its_variance,
+        delays_agree_with_the_cpu,
+        feedback_learns_as_on_the_cpu,
+        weights_move_during_the_relaxation,
+        resumed_bit_for_bit,
+        steps_do_not_wait,
+        steps_keep_no_memory,
+        labels_out_of_range_are_refused,
+        partial(rounding_is_small, precision="tf32"),
+        partial(rounding_is_small, precision="bf16"),
+        compiled_rules_agree,
+        compiled_front_door_agrees,
+    ]
+    set_up(Hardware(options.device).resolved(), seed=0)
+    return [Item(_title(check), partial(_rows, check, options.device)) for check in checks]
+
+
+def _title(check: Callable[[str], str]) -> str:
+    if isinstance(check, partial):
+        return (
+            f"{_title(check.func)}, {', '.join(str(value).removeprefix('torch.') for value in check.keywords.values())}"
+        )
+    return check.__name__.replace("_", " ")
+
+
+def _rows(check: Callable[[str], str], device: str) -> Rows:
+    return [{"found": check(device)}]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with feedback weights of all kinds that a rule needs, and a batch of 16."""
+
+    network: Network
+    x: Tensor
+    y: Tensor
+
+    def on(self, device: str) -> Case:
+        """Return a copy on a device."""
+        return Case(copy.deepcopy(self.network).to(device), self.x.to(device), self.y.to(device))
+
+
+def make_case(name: str, rule: str = "ar", dtype: torch.dtype = torch.float64) -> Case:
+    """Draw a network and a batch, on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    network = build(name, generator=generator).to(dtype)
+    if rule != "backprop":
+        network.add_feedback(rule, generator)
+    shape = network.populations[network.input].shape
+    x = torch.rand(16, *shape, generator=generator, dtype=torch.float64).to(dtype)
+    return Case(network, x, torch.arange(16) % 10)
+
+
+def rule_named(name: str, integrator: str = "sequential", **fields: object) -> Rule:
+    """Return a rule that reads no value of a tensor: backprop, or 20 steps of a preset of AR."""
+    if name == "backprop":
+        return backprop_backward
+    options = replace(UNCHECKED, updates=Updates(decay=0.1 if PRESETS[name].needs_decay else None))
+    return partial(
+        relax_backward, steps=20, eta=0.1, assumptions=name, integrator=integrator, options=options, **fields
+    )
+
+
+def gradients(rule: Rule, case: Case) -> dict[str, Tensor]:
+    """Return the gradients that a rule leaves."""
+    case.network.zero_grad()
+    rule(case.network, case.x, case.y)
+    return {name: p.grad for name, p in case.network.named_parameters() if p.grad is not None}
+
+
+def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Return the largest difference, relative to the largest entry of the tensor it is in."""
+    if found.keys() != expected.keys():
+        raise AssertionError(f"got {sorted(found)}, expected {sorted(expected)}")
+    pairs = ((found[name].detach().cpu().double(), expected[name].detach().cpu().double()) for name in found)
+    return max(float((one - other).abs().max() / other.abs().max().clamp(min=1e-30)) for one, other in pairs)
+
+
+def within(found: float, bound: float, what: str = "the largest difference") -> str:
+    """Return the finding, or raise if it is out of bounds (or nan)."""
+    if not found <= bound:
+        raise AssertionError(f"{what} is {found:.1e}, more than {bound:.0e}")
+    return f"{what}: {found:.1e}"
+
+
+def results_stay_on_the_device(device: str) -> str:
+    """All that public calls return lies where the network does."""
+    kind, seen = torch.device(device).type, 0
+
+    def check(tensors: object) -> None:
+        nonlocal seen
+        for tensor in tensors.values() if isinstance(tensors, dict) else tensors:  # type: ignore[attr-defined]
+            if tensor.device.type != kind:
+                raise AssertionError(f"a result is on {tensor.device}")
+            seen += 1
+
+    for name in NETWORKS:
+        case = make_case(name).on(device)
+        problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+        for integrator in [*INTEGRATORS, "RK45"]:
+            trajectory = solve(problem, integrator, record=True)
+            check(dict(trajectory.final))
+            check(dict(trajectory.recorded))
+            check(trajectory.error(activity_gradients(case.network, case.x, case.y)))
+        passed = case.network.feedforward(case.x)
+        check(dict(passed.activities))
+        for rule in (backprop_backward, relax_backward):
+            result = rule(case.network, case.x, case.y)
+            check([result.loss, result.output, result.finite])
+        check([ActivationRelaxation(case.network)(case.x)])
+    return f"{seen} tensors"
+
+
+def rules_agree_with_the_cpu(device: str, *, dtype: torch.dtype) -> str:
+    """Every rule leaves the gradients that it leaves on the CPU."""
+    largest = 0.0
+    for name in NETWORKS:
+        for rule in RULES:
+            case = make_case(name, rule, dtype)
+            pair = (gradients(rule_named(rule), each) for each in (case.on(device), case))
+            largest = max(largest, difference(*pair))
+    return within(largest, BOUNDS[dtype])
+
+
+def relaxations_agree_with_the_cpu(device: str) -> str:
+    """Every integrator ends where it ends on the CPU, stepped and by the closed form."""
+    case, largest = make_case("digits-cnn"), 0.0
+    for integrator in INTEGRATORS:
+        ends = []
+        for each in (case.on(device), case):
+            problem = RelaxationProblem.from_batch(each.network, each.x, each.y)
+            ends.append(dict(solve(problem, integrator).final))
+        largest = max(largest, difference(*ends))
+    return within(largest, BOUNDS[torch.float64])
+
+
+def equilibrium_is_backprop(device: str) -> str:
+    """At equilibrium, `relax_backward` leaves backprop's gradients."""
+    largest = 0.0
+    for name in NETWORKS:
+        case = make_case(name).on(device)
+        at_equilibrium = partial(relax_backward, integrator="equilibrium", options=UNCHECKED)
+        largest = max(largest, difference(gradients(at_equilibrium, case), gradients(backprop_backward, case)))
+    return within(largest, BOUNDS[torch.float64])
+
+
+def front_door_is_backprop(device: str) -> str:
+    """`loss.backward()` on an `ActivationRelaxation` leaves autograd's gradients, on an ordinary module."""
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(1, 4, 3),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(36, 20),
+        nn.ReLU(),
+        nn.Linear(20, 10),
+    )
+    module = nn.Sequential(*layers).to(device, torch.float64)
+    x, y = torch.rand(16, 1, 8, 8, dtype=torch.float64).to(device), (torch.arange(16) % 10).to(device)
+
+    def left(model: nn.Module) -> dict[str, Tensor]:
+        module.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+    relaxing = ActivationRelaxation(module, input_shape=(1, 8, 8), integrator="equilibrium")
+    return within(difference(left(relaxing), left(module)), BOUNDS[torch.float64])
+
+
+def noise_has_its_variance(device: str) -> str:
+    """A population without input fluctuates by sigma sqrt(2 / (2 - eta)), the stationary law of Euler's steps."""
+    case, eta, sigma = make_case("digits-mlp").on(device), 0.1, 0.5
+    x = case.x.repeat(64, 1)
+    passed = case.network.feedforward(x)
+    clamped = torch.zeros_like(passed.activities[case.network.output])
+    problem = RelaxationProblem(case.network, passed, clamped, noise=sigma, start="zero")
+    drawn = [
+        solve(problem, "euler", 200, eta=eta, generator=torch.Generator(device).manual_seed(seed)).final
+        for seed in (0, 0, 1)
+    ]
+    top = case.network.hidden[-1]
+    if not torch.equal(drawn[0][top], drawn[1][top]) or torch.equal(drawn[0][top], drawn[2][top]):
+        raise AssertionError("the seed does not decide the noise")
+    found, expected = float(drawn[0][top].std()), sigma * (2 / (2 - eta)) ** 0.5
+    return within(abs(found / expected - 1), 0.03, "the deviation's relative error")
+
+
+def delays_agree_with_the_cpu(device: str) -> str:
+    """Delayed feedback relaxes as on the CPU."""
+    case, ends = make_case("digits-cnn"), []
+    for each in (case.on(device), case):
+        problem = RelaxationProblem.from_batch(each.network, each.x, each.y, delays=0.3)
+        ends.append(dict(solve(problem, "euler", 40, dt=0.1).final))
+    return within(difference(*ends), BOUNDS[torch.float64])
+
+
+def feedback_learns_as_on_the_cpu(device: str) -> str:
+    """Five batches move forward and feedback weights as on the CPU."""
+    largest = 0.0
+    for rule in ("learned-feedback", "kolen-pollack"):
+        case, ends = make_case("digits-cnn", rule), []
+        for each in (case.on(device), case):
+            optimiser = torch.optim.SGD(each.network.parameters(), lr=0.1)
+            for _ in range(5):
+                gradients(rule_named(rule), each)
+                optimiser.step()
+            ends.append(dict(each.network.named_parameters()))
+        if not any(name.endswith("feedback") for name in ends[0]):
+            raise AssertionError("no feedback weight learns")
+        largest = max(largest, difference(*ends))
+    return within(largest, BOUNDS[torch.float64])
+
+
+def weights_move_during_the_relaxation(device: str) -> str:
+    """Continuous plasticity moves the weights as on the CPU."""
+    case, ends = make_case("digits-mlp"), []
+    for each in (case.on(device), case):
+        relax_continuously(each.network, each.x, each.y, 20, rate=0.1, eta=0.1)
+        ends.append(dict(each.network.named_parameters()))
+    return within(difference(*ends), BOUNDS[torch.float64])
+
+
+def resumed_bit_for_bit(device: str) -> str:
+    """A training that is saved after an epoch and goes on in a new process's place ends with the same bits."""
+    saved = BytesIO()
+
+    class Save(Callback):
+        def on_epoch(self, training: Training) -> None:
+            if training.epoch == 1:
+                torch.save(training.state_dict(), saved)
+
+    whole = _training(Experiment(epochs=2, model=Model("digits-cnn")), device)
+    train(whole, [Save()])
+    resumed = _training(Experiment(epochs=2, model=Model("digits-cnn")), device)
+    saved.seek(0)
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    train(resumed)
+    pairs = zip(whole.network.state_dict().values(), resumed.network.state_dict().values(), strict=True)
+    if not all(torch.equal(one, other) for one, other in pairs):
+        raise AssertionError("the weights differ")
+    return f"{sum(p.numel() for p in whole.network.parameters())} weights"
+
+
+def _training(experiment: Experiment, device: str, compile_: str = "auto") -> Training:
+    execution = Execution(device, compile=compile_).resolved(experiment)  # type: ignore[arg-type]
+    data = random_images((1, 8, 8), 10, 8 * experiment.batch_size)
+    return assemble(experiment, execution, data=on_device(data, execution.hardware(experiment.precision))).training
+
+
+def _experiments() -> Iterator[Experiment]:
+    """Yield an experiment for each rule, by its closed form and stepped, and others that differ in the step."""
+    base = Experiment(batch_size=16, model=Model("digits-cnn"))
+    yield replace(base, rule="backprop")
+    for name, preset in PRESETS.items():
+        relaxation = Relaxation(assumptions=name, steps=20)
+        decay = 0.1 if preset.needs_decay else None
+        yield replace(base, relaxation=relaxation, optimisation=Optimisation(decay=decay))
+    yield replace(base, relaxation=Relaxation(integrator="equilibrium"))
+    yield replace(base, relaxation=Relaxation(steps=20), evaluation="stepped")
+    yield replace(base, optimisation=Optimisation("adam", lr=0.001, schedule="cosine"))
+    yield replace(base, precision="bf16")
+
+
+def steps_do_not_wait(device: str) -> str:
+    """Steps of training, from the stored images to the moved weights, run while any wait for the device is an error."""
+    experiments = list(_experiments())
+    for experiment in experiments:
+        for compile_ in ("auto", "no") if experiment.relaxation == Relaxation() else ("auto",):
+            stepper = Stepper(_training(experiment, device, compile_))
+            stepper.step()  # coefficients are copied to the device once
+            with _waits_forbidden(device):
+                stepper.step()
+                stepper.step()
+    return f"{len(experiments)} experiments{'' if device.startswith('cuda') else ', which only CUDA watches'}"
+
+
+@contextmanager
+def _waits_forbidden(device: str) -> Iterator[None]:
+    """Raise for whatever waits for the device, where that can be asked for."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def steps_keep_no_memory(device: str) -> str:
+    """After the second step, no step leaves more memory behind than the one before."""
+    if not device.startswith("cuda"):
+        raise UnsuitableError("only CUDA counts what is allocated (on the CPU a test of the package does).")
+    for experiment in _experiments():
+        stepper, held = Stepper(_training(experiment, device)), []
+        for _ in range(5):
+            stepper.step()
+            held.append(torch.cuda.memory_allocated(device))
+        if len(set(held[2:])) > 1:
+            raise AssertionError(f"{experiment.relaxation.assumptions}: bytes after each step: {held}")
+    return "the same after steps 3, 4 and 5"
+
+
+def labels_out_of_range_are_refused(device: str) -> str:
+    """A label that no output stands for stops the process, and says so. On a GPU nothing else works afterwards."""
+    code = f"import gpu; from gpu_parts.checks import learn_from_bad_labels; learn_from_bad_labels({device!r})"
+    folder = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        raise AssertionError("the batch was taken")
+    if "labels must lie between 0 and 9" not in done.stderr + done.stdout:
+        raise AssertionError(f"the message says nothing of labels: {done.stderr.strip().splitlines()[-1:]}")
+    return "refused, by name"
+
+
+def learn_from_bad_labels(device: str) -> None:
+    """Learn from a batch with the label 10 of ten classes, and wait for the device."""
+    case = make_case("digits-mlp").on(device)
+    case.y[3] = 10
+    print(float(relax_backward(case.network, case.x, case.y, options=UNCHECKED).loss))
+
+
+def rounding_is_small(device: str, *, precision: str) -> str:
+    """Gradients with coarser rounding point where those in single precision point."""
+    least = 1.0
+    set_up(Hardware(device).resolved(), seed=0)
+    try:
+        for name in NETWORKS:
+            for rule in ("backprop", "ar", "kolen-pollack"):
+                case = make_case(name, rule, torch.float32).on(device)
+                exact = gradients(rule_named(rule), case)
+                rounded = _rounded(rule, case, device, precision)
+                for slot, gradient in exact.items():
+                    cosine = F.cosine_similarity(gradient.flatten(), rounded[slot].flatten(), dim=0)
+                    least = min(least, float(cosine))
+    finally:
+        set_up(Hardware(device).resolved(), seed=0)
+    return within(1 - least, 1e-3 if precision == "tf32" else 2e-2, "1 - the least cosine")
+
+
+def _rounded(rule: str, case: Case, device: str, precision: str) -> dict[str, Tensor]:
+    if precision == "bf16":
+        return gradients(in_bfloat16(rule_named(rule)), case)
+    try:
+        set_up(Hardware(device, precision="tf32").resolved(), seed=0)
+    except ActrelaxError as reason:
+        raise UnsuitableError(str(reason)) from reason
+    return gradients(rule_named(rule), case)
+
+
+def compiled_rules_agree(device: str) -> str:
+    """A rule by `torch.compile(mode="reduce-overhead")`, which replays CUDA graphs, leaves the eager gradients."""
+    largest = 0.0
+    for rule in ("backprop", "ar"):
+        case = make_case("digits-mlp", rule, torch.float32).on(device)
+        eager = gradients(rule_named(rule), case)
+        compiled = Traced(rule_named(rule), lambda kernels, x, y: torch.compile(kernels, mode="reduce-overhead"))
+        for _ in range(3):  # the first warms up, the second records, the third replays
+            found = gradients(compiled, case)
+        largest = max(largest, difference(found, eager))
+    return within(largest, BOUNDS[torch.float32])
+
+
+def compiled_front_door_agrees(device: str) -> str:
+    """So does a compiled `ActivationRelaxation`."""
+    case = make_case("digits-mlp", dtype=torch.float32).on(device)
+    relaxing = ActivationRelaxation(case.network, integrator="equilibrium", options=UNCHECKED)
+    compiled = torch.compile(relaxing, mode="reduce-overhead")
+
+    def left(model: nn.Module) -> dict[str, Tensor]:
+        case.network.zero_grad()
+        F.cross_entropy(model(case.x), case.y).backward()
+        return {name: p.grad.clone() for name, p in case.network.named_parameters() if p.grad is not None}
+
+    eager = left(relaxing)
+    for _ in range(3):
+        found = left(compiled)  # type: ignore[arg-type]
+    return within(difference(found, eager), BOUNDS[torch.float32])

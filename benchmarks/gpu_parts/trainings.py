@@ -1,0 +1,115 @@
+"""Trainings on CIFAR-10, for accuracy and seconds: the paper's CNN by several rules, vgg8 in mixed precision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from actrelax.models.results import DivergenceError
+from actrelax.simulations.data import Dataset, load
+from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
+from actrelax.simulations.training.loop import Callback, Training, train
+from gpu_parts.items import Item, Options, Rows, UnsuitableError
+
+EPOCHS = 10
+FIRST = ("backprop", "ar", "kolen-pollack", "no-derivatives")
+REST = (
+    "learned-feedback",
+    "random-feedback",
+    "sign-feedback",
+    "no-derivatives-dense",
+    "no-derivatives-conv",
+    "simplified-dense",
+    "simplified",
+)
+
+
+def items(options: Options) -> list[Item]:
+    """Return the trainings, each from seed 0."""
+    cnn, vgg = paper(options), deep(options)
+    runs = [(f"cnn, {rule}", by_rule(cnn, rule)) for rule in FIRST]
+    runs += [(f"vgg8, bf16, {rule}", by_rule(vgg, rule)) for rule in FIRST[:2]]
+    if options.long:
+        runs += [(f"cnn, {rule}", by_rule(cnn, rule)) for rule in REST]
+    return [_item(name, experiment, options) for name, experiment in runs]
+
+
+def paper(options: Options) -> Experiment:
+    """Return the papers' protocol for CNNs, for ten epochs."""
+    if options.tiny:
+        return Experiment(epochs=1, model=Model("digits-cnn"))
+    return replace(protocol("paper-cnn"), epochs=EPOCHS)
+
+
+def deep(options: Options) -> Experiment:
+    """Return vgg8 with Adam, augmented images and bfloat16."""
+    images = Images() if options.tiny else Images("cifar10", normalise="channels", augment=True)
+    return Experiment(
+        epochs=1 if options.tiny else EPOCHS,
+        batch_size=128,
+        precision="bf16",
+        images=images,
+        model=Model("digits-cnn" if options.tiny else "vgg8"),
+        optimisation=Optimisation("adam", lr=0.001, schedule="cosine"),
+    )
+
+
+def by_rule(experiment: Experiment, rule: str) -> Experiment:
+    """Return the experiment with another rule: backprop, or a preset of AR."""
+    if rule == "backprop":
+        return replace(experiment, rule="backprop")
+    return replace(experiment, relaxation=replace(experiment.relaxation, assumptions=rule))
+
+
+def forgetting(experiment: Experiment, data: Dataset) -> Experiment:
+    """Return the experiment with the decay of the suites: exp(-2) is left of what W and psi began with."""
+    batches = experiment.epochs * math.ceil(len(data.train.images) / experiment.batch_size)
+    decay = 2 / (experiment.optimisation.lr * batches)
+    return replace(experiment, optimisation=replace(experiment.optimisation, decay=decay))
+
+
+def _item(name: str, experiment: Experiment, options: Options) -> Item:
+    return Item(name, lambda: trained(name, experiment, options))
+
+
+def trained(name: str, experiment: Experiment, options: Options) -> Rows:
+    """Return one row: what was learned, and how long it took."""
+    if options.data is None:
+        raise UnsuitableError("it learns from CIFAR-10: give --data FILE.npz.")
+    data = loaded(options.data)
+    if experiment.relaxation.knobs.needs_decay:
+        experiment = forgetting(experiment, data)
+    training = assemble(experiment, Execution(options.device), data=data).training
+    train(training, [Wait()])
+    seconds, speed = training.time_taken()
+    last = training.tables["metrics"][-1]
+    return [
+        {
+            "run": name,
+            "data": data.name,
+            "epochs": experiment.epochs,
+            "batch": experiment.batch_size,
+            "test_accuracy": last["test_accuracy"],
+            "train_loss": last["train_loss"],
+            "seconds": seconds,
+            "images_per_second": speed,
+        }
+    ]
+
+
+class Wait(Callback):
+    """Waits for the device at the end of each epoch, so that its seconds are those of the work, and looks at it."""
+
+    def on_batch(self, training: Training) -> None:
+        if training.batch == len(training.batches) and not training.is_sound():
+            raise DivergenceError(f"weights or losses are not finite in epoch {training.epoch + 1}")
+
+
+@cache
+def loaded(path: Path) -> Dataset:
+    """Load a data set once for all trainings of the process."""
+    return load(str(path))
