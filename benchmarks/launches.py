@@ -3,7 +3,7 @@
     python benchmarks/launches.py [NETWORK ...]          # mlp and cnn unless given
 
 Counted on the CPU: the operations that reach PyTorch's backend. A GPU launches a kernel for each, sometimes two; for a
-view or an empty tensor it launches none. What is counted is the whole step of `actrelax train`, from the stored images
+view or an empty tensor it launches none. Not counted: three more, which check the labels there, in every method. What is counted is the whole step of `actrelax train`, from the stored images
 to the moved weights, with SGD.
 """
 

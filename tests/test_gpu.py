@@ -109,7 +109,7 @@ def print_more():
 
 behaviours = {{
     "good": lambda: [{{"found": 1}}], "dies": die, "loses": lose_the_device, "fails": fail, "prints": print_more,
-    "hangs": lambda: time.sleep(60), "slow": lambda: time.sleep(1.5),
+    "hangs": lambda: time.sleep(60),
 }}
 names, (skip, seconds) = sys.argv[1].split(","), (sys.argv[3], sys.argv[5])
 run([Item(name, behaviours[name]) for name in names][int(skip):], float(seconds))
@@ -122,15 +122,13 @@ def results(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from gpu_parts import processes
 
-    monkeypatch.setattr(processes, "GRACE", 1.0)
     script = tmp_path / "part.py"
     script.write_text(PART.format(benchmarks=str(BENCHMARKS)))
 
-    def run(*names, seconds=60.0):
+    def run(*names, seconds=60.0, each=30.0):
         command = [sys.executable, str(script), ",".join(names)]
-        return [
-            (r["item"], r["status"], r["message"]) for r in processes.results(command, seconds, tmp_path / "log.txt")
-        ]
+        found = processes.results(command, seconds, each, tmp_path / "log.txt")
+        return [(result["item"], result["status"], result["message"]) for result in found]
 
     return run
 
@@ -149,14 +147,19 @@ def test_what_a_library_prints_is_no_result(results, capfd):
     assert capfd.readouterr().err == "some library says something\n"
 
 
-def test_no_item_begins_after_the_time(results):
-    assert results("slow", "good", seconds=1.0) == [("slow", "ok", ""), ("good", "left out", "no time was left.")]
+def test_a_part_ends_with_its_time(results):
+    assert results("good", "hangs", "good", seconds=4.0) == [
+        ("good", "ok", ""),
+        ("hangs", "left out", "no time was left."),
+        ("good", "left out", "no time was left."),
+    ]
 
 
-def test_what_hangs_is_stopped(results):
-    hanging, good = results("hangs", "good", seconds=4.0)
-    assert hanging == ("hangs", "failed", "the process took too long; its messages are in log.txt.")
-    assert good == ("good", "left out", "no time was left.")
+def test_what_hangs_is_stopped_and_the_rest_goes_on(results):
+    assert results("hangs", "good", each=3.0) == [
+        ("hangs", "failed", "the process took more than 3 seconds; its messages are in log.txt."),
+        ("good", "ok", ""),
+    ]
 
 
 def test_a_part_that_does_not_start_is_a_failure(results):

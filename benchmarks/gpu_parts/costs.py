@@ -9,10 +9,12 @@ import statistics
 import time
 from collections.abc import Iterator
 
+import torch
+
 from actrelax.simulations.costs.images import random_images
-from actrelax.simulations.costs.memory import peak
+from actrelax.simulations.costs.memory import peak, step_peak
 from actrelax.simulations.costs.methods import Method
-from actrelax.simulations.costs.timing import step_times
+from actrelax.simulations.costs.timing import Stepper, step_times
 from actrelax.simulations.training.assemble import on_device
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
@@ -56,8 +58,13 @@ def measured(network: str, size: int, compiled: bool, options: Options) -> Rows:
     data = on_device(random_images(usual_shape(network), 10, 4 * size), execution.hardware(base.precision))
     trainings = [method.training(base, execution, data) for method in methods]
     times = step_times(trainings, _turns(2 if options.tiny else ROUNDS))
-    # compiled kernels would be made anew
-    peaks = [None if compiled else peak(m, base, execution, data.input_shape, data.classes) for m in methods]
+    peaks: list[int | None]
+    if not compiled:
+        peaks = [peak(m, base, execution, data.input_shape, data.classes) for m in methods]
+    elif options.device.startswith("cuda"):  # of the same trainings: others would be compiled anew
+        peaks = [step_peak(Stepper(training), torch.device(options.device)) for training in trainings]
+    else:
+        peaks = [None] * len(methods)
     medians = [statistics.median(each) for each in times]
     return [
         {

@@ -39,10 +39,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Item:
-    """A check, a measurement or a training, which returns rows of a table, or nothing where passing says all."""
+    """A check, a measurement or a training, which returns rows of a table."""
 
     name: str
-    run: Callable[[], Rows | None]
+    run: Callable[[], Rows]
 
 
 def run(items: Sequence[Item], seconds: float) -> None:
@@ -57,16 +57,22 @@ def run(items: Sequence[Item], seconds: float) -> None:
             return
         start, error = time.perf_counter(), None
         try:
-            found = result(item.name, "ok", rows=item.run() or [])
+            found = result(item.name, "ok", rows=item.run())
         except UnsuitableError as reason:
             found = result(item.name, "left out", str(reason))
         except Exception as raised:  # whatever it is, the next item has its turn
             traceback.print_exc()
             error = raised
-            found = result(item.name, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            found = result(item.name, "failed", in_a_line(error))
         say({**found, "seconds": round(time.perf_counter() - start, 1)})
-        if error is not None and "CUDA error" in str(error):
+        if error is not None and any(name in str(error) for name in ("CUDA error", "CUBLAS_STATUS", "cuDNN error")):
             sys.exit(DEVICE_LOST)
+
+
+def in_a_line(error: Exception) -> str:
+    """Return the first and the last line of an error's message."""
+    lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
+    return " ... ".join(dict.fromkeys((lines[0], lines[-1])))
 
 
 def result(item: str, status: str, message: str = "", rows: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:

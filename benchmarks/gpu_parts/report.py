@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ class Report:
             ]
             parts += ["## Checks", table(("check", "result", "found"), lines)]
         if costs:
-            parts += ["## Costs of a training step", table(COSTS, [cost_cells(row) for row in costs])]
+            eager = "Not compiled: AR is traced, as `actrelax train` does it by itself, and backprop runs as written."
+            parts += ["## Costs of a training step", eager, table(COSTS, [cost_cells(row) for row in costs])]
         if trainings:
             parts += ["## Trainings", table(TRAININGS, [training_cells(row) for row in trainings])]
         others = [
@@ -151,9 +153,11 @@ def machine(device: str, checkout: Path) -> dict[str, str]:
     """Return what results depend on beside the program."""
     on_gpu = device.startswith("cuda")
     about = {
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU ({torch.get_num_threads()} threads)",
-        "driver": output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if on_gpu else "",
+        # not by torch.cuda, which would hold the device for the whole session
+        "device": nvidia("name") if on_gpu else f"CPU ({torch.get_num_threads()} threads)",
+        "driver": nvidia("driver_version") if on_gpu else "",
         "CUDA": torch.version.cuda if on_gpu else "",
+        "Triton": version_of("triton") if on_gpu else "",
         "PyTorch": torch.__version__,
         "NumPy": numpy.__version__,
         "SciPy": scipy.__version__,
@@ -164,10 +168,23 @@ def machine(device: str, checkout: Path) -> dict[str, str]:
     return {name: value for name, value in about.items() if value}
 
 
+def nvidia(field: str) -> str:
+    """Return what nvidia-smi knows of the first GPU."""
+    return output_of("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader") or "unknown"
+
+
+def version_of(package: str) -> str:
+    """Return the version of a package, or "none"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
 def output_of(*command: str) -> str:
     """Return the first line that a command prints, or nothing where there is no such command."""
     try:
-        printed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    except OSError:
+        printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
         return ""
     return printed.partition("\n")[0].strip()

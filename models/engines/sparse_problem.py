@@ -111,10 +111,14 @@ class SparseProblem:
         return _parts(y, {v: self.sizes[name] for name, unit in self.problem.units.items() for v in unit.variables})
 
     def as_tensors(self, state: Mapping[str, Vector]) -> State:
-        """Return the variables in the problem's shapes; memory is shared."""
+        """Return the variables in the problem's shapes, on its device; on the CPU memory is shared."""
         populations = self.network.populations
         shapes = {v: populations[name].shape for name, unit in self.problem.units.items() for v in unit.variables}
-        return {v: torch.from_numpy(np.ascontiguousarray(x)).reshape(self.batch, *shapes[v]) for v, x in state.items()}
+        device = self.problem.clamped.device
+        return {
+            v: torch.from_numpy(np.ascontiguousarray(x)).reshape(self.batch, *shapes[v]).to(device)
+            for v, x in state.items()
+        }
 
     def activities(self, y: Vector) -> Activities:
         """Return the current activities of the input, the output and all units that move."""

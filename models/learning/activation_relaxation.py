@@ -149,7 +149,8 @@ class ActivationRelaxation(nn.Module):
             from actrelax.models.learning import compiled  # torch._dynamo takes a second to load
 
             run = compiled.unrecorded if self._recipe.reads_values else compiled.recorded
-            return run(self, x, torch.as_tensor(scale))
+            given = scale if isinstance(scale, Tensor) else torch.full((), scale, device=x.device)
+            return run(self, x, given)
         return self._output(x, scale)
 
     def _output(self, x: Tensor, scale: float | Tensor, *, recording: bool = False) -> Tensor:

@@ -7,6 +7,7 @@ the same allocator.
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -58,6 +59,12 @@ def peak(method: Method, base: Experiment, execution: Execution, shape: tuple[in
     device = torch.device(hardware.device)
     if device.type != "cuda":
         return _peak_on_cpu(stepper.step)
+    return step_peak(stepper, device)
+
+
+def step_peak(stepper: Stepper, device: torch.device) -> int:
+    """Return the most bytes that a step on an NVIDIA GPU holds beyond those before it."""
+    gc.collect()  # what is freed during the step would lower its peak
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     stepper.step()

@@ -109,10 +109,10 @@ class Batches:
         """Yield this process's share of one epoch's batches, preprocessed, from batch `first` on; it may be empty."""
         images, labels = self.data.train
         stream = random_stream(self.seed, "epoch", number)
-        order = torch.randperm(len(images), generator=stream).to(images.device)
+        order = _sent(torch.randperm(len(images), generator=stream), images.device)
         if self.augment:
-            flips = (torch.rand(len(images), generator=stream) < 0.5).to(images.device)
-            shifts = torch.randint(2 * PADDING + 1, (len(images), 2), generator=stream).to(images.device)
+            flips = _sent(torch.rand(len(images), generator=stream) < 0.5, images.device)
+            shifts = _sent(torch.randint(2 * PADDING + 1, (len(images), 2), generator=stream), images.device)
         for start in range(first * self.size, len(images), self.size):
             batch = order[start : start + self.size]
             chosen = batch[self.processes.share(len(batch))]
@@ -120,6 +120,11 @@ class Batches:
             if self.augment:
                 found = flip_and_crop(found, flips[chosen], shifts[chosen])
             yield Split(self.preprocess(found), labels[chosen])
+
+
+def _sent(drawn: Tensor, device: torch.device) -> Tensor:
+    """Copy numbers to the device, without waiting for a GPU."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
 def flip_and_crop(images: Tensor, flips: Tensor, shifts: Tensor) -> Tensor:

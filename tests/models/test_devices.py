@@ -155,20 +155,8 @@ def test_each_step_allocates_what_the_last_one_did(name, variant, generator):
 
 
 FACTORIES = [
-    "arange",
-    "empty",
-    "eye",
-    "full",
-    "linspace",
-    "logspace",
-    "ones",
-    "rand",
-    "randint",
-    "randn",
-    "randperm",
-    "scalar_tensor",
-    "tensor",
-    "zeros",
+    *("arange", "as_tensor", "asarray", "empty", "eye", "from_numpy", "full", "linspace", "logspace", "ones", "rand"),
+    *("randint", "randn", "randperm", "scalar_tensor", "tensor", "zeros"),
 ]
 ON_THE_CPU = {
     # file, function: why the CPU is right
@@ -183,6 +171,10 @@ ON_THE_CPU = {
     ("learning/wrapped.py", "_check_same_function"): "drawn by a generator of the CPU, and moved",
     ("learning/activation_relaxation.py", "_tried"): "stands for a network without parameters",
     ("learning/brian2/learner.py", "*"): "from Brian2's arrays",
+    ("engines/sparse_problem.py", "*"): "from SciPy's arrays",
+    ("closed_form/evaluate.py", "_matrix"): "from NumPy's coefficients, moved once",
+    ("results/recording.py", "*"): "what was recorded",
+    ("results/zarr_store.py", "*"): "what was recorded",
 }
 
 
