@@ -256,7 +256,8 @@ def set_up(hardware: Hardware, seed: int) -> None:
         # cuBLAS reads this when its first handle is made
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads it; filling takes a kernel each
+        # nothing reads empty tensors, and filling each takes a kernel
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         # fp32 means fp32: by default convolutions round their factors to 10 bits of mantissa on newer cards
         torch.backends.cudnn.allow_tf32 = hardware.precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = hardware.precision == "tf32"
