@@ -2,9 +2,9 @@
 
     python benchmarks/launches.py [NETWORK ...]          # mlp and cnn unless given
 
-Counted on the CPU: the operations that reach PyTorch's backend. A GPU launches a kernel for each, sometimes two; for a
-view or an empty tensor it launches none. Not counted: three more, which check the labels there, in every method. What is counted is the whole step of `actrelax train`, from the stored images
-to the moved weights, with SGD.
+Counted on the CPU: the operations that reach PyTorch's backend, in the whole step of `actrelax train`, from the stored
+images to the moved weights, with SGD. A GPU launches a kernel for each, sometimes two, and none for a view or an empty
+tensor. Three more, in every method, check the labels there.
 """
 
 from __future__ import annotations
