@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.data import load
+from actrelax.simulations.data import Dataset, Split
+from actrelax.simulations.data.datasets import load_to_test
 from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.assemble import on_device, set_up
 from actrelax.simulations.training.hardware import FullPrecision
-from actrelax.simulations.training.saved import load_run
+from actrelax.simulations.training.options import POSITIVE, require
+from actrelax.simulations.training.saved import Run, load_run
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Config:
     """Folder of the run."""
     dataset: str | None = None
     """Any that `actrelax train` takes; the run's own unless given."""
+    test_split: float | None = None
+    """As that of `actrelax train`; the run's own with its own data set, otherwise all images of a PATH/ without test
+    images, unless given."""
     data_dir: Path | None = None
     """Where NAME.npz files are; the run's own unless given."""
     device: str = "cpu"
@@ -44,8 +51,7 @@ def main(config: Config) -> None:
     precision: Literal["fp32", "fp64"] = "fp64" if run.experiment.precision == "fp64" else "fp32"
     hardware = FullPrecision(config.device, precision=precision).resolved()
     set_up(hardware, run.experiment.seed)
-    name = config.dataset or run.experiment.images.dataset
-    data = on_device(load(name, config.data_dir or run.execution.data_dir), hardware)
+    data = on_device(_images(config, run), hardware)
     outputs = run.network.populations[run.network.output].shape[0]
     if data.classes > outputs:
         raise ActrelaxError(
@@ -57,6 +63,30 @@ def main(config: Config) -> None:
         print(json.dumps(found))
     else:
         print(f"test accuracy {share:.2%} on {len(data.test.labels):,} images of {data.name}: {config.run}")
+
+
+def _images(config: Config, run: Run) -> Dataset:
+    """Load the test images, with labels and channels as the run's network has them."""
+    require(test_split=(config.test_split, POSITIVE, 1))
+    own = run.experiment.images
+    name, split = config.dataset or own.dataset, config.test_split
+    if split is None and config.dataset in (None, own.dataset):
+        split = own.test_split
+    data = load_to_test(name, config.data_dir or run.execution.data_dir, split)
+    return data if data.names is None else _translated(data, data.names, run)
+
+
+def _translated(data: Dataset, names: Sequence[str], run: Run) -> Dataset:
+    """Return a folder's images with the labels that the run has for classes of these names."""
+    shape = run.network.populations[run.network.input].shape
+    known = run.names or tuple(map(str, range(run.network.populations[run.network.output].shape[0])))
+    for name in names:
+        if name not in known:
+            raise ActrelaxError(f"{name!r} of {data.name} is not a class of {run.folder.path}: {', '.join(known)}.")
+    images, labels = data.test
+    if len(shape) == 3 and shape[0] == 3:  # grey ones among coloured ones
+        images = images.expand(-1, 3, -1, -1)
+    return replace(data, test=Split(images, torch.tensor([known.index(name) for name in names])[labels]))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.data import Dataset, Split, load, random_stream
+from actrelax.simulations.data import Dataset, Split, random_stream
+from actrelax.simulations.data.datasets import load_to_test
 from actrelax.simulations.training.assemble import on_device
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.problem_options import at_hand, usual_shape
@@ -26,7 +27,7 @@ def images_for(
         For an unknown network or data set, or fewer images than a batch.
     """
     name = dataset or at_hand(network, data_dir)
-    data = random_images(usual_shape(network), 10, 8 * batch_size) if name is None else load(name, data_dir)
+    data = random_images(usual_shape(network), 10, 8 * batch_size) if name is None else load_to_test(name, data_dir)
     count = len(data.train.images)
     if count < batch_size:
         raise ActrelaxError(

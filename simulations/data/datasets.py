@@ -17,6 +17,7 @@ from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data.download import ARCHIVES, download
+from actrelax.simulations.data.folders import has_test_part, is_folder, read_folder
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 Array = NDArray[np.generic]
@@ -40,6 +41,7 @@ class Dataset:
     name        as it is reported; an official set's name means the whole official set
     classes     number of classes
     train, test the two parts; validation is None unless `holding_out` took some training images out
+    names       of the classes, where a folder of images names them
     """
 
     name: str
@@ -47,6 +49,7 @@ class Dataset:
     train: Split
     test: Split
     validation: Split | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -80,22 +83,32 @@ def data_folder(given: Path | None) -> Path:
     return Path(os.environ.get("ACTRELAX_DATA", "data")) if given is None else given
 
 
-def load(name: str, data_dir: Path | None = None) -> Dataset:
-    """Load a data set by name or file.
+def load(name: str, data_dir: Path | None = None, test_split: float | None = None) -> Dataset:
+    """Load a data set by name, file or folder.
 
     Parameters
     ----------
     name : str
         ``digits`` (bundled); an official set of `download.ARCHIVES`, from NAME.npz in the data directory or else
-        downloaded into it; the NAME of any other NAME.npz there; or the path of a .npz file, reported by its name.
+        downloaded into it; the NAME of any other NAME.npz there; the path of a .npz file, reported by its name; or,
+        with a slash in it, a folder of PNG and JPEG images: PATH/CLASS/*.png, or PATH/train/CLASS/*.png with
+        PATH/test or PATH/val.
     data_dir : Path, optional
         As `data_folder`.
+    test_split : float, optional
+        Share of the images of PATH/CLASS/*.png to test on, as `read_folder`; sets with test images take none.
 
     Raises
     ------
     ActrelaxError
         For an unknown name, a set that is neither there nor can be downloaded, or a file that is no data set.
     """
+    if is_folder(name):
+        found = read_folder(Path(name), test_split)
+        train, test = Split(*found.train), Split(*found.test)
+        return Dataset(Path(name).name, len(found.names), train, test, names=found.names)
+    if test_split is not None:
+        raise ActrelaxError(f"--test-split is for sets without test images, {name} has some: leave it out.")
     folder = data_folder(data_dir)
     if name == "digits":
         return digits()
@@ -109,7 +122,16 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     if Path(name).name == name and (folder / f"{name}.npz").exists():
         return read(folder / f"{name}.npz")
     names = ", ".join(["digits", *ARCHIVES])
-    raise ActrelaxError(f"unknown dataset {name!r}; known: {names}, a NAME.npz in {folder}, or the path of a .npz.")
+    raise ActrelaxError(
+        f"unknown dataset {name!r}; known: {names}, a NAME.npz in {folder}, the path of a .npz, or a folder/ of images."
+    )
+
+
+def load_to_test(name: str, data_dir: Path | None = None, test_split: float | None = None) -> Dataset:
+    """As `load`, for who trains on nothing: without a share, all images of PATH/CLASS/*.png are test images."""
+    if test_split is None and is_folder(name) and not has_test_part(Path(name)):
+        test_split = 1.0
+    return load(name, data_dir, test_split)
 
 
 def digits() -> Dataset:

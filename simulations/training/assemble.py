@@ -119,7 +119,7 @@ def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple
 
 def load_images(images: Images, data_dir: Path | None = None) -> Dataset:
     """Load the data set, and hold out what is asked for."""
-    data = load(images.dataset, data_dir)
+    data = load(images.dataset, data_dir, images.test_split)
     if images.augment and len(data.input_shape) != 3:
         raise ActrelaxError(f"--augment is for images, {data.name} has {data.input_shape[0]} features: leave it out.")
     return data.holding_out(images.validation) if images.validation else data

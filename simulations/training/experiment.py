@@ -9,6 +9,7 @@ from typing import Literal
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.data.folders import is_folder
 from actrelax.simulations.training.hardware import Precision
 from actrelax.simulations.training.options import POSITIVE, require
 from actrelax.simulations.training.relaxation import Relaxation
@@ -19,7 +20,10 @@ class Images:
     """What is learned from."""
 
     dataset: str = "digits"
-    """digits, mnist, fashion-mnist, cifar10, cifar100, svhn, a NAME.npz in the data directory, or a .npz file."""
+    """digits, mnist, fashion-mnist, cifar10, cifar100, svhn, a NAME.npz in the data directory, a .npz file, or a PATH/
+    of images with a folder per class."""
+    test_split: float | None = None
+    """Share of the images of a PATH/ without test images that is tested on, the same whatever the seed."""
     validation: int = 0
     """Hold out so many training images and report on them too: for tuning."""
     normalise: Literal["none", "half", "channels"] = "none"
@@ -108,7 +112,7 @@ class Experiment:
     def resolved(self) -> Experiment:
         """Return the same with absolute paths."""
         images, model = self.images, self.model
-        if images.dataset.endswith(".npz"):
+        if images.dataset.endswith(".npz") or is_folder(images.dataset):
             images = replace(images, dataset=str(Path(images.dataset).absolute()))
         if ":" in model.network:
             model = replace(model, network=str(Path(model.network).absolute()))
@@ -125,6 +129,7 @@ class Experiment:
             batch_size=(self.batch_size, 1, math.inf),
             seed=(self.seed, 0, 2**63),
             validation=(self.images.validation, 0, math.inf),
+            test_split=(self.images.test_split, POSITIVE, 1),
             weight_std=(self.model.weight_std, 0, math.inf),
             lr=(o.lr, POSITIVE, 1e38),
             momentum=(o.momentum, 0, 1),
@@ -136,6 +141,8 @@ class Experiment:
             update_clip=(o.update_clip, POSITIVE, math.inf),
             decay=(o.decay, 0, math.inf),
         )
+        if self.images.test_split == 1:
+            raise ActrelaxError("--test-split 1 leaves no images to train on: give a smaller share.")
         self.relaxation.check()
         decays = self.rule == "ar" and self.relaxation.knobs.needs_decay
         if decays and o.decay is None:

@@ -160,6 +160,7 @@ class Training:
             "images": {
                 "shape": list(self.batches.data.input_shape),
                 "classes": self.batches.data.classes,
+                "names": self.batches.data.names,
                 "mean": self.batches.preprocess.mean,
                 "std": self.batches.preprocess.std,
             },

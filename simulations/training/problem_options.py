@@ -19,13 +19,13 @@ from actrelax.models.learning import activity_gradients
 from actrelax.models.network import Network, build
 from actrelax.models.problem import LOSSES, RelaxationProblem
 from actrelax.simulations.data import random_stream
-from actrelax.simulations.data.datasets import data_folder, load
+from actrelax.simulations.data.datasets import data_folder, load_to_test
 from actrelax.simulations.training.assemble import make_network, set_up
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.experiment import Model
 from actrelax.simulations.training.hardware import Hardware
-from actrelax.simulations.training.options import given_in, require
+from actrelax.simulations.training.options import POSITIVE, given_in, require
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.saved import load_run
 
@@ -42,6 +42,8 @@ class ProblemOptions:
     dataset: str | None = None
     """Any that `actrelax train` takes; MNIST, CIFAR-10 or the digits, as the network takes them, where the file is at
     hand, else random numbers."""
+    test_split: float | None = None
+    """As that of `actrelax train`; all images of a PATH/ without test images unless given."""
     data_dir: Path | None = None
     """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
     batch_size: int = 2
@@ -98,7 +100,11 @@ def of_run(arguments: Sequence[str]) -> tuple[ProblemOptions, Relaxation] | None
     unset: dict[str, Any] = dict.fromkeys(("steps", "tolerance", "tolerance_of", "max_steps", "eta", "dt", "duration"))
     relaxation = replace(experiment.relaxation, integrator="sequential", **unset)
     options = ProblemOptions(
-        dataset=experiment.images.dataset, data_dir=execution.data_dir, seed=experiment.seed, model=experiment.model
+        dataset=experiment.images.dataset,
+        test_split=experiment.images.test_split,
+        data_dir=execution.data_dir,
+        seed=experiment.seed,
+        model=experiment.model,
     )
     return options, relaxation
 
@@ -119,7 +125,11 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     ActrelaxError
         For options that can't be met.
     """
-    require(batch_size=(options.batch_size, 1, math.inf), seed=(options.seed, 0, 2**63))
+    require(
+        batch_size=(options.batch_size, 1, math.inf),
+        seed=(options.seed, 0, 2**63),
+        test_split=(options.test_split, POSITIVE, 1),
+    )
     look_up("loss", options.model.loss, LOSSES)
     set_up(hardware, options.seed)
     x, y, shape, classes, source = _images(options)
@@ -145,7 +155,7 @@ def _images(options: ProblemOptions) -> tuple[Tensor, Tensor, tuple[int, ...], i
         shape, stream = usual_shape(options.model.network), random_stream(options.seed, "images")
         x = torch.rand(options.batch_size, *shape, generator=stream, dtype=torch.float64)
         return x, torch.randint(10, (len(x),), generator=stream), shape, 10, "random images"
-    data = load(name, options.data_dir)
+    data = load_to_test(name, options.data_dir, options.test_split)
     require(batch_size=(options.batch_size, 1, len(data.test.images)))
     images, labels = (part[: options.batch_size] for part in data.test)
     return images, labels, data.input_shape, data.classes, data.name

@@ -28,6 +28,7 @@ class Run:
     network     with the weights of its last checkpoint, on the CPU
     module      the `nn.Sequential` whose Parameters the network shares, if it was made from one
     preprocess  stored images (batch, channels, height, width) -> the network's input
+    names       of the classes, where a folder of images named them
     """
 
     folder: RunFolder
@@ -36,6 +37,7 @@ class Run:
     network: Network
     module: nn.Module | None
     preprocess: Preprocessing
+    names: tuple[str, ...] | None = None
 
 
 def load_run(path: Path | str) -> Run:
@@ -54,9 +56,9 @@ def load_run(path: Path | str) -> Run:
     dtype = Hardware(precision=experiment.precision).dtype
     with folder.fitting():
         images = state["images"]
-        shape, classes = tuple(images["shape"]), images["classes"]
+        shape, classes, names = tuple(images["shape"]), images["classes"], images.get("names")
         preprocess = Preprocessing(dtype, images["mean"], images["std"])
     network, module = make_network(experiment.model, shape, classes, experiment.seed)
     with folder.fitting():
         network.to(dtype).load_state_dict(state["network"])
-    return Run(folder, experiment, execution, network, module, preprocess)
+    return Run(folder, experiment, execution, network, module, preprocess, names)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import actrelax
@@ -43,6 +44,34 @@ def test_load_run(trained, npz):
     feedback = again.network.projections["hidden1->output"].feedback
     assert feedback is not None
     assert not isinstance(feedback, nn.Parameter)
+
+
+DIGITS = "nought one two three four five six seven eight nine"
+
+
+def test_classes_of_folders_are_known_by_their_names(tmp_path, arrays, capsys):
+    """A folder of some classes is labelled as in training, not from 0."""
+    for i, (image, label) in enumerate(zip(arrays["x_train"], arrays["y_train"], strict=True)):
+        for root in ["all"] + ["some"] * (label in (3, 8)):
+            file = tmp_path / root / DIGITS.split()[label] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+    out = tmp_path / "run"
+    options = ["--network", "digits-mlp", "--rule", "backprop", "--epochs", "30", "--lr", "0.5"]
+    assert run("train", "--dataset", f"{tmp_path}/all/", "--test-split", "0.3", *options, "--quiet", "--out", out) == 0
+    capsys.readouterr()
+    assert run("evaluate", out, "--json") == 0
+    own = json.loads(capsys.readouterr().out)
+    assert own == {**own, "dataset": "all", "images": 30, "test_accuracy": load_run(out).folder.summary().test_accuracy}
+    assert run("evaluate", out, "--dataset", f"{tmp_path}/some/", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == np.isin(arrays["y_train"], (3, 8)).sum()
+    assert found["test_accuracy"] > 0.8
+    assert run("relax", "--run", out, "--out", tmp_path / "relaxed", "--steps", "2") == 0
+    (tmp_path / "some" / "ten").mkdir()
+    Image.fromarray(image).save(tmp_path / "some" / "ten" / "0.png")
+    assert run("evaluate", out, "--dataset", f"{tmp_path}/some/") == 2
+    assert "'ten' of some is not a class of " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["fp64", "bf16", "tf32"])

@@ -198,7 +198,7 @@ def test_names(tmp_path, npz, monkeypatch):
         load("tinny")
     assert str(refused.value) == (
         "unknown dataset 'tinny'; known: digits, mnist, fashion-mnist, cifar10, cifar100, svhn, "
-        f"a NAME.npz in {tmp_path}, or the path of a .npz."
+        f"a NAME.npz in {tmp_path}, the path of a .npz, or a folder/ of images."
     )
 
 

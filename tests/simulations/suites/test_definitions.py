@@ -158,6 +158,8 @@ DEFAULTS = {
     "conv_factor": 1.0,
     "update_clip": None,
     "decay": None,
+    # added since, with what was done before
+    "test_split": None,
 }
 
 
