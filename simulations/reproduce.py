@@ -83,8 +83,9 @@ def main(config: Config) -> None:
             raise ActrelaxError("map trains nothing: it takes --out alone.")
         print(summary_map.write(out, out.absolute().parent, "actrelax reproduce map"))
     elif name == GRADIENTS:
-        if own is not None or config.work.report_only:
-            raise ActrelaxError("gradients trains nothing and keeps no runs: leave --own-rates and --report-only out.")
+        if own is not None or config.work.report_only or config.work.conditions:
+            unused = "--own-rates, --report-only and --conditions"
+            raise ActrelaxError(f"gradients trains nothing and keeps no runs: leave {unused} out.")
         print(figure1.write(out, config.experiment, config.execution, config.seeds or figure1.SEEDS, command))
     else:
         suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from actrelax.analysis.reports import results_table
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
+from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.data import Dataset
@@ -50,6 +51,8 @@ class Work:
     """Address of a Dask scheduler, tcp://HOST:8786: its workers do the runs; they see the same folders."""
     runs: Path = Path("runs")
     """Folder of the runs' folders."""
+    conditions: tuple[str, ...] = ()
+    """Do only the runs of these conditions; the tables keep what is done already. All unless given."""
     report_only: bool = False
     """Do no run: write tables and figures of what there is."""
     quiet: bool = False
@@ -74,6 +77,8 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
         As `perform`, after the report; for options out of range, or if no run has ended.
     """
     require(jobs=(work.jobs, 1, math.inf))
+    for name in work.conditions:
+        known("condition", name, suite.conditions, where="--conditions")
     places = {}
     for case in suite.cases():
         experiment = case.experiment.resolved()
@@ -92,7 +97,9 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
     refused = None
     try:
         if not work.report_only:
-            for _ in perform([kept for key, (_, kept) in places.items() if key not in found], work):
+            asked = work.conditions or tuple(suite.conditions)
+            left = [kept for key, (case, kept) in places.items() if key not in found and case.condition in asked]
+            for _ in perform(left, work):
                 collect()
     except ActrelaxError as error:
         refused = error

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from actrelax.analysis.reports import suite_report
+from actrelax.analysis.runs import RunFolder
 from actrelax.simulations.cli import main
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.training.run import run
@@ -63,6 +64,7 @@ def test_what_it_writes(done, capsys):
         (["smoke", "--seed", "3"], "--seed is what the runs of this suite differ in: leave it out."),
         (["map", "--seeds", "3"], "map trains nothing: it takes --out alone."),
         (["list", "--seeds", "3"], "list trains nothing: it takes no options."),
+        (["smoke", "--conditions", "AR", "nix"], "--conditions names an unknown condition 'nix'; known: backprop, AR"),
         (["list", "--out", "x"], "list trains nothing: it takes no options."),
         (["--seeds", "3", "smoke"], "name the suite first: actrelax reproduce SUITE --seeds ..."),
         (
@@ -102,6 +104,17 @@ def test_a_run_that_fails_does_not_cost_the_table_of_the_others(tmp_path, monkey
     assert "4 of 8 runs can't be done; " in said.err
     assert "\n4 of 8 runs of 1 epoch, " in said.out
     assert suite_report.text(suite_report.read_document(tmp_path / "out")) in said.out
+
+
+def test_some_conditions(tmp_path):
+    """What is done already stays in the tables; the hash is the one that `actrelax train` prints."""
+    command = ["reproduce", "smoke", "--epochs", "1", "--seeds", "1", "--quiet", "--jobs", "1"]
+    command += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    for condition, found in ("AR", {"AR"}), ("backprop", {"AR", "backprop"}):
+        assert main([*command, "--conditions", condition]) == 0
+        assert accuracies(tmp_path / "out").keys() == found
+    for folder in (tmp_path / "runs").glob("digits*"):
+        assert folder.name.endswith(f"-{RunFolder(folder).summary().hash}")
 
 
 def test_two_commands_at_once(done, tmp_path):
