@@ -4,6 +4,7 @@ config.json     version; experiment: the options that determine the result; exec
 metrics.csv     a row per epoch, the untrained network's first: what the seed determines
 alignment.csv   a row per measurement of the angle to backprop's gradient, where that was asked for
 timing.csv      a row per epoch: seconds, images per second
+best.pt         the network with the best validation accuracy, where images were held out
 checkpoint.pt   where the training is: weights, optimiser, schedule, random state, tables
 summary.json    the outcome, once there is one
 diverged.json   or why there is none, where a suite did the run
@@ -35,6 +36,7 @@ TABLES = ("metrics", "alignment", "timing")
 VERSION = 2
 """Of config.json, as actrelax train writes it."""
 CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
+BEST = "best.pt"
 
 
 class State(StrEnum):
@@ -64,6 +66,9 @@ class Summary:
                                    first batch: see `convergence.distances`; None for backprop and where there is none
     largest_bracket                upper bound on |-x + feedback| without clip, as for `equilibrium`
     processes                      that shared each batch
+    hash                           what identifies the options that determine the result, also among a suite's runs
+    best_epoch                     with the best validation accuracy, whose network is in best.pt; None without
+    test_accuracy_at_best          after that epoch
     """
 
     test_accuracy: float
@@ -83,6 +88,9 @@ class Summary:
     equilibrium: Mapping[str, Mapping[str, float]] | None = None
     largest_bracket: float | None = None
     processes: int = 1
+    hash: str | None = None
+    best_epoch: int | None = None
+    test_accuracy_at_best: float | None = None
 
 
 def versions() -> dict[str, str]:
@@ -177,7 +185,7 @@ class RunFolder:
         if not self.is_begun():
             return
         try:
-            for name in (SUMMARY, DIVERGED, CHECKPOINT, *(f"{table}.csv" for table in TABLES), CONFIG):
+            for name in (SUMMARY, DIVERGED, CHECKPOINT, BEST, *(f"{table}.csv" for table in TABLES), CONFIG):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.tensorboard, ignore_errors=True)
         except OSError as error:
@@ -186,6 +194,14 @@ class RunFolder:
     def write_config(self, options: Mapping[str, Any]) -> None:
         """Begin a run."""
         self._write_json(CONFIG, options)
+
+    def lengthen(self, options: Mapping[str, Any]) -> None:
+        """Take back the outcome of a run that goes on beyond it, with its options."""
+        try:
+            (self.path / SUMMARY).unlink(missing_ok=True)
+        except OSError as error:
+            raise ActrelaxError(f"can't remove {self.path / SUMMARY}: {error.strerror}.") from error
+        self.write_config(options)
 
     def config(self) -> dict[str, Any]:
         """Options of the run, as they were given to `write_config`."""
@@ -227,9 +243,14 @@ class RunFolder:
         with replacing(self.path / CHECKPOINT) as file:
             torch.save(dict(state), file)
 
-    def checkpoint(self) -> dict[str, Any] | None:
-        """Return the state that was saved last, on the CPU; None if there is none yet."""
-        path = self.path / CHECKPOINT
+    def write_best(self, state: Mapping[str, Any]) -> None:
+        """Save the network with the best validation accuracy until now."""
+        with replacing(self.path / BEST) as file:
+            torch.save(dict(state), file)
+
+    def checkpoint(self, *, best: bool = False) -> dict[str, Any] | None:
+        """Return the state that was saved last, or the best network, on the CPU; None if there is none yet."""
+        path = self.path / (BEST if best else CHECKPOINT)
         if not path.exists():
             return None
         try:

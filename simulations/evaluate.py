@@ -38,6 +38,8 @@ class Config:
     images, unless given."""
     data_dir: Path | None = None
     """Where NAME.npz files are; the run's own unless given."""
+    best: bool = False
+    """Test the network with the best validation accuracy, not the last one."""
     device: str = "cpu"
     """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
     json: bool = False
@@ -46,7 +48,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Load, test, say."""
-    run = load_run(config.run)
+    run = load_run(config.run, best=config.best)
     # bf16 and tf32 are of training: the network is tested with the weights that it has
     precision: Literal["fp32", "fp64"] = "fp64" if run.experiment.precision == "fp64" else "fp32"
     hardware = FullPrecision(config.device, precision=precision).resolved()

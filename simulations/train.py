@@ -5,9 +5,10 @@ The protocols of Millidge, Tschantz, Seth & Buckley 2020 (arXiv 2010.06219) are 
 one seed initial weights, order and augmentation of the images are the same whatever the rule and the assumptions.
 
 Writes, to --out, config.json, metrics.csv, timing.csv, checkpoint.pt, figures/learning-curves.png and, at the end,
-summary.json. A run that was stopped or killed continues with --resume and gives, bit for bit, what it would have
-given without the interruption. The last line on screen is the test accuracy and the folder. Several processes share
-each batch where torchrun starts them (docs/training.md).
+summary.json; with --validation also best.pt. A run that was stopped or killed continues with --resume and gives, bit
+for bit, what it would have given without the interruption; with more --epochs a finished run goes on. The last line on
+screen is the test accuracy and the folder. Several processes share each batch where torchrun starts them
+(docs/training.md).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.configuration import read_config
+from actrelax.simulations.training.configuration import hash_of, read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, protocol
 from actrelax.simulations.training.options import given_in
@@ -62,6 +63,10 @@ def main(config: Config) -> None:
     if config.recording.json:
         print(json.dumps(asdict(summary)))
     else:
+        print(f"hash of the options: {hash_of(config.experiment.resolved())}")
+        if summary.best_epoch is not None:
+            best = f"epoch {summary.best_epoch}, with test accuracy {summary.test_accuracy_at_best:.2%}"
+            print(f"best validation accuracy after {best}: best.pt")
         print(f"test accuracy {summary.test_accuracy:.2%} after {summary.epochs} epochs: {folder}")
 
 

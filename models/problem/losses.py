@@ -115,6 +115,19 @@ def loss_named(given: str | Loss | LossFunction) -> Loss:
     return from_function(given) if callable(given) else look_up("loss", given, LOSSES)
 
 
+def smoothed(loss: Loss, share: float) -> Loss:
+    """Return a loss of smoothed labels: a share of each target is spread evenly over all outputs.
+
+    With "cross-entropy", `torch.nn.CrossEntropyLoss(label_smoothing=share)`.
+    """
+    return _built_in(partial(_smoothed, loss, share))
+
+
+def _smoothed(loss: Loss, share: float, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    dense = _dense(target, output)
+    return loss.both(output, (1 - share) * dense + share / output.shape[1])
+
+
 def dense_targets(target: Tensor, shape: Sequence[int], like: Tensor) -> Tensor:
     """Return targets for outputs of `shape` (without the batch) in the dtype of `like`; labels become one-hot."""
     return _dense(target, like.new_empty(()).expand(len(like), *shape))

@@ -6,8 +6,6 @@ FOLDER/.locks/HASH                                  held by whoever does the run
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 
 from actrelax.analysis.files import locked
 from actrelax.analysis.runs import RunFolder, State
-from actrelax.simulations.training.configuration import as_options
+from actrelax.simulations.training.configuration import hash_of
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 
@@ -35,13 +33,8 @@ class Kept:
 
     @property
     def hash(self) -> str:
-        """What identifies the experiment: a hash of the options that are not the usual ones.
-
-        An option that is added later, with what was done before as its default, changes no hash.
-        """
-        usual = as_options(Experiment())
-        options = {name: value for name, value in as_options(self.experiment).items() if value != usual[name]}
-        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
+        """What identifies the experiment (`hash_of`)."""
+        return hash_of(self.experiment)
 
     @property
     def folder(self) -> RunFolder:

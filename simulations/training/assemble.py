@@ -13,11 +13,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from actrelax.models._names import look_up
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import BackwardOptions, Updates
 from actrelax.models.network import Network, build
-from actrelax.models.problem import LOSSES, Loss
+from actrelax.models.problem import Loss
 from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.execution import Execution
@@ -25,6 +24,7 @@ from actrelax.simulations.training.experiment import Experiment, Images, Model, 
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.loop import Training
 from actrelax.simulations.training.mixed_precision import in_single_precision
+from actrelax.simulations.training.optimisers import make_optimiser
 from actrelax.simulations.training.processes import ALONE, Processes
 from actrelax.simulations.training.rules import make_rule
 
@@ -86,11 +86,11 @@ def assemble(
     network, module = _network(experiment, data, hardware)
     processes.agree_on(list(network.state_dict().values()))  # a user's own function may draw from anywhere
     o = experiment.optimisation
-    optimiser = _optimiser(network, o)
+    optimiser = make_optimiser(network, o.optimiser, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
     factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
     updates = Updates(factors, o.update_clip, o.decay)
     options = BackwardOptions(updates, o.reduction)
-    loss = look_up("loss", experiment.model.loss, LOSSES)
+    loss = experiment.model.as_loss
     if hardware.precision == "bf16":
         loss = in_single_precision(loss)
     batches = Batches(data, preprocess, experiment.batch_size, experiment.seed, experiment.images.augment, processes)
@@ -101,7 +101,15 @@ def assemble(
         experiment, execution, network, loss, options, optimiser, batches, done=lambda: schedule.last_epoch
     )
     training = Training(
-        network, batches, rule, optimiser, schedule, experiment.epochs, loss_is_sum=o.reduction == "sum"
+        network,
+        batches,
+        rule,
+        optimiser,
+        schedule,
+        experiment.epochs,
+        loss_is_sum=o.reduction == "sum",
+        clip_norm=o.clip_norm,
+        patience=experiment.patience,
     )
     return Parts(training, module, loss, options, hardware)
 
@@ -224,14 +232,6 @@ def _lay_out(network: Network, model: Model) -> None:
     if all(p.dim() != 4 for p in network.parameters()):
         raise ActrelaxError(f"--channels-last is for convolutions, {model.network} has none: leave it out.")
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _optimiser(network: Network, o: Optimisation) -> torch.optim.Optimizer:
-    parameters = list(network.parameters())
-    if o.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
-    kind = torch.optim.Adam if o.optimiser == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=o.lr, weight_decay=o.weight_decay)
 
 
 def _function_in(place: str):  # type: ignore[no-untyped-def]

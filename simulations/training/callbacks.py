@@ -18,7 +18,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward, BackwardOptions
 from actrelax.models.problem import Loss
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.training.loop import Callback, Training
+from actrelax.simulations.training.loop import Callback, Row, Training
 
 
 class DivergenceCheck(Callback):
@@ -151,12 +151,20 @@ class TensorBoard(Callback):
         self.folder, self.open = folder, SummaryWriter
 
     def on_start(self, training: Training) -> None:
-        self.writer = self.open(self.folder)
+        # an earlier sitting's curves, and what it wrote after its checkpoint, are replaced
+        self.writer = self.open(self.folder, purge_step=0)
+        for row in training.tables["metrics"]:
+            self.write(row)
 
     def on_epoch(self, training: Training) -> None:
-        for name, value in training.tables["metrics"][-1].items():
-            if name != "epoch":
-                self.writer.add_scalar(name, value, training.epoch)
+        self.write(training.tables["metrics"][-1])
+
+    def write(self, row: Row) -> None:
+        """Write a row of metrics where it is seen at once."""
+        for name, value in row.items():
+            if name != "epoch" and not math.isnan(value):
+                self.writer.add_scalar(name, value, int(row["epoch"]))
+        self.writer.flush()
 
     def on_end(self, training: Training) -> None:
         self.writer.close()

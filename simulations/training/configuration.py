@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -15,7 +17,7 @@ from actrelax.simulations.training.experiment import Experiment
 
 T = TypeVar("T")
 
-ADDED = ("test_split",)
+ADDED = ("test_split", "label_smoothing", "clip_norm", "patience")
 """Options added since version 2 began: runs that lack them were made with today's defaults."""
 
 
@@ -25,6 +27,16 @@ def as_options(part: Experiment | Execution) -> dict[str, Any]:
     for name, value in asdict(part).items():
         flat.update(value if isinstance(value, dict) else {name: value})
     return {name: str(value) if isinstance(value, Path) else value for name, value in flat.items()}
+
+
+def hash_of(experiment: Experiment) -> str:
+    """Return what identifies an experiment with absolute paths: a hash of the options that are not the usual ones.
+
+    An option that is added later, with what was done before as its default, changes no hash.
+    """
+    usual = as_options(Experiment())
+    options = {name: value for name, value in as_options(experiment).items() if value != usual[name]}
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def as_config(experiment: Experiment, execution: Execution) -> dict[str, Any]:

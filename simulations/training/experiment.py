@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from actrelax.models._names import known
+from actrelax.models._names import known, look_up
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import LOSSES, Loss, smoothed
 from actrelax.simulations.data.folders import is_folder
 from actrelax.simulations.training.hardware import Precision
+from actrelax.simulations.training.optimisers import optimiser_named, takes
 from actrelax.simulations.training.options import POSITIVE, require
 from actrelax.simulations.training.relaxation import Relaxation
 
@@ -22,14 +24,14 @@ class Images:
     dataset: str = "digits"
     """digits, mnist, fashion-mnist, cifar10, cifar100, svhn, a NAME.npz in the data directory, a .npz file, or a PATH/
     of images with a folder per class."""
-    test_split: float | None = None
-    """Share of the images of a PATH/ without test images that is tested on, the same whatever the seed."""
     validation: int = 0
     """Hold out so many training images and report on them too: for tuning."""
     normalise: Literal["none", "half", "channels"] = "none"
     """none; half: mean and standard deviation 0.5; channels: each channel's own, over the training images."""
     augment: bool = False
     """Flip and crop (4 pixels of padding) the training images at random."""
+    test_split: float | None = None
+    """Share of the images of a PATH/ without test images that is tested on, the same whatever the seed."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,30 @@ class Model:
     """Standard deviation of the initial weights; the network's usual one unless given."""
     loss: str = "cross-entropy"
     """cross-entropy, sum-of-squares or half-sum-of-squares."""
+    label_smoothing: float = 0.0
+    """Share of each target that is spread evenly over all classes, as in torch.nn.CrossEntropyLoss."""
+
+    @property
+    def as_loss(self) -> Loss:
+        """The loss as the models take it; refuses an unknown name, and smoothed labels under squares."""
+        loss = look_up("loss", self.loss, LOSSES)
+        if not self.label_smoothing:
+            return loss
+        if self.loss != "cross-entropy":
+            raise ActrelaxError(f"--label-smoothing belongs to cross-entropy, not {self.loss}: leave it out.")
+        return smoothed(loss, self.label_smoothing)
 
 
 @dataclass(frozen=True)
 class Optimisation:
     """How weights follow their updates."""
 
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
-    """From torch.optim."""
+    optimiser: str = "sgd"
+    """sgd, adam, adamw, or another as torch.optim.NAME (torch.optim.RMSprop)."""
     lr: float = 0.1
     """Learning rate."""
     momentum: float = 0.0
-    """Of sgd."""
+    """Of sgd, and of others that have it."""
     weight_decay: float = 0.0
     """The optimiser's, on forward and feedback weights alike."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
@@ -74,6 +88,8 @@ class Optimisation:
     """Bound on the updates, element by element."""
     decay: float | None = None
     """Kolen-Pollack's decay, of W and psi."""
+    clip_norm: float | None = None
+    """Bound on the norm of all updates of a batch together; they are scaled down to it."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,8 @@ class Experiment:
     model: Model = field(default_factory=Model)
     relaxation: Relaxation = field(default_factory=Relaxation)
     optimisation: Optimisation = field(default_factory=Optimisation)
+    patience: int | None = None
+    """Stop after so many epochs without a better validation accuracy; needs --validation."""
 
     @property
     def name(self) -> str:
@@ -139,24 +157,34 @@ class Experiment:
             step_factor=(o.step_factor, POSITIVE, 1),
             conv_factor=(o.conv_factor, POSITIVE, math.inf),
             update_clip=(o.update_clip, POSITIVE, math.inf),
+            clip_norm=(o.clip_norm, POSITIVE, math.inf),
+            label_smoothing=(self.model.label_smoothing, 0, 1),
+            patience=(self.patience, 1, math.inf),
             decay=(o.decay, 0, math.inf),
         )
         if self.images.test_split == 1:
             raise ActrelaxError("--test-split 1 leaves no images to train on: give a smaller share.")
+        if self.patience is not None and not self.images.validation:
+            raise ActrelaxError("--patience waits for a better validation accuracy: give --validation, too.")
+        _ = self.model.as_loss  # raises
         self.relaxation.check()
         decays = self.rule == "ar" and self.relaxation.knobs.needs_decay
         if decays and o.decay is None:
             raise ActrelaxError("Kolen-Pollack feedback needs a rate of decay: give --decay.")
         if o.decay is not None and not decays:
             raise ActrelaxError("--decay belongs to Kolen-Pollack feedback: use --weight-decay otherwise.")
-        if o.momentum and o.optimiser != "sgd":
-            raise ActrelaxError(f"--momentum belongs to sgd, {o.optimiser} has its own: leave it out.")
+        for option in ("momentum", "weight_decay"):
+            if getattr(o, option) and not takes(o.optimiser, option):
+                raise ActrelaxError(f"{o.optimiser} has no --{option.replace('_', '-')}: leave it out.")
+        optimiser_named(o.optimiser)
         if self.is_continuous:
             self._check_continuous()
 
     def _check_continuous(self) -> None:
         """Refuse what weights that move during the relaxation can't have."""
         o = self.optimisation
+        if o.clip_norm is not None:
+            raise ActrelaxError("continuous plasticity moves the weights at every step: leave --clip-norm out.")
         if o.optimiser != "sgd" or o.momentum or o.weight_decay:
             raise ActrelaxError("continuous plasticity is plain gradient descent: leave momentum and weight decay out.")
         if self.precision == "bf16":

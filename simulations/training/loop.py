@@ -42,6 +42,8 @@ class Training:
     schedule      of the learning rate, stepped after each batch
     epochs        number of epochs
     loss_is_sum   whether the rule's loss is a sum over the batch; a mean otherwise
+    clip_norm     bound on the norm of a batch's gradients together; None for none
+    patience      epochs without a better validation accuracy after which training ends; None for all epochs
     respond       stimuli -> outputs that are tested; the network unless given
     epoch, batch  number of epochs done, and of batches of the next
     since         number of these batches before the last row of metrics
@@ -59,6 +61,8 @@ class Training:
     schedule: LRScheduler
     epochs: int
     loss_is_sum: bool = False
+    clip_norm: float | None = None
+    patience: int | None = None
     respond: Convert | None = None
     epoch: int = 0
     batch: int = 0
@@ -108,6 +112,18 @@ class Training:
         return bool(torch.stack([self.totals["sound"], *flags]).all())
 
     @property
+    def best_epoch(self) -> int | None:
+        """The epoch with the best validation accuracy, the first of equals; None before there is one."""
+        rows = [row for row in self.tables["metrics"] if row["epoch"] >= 1 and "validation_accuracy" in row]
+        return int(max(rows, key=lambda row: row["validation_accuracy"])["epoch"]) if rows else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or patience has come to its end."""
+        best = self.best_epoch if self.patience is not None else None
+        return self.epoch >= self.epochs or (best is not None and self.epoch - best >= (self.patience or 0))
+
+    @property
     def done(self) -> int:
         """Number of batches done since the beginning."""
         return self.epoch * len(self.batches) + self.batch
@@ -136,7 +152,7 @@ class Training:
         learning, testing = (
             sum(row[f"{what}_seconds"] for row in self.tables["timing"]) for what in ("train", "evaluate")
         )
-        images = self.epochs * len(self.batches.data.train.images)
+        images = self.epoch * len(self.batches.data.train.images)
         return learning + testing, images / learning if learning else math.nan
 
     def state_dict(self) -> dict[str, Any]:
@@ -219,7 +235,7 @@ def train(training: Training, callbacks: Sequence[Callback] = ()) -> None:
         measure(training)
     for callback in callbacks:
         callback.on_start(training)
-    while training.epoch < training.epochs:
+    while not training.is_over:
         training.started = time.perf_counter() - training.seconds
         for x, y in training.batches.epoch(training.epoch + 1, first=training.batch):
             learn(training, x, y, callbacks)
@@ -246,6 +262,8 @@ def learn(training: Training, x: Tensor, y: Tensor, callbacks: Sequence[Callback
         raise DivergenceError(f"{where}: {error}", error.trajectory) from error
     for callback in callbacks:
         callback.on_gradient(training, x, y, result)
+    if training.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(training.network.parameters(), training.clip_norm)
     training.learning_rate = training.optimiser.param_groups[0]["lr"]
     training.optimiser.step()
     training.schedule.step()

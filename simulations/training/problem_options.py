@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from actrelax.analysis.runs import RunFolder
-from actrelax.models._names import look_up
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.network import Network, build
-from actrelax.models.problem import LOSSES, RelaxationProblem
+from actrelax.models.problem import Loss, RelaxationProblem
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.data.datasets import data_folder, load_to_test
 from actrelax.simulations.training.assemble import make_network, set_up
@@ -58,14 +57,13 @@ class Sample:
     """A network, its feedback weights included, and a batch for it.
 
     x, y    stimuli and labels
-    loss    a name
     source  where the stimuli are from, as it is said
     """
 
     network: Network
     x: Tensor
     y: Tensor
-    loss: str
+    loss: Loss
     source: str
 
     def problem(self, relaxation: Relaxation, seed: int, assumptions: Assumptions) -> RelaxationProblem:
@@ -130,7 +128,8 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
         seed=(options.seed, 0, 2**63),
         test_split=(options.test_split, POSITIVE, 1),
     )
-    look_up("loss", options.model.loss, LOSSES)
+    require(label_smoothing=(options.model.label_smoothing, 0, 1))
+    loss = options.model.as_loss
     set_up(hardware, options.seed)
     x, y, shape, classes, source = _images(options)
     if options.run is None:
@@ -145,7 +144,7 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     if not network.hidden:
         raise ActrelaxError(f"no population of {options.model.network} relaxes: take a network with hidden ones.")
     x = preprocess(x).to(device=hardware.device, dtype=hardware.dtype)
-    return Sample(network, x, y.to(hardware.device), options.model.loss, source)
+    return Sample(network, x, y.to(hardware.device), loss, source)
 
 
 def _images(options: ProblemOptions) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:

@@ -8,6 +8,23 @@ from actrelax.simulations.training.loop import Callback, Training
 from actrelax.simulations.training.signals import Stop, Stopped
 
 
+class KeepBest(Callback):
+    """Keep the network of the epoch with the best validation accuracy; stands before the `Recorder` of the run.
+
+    A run that is killed between the two repeats the epoch.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_epoch(self, training: Training) -> None:
+        if training.best_epoch == training.epoch:
+            state = training.state_dict()
+            if training.processes.is_first:
+                kept = {name: state[name] for name in ("network", "images")}
+                self.folder.write_best({**kept, "epoch": training.epoch})
+
+
 class Recorder(Callback):
     """Write tables and checkpoint after each epoch, every `every` batches, and after a signal, which raises `Stopped`.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,20 +14,20 @@ from actrelax.analysis import figures
 from actrelax.analysis.clip_bound import largest_derivative, why_no_bound
 from actrelax.analysis.convergence import Distances, distances
 from actrelax.analysis.runs import RunFolder, Summary, flat, versions
-from actrelax.models._names import look_up
 from actrelax.models.engines import TorchOptions, integrator_named, schedule
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import LOSSES, RelaxationProblem
+from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import Parts, assemble
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
-from actrelax.simulations.training.configuration import as_config, read_config
+from actrelax.simulations.training.configuration import as_config, hash_of, read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.longer import is_longer
 from actrelax.simulations.training.loop import Callback, Training, train
 from actrelax.simulations.training.options import require
 from actrelax.simulations.training.processes import current
-from actrelax.simulations.training.recorder import Recorder
+from actrelax.simulations.training.recorder import KeepBest, Recorder
 from actrelax.simulations.training.signals import stopping_cleanly
 
 
@@ -36,7 +38,7 @@ class Recording:
     out: Path | None = None
     """Folder of the run; runs/DATASET-NETWORK-CONDITION-seedN unless given."""
     resume: Path | None = None
-    """Continue the run in this folder; its options are taken from there."""
+    """Continue the run in this folder; its options are taken from there, and only more --epochs may be given."""
     overwrite: bool = False
     """Replace a run that is in --out already."""
     checkpoint_every: int | None = None
@@ -68,7 +70,7 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     ----------
     experiment : Experiment
     execution : Execution
-        With ``recording.resume`` both are those of the run, or it is an error.
+        With ``recording.resume`` both are those of the run, or it is an error; the experiment may have more epochs.
     recording : Recording
     data : Dataset, optional
         Loaded already, as the experiment names it.
@@ -95,8 +97,9 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     folder = RunFolder(recording.folder_of(experiment))
     config = as_config(experiment, execution)
     resumed = None if recording.resume is None else flat(as_config(*read_config(folder)))
-    folder.check_begin(flat(config), resumed, overwrite=recording.overwrite)
-    if resumed is not None and folder.is_finished():
+    folder.check_begin(flat(config), resumed, overwrite=recording.overwrite, may_differ=("epochs",))
+    longer = resumed is not None and is_longer(folder.path, read_config(folder)[0], experiment.epochs)
+    if resumed is not None and folder.is_finished() and not longer:
         return folder.summary()
     parts = assemble(experiment, execution, processes, data)
     watchers = _watchers(experiment, execution, recording, parts, folder)
@@ -107,18 +110,31 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     if state is not None:
         with folder.fitting():
             parts.training.load_state_dict(state)
+    if longer:
+        _go_on(folder, parts.training, config)
     with (
         stopping_cleanly(patiently=processes.count > 1) as stop,
         ProgressBar(folder.path.name, recording.read_every, recording.quiet) as bar,
     ):
         check = DivergenceCheck(recording.read_every)
         recorder = Recorder(folder, check, stop, recording.checkpoint_every)
-        train(parts.training, [check, *watchers, recorder, bar])
+        train(parts.training, [check, *watchers, KeepBest(folder), recorder, bar])
     summary = _summary(experiment, parts)
     if processes.is_first:
         _draw(folder)
         folder.write_summary(summary)
     return summary
+
+
+def _go_on(folder: RunFolder, training: Training, config: Mapping[str, Any]) -> None:
+    """Make a run longer than it was, unless it has lost its patience."""
+    if training.is_over:
+        raise ActrelaxError(
+            f"{folder.path} stopped after epoch {training.epoch} for want of a better validation accuracy: "
+            "leave --epochs out, or begin another run with a larger --patience."
+        )
+    if training.processes.is_first:
+        folder.lengthen(config)
 
 
 def _watchers(
@@ -135,7 +151,8 @@ def _watchers(
 
 def _summary(experiment: Experiment, parts: Parts) -> Summary:
     training = parts.training
-    metrics = training.tables["metrics"][-1]
+    metrics, best = training.tables["metrics"][-1], training.best_epoch
+    accuracies = {row["epoch"]: row["test_accuracy"] for row in training.tables["metrics"]}
     device = torch.device(parts.hardware.device)
     seconds, speed = training.time_taken()
     ends, bound = _ends(experiment, training)
@@ -147,7 +164,7 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         assumptions=experiment.relaxation.assumptions if experiment.rule == "ar" else "",
         dataset=training.batches.data.name,
         network=experiment.model.network,
-        epochs=experiment.epochs,
+        epochs=training.epoch,
         seed=experiment.seed,
         wall_seconds=seconds,
         images_per_second=speed,
@@ -157,6 +174,9 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         equilibrium=None if ends is None else ends.by_population,
         largest_bracket=bound,
         processes=training.processes.count,
+        hash=hash_of(experiment),
+        best_epoch=best,
+        test_accuracy_at_best=None if best is None else accuracies[best],
     )
 
 
@@ -168,7 +188,7 @@ def _ends(experiment: Experiment, training: Training) -> tuple[Distances | None,
     problem = RelaxationProblem.from_batch(
         training.network,
         *training.batches.example(),
-        loss=look_up("loss", experiment.model.loss, LOSSES),
+        loss=experiment.model.as_loss,
         assumptions=relaxation.assumptions,
         **replace(relaxation, clip=None).problem_fields(training.network, experiment.seed),
     )

@@ -40,8 +40,14 @@ class Run:
     names: tuple[str, ...] | None = None
 
 
-def load_run(path: Path | str) -> Run:
+def load_run(path: Path | str, *, best: bool = False) -> Run:
     """Load a run from its folder (`actrelax train --out`), with the network of its last checkpoint, finished or not.
+
+    Parameters
+    ----------
+    path : pathlib.Path or str
+    best : bool, default False
+        Load the network of the epoch with the best validation accuracy instead.
 
     Raises
     ------
@@ -50,7 +56,9 @@ def load_run(path: Path | str) -> Run:
     """
     folder = RunFolder(Path(path))
     experiment, execution = read_config(folder)
-    state = folder.checkpoint()
+    state = folder.checkpoint(best=best)
+    if state is None and best:
+        raise ActrelaxError(f"{path} has no best.pt: give --validation when it is trained.")
     if state is None:
         raise ActrelaxError(f"{path} has no checkpoint yet: let the run begin first.")
     dtype = Hardware(precision=experiment.precision).dtype

@@ -68,7 +68,10 @@ def test_writes_what_it_says(tmp_path, tiny, capsys):
     assert summary["device"] == "cpu"
     assert summary["versions"]["torch"] == torch.__version__
     said = capsys.readouterr()
-    assert said.out == f"test accuracy {summary['test_accuracy']:.2%} after 3 epochs: {out}\n"
+    assert said.out.splitlines() == [
+        f"hash of the options: {summary['hash']}",
+        f"test accuracy {summary['test_accuracy']:.2%} after 3 epochs: {out}",
+    ]
     assert len(said.err.splitlines()) == 3
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import LOSSES, Loss, from_function, loss_named
+from actrelax.models.problem import LOSSES, Loss, from_function, loss_named, smoothed
 from actrelax.models.results import relative_error
 
 OUTPUT = torch.linspace(-2, 3, 12, dtype=torch.float64).reshape(3, 4)
@@ -36,6 +36,18 @@ def test_values_are_the_usual_ones():
     assert set(expected) == set(LOSSES)
     for name, value in expected.items():
         assert relative_error(LOSSES[name].value(OUTPUT, LABELS), value) < 1e-14
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_smoothed_labels_are_pytorchs(target):
+    target = TARGETS["one-hot"].double() if target == "one-hot" else TARGETS[target]
+    output = OUTPUT.clone().requires_grad_()
+    values = F.cross_entropy(output, target, reduction="none", label_smoothing=0.3)
+    (expected,) = torch.autograd.grad(values.sum(), output)
+    soft = smoothed(LOSSES["cross-entropy"], 0.3)
+    assert relative_error(soft.value(OUTPUT, target), values) < 1e-14
+    if target is not TARGETS["dense"]:
+        assert relative_error(soft.gradient(OUTPUT, target), expected) < 1e-14
 
 
 def test_any_differentiable_function():

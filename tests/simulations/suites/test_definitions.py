@@ -160,6 +160,9 @@ DEFAULTS = {
     "decay": None,
     # added since, with what was done before
     "test_split": None,
+    "label_smoothing": 0.0,
+    "clip_norm": None,
+    "patience": None,
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.configuration import as_options
-from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Optimisation, protocol
+from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Model, Optimisation, protocol
 from actrelax.simulations.training.relaxation import Relaxation
 
 COMMON = {
@@ -84,7 +84,27 @@ ROUNDED = "continuous plasticity moves the weights themselves, which bf16 rounds
         ({"relaxation": Relaxation(input_noise=math.inf)}, "--input-noise must be a finite number, got inf."),
         ({"relaxation": Relaxation(delay=-1)}, "--delay must be 0 or more, got -1."),
         ({"relaxation": Relaxation(feedback_transform="nix")}, "unknown feedback transform 'nix'; known: sparse-SHARE"),
-        ({"optimisation": ADAM}, "--momentum belongs to sgd, adam has its own: leave it out."),
+        ({"optimisation": ADAM}, "adam has no --momentum: leave it out."),
+        (
+            {"optimisation": Optimisation(optimiser="torch.optim.Rprop", weight_decay=0.1)},
+            "torch.optim.Rprop has no --weight-decay: leave it out.",
+        ),
+        ({"optimisation": Optimisation(optimiser="rmsprop")}, "unknown optimiser 'rmsprop'; known: sgd, adam, adamw, "),
+        ({"optimisation": Optimisation(optimiser="torch.optim.LBFGS")}, "unknown optimiser 'torch.optim.LBFGS'; known"),
+        ({"optimisation": Optimisation(clip_norm=0)}, "--clip-norm must be positive, got 0."),
+        (
+            {"optimisation": Optimisation(clip_norm=1), "relaxation": Relaxation("continuous")},
+            "continuous plasticity moves the weights at every step: leave --clip-norm out.",
+        ),
+        ({"model": Model(label_smoothing=1.5)}, "--label-smoothing must be between 0 and 1, got 1.5."),
+        (
+            {"model": Model(label_smoothing=0.1, loss="sum-of-squares")},
+            "--label-smoothing belongs to cross-entropy, not sum-of-squares: leave it out.",
+        ),
+        ({"patience": 0, "images": Images(validation=9)}, "--patience must be 1 or more, got 0."),
+        ({"patience": 3}, "--patience waits for a better validation accuracy: give --validation, too."),
+        ({"images": Images(test_split=2)}, "--test-split must be positive and at most 1, got 2."),
+        ({"images": Images(test_split=1)}, "--test-split 1 leaves no images to train on: give a smaller share."),
         ({"relaxation": Relaxation("continuous"), "optimisation": Optimisation(momentum=0.5)}, DESCENT),
         ({"relaxation": Relaxation("continuous"), "optimisation": Optimisation(optimiser="adamw")}, DESCENT),
         ({"relaxation": Relaxation("continuous"), "precision": "bf16"}, ROUNDED),
