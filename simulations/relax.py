@@ -10,6 +10,9 @@ against backprop's gradient, beside the error predicted by the scheme's exact la
 at the end. The last line on screen is the folder:
 
     trajectory and figure: runs/relax
+
+trajectory.nc also has all that the relaxation was made from, weights and noise included: `actrelax relax --again FILE
+--out FOLDER` does it again from the file alone, on any machine.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,16 +34,18 @@ from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.models._names import known
 from actrelax.models.closed_form import uncovered
-from actrelax.models.engines import ENGINES, Brian2Options, integrator_named, schedule, solve
+from actrelax.models.engines import ENGINES, Brian2Options, Steps, integrator_named, schedule, solve
+from actrelax.models.engines.solve import OPTIONS
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import Record, Trajectory, relative_error
+from actrelax.models.results import Record, Trajectory, load_problem, relative_error
 from actrelax.simulations.data import random_stream
+from actrelax.simulations.training.assemble import set_up
 from actrelax.simulations.training.hardware import FullPrecision
 from actrelax.simulations.training.options import require
 from actrelax.simulations.training.problem_options import (
     ProblemOptions,
-    Sample,
     make_sample,
     of_run,
     without_continuous_plasticity,
@@ -55,6 +61,8 @@ class Config:
 
     out: Path = Path("runs/relax")
     """Folder for trajectory and figure; those of an earlier relaxation are replaced."""
+    again: Path | None = None
+    """Repeat the relaxation in this file, a trajectory.nc or .zarr; --out and --json are the only other options."""
     problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=Relaxation)
     engine: str | None = None
@@ -91,6 +99,9 @@ class Outcome:
 
 def main(config: Config) -> None:
     """Relax, draw, and say what came out."""
+    if config.again is not None:
+        report(config, *repeated(config, config.again))
+        return
     require(every=(config.every, 1, math.inf))
     config.relaxation.check_problem()
     hardware = config.hardware.resolved()
@@ -99,13 +110,51 @@ def main(config: Config) -> None:
     problem = sample.problem(config.relaxation, config.problem.seed, assumptions)
     for remark in remarks:
         print(remark, file=sys.stderr)
-    outcome = measured(relaxed(config, problem), sample)
+    report(config, measured(relaxed(config, problem), sample.gradients()), sample.source)
+
+
+def report(config: Config, outcome: Outcome, source: str) -> None:
+    """Draw a relaxation of images from a source, and say what came out."""
     draw(config, outcome)
     if config.json:
         print(json.dumps(summary(config, outcome)))
     else:
-        print(f"{problem} on {sample.source}")
+        print(f"{outcome.trajectory.problem} on {source}")
         print_summary(config, outcome)
+
+
+def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
+    """Relax again as a file says; return the outcome, and where its images are from."""
+    if replace(config, again=None, out=Config.out, json=False) != Config():
+        raise ActrelaxError("--again takes everything from its file: give --out and --json alone.")
+    if (config.out / FILE).resolve() == path.resolve():
+        raise ActrelaxError(f"--again would replace {path} by its own repetition: give another --out.")
+    problem, given = load_problem(path)
+    scheme, steps = integrator_named(given["integrator"]), Steps(**given["steps"])
+    if not scheme.takes_time:
+        raise ActrelaxError(f'a relaxation over time is shown, and "{scheme.name}" takes none: use solve in Python.')
+    set_up(config.hardware.resolved(), 0)
+    generator = torch.Generator()
+    if "random_state" in given:
+        generator.set_state(given["random_state"])
+    grid = schedule(problem, scheme, steps).measured(problem, scheme)
+    with progress(grid.steps, given["every"]) as record:
+        trajectory = solve(
+            problem,
+            scheme,
+            steps,
+            record=Record(record, every=given["every"], path=config.out / FILE),
+            engine=given["engine"],
+            generator=generator,
+            options=OPTIONS[given["engine"]](**given["options"]),
+        )
+    x, clamped = problem.feedforward.activities[problem.network.input], problem.clamped
+    gradients = activity_gradients(problem.network, x, clamped, loss=_whose_gradient_is_the_target)
+    return measured(trajectory, gradients), str(path)
+
+
+def _whose_gradient_is_the_target(output: Tensor, target: Tensor) -> Tensor:
+    return (output * target).flatten(1).sum(1)
 
 
 def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
@@ -136,9 +185,9 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
         )
 
 
-def measured(trajectory: Trajectory, sample: Sample) -> Outcome:
+def measured(trajectory: Trajectory, gradients: Mapping[str, Tensor]) -> Outcome:
     """Compare with backprop, and with the law where there is one."""
-    problem, gradients = trajectory.problem, {name: x.cpu() for name, x in sample.gradients().items()}
+    problem, gradients = trajectory.problem, {name: x.cpu() for name, x in gradients.items()}
     hidden = problem.network.hidden
     errors = trajectory.error({name: gradients[name] for name in hidden})
     final = {name: relative_error(trajectory.final[name].cpu(), gradients[name]) for name in hidden}

@@ -102,6 +102,7 @@ class SolveRequest:
             state=state,
             units=self.recording.units,
             options=self.options.given(),
+            arguments=self.recording.arguments,
             **more,  # type: ignore[arg-type]
         )
 

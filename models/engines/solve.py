@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from typing import Protocol, Unpack, cast, get_args
+from dataclasses import asdict
+from typing import Any, Protocol, Unpack, cast, get_args
 
+import torch
 from torch import Generator
 
 from actrelax.models._names import known
-from actrelax.models.engines.methods import integrator_named
+from actrelax.models.engines.methods import INTEGRATORS, integrator_named
 from actrelax.models.engines.options import Brian2Options, Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.request import Evaluation, SolveRequest
 from actrelax.models.engines.schedule import schedule
@@ -125,7 +127,29 @@ def solve(
         generator=generator,
         options=options,
     )
+    request.recording.arguments = _arguments(request, integrator, as_steps(steps, size))
     return run(request.measured())
+
+
+def _arguments(request: SolveRequest, integrator: str | Integrator, steps: Steps) -> dict[str, Any]:
+    """Return the arguments of `solve` as a file keeps them; integrator is None for one that has no name."""
+    scheme, generator = request.integrator, request.generator
+    own = isinstance(integrator, Integrator) and scheme.engine is None and INTEGRATORS.get(scheme.name) is not scheme
+    noise: dict[str, Any] = {}
+    if request.problem.is_noisy:
+        device = request.problem.clamped.device if generator is None else generator.device
+        on_cpu = device.type == "cpu"
+        noise = {"random_state": (generator or torch.default_generator).get_state() if on_cpu else None}
+    return {
+        "integrator": None if own else scheme.name,
+        "engine": request.engine,
+        "steps": asdict(steps),
+        "evaluation": request.evaluation,
+        "every": request.recording.every,
+        "options": request.options.given(),
+        "seed": (generator or torch.default_generator).initial_seed(),
+        **noise,
+    }
 
 
 def run(request: SolveRequest) -> Trajectory:

@@ -71,6 +71,8 @@ class RelaxationProblem:
         Transform of the feedback weights: ``"sparse-0.5"``, ``"quantised-16"``, or a function of a weight tensor.
     dynamics : mapping, optional
         Hidden population -> `UnitDynamics`: a state space in place of the leaky integrator. It starts at rest.
+    target : torch.Tensor, optional
+        Targets that the clamp was computed from, for files.
 
     Raises
     ------
@@ -97,6 +99,7 @@ class RelaxationProblem:
     delays: float | Mapping[str, float] = 0.0
     feedback_transform: str | Transform | None = None
     dynamics: Mapping[str, UnitDynamics] = field(default_factory=dict)
+    target: Tensor | None = None
 
     @classmethod
     @torch.no_grad()
@@ -127,13 +130,13 @@ class RelaxationProblem:
         check_network(network)
         passed = network.feedforward(x, keep_drives=False)
         clamped = loss_named(loss).gradient(passed.activities[network.output], y)
-        return cls(network, passed, clamped, look_up("assumptions", assumptions, PRESETS), **fields)
+        return cls(network, passed, clamped, look_up("assumptions", assumptions, PRESETS), target=y, **fields)
 
     def of_batch(self, network: Network, feedforward: FeedforwardPass, clamped: Tensor) -> RelaxationProblem:
         """Return the same problem for another batch, without repeating the checks (`start` must not be a mapping)."""
         other = object.__new__(RelaxationProblem)
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        other.__dict__.update(own, network=network, feedforward=feedforward, clamped=clamped)
+        other.__dict__.update(own, network=network, feedforward=feedforward, clamped=clamped, target=None)
         return other
 
     def __post_init__(self) -> None:

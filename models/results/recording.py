@@ -88,6 +88,7 @@ class History:
     problem  the relaxation problem
     record   values to record, interval and file
     about    attributes of the file that are known at the start: integrator, engine, dt, options
+    arguments  those of `solve`
     times    times of the records
     units    population -> indices of the recorded units, or None for all, of each recorded activity
     """
@@ -95,6 +96,7 @@ class History:
     problem: RelaxationProblem
     record: Record
     about: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     units: dict[str, Sequence[int] | None] = field(default_factory=dict)
     _points: list[Mapping[str, Tensor]] = field(default_factory=list)
@@ -158,7 +160,7 @@ class History:
             xarray_io.require_zarr()
             from actrelax.models.results.zarr_store import ZarrWriter
 
-            self._store = ZarrWriter(path, self.problem, self.about, self.units, point)
+            self._store = ZarrWriter(path, self.problem, self.about, self.units, point, self.arguments)
         else:
             xarray_io.labels(self.problem, self.units, point)
             xarray_io.prepare(path)

@@ -81,6 +81,8 @@ class Trajectory:
         Options of the engine, as given to `solve`.
     evaluation : {"stepped", "closed-form"}
         How the final state was computed: step by step or by the closed form.
+    arguments : mapping
+        Arguments of `solve`, from which a file can be made again (`load_problem`).
 
     Examples
     --------
@@ -110,6 +112,7 @@ class Trajectory:
     units: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     evaluation: str = "stepped"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def t(self) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results.problem_file import GROUP, problem_dataset
 
 if TYPE_CHECKING:
     from actrelax.models.results.trajectory import Trajectory
@@ -159,14 +160,16 @@ def _plain(value: object) -> str | int | float:
 
 
 def save(trajectory: Trajectory, path: Path) -> None:
-    """Write `labelled` to a NetCDF file; an existing file is replaced when the new one is complete."""
+    """Write `labelled`, and the problem as a group, to a NetCDF file; an existing one is replaced at the end."""
     if path.suffix == ".zarr":
         raise ActrelaxError(f"save writes NetCDF, got {path}: end the path with .nc, or pass it to solve.")
+    problem = problem_dataset(trajectory.problem, trajectory.arguments)
     dataset, partial = labelled(trajectory), path.with_name(f"{path.name}.partial")
     prepare(path)
     with writing(path):
         try:
             dataset.to_netcdf(partial, engine="h5netcdf", unlimited_dims=["time"])
+            problem.to_netcdf(partial, engine="h5netcdf", group=GROUP, mode="a")
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import zarr
 from torch import Tensor
 
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results.problem_file import GROUP, problem_dataset
 from actrelax.models.results.xarray_io import Units, about, attributes, dataset_of, labels, writing
 
 if TYPE_CHECKING:
@@ -28,11 +29,18 @@ class ZarrWriter:
 
     The attribute ``points`` counts the complete points. It is written after each block, by a rename, so a killed
     program loses only the current block. The last point stays in memory until the next one or the end, and can be
-    removed. `run` has the other arguments of `about`, `point` the names, shapes and types of all points.
+    removed. `run` has the other arguments of `about`, `point` the names, shapes and types of all points, `arguments`
+    those of `solve`.
     """
 
     def __init__(
-        self, path: Path, problem: RelaxationProblem, run: Mapping[str, Any], units: Units, point: Mapping[str, Tensor]
+        self,
+        path: Path,
+        problem: RelaxationProblem,
+        run: Mapping[str, Any],
+        units: Units,
+        point: Mapping[str, Tensor],
+        arguments: Mapping[str, Any],
     ) -> None:
         self.path, self.points = path, 0
         self._labels = labels(problem, units, point)
@@ -41,7 +49,9 @@ class ZarrWriter:
         size = sum(x.numel() * x.element_size() for x in point.values())
         self._length = max(1, min(BLOCK_POINTS, BLOCK_BYTES // max(1, size)))
         self.recorded = StoredValues(path, {name: (tuple(x.shape), x.dtype) for name, x in point.items()})
-        self._create(self._dataset([], {name: x[None][:0] for name, x in point.items()}))
+        self._create(
+            self._dataset([], {name: x[None][:0] for name, x in point.items()}), problem_dataset(problem, arguments)
+        )
 
     def append(self, time: float, point: Mapping[str, Tensor]) -> None:
         """Add one point in time, after writing a full block."""
@@ -71,7 +81,7 @@ class ZarrWriter:
         with writing(self.path):
             self._write_attributes()
 
-    def _create(self, empty: xr.Dataset) -> None:
+    def _create(self, empty: xr.Dataset, problem: xr.Dataset) -> None:
         """Replace the store at the path by one without points."""
         self._attributes["variables"] = [*empty.variables]
         over_time = {name: x.shape[1:] for name, x in empty.variables.items() if "time" in x.dims}
@@ -85,6 +95,7 @@ class ZarrWriter:
                 raise FileExistsError("it is a folder with other files")
             try:  # a reader finds all arrays or no store
                 empty.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+                problem.to_zarr(partial, group=GROUP, mode="a", zarr_format=3, consolidated=False)
                 shutil.rmtree(path, ignore_errors=True)
                 os.replace(partial, path)
             finally:

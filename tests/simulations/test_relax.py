@@ -166,3 +166,43 @@ def test_bad_input_is_one_line_and_status_2(npz, tmp_path, capsys, arguments, se
     assert said.err.count("\n") == 1
     assert said.out == ""
     assert not (tmp_path / "out").exists()
+
+
+AGAIN = {
+    "noise": ["--integrator", "euler", "--noise", "0.1", "--delay", "0.4", "--assumptions", "random-feedback"],
+    "brian2": ["--integrator", "brian2:euler", "--noise", "0.1"],
+    "scipy": ["--integrator", "DOP853", "--tau-spread", "0.3", "--dt", "0.2", "--eta", "None"],
+    "auto": ["--steps", "auto", "--tolerance", "0.01", "--feedback-transform", "sparse-0.5", "--clip", "0.5"],
+}
+
+
+@pytest.mark.parametrize("options", AGAIN.values(), ids=AGAIN)
+def test_again_from_the_file_alone(npz, tmp_path, capsys, options):
+    assert (
+        run(*SMALL, "--dataset", npz, *options, "--every", 3, "--seed", 4, "--json", "--out", tmp_path / "first") == 0
+    )
+    first = json.loads(capsys.readouterr().out)
+    npz.unlink()
+    file = (tmp_path / "first" / "trajectory.nc").rename(tmp_path / "sent.nc")
+    assert run("--again", file, "--out", tmp_path / "second", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == first | {"out": str(tmp_path / "second")}
+    with open_trajectory(file) as one, open_trajectory(tmp_path / "second" / "trajectory.nc") as other:
+        assert one.identical(other)
+    assert is_drawn(tmp_path / "second" / "relaxation.png")
+
+
+def test_again_takes_nothing_else(tmp_path, npz, capsys):
+    assert run(*SMALL, "--dataset", npz, "--out", tmp_path) == 0
+    file = tmp_path / "trajectory.nc"
+    before = file.read_bytes()
+    for options, said in (
+        (["--again", file, "--steps", 3], "--again takes everything from its file: give --out and --json alone."),
+        (
+            ["--again", file, "--out", tmp_path],
+            f"--again would replace {file} by its own repetition: give another --out.",
+        ),
+        (["--again", tmp_path / "nix.nc"], f"{tmp_path / 'nix.nc'} holds no problem to relax again: it is missing,"),
+    ):
+        assert run(*options) == 2
+        assert capsys.readouterr().err.startswith(f"actrelax relax: {said}")
+    assert file.read_bytes() == before

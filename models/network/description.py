@@ -1,0 +1,116 @@
+"""A network as text and tensors, and back: what a file needs to hold of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from actrelax.models.network.activations import ACTIVATIONS, Activation, leaky_relu
+from actrelax.models.network.layers import Conv2d
+from actrelax.models.network.network import Network
+from actrelax.models.network.pooling import AvgPool2d, MaxPool2d, Routing
+from actrelax.models.network.projection import Projection
+
+Description = dict[str, Any]
+
+
+def describe(network: Network) -> Description:
+    """Return what a network is, ready for JSON, without its weights (`network.state_dict()`).
+
+    "functions" names what JSON can't hold, in words: such a network can't be made again.
+    """
+    functions = [
+        f"activation {p.activation.name!r} of population {name!r}"
+        for name, p in network.populations.items()
+        if _activation(p.activation) is None
+    ]
+    if type(network) is not Network:
+        functions.append(f"the class {type(network).__name__}")
+    return {
+        "input_shape": list(network.populations[network.input].shape),
+        "populations": {
+            name: _activation(p.activation) for name, p in network.populations.items() if name != network.input
+        },
+        "projections": [_projection(p) for p in network.projections.values()],
+        "functions": functions,
+    }
+
+
+def rebuild(description: Description, weights: Mapping[str, Tensor]) -> Network:
+    """Return the network that `describe` was given, with these weights."""
+    projections = [_rebuilt(each, weights) for each in description["projections"]]
+    populations = {
+        name: leaky_relu(given["slope"]) if isinstance(given, dict) else given
+        for name, given in description["populations"].items()
+    }
+    network = Network(description["input_shape"], populations, projections)
+    for each in description["projections"]:
+        psi = weights.get(f"{each['name']}.feedback")
+        if psi is not None:
+            network.projections[each["name"]].set_feedback(psi.clone(), learned=each["feedback_is_learned"])
+    return network
+
+
+def _activation(activation: Activation) -> str | dict[str, float] | None:
+    """Return the name of an activation, the slope of a leaky ReLU, or None for a function of the user's."""
+    function = activation.function
+    if isinstance(function, partial) and function.func is leaky_relu().function.func:  # type: ignore[attr-defined]
+        return {"slope": function.keywords["slope"]}
+    return activation.name if ACTIVATIONS.get(activation.name) == activation else None
+
+
+def _projection(projection: Projection) -> Description:
+    weighted = None
+    if projection.map is not None:
+        weighted = projection.map._asdict() if isinstance(projection.map, Conv2d) else {}
+    return {
+        "name": projection.name,
+        "source": projection.source,
+        "target": projection.target,
+        "before": [_routing(stage) for stage in projection.before],
+        "weighted": weighted,
+        "after": [_routing(stage) for stage in projection.after],
+        "feedback_is_learned": projection.feedback_is_learned,
+    }
+
+
+def _routing(stage: Routing) -> Description:
+    return stage._asdict() if isinstance(stage, AvgPool2d | MaxPool2d) else {}
+
+
+def _rebuilt(each: Description, weights: Mapping[str, Tensor]) -> Projection:
+    stages = [_stage(stage) for stage in each["before"]]
+    if each["weighted"] is not None:
+        weight, bias = (weights.get(f"{each['name']}.{slot}") for slot in ("weight", "bias"))
+        stages.append(_weighted(each["weighted"], weight, bias))
+    stages += [_stage(stage) for stage in each["after"]]
+    return Projection(each["source"], each["target"], *stages, name=each["name"])
+
+
+def _stage(options: Description) -> nn.Module:
+    if not options:
+        return nn.Flatten()
+    kind = nn.AvgPool2d if "count_include_pad" in options else nn.MaxPool2d
+    return kind(**_with_pairs(options))
+
+
+def _weighted(options: Description, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
+    """Return a layer with these weights; "meta" draws no random ones before."""
+    assert weight is not None
+    module: nn.Module
+    if options:
+        sizes = weight.shape[1] * options["groups"], len(weight), tuple(weight.shape[2:])
+        module = nn.Conv2d(*sizes, bias=bias is not None, device="meta", **_with_pairs(options))  # type: ignore[arg-type]
+    else:
+        module = nn.Linear(weight.shape[1], len(weight), bias=bias is not None, device="meta")
+    module.weight = nn.Parameter(weight.clone())
+    module.bias = None if bias is None else nn.Parameter(bias.clone())
+    return module
+
+
+def _with_pairs(options: Description) -> Description:
+    """Return options with the tuples that JSON made lists of."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}

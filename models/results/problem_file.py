@@ -1,0 +1,187 @@
+"""The problem of a trajectory in its file, with the arguments of `solve`: what makes the relaxation again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from actrelax.models.assumptions import Assumptions, Knobs
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.description import describe, rebuild
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.problem.feedback_transforms import Quantised, Sparse
+
+GROUP = "problem"
+"""The group of a file that holds the problem."""
+
+
+def problem_dataset(problem: RelaxationProblem, arguments: Mapping[str, Any]) -> xr.Dataset:
+    """Return weights, psi, stimulus, target and clamp as variables, everything else as attributes.
+
+    Attributes are text in JSON; "not repeatable" names what a file can't hold. In place of a tensor stands the name
+    of its variable.
+    """
+    network, tensors = describe(problem.network), _Tensors()
+    weights = {key: tensors.add(key, x) for key, x in problem.network.state_dict().items()}
+    attributes = {
+        "network": network,
+        "weights": weights,
+        "dtype": str(problem.clamped.dtype).removeprefix("torch."),
+        "stimulus": tensors.add("stimulus", problem.feedforward.activities[problem.network.input]),
+        "clamped": tensors.add("clamped", problem.clamped),
+        "target": None if problem.target is None else tensors.add("target", problem.target),
+        "assumptions": asdict(problem.assumptions),
+        "feedback_transform": _transform(problem.feedback_transform),
+        "dynamics": {name: asdict(dynamics) for name, dynamics in problem.dynamics.items()},
+        **{name: tensors.pack(name, getattr(problem, name)) for name in _FIELDS},
+        "arguments": {name: tensors.pack(name, value) for name, value in arguments.items()},
+        "not repeatable": [*network["functions"], *_obstacles(problem, arguments)],
+    }
+    return xr.Dataset(tensors.variables, attrs={name: json.dumps(value) for name, value in attributes.items()})
+
+
+_FIELDS = ("tau", "start", "clip", "noise", "input_noise", "delays")
+"""Fields of a problem that are numbers, names or tensors, for all or by population."""
+
+
+def load_problem(path: str | Path) -> tuple[RelaxationProblem, dict[str, Any]]:
+    """Return the problem of a trajectory's file, and the arguments with which `solve` was called.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A NetCDF file or a Zarr store. Nothing in it is run as a program.
+
+    Returns
+    -------
+    problem : RelaxationProblem
+        On the CPU.
+    arguments : dict
+        "integrator", "engine", "steps", "evaluation", "every", "options", "seed", and "random_state" of noise.
+
+    Raises
+    ------
+    ActrelaxError
+        If the file can't be read, was written by an earlier version, or its problem has Python functions.
+    """
+    try:
+        variables, attributes = _read(Path(path))
+        obstacles = attributes["not repeatable"]
+    except Exception as error:  # damaged files make h5netcdf and zarr raise nearly anything
+        raise ActrelaxError(
+            f"{path} holds no problem to relax again: it is missing, damaged, or of an earlier version."
+        ) from error
+    if obstacles:
+        raise ActrelaxError(f"{path} can't be relaxed again, a file can't hold {' or '.join(obstacles)}.")
+    try:
+        return _problem(attributes, variables), _unpacked(attributes["arguments"], variables)
+    except ActrelaxError:
+        raise
+    except Exception as error:  # of attributes that somebody edited
+        raise ActrelaxError(f"{path} holds no problem to relax again: its group {GROUP!r} is damaged.") from error
+
+
+def _problem(attributes: Mapping[str, Any], variables: Mapping[str, Tensor]) -> RelaxationProblem:
+    dtype = getattr(torch, attributes["dtype"])
+    weights = {key: variables[name] for key, name in attributes["weights"].items()}
+    network = rebuild(attributes["network"], {key: x.to(dtype) for key, x in weights.items()})
+    with torch.no_grad():
+        passed = network.feedforward(variables[attributes["stimulus"]].to(dtype), keep_drives=False)
+    fields = {name: _unpacked(attributes[name], variables) for name in _FIELDS}
+    target = attributes["target"]
+    return RelaxationProblem(
+        network,
+        passed,
+        variables[attributes["clamped"]].to(dtype),
+        Assumptions(*(Knobs(**attributes["assumptions"][kind]) for kind in ("dense", "conv"))),
+        feedback_transform=_made(attributes["feedback_transform"]),
+        dynamics={name: UnitDynamics(**given) for name, given in attributes["dynamics"].items()},
+        target=None if target is None else variables[target],
+        **fields,
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if path.suffix == ".zarr":
+        dataset = xr.open_zarr(path, group=GROUP, consolidated=False)
+    else:
+        with h5py.File(path) as file:  # where this fails, h5netcdf would leave incomplete objects
+            dict(file[GROUP].attrs)
+        dataset = xr.open_dataset(path, group=GROUP, engine="h5netcdf")
+    with dataset:
+        variables = {str(name): torch.from_numpy(np.array(x.values)) for name, x in dataset.data_vars.items()}
+        return variables, {name: json.loads(value) for name, value in dataset.attrs.items()}
+
+
+def _obstacles(problem: RelaxationProblem, arguments: Mapping[str, Any]) -> list[str]:
+    """Return what a file can't hold, besides the network's functions."""
+    found = []
+    if problem.feedback_transform is not None and _transform(problem.feedback_transform) is None:
+        found.append("a feedback transform that is a Python function")
+    if not arguments:
+        found.append("the arguments of a relaxation that solve has not made")
+    elif arguments["integrator"] is None:
+        found.append("an integrator of one's own")
+    if "random_state" in arguments and arguments["random_state"] is None:
+        found.append("noise that was drawn on a GPU")
+    network, stimulus = problem.network, problem.feedforward.activities[problem.network.input]
+    with torch.no_grad():
+        output = network.feedforward(stimulus, keep_drives=False).activities[network.output]
+    if not torch.equal(output, problem.feedforward.activities[network.output]):
+        found.append("a feedforward pass of other weights than the network's")
+    return found
+
+
+def _transform(transform: object) -> dict[str, Any] | None:
+    return asdict(transform) if isinstance(transform, Sparse | Quantised) else None
+
+
+def _made(given: Mapping[str, Any] | None) -> Sparse | Quantised | None:
+    if given is None:
+        return None
+    return Quantised(**given) if "levels" in given else Sparse(**given)
+
+
+class _Tensors:
+    """Tensors as variables of a Dataset, under names that NetCDF allows."""
+
+    def __init__(self) -> None:
+        self.variables: dict[str, tuple[tuple[str, ...], Any]] = {}
+
+    def add(self, name: str, x: Tensor) -> str:
+        """Keep a tensor, and return the name of its variable."""
+        word = re.sub(r"[^\w.>-]", "_", name)
+        while word in self.variables:
+            word += "_"
+        x = x.detach().cpu()
+        if x.dtype in (torch.float16, torch.bfloat16):
+            x = x.to(torch.float32)
+        self.variables[word] = (tuple(f"{word}_{i}" for i in range(x.dim())), x.numpy())
+        return word
+
+    def pack(self, name: str, value: Any) -> Any:
+        """Return a value for JSON; a tensor becomes {"variable": its name}."""
+        if isinstance(value, Tensor):
+            return value.item() if value.dim() == 0 else {"variable": self.add(name, value)}
+        if isinstance(value, Mapping):
+            return {"by name": {key: self.pack(f"{name} of {key}", each) for key, each in value.items()}}
+        return value.item() if isinstance(value, np.generic) else value
+
+
+def _unpacked(value: Any, variables: Mapping[str, Tensor]) -> Any:
+    """Return what `_Tensors.pack` was given."""
+    if not isinstance(value, dict):
+        return value
+    if "variable" in value:
+        return variables[value["variable"]]
+    return {key: _unpacked(each, variables) for key, each in value.get("by name", value).items()}
