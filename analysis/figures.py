@@ -110,6 +110,8 @@ def approach(
     times: Sequence[float],
     errors: Mapping[str, Sequence[float]],
     predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None = None,
+    *,
+    unit: str = "units of tau",
 ) -> Axes:
     """Draw populations' errors against backprop over time, on a log axis, and a law's predictions as circles.
 
@@ -123,6 +125,8 @@ def approach(
         Population -> an error at each time.
     predicted : tuple, optional
         Other times, and population -> an error at each of them.
+    unit : str
+        Of the times (`Trajectory.time_unit`).
     """
     for name in _some(list(errors)):
         (line,) = ax.semilogy(times, errors[name], label=name)
@@ -131,7 +135,7 @@ def approach(
             circles(ax, at, law[name], color=line.get_color())
     if predicted is not None:
         circles(ax, [], [], label="predicted")
-    ax.set(xlabel="time (unit of tau)", xlim=(min(times), max(times)))
+    ax.set(xlabel=f"time ({unit})", xlim=(min(times), max(times)))
     ax.set_ylabel("error against backprop\n(largest, relative)")
     ax.legend()
     return ax
@@ -168,7 +172,14 @@ def costs(ax: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     return ax
 
 
-def heat_map(ax: Axes, times: Sequence[float], activities: Mapping[str, NDArray[np.floating]], most: int = 40) -> Axes:
+def heat_map(
+    ax: Axes,
+    times: Sequence[float],
+    activities: Mapping[str, NDArray[np.floating]],
+    most: int = 40,
+    *,
+    unit: str = "units of tau",
+) -> Axes:
     """Draw units over time, population above population, each relative to its largest activity.
 
     Parameters
@@ -180,6 +191,8 @@ def heat_map(ax: Axes, times: Sequence[float], activities: Mapping[str, NDArray[
         Population -> (len(times), units), from the input up.
     most : int
         Largest number of units per population: evenly spaced in the order of their first activity.
+    unit : str
+        Of the times (`Trajectory.time_unit`).
     """
     bands = [_heat_rows(x, most) for x in activities.values()]
     ends = np.cumsum([len(rows) for rows in bands])
@@ -198,7 +211,7 @@ def heat_map(ax: Axes, times: Sequence[float], activities: Mapping[str, NDArray[
     ticks = {name: y for name, y in zip(activities, middles, strict=True) if name in _some(list(activities))}
     ax.set_yticks(list(ticks.values()), list(ticks))
     ax.tick_params(axis="y", length=0)
-    ax.set(xlabel="time (unit of tau)")
+    ax.set(xlabel=f"time ({unit})")
     ax.grid(False)
     bar = ax.figure.colorbar(image, ax=ax, ticks=[-1, -0.1, -0.01, 0, 0.01, 0.1, 1], format="%g")
     bar.set_label("activity / largest of its population")

@@ -34,8 +34,7 @@ from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.models._names import known
 from actrelax.models.closed_form import uncovered
-from actrelax.models.engines import ENGINES, Brian2Options, Steps, integrator_named, schedule, solve
-from actrelax.models.engines.solve import OPTIONS
+from actrelax.models.engines import ENGINES, OPTIONS, Brian2Options, Steps, integrator_named, schedule, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
@@ -217,8 +216,8 @@ def draw(config: Config, outcome: Outcome) -> None:
     trajectory = outcome.trajectory
     activities = {name: trajectory[name][:, 0].flatten(1).numpy() for name in outcome.errors}
     with figures.saved(config.out / FIGURE, columns=2) as (_, (left, right)):
-        figures.heat_map(left, trajectory.times, activities)
-        figures.approach(right, trajectory.times, outcome.errors, outcome.predicted)
+        figures.heat_map(left, trajectory.times, activities, unit=trajectory.time_unit)
+        figures.approach(right, trajectory.times, outcome.errors, outcome.predicted, unit=trajectory.time_unit)
 
 
 def summary(config: Config, outcome: Outcome) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scipy import sparse, stats
 from scipy.linalg import solve_triangular
 
 from actrelax.models.engines import SparseProblem, Vector, vector
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 
 Matrix = NDArray[np.float64]
@@ -52,6 +53,8 @@ def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int 
 
     `most` is the largest number of units per population, evenly spaced.
     """
+    if problem.dynamics:
+        raise ActrelaxError("moments are followed for leaky units: sample the relaxations of units with dynamics.")
     flat = SparseProblem(problem)
     y = flat.initial_state
     sizes = {name: flat.sizes[name] for name in problem.units}

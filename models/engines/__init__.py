@@ -3,7 +3,7 @@
 from actrelax.models.engines.methods import BRIAN2, INTEGRATORS, SCIPY, integrator_named
 from actrelax.models.engines.options import Brian2Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.schedule import schedule
-from actrelax.models.engines.solve import ENGINES, solve, unsupported
+from actrelax.models.engines.solve import ENGINES, OPTIONS, solve, unsupported
 from actrelax.models.engines.sparse_problem import SparseProblem, Vector, vector
 from actrelax.models.engines.steps import PAPERS, Steps, StepSize
 
@@ -11,6 +11,7 @@ __all__ = [
     "BRIAN2",
     "ENGINES",
     "INTEGRATORS",
+    "OPTIONS",
     "PAPERS",
     "SCIPY",
     "Brian2Options",

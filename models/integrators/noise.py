@@ -8,11 +8,15 @@ from actrelax.models.problem import RelaxationProblem, State
 
 
 def add_noise(problem: RelaxationProblem, state: State, dt: float, generator: torch.Generator | None) -> State:
-    """Return the state after `euler` with the noise of one step of dt: sigma sqrt(2 dt/tau) xi, xi standard normal."""
+    """Return the state after `euler` with the noise of one step of dt: sigma sqrt(2 dt/tau) xi, xi standard normal.
+
+    The variables of a unit with dynamics share its xi (`UnitDynamics.noise`).
+    """
     state = dict(state)
     for name, sigma in problem.noise_levels.items():
-        x = state[name]
+        unit = problem.units[name]
+        x = state[unit.variables[0]]
         device = x.device if generator is None else generator.device
         xi = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-        state[name] = x + sigma * (2 * dt / problem.taus.on(name, x)) ** 0.5 * xi
+        state |= {v: state[v] + scale * xi for v, scale in unit.noise_scales(sigma, dt).items()}
     return state

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from actrelax.models._names import is_number, known, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.network import FeedforwardPass, Network, Projection, check_network
 from actrelax.models.problem.delays import Delays, delay_line_key
 from actrelax.models.problem.feedback_transforms import Transform, TransformedFeedback, transform_named
@@ -53,14 +53,15 @@ class RelaxationProblem:
     assumptions : str or Assumptions, default "ar"
     tau : float or mapping, default 1.0
         Time constant > 0, in any unit of time: one for all, or hidden population -> a float or, one per neuron, a
-        tensor of the population's shape. Other populations have 1.
+        tensor of the population's shape. Other populations have 1, and a warning says so.
     start : {"feedforward", "zero"} or mapping, default "feedforward"
         Initial state: the feedforward activities, zero, or hidden population -> (batch, *population.shape).
     clip : float, optional
         Bound on -x + feedback: each element is clipped to [-clip, clip].
     noise : float or mapping, default 0.0
         sigma, the standard deviation of a unit without input: tau dx = (...) dt + sigma sqrt(2 tau) dW. One for
-        all, or hidden population -> a float or, one per neuron, a tensor of the population's shape.
+        all, or hidden population -> a float or, one per neuron, a tensor of the population's shape. In units with
+        dynamics noise enters as feedback does.
     input_noise : float, default 0.0
         sigma of an Ornstein-Uhlenbeck process around the stimulus, with the network's tau (or ``tau["input"]``),
         that starts at the stimulus. It matters only to current gains and presynaptic factors.
@@ -153,11 +154,23 @@ class RelaxationProblem:
             raise ActrelaxError(f"clip must be positive, got {self.clip!r}.")
         self.taus.check(zero=False)
         self.sigmas.check(zero=True)
-        check_dynamics(self.dynamics, self.relaxing, tau=self.tau, noisy=list(self.noise_levels), clip=self.clip)
+        check_dynamics(self.dynamics, self.relaxing, tau=self.tau, clip=self.clip)
+        for variable in self.own_variables:
+            if variable in self.network.populations:
+                raise ActrelaxError(f"{variable!r} is both a population and a variable of one: rename the population.")
+        self._say_default_tau()
         if not is_number(self.input_noise) or not 0 <= self.input_noise < math.inf:
             raise ActrelaxError(f"input_noise must be a number, 0 or positive, got {self.input_noise!r}.")
         self.delay.check()
         self._check_start()
+
+    def _say_default_tau(self) -> None:
+        """Warn of populations that a mapping of time constants leaves out."""
+        if isinstance(self.tau, Mapping):
+            left_out = [name for name in self.taus.shapes if name not in (*self.tau, *self.dynamics)]
+            if left_out:
+                named = ", ".join(self.tau) or "no population"
+                warn(f"tau names {named}; the default, 1, holds for {', '.join(left_out)}: name all populations.")
 
     def _check_start(self) -> None:
         if not isinstance(self.start, Mapping):
@@ -207,6 +220,12 @@ class RelaxationProblem:
     def delay(self) -> Delays:
         """Transmission delays by projection."""
         return Delays(self.delays, list(self.feedback_projections))
+
+    @cached_property
+    def own_variables(self) -> dict[str, str]:
+        """Variable -> population, for the variables NAME.0, NAME.1, ... of units with dynamics."""
+        own = [name for name in self.relaxing if name in self.dynamics]
+        return {f"{name}.{i}": name for name in own for i in range(self.dynamics[name].order)}
 
     @property
     def is_frozen(self) -> bool:

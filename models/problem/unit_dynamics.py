@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import expm
+from scipy.linalg import expm, solve_continuous_lyapunov
 from torch import Tensor
 
 from actrelax.models._names import is_number, known
@@ -59,6 +59,10 @@ class Leaky:
     def rate(self, state: Mapping[str, Tensor], u: Tensor) -> State:
         """Return the time derivative of each variable."""
         return {self.name: self.residual(state[self.name], u) / self.tau}
+
+    def noise_scales(self, sigma: Value, dt: float) -> dict[str, Value]:
+        """Return the standard deviation of a step's noise in each noisy variable: all share one random number."""
+        return {self.name: sigma * (2 * dt / self.tau) ** 0.5}
 
     def euler(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
         """Return the variables after an explicit Euler step."""
@@ -162,10 +166,19 @@ class UnitDynamics:
         """-c A^-1 b, the activity at the fixed point for u = 1."""
         return math.fsum(c * s for c, s in zip(self.c, self.fixed_point, strict=True))
 
+    @property
+    def noise(self) -> tuple[float, ...]:
+        """The noise of each variable, per square root of time, at which a unit without input has deviation 1.
 
-def check_dynamics(
-    dynamics: object, populations: Sequence[str], *, tau: object, noisy: Sequence[str], clip: float | None
-) -> None:
+        Noise enters as the feedback does: ds = (A s + b u) dt + sigma noise dW, one dW per unit. For a leaky unit this
+        is sqrt(2 / tau).
+        """
+        b = np.asarray(self.b)
+        covariance = solve_continuous_lyapunov(np.asarray(self.A), -np.outer(b, b))
+        return tuple((b / math.sqrt(np.asarray(self.c) @ covariance @ np.asarray(self.c))).tolist())
+
+
+def check_dynamics(dynamics: object, populations: Sequence[str], *, tau: object, clip: float | None) -> None:
     """Refuse anything but a mapping, population -> `UnitDynamics`, and options that need leaky units."""
     if not isinstance(dynamics, Mapping):
         raise ActrelaxError(f"dynamics must map populations to UnitDynamics, got {type(dynamics).__name__}.")
@@ -175,8 +188,6 @@ def check_dynamics(
             raise ActrelaxError(f"dynamics of {name!r} must be UnitDynamics, got {type(given).__name__}.")
         if isinstance(tau, Mapping) and name in tau:
             raise ActrelaxError(f"population {name!r} has dynamics in place of a tau: leave its tau out.")
-        if name in noisy:
-            raise ActrelaxError(f"noise needs leaky units, population {name!r} has dynamics: leave its noise out.")
     if dynamics and clip is not None:
         raise ActrelaxError("a clip needs leaky units: leave clip or dynamics out.")
 
@@ -204,6 +215,10 @@ class StateSpace:
 
     def rate(self, state: Mapping[str, Tensor], u: Tensor) -> State:
         return self._apply(self.dynamics.A, self.dynamics.b, state, u)
+
+    def noise_scales(self, sigma: Value, dt: float) -> dict[str, Value]:
+        scales = {v: scale * dt**0.5 for v, scale in zip(self.variables, self.dynamics.noise, strict=True)}
+        return {v: sigma * scale for v, scale in scales.items() if scale}
 
     def euler(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
         return {v: state[v] + dt * rate for v, rate in self.rate(state, u).items()}

@@ -33,7 +33,8 @@ class Record:
     what : bool, str, sequence of str, mapping, or callable, default True
         Values to record. True: all hidden populations and the output; False: nothing; names: these populations; a
         mapping, population -> indices into its flattened shape: these units, as (batch, indices); a function of the
-        state: its result. The function gets population -> (batch, *shape), which it must not change, and returns
+        state: its result. Names are also those of the variables NAME.0, NAME.1, ... of units with dynamics. The
+        function gets population or variable -> (batch, *shape), which it must not change, and returns
         name -> tensor, NumPy array or number, with the same names, shapes and types each time. If the relaxation
         diverges, the steps are repeated to find the first non-finite one, and the function is called again.
     every : int, default 1
@@ -114,7 +115,7 @@ class History:
     def keep(self, time: float, state: State) -> None:
         """Record a state; refuse values with other names, shapes or types than the first ones."""
         assert self.spec is not None
-        point = self.spec(populations(self.problem, state))
+        point = self.spec(recordable(self.problem, state))
         self._check_form(time, point)
         if not self.times and self.path is not None:
             self._prepare(self.path, point)
@@ -187,7 +188,8 @@ class History:
                 )
 
     def _is_activity(self, name: str, x: Tensor) -> bool:
-        population = self.problem.network.populations.get(name)
+        populations, owner = self.problem.network.populations, self.problem.own_variables.get(name, name)
+        population = populations.get(owner)
         return population is not None and tuple(x.shape) == (len(self.problem.clamped), *population.shape)
 
 
@@ -198,6 +200,11 @@ def populations(problem: RelaxationProblem, state: State) -> State:
     return {name: activities[name].to(like) for name in [*problem.network.hidden, problem.network.output]}
 
 
+def recordable(problem: RelaxationProblem, state: State) -> State:
+    """Return `populations`, and the variables of units with dynamics."""
+    return {**populations(problem, state), **{name: state[name] for name in problem.own_variables}}
+
+
 def record_spec(problem: RelaxationProblem, record: Recordable) -> RecordSpec | None:
     """Return the spec of `Record.what`; None for False."""
     if record is False:
@@ -205,14 +212,15 @@ def record_spec(problem: RelaxationProblem, record: Recordable) -> RecordSpec | 
     if callable(record):
         return RecordSpec(record)
     everything = [*problem.network.hidden, problem.network.output]
+    names_known = [*everything, *problem.own_variables]
     if isinstance(record, Mapping):
-        names = [known("population", name, everything, where="record") for name in record]
+        names = [known("population", name, names_known, where="record") for name in record]
         units = {name: _units(problem, name, record[name]) for name in names}
         return RecordSpec(lambda state: {name: state[name].flatten(1)[:, units[name]] for name in units}, units)
     if record is True:
         names = everything
     else:
-        names = [known("population", name, everything, where="record") for name in _listed(record)]
+        names = [known("population", name, names_known, where="record") for name in _listed(record)]
     return RecordSpec(lambda state: {name: state[name] for name in names})
 
 
@@ -229,7 +237,7 @@ def _listed(record: str | Iterable[str]) -> list[str]:
 
 def _units(problem: RelaxationProblem, name: str, chosen: Sequence[int]) -> list[int]:
     """Return the chosen units of a population as a list of integers."""
-    size = math.prod(problem.network.populations[name].shape)
+    size = math.prod(problem.network.populations[problem.own_variables.get(name, name)].shape)
     try:
         indices = np.asarray(chosen)
     except (TypeError, ValueError):  # of different lengths, on a GPU

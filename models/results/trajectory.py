@@ -45,6 +45,14 @@ def time_after(steps: int, dt: float) -> float:
     return float(f"{steps * dt:.12g}") if steps else 0.0
 
 
+def time_unit_of(problem: RelaxationProblem, engine: str) -> str:
+    """Return the unit of a relaxation's times, for axes: "ms" in Brian2, "units of tau" only if every tau is 1."""
+    if engine == "brian2":
+        return "ms"
+    ones = not problem.dynamics and all(problem.taus.extremes(name) == (1.0, 1.0) for name in problem.taus.shapes)
+    return "units of tau" if ones else "the unit of tau"
+
+
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """The result of `solve`, the same for all engines.
@@ -118,6 +126,11 @@ class Trajectory:
     def t(self) -> NDArray[np.float64]:
         """Times of the recorded values, (len(times),)."""
         return np.array(self.times)
+
+    @property
+    def time_unit(self) -> str:
+        """Unit of the times, for axes: "ms" in Brian2, "units of tau" if every tau is 1, else "the unit of tau"."""
+        return time_unit_of(self.problem, self.engine)
 
     @property
     def success(self) -> bool:

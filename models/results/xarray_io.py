@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 Units = Mapping[str, Sequence[int] | None]
 """Recorded population -> indices of the recorded units into its flattened shape, or None for all units."""
 
-TIME_UNIT = "the unit of tau"
-
 _NAME = re.compile(r"[A-Za-z0-9_\u0080-\U0010ffff]([^\x00-\x1f\x7f/]*[^\x00-\x1f\x7f/ ])?")
 
 
@@ -70,7 +68,8 @@ def labels(problem: RelaxationProblem, units: Units, point: Mapping[str, Tensor]
 def _label(problem: RelaxationProblem, units: Units, name: str, shape: tuple[int, ...]) -> Label:
     if name not in units:
         return Label(tuple(f"{name}_{i}" for i in range(len(shape))), shape, {}, {})
-    population, chosen = problem.network.populations[name].shape, units[name]
+    population = problem.network.populations[problem.own_variables.get(name, name)].shape
+    chosen = units[name]
     indices = np.asarray(range(int(np.prod(population))) if chosen is None else chosen, dtype=np.int64)
     along = f"{name}_unit"
     attributes = {"shape": np.asarray(population), "units": "1"}
@@ -92,22 +91,26 @@ def _check(name: str, label: Label, taken: set[str]) -> None:
 def labelled(trajectory: Trajectory) -> xr.Dataset:
     """Return the recorded values as a Dataset; if nothing was recorded, the final state as its only point in time.
 
-    Its dimensions are time, with the unit of tau, and those of `labels`.
+    Its dimensions are time and those of `labels`.
     """
     recorded, times, units = dict(trajectory.recorded), trajectory.times, trajectory.units
     if not times:
         recorded = {name: x[None] for name, x in trajectory.final.items()}
         times, units = (trajectory.time,), dict.fromkeys(recorded)
     found = labels(trajectory.problem, units, {name: x[0] for name, x in recorded.items()})
-    return dataset_of(found, times, recorded, attributes(trajectory))
+    return dataset_of(found, times, recorded, attributes(trajectory), trajectory.time_unit)
 
 
 def dataset_of(
-    found: Mapping[str, Label], times: Sequence[float], values: Mapping[str, Tensor], attributes: Mapping[str, Any]
+    found: Mapping[str, Label],
+    times: Sequence[float],
+    values: Mapping[str, Tensor],
+    attributes: Mapping[str, Any],
+    time_unit: str,
 ) -> xr.Dataset:
     """Return values, name -> (len(times), ...), as a Dataset with these labels."""
     variables = {}
-    coordinates: dict[str, Any] = {"time": ("time", np.asarray(times, dtype=np.float64), {"units": TIME_UNIT})}
+    coordinates: dict[str, Any] = {"time": ("time", np.asarray(times, dtype=np.float64), {"units": time_unit})}
     for name, label in found.items():
         array = _as_array(values[name]).reshape(len(times), *label.sizes)
         variables[name] = (("time", *label.dimensions), array, label.attributes)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results.problem_file import GROUP, problem_dataset
+from actrelax.models.results.trajectory import time_unit_of
 from actrelax.models.results.xarray_io import Units, about, attributes, dataset_of, labels, writing
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class ZarrWriter:
         point: Mapping[str, Tensor],
         arguments: Mapping[str, Any],
     ) -> None:
-        self.path, self.points = path, 0
+        self.path, self.points, self._time_unit = path, 0, time_unit_of(problem, run.get("engine", ""))
         self._labels = labels(problem, units, point)
         self._attributes = {**about(problem, **run), "status": "running"}
         self._block: list[tuple[float, Mapping[str, Tensor]]] = []
@@ -102,7 +103,7 @@ class ZarrWriter:
                 shutil.rmtree(partial, ignore_errors=True)
 
     def _dataset(self, times: Sequence[float], values: Mapping[str, Tensor]) -> xr.Dataset:
-        return dataset_of(self._labels, times, values, {**self._attributes, "points": self.points})
+        return dataset_of(self._labels, times, values, {**self._attributes, "points": self.points}, self._time_unit)
 
     def _write_attributes(self) -> None:
         zarr.open_group(self.path, mode="r+").attrs.put({**self._attributes, "points": self.points})

@@ -110,7 +110,7 @@ def main(
             omega, kreiss, growth, at, bound = (measured[label][key] for key in GROWTH)
             grown = f"Kreiss {kreiss:.2f} <= growth {growth:.2f} at t = {at:g} <= {bound:.0f}"
             lines.append(f"{label}: omega {omega:.2f}, {grown}")
-        right.set(xlabel="time (unit of tau)", ylabel="|exp(tA)|", xlim=(0, TIMES[-1]), ylim=(1e-5, 30))
+        right.set(xlabel="time (units of tau)", ylabel="|exp(tA)|", xlim=(0, TIMES[-1]), ylim=(1e-5, 30))
         right.legend()
     report(out / "spectrum.json", measured, *lines)
     return measured

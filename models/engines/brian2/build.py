@@ -34,7 +34,7 @@ class Simulation:
     populations  population -> NeuronGroup of batch * units neurons, sample after sample
     feedback     projection -> Synapses from its target to its source
     drives       projection -> Synapses from its source to its target, for current gains
-    monitors     population -> StateMonitor of x
+    monitors     population -> StateMonitor of x, and of s0, s1, ... of units with dynamics
     network      brian2.Network of all these objects; add further ones to it
     clock        clock of all objects
     """
@@ -120,11 +120,17 @@ def build(
             drives[p] = _synapses(pre, post, text, matrix, names[f"{p} drive"], equations.DRIVE)
         often = b2.Clock(every * dt * UNIT, name="actrelax_records") if every > 1 else clock
         monitors = {
-            v: b2.StateMonitor(groups[v], "x", record=units, clock=often, name=names[f"{v} monitor"])
+            v: b2.StateMonitor(groups[v], _monitored(problem, v), record=units, clock=often, name=names[f"{v} monitor"])
             for v, units in wanted.items()
         }
     network = b2.Network(*groups.values(), *feedback.values(), *drives.values(), *monitors.values())
     return Simulation(groups, feedback, drives, monitors, network, clock)
+
+
+def _monitored(problem: RelaxationProblem, name: str) -> list[str]:
+    """Return the variables of a population's monitor."""
+    unit = problem.units.get(name)
+    return ["x", *(f"s{i}" for i in range(len(unit.variables)))] if isinstance(unit, StateSpace) else ["x"]
 
 
 def _check(problem: RelaxationProblem, method: str, dt: float) -> None:
@@ -161,6 +167,8 @@ def _values(flat: SparseProblem, name: str) -> dict[str, Any]:
     """Return variable -> initial value, for all possible variables of a population."""
     unit, noisy = flat.problem.units.get(name), flat.problem.noise_levels
     values: dict[str, Any] = {"gain": flat.gains.get(name)}
+    if name in noisy:
+        values["sigma"] = flat.per_neuron(noisy[name])
     if name in flat.drives:
         values["bias"] = flat.drives[name].bias
     if isinstance(unit, StateSpace):
@@ -169,8 +177,6 @@ def _values(flat: SparseProblem, name: str) -> dict[str, Any]:
     values["x"] = flat.activities(flat.initial_state)[name]
     if isinstance(unit, Leaky):
         values["tau"] = flat.per_neuron(unit.tau) * UNIT
-    if name in noisy:
-        values["sigma"] = flat.per_neuron(noisy[name])
     if name == flat.network.input:
         values["stimulus"] = flat.stimulus
     return values

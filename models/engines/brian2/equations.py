@@ -134,7 +134,7 @@ def _dynamics(problem: RelaxationProblem, name: str) -> tuple[list[str], Constan
         return ["x : 1 (constant)"], {}
     unit = problem.units[name]
     if isinstance(unit, StateSpace):
-        return _state_space(unit)
+        return _state_space(unit, noisy=name in problem.noise_levels)
     rate, constants = leak_text("stimulus" if name == network.input else "received"), Constants()
     if problem.clip is not None and name != network.input:
         rate, constants = "clip(received - x, -bound, bound) / tau", {"bound": (problem.clip, False)}
@@ -145,15 +145,23 @@ def _dynamics(problem: RelaxationProblem, name: str) -> tuple[list[str], Constan
     return parts + ["bound : 1 (shared, constant)"] * bool(constants), constants
 
 
-def _state_space(unit: StateSpace) -> tuple[list[str], Constants]:
-    """Return ds/dt = A s + b received, x = c s; each nonzero coefficient is a shared parameter."""
+def _state_space(unit: StateSpace, *, noisy: bool) -> tuple[list[str], Constants]:
+    """Return ds/dt = A s + b received, x = c s; each nonzero coefficient is a shared parameter.
+
+    Noise is n xi with one xi for all of a unit's variables; its parameter is n^2, a rate.
+    """
     d = unit.dynamics
-    parts: list[str] = []
+    parts: list[str] = ["sigma : 1 (constant)"] * noisy
     constants: Constants = {}
     for i, (row, b) in enumerate(zip(d.A, d.b, strict=True)):
         factors = {f"A_{i}_{j}": (value, f"s{j}") for j, value in enumerate(row)} | {f"b_{i}": (b, "received")}
         terms = {key: variable for key, (value, variable) in factors.items() if value != 0}
-        parts.append(f"ds{i}/dt = {' + '.join(f'{key} * {v}' for key, v in terms.items()) or '0 * Hz'} : 1")
+        noise = d.noise[i] if noisy else 0.0
+        kick = f" {'+' if noise > 0 else '-'} sigma * sqrt(n_{i}) * xi" if noise else ""
+        parts.append(f"ds{i}/dt = {' + '.join(f'{key} * {v}' for key, v in terms.items()) or '0 * Hz'}{kick} : 1")
+        if noise:
+            parts.append(f"n_{i} : Hz (shared, constant)")
+            constants[f"n_{i}"] = noise**2, True
         parts += [f"{key} : Hz (shared, constant)" for key in terms]
         constants |= {key: (factors[key][0], True) for key in terms}
     outputs = {f"c_{i}": (c, False) for i, c in enumerate(d.c) if c != 0}

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from networks import Case, graph_case, make_case, mlp_case
+from scipy.linalg import solve_discrete_lyapunov
 from torch import nn
 
 from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import add_noise
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.results import relative_error
 
 
@@ -169,3 +171,53 @@ def test_noise_and_delays_go_together():
     for _ in range(12):
         kicks = 0.8 * kicks + 0.3 * math.sqrt(0.4) * torch.randn(3, 7, generator=source)
     assert relative_error(noisy["hidden1"] - silent["hidden1"], kicks) < 1e-13
+
+
+RINGING = UnitDynamics.second_order(tau=0.8, damping=0.4)
+ADAPTING = UnitDynamics.adapting(tau=0.6, tau_adaptation=2.5, strength=1.7)
+
+
+def test_units_with_dynamics_follow_the_recursion():
+    """One random number per unit, spread over its variables; leaky populations beside them have theirs."""
+    case = mlp_case()
+    fields = {"dynamics": {"hidden1": ADAPTING, "hidden2": RINGING}}
+    sigma = {"hidden1": torch.linspace(0.1, 0.5, 7), "hidden2": 0.2, "hidden3": 0.3}
+    noisy = relaxed(case, noise=sigma, **fields).state
+    plain = problem_of(case, **fields)
+    state, source = plain.initial_state(), seeded()
+    for _ in range(12):
+        state = INTEGRATORS["euler"].step(plain, state, 0.2)
+        for name in ("hidden3", "hidden2", "hidden1"):
+            scales = (
+                {name: 2**0.5}
+                if name == "hidden3"
+                else {f"{name}.{i}": n for i, n in enumerate(fields["dynamics"][name].noise)}
+            )
+            xi = torch.randn(state[next(iter(scales))].shape, generator=source)
+            for variable, n in scales.items():
+                state[variable] = state[variable] + sigma[name] * n * 0.2**0.5 * xi
+    assert noisy.keys() == state.keys()
+    assert all(relative_error(noisy[v], x) < 1e-12 for v, x in state.items())
+
+
+@pytest.mark.parametrize("engine", ["torch", "brian2"])
+@pytest.mark.parametrize("dynamics", [RINGING, ADAPTING], ids=["ringing", "adapting"])
+def test_variance_of_lone_units_with_dynamics(dynamics, engine):
+    """S = T S T' + sigma^2 dt n n', with T = 1 + dt A, by thousands of units that receive nothing."""
+    edges = [("input", "hidden1", [nn.Linear(2, 4000)]), ("hidden1", "output", [nn.Linear(4000, 2)])]
+    case, dt = make_case((2,), {"hidden1": "tanh", "output": "identity"}, edges, batch=3), 0.1
+    problem = problem_of(
+        case, noise=0.5, feedback_transform=torch.zeros_like, start="zero", dynamics={"hidden1": dynamics}
+    )
+    final = solve(problem, "euler", dt=dt, steps=200, engine=engine, generator=seeded()).final["hidden1"]
+    n, c = np.asarray(dynamics.noise), np.asarray(dynamics.c)
+    S = solve_discrete_lyapunov(np.eye(2) + dt * np.asarray(dynamics.A), 0.25 * dt * np.outer(n, n))
+    assert float(final.var(correction=0)) == pytest.approx(c @ S @ c, rel=5 * (2 / final.numel()) ** 0.5)
+
+
+def test_scipy_refuses_noise():
+    problem = problem_of(mlp_case(), noise=0.1, dynamics={"hidden1": RINGING})
+    with pytest.raises(
+        ActrelaxError, match=r'^"scipy:RK45" can\'t be used here: it does not support noise: use "euler"'
+    ):
+        solve(problem, "RK45", dt=0.1)

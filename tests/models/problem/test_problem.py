@@ -9,7 +9,7 @@ from networks import graph_case, mlp_case
 from actrelax.models.assumptions import Assumptions, Knobs
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import ProblemFields, RelaxationProblem
+from actrelax.models.problem import ProblemFields, RelaxationProblem, UnitDynamics
 from actrelax.models.results import relative_error
 
 
@@ -19,7 +19,7 @@ def problem_of(case, **fields):
 
 def test_its_keywords_are_the_fields_that_have_a_default():
     optional = {f.name for f in fields(RelaxationProblem) if (f.default, f.default_factory) != (MISSING, MISSING)}
-    assert ProblemFields.__annotations__.keys() == optional - {"assumptions"}
+    assert ProblemFields.__annotations__.keys() == optional - {"assumptions", "target"}
 
 
 def test_starts():
@@ -176,3 +176,16 @@ def test_repr_says_what_biology_does():
     assert repr(problem_of(mlp_case(), feedback_transform=torch.sign)).endswith("'ar', feedback transform sign)")
     everywhere = problem_of(mlp_case(widths=(8, 6, 6, 4)), tau=torch.ones(6), delays=0.5)
     assert "tau given, start 'feedforward', clip None, assumptions 'ar', delays 0.5)" in repr(everywhere)
+
+
+@pytest.mark.filterwarnings("error")
+def test_time_constants_that_are_left_out_are_named():
+    for options, sentence in (
+        ({"tau": {"hidden2": 2.0}}, r"^tau names hidden2; the default, 1, holds for hidden3, hidden1: name all pop"),
+        ({"tau": {}}, r"^tau names no population; the default, 1, holds for hidden3, hidden2, hidden1: name all"),
+    ):
+        with pytest.warns(UserWarning, match=sentence):
+            problem_of(mlp_case(), **options)
+    ringing = UnitDynamics.second_order(tau=1.0, damping=0.5)
+    problem_of(mlp_case(), tau={"hidden1": 2.0, "hidden3": 1.5}, dynamics={"hidden2": ringing})
+    problem_of(mlp_case(), tau={"hidden1": 2.0, "hidden2": 1, "hidden3": 1.5})

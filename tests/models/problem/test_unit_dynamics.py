@@ -8,11 +8,13 @@ import torch
 from networks import graph_case, mlp_case
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
+from torch import nn
 
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import INTEGRATORS, SciPyOptions, Steps, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
+from actrelax.models.network import Network, Projection
 from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace, UnitDynamics
 from actrelax.models.results import relative_error
 
@@ -162,10 +164,6 @@ def test_dynamics_that_are_refused(matrix, b, c, sentence):
         (
             {"dynamics": {"hidden2": DYNAMICS["ringing"]}, "tau": {"hidden2": 1.0}},
             r"^population 'hidden2' has dynamics in place of a tau: leave its tau out\.$",
-        ),
-        (
-            {"dynamics": {"hidden2": DYNAMICS["ringing"]}, "noise": 0.1},
-            r"^noise needs leaky units, population 'hidden2' has dynamics: leave its noise out\.$",
         ),
         (
             {"dynamics": {"hidden2": DYNAMICS["ringing"]}, "noise": "0.1"},
@@ -368,3 +366,32 @@ def test_settling_looks_at_every_variable():
 def test_constants_of_units_are_positive(values):
     with pytest.raises(ActrelaxError, match=r"^(tau|damping) of unit dynamics must be positive, got"):
         UnitDynamics.second_order(*values)
+
+
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_noise_gives_a_lone_unit_unit_variance(name):
+    """int_0^inf (c exp(A t) n)^2 dt = 1, with n along b."""
+    d = DYNAMICS[name]
+    times = np.linspace(0, 80, 40_001)
+    step, response, s = expm(np.asarray(d.A) * times[1]), [], np.asarray(d.noise)
+    for _ in times:
+        response.append(np.asarray(d.c) @ s)
+        s = step @ s
+    assert np.trapezoid(np.square(response), times) == pytest.approx(1, rel=1e-4)
+    assert np.linalg.matrix_rank(np.array([d.noise, d.b])) == 1
+
+
+def test_noise_of_a_leaky_unit_is_the_usual_one():
+    leaky = UnitDynamics(((-1 / 0.7,),), (1 / 0.7,), (1,))
+    assert leaky.noise == pytest.approx([math.sqrt(2 / 0.7)])
+    one, other = (unit.noise_scales(0.3, 0.1) for unit in (StateSpace("v", leaky), Leaky("v", 0.7)))
+    assert one["v.0"] == pytest.approx(other["v"])
+
+
+def test_names_of_variables_are_not_those_of_populations():
+    hops = [("input", "a", 2, 3), ("a", "a.1", 3, 3), ("a.1", "output", 3, 2)]
+    projections = [Projection(source, to, nn.Linear(m, n), name=f"hop{n}{m}") for source, to, m, n in hops]
+    network = Network((2,), dict.fromkeys(["a", "a.1", "output"], "tanh"), projections)
+    dynamics = {"a": DYNAMICS["ringing"]}
+    with pytest.raises(ActrelaxError, match=r"^'a\.1' is both a population and a variable of one: rename the pop"):
+        RelaxationProblem.from_batch(network, torch.rand(1, 2), torch.tensor([0]), dynamics=dynamics)

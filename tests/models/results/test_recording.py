@@ -8,7 +8,7 @@ from networks import graph_case, mlp_case
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.results import Record, relative_error
 
 
@@ -153,3 +153,29 @@ def test_a_record_of_nothing():
 def test_records_that_are_refused(make, sentence):
     with pytest.raises(ActrelaxError, match=sentence):
         make()
+
+
+DYNAMICS = {"hidden2": UnitDynamics.adapting(tau=0.6, tau_adaptation=2.5, strength=1.7)}
+
+
+@pytest.mark.parametrize("integrator", ["euler", "rk4", "brian2:euler", "DOP853"])
+def test_variables_of_units_with_dynamics(integrator):
+    """The activity is c s, at every time, on every engine; the last values are those of the state."""
+    problem = problem_of(mlp_case(), dynamics=DYNAMICS)
+    found = solve(problem, integrator, dt=0.1, steps=8, record=["hidden2", "hidden2.0", "hidden2.1", "hidden1"])
+    s = [found["hidden2.0"], found["hidden2.1"]]
+    assert torch.allclose(found["hidden2"], sum(c * x for c, x in zip(DYNAMICS["hidden2"].c, s, strict=True)))
+    assert all(torch.equal(x[-1], found.state[f"hidden2.{i}"]) for i, x in enumerate(s))
+    assert not torch.allclose(*s)
+    some = solve(problem, integrator, dt=0.1, steps=8, record={"hidden2.1": [4, 0]})
+    assert torch.equal(some["hidden2.1"], s[1][..., [4, 0]])
+    assert some.to_xarray()["hidden2.1"].dims == ("time", "sample", "hidden2.1_unit")
+    own = solve(problem, integrator, dt=0.1, steps=8, record=lambda state: {"w": state["hidden2.1"]})
+    assert torch.equal(own["w"], s[1])
+
+
+def test_variables_are_recorded_when_asked_for():
+    problem = problem_of(mlp_case(), dynamics=DYNAMICS)
+    assert list(solve(problem, dt=0.1, steps=2, record=True).recorded) == ["hidden1", "hidden2", "hidden3", "output"]
+    with pytest.raises(ActrelaxError, match=r"known: hidden1, hidden2, hidden3, output, hidden2\.0, hidden2\.1\.$"):
+        solve(problem, dt=0.1, steps=2, record="hidden1.0")

@@ -8,7 +8,7 @@ from networks import exploding_case, mlp_case
 from actrelax.models.engines import Steps, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.results import DivergenceError, Record, Status
 
 
@@ -78,3 +78,20 @@ def test_success_is_all_steps_or_settled(generator):
     with pytest.raises(DivergenceError) as caught:
         solve(exploding, "euler", 50, eta=0.5)
     assert not caught.value.trajectory.success
+
+
+def test_times_have_a_unit():
+    """For axes and files; times are units of tau only where it is 1."""
+    for fields, engine, unit in (
+        ({}, "torch", "units of tau"),
+        ({"tau": dict.fromkeys(["hidden1", "hidden2", "hidden3"], 1.0)}, "torch", "units of tau"),
+        ({"tau": 10.0}, "torch", "the unit of tau"),
+        (
+            {"tau": torch.tensor(1.0), "dynamics": {"hidden1": UnitDynamics.second_order(1.0, 0.5)}},
+            "torch",
+            "the unit of tau",
+        ),
+        ({"tau": 10.0}, "brian2", "ms"),
+    ):
+        trajectory = solve(problem_of(mlp_case(), **fields), "euler", dt=0.1, steps=1, engine=engine)
+        assert trajectory.time_unit == trajectory.to_xarray()["time"].attrs["units"] == unit

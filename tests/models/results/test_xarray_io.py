@@ -38,7 +38,7 @@ def test_labels(options):
     assert dataset["conv1"].dims == ("time", "sample", "conv1_unit")
     assert tuple(dataset["conv1"].attrs["shape"]) == (4, 3, 3)
     assert np.array_equal(dataset["time"], trajectory.times)
-    assert dataset["time"].attrs["units"] == "the unit of tau"
+    assert dataset["time"].attrs["units"] == "units of tau"
     for name, x in trajectory.recorded.items():
         assert np.array_equal(dataset[name].values, x.flatten(2).numpy())
     one = dataset["conv1"].isel(time=-1, sample=1).values.reshape(dataset["conv1"].attrs["shape"])
