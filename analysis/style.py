@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -40,11 +41,22 @@ ROW = 0.2
 """Room for a row of a legend below them."""
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows where it is a cell's last line, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        with styled(), BytesIO() as file:
+            self.savefig(file, format="png")
+            return file.getvalue()
+
+
 @contextmanager
 def saved(
-    path: Path, columns: int = 1, legend: bool | Literal["below"] = False, also: Sequence[str] = ()
+    path: str | Path, columns: int = 1, legend: bool | Literal["below"] = False, also: Sequence[str] = ()
 ) -> Iterator[tuple[Figure, Sequence[Axes]]]:
     """Open a figure with panels in a row, in the project's style, and write it to `path` at the end.
+
+    Yields the figure, which a notebook shows where it is a cell's last line, and its panels.
 
     A legend is one for all panels, beside or below them, with the last panel's lines. The suffix decides the
     format; `also` has the suffixes of further files of the same figure, such as ".pdf".
@@ -57,10 +69,11 @@ def saved(
 
 
 @contextmanager
-def written(path: Path, size: tuple[float, float], also: Sequence[str] = ()) -> Iterator[Figure]:
+def written(path: str | Path, size: tuple[float, float], also: Sequence[str] = ()) -> Iterator[Figure]:
     """Open an empty figure of a size in inches, and write it at the end, as `saved` does."""
+    path = Path(path)
     with styled():
-        figure = Figure(figsize=size)
+        figure = NotebookFigure(figsize=size)
         yield figure
         for place in (path, *(path.with_suffix(suffix) for suffix in also)):
             with replacing(place) as file:

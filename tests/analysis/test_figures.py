@@ -35,6 +35,22 @@ def test_a_legend_below_and_another_format(tmp_path):
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_text_for_a_path_and_a_figure_for_a_notebook(tmp_path):
+    """IPython asks for `_repr_png_`; the file and the notebook show the same."""
+    path = str(tmp_path / "figure.png")
+    with figures.saved(path, also=[".svg"]) as (figure, (ax,)):
+        ax.plot([0, 1])
+    assert figure._repr_png_() == (tmp_path / "figure.png").read_bytes()
+    assert (tmp_path / "figure.svg").exists()
+
+
+def test_the_unit_of_time_is_on_the_axes(tmp_path):
+    with figures.saved(tmp_path / "figure.png", columns=2) as (_, (left, right)):
+        figures.heat_map(left, [0.0, 1.0], {"hidden1": np.ones((2, 3))}, unit="ms")
+        figures.approach(right, [0.0, 1.0], {"hidden1": [1.0, 0.5]})
+        assert (left.get_xlabel(), right.get_xlabel()) == ("time (ms)", "time (units of tau)")
+
+
 def test_unwritable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ActrelaxError, match=r"^can't write to "), figures.saved(tmp_path / "file" / "figure.png"):
