@@ -111,7 +111,7 @@ def approach(
     errors: Mapping[str, Sequence[float]],
     predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None = None,
     *,
-    unit: str = "units of tau",
+    unit: str = "the unit of tau",
 ) -> Axes:
     """Draw populations' errors against backprop over time, on a log axis, and a law's predictions as circles.
 
@@ -178,7 +178,7 @@ def heat_map(
     activities: Mapping[str, NDArray[np.floating]],
     most: int = 40,
     *,
-    unit: str = "units of tau",
+    unit: str = "the unit of tau",
 ) -> Axes:
     """Draw units over time, population above population, each relative to its largest activity.
 

@@ -174,7 +174,7 @@ def draw_relaxation(config: Config, network: Network, dataset: Dataset) -> None:
     trajectory = errors_over_time(problem, activity_gradients(network, x, y), "sequential", steps)
     with figures.saved(config.out / "figures" / "relaxation.png") as (_, (ax,)):
         errors = {name: error.tolist() for name, error in trajectory.recorded.items()}
-        figures.approach(ax, trajectory.times, errors)
+        figures.approach(ax, trajectory.times, errors, unit=trajectory.time_unit)
         end = config.steps * config.eta
         ax.axvline(end, color="0.4", linewidth=1, linestyle="-")
         ax.annotate(

@@ -128,7 +128,7 @@ def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
     axes[1][1].set_ylabel("gradient")
     _bar(upper, images[names[0]], list(axes.flat))
     curve = lower.subplots()
-    figures.approach(curve, film.times, film.errors, film.predicted)
+    figures.approach(curve, film.times, film.errors, film.predicted, unit="units of tau")
     now = curve.axvline(film.times[0], color="0.2", linewidth=1, linestyle="-")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once: nothing jumps from frame to frame

@@ -48,7 +48,7 @@ def test_the_unit_of_time_is_on_the_axes(tmp_path):
     with figures.saved(tmp_path / "figure.png", columns=2) as (_, (left, right)):
         figures.heat_map(left, [0.0, 1.0], {"hidden1": np.ones((2, 3))}, unit="ms")
         figures.approach(right, [0.0, 1.0], {"hidden1": [1.0, 0.5]})
-        assert (left.get_xlabel(), right.get_xlabel()) == ("time (ms)", "time (units of tau)")
+        assert (left.get_xlabel(), right.get_xlabel()) == ("time (ms)", "time (the unit of tau)")
 
 
 def test_unwritable(tmp_path):

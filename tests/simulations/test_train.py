@@ -45,6 +45,7 @@ def test_writes_what_it_says(tmp_path, tiny, capsys):
     out = tmp_path / "run"
     assert run(*tiny, "--out", out, "--validation", 20) == 0
     assert sorted(path.name for path in out.iterdir()) == [
+        "best.pt",
         "checkpoint.pt",
         "config.json",
         "figures",
@@ -70,6 +71,8 @@ def test_writes_what_it_says(tmp_path, tiny, capsys):
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         f"hash of the options: {summary['hash']}",
+        f"best validation accuracy after epoch {summary['best_epoch']}, with test accuracy "
+        f"{summary['test_accuracy_at_best']:.2%}: best.pt",
         f"test accuracy {summary['test_accuracy']:.2%} after 3 epochs: {out}",
     ]
     assert len(said.err.splitlines()) == 3
