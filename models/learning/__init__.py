@@ -11,6 +11,7 @@ from actrelax.models.learning.gradients import (
     add_to_grad,
     is_finite,
     learning_slots,
+    refuse_hooks,
 )
 from actrelax.models.learning.plasticity import postsynaptic_factor, presynaptic_factor
 from actrelax.models.learning.relax import relax_backward
@@ -29,6 +30,7 @@ __all__ = [
     "parameter_gradients",
     "postsynaptic_factor",
     "presynaptic_factor",
+    "refuse_hooks",
     "relax_backward",
     "relax_continuously",
 ]

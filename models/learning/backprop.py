@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from actrelax.models.learning.gradients import Backward, BackwardOptions, Updates, add_to_grad, is_finite
+from actrelax.models.learning.gradients import Backward, BackwardOptions, Updates, add_to_grad, has_hooks, is_finite
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, loss_named
 
@@ -64,12 +65,13 @@ def _gradients(
     # a Parameter shared by two projections occurs once: its gradient is the sum over both
     parts = (w for p in network.projections.values() for w in (p.weight, p.bias))
     learned = list(dict.fromkeys(w for w in parts if w is not None and w.requires_grad))
+    network, leaves = _without_hooks(network, learned)
     with torch.enable_grad():
         output = network(x)
     losses, top = loss.both(output.detach(), y)
     # one factor scales the loss; gradients of another kind are corrected afterwards
     scales = {kind: options.scale(kind, len(x)) for kind in ("dense", "conv")}
-    gradients = torch.autograd.grad(output, learned, top * scales["dense"]) if learned else ()
+    gradients = torch.autograd.grad(output, leaves, top * scales["dense"]) if learned else ()
     if scales["conv"] != scales["dense"]:
         for w, gradient in zip(learned, gradients, strict=True):
             if kinds[w] == "conv":
@@ -77,6 +79,15 @@ def _gradients(
     output = output.detach()
     backward = Backward(options.reduced(losses.sum(), len(x)), output, is_finite(output.sum()), len(x))
     return {w: options.updates.clipped_(each) for w, each in zip(learned, gradients, strict=True)}, backward
+
+
+def _without_hooks(network: Network, learned: list[nn.Parameter]) -> tuple[Network, Sequence[Tensor]]:
+    """Return a network without hooks on its parameters, and its tensors: `add_to_grad` calls the hooks, at the end."""
+    if not any(map(has_hooks, learned)):
+        return network, learned
+    plain = {w: w.detach().requires_grad_() for w in learned}
+    weights = [getattr(network.projections[name], slot) for name, slot in network.slots]
+    return network.with_weights([plain.get(w, w) for w in weights]), list(plain.values())
 
 
 def activity_gradients(

@@ -13,7 +13,7 @@ from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, schedule
 from actrelax.models.engines.steps import take_steps
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
-from actrelax.models.learning.gradients import Backward, BackwardOptions, check_decay
+from actrelax.models.learning.gradients import Backward, BackwardOptions, check_decay, refuse_hooks
 from actrelax.models.learning.plasticity import local_updates
 from actrelax.models.learning.relax import RelaxFields
 from actrelax.models.network import Network, Projection
@@ -76,6 +76,7 @@ def relax_continuously(
         warn("continuous plasticity from a start other than zero mostly learns the initial transient.")
     problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, **others)
     check_decay(problem, options.updates)
+    refuse_hooks(network, "continuous plasticity moves weights without a gradient")
     grid = schedule(problem, scheme, steps)
     by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
     for projection in network.projections.values():

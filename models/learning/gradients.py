@@ -159,12 +159,33 @@ def learning_slots(
 
 
 def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
-    """Accumulate like autograd, in the parameter's precision; the first update itself becomes `.grad`."""
+    """Accumulate like autograd, in the parameter's precision and by its hooks; the first update becomes `.grad`.
+
+    For a Parameter with several updates, add them up first: hooks expect the whole gradient.
+    """
     update = update.to(parameter.dtype)
-    if parameter.grad is None:
-        parameter.grad = update
-    else:
-        parameter.grad += update
+    with torch.no_grad():
+        for hook in list((parameter._backward_hooks or {}).values()):
+            changed = hook(update)
+            update = update if changed is None else changed
+        if parameter.grad is None:
+            parameter.grad = update
+        else:
+            parameter.grad += update
+        for hook in list((parameter._post_accumulate_grad_hooks or {}).values()):
+            hook(parameter)
+
+
+def has_hooks(parameter: Tensor) -> bool:
+    """Return whether a hook waits for the parameter's gradient."""
+    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
+
+
+def refuse_hooks(network: Network, reason: str) -> None:
+    """Refuse a network with hooks on its parameters, for a `reason`."""
+    for name, parameter in network.named_parameters():
+        if has_hooks(parameter):
+            raise ActrelaxError(f"parameter {name!r} has a hook, but {reason}: remove it.")
 
 
 def check_decay(problem: RelaxationProblem, updates: Updates) -> None:

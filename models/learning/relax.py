@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
@@ -110,10 +110,14 @@ def relax_backward(
     losses, clamped = chosen.both(output, y)
     problem = RelaxationProblem(network, passed, clamped, assumptions, **of_problem)
     learned, trajectory = learn(prepare(problem, integrator, steps, options), options)
+    gradients: dict[nn.Parameter, Tensor] = {}
     for projection in network.projections.values():
         scaled = learned.totals.get(projection, {})
         for slot, update in to_gradients(network, assumptions, projection, scaled, options.updates):
-            add_to_grad(getattr(projection, slot), update)
+            parameter = getattr(projection, slot)  # projections may share it
+            gradients[parameter] = gradients[parameter] + update if parameter in gradients else update
+    for parameter, gradient in gradients.items():
+        add_to_grad(parameter, gradient)
     return Backward(options.reduced(losses.sum(), len(x)), output, learned.finite, len(x), trajectory)
 
 

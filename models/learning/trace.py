@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.gradients import Backward, Rule, add_to_grad
+from actrelax.models.learning.gradients import Backward, Rule, add_to_grad, has_hooks
 from actrelax.models.network import Network
 from actrelax.models.problem import dense_targets
 
@@ -53,6 +53,8 @@ class Traced:
     @torch.no_grad()
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
         """Run the rule on a batch; refuse labels out of range, and rules with random numbers or a trajectory."""
+        if any(map(has_hooks, network.parameters())):
+            return self.rule(network, x, y)  # hooks are Python code, which a list of kernels would not call
         # outside the list, so that labels can be checked
         target = dense_targets(y, network.populations[network.output].shape, x)
         lists = self._lists.setdefault(network, {})

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from torch import fx, nn
-from torch.nn.utils import parametrize
+import torch
+from torch import Tensor, fx, nn
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation, leaky_relu
 from actrelax.models.network.projection import Projection
+from actrelax.models.network.source import structure
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.Tanh: "tanh",
@@ -24,13 +25,14 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {
 _STAGES = (nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten)
 
 
-def split_chain(module: nn.Module) -> tuple[dict[str, Activation], list[Projection]]:
+def split_chain(module: nn.Module, input_shape: object) -> tuple[dict[str, Activation], list[Projection]]:
     """Split a chain of layers into hops: at every activation function and between two weighted maps.
 
     Each hop has at most one weighted map. Routing (pooling, flattening) before an activation ends its hop, other
     routing begins the next. Two maps without an activation between them are joined by a linear population. Routing at
     the end of the sequence is a separate hop. Returns population -> activation, and the projections.
     """
+    _check_arguments(module, input_shape)
     hops: list[tuple[list[nn.Module], Activation]] = []
     stages: list[nn.Module] = []
     for layer in _chain(module):
@@ -38,11 +40,6 @@ def split_chain(module: nn.Module) -> tuple[dict[str, Activation], list[Projecti
         if activation is not None:
             hops.append((stages, activation))
             stages = []
-        elif parametrize.is_parametrized(layer):
-            raise ActrelaxError(
-                "a parametrised layer is not supported: wrap the plain one, or call "
-                "torch.nn.utils.parametrize.remove_parametrizations."
-            )
         elif type(layer) not in _STAGES:
             raise ActrelaxError(
                 f"{type(layer).__name__} is not supported: use Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and "
@@ -63,6 +60,20 @@ def split_chain(module: nn.Module) -> tuple[dict[str, Activation], list[Projecti
         Projection(source, name, *stages) for source, name, (stages, _) in zip(sources, names, hops, strict=False)
     ]
     return {name: activation for name, (_, activation) in zip(names, hops, strict=True)}, projections
+
+
+def _check_arguments(module: object, input_shape: object) -> None:
+    if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):
+        raise ActrelaxError("a compiled module can't be wrapped: wrap the plain one, then compile the result.")
+    if not isinstance(module, nn.Module):
+        raise ActrelaxError(
+            f"module must be a Network or an nn.Module, got {module!r}: put the layers in nn.Sequential."
+        )
+    if input_shape is None:
+        raise ActrelaxError("input_shape is missing: pass the shape of one sample, such as input_shape=(3, 32, 32).")
+    if not (isinstance(input_shape, Sequence) and all(isinstance(n, int) and n > 0 for n in input_shape)):
+        raise ActrelaxError(f"input_shape must be positive integers, such as (3, 32, 32), got {input_shape!r}.")
+    structure(module)  # refuses hooks and the like
 
 
 def _names(hops: list[tuple[list[nn.Module], Activation]]) -> Iterator[str]:
@@ -124,3 +135,39 @@ def _activation(layer: nn.Module) -> Activation | None:
         )
     name = _ACTIVATIONS.get(type(layer))
     return None if name is None else ACTIVATIONS[name]
+
+
+def check_same_function(module: nn.Module, network: nn.Module, input_shape: Sequence[int]) -> None:
+    """Refuse a module whose outputs or gradients differ from the network's, in training or evaluation mode."""
+    weight = next(network.parameters(), torch.empty(0))
+    if weight.is_meta:
+        return
+    module, network = copy.deepcopy((module, network))  # without the Parameters' hooks, which would be called
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, *input_shape, generator=generator, dtype=torch.float64).to(weight)
+    with torch.enable_grad():
+        learning = [w for w in network.parameters() if w.requires_grad]
+        expected = network(x)
+        exact = torch.autograd.grad(expected.sum(), learning) if learning else ()
+        for training in (True, False):
+            output = module.train(training)(x)
+            same = output.shape == expected.shape and torch.allclose(output, expected, rtol=1e-2, atol=1e-3)
+            if same and learning:
+                own = [w for w in module.parameters() if w.requires_grad]
+                found = torch.autograd.grad(output.sum(), own, allow_unused=True) if output.requires_grad else [None]
+                same = len(found) == len(exact) and all(
+                    g is not None and torch.allclose(g, e, rtol=1e-2, atol=1e-3)
+                    for g, e in zip(found, _in_order(exact, learning, module), strict=True)
+                )
+            if not same:
+                mode = "training" if training else "evaluation"
+                raise ActrelaxError(
+                    f"{type(module).__name__} does more in {mode} mode than apply its layers one after another: "
+                    "describe it as a Network of populations and projections."
+                )
+
+
+def _in_order(gradients: Sequence[Tensor], of: Sequence[Tensor], module: nn.Module) -> list[Tensor]:
+    """Return the gradients in the order of the module's parameters."""
+    by_weight = {id(w): gradient for w, gradient in zip(of, gradients, strict=True)}
+    return [by_weight[id(w)] for w in module.parameters() if w.requires_grad]

@@ -15,10 +15,12 @@ from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
 from actrelax.models.network.feedforward_pass import FeedforwardPass
-from actrelax.models.network.from_sequential import split_chain
+from actrelax.models.network.from_sequential import check_same_function, split_chain
 from actrelax.models.network.graph import Graph, topological_order
 from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.projection import Projection, ProjectionRoute
+from actrelax.models.network.source import Source, refuse_ignored
+from actrelax.models.network.stimuli import check_stimuli
 
 Slot = tuple[str, str]
 """Place of a weight in a network: (name of the projection, "weight", "bias" or "feedback")."""
@@ -105,6 +107,7 @@ class Network(nn.Module):
         self.populations = self._with_shapes(tuple(input_shape), order, activations)
         self.graph = self._graph()
         self._kinds = {p.name: self._kind(p) for p in projections}
+        self._source = Source()
 
     @classmethod
     def from_sequential(cls, module: nn.Module, input_shape: Sequence[int]) -> Network:
@@ -127,7 +130,9 @@ class Network(nn.Module):
         Raises
         ------
         ActrelaxError
-            For an unsupported layer (batch normalisation, dropout, ...), or a module that is not a chain of layers.
+            For an unsupported layer (batch normalisation, dropout, ...), a layer with hooks or parametrisations, or a
+            module that is not a chain of layers. Later, where the network is used: if the module has changed (other
+            layers, options, hooks, or Parameters, as after ``load_state_dict(assign=True)``).
 
         Examples
         --------
@@ -136,7 +141,10 @@ class Network(nn.Module):
         >>> list(network.projections.values())
         [input->conv1: Conv2d(1, 2, 3), MaxPool2d(2), conv1->output: Flatten, Linear(18, 10)]
         """
-        return cls(input_shape, *split_chain(module))
+        network = cls(input_shape, *split_chain(module, input_shape))
+        check_same_function(module, network, input_shape)
+        network._source = Source(module)
+        return network
 
     @property
     def output(self) -> str:
@@ -164,6 +172,18 @@ class Network(nn.Module):
         other.incoming = {name: [projections[p.name] for p in ps] for name, ps in self.incoming.items()}
         return other
 
+    def _check_sources(self) -> None:
+        """Refuse weights that are no longer those of the modules that they came from."""
+        if not torch.compiler.is_compiling():
+            self._source.check()
+            for projection in self.projections.values():
+                projection._check_sources(options=self._source.module is None)
+
+    def _tensors(self) -> list[Tensor]:
+        """Return all weights, biases and feedback weights."""
+        found = [getattr(p, slot) for p in self.projections.values() for slot in ("weight", "bias", "feedback")]
+        return [w for w in found if w is not None]
+
     def _graph(self) -> Graph:
         order, hidden = (self.output, *self.hidden[::-1]), set(self.hidden)
         sources = (dict.fromkeys(p.source for p in self.incoming[name] if p.source in hidden) for name in order)
@@ -178,18 +198,8 @@ class Network(nn.Module):
 
         ``keep_drives=False`` saves memory: it keeps a drive only if the gain can't be computed from the activity.
         """
-        expected = self.populations[self.input].shape
-        check_tensor(x)
-        if tuple(x.shape[1:]) != expected or x.dim() == 0 or len(x) == 0:
-            sizes = ", ".join(map(str, expected))
-            raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
-        weight = next(self.parameters(), x)
-        alike = x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type)
-        if x.device != weight.device or not alike:
-            raise ActrelaxError(
-                f"the network's weights are {weight.dtype} on {weight.device}, got stimuli of {x.dtype} on {x.device}: "
-                "bring them together with .to()."
-            )
+        self._check_sources()
+        check_stimuli(x, self.populations[self.input].shape, self._tensors())
         activations = {name: population.activation for name, population in self.populations.items()}
         return self._pass_forward(x, list(self.populations), activations, keep_drives)
 
@@ -346,19 +356,17 @@ class Network(nn.Module):
         return {name: Population(name, tuple(passed.activities[name].shape[1:]), activations[name]) for name in order}
 
 
-def check_tensor(x: object) -> None:
-    """Refuse stimuli that are not a tensor."""
-    if not isinstance(x, Tensor):
-        raise ActrelaxError(f"stimuli must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor.")
-
-
 def check_network(network: object) -> None:
-    """Refuse anything but a `Network`, and name the calls for other modules."""
+    """Refuse anything but a `Network`, and name the calls for other modules; refuse hooks, and sources that changed."""
     if not isinstance(network, Network):
         raise ActrelaxError(
             f"network must be a Network, got {type(network).__name__}: pass Network.from_sequential(module, "
             "input_shape), or call loss.backward() on ActivationRelaxation(module, input_shape=...)."
         )
+    refuse_ignored(network, "")
+    for name, projection in network.projections.items():
+        refuse_ignored(projection, name)
+    network._check_sources()
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: int) -> Iterator[str]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.layers import LinearMap, linear_map
 from actrelax.models.network.pooling import Route, Routing, memory_format, routing_stage
+from actrelax.models.network.source import Source, refuse_ignored
 
 
 class ProjectionRoute(NamedTuple):
@@ -86,6 +87,9 @@ class Projection(nn.Module):
         super().__init__()
         self.source, self.target = source, target
         self.name = f"{source}->{target}" if name is None else name
+        for stage in stages:
+            if isinstance(stage, nn.Module):
+                refuse_ignored(stage, type(stage).__name__)
         weighted = [position for position, stage in enumerate(stages) if type(stage) in (nn.Linear, nn.Conv2d)]
         if len(weighted) > 1:
             raise ActrelaxError(
@@ -108,6 +112,7 @@ class Projection(nn.Module):
         self.register_buffer("feedback", None)
         self.feedback_is_learned = False
         self.pipeline = ", ".join(_describe(stage) for stage in stages) or "copy"
+        self._sources = tuple(Source(stage) for stage in stages)
 
     @property
     def slots(self) -> list[str]:
@@ -117,10 +122,27 @@ class Projection(nn.Module):
     def with_weights(self, weights: Mapping[tuple[str, str], Tensor]) -> Projection:
         """Return the same projection with other tensors for its weight, bias and feedback (`Network.with_weights`)."""
         other = copy.copy(self)
-        other._parameters, other._buffers = {}, {}
+        other._parameters, other._buffers, other._sources = {}, {}, ()
         for slot in ("weight", "bias", "feedback"):
             other.__dict__[slot] = weights.get((self.name, slot))  # plain tensors, perhaps of an autograd graph
         return other
+
+    def _check_sources(self, *, options: bool = True) -> None:
+        """Refuse weights that are no longer those of the layer that they came from, and changed `options`."""
+        for source in self._sources:
+            layer = source.module
+            if options:
+                source.check()
+            if not isinstance(layer, nn.Linear | nn.Conv2d):
+                continue
+            for slot in ("weight", "bias"):
+                own = self._parameters.get(slot)
+                # `functional_call` puts plain tensors in place of Parameters
+                if layer._parameters.get(slot) is not own and (own is None or isinstance(own, nn.Parameter)):
+                    raise ActrelaxError(
+                        f"the {slot} of projection {self.name!r} is no longer that of the layer it was made of, as "
+                        "after load_state_dict(assign=True): load without assign, or make a new network."
+                    )
 
     def find(self, x: Tensor) -> tuple[Tensor, ProjectionRoute]:
         """Return the target's drive by presynaptic activities x (batch, *source shape), and the route of x."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import Backward, BackwardOptions, Rule, learning_slots
+from actrelax.models.learning import Backward, BackwardOptions, Rule, learning_slots, refuse_hooks
 from actrelax.models.network import Network
 from actrelax.simulations.training.processes import Processes
 
@@ -39,7 +39,8 @@ class Shared:
     Raises
     ------
     ActrelaxError
-        For a clip of AR's updates if projections share weights: it bounds the update of each, before they are added.
+        For hooks on parameters; for a clip of AR's updates if projections share weights: it bounds the update of each,
+        before they are added.
     AbandonedError
         If another process has ended.
     """
@@ -52,6 +53,7 @@ class Shared:
     size: Callable[[], int]
 
     def __post_init__(self) -> None:
+        refuse_hooks(self.network, "several processes share a batch and none has its whole gradient")
         self.learning: dict[nn.Parameter, tuple[str, int]] = {}  # -> kind, number of projections that let it decay
         for p in self.network.projections.values():
             for _, w, is_decaying in learning_slots(self.network, self.assumptions or PRESETS["ar"], p):

@@ -76,6 +76,7 @@ def test_parameters_shared_by_two_projections_add_up():
     case = mlp_case(widths=(6, 6, 6, 6, 4))
     second, third = case.network.incoming["hidden2"][0], case.network.incoming["hidden3"][0]
     third.weight, third.bias = second.weight, second.bias
+    case.edges.clear()  # the layers have other weights now
     assert_equals_autograd(case.network, case.x, case.y)
 
 

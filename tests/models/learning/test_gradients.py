@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 from networks import graph_case
+from torch import nn
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward
+from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward, relax_continuously
+from actrelax.models.network import Network
 from actrelax.models.results import relative_error
 
 RULES = [relax_backward, backprop_backward]
@@ -142,3 +144,52 @@ def test_an_empty_batch_is_refused():
     for rule in RULES:
         with pytest.raises(ActrelaxError, match=r"the network takes \(batch, "):
             rule(case.network, case.x[:0], case.y[:0])
+
+
+def tied_case():
+    """A network in which two projections share their weight, and its weights."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    module[2].weight = module[0].weight
+    return module, torch.rand(4, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+
+
+def doubled(parameter):
+    parameter.grad.mul_(2)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_hooks_on_parameters_are_called_as_by_autograd(rule):
+    """Once per Parameter, with its whole gradient, in the order in which they were registered."""
+    module, x, y = tied_case()
+    options = {"integrator": "equilibrium"} if rule is relax_backward else {}
+    called = []
+    module[0].weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    module[0].weight.register_hook(lambda gradient: called.append(gradient.abs().max()) or 3 * gradient)
+    module[4].bias.register_post_accumulate_grad_hook(doubled)
+    nn.functional.cross_entropy(module(x), y).backward()
+    expected = [p.grad for p in module.parameters()]
+    module.zero_grad()
+    rule(Network.from_sequential(module, (6,)), x, y, **options)
+    for p, gradient in zip(module.parameters(), expected, strict=True):
+        assert relative_error(p.grad, gradient) < 1e-12
+    assert called == [0.01, 0.01]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_hooks_get_what_the_optimiser_would(rule):
+    """After factors and clip, so that both rules differ in nothing but the gradient."""
+    case, seen = graph_case(), []
+    weight = case.network.projections["input->conv1"].weight
+    expected = gradients(rule, case, **options_of(rule, Updates({"conv": 2.0}, clip=0.01)))["input->conv1.weight"]
+    weight.register_hook(lambda gradient: seen.append(gradient.clone()))
+    rule(case.network, case.x, case.y, **options_of(rule, Updates({"conv": 2.0}, clip=0.01)))
+    assert torch.equal(weight.grad, expected)
+    assert torch.equal(seen[0], expected)
+
+
+def test_continuous_plasticity_refuses_hooks():
+    module, x, y = tied_case()
+    module[4].bias.register_hook(lambda gradient: gradient)
+    with pytest.raises(ActrelaxError, match=r"^parameter 'hidden2->output\.bias' has a hook, but continuous plast"):
+        relax_continuously(Network.from_sequential(module, (6,)), x, y, rate=0.1)

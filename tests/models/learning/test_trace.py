@@ -138,6 +138,7 @@ def test_weights_that_are_replaced_or_frozen_are_followed():
     traced(case.network, case.x, case.y)
     projection = case.network.projections["hidden1->hidden2"]
     projection.weight = torch.nn.Parameter(2 * projection.weight.detach())
+    case.edges.clear()  # the layers keep the other one
     found, _ = gradients(traced, case.network, case.x, case.y)
     expected, _ = gradients(RULES["equilibrium"], case.network, case.x, case.y)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
@@ -160,3 +161,13 @@ def test_rules_that_a_list_would_repeat_are_refused():
     ):
         with pytest.raises(ActrelaxError, match=said):
             Traced(rule)(case.network, case.x, case.y)
+
+
+def test_hooks_on_parameters_are_called_for_every_batch():
+    case, called = mlp_case(), []
+    traced = Traced(RULES["equilibrium"])
+    traced(case.network, case.x, case.y)
+    next(case.network.parameters()).register_hook(lambda gradient: called.append(1))
+    for _ in range(3):
+        traced(case.network, case.x, case.y)
+    assert len(called) == 3

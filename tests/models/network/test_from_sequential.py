@@ -63,7 +63,7 @@ def test_training_the_network_trains_the_module():
     assert torch.equal(network.projections["input->hidden1"].weight, module[0].weight)
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.Dropout(), nn.SiLU(), nn.LazyLinear(3), nn.LayerNorm(3)])
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.Dropout(), nn.SiLU(), nn.LayerNorm(3)])
 def test_unknown_layers_are_refused(layer):
     with pytest.raises(ActrelaxError, match=f"^{type(layer).__name__} is not supported: use Linear, Conv2d"):
         Network.from_sequential(nn.Sequential(nn.Linear(4, 3), layer, nn.Linear(3, 2)), (4,))

@@ -85,6 +85,7 @@ def tied_case():
     case = make_case((6,), {"a": "tanh", "b": "tanh", "output": "identity"}, edges)
     lower, middle, _ = case.network.projections.values()
     middle.weight = lower.weight
+    case.edges.clear()  # the layers have another weight
     return case
 
 
@@ -102,6 +103,13 @@ def test_a_clip_can_not_take_sums_apart():
     assert_same("backprop", tied_case(), clipped)
     with pytest.raises(ActrelaxError, match=r"^--update-clip needs a single process if projections share weights"):
         shared("ar", tied_case(), clipped)
+
+
+def test_hooks_on_parameters_are_refused():
+    case = graph_case()
+    next(case.network.parameters()).register_hook(lambda gradient: gradient)
+    with pytest.raises(ActrelaxError, match=r"has a hook, but several processes share a batch .*: remove it\.$"):
+        shared("ar", case)
 
 
 @pytest.mark.parametrize("rule", ["backprop", "ar"])

@@ -348,3 +348,31 @@ def test_bad_stimuli_are_refused_and_leave_no_trace():
             call(x * torch.nan)
     assert torch.isfinite(learner.respond(x)).all()
     assert (learner.respond(x) - expected).abs().max() < 1e-6
+
+
+def hooked(network):
+    next(network.parameters()).register_hook(lambda gradient: gradient)
+
+
+def tied(network):
+    network.projections["hidden2->hidden3"].weight = network.projections["hidden1->hidden2"].weight
+
+
+def frozen(network):
+    network.projections["input->hidden1"].requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (hooked, "has a hook, but weights that learn inside Brian2 have no gradient: remove it"),
+        (tied, "projections share a weight, which Brian2 would learn twice"),
+        (frozen, "requires_grad has changed since the Learner was made: make a new Learner"),
+    ],
+)
+def test_what_brian2_would_ignore_is_refused(change, sentence):
+    network = mlp_case(widths=(8, 6, 6, 6, 4)).network
+    learner = Learner(network, rate=0.1, phases=SHORT)
+    change(network)
+    with pytest.raises(ActrelaxError, match=sentence):
+        learner.learn(*stimuli(network, 1))

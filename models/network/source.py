@@ -1,0 +1,83 @@
+"""The modules that a network shares its weights with, watched for changes that the network would not follow."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import nn
+
+from actrelax.models.errors import ActrelaxError
+
+Structure = list[tuple[str, nn.Module, tuple[object, ...]]]
+
+
+class Source:
+    """A module that somebody may still hold and change; a copy of the network forgets it.
+
+    The reference is weak: a module that nobody holds can't be changed.
+    """
+
+    def __init__(self, module: nn.Module | None = None) -> None:
+        self._module = (lambda: None) if module is None else weakref.ref(module)
+        self._structure = [] if module is None else _weak(structure(module))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Source, ()
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module, None if it is gone."""
+        return self._module()
+
+    def check(self) -> None:
+        """Refuse a module that has changed."""
+        module = self.module
+        if module is None:
+            return
+        found = structure(module)
+        if (weak := _weak(found)) != self._structure:
+            name = changed_layer(weak, self._structure)
+            raise ActrelaxError(
+                f"the module has changed since the network was made of it, at layer {name!r}: make a new network."
+            )
+
+
+def structure(module: nn.Module) -> Structure:
+    """Return (name, layer, options) of a module and its layers; refuse what a relaxation would ignore."""
+    found: Structure = []
+    for name, layer in module.named_modules():
+        refuse_ignored(layer, name)
+        options = [getattr(layer, option, None) for option in getattr(layer, "__constants__", ())]
+        if not type(layer).__module__.startswith("torch.nn."):  # its forward pass may ask for flags
+            options += [item for item in vars(layer).items() if type(item[1]) in (bool, str) and item[0] != "training"]
+        shapes = [(key, tuple(w.shape)) for key, w in layer._parameters.items() if w is not None]
+        found.append((name, layer, (*options, *shapes)))
+    return found
+
+
+def refuse_ignored(layer: nn.Module, name: str) -> None:
+    """Refuse hooks, parametrisations and replaced forward passes, which a relaxation would not call."""
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        raise ActrelaxError(
+            f"layer {name!r} has a hook, which a relaxation does not call: remove it. (Pruning adds a hook, "
+            "which prune.remove removes; weight normalisation and lazy layers add one, too.)"
+        )
+    if "parametrizations" in layer._modules:
+        raise ActrelaxError(
+            f"layer {name!r} is parametrised, which is not supported: use the plain one, or call "
+            "torch.nn.utils.parametrize.remove_parametrizations."
+        )
+    if "forward" in vars(layer):
+        raise ActrelaxError(
+            f"layer {name!r} has a forward pass of its own, which a relaxation does not call: delete the attribute."
+        )
+
+
+def changed_layer(new: list[Any], old: list[Any]) -> str:
+    """Return the name of the first layer in which two structures differ."""
+    return next((a[0] for a, b in zip(new, old, strict=False) if a != b), "")
+
+
+def _weak(found: Structure) -> list[tuple[str, weakref.ref[nn.Module], tuple[object, ...]]]:
+    return [(name, weakref.ref(layer), options) for name, layer, options in found]
