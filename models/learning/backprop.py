@@ -69,6 +69,9 @@ def _gradients(
     with torch.enable_grad():
         output = network(x)
     losses, top = loss.both(output.detach(), y)
+    correction = loss.correction(output.detach(), y, options.reduction)
+    if correction is not None:
+        top = top * correction
     # one factor scales the loss; gradients of another kind are corrected afterwards
     scales = {kind: options.scale(kind, len(x)) for kind in ("dense", "conv")}
     gradients = torch.autograd.grad(output, leaves, top * scales["dense"]) if learned else ()
@@ -77,7 +80,7 @@ def _gradients(
             if kinds[w] == "conv":
                 gradient.mul_(scales["conv"] / scales["dense"])
     output = output.detach()
-    backward = Backward(options.reduced(losses.sum(), len(x)), output, is_finite(output.sum()), len(x))
+    backward = Backward(options.reduced(losses.sum(), len(x), correction), output, is_finite(output.sum()), len(x))
     return {w: options.updates.clipped_(each) for w, each in zip(learned, gradients, strict=True)}, backward
 
 

@@ -81,14 +81,16 @@ def relax_continuously(
     by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
     for projection in network.projections.values():
         by_timing[network.knobs(projection, problem.assumptions).plasticity].append(projection)
+    output = problem.feedforward.activities[network.output]
+    correction = chosen.correction(output, y, options.reduction)
     before = [(parameter, parameter.clone()) for parameter in network.parameters() if options.check_finite]
     state, noisy = fill_delay_lines(problem, problem.initial_state(), grid.dt), problem.is_noisy
     for _ in range(grid.steps):
         state = scheme.step(problem, state, grid.dt)
         if noisy:
             state = add_noise(problem, state, grid.dt, options.generator)
-        _descend(problem, by_timing["continuous"], state, options, rate / grid.steps)
-    _descend(problem, by_timing["equilibrium"], state, options, rate)
+        _descend(problem, by_timing["continuous"], state, options, rate / grid.steps, correction)
+    _descend(problem, by_timing["equilibrium"], state, options, rate, correction)
     if options.check_finite and not all(
         bool(torch.isfinite(x).all()) for x in [*state.values(), *network.parameters()]
     ):
@@ -96,9 +98,8 @@ def relax_continuously(
             parameter.copy_(value)
         raise DivergenceError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
     finite = torch.stack([torch.isfinite(x).all() for x in [problem.clamped, *state.values()]]).all()
-    output = problem.feedforward.activities[network.output]
     losses = chosen.value(output, y)
-    return Backward(options.reduced(losses.sum(), len(x)), output, finite, len(x))
+    return Backward(options.reduced(losses.sum(), len(x), correction), output, finite, len(x))
 
 
 def _check(options: BackwardOptions, steps: Steps, scheme: Integrator, rate: float) -> None:
@@ -115,9 +116,14 @@ def _check(options: BackwardOptions, steps: Steps, scheme: Integrator, rate: flo
 
 
 def _descend(
-    problem: RelaxationProblem, projections: list[Projection], state: State, options: BackwardOptions, rate: float
+    problem: RelaxationProblem,
+    projections: list[Projection],
+    state: State,
+    options: BackwardOptions,
+    rate: float,
+    correction: Tensor | None,
 ) -> None:
     # compute all updates before any weight changes
-    changes = [change for p in projections for change in local_updates(problem, p, state, options)]
+    changes = [change for p in projections for change in local_updates(problem, p, state, options, correction)]
     for parameter, update in changes:
         parameter.sub_(rate * update)

@@ -96,9 +96,10 @@ class BackwardOptions:
         if not isinstance(self.updates, Updates):
             raise ActrelaxError(f"updates must be an Updates, got {self.updates!r}: pass Updates(clip=...).")
 
-    def reduced(self, total: Tensor, batch: int) -> Tensor:
-        """Return a total, divided by the batch size for the mean."""
-        return total / batch if self.reduction == "mean" else total
+    def reduced(self, total: Tensor, batch: int, correction: Tensor | None = None) -> Tensor:
+        """Return a total, divided by the batch size for the mean, and corrected as `Loss.correction` says."""
+        mean = total / batch if self.reduction == "mean" else total
+        return mean if correction is None else mean * correction
 
     def scale(self, kind: str, batch: int) -> float:
         """Return the factor of one kind's updates, divided by the batch size for the mean."""
@@ -126,6 +127,11 @@ class Backward:
 
 Rule = Callable[[Network, Tensor, Tensor], Backward]
 """(network, x, y) -> Backward; gradients are added to `.grad`."""
+
+
+def corrected(scaled: Mapping[str, Tensor], correction: Tensor | None) -> Mapping[str, Tensor]:
+    """Return updates divided by the sum of the samples' weights in place of the batch size (`Loss.correction`)."""
+    return scaled if correction is None else {slot: update * correction for slot, update in scaled.items()}
 
 
 def to_gradients(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from actrelax.models.closed_form import PopulationState
-from actrelax.models.learning.gradients import BackwardOptions, is_finite, to_gradients
+from actrelax.models.learning.gradients import BackwardOptions, corrected, is_finite, to_gradients
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State
 
@@ -48,12 +48,17 @@ def counted_samples(problem: RelaxationProblem) -> Tensor:
 
 
 def local_updates(
-    problem: RelaxationProblem, projection: Projection, state: State, options: BackwardOptions
+    problem: RelaxationProblem,
+    projection: Projection,
+    state: State,
+    options: BackwardOptions,
+    correction: Tensor | None = None,
 ) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Yield (parameter, gradient) of one projection at a state: W, bias and learned psi."""
     if projection.map is None:
         return
-    scaled, _ = hebbian_product(problem, projection, state, options, counted_samples(problem))
+    updates, _ = hebbian_product(problem, projection, state, options, counted_samples(problem))
+    scaled = corrected(updates, correction)
     for slot, gradient in to_gradients(problem.network, problem.assumptions, projection, scaled, options.updates):
         yield getattr(projection, slot), gradient
 

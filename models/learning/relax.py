@@ -19,7 +19,14 @@ from actrelax.models.engines.steps import take_steps
 from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to_grad, check_decay, to_gradients
+from actrelax.models.learning.gradients import (
+    Backward,
+    BackwardOptions,
+    add_to_grad,
+    check_decay,
+    corrected,
+    to_gradients,
+)
 from actrelax.models.learning.plasticity import Plasticity
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, ProblemFields, RelaxationProblem, loss_named
@@ -60,7 +67,7 @@ def relax_backward(
     steps : int or Steps, default Steps(100, eta=0.1)
         As for `solve`; by default the papers' steps.
     loss : str, Loss or callable, default "cross-entropy"
-        A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample.
+        A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample (`from_function`).
     assumptions : str or Assumptions, default "ar"
         A key of `assumptions.PRESETS`, or any combination of knobs.
     integrator : str or Integrator, default "sequential"
@@ -108,17 +115,19 @@ def relax_backward(
     passed = network.feedforward(x, keep_drives=False)
     output = passed.activities[network.output]
     losses, clamped = chosen.both(output, y)
+    correction = chosen.correction(output, y, options.reduction)
     problem = RelaxationProblem(network, passed, clamped, assumptions, **of_problem)
     learned, trajectory = learn(prepare(problem, integrator, steps, options), options)
     gradients: dict[nn.Parameter, Tensor] = {}
     for projection in network.projections.values():
-        scaled = learned.totals.get(projection, {})
+        scaled = corrected(learned.totals.get(projection, {}), correction)
         for slot, update in to_gradients(network, assumptions, projection, scaled, options.updates):
             parameter = getattr(projection, slot)  # projections may share it
             gradients[parameter] = gradients[parameter] + update if parameter in gradients else update
     for parameter, gradient in gradients.items():
         add_to_grad(parameter, gradient)
-    return Backward(options.reduced(losses.sum(), len(x)), output, learned.finite, len(x), trajectory)
+    loss_value = options.reduced(losses.sum(), len(x), correction)
+    return Backward(loss_value, output, learned.finite, len(x), trajectory)
 
 
 def learn(

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from actrelax.models._names import look_up
 from actrelax.models.errors import ActrelaxError
@@ -28,17 +28,27 @@ class Loss:
         (output, target) -> dLoss/doutput of each sample, (batch, *output.shape).
     shared : callable, optional
         (output, target) -> (value, gradient), if they share work.
+    weights : callable, optional
+        (output, target) -> weight of each sample, (batch,); a mean over the batch is divided by their sum.
     """
 
     value: LossFunction
     gradient: LossFunction
     shared: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    weights: LossFunction | None = None
 
     def both(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return value and gradient."""
         if self.shared is not None:
             return self.shared(output, target)
         return self.value(output, target), self.gradient(output, target)
+
+    def correction(self, output: Tensor, target: Tensor, reduction: str) -> Tensor | None:
+        """Return the factor from a sum over the batch / batch size to the loss's own mean; None if it is 1."""
+        if self.weights is None or reduction == "sum":
+            return None
+        total = self.weights(output, target).sum()
+        return torch.where(total > 0, len(output) / total, 0)  # nothing is learned if no sample counts
 
 
 def from_function(function: LossFunction) -> Loss:
@@ -47,7 +57,9 @@ def from_function(function: LossFunction) -> Loss:
     Parameters
     ----------
     function : callable
-        (output, target) -> one loss per sample, (batch,), such as ``partial(F.cross_entropy, reduction="none")``.
+        (output, target) -> one loss per sample, (batch,), such as ``partial(F.cross_entropy, reduction="none")``. For
+        `nn.CrossEntropyLoss`, `nn.NLLLoss` and their functions, class weights and `ignore_index` count in a mean over
+        the batch as in PyTorch.
 
     Raises
     ------
@@ -78,7 +90,27 @@ def from_function(function: LossFunction) -> Loss:
             losses = value(output, target)
             return losses.detach(), torch.autograd.grad(losses.sum(), output)[0]
 
-    return Loss(value, partial(_part, both, 1), both)
+    return Loss(value, partial(_part, both, 1), both, _weights_in_mean(function))
+
+
+def _weights_in_mean(function: LossFunction) -> LossFunction | None:
+    """Return the weights of a PyTorch loss by whose sum its mean is divided; None for other functions."""
+    by_class: Tensor | None
+    if type(function) in (nn.CrossEntropyLoss, nn.NLLLoss):
+        by_class, ignored = getattr(function, "weight", None), getattr(function, "ignore_index", -100)
+    elif isinstance(function, partial) and function.func in (F.cross_entropy, F.nll_loss):
+        by_class, ignored = function.keywords.get("weight"), function.keywords.get("ignore_index", -100)
+    else:
+        return None
+
+    def weights(output: Tensor, target: Tensor) -> Tensor:
+        if target.shape == output.shape:  # probabilities, which PyTorch's mean divides by the batch size
+            return output.new_ones(len(output))
+        counted = target != ignored
+        by_label = output.new_ones(()) if by_class is None else by_class[target.where(counted, 0)]
+        return torch.where(counted, by_label, 0)
+
+    return weights
 
 
 def _squares(factor: float, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,8 +119,12 @@ def _squares(factor: float, output: Tensor, target: Tensor) -> tuple[Tensor, Ten
 
 
 def _cross_entropy(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    if output.shape[1] == 1:
+        raise ActrelaxError(
+            'cross-entropy of one output is always 0: use loss="sum-of-squares", or one output per class.'
+        )
     target, logarithms = _dense(target, output), F.log_softmax(output, 1)
-    return -(logarithms * target).sum(1), logarithms.exp() * target.sum(1, keepdim=True) - target
+    return -(logarithms * target).flatten(1).sum(1), logarithms.exp() * target.sum(1, keepdim=True) - target
 
 
 def _built_in(both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Loss:
@@ -106,7 +142,8 @@ LOSSES: dict[str, Loss] = {
 }
 """Softmax cross-entropy on logits; the papers' sum of (x - t)^2 over the output; half that sum.
 
-Targets are integer class labels (batch,), which become one-hot vectors, or (batch, *output.shape).
+Targets are integer class labels (batch,), which become one-hot vectors, or (batch, *output.shape). For a single output
+they may also be its values, (batch,).
 """
 
 
@@ -134,11 +171,13 @@ def dense_targets(target: Tensor, shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def _dense(target: Tensor, output: Tensor) -> Tensor:
-    """Return targets in the output's shape and type; labels become one-hot."""
+    """Return targets in the output's shape and type; labels become one-hot, but a single output has values."""
     if not isinstance(target, Tensor):
         raise ActrelaxError(f"targets must be a torch.Tensor, got {type(target).__name__}: use torch.as_tensor.")
     if target.shape == output.shape:
         return target.to(output.dtype)
+    if output.shape[1:] == (1,) and target.shape == output.shape[:1]:
+        return target.to(output.dtype).unsqueeze(1)
     is_labels = output.dim() == 2 and target.shape == output.shape[:1] and not target.dtype.is_floating_point
     if not is_labels:
         raise ActrelaxError(

@@ -50,4 +50,5 @@ def in_single_precision(loss: Loss) -> Loss:
     return Loss(
         lambda output, target: loss.value(output.float(), target),
         lambda output, target: loss.gradient(output.float(), target).to(output.dtype),
+        weights=loss.weights,
     )

@@ -246,6 +246,8 @@ class Learner:
         require_runtime()
         with torch.no_grad():
             silent = torch.zeros_like(self.network(x))
+            if y is not None:
+                LOSSES[self.loss].value(silent, y)  # refuses what does not fit
         # the gradient of half the sum of squares at 0 is minus the target, for labels and for dense targets
         targets = silent if y is None else -LOSSES["half-sum-of-squares"].gradient(silent, y)
         return _array(x.flatten(1)), _array(targets.flatten(1))

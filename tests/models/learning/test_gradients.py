@@ -1,10 +1,13 @@
 """From summed updates to `.grad`: reduction, clip, decay, learned feedback. Oracles: arithmetic by hand, autograd."""
 
 import copy
+import dataclasses
+from functools import partial
 
 import pytest
 import torch
-from networks import graph_case
+import torch.nn.functional as F
+from networks import graph_case, mlp_case
 from torch import nn
 
 from actrelax.models.errors import ActrelaxError
@@ -193,3 +196,52 @@ def test_continuous_plasticity_refuses_hooks():
     module[4].bias.register_hook(lambda gradient: gradient)
     with pytest.raises(ActrelaxError, match=r"^parameter 'hidden2->output\.bias' has a hook, but continuous plast"):
         relax_continuously(Network.from_sequential(module, (6,)), x, y, rate=0.1)
+
+
+WEIGHTS = torch.tensor([5.0, 1.0, 0.2, 2.0], dtype=torch.float64)
+WEIGHTED = {
+    "weights": (F.cross_entropy, {"weight": WEIGHTS}),
+    "weights and smoothing": (F.cross_entropy, {"weight": WEIGHTS, "label_smoothing": 0.2}),
+    "ignored labels": (F.cross_entropy, {"ignore_index": 1}),
+    "negative log-likelihood": (F.nll_loss, {"weight": WEIGHTS, "ignore_index": -7}),
+}
+MODULES = {F.cross_entropy: nn.CrossEntropyLoss, F.nll_loss: nn.NLLLoss}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("as_module", [True, False])
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weighted_losses_have_pytorchs_mean(name, as_module, reduction):
+    function, options = WEIGHTED[name]
+    case = mlp_case()
+    y = torch.tensor([0, 1, 0 if "ignored" in name else 2])
+    given = {**options, "reduction": "none"}
+    kind = MODULES[function](**given) if as_module else partial(function, **given)
+    value = function(case.network(case.x), y, **options, reduction=reduction)
+    value.backward()
+    expected = {name: p.grad for name, p in case.network.named_parameters()}
+    exact = {"integrator": "equilibrium"}
+    for rule, extra in ((relax_backward, exact), (backprop_backward, {})):
+        found = gradients(rule, dataclasses.replace(case, y=y), loss=kind, **extra, **options_of(rule, None, reduction))
+        for key, gradient in found.items():
+            assert relative_error(gradient, expected[key]) < 1e-12
+    result = backprop_backward(case.network, case.x, y, loss=kind, reduction=reduction)
+    assert float(result.loss) == pytest.approx(value.item())
+
+
+def test_continuous_plasticity_has_pytorchs_mean():
+    """At equilibrium from the first step on: one step at the full rate is a step of gradient descent."""
+    case, y = mlp_case(), torch.tensor([0, 1, 2])
+    loss, copied = nn.CrossEntropyLoss(WEIGHTS, reduction="none"), copy.deepcopy(case.network)
+    relax_backward(case.network, case.x, y, 3, loss=loss, start="zero", integrator="euler")
+    relax_continuously(copied, case.x, y, 3, loss=loss, rate=1.0, assumptions="ar", integrator="euler")
+    for moved, p in zip(copied.parameters(), case.network.parameters(), strict=True):
+        assert relative_error(p - moved, p.grad) < 1e-12
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_batch_of_ignored_labels_changes_nothing(rule):
+    case = mlp_case()
+    loss = nn.CrossEntropyLoss(ignore_index=0, reduction="none")
+    found = gradients(rule, dataclasses.replace(case, y=torch.zeros(3, dtype=torch.int64)), loss=loss)
+    assert not any(gradient.any() for gradient in found.values())

@@ -79,3 +79,23 @@ def test_what_is_refused():
         gradient(OUTPUT, torch.tensor([0, 1]))
     with pytest.raises(ActrelaxError, match=r"got torch.float64 \(3,\)\.$"):
         gradient(OUTPUT, torch.zeros(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["sum-of-squares", "half-sum-of-squares"])
+@pytest.mark.parametrize("target", [torch.tensor([0, 1, 1]), torch.tensor([0.5, -1.0, 2.0]), torch.tensor([7, -3, 0])])
+def test_a_single_output_has_values(name, target):
+    output = torch.tensor([[0.1], [0.7], [0.9]])
+    expected = F.mse_loss(output[:, 0], target.to(output), reduction="none") * (0.5 if "half" in name else 1)
+    assert torch.equal(LOSSES[name].value(output, target), expected)
+    assert torch.equal(LOSSES[name].gradient(output, target), LOSSES[name].gradient(output, target[:, None]))
+
+
+def test_a_single_output_has_no_cross_entropy():
+    with pytest.raises(ActrelaxError, match=r"^cross-entropy of one output is always 0: use loss=.sum-of-squares"):
+        LOSSES["cross-entropy"].value(torch.zeros(3, 1), torch.tensor([0, 0, 0]))
+
+
+def test_cross_entropy_over_space_is_one_loss_per_sample():
+    output, target = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    expected = F.cross_entropy(output, target, reduction="none").flatten(1).sum(1)
+    assert relative_error(LOSSES["cross-entropy"].value(output, target), expected) < 1e-14
