@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -48,6 +49,24 @@ def whole_number(name: str, value: SupportsIndex, least: int) -> int:
     if number < least:
         raise ActrelaxError(f"{name} must be a whole number, {least} or more, got {value!r}.")
     return number
+
+
+MOST_STEPS = 2**53
+"""Beyond it a float, such as the time, does not tell a step from the next."""
+
+
+def whole_steps(name: str, time: float, dt: float) -> int:
+    """Return a time in steps of dt, or refuse one that is not a whole number of them.
+
+    >>> whole_steps("duration", 0.3, 0.1)
+    3
+    """
+    if not time / dt <= MOST_STEPS:
+        raise ActrelaxError(f"{name} must be at most 2**53 dt, got {time:g} with dt {dt:g}.")
+    steps = round(time / dt)
+    if not math.isclose(steps * dt, time, rel_tol=1e-9):
+        raise ActrelaxError(f"{name} must be a whole number of dt, got {time:g} with dt {dt:g}.")
+    return steps
 
 
 def look_up(kind: str, given: str | T, registry: Mapping[str, T], also: str = "") -> T:

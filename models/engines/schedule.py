@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actrelax.models._names import whole_steps
 from actrelax.models.closed_form import gradient_steps, steps_until, uncovered
 from actrelax.models.engines.steps import PAPERS, Steps
 from actrelax.models.errors import ActrelaxError, warn
@@ -130,7 +131,4 @@ def _check_dynamics(integrator: Integrator, problem: RelaxationProblem, dt: floa
 def _whole_steps(dt: float, steps: Steps) -> int:
     if steps.duration is None:
         return 100 if steps.number is None else steps.number
-    whole = round(steps.duration / dt)
-    if not math.isclose(whole * dt, steps.duration, rel_tol=1e-9):
-        raise ActrelaxError(f"duration must be a whole number of dt, got {steps.duration:g} with dt {dt:g}.")
-    return whole
+    return whole_steps("duration", steps.duration, dt)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, TypedDict, get_args
 
-from actrelax.models._names import is_number, known, whole_number
+from actrelax.models._names import MOST_STEPS, is_number, known, whole_number
 from actrelax.models.errors import ActrelaxError
 
 ToleranceOf = Literal["activity", "gradient", "change"]
@@ -64,6 +64,8 @@ class Steps:
         if self.number is not None:
             least, name = (0, "steps") if self.tolerance is None else (1, "most")
             object.__setattr__(self, "number", whole_number(name, self.number, least))
+            if self.number > MOST_STEPS:
+                raise ActrelaxError(f"{name} must be at most 2**53, got {self.number}: a time can't count them.")
         if self.number is not None and self.duration is not None:
             raise ActrelaxError("a number of steps and duration exclude each other: give one of them.")
         if self.dt is not None and self.eta is not None:

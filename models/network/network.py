@@ -228,8 +228,9 @@ class Network(nn.Module):
         """Create the feedback weights that the assumptions need; call it before making the optimiser.
 
         Learned and Kolen-Pollack weights are Parameters, random ones a buffer; both are normal with the current
-        standard deviation of W. Sign-concordant feedback stores this deviation as its scale. The state_dict calls
-        them ``NAME.feedback``. Projections from the input carry no feedback and get none.
+        standard deviation of W, or 1/sqrt(fan-in) if W is constant, such as a readout of zeros. Sign-concordant
+        feedback stores this deviation as its scale. The state_dict calls them ``NAME.feedback``. Projections from the
+        input carry no feedback and get none.
 
         Parameters
         ----------
@@ -249,9 +250,11 @@ class Network(nn.Module):
             if p.feedback is not None:
                 raise ActrelaxError(f"projection {p.name!r} already has feedback weights: build a new network.")
         for p, kind in asked.items():
-            weight = p.weight
-            assert weight is not None
-            scale = weight.detach().std(correction=0)
+            assert p.weight is not None
+            weight = p.weight.detach()
+            # constant weights, such as those of a readout that begins at zero, have no deviation but by rounding
+            is_constant = (weight == weight.flatten()[0]).all()
+            scale = torch.where(is_constant, weight[0].numel() ** -0.5, weight.std(correction=0))
             if kind == "sign":
                 p.set_feedback(scale, learned=False)
                 continue

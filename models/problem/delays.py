@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from actrelax.models._names import is_number, known
+from actrelax.models._names import is_number, known, whole_steps
 from actrelax.models.errors import ActrelaxError
 
 
@@ -43,13 +43,7 @@ class Delays:
         >>> Delays({"hidden1->output": 0.3}, ["hidden1->output"]).steps(0.1)
         {'hidden1->output': 3}
         """
-        steps = {name: round(delay / dt) for name, delay in self.times.items()}
-        for name, delay in self.times.items():
-            if not math.isclose(steps[name] * dt, delay, rel_tol=1e-9):
-                raise ActrelaxError(
-                    f"the delay of {name!r} must be a whole number of dt, got {delay:g} with dt {dt:g}."
-                )
-        return steps
+        return {name: whole_steps(f"the delay of {name!r}", delay, dt) for name, delay in self.times.items()}
 
 
 def delay_line_key(projection: str) -> str:

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -216,13 +217,14 @@ def learning_rate_factor(o: Optimisation, step: int, *, epochs: int, batches: in
     It rises linearly over the warm-up, and then stays, falls by a factor every so many epochs, or follows a cosine
     to 0 at the end of training.
     """
-    epoch = step / batches
-    if epoch < o.warmup:
+    # exact, by the decimal numbers that were given: in binary 0.3 / 0.1 is below 3
+    after = Fraction(step, batches) - Fraction(str(o.warmup))
+    if after < 0:
         return (step + 1) / (o.warmup * batches + 1)
-    since = epoch - o.warmup
     if o.schedule == "step":
-        return o.step_factor ** math.floor(since / o.step_epochs)
+        return o.step_factor ** math.floor(after / Fraction(str(o.step_epochs)))
     if o.schedule == "cosine":
+        since = step / batches - o.warmup
         return (1 + math.cos(math.pi * since / max(epochs - o.warmup, since, 1e-9))) / 2
     return 1.0
 

@@ -68,9 +68,11 @@ def normalisation(name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
     scale = 255 if images.dtype == torch.uint8 else 1
     # channel by channel, so that no copy of the whole set in float64 is made
     mean = torch.stack([channel.mean(dtype=torch.float64) for channel in channels]) / scale
-    square = torch.stack([(channel.to(torch.float64) ** 2).mean() for channel in channels]) / scale**2
-    std = (square - mean**2).clamp(min=0).sqrt()
-    return mean.view(shape), torch.where(std > 0, std, 1.0).view(shape)
+    # around the mean: a difference of squares would lose all digits of a small deviation
+    square = [((channel.to(torch.float64) / scale - m) ** 2).mean() for channel, m in zip(channels, mean, strict=True)]
+    is_constant = torch.stack([channel.min() == channel.max() for channel in channels])
+    std = torch.where(is_constant, 1.0, torch.stack(square).sqrt())
+    return mean.view(shape), std.view(shape)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from actrelax.models._names import is_number, known, look_up, whole_number
+from actrelax.models._names import is_number, known, look_up, whole_number, whole_steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import ACTIVATIONS
 
@@ -52,3 +52,13 @@ def test_what_is_no_whole_number_or_too_small(value):
     with pytest.raises(ActrelaxError) as refused:
         whole_number("steps", value, least=3)
     assert str(refused.value) == f"steps must be a whole number, 3 or more, got {value!r}."
+
+
+def test_times_in_whole_steps():
+    assert [whole_steps("duration", time, 0.1) for time in (0.0, 0.1, 0.3, 1e6)] == [0, 1, 3, 10_000_000]
+
+
+@pytest.mark.parametrize(("time", "dt"), [(1e300, 1e-300), (1e20, 1.0), (1e16, 1.0)])
+def test_more_steps_than_a_time_can_count(time, dt):
+    with pytest.raises(ActrelaxError, match=r"^duration must be at most 2\*\*53 dt, got 1e\+"):
+        whole_steps("duration", time, dt)

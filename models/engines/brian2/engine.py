@@ -16,7 +16,7 @@ from brian2.core.base import BrianObjectException
 from actrelax.models.engines import Brian2Options, SparseProblem
 from actrelax.models.engines.brian2.build import UNIT, Simulation, build, state_variables
 from actrelax.models.engines.brian2.codegen import generating, require_runtime, target_named
-from actrelax.models.engines.brian2.support import method_of
+from actrelax.models.engines.brian2.support import check_steps, method_of
 from actrelax.models.engines.brian2.support import unsupported as unsupported
 from actrelax.models.engines.request import SolveRequest, is_finite, refuse_non_finite
 from actrelax.models.problem import State
@@ -39,6 +39,7 @@ def solve(request: SolveRequest) -> Trajectory:
     seed = _seed(request)
     target = target_named(request.options.codegen)
     require_runtime()
+    check_steps(request.grid.steps)
     if target != "numpy":
         _announce(target)
     watch = _Watch(request, every_step=request.grid.stop_change is not None)

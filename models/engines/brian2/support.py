@@ -12,11 +12,21 @@ from brian2.utils.logger import catch_logs
 
 from actrelax.models.engines.brian2 import equations
 from actrelax.models.engines.brian2.codegen import is_runtime
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
 
 OURS = {"euler": "euler", "exponential": "exponential_euler"}
 """Integrator of the package -> the equivalent state updater."""
+
+MOST_STEPS = 2**40
+"""With more steps, Brian2's times miss some of them, or all."""
+
+
+def check_steps(steps: int) -> None:
+    """Refuse more steps than Brian2 counts."""
+    if steps > MOST_STEPS:
+        raise ActrelaxError(f"Brian2 counts at most 2**40 steps, got {steps:,}: take fewer.")
 
 
 def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:

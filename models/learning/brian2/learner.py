@@ -18,10 +18,10 @@ from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines.brian2 import UNIT, generating, target_named
 from actrelax.models.engines.brian2.codegen import require_runtime
 from actrelax.models.engines.brian2.names import identifiers
+from actrelax.models.engines.brian2.support import check_steps
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import refuse_hooks
 from actrelax.models.learning.brian2 import equations
-from actrelax.models.learning.brian2.objects import assemble
+from actrelax.models.learning.brian2.objects import assemble, check_weights, learning_in
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import LOSSES
 from actrelax.models.results import DivergenceError
@@ -125,7 +125,7 @@ class Learner:
         self._check()
         self.feedforward_steps = self.phases.feedforward_steps or equations.depth(network)
         self._simulation = assemble(network, self.assumptions, self.loss, self.phases.eta)
-        self._learning = self._learning_now()
+        self._learning = learning_in(network)
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
         """Learn from stimuli one by one, in one run.
@@ -200,9 +200,6 @@ class Learner:
             # r and g are only ever multiplied by 0 from here; reset them, because 0 * nan is nan
             group.x, group.r, group.g = _array(given[name]), 0.0, 0.0
 
-    def _learning_now(self) -> list[str]:
-        return [name for name, parameter in self.network.named_parameters() if parameter.requires_grad]
-
     def _check(self) -> None:
         check_network(self.network)
         reason = equations.unsupported(self.network, self.assumptions)
@@ -221,6 +218,7 @@ class Learner:
         stimuli, targets = self._arrays(x, y)
         simulation, stimulus = self._simulation, period * self._simulation.dt
         begin, seen = simulation.step, len(simulation.read.i)
+        check_steps(begin + len(stimuli) * period)
         namespace = {
             "begin": begin,
             "period": period,
@@ -253,13 +251,7 @@ class Learner:
         return _array(x.flatten(1)), _array(targets.flatten(1))
 
     def _read_weights(self) -> None:
-        check_network(self.network)
-        refuse_hooks(self.network, "weights that learn inside Brian2 have no gradient")
-        tensors = [tensor for *_, tensor in self._weights() if tensor.requires_grad]
-        if len({id(tensor) for tensor in tensors}) < len(tensors):
-            raise ActrelaxError("projections share a weight, which Brian2 would learn twice: give each a separate one.")
-        if self._learning_now() != self._learning:
-            raise ActrelaxError("requires_grad has changed since the Learner was made: make a new Learner.")
+        check_weights(self.network, self._learning, [tensor for *_, tensor in self._weights()])
         for _, group, variable, tensor in self._weights():
             values = _array(tensor)
             setattr(group, variable, values[group.j[:], group.i[:]] if values.ndim == 2 else values)

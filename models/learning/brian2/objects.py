@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import brian2 as b2
+from torch import Tensor
 
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines.brian2 import UNIT, generating
 from actrelax.models.engines.brian2.names import identifiers
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import refuse_hooks
 from actrelax.models.learning.brian2 import equations
-from actrelax.models.network import Network, Projection
+from actrelax.models.network import Network, Projection, check_network
 
 
 @dataclass(frozen=True)
@@ -101,3 +105,19 @@ def _softmax(output: Any, clock: Any) -> Any:
     for updater in synapses.summed_updaters.values():
         updater.order = equations.NORMALISER_ORDER
     return synapses
+
+
+def learning_in(network: Network) -> list[str]:
+    """Return the names of the parameters that require a gradient."""
+    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+
+
+def check_weights(network: Network, learning: Sequence[str], tensors: Sequence[Tensor]) -> None:
+    """Refuse what Brian2 would ignore of the weights, which it is about to read as `tensors`."""
+    check_network(network)
+    refuse_hooks(network, "weights that learn inside Brian2 have no gradient")
+    plastic = [tensor for tensor in tensors if tensor.requires_grad]
+    if len({id(tensor) for tensor in plastic}) < len(plastic):
+        raise ActrelaxError("projections share a weight, which Brian2 would learn twice: give each a separate one.")
+    if learning_in(network) != learning:
+        raise ActrelaxError("requires_grad has changed since the Learner was made: make a new Learner.")

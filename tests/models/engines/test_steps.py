@@ -117,3 +117,11 @@ def test_what_is_refused_of_a_call(steps, shorthand, sentence):
         as_steps(steps, shorthand)
     with pytest.raises(ActrelaxError, match=sentence):
         solve(problem_of(mlp_case()), "euler", steps, **shorthand)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Steps(10**20), lambda: Steps.until(1e-6, most=10**20), lambda: Steps(10**400)]
+)
+def test_more_steps_than_a_time_can_count(make):
+    with pytest.raises(ActrelaxError, match=r"^(steps|most) must be at most 2\*\*53, got 1"):
+        make()

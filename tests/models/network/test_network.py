@@ -181,6 +181,21 @@ def test_scale_of_feedback_is_that_of_the_weights(generator):
         assert abs(float(torch.corrcoef(pairs)[0, 1])) < 0.2
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1])  # the float32 deviation of constant weights of 0.1 is 7e-9
+@pytest.mark.parametrize("preset", ["learned-feedback", "random-feedback", "sign-feedback"])
+def test_constant_weights_have_feedback_of_the_scale_of_their_fan_in(preset, value):
+    """Else nothing below a readout that begins at zero would ever learn."""
+    case = mlp_case(widths=(8, 40, 30))
+    network = case.network.float()
+    readout = network.projections["hidden1->output"]
+    nn.init.constant_(readout.weight, value)
+    network.add_feedback(preset, torch.Generator().manual_seed(0))
+    psi = readout.feedback.detach()
+    assert float(psi if psi.dim() == 0 else psi.std(correction=0)) == pytest.approx(40**-0.5, rel=0.05)
+    relax_backward(network, case.x.float(), case.y, assumptions=preset, integrator="equilibrium")
+    assert bool(network.projections["input->hidden1"].weight.grad.any()) == (preset != "sign-feedback" or value != 0)
+
+
 def test_the_generator_decides_on_feedback():
     drawn = []
     for seed in (1, 1, 2):

@@ -41,6 +41,16 @@ def test_schedules():
     assert min(factors(Optimisation(schedule="cosine", warmup=10))) > 0
 
 
+@pytest.mark.parametrize("period", [0.1, 0.3, 0.7, 1.1, 2.3])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.3, 1.1, 2.9])
+def test_fractions_of_an_epoch_are_decimal_numbers(period, warmup):
+    """With 10 batches per epoch all of them are whole numbers of batches."""
+    o = Optimisation(schedule="step", step_epochs=period, step_factor=0.5, warmup=warmup)
+    first, every = round(10 * warmup), round(10 * period)
+    expected = [(k + 1) / (first + 1) if k < first else 0.5 ** ((k - first) // every) for k in range(100)]
+    assert factors(o, batches=10) == pytest.approx(expected)
+
+
 def test_the_learning_rate_follows_the_schedule():
     experiment = Experiment(
         epochs=2, optimisation=Optimisation(lr=0.4, schedule="step", step_epochs=1, step_factor=0.25)

@@ -89,6 +89,22 @@ def test_a_channel_that_never_changes_stays_finite():
     assert torch.isfinite(Preprocessing(torch.float32, mean.float(), std.float())(images)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_constant_channel_has_deviation_1_at_any_level(dtype):
+    for level in range(256):
+        images = torch.full((7, 1, 3, 3), level, dtype=torch.uint8).to(dtype)
+        images = images if dtype == torch.uint8 else images / 255
+        mean, std = normalisation("channels", images)
+        assert std.item() == 1
+        assert mean.item() == pytest.approx(level / 255, abs=1e-7)
+
+
+def test_a_small_deviation_around_a_large_mean_keeps_its_digits():
+    images = 1e6 + 1e-3 * torch.randn(50, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    _, std = normalisation("channels", images)
+    assert std.item() == pytest.approx(images.std(correction=0).item(), rel=1e-6)
+
+
 def test_one_pixel_is_what_it_is(npz, arrays):
     x, _ = next(iter(Batches(read(npz), Preprocessing(torch.float32), 100, 0).epoch(1)))
     assert x.dtype == torch.float32

@@ -219,3 +219,9 @@ def test_populations_may_be_called_as_they_like():
     with generating("numpy"):  # by default Brian2 compiles, for a minute
         simulation.network.run(STEPS * DT * UNIT, namespace={})
     assert set(simulation.monitors) == set(names)
+
+
+def test_more_steps_than_brian2_counts_are_refused():
+    """It would return the initial state as that of a completed relaxation."""
+    with pytest.raises(ActrelaxError, match=r"^Brian2 counts at most 2\*\*40 steps, got 1,099,511,627,777: take fewer"):
+        solve(problem_of(mlp_case()), "euler", 2**40 + 1, engine="brian2")

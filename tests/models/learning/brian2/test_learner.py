@@ -376,3 +376,9 @@ def test_what_brian2_would_ignore_is_refused(change, sentence):
     change(network)
     with pytest.raises(ActrelaxError, match=sentence):
         learner.learn(*stimuli(network, 1))
+
+
+def test_more_steps_than_brian2_counts_are_refused():
+    network = mlp_case().network
+    with pytest.raises(ActrelaxError, match=r"^Brian2 counts at most 2\*\*40 steps"):
+        Learner(network, rate=0.1, phases=Phases(steps=2**40)).learn(*stimuli(network, 1))
