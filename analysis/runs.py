@@ -33,7 +33,7 @@ from actrelax.models.errors import ActrelaxError
 
 Rows = Sequence[Mapping[str, float]]
 TABLES = ("metrics", "alignment", "timing")
-VERSION = 2
+VERSION = 3
 """Of config.json, as actrelax train writes it."""
 CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
 BEST = "best.pt"

@@ -39,6 +39,8 @@ def former_hashes(case: Case) -> Iterator[str]:
         experiment = changed(case.experiment.resolved(), {"clip": clip})
         options: dict[str, Any] = {"verify_every": 1000} | as_options(experiment) | as_options(execution)
         options["method"] = options.pop("evaluation")
+        options["augment"] = options["augment"] != "none"
+        del options["layout"]  # which came later
         if options["tau_spread_over"] == "neurons":
             del options["tau_spread_over"]
         yield hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]

@@ -36,6 +36,8 @@ class Config:
     test_split: float | None = None
     """As that of `actrelax train`; the run's own with its own data set, otherwise all images of a PATH/ without test
     images, unless given."""
+    layout: Literal["nchw", "nhwc"] | None = None
+    """Of a .npz of images with channels, as actrelax train takes it; for the run's own set that of the run."""
     data_dir: Path | None = None
     """Where NAME.npz files are; the run's own unless given."""
     best: bool = False
@@ -71,10 +73,10 @@ def _images(config: Config, run: Run) -> Dataset:
     """Load the test images, with labels and channels as the run's network has them."""
     require(test_split=(config.test_split, POSITIVE, 1))
     own = run.experiment.images
-    name, split = config.dataset or own.dataset, config.test_split
-    if split is None and config.dataset in (None, own.dataset):
-        split = own.test_split
-    data = load_to_test(name, config.data_dir or run.execution.data_dir, split)
+    name, split, layout = config.dataset or own.dataset, config.test_split, config.layout
+    if name == own.dataset:
+        split, layout = own.test_split if split is None else split, layout or own.layout
+    data = load_to_test(name, config.data_dir or run.execution.data_dir, split, layout)
     return data if data.names is None else _translated(data, data.names, run)
 
 

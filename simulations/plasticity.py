@@ -138,6 +138,8 @@ def main(config: Config) -> None:
         lr=(config.lr, POSITIVE, math.inf),
         seed=(config.seed, 0, 2**63),
     )
+    if config.resume is not None and config.out != Config.out:
+        raise ActrelaxError("--resume continues a run in its folder: leave --out out.")
     folder = RunFolder(config.resume or config.out)
     training, learner = assemble(config)
     begin(folder, config)

@@ -25,7 +25,7 @@ from actrelax.analysis.runs import RunFolder
 KILLS = 10
 PROGRAM = [sys.executable, "-m", "actrelax.simulations.train", "--quiet"]
 OPTIONS = shlex.split(
-    "--network digits-cnn --assumptions learned-feedback --steps 10 --epochs 40 --augment --momentum 0.9 "
+    "--network digits-cnn --assumptions learned-feedback --steps 10 --epochs 40 --augment flip,crop --momentum 0.9 "
     "--schedule cosine --warmup 1 --measure-alignment 7 --validation 100 --checkpoint-every 10 --threads 1"
 )
 

@@ -130,8 +130,8 @@ def command(config: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> command({"rule": "ar", "batch_size": 64, "clip": None, "augment": True, "channels_last": False})
-    'actrelax train --rule ar --batch-size 64 --augment'
+    >>> command({"rule": "ar", "batch_size": 64, "clip": None, "channels_last": True, "json": False})
+    'actrelax train --rule ar --batch-size 64 --channels-last'
     """
     given = {name: value for name, value in config.items() if value is not None and value is not False}
     return shlex.join(["actrelax", "train", *as_words(given)])
@@ -142,8 +142,8 @@ def as_words(options: Mapping[str, Any]) -> list[str]:
 
     Examples
     --------
-    >>> as_words({"clip": None, "augment": True, "channels_last": False, "rates": (0.1, 0.2)})
-    ['--clip', 'None', '--augment', '--no-channels-last', '--rates', '0.1', '0.2']
+    >>> as_words({"clip": None, "json": True, "channels_last": False, "rates": (0.1, 0.2)})
+    ['--clip', 'None', '--json', '--no-channels-last', '--rates', '0.1', '0.2']
     """
     words = []
     for name, value in options.items():

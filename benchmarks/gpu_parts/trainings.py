@@ -47,7 +47,7 @@ def paper(options: Options) -> Experiment:
 
 def deep(options: Options) -> Experiment:
     """Return vgg8 with Adam, augmented images and bfloat16."""
-    images = Images() if options.tiny else Images("cifar10", normalise="channels", augment=True)
+    images = Images() if options.tiny else Images("cifar10", normalise="channels", augment="flip,crop")
     return Experiment(
         epochs=1 if options.tiny else EPOCHS,
         batch_size=128,

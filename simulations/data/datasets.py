@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,10 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data.download import ARCHIVES, download
 from actrelax.simulations.data.folders import has_test_part, is_folder, read_folder
 
+Layout = Literal["nchw", "nhwc"]
+"""Where the channels are: (n, channels, height, width) or (n, height, width, channels)."""
+MOST_CHANNELS = 4
+"""Of images whose layout is seen from their shape: grey, with alpha, RGB, RGB with alpha."""
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 Array = NDArray[np.generic]
 
@@ -83,7 +88,9 @@ def data_folder(given: Path | None) -> Path:
     return Path(os.environ.get("ACTRELAX_DATA", "data")) if given is None else given
 
 
-def load(name: str, data_dir: Path | None = None, test_split: float | None = None) -> Dataset:
+def load(
+    name: str, data_dir: Path | None = None, test_split: float | None = None, layout: Layout | None = None
+) -> Dataset:
     """Load a data set by name, file or folder.
 
     Parameters
@@ -97,12 +104,16 @@ def load(name: str, data_dir: Path | None = None, test_split: float | None = Non
         As `data_folder`.
     test_split : float, optional
         Share of the images of PATH/CLASS/*.png to test on, as `read_folder`; sets with test images take none.
+    layout : {"nchw", "nhwc"}, optional
+        As for `read`; not for bundled and official sets.
 
     Raises
     ------
     ActrelaxError
         For an unknown name, a set that is neither there nor can be downloaded, or a file that is no data set.
     """
+    if layout is not None and (is_folder(name) or name in ("digits", *ARCHIVES)):
+        raise ActrelaxError(f"--layout is for .npz files of your own, {name} has its own layout: leave it out.")
     if is_folder(name):
         found = read_folder(Path(name), test_split)
         train, test = Split(*found.train), Split(*found.test)
@@ -118,20 +129,22 @@ def load(name: str, data_dir: Path | None = None, test_split: float | None = Non
             download(name, path)
         return _official(read(path), path)
     if name.endswith(".npz"):
-        return read(Path(name))
+        return read(Path(name), layout)
     if Path(name).name == name and (folder / f"{name}.npz").exists():
-        return read(folder / f"{name}.npz")
+        return read(folder / f"{name}.npz", layout)
     names = ", ".join(["digits", *ARCHIVES])
     raise ActrelaxError(
         f"unknown dataset {name!r}; known: {names}, a NAME.npz in {folder}, the path of a .npz, or a folder/ of images."
     )
 
 
-def load_to_test(name: str, data_dir: Path | None = None, test_split: float | None = None) -> Dataset:
+def load_to_test(
+    name: str, data_dir: Path | None = None, test_split: float | None = None, layout: Layout | None = None
+) -> Dataset:
     """As `load`, for who trains on nothing: without a share, all images of PATH/CLASS/*.png are test images."""
     if test_split is None and is_folder(name) and not has_test_part(Path(name)):
         test_split = 1.0
-    return load(name, data_dir, test_split)
+    return load(name, data_dir, test_split, layout)
 
 
 def digits() -> Dataset:
@@ -149,17 +162,25 @@ def digits() -> Dataset:
     return Dataset("digits", 10, Split(x_train, y_train), Split(x_test, y_test))
 
 
-def read(path: Path) -> Dataset:
+def read(path: Path, layout: Layout | None = None) -> Dataset:
     """Read a .npz file with x_train, y_train, x_test and y_test.
 
-    Images are uint8, or floats that are taken as they are: (n, height, width), (n, height, width, channels) or
-    (n, features). Labels are integers from 0 to classes - 1, one per image, every one among the training labels.
+    Images are uint8, or floats that are taken as they are: (n, features), (n, height, width), or with channels. Labels
+    are integers from 0 to classes - 1, one per image, every one among the training labels.
+
+    Parameters
+    ----------
+    path : Path
+    layout : {"nchw", "nhwc"}, optional
+        (n, channels, height, width) or (n, height, width, channels). Not needed if only one has 1 to 4 channels.
 
     Raises
     ------
     ActrelaxError
-        For anything else.
+        For anything else, and for images with channels that fit both layouts or none.
     """
+    if layout is not None:
+        known("layout", layout, get_args(Layout))
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in KEYS}
@@ -172,7 +193,9 @@ def read(path: Path) -> Dataset:
     try:
         _check_labels(arrays)
         classes = int(arrays["y_train"].max()) + 1
-        train, test = (_split(part, arrays[f"x_{part}"], arrays[f"y_{part}"], classes) for part in ("train", "test"))
+        train, test = (
+            _split(part, arrays[f"x_{part}"], arrays[f"y_{part}"], classes, layout) for part in ("train", "test")
+        )
         if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
             raise ActrelaxError(
                 f"x_train and x_test must be alike but for their number, got {arrays['x_train'].dtype} "
@@ -201,10 +224,10 @@ def _check_labels(arrays: Mapping[str, Array]) -> None:
         )
 
 
-def _split(part: str, x: Array, y: Array, classes: int) -> Split:
+def _split(part: str, x: Array, y: Array, classes: int, layout: Layout | None) -> Split:
     if x.ndim not in (2, 3, 4) or 0 in x.shape:
         raise ActrelaxError(
-            f"x_{part} must be (n, height, width), (n, height, width, channels) or (n, features), got {x.shape}."
+            f"x_{part} must be (n, features), (n, height, width) or with channels (--layout), got {x.shape}."
         )
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ActrelaxError(f"x_{part} must be uint8 or floats, got {x.dtype}.")
@@ -216,11 +239,27 @@ def _split(part: str, x: Array, y: Array, classes: int) -> Split:
     if y.min() < 0 or y.max() >= classes:
         worst = y.min() if y.min() < 0 else y.max()
         raise ActrelaxError(f"labels must lie between 0 and {classes - 1}, y_train's largest; got {worst} in y_{part}.")
-    if x.ndim > 2:
-        x = x[:, None] if x.ndim == 3 else np.moveaxis(x, 3, 1)
+    x = _channels_first(part, x, layout)
     if x.dtype.kind == "f":  # also half and extended precision, and either byte order
         x = x.astype(np.float32 if x.dtype.itemsize <= 4 else np.float64)
     return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))
+
+
+def _channels_first(part: str, x: Array, layout: Layout | None) -> Array:
+    """Return images as (n, channels, height, width), and vectors as they are."""
+    if x.ndim < 4:
+        if layout is not None:
+            raise ActrelaxError(f"--layout is for images with channels, got x_{part} of {x.shape}: leave it out.")
+        return x[:, None] if x.ndim == 3 else x
+    if layout is None:
+        fits = {"nchw": x.shape[1] <= MOST_CHANNELS, "nhwc": x.shape[3] <= MOST_CHANNELS}
+        if fits["nchw"] == fits["nhwc"]:
+            raise ActrelaxError(
+                f"x_{part} of {x.shape} may be (n, channels, height, width) or (n, height, width, channels): say which "
+                "by --layout nchw or nhwc."
+            )
+        layout = "nchw" if fits["nchw"] else "nhwc"
+    return x if layout == "nchw" else np.moveaxis(x, 3, 1)
 
 
 def _official(dataset: Dataset, path: Path) -> Dataset:

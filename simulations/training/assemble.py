@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.learning import BackwardOptions, Updates
 from actrelax.models.network import Network, build
 from actrelax.models.problem import Loss
@@ -89,6 +89,8 @@ def assemble(
     o = experiment.optimisation
     optimiser = make_optimiser(network, o.optimiser, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
     factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
+    if factors and all(network.kind(p) != "conv" for p in network.projections.values() if p.map is not None):
+        warn(f"--conv-factor has no effect: {experiment.model.network} has no convolution.")
     updates = Updates(factors, o.update_clip, o.decay)
     options = BackwardOptions(updates, o.reduction)
     loss = experiment.model.as_loss
@@ -128,8 +130,8 @@ def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple
 
 def load_images(images: Images, data_dir: Path | None = None) -> Dataset:
     """Load the data set, and hold out what is asked for."""
-    data = load(images.dataset, data_dir, images.test_split)
-    if images.augment and len(data.input_shape) != 3:
+    data = load(images.dataset, data_dir, images.test_split, images.layout)
+    if images.augment != "none" and len(data.input_shape) != 3:
         raise ActrelaxError(f"--augment is for images, {data.name} has {data.input_shape[0]} features: leave it out.")
     return data.holding_out(images.validation) if images.validation else data
 

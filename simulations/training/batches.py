@@ -83,7 +83,7 @@ class Batches:
     preprocess  conversion to the network's input
     size        images per batch; the last batch of an epoch may be smaller
     seed        fixes order and augmentation
-    augment     whether images are flipped and cropped at random
+    augment     "none", or what is done to images at random: "flip", "crop" or "flip,crop"
     processes   that share each batch
     """
 
@@ -91,7 +91,7 @@ class Batches:
     preprocess: Preprocessing
     size: int
     seed: int
-    augment: bool = False
+    augment: str = "none"
     processes: Processes = ALONE
 
     def __len__(self) -> int:
@@ -112,16 +112,24 @@ class Batches:
         images, labels = self.data.train
         stream = random_stream(self.seed, "epoch", number)
         order = _sent(torch.randperm(len(images), generator=stream), images.device)
-        if self.augment:
-            flips = _sent(torch.rand(len(images), generator=stream) < 0.5, images.device)
-            shifts = _sent(torch.randint(2 * PADDING + 1, (len(images), 2), generator=stream), images.device)
+        flips, shifts = self._draw(stream, images)
         for start in range(first * self.size, len(images), self.size):
             batch = order[start : start + self.size]
             chosen = batch[self.processes.share(len(batch))]
             found = images[chosen]
-            if self.augment:
+            if self.augment != "none":
                 found = flip_and_crop(found, flips[chosen], shifts[chosen])
             yield Split(self.preprocess(found), labels[chosen])
+
+    def _draw(self, stream: torch.Generator, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which images are flipped, and how all are shifted: both are drawn, so that each is that of a seed."""
+        flips = torch.rand(len(images), generator=stream) < 0.5
+        shifts = torch.randint(2 * PADDING + 1, (len(images), 2), generator=stream)
+        if "flip" not in self.augment:
+            flips = torch.zeros_like(flips)
+        if "crop" not in self.augment:
+            shifts = torch.full_like(shifts, PADDING)
+        return _sent(flips, images.device), _sent(shifts, images.device)
 
 
 def _sent(drawn: Tensor, device: torch.device) -> Tensor:

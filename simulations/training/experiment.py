@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from actrelax.models._names import known, look_up
 from actrelax.models.errors import ActrelaxError
@@ -15,6 +15,8 @@ from actrelax.simulations.training.hardware import Precision
 from actrelax.simulations.training.optimisers import optimiser_named, takes
 from actrelax.simulations.training.options import POSITIVE, require
 from actrelax.simulations.training.relaxation import Relaxation
+
+Augment = Literal["none", "flip", "crop", "flip,crop"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,12 @@ class Images:
     """Hold out so many training images and report on them too: for tuning."""
     normalise: Literal["none", "half", "channels"] = "none"
     """none; half: mean and standard deviation 0.5; channels: each channel's own, over the training images."""
-    augment: bool = False
-    """Flip and crop (4 pixels of padding) the training images at random."""
+    layout: Literal["nchw", "nhwc"] | None = None
+    """Of a .npz of images with channels: (n, channels, height, width) or (n, height, width, channels). Not needed if
+    only one has 1 to 4 channels."""
+    augment: Augment = "none"
+    """What happens to training images at random: flip mirrors them left to right (not for digits); crop shifts them by
+    up to 4 pixels."""
     test_split: float | None = None
     """Share of the images of a PATH/ without test images that is tested on, the same whatever the seed."""
 
@@ -167,6 +173,7 @@ class Experiment:
         if self.patience is not None and not self.images.validation:
             raise ActrelaxError("--patience waits for a better validation accuracy: give --validation, too.")
         _ = self.model.as_loss  # raises
+        known("augment", self.images.augment, get_args(Augment))
         self.relaxation.check()
         decays = self.rule == "ar" and self.relaxation.knobs.needs_decay
         if decays and o.decay is None:

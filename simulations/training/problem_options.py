@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ class ProblemOptions:
     hand, else random numbers."""
     test_split: float | None = None
     """As that of `actrelax train`; all images of a PATH/ without test images unless given."""
+    layout: Literal["nchw", "nhwc"] | None = None
+    """Of a .npz of images with channels, as actrelax train takes it; for the run's own set that of the run."""
     data_dir: Path | None = None
     """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
     batch_size: int = 2
@@ -131,12 +133,16 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     require(label_smoothing=(options.model.label_smoothing, 0, 1))
     loss = options.model.as_loss
     set_up(hardware, options.seed)
+    run = None if options.run is None else load_run(options.run)
+    if run is not None:
+        _check_model(options.model, run.experiment.model)
+        if options.dataset == run.experiment.images.dataset and options.layout is None:
+            options = replace(options, layout=run.experiment.images.layout)
     x, y, shape, classes, source = _images(options)
-    if options.run is None:
+    if run is None:
         network, _ = make_network(options.model, shape, classes, options.seed)
         preprocess = Preprocessing(torch.float64)
     else:
-        run = load_run(options.run)
         network, preprocess, source = run.network, run.preprocess, f"{source}, network of {options.run}"
     network.to(device=hardware.device, dtype=hardware.dtype)
     if all(p.feedback is None for p in network.projections.values()):
@@ -147,14 +153,24 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     return Sample(network, x, y.to(hardware.device), loss, source)
 
 
+def _check_model(given: Model, own: Model) -> None:
+    """Refuse options of a network for one that a run has."""
+    for name in ("network", "activation", "weight_std"):
+        if getattr(given, name) != getattr(own, name):
+            option = name.replace("_", "-")
+            raise ActrelaxError(f"--run has a network of its own: leave --{option} out, or leave --run out.")
+
+
 def _images(options: ProblemOptions) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
     """Return stimuli, labels, the shape of one, the number of classes, and where they are from."""
     name = options.dataset or at_hand(options.model.network, options.data_dir)
     if name is None:
+        if options.layout is not None:
+            raise ActrelaxError("--layout is for .npz files, and random images are taken: leave it out.")
         shape, stream = usual_shape(options.model.network), random_stream(options.seed, "images")
         x = torch.rand(options.batch_size, *shape, generator=stream, dtype=torch.float64)
         return x, torch.randint(10, (len(x),), generator=stream), shape, 10, "random images"
-    data = load_to_test(name, options.data_dir, options.test_split)
+    data = load_to_test(name, options.data_dir, options.test_split, options.layout)
     require(batch_size=(options.batch_size, 1, len(data.test.images)))
     images, labels = (part[: options.batch_size] for part in data.test)
     return images, labels, data.input_shape, data.classes, data.name

@@ -147,7 +147,7 @@ def test_several_seeds_are_compared(tmp_path, capsys):
             folder = RunFolder(tmp_path / "runs" / f"{condition}{seed}")
             usual = {"rule": "ar", "dataset": "digits", "network": "mlp", "epochs": 1}
             experiment = usual | {"assumptions": assumptions, "seed": seed}
-            folder.write_config({"version": 2, "experiment": experiment, "execution": {}})
+            folder.write_config({"version": 3, "experiment": experiment, "execution": {}})
             rows = [{"epoch": e, "train_accuracy": 0.5, "test_accuracy": accuracy - less} for e in (0, 1)]
             folder.write_tables({"metrics": rows, "timing": [{"train_seconds": 1.0, "evaluate_seconds": 0.0}]})
             summary = {**usual, "assumptions": assumptions, "seed": seed, "test_accuracy": accuracy - less}

@@ -160,3 +160,27 @@ def test_what_cannot_be_evaluated(trained, arrays, tmp_path, capsys):
     (trained / "checkpoint.pt").unlink()
     with pytest.raises(ActrelaxError, match=r"has no checkpoint yet: let the run begin first\.$"):
         load_run(trained)
+
+
+def test_the_layout_is_the_runs(tmp_path, capsys):
+    generator, path = np.random.default_rng(0), tmp_path / "images.npz"
+    x, y = generator.integers(0, 256, (60, 6, 6, 5), dtype=np.uint8), np.arange(60) % 3
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+    out = tmp_path / "run"
+    arguments = ["train", "--dataset", path, *QUICK, "--network", "mlp-2x9", "--out", out, "--augment", "crop"]
+    assert run(*arguments) == 2
+    assert "say which by --layout nchw or nhwc" in capsys.readouterr().err
+    assert run(*arguments, "--layout", "nhwc", "--json") == 0
+    accuracy = json.loads(capsys.readouterr().out)["test_accuracy"]
+    assert run("evaluate", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == accuracy
+    other = tmp_path / "others.npz"
+    path.rename(other)
+    assert run("evaluate", out, "--dataset", other) == 2
+    assert run("evaluate", out, "--dataset", other, "--layout", "nhwc", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == accuracy
+    assert (
+        run("relax", "--run", out, "--dataset", other, "--layout", "nhwc", "--steps", 2, "--out", tmp_path / "r") == 0
+    )
+    other.rename(path)
+    assert run("relax", "--run", out, "--steps", 2, "--out", tmp_path / "r") == 0

@@ -135,6 +135,18 @@ def test_a_saved_run(npz, tmp_path, capsys):
     assert relax.defaults(["--run", str(tmp_path / "run")]).problem.seed == 3
 
 
+def test_a_run_keeps_its_network(npz, tmp_path, capsys):
+    training = ["--dataset", npz, "--network", "mlp-3x7", "--epochs", 1, "--quiet", "--steps", 3]
+    assert cli.main(["train", *map(str, training), "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    for option, value in (("--network", "cnn"), ("--activation", "relu"), ("--weight-std", 0.3)):
+        assert run("--run", tmp_path / "run", "--out", tmp_path / "out", option, value) == 2
+        said = capsys.readouterr().err
+        assert said == (f"actrelax relax: --run has a network of its own: leave {option} out, or leave --run out.\n")
+    assert not (tmp_path / "out").exists()
+    assert run("--run", tmp_path / "run", "--out", tmp_path / "out", "--network", "mlp-3x7", "--steps", 2) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -148,11 +148,11 @@ def test_paired_runs_begin_alike(tmp_path, tiny):
 def whole(tmp_path, tiny):
     """A run that was never interrupted."""
     out = tmp_path / "whole"
-    assert run(*tiny, "--out", out, "--quiet", "--augment", "--momentum", 0.9, "--schedule", "cosine") == 0
+    assert run(*tiny, "--out", out, "--quiet", "--augment", "flip,crop", "--momentum", 0.9, "--schedule", "cosine") == 0
     return out
 
 
-CHANGING = ["--augment", "--momentum", 0.9, "--schedule", "cosine", "--quiet"]
+CHANGING = ["--augment", "flip,crop", "--momentum", 0.9, "--schedule", "cosine", "--quiet"]
 
 
 class Killed(BaseException):
@@ -561,5 +561,14 @@ def test_a_run_of_another_version_is_refused(tmp_path, tiny, capsys):
     (out / "config.json").write_text(json.dumps(config))
     assert run("--resume", out) == 2
     assert capsys.readouterr().err.endswith(
-        f"{out} holds no run of actrelax train that this version reads: its config.json has version None, not 2.\n"
+        f"{out} holds no run of actrelax train that this version reads: its config.json has version None, not 3.\n"
+    )
+
+
+def test_options_without_an_effect_are_said(tmp_path, tiny, capsys):
+    options = ["--optimiser", "adam", "--reduction", "sum", "--lr", 0.01, "--out", tmp_path / "a", "--quiet"]
+    assert run(*tiny, *options) == 0
+    assert capsys.readouterr().err == (
+        "--reduction has no effect: adam divides each update by its usual size, unless --update-clip bounds it "
+        "before.\n"
     )

@@ -15,7 +15,7 @@ def written(path, *, ended="finished", epochs=2, **options):
     folder = RunFolder(path)
     execution = {"threads": options.pop("threads", 1), "measure_alignment": options.pop("measure_alignment", None)}
     config = {**USUAL, "seed": 0, **options}
-    folder.write_config({"version": 2, "experiment": config, "execution": execution})
+    folder.write_config({"version": 3, "experiment": config, "execution": execution})
     rows = [{"epoch": e, "train_accuracy": 0.3 * e, "test_accuracy": 0.4 * e} for e in range(epochs + 1)]
     timing = [{"epoch": e, "train_seconds": 2.0, "evaluate_seconds": 0.5} for e in range(1, epochs + 1)]
     folder.write_tables({"metrics": rows, "timing": timing})

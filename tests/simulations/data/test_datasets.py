@@ -76,6 +76,61 @@ def test_shapes_and_types(tmp_path, shape, expected, dtype):
     assert data.train.images.dtype == kept
 
 
+@pytest.fixture
+def with_channels(tmp_path):
+    """A function that writes images of a shape, and returns the file and the images."""
+
+    def write(shape):
+        x = np.random.default_rng(0).integers(0, 256, (7, *shape), dtype=np.uint8)
+        path = tmp_path / "a.npz"
+        np.savez(path, x_train=x, y_train=np.arange(7) % 3, x_test=x, y_test=np.arange(7) % 3)
+        return path, x
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "expected"),
+    [
+        ((3, 6, 5), None, (3, 6, 5)),
+        ((6, 5, 3), None, (3, 6, 5)),
+        ((1, 28, 28), None, (1, 28, 28)),
+        ((3, 4, 3), "nchw", (3, 4, 3)),
+        ((3, 4, 3), "nhwc", (3, 3, 4)),
+        ((8, 6, 5), "nchw", (8, 6, 5)),
+        ((8, 6, 5), "nhwc", (5, 8, 6)),
+        ((3, 6, 5), "nhwc", (5, 3, 6)),
+    ],
+)
+def test_channels_are_where_the_layout_says(with_channels, shape, layout, expected):
+    path, x = with_channels(shape)
+    data = load(str(path), layout=layout)
+    assert data.input_shape == expected
+    is_first = expected == shape if layout is None else layout == "nchw"
+    assert np.array_equal(data.test.images.numpy(), x if is_first else x.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 3), (1, 4, 4), (8, 8, 8)])
+def test_images_that_fit_two_layouts_or_none(with_channels, shape):
+    path, x = with_channels(shape)
+    with pytest.raises(ActrelaxError) as refused:
+        read(path)
+    assert str(refused.value) == (
+        f"{path}: x_train of {x.shape} may be (n, channels, height, width) or (n, height, width, channels): say which "
+        "by --layout nchw or nhwc."
+    )
+
+
+def test_a_layout_is_of_images_with_channels(with_channels):
+    path, _ = with_channels((8, 8))
+    with pytest.raises(ActrelaxError, match=r"--layout is for images with channels, got x_train of \(7, 8, 8\): leave"):
+        read(path, "nhwc")
+    with pytest.raises(ActrelaxError, match=r"^--layout is for \.npz files of your own, digits has its own layout"):
+        load("digits", layout="nchw")
+    with pytest.raises(ActrelaxError, match=r"^unknown layout 'chw'; known: nchw, nhwc\.$"):
+        read(path, "chw")
+
+
 def replaced(**changes):
     """A change to the arrays of a file: a new value, or a function of the old one."""
 
@@ -102,7 +157,7 @@ def with_label(value):
 
 
 EVERY = "y_train must have every label from 0 to its largest,"
-ARRAYS = "x_train must be (n, height, width), (n, height, width, channels) or (n, features), got"
+ARRAYS = "x_train must be (n, features), (n, height, width) or with channels (--layout), got"
 
 
 @pytest.mark.parametrize(

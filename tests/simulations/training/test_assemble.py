@@ -250,7 +250,7 @@ def test_the_rule_is_tried_before_a_run_begins_and_changes_nothing():
 def test_augmentation_is_for_images(tmp_path, arrays):
     flat = {key: x.reshape(len(x), -1) if x.ndim == 3 else x for key, x in arrays.items()}
     np.savez(tmp_path / "flat.npz", **flat)
-    images = Images(str(tmp_path / "flat.npz"), augment=True)
+    images = Images(str(tmp_path / "flat.npz"), augment="crop")
     with pytest.raises(ActrelaxError, match=r"^--augment is for images, flat has 64 features: leave it out\.$"):
         assemble(Experiment(images=images))
 

@@ -8,7 +8,7 @@ from actrelax.simulations.data.datasets import digits, read
 from actrelax.simulations.training.batches import PADDING, Batches, Preprocessing, flip_and_crop, normalisation
 
 
-def batches(data=None, *, size=64, seed=0, augment=False):
+def batches(data=None, *, size=64, seed=0, augment="none"):
     return Batches(data or digits(), Preprocessing(torch.float32), size, seed, augment)
 
 
@@ -29,7 +29,7 @@ def test_every_image_comes_once_with_its_label():
     assert torch.equal(*pairs)
 
 
-@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("augment", ["none", "flip,crop"])
 def test_seed_and_epoch_fix_the_order_and_nothing_else_does(augment):
     x, y = joined(batches(augment=augment), 3)
     made = batches(augment=augment)
@@ -43,8 +43,8 @@ def test_seed_and_epoch_fix_the_order_and_nothing_else_does(augment):
 
 
 def test_augmentation_does_not_change_the_order():
-    assert torch.equal(joined(batches(), 1)[1], joined(batches(augment=True), 1)[1])
-    assert not torch.equal(joined(batches(), 1)[0], joined(batches(augment=True), 1)[0])
+    assert torch.equal(joined(batches(), 1)[1], joined(batches(augment="flip,crop"), 1)[1])
+    assert not torch.equal(joined(batches(), 1)[0], joined(batches(augment="flip,crop"), 1)[0])
 
 
 def test_flip_and_crop_written_out():
@@ -60,6 +60,32 @@ def test_flip_and_crop_written_out():
         assert np.array_equal(got, cut[:, :, ::-1] if flip else cut)
     assert flips.any()
     assert not flips.all()
+
+
+def is_a_crop(image, of):
+    """Whether an image is another one, shifted by up to 4 pixels."""
+    padded = torch.nn.functional.pad(of, (PADDING,) * 4)
+    return any(
+        torch.equal(image, padded[:, top : top + 8, left : left + 8])
+        for top in range(2 * PADDING + 1)
+        for left in range(2 * PADDING + 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("augment", "flipped", "cropped"),
+    [("none", False, False), ("flip", True, False), ("crop", False, True), ("flip,crop", True, True)],
+)
+def test_augmentation_does_what_it_says_and_nothing_else(augment, flipped, cropped):
+    plain, augmented = joined(batches(), 1)[0][:60], joined(batches(augment=augment), 1)[0][:60]
+    both = joined(batches(augment="flip,crop"), 1)[0][:60]
+    flips = sum(not is_a_crop(image, of) for image, of in zip(augmented, plain, strict=True))
+    assert (flips > 10) == flipped
+    assert all(is_a_crop(x, of) or is_a_crop(x, of.flip(2)) for x, of in zip(augmented, plain, strict=True))
+    moved = sum(not (torch.equal(x, of) or torch.equal(x, of.flip(2))) for x, of in zip(augmented, plain, strict=True))
+    assert (moved > 40) == cropped
+    if not flipped and cropped:  # a seed has the same shifts with and without flips
+        assert sum(torch.equal(a, b) for a, b in zip(augmented, both, strict=True)) > 10
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

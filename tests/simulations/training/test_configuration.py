@@ -27,7 +27,7 @@ def test_options_survive_json():
     other = Experiment(
         seed=3,
         precision="bf16",
-        images=Images("mnist", augment=True),
+        images=Images("mnist", augment="flip,crop"),
         optimisation=Optimisation(lr=1, update_clip=2.5),
         relaxation=Relaxation(start="zero", dt=0.25, noise=0.1, delay=1, feedback_transform="quantised-4"),
     )

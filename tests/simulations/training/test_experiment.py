@@ -51,7 +51,7 @@ OWN = {
 def test_protocols_are_the_papers(name):
     """arXiv 2010.06219."""
     options = as_options(protocol(name))
-    expected = COMMON | OWN[name] | {"augment": False, "validation": 0}
+    expected = COMMON | OWN[name] | {"augment": "none", "validation": 0}
     assert {option: options[option] for option in expected} == expected
 
 
@@ -75,6 +75,7 @@ ROUNDED = "continuous plasticity moves the weights themselves, which bf16 rounds
         ({"optimisation": Optimisation(warmup=30)}, "--warmup must be between 0 and 20, got 30."),
         ({"optimisation": Optimisation(update_clip=0)}, "--update-clip must be positive, got 0."),
         ({"images": Images(validation=-5)}, "--validation must be 0 or more, got -5."),
+        ({"images": Images(augment=True)}, "unknown augment True; known: none, flip, crop, flip,crop."),
         ({"relaxation": Relaxation(steps=-1)}, "--steps must be 0 or more, got -1."),
         ({"relaxation": Relaxation(eta=0)}, "--eta must be positive, got 0."),
         ({"relaxation": Relaxation(tau=-1)}, "--tau must be positive, got -1."),

@@ -162,7 +162,7 @@ def test_a_training_continued_equals_one_that_was_never_stopped(assumptions, tmp
         "epochs": 3,
         "optimisation": optimisation,
         "assumptions": assumptions,
-        "images": Images(augment=True, validation=30),
+        "images": Images(augment="flip,crop", validation=30),
     }
     whole = trained(**options)
     for after in (1, 10, 23, 24, 46):
