@@ -24,9 +24,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.configuration import hash_of, read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, protocol
-from actrelax.simulations.training.idle import idle_options
 from actrelax.simulations.training.options import given_in
-from actrelax.simulations.training.processes import current
 from actrelax.simulations.training.run import Recording, run
 
 
@@ -60,10 +58,6 @@ def defaults(arguments: Sequence[str]) -> Config:
 
 def main(config: Config) -> None:
     """Run, and say what came out."""
-    config.experiment.check()
-    if current().is_first:
-        for sentence in idle_options(config.experiment):
-            print(sentence, file=sys.stderr)
     summary = run(config.experiment, config.execution, config.recording)
     folder = config.recording.folder_of(config.experiment)
     if config.recording.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, 
 from actrelax.simulations.training.configuration import as_config, hash_of, read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.idle import idle_options
 from actrelax.simulations.training.longer import is_longer
 from actrelax.simulations.training.loop import Callback, Training, train
 from actrelax.simulations.training.options import require
@@ -48,7 +50,7 @@ class Recording:
     tensorboard: bool = False
     """Also write the metrics for TensorBoard."""
     quiet: bool = False
-    """Leave out the line per epoch on standard error."""
+    """Leave out the line per epoch on standard error, and what it says of options without an effect."""
     json: bool = False
     """Print the summary as JSON, and nothing else, on standard output."""
 
@@ -106,6 +108,9 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     if resumed is None and processes.is_first:
         folder.clear()
         folder.write_config(config)
+        if not recording.quiet:
+            for sentence in idle_options(experiment):
+                print(sentence, file=sys.stderr)
     state = None if resumed is None else folder.checkpoint()
     if state is not None:
         with folder.fitting():

@@ -186,3 +186,9 @@ def test_divergence_is_status_1(tmp_path, capsys):
     options = ["--lr", "1e200", "--loss", "sum-of-squares", "--activation", "identity"]
     assert cli.main(["plasticity", "--out", str(out), *TINY, *options]) == 1
     assert "became non-finite: lower the learning rate or eta." in capsys.readouterr().err
+
+
+def test_a_run_continues_in_its_folder_alone(tmp_path, finished, capsys):
+    assert cli.main(["plasticity", "--resume", str(finished), "--out", str(tmp_path / "other")]) == 2
+    said = capsys.readouterr().err
+    assert said == "actrelax plasticity: --resume continues a run in its folder: leave --out out.\n"

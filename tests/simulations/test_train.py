@@ -439,7 +439,7 @@ def test_bad_files(tmp_path, tiny, npz, arrays, capsys, damage):
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_a_learning_rate_of_1e30(tmp_path, tiny, capsys, rule, activation):
     out = tmp_path / "run"
-    options = [*tiny, "--lr", "1e30", "--rule", rule, "--activation", activation, "--out", out]
+    options = [*tiny, "--lr", "1e30", "--rule", rule, "--activation", activation, "--out", out, "--quiet"]
     assert refused(capsys, 1, *options).startswith("training diverged in batches 1 to 4 of epoch 1: ")
     assert not (out / "summary.json").exists()
     assert all(torch.isfinite(p).all() for p in load_run(out).network.parameters())
@@ -557,7 +557,7 @@ def test_a_run_of_another_version_is_refused(tmp_path, tiny, capsys):
     out = tmp_path / "run"
     assert run(*tiny, "--out", out) == 0
     config = json.loads((out / "config.json").read_text())
-    assert config.pop("version") == 2
+    assert config.pop("version") == 3
     (out / "config.json").write_text(json.dumps(config))
     assert run("--resume", out) == 2
     assert capsys.readouterr().err.endswith(
@@ -566,9 +566,9 @@ def test_a_run_of_another_version_is_refused(tmp_path, tiny, capsys):
 
 
 def test_options_without_an_effect_are_said(tmp_path, tiny, capsys):
-    options = ["--optimiser", "adam", "--reduction", "sum", "--lr", 0.01, "--out", tmp_path / "a", "--quiet"]
+    options = ["--optimiser", "adam", "--reduction", "sum", "--lr", 0.01, "--out", tmp_path / "a"]
     assert run(*tiny, *options) == 0
-    assert capsys.readouterr().err == (
-        "--reduction has no effect: adam divides each update by its usual size, unless --update-clip bounds it "
-        "before.\n"
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "--reduction has no effect: adam divides each update by its usual size, unless --update-clip"
     )
