@@ -168,7 +168,7 @@ ON_THE_CPU = {
     ("problem/feedback_transforms.py", "__call__"): "drawn by a generator of the CPU, and moved",
     ("results/trajectory.py", "error"): "a table of numbers",
     ("learning/autograd.py", ""): "stands for a gradient that nobody asked for",
-    ("learning/wrapped.py", "_check_same_function"): "drawn by a generator of the CPU, and moved",
+    ("network/from_sequential.py", "check_same_function"): "drawn by a generator of the CPU, and moved",
     ("learning/activation_relaxation.py", "_tried"): "stands for a network without parameters",
     ("learning/brian2/learner.py", "*"): "from Brian2's arrays",
     ("engines/sparse_problem.py", "*"): "from SciPy's arrays",
