@@ -17,9 +17,6 @@ from actrelax.simulations.training.experiment import Experiment
 
 T = TypeVar("T")
 
-ADDED = ("test_split", "label_smoothing", "clip_norm", "patience")
-"""Options added since version 2 began: runs that lack them were made with today's defaults."""
-
 
 def as_options(part: Experiment | Execution) -> dict[str, Any]:
     """Return option -> value, flat and ready for JSON."""
@@ -53,9 +50,6 @@ def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
         If options are missing, not known or of another type.
     """
     expected = as_config(Experiment(), Execution())
-    added = {name: expected["experiment"][name] for name in ADDED}
-    if isinstance(config.get("experiment"), dict):
-        config = {**config, "experiment": added | config["experiment"]}
     for name in ("experiment", "execution"):
         part = config.get(name)
         if differing := set(part if isinstance(part, dict) else ()) ^ expected[name].keys():

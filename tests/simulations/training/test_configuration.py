@@ -7,7 +7,7 @@ import pytest
 
 from actrelax.analysis.runs import flat
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.configuration import ADDED, as_config, as_options, changed, from_config
+from actrelax.simulations.training.configuration import as_config, as_options, changed, from_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Optimisation
 from actrelax.simulations.training.relaxation import Relaxation
@@ -70,13 +70,6 @@ def test_a_configuration_that_lacks_options():
         ActrelaxError, match=r"^the configuration has missing or unknown options: channels_last, compile"
     ):
         from_config(CONFIG | {"execution": 3})
-
-
-def test_runs_from_before_an_option_was_added():
-    config = with_option()
-    for name in ADDED:
-        del config["experiment"][name]
-    assert from_config(config) == (Experiment(), Execution())
 
 
 def test_options_are_changed_by_name():
