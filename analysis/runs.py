@@ -27,6 +27,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
+from actrelax.analysis.checkout import commit
 from actrelax.analysis.files import replacing, write_text
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
@@ -94,8 +95,10 @@ class Summary:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("actrelax", "numpy", "torch")}}
+    """Return the versions that a result depends on, and the commit of a checkout."""
+    own = {"actrelax": version("actrelax")} | ({"commit": commit()} if commit() else {})
+    others = {name: version(name) for name in ("numpy", "torch")}
+    return {"python": platform.python_version(), **own, **others}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

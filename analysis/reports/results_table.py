@@ -40,7 +40,7 @@ class Outcome:
     state      finished, diverged, or not there yet
     reason     why it diverged
     curves     column -> a value per epoch, the untrained network's first; as far as it came
-    made_with  versions and device, where it finished
+    made_with  versions, commit and device, where it finished
     """
 
     variant: str

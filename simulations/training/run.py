@@ -103,6 +103,7 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     longer = resumed is not None and is_longer(folder.path, read_config(folder)[0], experiment.epochs)
     if resumed is not None and folder.is_finished() and not longer:
         return folder.summary()
+    made_with = versions()  # now, as files may change while it trains
     parts = assemble(experiment, execution, processes, data)
     watchers = _watchers(experiment, execution, recording, parts, folder)
     if resumed is None and processes.is_first:
@@ -124,7 +125,7 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
         check = DivergenceCheck(recording.read_every)
         recorder = Recorder(folder, check, stop, recording.checkpoint_every)
         train(parts.training, [check, *watchers, KeepBest(folder), recorder, bar])
-    summary = _summary(experiment, parts)
+    summary = _summary(experiment, parts, made_with)
     if processes.is_first:
         _draw(folder)
         folder.write_summary(summary)
@@ -154,7 +155,7 @@ def _watchers(
     return watchers
 
 
-def _summary(experiment: Experiment, parts: Parts) -> Summary:
+def _summary(experiment: Experiment, parts: Parts, made_with: Mapping[str, str]) -> Summary:
     training = parts.training
     metrics, best = training.tables["metrics"][-1], training.best_epoch
     accuracies = {row["epoch"]: row["test_accuracy"] for row in training.tables["metrics"]}
@@ -174,7 +175,7 @@ def _summary(experiment: Experiment, parts: Parts) -> Summary:
         wall_seconds=seconds,
         images_per_second=speed,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        versions=versions(),
+        versions=made_with,
         steps=None if ends is None else ends.steps,
         equilibrium=None if ends is None else ends.by_population,
         largest_bracket=bound,
