@@ -69,7 +69,8 @@ class Results:
     """The functions for expressions.
 
     Accuracies are in percent, and differences in points, of the seeds that finished; conditions are compared as in the
-    suite's table. Without an epoch it is the last; 0 is the untrained network.
+    suite's table. Without an epoch an accuracy is the final one (`Outcome.final_accuracy`), an angle that of the last
+    epoch; 0 is the untrained network.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,25 +78,25 @@ class Results:
         self._read = cache(lambda suite: list(read(folder / suite).values()))
         self._document = cache(lambda suite: suite_report.read_document(folder / suite))
 
-    def accuracy(self, *names: str, epoch: int = -1) -> Estimate:
+    def accuracy(self, *names: str, epoch: int | None = None) -> Estimate:
         """Return a condition's test accuracy: accuracy("SUITE", "CONDITION"), likewise below."""
-        return self._mean("test_accuracy", names, epoch, 100)
+        return self._mean("test", names, epoch)
 
-    def train(self, *names: str, epoch: int = -1) -> Estimate:
+    def train(self, *names: str, epoch: int | None = None) -> Estimate:
         """Return its training accuracy."""
-        return self._mean("train_accuracy", names, epoch, 100)
+        return self._mean("train", names, epoch)
 
-    def validation(self, *names: str, epoch: int = -1) -> Estimate:
+    def validation(self, *names: str, epoch: int | None = None) -> Estimate:
         """Return its accuracy of images that a sweep held out, the suite being "SUITE-rates/lr 0.001"."""
-        return self._mean("validation_accuracy", names, epoch, 100)
+        return self._mean("validation", names, epoch)
 
     def angle(self, *names: str, epoch: int = -1) -> Estimate:
         """Return the angle between its updates and backprop's, in degrees."""
-        return self._mean("angle", names, epoch, 1)
+        return _estimate([o.curves["angle"][epoch] for o in self._one(names)])
 
-    def seed(self, *names: Any, epoch: int = -1) -> float:
+    def seed(self, *names: Any, epoch: int | None = None) -> float:
         """Return one seed's test accuracy: seed("SUITE", "CONDITION", 3)."""
-        return 100 * {o.seed: o for o in self._one(names[:-1])}[names[-1]].curves["test_accuracy"][epoch]
+        return _accuracy({o.seed: o for o in self._one(names[:-1])}[names[-1]], "test", epoch)
 
     def gap(self, *names: str) -> Estimate:
         """Return its test accuracy minus backprop's, seed by seed, or minus that of a condition that is named last."""
@@ -174,9 +175,8 @@ class Results:
             raise PageError(f"name one of {', '.join(sorted(several))}")
         return [o for o in mine if o.state is State.FINISHED]
 
-    def _mean(self, column: str, names: Sequence[str], epoch: int, scale: float) -> Estimate:
-        values = [scale * o.curves[column][epoch] for o in self._one(names)]
-        return Estimate(statistics.fmean(values), *interval(values))
+    def _mean(self, of: str, names: Sequence[str], epoch: int | None) -> Estimate:
+        return _estimate([_accuracy(o, of, epoch) for o in self._one(names)])
 
     def _compared(self, names: Sequence[str]) -> Mapping[str, Any]:
         """Return how a condition compares with another, from table.json."""
@@ -188,6 +188,14 @@ class Results:
         if other not in against:
             raise PageError(f"{condition} is not compared with {other}, but with {', '.join(against) or 'none'}")
         return against[other]
+
+
+def _accuracy(outcome: Outcome, of: str, epoch: int | None) -> float:
+    return outcome.final_accuracy(of) if epoch is None else 100 * outcome.curves[f"{of}_accuracy"][epoch]
+
+
+def _estimate(values: Sequence[float]) -> Estimate:
+    return Estimate(statistics.fmean(values), *interval(values))
 
 
 def styled(value: float, old: str, relation: str = "") -> str:

@@ -111,14 +111,14 @@ def _of_outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def _conditions(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return each condition's mean test accuracy over the seeds that finished, from 0 to 1, with its 95 % interval."""
+    """Return each condition's mean final test accuracy, from 0 to 1, with its 95 % interval, of seeds that finished."""
     found: dict[tuple[str, str], list[Outcome]] = {}
     for o in outcomes:
         if o.state is State.FINISHED:
             found.setdefault((o.variant, o.condition), []).append(o)
     rows = []
     for (variant, condition), mine in found.items():
-        accuracies = [o.test_accuracy / 100 for o in mine]
+        accuracies = [o.final_accuracy() / 100 for o in mine]
         low, high = interval(accuracies)
         named = {"variant": variant, "condition": condition, "seeds": sorted(o.seed for o in mine)}
         rows.append(named | {"test_accuracy": statistics.fmean(accuracies), "low": low, "high": high})

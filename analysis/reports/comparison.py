@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,8 @@ condition  its name
 own        options that only its runs have
 seeds      the number of seeds that finished
 diverged   the seeds that diverged
-accuracy   mean, low, high: test accuracy in percent with its 95 % interval; None without a seed
+accuracy   mean, low, high: final test accuracy in percent with its 95 % interval; None without a seed
+train_accuracy  final training accuracy, likewise; None where it was not measured
 against    reference -> fields of `Paired`, with p by Holm's correction over the column, and the verdict
 """
 
@@ -52,7 +54,7 @@ def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, A
 
     ran = {name: [o for o in outcomes if o.condition == name] for name in conditions.names}
     ran = {name: runs for name, runs in ran.items() if runs}
-    accuracies = {n: {o.seed: o.test_accuracy for o in runs if o.state is State.FINISHED} for n, runs in ran.items()}
+    accuracies = {n: {o.seed: o.final_accuracy() for o in runs if o.state is State.FINISHED} for n, runs in ran.items()}
     by_seed = pandas.DataFrame(accuracies).sort_index()
     against: dict[str, Row] = {name: {} for name in ran}
     for number, reference in enumerate(conditions.references):
@@ -71,6 +73,7 @@ def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, A
             "seeds": len(accuracies[name]),
             "diverged": [o.seed for o in runs if o.state is State.DIVERGED],
             "accuracy": _mean(list(accuracies[name].values())),
+            "train_accuracy": _mean([o.final_accuracy("train") for o in runs if o.state is State.FINISHED]),
             "against": against[name],
         }
         for name, runs in ran.items()
@@ -81,7 +84,7 @@ def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, A
 
 
 def _mean(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
+    if not values or math.isnan(statistics.fmean(values)):
         return None
     low, high = interval(values)
     return {"mean": statistics.fmean(values), "low": low, "high": high}
@@ -128,12 +131,18 @@ def table(caption: str, part: Mapping[str, Any]) -> Table:
     """Return a table of conditions as text."""
     own = sorted({option for row in part["rows"] for option in row["own"]})
     columns: list[tuple[str, Format]] = [("condition", ""), *((option, str) for option in own)]
-    columns += [("seeds", _seeds), ("test accuracy (%)", _accuracy)]
+    columns += [("seeds", _seeds), ("test accuracy (%)", _accuracy), ("train accuracy (%)", _accuracy)]
     for reference in part["references"]:
         columns += [(f"minus {reference}", _difference), ("p (difference)", _p), ("p (equivalence)", _p)]
     rows = []
     for row in part["rows"]:
-        cells = [row["condition"], *(row["own"].get(option) for option in own), row, row["accuracy"]]
+        cells = [
+            row["condition"],
+            *(row["own"].get(option) for option in own),
+            row,
+            row["accuracy"],
+            row["train_accuracy"],
+        ]
         for reference in part["references"]:
             paired = row["against"].get(reference)
             if paired:
@@ -170,7 +179,8 @@ def _p(value: float) -> str:
 def remarks(part: Mapping[str, Any]) -> list[str]:
     """Return the lines below a table: intervals, tests, their power, and diverged seeds."""
     lines = [
-        "Test accuracy after the last epoch: mean over seeds, 95 % interval; differences, seed by seed, likewise.",
+        "Final accuracies, means of a run's last three epochs (five from thirty epochs on): mean over seeds, 95 %",
+        "interval; differences in test accuracy, seed by seed, likewise.",
         "p (difference): paired t test. p (equivalence): two one-sided t tests, margin 1 point. Below 0.05 the two are",
         "different, or equivalent. Both with Holm's correction over the column; intervals are not corrected.",
     ]

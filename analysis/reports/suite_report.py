@@ -174,6 +174,6 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     columns += [("wall time (s)", ".1f"), ("why it diverged", "")]
     rows = []
     for o in outcomes:
-        last = [100 * o.curves[name][-1] if o.epochs else None for name in ("test_accuracy", "train_accuracy")]
-        rows.append([o.condition, o.variant, o.seed, o.state.value, o.epochs, *last, o.wall_seconds, o.reason])
-    return Table.of("Each run after its last epoch", columns, rows)
+        final = [o.final_accuracy(of) if o.epochs else None for of in ("test", "train")]
+        rows.append([o.condition, o.variant, o.seed, o.state.value, o.epochs, *final, o.wall_seconds, o.reason])
+    return Table.of("Each run's final accuracy", columns, rows)

@@ -60,7 +60,7 @@ def swept(suite: Suite, rates: Sequence[float] = ()) -> Sweep:
 class Response:
     """One condition at all rates.
 
-    accuracies  rate -> validation accuracies of the seeds that finished, in percent
+    accuracies  rate -> final validation accuracies of the seeds that finished, in percent
     diverged    rate -> the number of seeds that diverged
     """
 
@@ -103,7 +103,7 @@ def responses(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Response]:
                 if of == variant:
                     mine = [o for o in outcomes if (o.variant, o.condition) == (label, condition)]
                     finished = [o for o in mine if o.state is State.FINISHED]
-                    accuracies[rate] = [100 * o.curves["validation_accuracy"][-1] for o in finished]
+                    accuracies[rate] = [o.final_accuracy("validation") for o in finished]
                     diverged[rate] = len(mine) - len(finished)
             found.append(Response(variant, condition, accuracies, diverged))
     return found
@@ -114,7 +114,7 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
     found = responses(sweep, outcomes)
     base, seeds = sweep.suite.base, sweep.suite.seeds
     notes = [
-        f"Accuracy of {base.images.validation:,} training images that were held out, after {base.epochs} epochs:",
+        f"Final accuracy of {base.images.validation:,} training images that were held out, of {base.epochs} epochs:",
         f"{'seed 0' if seeds == 1 else f'mean over those of {seeds} seeds that finished'}, under every condition.",
         "The figure shows the rates at which no seed diverged; bold: each condition's best of them.",
         *(

@@ -10,8 +10,8 @@ import tyro
 from outcomes import is_drawn
 from pages import Read
 
+from actrelax.analysis.reports import results_table
 from actrelax.analysis.runs import RunFolder
-from actrelax.analysis.tables import read_csv
 from actrelax.simulations import cli, train
 from actrelax.simulations.training.configuration import as_config
 
@@ -51,7 +51,7 @@ def test_a_report_says_what_the_summaries_say(trained, tmp_path, capsys):
     assert page.needs_nothing_else()
     assert len(page.images) == 4
     assert all(image["alt"] for image in page.images)
-    outcomes = page.tables["Each run after its last epoch"]
+    outcomes = page.tables["Each run's final accuracy"]
     assert list(outcomes) == list(RUNS)
     for name, row in outcomes.items():
         s = RunFolder(trained / name).summary()
@@ -135,7 +135,7 @@ def test_a_run_that_has_only_been_begun_takes_nothing_from_the_others(trained, t
         (begun.path / "metrics.csv").write_text("epoch,train_loss,test_accuracy\n")
     assert run("analyze", trained, tmp_path / "begun", "--out", tmp_path) == 0
     assert "begun: not finished, 0 of 1 epochs" in capsys.readouterr().err
-    rows = Read((tmp_path / "report.html").read_text()).tables["Each run after its last epoch"]
+    rows = Read((tmp_path / "report.html").read_text()).tables["Each run's final accuracy"]
     assert rows["begun"]["test accuracy (%)"] == ""
     assert float(rows["baseline"]["test accuracy (%)"]) > 0
 
@@ -174,11 +174,11 @@ def test_a_suite(tmp_path, capsys):
         accuracy = written[condition]["accuracy"]
         assert row["seeds"] == str(written[condition]["seeds"])
         assert row["test accuracy (%)"] == "{mean:.1f} ({low:.1f} to {high:.1f})".format(**accuracy)
-    runs = read_csv(folder / "runs.csv")
+    runs = list(results_table.read(folder).values())
     text = (tmp_path / "report.html").read_text()
     assert text.count(">finished</td>") == len(runs)
-    for row in runs:
-        assert f'<td class="number">{100 * float(row["test_accuracy"]):.2f}</td>' in text
+    for o in runs:
+        assert f'<td class="number">{o.final_accuracy():.2f}</td>' in text
     assert len(page.images) == 4
     capsys.readouterr()
     assert run("analyze", folder, "--out", tmp_path, "--json") == 0
@@ -211,7 +211,7 @@ def test_a_suite_of_several_variants_and_one_that_trains_nothing(tmp_path):
     for name in ("mlp-mnist", "gradients"):
         assert run("analyze", ROOT / "results" / name, "--out", tmp_path / name) == 0
     page = Read((tmp_path / "mlp-mnist" / "report.html").read_text())
-    assert list(page.tables) == ["Conditions, tanh", "Conditions, relu", "Each run after its last epoch"]
+    assert list(page.tables) == ["Conditions, tanh", "Conditions, relu", "Each run's final accuracy"]
     assert (len(page.images), page.tags.count("details")) == (8, 1)
     page = Read((tmp_path / "gradients" / "report.html").read_text())
     assert "max |x - gradient| / max |gradient|, stays below 0.01" in page.words

@@ -19,12 +19,12 @@ SMOKE = SUITES["smoke"]
 
 
 def outcome(condition, rate, seed, accuracy, variant=""):
-    """A run whose last epoch has this validation accuracy, and a test accuracy that says the opposite."""
+    """A run of this final validation accuracy, whose last epoch and whose test accuracy say the opposite."""
     label = f"{variant} lr {rate:g}".strip()
     curves = {
-        "epoch": [0, 1],
-        "validation_accuracy": [0.1, accuracy or 0.1],
-        "test_accuracy": [0.1, 1 - (accuracy or 0)],
+        "epoch": [0, 1, 2],
+        "validation_accuracy": [0.1, 3 * (accuracy or 0.1) - 1, 1 - (accuracy or 0.1)],
+        "test_accuracy": [0.1, 1 - (accuracy or 0), 1 - (accuracy or 0)],
     }
     state = State.DIVERGED if accuracy is None else State.FINISHED
     return Outcome(label, condition, seed, f"{condition}{rate}{seed}", state, "", 1.0, curves)
@@ -80,7 +80,7 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
     (table,) = suite_report.tables(suite_report.read_document(tmp_path))
     assert table.rows[0] == ["backprop", "50.0", "**60.0**", "90.0, 1 diverged"]
     assert table.numeric == [False, True, True, True]
-    assert "after 6 epochs:\nmean over those of 2 seeds that finished, under every condition" in text
+    assert "of 6 epochs:\nmean over those of 2 seeds that finished, under every condition" in text
     assert text.count("is where the grid ends") == 1
     assert "The best rate of AR is where the grid ends." in text
 
@@ -98,7 +98,7 @@ def test_where_all_rates_diverge_none_is_best(tmp_path):
     outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
     text = learning_rates.write(tmp_path, "smoke", sweep, outcomes, "")
     assert re.search(r"\| AR +\| +1 diverged +\|", suite_report.markdown_table(tmp_path))
-    assert "after 6 epochs:\nseed 0, under every condition" in text
+    assert "of 6 epochs:\nseed 0, under every condition" in text
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
         learning_rates.own_rates("smoke", SMOKE, tmp_path)
     learning_rates.write(tmp_path, "smoke", sweep, [outcome(name, 0.1, 0, None) for name in SMOKE.conditions], "")

@@ -1,6 +1,7 @@
 """Tables of outcomes that were made up, against SciPy's own tests of them."""
 
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -28,7 +29,11 @@ ACCURACIES = {
 
 def outcome(condition, seed, accuracy, variant=""):
     """A run of two epochs; None diverged in the first."""
-    curves = {"epoch": [0, 1, 2], "train_accuracy": [0.1, 0.5, 0.9], "test_accuracy": [0.1, 0.5, (accuracy or 0) / 100]}
+    curves = {
+        "epoch": [0, 1, 2],
+        "train_accuracy": [0.1, 0.5, 0.9],
+        "test_accuracy": [0.1, (accuracy or 0) / 100 - 0.02, (accuracy or 0) / 100 + 0.02],
+    }
     curves |= {} if condition == "backprop" else {"angle": [float("nan"), 3.0, 4.0]}
     state, reason = (State.DIVERGED, "batch 3: inf") if accuracy is None else (State.FINISHED, "")
     if accuracy is None:
@@ -71,7 +76,7 @@ def test_one_computation_is_not_tested_against_itself():
     """It would be a member of the family whose correction the others pay for."""
     same = [replace(o, condition="AR", run=f"AR-{o.seed}") for o in OUTCOMES if o.condition == "backprop"]
     outcomes = [o for o in OUTCOMES if o.condition != "AR"] + same
-    assert rows(outcomes)["AR"][2:5] == ["0 (identical)", "", ""]
+    assert rows(outcomes)["AR"][3:6] == ["0 (identical)", "", ""]
     assert compared("AR", "verdict", outcomes) == "="
     first = ACCURACIES["backprop"]
     two = sorted(
@@ -82,6 +87,14 @@ def test_one_computation_is_not_tested_against_itself():
     assert corrected == pytest.approx([2 * two[0], max(2 * two[0], two[1])])
     said = comparison.remarks(comparison.compared(AGAINST, outcomes))
     assert "Power at 0.05 and at 0.05 / 2, Holm's first step, to find a difference of a point from backprop:" in said
+
+
+@pytest.mark.parametrize(("epochs", "judged"), [(1, [1]), (2, [1, 2]), (10, [8, 9, 10]), (30, [26, 27, 28, 29, 30])])
+def test_the_last_epochs_decide_and_never_the_untrained_network(epochs, judged):
+    curves = {"epoch": list(range(epochs + 1)), "test_accuracy": [9.0, *(e**2 / 1000 for e in range(1, epochs + 1))]}
+    run = replace(OUTCOMES[0], curves=curves)
+    assert run.final_accuracy() == pytest.approx(sum(e**2 for e in judged) / len(judged) / 10)
+    assert math.isnan(run.final_accuracy("validation"))
 
 
 def test_seeds_are_paired_whatever_their_order():
@@ -97,6 +110,7 @@ def rows(outcomes=OUTCOMES):
 def test_diverged_seeds_are_counted_and_named():
     assert rows()["random feedback"][0] == "3, 1 diverged"
     assert rows()["random feedback"][1].startswith("60.0 (")
+    assert rows()["random feedback"][2] == "70.0 (70.0 to 70.0)"
     lines = comparison.remarks(comparison.compared(AGAINST, OUTCOMES))
     assert "Diverged under random feedback: seed 1; means and differences are those of the others." in lines
     said, deviation = "\n".join(lines), compared("random feedback", "deviation")
@@ -105,11 +119,11 @@ def test_diverged_seeds_are_counted_and_named():
     median = compared("simplified", "deviation")
     assert f"takes {seeds_for(median, 0.05 / 3)} seeds at the median." in said
     everything_lost = [replace(o, state=State.DIVERGED) if o.condition == "AR" else o for o in OUTCOMES]
-    assert rows(everything_lost)["AR"] == ["0, 4 diverged", *[""] * 7]
+    assert rows(everything_lost)["AR"] == ["0, 4 diverged", *[""] * 8]
 
 
 def test_one_seed_is_shown_without_what_it_can_not_say():
-    assert rows([o for o in OUTCOMES if o.seed == 0])["AR"] == ["1", "97.1", "+0.10", *[""] * 5]
+    assert rows([o for o in OUTCOMES if o.seed == 0])["AR"] == ["1", "97.1", "70.0", "+0.10", *[""] * 5]
 
 
 def test_variants_have_tables_and_figures_of_their_own(tmp_path):
