@@ -6,20 +6,25 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from actrelax.models.errors import ActrelaxError
 
+LEVEL = 0.05
+"""Of a test, or of all tests of a family together."""
 MARGIN = 1.0
 """Largest difference in points of accuracy that counts as equivalent."""
+RELATIVE_MARGIN = 0.1
+"""The same as a share of the errors that the reference makes."""
 
 
-def interval(values: ArrayLike) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the mean, by Student's t.
+def interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+    """Return the confidence interval of the mean, by Student's t.
 
     Bootstraps are too narrow for a few seeds: SciPy's BCa intervals cover the mean of 10 normal values in 90 %.
 
@@ -27,54 +32,72 @@ def interval(values: ArrayLike) -> tuple[float, float]:
     ----------
     values : array_like
         (n,), one per seed; the interval of a single value is nan.
+    level : float, default LEVEL
+        The interval is the one of 1 - level, 95 %.
     """
     x = _values(values)
     if len(x) < 2:
         return math.nan, math.nan
-    if np.ptp(x) == 0:
-        return float(x[0]), float(x[0])
-    low, high = stats.ttest_1samp(x, 0).confidence_interval()
-    return float(low), float(high)
+    return compare(x, np.zeros_like(x)).interval(level)
 
 
 @dataclass(frozen=True)
 class Paired:
     """Two conditions compared over the same seeds.
 
-    seeds          the number of pairs
-    difference     mean of the first minus the second
-    low, high      its 95 % interval (`interval`)
-    deviation      standard deviation of the differences
-    p_difference   of the paired t test: small means different
-    p_equivalence  of two one-sided t tests (TOST): small means equivalent within the margin
+    seeds       the number of pairs
+    difference  mean of the first minus the second
+    deviation   standard deviation of the differences; nan for fewer than two pairs
     """
 
     seeds: int
     difference: float
-    low: float
-    high: float
     deviation: float
-    p_difference: float
-    p_equivalence: float
 
     @property
     def is_identical(self) -> bool:
         """Whether the two have the same value in every pair: they are one computation, and there is nothing to test."""
         return self.difference == self.deviation == 0
 
+    @property
+    def is_testable(self) -> bool:
+        """Whether there are differences between pairs: equal ones, as of few images, say nothing about chance."""
+        return self.deviation > 0
 
-def compare(first: ArrayLike, second: ArrayLike, margin: float = MARGIN) -> Paired:
+    @property
+    def error(self) -> float:
+        """Standard error of the difference."""
+        return self.deviation / math.sqrt(self.seeds) if self.seeds else math.nan
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the interval of the difference that excludes 0 where the paired t test's p is below the level."""
+        if not self.is_testable:
+            end = self.difference if self.deviation == 0 else math.nan
+            return end, end
+        low, high = stats.t.interval(1 - level, self.seeds - 1, self.difference, self.error)
+        return float(low), float(high)
+
+    @property
+    def p_difference(self) -> float:
+        """Level of the paired t test: small means different. nan where nothing can be tested, likewise below."""
+        if not self.is_testable:
+            return math.nan
+        return float(2 * stats.t.sf(abs(self.difference) / self.error, self.seeds - 1))
+
+    def p_equivalence(self, margin: float = MARGIN) -> float:
+        """Level of two one-sided t tests (TOST): small means equivalent within the margin."""
+        if not self.is_testable:
+            return math.nan
+        return float(stats.t.sf((margin - abs(self.difference)) / self.error, self.seeds - 1))
+
+
+def compare(first: ArrayLike, second: ArrayLike) -> Paired:
     """Compare two conditions, seed by seed.
 
     Parameters
     ----------
     first, second : array_like
         (n,), each pair of one seed.
-    margin : float, default MARGIN
-        Largest difference that counts as equivalent, in the values' unit.
-
-    The p are nan for fewer than two pairs, and for equal differences, which say nothing about chance: accuracies on
-    few images are often tied.
 
     Raises
     ------
@@ -87,14 +110,9 @@ def compare(first: ArrayLike, second: ArrayLike, margin: float = MARGIN) -> Pair
     d = x - y
     mean = float(d.mean()) if len(d) else math.nan
     if len(d) < 2:
-        return Paired(len(d), mean, math.nan, math.nan, math.nan, math.nan, math.nan)
-    if np.ptp(d) <= 1e-9 * np.abs(x).max():
-        return Paired(len(d), mean, mean, mean, 0.0, math.nan, math.nan)
-    low, high = interval(d)
-    different = stats.ttest_1samp(d, 0).pvalue
-    above = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(d, margin, alternative="less").pvalue
-    return Paired(len(d), mean, low, high, float(d.std(ddof=1)), float(different), float(max(above, below)))
+        return Paired(len(d), mean, math.nan)
+    tied = np.ptp(d) <= 1e-9 * np.abs(x).max()
+    return Paired(len(d), mean, 0.0 if tied else float(d.std(ddof=1)))
 
 
 def require_statsmodels() -> None:
@@ -113,7 +131,7 @@ def holm(p: Sequence[float]) -> list[float]:
     """
     adjusted = np.array(p, dtype=np.float64)
     known = ~np.isnan(adjusted)
-    if known.any():
+    if known.sum() > 1:
         require_statsmodels()
         from statsmodels.stats.multitest import multipletests
 
@@ -121,7 +139,29 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def power(seeds: int, deviation: float, difference: float = MARGIN, level: float = 0.05) -> float:
+def holm_levels(p: Sequence[float], level: float = LEVEL) -> list[float]:
+    """Return the level at which Holm's procedure tests each p value of one table.
+
+    level / k for the k-th from the largest; those that it keeps, at that of the first which it keeps. So an interval at
+    this level excludes 0 where the adjusted p is below `level`. nan stay.
+
+    Examples
+    --------
+    >>> holm_levels([0.001, 0.04, 0.02], level=0.06)
+    [0.02, 0.06, 0.03]
+    >>> holm_levels([0.001, 0.9, 0.04], level=0.06)
+    [0.02, 0.03, 0.03]
+    """
+    known = sorted((value, i) for i, value in enumerate(p) if not math.isnan(value))
+    levels, left = [math.nan] * len(p), len(known)
+    for rank, (value, i) in enumerate(known):
+        levels[i] = level / left
+        if left == len(known) - rank and value < levels[i]:  # all so far are rejected
+            left -= 1
+    return levels
+
+
+def power(seeds: int, deviation: float, difference: float = MARGIN, level: float = LEVEL) -> float:
     """Return the probability that a paired t test finds a difference.
 
     The square of its statistic has a noncentral F distribution. (SciPy's noncentral t, and with it statsmodels'
@@ -135,7 +175,7 @@ def power(seeds: int, deviation: float, difference: float = MARGIN, level: float
         Standard deviation of the paired differences.
     difference : float, default MARGIN
         The true one.
-    level : float, default 0.05
+    level : float, default LEVEL
         Of the test, two-sided.
 
     Examples
@@ -151,7 +191,7 @@ def power(seeds: int, deviation: float, difference: float = MARGIN, level: float
     return float(stats.ncf.sf(critical, 1, seeds - 1, seeds * (difference / deviation) ** 2))
 
 
-def equivalence_power(seeds: int, deviation: float, margin: float = MARGIN, level: float = 0.05) -> float:
+def equivalence_power(seeds: int, deviation: float, margin: float = MARGIN, level: float = LEVEL) -> float:
     """Return the probability that two one-sided tests find two conditions equivalent whose means are equal.
 
     The normal distribution of the mean over the chi-square one of its standard deviation, integrated.
@@ -167,14 +207,19 @@ def equivalence_power(seeds: int, deviation: float, margin: float = MARGIN, leve
         return math.nan
     if deviation == 0:
         return 1.0
-    quantiles = (np.arange(20_000) + 0.5) / 20_000
-    error = np.sqrt(stats.chi2.ppf(quantiles, seeds - 1) / (seeds - 1))  # estimated over true standard error
     # |mean| must be below margin - critical s / sqrt(n)
-    room = margin / deviation * math.sqrt(seeds) - stats.t.ppf(1 - level, seeds - 1) * error
-    return float((2 * stats.norm.cdf(np.maximum(room, 0)) - 1).mean())
+    room = margin / deviation * math.sqrt(seeds) - special.stdtrit(seeds - 1, 1 - level) * _estimated_errors(seeds)
+    return float((2 * special.ndtr(np.maximum(room, 0)) - 1).mean())
 
 
-def seeds_for(deviation: float, level: float = 0.05, wanted: float = 0.8) -> int:
+@cache
+def _estimated_errors(seeds: int) -> NDArray[np.float64]:
+    """Return quantiles of a standard error as it is estimated, over the true one."""
+    quantiles = (np.arange(20_000) + 0.5) / 20_000
+    return np.asarray(np.sqrt(stats.chi2.ppf(quantiles, seeds - 1) / (seeds - 1)))
+
+
+def seeds_for(deviation: float, level: float = LEVEL, wanted: float = 0.8) -> int:
     """Return the number of seeds with which a paired t test finds a difference of `MARGIN` with the wanted power.
 
     Examples

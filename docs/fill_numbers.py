@@ -99,7 +99,7 @@ class Results:
         return _accuracy({o.seed: o for o in self._one(names[:-1])}[names[-1]], "test", epoch)
 
     def gap(self, *names: str) -> Estimate:
-        """Return its test accuracy minus backprop's, seed by seed, or minus that of a condition that is named last."""
+        """Return its test accuracy minus backprop's, or minus that of one named last; the interval is tested."""
         return Estimate(*map(self._compared(names).get, ("difference", "low", "high")))
 
     def p(self, *names: str) -> P:
@@ -109,6 +109,15 @@ class Results:
     def pe(self, *names: str) -> P:
         """Return the level at which they are equivalent within a point, likewise."""
         return P(self._compared(names)["p_equivalence"])
+
+    def pr(self, *names: str) -> P:
+        """Return the level at which they are equivalent within 10 % of backprop's errors, likewise."""
+        return P(self._compared(names)["p_equivalence_errors"])
+
+    def margin(self, *names: str) -> float:
+        """Return 10 % of backprop's errors in points: margin("SUITE")."""
+        suite, variant, _ = self._place(names)
+        return float({part["variant"]: part for part in self._document(suite)["parts"]}[variant]["margins"]["errors"])
 
     def runs(self, *names: str) -> int:
         """Return the number of runs of a suite, of a variant or of a condition, likewise below."""
@@ -239,7 +248,7 @@ def filled(text: str, results: Results, page: str = "page") -> str:
             value = eval(asked, namespace)
             if not math.isfinite(value):
                 raise PageError(f"the value is {value}")
-            changed = part["number"][0] in "+-" and value * float(f"{part['number'][0]}1") < -0.05
+            changed = value * (-1 if part["number"][0] == "-" else 1) < -0.05
             if changed and not asked.endswith((".low", ".high")):
                 raise PageError(f"{part['number']} becomes {value:+.3g}: read the sentence, and give it that sign")
         except Exception as error:  # whatever an expression raises

@@ -46,9 +46,11 @@ def folder(tmp_path_factory):
 
 
 DIFFERENCES = [s - b for s, b in zip(ACCURACIES["simplified"], ACCURACIES["backprop"], strict=True)]
-LOW, HIGH = stats.t.interval(0.95, 2, sum(DIFFERENCES) / 3, stats.sem(DIFFERENCES))
-LEVEL = 3 * stats.ttest_1samp(DIFFERENCES, 0).pvalue  # the least of three
-EQUIVALENCE = 3 * stats.ttest_1samp([0.1, 0.1, -0.1], 1, alternative="less").pvalue
+LOW, HIGH = stats.t.interval(1 - 0.05 / 2, 2, sum(DIFFERENCES) / 3, stats.sem(DIFFERENCES))
+LEVEL = 2 * stats.ttest_1samp(DIFFERENCES, 0).pvalue  # the less of two
+EQUIVALENCE, WITHIN_ERRORS = (  # AR minus backprop is tested alone; backprop makes 49 % errors
+    stats.ttest_1samp([0.1, 0.1, -0.1], margin, alternative="less").pvalue for margin in (1, 4.9)
+)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ EQUIVALENCE = 3 * stats.ttest_1samp([0.1, 0.1, -0.1], 1, alternative="less").pva
         ("9.00", 'seed("smoke", "AR", 2)', "50.90"),
         ("9.00", 'seed("smoke", "AR", 2, epoch=-1)', "52.90"),
         ("+9.00", 'gap("smoke", "AR")', "+0.03"),
-        ("9.00", 'gap("smoke", "simplified")', "-10.03"),
+        ("-9.00", 'gap("smoke", "simplified")', "-10.03"),
         ("9.00", '-gap("smoke", "simplified", "AR")', "10.07"),
         ("+9.00", 'accuracy("smoke", "AR", epoch=0) - accuracy("smoke", "AR", epoch=0)', "+0.00"),
         ("-9.00 to +9.00", None, f"{LOW:+.2f} to {HIGH:+.2f}"),
@@ -74,6 +76,9 @@ EQUIVALENCE = 3 * stats.ttest_1samp([0.1, 0.1, -0.1], 1, alternative="less").pva
         ("9.00", 'p("smoke", "simplified")', "<0.01"),
         ("<9.000", 'p("smoke", "simplified")', f"{LEVEL:.3f}"),
         ("9.0000", 'pe("smoke", "AR")', f"{EQUIVALENCE:.4f}"),
+        ("9.00000", 'pr("smoke", "AR")', f"{WITHIN_ERRORS:.5f}"),
+        ("9.00", 'margin("smoke")', "4.90"),
+        ("9.00", 'margin("mlp-mnist/tanh")', "4.90"),
         ("9", 'runs("mlp-mnist")', "24"),
         ("9", 'runs("mlp-mnist/tanh")', "12"),
         ("9", 'runs("smoke", "AR")', "3"),
@@ -127,6 +132,7 @@ def test_the_suite_can_be_left_out_up_to_the_next_heading(folder):
     ("text", "message"),
     [
         ('+1.00<!--=gap("smoke", "simplified")-->', "+1.00 becomes -10: read the sentence, and give it that sign"),
+        ('1.00<!--=gap("smoke", "simplified")-->', "1.00 becomes -10: read the sentence, and give it that sign"),
         ('1<!--=accuracy("smok", "AR")-->', 'p.md:3: accuracy("smok", "AR"): PageError: no suite smok'),
         ('1<!--=accuracy("smoke", "ARR")-->', "PageError: smoke has no ARR, but backprop, AR, simplified, "),
         ('1<!--=accuracy("mlp-mnist", "AR")-->', "PageError: name one of relu AR, tanh AR"),
@@ -193,14 +199,22 @@ def test_the_pages_have_the_numbers_of_the_results(page):
 
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in fill_numbers.PAGES}
 BY_HAND = {
-    "reproduction": {"85.8", "83.8", "53.3", "0.05"},
+    "reproduction": {"0.4", "24.8", "0.05"},
+    "assumptions": {"96.3", "98.7", "0.1"},
+    "training": set(),
     "findings": {"0.003", "0.01", "0.02", "0.1", "0.3", "0.4", "0.5", "0.99", "1.5"},
 }
-"""Page -> decimals that are no results: published by others, the level of the tests, settings and levels of studies."""
+"""Page -> decimals that are no results of suites: others' and the demo's, levels of tests and of studies, settings."""
 
 
 @pytest.mark.parametrize(
-    ("page", "after", "least"), [("reproduction", "## What can be lifted", 200), ("findings", "", 70)]
+    ("page", "after", "least"),
+    [
+        ("reproduction", "## What can be lifted", 200),
+        ("findings", "", 70),
+        ("assumptions", "", 40),
+        ("training", "## Results", 25),
+    ],
 )
 def test_no_number_of_a_result_is_written_by_hand(page, after, least):
     text = PAGES[page].partition(after)[2] if after else PAGES[page]

@@ -5,27 +5,49 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
-from actrelax.analysis.statistics import Paired, compare, equivalence_power, holm, interval, power, seeds_for
-from actrelax.analysis.tables import Format, Table, without_nan
+from actrelax.analysis.statistics import (
+    LEVEL,
+    MARGIN,
+    RELATIVE_MARGIN,
+    Paired,
+    compare,
+    equivalence_power,
+    holm,
+    holm_levels,
+    interval,
+    power,
+    seeds_for,
+)
+from actrelax.analysis.tables import without_nan
 
 Row = dict[str, Any]
 """A condition in a table.
 
-condition  its name
-own        options that only its runs have
-seeds      the number of seeds that finished
-diverged   the seeds that diverged
-accuracy   mean, low, high: final test accuracy in percent with its 95 % interval; None without a seed
+condition       its name
+own             options that only its runs have
+seeds           the number of seeds that finished
+diverged        the seeds that diverged
+accuracy        mean, low, high: final test accuracy in percent with its 95 % interval; None without a seed
 train_accuracy  final training accuracy, likewise; None where it was not measured
-against    reference -> fields of `Paired`, with p by Holm's correction over the column, and the verdict
+against         reference -> how it compares with it
+
+A comparison is
+
+seeds, difference, deviation   fields of `Paired`
+level, low, high               at which the difference was tested, and the interval at that level
+p_difference                   by Holm's correction over the family; the primary contrast's own
+p_equivalence, power_equivalence                within a point, likewise; the power with which it was tested
+p_equivalence_errors, power_equivalence_errors  within a tenth of the first reference's errors
+verdict                        `_verdict`
 """
 
-LEVEL = 0.05
+ENOUGH = 0.5
+"""Least power of a test of equivalence that failed for its failure to say anything."""
 
 
 @dataclass(frozen=True)
@@ -35,52 +57,90 @@ class Conditions:
     names       in the order of the table
     references  conditions that all others are compared with; each is itself compared with those before it
     own         condition -> options that only its runs have
+    primary     condition whose contrast with the first reference is the primary one: tested alone, at the full level
     """
 
     names: Sequence[str]
     references: Sequence[str]
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    primary: str = ""
 
 
 def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the numbers of a table, as table.json has them: rows, references, and the power of the tests.
+    """Return the numbers of a table, as table.json has them: rows, margins, families and the power of the tests.
 
     Raises
     ------
     ActrelaxError
         If there is something to test and statsmodels is not installed.
     """
-    import pandas  # slow to load
-
     ran = {name: [o for o in outcomes if o.condition == name] for name in conditions.names}
     ran = {name: runs for name, runs in ran.items() if runs}
-    accuracies = {n: {o.seed: o.final_accuracy() for o in runs if o.state is State.FINISHED} for n, runs in ran.items()}
-    by_seed = pandas.DataFrame(accuracies).sort_index()
+    finished = {name: [o for o in runs if o.state is State.FINISHED] for name, runs in ran.items()}
+    accuracies = {name: {o.seed: o.final_accuracy() for o in runs} for name, runs in finished.items()}
+    means = {name: _mean(list(found.values())) for name, found in accuracies.items()}
+    first = conditions.references[0]
+    known = means.get(first)
+    margins = {"": MARGIN, "_errors": RELATIVE_MARGIN * (100 - known["mean"]) if known else math.nan}
     against: dict[str, Row] = {name: {} for name in ran}
+    families = []
     for number, reference in enumerate(conditions.references):
         others = [name for name in ran if name not in conditions.references[: number + 1]] if reference in ran else []
-        pairs = {name: by_seed[[name, reference]].dropna() for name in others}
-        found = {name: compare(*both.to_numpy().T) for name, both in pairs.items() if len(both)}
-        different = holm([paired.p_difference for paired in found.values()])
-        equivalent = holm([paired.p_equivalence for paired in found.values()])
-        for (name, paired), p, q in zip(found.items(), different, equivalent, strict=True):
-            corrected = {"p_difference": p, "p_equivalence": q, "verdict": _verdict(paired, p, q)}
-            against[name][reference] = asdict(paired) | corrected
+        found = {name: _paired(accuracies[name], accuracies[reference]) for name in others}
+        found = {name: paired for name, paired in found.items() if paired.seeds}
+        alone = [name for name in found if name == conditions.primary and reference == first]
+        family = [name for name in found if name not in alone]
+        for members in (alone, family):
+            for name, tests in _tested({member: found[member] for member in members}, margins).items():
+                against[name][reference] = tests
+        families.append([reference, [name for name in family if found[name].is_testable]])
     rows = [
         {
             "condition": name,
             "own": conditions.own.get(name, {}),
-            "seeds": len(accuracies[name]),
+            "seeds": len(finished[name]),
             "diverged": [o.seed for o in runs if o.state is State.DIVERGED],
-            "accuracy": _mean(list(accuracies[name].values())),
-            "train_accuracy": _mean([o.final_accuracy("train") for o in runs if o.state is State.FINISHED]),
+            "accuracy": means[name],
+            "train_accuracy": _mean([o.final_accuracy("train") for o in finished[name]]),
             "against": against[name],
         }
         for name, runs in ran.items()
     ]
-    first = conditions.references[0]
-    part = {"references": list(conditions.references), "rows": rows, "power": _power(first, rows)}
-    return dict(without_nan(part))
+    part = {
+        "references": list(conditions.references),
+        "primary": conditions.primary if against.get(conditions.primary) else "",
+        "families": {reference: members for reference, members in families if members},
+        "margins": {"point": margins[""], "errors": margins["_errors"]},
+        "rows": rows,
+    }
+    return dict(without_nan(part | {"power": _power(first, part)}))
+
+
+def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
+    """Compare two conditions over the seeds that both have."""
+    seeds = sorted(first.keys() & second.keys())
+    return compare([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+
+
+def _tested(family: Mapping[str, Paired], margins: Mapping[str, float]) -> dict[str, Row]:
+    """Test a family, each kind of test corrected for the number of its members."""
+    p = [paired.p_difference for paired in family.values()]
+    tests: dict[str, list[float]] = {"p_difference": holm(p), "level": holm_levels(p)}
+    for name, margin in margins.items():
+        p = [paired.p_equivalence(margin) for paired in family.values()]
+        powers = [
+            equivalence_power(paired.seeds, paired.deviation, margin, level)
+            for paired, level in zip(family.values(), holm_levels(p), strict=True)
+        ]
+        tests |= {f"p_equivalence{name}": holm(p), f"power_equivalence{name}": powers}
+    found = {}
+    for number, (name, paired) in enumerate(family.items()):
+        mine = {key: values[number] for key, values in tests.items()}
+        low, high = paired.interval(mine["level"] if paired.is_testable else LEVEL)
+        is_identical = paired.is_identical
+        counts = {"seeds": paired.seeds, "difference": paired.difference, "deviation": paired.deviation}
+        found[name] = counts | {"low": low, "high": high} | mine | {"verdict": _verdict(mine, is_identical)}
+    return found
 
 
 def _mean(values: Sequence[float]) -> dict[str, float] | None:
@@ -90,16 +150,26 @@ def _mean(values: Sequence[float]) -> dict[str, float] | None:
     return {"mean": statistics.fmean(values), "low": low, "high": high}
 
 
-def _verdict(paired: Paired, p_difference: float, p_equivalence: float) -> str:
-    """Return what the tests say: "=" equivalent, "*" different, "?" neither, as one can be both."""
-    equivalent = p_equivalence < LEVEL or paired.is_identical
-    return ("=" if equivalent else "") + ("*" if p_difference < LEVEL else "") or "?"
+def _verdict(tests: Mapping[str, float], is_identical: bool) -> str:
+    """Return what the tests say.
+
+    "=" equivalent within a point, "%" within a tenth of the errors, "*" different, in any combination; "?" none of
+    them, and these seeds had less than even chances to show that equals are equivalent; "~" none of them all the same.
+    """
+    found = "".join(
+        mark
+        for mark, p in (("=", "p_equivalence"), ("%", "p_equivalence_errors"), ("*", "p_difference"))
+        if tests[p] < LEVEL or (is_identical and mark != "*")
+    )
+    could = max(tests["power_equivalence"], tests["power_equivalence_errors"]) >= ENOUGH
+    return found or ("~" if could and not math.isnan(tests["p_difference"]) else "?")
 
 
-def _power(reference: str, rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Return the power of the tests against a reference, alone and at the first step of Holm's procedure."""
-    tested = [(row["condition"], row["against"][reference]) for row in rows if reference in row["against"]]
-    tested = sorted(((n, p) for n, p in tested if p["deviation"] > 0), key=lambda each: float(each[1]["deviation"]))
+def _power(reference: str, part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the power of the family's tests against a reference, alone and at the first step of Holm's procedure."""
+    members = part["families"].get(reference) or [part["primary"]]
+    tested = [(row["condition"], row["against"].get(reference)) for row in part["rows"] if row["condition"] in members]
+    tested = sorted(((n, p) for n, p in tested if p and p["deviation"] > 0), key=lambda each: each[1]["deviation"])
     if not tested:
         return None
     levels = LEVEL, LEVEL / len(tested)
@@ -125,88 +195,6 @@ def _power(reference: str, rows: Sequence[Row]) -> dict[str, Any] | None:
         ],
         "seeds_for_0.8": seeds_for(median[1]["deviation"], levels[1]),
     }
-
-
-def table(caption: str, part: Mapping[str, Any]) -> Table:
-    """Return a table of conditions as text."""
-    own = sorted({option for row in part["rows"] for option in row["own"]})
-    columns: list[tuple[str, Format]] = [("condition", ""), *((option, str) for option in own)]
-    columns += [("seeds", _seeds), ("test accuracy (%)", _accuracy), ("train accuracy (%)", _accuracy)]
-    for reference in part["references"]:
-        columns += [(f"minus {reference}", _difference), ("p (difference)", _p), ("p (equivalence)", _p)]
-    rows = []
-    for row in part["rows"]:
-        cells = [
-            row["condition"],
-            *(row["own"].get(option) for option in own),
-            row,
-            row["accuracy"],
-            row["train_accuracy"],
-        ]
-        for reference in part["references"]:
-            paired = row["against"].get(reference)
-            if paired:
-                paired = paired | {"of": row["seeds"]}
-                cells += [paired, paired["p_difference"], paired["p_equivalence"]]
-            else:
-                cells += [None] * 3
-        rows.append(cells)
-    return Table.of(caption, columns, rows)
-
-
-def _seeds(row: Row) -> str:
-    return f"{row['seeds']}" + (f", {len(row['diverged'])} diverged" if row["diverged"] else "")
-
-
-def _accuracy(value: Mapping[str, float]) -> str:
-    between = "" if value["low"] is None else " ({low:.1f} to {high:.1f})".format(**value)
-    return f"{value['mean']:.1f}{between}"
-
-
-def _difference(paired: Mapping[str, Any]) -> str:
-    if paired["difference"] == paired["deviation"] == 0:
-        return "0 (identical)"
-    between = "" if paired["low"] is None else " ({low:+.2f} to {high:+.2f})".format(**paired)
-    return f"{paired['difference']:+.2f}{between}" + (
-        f", {paired['seeds']} pairs" if paired["seeds"] < paired["of"] else ""
-    )
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def remarks(part: Mapping[str, Any]) -> list[str]:
-    """Return the lines below a table: intervals, tests, their power, and diverged seeds."""
-    lines = [
-        "Final accuracies, means of a run's last three epochs (five from thirty epochs on): mean over seeds, 95 %",
-        "interval; differences in test accuracy, seed by seed, likewise.",
-        "p (difference): paired t test. p (equivalence): two one-sided t tests, margin 1 point. Below 0.05 the two are",
-        "different, or equivalent. Both with Holm's correction over the column; intervals are not corrected.",
-    ]
-    if found := part["power"]:
-        which = {"median": ", the median", "most": ", the most", "": ""}
-        lines += [
-            f"Power at 0.05 and at 0.05 / {found['tests']}, Holm's first step, to find a difference of a point from "
-            f"{found['reference']}:",
-            *(
-                f"{_both(p['difference'])} under {p['condition']} (deviation of {p['seeds']} differences: "
-                f"{p['deviation']:.2f} points{which[p['which']]}),"
-                for p in found["of"]
-            ),
-            f"and equivalence that is exact: {', '.join(_both(p['equivalence']) for p in found['of'])}.",
-            f"0.8 for a difference at Holm's first step takes {found['seeds_for_0.8']} seeds at the median.",
-        ]
-    return lines + [
-        f"Diverged under {row['condition']}: seed {', '.join(map(str, row['diverged']))}; means and differences are "
-        "those of the others."
-        for row in part["rows"]
-        if row["diverged"]
-    ]
-
-
-def _both(powers: Sequence[float]) -> str:
-    return " and ".join(f"{value:.2f}" for value in powers)
 
 
 def among(outcomes: Sequence[Outcome]) -> Conditions | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actrelax.analysis.reports import comparison, curves
+from actrelax.analysis.reports import comparison, comparison_text, curves
 from actrelax.analysis.reports.load_runs import Run, command, differing, shown
 from actrelax.analysis.reports.page import Page, Section
 from actrelax.analysis.reports.results_table import Outcome
@@ -112,8 +112,9 @@ def compared(outcomes: Sequence[Outcome]) -> list[Section]:
     if found is None:
         return []
     part = comparison.compared(found, ended)
-    table = comparison.table("Conditions over their seeds", part)
-    return [Section("Conditions", tables=[table], notes=[" ".join(comparison.remarks(part))])]
+    above = [" ".join(comparison_text.families(part))]
+    table = comparison_text.table("Conditions over their seeds", part)
+    return [Section("Conditions", above, [table], [" ".join(comparison_text.remarks(part))])]
 
 
 def _curves(outcomes: Sequence[Outcome], folder: Path) -> list[Section]:

@@ -2,10 +2,11 @@
 
 table.json holds the numbers of a results folder, from which all text is made:
 
-kind                  "conditions" (a suite, `comparison`), "rates", "map" or "steps"
+kind                  "conditions" (a suite: `comparison`, `comparison_text`), "rates", "map" or "steps"
 name, title, command  what was asked, and how to ask it again
 remark                one more paragraph, or empty
-parts                 a table each: its variant ("" if there is only one), rows, notes (lines below it) and more numbers
+parts                 a table each: its variant ("" if there is only one), rows, lines above it (above) and below
+                      it (notes), and more numbers
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from actrelax.analysis.files import write_text
-from actrelax.analysis.reports import comparison, curves
+from actrelax.analysis.reports import comparison_text, curves
 from actrelax.analysis.reports.page import Page, Picture, Section
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
@@ -62,7 +63,8 @@ def text(document: Document) -> str:
     """Return all of a table.json as Markdown."""
     blocks = [f"# {document['name']}", document["title"], f"    {document['command']}", document["remark"]]
     for part, table in zip(document["parts"], tables(document), strict=True):
-        blocks += [f"## {part['variant']}" if part["variant"] else "", table.text(), "\n".join(part["notes"])]
+        head = f"## {part['variant']}" if part["variant"] else ""
+        blocks += [head, "\n".join(part.get("above", [])), table.text(), "\n".join(part["notes"])]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
@@ -87,7 +89,7 @@ def tables(document: Document) -> list[Table]:
     for part in document["parts"]:
         caption = f"Conditions, {part['variant']}" if part["variant"] else "Conditions"
         if document["kind"] == "conditions":
-            found.append(comparison.table(caption, part))
+            found.append(comparison_text.table(caption, part))
             continue
         head, heads = list(part["rows"][0]), part.get("heads", {})
         columns: list[tuple[str, Format]] = [(head[0], "g")]
@@ -160,11 +162,12 @@ def page(folder: Path, document: Document, outcomes: Sequence[Outcome], out: Pat
 def _section(part: Mapping[str, Any], table: Table, outcomes: Sequence[Outcome], out: Path) -> Section:
     """Show one variant: its table, the notes below it, and the curves of the runs that finished."""
     variant, notes = part["variant"], [" ".join(part["notes"])]
+    above = [" ".join(part["above"])] if part.get("above") else []
     finished = [o for o in outcomes if o.variant == variant and o.state is State.FINISHED]
     drawn = curves.pictures(out, finished, f"-{variant.replace(' ', '-')}" if variant else "")
     if drawn:
         notes.append("Lines are means over seeds, bands their 95 % intervals; runs that diverged are left out.")
-    return Section(variant or "Results", tables=[table], notes=notes, pictures=drawn)
+    return Section(variant or "Results", above, [table], notes, drawn)
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actrelax.analysis import figures
-from actrelax.analysis.reports import comparison, suite_report
+from actrelax.analysis.reports import comparison, comparison_text, suite_report
 from actrelax.analysis.reports.comparison import Conditions
 from actrelax.analysis.reports.curves import over_training
 from actrelax.analysis.reports.results_table import Outcome
@@ -17,9 +17,9 @@ from actrelax.simulations.suites.suite import Suite
 
 
 def conditions_of(suite: Suite, variant: str) -> Conditions:
-    """Return the conditions of one variant's table, against the first two, backprop and AR."""
+    """Return the conditions of a variant's table, against the first two; AR minus backprop is the primary contrast."""
     names = list(suite.conditions)
-    return Conditions(names, names[:2], {name: suite.own.get((variant, name), {}) for name in names})
+    return Conditions(names, names[:2], {name: suite.own.get((variant, name), {}) for name in names}, names[1])
 
 
 def write(folder: Path, name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -> str:
@@ -46,7 +46,8 @@ def _part(suite: Suite, variant: str, outcomes: Sequence[Outcome]) -> dict[str, 
     lengths = f"{' or '.join(map(str, epochs))} epoch{'' if epochs == [1] else 's'}"
     took = f"{count} runs of {lengths}, {minutes:.0f} minutes of wall time in all."
     work = {"runs": done, "runs_wanted": wanted, "epochs": epochs, "minutes": minutes}
-    return {"variant": variant} | part | work | {"notes": [*comparison.remarks(part), took]}
+    said = {"above": comparison_text.families(part), "notes": [*comparison_text.remarks(part), took]}
+    return {"variant": variant} | part | work | said
 
 
 def _draw(folder: Path, variant: str, suite: Suite, outcomes: Sequence[Outcome]) -> None:

@@ -17,18 +17,22 @@ from actrelax.analysis.style import written
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.report import conditions_of
+from actrelax.simulations.suites.suite import Suite
 
 TITLE = "What can be lifted, on which layers, at what cost? (results of the suites that lift something)"
 
 COLUMNS = {
     ("mlp-mnist", "tanh"): "MNIST\ntanh",
     ("mlp-mnist", "relu"): "MNIST\nrelu",
+    ("mlp-mnist-own-rates", "tanh"): "MNIST\ntanh\nown rates",
+    ("mlp-mnist-own-rates", "relu"): "MNIST\nrelu\nown rates",
     ("mlp-mnist-ce", ""): "MNIST\ncross-\nentropy",
     ("mlp-fashion", "tanh"): "Fashion\ntanh",
     ("mlp-fashion", "relu"): "Fashion\nrelu",
     ("unfrozen-mnist", ""): "MNIST\nunfrozen",
     ("unfrozen-fashion", ""): "Fashion\nunfrozen",
     ("cnn-cifar10", ""): "CIFAR-10",
+    ("cnn-cifar10-own-rates", ""): "CIFAR-10\nown rates",
     ("cnn-cifar10-long", ""): "CIFAR-10\n30 epochs",
     ("cnn-cifar10-converged", ""): "CIFAR-10\nconverged",
     ("cnn-cifar10-adam", ""): "CIFAR-10\nconverged\nAdam",
@@ -37,7 +41,7 @@ COLUMNS = {
     ("cnn-svhn", ""): "SVHN",
     ("cnn-svhn10k", ""): "svhn10k",
 }
-"""(suite, variant) -> how a figure calls it; MLPs first."""
+"""(folder of results, variant) -> how a figure calls it; MLPs first."""
 
 ROWS = {
     "AR": ("AR", "AR, frozen", "AR, 100 steps"),
@@ -64,6 +68,11 @@ ROWS = {
 
 
 REFERENCE = "backprop"
+
+
+def suite_of(results: str) -> Suite:
+    """Return the suite whose results a folder has; at own rates it has the same conditions."""
+    return SUITES[results.removesuffix("-own-rates")]
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def columns(results: Path) -> list[Column]:
     for (suite, variant), name in COLUMNS.items():
         mine = [o for o in results_table.read(results / suite).values() if o.variant == variant]
         _refuse_mixed(results / suite, mine)
-        rows = {r["condition"]: r for r in comparison.compared(conditions_of(SUITES[suite], variant), mine)["rows"]}
+        rows = {r["condition"]: r for r in comparison.compared(conditions_of(suite_of(suite), variant), mine)["rows"]}
         if REFERENCE not in rows:
             continue
         seeds = rows[REFERENCE]["seeds"]
@@ -140,9 +149,11 @@ def write(folder: Path, results: Path, command: str) -> str:
 
 
 NOTES = """\
-Points of test accuracy above backprop, seed by seed. AR relaxes as the rest of its column does.
-=: equivalent within a point, or identical. *: different. Both at p < 0.05 with Holm's correction over the suite's
-conditions. ?: these seeds can't tell.""".splitlines()
+Points of final test accuracy above backprop, seed by seed. AR relaxes as the rest of its column does.
+=: equivalent within a point; %: within 10 % of backprop's errors; *: different; all at p < 0.05, of AR alone, of the
+others with Holm's correction over the suite's conditions. Identical: =%.
+~: none of these. ?: none, and even equals would probably not have been found equivalent: these seeds can't tell.\
+""".splitlines()
 
 
 def _draw(path: Path, found: Sequence[Column], names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from actrelax.analysis.statistics import compare, equivalence_power, holm, interval, power, seeds_for
+from actrelax.analysis.statistics import compare, equivalence_power, holm, holm_levels, interval, power, seeds_for
 from actrelax.models.errors import ActrelaxError
 
 
@@ -26,7 +26,7 @@ def test_values_that_leave_nothing_to_chance():
     assert (same.difference, apart.difference, one.difference, tied.difference) == pytest.approx((0, 2, 0.5, 0.28))
     for found in (same, apart, one, tied):
         assert math.isnan(found.p_difference), "a chance was told where there is nothing to tell it from"
-        assert math.isnan(found.p_equivalence)
+        assert math.isnan(found.p_equivalence())
     assert [found.is_identical for found in (same, apart, one, tied)] == [True, False, False, False]
 
 
@@ -38,7 +38,9 @@ def test_comparisons_are_paired():
     found = compare(x, y)
     assert found.p_difference == pytest.approx(stats.ttest_rel(x, y).pvalue)
     assert found.p_difference < 1e-3 < stats.ttest_ind(x, y).pvalue
-    assert found.low < (x - y).mean() < found.high
+    for level in (0.05, 0.05 / 11):
+        expected = stats.ttest_rel(x, y).confidence_interval(1 - level)
+        assert found.interval(level) == pytest.approx((expected.low, expected.high))
     assert found.deviation == pytest.approx((x - y).std(ddof=1))
 
 
@@ -47,10 +49,10 @@ def test_equivalence_by_two_one_sided_tests():
     expected = max(
         stats.ttest_1samp(d, -1, alternative="greater").pvalue, stats.ttest_1samp(d, 1, alternative="less").pvalue
     )
-    assert compare(d, 0 * d).p_equivalence == pytest.approx(expected)
-    assert compare(d + 0.9, 0 * d).p_equivalence > 0.4
-    assert compare(d + 5, 0 * d).p_equivalence > 0.999
-    assert compare(d, 0 * d, margin=0.2).p_equivalence > compare(d, 0 * d).p_equivalence
+    assert compare(d, 0 * d).p_equivalence() == pytest.approx(expected)
+    assert compare(d + 0.9, 0 * d).p_equivalence() > 0.4
+    assert compare(d + 5, 0 * d).p_equivalence() > 0.999
+    assert compare(d, 0 * d).p_equivalence(0.2) > compare(d, 0 * d).p_equivalence()
 
 
 def test_holm():
@@ -59,6 +61,24 @@ def test_holm():
     assert holm([0.9, math.nan, 0.6])[0] == 1.0
     assert math.isnan(holm([0.9, math.nan, 0.6])[1])
     assert holm([0.02, math.nan]) == [0.02, pytest.approx(math.nan, nan_ok=True)]
+
+
+def test_the_interval_at_holms_level_excludes_zero_where_the_corrected_test_finds_a_difference():
+    """Also where a p below 0.05 comes after one that Holm keeps."""
+    generator = np.random.default_rng(3)
+    tables = [
+        [compare(d, 0 * d) for d in generator.normal(0.3 * np.arange(12)[:, None], 1.0, (12, 6))] for _ in range(4)
+    ]
+    late, found = 0, 0
+    for table in tables:
+        p = [paired.p_difference for paired in table]
+        for paired, adjusted, level in zip(table, holm(p), holm_levels(p), strict=True):
+            low, high = paired.interval(level)
+            assert (low > 0 or high < 0) == (adjusted < 0.05)
+            found += adjusted < 0.05
+            late += paired.p_difference < 0.05 <= adjusted
+    assert min(late, found) >= 3
+    assert holm_levels([0.02, math.nan]) == [0.05, pytest.approx(math.nan, nan_ok=True)]
 
 
 @pytest.mark.parametrize("seeds", [3, 6])

@@ -1,0 +1,123 @@
+"""What people read of a comparison: the lines above its table, the table, and the lines below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actrelax.analysis.reports.comparison import ENOUGH, Row
+from actrelax.analysis.statistics import LEVEL, RELATIVE_MARGIN
+from actrelax.analysis.tables import Format, Table
+
+SHARE = f"{100 * RELATIVE_MARGIN:g} %"
+
+
+def families(part: Mapping[str, Any]) -> list[str]:
+    """Return the lines above a table: the primary contrast, and which tests are corrected for their number together."""
+    first, primary = part["references"][0], part["primary"]
+    lines = []
+    if primary:
+        same = next(row for row in part["rows"] if row["condition"] == primary)["against"][first]
+        said = "one computation, not tested" if _is_identical(same) else "tested alone, p not adjusted"
+        lines.append(f"Primary contrast: {primary} minus {first}, {said}.")
+    found = [
+        f"{len(members)} condition{'' if len(members) == 1 else 's'} minus {reference}"
+        for reference, members in part["families"].items()
+    ]
+    if found:
+        lines.append(f"Holm {'families' if len(found) > 1 else 'family'}: {'; '.join(found)}.")
+        lines[-1] += " In each, p (difference) and the two p of equivalence are adjusted apart."
+    if part["margins"]["errors"] is not None and (found or primary):
+        lines.append(f"{SHARE} of {first}'s errors are {part['margins']['errors']:.2f} points.")
+    return lines
+
+
+def table(caption: str, part: Mapping[str, Any]) -> Table:
+    """Return a table of conditions as text."""
+    own = sorted({option for row in part["rows"] for option in row["own"]})
+    columns: list[tuple[str, Format]] = [("condition", ""), *((option, str) for option in own)]
+    columns += [("seeds", _seeds), ("test accuracy (%)", _accuracy), ("train accuracy (%)", _accuracy)]
+    for reference in part["references"]:
+        columns += [(f"minus {reference}", _difference), ("p (difference)", _p)]
+        columns += [("p (within 1 point)", _equivalence), (f"p (within {SHARE} of errors)", _equivalence)]
+    rows = []
+    for row in part["rows"]:
+        options = [row["own"].get(option) for option in own]
+        cells = [row["condition"], *options, row, row["accuracy"], row["train_accuracy"]]
+        for reference in part["references"]:
+            paired = row["against"].get(reference)
+            cells += [None] * 4 if paired is None else _compared(paired | {"of": row["seeds"]})
+        rows.append(cells)
+    return Table.of(caption, columns, rows)
+
+
+def _compared(paired: Row) -> list[Any]:
+    tests = [(paired[f"p_equivalence{of}"], paired[f"power_equivalence{of}"]) for of in ("", "_errors")]
+    return [paired, paired["p_difference"], *(None if p is None else (p, power) for p, power in tests)]
+
+
+def _seeds(row: Row) -> str:
+    return f"{row['seeds']}" + (f", {len(row['diverged'])} diverged" if row["diverged"] else "")
+
+
+def _accuracy(value: Mapping[str, float]) -> str:
+    between = "" if value["low"] is None else " ({low:.1f} to {high:.1f})".format(**value)
+    return f"{value['mean']:.1f}{between}"
+
+
+def _is_identical(paired: Mapping[str, Any]) -> bool:
+    return bool(paired["difference"] == paired["deviation"] == 0)
+
+
+def _difference(paired: Mapping[str, Any]) -> str:
+    if _is_identical(paired):
+        return "0 (identical)"
+    between = "" if paired["low"] is None else " ({low:+.2f} to {high:+.2f})".format(**paired)
+    return f"{paired['difference']:+.2f}{between}" + (
+        f", {paired['seeds']} pairs" if paired["seeds"] < paired["of"] else ""
+    )
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _equivalence(test: tuple[float, float]) -> str:
+    """Return the level of a test of equivalence, or its power where that was too little for a verdict."""
+    p, power = test
+    return f"power {power:.2f}" if p >= LEVEL and power < ENOUGH else _p(p)
+
+
+def remarks(part: Mapping[str, Any]) -> list[str]:
+    """Return the lines below a table: intervals, tests, their power, and diverged seeds."""
+    lines = [
+        "Final accuracies, means of a run's last three epochs (five from thirty epochs on): mean over seeds, 95 %",
+        "interval. Differences in test accuracy, seed by seed, each with the interval that is tested: 95 % for the",
+        "primary contrast, and 1 - 0.05/k where Holm's procedure tested at 0.05/k, so that it excludes 0 where",
+        "p (difference), of a paired t test, is below 0.05. p (within ...): two one-sided t tests; below 0.05 the two",
+        "are equivalent within the margin. Where this test had a power below 0.5 and found nothing, the power is shown",
+        "in place of a verdict: even equals would probably not have been found equivalent.",
+    ]
+    if found := part["power"]:
+        which = {"median": ", the median", "most": ", the most", "": ""}
+        lines += [
+            f"Power at 0.05 and at 0.05 / {found['tests']}, Holm's first step, to find a difference of a point from "
+            f"{found['reference']}:",
+            *(
+                f"{_both(p['difference'])} under {p['condition']} (deviation of {p['seeds']} differences: "
+                f"{p['deviation']:.2f} points{which[p['which']]}),"
+                for p in found["of"]
+            ),
+            f"and equivalence that is exact: {', '.join(_both(p['equivalence']) for p in found['of'])}.",
+            f"0.8 for a difference at Holm's first step takes {found['seeds_for_0.8']} seeds at the median.",
+        ]
+    return lines + [
+        f"Diverged under {row['condition']}: seed {', '.join(map(str, row['diverged']))}; means and differences are "
+        "those of the others."
+        for row in part["rows"]
+        if row["diverged"]
+    ]
+
+
+def _both(powers: Sequence[float]) -> str:
+    return " and ".join(f"{value:.2f}" for value in powers)
