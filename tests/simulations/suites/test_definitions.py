@@ -77,7 +77,7 @@ PLANNED = {
     "cnn-cifar10-controls": ("cifar10", "cnn", SSE, 5, 10, CONTROLS),
     "cnn-svhn10k-controls": ("svhn10k", "cnn", SSE, 5, 10, CONTROLS),
     "cnn-cifar10-converged": ("cifar10", "cnn", SSE, 5, 10, CNN),
-    "cnn-cifar10-start": ("cifar10", "cnn", SSE, 5, 10, ["ar"] * 3),
+    "cnn-cifar10-start": ("cifar10", "cnn", SSE, 5, 10, ["ar"] * 4),
     "cnn-cifar10-adam": ("cifar10", "cnn", CE, 5, 10, CNN[:-1]),
     "graph-cifar10": ("cifar10", "cnn-skip", SSE, 5, 10, GRAPH),
     "continuous-digits": ("digits", "digits-mlp", CE, 5, 20, ["ar", "continuous"]),
