@@ -35,8 +35,8 @@ class Config:
     suite: tyro.conf.Suppress[str]
     rates: tuple[float, ...] = ()
     """Learning rates; from an eighth to eight times the suite's own, by factors of 2, unless given."""
-    seeds: int = 2
-    """How many seeds (0, 1, ...)."""
+    seeds: int = 3
+    """How many seeds (0, 1, ...); runs of those that were swept before are not done again."""
     out: Path | None = None
     """Folder of what came out; results/SUITE-rates unless given."""
     work: Work = field(default_factory=Work)

@@ -55,6 +55,20 @@ def test_a_suite_at_the_rates_that_a_sweep_found(tmp_path, places, capsys):
     assert capsys.readouterr().err.endswith(f"{out} is a sweep of smoke: sweep mlp-mnist for its rates.\n")
 
 
+def test_a_sweep_of_three_seeds_adds_to_one_of_fewer(tmp_path, places, capsys):
+    out, usual = tmp_path / "rates", places[: places.index("--seeds")]
+    options = ["sweep", "smoke", "--rates", "0.05", "--out", str(out), "--network", "digits-mlp", *usual]
+    assert main([*options, "--seeds", "1"]) == 0
+    before = rows(out / "runs.csv")
+    assert main(options) == 0
+    assert "mean over those of 3 seeds that finished" in capsys.readouterr().out
+    assert [row for row in rows(out / "runs.csv") if row["seed"] == "0"] == before
+    assert {row["seed"] for row in rows(out / "runs.csv")} == {"0", "1", "2"}
+    assert {row["found_by"] for row in rows(out / "rates.csv")} == {
+        "actrelax sweep smoke --seeds 3 --epochs 1 --network digits-mlp --rates 0.05"
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
