@@ -17,6 +17,7 @@ def why_no_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: floa
     reason = uncovered(problem)
     if reason is not None:
         return reason
+    dt = problem.time("dt", dt)
     if not problem.network.hidden:
         return "the bound on |-x + feedback| needs a hidden population."
     if (integrator.order, integrator.stages) != (1, 1):
@@ -61,7 +62,7 @@ def largest_derivative(problem: RelaxationProblem, integrator: Integrator, *, dt
     >>> bool(0 < largest_derivative(problem, INTEGRATORS["euler"], dt=0.1) < 10)
     True
     """
-    start = problem.initial_state()
+    start, dt = problem.initial_state(), problem.time("dt", dt)
     moved = integrator.step(problem, start, dt)
     share = 1 - float(integrator.transition(hop_matrix(problem), dt)[0, 0])
     first = {name: (moved[name] - start[name]) / share for name in start}

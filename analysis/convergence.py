@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from actrelax.models._names import known
 from actrelax.models.closed_form import Term, evaluate_all, hop_matrix, remainders, settled_plan, terms, uncovered
 from actrelax.models.engines import PAPERS, Steps, StepSize, TorchOptions, integrator_named, solve
 from actrelax.models.errors import ActrelaxError
@@ -39,7 +40,7 @@ def errors_over_time(
     ----------
     problem : RelaxationProblem
     gradients : mapping
-        Population -> (batch, *population.shape), as `activity_gradients` returns them.
+        Population -> (batch, *population.shape), as `activity_gradients` returns them, or some of these.
     integrator, steps, every, **size
         As for `solve` and `Record`.
 
@@ -49,11 +50,34 @@ def errors_over_time(
         ``recorded[population]``, (len(times),): max |x - gradient| / max |gradient|.
     """
 
+    chosen = hidden_gradients(problem, gradients)
+
     def errors(state: State) -> dict[str, Tensor]:
-        found = {name: relative_error(state[name], gradients[name]) for name in problem.network.hidden}
+        found = {name: relative_error(state[name], gradient) for name, gradient in chosen.items()}
         return {name: torch.tensor(error, dtype=torch.float64) for name, error in found.items()}
 
     return solve(problem, integrator, steps, record=Record(errors, every), **size)
+
+
+def hidden_gradients(
+    problem: RelaxationProblem, gradients: Mapping[str, Tensor], *, every: bool = False
+) -> dict[str, Tensor]:
+    """Return the gradients of the hidden populations that are given, in topological order; arrays become tensors.
+
+    Raises
+    ------
+    ActrelaxError
+        For an unknown population, a gradient of another shape than its activity, or, with `every`, a missing one.
+    """
+    for name, given in gradients.items():
+        known("population", name, [*problem.network.hidden, problem.network.output], where="gradients")
+        shape = tuple(problem.feedforward.activities[name].shape)
+        if tuple(np.shape(given)) != shape:
+            raise ActrelaxError(f"the gradient of {name!r} must have shape {shape}, got {tuple(np.shape(given))}.")
+    if missing := [v for v in problem.network.hidden if every and v not in gradients]:
+        raise ActrelaxError(f"gradients of all hidden populations are needed, got none of {', '.join(missing)}.")
+    like = problem.clamped
+    return {v: torch.as_tensor(gradients[v], device=like.device) for v in problem.network.hidden if v in gradients}
 
 
 class Distances(NamedTuple):
@@ -146,13 +170,13 @@ def predicted_errors(
     dict
         Hidden population -> its error after each of these numbers of steps.
     """
-    laws = laws_at(problem, integrator, dt=dt, at=at)
-    return {name: _errors(found, laws, gradients[name]) for name, found in terms(problem).items()}
+    laws, chosen = laws_at(problem, integrator, dt=dt, at=at), hidden_gradients(problem, gradients)
+    return {name: _errors(found, laws, chosen[name]) for name, found in terms(problem).items() if name in chosen}
 
 
 def laws_at(problem: RelaxationProblem, integrator: str | Integrator, *, dt: float, at: Sequence[int]) -> list[Matrix]:
     """Return the coefficients of the closed form after each of these numbers of steps of dt."""
-    scheme, matrix = integrator_named(integrator), hop_matrix(problem)
+    scheme, matrix, dt = integrator_named(integrator), hop_matrix(problem), problem.time("dt", dt)
     return [coefficients(scheme.transition, matrix, dt, n) for n in at]
 
 
@@ -206,7 +230,8 @@ def predicted_steps(
     ActrelaxError
         Without a law, or for a larger dt.
     """
-    scheme, matrix = integrator_named(integrator), hop_matrix(problem)
+    scheme, matrix, dt = integrator_named(integrator), hop_matrix(problem), problem.time("dt", dt)
+    chosen = hidden_gradients(problem, gradients)
     if dt * -matrix.diagonal().min() > 1:
         raise ActrelaxError(f"steps are predicted up to dt / tau = 1, where nothing alternates; got dt = {dt:g}.")
 
@@ -215,14 +240,16 @@ def predicted_steps(
 
     predicted: dict[str, int | None] = {}
     for name, found in terms(problem).items():
-        allowed = tolerance * float(gradients[name].abs().max())
+        if name not in chosen:
+            continue
+        allowed = tolerance * float(chosen[name].abs().max())
         largest = sum(float(term.value.abs().max()) for term in found)
         # 1 - C[l, L] never rises: once this bound is within what is allowed, the error stays there
         enough = allowed / largest if largest else math.inf
         settled = bisect_left(range(most + 1), True, key=partial(_remains_below, enough, law, found[0].row))
         predicted[name] = None
         if settled <= most:
-            below = _errors(found, [law(n) for n in range(settled + 1)], gradients[name])
+            below = _errors(found, [law(n) for n in range(settled + 1)], chosen[name])
             predicted[name] = stays_below(below, tolerance)
     return predicted
 

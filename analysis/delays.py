@@ -38,6 +38,7 @@ def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -
     network = problem.network
     if not network.graph.is_chain:
         raise ActrelaxError("delayed feedback has a law in chains: step this network's relaxation.")
+    dt = problem.time("dt", dt)
     late, eta = problem.delay.steps(dt), dt / np.array(hop_taus(problem))[:, None]
     waits = [late.get(network.outgoing[name][0].name, 0) for name in network.hidden]
     past = [np.eye(len(waits) + 1)]

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.optimize import root
 
 from actrelax.analysis.long_time import ending
+from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.engines import SciPyOptions, SparseProblem, Vector, vector
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Projection
@@ -158,18 +159,19 @@ def box(problem: RelaxationProblem) -> State:
     return flat.as_tensors({name: bounds[name] for name in problem.units})
 
 
-def scattered(problem: RelaxationProblem, count: int, generator: torch.Generator) -> Iterator[State]:
+def scattered(problem: RelaxationProblem, count: int, generator: GeneratorLike) -> Iterator[State]:
     """Yield states to start from: the feedforward pass's, and random ones in the `box`.
 
     The activities of a random state are uniform, up to a share of the box that is log-uniform from 0.01 to 1: the
     box of a deep network is large, and its fixed points are usually near its middle.
     """
+    drawing = as_generator(generator)
     yield problem.initial_state()
     bounds = box(problem)
     for _ in range(count - 1):
-        share = 10 ** (-2 * torch.rand(1, generator=generator, dtype=torch.float64))
+        share = 10 ** (-2 * torch.rand(1, generator=drawing, dtype=torch.float64))
         yield {
-            name: share * bound * (2 * torch.rand(bound.shape, generator=generator, dtype=bound.dtype) - 1)
+            name: share * bound * (2 * torch.rand(bound.shape, generator=drawing, dtype=bound.dtype) - 1)
             for name, bound in bounds.items()
         }
 

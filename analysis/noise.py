@@ -34,7 +34,7 @@ def noise_shares(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix
     numpy.ndarray
         (hidden populations, hidden populations), the lowest first.
     """
-    M = hop_matrix(problem)
+    M, dt = hop_matrix(problem), problem.time("dt", dt)
     step = INTEGRATORS["euler"].transition(M, dt)
     C, total = np.eye(len(M)), np.zeros_like(M)
     for _ in range(steps):

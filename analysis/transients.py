@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actrelax.analysis.convergence import hidden_gradients
 from actrelax.models.closed_form import terms
 from actrelax.models.engines import integrator_named
 from actrelax.models.integrators import Integrator, chain_matrix, coefficients
@@ -32,19 +33,20 @@ def error_bounds(problem: RelaxationProblem, gradients: Mapping[str, Tensor]) ->
     problem : RelaxationProblem
         With a law (`closed_form.uncovered`).
     gradients : mapping
-        Population -> (batch, *population.shape): its equilibrium, with the problem's feedback weights.
+        Population -> (batch, *population.shape): its equilibrium, with the problem's feedback weights; of every
+        hidden population.
 
     Returns
     -------
     dict
         Hidden population -> bound on max |x - gradient| / max |gradient|.
     """
-    start = problem.initial_state()
-    initial = {name: start[name] - gradients[name].to(start[name]) for name in problem.network.hidden}
+    start, exact = problem.initial_state(), hidden_gradients(problem, gradients, every=True)
+    initial = {name: start[name] - gradient.to(start[name]) for name, gradient in exact.items()}
     carried = terms(replace(problem, start=initial, clamped=0 * problem.clamped))
     return {
         name: float(torch.stack([term.value.abs().max() for term in found]).max())
-        / max(float(gradients[name].abs().max()), FLOOR)
+        / max(float(exact[name].abs().max()), FLOOR)
         for name, found in carried.items()
     }
 

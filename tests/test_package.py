@@ -45,6 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = [
     "models.errors",
     "models._names",
+    "models._values",
     "models.assumptions",
     "models.network",
     "models.problem",

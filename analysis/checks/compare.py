@@ -107,6 +107,8 @@ def verify(
 def _compared(entry: Entry, result: Mapping[str, Tensor], reference: Reference, bound: float) -> Iterator[Row]:
     bound = max(bound, entry.bound, reference.bound)
     for name, value in result.items():
+        if name not in reference.state:  # only some gradients were given
+            continue
         magnitude = None if reference.magnitude is None else reference.magnitude[name]
         error = relative_error(value, reference.state[name], magnitude=magnitude)
         yield Row(entry.name, entry.scheme.name, reference.name, name, error, bound)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from actrelax.analysis.checks.laws import LinearRelaxation, law_of
 from actrelax.analysis.checks.solvers import Entry, hidden
+from actrelax.analysis.convergence import hidden_gradients
 from actrelax.models.closed_form import predict, uncovered
 from actrelax.models.engines import BRIAN2, INTEGRATORS, Steps, schedule, solve
 from actrelax.models.problem import RelaxationProblem, Value
@@ -40,13 +41,13 @@ class References:
     """The references of one problem; the arguments are those of `verify`."""
 
     def __init__(self, problem: RelaxationProblem, gradients: Mapping[str, Tensor], steps: Steps) -> None:
-        self.problem, self.gradients, self.steps = problem, gradients, steps
+        self.problem, self.gradients, self.steps = problem, hidden_gradients(problem, gradients), steps
 
     def of(self, entry: Entry) -> Reference | None:
         """Return the expected result of an entry; None if only other entries provide it."""
         if not entry.scheme.takes_time:
             if _leads_to_backprop(self.problem):
-                return Reference("autograd", hidden(self.problem, self.gradients))
+                return Reference("autograd", {name: g.detach().cpu().double() for name, g in self.gradients.items()})
             return Reference("sparse solve", self._linear.fixed_point())
         if uncovered(self.problem) is None:
             return self._law(entry)

@@ -71,7 +71,7 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
         If `uncovered` gives a reason.
     """
     by_population = terms(problem)
-    C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
+    C = coefficients(integrator.transition, hop_matrix(problem), problem.time("dt", dt), steps)
     return {name: weighted_sum(of_population, C) for name, of_population in by_population.items()}
 
 

@@ -28,7 +28,7 @@ def remainders(problem: RelaxationProblem, integrator: Integrator, *, dt: float,
         Hidden population -> 1 - C[l, L], from the lowest up, along the longest path to the output. Above dt/tau = 1,
         where coefficients alternate in sign, the sum of their magnitudes.
     """
-    C = coefficients(integrator.transition, hop_matrix(problem), dt, steps)
+    C = coefficients(integrator.transition, hop_matrix(problem), problem.time("dt", dt), steps)
     by_hops = np.abs(C[:, :-1]).sum(1)[::-1]
     above = problem.network.graph.above
     return {name: float(by_hops[above[name]]) for name in problem.network.hidden}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from actrelax.models._names import is_number, whole_number
+from actrelax.models._values import as_number
 from actrelax.models.errors import ActrelaxError
 
 SMALLEST_RTOL = 100 * np.finfo(float).eps
@@ -58,6 +59,8 @@ class SciPyOptions(TorchOptions):
     dense: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("rtol", "atol"):
+            object.__setattr__(self, name, as_number(getattr(self, name)))
         if not (is_number(self.rtol) and SMALLEST_RTOL <= self.rtol < 1):
             raise ActrelaxError(f"rtol must lie between {SMALLEST_RTOL:.3g} and 1, got {self.rtol!r}.")
         if not (is_number(self.atol) and 0 <= self.atol < np.inf):

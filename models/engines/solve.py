@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any, Protocol, Unpack, cast, get_args
 
 import torch
-from torch import Generator
 
 from actrelax.models._names import known
+from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.engines.methods import INTEGRATORS, integrator_named
 from actrelax.models.engines.options import Brian2Options, Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.request import Evaluation, SolveRequest
@@ -61,7 +61,7 @@ def solve(
     record: Recordable | Record = False,
     engine: str | None = None,
     evaluation: Evaluation = "auto",
-    generator: Generator | None = None,
+    generator: GeneratorLike | None = None,
     options: Options | None = None,
     **size: Unpack[StepSize],
 ) -> Trajectory:
@@ -82,8 +82,8 @@ def solve(
     evaluation : {"auto", "stepped", "closed-form"}, default "auto"
         The closed form gives the result of the steps, to rounding, at the cost of a few feedback passes for any number
         of steps. "auto" uses it in the PyTorch engine if it applies and only the final state is wanted.
-    generator : torch.Generator, optional
-        Generator of the noise; by default torch's global one.
+    generator : torch.Generator, numpy.random.Generator or int, optional
+        Generator of the noise, or a seed; by default torch's global one.
     options : TorchOptions, SciPyOptions or Brian2Options, optional
         Options of the engine, of the type for that engine.
     eta, dt, duration : float, optional
@@ -190,7 +190,7 @@ def resolve(
     record: Recordable | Record = False,
     engine: str | None = None,
     evaluation: Evaluation = "auto",
-    generator: Generator | None = None,
+    generator: GeneratorLike | None = None,
     options: Options | None = None,
 ) -> SolveRequest:
     """Check the arguments of `solve` and return them as a request."""
@@ -208,4 +208,4 @@ def resolve(
         raise ActrelaxError(f"{chosen} takes {OPTIONS[chosen].__name__}, got options={options!r}.")
     about = {"integrator": scheme.name, "engine": chosen, "dt": grid.dt, "options": options.given()}
     recording = History(problem, record if isinstance(record, Record) else Record(record), about)
-    return SolveRequest(chosen, problem, scheme, grid, recording, options, evaluation, generator)
+    return SolveRequest(chosen, problem, scheme, grid, recording, options, evaluation, as_generator(generator))

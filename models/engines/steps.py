@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, TypedDict, get_args
 
 from actrelax.models._names import MOST_STEPS, is_number, known, whole_number
+from actrelax.models._values import MS, as_number, without_unit
 from actrelax.models.errors import ActrelaxError
 
 ToleranceOf = Literal["activity", "gradient", "change"]
@@ -30,6 +31,8 @@ class Steps:
         Total time, a multiple of dt; use it in place of `number`.
     tolerance, of
         Set by `Steps.until`.
+    unit : {"ms"}, optional
+        Unit of `dt` and `duration`, which Brian2 quantities set (``dt=0.1 * ms``): the problem's, if it has one.
 
     Raises
     ------
@@ -57,8 +60,15 @@ class Steps:
     duration: float | None = None
     tolerance: float | None = None
     of: ToleranceOf = "activity"
+    unit: Literal["ms"] | None = None
 
     def __post_init__(self) -> None:
+        times, unit = without_unit(dt=self.dt, duration=self.duration)
+        numbers = {name: as_number(getattr(self, name)) for name in ("eta", "tolerance")}
+        for name, value in {**times, **numbers, "unit": unit or self.unit}.items():
+            object.__setattr__(self, name, value)
+        if self.unit is not None:
+            known("unit", self.unit, [MS])
         if self.number is None and self.tolerance is not None:
             raise ActrelaxError("a tolerance needs a largest number of steps: use Steps.until.")
         if self.number is not None:
@@ -118,10 +128,10 @@ class Steps:
         return cls(most, eta=eta, dt=dt, tolerance=tolerance, of=of)
 
     def __repr__(self) -> str:
-        size = {"eta": self.eta, "dt": self.dt}
+        size: dict[str, object] = {"eta": self.eta, "dt": self.dt}
         if self.tolerance is None:
             parts = [] if self.number is None else [str(self.number)]
-            size |= {"duration": self.duration}
+            size |= {"duration": self.duration, "unit": self.unit}
             return f"Steps({', '.join([*parts, *_as_keywords(size)])})"
         until = [f"{self.tolerance!r}", f"of={self.of!r}", *_as_keywords(size), f"most={self.number}"]
         return f"Steps.until({', '.join(until)})"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from actrelax.models._names import is_number, known, look_up
+from actrelax.models._values import as_generator, as_number
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines import PAPERS, Steps, integrator_named
 from actrelax.models.engines.request import SolveRequest
@@ -241,7 +242,7 @@ def _tried(
     fields: Mapping[str, Any],
 ) -> _Recipe:
     """Check all arguments on a copy, then add the feedback weights and return the recipe."""
-    trial, generator = copy.deepcopy(wrapped), options.generator
+    trial, generator = copy.deepcopy(wrapped), as_generator(options.generator)
     trial.add_feedback(assumptions, None if generator is None else generator.clone_state())
     network = trial.network
     zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
@@ -261,6 +262,7 @@ def _tried(
 def _scale(given: Scale) -> float | Tensor:
     """Return the value of `loss_scale`; a tensor stays on its device, without a synchronisation."""
     value = given() if callable(given) else given
+    value = value if isinstance(value, Tensor) else as_number(value)
     if isinstance(value, Tensor):
         if value.numel() == 1:
             return value.detach().reshape(())

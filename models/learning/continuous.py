@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models._names import look_up
+from actrelax.models._values import as_generator
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, schedule
 from actrelax.models.engines.steps import take_steps
@@ -88,7 +89,7 @@ def relax_continuously(
     for _ in range(grid.steps):
         state = scheme.step(problem, state, grid.dt)
         if noisy:
-            state = add_noise(problem, state, grid.dt, options.generator)
+            state = add_noise(problem, state, grid.dt, as_generator(options.generator))
         _descend(problem, by_timing["continuous"], state, options, rate / grid.steps, correction)
     _descend(problem, by_timing["equilibrium"], state, options, rate, correction)
     if options.check_finite and not all(

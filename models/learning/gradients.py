@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
-from actrelax.models._names import known
+from actrelax.models._names import is_number, known
+from actrelax.models._values import GeneratorLike, as_generator, as_number
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines.request import Evaluation
 from actrelax.models.errors import ActrelaxError
@@ -45,10 +46,17 @@ class Updates:
     def __post_init__(self) -> None:
         for kind in self.factors:
             known("kind of projection", kind, ["dense", "conv"], where="factors")
-        if self.clip is not None and not self.clip > 0:
-            raise ActrelaxError(f"the updates' clip must be positive, got {self.clip}.")
-        if self.decay is not None and not self.decay >= 0:
-            raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
+        factors = {kind: as_number(factor) for kind, factor in self.factors.items()}
+        object.__setattr__(self, "factors", factors)
+        for name in ("clip", "decay"):
+            object.__setattr__(self, name, as_number(getattr(self, name)))
+        for kind, factor in factors.items():
+            if not (is_number(factor) and math.isfinite(factor)):
+                raise ActrelaxError(f"the factor of {kind!r} must be a number, got {factor!r}.")
+        if self.clip is not None and not (is_number(self.clip) and self.clip > 0):
+            raise ActrelaxError(f"the updates' clip must be positive, got {self.clip!r}.")
+        if self.decay is not None and not (is_number(self.decay) and 0 <= self.decay < math.inf):
+            raise ActrelaxError(f"decay must be 0 or positive, got {self.decay!r}.")
 
     def clipped_(self, update: Tensor) -> Tensor:
         """Clip one parameter's update in place, and return it."""
@@ -73,9 +81,9 @@ class BackwardOptions:
     check_finite : bool, default True
         Raise a `DivergenceError` for nan and inf, before any gradient changes. On a GPU the check waits for the device;
         in a loop, turn it off and check `Backward.finite` less often.
-    generator : torch.Generator, optional
-        Generator of the noise, by default torch's global one; `ActivationRelaxation` also draws new feedback weights
-        from it.
+    generator : torch.Generator, numpy.random.Generator or int, optional
+        Generator of the noise, or a seed; by default torch's global one. `ActivationRelaxation` also draws new feedback
+        weights from it.
 
     Raises
     ------
@@ -88,9 +96,10 @@ class BackwardOptions:
     evaluation: Evaluation = "auto"
     keep: bool = False
     check_finite: bool = True
-    generator: torch.Generator | None = None
+    generator: GeneratorLike | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "generator", as_generator(self.generator))
         known("reduction", self.reduction, ["mean", "sum"])
         known("evaluation", self.evaluation, get_args(Evaluation))
         if not isinstance(self.updates, Updates):

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from actrelax.models._names import known, look_up
+from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
 from actrelax.models.network.network import Network
@@ -130,7 +131,7 @@ def build(
     classes: int | None = None,
     activation: str | Activation | None = None,
     weight_std: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike | None = None,
 ) -> Network:
     """Build a network by name.
 
@@ -146,8 +147,8 @@ def build(
         Of the hidden populations; by default relu for ``vgg8``, else tanh. The output is linear.
     weight_std : float, optional
         Standard deviation of every weight; by default the architecture's.
-    generator : torch.Generator, optional
-        Generator of the weights, on the CPU; by default torch's global one.
+    generator : torch.Generator, numpy.random.Generator or int, optional
+        Generator of the weights, on the CPU, or a seed; by default torch's global one.
 
     Returns
     -------
@@ -169,6 +170,7 @@ def build(
     network = architecture.builder(
         tuple(input_shape or architecture.input_shape), classes or architecture.classes, chosen
     )
+    generator = as_generator(generator)
     gain = 2 if chosen.name == "relu" else 1
     with torch.no_grad():
         for p in network.projections.values():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from actrelax.models._names import look_up
+from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
@@ -224,7 +225,7 @@ class Network(nn.Module):
             return "conv" if len(self.populations[projection.target].shape) > 1 else "dense"
         return "conv" if isinstance(projection.map, Conv2d) else "dense"
 
-    def add_feedback(self, assumptions: str | Assumptions, generator: torch.Generator) -> None:
+    def add_feedback(self, assumptions: str | Assumptions, generator: GeneratorLike) -> None:
         """Create the feedback weights that the assumptions need; call it before making the optimiser.
 
         Learned and Kolen-Pollack weights are Parameters, random ones a buffer; both are normal with the current
@@ -235,15 +236,15 @@ class Network(nn.Module):
         Parameters
         ----------
         assumptions : str or Assumptions
-        generator : torch.Generator
-            On the CPU. Use another one for W, so that W is the same with and without feedback weights.
+        generator : torch.Generator, numpy.random.Generator or int
+            On the CPU, or a seed. Use another one for W, so that W is the same with and without feedback weights.
 
         Raises
         ------
         ActrelaxError
             If a projection already has feedback weights.
         """
-        assumptions = look_up("assumptions", assumptions, PRESETS)
+        assumptions, drawing = look_up("assumptions", assumptions, PRESETS), as_generator(generator)
         asked = {p: self.knobs(p, assumptions).feedback for p in self.projections.values()}
         asked = {p: kind for p, kind in asked.items() if self.carries_feedback(p) and kind != "transpose"}
         for p in asked:
@@ -258,7 +259,7 @@ class Network(nn.Module):
             if kind == "sign":
                 p.set_feedback(scale, learned=False)
                 continue
-            psi = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight) * scale
+            psi = torch.randn(weight.shape, generator=drawing, dtype=torch.float64).to(weight) * scale
             p.set_feedback(psi, learned=kind != "random")
 
     def lacks_feedback(self, assumptions: Assumptions) -> bool:

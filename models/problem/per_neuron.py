@@ -58,9 +58,7 @@ class PerNeuron:
     def _check_one(self, population: str, value: Value, zero: bool) -> None:
         said, shape = f"{self.name} of {population!r}", tuple(self.shapes[population])
         if not isinstance(value, Real | Tensor):
-            # Brian2's quantities have dimensions
-            hint = ": time has no unit here, give 10.0 for 10 ms" if hasattr(value, "dimensions") else ""
-            raise ActrelaxError(f"{said} must be a number or a tensor, got {value!r}{hint}.")
+            raise ActrelaxError(f"{said} must be a number or a tensor, got {value!r}.")
         if isinstance(value, Tensor) and value.dim() > 0 and value.shape != shape:
             raise ActrelaxError(f"{said} must be a number or of shape {shape}, got {tuple(value.shape)}.")
         least, largest = self.extremes(population)

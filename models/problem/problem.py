@@ -7,12 +7,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from actrelax.models._names import is_number, known, look_up
+from actrelax.models._values import MS, as_number, as_values, without_unit
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.network import FeedforwardPass, Network, Projection, check_network
@@ -34,6 +35,7 @@ class ProblemFields(TypedDict, total=False):
     delays: float | Mapping[str, float]
     feedback_transform: str | Transform | None
     dynamics: Mapping[str, UnitDynamics]
+    time_unit: Literal["ms"] | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,15 +55,16 @@ class RelaxationProblem:
     assumptions : str or Assumptions, default "ar"
     tau : float or mapping, default 1.0
         Time constant > 0, in any unit of time: one for all, or hidden population -> a float or, one per neuron, a
-        tensor of the population's shape. Other populations have 1, and a warning says so.
+        tensor or NumPy array of the population's shape. Other populations have 1, and a warning says so. Times may be
+        Brian2 quantities (``tau=10 * ms``); then all are, and the problem's unit is the ms.
     start : {"feedforward", "zero"} or mapping, default "feedforward"
         Initial state: the feedforward activities, zero, or hidden population -> (batch, *population.shape).
     clip : float, optional
         Bound on -x + feedback: each element is clipped to [-clip, clip].
     noise : float or mapping, default 0.0
         sigma, the standard deviation of a unit without input: tau dx = (...) dt + sigma sqrt(2 tau) dW. One for
-        all, or hidden population -> a float or, one per neuron, a tensor of the population's shape. In units with
-        dynamics noise enters as feedback does.
+        all, or hidden population -> a float or, one per neuron, a tensor or array of the population's shape. In units
+        with dynamics noise enters as feedback does.
     input_noise : float, default 0.0
         sigma of an Ornstein-Uhlenbeck process around the stimulus, with the network's tau (or ``tau["input"]``),
         that starts at the stimulus. It matters only to current gains and presynaptic factors.
@@ -74,6 +77,8 @@ class RelaxationProblem:
         Hidden population -> `UnitDynamics`: a state space in place of the leaky integrator. It starts at rest.
     target : torch.Tensor, optional
         Targets that the clamp was computed from, for files.
+    time_unit : {"ms"}, optional
+        Unit of tau, delays and `Steps.dt`, which files and figures name. Quantities set it.
 
     Raises
     ------
@@ -101,6 +106,7 @@ class RelaxationProblem:
     feedback_transform: str | Transform | None = None
     dynamics: Mapping[str, UnitDynamics] = field(default_factory=dict)
     target: Tensor | None = None
+    time_unit: Literal["ms"] | None = None
 
     @classmethod
     @torch.no_grad()
@@ -143,6 +149,7 @@ class RelaxationProblem:
     def __post_init__(self) -> None:
         object.__setattr__(self, "assumptions", look_up("assumptions", self.assumptions, PRESETS))
         object.__setattr__(self, "feedback_transform", transform_named(self.feedback_transform))
+        self._take_plain_values()
         for projection in self.network.projections.values():
             self.network.feedback_weight(projection, self.assumptions)  # raises if it is missing
         output = self.feedforward.activities[self.network.output]
@@ -171,6 +178,40 @@ class RelaxationProblem:
             if left_out:
                 named = ", ".join(self.tau) or "no population"
                 warn(f"tau names {named}; the default, 1, holds for {', '.join(left_out)}: name all populations.")
+
+    def _take_plain_values(self) -> None:
+        """Replace values of NumPy and Brian2 by numbers, tensors and the unit of time."""
+        values, unit = without_unit(tau=self.tau, delays=self.delays)
+        if unit == MS and isinstance(values["tau"], Mapping):
+            for name in self.relaxing:
+                if name not in values["tau"] and name not in self.dynamics:
+                    raise ActrelaxError(
+                        f"tau is given as Brian2 quantities, but not for {name!r}: add {name!r} to tau."
+                    )
+        if self.time_unit is not None:
+            known("time_unit", self.time_unit, [MS])
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "time_unit", unit or self.time_unit)
+        for name in ("start", "noise"):
+            object.__setattr__(self, name, as_values(getattr(self, name)))
+        for name in ("clip", "input_noise"):
+            object.__setattr__(self, name, as_number(getattr(self, name)))
+
+    def time(self, name: str, value: float) -> float:
+        """Return a time as a number in the problem's unit; numbers are in that unit already."""
+        values, unit = without_unit(**{name: value})
+        self.check_unit(name, unit)
+        number: float = values[name]
+        return number
+
+    def check_unit(self, name: str, unit: str | None) -> None:
+        """Refuse a time with a unit where the problem has none."""
+        if unit is not None and self.time_unit is None:
+            raise ActrelaxError(
+                f"{name} is a Brian2 quantity, but the problem's tau is a number: make the problem with tau=10 * ms, "
+                f"or give {name} in the unit of tau."
+            )
 
     def _check_start(self) -> None:
         if not isinstance(self.start, Mapping):

@@ -18,6 +18,7 @@ from scipy.linalg import expm, solve_continuous_lyapunov
 from torch import Tensor
 
 from actrelax.models._names import is_number, known
+from actrelax.models._values import is_quantity
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem.per_neuron import Value
 
@@ -245,7 +246,7 @@ def _positive(**values: float) -> None:
 
 def _numbers(name: str, given: object) -> NDArray[np.float64]:
     try:
-        numbers = np.asarray(given, dtype=np.float64)
+        numbers = np.asarray(np.nan if is_quantity(given) else given, dtype=np.float64)
     except (TypeError, ValueError):
         numbers = np.asarray(np.nan)
     if not np.isfinite(numbers).all():

@@ -50,7 +50,7 @@ def problem_dataset(problem: RelaxationProblem, arguments: Mapping[str, Any]) ->
     return xr.Dataset(tensors.variables, attrs={name: json.dumps(value) for name, value in attributes.items()})
 
 
-_FIELDS = ("tau", "start", "clip", "noise", "input_noise", "delays")
+_FIELDS = ("tau", "start", "clip", "noise", "input_noise", "delays", "time_unit")
 """Fields of a problem that are numbers, names or tensors, for all or by population."""
 
 

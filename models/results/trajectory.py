@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results.relative_error import relative_error
@@ -47,7 +48,7 @@ def time_after(steps: int, dt: float) -> float:
 
 def time_unit_of(problem: RelaxationProblem, engine: str) -> str:
     """Return the unit of a relaxation's times, for axes: "ms" in Brian2, "units of tau" only if every tau is 1."""
-    if engine == "brian2":
+    if engine == "brian2" or problem.time_unit is not None:
         return "ms"
     ones = not problem.dynamics and all(problem.taus.extremes(name) == (1.0, 1.0) for name in problem.taus.shapes)
     return "units of tau" if ones else "the unit of tau"
@@ -157,7 +158,7 @@ class Trajectory:
         Parameters
         ----------
         gradients : mapping
-            Population -> (batch, *population.shape), as `activity_gradients` returns them.
+            Population -> (batch, *population.shape), as `activity_gradients` returns them, or some of these.
 
         Returns
         -------
@@ -168,8 +169,11 @@ class Trajectory:
         Raises
         ------
         ActrelaxError
-            If a function recorded other values under the name of a population.
+            For an unknown population, or if a function recorded other values under the name of one.
         """
+        for name in gradients:
+            known("population", name, self.problem.network.populations, where="gradients")
+        gradients = {name: torch.as_tensor(gradient) for name, gradient in gradients.items()}
         over_time = {name: self.recorded[name] for name in gradients if name in self.recorded}
         if not self.times:
             over_time = {name: self.final[name][None] for name in gradients if name in self.final}

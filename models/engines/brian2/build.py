@@ -96,7 +96,7 @@ def build(
     >>> simulation.monitors["hidden1"].x.shape
     (96, 100)
     """
-    method = method.removeprefix("brian2:")
+    method, dt = method.removeprefix("brian2:"), problem.time("dt", dt)
     _check(problem, method, dt)
     every = whole_number("every", every, least=1)
     flat, clock = SparseProblem(problem), b2.Clock(dt * UNIT, name="actrelax_steps")

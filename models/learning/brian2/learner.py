@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actrelax.models._names import is_number, known, look_up, whole_number
+from actrelax.models._values import as_number
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines.brian2 import UNIT, generating, target_named
 from actrelax.models.engines.brian2.codegen import require_runtime
@@ -55,8 +56,10 @@ class Phases:
     feedforward_eta: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, eta in (("eta", self.eta), ("feedforward_eta", self.feedforward_eta)):
-            if not 0 < eta < 2:
+        for name in ("eta", "feedforward_eta"):
+            eta = as_number(getattr(self, name))
+            object.__setattr__(self, name, eta)
+            if not (is_number(eta) and 0 < eta < 2):
                 raise ActrelaxError(f"{name} must lie between 0 and 2, got {eta}: take more and smaller steps.")
         for name, count in (("steps", self.steps), ("feedforward_steps", self.feedforward_steps)):
             if count is not None:
@@ -117,7 +120,7 @@ class Learner:
         decay: float | None = None,
         codegen: str = "numpy",
     ) -> None:
-        self.network, self.rate, self.decay = network, rate, decay
+        self.network, self.rate, self.decay = network, as_number(rate), as_number(decay)
         self.assumptions = look_up("assumptions", assumptions, PRESETS)
         self.loss = known("Brian2 loss", loss, equations.TOP_GRADIENTS)
         self.phases = phases or Phases()
@@ -209,7 +212,7 @@ class Learner:
             self.network.feedback_weight(projection, self.assumptions)
         if not (is_number(self.rate) and 0 <= self.rate < math.inf):
             raise ActrelaxError(f"rate must be a number, 0 or positive, got {self.rate!r}.")
-        if self.decay is not None and not self.decay >= 0:
+        if self.decay is not None and not (is_number(self.decay) and 0 <= self.decay < math.inf):
             raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
         if self.assumptions.needs_decay != (self.decay is not None):
             raise ActrelaxError('"kolen-pollack" feedback needs a decay rate, other feedback takes none.')
