@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import Any
 
 from actrelax.models._names import known
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, lacks_memory
 from actrelax.models.results import DivergenceError
+from actrelax.simulations.output import speaking
 from actrelax.simulations.training.signals import AbandonedError, Stopped
 
 SIMULATIONS = {
@@ -39,9 +40,13 @@ DONE, FAILED, BAD_INPUT, SIGNALLED = 0, 1, 2, 128
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the simulation that the first argument names; returns the exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in SIMULATIONS:
-        return run(arguments[0], arguments[1:])
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in SIMULATIONS:
+        return run(given[0], given[1:])
+    return speaking(lambda: _usage(given))
+
+
+def _usage(arguments: Sequence[str]) -> int:
     width = max(map(len, SIMULATIONS))
     print("usage: actrelax SIMULATION [options]      (actrelax SIMULATION --help lists them)\n")
     print("\n".join(f"  {name:{width}}  {what}" for name, what in SIMULATIONS.items()))
@@ -53,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run one simulation with its options, perhaps as one of several processes that torchrun has started."""
+    return speaking(lambda: _run_as_process(name, arguments))
+
+
+def _run_as_process(name: str, arguments: Sequence[str]) -> int:
+    if "matplotlib" not in sys.modules:  # figures are files: a notebook's backend is not needed, and may be missing
+        os.environ["MPLBACKEND"] = "agg"
     if logging.lastResort is not None:  # writes the bare sentence to standard error
         logging.getLogger("actrelax").addHandler(logging.lastResort)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -82,6 +93,11 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     except ActrelaxError as error:
         print(f"actrelax {name}: {error}", file=sys.stderr)
         return FAILED if isinstance(error, DivergenceError) else BAD_INPUT
+    except (MemoryError, RuntimeError, TypeError, ValueError) as error:
+        if not lacks_memory(error):
+            raise
+        print(f"actrelax {name}: not enough memory: choose a smaller network, batch or delay.", file=sys.stderr)
+        return FAILED
     return DONE if status is None else int(status)
 
 
