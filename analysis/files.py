@@ -1,14 +1,79 @@
-"""Files that are written whole or not at all, and locks between processes."""
+"""Files that are written whole or not at all and checked when they are read, and locks between processes."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from actrelax.models.errors import ActrelaxError
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder; `Path.exists` raises where a folder may not be entered.
+
+    Raises
+    ------
+    ActrelaxError
+        If the system refuses to say.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # not allowed, a name too long, a null byte
+        raise ActrelaxError(f"can't look at {path}: {getattr(error, 'strerror', None) or error}.") from error
+    return True
+
+
+def listed(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted.
+
+    Raises
+    ------
+    ActrelaxError
+        If it can't be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise ActrelaxError(f"can't list {folder}: {error.strerror}.") from error
+
+
+def read_text(path: Path, said: str) -> str:
+    """Return a text file in UTF-8, without the byte-order mark that some programs put before it.
+
+    Raises
+    ------
+    ActrelaxError
+        If it can't be read; the sentence begins with `said`.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError, MemoryError) as error:
+        raise ActrelaxError(f"{said}: {path.name} can't be read.") from error
+
+
+def read_json(path: Path, said: str) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises
+    ------
+    ActrelaxError
+        If it can't be read, or holds something else; the sentence begins with `said`.
+    """
+    text = read_text(path, said)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # nested a thousand deep
+        raise ActrelaxError(f"{said}: {path.name} can't be read.") from error
+    if not isinstance(found, dict):
+        raise ActrelaxError(f"{said}: {path.name} can't be read.")
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

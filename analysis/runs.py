@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -28,12 +29,18 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from actrelax.analysis.checkout import commit
-from actrelax.analysis.files import replacing, write_text
+from actrelax.analysis.files import exists, read_json, replacing, write_text
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 
 Rows = Sequence[Mapping[str, float]]
 TABLES = ("metrics", "alignment", "timing")
+COLUMNS = {
+    "metrics": ("epoch", "train_accuracy", "test_accuracy"),
+    "alignment": ("epoch", "batch"),
+    "timing": ("train_seconds", "evaluate_seconds"),
+}
+"""Table -> columns that it has at least."""
 VERSION = 3
 """Of config.json, as actrelax train writes it."""
 CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
@@ -127,18 +134,18 @@ class RunFolder:
 
     def is_begun(self) -> bool:
         """Whether a run was started here."""
-        return (self.path / CONFIG).exists()
+        return exists(self.path / CONFIG)
 
     def is_finished(self) -> bool:
         """Whether the run here has its outcome."""
-        return (self.path / SUMMARY).exists()
+        return exists(self.path / SUMMARY)
 
     @property
     def state(self) -> State:
         """How far the run here is."""
         if self.is_finished():
             return State.FINISHED
-        if (self.path / DIVERGED).exists():
+        if exists(self.path / DIVERGED):
             return State.DIVERGED
         return State.BEGUN if self.is_begun() else State.OPEN
 
@@ -235,11 +242,12 @@ class RunFolder:
 
     def table(self, name: str) -> list[dict[str, float]]:
         """Rows of NAME.csv."""
+        said = f"{self.path} holds no table {name}"
+        rows = read_csv(self.path / f"{name}.csv", COLUMNS[name], said)
         try:
-            rows = read_csv(self.path / f"{name}.csv")
             return [{key: float(value) for key, value in row.items()} for row in rows]
-        except (OSError, ValueError, TypeError) as error:
-            raise ActrelaxError(f"{self.path} holds no table {name}: {name}.csv can't be read.") from error
+        except ValueError as error:
+            raise ActrelaxError(f"{said}: {name}.csv can't be read.") from error
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Save a training's state."""
@@ -254,7 +262,7 @@ class RunFolder:
     def checkpoint(self, *, best: bool = False) -> dict[str, Any] | None:
         """Return the state that was saved last, or the best network, on the CPU; None if there is none yet."""
         path = self.path / (BEST if best else CHECKPOINT)
-        if not path.exists():
+        if not exists(path):
             return None
         try:
             with ZipFile(path) as file:
@@ -279,13 +287,22 @@ class RunFolder:
 
     def summary(self) -> Summary:
         """Return the run's outcome."""
-        found = self._read_json(SUMMARY, "no finished run")
-        try:
-            # what came later has a default, for runs from before
-            names = [f.name for f in fields(Summary) if f.name in found or f.default is MISSING]
-            return Summary(**{name: found[name] for name in names})
-        except KeyError as error:
-            raise ActrelaxError(f"{self.path} holds no finished run: {SUMMARY} lacks {error}.") from error
+        from typeguard import TypeCheckError, check_type  # here: benchmarks/gpu.py runs without it
+
+        found, hints = self._read_json(SUMMARY, "no finished run"), typing.get_type_hints(Summary)
+        values = {}
+        for f in fields(Summary):
+            if f.name not in found and f.default is not MISSING:  # it came later: runs from before lack it
+                continue
+            try:
+                values[f.name] = check_type(found[f.name], hints[f.name])
+            except KeyError as error:
+                raise ActrelaxError(f"{self.path} holds no finished run: {SUMMARY} lacks {error}.") from error
+            except TypeCheckError as error:
+                raise ActrelaxError(
+                    f"{self.path} holds no finished run: {SUMMARY} has {str(found[f.name])[:40]!r} for {f.name}."
+                ) from error
+        return Summary(**values)
 
     def write_divergence(self, reason: str) -> None:
         """End a run without an outcome."""
@@ -299,10 +316,4 @@ class RunFolder:
         write_text(self.path / name, f"{json.dumps(content, indent=2)}\n")
 
     def _read_json(self, name: str, lacking: str) -> dict[str, Any]:
-        try:
-            found = json.loads((self.path / name).read_text())
-            if not isinstance(found, dict):
-                raise ValueError("not an object")
-        except (OSError, ValueError) as error:
-            raise ActrelaxError(f"{self.path} holds {lacking}: {name} can't be read.") from error
-        return found
+        return read_json(self.path / name, f"{self.path} holds {lacking}")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from actrelax.analysis.files import write_text
+from actrelax.analysis.files import read_text, write_text
+from actrelax.models.errors import ActrelaxError
 
 Form = Literal["markdown", "latex", "html"]
 Format = str | Callable[[Any], str]
@@ -33,16 +34,41 @@ def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]])
     write_text(path, text.getvalue())
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return a table's rows, column -> text.
+def read_csv(path: Path, columns: Sequence[str], said: str) -> list[dict[str, str]]:
+    """Return a table's rows, column -> text; a spreadsheet program may have saved it, with semicolons or tabs.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    columns : sequence of str
+        Those that it must have.
+    said : str
+        Beginning of the sentence about a table that can't be read.
 
     Raises
     ------
-    OSError
-        If it can't be read.
+    ActrelaxError
+        If it can't be read, lacks a column, or has rows of different lengths.
     """
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    text = read_text(path, said)
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)  # the comma where there is one column
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
+    except csv.Error as error:
+        raise ActrelaxError(f"{said}: {path.name} can't be read.") from error
+    if not rows or missing_from(rows[0], columns) or len(set(rows[0])) < len(rows[0]):
+        lacking = ", ".join(missing_from(rows[0], columns)) if rows else ""
+        raise ActrelaxError(f"{said}: {path.name} {f'lacks {lacking}' if lacking else 'has no head of columns'}.")
+    for number, row in enumerate(rows[1:], 1):
+        if len(row) != len(rows[0]):
+            raise ActrelaxError(f"{said}: {path.name} has {len(row)} cells in row {number}, not {len(rows[0])}.")
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+
+
+def missing_from(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return what is wanted and not found."""
+    return [name for name in wanted if name not in found]
 
 
 def without_nan(value: Any) -> Any:

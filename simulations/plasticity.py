@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ from actrelax.simulations.data import Dataset, Split, digits, random_stream
 from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.callbacks import DivergenceCheck, ProgressBar
+from actrelax.simulations.training.configuration import structured
 from actrelax.simulations.training.loop import Callback, Training, measure, train
 from actrelax.simulations.training.options import POSITIVE, given_in, require
 from actrelax.simulations.training.recorder import Recorder
@@ -135,18 +137,18 @@ def main(config: Config) -> None:
         epochs=(config.epochs, 1, math.inf),
         images=(config.images, 1, 1437),
         every=(config.every, 1, math.inf),
-        lr=(config.lr, POSITIVE, math.inf),
+        lr=(config.lr, POSITIVE, 1e300),
         seed=(config.seed, 0, 2**63),
     )
     if config.resume is not None and config.out != Config.out:
         raise ActrelaxError("--resume continues a run in its folder: leave --out out.")
     folder = RunFolder(config.resume or config.out)
     training, learner = assemble(config)
-    begin(folder, config)
-    state = folder.checkpoint()
+    state = None if config.resume is None else folder.checkpoint()
     if state is not None:
         with folder.fitting():
             training.load_state_dict(state)
+    begin(folder, config)
     if config.codegen != "numpy":
         print("compiling: about a minute, unless it was compiled before.", file=sys.stderr)
     with stopping_cleanly() as stop, ProgressBar(folder.path.name, every=1) as bar:
@@ -236,10 +238,15 @@ def summarised(config: Config, training: Training) -> Summary:
     )
 
 
+def options_of(config: Config) -> dict[str, Any]:
+    """Return the options that config.json has."""
+    elsewhere = ("out", "resume", "overwrite", "json")
+    return {name: value for name, value in asdict(config).items() if name not in elsewhere}
+
+
 def begin(folder: RunFolder, config: Config) -> None:
     """Write the options; refuse to replace another run, or to continue one under other options."""
-    elsewhere = ("out", "resume", "overwrite", "json")
-    options = {name: value for name, value in asdict(config).items() if name not in elsewhere}
+    options = options_of(config)
     resumed = None if config.resume is None else folder.config()
     folder.check_begin(options, resumed, overwrite=config.overwrite, may_differ=("epochs", "codegen"))
     if resumed is None:
@@ -259,10 +266,10 @@ def defaults(arguments: Sequence[str]) -> Config:
     folder = given_in(arguments, _Source).resume
     if folder is None:
         return Config()
-    try:
-        return Config(**RunFolder(folder).config())
-    except TypeError as error:
-        raise ActrelaxError(f"{folder} holds a run of another program: continue it with that.") from error
+    found = RunFolder(folder).config()
+    if found.keys() != options_of(Config()).keys():
+        raise ActrelaxError(f"{folder} holds a run of another program: continue it with that.")
+    return structured(Config, {**asdict(Config()), **found})
 
 
 if __name__ == "__main__":

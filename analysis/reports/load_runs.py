@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actrelax.analysis.files import listed
 from actrelax.analysis.reports.results_table import Outcome, outcome_of
 from actrelax.analysis.runs import RunFolder, State, Summary, flat
 from actrelax.models.errors import ActrelaxError
@@ -50,8 +51,8 @@ def run_folders(paths: Iterable[Path]) -> list[RunFolder]:
     """
     found: dict[Path, RunFolder] = {}
     for path in paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else []
-        here = [f for f in map(RunFolder, [path] if RunFolder(path).is_begun() else inside) if f.is_begun()]
+        inside = [] if RunFolder(path).is_begun() or not path.is_dir() else listed(path)
+        here = [f for f in map(RunFolder, inside or [path]) if f.is_begun()]
         if not here:
             raise ActrelaxError(f"{path} holds no run: give folders that actrelax train or actrelax demo wrote.")
         found |= {folder.path.resolve(): folder for folder in here}

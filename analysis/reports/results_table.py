@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from actrelax.analysis.files import locked, write_text
+from actrelax.analysis.files import exists, locked, write_text
 from actrelax.analysis.runs import RunFolder, State, Summary
-from actrelax.analysis.tables import write_csv
+from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 
 RUNS, CURVES = "runs.csv", "curves.csv"
@@ -78,9 +78,11 @@ def outcome_of(folder: RunFolder, condition: str, seed: int, run: str, variant: 
     ActrelaxError
         If its tables can't be read.
     """
-    state = folder.state
+    state, metrics = folder.state, folder.path / "metrics.csv"
     # a run that has only been begun, or diverged at once, may have no table, or its head alone
-    rows = folder.table("metrics") if state is State.FINISHED or (folder.path / "metrics.csv").exists() else []
+    rows = folder.table("metrics") if state is State.FINISHED or exists(metrics) else []
+    if state is State.FINISHED and not rows:
+        raise ActrelaxError(f"{folder.path} holds no finished run: metrics.csv has no rows.")
     curves = {column: [row[name] for row in rows] for column, name in _CURVE.items() if rows and name in rows[0]}
     timing = folder.table("timing") if len(rows) > 1 else []
     seconds = sum(row["train_seconds"] + row["evaluate_seconds"] for row in timing)
@@ -101,19 +103,23 @@ def read(folder: Path) -> dict[Key, Outcome]:
     ActrelaxError
         For tables that `write` did not write.
     """
-    if not (folder / RUNS).exists():
+    if not exists(folder / RUNS):
         return {}
-    import pandas  # slow to load
-
-    try:
-        # as text: "nan" is a value, and an empty cell is none; runs.csv first, as curves.csv is written first
-        runs, points = (pandas.read_csv(folder / name, dtype=str, keep_default_na=False) for name in (RUNS, CURVES))
-        curves = {
-            run: {name: [float(v) for v in rows[name] if v] for name in rows if name != "run" and any(rows[name])}
-            for run, rows in points.groupby("run")
-        }
+    said = f"{folder} holds no results that can be read"
+    columns = {
+        RUNS: ("variant", "condition", "seed", "run", "state", "reason", "wall_seconds"),
+        CURVES: ("run", "epoch"),
+    }
+    try:  # runs.csv first, as curves.csv is written first
+        runs, points = (read_csv(folder / name, columns[name], said) for name in (RUNS, CURVES))
+        curves: dict[str, dict[str, list[float]]] = {}
+        for point in points:
+            curve = curves.setdefault(point["run"], {})
+            for name, value in point.items():
+                if name != "run" and value:  # an empty cell is no value
+                    curve.setdefault(name, []).append(float(value))
         found = {}
-        for row in runs.to_dict("records"):
+        for row in runs:
             variant, condition, run, state = (row[name] for name in ("variant", "condition", "run", "state"))
             found[variant, condition, run] = Outcome(
                 variant,
@@ -126,8 +132,11 @@ def read(folder: Path) -> dict[Key, Outcome]:
                 curves.get(run, {}) if state == State.DIVERGED.value else curves[run],
                 row.get("made_with", ""),  # older tables have none
             )
-    except (OSError, KeyError, ValueError) as error:
-        raise ActrelaxError(f"{folder} holds no results that can be read: move {RUNS} and {CURVES} away.") from error
+            if State(state) is State.FINISHED and "test_accuracy" not in curves[run]:
+                raise KeyError("test_accuracy")
+    except (KeyError, ValueError) as error:
+        why = f"{str(error).removesuffix('.')}, " if isinstance(error, ActrelaxError) else f"{said}: "
+        raise ActrelaxError(f"{why}move {RUNS} and {CURVES} away.") from error
     return found
 
 

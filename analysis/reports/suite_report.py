@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actrelax.analysis.files import write_text
+from actrelax.analysis.files import exists, read_json, write_text
 from actrelax.analysis.reports import comparison_text, curves
 from actrelax.analysis.reports.page import Page, Picture, Section
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
-from actrelax.analysis.tables import Format, Table, without_nan
+from actrelax.analysis.tables import Format, Table, missing_from, without_nan
 from actrelax.models.errors import ActrelaxError
 
 TABLE = "table.json"
@@ -31,7 +31,7 @@ Document = Mapping[str, Any]
 
 def is_suite(folder: Path) -> bool:
     """Whether a suite left its results here."""
-    return (folder / TABLE).exists()
+    return exists(folder / TABLE)
 
 
 def write_document(folder: Path, document: Document) -> str:
@@ -49,13 +49,14 @@ def read_document(folder: Path) -> Document:
     ActrelaxError
         If it can't be read.
     """
+    said = f"{folder} holds no suite's results"
+    found = read_json(folder / TABLE, said)
+    if missing := missing_from(list(found), ("kind", "name", "title", "command", "remark", "parts")):
+        raise ActrelaxError(f"{said}: {TABLE} lacks {', '.join(missing)}.")
     try:
-        found: Document = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-        missing = [key for key in ("kind", "name", "title", "command", "remark", "parts") if key not in found]
-    except (OSError, ValueError, TypeError) as error:
-        raise ActrelaxError(f"{folder} holds no suite's results: {TABLE} can't be read.") from error
-    if missing:
-        raise ActrelaxError(f"{folder} holds no suite's results: {TABLE} lacks {', '.join(missing)}.")
+        text(found)  # needs all of it, in the right types
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ActrelaxError(f"{said}: {TABLE} is damaged or of another version.") from error
     return found
 
 

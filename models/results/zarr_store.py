@@ -87,9 +87,10 @@ class ZarrWriter:
         self._attributes["variables"] = [*empty.variables]
         over_time = {name: x.shape[1:] for name, x in empty.variables.items() if "time" in x.dims}
         encoding = {name: {"chunks": (self._length, *sizes)} for name, sizes in over_time.items()}
-        empty, path = empty.assign_attrs(self._attributes), self.path.resolve()  # a link stays one
-        partial = path.with_name(f"{path.name}.partial")
+        empty = empty.assign_attrs(self._attributes)
         with writing(self.path):
+            path = self.path.resolve()  # a link stays one
+            partial = path.with_name(f"{path.name}.partial")
             if self.path.is_file():
                 raise FileExistsError("it is a file")
             if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "zarr.json").exists():

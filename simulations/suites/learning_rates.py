@@ -155,12 +155,12 @@ def own_rates(name: str, suite: Suite, folder: Path) -> Suite:
         Where there is no sweep of this suite.
     """
     try:
-        rows = read_csv(folder / FILE)
+        rows = read_csv(folder / FILE, ("suite", "variant", "condition", "lr", "found_by"), "no sweep")
         own: dict[tuple[str, str], Options] = {
             (row["variant"], row["condition"]): {"lr": float(row["lr"])} for row in rows
         }
         swept, found_by = ({row[column] for row in rows} for column in ("suite", "found_by"))
-    except (OSError, KeyError, ValueError) as error:
+    except ValueError as error:
         raise ActrelaxError(f"{folder} has no {FILE} of a sweep: name the --out of actrelax sweep.") from error
     if others := swept - {name}:
         raise ActrelaxError(f"{folder} is a sweep of {', '.join(others)}: sweep {name} for its rates.")

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from actrelax.analysis.files import locked
+from actrelax.analysis.files import exists, locked
 from actrelax.analysis.runs import RunFolder, State
 from actrelax.simulations.training.configuration import hash_of
 from actrelax.simulations.training.execution import Execution
@@ -49,7 +49,7 @@ class Kept:
     @property
     def epochs(self) -> int:
         """How many are done."""
-        if self.state is State.OPEN or not (self.folder.path / "metrics.csv").exists():
+        if self.state is State.OPEN or not exists(self.folder.path / "metrics.csv"):
             return 0
         return max(0, len(self.folder.table("metrics")) - 1)
 

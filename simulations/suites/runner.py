@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
@@ -76,7 +75,7 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
     ActrelaxError
         As `perform`, after the report; for options out of range, or if no run has ended.
     """
-    require(jobs=(work.jobs, 1, math.inf))
+    require(jobs=(work.jobs, 1, 1024))
     for name in work.conditions:
         known("condition", name, suite.conditions, where="--conditions")
     places = {}
@@ -92,7 +91,7 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
             for key, (case, kept) in places.items()
             if key not in found and kept.state.is_final
         }
-        found.update(results_table.add(out, new))
+        found.update(results_table.add(out, new) if new else results_table.read(out))
 
     refused = None
     try:

@@ -242,7 +242,7 @@ def _function_in(place: str):  # type: ignore[no-untyped-def]
     """Load FILE.py:FUNCTION; exceptions of the file itself pass through."""
     file, _, name = place.rpartition(":")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file) if file.endswith(".py") else None
-    if spec is None or spec.loader is None or not Path(file).is_file():
+    if spec is None or spec.loader is None or not os.path.isfile(file):
         raise ActrelaxError(f"there is no file {file}: name your own network as FILE.py:FUNCTION.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

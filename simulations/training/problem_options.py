@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from actrelax.analysis.files import exists
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
@@ -180,7 +181,7 @@ def at_hand(network: str, data_dir: Path | None) -> str | None:
     """Return the data set of images as the network takes them, if its file is there."""
     name = "digits" if ":" in network else USUAL.get(math.prod(usual_shape(network)))
     folder = data_folder(data_dir)
-    return name if name == "digits" or (folder / f"{name}.npz").exists() else None
+    return name if name == "digits" or exists(folder / f"{name}.npz") else None
 
 
 def usual_shape(network: str) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actrelax.analysis.files import locked, replacing
+from actrelax.analysis.files import exists, locked, replacing
 from actrelax.models.errors import ActrelaxError
 
 
@@ -45,6 +45,16 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path):
     assert str(refused.value) == f"can't write to {path}: No space left on device."
     assert path.read_bytes() == b"old"
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_the_system_does_not_say_whether_there_is_a_file(tmp_path):
+    assert exists(tmp_path)
+    assert not exists(tmp_path / "none" / "none")
+    (tmp_path / "file").write_text("")
+    assert not exists(tmp_path / "file" / "below")
+    for name, why in (("x" * 300, "File name too long"), ("a\0b", "embedded null byte")):
+        with pytest.raises(ActrelaxError, match=f"^can't look at .*: {why}\\.$"):
+            exists(tmp_path / name)
 
 
 def test_a_lock_is_held_by_one(tmp_path):

@@ -1,5 +1,6 @@
 """A run's folder is read as it was written, and never half of it."""
 
+import json
 import math
 import os
 
@@ -10,7 +11,8 @@ from actrelax.analysis.runs import CHECKPOINT, SUMMARY, RunFolder, State, Summar
 from actrelax.models.errors import ActrelaxError
 
 RUN = Summary(0.9, 0.95, None, "ar", "simplified", "digits", "digits-cnn", 3, 7, 12.5, 345.0, "cpu", versions())
-ROWS = [{"epoch": 0, "train_loss": math.nan}, {"epoch": 1, "train_loss": 0.1 + 0.2}]
+NUMBERS = ("train_loss", "train_accuracy", "test_accuracy", "train_seconds", "evaluate_seconds")
+ROWS = [{"epoch": n, **dict.fromkeys(NUMBERS, value)} for n, value in enumerate((math.nan, 0.1 + 0.2))]
 
 
 @pytest.fixture
@@ -76,24 +78,49 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch):
     assert not list(folder.path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[1]", '{"rule": "ar"}'])
+@pytest.mark.parametrize("content", [None, "", "{", "[1]", "[" * 100_000, '{"a":' * 100_000, "\xff", '{"rule": "ar"}'])
 def test_what_is_no_finished_run(folder, content):
     (folder.path / SUMMARY).unlink()
     if content is not None:
-        (folder.path / SUMMARY).write_text(content)
+        (folder.path / SUMMARY).write_bytes(content.encode("latin-1"))
     with pytest.raises(
         ActrelaxError, match=rf"^{folder.path} holds no finished run: summary.json (can't be read|lacks)"
     ):
         folder.summary()
 
 
-@pytest.mark.parametrize("content", [None, "a,b\n1,x\n", "a,b\n1\n"])
-def test_what_is_no_table(folder, content):
+HEAD = ",".join(["epoch", *NUMBERS])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "can't be read"),
+        ("epoch,train_loss\n1,2\n", "lacks train_accuracy, test_accuracy"),
+        (f"{HEAD}\n1,x,1,1,1,1\n", "can't be read"),
+        (f"{HEAD}\n1,1\n", "has 2 cells in row 1, not 6"),
+    ],
+)
+def test_what_is_no_table(folder, content, sentence):
     (folder.path / "metrics.csv").unlink()
     if content is not None:
         (folder.path / "metrics.csv").write_text(content)
-    with pytest.raises(ActrelaxError, match=r"holds no table metrics: metrics.csv can't be read\.$"):
+    with pytest.raises(ActrelaxError, match=rf"holds no table metrics: metrics\.csv {sentence}\.$"):
         folder.table("metrics")
+
+
+def test_a_table_that_a_spreadsheet_program_saved(folder):
+    path = folder.path / "metrics.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b",", b";").replace(b"\n", b"\r\n"))
+    assert folder.table("metrics")[1] == ROWS[1]
+
+
+@pytest.mark.parametrize(("name", "value"), [("test_accuracy", "0.9"), ("steps", 1.5), ("versions", None)])
+def test_a_summary_with_a_value_of_another_type(folder, name, value):
+    changed = json.loads((folder.path / SUMMARY).read_text()) | {name: value}
+    (folder.path / SUMMARY).write_text(json.dumps(changed))
+    with pytest.raises(ActrelaxError, match=rf"holds no finished run: summary\.json has '.*' for {name}\.$"):
+        folder.summary()
 
 
 def test_a_checkpoint_never_runs_code(folder, tmp_path):

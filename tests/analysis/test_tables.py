@@ -1,6 +1,9 @@
 """Tables as files and as text."""
 
+import pytest
+
 from actrelax.analysis.tables import Table, read_csv, write_csv
+from actrelax.models.errors import ActrelaxError
 
 HEAD, ROWS = (
     ["condition", "accuracy (%)", "p"],
@@ -11,7 +14,34 @@ HEAD, ROWS = (
 def test_what_is_written_is_read(tmp_path):
     write_csv(tmp_path / "table.csv", HEAD, ROWS)
     assert (tmp_path / "table.csv").read_bytes().splitlines()[1] == b"AR,97.1 (-0.2 to 1),<0.001"
-    assert read_csv(tmp_path / "table.csv") == [dict(zip(HEAD, row, strict=True)) for row in ROWS]
+    assert read_csv(tmp_path / "table.csv", HEAD, "") == [dict(zip(HEAD, row, strict=True)) for row in ROWS]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("before", ["", "\ufeff"])
+def test_tables_of_spreadsheet_programs(tmp_path, delimiter, before):
+    (tmp_path / "t.csv").write_text(f'{before}a{delimiter}b\r\n1{delimiter}"x,y;z"\r\n\r\n', encoding="utf-8")
+    assert read_csv(tmp_path / "t.csv", ["a", "b"], "") == [{"a": "1", "b": "x,y;z"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "no table: t.csv has no head of columns."),
+        (b"a,a\n1,2\n", "no table: t.csv has no head of columns."),
+        (b"b\n1\n", "no table: t.csv lacks a."),
+        (b"a,b\n1\n", "no table: t.csv has 1 cells in row 1, not 2."),
+        (b'a,b\n1,"2\n', "no table: t.csv can't be read."),
+        (b"a\xff\n", "no table: t.csv can't be read."),
+        (b"\xff\xfea\0", "no table: t.csv can't be read."),
+        (b"a\n" + b"1" * 200_000, "no table: t.csv can't be read."),
+    ],
+)
+def test_damaged_tables(tmp_path, content, sentence):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ActrelaxError) as refused:
+        read_csv(tmp_path / "t.csv", ["a"], "no table")
+    assert str(refused.value) == sentence
 
 
 TABLE = Table("t", HEAD, ROWS, [False, True, True])

@@ -132,7 +132,7 @@ def test_a_run_that_has_only_been_begun_takes_nothing_from_the_others(trained, t
     begun = RunFolder(tmp_path / "begun")
     begun.write_config(RunFolder(trained / "baseline").config())
     if head:
-        (begun.path / "metrics.csv").write_text("epoch,train_loss,test_accuracy\n")
+        (begun.path / "metrics.csv").write_text("epoch,train_loss,train_accuracy,test_accuracy\n")
     assert run("analyze", trained, tmp_path / "begun", "--out", tmp_path) == 0
     assert "begun: not finished, 0 of 1 epochs" in capsys.readouterr().err
     rows = Read((tmp_path / "report.html").read_text()).tables["Each run after its last epoch"]

@@ -181,6 +181,32 @@ def test_bad_input_is_one_sentence_and_status_2(finished, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda run: (run / "checkpoint.pt").write_bytes(b"PK"), "checkpoint.pt can't be read, it is damaged or"),
+        (lambda run: torch.save({"network": {}}, run / "checkpoint.pt"), "checkpoint.pt belongs to another run"),
+        (
+            lambda run: change(run, {"lr": "0.1"}),
+            "the configuration has '0.1' for lr, which is not among its values.",
+        ),
+    ],
+)
+def test_a_resumption_that_is_refused_changes_nothing(finished, tmp_path, capsys, damage, sentence):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    damage(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert cli.main(["plasticity", "--resume", str(run), "--epochs", "5"]) == 2
+    assert sentence in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def change(run, options):
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | options))
+
+
 def test_divergence_is_status_1(tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--lr", "1e200", "--loss", "sum-of-squares", "--activation", "identity"]

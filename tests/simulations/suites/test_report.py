@@ -261,5 +261,5 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     (tmp_path / "runs.csv").write_text(re.sub(r',(made_with|"torch 2\.13\.0, on cpu")$', "", text, flags=re.MULTILINE))
     assert all(o.made_with == "" for o in results_table.read(tmp_path).values()), "a table from before there was one"
     (tmp_path / "curves.csv").unlink()
-    with pytest.raises(ActrelaxError, match=r"holds no results that can be read: move runs\.csv and curves\.csv away"):
+    with pytest.raises(ActrelaxError, match=r"that can be read: curves\.csv can't be read, move runs\.csv and curves"):
         results_table.read(tmp_path)
