@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from io import BytesIO
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5netcdf
 import h5py
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, enough_memory
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results.problem_file import GROUP, problem_dataset
 
@@ -163,16 +165,25 @@ def _plain(value: object) -> str | int | float:
 
 
 def save(trajectory: Trajectory, path: Path) -> None:
-    """Write `labelled`, and the problem as a group, to a NetCDF file; an existing one is replaced at the end."""
+    """Write `labelled`, and the problem as a group, to a NetCDF file; an existing one is replaced at the end.
+
+    HDF5 writes to memory: on a disk that is full it may end the process.
+    """
     if path.suffix == ".zarr":
         raise ActrelaxError(f"save writes NetCDF, got {path}: end the path with .nc, or pass it to solve.")
     problem = problem_dataset(trajectory.problem, trajectory.arguments)
-    dataset, partial = labelled(trajectory), path.with_name(f"{path.name}.partial")
+    dataset, content, partial = labelled(trajectory), BytesIO(), path.with_name(f"{path.name}.partial")
     prepare(path)
+    remedy = "record less, or pass solve a path that ends in .zarr"
+    with enough_memory(f"the file {path}", remedy), h5netcdf.File(content, "w") as file:
+        dataset.dump_to_store(xr.backends.H5NetCDFStore(file), unlimited_dims=["time"])
+        problem.dump_to_store(xr.backends.H5NetCDFStore(file, group=GROUP, mode="a"))
     with writing(path):
         try:
-            dataset.to_netcdf(partial, engine="h5netcdf", unlimited_dims=["time"])
-            problem.to_netcdf(partial, engine="h5netcdf", group=GROUP, mode="a")
+            with partial.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)

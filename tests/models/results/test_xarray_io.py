@@ -255,13 +255,12 @@ def test_an_error_on_the_way_writes_nothing(earlier, tmp_path):
 
 
 def test_a_disk_that_is_full_leaves_the_earlier_file(tmp_path, monkeypatch):
-    def full(dataset, partial, **_):
-        partial.write_text("half")
+    def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "x.nc"
     path.write_text("earlier")
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ActrelaxError, match=rf"^can't write {path}: No space left on device\.$") as caught:
         solve(problem_of(mlp_case()), "euler", steps=2, record=Record(path=path))
     assert [file.read_text() for file in tmp_path.iterdir()] == ["earlier"]
@@ -275,7 +274,7 @@ def test_a_divergence_that_can_not_be_written_stays_a_divergence(tmp_path, monke
 
     path = tmp_path / "x.nc"
     problem = problem_of(exploding_case(generator), assumptions="random-feedback", start="zero")
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DivergenceError, match=r'^population "hidden\d" became non-finite at step') as caught:
         solve(problem, "euler", steps=50, dt=0.5, record=Record(path=path))
     assert caught.value.trajectory.times == (0.0, 0.5, 1.0)
