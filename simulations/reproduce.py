@@ -15,7 +15,6 @@ minute; `map` sets the results of all suites in the folder of --out beside each 
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,7 +73,7 @@ def main(config: Config) -> None:
         width = max(map(len, titles))
         print("\n".join(f"{name:{width}}  {title}" for name, title in titles.items()))
         return
-    require(seeds=(config.seeds, 1, math.inf))
+    require(seeds=(config.seeds, 1, 10_000))
     out = config.out or Path("results") / (name if own is None else f"{name}-own-rates")
     usual, given = ((c.experiment, c.execution) for c in (CONFIGS[name][1], config))
     command = command_of("reproduce", name, usual, given, config.seeds, own_rates=own)

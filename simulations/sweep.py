@@ -12,7 +12,6 @@ In --out:
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.runner import Work, carry_out
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.options import POSITIVE, require
+from actrelax.simulations.training.options import LARGEST, POSITIVE, require
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,9 @@ CONFIGS = {
 
 def main(config: Config) -> None:
     """Do what is not done, and say which rates are best."""
-    require(seeds=(config.seeds, 1, math.inf))
+    require(seeds=(config.seeds, 1, 10_000))
     for rate in config.rates:
-        require(rates=(rate, POSITIVE, 1e38))
+        require(rates=(rate, POSITIVE, LARGEST))
     name, suite = config.suite, replace(SUITES[config.suite], seeds=config.seeds)
     sweep = learning_rates.swept(suite.based_on(config.experiment, config.execution), config.rates)
     out = config.out or Path("results") / f"{name}-rates"

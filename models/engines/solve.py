@@ -15,7 +15,7 @@ from actrelax.models.engines.options import Brian2Options, Options, SciPyOptions
 from actrelax.models.engines.request import Evaluation, SolveRequest
 from actrelax.models.engines.schedule import schedule
 from actrelax.models.engines.steps import PAPERS, Steps, StepSize, as_steps
-from actrelax.models.errors import ActrelaxError, warn
+from actrelax.models.errors import ActrelaxError, enough_memory, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import DivergenceError, Record, Status, Trajectory
@@ -160,7 +160,8 @@ def run(request: SolveRequest) -> Trajectory:
     """
     recording = request.recording
     try:
-        trajectory = engine_named(request.engine).solve(request)
+        with enough_memory("this relaxation", "take smaller batches, networks or delays, or record less"):
+            trajectory = engine_named(request.engine).solve(request)
     except BaseException as error:
         try:
             recording.finish(error.trajectory if isinstance(error, DivergenceError) else None)

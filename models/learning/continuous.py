@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from actrelax.models._names import look_up
+from actrelax.models._names import is_number, look_up
 from actrelax.models._values import as_generator
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, schedule
@@ -92,22 +93,28 @@ def relax_continuously(
             state = add_noise(problem, state, grid.dt, as_generator(options.generator))
         _descend(problem, by_timing["continuous"], state, options, rate / grid.steps, correction)
     _descend(problem, by_timing["equilibrium"], state, options, rate, correction)
-    if options.check_finite and not all(
-        bool(torch.isfinite(x).all()) for x in [*state.values(), *network.parameters()]
-    ):
+    bad = _first_non_finite(problem, state) if options.check_finite else None
+    if bad is not None:
         for parameter, value in before:
             parameter.copy_(value)
-        raise DivergenceError("activities or weights became non-finite: lower rate or eta; no weight has changed.")
+        raise DivergenceError(f"{bad} became non-finite: lower rate or eta; no weight has changed.")
     finite = torch.stack([torch.isfinite(x).all() for x in [problem.clamped, *state.values()]]).all()
     losses = chosen.value(output, y)
     return Backward(options.reduced(losses.sum(), len(x), correction), output, finite, len(x))
 
 
+def _first_non_finite(problem: RelaxationProblem, state: State) -> str | None:
+    """Return the first population with activities that are not finite, or else the first such parameter."""
+    named = {f'population "{name}"': x for name, x in problem.activities(state).items()}
+    named |= {f"parameter {name!r}": w for name, w in problem.network.named_parameters()}
+    return next((name for name, x in named.items() if not bool(torch.isfinite(x).all())), None)
+
+
 def _check(options: BackwardOptions, steps: Steps, scheme: Integrator, rate: float) -> None:
     if options.evaluation == "closed-form" or options.keep:
         raise ActrelaxError("continuous plasticity has no closed form or trajectory: leave out evaluation and keep.")
-    if not rate > 0:
-        raise ActrelaxError(f"rate must be positive, got {rate}.")
+    if not (is_number(rate) and 0 < rate < math.inf):
+        raise ActrelaxError(f"rate must be positive, got {rate!r}.")
     if not scheme.takes_time:
         raise ActrelaxError(f'continuous plasticity needs an integrator with steps in time, got "{scheme.name}".')
     if steps.tolerance is not None:

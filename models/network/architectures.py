@@ -17,12 +17,14 @@ from torch.nn.utils import skip_init
 
 from actrelax.models._names import known, look_up
 from actrelax.models._values import GeneratorLike, as_generator
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, enough_memory
 from actrelax.models.network.activations import ACTIVATIONS, Activation
 from actrelax.models.network.network import Network
 from actrelax.models.network.projection import Projection
 
 Shape = Sequence[int]
+DEEPEST = 10_000
+"""Largest depth of mlp-DEPTHxWIDTH."""
 Builder = Callable[[Shape, int, Activation], Network]
 
 
@@ -167,27 +169,35 @@ def build(
     """
     architecture = _architecture(name)
     chosen = look_up("activation", activation or architecture.activation, ACTIVATIONS)
-    network = architecture.builder(
-        tuple(input_shape or architecture.input_shape), classes or architecture.classes, chosen
-    )
-    generator = as_generator(generator)
-    gain = 2 if chosen.name == "relu" else 1
+    drawing = as_generator(generator)
+    with enough_memory(f"network {name!r}", "choose a smaller one"):
+        network = architecture.builder(
+            tuple(input_shape or architecture.input_shape), classes or architecture.classes, chosen
+        )
+        _draw_weights(network, chosen, architecture.weight_std if weight_std is None else weight_std, drawing)
+    return network
+
+
+def _draw_weights(
+    network: Network, activation: Activation, weight_std: float | None, generator: torch.Generator | None
+) -> None:
+    """Draw normal weights, of a deviation that keeps the activity's size unless one is given; biases are 0."""
+    gain = 2 if activation.name == "relu" else 1
     with torch.no_grad():
         for p in network.projections.values():
             if p.weight is not None:
-                std = architecture.weight_std if weight_std is None else weight_std
-                if std is None:
-                    std = math.sqrt(gain / p.weight[0].numel())
+                std = math.sqrt(gain / p.weight[0].numel()) if weight_std is None else weight_std
                 p.weight.copy_(std * torch.randn(p.weight.shape, generator=generator, dtype=torch.float64))
             if p.bias is not None:
                 p.bias.zero_()
-    return network
 
 
 def _architecture(name: str) -> Architecture:
     match = re.fullmatch(r"mlp-([1-9]\d*)x([1-9]\d*)", name) if isinstance(name, str) else None
     if match:
         depth, width = map(int, match.groups())
+        if depth > DEEPEST:
+            raise ActrelaxError(f"{name!r} has more than {DEEPEST:,} layers: choose a smaller depth.")
         return Architecture(mlp([width] * (depth - 1)), (784,))
     return ARCHITECTURES[known("network", name, [*ARCHITECTURES, "mlp-DEPTHxWIDTH"])]
 

@@ -14,6 +14,9 @@ from actrelax.models.errors import ActrelaxError
 
 Value = float | Tensor
 
+SMALLEST = 1e-30
+"""Of what is divided by: the quotient stays within single precision's range."""
+
 
 @dataclass(frozen=True)
 class PerNeuron:
@@ -65,6 +68,8 @@ class PerNeuron:
         if not ((least >= 0 if zero else least > 0) and largest < math.inf):
             wanted = "0 or positive" if zero else "positive"
             raise ActrelaxError(f"{said} must be {wanted}, got {least:g}.")
+        if not zero and least < SMALLEST:
+            raise ActrelaxError(f"{said} must be {SMALLEST:g} or more, got {least:g}.")
 
 
 def brief(value: Value | Mapping[str, Value]) -> str:

@@ -49,7 +49,7 @@ class DivergenceCheck(Callback):
             first, last = self.checked + 1, training.batch
             batches = f"batch {last}" if first == last else f"batches {first} to {last}"
             raise DivergenceError(
-                f"training diverged in {batches} of epoch {training.epoch + 1}: "
+                f"training diverged in {batches} of epoch {training.epoch + 1}, {training.unsound()}: "
                 "lower the learning rate, eta or the scale of the feedback weights."
             )
         self.checked = training.batch

@@ -13,7 +13,7 @@ from actrelax.models.problem import LOSSES, Loss, smoothed
 from actrelax.simulations.data.folders import is_folder
 from actrelax.simulations.training.hardware import Precision
 from actrelax.simulations.training.optimisers import optimiser_named, takes
-from actrelax.simulations.training.options import POSITIVE, require
+from actrelax.simulations.training.options import LARGEST, POSITIVE, require
 from actrelax.simulations.training.relaxation import Relaxation
 
 Augment = Literal["none", "flip", "crop", "flip,crop"]
@@ -155,7 +155,7 @@ class Experiment:
             validation=(self.images.validation, 0, math.inf),
             test_split=(self.images.test_split, POSITIVE, 1),
             weight_std=(self.model.weight_std, 0, math.inf),
-            lr=(o.lr, POSITIVE, 1e38),
+            lr=(o.lr, POSITIVE, LARGEST),
             momentum=(o.momentum, 0, 1),
             weight_decay=(o.weight_decay, 0, math.inf),
             warmup=(o.warmup, 0, self.epochs),

@@ -111,6 +111,13 @@ class Training:
         flags = [torch.isfinite(p).all() for p in self.network.parameters()]
         return bool(torch.stack([self.totals["sound"], *flags]).all())
 
+    def unsound(self) -> str:
+        """Return what is not finite, or grew without bound, of a training that is not sound."""
+        for name, weight in self.network.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                return f"the weights {name!r} became non-finite"
+        return f"the loss of population {self.network.output!r} became non-finite or grew {EXPLODED:,.0f}-fold"
+
     @property
     def best_epoch(self) -> int | None:
         """The epoch with the best validation accuracy, the first of equals; None before there is one."""

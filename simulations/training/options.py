@@ -17,7 +17,7 @@ def require(**ranges: tuple[Number, float, float]) -> None:
     Parameters
     ----------
     **ranges
-        Option -> (value, least, most), both included; least `POSITIVE` excludes 0.
+        Option -> (value, least, most), both included; a most of infinity stands for `LARGEST`.
 
     Raises
     ------
@@ -25,19 +25,29 @@ def require(**ranges: tuple[Number, float, float]) -> None:
         For the first value out of range.
     """
     for name, (value, least, most) in ranges.items():
-        if value is None or (least <= value <= most and value < math.inf):
+        if value is None or least <= value <= (LARGEST if most == math.inf else most):
             continue
         if value == math.inf:
             said = "a finite number"
+        elif value > LARGEST and most == math.inf:
+            said = f"at most {LARGEST:g}"
+        elif 0 < value < least == POSITIVE:
+            said = f"{POSITIVE:g} or more"
         elif most == math.inf:
             said = "positive" if least == POSITIVE else f"{least:g} or more"
         else:
             said = f"positive and at most {most:g}" if least == POSITIVE else f"between {least:g} and {most:g}"
-        raise ActrelaxError(f"--{name.replace('_', '-')} must be {said}, got {value:g}.")
+        raise ActrelaxError(f"--{name.replace('_', '-')} must be {said}, got {_short(value)}.")
 
 
-POSITIVE = math.ulp(0.0)
-"""The least positive number, as a bound for `require`."""
+def _short(value: float) -> str:
+    """Return a number as text; an integer may be beyond all floats."""
+    return f"{value:g}" if abs(value) < 1e300 or not isinstance(value, int) else f"{str(value)[:12]}..."
+
+
+LARGEST, POSITIVE = 1e30, 1e-30
+"""Bounds of numbers that are only positive or only finite: products and quotients of two stay within single precision's
+range, or overflow where divergence is looked for. `POSITIVE` as a bound excludes 0."""
 
 
 T = TypeVar("T")

@@ -1,13 +1,16 @@
-"""Warnings point at the line of the user's program, however deep in the library they arise."""
+"""Warnings point at the line of the user's program, and an allocator's errors become a sentence."""
 
 import warnings
 
+import numpy as np
 import pytest
+import torch
 from networks import mlp_case
 
 from actrelax.models.engines import Steps, solve
-from actrelax.models.errors import warn
+from actrelax.models.errors import ActrelaxError, enough_memory, warn
 from actrelax.models.learning import BackwardOptions, relax_backward, relax_continuously
+from actrelax.models.network import build
 from actrelax.models.problem import RelaxationProblem
 
 THREE = Steps.until(most=3)
@@ -54,3 +57,36 @@ def test_a_warning_without_a_caller_outside_is_given_all_the_same():
         warnings.simplefilter("always")
         exec(compile("warn('said.')", "library.py", "exec"), {"__name__": "actrelax.models.x", "warn": warn})
     assert [(str(w.message), w.filename) for w in caught] == [("said.", __file__)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.zeros(10**15),
+        lambda: torch.zeros(10**18, 64),
+        lambda: torch.zeros(10**20),
+        lambda: np.zeros(10**15),
+        lambda: np.zeros(10**19),
+    ],
+)
+def test_what_needs_more_memory_than_there_is(make):
+    with pytest.raises(ActrelaxError, match=r"^this needs more memory than there is: take less\.$"):  # noqa: SIM117
+        with enough_memory("this", "take less"):
+            make()
+
+
+def test_other_errors_are_no_want_of_memory():
+    with pytest.raises(RuntimeError, match=r"size mismatch|shapes cannot"), enough_memory("this", "take less"):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+
+def test_networks_and_delays_that_are_too_large():
+    for name in ("mlp-3x10000000", "mlp-3x100000000000000000000"):
+        with pytest.raises(ActrelaxError, match=r"^network 'mlp-.*' needs more memory than there is: choose a smaller"):
+            build(name)
+    with pytest.raises(ActrelaxError, match=r"has more than 10,000 layers: choose a smaller depth\.$"):
+        build("mlp-100000000x1")
+    case = mlp_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, delays=1e12)
+    with pytest.raises(ActrelaxError, match=r"^this relaxation needs more memory than there is: take smaller batches"):
+        solve(problem, "euler", 3, dt=0.1)

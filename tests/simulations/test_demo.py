@@ -76,7 +76,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for arguments, sentence in (
         (["--epochs", "-1"], "--epochs must be 1 or more, got -1."),
-        (["--lr", "-1"], "--lr must be positive and at most 1e+38, got -1."),
+        (["--lr", "-1"], "--lr must be positive and at most 1e+30, got -1."),
         (["--eta", "2.5"], 'eta must lie between 0 and 2 for "sequential", got 2.5: take more steps of a smaller dt.'),
         (["--out", str(tmp_path / "file")], f"can't write to {tmp_path / 'file' / 'figures' / 'relaxation.png'}: "),
     ):
@@ -88,7 +88,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys):
 
 def test_divergence_is_status_1(tmp_path, capsys):
     assert cli.main(["demo", "--out", str(tmp_path), *TINY, "--lr", "1e30"]) == 1
-    assert capsys.readouterr().err.startswith("actrelax demo: training diverged in batches 1 to 8 of epoch 1: ")
+    assert capsys.readouterr().err.startswith("actrelax demo: training diverged in batches 1 to 8 of epoch 1, ")
 
 
 def test_interruption(monkeypatch, capsys):

@@ -378,8 +378,8 @@ def refused(capsys, status, *arguments):
         (["--protocol", "nix"], "unknown protocol 'nix'; known: paper-mlp, paper-cnn."),
         (["--epochs", "0"], "--epochs must be 1 or more, got 0."),
         (["--batch-size", "0"], "--batch-size must be 1 or more, got 0."),
-        (["--lr", "0"], "--lr must be positive and at most 1e+38, got 0."),
-        (["--lr", "nan"], "--lr must be positive and at most 1e+38, got nan."),
+        (["--lr", "0"], "--lr must be positive and at most 1e+30, got 0."),
+        (["--lr", "nan"], "--lr must be positive and at most 1e+30, got nan."),
         (["--steps", "-3"], "--steps must be 0 or more, got -3."),
         (["--eta", "2.5"], 'eta must lie between 0 and 2 for "sequential", got 2.5:'),
         (["--eta", "0.1", "--dt", "0.1"], "--dt and --eta exclude each other: give one of them."),
@@ -440,10 +440,10 @@ def test_bad_files(tmp_path, tiny, npz, arrays, capsys, damage):
 def test_a_learning_rate_of_1e30(tmp_path, tiny, capsys, rule, activation):
     out = tmp_path / "run"
     options = [*tiny, "--lr", "1e30", "--rule", rule, "--activation", activation, "--out", out, "--quiet"]
-    assert refused(capsys, 1, *options).startswith("training diverged in batches 1 to 4 of epoch 1: ")
+    assert refused(capsys, 1, *options).startswith("training diverged in batches 1 to 4 of epoch 1, ")
     assert not (out / "summary.json").exists()
     assert all(torch.isfinite(p).all() for p in load_run(out).network.parameters())
-    assert refused(capsys, 1, "--resume", out).startswith("training diverged in batches 1 to 4 of epoch 1: ")
+    assert refused(capsys, 1, "--resume", out).startswith("training diverged in batches 1 to 4 of epoch 1, ")
 
 
 def test_nothing_is_saved_that_is_not_sound(tmp_path, tiny, capsys):

@@ -146,7 +146,7 @@ def test_what_is_refused_changes_nothing():
     with pytest.raises(ActrelaxError, match=r'needs an integrator with steps in time, got "equilibrium"'):
         changes(case, rate=0.1, integrator="equilibrium")
     before = copy.deepcopy(case.network.state_dict())
-    with pytest.raises(ActrelaxError, match=r"became non-finite: lower rate or eta; no weight has changed\.$"):
+    with pytest.raises(ActrelaxError, match=r"^population \"hidden\d\" became non-finite: lower rate or eta; no"):
         relax_continuously(case.network, case.x, case.y, rate=1e200)
     assert all(torch.equal(value, before[name]) for name, value in case.network.state_dict().items())
 
