@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src models simulations analysis
 
-.PHONY: demo test lint types mutate kill gpu check numbers docs clean
+.PHONY: demo test lint types mutate kill fuzz gpu check numbers docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/actrelax demo
@@ -25,6 +25,10 @@ mutate: $(VENV)/installed
 kill: $(VENV)/installed
 	$(BIN)/python tests/kill.py
 	$(BIN)/python tests/kill_suite.py
+
+# Ten minutes of malformed options, files and arguments.
+fuzz: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py
 
 # Eight minutes on a GPU, with DATA=FILE.npz of CIFAR-10. It runs as it is, in a Python that has PyTorch and SciPy.
 gpu:
