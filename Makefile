@@ -25,6 +25,7 @@ mutate: $(VENV)/installed
 kill: $(VENV)/installed
 	$(BIN)/python tests/kill.py
 	$(BIN)/python tests/kill_suite.py
+	$(BIN)/python tests/kill_recording.py
 
 # Ten minutes of malformed options, files and arguments.
 fuzz: $(VENV)/installed
