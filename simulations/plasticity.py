@@ -143,12 +143,16 @@ def main(config: Config) -> None:
     if config.resume is not None and config.out != Config.out:
         raise ActrelaxError("--resume continues a run in its folder: leave --out out.")
     folder = RunFolder(config.resume or config.out)
-    training, learner = assemble(config)
+    check_begin(folder, config)
     state = None if config.resume is None else folder.checkpoint()
+    training, learner = assemble(config)
     if state is not None:
         with folder.fitting():
             training.load_state_dict(state)
-    begin(folder, config)
+        folder.write_tables(training.tables)  # where that is impossible, config.json stays as it was
+    if config.resume is None:
+        folder.clear()
+    folder.write_config(options_of(config))
     if config.codegen != "numpy":
         print("compiling: about a minute, unless it was compiled before.", file=sys.stderr)
     with stopping_cleanly() as stop, ProgressBar(folder.path.name, every=1) as bar:
@@ -244,16 +248,12 @@ def options_of(config: Config) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in elsewhere}
 
 
-def begin(folder: RunFolder, config: Config) -> None:
-    """Write the options; refuse to replace another run, or to continue one under other options."""
-    options = options_of(config)
+def check_begin(folder: RunFolder, config: Config) -> None:
+    """Refuse to replace another run, or to continue one under other options."""
     resumed = None if config.resume is None else folder.config()
-    folder.check_begin(options, resumed, overwrite=config.overwrite, may_differ=("epochs", "codegen"))
-    if resumed is None:
-        folder.clear()
-    elif resumed["epochs"] > config.epochs:
+    folder.check_begin(options_of(config), resumed, overwrite=config.overwrite, may_differ=("epochs", "codegen"))
+    if resumed is not None and resumed["epochs"] > config.epochs:
         raise ActrelaxError(f"{folder.path} is a run of {resumed['epochs']} passes, which --epochs can only add to.")
-    folder.write_config(options)
 
 
 @dataclass(frozen=True)

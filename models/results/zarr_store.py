@@ -90,7 +90,7 @@ class ZarrWriter:
         empty = empty.assign_attrs(self._attributes)
         with writing(self.path):
             path = self.path.resolve()  # a link stays one
-            partial = path.with_name(f"{path.name}.partial")
+            partial, earlier = (path.with_name(f"{path.name}.{what}") for what in ("partial", "earlier"))
             if self.path.is_file():
                 raise FileExistsError("it is a file")
             if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "zarr.json").exists():
@@ -98,10 +98,13 @@ class ZarrWriter:
             try:  # a reader finds all arrays or no store
                 empty.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
                 problem.to_zarr(partial, group=GROUP, mode="a", zarr_format=3, consolidated=False)
-                shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(earlier, ignore_errors=True)
+                if path.is_dir():  # moved as a whole: a killed program leaves no half of it
+                    os.replace(path, earlier)
                 os.replace(partial, path)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(earlier, ignore_errors=True)
 
     def _dataset(self, times: Sequence[float], values: Mapping[str, Tensor]) -> xr.Dataset:
         return dataset_of(self._labels, times, values, {**self._attributes, "points": self.points}, self._time_unit)

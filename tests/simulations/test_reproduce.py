@@ -60,7 +60,7 @@ def test_what_it_writes(done, capsys):
     ("arguments", "said"),
     [
         (["nonsense"], "unknown suite 'nonsense'"),
-        (["smoke", "--seeds", "0"], "--seeds must be 1 or more, got 0"),
+        (["smoke", "--seeds", "0"], "--seeds must be between 1 and 10000, got 0"),
         (["smoke", "--seed", "3"], "--seed is what the runs of this suite differ in: leave it out."),
         (["map", "--seeds", "3"], "map trains nothing: it takes --out alone."),
         (["list", "--seeds", "3"], "list trains nothing: it takes no options."),

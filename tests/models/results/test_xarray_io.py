@@ -1,5 +1,6 @@
 """Recordings as xarray Datasets and NetCDF files."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -10,11 +11,14 @@ import pytest
 import torch
 import xarray as xr
 from networks import exploding_case, graph_case, mlp_case
+from scipy import integrate
+from torch import nn
 
 from actrelax.models.assumptions import Assumptions, Knobs
-from actrelax.models.engines import SciPyOptions, Steps, solve
+from actrelax.models.engines import INTEGRATORS, SciPyOptions, Steps, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
+from actrelax.models.network import Network, Projection
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.results import DivergenceError, Record, open_trajectory, relative_error
 
@@ -240,6 +244,17 @@ def test_a_relaxation_that_diverges_leaves_the_good_part(integrator, every, tmp_
         assert tuple(dataset["time"].values) == times
         assert dataset.attrs["status"] == "diverged"
         assert all(np.isfinite(x).all() for x in dataset.data_vars.values())
+
+
+def test_names_that_files_lack_are_refused_before_the_relaxation(tmp_path, monkeypatch):
+    layers = [Projection("input", "L2/3", nn.Linear(4, 3)), Projection("L2/3", "output", nn.Linear(3, 2))]
+    network = Network((4,), {"L2/3": "tanh", "output": "identity"}, layers)
+    problem = RelaxationProblem.from_batch(network, torch.ones(1, 4), torch.tensor([0]))
+    monkeypatch.setattr(integrate, "solve_ivp", lambda *_, **__: pytest.fail("integrated"))
+    scheme = dataclasses.replace(INTEGRATORS["euler"], step=lambda *_: pytest.fail("stepped"))
+    for integrator in (scheme, "DOP853"):
+        with pytest.raises(ActrelaxError, match=r"^NetCDF does not allow the name 'L2/3': begin with a letter"):
+            solve(problem, integrator, dt=0.1, record=Record(path=tmp_path / "x.nc"))
 
 
 @pytest.mark.parametrize("earlier", [True, False])
