@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from actrelax.models.errors import ActrelaxError
+
+LOCK = ".lock"
 
 
 def exists(path: Path) -> bool:
@@ -97,12 +100,12 @@ def replacing(path: Path) -> Iterator[BytesIO]:
     ActrelaxError
         If the file can't be written; an earlier one is left as it was.
     """
-    content, partial = BytesIO(), path.with_name(f"{path.name}.partial")
+    content, partial = BytesIO(), partial_of(path)
     yield content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:
                 file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
@@ -111,6 +114,37 @@ def replacing(path: Path) -> Iterator[BytesIO]:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise ActrelaxError(f"can't write to {path}: {error.strerror}.") from error
+
+
+def partial_of(path: Path) -> Path:
+    """Return a new name beside `path`: two processes that write one file don't touch each other's part of it."""
+    return path.with_name(f"{path.name[:200]}.{uuid4().hex[:8]}.partial")
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder against all other processes that claim it; afterwards it has no lock, and is gone if it is empty.
+
+    Raises
+    ------
+    ActrelaxError
+        If another process holds it, or it can't be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    with locked(folder / LOCK, wait=False) as mine:
+        if not mine:
+            raise ActrelaxError(
+                f"another process is writing into {folder}: wait until it has ended, or choose another folder."
+            )
+        try:
+            for left in folder.glob(f"*.{'[0-9a-f]' * 8}.partial"):  # by processes that were killed
+                left.unlink(missing_ok=True)
+            yield
+        finally:
+            with suppress(OSError):  # not empty
+                (folder / LOCK).unlink()  # whoever has opened it already finds out, and opens a new one
+                for path in made:
+                    path.rmdir()
 
 
 @contextmanager

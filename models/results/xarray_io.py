@@ -15,6 +15,7 @@ from io import BytesIO
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import h5netcdf
 import h5py
@@ -172,7 +173,7 @@ def save(trajectory: Trajectory, path: Path) -> None:
     if path.suffix == ".zarr":
         raise ActrelaxError(f"save writes NetCDF, got {path}: end the path with .nc, or pass it to solve.")
     problem = problem_dataset(trajectory.problem, trajectory.arguments)
-    dataset, content, partial = labelled(trajectory), BytesIO(), path.with_name(f"{path.name}.partial")
+    dataset, content, partial = labelled(trajectory), BytesIO(), partial_of(path)
     prepare(path)
     remedy = "record less, or pass solve a path that ends in .zarr"
     with enough_memory(f"the file {path}", remedy), h5netcdf.File(content, "w") as file:
@@ -180,13 +181,18 @@ def save(trajectory: Trajectory, path: Path) -> None:
         problem.dump_to_store(xr.backends.H5NetCDFStore(file, group=GROUP, mode="a"))
     with writing(path):
         try:
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:
                 file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Return a new name beside `path`, under which a file is written that another program may write, too."""
+    return path.with_name(f"{path.name[:200]}.{uuid4().hex[:8]}.partial")
 
 
 def prepare(path: Path) -> None:

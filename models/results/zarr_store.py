@@ -16,7 +16,7 @@ from torch import Tensor
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results.problem_file import GROUP, problem_dataset
 from actrelax.models.results.trajectory import time_unit_of
-from actrelax.models.results.xarray_io import Units, about, attributes, dataset_of, labels, writing
+from actrelax.models.results.xarray_io import Units, about, attributes, dataset_of, labels, partial_of, writing
 
 if TYPE_CHECKING:
     from actrelax.models.results.trajectory import Trajectory
@@ -90,7 +90,7 @@ class ZarrWriter:
         empty = empty.assign_attrs(self._attributes)
         with writing(self.path):
             path = self.path.resolve()  # a link stays one
-            partial, earlier = (path.with_name(f"{path.name}.{what}") for what in ("partial", "earlier"))
+            partial, earlier = partial_of(path), partial_of(path)
             if self.path.is_file():
                 raise FileExistsError("it is a file")
             if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "zarr.json").exists():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actrelax.analysis.files import exists, locked, replacing
+from actrelax.analysis.files import claimed, exists, locked, partial_of, replacing
 from actrelax.models.errors import ActrelaxError
 
 
@@ -35,11 +35,12 @@ def test_an_error_in_the_block_leaves_the_old_file(tmp_path):
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_disk_that_is_full_leaves_the_old_file(tmp_path):
+def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, monkeypatch):
     """/dev/full answers each write with "No space left on device"."""
-    path = tmp_path / "file"
+    path, partial = tmp_path / "file", Path("/dev/full")
     path.write_bytes(b"old")
-    (tmp_path / "file.partial").symlink_to("/dev/full")
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode: opened(partial, "wb") if mode == "xb" else opened(self, mode))
     with pytest.raises(ActrelaxError) as refused, replacing(path) as file:
         file.write(b"new")
     assert str(refused.value) == f"can't write to {path}: No space left on device."
@@ -68,3 +69,39 @@ def test_a_lock_is_held_by_one(tmp_path):
         locked(Path("/dev/null/locks/lock")),
     ):
         pass
+
+
+def test_two_that_write_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "file"
+    with replacing(path) as first, replacing(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert path.read_bytes() == b"first"
+    names = {partial_of(path).name for _ in range(100)}
+    assert len(names) == 100
+    assert len(partial_of(tmp_path / ("x" * 255)).name) <= 255
+
+
+def test_a_folder_is_claimed_by_one(tmp_path):
+    folder = tmp_path / "new" / "run"
+
+    def twice():
+        with claimed(folder), claimed(folder):
+            pass
+
+    with pytest.raises(ActrelaxError) as refused:
+        twice()
+    assert str(refused.value) == (
+        f"another process is writing into {folder}: wait until it has ended, or choose another folder."
+    )
+    assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+def test_who_claims_a_folder_clears_away_what_a_killed_process_left(tmp_path):
+    left, mine = partial_of(tmp_path / "file"), tmp_path / "mine.partial"
+    for path in (left, mine, tmp_path / ".lock"):
+        path.write_text("half")
+    with claimed(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "mine.partial"]
+        (tmp_path / "file").write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mine.partial"]
