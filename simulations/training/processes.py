@@ -11,7 +11,10 @@ import contextlib
 import functools
 import io
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -24,8 +27,14 @@ from torch import Tensor
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.training.signals import AbandonedError
 
+LAUNCHER = os.getppid()
+"""The process that started this one, if only to watch whether it still runs."""
+
 NCCL_TIMEOUT = timedelta(seconds=20)
 """How long a sum on GPUs waits: a process that is killed there leaves no closed connection behind to tell it by."""
+
+GRACE = 20.0
+"""Seconds that a process has to stop after the launcher was killed."""
 
 LAST_WORDS = timedelta(seconds=10)
 """How long a process that refuses waits for the others to refuse, too."""
@@ -161,8 +170,18 @@ def current() -> Processes:
         # a process that ends closes its connections, and the others know at once: they may wait for a slow one
         dist.init_process_group("gloo", timeout=timedelta(minutes=30))
         ends = dist.new_group(timeout=LAST_WORDS)  # monitored_barrier would ignore a timeout except in the first
+    threading.Thread(target=_end_with_the_launcher, args=(LAUNCHER,), daemon=True).start()
     atexit.register(dist.destroy_process_group)  # threads that still listen may abort an interpreter that ends
     return Processes(dist.get_rank(), dist.get_world_size(), ends=ends)
+
+
+def _end_with_the_launcher(launcher: int) -> None:
+    """Stop this process, as a signal does, when the process that started it is gone: torchrun, perhaps killed."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)  # the processes stop after the same batch, with a checkpoint
+    time.sleep(GRACE)
+    os._exit(128 + signal.SIGTERM)  # in the middle of a batch that takes longer, or of a message to nobody
 
 
 def joined(program: Callable[[], int]) -> int:
