@@ -26,6 +26,7 @@ kill: $(VENV)/installed
 	$(BIN)/python tests/kill.py
 	$(BIN)/python tests/kill_suite.py
 	$(BIN)/python tests/kill_recording.py
+	$(BIN)/python tests/kill_lock.py
 
 # Ten minutes of malformed options, files and arguments.
 fuzz: $(VENV)/installed

@@ -1,6 +1,7 @@
 """A run's folder, in one definition: what simulations write and analysis reads.
 
 config.json     version; experiment: the options that determine the result; execution: how it is computed
+fingerprints.json  SHA-256 of what it depends on (`analysis.fingerprints`)
 metrics.csv     a row per epoch, the untrained network's first: what the seed determines
 alignment.csv   a row per measurement of the angle to backprop's gradient, where that was asked for
 timing.csv      a row per epoch: seconds, images per second
@@ -45,6 +46,7 @@ VERSION = 3
 """Of config.json, as actrelax train writes it."""
 CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
 BEST = "best.pt"
+FINGERPRINTS = "fingerprints.json"
 
 
 class State(StrEnum):
@@ -195,7 +197,15 @@ class RunFolder:
         if not self.is_begun():
             return
         try:
-            for name in (SUMMARY, DIVERGED, CHECKPOINT, BEST, *(f"{table}.csv" for table in TABLES), CONFIG):
+            for name in (
+                SUMMARY,
+                DIVERGED,
+                CHECKPOINT,
+                BEST,
+                *(f"{table}.csv" for table in TABLES),
+                FINGERPRINTS,
+                CONFIG,
+            ):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.tensorboard, ignore_errors=True)
         except OSError as error:

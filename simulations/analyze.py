@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from actrelax.analysis.fingerprints import verify_alike
 from actrelax.analysis.reports import results_table, run_report, suite_report
 from actrelax.analysis.reports.load_runs import Run, gather, run_folders
 from actrelax.analysis.reports.page import write
@@ -40,6 +41,8 @@ class Config:
     """Folders of runs, or of several, or of a suite's results."""
     out: Path = Path("runs/analysis")
     """Folder of the report and its figures."""
+    accept_changes: bool = False
+    """Compare runs although their images or their network's files differ under one name."""
     table: Form | None = None
     """Print the tables in this format, and nothing else, on standard output: markdown, latex or html."""
     json: bool = False
@@ -51,6 +54,8 @@ def main(config: Config) -> None:
     if not config.runs:
         raise ActrelaxError("nothing to analyse: give the folders of runs, or a suite's results.")
     suites = [path for path in config.runs if suite_report.is_suite(path)]
+    if suites and config.accept_changes:
+        raise ActrelaxError("--accept-changes is for runs, a suite has compared its own: leave it out.")
     if suites and len(config.runs) > 1:
         raise ActrelaxError(f"{suites[0]} holds a suite's results, which are shown alone: give no other folder.")
     found = analysed_suite(config) if suites else analysed_runs(config)
@@ -63,6 +68,7 @@ def main(config: Config) -> None:
 def analysed_runs(config: Config) -> dict[str, Any]:
     """Report on runs; return what --json prints."""
     runs = gather(run_folders(config.runs))
+    verify_alike((run.folder for run in runs), accept_changes=config.accept_changes)
     outcomes = [run.outcome for run in runs]
     for run in runs:
         if run.outcome.state is not State.FINISHED:

@@ -25,6 +25,7 @@ from pathlib import Path
 from actrelax.analysis import figures
 from actrelax.analysis.checks.compare import Report, verify
 from actrelax.analysis.convergence import errors_over_time
+from actrelax.analysis.files import claimed
 from actrelax.analysis.reports import run_report
 from actrelax.analysis.reports.load_runs import gather
 from actrelax.analysis.reports.page import Picture, Section, write
@@ -78,6 +79,12 @@ class Config:
 
 def main(config: Config) -> int:
     """Check the engines, train the three networks, draw the figures, print the table; return the exit status."""
+    with claimed(config.out):
+        return demonstrate(config)
+
+
+def demonstrate(config: Config) -> int:
+    """Do what `main` says."""
     experiments = {label: experiment(config, assumptions) for label, assumptions in RUNS.items()}
     for each in experiments.values():
         each.check()

@@ -15,9 +15,11 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from actrelax.analysis.fingerprints import verify
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data import Dataset, Split
 from actrelax.simulations.data.datasets import load_to_test
+from actrelax.simulations.data.fingerprint import of_test_images
 from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.assemble import on_device, set_up
 from actrelax.simulations.training.hardware import FullPrecision
@@ -42,6 +44,12 @@ class Config:
     """Where NAME.npz files are; the run's own unless given."""
     best: bool = False
     """Test the network with the best validation accuracy, not the last one."""
+    trust: bool = False
+    """Run the Python file that the run names as its network, which may do anything."""
+    network: str | None = None
+    """Your own copy of that file, FILE.py:FUNCTION: it needs no --trust, and must be unchanged."""
+    accept_changes: bool = False
+    """Go on although files, images or weights changed since the run was trained."""
     device: str = "cpu"
     """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
     json: bool = False
@@ -50,7 +58,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Load, test, say."""
-    run = load_run(config.run, best=config.best)
+    run = load_run(
+        config.run, best=config.best, trust=config.trust, accept_changes=config.accept_changes, network=config.network
+    )
     # bf16 and tf32 are of training: the network is tested with the weights that it has
     precision: Literal["fp32", "fp64"] = "fp64" if run.experiment.precision == "fp64" else "fp32"
     hardware = FullPrecision(config.device, precision=precision).resolved()
@@ -77,6 +87,8 @@ def _images(config: Config, run: Run) -> Dataset:
     if name == own.dataset:
         split, layout = own.test_split if split is None else split, layout or own.layout
     data = load_to_test(name, config.data_dir or run.execution.data_dir, split, layout)
+    if config.dataset is None and (split, layout) == (own.test_split, own.layout):
+        verify(run.folder, of_test_images(data), accept_changes=config.accept_changes)
     return data if data.names is None else _translated(data, data.names, run)
 
 

@@ -31,6 +31,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from actrelax.analysis import figures
+from actrelax.analysis.files import claimed
+from actrelax.analysis.fingerprints import Fingerprints, identity, of_options, of_weights, record
 from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward
@@ -38,13 +40,14 @@ from actrelax.models.learning.brian2 import Learner, Phases
 from actrelax.models.network import Network, build
 from actrelax.models.problem import LOSSES
 from actrelax.simulations.data import Dataset, Split, digits, random_stream
+from actrelax.simulations.data.fingerprint import fingerprint
 from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.batches import Batches, Preprocessing
-from actrelax.simulations.training.callbacks import DivergenceCheck, ProgressBar
+from actrelax.simulations.training.callbacks import DivergenceCheck, MeasureEachBatch, ProgressBar
 from actrelax.simulations.training.configuration import structured
-from actrelax.simulations.training.loop import Callback, Training, measure, train
+from actrelax.simulations.training.loop import Training, train
 from actrelax.simulations.training.options import POSITIVE, given_in, require
-from actrelax.simulations.training.recorder import Recorder
+from actrelax.simulations.training.recorder import Recorder, restore
 from actrelax.simulations.training.signals import stopping_cleanly
 
 
@@ -58,6 +61,8 @@ class Config:
     """Continue the run in this folder; its options are taken from there, and only --epochs may differ."""
     overwrite: bool = False
     """Replace a run that is in --out already."""
+    accept_changes: bool = False
+    """With --resume: go on although the digits or the weights changed."""
     epochs: int = 3
     """Passes through the training digits, in a new order each."""
     images: int = 1437
@@ -90,6 +95,9 @@ class Config:
     """Print the summary as JSON, and nothing else, on standard output."""
 
 
+MAY_DIFFER = ("epochs", "codegen")  # options that a resumed run may change
+
+
 @dataclass(frozen=True)
 class LearningInBrian2:
     """A learning rule that moves the weights itself: each batch is one run of Brian2, stimulus after stimulus."""
@@ -110,29 +118,10 @@ class LearningInBrian2:
         self.learner.activities = state
 
 
-class MeasureEachBatch(Callback):
-    """Add a row of metrics after each batch, and the number of stimuli to all rows."""
-
-    def on_start(self, training: Training) -> None:
-        if training.done == 0:
-            self._number(training)
-
-    def on_batch(self, training: Training) -> None:
-        if training.batch < len(training.batches):
-            measure(training)
-            self._number(training)
-
-    def on_epoch(self, training: Training) -> None:
-        self._number(training)
-
-    def _number(self, training: Training) -> None:
-        images, rows = len(training.batches.data.train.labels), training.tables["metrics"]
-        stimuli = training.epoch * images + training.seen
-        rows[-1] |= {"epoch": stimuli / images, "stimuli": stimuli}
-
-
 def main(config: Config) -> None:
     """Learn, draw, and say what came out."""
+    if config.resume is None and config.accept_changes:
+        raise ActrelaxError("--accept-changes is for a run that is resumed: leave it out.")
     require(
         epochs=(config.epochs, 1, math.inf),
         images=(config.images, 1, 1437),
@@ -144,29 +133,31 @@ def main(config: Config) -> None:
         raise ActrelaxError("--resume continues a run in its folder: leave --out out.")
     folder = RunFolder(config.resume or config.out)
     check_begin(folder, config)
-    state = None if config.resume is None else folder.checkpoint()
     training, learner = assemble(config)
-    if state is not None:
-        with folder.fitting():
-            training.load_state_dict(state)
-        folder.write_tables(training.tables)  # where that is impossible, config.json stays as it was
-    if config.resume is None:
-        folder.clear()
-    folder.write_config(options_of(config))
-    if config.codegen != "numpy":
-        print("compiling: about a minute, unless it was compiled before.", file=sys.stderr)
-    with stopping_cleanly() as stop, ProgressBar(folder.path.name, every=1) as bar:
-        check = DivergenceCheck(every=1)
-        recorder = Recorder(folder, check, stop, every=1, program="plasticity")
-        train(training, [check, MeasureEachBatch(), recorder, bar])
-    draw(training, learner, folder)
-    summary = summarised(config, training)
-    folder.write_summary(summary)
+    with claimed(folder.path):
+        summary = learned(config, folder, training, learner)
     if config.json:
         print(json.dumps(asdict(summary)))
     else:
         passes = "1 pass" if config.epochs == 1 else f"{config.epochs} passes"
         print(f"test accuracy {summary.test_accuracy:.2%} after {passes}: {folder.path}")
+
+
+def learned(config: Config, folder: RunFolder, training: Training, learner: Learner) -> Summary:
+    """Begin or resume the run in a folder, learn, draw, and return what came out."""
+    inputs = begin(folder, config, training)
+    if config.codegen != "numpy":
+        print("compiling: about a minute, unless it was compiled before.", file=sys.stderr)
+    with stopping_cleanly() as stop, ProgressBar(folder.path.name, every=1) as bar:
+        check = DivergenceCheck(every=1)
+        run, again = identity(inputs), f"plasticity --resume {folder.path}"
+        recorder = Recorder(folder, check, stop, every=1, again=again, run=run)
+        train(training, [check, MeasureEachBatch(), recorder, bar])
+    draw(training, learner, folder)
+    summary = summarised(config, training)
+    record(folder, {**inputs, **of_weights(folder)})
+    folder.write_summary(summary)
+    return summary
 
 
 def assemble(config: Config) -> tuple[Training, Learner]:
@@ -244,16 +235,31 @@ def summarised(config: Config, training: Training) -> Summary:
 
 def options_of(config: Config) -> dict[str, Any]:
     """Return the options that config.json has."""
-    elsewhere = ("out", "resume", "overwrite", "json")
+    elsewhere = ("out", "resume", "overwrite", "accept_changes", "json")
     return {name: value for name, value in asdict(config).items() if name not in elsewhere}
 
 
 def check_begin(folder: RunFolder, config: Config) -> None:
     """Refuse to replace another run, or to continue one under other options."""
     resumed = None if config.resume is None else folder.config()
-    folder.check_begin(options_of(config), resumed, overwrite=config.overwrite, may_differ=("epochs", "codegen"))
+    folder.check_begin(options_of(config), resumed, overwrite=config.overwrite, may_differ=MAY_DIFFER)
     if resumed is not None and resumed["epochs"] > config.epochs:
         raise ActrelaxError(f"{folder.path} is a run of {resumed['epochs']} passes, which --epochs can only add to.")
+
+
+def begin(folder: RunFolder, config: Config, training: Training) -> Fingerprints:
+    """Write the options, load the checkpoint of a run that is resumed, and return what the run depends on."""
+    check_begin(folder, config)
+    options = options_of(config)
+    fixed = {name: value for name, value in options.items() if name not in MAY_DIFFER}
+    inputs = {**of_options(fixed), "images": fingerprint(training.batches.data)}
+    if config.resume is None:
+        folder.clear()
+    elif restore(training, folder, inputs, accept_changes=config.accept_changes):
+        folder.write_tables(training.tables)  # where that is impossible, config.json stays as it was
+    record(folder, inputs)
+    folder.write_config(options)
+    return inputs
 
 
 @dataclass(frozen=True)

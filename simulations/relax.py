@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
+from actrelax.analysis.files import claimed
 from actrelax.models._names import known
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import ENGINES, OPTIONS, Brian2Options, Steps, integrator_named, schedule, solve
@@ -99,7 +100,8 @@ class Outcome:
 def main(config: Config) -> None:
     """Relax, draw, and say what came out."""
     if config.again is not None:
-        report(config, *repeated(config, config.again))
+        with claimed(config.out):
+            report(config, *repeated(config, config.again))
         return
     require(every=(config.every, 1, math.inf))
     config.relaxation.check_problem()
@@ -109,7 +111,8 @@ def main(config: Config) -> None:
     problem = sample.problem(config.relaxation, config.problem.seed, assumptions)
     for remark in remarks:
         print(remark, file=sys.stderr)
-    report(config, measured(relaxed(config, problem), sample.gradients()), sample.source)
+    with claimed(config.out):
+        report(config, measured(relaxed(config, problem), sample.gradients()), sample.source)
 
 
 def report(config: Config, outcome: Outcome, source: str) -> None:

@@ -43,6 +43,7 @@ class Config:
 class _Source:
     protocol: str | None = None
     resume: Path | None = None
+    network: str | None = None
 
 
 def defaults(arguments: Sequence[str]) -> Config:
@@ -53,7 +54,7 @@ def defaults(arguments: Sequence[str]) -> Config:
     if source.protocol is not None:
         raise ActrelaxError("--resume takes its options from the run: leave --protocol out.")
     experiment, execution = read_config(RunFolder(source.resume))
-    return Config(experiment=experiment, execution=execution)
+    return Config(experiment=experiment, execution=execution, recording=Recording(network=source.network))
 
 
 def main(config: Config) -> None:

@@ -20,6 +20,7 @@ from joblib import cpu_count
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 from tqdm import tqdm
 
+from actrelax.analysis.fingerprints import verify_alike
 from actrelax.analysis.reports import results_table
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
@@ -33,7 +34,7 @@ from actrelax.simulations.training.assemble import load_images
 from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.experiment import Images
 from actrelax.simulations.training.options import require
-from actrelax.simulations.training.run import Recording, run
+from actrelax.simulations.training.run import run
 from actrelax.simulations.training.signals import Stop, Stopped, stopping_cleanly
 
 LOOK = 1.0
@@ -54,6 +55,8 @@ class Work:
     """Do only the runs of these conditions; the tables keep what is done already. All unless given."""
     report_only: bool = False
     """Do no run: write tables and figures of what there is."""
+    accept_changes: bool = False
+    """Go on although files or images have changed since some runs were done."""
     quiet: bool = False
     """Leave out the progress bar on standard error."""
 
@@ -81,7 +84,8 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
     places = {}
     for case in suite.cases():
         experiment = case.experiment.resolved()
-        kept = Kept(work.runs.absolute(), experiment, case.execution.resolved(experiment))
+        kept = Kept(work.runs.absolute(), experiment, case.execution.resolved(experiment), work.accept_changes)
+        kept.check_files()
         places[case.variant, case.condition, kept.hash] = case, kept
     found = results_table.read(out)
 
@@ -103,14 +107,13 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
     except ActrelaxError as error:
         refused = error
     collect()
+    verify_alike([kept.folder for _, kept in places.values()], accept_changes=work.accept_changes)
     ended = [found[key] for key in places if key in found]
     if ended:
         with results_table.held(out):
             print(report(ended))
-    if refused is not None:
-        raise refused
-    if not ended:
-        raise ActrelaxError("no run has ended yet: leave --report-only out.")
+    if refused or not ended:
+        raise refused or ActrelaxError("no run has ended yet: leave --report-only out.")
 
 
 def perform(runs: Sequence[Kept], work: Work) -> Iterator[Kept]:
@@ -208,17 +211,14 @@ def _attempt(kept: Kept) -> Attempt:
     with kept.held() as mine:
         if not mine or kept.state.is_final:
             return Attempt()
-        experiment, execution = kept.experiment, kept.execution
-        # a run that was begun on another device begins anew
-        recording = Recording(out=kept.folder.path, overwrite=True, quiet=True)
+        experiment, execution, recording = kept.experiment, kept.execution, kept.recording()
         try:
-            data = _loaded(experiment.images, execution.data_dir)
             if kept.state is State.BEGUN:
                 begun, computed = read_config(kept.folder)
-                if computed.device == execution.device:
+                if computed.device == execution.device:  # on another one the run begins anew
                     experiment, execution = begun, computed
-                    recording = Recording(resume=kept.folder.path, quiet=True)
-            run(experiment, execution, recording, data)
+                    recording = kept.recording(resume=True)
+            run(experiment, execution, recording, _loaded(experiment.images, kept.execution.data_dir))
         except DivergenceError as error:
             kept.folder.write_divergence(str(error))
         except ActrelaxError as error:
@@ -262,9 +262,9 @@ def _executor(work: Work) -> Iterator[tuple[Executor, int]]:
         raise ActrelaxError('--scheduler needs Dask: pip install "actrelax[cluster]".') from error
     try:
         client = Client(work.scheduler, timeout=10)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ActrelaxError(
-            f"there is no Dask scheduler at {work.scheduler}: start one with dask scheduler."
+            f"there is no Dask scheduler at {work.scheduler}: start one with dask scheduler (tls needs certificates)."
         ) from error
     with client:
         threads = sum(client.nthreads().values())  # type: ignore[no-untyped-call]

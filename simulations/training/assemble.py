@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -19,6 +19,8 @@ from actrelax.models.learning import BackwardOptions, Updates
 from actrelax.models.network import Network, build
 from actrelax.models.problem import Loss
 from actrelax.simulations.data import Dataset, Split, load, random_stream
+from actrelax.simulations.data.fingerprint import fingerprint
+from actrelax.simulations.training import user_code
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
@@ -39,6 +41,7 @@ class Parts:
     loss      by which output and target are compared
     options   options of the learning rule
     hardware  the device and the precision
+    images    their fingerprints: part -> SHA-256
     """
 
     training: Training
@@ -46,6 +49,7 @@ class Parts:
     loss: Loss
     options: BackwardOptions
     hardware: Hardware
+    images: Mapping[str, str]
 
 
 def assemble(
@@ -82,7 +86,7 @@ def assemble(
     if data is None:
         with processes.first_one_first():  # it may have to download them
             data = load_images(experiment.images, execution.data_dir)
-    preprocess = preprocessing(experiment.images, data, hardware)
+    preprocess, images = preprocessing(experiment.images, data, hardware), fingerprint(data)
     data = on_device(data, hardware)
     network, module = _network(experiment, data, hardware)
     processes.agree_on(list(network.state_dict().values()))  # a user's own function may draw from anywhere
@@ -114,7 +118,7 @@ def assemble(
         clip_norm=o.clip_norm,
         patience=experiment.patience,
     )
-    return Parts(training, module, loss, options, hardware)
+    return Parts(training, module, loss, options, hardware, images)
 
 
 def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple[Network, nn.Module | None]:
@@ -190,7 +194,7 @@ def make_network(
 
 
 def _made(model: Model, input_shape: tuple[int, ...], classes: int, seed: int) -> tuple[Network, nn.Module | None]:
-    if ":" not in model.network:
+    if not user_code.is_own(model.network):
         network = build(
             model.network,
             input_shape=input_shape,
@@ -202,8 +206,7 @@ def _made(model: Model, input_shape: tuple[int, ...], classes: int, seed: int) -
         return network, None
     if model.activation is not None or model.weight_std is not None:
         raise ActrelaxError("--activation and --weight-std are for networks by name: set them in your own function.")
-    function = _function_in(model.network)
-    with torch.random.fork_rng(devices=[]):
+    with user_code.loaded(model.network) as function, torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_stream(seed, "weights").initial_seed())
         made = function(input_shape, classes)
     if isinstance(made, nn.Sequential):
@@ -236,19 +239,6 @@ def _lay_out(network: Network, model: Model) -> None:
     if all(p.dim() != 4 for p in network.parameters()):
         raise ActrelaxError(f"--channels-last is for convolutions, {model.network} has none: leave it out.")
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _function_in(place: str):  # type: ignore[no-untyped-def]
-    """Load FILE.py:FUNCTION; exceptions of the file itself pass through."""
-    file, _, name = place.rpartition(":")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file) if file.endswith(".py") else None
-    if spec is None or spec.loader is None or not os.path.isfile(file):
-        raise ActrelaxError(f"there is no file {file}: name your own network as FILE.py:FUNCTION.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, name, None)):
-        raise ActrelaxError(f"{file} has no function {name!r}: write one that takes input_shape and classes.")
-    return getattr(module, name)
 
 
 def set_up(hardware: Hardware, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks of a training: the check for divergence, angles to backprop's gradient, the progress bar, TensorBoard."""
+"""Callbacks of a training: checks for divergence, angles to backprop's gradient, tests, progress bar, TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward, BackwardOptions
 from actrelax.models.problem import Loss
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.training.loop import Callback, Row, Training
+from actrelax.simulations.training.loop import Callback, Row, Training, measure
 
 
 class DivergenceCheck(Callback):
@@ -172,3 +172,24 @@ class TensorBoard(Callback):
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
+
+
+class MeasureEachBatch(Callback):
+    """Add a row of metrics after each batch, and the number of stimuli to all rows."""
+
+    def on_start(self, training: Training) -> None:
+        if training.done == 0:
+            self._number(training)
+
+    def on_batch(self, training: Training) -> None:
+        if training.batch < len(training.batches):
+            measure(training)
+            self._number(training)
+
+    def on_epoch(self, training: Training) -> None:
+        self._number(training)
+
+    def _number(self, training: Training) -> None:
+        images, rows = len(training.batches.data.train.labels), training.tables["metrics"]
+        stimuli = training.epoch * images + training.seen
+        rows[-1] |= {"epoch": stimuli / images, "stimuli": stimuli}

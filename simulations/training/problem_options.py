@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import tyro
 from torch import Tensor
 
 from actrelax.analysis.files import exists
+from actrelax.analysis.fingerprints import verify
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
@@ -20,14 +22,16 @@ from actrelax.models.network import Network, build
 from actrelax.models.problem import Loss, RelaxationProblem
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.data.datasets import data_folder, load_to_test
+from actrelax.simulations.data.fingerprint import of_test_images
 from actrelax.simulations.training.assemble import make_network, set_up
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.configuration import read_config
-from actrelax.simulations.training.experiment import Model
+from actrelax.simulations.training.experiment import Images, Model
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.options import POSITIVE, given_in, require
 from actrelax.simulations.training.relaxation import Relaxation
-from actrelax.simulations.training.saved import load_run
+from actrelax.simulations.training.saved import Run, load_run
+from actrelax.simulations.training.user_code import is_own
 
 USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}
 """Numbers that an image has -> the data set of such images."""
@@ -39,6 +43,12 @@ class ProblemOptions:
 
     run: Path | None = None
     """Folder of a run of `actrelax train`: its network, and its images and assumptions unless others are given."""
+    trust: bool = False
+    """With --run: run the Python file that the run names; or name your own copy by --network FILE.py:FUNCTION."""
+    accept_changes: bool = False
+    """With --run: go on although files, images or weights changed since the run was trained."""
+    named: tyro.conf.Suppress[str | None] = None
+    """With --run: the --network that was given beside it."""
     dataset: str | None = None
     """Any that `actrelax train` takes; MNIST, CIFAR-10 or the digits, as the network takes them, where the file is at
     hand, else random numbers."""
@@ -90,17 +100,19 @@ class Sample:
 @dataclass(frozen=True)
 class _OfRun:
     run: Path | None = None
+    network: str | None = None
 
 
 def of_run(arguments: Sequence[str]) -> tuple[ProblemOptions, Relaxation] | None:
     """Return the options of the run that --run names, for defaults; None without one."""
-    folder = given_in(arguments, _OfRun).run
-    if folder is None:
+    given = given_in(arguments, _OfRun)
+    if given.run is None:
         return None
-    experiment, execution = read_config(RunFolder(folder))
+    experiment, execution = read_config(RunFolder(given.run))
     unset: dict[str, Any] = dict.fromkeys(("steps", "tolerance", "tolerance_of", "max_steps", "eta", "dt", "duration"))
     relaxation = replace(experiment.relaxation, integrator="sequential", **unset)
     options = ProblemOptions(
+        named=given.network,
         dataset=experiment.images.dataset,
         test_split=experiment.images.test_split,
         data_dir=execution.data_dir,
@@ -126,6 +138,8 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     ActrelaxError
         For options that can't be met.
     """
+    if options.run is None and (options.trust or options.accept_changes):
+        raise ActrelaxError("--trust and --accept-changes are for the network of a run: leave them out.")
     require(
         batch_size=(options.batch_size, 1, math.inf),
         seed=(options.seed, 0, 2**63),
@@ -134,12 +148,10 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     require(label_smoothing=(options.model.label_smoothing, 0, 1))
     loss = options.model.as_loss
     set_up(hardware, options.seed)
-    run = None if options.run is None else load_run(options.run)
-    if run is not None:
-        _check_model(options.model, run.experiment.model)
-        if options.dataset == run.experiment.images.dataset and options.layout is None:
-            options = replace(options, layout=run.experiment.images.layout)
-    x, y, shape, classes, source = _images(options)
+    run = None if options.run is None else _load(options, options.run)
+    if run is not None and options.layout is None and options.dataset == run.experiment.images.dataset:
+        options = replace(options, layout=run.experiment.images.layout)
+    x, y, shape, classes, source = _images(options, run)
     if run is None:
         network, _ = make_network(options.model, shape, classes, options.seed)
         preprocess = Preprocessing(torch.float64)
@@ -154,6 +166,15 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     return Sample(network, x, y.to(hardware.device), loss, source)
 
 
+def _load(options: ProblemOptions, path: Path) -> Run:
+    """Load the run; its own file of a network may be named beside it, other options of networks may not."""
+    named = options.named if options.named is not None and is_own(options.named) else None
+    run = load_run(path, trust=options.trust, accept_changes=options.accept_changes, network=named)
+    own = run.experiment.model
+    _check_model(options.model if named is None else replace(options.model, network=own.network), own)
+    return run
+
+
 def _check_model(given: Model, own: Model) -> None:
     """Refuse options of a network for one that a run has."""
     for name in ("network", "activation", "weight_std"):
@@ -162,7 +183,7 @@ def _check_model(given: Model, own: Model) -> None:
             raise ActrelaxError(f"--run has a network of its own: leave --{option} out, or leave --run out.")
 
 
-def _images(options: ProblemOptions) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
+def _images(options: ProblemOptions, run: Run | None) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
     """Return stimuli, labels, the shape of one, the number of classes, and where they are from."""
     name = options.dataset or at_hand(options.model.network, options.data_dir)
     if name is None:
@@ -172,9 +193,15 @@ def _images(options: ProblemOptions) -> tuple[Tensor, Tensor, tuple[int, ...], i
         x = torch.rand(options.batch_size, *shape, generator=stream, dtype=torch.float64)
         return x, torch.randint(10, (len(x),), generator=stream), shape, 10, "random images"
     data = load_to_test(name, options.data_dir, options.test_split, options.layout)
+    if run is not None and _reads(options) == _reads(run.experiment.images):
+        verify(run.folder, of_test_images(data), accept_changes=options.accept_changes)
     require(batch_size=(options.batch_size, 1, len(data.test.images)))
     images, labels = (part[: options.batch_size] for part in data.test)
     return images, labels, data.input_shape, data.classes, data.name
+
+
+def _reads(options: ProblemOptions | Images) -> tuple[str | None, float | None, str | None]:
+    return options.dataset, options.test_split, options.layout
 
 
 def at_hand(network: str, data_dir: Path | None) -> str | None:

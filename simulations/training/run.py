@@ -2,67 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from actrelax.analysis import figures
 from actrelax.analysis.clip_bound import largest_derivative, why_no_bound
 from actrelax.analysis.convergence import Distances, distances
-from actrelax.analysis.runs import RunFolder, Summary, flat, versions
+from actrelax.analysis.fingerprints import identity, of_weights, record
+from actrelax.analysis.runs import RunFolder, Summary, versions
 from actrelax.models.engines import TorchOptions, integrator_named, schedule
-from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import Parts, assemble
+from actrelax.simulations.training.begin import begin, check_begin, claimed_by_all, files_of, go_on
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
-from actrelax.simulations.training.configuration import as_config, hash_of, read_config
+from actrelax.simulations.training.configuration import as_config, hash_of
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.idle import idle_options
-from actrelax.simulations.training.longer import is_longer
 from actrelax.simulations.training.loop import Callback, Training, train
-from actrelax.simulations.training.options import require
-from actrelax.simulations.training.processes import current
-from actrelax.simulations.training.recorder import KeepBest, Recorder
+from actrelax.simulations.training.processes import Processes, current
+from actrelax.simulations.training.recorder import KeepBest, Recorder, restore
+from actrelax.simulations.training.recording import Recording as Recording
 from actrelax.simulations.training.signals import stopping_cleanly
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What is kept of a run, and how often; nothing here changes its result."""
-
-    out: Path | None = None
-    """Folder of the run; runs/DATASET-NETWORK-CONDITION-seedN unless given."""
-    resume: Path | None = None
-    """Continue the run in this folder; its options are taken from there, and only more --epochs may be given."""
-    overwrite: bool = False
-    """Replace a run that is in --out already."""
-    checkpoint_every: int | None = None
-    """Batches between two checkpoints; without it one is saved at the end of each epoch."""
-    read_every: int = 50
-    """Batches between two checks of loss, accuracy and finiteness; each check waits for the device."""
-    tensorboard: bool = False
-    """Also write the metrics for TensorBoard."""
-    quiet: bool = False
-    """Leave out the line per epoch on standard error, and what it says of options without an effect."""
-    json: bool = False
-    """Print the summary as JSON, and nothing else, on standard output."""
-
-    def folder_of(self, experiment: Experiment) -> Path:
-        """Return where the run is, or will be."""
-        return self.resume or self.out or Path("runs") / experiment.name
-
-    def check(self) -> None:
-        """Refuse numbers out of range and options that exclude each other."""
-        require(checkpoint_every=(self.checkpoint_every, 1, math.inf), read_every=(self.read_every, 1, math.inf))
-        if self.resume is not None and (self.out is not None or self.overwrite):
-            raise ActrelaxError("--resume continues a run in its folder: leave --out and --overwrite out.")
+from actrelax.simulations.training.user_code import is_own
 
 
 def run(experiment: Experiment, execution: Execution, recording: Recording, data: Dataset | None = None) -> Summary:
@@ -95,52 +61,53 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     """
     recording.check()
     processes = current()
+    if recording.network is not None:  # whatever the run's config.json names
+        experiment = replace(experiment, model=replace(experiment.model, network=recording.network))
     experiment, execution = experiment.resolved(), execution.resolved(experiment, processes)
     folder = RunFolder(recording.folder_of(experiment))
-    config = as_config(experiment, execution)
-    resumed = None if recording.resume is None else flat(as_config(*read_config(folder)))
-    folder.check_begin(flat(config), resumed, overwrite=recording.overwrite, may_differ=("epochs",))
-    longer = resumed is not None and is_longer(folder.path, read_config(folder)[0], experiment.epochs)
-    if resumed is not None and folder.is_finished() and not longer:
+    longer = check_begin(folder, experiment, execution, recording)
+    if recording.resume is not None and folder.is_finished() and not longer:
         return folder.summary()
+    with claimed_by_all(folder, processes):
+        check_begin(folder, experiment, execution, recording)  # once more: another process may have begun it
+        return _run(folder, experiment, execution, recording, processes, data)
+
+
+def _run(
+    folder: RunFolder,
+    experiment: Experiment,
+    execution: Execution,
+    recording: Recording,
+    processes: Processes,
+    data: Dataset | None,
+) -> Summary:
+    inputs = files_of(folder, experiment, recording)
     made_with = versions()  # now, as files may change while it trains
     parts = assemble(experiment, execution, processes, data)
+    inputs["images"] = parts.images
     watchers = _watchers(experiment, execution, recording, parts, folder)
-    if resumed is None and processes.is_first:
-        folder.clear()
-        folder.write_config(config)
-        if not recording.quiet:
+    if recording.resume is None:
+        begin(folder, inputs, as_config(experiment, execution), processes)
+        if processes.is_first and not recording.quiet:
             for sentence in idle_options(experiment):
                 print(sentence, file=sys.stderr)
-    state = None if resumed is None else folder.checkpoint()
-    if state is not None:
-        with folder.fitting():
-            parts.training.load_state_dict(state)
-    if longer:
-        _go_on(folder, parts.training, config)
+    else:
+        restore(parts.training, folder, inputs, accept_changes=recording.accept_changes)
+        go_on(folder, inputs, experiment.epochs, parts.training)
     with (
         stopping_cleanly(patiently=processes.count > 1) as stop,
         ProgressBar(folder.path.name, recording.read_every, recording.quiet) as bar,
     ):
-        check = DivergenceCheck(recording.read_every)
-        recorder = Recorder(folder, check, stop, recording.checkpoint_every)
-        train(parts.training, [check, *watchers, KeepBest(folder), recorder, bar])
+        check, mark = DivergenceCheck(recording.read_every), identity(inputs)
+        again = f"train --resume {folder.path}{' --trust' if is_own(experiment.model.network) else ''}"
+        recorder = Recorder(folder, check, stop, recording.checkpoint_every, again=again, run=mark)
+        train(parts.training, [check, *watchers, KeepBest(folder, mark), recorder, bar])
     summary = _summary(experiment, parts, made_with)
     if processes.is_first:
         _draw(folder)
+        record(folder, {**inputs, **of_weights(folder)})
         folder.write_summary(summary)
     return summary
-
-
-def _go_on(folder: RunFolder, training: Training, config: Mapping[str, Any]) -> None:
-    """Make a run longer than it was, unless it has lost its patience."""
-    if training.is_over:
-        raise ActrelaxError(
-            f"{folder.path} stopped after epoch {training.epoch} for want of a better validation accuracy: "
-            "leave --epochs out, or begin another run with a larger --patience."
-        )
-    if training.processes.is_first:
-        folder.lengthen(config)
 
 
 def _watchers(

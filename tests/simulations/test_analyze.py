@@ -242,3 +242,19 @@ def test_what_cannot_be_analysed(trained, tmp_path, capsys):
         said = capsys.readouterr().err
         assert said.startswith(f"actrelax analyze: {sentence}")
         assert said.count("\n") == 1
+
+
+def test_runs_on_different_images_of_one_name_are_not_compared_unasked(trained, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(trained / "baseline", other)
+    found = json.loads((other / "fingerprints.json").read_text())
+    found["images"]["test images"] = "0" * 64
+    (other / "fingerprints.json").write_text(json.dumps(found))
+    words = ["analyze", trained / "baseline", other, "--out", tmp_path / "out"]
+    assert run(*words) == 2
+    assert capsys.readouterr().err == (
+        f"actrelax analyze: {trained / 'baseline'} and {other} were trained with different contents of test images: "
+        "compare runs of one, or pass --accept-changes.\n"
+    )
+    assert not (tmp_path / "out").exists()
+    assert run(*words, "--accept-changes") == 0

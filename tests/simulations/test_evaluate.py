@@ -84,10 +84,11 @@ def test_mixed_precision_is_of_training(tmp_path, npz, capsys, precision):
     config["experiment"]["precision"], config["execution"]["device"] = precision, "cuda"
     (out / "config.json").write_text(json.dumps(config))
     capsys.readouterr()
-    assert run("evaluate", out, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["test_accuracy"] == load_run(out).folder.summary().test_accuracy
+    assert run("evaluate", out, "--json", "--accept-changes") == 0
+    trained = load_run(out, accept_changes=True)
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == trained.folder.summary().test_accuracy
     dtype = torch.float64 if precision == "fp64" else torch.float32
-    assert {p.dtype for p in load_run(out).network.parameters()} == {dtype}
+    assert {p.dtype for p in trained.network.parameters()} == {dtype}
 
 
 def test_a_run_is_found_again_from_another_folder(tmp_path, npz, monkeypatch):
@@ -102,8 +103,8 @@ def test_a_run_is_found_again_from_another_folder(tmp_path, npz, monkeypatch):
     assert run("train", "--dataset", "tiny", "--data-dir", ".", *QUICK, "--network", "digits-mlp", "--out", "two") == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    for name in ("one", "two"):
-        assert run("evaluate", tmp_path / name) == 0
+    for name, options in (("one", ["--trust"]), ("two", [])):
+        assert run("evaluate", tmp_path / name, *options) == 0
         assert run("train", "--resume", tmp_path / name) == 0
 
 
@@ -116,7 +117,7 @@ def test_load_run_gives_the_plain_module_back(tmp_path, npz):
     )
     out = tmp_path / "run"
     assert run("train", "--dataset", npz, *QUICK, "--network", f"{own}:small", "--out", out) == 0
-    again = load_run(out)
+    again = load_run(out, trust=True)
     images, labels = read(npz).test
     assert isinstance(again.module, nn.Sequential)
     assert torch.equal(again.module(again.preprocess(images)), again.network(again.preprocess(images)))
@@ -124,7 +125,7 @@ def test_load_run_gives_the_plain_module_back(tmp_path, npz):
     assert share == pytest.approx(again.folder.summary().test_accuracy)
     own.unlink()
     with pytest.raises(ActrelaxError, match=r"^there is no file .*own\.py: name your own network as"):
-        load_run(out)
+        load_run(out, trust=True, accept_changes=True)
 
 
 def test_evaluate(trained, npz, arrays, tmp_path, capsys):

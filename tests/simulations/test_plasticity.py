@@ -3,11 +3,13 @@
 import json
 import shutil
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
 from outcomes import is_drawn
 
+from actrelax.analysis.files import claimed
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.learning import relax_backward
 from actrelax.models.learning.brian2 import Learner
@@ -219,3 +221,19 @@ def test_a_run_continues_in_its_folder_alone(tmp_path, finished, capsys):
     assert cli.main(["plasticity", "--resume", str(finished), "--out", str(tmp_path / "other")]) == 2
     said = capsys.readouterr().err
     assert said == "actrelax plasticity: --resume continues a run in its folder: leave --out out.\n"
+
+
+def test_a_run_goes_on_with_its_own_weights_and_alone(finished, tmp_path, capsys):
+    out, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(finished, out)
+    assert cli.main(["plasticity", "--out", str(other), *TINY, "--epochs", "1", "--seed", "1"]) == 0
+    for source, sentence in (
+        (other, f"{out / 'checkpoint.pt'} belongs to another run: begin anew, or pass --accept-changes"),
+        (finished, f"another process is writing into {out}: wait until it has ended, or choose another folder."),
+    ):
+        shutil.copy(source / "checkpoint.pt", out)
+        capsys.readouterr()
+        with claimed(out) if source is finished else nullcontext():
+            assert cli.main(["plasticity", "--resume", str(out), "--epochs", "3"]) == 2
+        assert capsys.readouterr().err.startswith(f"actrelax plasticity: {sentence}")
+        assert RunFolder(out).config()["epochs"] == 2

@@ -7,6 +7,7 @@ import pytest
 import torch
 from outcomes import is_drawn
 
+from actrelax.analysis.files import claimed
 from actrelax.models.results import open_trajectory, relative_error
 from actrelax.simulations import cli, relax
 from actrelax.simulations.training.experiment import Model
@@ -218,3 +219,11 @@ def test_again_takes_nothing_else(tmp_path, npz, capsys):
         assert run(*options) == 2
         assert capsys.readouterr().err.startswith(f"actrelax relax: {said}")
     assert file.read_bytes() == before
+
+
+def test_one_relaxation_writes_into_a_folder_at_a_time(npz, tmp_path, capsys):
+    out = tmp_path / "out"
+    with claimed(out):
+        assert run(*SMALL, "--dataset", npz, "--out", out) == 2
+    assert capsys.readouterr().err.startswith(f"actrelax relax: another process is writing into {out}: wait until")
+    assert not out.exists()

@@ -49,6 +49,7 @@ def test_writes_what_it_says(tmp_path, tiny, capsys):
         "checkpoint.pt",
         "config.json",
         "figures",
+        "fingerprints.json",
         "metrics.csv",
         "summary.json",
         "timing.csv",
@@ -334,11 +335,15 @@ def _epochs_in(folder):
     return RunFolder(folder).checkpoint()["position"]["epoch"]
 
 
-def test_killed_at_once(tmp_path, tiny):
+def test_killed_at_once(tmp_path, tiny, capsys):
     """tests/kill.py does this at ten random moments of a longer run."""
     out = tmp_path / "run"
     process = started(*tiny, *LONG, "--checkpoint-every", 3, folder=out)
     time.sleep(0.2)
+    # nobody else writes into its folder, until it is gone
+    held = f"another process is writing into {out}: wait until it has ended, or choose another folder."
+    assert refused(capsys, 2, *tiny, "--seed", 5, "--overwrite", "--out", out) == held
+    assert refused(capsys, 2, "--resume", out) == held
     process.kill()
     process.communicate(timeout=60)
     assert run("--resume", out, "--quiet") == 0
@@ -509,17 +514,17 @@ def test_a_checkpoint_of_another_network(tmp_path, tiny, whole, capsys):
     assert run(*tiny, "--network", "mlp-3x9", "--out", tmp_path / "other", "--quiet") == 0
     (whole / "summary.json").unlink()
     (whole / "checkpoint.pt").write_bytes((tmp_path / "other" / "checkpoint.pt").read_bytes())
-    assert refused(capsys, 2, "--resume", whole) == f"{whole / 'checkpoint.pt'} belongs to another run: begin anew."
+    said = refused(capsys, 2, "--resume", whole)
+    assert said.startswith(f"{whole / 'checkpoint.pt'} belongs to another run: begin anew, or pass --accept-changes")
+    said = refused(capsys, 2, "--resume", whole, "--accept-changes")
+    assert said == f"{whole / 'checkpoint.pt'} belongs to another run: begin anew."
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, tiny, capsys):
     (tmp_path / "file").write_text("mine")
     said = refused(capsys, 2, *tiny, "--out", tmp_path / "file" / "run")
-    assert said == f"can't write to {tmp_path / 'file' / 'run' / 'config.json'}: Not a directory."
-    assert (
-        refused(capsys, 2, *tiny, "--out", "/proc/run")
-        == "can't write to /proc/run/config.json: No such file or directory."
-    )
+    assert said == f"can't write to {tmp_path / 'file' / 'run'}: Not a directory."
+    assert refused(capsys, 2, *tiny, "--out", "/proc/run") == "can't write to /proc/run: No such file or directory."
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -534,7 +539,12 @@ def test_a_full_disk(tmp_path, tiny):
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"actrelax train: can't write to {out / 'checkpoint.pt'}: File too large.\n"
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "metrics.csv", "timing.csv"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "fingerprints.json",
+        "metrics.csv",
+        "timing.csv",
+    ]
     assert run("--resume", out, "--quiet") == 0
     # and later, when a checkpoint is there: it stays as it was
     (out / "summary.json").unlink()

@@ -12,6 +12,7 @@ import time
 import typing
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from tqdm import tqdm
 
@@ -20,8 +21,10 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import runner
 from actrelax.simulations.suites.run_store import Kept
 from actrelax.simulations.suites.runner import Work
+from actrelax.simulations.suites.suite import Suite
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.training.recorder import Recorder
 from actrelax.simulations.training.run import run
 from actrelax.simulations.training.signals import Stopped
 
@@ -235,3 +238,49 @@ def test_progress_counts_the_epochs_of_all_runs(runs, monkeypatch):
     assert counts == sorted(counts)
     assert counts[0] == 2
     assert OnATerminal.shown[-1] == (6, 6, 2)
+
+
+def test_runs_of_a_file_that_has_changed_are_not_reported_unasked(tmp_path, npz, arrays):
+    """Nor are runs of the same name that were trained on other images."""
+    own = tmp_path / "own.py"
+    own.write_text("from torch import nn\ndef net(shape, n):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, n))")
+    base = Experiment(epochs=1, images=Images(str(npz)), model=Model(f"{own}:net"), rule="backprop")
+    suite = Suite("alone", base, {"backprop": {}}, seeds=1, execution=Execution(threads=1))
+
+    def carry_out(suite, **options):
+        work = Work(1, runs=tmp_path / "runs", quiet=True, **options)
+        runner.carry_out(suite, tmp_path / "out", work, lambda outcomes: f"{len(outcomes)} runs")
+
+    carry_out(suite)
+    np.savez(npz, **arrays | {"x_train": arrays["x_train"][::-1]})
+    runner._loaded.cache_clear()  # as in the next process
+    two = replace(suite, seeds=2)
+    with pytest.raises(ActrelaxError, match="were trained with different contents of training images: compare runs of"):
+        carry_out(two)
+    carry_out(two, accept_changes=True)
+    own.write_text(own.read_text() + "  # changed")
+    with pytest.raises(ActrelaxError, match=r"^the network's file changed since the run in .* was trained: undo"):
+        carry_out(suite, report_only=True)
+    carry_out(suite, report_only=True, accept_changes=True)
+
+
+def test_a_run_of_a_file_goes_on_without_more_trust(tmp_path, npz, monkeypatch):
+    """The command named the file."""
+    own = tmp_path / "own.py"
+    own.write_text("from torch import nn\ndef net(shape, n):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, n))")
+    experiment = Experiment(epochs=2, images=Images(str(npz)), model=Model(f"{own}:net"), rule="backprop")
+    kept = Kept(tmp_path / "runs", experiment, Execution(threads=1, processes=1))
+    saved, epochs = Recorder.on_epoch, []
+
+    def stopped(self, training):
+        saved(self, training)
+        epochs.append(training.epoch)
+        if len(epochs) == 1:
+            raise Stopped("stopped.", signal.SIGTERM)
+
+    monkeypatch.setattr(Recorder, "on_epoch", stopped)
+    with pytest.raises(Stopped):
+        perform([kept])
+    assert kept.state is State.BEGUN
+    perform([kept])
+    assert (kept.state, epochs) == (State.FINISHED, [1, 2])

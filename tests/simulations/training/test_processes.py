@@ -12,6 +12,7 @@ import pytest
 import torch
 from outcomes import differing, outcome
 
+from actrelax.analysis.files import claimed
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations import cli
@@ -354,7 +355,7 @@ def test_a_stopped_run_ends_as_one_that_was_left_alone(together, own, tmp_path):
     assert err.count("actrelax train:") == 1
     assert not RunFolder(out).is_finished()
     assert cli.main(["train", "--resume", str(out)]) == 2  # one process is not two
-    process = training("--resume", out, "--quiet")
+    process = training("--resume", out, "--quiet", "--trust")
     _, err = ended(process)
     assert process.returncode == 0, err
     assert differing(outcome(out), outcome(together[0] / "noisy")) == []
@@ -369,6 +370,33 @@ def test_a_killed_process_ends_the_run(own, tmp_path):
     assert process.returncode != 0
     # which the first can't say any more
     assert "actrelax train: another process of this run has ended: --resume goes on from its last checkpoint." in err
+
+
+def test_the_processes_end_when_their_launcher_is_killed(own, tmp_path):
+    """With a checkpoint; what they say is read to its end, which comes when the last has ended."""
+    out = tmp_path / "run"
+    process = training(*with_own(NOISY, own), "--epochs", 100000, "--out", out, "--checkpoint-every", 5)
+    begun(process, out)
+    process.kill()
+    try:
+        _, err = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        for rank in (0, 1):
+            os.kill(pid_of(rank, own), signal.SIGKILL)
+        raise
+    assert err.count(f"continue with actrelax train --resume {out} --trust") == 1
+
+
+def test_two_processes_are_refused_a_folder_together(tmp_path):
+    """Only the first asks for it."""
+    out = tmp_path / "run"
+    with claimed(out):
+        process = training("--network", "digits-mlp", "--out", out)
+        _, err = ended(process)
+    assert process.returncode != 0
+    assert err.count("actrelax train: ") == 1
+    assert f"actrelax train: another process is writing into {out}: wait until it has ended, or choose" in err
+    assert not out.exists()
 
 
 def test_a_refusal_is_said_once(tmp_path):

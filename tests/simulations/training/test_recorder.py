@@ -19,7 +19,8 @@ from actrelax.simulations.training.signals import Stop, Stopped
 def recorded(tmp_path, stop, every=None, before=()):
     parts = assemble(Experiment(rule="backprop", epochs=2))
     check = DivergenceCheck(1000)
-    train(parts.training, [check, *before, Recorder(RunFolder(tmp_path), check, stop, every)])
+    recorder = Recorder(RunFolder(tmp_path), check, stop, every, again=f"train --resume {tmp_path}", run="mark")
+    train(parts.training, [check, *before, recorder])
 
 
 def test_a_signal_saves_and_says_how_to_continue(tmp_path):
@@ -30,6 +31,7 @@ def test_a_signal_saves_and_says_how_to_continue(tmp_path):
         f"stopped after 1 of 23 batches of epoch 1: continue with actrelax train --resume {tmp_path}"
     )
     assert RunFolder(tmp_path).checkpoint()["position"]["batch"] == 1
+    assert RunFolder(tmp_path).checkpoint()["run"] == "mark"
 
 
 def test_what_a_signal_finds_diverged_is_not_saved(tmp_path):

@@ -1,0 +1,103 @@
+"""How a run begins in its folder, or goes on: who holds it, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+from actrelax.analysis.files import claimed
+from actrelax.analysis.fingerprints import Fingerprints, of_options, record, verify
+from actrelax.analysis.runs import RunFolder, flat
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.training.configuration import as_config, read_config
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.longer import is_longer
+from actrelax.simulations.training.loop import Training
+from actrelax.simulations.training.processes import Processes
+from actrelax.simulations.training.recording import Recording
+from actrelax.simulations.training.user_code import fingerprint, permitted
+
+
+def check_begin(folder: RunFolder, experiment: Experiment, execution: Execution, recording: Recording) -> bool:
+    """Refuse to replace a run, or to resume one under other options; return whether it shall have more epochs.
+
+    Raises
+    ------
+    ActrelaxError
+        If it must not.
+    """
+    options = flat(as_config(experiment, execution))
+    if recording.resume is None:
+        folder.check_begin(options, None, overwrite=recording.overwrite)
+        return False
+    before, computed = read_config(folder)
+    may_differ = ["epochs"]
+    if recording.network is not None:
+        permitted(folder.path, before.model.network, named=recording.network)
+        may_differ.append("network")  # a copy, perhaps, whose fingerprint is compared before it is loaded
+    folder.check_begin(options, flat(as_config(before, computed)), may_differ=may_differ)
+    return is_longer(folder.path, before, experiment.epochs)
+
+
+@contextmanager
+def claimed_by_all(folder: RunFolder, processes: Processes) -> Iterator[None]:
+    """Let the first process claim the folder for all; what it is refused is refused to all."""
+    refused = None
+    with ExitStack() as stack:
+        if processes.is_first:
+            try:
+                stack.enter_context(claimed(folder.path))
+            except ActrelaxError as error:
+                refused = str(error)
+        if refused := processes.gathered(refused)[0]:
+            raise ActrelaxError(refused)
+        yield
+
+
+def files_of(folder: RunFolder, experiment: Experiment, recording: Recording) -> dict[str, Mapping[str, str]]:
+    """Return the fingerprints of options and files, before the files are run.
+
+    Raises
+    ------
+    ActrelaxError
+        For a run that is resumed, if they have changed, or its network's file may not be run.
+    """
+    files = fingerprint(experiment.model.network)
+    if recording.resume is None:
+        return {**of_options(as_config(experiment, Execution())["experiment"]), "files": files}
+    options = folder.training_config()["experiment"]
+    permitted(folder.path, options["network"], named=recording.network, trust=recording.trust)
+    inputs = {**of_options(options), "files": files}
+    verify(folder, inputs, accept_changes=recording.accept_changes)
+    return inputs
+
+
+def begin(folder: RunFolder, inputs: Fingerprints, config: Mapping[str, Any], processes: Processes) -> None:
+    """Write what a new run depends on; its configuration last, as that says that it has begun."""
+    if processes.is_first:
+        folder.clear()
+        record(folder, inputs)
+        folder.write_config(config)
+
+
+def go_on(folder: RunFolder, inputs: Fingerprints, epochs: int, training: Training) -> None:
+    """Write what a resumed run depends on from now on, and its epochs, if it shall have more.
+
+    Raises
+    ------
+    ActrelaxError
+        For more epochs of a run that has lost its patience.
+    """
+    before, computed = read_config(folder)
+    if epochs != before.epochs and training.is_over:
+        raise ActrelaxError(
+            f"{folder.path} stopped after epoch {training.epoch} for want of a better validation accuracy: "
+            "leave --epochs out, or begin another run with a larger --patience."
+        )
+    if training.processes.is_first:
+        record(folder, inputs)
+        if epochs != before.epochs:
+            folder.lengthen(as_config(replace(before, epochs=epochs), computed))
