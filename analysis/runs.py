@@ -197,15 +197,8 @@ class RunFolder:
         if not self.is_begun():
             return
         try:
-            for name in (
-                SUMMARY,
-                DIVERGED,
-                CHECKPOINT,
-                BEST,
-                *(f"{table}.csv" for table in TABLES),
-                FINGERPRINTS,
-                CONFIG,
-            ):
+            tables = [f"{table}.csv" for table in TABLES]
+            for name in (SUMMARY, DIVERGED, CHECKPOINT, BEST, *tables, FINGERPRINTS, CONFIG):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.tensorboard, ignore_errors=True)
         except OSError as error:

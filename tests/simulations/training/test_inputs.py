@@ -148,6 +148,19 @@ def test_an_earlier_checkpoint_is_not_the_finished_runs(shared, capsys, monkeypa
     )
 
 
+def test_a_longer_run_and_its_best_network_are_its_own(tmp_path, capsys):
+    out, other = tmp_path / "run", tmp_path / "other"
+    usual = ["train", "--network", "digits-mlp", *QUICK, "--validation", "99"]
+    for folder, seed in ((out, "0"), (other, "1")):
+        assert cli.main([*usual, "--seed", seed, "--out", str(folder)]) == 0
+    assert cli.main(["train", "--resume", str(out), "--epochs", "3", "--quiet"]) == 0
+    assert cli.main(["evaluate", str(out), "--best"]) == 0
+    shutil.copy(other / "best.pt", out)
+    assert status(capsys, ["evaluate", str(out)]) == (0, "")
+    found, said = status(capsys, ["evaluate", str(out), "--best"])
+    assert (found, said.partition(": begin")[0]) == (2, f"actrelax evaluate: {out / 'best.pt'} belongs to another run")
+
+
 def test_options_of_a_resumption_are_refused_elsewhere(capsys, tmp_path):
     for words in (["train", "--out", str(tmp_path / "run")], ["relax"], ["check"]):
         for option in (["--trust"], ["--accept-changes"]):
