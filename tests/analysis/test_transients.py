@@ -76,7 +76,9 @@ def test_growth_is_that_of_feedback_that_only_passes_on(integrator, eta):
         for p in case.network.projections.values():
             if p.feedback is not None:
                 p.feedback.fill_(1.0)
-    problem = RelaxationProblem.from_batch(case.network, case.x[:1], case.y[:1], assumptions="random-feedback")
+    problem = RelaxationProblem.from_batch(
+        case.network, case.x[:1], torch.zeros(1, 1), loss="sum-of-squares", assumptions="random-feedback"
+    )
     assert uncovered(problem) is None
     quiet = dict.fromkeys(case.network.hidden, torch.zeros(1, 1, dtype=case.x.dtype))
     columns = []
