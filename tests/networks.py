@@ -24,6 +24,11 @@ class Case:
     x: Tensor
     y: Tensor
 
+    @property
+    def loss(self) -> str:
+        """The usual one; squares for a single output, which has no cross-entropy."""
+        return "cross-entropy" if self.network.populations[self.network.output].shape != (1,) else "sum-of-squares"
+
 
 def make_case(input_shape, populations, edges, *, seed=0, batch=3, gain=1.2) -> Case:
     """Weights normal with standard deviation sqrt(gain / fan-in), biases of order 0.3."""

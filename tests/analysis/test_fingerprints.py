@@ -14,7 +14,7 @@ from actrelax.analysis.fingerprints import (
     verify_alike,
     verify_checkpoint,
 )
-from actrelax.analysis.runs import RunFolder
+from actrelax.analysis.runs import VERSION, RunFolder
 from actrelax.models.errors import ActrelaxError
 
 OPTIONS = {"network": "net.py:f", "dataset": "tiny", "validation": 0, "lr": 0.1}
@@ -22,7 +22,7 @@ OPTIONS = {"network": "net.py:f", "dataset": "tiny", "validation": 0, "lr": 0.1}
 
 def run_of(path, options=OPTIONS, **parts):
     folder = RunFolder(path)
-    folder.write_config({"version": 2, "experiment": options, "execution": {}})
+    folder.write_config({"version": VERSION, "experiment": options, "execution": {}})
     record(folder, {**of_options(options), **parts})
     return folder
 
@@ -80,6 +80,6 @@ def test_runs_that_are_compared_have_one_file_and_one_data_set_under_a_name(tmp_
         "compare runs of one, or pass --accept-changes."
     )
     verify_alike([first, second, other], accept_changes=True)
-    second.write_config({"version": 2, "experiment": OPTIONS, "execution": {}})
+    second.write_config({"version": VERSION, "experiment": OPTIONS, "execution": {}})
     with pytest.raises(ActrelaxError, match=r"^config\.json changed since the run in .* was trained"):
         verify_alike([first, second])

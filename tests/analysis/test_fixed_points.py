@@ -24,7 +24,8 @@ OWN_FEEDBACK = replace(CURRENT, dense=OWN, conv=OWN)
 
 
 def unfrozen(case, batch=1, assumptions=CURRENT):
-    return RelaxationProblem.from_batch(case.network, case.x[:batch], case.y[:batch], assumptions=assumptions)
+    x, y = case.x[:batch], case.y[:batch]
+    return RelaxationProblem.from_batch(case.network, x, y, loss=case.loss, assumptions=assumptions)
 
 
 @torch.no_grad()

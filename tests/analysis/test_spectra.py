@@ -17,7 +17,7 @@ TAUS = {"hidden1": 1.5, "hidden2": 0.7, "hidden3": 1.0}
 
 
 def one_sample(case, **fields):
-    return RelaxationProblem.from_batch(case.network, case.x[:1], case.y[:1], **fields)
+    return RelaxationProblem.from_batch(case.network, case.x[:1], case.y[:1], loss=case.loss, **fields)
 
 
 def amplifying():

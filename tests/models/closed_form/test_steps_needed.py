@@ -21,7 +21,7 @@ STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order 
 
 
 def problem_of(case, **fields):
-    return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, loss=case.loss, **fields)
 
 
 def deep(layers, **fields):
