@@ -2,7 +2,6 @@
 
 import logging
 
-import brian2 as b2
 import numpy as np
 import pytest
 import torch
@@ -195,15 +194,6 @@ def test_divergence_names_population_and_step(generator):
 def test_an_exception_of_the_recorder_passes_through():
     with pytest.raises(KeyError, match="hidden7"):
         solve(problem_of(mlp_case()), "euler", record=lambda state: {"x": state["hidden7"]}, engine="brian2")
-
-
-def test_a_quantity_is_refused_with_the_number_to_give():
-    sentence = (
-        r"^tau of 'hidden3' must be a number or a tensor, got 10\. \* msecond: "
-        r"time has no unit here, give 10\.0 for 10 ms\.$"
-    )
-    with pytest.raises(ActrelaxError, match=sentence):
-        problem_of(mlp_case(), tau=10 * b2.ms)
 
 
 def test_populations_may_be_called_as_they_like():
