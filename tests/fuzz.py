@@ -83,10 +83,23 @@ VALUES = (
     ),
     *("run", "run/config.json", "tiny.npz", "none.npz", "own.py:net", "own.py:none", "none.py:f", ":", "a:b", "loop"),
     *("ar", "backprop", "euler", "DOP853", "brian2:rk4", "equilibrium", "learned-feedback", "continuous", "torch"),
-    *("mlp-3x5", "mlp-0x5", "mlp-2x99999999999999999999", "cuda", "mps", "cpu:9", "cython", "sparse-2", "quantised-1"),
+    *("mlp-3x5", "mlp-0x5", "mlp-2x99999999999999999999", "cuda", "mps", "cpu:9", "sparse-2", "quantised-1"),
 )
 LARGE = ("2147483648", "9" * 25, "1e30")
-LASTING = {"steps", "stepped", "epochs", "duration", "rounds", "max-steps", "seeds", "jobs", "images", "threads", "dt"}
+LASTING = [
+    "steps",
+    "stepped",
+    "epochs",
+    "duration",
+    "rounds",
+    "max-steps",
+    "seeds",
+    "jobs",
+    "images",
+    "threads",
+    "dt",
+    "feedforward-steps",
+]
 """Options of which large values lawfully take long."""
 
 CELLS = ("", "nan", "x", "1e999", "-1", ";", '"', "\0", "\xff")

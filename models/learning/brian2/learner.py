@@ -63,7 +63,7 @@ class Phases:
                 raise ActrelaxError(f"{name} must lie between 0 and 2, got {eta}: take more and smaller steps.")
         for name, count in (("steps", self.steps), ("feedforward_steps", self.feedforward_steps)):
             if count is not None:
-                whole_number(name, count, least=1)
+                check_steps(whole_number(name, count, least=1))
 
 
 class Learner:

@@ -310,6 +310,7 @@ def test_kolen_pollack_needs_its_decay():
     ("phases", "sentence"),
     [
         ({"steps": 0}, "steps must be a whole number, 1 or more, got 0."),
+        ({"feedforward_steps": 2**41}, "Brian2 counts at most 2**40 steps, got 2,199,023,255,552: take fewer."),
         ({"feedforward_steps": 0}, "feedforward_steps must be a whole number, 1 or more, got 0."),
         ({"eta": 2.5}, "eta must lie between 0 and 2, got 2.5: take more and smaller steps."),
         ({"feedforward_eta": 0.0}, "feedforward_eta must lie between 0 and 2, got 0.0: take more and smaller"),
