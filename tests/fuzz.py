@@ -191,8 +191,8 @@ def drawn(random_: random.Random, options: dict[str, list[tuple[str, str]]]) -> 
 
 
 def damage(random_: random.Random, place: Path) -> str:
-    """Damage one file, and say how."""
-    path = random_.choice([path for path in sorted(place.rglob("*")) if path.is_file()])
+    """Damage one file, and say how; a network's own exceptions, of its Python file, pass through."""
+    path = random_.choice([p for p in sorted(place.rglob("*")) if p.is_file() and p.suffix != ".py"])
     content = path.read_bytes()
     how = random_.choice(["cut", "flip", "empty", "noise", "deep", "folder", "loop", "saved", "cell", "gone"])
     if how == "cell" and path.suffix == ".json":
