@@ -162,7 +162,7 @@ ON_THE_CPU = {
     # file, function: why the CPU is right
     ("network/network.py", "add_feedback"): "drawn by a generator of the CPU, and moved",
     ("network/network.py", "_with_shapes"): "stands for a network without parameters",
-    ("network/architectures.py", "build"): "drawn by a generator of the CPU, and copied",
+    ("network/architectures.py", "_draw_weights"): "drawn by a generator of the CPU, and copied",
     ("network/layers.py", "as_sparse"): "for SciPy",
     ("network/pooling.py", "as_sparse"): "for SciPy",
     ("problem/feedback_transforms.py", "__call__"): "drawn by a generator of the CPU, and moved",
@@ -175,6 +175,8 @@ ON_THE_CPU = {
     ("closed_form/evaluate.py", "_matrix"): "from NumPy's coefficients, moved once",
     ("results/recording.py", "*"): "what was recorded",
     ("results/zarr_store.py", "*"): "what was recorded",
+    ("results/problem_file.py", "_read"): "from a file",
+    ("_values.py", "as_values"): "from NumPy's arrays, moved where they are used",
 }
 
 

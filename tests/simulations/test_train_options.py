@@ -42,7 +42,9 @@ def refused(capsys, *arguments):
 # ---- more epochs
 
 
-@pytest.mark.parametrize("options", [["--augment", "flip,crop", "--momentum", 0.9, "--warmup", 0.5], ["--optimiser", "adam"]])
+@pytest.mark.parametrize(
+    "options", [["--augment", "flip,crop", "--momentum", 0.9, "--warmup", 0.5], ["--optimiser", "adam"]]
+)
 def test_a_finished_run_goes_on_as_one_that_was_never_finished(tmp_path, tiny, options):
     options = [*options, "--schedule", "step", "--step-epochs", 1, "--validation", 20]
     assert run("train", *tiny, *options, "--epochs", 4, "--out", tmp_path / "whole") == 0
