@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
@@ -141,6 +140,8 @@ def _read_all(files: Sequence[tuple[Path, int]]) -> Part:
 
 def _read(file: Path) -> NDArray[np.uint8]:
     """Return an image, (1 or 3, height, width)."""
+    from PIL import Image  # here: benchmarks/gpu.py runs without it
+
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
             mode = image.mode

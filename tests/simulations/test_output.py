@@ -62,7 +62,7 @@ def test_progress_onto_a_full_disk_stops_nothing(monkeypatch, capsys, tmp_path):
     with open("/dev/full", "w", buffering=1) as full:
         monkeypatch.setattr(sys, "stderr", full)
         assert main(["train", "--network", "digits-mlp", "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().out.startswith("test accuracy")
+    assert "test accuracy" in capsys.readouterr().out
 
 
 def test_names_that_the_encoding_lacks_are_escaped():
