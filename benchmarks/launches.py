@@ -21,7 +21,7 @@ from actrelax.simulations.costs.methods import Method
 from actrelax.simulations.costs.timing import Stepper
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model
-from actrelax.simulations.training.problem_options import usual_shape
+from actrelax.simulations.training.usual_images import usual_shape
 
 BATCH = 64
 METHODS = (

@@ -18,7 +18,7 @@ from actrelax.simulations.costs.timing import Stepper, step_times
 from actrelax.simulations.training.assemble import on_device
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
-from actrelax.simulations.training.problem_options import usual_shape
+from actrelax.simulations.training.usual_images import usual_shape
 from gpu_parts.items import Item, Options, Rows
 
 BACKPROP, EQUILIBRIUM = Method("backprop"), Method("equilibrium")

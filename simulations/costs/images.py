@@ -11,7 +11,7 @@ from actrelax.simulations.data import Dataset, Split, random_stream
 from actrelax.simulations.data.datasets import load_to_test
 from actrelax.simulations.training.assemble import on_device
 from actrelax.simulations.training.hardware import Hardware
-from actrelax.simulations.training.problem_options import at_hand, usual_shape
+from actrelax.simulations.training.usual_images import at_hand, usual_shape
 
 RANDOM = "random images, no file of real ones being at hand"
 

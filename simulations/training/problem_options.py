@@ -12,16 +12,15 @@ import torch
 import tyro
 from torch import Tensor
 
-from actrelax.analysis.files import exists
 from actrelax.analysis.fingerprints import verify
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
-from actrelax.models.network import Network, build
+from actrelax.models.network import Network
 from actrelax.models.problem import Loss, RelaxationProblem
 from actrelax.simulations.data import random_stream
-from actrelax.simulations.data.datasets import data_folder, load_to_test
+from actrelax.simulations.data.datasets import load_to_test
 from actrelax.simulations.data.fingerprint import of_test_images
 from actrelax.simulations.training.assemble import make_network, set_up
 from actrelax.simulations.training.batches import Preprocessing
@@ -32,9 +31,7 @@ from actrelax.simulations.training.options import POSITIVE, given_in, require
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.saved import Run, load_run
 from actrelax.simulations.training.user_code import is_own
-
-USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}
-"""Numbers that an image has -> the data set of such images."""
+from actrelax.simulations.training.usual_images import at_hand, usual_shape
 
 
 @dataclass(frozen=True)
@@ -202,16 +199,3 @@ def _images(options: ProblemOptions, run: Run | None) -> tuple[Tensor, Tensor, t
 
 def _reads(options: ProblemOptions | Images) -> tuple[str | None, float | None, str | None]:
     return options.dataset, options.test_split, options.layout
-
-
-def at_hand(network: str, data_dir: Path | None) -> str | None:
-    """Return the data set of images as the network takes them, if its file is there."""
-    name = "digits" if ":" in network else USUAL.get(math.prod(usual_shape(network)))
-    folder = data_folder(data_dir)
-    return name if name == "digits" or exists(folder / f"{name}.npz") else None
-
-
-def usual_shape(network: str) -> tuple[int, ...]:
-    """Return the shape of the images that a network by name usually takes."""
-    usual = build(network, generator=torch.Generator())
-    return usual.populations[usual.input].shape
