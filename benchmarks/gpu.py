@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -23,6 +24,10 @@ EACH = {"checks": 45.0, "costs": 75.0, "trainings": 60.0}
 """Seconds of one item of it."""
 LONGER = 20
 """How many times longer they may be with --long, and on a slow CPU."""
+
+LACKING = [name for name in ("torch", "numpy", "scipy") if importlib.util.find_spec(name) is None]
+if LACKING:
+    sys.exit(f"this Python lacks {', '.join(LACKING)}: run benchmarks/gpu.py by one that has PyTorch, NumPy and SciPy.")
 
 # the three folders become the package, as an installation maps them
 sys.path.insert(0, str(CHECKOUT / "src"))

@@ -89,6 +89,12 @@ def test_without_a_gpu_it_says_so(bare, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_python_without_pytorch_is_told_what_it_lacks(tmp_path):
+    done = session(without("torch", tmp_path), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == ("this Python lacks torch: run benchmarks/gpu.py by one that has PyTorch, NumPy and SciPy.\n")
+
+
 PART = """
 import os, sys, time
 sys.path.insert(0, {benchmarks!r})
