@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+from actrelax.models._files import write_whole
 from actrelax.models.errors import ActrelaxError
 
 LOCK = ".lock"
@@ -100,25 +100,13 @@ def replacing(path: Path) -> Iterator[BytesIO]:
     ActrelaxError
         If the file can't be written; an earlier one is left as it was.
     """
-    content, partial = BytesIO(), partial_of(path)
+    content = BytesIO()
     yield content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("xb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, content)
     except OSError as error:
         raise ActrelaxError(f"can't write to {path}: {error.strerror}.") from error
-
-
-def partial_of(path: Path) -> Path:
-    """Return a new name beside `path`: two processes that write one file don't touch each other's part of it."""
-    return path.with_name(f"{path.name[:200]}.{uuid4().hex[:8]}.partial")
 
 
 @contextmanager

@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from networks import mlp_case
 
+from actrelax.models import _files
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import Record, Trajectory, open_trajectory, xarray_io
+from actrelax.models.results import Record, Trajectory, open_trajectory
 
 SIZE, LEVELS = 400, 42
 """Of the tmpfs, in KiB; fill levels per kind of file."""
@@ -128,7 +129,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--fill"]:
         return 1 if fill(Path(arguments[1])) else 0
     if arguments[:1] == ["--once"]:
-        xarray_io.partial_of = lambda path: path.with_name(f"{path.name}.partial")  # strace wants a name
+        _files.partial_of = lambda path: path.with_name(f"{path.name}.partial")  # strace wants a name
         print(written(Path(arguments[1])))
         return 0
     return max(on_tmpfs(), under_strace())

@@ -44,6 +44,7 @@ def test_every_public_object_is_documented():
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = [
     "models.errors",
+    "models._files",
     "models._names",
     "models._values",
     "models.assumptions",

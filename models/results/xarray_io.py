@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import warnings
@@ -15,7 +14,6 @@ from io import BytesIO
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import h5netcdf
 import h5py
@@ -25,6 +23,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actrelax.models._files import write_whole
 from actrelax.models.errors import ActrelaxError, enough_memory
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results.problem_file import GROUP, problem_dataset
@@ -173,26 +172,14 @@ def save(trajectory: Trajectory, path: Path) -> None:
     if path.suffix == ".zarr":
         raise ActrelaxError(f"save writes NetCDF, got {path}: end the path with .nc, or pass it to solve.")
     problem = problem_dataset(trajectory.problem, trajectory.arguments)
-    dataset, content, partial = labelled(trajectory), BytesIO(), partial_of(path)
+    dataset, content = labelled(trajectory), BytesIO()
     prepare(path)
     remedy = "record less, or pass solve a path that ends in .zarr"
     with enough_memory(f"the file {path}", remedy), h5netcdf.File(content, "w") as file:
         dataset.dump_to_store(xr.backends.H5NetCDFStore(file), unlimited_dims=["time"])
         problem.dump_to_store(xr.backends.H5NetCDFStore(file, group=GROUP, mode="a"))
     with writing(path):
-        try:
-            with partial.open("xb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def partial_of(path: Path) -> Path:
-    """Return a new name beside `path`, under which a file is written that another program may write, too."""
-    return path.with_name(f"{path.name[:200]}.{uuid4().hex[:8]}.partial")
+        write_whole(path, content)
 
 
 def prepare(path: Path) -> None:

@@ -13,10 +13,11 @@ import xarray as xr
 import zarr
 from torch import Tensor
 
+from actrelax.models._files import partial_of
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results.problem_file import GROUP, problem_dataset
 from actrelax.models.results.trajectory import time_unit_of
-from actrelax.models.results.xarray_io import Units, about, attributes, dataset_of, labels, partial_of, writing
+from actrelax.models.results.xarray_io import Units, about, attributes, dataset_of, labels, writing
 
 if TYPE_CHECKING:
     from actrelax.models.results.trajectory import Trajectory
@@ -98,7 +99,6 @@ class ZarrWriter:
             try:  # a reader finds all arrays or no store
                 empty.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
                 problem.to_zarr(partial, group=GROUP, mode="a", zarr_format=3, consolidated=False)
-                shutil.rmtree(earlier, ignore_errors=True)
                 if path.is_dir():  # moved as a whole: a killed program leaves no half of it
                     os.replace(path, earlier)
                 os.replace(partial, path)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from actrelax.analysis.files import claimed, exists, locked, partial_of, replacing
+from actrelax.analysis.files import claimed, exists, locked, replacing
+from actrelax.models._files import partial_of
 from actrelax.models.errors import ActrelaxError
 
 
