@@ -5,7 +5,8 @@ from actrelax.models.network.architectures import ARCHITECTURES, Architecture, b
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 from actrelax.models.network.from_sequential import weighted_layers
 from actrelax.models.network.graph import Graph
-from actrelax.models.network.network import Network, Population, Slot, check_network
+from actrelax.models.network.network import Network, Slot, check_network
+from actrelax.models.network.population import Population
 from actrelax.models.network.projection import Projection, ProjectionRoute
 from actrelax.models.network.source import changed_layer, structure
 from actrelax.models.network.stimuli import check_tensor

@@ -1,13 +1,15 @@
-"""The results of a feedforward pass."""
+"""The feedforward pass of a batch, and its results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from actrelax.models.network.projection import ProjectionRoute
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.activations import Activation
+from actrelax.models.network.projection import Projection, ProjectionRoute
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,41 @@ class FeedforwardPass:
         drives = {name: next(given) for name in self.drives}
         activities = {name: next(given) for name in self.activities}
         return FeedforwardPass(drives, activities, {name: r.with_winners(given) for name, r in self.routes.items()})
+
+
+def pass_forward(
+    x: Tensor,
+    order: Sequence[str],
+    incoming: Mapping[str, Sequence[Projection]],
+    activations: Mapping[str, Activation],
+    *,
+    keep_drives: bool = False,
+) -> FeedforwardPass:
+    """Return the pass of a batch x through the populations in `order`, of which the first is the input.
+
+    Drives are kept where the gain can't be computed from the activity, or, with `keep_drives`, everywhere.
+    """
+    drives: dict[str, Tensor] = {}
+    activities = {order[0]: x}
+    routes: dict[str, ProjectionRoute] = {}
+    for name in order[1:]:
+        parts = {}
+        for p in incoming[name]:
+            parts[p.name], routes[p.name] = p.find(activities[p.source])
+        shapes = {key: tuple(part.shape[1:]) for key, part in parts.items()}
+        if len(set(shapes.values())) > 1:
+            listed = ", ".join(f"{key!r} {shape}" for key, shape in shapes.items())
+            raise ActrelaxError(f"drives of population {name!r} differ in shape: {listed}.")
+        drive = added(list(parts.values()))
+        activities[name] = activations[name](drive)
+        if keep_drives or activations[name].needs_drive:
+            drives[name] = drive
+    return FeedforwardPass(drives, activities, routes)
+
+
+def added(terms: Sequence[Tensor]) -> Tensor:
+    """Return the sum of one or more tensors, from the first to the last."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total

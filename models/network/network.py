@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,25 +13,19 @@ from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
-from actrelax.models.network.feedforward_pass import FeedforwardPass
+from actrelax.models.network.feedback import draw_feedback, existing_feedback
+from actrelax.models.network.feedforward_pass import FeedforwardPass, added, pass_forward
 from actrelax.models.network.from_sequential import check_same_function, split_chain
 from actrelax.models.network.graph import Graph, topological_order
 from actrelax.models.network.layers import Conv2d
+from actrelax.models.network.overview import overview
+from actrelax.models.network.population import populations_of
 from actrelax.models.network.projection import Projection, ProjectionRoute
 from actrelax.models.network.source import Source, refuse_ignored
 from actrelax.models.network.stimuli import check_stimuli
 
 Slot = tuple[str, str]
 """Place of a weight in a network: (name of the projection, "weight", "bias" or "feedback")."""
-
-
-@dataclass(frozen=True)
-class Population:
-    """A group of units; the shape is without the batch."""
-
-    name: str
-    shape: tuple[int, ...]
-    activation: Activation
 
 
 class Network(nn.Module):
@@ -105,7 +97,8 @@ class Network(nn.Module):
         self.outgoing = {name: [p for p in projections if p.source == name] for name in order}
         self.incoming = {name: [p for p in projections if p.target == name] for name in order}
         activations = {name: look_up("activation", given, ACTIVATIONS) for name, given in populations.items()}
-        self.populations = self._with_shapes(tuple(input_shape), order, activations)
+        weight = next(self.parameters(), torch.empty(0))
+        self.populations = populations_of(tuple(input_shape), order, self.incoming, activations, weight)
         self.graph = self._graph()
         self._kinds = {p.name: self._kind(p) for p in projections}
         self._source = Source()
@@ -202,7 +195,7 @@ class Network(nn.Module):
         self._check_sources()
         check_stimuli(x, self.populations[self.input].shape, self._tensors())
         activations = {name: population.activation for name, population in self.populations.items()}
-        return self._pass_forward(x, list(self.populations), activations, keep_drives)
+        return pass_forward(x, list(self.populations), self.incoming, activations, keep_drives=keep_drives)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output activities (batch, *output shape), differentiable if grad mode is on."""
@@ -210,7 +203,7 @@ class Network(nn.Module):
 
     def drive(self, population: str, activities: Mapping[str, Tensor], routes: Mapping[str, ProjectionRoute]) -> Tensor:
         """Return the population's drive for given activities, along the routes of the feedforward pass."""
-        return _sum([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
+        return added([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
 
     def knobs(self, projection: Projection, assumptions: Assumptions) -> Knobs:
         """Return the knobs of a projection; for a copy the shape of its target decides."""
@@ -251,16 +244,7 @@ class Network(nn.Module):
             if p.feedback is not None:
                 raise ActrelaxError(f"projection {p.name!r} already has feedback weights: build a new network.")
         for p, kind in asked.items():
-            assert p.weight is not None
-            weight = p.weight.detach()
-            # constant weights, such as those of a readout that begins at zero, have no deviation but by rounding
-            is_constant = (weight == weight.flatten()[0]).all()
-            scale = torch.where(is_constant, weight[0].numel() ** -0.5, weight.std(correction=0))
-            if kind == "sign":
-                p.set_feedback(scale, learned=False)
-                continue
-            psi = torch.randn(weight.shape, generator=drawing, dtype=torch.float64).to(weight) * scale
-            p.set_feedback(psi, learned=kind != "random")
+            draw_feedback(p, kind, drawing)
 
     def lacks_feedback(self, assumptions: Assumptions) -> bool:
         """Return whether any projection needs feedback weights that do not exist yet."""
@@ -283,81 +267,11 @@ class Network(nn.Module):
         kind = self.knobs(projection, assumptions).feedback
         if kind == "transpose" or not self.carries_feedback(projection):
             return projection.weight
-        psi, weight = projection.feedback, projection.weight
-        assert weight is not None
-        fits = psi is not None and (psi.dim() == 0) == (kind == "sign")
-        if kind in ("learned", "kolen-pollack"):
-            fits = fits and projection.feedback_is_learned
-        if not fits:
-            if psi is not None:
-                raise ActrelaxError(
-                    f"projection {projection.name!r} has feedback weights of another kind: build a new network."
-                )
-            raise ActrelaxError(
-                f"projection {projection.name!r} has no {kind} feedback weights: "
-                "call network.add_feedback(assumptions, generator) before making the optimiser."
-            )
-        assert psi is not None
-        return weight.sign() * psi if kind == "sign" else psi
+        return existing_feedback(projection, kind)
 
     def __repr__(self) -> str:
-        sizes = [["population", "shape", "units", "activation"]]
-        for name, population in self.populations.items():
-            activation = "-" if name == self.input else population.activation.name
-            sizes.append([name, str(population.shape), f"{math.prod(population.shape):,}", activation])
-        wiring = [["projection", "kind", "pipeline", "parameters", "feedback"]]
-        for p in self.projections.values():
-            count = sum(w.numel() for w in (p.weight, p.bias) if w is not None)
-            wiring.append([p.name, self.kind(p), p.pipeline, f"{count:,}", self._feedback_in_words(p)])
-        total = sum(p.numel() for p in self.parameters())
-        title = (
-            f"Network: {len(self.populations) - 1} populations besides the input, "
-            f"{len(self.projections)} projections, {total:,} parameters"
-        )
-        return "\n".join([title, *_aligned(sizes, right=2), *_aligned(wiring, right=3)])
-
-    def _feedback_in_words(self, projection: Projection) -> str:
-        if not self.carries_feedback(projection):
-            return "-" if projection.source == self.input else "copy"
-        if projection.feedback is None:
-            return "transpose"
-        if projection.feedback.dim() == 0:
-            return "sign of W"
-        return "own, learned" if projection.feedback_is_learned else "own, fixed"
-
-    def _pass_forward(
-        self, x: Tensor, order: Sequence[str], activations: Mapping[str, Activation], keep_drives: bool = False
-    ) -> FeedforwardPass:
-        drives: dict[str, Tensor] = {}
-        activities = {self.input: x}
-        routes: dict[str, ProjectionRoute] = {}
-        for name in order[1:]:
-            parts = {}
-            for p in self.incoming[name]:
-                parts[p.name], routes[p.name] = p.find(activities[p.source])
-            shapes = {key: tuple(part.shape[1:]) for key, part in parts.items()}
-            if len(set(shapes.values())) > 1:
-                listed = ", ".join(f"{key!r} {shape}" for key, shape in shapes.items())
-                raise ActrelaxError(f"drives of population {name!r} differ in shape: {listed}.")
-            drive = _sum(list(parts.values()))
-            activities[name] = activations[name](drive)
-            if keep_drives or activations[name].needs_drive:
-                drives[name] = drive
-        return FeedforwardPass(drives, activities, routes)
-
-    @torch.no_grad()
-    def _with_shapes(
-        self, input_shape: tuple[int, ...], order: Sequence[str], activations: Mapping[str, Activation]
-    ) -> dict[str, Population]:
-        """Return the populations, with shapes found by passing one sample of zeros."""
-        weight = next(self.parameters(), torch.empty(0))
-        try:
-            passed = self._pass_forward(weight.new_zeros(1, *input_shape), order, activations)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ActrelaxError(f"a sample of shape {input_shape} doesn't fit the projections: {reason}") from error
-        activations = {self.input: ACTIVATIONS["identity"], **activations}
-        return {name: Population(name, tuple(passed.activities[name].shape[1:]), activations[name]) for name in order}
+        parameters = sum(p.numel() for p in self.parameters())
+        return overview(self.populations, self.projections, self._kinds, parameters)
 
 
 def check_network(network: object) -> None:
@@ -371,19 +285,3 @@ def check_network(network: object) -> None:
     for name, projection in network.projections.items():
         refuse_ignored(projection, name)
     network._check_sources()
-
-
-def _aligned(rows: Sequence[Sequence[str]], right: int) -> Iterator[str]:
-    """Yield one line per row, in columns as wide as their widest cell; the column `right` is flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[right] = row[right].rjust(widths[right])
-        yield "  " + "  ".join(cells).rstrip()
-
-
-def _sum(terms: Sequence[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
