@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from uuid import uuid4
 
 
 def partial_of(path: Path) -> Path:
-    """Return a new name beside `path`: two processes that write one file don't touch each other's part of it."""
+    """Return a unique temporary name beside `path`, so that two processes never write to the same file."""
     return path.with_name(f"{path.name[:200]}.{uuid4().hex[:8]}.partial")
 
 
 def write_whole(path: Path, content: BytesIO) -> None:
-    """Write a file beside `path`, bring it onto the disk and rename it; an OSError leaves an earlier one as it was."""
+    """Write a temporary file, flush it to disk and rename it to `path`; on an OSError an earlier file stays."""
     partial = partial_of(path)
     try:
         with partial.open("xb") as file:

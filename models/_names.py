@@ -1,4 +1,4 @@
-"""Checks of arguments: names, which are keys of dicts, and numbers."""
+"""Checks of names and numbers given as arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 
 def known(kind: str, name: object, names: Iterable[str], also: str = "", where: str = "") -> str:
-    """Return `name` if it is one of `names`; `also` is a further entry of the message's list, `where` the argument.
+    """Return `name` if it is one of `names`, or refuse it.
+
+    In the message, `also` adds an entry to the list of names and `where` says which argument it was.
 
     Examples
     --------
@@ -41,7 +43,7 @@ def is_number(value: object) -> bool:
 
 
 def whole_number(name: str, value: SupportsIndex, least: int) -> int:
-    """Return a count as an int, or refuse one below `least`; NumPy integers are accepted."""
+    """Return an integer, NumPy's included, as an int; refuse anything else and numbers below `least`."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -52,11 +54,11 @@ def whole_number(name: str, value: SupportsIndex, least: int) -> int:
 
 
 MOST_STEPS = 2**53
-"""Beyond it a float, such as the time, does not tell a step from the next."""
+"""The largest number of steps that a float counts exactly."""
 
 
 def whole_steps(name: str, time: float, dt: float) -> int:
-    """Return a time in steps of dt, or refuse one that is not a whole number of them.
+    """Return a time as a number of steps of dt; refuse a time that is not a whole number of dt.
 
     >>> whole_steps("duration", 0.3, 0.1)
     3
@@ -70,7 +72,7 @@ def whole_steps(name: str, time: float, dt: float) -> int:
 
 
 def look_up(kind: str, given: str | T, registry: Mapping[str, T], also: str = "") -> T:
-    """Return the registry's entry of a name, or refuse the name; an object of the entries' type passes through."""
+    """Return the registry's entry for a name, or refuse the name; an object of the entries' type passes through."""
     entry_types = tuple(type(entry) for entry in registry.values())
     if isinstance(given, entry_types):
         return given

@@ -1,4 +1,4 @@
-"""Arguments in the forms that NumPy and Brian2 give them, as numbers, tensors and torch's generators."""
+"""Conversion of NumPy and Brian2 arguments to plain numbers, tensors and torch generators."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ GeneratorLike = torch.Generator | np.random.Generator | np.random.RandomState | 
 """A generator, or a seed for a new one."""
 
 MS = "ms"
-"""The unit of times that are given as Brian2 quantities."""
+"""The unit of times given as Brian2 quantities."""
 
 
 def as_generator(given: GeneratorLike | None) -> torch.Generator | None:
-    """Return a generator of PyTorch: the given one, or a new one from a seed or seeded by a generator of NumPy.
+    """Return a torch generator: the given one, or a new one seeded by a number or a NumPy generator.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def as_generator(given: GeneratorLike | None) -> torch.Generator | None:
 
 
 def as_number(value: Any) -> Any:
-    """Return a number of NumPy, or an array or tensor without dimensions, as Python's; others are left to checks.
+    """Return a NumPy number or a 0-dimensional array or tensor as a Python number, anything else unchanged.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def as_number(value: Any) -> Any:
 
 
 def as_values(value: Any) -> Any:
-    """Return arrays of NumPy as tensors, and `as_number` of others; of a mapping, each value."""
+    """Return NumPy arrays as tensors and scalars as Python numbers; convert a mapping value by value."""
     if isinstance(value, Mapping):
         return {name: as_values(each) for name, each in value.items()}
     if isinstance(value, Tensor):
@@ -78,16 +78,16 @@ def as_values(value: Any) -> Any:
 
 
 def is_quantity(value: object) -> bool:
-    """Return whether a value is a quantity of Brian2, which is imported where there is one."""
+    """Return whether a value is a Brian2 quantity, without importing Brian2."""
     brian2 = sys.modules.get("brian2")
     return brian2 is not None and isinstance(value, getattr(brian2, "Quantity", ()))
 
 
 def without_unit(**times: Any) -> tuple[dict[str, Any], str | None]:
-    """Return times, each a number, an array or a mapping of these, as `as_values`, and their unit.
+    """Return times as plain numbers or tensors, and their unit: "ms" or None.
 
-    Quantities of Brian2 become numbers in ms. Numbers beside quantities are refused, except for 0 and None, which need
-    no unit.
+    Each time is a number, an array or a mapping of these. Brian2 quantities become numbers in ms. A mix of quantities
+    and numbers is refused, except for 0 and None, which need no unit.
     """
     units: dict[str, str | None] = {}
     plain = {name: _in_ms(name, value, units) for name, value in times.items()}
@@ -115,7 +115,7 @@ def _in_ms(name: str, value: Any, units: dict[str, str | None]) -> Any:
 
 
 _rounded = np.vectorize(lambda x: float(f"{x:.15g}"), otypes=[np.float64])
-"""So that 0.3 * ms is 0.3."""
+"""Rounding to 15 digits, so that 0.3 * ms becomes 0.3."""
 
 
 def _is_dimensionless(quantity: Any) -> bool:

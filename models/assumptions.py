@@ -1,6 +1,7 @@
-"""Knobs for the biologically implausible assumptions, for dense and convolutional projections (docs/theory.md).
+"""Knobs for the biologically implausible assumptions, for dense and convolutional projections.
 
 The knobs are data: networks read the feedback, problems the gains, and learning the presynaptic factor and the timing.
+docs/theory.md, section 2, defines them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors and warnings, in one sentence each: the given value, the rule and the remedy."""
+"""Errors and warnings: one sentence each, with the given value, the rule and the remedy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class ActrelaxError(ValueError):
     Attributes
     ----------
     trajectory : Trajectory or None
-        The result of a relaxation whose file could not be written at its end; for `DivergenceError` see there.
+        The finished relaxation, if only its file could not be written. `DivergenceError` holds an unfinished one.
     """
 
     trajectory: Any = None
 
 
 def warn(message: str) -> None:
-    """Warn with one sentence, at the line of the caller's program, past all frames of this library."""
+    """Issue a warning that points to the user's code, at the first frame outside this library."""
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
@@ -36,17 +36,17 @@ _TOO_LARGE = (
     "Overflow when unpacking long",
     "Maximum allowed dimension exceeded",
 )
-"""What PyTorch and NumPy say of tensors for which there is no memory, or not even a number of bytes."""
+"""Phrases in PyTorch's and NumPy's errors for tensors that are too large to allocate, or to measure in bytes."""
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Return whether an error is an allocator's."""
+    """Return whether an error reports a failed allocation."""
     return isinstance(error, MemoryError) or any(sentence in str(error) for sentence in _TOO_LARGE)
 
 
 @contextmanager
 def enough_memory(what: str, remedy: str) -> Iterator[None]:
-    """Turn an allocator's error into one sentence."""
+    """Turn a failed allocation into an `ActrelaxError`: `what` needs more memory, and `remedy` helps."""
     try:
         yield
     except (MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -56,5 +56,5 @@ def enough_memory(what: str, remedy: str) -> Iterator[None]:
 
 
 def _is_inside(module: str) -> bool:
-    """Return whether a module is one of the models or of PyTorch, which wraps some of their functions."""
+    """Return whether a module belongs to `actrelax.models`, or to PyTorch, whose decorators add frames."""
     return module.startswith((f"{__package__}.", "torch."))
