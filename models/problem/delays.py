@@ -47,5 +47,5 @@ class Delays:
 
 
 def delay_line_key(projection: str) -> str:
-    """Return the state variable of the last signals sent along a projection: (steps, batch, ...), newest first."""
+    """Return the state's key for a projection's delay line: its last signals, (steps, batch, ...), newest first."""
     return f"{projection}.sent"

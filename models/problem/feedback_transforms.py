@@ -1,4 +1,4 @@
-"""Biological limits on feedback weights: missing connections and few levels of strength."""
+"""Biological limits on feedback weights: missing connections and quantised strengths."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Transform = Callable[[Tensor], Tensor]
 class Sparse:
     """Sparse feedback: each connection exists with this probability.
 
-    The seed and the shape of the weights determine the connections; the values of the weights don't. In a problem
-    each projection has a different seed (`of_projection`).
+    The connections depend on the seed and on the shape of the weights, not on their values. In a problem each
+    projection has a different seed (`of_projection`).
 
     Examples
     --------
@@ -72,7 +72,7 @@ class Quantised:
 
 
 def apply_transform(transform: Transform, weight: Tensor, projection: str) -> Tensor:
-    """Return a projection's feedback weights, transformed; refuse a result of another shape or type."""
+    """Apply a transform to a projection's feedback weights; refuse a result of another shape or dtype."""
     own = transform.of_projection(projection) if isinstance(transform, Sparse) else transform
     result = own(weight.detach().clone())
     if not isinstance(result, Tensor) or (result.shape, result.dtype) != (weight.shape, weight.dtype):
@@ -103,7 +103,7 @@ class TransformedFeedback:
 
 
 def transform_named(given: str | Transform | None, seed: int = 0) -> Transform | None:
-    """Return the transform called ``sparse-0.5`` or ``quantised-16``; a function of the weights passes through.
+    """Return a transform by name, ``sparse-0.5`` or ``quantised-16``; a function of the weights passes through.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def transform_named(given: str | Transform | None, seed: int = 0) -> Transform |
     Raises
     ------
     ActrelaxError
-        For another name or type.
+        For an unknown name, or a value that is neither a name nor a function.
     """
     if given is not None and not isinstance(given, str) and not callable(given):
         raise ActrelaxError(f"a feedback transform must be a name or a function of weights, got {given!r}.")

@@ -44,7 +44,7 @@ class Loss:
         return self.value(output, target), self.gradient(output, target)
 
     def correction(self, output: Tensor, target: Tensor, reduction: str) -> Tensor | None:
-        """Return the factor from a sum over the batch / batch size to the loss's own mean; None if it is 1."""
+        """Return the factor from a plain mean over the batch to the loss's weighted mean; None if it is 1."""
         if self.weights is None or reduction == "sum":
             return None
         total = self.weights(output, target).sum()
@@ -52,7 +52,7 @@ class Loss:
 
 
 def from_function(function: LossFunction) -> Loss:
-    """Make a loss of any differentiable function; its gradient is computed by autograd.
+    """Return a loss for any differentiable function, with its gradient by autograd.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def from_function(function: LossFunction) -> Loss:
     Raises
     ------
     ActrelaxError
-        When the loss is called, unless the function returns one loss per sample: a mean over the batch would
+        When the loss is called, if the function does not return one loss per sample: a mean over the batch would
         divide the clamp by the batch size.
 
     Examples
@@ -94,7 +94,7 @@ def from_function(function: LossFunction) -> Loss:
 
 
 def _weights_in_mean(function: LossFunction) -> LossFunction | None:
-    """Return the weights of a PyTorch loss by whose sum its mean is divided; None for other functions."""
+    """Return the sample weights whose sum divides a PyTorch loss's mean; None for other functions."""
     by_class: Tensor | None
     if type(function) in (nn.CrossEntropyLoss, nn.NLLLoss):
         by_class, ignored = getattr(function, "weight", None), getattr(function, "ignore_index", -100)
@@ -104,7 +104,7 @@ def _weights_in_mean(function: LossFunction) -> LossFunction | None:
         return None
 
     def weights(output: Tensor, target: Tensor) -> Tensor:
-        if target.shape == output.shape:  # probabilities, which PyTorch's mean divides by the batch size
+        if target.shape == output.shape:  # class probabilities: PyTorch's mean divides by the batch size
             return output.new_ones(len(output))
         counted = target != ignored
         by_label = output.new_ones(()) if by_class is None else by_class[target.where(counted, 0)]
@@ -142,8 +142,8 @@ LOSSES: dict[str, Loss] = {
 }
 """Softmax cross-entropy on logits; the papers' sum of (x - t)^2 over the output; half that sum.
 
-Targets are integer class labels (batch,), which become one-hot vectors, or (batch, *output.shape). For a single output
-they may also be its values, (batch,).
+Targets are integer class labels (batch,), which become one-hot vectors, or (batch, *output.shape). A single output also
+accepts its target values as (batch,).
 """
 
 
@@ -153,9 +153,9 @@ def loss_named(given: str | Loss | LossFunction) -> Loss:
 
 
 def smoothed(loss: Loss, share: float) -> Loss:
-    """Return a loss of smoothed labels: a share of each target is spread evenly over all outputs.
+    """Return a loss with smoothed labels: `share` of each target is spread evenly over all outputs.
 
-    With "cross-entropy", `torch.nn.CrossEntropyLoss(label_smoothing=share)`.
+    Smoothed "cross-entropy" equals `torch.nn.CrossEntropyLoss(label_smoothing=share)`.
     """
     return _built_in(partial(_smoothed, loss, share))
 
@@ -171,7 +171,7 @@ def dense_targets(target: Tensor, shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def _dense(target: Tensor, output: Tensor) -> Tensor:
-    """Return targets in the output's shape and type; labels become one-hot, but a single output has values."""
+    """Return targets in the output's shape and dtype: labels as one-hot vectors, or a single output's values."""
     if not isinstance(target, Tensor):
         raise ActrelaxError(f"targets must be a torch.Tensor, got {type(target).__name__}: use torch.as_tensor.")
     if target.shape == output.shape:
@@ -190,9 +190,9 @@ def _dense(target: Tensor, output: Tensor) -> Tensor:
 
 
 def _check_labels(labels: Tensor, is_class: Tensor) -> None:
-    """Refuse labels that are no class, (batch,), given where they equal one, (batch, classes).
+    """Refuse labels (batch,) that name no class; `is_class` is their one-hot form, (batch, classes).
 
-    On an NVIDIA GPU nothing waits for the answer: the device stops with the sentence among its messages.
+    On an NVIDIA GPU the check is asynchronous: an invalid label stops the device, with the rule in its message.
     """
     allowed = f"labels must lie between 0 and {is_class.shape[1] - 1}"
     if labels.device.type == "cuda":

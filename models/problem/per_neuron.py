@@ -1,4 +1,4 @@
-"""Quantities with one value for all, one per population or one per neuron."""
+"""Time constants, noise and the like: shared, per population or per neuron."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from actrelax.models.errors import ActrelaxError
 Value = float | Tensor
 
 SMALLEST = 1e-30
-"""Of what is divided by: the quotient stays within single precision's range."""
+"""The smallest valid divisor: quotients stay within float32's range."""
 
 
 @dataclass(frozen=True)
 class PerNeuron:
-    """A quantity by population.
+    """A quantity with one value for all, one per population or one per neuron.
 
     name     its name in error messages
     given    one number for all, or population -> a number or, one per neuron, a tensor of the population's shape
@@ -34,18 +34,18 @@ class PerNeuron:
     shapes: Mapping[str, Sequence[int]]
 
     def of(self, population: str) -> Value:
-        """Return the value on its own device, without waiting for it."""
+        """Return a population's value as given: a tensor stays on its device."""
         if isinstance(self.given, Mapping):
             return self.given.get(population, self.default)
         return self.given
 
     def on(self, population: str, like: Tensor) -> Value:
-        """Return the value; a tensor gets the dtype and device of `like`."""
+        """Return a population's value; a tensor gets the dtype and device of `like`."""
         value = self.of(population)
         return value.to(like) if isinstance(value, Tensor) else value
 
     def extremes(self, population: str) -> tuple[float, float]:
-        """Return the least and the largest value; NumPy finds them, so that no trace of kernels contains them."""
+        """Return the least and the largest value, computed by NumPy so that traces of kernels don't contain it."""
         value = self.of(population)
         if not isinstance(value, Tensor):
             return float(value), float(value)
@@ -73,7 +73,7 @@ class PerNeuron:
 
 
 def brief(value: Value | Mapping[str, Value]) -> str:
-    """Return a short description of a value: the number, or that tensors are given."""
+    """Return a value in short, for reprs: the number, or "given" for a tensor."""
     if isinstance(value, Mapping):
         return f"of {', '.join(value)} given"
     return "given" if isinstance(value, Tensor) and value.dim() > 0 else f"{float(value):g}"

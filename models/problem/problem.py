@@ -42,21 +42,21 @@ class ProblemFields(TypedDict, total=False):
 class RelaxationProblem:
     """The ODE  tau_v dx_v/dt = -x_v + sum_p op_p^T(g_c x_c; psi_p)  of one network and one batch (docs/theory.md).
 
-    Usually made by `from_batch`, without step sizes, integrators or engines. The solver reads the network's current
-    weights, but drives and gains belong to the earlier ones: make a new problem after each optimiser step.
+    Usually made by `from_batch`. It holds no step size, integrator or engine. Solvers read the network's current
+    weights, but the feedforward pass has used the earlier ones: make a new problem after each optimiser step.
 
     Parameters
     ----------
     network : Network
     feedforward : FeedforwardPass
-        Of the stimulus. Gains, presynaptic factors and pooling are frozen at its values unless `assumptions` differ.
+        Feedforward pass of the stimuli. It fixes gains, presynaptic factors and pooling, unless `assumptions` differ.
     clamped : torch.Tensor
         (batch, *output.shape): dLoss/dx of the output, separately for each sample; constant in time.
     assumptions : str or Assumptions, default "ar"
     tau : float or mapping, default 1.0
         Time constant > 0, in any unit of time: one for all, or hidden population -> a float or, one per neuron, a
-        tensor or NumPy array of the population's shape. Other populations have 1, and a warning says so. Times may be
-        Brian2 quantities (``tau=10 * ms``); then all are, and the problem's unit is the ms.
+        tensor or NumPy array of the population's shape. Populations left out get 1, with a warning. Times may be
+        Brian2 quantities (``tau=10 * ms``): then all times must be, and the problem's unit is ms.
     start : {"feedforward", "zero"} or mapping, default "feedforward"
         Initial state: the feedforward activities, zero, or hidden population -> (batch, *population.shape).
     clip : float, optional
@@ -74,11 +74,12 @@ class RelaxationProblem:
     feedback_transform : str or callable, optional
         Transform of the feedback weights: ``"sparse-0.5"``, ``"quantised-16"``, or a function of a weight tensor.
     dynamics : mapping, optional
-        Hidden population -> `UnitDynamics`: a state space in place of the leaky integrator. It starts at rest.
+        Hidden population -> `UnitDynamics`: a state space in place of the leaky integrator. Its variables start at
+        the fixed point that has the initial activity.
     target : torch.Tensor, optional
-        Targets that the clamp was computed from, for files.
+        Targets from which the clamp was computed; stored in files.
     time_unit : {"ms"}, optional
-        Unit of tau, delays and `Steps.dt`, which files and figures name. Quantities set it.
+        Unit of tau, delays and `Steps.dt` in files and figures. Brian2 quantities set it.
 
     Raises
     ------
@@ -164,7 +165,7 @@ class RelaxationProblem:
         check_dynamics(self.dynamics, self.relaxing, tau=self.tau, clip=self.clip)
         for variable in self.own_variables:
             if variable in self.network.populations:
-                raise ActrelaxError(f"{variable!r} is both a population and a variable of one: rename the population.")
+                raise ActrelaxError(f"{variable!r} names a population and a variable of another: rename the first.")
         self._say_default_tau()
         if not is_number(self.input_noise) or not 0 <= self.input_noise < math.inf:
             raise ActrelaxError(f"input_noise must be a number, 0 or positive, got {self.input_noise!r}.")
@@ -172,7 +173,7 @@ class RelaxationProblem:
         self._check_start()
 
     def _say_default_tau(self) -> None:
-        """Warn of populations that a mapping of time constants leaves out."""
+        """Warn of populations missing from a mapping of time constants."""
         if isinstance(self.tau, Mapping):
             left_out = [name for name in self.taus.shapes if name not in (*self.tau, *self.dynamics)]
             if left_out:
@@ -180,7 +181,7 @@ class RelaxationProblem:
                 warn(f"tau names {named}; the default, 1, holds for {', '.join(left_out)}: name all populations.")
 
     def _take_plain_values(self) -> None:
-        """Replace values of NumPy and Brian2 by numbers, tensors and the unit of time."""
+        """Convert NumPy and Brian2 values to numbers and tensors, and set the unit of time."""
         values, unit = without_unit(tau=self.tau, delays=self.delays)
         if unit == MS and isinstance(values["tau"], Mapping):
             for name in self.relaxing:
@@ -199,14 +200,14 @@ class RelaxationProblem:
             object.__setattr__(self, name, as_number(getattr(self, name)))
 
     def time(self, name: str, value: float) -> float:
-        """Return a time as a number in the problem's unit; numbers are in that unit already."""
+        """Convert a time to a number in the problem's unit; plain numbers are in that unit already."""
         values, unit = without_unit(**{name: value})
         self.check_unit(name, unit)
         number: float = values[name]
         return number
 
     def check_unit(self, name: str, unit: str | None) -> None:
-        """Refuse a time with a unit where the problem has none."""
+        """Refuse a time with a unit if the problem has none."""
         if unit is not None and self.time_unit is None:
             raise ActrelaxError(
                 f"{name} is a Brian2 quantity, but the problem's tau is a number: make the problem with tau=10 * ms, "
@@ -284,7 +285,7 @@ class RelaxationProblem:
         }
 
     def initial_state(self) -> State:
-        """Return the units' variables at t = 0: at rest, with the activities given by `start`."""
+        """Return the units' variables at t = 0: the fixed points that have the activities given by `start`."""
         state: State = {}
         for name, unit in self.units.items():
             x = self.initial_activity(name).to(self.state_like)
@@ -308,7 +309,7 @@ class RelaxationProblem:
         return rates
 
     def unit_input(self, population: str, state: State) -> Tensor:
-        """Return the input of the population's units: its feedback, or the stimulus of a noisy input population."""
+        """Return the input u of a population's units: feedback, or the stimulus for a noisy input population."""
         if population == self.network.input:
             return self.feedforward.activities[population].to(self.state_like)
         return self.feedback(population, state).to(self.state_like)
@@ -317,7 +318,7 @@ class RelaxationProblem:
     def feedback(self, population: str, state: State) -> Tensor:
         """Return sum_p op_p^T(g_c x_c; psi_p) over the population's projections, (batch, *population.shape)."""
         signals = [self.feedback_along(p, state) for p in self.network.outgoing[population]]
-        total = signals[0]  # only the output feeds nothing
+        total = signals[0]  # hidden populations have at least one outgoing projection
         for signal in signals[1:]:
             total = total + signal
         return total
@@ -350,7 +351,7 @@ class RelaxationProblem:
         return TransformedFeedback(self.feedback_transform)
 
     def gain_times_activity(self, projection: Projection, gain: Gain, state: State) -> Tensor:
-        """Return g_c x_c of the projection's target for a gain knob."""
+        """Return g_c x_c, the activity of a projection's target times the gain that a knob selects."""
         name = projection.target
         x = self.clamped if name == self.network.output else self.units[name].activity(state).to(self.clamped)
         if gain != "current":
@@ -366,7 +367,7 @@ class RelaxationProblem:
         return activation.times_gain(signal, passed.drives.get(population), passed.activities[population])
 
     def activities(self, state: State) -> Mapping[str, Tensor]:
-        """Return every population's activity; the output has its clamp, and an input without noise the stimulus."""
+        """Return every population's activity: the output's is its clamp, a noiseless input's the stimulus."""
         ends = {
             self.network.input: self.feedforward.activities[self.network.input],
             self.network.output: self.clamped,

@@ -23,14 +23,14 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem.per_neuron import Value
 
 State = dict[str, Tensor]
-"""Variable -> (batch, *population.shape): the one variable of a leaky population has the population's name."""
+"""Variable -> (batch, *population.shape); the only variable of a leaky population has the population's name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Leaky:
     """tau dx/dt = -x + u; with a clip the residual -x + u is clamped to [-clip, clip].
 
-    name  of the population and of its one variable
+    name  the name of the population and of its only variable
     tau   a number, or a tensor with one value per neuron
     """
 
@@ -62,7 +62,7 @@ class Leaky:
         return {self.name: self.residual(state[self.name], u) / self.tau}
 
     def noise_scales(self, sigma: Value, dt: float) -> dict[str, Value]:
-        """Return the standard deviation of a step's noise in each noisy variable: all share one random number."""
+        """Return the standard deviation of one step's noise per noisy variable; a unit's variables share one draw."""
         return {self.name: sigma * (2 * dt / self.tau) ** 0.5}
 
     def euler(self, state: Mapping[str, Tensor], u: Tensor, dt: float) -> State:
@@ -99,7 +99,7 @@ class UnitDynamics:
     Raises
     ------
     ActrelaxError
-        For shapes that don't fit, values that are not finite, an unstable A, or a gain of zero.
+        For wrong shapes, values that are not finite, an unstable A, or a gain of zero.
 
     Examples
     --------
@@ -132,13 +132,13 @@ class UnitDynamics:
 
     @classmethod
     def second_order(cls, tau: float, damping: float) -> UnitDynamics:
-        """Return tau^2 x'' + 2 damping tau x' + x = u, which rings if damping is below 1."""
+        """Return second-order units, tau^2 x'' + 2 damping tau x' + x = u, which oscillate if damping is below 1."""
         _positive(tau=tau, damping=damping)
         return cls(((0, 1 / tau), (-1 / tau, -2 * damping / tau)), (0, 1 / tau), (1, 0))
 
     @classmethod
     def synaptic_filter(cls, tau: float, tau_synapse: float) -> UnitDynamics:
-        """Return a leaky unit with an exponential synapse: tau x' = -x + s, tau_synapse s' = -s + u."""
+        """Return leaky units with exponential synapses: tau x' = -x + s, tau_synapse s' = -s + u."""
         _positive(tau=tau, tau_synapse=tau_synapse)
         return cls(((-1 / tau, 1 / tau), (0, -1 / tau_synapse)), (0, 1 / tau_synapse), (1, 0))
 
@@ -169,7 +169,7 @@ class UnitDynamics:
 
     @property
     def noise(self) -> tuple[float, ...]:
-        """The noise of each variable, per square root of time, at which a unit without input has deviation 1.
+        """Noise of each variable, per square root of time, that gives a unit without input standard deviation 1.
 
         Noise enters as the feedback does: ds = (A s + b u) dt + sigma noise dW, one dW per unit. For a leaky unit this
         is sqrt(2 / tau).
@@ -180,7 +180,7 @@ class UnitDynamics:
 
 
 def check_dynamics(dynamics: object, populations: Sequence[str], *, tau: object, clip: float | None) -> None:
-    """Refuse anything but a mapping, population -> `UnitDynamics`, and options that need leaky units."""
+    """Refuse dynamics that don't map populations to `UnitDynamics`, and options that need leaky units."""
     if not isinstance(dynamics, Mapping):
         raise ActrelaxError(f"dynamics must map populations to UnitDynamics, got {type(dynamics).__name__}.")
     for name, given in dynamics.items():
@@ -195,7 +195,7 @@ def check_dynamics(dynamics: object, populations: Sequence[str], *, tau: object,
 
 @dataclass(frozen=True)
 class StateSpace:
-    """Units of one population with `UnitDynamics`, as `Leaky`; the variables are called NAME.0, NAME.1, ..."""
+    """Units of one population with `UnitDynamics`, used like `Leaky`; their variables are NAME.0, NAME.1, ..."""
 
     name: str
     dynamics: UnitDynamics
@@ -262,7 +262,7 @@ def _weighted_sum(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor
 
 @functools.lru_cache(maxsize=64)
 def _flow(dynamics: UnitDynamics, dt: float) -> tuple[list[list[float]], list[float]]:
-    """Return E and f of s(dt) = E s + f u for constant u."""
+    """Return E and f in s(dt) = E s(0) + f u, the exact solution for constant u."""
     order = dynamics.order
     augmented = np.zeros((order + 1, order + 1))
     augmented[:order, :order], augmented[:order, order] = dynamics.A, dynamics.b

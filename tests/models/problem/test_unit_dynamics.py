@@ -393,5 +393,5 @@ def test_names_of_variables_are_not_those_of_populations():
     projections = [Projection(source, to, nn.Linear(m, n), name=f"hop{n}{m}") for source, to, m, n in hops]
     network = Network((2,), dict.fromkeys(["a", "a.1", "output"], "tanh"), projections)
     dynamics = {"a": DYNAMICS["ringing"]}
-    with pytest.raises(ActrelaxError, match=r"^'a\.1' is both a population and a variable of one: rename the pop"):
+    with pytest.raises(ActrelaxError, match=r"^'a\.1' names a population and a variable of another: rename the first"):
         RelaxationProblem.from_batch(network, torch.rand(1, 2), torch.tensor([0]), dynamics=dynamics)
