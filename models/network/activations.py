@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 class Fused(NamedTuple):
-    """The product signal * f'(a) in one kernel, autograd's.
+    """The product signal * f'(a) in one kernel, as autograd computes it.
 
-    kernel  (signal, reads) -> signal times gain; the signal may have extra leading dimensions
-    reads   the argument of f' in the kernel: the activity f(a) or the drive a
+    kernel  (signal, activity or drive) -> signal times gain; the signal may have extra leading dimensions
+    reads   the kernel's second argument: the activity f(a) or the drive a
     """
 
     kernel: Callable[[Tensor, Tensor], Tensor]
@@ -25,7 +25,7 @@ class Fused(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """f and f' as text in the drive `a`, for simulators. Functions: exp, log1p, tanh, clip, int."""
+    """f and f' as expressions in the drive `a`, for simulators, with exp, log1p, tanh, abs, clip and int."""
 
     function: str
     derivative: str
@@ -39,10 +39,10 @@ class Activation:
     ----------
     name : str
     function, derivative : callable
-        Drives -> activities or gains of the same shape. Functions defined at the top of a module keep a
-        network picklable. At a kink of f, f' must agree with autograd.
+        f and f': drives -> activities or gains of the same shape. Define them at module level, so that networks can
+        be pickled. At a kink of f, f' must agree with autograd.
     formula : Formula, optional
-        The same as text, for simulators that evaluate f or f' at run time.
+        f and f' as text, for simulators that evaluate them at run time.
     fused : Fused, optional
         The product of a signal and the gain; by default ``signal * derivative(drive)``.
 
@@ -74,7 +74,7 @@ class Activation:
         return signal * self.derivative(drive) if self.fused is None else self.fused.kernel(signal, drive)
 
 
-@lru_cache  # four times as fast as the attributes
+@lru_cache  # four times as fast as looking up the attributes
 def _overload(name: str) -> Callable[..., Tensor]:
     overload: Callable[..., Tensor] = getattr(torch.ops.aten, name).default
     return overload
@@ -82,7 +82,7 @@ def _overload(name: str) -> Callable[..., Tensor]:
 
 @dataclass(frozen=True)
 class _Kernel:
-    """A backward kernel of PyTorch by name, so that it can be pickled."""
+    """A PyTorch backward kernel, stored by name so that it can be pickled."""
 
     name: str
     options: tuple[float, ...] = ()

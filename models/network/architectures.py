@@ -73,7 +73,7 @@ def lenet(input_shape: Shape, classes: int, activation: Activation) -> Network:
 
 
 def pooled_cnn(blocks: Sequence[Shape], hidden: int) -> Builder:
-    """Return a builder of blocks of padded 3x3 convolutions, each with a max pool of 2, and two dense layers."""
+    """Return a builder of CNNs: blocks of padded 3x3 convolutions, each max-pooled by 2, then two dense layers."""
 
     def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
         channels, height, width = _image(input_shape, at_least=2 ** len(blocks))
@@ -94,7 +94,7 @@ def pooled_cnn(blocks: Sequence[Shape], hidden: int) -> Builder:
 
 
 def skip_cnn(count: int, hidden: int) -> Builder:
-    """Return a builder of a CNN with skips: a copy past one population, a weighted projection past two."""
+    """Return a builder of CNNs with skips: a copy past one population and a weighted projection past two."""
 
     def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
         channels, height, width = _image(input_shape, at_least=4)
@@ -146,16 +146,17 @@ def build(
     classes : int, optional
         Number of output units; 10 by default.
     activation : str or Activation, optional
-        Of the hidden populations; by default relu for ``vgg8``, else tanh. The output is linear.
+        Activation of the hidden populations; by default relu for ``vgg8``, else tanh. The output is linear.
     weight_std : float, optional
         Standard deviation of every weight; by default the architecture's.
     generator : torch.Generator, numpy.random.Generator or int, optional
-        Generator of the weights, on the CPU, or a seed; by default torch's global one.
+        Generator for the weights, on the CPU, or a seed; by default torch's global generator.
 
     Returns
     -------
     Network
-        On the CPU, in torch's default dtype. Weights are drawn in float64, so a seed gives the same ones in any dtype.
+        On the CPU, in torch's default dtype. Weights are drawn in float64, so a seed gives the same values in any
+        dtype.
 
     Raises
     ------
@@ -181,7 +182,7 @@ def build(
 def _draw_weights(
     network: Network, activation: Activation, weight_std: float | None, generator: torch.Generator | None
 ) -> None:
-    """Draw normal weights, of a deviation that keeps the activity's size unless one is given; biases are 0."""
+    """Draw normal weights, with standard deviation sqrt(gain / fan-in) unless one is given, and set biases to 0."""
     gain = 2 if activation.name == "relu" else 1
     with torch.no_grad():
         for p in network.projections.values():

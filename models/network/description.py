@@ -1,4 +1,4 @@
-"""A network as text and tensors, and back: what a file needs to hold of it."""
+"""Networks as JSON and tensors, and back, for files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Description = dict[str, Any]
 
 
 def describe(network: Network) -> Description:
-    """Return what a network is, ready for JSON, without its weights (`network.state_dict()`).
+    """Return a network's description for JSON, without its weights (`network.state_dict()`).
 
-    "functions" names what JSON can't hold, in words: such a network can't be made again.
+    "functions" lists custom functions and classes, which JSON can't hold: unless it is empty, the network can't be
+    rebuilt.
     """
     functions = [
         f"activation {p.activation.name!r} of population {name!r}"
@@ -40,8 +41,8 @@ def describe(network: Network) -> Description:
 
 
 def rebuild(description: Description, weights: Mapping[str, Tensor]) -> Network:
-    """Return the network that `describe` was given, with these weights."""
-    projections = [_rebuilt(each, weights) for each in description["projections"]]
+    """Build a network from its description and these weights."""
+    projections = [_rebuild_projection(each, weights) for each in description["projections"]]
     populations = {
         name: leaky_relu(given["slope"]) if isinstance(given, dict) else given
         for name, given in description["populations"].items()
@@ -55,7 +56,7 @@ def rebuild(description: Description, weights: Mapping[str, Tensor]) -> Network:
 
 
 def _activation(activation: Activation) -> str | dict[str, float] | None:
-    """Return the name of an activation, the slope of a leaky ReLU, or None for a function of the user's."""
+    """Return an activation's name, a leaky ReLU's slope, or None for a custom function."""
     function = activation.function
     if isinstance(function, partial) and function.func is leaky_relu().function.func:  # type: ignore[attr-defined]
         return {"slope": function.keywords["slope"]}
@@ -81,7 +82,7 @@ def _routing(stage: Routing) -> Description:
     return stage._asdict() if isinstance(stage, AvgPool2d | MaxPool2d) else {}
 
 
-def _rebuilt(each: Description, weights: Mapping[str, Tensor]) -> Projection:
+def _rebuild_projection(each: Description, weights: Mapping[str, Tensor]) -> Projection:
     stages = [_stage(stage) for stage in each["before"]]
     if each["weighted"] is not None:
         weight, bias = (weights.get(f"{each['name']}.{slot}") for slot in ("weight", "bias"))
@@ -98,7 +99,7 @@ def _stage(options: Description) -> nn.Module:
 
 
 def _weighted(options: Description, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
-    """Return a layer with these weights; "meta" draws no random ones before."""
+    """Return a layer with these weights; it is made on the device "meta", which draws no random ones first."""
     assert weight is not None
     module: nn.Module
     if options:
@@ -112,5 +113,5 @@ def _weighted(options: Description, weight: Tensor | None, bias: Tensor | None) 
 
 
 def _with_pairs(options: Description) -> Description:
-    """Return options with the tuples that JSON made lists of."""
+    """Return options with lists, JSON's form of tuples, turned back into tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}

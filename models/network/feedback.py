@@ -13,7 +13,7 @@ def draw_feedback(projection: Projection, kind: str, generator: torch.Generator 
     """Give a projection feedback weights of a kind ("random", "learned", "kolen-pollack" or "sign")."""
     assert projection.weight is not None
     weight = projection.weight.detach()
-    # constant weights, such as those of a readout that begins at zero, have no deviation but by rounding
+    # the standard deviation of constant weights, such as a readout of zeros, is 0 or rounding error
     is_constant = (weight == weight.flatten()[0]).all()
     scale = torch.where(is_constant, weight[0].numel() ** -0.5, weight.std(correction=0))
     if kind == "sign":

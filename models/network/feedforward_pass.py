@@ -16,7 +16,7 @@ from actrelax.models.network.projection import Projection, ProjectionRoute
 class FeedforwardPass:
     """The results of the feedforward pass of one batch.
 
-    drives      population -> abar, (batch, *population.shape), without the input; or only those that gains need
+    drives      population -> abar, (batch, *population.shape), except the input; possibly only those that gains need
     activities  population -> xbar = f(abar), including the input
     routes      projection -> the batch's route through its pooling
     """
@@ -31,7 +31,7 @@ class FeedforwardPass:
         return [*self.drives.values(), *self.activities.values(), *(x for x in winners if x is not None)]
 
     def with_tensors(self, tensors: Iterable[Tensor]) -> FeedforwardPass:
-        """Return the same pass with other tensors in place of its own."""
+        """Return a copy of the pass that holds these tensors, in the order of `tensors`."""
         given = iter(tensors)
         drives = {name: next(given) for name in self.drives}
         activities = {name: next(given) for name in self.activities}

@@ -29,7 +29,7 @@ def split_chain(module: nn.Module, input_shape: object) -> tuple[dict[str, Activ
     """Split a chain of layers into hops: at every activation function and between two weighted maps.
 
     Each hop has at most one weighted map. Routing (pooling, flattening) before an activation ends its hop, other
-    routing begins the next. Two maps without an activation between them are joined by a linear population. Routing at
+    routing begins the next. A linear population joins two weighted maps without an activation between them. Routing at
     the end of the sequence is a separate hop. Returns population -> activation, and the projections.
     """
     _check_arguments(module, input_shape)
@@ -142,7 +142,7 @@ def check_same_function(module: nn.Module, network: nn.Module, input_shape: Sequ
     weight = next(network.parameters(), torch.empty(0))
     if weight.is_meta:
         return
-    module, network = copy.deepcopy((module, network))  # without the Parameters' hooks, which would be called
+    module, network = copy.deepcopy((module, network))  # copies lose the Parameters' hooks, which would be called
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, *input_shape, generator=generator, dtype=torch.float64).to(weight)
     with torch.enable_grad():

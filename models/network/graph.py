@@ -1,4 +1,4 @@
-"""The graph of a network, which sets the coefficients of its closed form; weights don't matter (docs/theory.md)."""
+"""The graph of a network, which determines the coefficients of its closed form (docs/theory.md, section 4)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Graph:
     """Connections among the hidden populations and the output.
 
     order     populations from the output down
-    incoming  per population, the hidden populations that project to it, without repetition
+    incoming  per population, the hidden populations that project to it, each once
     """
 
     order: tuple[str, ...]
@@ -56,7 +56,7 @@ class Graph:
 
 
 def topological_order(input_name: str, populations: Sequence[str], projections: Sequence[Projection]) -> list[str]:
-    """Return the populations from the input to the output; refuse a graph that is not one of a network."""
+    """Return the populations from the input to the output; refuse cycles, unknown names and undriven populations."""
     if input_name in populations:
         raise ActrelaxError("the population 'input' is made from input_shape: leave it out of populations.")
     names = [input_name, *populations]

@@ -1,4 +1,4 @@
-"""The weighted stage of a projection, dense or convolution: drive, feedback, Hebbian product (docs/theory.md)."""
+"""The weighted stage of a projection, dense or convolutional: drive, feedback, Hebbian product (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Dense:
     ) -> tuple[Tensor, Tensor | None]:
         """Return scale times the sums of outer(y, x) and y over batch and space: the updates of weight and bias."""
         if scale != 1:
-            y = y * scale  # smaller than the weights
+            y = y * scale  # y has fewer elements than the update
         return y.T @ x, None if bias is None else y.sum(0)
 
     def as_sparse(self, weight: Tensor, shape: Size) -> sparse.csr_array:
@@ -44,7 +44,10 @@ class Dense:
 
 
 class Conv2d(NamedTuple):
-    """`torch.nn.Conv2d` with zero padding, as `Dense`. Weight (out channels, in channels / groups, height, width)."""
+    """Convolution: `torch.nn.Conv2d` with zero padding; the methods are those of `Dense`.
+
+    Weight (out channels, in channels / groups, height, width).
+    """
 
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
@@ -69,7 +72,7 @@ class Conv2d(NamedTuple):
     def _backward(
         self, y: Tensor, x: Tensor, weight: Tensor, bias_sizes: Size | None, wanted: tuple[bool, bool, bool]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return autograd's gradients of input, weight and bias, as far as wanted."""
+        """Return autograd's gradients of input, weight and bias; `wanted` selects the ones to compute."""
         gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
             y, x, weight, bias_sizes, self.stride, self.padding, self.dilation, False, (0, 0), self.groups, wanted
         )

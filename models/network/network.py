@@ -125,8 +125,8 @@ class Network(nn.Module):
         ------
         ActrelaxError
             For an unsupported layer (batch normalisation, dropout, ...), a layer with hooks or parametrisations, or a
-            module that is not a chain of layers. Later, where the network is used: if the module has changed (other
-            layers, options, hooks, or Parameters, as after ``load_state_dict(assign=True)``).
+            module that is not a chain of layers. Later, when the network is used: if the module has changed since
+            (other layers, options, hooks, or Parameters, as after ``load_state_dict(assign=True)``).
 
         Examples
         --------
@@ -155,7 +155,7 @@ class Network(nn.Module):
         return [(p.name, slot) for p in self.projections.values() for slot in p.slots]
 
     def with_weights(self, weights: Sequence[Tensor]) -> Network:
-        """Return a network of the same graph with these tensors in its slots, or this network if they are its own."""
+        """Return a copy of the network with these tensors in its slots, or the network itself if they are unchanged."""
         given = dict(zip(self.slots, weights, strict=True))
         if all(getattr(self.projections[p], slot) is w for (p, slot), w in given.items()):
             return self
@@ -167,7 +167,7 @@ class Network(nn.Module):
         return other
 
     def _check_sources(self) -> None:
-        """Refuse weights that are no longer those of the modules that they came from."""
+        """Refuse source modules that have changed, or whose Parameters the network no longer shares."""
         if not torch.compiler.is_compiling():
             self._source.check()
             for projection in self.projections.values():
@@ -206,11 +206,11 @@ class Network(nn.Module):
         return added([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
 
     def knobs(self, projection: Projection, assumptions: Assumptions) -> Knobs:
-        """Return the knobs of a projection; for a copy the shape of its target decides."""
+        """Return the knobs of a projection's kind."""
         return assumptions.conv if self.kind(projection) == "conv" else assumptions.dense
 
     def kind(self, projection: Projection) -> str:
-        """Return the kind of a projection, "dense" or "conv"."""
+        """Return the kind of a projection, "dense" or "conv"; a copy is "conv" if its target is spatial."""
         return self._kinds[projection.name]
 
     def _kind(self, projection: Projection) -> str:
@@ -223,14 +223,15 @@ class Network(nn.Module):
 
         Learned and Kolen-Pollack weights are Parameters, random ones a buffer; both are normal with the current
         standard deviation of W, or 1/sqrt(fan-in) if W is constant, such as a readout of zeros. Sign-concordant
-        feedback stores this deviation as its scale. The state_dict calls them ``NAME.feedback``. Projections from the
-        input carry no feedback and get none.
+        feedback stores this standard deviation as its scale. In the state_dict they are ``NAME.feedback``. Projections
+        from the input carry no feedback and get none.
 
         Parameters
         ----------
         assumptions : str or Assumptions
         generator : torch.Generator, numpy.random.Generator or int
-            On the CPU, or a seed. Use another one for W, so that W is the same with and without feedback weights.
+            Generator on the CPU, or a seed. Use a separate generator for W, so that W is the same with and without
+            feedback weights.
 
         Raises
         ------
@@ -262,7 +263,7 @@ class Network(nn.Module):
     def feedback_weight(self, projection: Projection, assumptions: Assumptions) -> Tensor | None:
         """Return psi, the weights that carry a projection's feedback under the assumptions; None for a copy.
 
-        An error says so if they are missing: `add_feedback` creates them.
+        Raises an ActrelaxError if they are missing; `add_feedback` creates them.
         """
         kind = self.knobs(projection, assumptions).feedback
         if kind == "transpose" or not self.carries_feedback(projection):
@@ -275,7 +276,7 @@ class Network(nn.Module):
 
 
 def check_network(network: object) -> None:
-    """Refuse anything but a `Network`, and name the calls for other modules; refuse hooks, and sources that changed."""
+    """Refuse anything but a `Network`, and a network with hooks or with changed source modules."""
     if not isinstance(network, Network):
         raise ActrelaxError(
             f"network must be a Network, got {type(network).__name__}: pass Network.from_sequential(module, "

@@ -40,7 +40,7 @@ def _feedback_in_words(projection: Projection) -> str:
         return "transpose"
     if projection.feedback.dim() == 0:
         return "sign of W"
-    return "own, learned" if projection.feedback_is_learned else "own, fixed"
+    return "learned psi" if projection.feedback_is_learned else "fixed psi"
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: int) -> Iterator[str]:

@@ -24,7 +24,7 @@ class Route(NamedTuple):
 
     shape          of the input, (batch, ...)
     winners        for max pooling: the flat index of each window's winner, (batch, channels, height, width)
-    memory_format  of the input; feedback has the same one
+    memory_format  of the input, and of the feedback to it
     """
 
     shape: Size
@@ -88,7 +88,7 @@ class AvgPool2d(NamedTuple):
         pixels = height * width
         columns = []
         for some in torch.split(torch.arange(pixels), 256):
-            # pool each pixel alone, so that padding and borders count
+            # pool images of a single pixel each, which accounts for padding and borders
             images = F.one_hot(some, pixels).double().view(-1, 1, height, width)
             columns.append(sparse.csr_array(self.apply(images, route).flatten(1).numpy()))
         return sparse.kron(sparse.eye_array(batch * channels), sparse.vstack(columns).T, format="csr")
@@ -128,7 +128,7 @@ class MaxPool2d(NamedTuple):
 
 
 Routing = Flatten | AvgPool2d | MaxPool2d
-"""A stage without weights; pooling is called with its options in PyTorch's order."""
+"""A stage without weights; pooling stages hold their options in the order of PyTorch's arguments."""
 
 
 def routing_stage(module: nn.Module) -> Routing:
@@ -151,7 +151,7 @@ def routing_stage(module: nn.Module) -> Routing:
 
 
 def as_images(x: Tensor) -> Tensor:
-    """Return x if it is a batch of images; PyTorch would take three dimensions for a single sample."""
+    """Return x if it is a batch of images; refuse three dimensions, which PyTorch would accept as one sample."""
     if x.dim() != 4:
         raise ActrelaxError(
             f"convolutions and pooling take populations (channels, height, width), got shape {tuple(x.shape[1:])}."
@@ -160,12 +160,12 @@ def as_images(x: Tensor) -> Tensor:
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """Return the memory format of x: contiguous if both apply, as with one channel or one pixel."""
+    """Return the memory format of x; contiguous where channels-last applies too, as with one channel."""
     if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
 
 
 def pair(value: int | tuple[int, ...]) -> Pair:
-    """Return a size of PyTorch, a number or (height, width), as (height, width)."""
+    """Return a PyTorch size, a number or (height, width), as (height, width)."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])

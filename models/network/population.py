@@ -16,7 +16,7 @@ from actrelax.models.network.projection import Projection
 
 @dataclass(frozen=True)
 class Population:
-    """A group of units; the shape is without the batch."""
+    """A group of units; `shape` excludes the batch."""
 
     name: str
     shape: tuple[int, ...]

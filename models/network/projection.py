@@ -1,7 +1,7 @@
 """Projections: the drive of one population by another, and its feedback (docs/theory.md).
 
-A projection is a pipeline of PyTorch modules: routing, at most one linear map with weights (none is a plain copy, for
-skip connections), routing. It copies the modules' options and shares their Parameters.
+A projection is a pipeline of PyTorch modules: routing, at most one linear map with weights, routing. Without weights it
+is a plain copy, for skip connections. It copies the modules' options and shares their Parameters.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ProjectionRoute(NamedTuple):
         return ProjectionRoute(before, self.weighted.repeated(times), after)
 
     def with_winners(self, winners: Iterator[Tensor]) -> ProjectionRoute:
-        """Return the same route with the next winners of an iterator in place of its own."""
+        """Return a copy of the route that takes its winners from an iterator."""
 
         def renewed(routes: tuple[Route, ...]) -> tuple[Route, ...]:
             return tuple(r if r.winners is None else r._replace(winners=next(winners)) for r in routes)
@@ -116,19 +116,19 @@ class Projection(nn.Module):
 
     @property
     def slots(self) -> list[str]:
-        """The slots that the projection has, among "weight", "bias" and "feedback"."""
+        """The tensors that the projection has, among "weight", "bias" and "feedback"."""
         return [slot for slot in ("weight", "bias", "feedback") if getattr(self, slot) is not None]
 
     def with_weights(self, weights: Mapping[tuple[str, str], Tensor]) -> Projection:
-        """Return the same projection with other tensors for its weight, bias and feedback (`Network.with_weights`)."""
+        """Return a copy of the projection with other weight, bias and feedback tensors (`Network.with_weights`)."""
         other = copy.copy(self)
         other._parameters, other._buffers, other._sources = {}, {}, ()
         for slot in ("weight", "bias", "feedback"):
-            other.__dict__[slot] = weights.get((self.name, slot))  # plain tensors, perhaps of an autograd graph
+            other.__dict__[slot] = weights.get((self.name, slot))  # plain tensors, possibly with an autograd graph
         return other
 
     def _check_sources(self, *, options: bool = True) -> None:
-        """Refuse weights that are no longer those of the layer that they came from, and changed `options`."""
+        """Refuse a source layer whose Parameters are no longer shared or, with `options`, whose options changed."""
         for source in self._sources:
             layer = source.module
             if options:
@@ -140,37 +140,37 @@ class Projection(nn.Module):
                 # `functional_call` puts plain tensors in place of Parameters
                 if layer._parameters.get(slot) is not own and (own is None or isinstance(own, nn.Parameter)):
                     raise ActrelaxError(
-                        f"the {slot} of projection {self.name!r} is no longer that of the layer it was made of, as "
-                        "after load_state_dict(assign=True): load without assign, or make a new network."
+                        f"projection {self.name!r} and its layer no longer share their {slot}, as after "
+                        "load_state_dict(assign=True): load without assign, or make a new network."
                     )
 
     def find(self, x: Tensor) -> tuple[Tensor, ProjectionRoute]:
-        """Return the target's drive by presynaptic activities x (batch, *source shape), and the route of x."""
+        """Return the drive of the target by activities x, (batch, *source shape), and the route of x."""
         before, after = [], []
         for stage in self.before:
             x, route = stage.find(x)
             before.append(route)
         weighted = Route(x.shape, memory_format=memory_format(x))
-        x = self._mapped(x)
+        x = self._apply_map(x)
         for stage in self.after:
             x, route = stage.find(x)
             after.append(route)
         return x, ProjectionRoute(tuple(before), weighted, tuple(after))
 
     def drive(self, x: Tensor, route: ProjectionRoute) -> Tensor:
-        """Return the target's drive by activities x along a given route, bias included."""
-        return _applied(self.after, self._mapped(self.presynaptic(x, route)), route.after)
+        """Return the drive of the target by activities x along a given route, bias included."""
+        return _apply_stages(self.after, self._apply_map(self.presynaptic(x, route)), route.after)
 
     def feedback_signal(self, y: Tensor, route: ProjectionRoute, weight: Tensor | None) -> Tensor:
-        """Return op^T(y; weight): y (batch, *target shape) back through all stages, (batch, *source shape)."""
+        """Return op^T(y; weight), y (batch, *target shape) sent back through all stages: (batch, *source shape)."""
         return self.feedback_from_weights(self.postsynaptic(y, route), route, weight)
 
     def feedback_from_weights(self, y: Tensor, route: ProjectionRoute, weight: Tensor | None) -> Tensor:
-        """Return op^T(y; weight) from a y that `postsynaptic` has carried back to the weights."""
+        """Return op^T(y; weight) for a y that `postsynaptic` has already sent back to the weights."""
         if self.map is not None:
             assert weight is not None
             y = self.map.adjoint(y, weight, route.weighted)
-        return _adjoint(self.before, y, route.before)
+        return _apply_adjoints(self.before, y, route.before)
 
     def as_sparse(self, route: ProjectionRoute, weight: Tensor | None) -> sparse.csr_array:
         """Return op(.; weight) along a route, without the bias, as one matrix; its transpose carries feedback.
@@ -187,18 +187,19 @@ class Projection(nn.Module):
         return functools.reduce(lambda before, stage: stage @ before, stages or [copy])
 
     def presynaptic(self, x: Tensor, route: ProjectionRoute) -> Tensor:
-        """Return the presynaptic factor of plasticity: x through the routing before the weights."""
-        return _applied(self.before, x, route.before)
+        """Return the presynaptic factor of plasticity: x sent through the routing before the weights."""
+        return _apply_stages(self.before, x, route.before)
 
     def postsynaptic(self, y: Tensor, route: ProjectionRoute) -> Tensor:
-        """Return the postsynaptic factor of plasticity: y back through the routing after the weights."""
-        return _adjoint(self.after, y, route.after)
+        """Return the postsynaptic factor of plasticity: y sent back through the routing after the weights."""
+        return _apply_adjoints(self.after, y, route.after)
 
     def plasticity(self, presynaptic: Tensor, postsynaptic: Tensor, scale: float = 1.0) -> dict[str, Tensor]:
         """Return dLoss/dW and dLoss/db by the local rule, summed over the batch, times `scale` (docs/theory.md).
 
-        `presynaptic` and `postsynaptic` are the results of these methods, the latter for the activity times its gain.
-        The result, slot -> update, has ``"weight"`` and, if there is one, ``"bias"``; it is empty for a copy.
+        `presynaptic` and `postsynaptic` are the results of these two methods, for the source's activity and for the
+        target's gain times activity. The result maps ``"weight"`` and, if there is one, ``"bias"`` to updates; it is
+        empty for a copy.
         """
         if self.map is None:
             return {}
@@ -206,7 +207,7 @@ class Projection(nn.Module):
         weight, bias = self.map.hebbian(presynaptic, postsynaptic, self.weight, self.bias, scale)
         return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
-    def _mapped(self, x: Tensor) -> Tensor:
+    def _apply_map(self, x: Tensor) -> Tensor:
         if self.map is None:
             return x
         assert self.weight is not None
@@ -240,13 +241,13 @@ class Projection(nn.Module):
         return f"{self.name}: {self.pipeline}"
 
 
-def _applied(stages: Iterable[Routing], x: Tensor, routes: Iterable[Route]) -> Tensor:
+def _apply_stages(stages: Iterable[Routing], x: Tensor, routes: Iterable[Route]) -> Tensor:
     for stage, route in zip(stages, routes, strict=True):
         x = stage.apply(x, route)
     return x
 
 
-def _adjoint(stages: Sequence[Routing], y: Tensor, routes: Sequence[Route]) -> Tensor:
+def _apply_adjoints(stages: Sequence[Routing], y: Tensor, routes: Sequence[Route]) -> Tensor:
     for stage, route in zip(reversed(stages), reversed(routes), strict=True):
         y = stage.adjoint(y, route)
     return y

@@ -1,4 +1,4 @@
-"""The modules that a network shares its weights with, watched for changes that the network would not follow."""
+"""Source modules of a network, whose Parameters it shares: detection of changes that the network would miss."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Structure = list[tuple[str, nn.Module, tuple[object, ...]]]
 
 
 class Source:
-    """A module that somebody may still hold and change; a copy of the network forgets it.
+    """A weak reference to a source module, and its structure when the network was made.
 
-    The reference is weak: a module that nobody holds can't be changed.
+    A module that no longer exists can't change. Copies of the network have no source.
     """
 
     def __init__(self, module: nn.Module | None = None) -> None:
@@ -27,7 +27,7 @@ class Source:
 
     @property
     def module(self) -> nn.Module | None:
-        """The module, None if it is gone."""
+        """The module, or None if it no longer exists."""
         return self._module()
 
     def check(self) -> None:
@@ -39,17 +39,17 @@ class Source:
         if (weak := _weak(found)) != self._structure:
             name = changed_layer(weak, self._structure)
             raise ActrelaxError(
-                f"the module has changed since the network was made of it, at layer {name!r}: make a new network."
+                f"the module has changed at layer {name!r} since the network was made: make a new network."
             )
 
 
 def structure(module: nn.Module) -> Structure:
-    """Return (name, layer, options) of a module and its layers; refuse what a relaxation would ignore."""
+    """Return (name, layer, options) of a module and its layers; refuse hooks and the like, as `refuse_ignored`."""
     found: Structure = []
     for name, layer in module.named_modules():
         refuse_ignored(layer, name)
         options = [getattr(layer, option, None) for option in getattr(layer, "__constants__", ())]
-        if not type(layer).__module__.startswith("torch.nn."):  # its forward pass may ask for flags
+        if not type(layer).__module__.startswith("torch.nn."):  # a custom forward pass may depend on flags
             options += [item for item in vars(layer).items() if type(item[1]) in (bool, str) and item[0] != "training"]
         shapes = [(key, tuple(w.shape)) for key, w in layer._parameters.items() if w is not None]
         found.append((name, layer, (*options, *shapes)))
@@ -60,17 +60,17 @@ def refuse_ignored(layer: nn.Module, name: str) -> None:
     """Refuse hooks, parametrisations and replaced forward passes, which a relaxation would not call."""
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         raise ActrelaxError(
-            f"layer {name!r} has a hook, which a relaxation does not call: remove it. (Pruning adds a hook, "
-            "which prune.remove removes; weight normalisation and lazy layers add one, too.)"
+            f"layer {name!r} has a hook, which a relaxation does not call: remove it (prune.remove does so for "
+            "pruning; weight normalisation and lazy layers add hooks, too)."
         )
     if "parametrizations" in layer._modules:
         raise ActrelaxError(
-            f"layer {name!r} is parametrised, which is not supported: use the plain one, or call "
+            f"layer {name!r} is parametrised, which is not supported: use a plain layer, or call "
             "torch.nn.utils.parametrize.remove_parametrizations."
         )
     if "forward" in vars(layer):
         raise ActrelaxError(
-            f"layer {name!r} has a forward pass of its own, which a relaxation does not call: delete the attribute."
+            f"layer {name!r} has a forward method set on the instance, which a relaxation does not call: delete it."
         )
 
 

@@ -1,4 +1,4 @@
-"""Stimuli that a network can take."""
+"""Checks of stimuli."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_tensor(x: object) -> None:
 
 
 def check_stimuli(x: Tensor, shape: Sequence[int], weights: Sequence[Tensor]) -> None:
-    """Refuse stimuli of another shape, and a mixture of dtypes or devices among stimuli and weights."""
+    """Refuse stimuli of the wrong shape, and stimuli and weights that differ in dtype or device."""
     check_tensor(x)
     if tuple(x.shape[1:]) != tuple(shape) or x.dim() == 0 or len(x) == 0:
         sizes = ", ".join(map(str, shape))
@@ -26,8 +26,7 @@ def check_stimuli(x: Tensor, shape: Sequence[int], weights: Sequence[Tensor]) ->
     if len(places) > 1:
         listed = " and ".join(f"{dtype} on {device}" for dtype, device in places)
         raise ActrelaxError(
-            f"the network's weights (feedback weights are among them) are {listed}: bring them together with "
-            "network.to()."
+            f"the network's weights, feedback weights included, are {listed}: bring them together with network.to()."
         )
     for dtype, device in places:
         if x.device != device or not (x.dtype == dtype or torch.is_autocast_enabled(x.device.type)):

@@ -392,7 +392,7 @@ class RelaxationProblem:
         preset = self.assumptions.preset
         return (
             f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {brief(self.tau)}, start {start}, "
-            f"clip {self.clip}, assumptions {repr(preset) if preset else 'own'}{''.join(self._biology())})"
+            f"clip {self.clip}, assumptions {repr(preset) if preset else 'custom'}{''.join(self._biology())})"
         )
 
     def _biology(self) -> Iterator[str]:

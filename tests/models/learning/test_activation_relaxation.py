@@ -536,7 +536,7 @@ class Moody(nn.Module):
         (lambda: door(noise=0.1), 'it does not support noise: use "euler"'),
         (lambda: door(integrator="equilibrium"), "is a single sweep without time"),
         (lambda: door(steps=SETTLED, integrator="equilibrium", eta=0.05), "is a single sweep without time"),
-        (lambda: door(linear_pruned()), "layer '4' has a hook, .* remove it. .Pruning adds a hook"),
+        (lambda: door(linear_pruned()), "layer '4' has a hook, .* remove it .prune.remove does so for pruning"),
         (lambda: door(linear_orthogonal()), "remove_parametrizations"),
         (lambda: ActivationRelaxation(Residual(), input_shape=(8,)), "Residual is not a chain of layers: .*'add'"),
         (lambda: ActivationRelaxation(Branching(), input_shape=(8,)), "Branching is not supported: use Linear"),

@@ -22,7 +22,7 @@ Network: 5 populations besides the input, 5 projections, 418,300 parameters
   projection        kind   pipeline                       parameters  feedback
   input->conv1      conv   Conv2d(3, 6, 5), MaxPool2d(2)         450  -
   conv1->conv2      conv   Conv2d(6, 16, 5)                    2,400  transpose
-  conv2->hidden1    dense  Flatten, Linear(1600, 120)        192,120  own, learned
-  hidden1->hidden2  dense  Linear(120, 120)                   14,520  own, learned
-  hidden2->output   dense  Linear(120, 10)                     1,210  own, learned"""
+  conv2->hidden1    dense  Flatten, Linear(1600, 120)        192,120  learned psi
+  hidden1->hidden2  dense  Linear(120, 120)                   14,520  learned psi
+  hidden2->output   dense  Linear(120, 10)                     1,210  learned psi"""
     )

@@ -26,7 +26,7 @@ def test_feedback_weights_stay_with_the_others():
     network = Network.from_sequential(module, (4,))
     network.add_feedback("random-feedback", torch.Generator().manual_seed(0))
     module.float()
-    with pytest.raises(ActrelaxError, match=r"feedback weights are among them\) are torch\.float32 on cpu and torch"):
+    with pytest.raises(ActrelaxError, match=r"feedback weights included, are torch\.float32 on cpu and torch"):
         relax_backward(network, torch.rand(2, 4).float(), torch.tensor([0, 1]), assumptions="random-feedback")
 
 
