@@ -31,21 +31,22 @@ from actrelax.models.problem import RelaxationProblem
 SETTLED = Steps.until(1e-6)
 """The default steps. A settled relaxation without "current" knobs is linear in the clamp: it needs no `loss_scale`."""
 _CAST = (torch.float32, torch.float16, torch.bfloat16)
-"""Dtypes that autocast casts."""
+"""Dtypes that autocast converts."""
 Scale = float | Tensor | Callable[[], float | Tensor]
 
 
 class ActivationRelaxation(nn.Module):
     """A module that learns by activation relaxation under ``loss.backward()``.
 
-    The forward pass is that of the wrapped module. The backward pass clamps the output of each sample to its loss
-    gradient, relaxes the hidden populations, and returns the local updates as the gradients of the parameters.
+    The forward pass is the wrapped module's. The backward pass clamps the output of each sample to its loss gradient,
+    relaxes the hidden populations, and returns the local updates as the gradients of the parameters.
     Losses, optimisers, autocast, gradient accumulation and trainers work as with any other module.
 
     Parameters
     ----------
     module : Network or torch.nn.Module
-        A `Network`, or a module that applies layers one after another (`Network.from_sequential` lists them).
+        A `Network`, or a module that applies its layers one after another; `Network.from_sequential` lists the
+        supported layers.
     input_shape : sequence of int, optional
         Shape of one sample; required unless the module is a `Network`.
     assumptions : str or Assumptions, default "ar"
@@ -68,9 +69,9 @@ class ActivationRelaxation(nn.Module):
     module : torch.nn.Module
         The wrapped module.
     loss_scale : float, torch.Tensor or callable
-        Factor of each sample's loss in the loss that runs backward, besides `reduction`; 1.0 by default. It is read in
-        each forward pass. A relaxation of a fixed number of steps needs it: ``scaler.get_scale`` with a GradScaler, 1/k
-        for gradients accumulated over k batches, the product if several apply.
+        Factor by which the loss is scaled before ``backward()``, apart from `reduction`; 1.0 by default, read in each
+        forward pass. Set it if the number of steps is fixed: ``scaler.get_scale`` with a GradScaler, 1/k for gradients
+        accumulated over k batches, the product if several apply.
 
     Raises
     ------
@@ -114,10 +115,10 @@ class ActivationRelaxation(nn.Module):
         scheme = integrator_named(integrator)
         length, of_problem = take_steps(steps, fields, SETTLED)
         if length == SETTLED and not scheme.takes_time:
-            length = PAPERS  # which a sweep ignores
-        checked = _checked(options or BackwardOptions(), reduction)
+            length = PAPERS  # ignored by the equilibrium sweep
+        checked = _with_reduction(options or BackwardOptions(), reduction)
         wrapped, knobs = Wrapped(module, input_shape), look_up("assumptions", assumptions, PRESETS)
-        self._recipe = _tried(wrapped, knobs, scheme, length, checked, of_problem)
+        self._recipe = _make_recipe(wrapped, knobs, scheme, length, checked, of_problem)
         self._wrapped, self.module = wrapped, module
         if wrapped.feedback is not None:
             self.feedback = wrapped.feedback
@@ -130,7 +131,7 @@ class ActivationRelaxation(nn.Module):
 
     @property
     def steps(self) -> Steps:
-        """The steps of a relaxation."""
+        """The steps of each relaxation."""
         return self._recipe.steps
 
     @property
@@ -161,10 +162,10 @@ class ActivationRelaxation(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, *weights = [w.to(dtype) if w.dtype in _CAST else w for w in (x, *weights)]
-        if len(x) == 0:  # with several processes, a share can be empty
+        if len(x) == 0:  # a process's share of a batch can be empty
             zero = sum(w.sum() * 0 for w in (x, *weights))
             return zero + x.new_zeros(0, *network.populations[network.output].shape)
-        if recording:  # torch.compile can't record checks, which read values
+        if recording:  # checks read values, which torch.compile can't record
             recipe = replace(recipe, options=replace(recipe.options, check_finite=False))
         return feedforward(network, partial(recipe.relax, scale), x, weights)
 
@@ -196,7 +197,7 @@ class _Recipe:
     def relax(
         self, scale: float | Tensor, network: Network, passed: FeedforwardPass, gradient: Tensor, wants_input: bool
     ) -> tuple[dict[Slot, Tensor], Tensor | None]:
-        """Return the gradients of the weights, and of the input if wanted."""
+        """Return the gradients of the weights and, if `wants_input`, of the input."""
         options, wide = self.options, torch.promote_types(gradient.dtype, torch.float32)
         if isinstance(scale, Tensor):
             scale = scale.to(gradient.device, wide)
@@ -233,7 +234,7 @@ class _Recipe:
 
 
 @torch.no_grad()
-def _tried(
+def _make_recipe(
     wrapped: Wrapped,
     assumptions: Assumptions,
     integrator: Integrator,
@@ -248,7 +249,7 @@ def _tried(
     zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
     passed = network.feedforward(zeros, keep_drives=False)
     given = fields.get("start") if isinstance(fields.get("start"), Mapping) else None
-    if given is not None:  # it has the size of a batch, and is checked with it
+    if given is not None:  # a start for a whole batch is checked with that batch
         fields = {**fields, "start": "feedforward"}
     problem = RelaxationProblem(network, passed, passed.activities[network.output], assumptions, **fields)
     request = prepare(problem, integrator, steps, options)
@@ -271,8 +272,8 @@ def _scale(given: Scale) -> float | Tensor:
     raise ActrelaxError(f"loss_scale must be a positive number, or a function that returns one, got {value!r}.")
 
 
-def _checked(options: BackwardOptions, reduction: Literal["mean", "sum"]) -> BackwardOptions:
-    """Return the options with the reduction; refuse those that only `relax_backward` supports."""
+def _with_reduction(options: BackwardOptions, reduction: Literal["mean", "sum"]) -> BackwardOptions:
+    """Return the options with the reduction; refuse options that only `relax_backward` supports."""
     known("reduction", reduction, ["mean", "sum"])
     if options.reduction not in ("mean", reduction):
         raise ActrelaxError(f"reduction is {reduction!r}, but {options.reduction!r} in options: leave that one out.")

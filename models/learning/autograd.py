@@ -41,7 +41,7 @@ class _Relaxation(torch.autograd.Function):
             # the gain of identity does not need the output, which the caller may change in place
             passed = replace(passed, activities={**passed.activities, network.output: _NOTHING})
         ctx.passed = passed.with_tensors(repeat(_NOTHING))
-        # autograd raises an error if one of them changes in place before the backward pass
+        # autograd raises an error if a saved tensor changes in place before the backward pass
         ctx.save_for_backward(*weights, *passed.tensors())
         return output.detach()
 
@@ -79,5 +79,5 @@ class InputFeedback:
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Disable autocast for a block: stimuli and weights are already cast, and states keep their dtype."""
+    """Return a context without autocast: stimuli and weights are already cast, and states keep their dtype."""
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()

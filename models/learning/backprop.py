@@ -72,7 +72,7 @@ def _gradients(
     correction = loss.correction(output.detach(), y, options.reduction)
     if correction is not None:
         top = top * correction
-    # one factor scales the loss; gradients of another kind are corrected afterwards
+    # the factor of dense projections scales the loss; gradients of convolutions are rescaled afterwards
     scales = {kind: options.scale(kind, len(x)) for kind in ("dense", "conv")}
     gradients = torch.autograd.grad(output, leaves, top * scales["dense"]) if learned else ()
     if scales["conv"] != scales["dense"]:
@@ -85,7 +85,7 @@ def _gradients(
 
 
 def _without_hooks(network: Network, learned: list[nn.Parameter]) -> tuple[Network, Sequence[Tensor]]:
-    """Return a network without hooks on its parameters, and its tensors: `add_to_grad` calls the hooks, at the end."""
+    """Return the network with copies of its parameters, and the copies; later `add_to_grad` calls the hooks."""
     if not any(map(has_hooks, learned)):
         return network, learned
     plain = {w: w.detach().requires_grad_() for w in learned}

@@ -23,6 +23,6 @@ def recorded(model: Any, x: Tensor, scale: Tensor) -> Tensor:
     reason="the number of steps depends on activities"
 )
 def unrecorded(model: Any, x: Tensor, scale: Tensor) -> Tensor:
-    """Return the output of an `ActivationRelaxation`, uncompiled: its number of steps depends on activities."""
+    """Return the output of an `ActivationRelaxation` without compiling: its number of steps depends on activities."""
     output: Tensor = model._output(x, scale)
     return output

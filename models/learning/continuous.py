@@ -55,8 +55,8 @@ def relax_continuously(
     network, x, y, steps, loss, integrator, options
         As for `relax_backward`, except `Steps.until`, "equilibrium" and the options "closed-form" and `keep`.
     **fields
-        As for `relax_backward`, and `assumptions`, "continuous" by default. The default `start` is "zero"; another one
-        gives a warning, because the updates are then mostly the initial transient (docs/theory.md).
+        As for `relax_backward`, and `assumptions`, "continuous" by default. The default `start` is "zero"; any other
+        start gives a warning, because the updates then mostly reflect the initial transient.
 
     Returns
     -------
@@ -75,10 +75,10 @@ def relax_continuously(
     steps, others = take_steps(steps, {"assumptions": "continuous", "start": "zero"} | fields)
     _check(options, steps, scheme, rate)
     if others["start"] != "zero":
-        warn("continuous plasticity from a start other than zero mostly learns the initial transient.")
+        warn("continuous plasticity from a start other than zero mostly learns the initial transient: leave start out.")
     problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, **others)
     check_decay(problem, options.updates)
-    refuse_hooks(network, "continuous plasticity moves weights without a gradient")
+    refuse_hooks(network, "continuous plasticity changes weights without a gradient")
     grid = schedule(problem, scheme, steps)
     by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
     for projection in network.projections.values():
@@ -104,7 +104,7 @@ def relax_continuously(
 
 
 def _first_non_finite(problem: RelaxationProblem, state: State) -> str | None:
-    """Return the first population with activities that are not finite, or else the first such parameter."""
+    """Return the first population with non-finite activities, or else the first non-finite parameter."""
     named = {f'population "{name}"': x for name, x in problem.activities(state).items()}
     named |= {f"parameter {name!r}": w for name, w in problem.network.named_parameters()}
     return next((name for name, x in named.items() if not bool(torch.isfinite(x).all())), None)

@@ -29,7 +29,7 @@ class Updates:
     factors : mapping, optional
         Kind of projection ("dense", "conv") -> factor; 1 by default. The papers' CNN doubles "conv".
     clip : float, optional
-        Largest magnitude of an element, in each projection's update.
+        Bound on the magnitude of each element of an update.
     decay : float, optional
         Kolen-Pollack's decay: `decay` W and `decay` psi are added to the two gradients, so that under plain SGD each
         step multiplies W - psi by 1 - lr decay. Only for "kolen-pollack" feedback, which needs it.
@@ -73,8 +73,8 @@ class BackwardOptions:
     updates : Updates, optional
         Factors, clip and decay of the updates.
     reduction : {"mean", "sum"}, default "mean"
-        Reduction of updates and loss over the batch; the papers use the sum. `ActivationRelaxation` has an argument of
-        this name in its place.
+        Reduction of updates and loss over the batch; the papers use the sum. `ActivationRelaxation` takes it as an
+        argument instead.
     evaluation : {"auto", "stepped", "closed-form"}, default "auto"
         As for `solve`: by default the closed form if it applies, at about the cost of backprop for any number of steps.
     keep : bool, default False
@@ -83,8 +83,8 @@ class BackwardOptions:
         Raise a `DivergenceError` for nan and inf, before any gradient changes. On a GPU the check waits for the device;
         in a loop, turn it off and check `Backward.finite` less often.
     generator : torch.Generator, numpy.random.Generator or int, optional
-        Generator of the noise, or a seed; by default torch's global one. `ActivationRelaxation` also draws new feedback
-        weights from it.
+        Generator for the noise, or a seed; by default torch's global generator. `ActivationRelaxation` also draws new
+        feedback weights from it.
 
     Raises
     ------
@@ -107,12 +107,12 @@ class BackwardOptions:
             raise ActrelaxError(f"updates must be an Updates, got {self.updates!r}: pass Updates(clip=...).")
 
     def reduced(self, total: Tensor, batch: int, correction: Tensor | None = None) -> Tensor:
-        """Return a total, divided by the batch size for the mean, and corrected as `Loss.correction` says."""
+        """Return a total over the batch, reduced and multiplied by `Loss.correction`."""
         mean = total / batch if self.reduction == "mean" else total
         return mean if correction is None else mean * correction
 
     def scale(self, kind: str, batch: int) -> float:
-        """Return the factor of one kind's updates, divided by the batch size for the mean."""
+        """Return the factor for updates of one kind of projection, divided by the batch size for a mean."""
         factor = self.updates.factors.get(kind, 1.0)
         return factor / batch if self.reduction == "mean" else factor
 
@@ -140,7 +140,7 @@ Rule = Callable[[Network, Tensor, Tensor], Backward]
 
 
 def corrected(scaled: Mapping[str, Tensor], correction: Tensor | None) -> Mapping[str, Tensor]:
-    """Return updates divided by the sum of the samples' weights in place of the batch size (`Loss.correction`)."""
+    """Multiply updates by `Loss.correction`, which turns a plain mean over the batch into the loss's weighted mean."""
     return scaled if correction is None else {slot: update * correction for slot, update in scaled.items()}
 
 
@@ -151,7 +151,7 @@ def to_gradients(
     scaled: Mapping[str, Tensor],
     updates: Updates,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield (slot, gradient) of one projection: of its "weight", "bias" and learned "feedback".
+    """Yield (slot, gradient) for a projection's "weight", "bias" and learned "feedback".
 
     `scaled` is the result of `Projection.plasticity`; it is changed in place.
     """
@@ -175,9 +175,10 @@ def learning_slots(
 
 
 def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
-    """Accumulate like autograd, in the parameter's precision and by its hooks; the first update becomes `.grad`.
+    """Add an update to a parameter's `.grad` as autograd does: in the parameter's dtype, calling its hooks.
 
-    For a Parameter with several updates, add them up first: hooks expect the whole gradient.
+    The first update becomes `.grad` without a copy. Sum several updates of a Parameter first: hooks expect the whole
+    gradient.
     """
     update = update.to(parameter.dtype)
     with torch.no_grad():
@@ -193,12 +194,12 @@ def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:
 
 
 def has_hooks(parameter: Tensor) -> bool:
-    """Return whether a hook waits for the parameter's gradient."""
+    """Return whether the parameter has gradient hooks."""
     return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
 def refuse_hooks(network: Network, reason: str) -> None:
-    """Refuse a network with hooks on its parameters, for a `reason`."""
+    """Refuse a network with hooks on its parameters, giving the `reason`."""
     for name, parameter in network.named_parameters():
         if has_hooks(parameter):
             raise ActrelaxError(f"parameter {name!r} has a hook, but {reason}: remove it.")

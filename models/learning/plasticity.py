@@ -24,8 +24,8 @@ def hebbian_product(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the updates of one projection at a state, and a number that is finite only if they are.
 
-    dW = outer(presynaptic, postsynaptic), db = sum of postsynaptic (`Projection.plasticity`): summed over the samples
-    that count (`counted_samples`; all if None), times `BackwardOptions.scale`.
+    dW = outer(presynaptic, postsynaptic) and db = postsynaptic (`Projection.plasticity`), summed over the samples and
+    multiplied by `BackwardOptions.scale`. `counted`, from `counted_samples`, leaves samples out.
     """
     pre = presynaptic_factor(problem, projection, state)
     post = postsynaptic_factor(problem, projection, state, target)
@@ -42,7 +42,7 @@ def hebbian_product(
 def counted_samples(problem: RelaxationProblem) -> Tensor:
     """Return 0 for each sample with a clamp of exactly zero, else 1: (batch,), in the clamp's dtype.
 
-    There is nothing to learn from a sample without a loss gradient: the rest of its initial activity would be noise.
+    A sample without a loss gradient has nothing to teach: the remains of its initial activity would only add noise.
     """
     return (problem.clamped != 0).flatten(1).any(1).to(problem.clamped)
 
@@ -85,7 +85,7 @@ def presynaptic_factor(problem: RelaxationProblem, projection: Projection, state
 def postsynaptic_factor(
     problem: RelaxationProblem, projection: Projection, state: State, target: PopulationState | None = None
 ) -> Tensor:
-    """Return the postsynaptic gain times activity at the weights, from `target` if it contains the product."""
+    """Return the postsynaptic gain times activity at the weights, taken from `target` if already computed there."""
     knobs = problem.network.knobs(projection, problem.assumptions)
     signal = None
     if target is not None:
@@ -100,15 +100,15 @@ def postsynaptic_factor(
 class Plasticity:
     """The updates of a network, each computed as soon as its populations have arrived, from the output down.
 
-    `settled` says whether the populations are at equilibrium.
+    Set `settled` if the populations are at equilibrium.
 
     Attributes
     ----------
     totals : dict
         Projection -> its updates (`hebbian_product`), before clip and decay.
     finite : torch.Tensor
-        Whether stimuli, clamp, updates, and activities that no update depends on are finite: a boolean without
-        dimensions, on the device.
+        Whether stimuli, clamp, updates and the activities that no update reads are all finite: a zero-dimensional
+        boolean on the device.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Plasticity:
         here: dict[str, PopulationState] = {}
         for arrived in arrivals:
             here |= dict.fromkeys(arrived.names, arrived)
-            if read.isdisjoint(arrived.names):  # no update shows it, since its projections are frozen
+            if read.isdisjoint(arrived.names):  # with frozen weights no update reads these populations
                 sums += map(_sum, arrived.state.values())
             for projection in [p for p, read in waiting.items() if read <= here.keys()]:
                 del waiting[projection]
@@ -140,13 +140,13 @@ class Plasticity:
         self.finite = is_finite(torch.stack(sums).sum())
 
     def first_overflow(self) -> str | None:
-        """Return the first projection with an update that is not finite, None if there is none."""
+        """Return the name of the first projection with a non-finite update, or None."""
         totals = self.totals.items()
         return next((p.name for p, each in totals if not all(bool(x.isfinite().all()) for x in each.values())), None)
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Return the sum, which is finite if and only if all entries are: added up in float32 at least."""
+    """Return the sum in float32 or wider, which is finite only if all entries are."""
     return x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
 
 

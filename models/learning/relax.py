@@ -74,7 +74,7 @@ def relax_backward(
         As for `solve`; by default the papers' sweep. ``"equilibrium"`` gives backprop's gradient exactly, in one sweep,
         under the standard assumptions.
     options : BackwardOptions, optional
-        Reduction over the batch; update factors, clip and decay; evaluation; checks; generator of the noise.
+        Reduction over the batch; update factors, clip and decay; evaluation; checks; generator for the noise.
     **fields
         Other fields of `RelaxationProblem` (tau, start, clip, noise, delays, ...), and eta, dt or duration as shorthand
         for `Steps`.
@@ -88,8 +88,8 @@ def relax_backward(
     ActrelaxError
         For invalid arguments.
     DivergenceError
-        If stimuli, clamp, activities or updates become non-finite; `.grad` is then unchanged. (With the closed form, an
-        activity behind the zero gain of a relu may pass, since it changes nothing.)
+        If stimuli, clamp, activities or updates become non-finite; `.grad` is then unchanged. The closed form may miss
+        a non-finite activity behind a relu's zero gain, which changes no update.
 
     Warns
     -----
@@ -135,10 +135,10 @@ def learn(
     options: BackwardOptions,
     watch: Callable[[Iterator[PopulationState]], Iterator[PopulationState]] = iter,
 ) -> tuple[Plasticity, Trajectory | None]:
-    """Relax a prepared request, and return the updates, and the trajectory if kept.
+    """Relax a prepared request, and return the updates and, if kept, the trajectory.
 
-    Updates are computed as populations arrive, from the output down; `watch` receives the populations and passes
-    them on to the local rule.
+    Updates are computed as populations arrive, from the output down; `watch` sees each population first, and must yield
+    it to the local rule.
     """
     request = request.measured()
     problem, plan = request.problem, plan_for(request)

@@ -55,7 +55,7 @@ class Traced:
         """Run the rule on a batch; refuse labels out of range, and rules with random numbers or a trajectory."""
         if any(map(has_hooks, network.parameters())):
             return self.rule(network, x, y)  # hooks are Python code, which a list of kernels would not call
-        # outside the list, so that labels can be checked
+        # converted outside the list of kernels, where labels can be checked
         target = dense_targets(y, network.populations[network.output].shape, x)
         lists = self._lists.setdefault(network, {})
         weights = tuple((id(p), p.requires_grad) for p in [*network.parameters(), *network.buffers()])
@@ -68,7 +68,7 @@ class Traced:
         return Backward(loss, output, finite, len(output))
 
     def _trace(self, network: Network, x: Tensor, target: Tensor) -> _List:
-        """Record the kernels; existing gradients don't change."""
+        """Record the kernels, leaving existing gradients as they are."""
         before = [parameter.grad for parameter in network.parameters()]
         learning: list[nn.Parameter] = []
 

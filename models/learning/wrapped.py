@@ -16,8 +16,8 @@ class Wrapped:
     """A module and the equivalent network; a `Network` is its own equivalent.
 
     The weights belong to the module. They are looked up for each pass, since `torch.func.functional_call`,
-    ``load_state_dict(assign=True)`` and similar calls replace them. `feedback` is the module that owns the feedback
-    weights: None without any, or if the module is a `Network`, which owns them.
+    ``load_state_dict(assign=True)`` and similar calls replace them. `feedback` is a separate module that owns the
+    feedback weights: None if there are none, or if `module` is a `Network`, which owns them itself.
     """
 
     def __init__(self, module: nn.Module, input_shape: Sequence[int] | None) -> None:
@@ -33,7 +33,7 @@ class Wrapped:
         if found != self._structure:
             name = changed_layer(found, self._structure)
             raise ActrelaxError(
-                f"the module has changed since it was wrapped, at layer {name!r}: make a new ActivationRelaxation."
+                f"the module has changed at layer {name!r} since it was wrapped: make a new ActivationRelaxation."
             )
         return [getattr(owner, name) for owner, name in self._owners]
 

@@ -169,7 +169,7 @@ ON_THE_CPU = {
     ("results/trajectory.py", "error"): "a table of numbers",
     ("learning/autograd.py", ""): "stands for a gradient that nobody asked for",
     ("network/from_sequential.py", "check_same_function"): "drawn by a generator of the CPU, and moved",
-    ("learning/activation_relaxation.py", "_tried"): "stands for a network without parameters",
+    ("learning/activation_relaxation.py", "_make_recipe"): "stands for a network without parameters",
     ("learning/brian2/learner.py", "*"): "from Brian2's arrays",
     ("engines/sparse_problem.py", "*"): "from SciPy's arrays",
     ("closed_form/evaluate.py", "_matrix"): "from NumPy's coefficients, moved once",
