@@ -15,10 +15,11 @@ from torch import Tensor
 from actrelax.models._names import is_number, known, look_up
 from actrelax.models._values import MS, as_number, as_values, without_unit
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
-from actrelax.models.errors import ActrelaxError, warn
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network, Projection, check_network
 from actrelax.models.problem.delays import Delays, delay_line_key
 from actrelax.models.problem.feedback_transforms import Transform, TransformedFeedback, transform_named
+from actrelax.models.problem.given import check_complete, check_start, check_unit, warn_of_default_tau
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value, brief
 from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
@@ -166,38 +167,24 @@ class RelaxationProblem:
         for variable in self.own_variables:
             if variable in self.network.populations:
                 raise ActrelaxError(f"{variable!r} names a population and a variable of another: rename the first.")
-        self._say_default_tau()
+        warn_of_default_tau(self.tau, [name for name in self.taus.shapes if name not in self.dynamics])
         if not is_number(self.input_noise) or not 0 <= self.input_noise < math.inf:
             raise ActrelaxError(f"input_noise must be a number, 0 or positive, got {self.input_noise!r}.")
         self.delay.check()
-        self._check_start()
-
-    def _say_default_tau(self) -> None:
-        """Warn of populations missing from a mapping of time constants."""
-        if isinstance(self.tau, Mapping):
-            left_out = [name for name in self.taus.shapes if name not in (*self.tau, *self.dynamics)]
-            if left_out:
-                named = ", ".join(self.tau) or "no population"
-                warn(f"tau names {named}; the default, 1, holds for {', '.join(left_out)}: name all populations.")
+        shapes = {name: self.feedforward.activities[name].shape for name in self.relaxing}
+        check_start(self.start, shapes, self.state_like.dtype)
 
     def _take_plain_values(self) -> None:
         """Convert NumPy and Brian2 values to numbers and tensors, and set the unit of time."""
         values, unit = without_unit(tau=self.tau, delays=self.delays)
-        if unit == MS and isinstance(values["tau"], Mapping):
-            for name in self.relaxing:
-                if name not in values["tau"] and name not in self.dynamics:
-                    raise ActrelaxError(
-                        f"tau is given as Brian2 quantities, but not for {name!r}: add {name!r} to tau."
-                    )
+        if unit is not None:
+            check_complete(self.tau, [name for name in self.relaxing if name not in self.dynamics])
         if self.time_unit is not None:
             known("time_unit", self.time_unit, [MS])
-        for name, value in values.items():
+        values |= {name: as_values(getattr(self, name)) for name in ("start", "noise")}
+        values |= {name: as_number(getattr(self, name)) for name in ("clip", "input_noise")}
+        for name, value in (values | {"time_unit": unit or self.time_unit}).items():
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "time_unit", unit or self.time_unit)
-        for name in ("start", "noise"):
-            object.__setattr__(self, name, as_values(getattr(self, name)))
-        for name in ("clip", "input_noise"):
-            object.__setattr__(self, name, as_number(getattr(self, name)))
 
     def time(self, name: str, value: float) -> float:
         """Convert a time to a number in the problem's unit; plain numbers are in that unit already."""
@@ -208,23 +195,7 @@ class RelaxationProblem:
 
     def check_unit(self, name: str, unit: str | None) -> None:
         """Refuse a time with a unit if the problem has none."""
-        if unit is not None and self.time_unit is None:
-            raise ActrelaxError(
-                f"{name} is a Brian2 quantity, but the problem's tau is a number: make the problem with tau=10 * ms, "
-                f"or give {name} in the unit of tau."
-            )
-
-    def _check_start(self) -> None:
-        if not isinstance(self.start, Mapping):
-            known("start", self.start, ["feedforward", "zero"])
-            return
-        for name in self.start:
-            known("population", name, self.relaxing, where="start")
-        for name in self.relaxing:
-            shape, dtype = self.feedforward.activities[name].shape, self.state_like.dtype
-            given = self.start.get(name)
-            if not isinstance(given, Tensor) or (given.shape, given.dtype) != (shape, dtype):
-                raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(shape)}, {dtype}.")
+        check_unit(name, unit, self.time_unit)
 
     @cached_property
     def relaxing(self) -> list[str]:

@@ -9,7 +9,7 @@ from networks import graph_case, mlp_case
 from actrelax.models.assumptions import Assumptions, Knobs
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import ProblemFields, RelaxationProblem, UnitDynamics
+from actrelax.models.problem import ProblemFields, RelaxationProblem
 from actrelax.models.results import relative_error
 
 
@@ -107,20 +107,6 @@ def test_vector_field_is_zero_at_equilibrium():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"start": "random"}, r"^unknown start 'random'; known: feedforward, zero\.$"),
-        (
-            {"start": {"hidden1": torch.zeros(3, 7)}},
-            r"^start must give population 'hidden3' a state of shape \(3, 5\)",
-        ),
-        ({"start": {"output": torch.zeros(3, 4)}}, r"^start names an unknown population 'output'"),
-        (
-            {"start": dict.fromkeys(["hidden1", "hidden2", "hidden3"], 1.0)},
-            r"^start must give population 'hidden3' a state",
-        ),
-        (
-            {"start": {f"hidden{i}": torch.zeros(3, 8 - i, dtype=torch.float32) for i in (1, 2, 3)}},
-            r"^start must give population 'hidden3' a state of shape \(3, 5\), torch\.float64\.$",
-        ),
         ({"dynamics": None}, r"^dynamics must map populations to UnitDynamics, got NoneType\.$"),
         ({"clip": "x"}, r"^clip must be positive, got 'x'\.$"),
         ({"clip": 0.0}, r"^clip must be positive, got 0\.0\.$"),
@@ -176,16 +162,3 @@ def test_repr_says_what_biology_does():
     assert repr(problem_of(mlp_case(), feedback_transform=torch.sign)).endswith("'ar', feedback transform sign)")
     everywhere = problem_of(mlp_case(widths=(8, 6, 6, 4)), tau=torch.ones(6), delays=0.5)
     assert "tau given, start 'feedforward', clip None, assumptions 'ar', delays 0.5)" in repr(everywhere)
-
-
-@pytest.mark.filterwarnings("error")
-def test_time_constants_that_are_left_out_are_named():
-    for options, sentence in (
-        ({"tau": {"hidden2": 2.0}}, r"^tau names hidden2; the default, 1, holds for hidden3, hidden1: name all pop"),
-        ({"tau": {}}, r"^tau names no population; the default, 1, holds for hidden3, hidden2, hidden1: name all"),
-    ):
-        with pytest.warns(UserWarning, match=sentence):
-            problem_of(mlp_case(), **options)
-    ringing = UnitDynamics.second_order(tau=1.0, damping=0.5)
-    problem_of(mlp_case(), tau={"hidden1": 2.0, "hidden3": 1.5}, dynamics={"hidden2": ringing})
-    problem_of(mlp_case(), tau={"hidden1": 2.0, "hidden2": 1, "hidden3": 1.5})

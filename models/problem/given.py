@@ -1,0 +1,50 @@
+"""Checks of a problem's fields: time constants and initial states by population, and units of time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actrelax.models._names import known
+from actrelax.models.errors import ActrelaxError, warn
+
+
+def check_complete(tau: Any, leaky: Collection[str]) -> None:
+    """Refuse a mapping of Brian2 quantities that leaves out a population: 1 would be no time."""
+    for name in leaky if isinstance(tau, Mapping) else ():
+        if name not in tau:
+            raise ActrelaxError(f"tau is given as Brian2 quantities, but not for {name!r}: add {name!r} to tau.")
+
+
+def check_unit(name: str, unit: str | None, of_problem: str | None) -> None:
+    """Refuse a time with a unit if the problem has none."""
+    if unit is not None and of_problem is None:
+        raise ActrelaxError(
+            f"{name} is a Brian2 quantity, but the problem's tau is a number: make the problem with tau=10 * ms, "
+            f"or give {name} in the unit of tau."
+        )
+
+
+def warn_of_default_tau(tau: Any, leaky: Collection[str]) -> None:
+    """Warn of populations missing from a mapping of time constants."""
+    if isinstance(tau, Mapping):
+        left_out = [name for name in leaky if name not in tau]
+        if left_out:
+            named = ", ".join(tau) or "no population"
+            warn(f"tau names {named}; the default, 1, holds for {', '.join(left_out)}: name all populations.")
+
+
+def check_start(start: str | Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], dtype: torch.dtype) -> None:
+    """Refuse an unknown word, and a mapping that lacks the state of a population in its shape and dtype."""
+    if not isinstance(start, Mapping):
+        known("start", start, ["feedforward", "zero"])
+        return
+    for name in start:
+        known("population", name, shapes, where="start")
+    for name, shape in shapes.items():
+        given = start.get(name)
+        if not isinstance(given, Tensor) or (given.shape, given.dtype) != (shape, dtype):
+            raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(shape)}, {dtype}.")
