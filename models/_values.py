@@ -6,6 +6,7 @@ import operator
 import sys
 from collections.abc import Mapping
 from numbers import Real
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ GeneratorLike = torch.Generator | np.random.Generator | np.random.RandomState | 
 
 MS = "ms"
 """The unit of times given as Brian2 quantities."""
+
+_PLAIN = (float, int, str, NoneType, Tensor)
+"""Types returned unchanged at once: a problem is made for every batch."""
 
 
 def as_generator(given: GeneratorLike | None) -> torch.Generator | None:
@@ -55,6 +59,8 @@ def as_number(value: Any) -> Any:
     >>> as_number(np.array(0.5)), as_number(torch.tensor(3)), as_number("a")
     (0.5, 3, 'a')
     """
+    if type(value) in (float, int):
+        return value
     if is_quantity(value):
         return np.asarray(value).item() if _is_dimensionless(value) and np.ndim(value) == 0 else value
     if isinstance(value, np.number) or (isinstance(value, np.ndarray | Tensor) and value.ndim == 0):
@@ -65,10 +71,10 @@ def as_number(value: Any) -> Any:
 
 def as_values(value: Any) -> Any:
     """Return NumPy arrays as tensors and scalars as Python numbers; convert a mapping value by value."""
+    if type(value) in _PLAIN or isinstance(value, Tensor):
+        return value
     if isinstance(value, Mapping):
         return {name: as_values(each) for name, each in value.items()}
-    if isinstance(value, Tensor):
-        return value
     if is_quantity(value) and _is_dimensionless(value):
         value = np.asarray(value)
     if type(value) is np.ndarray and value.ndim > 0 and value.dtype.kind in "iuf":
@@ -79,6 +85,8 @@ def as_values(value: Any) -> Any:
 
 def is_quantity(value: object) -> bool:
     """Return whether a value is a Brian2 quantity, without importing Brian2."""
+    if type(value) in _PLAIN:
+        return False
     brian2 = sys.modules.get("brian2")
     return brian2 is not None and isinstance(value, getattr(brian2, "Quantity", ()))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
@@ -45,16 +46,18 @@ class PerNeuron:
         return value.to(like) if isinstance(value, Tensor) else value
 
     def extremes(self, population: str) -> tuple[float, float]:
-        """Return the least and the largest value, computed by NumPy so that traces of kernels don't contain it."""
+        """Return the least and the largest value."""
         value = self.of(population)
         if not isinstance(value, Tensor):
             return float(value), float(value)
-        numbers = value.detach().cpu().double().numpy()
-        return float(numbers.min()), float(numbers.max())
+        return _extremes(value) if value.device.type == "cpu" or value.is_inference() else _known_extremes(value)
 
     def check(self, *, zero: bool) -> None:
         """Refuse unknown populations, wrong shapes, negative values and, unless allowed, zero."""
-        for population in self.given if isinstance(self.given, Mapping) else self.shapes:
+        names = list(self.given if isinstance(self.given, Mapping) else self.shapes)
+        if isinstance(self.given, float | int):
+            names = names[:1]
+        for population in names:
             known("population", population, self.shapes, where=self.name)
             self._check_one(population, self.of(population), zero)
 
@@ -70,6 +73,25 @@ class PerNeuron:
             raise ActrelaxError(f"{said} must be {wanted}, got {least:g}.")
         if not zero and least < SMALLEST:
             raise ActrelaxError(f"{said} must be {SMALLEST:g} or more, got {least:g}.")
+
+
+_KNOWN: MutableMapping[Tensor, tuple[int, tuple[float, float]]] = WeakTensorKeyDictionary()
+"""Tensor on an accelerator -> its version and extremes."""
+
+
+def _known_extremes(value: Tensor) -> tuple[float, float]:
+    """Return a tensor's extremes, without waiting for the device unless the tensor has changed."""
+    version, extremes = _KNOWN.get(value, (-1, (0.0, 0.0)))
+    if version != value._version:
+        extremes = _extremes(value)
+        _KNOWN[value] = value._version, extremes
+    return extremes
+
+
+def _extremes(value: Tensor) -> tuple[float, float]:
+    """Return the least and the largest value, computed by NumPy so that traces of kernels don't contain it."""
+    numbers = value.detach().cpu().double().numpy()
+    return float(numbers.min()), float(numbers.max())
 
 
 def brief(value: Value | Mapping[str, Value]) -> str:

@@ -6,7 +6,7 @@ from networks import mlp_case
 
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem, per_neuron
 from actrelax.models.problem.per_neuron import PerNeuron
 from actrelax.models.results import relative_error
 
@@ -80,3 +80,36 @@ def test_populations_without_a_tau_have_one():
     named = solve(problem_of(case, tau={"hidden2": 0.5}), "euler", steps=5, dt=0.2).final
     spelled = solve(problem_of(case, tau={"hidden1": 1, "hidden2": 0.5, "hidden3": 1}), "euler", steps=5, dt=0.2).final
     assert all(torch.equal(named[name], x) for name, x in spelled.items())
+
+
+def test_a_number_is_checked_once_for_all_populations(monkeypatch):
+    """A problem is made for every batch."""
+    seen = []
+    one = PerNeuron._check_one
+    monkeypatch.setattr(PerNeuron, "_check_one", lambda self, name, *rest: (seen.append(name), one(self, name, *rest)))
+    PerNeuron("tau", 2.0, 1.0, SHAPES).check(zero=False)
+    assert seen == ["hidden2"]
+    PerNeuron("tau", {"hidden1": 2.0, "hidden2": 3.0}, 1.0, SHAPES).check(zero=False)
+    assert seen == ["hidden2", "hidden1", "hidden2"]
+
+
+def test_extremes_are_found_anew_only_where_a_tensor_has_changed(monkeypatch):
+    """On an accelerator finding them waits for all of its work."""
+    looks = []
+    monkeypatch.setattr(
+        per_neuron, "_extremes", lambda value, find=per_neuron._extremes: looks.append(0) or find(value)
+    )
+    value, other = torch.tensor([1.0, 4.0]), torch.tensor([1.0, 4.0])
+    assert [per_neuron._known_extremes(value) for _ in range(3)] == [(1.0, 4.0)] * 3
+    assert len(looks) == 1
+    value[0] = -1.0
+    assert per_neuron._known_extremes(value) == (-1.0, 4.0)
+    assert per_neuron._known_extremes(other) == (1.0, 4.0)
+    assert len(looks) == 3
+
+
+def test_tensors_and_numbers_are_taken_as_they_are():
+    case = mlp_case(widths=(8, 6, 5, 4))
+    tau = {"hidden1": torch.ones(6), "hidden2": 2.0}
+    taken = problem_of(case, tau=tau).tau
+    assert all(taken[name] is value for name, value in tau.items())
