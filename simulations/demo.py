@@ -29,7 +29,8 @@ from actrelax.analysis.files import claimed
 from actrelax.analysis.reports import run_report
 from actrelax.analysis.reports.load_runs import gather
 from actrelax.analysis.reports.page import Picture, Section, write
-from actrelax.analysis.runs import RunFolder, Summary
+from actrelax.analysis.runs import RunFolder
+from actrelax.analysis.summary import Summary
 from actrelax.models.engines import Steps
 from actrelax.models.learning import activity_gradients
 from actrelax.models.network import Network

@@ -33,7 +33,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from actrelax.analysis import figures
 from actrelax.analysis.files import claimed
 from actrelax.analysis.fingerprints import Fingerprints, identity, of_options, of_weights, record
-from actrelax.analysis.runs import RunFolder, Summary, versions
+from actrelax.analysis.runs import RunFolder
+from actrelax.analysis.summary import Summary, versions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward
 from actrelax.models.learning.brian2 import Learner, Phases

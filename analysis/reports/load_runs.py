@@ -11,7 +11,8 @@ from typing import Any
 
 from actrelax.analysis.files import listed
 from actrelax.analysis.reports.results_table import Outcome, outcome_of
-from actrelax.analysis.runs import RunFolder, State, Summary, flat
+from actrelax.analysis.runs import RunFolder, State, flat
+from actrelax.analysis.summary import Summary
 from actrelax.models.errors import ActrelaxError
 
 SAID = {State.FINISHED: "finished", State.DIVERGED: "diverged", State.BEGUN: "not finished"}

@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import fmean
 
 from actrelax.analysis.files import exists, locked, write_text
-from actrelax.analysis.runs import RunFolder, State, Summary
+from actrelax.analysis.runs import RunFolder, State
+from actrelax.analysis.summary import Summary
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from actrelax.analysis.runs import versions
+from actrelax.analysis.summary import versions
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.costs.images import images_for
 from actrelax.simulations.costs.memory import peak_in_own_process

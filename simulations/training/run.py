@@ -12,7 +12,8 @@ from actrelax.analysis import figures
 from actrelax.analysis.clip_bound import largest_derivative, why_no_bound
 from actrelax.analysis.convergence import Distances, distances
 from actrelax.analysis.fingerprints import identity, of_weights, record
-from actrelax.analysis.runs import RunFolder, Summary, versions
+from actrelax.analysis.runs import RunFolder
+from actrelax.analysis.summary import Summary, versions
 from actrelax.models.engines import TorchOptions, integrator_named, schedule
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import Dataset

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from actrelax.analysis import checkout
-from actrelax.analysis.runs import versions
+from actrelax.analysis.summary import versions
 
 
 def git(folder, *words):

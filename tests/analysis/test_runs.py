@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from actrelax.analysis.runs import CHECKPOINT, SUMMARY, RunFolder, State, Summary, versions
+from actrelax.analysis.runs import CHECKPOINT, SUMMARY, RunFolder, State
+from actrelax.analysis.summary import Summary, versions
 from actrelax.models.errors import ActrelaxError
 
 RUN = Summary(0.9, 0.95, None, "ar", "simplified", "digits", "digits-cnn", 3, 7, 12.5, 345.0, "cpu", versions())

@@ -4,7 +4,8 @@ import pytest
 
 from actrelax.analysis.reports.load_runs import command, gather, run_folders
 from actrelax.analysis.reports.run_report import page
-from actrelax.analysis.runs import RunFolder, State, Summary
+from actrelax.analysis.runs import RunFolder, State
+from actrelax.analysis.summary import Summary
 from actrelax.models.errors import ActrelaxError
 
 USUAL = {"rule": "ar", "assumptions": "ar", "dataset": "digits", "network": "mlp", "epochs": 2, "lr": 0.1, "clip": None}
