@@ -65,7 +65,7 @@ def test_without_git_or_with_one_that_hangs_there_is_none(monkeypatch, tmp_path)
 
 @pytest.mark.parametrize(("commit", "named"), [("", {}), ("0123456789ab", {"commit": "0123456789ab"})])
 def test_versions_name_the_commit_of_a_checkout_alone(monkeypatch, commit, named):
-    monkeypatch.setattr("actrelax.analysis.runs.commit", lambda: commit)
+    monkeypatch.setattr("actrelax.analysis.summary.commit", lambda: commit)
     assert versions().items() >= named.items()
     assert ("commit" in versions()) == bool(named)
     assert list(versions())[:2] == ["python", "actrelax"]
