@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "sphinx-mathjax-offline",
 ]
@@ -39,7 +40,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 suppress_warnings = ["config.cache"]  # the gallery's options hold no functions that matter between builds
 
 # pages
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_fence_as_directive = ["math"]  # as GitHub has it
 myst_heading_anchors = 3
 

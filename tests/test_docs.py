@@ -16,7 +16,8 @@ from actrelax.simulations import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-TESTED = [DOCS / "tutorial.md", DOCS / "theory.md", DOCS / "closed-form.md", *sorted((DOCS / "how-to").glob("*.md"))]
+NAMES = ("first-figure", "coming-from", "tutorial", "theory", "closed-form")
+TESTED = [*(DOCS / f"{name}.md" for name in NAMES), *sorted((DOCS / "how-to").glob("*.md"))]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|text|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -89,6 +90,8 @@ def test_every_assumption_is_explained():
     headings = re.findall(r"^## `(\w+)`", page, re.MULTILINE)
     assert headings == list(vars(Knobs()))
     assert set(PRESETS) - {"ar"} <= presets_named(page)
+    rows = re.findall(r"^\| (`.+?) \| .+ \|$", page.partition("## The knobs and the presets")[2], re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(PRESETS) | set(vars(Knobs()))
 
 
 def presets_named(page):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from actrelax.simulations.data import digits as digits
     from actrelax.simulations.training.saved import load_run as load_run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULE_OF = {
     "Activation": "models.network",
