@@ -1,5 +1,7 @@
 """Modules of tests/modules.py: recurrence, and what Python, scripts and users' own functions decide at each call."""
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -105,8 +107,7 @@ class OwnFunction(nn.Module):
         return self.head(x + F.relu(self.hidden(x)))
 
 
-@torch.jit.script
-def scripted_gate(x: torch.Tensor, y: torch.Tensor):
+def gate(x: torch.Tensor, y: torch.Tensor):
     if x.dim() > 1:
         x = x * torch.sigmoid(y)
     return torch.tanh(x) + 0.1 * y
@@ -116,9 +117,11 @@ class Scripted(nn.Module):
     def __init__(self):
         super().__init__()
         self.one, self.two, self.hidden, self.head = (nn.Linear(*s) for s in ((6, 5), (6, 5), (5, 5), (5, 3)))
+        with warnings.catch_warnings(action="ignore"):  # PyTorch deprecates scripts; modules have them all the same
+            self.gate = torch.jit.script(gate)
 
     def forward(self, x):
-        x = scripted_gate(self.one(x), self.two(x))
+        x = self.gate(self.one(x), self.two(x))
         return self.head(x + torch.tanh(self.hidden(x)))
 
 
