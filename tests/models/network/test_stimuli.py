@@ -17,7 +17,7 @@ def made():
 def test_half_of_a_network_elsewhere_is_refused(change):
     network = made()
     change(network.projections["hidden1->output"])
-    with pytest.raises(ActrelaxError, match=r"^the network's weights .* are torch\.float64 on cpu and torch\.float"):
+    with pytest.raises(ActrelaxError, match=r"^the network's weights.* are torch\.float64 on cpu and torch\.float"):
         network(torch.rand(2, 4))
 
 
