@@ -1,4 +1,4 @@
-"""The closed form: the end of a frozen relaxation, for any number of steps."""
+"""The closed form: the final state of a frozen relaxation, for any number of steps."""
 
 from actrelax.models.closed_form.evaluate import (
     PopulationState,

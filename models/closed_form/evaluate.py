@@ -25,7 +25,7 @@ from actrelax.models.problem import RelaxationProblem, State
 
 @dataclass(frozen=True, eq=False)
 class PopulationState:
-    """The end of a relaxation for one population or several.
+    """The final state of one or more populations.
 
     names         names of the populations
     state         variable -> (batch, *population.shape), as in the states of a problem
@@ -67,7 +67,7 @@ def _cached_plan(
 
 
 def plan_applications(plan: Plan, network: Network) -> int:
-    """Return how often a plan carries feedback through a projection."""
+    """Return the number of feedback applications in a plan, summed over projections."""
     return sum(
         len(generators.slots.get(projection.source, ()))
         for name, generators in plan.items()
@@ -76,7 +76,7 @@ def plan_applications(plan: Plan, network: Network) -> int:
 
 
 def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
-    """Yield the end of a frozen relaxation by a plan (`plan_of`), population by population from the output down.
+    """Yield the final state of a frozen relaxation by a plan (`plan_of`), one population after another, output first.
 
     Call it under ``torch.no_grad()``.
     """
@@ -96,11 +96,11 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
             if gain not in amplified:
                 amplified[gain] = Stack(problem.apply_gain(name, gain, stack.data), stack.count)
             at_weights = _at_weights(problem, projection, amplified[gain].sent(len(slots)))
-            if stack.count == 1:  # the population sends its activity itself
+            if stack.count == 1:  # the only vector is the activity itself
                 postsynaptic[projection.name] = at_weights.data
             sent = _from_weights(problem, projection, at_weights)
             arrived[source] = _add(arrived.get(source), sent, slots, plan[source].arriving)
-            del at_weights, sent  # free their memory before the caller learns
+            del at_weights, sent  # free their memory before the caller computes updates
         products = {gain: product.activity for gain, product in amplified.items()}
         yield PopulationState((name,), {name: stack.activity}, products, postsynaptic)
 
@@ -113,7 +113,7 @@ def evaluate_all(problem: RelaxationProblem, plan: Plan) -> State:
 
 @dataclass(slots=True, eq=False)
 class Stack:
-    """Some vectors of one population in one tensor.
+    """Several vectors of one population in one tensor.
 
     data   (count, batch, *population.shape); for a single vector (batch, *population.shape), so that it uses the
            kernels of a plain activity
@@ -163,13 +163,13 @@ def _stacked(rows: Tensor, shape: torch.Size) -> Stack:
 
 
 def _at_weights(problem: RelaxationProblem, projection: Projection, stack: Stack) -> Stack:
-    """Return the vectors of a projection's target as they reach its weights."""
+    """Carry the vectors of a projection's target back to the projection's weights."""
     route = problem.feedforward.routes[projection.name]
     return _each(stack, lambda data: projection.postsynaptic(data, route.repeated(stack.count)))
 
 
 def _from_weights(problem: RelaxationProblem, projection: Projection, stack: Stack) -> Stack:
-    """Return the vectors at a projection's weights as they reach its source."""
+    """Carry vectors from a projection's weights back to its source."""
     route, weight = problem.feedforward.routes[projection.name], problem.feedback_weight(projection)
     return _each(stack, lambda data: projection.feedback_from_weights(data, route.repeated(stack.count), weight))
 
@@ -183,7 +183,7 @@ def _each(stack: Stack, carry: Callable[[Tensor], Tensor]) -> Stack:
 
 
 def _add(arrived: Stack | None, signal: Stack, slots: tuple[int, ...], count: int) -> Stack:
-    """Return the `count` vectors of a source's slots after adding the vectors of another projection."""
+    """Add the vectors that a projection sends to its source's slots; return the vectors of all `count` slots."""
     # never in place: a projection without weights returns the tensor that was sent
     if slots == tuple(range(count)):
         return signal if arrived is None else Stack(arrived.data + signal.data, count)
@@ -213,6 +213,6 @@ def _on(generators: Generators, like: Tensor) -> Tensor:
 def _constant(make: Any, *arguments: object) -> Tensor:
     """Return a cached tensor; under torch.compile, whose tensors have no values yet, a new one."""
     constant: Tensor = (make.__wrapped__ if torch.compiler.is_compiling() else make)(*arguments)
-    if type(constant) is not Tensor:  # made under a mode such as FakeTensorMode, and of no use outside it
+    if type(constant) is not Tensor:  # made under a mode such as FakeTensorMode, useless outside it
         make.cache_clear()
     return constant

@@ -20,7 +20,7 @@ from actrelax.models.problem import RelaxationProblem, State
 
 
 def uncovered(problem: RelaxationProblem) -> str | None:
-    """Return None if the closed form covers the problem, else its missing condition in one sentence."""
+    """Return None if the closed form covers the problem, else one sentence with the condition that is not met."""
     if not problem.is_frozen:
         return "the closed form needs frozen gains: a current activity gain makes the relaxation nonlinear."
     if problem.assumptions.is_continuous:
@@ -51,7 +51,7 @@ def hop_taus(problem: RelaxationProblem) -> tuple[float, ...]:
 
 
 def hop_matrix(problem: RelaxationProblem) -> Matrix:
-    """Return M (`integrators.chain_matrix`) of a chain of units, one per hidden population: the most hops possible."""
+    """Return M (`integrators.chain_matrix`) for the longest possible path: one unit per hidden population."""
     return chain_matrix(hop_taus(problem))
 
 
@@ -111,7 +111,7 @@ def weighted_sum(terms: Sequence[Term], coefficients: Matrix) -> Tensor:
 
 
 def predict_applications(problem: RelaxationProblem) -> int:
-    """Return how often `predict` carries feedback through a projection."""
+    """Return the number of feedback applications in `predict`, summed over projections."""
     network = problem.network
     outgoing = [len(network.outgoing[name]) for name in network.hidden]
     if problem.network.graph.is_chain:
@@ -136,7 +136,7 @@ def _along_chain(problem: RelaxationProblem) -> Iterator[tuple[str, Term]]:
 def _by_hops(problem: RelaxationProblem) -> Iterator[tuple[str, Term]]:
     """Apply feedback to all populations at once: x(n) = sum_k c_k A^k x(0), and the same for the clamp."""
     hidden, start = problem.network.hidden, problem.initial_state()
-    hops = len(hidden)  # the largest possible number
+    hops = len(hidden)  # the longest possible path
     unclamped = replace(problem, clamped=0 * problem.clamped)
     from_clamp = {name: problem.feedback(name, {v: 0 * x for v, x in start.items()}) for name in hidden}
     powers = zip(_powers(unclamped, start), _powers(unclamped, from_clamp), strict=True)

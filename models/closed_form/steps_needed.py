@@ -56,12 +56,12 @@ def gradient_steps(
     The distance from equilibrium is a sum of terms (`law.terms`). Each is a coefficient, which depends on the
     number of steps, times an activity that feedback has carried down, which does not. The sum of their magnitudes
     is an upper bound; the result is the smallest number of steps for which this bound is within the tolerance. The
-    cost is L (L - 1) / 2 feedback projections in a chain of L, else 2 L - 1 sweeps, and a synchronisation with the
+    cost is L (L - 1) / 2 feedback applications in a chain of L, else 2 L - 1 sweeps, and a synchronisation with the
     device.
 
     The tolerance is relative to the largest gradient of the population (`results.relative_error`); a population
-    that feedback does not reach has no gradient and is compared with its initial activity. None if `most` are not
-    enough.
+    that feedback does not reach has no gradient and is compared with its initial activity. None if `most` steps are
+    not enough.
     """
     hidden, size = problem.network.hidden, len(problem.network.hidden) + 1
     largest = _largest(evaluate_all(problem, settled_plan(problem.network.graph)))

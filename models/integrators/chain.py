@@ -1,7 +1,7 @@
 """One step of a scheme on a chain of single units, as a small matrix (docs/theory.md).
 
-With frozen gains every scheme is linear, and its coefficients are powers of its one-step matrix on this chain, for
-networks of any width.
+With frozen gains every scheme is linear. Its coefficients are a power of its one-step matrix on this chain, whatever
+the width of the network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Transition = Callable[[Matrix, float], Matrix]
 
 
 def chain_matrix(taus: Sequence[float]) -> Matrix:
-    """Return M of the chain of single units dx/dt = M x: hidden units with these taus, from the input up, and a clamp.
+    """Return M of the chain dx/dt = M x: single hidden units with these taus, from the input up, and the clamp.
 
     M is (L + 1, L + 1) for L hidden units: -1/tau_l on the diagonal, 1/tau_l above it, a row of zeros for the
     clamp.
@@ -57,7 +57,7 @@ def polynomial(*weights: float) -> Transition:
 
 
 def sweep(matrix: Matrix, dt: float) -> Matrix:
-    """Return one sequential sweep, (I - N)^-1 D: entries above the diagonal, N, multiply new values."""
+    """Return one sequential sweep, (I - N)^-1 D, where N, the part above the diagonal, multiplies new values."""
     z = dt * matrix
     # back substitution with non-negative numbers has no cancellation
     swept: Matrix = solve_triangular(np.eye(len(z)) - np.triu(z, 1), np.diag(1 + z.diagonal()), unit_diagonal=True)
@@ -67,7 +67,7 @@ def sweep(matrix: Matrix, dt: float) -> Matrix:
 def holding(share: Callable[[Matrix], Matrix]) -> Transition:
     """Return the transition of a scheme with constant feedback within each step (docs/theory.md).
 
-    `share` maps dt/tau to eta of an Euler step, the fraction of the distance to its input that a unit covers.
+    `share` maps dt/tau to the eta of an Euler step: the fraction of its distance to the input that a unit covers.
     """
 
     def transition(matrix: Matrix, dt: float) -> Matrix:
@@ -88,7 +88,7 @@ def settled(matrix: Matrix, dt: float) -> Matrix:
 
 
 def flow(matrix: Matrix, t: float) -> Matrix:
-    """Return exp(t M) of a chain, with a relative error of about t/tau roundings in each entry, however small.
+    """Return exp(t M) of a chain; the relative error of each entry, however small, is about t/tau roundings.
 
     Scaling and squaring of the non-negative M + I/tau_min, where no terms cancel; `scipy.linalg.expm` is accurate
     only relative to the largest entry. With one tau, K ~ Poisson(t / tau).

@@ -11,7 +11,7 @@ from actrelax.models.problem.delays import delay_line_key
 
 @torch.no_grad()
 def fill_delay_lines(problem: RelaxationProblem, state: State, dt: float) -> State:
-    """Return the state with delay lines added, one signal per step of dt; before t = 0 the state was constant."""
+    """Add delay lines to a state, one signal per step of dt, as if it had been constant before t = 0."""
     lines: State = {}
     for name, steps in problem.delay.steps(dt).items():
         sent = problem.feedback_source(problem.feedback_projections[name], state)

@@ -8,9 +8,9 @@ from actrelax.models.problem import RelaxationProblem, State
 
 
 def add_noise(problem: RelaxationProblem, state: State, dt: float, generator: torch.Generator | None) -> State:
-    """Return the state after `euler` with the noise of one step of dt: sigma sqrt(2 dt/tau) xi, xi standard normal.
+    """Add the noise of one step of dt to the state after `euler`: sigma sqrt(2 dt/tau) xi, xi standard normal.
 
-    The variables of a unit with dynamics share its xi (`UnitDynamics.noise`).
+    The variables of a unit with dynamics share one xi (`UnitDynamics.noise`).
     """
     state = dict(state)
     for name, sigma in problem.noise_levels.items():

@@ -8,7 +8,7 @@ the next state. A relaxation is a loop of steps::
         state = euler(problem, state, dt=0.1)
 
 Steps add no noise: see `noise.add_noise`. Delayed feedback needs Euler's scheme and, before the loop,
-`delay_lines.fill_delay_lines`. `Integrator.unsupported` tells whether a scheme fits a problem.
+`delay_lines.fill_delay_lines`. `Integrator.unsupported` says why a scheme can't solve a problem.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Integrator:
     takes_time      whether the result depends on dt
     takes_noise     whether problems may have noise
     takes_delays    whether feedback may be delayed
-    refuses         problem -> None, or one sentence with a further reason against the scheme, if there can be one
+    refuses         problem -> None, or one sentence with another reason why the scheme can't solve it; optional
     engine          the only engine with this scheme; None for a scheme of this package
     """
 
@@ -57,7 +57,7 @@ class Integrator:
     engine: str | None = None
 
     def unsupported(self, problem: RelaxationProblem) -> str | None:
-        """Return None, or one sentence that says why the scheme doesn't fit the problem."""
+        """Return None, or one sentence with the reason why the scheme can't solve the problem."""
         if problem.is_noisy and not self.takes_noise:
             return 'it does not support noise: use "euler", or one of Brian2\'s methods that do.'
         if problem.delay.times and not self.takes_delays:
@@ -81,7 +81,7 @@ def euler(problem: RelaxationProblem, state: State, dt: float) -> State:
 def sequential(problem: RelaxationProblem, state: State, dt: float) -> State:
     """Take an Euler step in one sweep from the output down, in which populations read their targets' new values.
 
-    The papers' loop (Gauss-Seidel). It runs ahead of the ODE by O(dt); its order is 1, as Euler's.
+    The papers' loop (Gauss-Seidel). It runs ahead of the ODE by O(dt); like Euler it has order 1.
     """
     state = dict(state)
     for v, unit in problem.units.items():
@@ -164,5 +164,5 @@ EQUILIBRIUM = Integrator(
 
 
 def _advance(state: State, slope: State, dt: float) -> State:
-    """Return state + dt slope, by one kernel per variable."""
+    """Return state + dt slope, with one kernel per variable."""
     return {v: torch.add(x, slope[v], alpha=dt) for v, x in state.items()}

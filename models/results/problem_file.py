@@ -1,4 +1,4 @@
-"""The problem of a trajectory in its file, with the arguments of `solve`: what makes the relaxation again."""
+"""The problem and the arguments of `solve` in a trajectory's file, from which the relaxation can be repeated."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.problem.feedback_transforms import Quantised, Sparse
 
 GROUP = "problem"
-"""The group of a file that holds the problem."""
+"""The file's group with the problem."""
 
 
 def problem_dataset(problem: RelaxationProblem, arguments: Mapping[str, Any]) -> xr.Dataset:
     """Return weights, psi, stimulus, target and clamp as variables, everything else as attributes.
 
-    Attributes are text in JSON; "not repeatable" names what a file can't hold. In place of a tensor stands the name
-    of its variable.
+    Attributes are JSON text, with the name of its variable in place of each tensor. "not repeatable" lists the parts
+    that a file can't hold.
     """
     network, tensors = describe(problem.network), _Tensors()
     weights = {key: tensors.add(key, x) for key, x in problem.network.state_dict().items()}
@@ -51,23 +51,23 @@ def problem_dataset(problem: RelaxationProblem, arguments: Mapping[str, Any]) ->
 
 
 _FIELDS = ("tau", "start", "clip", "noise", "input_noise", "delays", "time_unit")
-"""Fields of a problem that are numbers, names or tensors, for all or by population."""
+"""Fields of a problem that hold a number, name or tensor, or one per population."""
 
 
 def load_problem(path: str | Path) -> tuple[RelaxationProblem, dict[str, Any]]:
-    """Return the problem of a trajectory's file, and the arguments with which `solve` was called.
+    """Return the problem in a trajectory's file, and the arguments of the call of `solve`.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        A NetCDF file or a Zarr store. Nothing in it is run as a program.
+        A NetCDF file or a Zarr store. No code in it is run.
 
     Returns
     -------
     problem : RelaxationProblem
         On the CPU.
     arguments : dict
-        "integrator", "engine", "steps", "evaluation", "every", "options", "seed", and "random_state" of noise.
+        "integrator", "engine", "steps", "evaluation", "every", "options", "seed", and the noise's "random_state".
 
     Raises
     ------
@@ -79,15 +79,15 @@ def load_problem(path: str | Path) -> tuple[RelaxationProblem, dict[str, Any]]:
         obstacles = attributes["not repeatable"]
     except Exception as error:  # damaged files make h5netcdf and zarr raise nearly anything
         raise ActrelaxError(
-            f"{path} holds no problem to relax again: it is missing, damaged, or of an earlier version."
+            f"{path} holds no problem to relax again: it is missing, damaged, or from an earlier version."
         ) from error
     if obstacles:
-        raise ActrelaxError(f"{path} can't be relaxed again, a file can't hold {' or '.join(obstacles)}.")
+        raise ActrelaxError(f"{path} can't be relaxed again: a file can't hold {' or '.join(obstacles)}.")
     try:
-        return _problem(attributes, variables), _unpacked(attributes["arguments"], variables)
+        return _problem(attributes, variables), _unpack(attributes["arguments"], variables)
     except ActrelaxError:
         raise
-    except Exception as error:  # of attributes that somebody edited
+    except Exception as error:  # edited attributes may raise anything
         raise ActrelaxError(f"{path} holds no problem to relax again: its group {GROUP!r} is damaged.") from error
 
 
@@ -97,14 +97,14 @@ def _problem(attributes: Mapping[str, Any], variables: Mapping[str, Tensor]) -> 
     network = rebuild(attributes["network"], {key: x.to(dtype) for key, x in weights.items()})
     with torch.no_grad():
         passed = network.feedforward(variables[attributes["stimulus"]].to(dtype), keep_drives=False)
-    fields = {name: _unpacked(attributes[name], variables) for name in _FIELDS}
+    fields = {name: _unpack(attributes[name], variables) for name in _FIELDS}
     target = attributes["target"]
     return RelaxationProblem(
         network,
         passed,
         variables[attributes["clamped"]].to(dtype),
         Assumptions(*(Knobs(**attributes["assumptions"][kind]) for kind in ("dense", "conv"))),
-        feedback_transform=_made(attributes["feedback_transform"]),
+        feedback_transform=_rebuild_transform(attributes["feedback_transform"]),
         dynamics={name: UnitDynamics(**given) for name, given in attributes["dynamics"].items()},
         target=None if target is None else variables[target],
         **fields,
@@ -115,7 +115,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if path.suffix == ".zarr":
         dataset = xr.open_zarr(path, group=GROUP, consolidated=False)
     else:
-        with h5py.File(path) as file:  # where this fails, h5netcdf would leave incomplete objects
+        with h5py.File(path) as file:  # fail here first: h5netcdf leaves incomplete objects behind
             dict(file[GROUP].attrs)
         dataset = xr.open_dataset(path, group=GROUP, engine="h5netcdf")
     with dataset:
@@ -124,21 +124,21 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _obstacles(problem: RelaxationProblem, arguments: Mapping[str, Any]) -> list[str]:
-    """Return what a file can't hold, besides the network's functions."""
+    """Return the parts of a problem that a file can't hold, besides the network's functions, in words."""
     found = []
     if problem.feedback_transform is not None and _transform(problem.feedback_transform) is None:
         found.append("a feedback transform that is a Python function")
     if not arguments:
-        found.append("the arguments of a relaxation that solve has not made")
+        found.append("the arguments of a relaxation that was not run by solve")
     elif arguments["integrator"] is None:
-        found.append("an integrator of one's own")
+        found.append("a custom integrator")
     if "random_state" in arguments and arguments["random_state"] is None:
-        found.append("noise that was drawn on a GPU")
+        found.append("noise drawn on a GPU")
     network, stimulus = problem.network, problem.feedforward.activities[problem.network.input]
     with torch.no_grad():
         output = network.feedforward(stimulus, keep_drives=False).activities[network.output]
     if not torch.equal(output, problem.feedforward.activities[network.output]):
-        found.append("a feedforward pass of other weights than the network's")
+        found.append("a feedforward pass with weights other than the network's")
     return found
 
 
@@ -146,7 +146,7 @@ def _transform(transform: object) -> dict[str, Any] | None:
     return asdict(transform) if isinstance(transform, Sparse | Quantised) else None
 
 
-def _made(given: Mapping[str, Any] | None) -> Sparse | Quantised | None:
+def _rebuild_transform(given: Mapping[str, Any] | None) -> Sparse | Quantised | None:
     if given is None:
         return None
     return Quantised(**given) if "levels" in given else Sparse(**given)
@@ -159,7 +159,7 @@ class _Tensors:
         self.variables: dict[str, tuple[tuple[str, ...], Any]] = {}
 
     def add(self, name: str, x: Tensor) -> str:
-        """Keep a tensor, and return the name of its variable."""
+        """Store a tensor, and return the name of its variable."""
         word = re.sub(r"[^\w.>-]", "_", name)
         while word in self.variables:
             word += "_"
@@ -178,10 +178,10 @@ class _Tensors:
         return value.item() if isinstance(value, np.generic) else value
 
 
-def _unpacked(value: Any, variables: Mapping[str, Tensor]) -> Any:
-    """Return what `_Tensors.pack` was given."""
+def _unpack(value: Any, variables: Mapping[str, Tensor]) -> Any:
+    """Invert `_Tensors.pack`."""
     if not isinstance(value, dict):
         return value
     if "variable" in value:
         return variables[value["variable"]]
-    return {key: _unpacked(each, variables) for key, each in value.get("by name", value).items()}
+    return {key: _unpack(each, variables) for key, each in value.get("by name", value).items()}

@@ -33,17 +33,17 @@ class Record:
     what : bool, str, sequence of str, mapping, or callable, default True
         Values to record. True: all hidden populations and the output; False: nothing; names: these populations; a
         mapping, population -> indices into its flattened shape: these units, as (batch, indices); a function of the
-        state: its result. Names are also those of the variables NAME.0, NAME.1, ... of units with dynamics. The
-        function gets population or variable -> (batch, *shape), which it must not change, and returns
-        name -> tensor, NumPy array or number, with the same names, shapes and types each time. If the relaxation
-        diverges, the steps are repeated to find the first non-finite one, and the function is called again.
+        state: its result. Names may also be variables NAME.0, NAME.1, ... of units with dynamics. A function gets
+        population or variable -> (batch, *shape), which it must not change, and returns name -> tensor, NumPy array
+        or number, with the same names, shapes and types each time. If the relaxation diverges, the steps are repeated
+        to find the first non-finite one, and the function is called again.
     every : int, default 1
         Record the start and every `every`-th step.
     path : str or pathlib.Path, optional
-        File for the recorded values; `open_trajectory` reads it. A path that ends in .zarr is a Zarr store (needs the
-        package zarr): it grows while the relaxation runs, by blocks of up to 64 points in time or 16 MiB, memory holds
-        one block at most, and an existing store is replaced at the start. Any other path is a NetCDF file, written or
-        replaced when the relaxation has ended or diverged.
+        File for the recorded values; `open_trajectory` reads it. A path that ends in .zarr is a Zarr store, which needs
+        the package zarr. It grows while the relaxation runs, in blocks of up to 64 points in time or 16 MiB, of which
+        memory holds one at most; an existing store is replaced at the start. Any other path is a NetCDF file, written
+        or replaced when the relaxation has ended or diverged.
 
     Raises
     ------
@@ -86,12 +86,12 @@ class RecordSpec:
 class History:
     """The values recorded so far, in memory or in a Zarr store.
 
-    problem  the relaxation problem
-    record   values to record, interval and file
-    about    attributes of the file that are known at the start: integrator, engine, dt, options
-    arguments  those of `solve`
-    times    times of the records
-    units    population -> indices of the recorded units, or None for all, of each recorded activity
+    problem    the relaxation problem
+    record     values to record, interval and file
+    about      the file's attributes known at the start: integrator, engine, dt, options
+    arguments  the arguments of `solve`
+    times      times of the records
+    units      recorded population -> indices of the recorded units, or None for all units
     """
 
     problem: RelaxationProblem
@@ -140,7 +140,7 @@ class History:
             self._store.pop()
 
     def finish(self, trajectory: Trajectory | None) -> None:
-        """Write the file, if any; no trajectory means that the relaxation failed: no NetCDF file is written."""
+        """Write the file, if any; without a trajectory the relaxation has failed, and no NetCDF file is written."""
         if self._store is not None:
             self._store.finish(trajectory)
         elif self.path is not None and trajectory is not None:
@@ -240,7 +240,7 @@ def _units(problem: RelaxationProblem, name: str, chosen: Sequence[int]) -> list
     size = math.prod(problem.network.populations[problem.own_variables.get(name, name)].shape)
     try:
         indices = np.asarray(chosen)
-    except (TypeError, ValueError):  # of different lengths, on a GPU
+    except (TypeError, ValueError):  # lists of different lengths, or a tensor on a GPU
         indices = np.empty(0)
     if indices.ndim != 1 or indices.dtype.kind not in "iu":
         raise ActrelaxError(f"units of {name!r} must be a list of whole numbers, 0 to {size - 1}, got {chosen!r}.")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 FLOOR = 1e-30
-"""Least denominator, for references of zero (dead units)."""
+"""Smallest denominator, for references that are all zero (dead units)."""
 
 
 def relative_error(value: Tensor, reference: Tensor, *, magnitude: Tensor | None = None) -> float:
     """Return max |value - reference| / max |reference|, for one population or parameter.
 
-    `magnitude` replaces the reference in the denominator, such as the terms of a sum with cancellation. The result
-    is nan or infinite for values that aren't finite, so that ``relative_error(...) < bound`` fails.
+    `magnitude` replaces the reference in the denominator: pass the terms' magnitudes for a sum with cancellation. The
+    result is nan or infinite for non-finite values, so that ``relative_error(...) < bound`` fails.
 
     Raises
     ------

@@ -91,7 +91,7 @@ class Trajectory:
     evaluation : {"stepped", "closed-form"}
         How the final state was computed: step by step or by the closed form.
     arguments : mapping
-        Arguments of `solve`, from which a file can be made again (`load_problem`).
+        Arguments of `solve`, stored in files so that the relaxation can be repeated (`load_problem`).
 
     Examples
     --------
@@ -169,7 +169,7 @@ class Trajectory:
         Raises
         ------
         ActrelaxError
-            For an unknown population, or if a function recorded other values under the name of one.
+            For an unknown population, or if a function recorded other values under a population's name.
         """
         for name in gradients:
             known("population", name, self.problem.network.populations, where="gradients")
@@ -213,7 +213,7 @@ class Trajectory:
         Raises
         ------
         ActrelaxError
-            As `to_xarray`, and if the file can't be written or its name ends in .zarr.
+            As for `to_xarray`, and if the file can't be written or its name ends in .zarr.
         """
         from actrelax.models.results.xarray_io import save
 

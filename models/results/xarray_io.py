@@ -58,7 +58,7 @@ def labels(problem: RelaxationProblem, units: Units, point: Mapping[str, Tensor]
 
     The activity of a population has the dimensions (sample, NAME_unit), the indices of its units into the flattened
     shape as a coordinate, and that shape as an attribute. Any other variable has the dimensions NAME_0, NAME_1, ...
-    Empty variables, and names that NetCDF does not allow or that a dimension already has, are refused.
+    Refuses empty variables, names that NetCDF does not allow, and names of dimensions.
     """
     found = {name: _label(problem, units, name, tuple(x.shape)) for name, x in point.items()}
     taken = {"time", *(dimension for label in found.values() for dimension in label.dimensions)}
@@ -93,7 +93,7 @@ def _check(name: str, label: Label, taken: set[str]) -> None:
 def labelled(trajectory: Trajectory) -> xr.Dataset:
     """Return the recorded values as a Dataset; if nothing was recorded, the final state as its only point in time.
 
-    Its dimensions are time and those of `labels`.
+    Its dimensions are time and the ones that `labels` gives.
     """
     recorded, times, units = dict(trajectory.recorded), trajectory.times, trajectory.units
     if not times:
@@ -158,7 +158,7 @@ def attributes(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str | int | float:
-    """Return an option's value in a type that attributes can have."""
+    """Convert an option's value to a type that attributes can hold."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     return int(value) if isinstance(value, Integral) else float(value)
@@ -167,7 +167,7 @@ def _plain(value: object) -> str | int | float:
 def save(trajectory: Trajectory, path: Path) -> None:
     """Write `labelled`, and the problem as a group, to a NetCDF file; an existing one is replaced at the end.
 
-    HDF5 writes to memory: on a disk that is full it may end the process.
+    HDF5 writes to memory first: on a full disk it may end the process.
     """
     if path.suffix == ".zarr":
         raise ActrelaxError(f"save writes NetCDF, got {path}: end the path with .nc, or pass it to solve.")
@@ -200,7 +200,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def open_trajectory(path: str | Path) -> xr.Dataset:
-    """Open a NetCDF file of `Trajectory.save`, or a NetCDF file or Zarr store of `solve(..., path=...)`.
+    """Open a trajectory's file: a NetCDF file, or a Zarr store written by `solve(..., path=...)`.
 
     Values are read from disk when used. A Zarr store can be opened while the relaxation runs or after the program was
     killed: its status is then "running", and it has all points in time that were completely written.
@@ -216,7 +216,7 @@ def open_trajectory(path: str | Path) -> xr.Dataset:
     try:
         if is_store:
             return _open_store(path)
-        with h5py.File(path) as file:  # where this fails, h5netcdf would leave incomplete objects
+        with h5py.File(path) as file:  # fail here first: h5netcdf leaves incomplete objects behind
             dict(file.attrs)
         return xr.open_dataset(path, engine="h5netcdf")
     except Exception as error:  # damaged files make h5netcdf raise nearly anything
@@ -231,7 +231,7 @@ def _open_store(path: str | Path) -> xr.Dataset:
     Arrays are opened one by one, because an interrupted write leaves them with different lengths, which
     `xarray.open_zarr` refuses.
     """
-    with warnings.catch_warnings():  # of files that a killed program was about to rename
+    with warnings.catch_warnings():  # about files that a killed program had yet to rename
         warnings.filterwarnings("ignore", r"Object at .*\.partial is not recognized as a component of a Zarr hierarchy")
         store = xr.backends.ZarrStore.open_group(str(path), mode="r", consolidated=False, cache_members=False)
         attributes = dict(store.get_attrs())

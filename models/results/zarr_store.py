@@ -29,10 +29,10 @@ BLOCK_POINTS, BLOCK_BYTES = 64, 2**24
 class ZarrWriter:
     """A Zarr store to which points in time are appended; an existing store is replaced.
 
-    The attribute ``points`` counts the complete points. It is written after each block, by a rename, so a killed
+    The attribute ``points`` counts the complete points. It is updated after each block, by a rename, so a killed
     program loses only the current block. The last point stays in memory until the next one or the end, and can be
-    removed. `run` has the other arguments of `about`, `point` the names, shapes and types of all points, `arguments`
-    those of `solve`.
+    removed. `run` holds the other arguments of `about`, `arguments` the arguments of `solve`; `point` has the names,
+    shapes and types of every point.
     """
 
     def __init__(
@@ -84,22 +84,22 @@ class ZarrWriter:
             self._write_attributes()
 
     def _create(self, empty: xr.Dataset, problem: xr.Dataset) -> None:
-        """Replace the store at the path by one without points."""
+        """Replace any store at the path with one without points."""
         self._attributes["variables"] = [*empty.variables]
         over_time = {name: x.shape[1:] for name, x in empty.variables.items() if "time" in x.dims}
         encoding = {name: {"chunks": (self._length, *sizes)} for name, sizes in over_time.items()}
         empty = empty.assign_attrs(self._attributes)
         with writing(self.path):
-            path = self.path.resolve()  # a link stays one
+            path = self.path.resolve()  # keep a symbolic link
             partial, earlier = partial_of(path), partial_of(path)
             if self.path.is_file():
                 raise FileExistsError("it is a file")
             if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "zarr.json").exists():
                 raise FileExistsError("it is a folder with other files")
-            try:  # a reader finds all arrays or no store
+            try:  # readers find a complete store or none
                 empty.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
                 problem.to_zarr(partial, group=GROUP, mode="a", zarr_format=3, consolidated=False)
-                if path.is_dir():  # moved as a whole: a killed program leaves no half of it
+                if path.is_dir():  # moved whole, so that a killed program leaves no partly deleted store
                     os.replace(path, earlier)
                 os.replace(partial, path)
             finally:

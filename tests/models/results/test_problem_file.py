@@ -141,7 +141,7 @@ def test_what_a_file_can_not_hold(tmp_path):
     case = mlp_case(activation=Activation("mine", own, lambda a: 1 - torch.tanh(a) ** 2))
     solve(problem_of(case, feedback_transform=own), steps=3, record=Record(path=path))
     assert refusal(path) == (
-        f"{path} can't be relaxed again, a file can't hold activation 'mine' of population 'hidden1' or activation "
+        f"{path} can't be relaxed again: a file can't hold activation 'mine' of population 'hidden1' or activation "
         "'mine' of population 'hidden2' or activation 'mine' of population 'hidden3' or a feedback transform that is "
         "a Python function."
     )
@@ -149,10 +149,12 @@ def test_what_a_file_can_not_hold(tmp_path):
     with torch.no_grad():
         problem.network.projections["hidden1->hidden2"].weight.mul_(2)
     solve(problem, steps=3, record=Record(path=path))
-    assert refusal(path).endswith("can't hold a feedforward pass of other weights than the network's.")
+    assert refusal(path).endswith("can't hold a feedforward pass with weights other than the network's.")
     with h5py.File(path, "a") as file:
         del file["problem"]
-    assert refusal(path).endswith("holds no problem to relax again: it is missing, damaged, or of an earlier version.")
+    assert refusal(path).endswith(
+        "holds no problem to relax again: it is missing, damaged, or from an earlier version."
+    )
     solve(problem_of(mlp_case()), steps=3, record=Record(path=path))
     with h5py.File(path, "a") as file:
         file["problem"].attrs["tau"] = "[1"
