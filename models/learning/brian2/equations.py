@@ -47,7 +47,7 @@ EVENTS = {"hold": "step == feedforward_end - 1", "learn": "step == relaxing_end"
 
 @dataclass(frozen=True)
 class PopulationText:
-    """The text of a population: equations and the statements at both events."""
+    """The text of a population: its equations, and the statements at the events `hold` and `learn`."""
 
     equations: str
     hold: str
@@ -56,7 +56,7 @@ class PopulationText:
 
 @dataclass(frozen=True)
 class Synapses:
-    """The text of a projection: equations, the statements at `learn`, and the orders of its sums within a step."""
+    """The text of a projection: its equations, the statements at `learn`, and the orders of its sums in a step."""
 
     equations: str
     learn: str

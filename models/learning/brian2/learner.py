@@ -30,7 +30,7 @@ from actrelax.models.results import DivergenceError
 
 @dataclass(frozen=True)
 class Phases:
-    """Numbers and sizes of the steps per stimulus.
+    """Number and size of the steps per stimulus, in both phases.
 
     Parameters
     ----------
@@ -80,7 +80,8 @@ class Learner:
     Parameters
     ----------
     network : Network
-        With dense projections, copies and activations with a formula; for feedback weights call `add_feedback` first.
+        Network of dense projections and copies whose activations have a formula; call `add_feedback` first if the
+        assumptions need feedback weights.
     rate : float
         Learning rate; each stimulus is one step of plain gradient descent.
     loss : str, default "cross-entropy"
@@ -88,7 +89,7 @@ class Learner:
     assumptions : str or Assumptions, default "ar"
         Assumptions with plasticity at equilibrium.
     phases : Phases, optional
-        Numbers and sizes of the steps.
+        Number and size of the steps.
     decay : float, optional
         Decay rate of the weights, only for "kolen-pollack" feedback, which needs it.
     codegen : str, default "numpy"
@@ -215,7 +216,9 @@ class Learner:
         if self.decay is not None and not (is_number(self.decay) and 0 <= self.decay < math.inf):
             raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
         if self.assumptions.needs_decay != (self.decay is not None):
-            raise ActrelaxError('"kolen-pollack" feedback needs a decay rate, other feedback takes none.')
+            raise ActrelaxError(
+                f'"kolen-pollack" feedback needs a decay rate and other feedback takes none, got decay={self.decay}.'
+            )
 
     def _run(self, x: Tensor, y: Tensor | None, period: int, rate: float) -> Tensor:
         stimuli, targets = self._arrays(x, y)
@@ -248,7 +251,7 @@ class Learner:
         with torch.no_grad():
             silent = torch.zeros_like(self.network(x))
             if y is not None:
-                LOSSES[self.loss].value(silent, y)  # refuses what does not fit
+                LOSSES[self.loss].value(silent, y)  # refuses invalid targets
         # the gradient of half the sum of squares at 0 is minus the target, for labels and for dense targets
         targets = silent if y is None else -LOSSES["half-sum-of-squares"].gradient(silent, y)
         return _array(x.flatten(1)), _array(targets.flatten(1))

@@ -49,7 +49,7 @@ def assemble(network: Network, assumptions: Assumptions, loss: str, eta: float) 
     dt = eta * UNIT
     clock = b2.Clock(dt, name="steps")
     tag = identifiers(network.populations)
-    with generating("numpy"):  # built once: compiling would not pay
+    with generating("numpy"):  # this code runs once: compiling would not pay off
         groups = {name: _group(network, assumptions, name, loss, clock) for name in network.populations}
         synapses = {name: _synapses(network, assumptions, p, groups, clock) for name, p in network.projections.items()}
         output = groups[network.output]
@@ -113,7 +113,10 @@ def learning_in(network: Network) -> list[str]:
 
 
 def check_weights(network: Network, learning: Sequence[str], tensors: Sequence[Tensor]) -> None:
-    """Refuse what Brian2 would ignore of the weights, which it is about to read as `tensors`."""
+    """Refuse hooks, shared weights and changed `requires_grad`, which Brian2 would ignore.
+
+    `learning` is the result of `learning_in` when the simulation was built, `tensors` the weights to be read.
+    """
     check_network(network)
     refuse_hooks(network, "weights that learn inside Brian2 have no gradient")
     plastic = [tensor for tensor in tensors if tensor.requires_grad]

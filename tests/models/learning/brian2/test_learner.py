@@ -272,7 +272,7 @@ def chain(*stages, activation="tanh"):
         ({"loss": "hinge"}, "unknown Brian2 loss 'hinge'; known: cross-entropy, sum-of-squares, half-sum-of"),
         ({"codegen": "fortran"}, "unknown Brian2 target 'fortran'; known: "),
         ({"rate": -1.0}, "rate must be a number, 0 or positive, got -1.0."),
-        ({"decay": 0.1}, '"kolen-pollack" feedback needs a decay rate, other feedback takes none.'),
+        ({"decay": 0.1}, '"kolen-pollack" feedback needs a decay rate and other feedback takes none, got decay=0.1.'),
         ({"decay": -0.1}, "decay must be 0 or positive, got -0.1."),
     ],
 )
