@@ -29,13 +29,13 @@ Units = bool | Sequence[int]
 
 @dataclass(frozen=True)
 class Simulation:
-    """The objects of a relaxation in Brian2, by the names of its problem.
+    """The Brian2 objects of a relaxation, by the names of its populations and projections.
 
     populations  population -> NeuronGroup of batch * units neurons, sample after sample
     feedback     projection -> Synapses from its target to its source
     drives       projection -> Synapses from its source to its target, for current gains
     monitors     population -> StateMonitor of x, and of s0, s1, ... of units with dynamics
-    network      brian2.Network of all these objects; add further ones to it
+    network      brian2.Network of all these objects; add further objects to it
     clock        clock of all objects
     """
 
@@ -57,7 +57,7 @@ def build(
 ) -> Simulation:
     """Build the populations and synapses of a relaxation, ready to run.
 
-    Also for standalone programs: ``brian2.set_device("cpp_standalone", build_on_run=False)``.
+    Standalone programs are supported: ``brian2.set_device("cpp_standalone", build_on_run=False)``.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def build(
     dt : float, default 0.1
         Step size in the problem's unit of time: milliseconds in Brian2.
     monitor : mapping or sequence of str, optional
-        Populations to record; or population -> True for all units, or indices below batch * units. The simulation
+        Populations to record, or population -> True for all units, or their indices below batch * units. The simulation
         includes the input only if a drive reads it or it is noisy.
     every : int, default 1
         Record every `every`-th step.
@@ -106,7 +106,7 @@ def build(
         known("population", name, equations.participants(problem), where="monitor")
     parts = [f"{p} {part}" for p in problem.network.projections for part in ("feedback", "drive")]
     names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
-    with generating("numpy"):  # built once: compiling would not pay
+    with generating("numpy"):  # this code runs once: compiling would not pay off
         groups = {v: _group(flat, v, names[v], method, delays, clock) for v in equations.participants(problem)}
         feedback, drives = {}, {}
         for p, projection in problem.feedback_projections.items():
@@ -128,7 +128,7 @@ def build(
 
 
 def _monitored(problem: RelaxationProblem, name: str) -> list[str]:
-    """Return the variables of a population's monitor."""
+    """Return the names of the variables to monitor in a population."""
     unit = problem.units.get(name)
     return ["x", *(f"s{i}" for i in range(len(unit.variables)))] if isinstance(unit, StateSpace) else ["x"]
 
@@ -143,7 +143,7 @@ def _check(problem: RelaxationProblem, method: str, dt: float) -> None:
 
 
 def state_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[str, tuple[Any, str]]:
-    """Return variable of a state -> (its NeuronGroup, its name in the group)."""
+    """Return state variable -> (NeuronGroup, name in the group)."""
     found: dict[str, tuple[Any, str]] = {}
     for name, unit in problem.units.items():
         own = [f"s{i}" for i in range(len(unit.variables))] if isinstance(unit, StateSpace) else ["x"]
@@ -183,7 +183,7 @@ def _values(flat: SparseProblem, name: str) -> dict[str, Any]:
 
 
 def _delay(flat: SparseProblem, group: Any, text: equations.PopulationText, clock: Any) -> None:
-    """Make the group shift its delay lines after the sums of drives, and set them to the initial values."""
+    """Make the group shift its delay lines after the drives are summed, and fill them with the initial signals."""
     problem = flat.problem
     for name, (line, sent, steps) in text.lines.items():
         shift(group, line, sent, steps, clock=clock, when="groups", order=equations.LINE)

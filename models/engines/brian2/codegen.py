@@ -1,4 +1,4 @@
-"""Brian2's code generation targets: the available ones, and a context manager that sets one."""
+"""Brian2's code generation targets: a list of those that work, and a context manager that sets one."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def targets() -> list[str]:
 
 
 def target_named(name: str) -> str:
-    """Return `name` if it is a target that works on this machine, else list the working ones in an error."""
+    """Return `name` if the target works on this machine, or refuse it with a list of working targets."""
     # the test for a compiler takes seconds, and numpy needs none
     return name if name == "numpy" else known("Brian2 target", name, targets())
 
 
 def is_runtime() -> bool:
-    """Return whether Brian2's device runs simulations at once, in contrast to a standalone device."""
+    """Return whether Brian2 runs simulations directly, not as standalone programs."""
     return isinstance(b2.get_device(), RuntimeDevice)
 
 

@@ -1,4 +1,4 @@
-"""Delays of continuous values in Brian2, whose summed variables have none: lines of variables, shifted every step.
+"""Delays of continuous values, which Brian2's summed variables lack: lines of variables that shift in every step.
 
 They work for all variables of all groups and with every code generation target, and are exact for whole steps.
 """
@@ -20,7 +20,7 @@ def delay_line(name: str, steps: int, unit: str = "1") -> tuple[str, str]:
     steps : int
         Delay in steps, 1 or more.
     unit : str, default "1"
-        Brian2's unit of the value.
+        Brian2 unit of the value.
 
     Returns
     -------
@@ -47,12 +47,12 @@ def shift(
 ) -> Any:
     """Make a group shift a delay line in every time step.
 
-    Set all its variables to the values before t = 0, for instance to the first value.
+    Before the run, set all variables of the line to the values before t = 0, for instance to the initial value.
 
     Parameters
     ----------
     group : brian2.NeuronGroup
-        With the equations of `delay_line`.
+        Group with the equations of `delay_line`.
     name, steps
         As for `delay_line`.
     expression : str

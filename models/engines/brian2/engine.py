@@ -57,7 +57,7 @@ def _announce(target: str) -> None:
 
 
 class _Watch:
-    """Observer of a running simulation: it records states and stops the simulation.
+    """Observer of a running simulation, which records states and can stop the simulation.
 
     request     the request to run
     every_step  whether to check each step, for settling or divergence

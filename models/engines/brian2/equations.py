@@ -100,7 +100,7 @@ def leak_text(target: str, tau: str = "tau") -> str:
 
 
 def sum_text(name: str, terms: Sequence[str], constant: Collection[str] = ()) -> str:
-    """Return the equations of a variable that is the sum of parameters; empty without terms."""
+    """Return the equations of a variable that sums parameters; an empty text without terms."""
     if not terms:
         return ""
     parameters = [f"{term} : 1{' (constant)' if term in constant else ''}" for term in terms]
@@ -116,7 +116,7 @@ def formula_of(population: Population) -> Formula:
 
 
 def missing_formula(populations: Iterable[Population]) -> str | None:
-    """Return a sentence about the first population whose activation has no formula; None if all have one."""
+    """Return None if all activations have a formula, else one sentence about the first population without one."""
     population = next((p for p in populations if p.activation.formula is None), None)
     if population is None:
         return None

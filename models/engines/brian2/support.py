@@ -1,4 +1,4 @@
-"""Support by Brian2 and its state updaters for problems and integrators."""
+"""Problems and integrators that Brian2 and its state updaters support."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OURS = {"euler": "euler", "exponential": "exponential_euler"}
 """Integrator of the package -> the equivalent state updater."""
 
 MOST_STEPS = 2**40
-"""With more steps, Brian2's times miss some of them, or all."""
+"""The most steps for which Brian2's clock advances correctly."""
 
 
 def check_steps(steps: int) -> None:
@@ -58,7 +58,7 @@ def method_of(integrator: Integrator) -> str:
 
 
 def _is_coupled(dynamics: UnitDynamics) -> bool:
-    """Return whether A is not triangular: Brian2 would seek a symbolic solution for minutes, then fail."""
+    """Return whether variables act on each other in both directions: Brian2's symbolic solution would fail, slowly."""
     A = np.asarray(dynamics.A)
     return bool(np.triu(A, 1).any() and np.tril(A, -1).any())
 
