@@ -1,4 +1,4 @@
-"""Integrators by name: the package's schemes, and methods of one engine, named ENGINE:METHOD.
+"""Integrators by name: the package's schemes, and methods of a single engine, named ENGINE:METHOD.
 
 SciPy's adaptive methods approximate the exact flow to their tolerances. Brian2's state updaters hold the summed input
 constant within a step, so an updater with stability function R is Euler's scheme with eta_l = 1 - R(-dt/tau_l)
@@ -58,15 +58,17 @@ BRIAN2: dict[str, tuple[Callable[[Matrix], Matrix], float]] = {
 }
 """Brian2's state updaters: stability function R of the decay with constant input, and the stability limit.
 
-"heun" and "milstein" treat the drift as Euler does: their other terms are for noise that depends on the state. The
-GSL updaters follow exp(z) to their own tolerance.
+"heun" and "milstein" treat the drift as Euler does: their further terms matter only for noise that depends on the
+state. The GSL updaters follow exp(z) to their own tolerance.
 """
 NOISY = ("euler", "heun", "milstein")
 """Brian2's state updaters that accept noise."""
 
 
 def integrator_named(given: str | Integrator) -> Integrator:
-    """Return the integrator of a name: a key of `INTEGRATORS`, a SciPy method, ENGINE:METHOD, or an `Integrator`.
+    """Return an integrator by name: a key of `INTEGRATORS`, a SciPy method or ENGINE:METHOD.
+
+    An `Integrator` passes through.
 
     Raises
     ------
@@ -105,4 +107,4 @@ def integrator_named(given: str | Integrator) -> Integrator:
 
 
 def _no_step(name: str, problem: Any, state: State, dt: float) -> NoReturn:
-    raise ActrelaxError(f'"{name}" has no single steps outside its engine: use solve.')
+    raise ActrelaxError(f'"{name}" can\'t take single steps outside its engine: use solve.')

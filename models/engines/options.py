@@ -12,12 +12,12 @@ from actrelax.models._values import as_number
 from actrelax.models.errors import ActrelaxError
 
 SMALLEST_RTOL = 100 * np.finfo(float).eps
-"""Smallest rtol; SciPy replaces smaller values by it."""
+"""Smallest rtol; SciPy would raise smaller values to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchOptions:
-    """Options of the PyTorch engine; the other engines have them, too.
+    """Options of the PyTorch engine, which all engines share.
 
     Parameters
     ----------

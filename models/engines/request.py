@@ -1,4 +1,4 @@
-"""A resolved call of `solve`, the trajectory that answers it, and the error if the relaxation diverges."""
+"""A resolved call of `solve`, its trajectory, and the error if the relaxation diverges."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class SolveRequest:
 
     engine        name of the engine
     grid          step size and number of steps
-    recording     which states to record, and how often
+    recording     values to record, and the records so far
     options       options of the engine
     evaluation    step by step or by the closed form; "auto" chooses
-    generator     generator of the noise; None for torch's global one
+    generator     generator for the noise; None for torch's global generator
     """
 
     engine: str
@@ -69,7 +69,7 @@ class SolveRequest:
         return Status.SETTLED if settled else Status.NOT_SETTLED
 
     def of(self, problem: RelaxationProblem) -> SolveRequest:
-        """Return the same request for a problem of another batch."""
+        """Return the same request for the problem of another batch."""
         return replace(self, problem=problem, recording=History(problem, self.recording.record, self.recording.about))
 
     def measured(self) -> SolveRequest:
@@ -79,10 +79,10 @@ class SolveRequest:
     def outcome(
         self, status: Status, state: State, steps: int, applications: int | None = None, **more: object
     ) -> Trajectory:
-        """Return the result of `solve` after some steps, at their last state.
+        """Return the trajectory that ends with `state` after `steps` steps.
 
-        `applications` counts how often feedback passed through a projection, by default computed from the steps; `more`
-        has further fields of the trajectory.
+        `applications` is the number of feedback applications, by default computed from the steps; `more` holds further
+        fields of the trajectory.
         """
         if applications is None:
             stages, problem = self.integrator.stages, self.problem
@@ -108,13 +108,13 @@ class SolveRequest:
 
 
 def _has_settled(previous: State, state: State, variables: Sequence[str], bound: float) -> bool:
-    """Return whether no variable changed by more than the bound, relative to the largest value among them."""
+    """Return whether all variables changed by at most the bound, relative to the largest magnitude among them."""
     scale = max(state[v].abs().amax() for v in variables)
     return all(bool((state[v] - previous[v]).abs().amax() <= bound * scale) for v in variables)
 
 
 def is_finite(activities: Mapping[str, Tensor]) -> bool:
-    """Return whether no activity is nan or inf."""
+    """Return whether all activities are finite."""
     return all(bool(torch.isfinite(x).all()) for x in activities.values())
 
 

@@ -20,8 +20,8 @@ class Schedule:
     """`steps` steps of `dt`, in the problem's unit of time.
 
     settles      whether the relaxation settles within the steps; None unless the closed form predicts it
-    tolerance    tolerance of the gradient; `measured` replaces it by a number of steps
-    stop_change  change in a step at which the relaxation ends; None to take all steps
+    tolerance    tolerance of the gradient; `measured` replaces it with a number of steps
+    stop_change  relative change per step at which the relaxation ends; None to take all steps
     """
 
     dt: float
@@ -41,8 +41,8 @@ class Schedule:
 def schedule(problem: RelaxationProblem, integrator: Integrator, steps: Steps = PAPERS) -> Schedule:
     """Return the step size and the number of steps of a relaxation.
 
-    Unstable steps, durations and delays that are not a multiple of dt, eta with several taus, and problems that the
-    integrator does not support are refused. Above eta = 1 errors may grow before they shrink: a warning says so.
+    Refuses unstable steps, durations and delays that are not a multiple of dt, eta with several taus, and problems that
+    the integrator can't solve. Warns of eta above 1, where errors may grow before they shrink.
     """
     reason = integrator.unsupported(problem)
     if reason is not None:
@@ -84,7 +84,7 @@ def _until_settled(problem: RelaxationProblem, integrator: Integrator, dt: float
     reason = uncovered(problem)
     if steps.of == "gradient":
         if reason is not None:
-            raise ActrelaxError(f'of="gradient" needs the closed form: {reason} Or pass of="change".')
+            raise ActrelaxError(f'of="gradient" needs the closed form, otherwise pass of="change": {reason}')
         return Schedule(dt, most, tolerance=tolerance)
     if reason is not None:
         return Schedule(dt, most, stop_change=tolerance * dt / _slowest(problem))

@@ -35,7 +35,7 @@ def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | Non
 
 @torch.no_grad()
 def solve(request: SolveRequest) -> Trajectory:
-    """Integrate by an adaptive method; states are recorded when the integration has ended.
+    """Integrate with an adaptive method, and record states at the end.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def solve(request: SolveRequest) -> Trajectory:
 
 @dataclass(frozen=True)
 class DenseOutput:
-    """Time -> population -> (batch, *population.shape), at and between the steps; in new tensors.
+    """Time -> population -> (batch, *population.shape), at and between the steps; each call returns new tensors.
 
     problem   the problem
     solution  the interpolants of all steps
@@ -87,7 +87,7 @@ class _Field:
     """The vector field and its Jacobian in the form that SciPy calls.
 
     evaluations  number of evaluations of the field
-    running      whether the problem's functions are running: an exception is then not SciPy's
+    running      whether the problem's code is running: an exception then isn't SciPy's
     time, y      end of the last accepted step
     steps        number of accepted steps
     """
@@ -123,7 +123,7 @@ class _Field:
         return result
 
     def accept(self, time: float, y: Vector) -> float:
-        """Store an accepted step. It is an event without a zero, since `solve_ivp` evaluates events at every step."""
+        """Store an accepted step, as an event that never fires: `solve_ivp` evaluates events at every step."""
         self.steps += int(time > self.time)
         self.time, self.y = time, y.copy()
         return 1.0
@@ -157,7 +157,7 @@ class _Settling:
 class _Run:
     """One integration and its recording.
 
-    options  the request's
+    options  the request's options, with their type
     """
 
     request: SolveRequest
@@ -202,9 +202,9 @@ class _Run:
             except (UserWarning, RuntimeError, ValueError) as error:
                 if field.running:
                     raise
-                raise _gave_up(field, error) from None
+                raise _failure(field, error) from None
         if not result.success:
-            raise _gave_up(field, result.message)
+            raise _failure(field, result.message)
         return result
 
     def _due(self, end: float) -> list[int]:
@@ -213,7 +213,7 @@ class _Run:
         return [k for k in steps if self.request.recording.is_due(k) and self.request.time(k) <= end]
 
     def _record(self, result: Any, before: int) -> None:
-        """Record the states of a result before a step."""
+        """Record the states of a result up to a step, without that step."""
         for k, y in zip(self._due(np.inf), np.transpose(result.y), strict=False):
             if k < before:
                 self.request.recording.keep(self.request.time(k), self._tensors(y))
@@ -223,7 +223,7 @@ class _Run:
         grid = self.request.grid
         due = [self.request.time(k) for k in self._due(field.time)]
         for end in [field.time, *reversed(due)] if due else []:  # an exception leaves no result: repeat the steps
-            with contextlib.suppress(_NonFiniteError):  # LSODA looks ahead of the end
+            with contextlib.suppress(_NonFiniteError):  # LSODA evaluates rates beyond the end
                 self._record(self._integrate(self._field(), end, []), before=grid.steps + 1)
                 break
         sentence = divergence_message(population, max(1, int(np.ceil(time / grid.dt))), grid.steps)
@@ -237,5 +237,5 @@ class _Run:
         return self.request.outcome(status, self._tensors(y), field.steps, work, ended=end, **more)
 
 
-def _gave_up(field: _Field, reason: object) -> ActrelaxError:
+def _failure(field: _Field, reason: object) -> ActrelaxError:
     return ActrelaxError(f"SciPy's {field.method} failed at t = {field.time:.4g}: {str(reason).rstrip('.')}.")

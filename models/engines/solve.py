@@ -26,7 +26,7 @@ ENGINES: dict[str, str] = {
     "scipy": "actrelax.models.engines.scipy",
     "brian2": "actrelax.models.engines.brian2.engine",
 }
-"""Engine -> its module, an `Engine`, which is imported on first use."""
+"""Engine -> its module (an `Engine`), imported on first use."""
 
 OPTIONS: dict[str, type[Options]] = {"torch": TorchOptions, "scipy": SciPyOptions, "brian2": Brian2Options}
 """Engine -> type of its options."""
@@ -83,9 +83,9 @@ def solve(
         The closed form gives the result of the steps, to rounding, at the cost of a few feedback passes for any number
         of steps. "auto" uses it in the PyTorch engine if it applies and only the final state is wanted.
     generator : torch.Generator, numpy.random.Generator or int, optional
-        Generator of the noise, or a seed; by default torch's global one.
+        Generator for the noise, or a seed; by default torch's global generator.
     options : TorchOptions, SciPyOptions or Brian2Options, optional
-        Options of the engine, of the type for that engine.
+        Options of the engine; their type must match the engine.
     eta, dt, duration : float, optional
         Shorthand for `Steps`: ``solve(problem, "rk4", dt=1.0, duration=200.0)``.
 
@@ -97,7 +97,8 @@ def solve(
     ------
     ActrelaxError
         For arguments that exclude each other, are out of range or don't fit the engine; if ``"closed-form"`` does not
-        apply; if the file can't be written. An error in writing at the end has the result as its ``trajectory``.
+        apply; if the file can't be written. If only writing at the end failed, the error's ``trajectory`` is the
+        result.
     DivergenceError
         If a population becomes non-finite; its ``trajectory`` ends with the last finite state.
 
@@ -132,7 +133,7 @@ def solve(
 
 
 def _arguments(request: SolveRequest, integrator: str | Integrator, steps: Steps) -> dict[str, Any]:
-    """Return the arguments of `solve` as a file keeps them; integrator is None for one that has no name."""
+    """Return the arguments of `solve` for a file; a custom integrator is stored as None."""
     scheme, generator = request.integrator, request.generator
     own = isinstance(integrator, Integrator) and scheme.engine is None and INTEGRATORS.get(scheme.name) is not scheme
     noise: dict[str, Any] = {}
@@ -155,8 +156,8 @@ def _arguments(request: SolveRequest, integrator: str | Integrator, steps: Steps
 def run(request: SolveRequest) -> Trajectory:
     """Run a resolved request, and write its file.
 
-    If the file can't be written at the end, the error's ``trajectory`` is the result; after a divergence or another
-    error, this one is a note of that error.
+    If the file can't be written at the end, the error's ``trajectory`` is the result. If the relaxation has failed
+    before, its own error is raised, with a note about the file.
     """
     recording = request.recording
     try:

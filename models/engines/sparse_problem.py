@@ -1,7 +1,7 @@
 """A problem in NumPy: one vector field y' = A y + B u(x), x = C y, with sparse matrices (docs/theory.md).
 
-SciPy, Brian2 and all uses of the Jacobian share it. y holds the variables of all moving units, x their activities, u
-their feedback.
+SciPy, Brian2 and all uses of the Jacobian share it. y holds the variables of all units that change in time, x their
+activities, u their feedback.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SparseProblem:
         return projection.as_sparse(self.problem.feedforward.routes[projection.name], projection.weight)
 
     def per_neuron(self, value: Value) -> Vector | float:
-        """Return a quantity of one population as a number, or per neuron of all samples, (batch * units,)."""
+        """Return a population's quantity as one number, or as one per neuron and sample, (batch * units,)."""
         if not isinstance(value, Tensor) or value.dim() == 0:
             return float(value)
         return np.tile(vector(value), self.batch)
@@ -121,7 +121,7 @@ class SparseProblem:
         }
 
     def activities(self, y: Vector) -> Activities:
-        """Return the current activities of the input, the output and all units that move."""
+        """Return the current activities of all populations."""
         ends = {self.network.input: self.stimulus, self.network.output: self.clamped}
         return ends | _parts(self._system[2] @ y, {name: self.sizes[name] for name in self.problem.units})
 
@@ -144,7 +144,7 @@ class SparseProblem:
             return sparse.csr_array((0, 0))
         A, B, C = self._system
         x = self.activities(y)
-        R = sparse.block_array([self._received_row(name, x) for name in self.problem.units], format="csr")
+        R = sparse.block_array([self._feedback_row(name, x) for name in self.problem.units], format="csr")
         result = A + B @ R @ C
         if self.problem.clip is not None:
             u = _concatenated(self._unit_input(name, x) for name in self.problem.units)
@@ -176,8 +176,8 @@ class SparseProblem:
         feedback = [self.feedback[p.name] for p in self.network.outgoing[population]]
         return np.asarray(sum(f.matrix @ (self._gain(f, x) * x[f.projection.target]) for f in feedback))
 
-    def _received_row(self, population: str, x: Activities) -> list[sparse.csr_array]:
-        """Return the derivatives of a population's feedback by each activity, in the order of the units."""
+    def _feedback_row(self, population: str, x: Activities) -> list[sparse.csr_array]:
+        """Return the derivatives of a population's feedback with respect to each population's activity."""
         row = {name: sparse.csr_array((self.sizes[population], self.sizes[name])) for name in self.problem.units}
         for p in self.network.outgoing[population]:
             feedback, target = self.feedback[p.name], p.target
@@ -243,6 +243,6 @@ def _concatenated(parts: Iterable[Vector]) -> Vector:
 
 
 def _parts(x: Vector, sizes: Mapping[str, int]) -> dict[str, Vector]:
-    """Return name -> the next `size` entries of a vector."""
+    """Split a vector into consecutive parts: name -> the next `size` entries."""
     edges = np.cumsum([0, *sizes.values()])
     return {name: x[edges[i] : edges[i + 1]] for i, name in enumerate(sizes)}

@@ -1,4 +1,4 @@
-"""Number and size of the steps of a relaxation, as the caller gives them."""
+"""Number and size of the steps of a relaxation, as given by the caller."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Steps:
     tolerance, of
         Set by `Steps.until`.
     unit : {"ms"}, optional
-        Unit of `dt` and `duration`, which Brian2 quantities set (``dt=0.1 * ms``): the problem's, if it has one.
+        Unit of `dt` and `duration`, set by Brian2 quantities (``dt=0.1 * ms``); by default the problem's unit.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class Steps:
             least, name = (0, "steps") if self.tolerance is None else (1, "most")
             object.__setattr__(self, "number", whole_number(name, self.number, least))
             if self.number > MOST_STEPS:
-                raise ActrelaxError(f"{name} must be at most 2**53, got {self.number}: a time can't count them.")
+                raise ActrelaxError(f"{name} must be at most 2**53, got {self.number}: a float can't count more.")
         if self.number is not None and self.duration is not None:
             raise ActrelaxError("a number of steps and duration exclude each other: give one of them.")
         if self.dt is not None and self.eta is not None:
@@ -116,8 +116,8 @@ class Steps:
               a step, relative to the population's largest activity, is at most tolerance * dt/tau of the slowest
               population.
             - "gradient": the distance from equilibrium, relative to the population's largest gradient. The number of
-              steps is computed for each batch, at the cost of L (L - 1) / 2 feedback projections in a chain of L. Needs
-              the closed form.
+              steps is computed for each batch, at the cost of L (L - 1) / 2 feedback applications in a chain of L.
+              Needs the closed form.
             - "change": the change in a step, relative to the population's largest activity. The remaining distance
               is larger by about tau/dt of the slowest population.
         eta, dt : float, optional
@@ -150,7 +150,7 @@ class StepSize(TypedDict, total=False):
 
 
 def as_steps(steps: int | Steps, shorthand: Mapping[str, Any], default: Steps = PAPERS) -> Steps:
-    """Return the steps that a call asks for, by a number or `Steps` and shorthand (eta, dt and duration).
+    """Return the steps of a call from its `steps` and its shorthand (eta, dt and duration).
 
     Shorthand replaces the step size or the length of `default`, and can't be combined with any other `Steps`.
     """
@@ -172,7 +172,7 @@ def as_steps(steps: int | Steps, shorthand: Mapping[str, Any], default: Steps = 
 
 
 def take_steps(steps: int | Steps, fields: Mapping[str, Any], default: Steps = PAPERS) -> tuple[Steps, dict[str, Any]]:
-    """Return the steps of a call, with shorthand among its keywords, and the other keywords."""
+    """Split a call's keywords into its steps, from `steps` and shorthand, and the other keywords."""
     size = StepSize.__annotations__
     others = {name: value for name, value in fields.items() if name not in size}
     return as_steps(steps, {name: value for name, value in fields.items() if name in size}, default), others

@@ -53,7 +53,7 @@ def plan_for(request: SolveRequest) -> Plan | None:
 
 def _why_stepped(request: SolveRequest) -> str | None:
     if request.recording.spec is not None:
-        return "recording needs every step: step the relaxation."
+        return "recording needs every step: leave record out, or step the relaxation."
     reason = why_not(request.problem, request.integrator)
     if reason is None and request.grid.stop_change is not None:
         return 'of="change" compares successive steps: pass of="activity", or step the relaxation.'
@@ -72,23 +72,23 @@ def _evaluate(request: SolveRequest, plan: Plan) -> Trajectory:
 
 @torch.no_grad()
 def _take_steps(request: SolveRequest) -> Trajectory:
-    march = _March(request)
-    rewind = _rewinding(request) if request.options.check_finite and request.problem.is_noisy else None
+    run = _SteppedRun(request)
+    reset_noise = _noise_reset(request) if request.options.check_finite and request.problem.is_noisy else None
     settled, previous = False, State()
-    for state in march.states():
+    for state in run.states():
         settled = request.has_settled(previous, state)
         if settled:
             break
         previous = state
-    if request.options.check_finite and not is_finite(request.problem.activities(march.state)):
-        if rewind is not None:
-            rewind()
-        raise _divergence(_March(request))
-    return request.outcome(request.status(settled), march.state, march.step)
+    if request.options.check_finite and not is_finite(request.problem.activities(run.state)):
+        if reset_noise is not None:
+            reset_noise()
+        raise _divergence(_SteppedRun(request))
+    return request.outcome(request.status(settled), run.state, run.step)
 
 
 @dataclass
-class _March:
+class _SteppedRun:
     """One run through the steps, and its current step and state."""
 
     request: SolveRequest
@@ -97,23 +97,23 @@ class _March:
 
     def states(self) -> Iterator[State]:
         problem, grid = self.request.problem, self.request.grid
-        self._reach(0, fill_delay_lines(problem, problem.initial_state(), grid.dt))
+        self._enter(0, fill_delay_lines(problem, problem.initial_state(), grid.dt))
         yield self.state
         noisy = problem.is_noisy
         for step in range(1, grid.steps + 1):
             state = self.request.integrator.step(problem, self.state, grid.dt)
             if noisy:
                 state = add_noise(problem, state, grid.dt, self.request.generator)
-            self._reach(step, state)
+            self._enter(step, state)
             yield self.state
 
-    def _reach(self, step: int, state: State) -> None:
+    def _enter(self, step: int, state: State) -> None:
         self.step, self.state = step, state
         self.request.record(step, state)
 
 
-def _rewinding(request: SolveRequest) -> Callable[[], object]:
-    """Return a function that resets the noise generator to its present state, to repeat the run."""
+def _noise_reset(request: SolveRequest) -> Callable[[], object]:
+    """Return a function that resets the noise generator to its current state, to repeat the run."""
     generator, kind = request.generator, request.problem.clamped.device.type
     if generator is not None:
         return partial(generator.set_state, generator.get_state())
@@ -121,15 +121,15 @@ def _rewinding(request: SolveRequest) -> Callable[[], object]:
     return partial(globally.set_rng_state, globally.get_rng_state())
 
 
-def _divergence(march: _March) -> DivergenceError:
+def _divergence(run: _SteppedRun) -> DivergenceError:
     """Repeat the run with a check of every state, and return the error with the first non-finite step."""
-    request = march.request
+    request = run.request
     request.recording.forget()
     good: State | None = None
-    for state in march.states():
+    for state in run.states():
         if not is_finite(request.problem.activities(state)):
             break
         good = state
-    if request.recording.is_due(march.step) and good is not None:
+    if request.recording.is_due(run.step) and good is not None:
         request.recording.forget_last()
-    return divergence(request, march.step, march.state, good)
+    return divergence(request, run.step, run.state, good)

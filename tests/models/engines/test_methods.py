@@ -136,7 +136,7 @@ def test_they_belong_to_one_engine(name):
     problem, scheme = problem_of(case), integrator_named(name)
     with pytest.raises(ActrelaxError) as refused:
         scheme.step(problem, problem.initial_state(), 0.1)
-    assert str(refused.value) == f'"{name}" has no single steps outside its engine: use solve.'
+    assert str(refused.value) == f'"{name}" can\'t take single steps outside its engine: use solve.'
     for engine in ENGINES:
         reason = unsupported(problem, name, engine) if engine in ("torch", "scipy") else None
         if engine in ("torch", "scipy") and engine != scheme.engine:

@@ -66,7 +66,7 @@ def test_an_evaluation_that_is_not_known():
 def test_recording_and_stopping_by_the_change_are_stepped():
     problem = problem_of(mlp_case())
     for options, sentence in (
-        ({"record": "hidden1"}, "recording needs every step: step the relaxation."),
+        ({"record": "hidden1"}, "recording needs every step: leave record out, or step the relaxation."),
         (
             {"steps": Steps.until(0.3, of="change", most=500)},
             'of="change" compares successive steps: pass of="activity", or step the relaxation.',
