@@ -28,7 +28,7 @@ kill: $(VENV)/installed
 	$(BIN)/python tests/kill_recording.py
 	$(BIN)/python tests/kill_lock.py
 
-# Ten minutes of malformed options, files and arguments.
+# A thousand malformed options, files and arguments.
 fuzz: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py
 

@@ -15,6 +15,7 @@ figures/        learning curves
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ VERSION = 3
 CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
 BEST = "best.pt"
 FINGERPRINTS = "fingerprints.json"
+FILES = (SUMMARY, DIVERGED, CHECKPOINT, BEST, *(f"{table}.csv" for table in TABLES), FINGERPRINTS, CONFIG)
+"""Of a run, in the order in which they are removed: the configuration, which says that it has begun, last."""
 
 
 class State(StrEnum):
@@ -127,6 +130,7 @@ class RunFolder:
         ActrelaxError
             If it must not.
         """
+        self._check_places()
         if resumed is not None and overwrite:
             raise ActrelaxError("--resume continues a run in its folder: leave --overwrite out.")
         if resumed is None:
@@ -142,13 +146,21 @@ class RunFolder:
                     "leave the option out, or begin another run."
                 )
 
+    def _check_places(self) -> None:
+        """Refuse a folder where one of the run's files belongs, and a file where a folder does."""
+        for path in (*(self.path / name for name in FILES), *self.figures.glob("*.png")):
+            if os.path.isdir(path):
+                raise ActrelaxError(f"can't write to {path}: Is a directory.")
+        for path in (self.figures, self.tensorboard):
+            if exists(path) and not path.is_dir():
+                raise ActrelaxError(f"can't write to {path}: Not a directory.")
+
     def clear(self) -> None:
         """Forget a run, if there is one; nothing but its own files is removed."""
         if not self.is_begun():
             return
         try:
-            tables = [f"{table}.csv" for table in TABLES]
-            for name in (SUMMARY, DIVERGED, CHECKPOINT, BEST, *tables, FINGERPRINTS, CONFIG):
+            for name in FILES:
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.tensorboard, ignore_errors=True)
         except OSError as error:

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from actrelax.analysis.runs import CHECKPOINT, SUMMARY, RunFolder, State
+from actrelax.analysis.runs import CHECKPOINT, FILES, SUMMARY, RunFolder, State
 from actrelax.analysis.summary import Summary, versions
 from actrelax.models.errors import ActrelaxError
 
@@ -77,6 +77,22 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch):
     assert len(folder.table("metrics")) == 2
     assert len(folder.checkpoint()["weights"]) == 3
     assert not list(folder.path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("name", [*FILES, "figures", "tensorboard"])
+def test_what_is_in_the_way_of_a_file_is_refused_before_anything_is_written(folder, name):
+    path = folder.path / name
+    if name in FILES:
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        said = f"can't write to {path}: Is a directory."
+    else:
+        path.write_text("")
+        said = f"can't write to {path}: Not a directory."
+    for resumed, overwrite in ((None, True), ({}, False)):
+        with pytest.raises(ActrelaxError) as refused:
+            folder.check_begin({}, resumed, overwrite=overwrite)
+        assert str(refused.value) == said
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1]", "[" * 100_000, '{"a":' * 100_000, "\xff", '{"rule": "ar"}'])

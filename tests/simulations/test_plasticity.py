@@ -189,6 +189,7 @@ def test_bad_input_is_one_sentence_and_status_2(finished, tmp_path, capsys):
         (lambda run: (run / "checkpoint.pt").write_bytes(b"PK"), "checkpoint.pt can't be read, it is damaged or"),
         (lambda run: torch.save({"network": {}}, run / "checkpoint.pt"), "checkpoint.pt belongs to another run"),
         (lambda run: [(run / "metrics.csv").unlink(), (run / "metrics.csv").mkdir()], "can't write to "),
+        (lambda run: [(run / "summary.json").unlink(), (run / "summary.json").mkdir()], "can't write to "),
         (
             lambda run: change(run, {"lr": "0.1"}),
             "the configuration has '0.1' for lr, which is not among its values.",
