@@ -148,12 +148,13 @@ class RunFolder:
 
     def _check_places(self) -> None:
         """Refuse a folder where one of the run's files belongs, and a file where a folder does."""
-        for path in (*(self.path / name for name in FILES), *self.figures.glob("*.png")):
-            if os.path.isdir(path):
-                raise ActrelaxError(f"can't write to {path}: Is a directory.")
         for path in (self.figures, self.tensorboard):
             if exists(path) and not path.is_dir():
                 raise ActrelaxError(f"can't write to {path}: Not a directory.")
+        drawn = self.figures.glob("*.png") if exists(self.figures) else ()
+        for path in (*(self.path / name for name in FILES), *drawn):
+            if os.path.isdir(path):
+                raise ActrelaxError(f"can't write to {path}: Is a directory.")
 
     def clear(self) -> None:
         """Forget a run, if there is one; nothing but its own files is removed."""

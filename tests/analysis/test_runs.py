@@ -79,12 +79,12 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch):
     assert not list(folder.path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("name", [*FILES, "figures", "tensorboard"])
+@pytest.mark.parametrize("name", [*FILES, "figures", "tensorboard", "figures/curves.png"])
 def test_what_is_in_the_way_of_a_file_is_refused_before_anything_is_written(folder, name):
     path = folder.path / name
-    if name in FILES:
+    if "." in name:
         path.unlink(missing_ok=True)
-        path.mkdir()
+        path.mkdir(parents=True)
         said = f"can't write to {path}: Is a directory."
     else:
         path.write_text("")
@@ -93,6 +93,11 @@ def test_what_is_in_the_way_of_a_file_is_refused_before_anything_is_written(fold
         with pytest.raises(ActrelaxError) as refused:
             folder.check_begin({}, resumed, overwrite=overwrite)
         assert str(refused.value) == said
+
+
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path):
+    with pytest.raises(ActrelaxError, match=r"^can't look at .*: File name too long\.$"):
+        RunFolder(tmp_path / ("x" * 300)).check_begin({}, None)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1]", "[" * 100_000, '{"a":' * 100_000, "\xff", '{"rule": "ar"}'])
