@@ -25,7 +25,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ from actrelax.analysis import figures
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import build
+from actrelax.simulations.costs.images import Source
 from actrelax.simulations.costs.measure import Row, machine, measured, remark
 from actrelax.simulations.costs.methods import NAMES, Method, chosen
 from actrelax.simulations.training.execution import Execution
@@ -69,6 +70,8 @@ class Config:
     dataset: str | None = None
     """Any that `actrelax train` takes; MNIST, CIFAR-10 or the digits, as a network takes them, where the file is at
     hand, else random numbers."""
+    layout: Literal["nchw", "nhwc"] | None = None
+    """Of a .npz of images with channels, as `actrelax train` takes it."""
     data_dir: Path | None = None
     """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
     compile: Literal["auto", "no", "trace", "inductor"] = "auto"
@@ -83,7 +86,9 @@ class Config:
 def main(config: Config) -> None:
     """Measure, draw, and print the results."""
     base, execution, methods = resolved(config)
-    how = config.rounds, config.memory, config.dataset, config.data_dir
+    for sentence in idle(config):
+        remark(sentence)
+    how = config.rounds, config.memory, Source(config.dataset, config.data_dir, config.layout)
     rows = [row for network in networks(config) for row in measured(network, base, execution, methods, *how)]
     if config.json:
         used = machine(execution.hardware(base.precision), execution.compile)
@@ -134,6 +139,15 @@ def resolved(config: Config) -> tuple[Experiment, Execution, list[Method]]:
     experiment.check()
     execution = Execution(hardware.device, hardware.threads, hardware.channels_last, compile=config.compile)
     return experiment, execution.resolved(experiment), chosen(config.methods, config.steps, stepped)
+
+
+def idle(config: Config) -> Iterator[str]:
+    """Yield a sentence on each option without an effect."""
+    takes_steps = "closed-form" in config.methods or ("stepped" in config.methods and config.stepped is None)
+    if config.steps != Config.steps and not takes_steps:
+        yield "--steps has no effect: none of the methods takes its numbers of steps."
+    if config.stepped is not None and "stepped" not in config.methods:
+        yield "--stepped has no effect: stepped is not among --methods."
 
 
 def print_table(rows: Sequence[Row]) -> None:

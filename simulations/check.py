@@ -35,6 +35,7 @@ from actrelax.models.engines import integrator_named
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.training.hardware import FullPrecision
+from actrelax.simulations.training.idle import idle_in_one_relaxation
 from actrelax.simulations.training.problem_options import (
     ProblemOptions,
     make_sample,
@@ -92,7 +93,9 @@ def check(config: Config) -> Report:
     assumptions, remarks = without_continuous_plasticity(relaxation.knobs)
     sample = make_sample(config.problem, assumptions, hardware)
     problem = sample.problem(relaxation, config.problem.seed, assumptions)
-    remarks = [f"{problem} on {sample.source}", *remarks]
+    size = config.problem.batch_size
+    copied = size if problem.is_noisy and size != ProblemOptions.batch_size else None
+    remarks = [f"{problem} on {sample.source}", *remarks, *idle_in_one_relaxation(relaxation, copied)]
     if relaxation.steps == "auto":
         raise ActrelaxError("check compares ways to take the same steps: give --steps a number.")
     if relaxation.steps is relaxation.duration is None:

@@ -43,6 +43,7 @@ from actrelax.models.results import Record, Trajectory, load_problem, relative_e
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training.assemble import set_up
 from actrelax.simulations.training.hardware import FullPrecision
+from actrelax.simulations.training.idle import idle_in_one_relaxation
 from actrelax.simulations.training.options import require
 from actrelax.simulations.training.problem_options import (
     ProblemOptions,
@@ -109,7 +110,7 @@ def main(config: Config) -> None:
     assumptions, remarks = without_continuous_plasticity(config.relaxation.knobs)
     sample = make_sample(config.problem, assumptions, hardware)
     problem = sample.problem(config.relaxation, config.problem.seed, assumptions)
-    for remark in remarks:
+    for remark in (*remarks, *idle_in_one_relaxation(config.relaxation)):
         print(remark, file=sys.stderr)
     with claimed(config.out):
         report(config, measured(relaxed(config, problem), sample.gradients()), sample.source)

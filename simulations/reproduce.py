@@ -30,6 +30,7 @@ from actrelax.simulations.suites.learning_rates import own_rates
 from actrelax.simulations.suites.runner import Work, carry_out
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.idle import idle_in_all
 from actrelax.simulations.training.options import require
 
 
@@ -90,6 +91,8 @@ def main(config: Config) -> None:
         suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)
         suite = replace(suite, seeds=config.seeds or suite.seeds).based_on(config.experiment, config.execution)
         require_statsmodels()
+        for sentence in idle_in_all([case.experiment for case in suite.cases()], SUITES[name].base):
+            print(sentence, file=sys.stderr)
         carry_out(suite, out, config.work, lambda found: report.write(out, name, suite, found, command))
     print(f"written to {out}")
 

@@ -24,6 +24,7 @@ from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.runner import Work, carry_out
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.idle import idle_in_all
 from actrelax.simulations.training.options import LARGEST, POSITIVE, require
 
 
@@ -58,6 +59,8 @@ def main(config: Config) -> None:
     name, suite = config.suite, replace(SUITES[config.suite], seeds=config.seeds)
     sweep = learning_rates.swept(suite.based_on(config.experiment, config.execution), config.rates)
     out = config.out or Path("results") / f"{name}-rates"
+    for sentence in idle_in_all([case.experiment for case in sweep.suite.cases()], SUITES[name].base):
+        print(sentence, file=sys.stderr)
     usual, given = (SUITES[name].base, SUITES[name].execution), (config.experiment, config.execution)
     command = command_of("sweep", name, usual, given, config.seeds, rates=config.rates)
     carry_out(sweep.suite, out, config.work, lambda found: learning_rates.write(out, name, sweep, found, command))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data import Dataset, Split, random_stream
-from actrelax.simulations.data.datasets import load_to_test
+from actrelax.simulations.data.datasets import Layout, load_to_test
 from actrelax.simulations.training.assemble import on_device
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.usual_images import at_hand, usual_shape
@@ -16,18 +17,38 @@ from actrelax.simulations.training.usual_images import at_hand, usual_shape
 RANDOM = "random images, no file of real ones being at hand"
 
 
-def images_for(
-    network: str, dataset: str | None, data_dir: Path | None, batch_size: int, hardware: Hardware
-) -> Dataset:
-    """Load images for a network onto the device: `dataset`, the usual one where its file is there, or random ones.
+@dataclass(frozen=True)
+class Source:
+    """Where images are from.
+
+    dataset   by name or file; None for those that the network usually takes
+    data_dir  where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data
+    layout    of a .npz of images with channels
+    """
+
+    dataset: str | None = None
+    data_dir: Path | None = None
+    layout: Layout | None = None
+
+
+USUAL = Source()
+
+
+def images_for(network: str, source: Source, batch_size: int, hardware: Hardware) -> Dataset:
+    """Load images for a network onto the device; random ones where no file of the usual ones is there.
 
     Raises
     ------
     ActrelaxError
         For an unknown network or data set, or fewer images than a batch.
     """
-    name = dataset or at_hand(network, data_dir)
-    data = random_images(usual_shape(network), 10, 8 * batch_size) if name is None else load_to_test(name, data_dir)
+    name = source.dataset or at_hand(network, source.data_dir)
+    if name is not None:
+        data = load_to_test(name, source.data_dir, layout=source.layout)
+    elif source.layout is not None:
+        raise ActrelaxError("--layout is for .npz files, and random images are taken: leave it out.")
+    else:
+        data = random_images(usual_shape(network), 10, 8 * batch_size)
     count = len(data.train.images)
     if count < batch_size:
         raise ActrelaxError(

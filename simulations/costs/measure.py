@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from actrelax.analysis.summary import versions
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.costs.images import images_for
+from actrelax.simulations.costs.images import USUAL, Source, images_for
 from actrelax.simulations.costs.memory import peak_in_own_process
 from actrelax.simulations.costs.methods import Method
 from actrelax.simulations.costs.timing import WARM_UP, step_times
@@ -58,8 +58,7 @@ def measured(
     methods: Sequence[Method],
     rounds: int,
     memory: bool,
-    dataset: str | None = None,
-    data_dir: Path | None = None,
+    source: Source = USUAL,
 ) -> list[Row]:
     """Measure a network by all methods; progress and remarks go to standard error.
 
@@ -68,7 +67,7 @@ def measured(
     methods     backprop first
     rounds      number of rounds that count
     memory      whether peak memory is measured too
-    dataset     by name or file, in `data_dir`; None for the images that the network usually takes
+    source      where the images are from, unless they are those that the network usually takes
 
     Raises
     ------
@@ -76,7 +75,7 @@ def measured(
         For an unknown network, or one that does not fit its images or has nothing that relaxes.
     """
     base = replace(base, model=replace(base.model, network=network))
-    data = images_for(network, dataset, data_dir, base.batch_size, execution.hardware(base.precision))
+    data = images_for(network, source, base.batch_size, execution.hardware(base.precision))
     trainings = [method.training(base, execution, data) for method in methods]
     if not trainings[0].network.hidden:
         raise ActrelaxError(f"no population of {network} relaxes: take a network with hidden ones.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 
 from actrelax.models.engines import integrator_named
@@ -12,13 +12,41 @@ from actrelax.simulations.training.relaxation import Relaxation
 
 def idle_options(experiment: Experiment) -> list[str]:
     """Return a sentence for each reason why options that are not the usual ones have no effect."""
+    return _sentences(_idle(experiment, Experiment()))
+
+
+def idle_in_all(experiments: Iterable[Experiment], usual: Experiment) -> list[str]:
+    """Return such sentences on the options that differ from the usual ones and have no effect in any experiment."""
+    idle = [_idle(experiment, usual) for experiment in experiments]
+    return _sentences({name: reason for name, reason in idle[0].items() if all(name in each for each in idle)})
+
+
+def idle_in_one_relaxation(relaxation: Relaxation, batch_size: int | None = None) -> list[str]:
+    """Return such sentences on a relaxation without learning; with a batch size, of copies of its first image."""
+    found: dict[str, str] = {}
+    for names, reason in (*_reasons_of_spread(relaxation), *_reasons_of_input_noise(relaxation, learns=False)):
+        found |= {name: reason for name in names if getattr(relaxation, name) != getattr(Relaxation(), name)}
+    if batch_size is not None:
+        found["batch_size"] = "with noise copies of the first image relax"
+    return _sentences(found)
+
+
+def _sentences(idle: Mapping[str, str]) -> list[str]:
+    """Return one sentence per reason, of option -> reason."""
     found = []
+    for reason in dict.fromkeys(idle.values()):
+        options = [f"--{name.replace('_', '-')}" for name, why in idle.items() if why == reason]
+        verb = "has" if len(options) == 1 else "have"
+        found.append(f"{' and '.join(options)} {verb} no effect: {reason}.")
+    return found
+
+
+def _idle(experiment: Experiment, usual: Experiment) -> dict[str, str]:
+    """Return option -> why it has no effect, of those that are not the usual ones."""
+    before, given = _flat(usual), _flat(experiment)
+    found: dict[str, str] = {}
     for names, reason in _reasons(experiment):
-        usual, given = (_flat(each) for each in (Experiment(), experiment))
-        options = [f"--{name.replace('_', '-')}" for name in names if given[name] != usual[name]]
-        if options:
-            verb = "has" if len(options) == 1 else "have"
-            found.append(f"{' and '.join(options)} {verb} no effect: {reason}.")
+        found |= {name: reason for name in names if given[name] != before[name]}
     return found
 
 
@@ -41,13 +69,25 @@ def _reasons(experiment: Experiment) -> Iterator[tuple[list[str], str]]:
 
 def _reasons_of_relaxation(r: Relaxation) -> Iterator[tuple[list[str], str]]:
     if not integrator_named(r.integrator).takes_time:
-        yield ["start", "tau", "clip"], f"{r.integrator} takes no time"
+        yield ["start", "tau", "tau_spread", "tau_spread_over", "clip"], f"{r.integrator} takes no time"
     elif r.dt is None and r.duration is None and not r.tau_spread and not r.delay:
         yield ["tau"], "steps are relative to it unless --dt is given"
+    yield from _reasons_of_spread(r)
+    yield from _reasons_of_input_noise(r, learns=True)
+
+
+def _reasons_of_spread(r: Relaxation) -> Iterator[tuple[list[str], str]]:
     if not r.tau_spread:
         yield ["tau_spread_over"], "without --tau-spread all neurons have one tau"
+
+
+def _reasons_of_input_noise(r: Relaxation, *, learns: bool) -> Iterator[tuple[list[str], str]]:
     knobs = r.knobs.both
-    if not any("current" in (k.activity_gain, k.weight_gain, k.presynaptic) for k in knobs):
+    if any(k.activity_gain == "current" for k in knobs):
+        return
+    if not learns:
+        yield ["input_noise"], f"under {r.assumptions} gains are those of the feedforward pass"
+    elif not any("current" in (k.weight_gain, k.presynaptic) for k in knobs):
         yield ["input_noise"], "gains and presynaptic factors are those of the feedforward pass"
 
 

@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Projection
 from actrelax.simulations import bench, cli
 from actrelax.simulations.costs import measure, memory
-from actrelax.simulations.costs.images import random_images
+from actrelax.simulations.costs.images import Source, images_for, random_images
 from actrelax.simulations.costs.methods import Method, chosen
 from actrelax.simulations.costs.timing import TURN, WARM_UP, Stepper, full_batches, step_times
 from actrelax.simulations.training.assemble import assemble
@@ -144,6 +145,27 @@ def test_options_reach_the_measurement(npz, capsys):
     assert (report["machine"]["precision"], report["machine"]["compile"]) == ("fp64", "no")
     assert [(row["method"], row["steps"]) for row in report["rows"]] == [("backprop", None), ("stepped", 2)]
     assert {(row["dataset"], row["batch_size"]) for row in report["rows"]} == {("tiny", 32)}
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("nchw", (3, 8, 4)), ("nhwc", (4, 3, 8))])
+def test_the_layout_of_images_that_can_be_read_in_two_ways(tmp_path, layout, shape):
+    path = tmp_path / "two.npz"
+    images, labels = np.zeros((9, 3, 8, 4), np.uint8), np.arange(9) % 3
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    hardware = Hardware(device="cpu", threads=1)
+    with pytest.raises(ActrelaxError, match="by --layout nchw or nhwc"):
+        images_for("digits-mlp", Source(str(path)), 2, hardware)
+    assert images_for("digits-mlp", Source(str(path), layout=layout), 2, hardware).input_shape == shape
+
+
+def test_options_that_have_no_effect_are_named(capsys):
+    assert run(*TIMED, "--methods", "equilibrium", "--steps", 7, "--stepped", 5) == 0
+    said = capsys.readouterr().err
+    assert "--steps has no effect: none of the methods takes its numbers of steps.\n" in said
+    assert "--stepped has no effect: stepped is not among --methods.\n" in said
+    for effective in (["stepped", "--steps", 7], ["closed-form", "--steps", 7], ["stepped", "--stepped", 5]):
+        assert run(*TIMED, "--methods", *effective) == 0
+        assert "no effect" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("threads", "rounds"), [(1, 5), (2, 7)])
@@ -378,6 +400,8 @@ def test_lines_of_the_figure():
         (["--batch-size", "0"], "--batch-size must be 1 or more, got 0."),
         (["--batch-size", "5000"], "--batch-size must be at most 1437, the training images of digits, got 5000."),
         (["--dataset", "nix"], "unknown dataset 'nix'; known: digits,"),
+        (["--layout", "nchw"], "--layout is for .npz files of your own, digits has its own layout: leave it out."),
+        (["--networks", "mlp", "--layout", "nchw"], "--layout is for .npz files, and random images are taken: leave"),
         (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
         (["--channels-last"], "--channels-last is for convolutions, digits-mlp has none: leave it out."),
     ],

@@ -109,6 +109,10 @@ def test_noise(npz, capsys, monkeypatch):
     assert {row["engine"] for row in rows} == {"torch", "brian2"}
     assert run(*options) == 0
     assert rows_of(capsys) == rows
+    assert run(*options, "--batch-size", 5) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rows"] == rows
+    assert "--batch-size has no effect: with noise copies of the first image relax.\n" in said.err
     assert run(*options, "--assumptions", "unfrozen") == 2
     assert capsys.readouterr().err == (
         "actrelax check: noise is checked against a linear recursion, and current gains are not linear: "

@@ -116,6 +116,16 @@ def test_options_change_the_relaxation(npz, tmp_path, capsys):
     assert error("--input-noise", 0.3) == plain  # nothing here reads the input while the network relaxes
 
 
+def test_noise_of_the_input_that_no_gain_sees_is_named(npz, tmp_path, capsys):
+    arguments = [*SMALL, "--dataset", npz, "--integrator", "euler", "--input-noise", "0.3", "--out", tmp_path]
+    assert run(*arguments) == 0
+    assert capsys.readouterr().err == (
+        "--input-noise has no effect: under ar gains are those of the feedforward pass.\n"
+    )
+    assert run(*arguments, "--assumptions", "unfrozen") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_continuous_plasticity_is_held(npz, tmp_path, capsys):
     assert run(*SMALL, "--dataset", npz, "--out", tmp_path, "--assumptions", "continuous") == 0
     said = capsys.readouterr()

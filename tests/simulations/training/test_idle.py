@@ -7,7 +7,8 @@ from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.configuration import changed
 from actrelax.simulations.training.experiment import PROTOCOLS, Experiment
-from actrelax.simulations.training.idle import idle_options
+from actrelax.simulations.training.idle import idle_in_all, idle_in_one_relaxation, idle_options
+from actrelax.simulations.training.relaxation import Relaxation
 
 BASE = {"network": "digits-cnn", "batch_size": 8}
 IDLE = [
@@ -16,6 +17,7 @@ IDLE = [
     {"step_epochs": 3.0, "step_factor": 0.5},
     {"tau": 3.0},
     {"integrator": "equilibrium", "start": "zero", "tau": 2.0},
+    {"integrator": "equilibrium", "tau_spread": 0.5, "tau_spread_over": "populations"},
     {"tau_spread_over": "populations"},
     {"input_noise": 0.5, "integrator": "euler"},
 ]
@@ -72,3 +74,29 @@ def test_a_protocol_has_no_idle_options():
 def test_a_factor_of_convolutions_that_are_not_there():
     with pytest.warns(UserWarning, match=r"^--conv-factor has no effect: digits-mlp has no convolution\.$"):
         assemble(changed(Experiment(), {"network": "digits-mlp", "conv_factor": 2.0}))
+
+
+def test_a_suite_names_what_is_idle_in_all_of_its_runs():
+    base = Experiment()
+    given = changed(base, {"tau": 3.0, "step_factor": 0.5})
+    backprop = changed(given, {"rule": "backprop"})
+    stepped = changed(given, {"schedule": "step"})
+    said = idle_in_all([given, backprop], base)
+    assert said == [
+        "--tau has no effect: steps are relative to it unless --dt is given.",
+        "--step-factor has no effect: they belong to --schedule step.",
+    ]
+    assert idle_in_all([given, stepped], base) == said[:1]
+    assert idle_in_all([given, backprop], given) == []
+    assert idle_in_all([changed(given, {"dt": 0.1}), backprop], base) == said[1:]
+
+
+def test_one_relaxation_names_what_is_idle_without_learning():
+    assert idle_in_one_relaxation(Relaxation(input_noise=0.5, tau_spread_over="populations")) == [
+        "--tau-spread-over has no effect: without --tau-spread all neurons have one tau.",
+        "--input-noise has no effect: under ar gains are those of the feedforward pass.",
+    ]
+    assert idle_in_one_relaxation(Relaxation(assumptions="unfrozen", input_noise=0.5)) == []
+    assert idle_in_one_relaxation(Relaxation(), 5) == [
+        "--batch-size has no effect: with noise copies of the first image relax."
+    ]
