@@ -21,7 +21,7 @@ from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.overview import overview
 from actrelax.models.network.population import populations_of
 from actrelax.models.network.projection import Projection, ProjectionRoute
-from actrelax.models.network.source import Source, refuse_ignored
+from actrelax.models.network.source import Source, refuse_global_hooks, refuse_ignored
 from actrelax.models.network.stimuli import check_stimuli
 
 Slot = tuple[str, str]
@@ -167,8 +167,9 @@ class Network(nn.Module):
         return other
 
     def _check_sources(self) -> None:
-        """Refuse source modules that have changed, or whose Parameters the network no longer shares."""
+        """Refuse global hooks, source modules that have changed, and Parameters the network no longer shares."""
         if not torch.compiler.is_compiling():
+            refuse_global_hooks()
             self._source.check()
             for projection in self.projections.values():
                 projection._check_sources(options=self._source.module is None)

@@ -6,6 +6,7 @@ import weakref
 from typing import Any
 
 from torch import nn
+from torch.nn.modules import module as _module
 
 from actrelax.models.errors import ActrelaxError
 
@@ -72,6 +73,22 @@ def refuse_ignored(layer: nn.Module, name: str) -> None:
         raise ActrelaxError(
             f"layer {name!r} has a forward method set on the instance, which a relaxation does not call: delete it."
         )
+
+
+def refuse_global_hooks() -> None:
+    """Refuse hooks on all modules, but those of PyTorch's tools, which only watch."""
+    for hooks in (
+        _module._global_forward_hooks,
+        _module._global_forward_pre_hooks,
+        _module._global_backward_hooks,
+        _module._global_backward_pre_hooks,
+    ):
+        for hook in hooks.values():
+            if not str(getattr(hook, "__module__", "")).startswith("torch."):
+                raise ActrelaxError(
+                    f"a hook on all modules, {getattr(hook, '__qualname__', hook)}, is registered, which a relaxation "
+                    "does not call: remove it by its handle."
+                )
 
 
 def changed_layer(new: list[Any], old: list[Any]) -> str:

@@ -7,10 +7,12 @@ import types
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules import module as module_hooks
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
+from torch.utils.module_tracker import ModuleTracker
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import backprop_backward, relax_backward, relax_continuously
+from actrelax.models.learning import ActivationRelaxation, backprop_backward, relax_backward, relax_continuously
 from actrelax.models.network import Network, Projection
 from actrelax.models.problem import RelaxationProblem
 
@@ -245,3 +247,41 @@ class Training(Moody):
 def test_another_function_in_evaluation_is_refused():
     with pytest.raises(ActrelaxError, match=r"^Training does more in evaluation mode than"):
         Network.from_sequential(Training(), (6,))
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        module_hooks.register_module_forward_hook,
+        module_hooks.register_module_forward_pre_hook,
+        module_hooks.register_module_full_backward_hook,
+        module_hooks.register_module_full_backward_pre_hook,
+    ],
+)
+def test_a_hook_on_all_modules_is_refused_while_it_is_registered(register):
+    network, (x, y) = Network.from_sequential(layers(), (6,)), batch()
+    model = ActivationRelaxation(layers(), input_shape=(6,))
+
+    def doubled(module, *values):
+        return None
+
+    handle = register(doubled)
+    try:
+        for call in (
+            lambda: relax_backward(network, x, y),
+            lambda: backprop_backward(network, x, y),
+            lambda: RelaxationProblem.from_batch(network, x, y),
+            lambda: model(x),
+        ):
+            with pytest.raises(ActrelaxError, match=r"^a hook on all modules, .*doubled, is registered, which a rel"):
+                call()
+    finally:
+        handle.remove()
+    relax_backward(network, x, y)
+    model(x).sum().backward()
+
+
+def test_pytorchs_own_tools_may_watch_all_modules():
+    network, (x, y) = Network.from_sequential(layers(), (6,)), batch()
+    with ModuleTracker():
+        relax_backward(network, x, y)
