@@ -67,7 +67,9 @@ def relax_backward(
     steps : int or Steps, default Steps(100, eta=0.1)
         As for `solve`; by default the papers' steps.
     loss : str, Loss or callable, default "cross-entropy"
-        A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample (`from_function`).
+        A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample. A mean over the batch
+        is divided by the batch size, whatever weights a lambda has inside; `from_function` says for which losses it is
+        divided by the sum of the weights, as in PyTorch.
     assumptions : str or Assumptions, default "ar"
         A key of `assumptions.PRESETS`, or any combination of knobs.
     integrator : str or Integrator, default "sequential"

@@ -51,19 +51,24 @@ class Loss:
         return torch.where(total > 0, len(output) / total, 0)  # nothing is learned if no sample counts
 
 
-def from_function(function: LossFunction) -> Loss:
+def from_function(function: LossFunction, *, weights: LossFunction | None = None) -> Loss:
     """Return a loss for any differentiable function, with its gradient by autograd.
 
     Parameters
     ----------
     function : callable
-        (output, target) -> one loss per sample, (batch,), such as ``partial(F.cross_entropy, reduction="none")``. For
-        `nn.CrossEntropyLoss`, `nn.NLLLoss` and their functions, class weights and `ignore_index` count in a mean over
-        the batch as in PyTorch.
+        (output, target) -> one loss per sample, (batch,), such as ``partial(F.cross_entropy, reduction="none")``.
+    weights : callable, optional
+        (output, target) -> weight of each sample, (batch,), by whose sum a mean over the batch is divided. Without it
+        a mean is divided by the batch size, but for `nn.CrossEntropyLoss`, `nn.NLLLoss`, subclasses that inherit
+        `forward`, and partials of their functions: their class weights and `ignore_index` count as in PyTorch. Class
+        weights inside any other function, such as a lambda, can't be seen from outside. For PyTorch's mean, pass
+        ``partial(F.cross_entropy, weight=w, reduction="none")`` in place of the lambda, or `weights`.
 
     Raises
     ------
     ActrelaxError
+        For a subclass of these modules with class weights and a separate `forward`, unless `weights` are given.
         When the loss is called, if the function does not return one loss per sample: a mean over the batch would
         divide the clamp by the batch size.
 
@@ -90,13 +95,20 @@ def from_function(function: LossFunction) -> Loss:
             losses = value(output, target)
             return losses.detach(), torch.autograd.grad(losses.sum(), output)[0]
 
-    return Loss(value, partial(_part, both, 1), both, _weights_in_mean(function))
+    return Loss(value, partial(_part, both, 1), both, weights or _weights_in_mean(function))
 
 
 def _weights_in_mean(function: LossFunction) -> LossFunction | None:
     """Return the sample weights whose sum divides a PyTorch loss's mean; None for other functions."""
     by_class: Tensor | None
-    if type(function) in (nn.CrossEntropyLoss, nn.NLLLoss):
+    if isinstance(function, nn.CrossEntropyLoss | nn.NLLLoss):
+        if not _inherits_forward(function):
+            if function.weight is None:
+                return None
+            raise ActrelaxError(
+                f"{type(function).__name__} has class weights and a forward pass of its own, and does not say by what "
+                "a mean is divided: pass loss=from_function(loss, weights=...), with a weight per sample."
+            )
         by_class, ignored = getattr(function, "weight", None), getattr(function, "ignore_index", -100)
     elif isinstance(function, partial) and function.func in (F.cross_entropy, F.nll_loss):
         by_class, ignored = function.keywords.get("weight"), function.keywords.get("ignore_index", -100)
@@ -111,6 +123,11 @@ def _weights_in_mean(function: LossFunction) -> LossFunction | None:
         return torch.where(counted, by_label, 0)
 
     return weights
+
+
+def _inherits_forward(loss: nn.Module) -> bool:
+    """Return whether a module runs the forward pass of a class of PyTorch."""
+    return type(loss).forward in (nn.CrossEntropyLoss.forward, nn.NLLLoss.forward) and "forward" not in vars(loss)
 
 
 def _squares(factor: float, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

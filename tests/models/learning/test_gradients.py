@@ -13,6 +13,7 @@ from torch import nn
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward, relax_continuously
 from actrelax.models.network import Network
+from actrelax.models.problem import from_function
 from actrelax.models.results import relative_error
 
 RULES = [relax_backward, backprop_backward]
@@ -227,6 +228,58 @@ def test_weighted_losses_have_pytorchs_mean(name, as_module, reduction):
             assert relative_error(gradient, expected[key]) < 1e-12
     result = backprop_backward(case.network, case.x, y, loss=kind, reduction=reduction)
     assert float(result.loss) == pytest.approx(value.item())
+
+
+class Named(nn.CrossEntropyLoss):
+    """A subclass that changes nothing."""
+
+
+class Doubled(nn.CrossEntropyLoss):
+    """A subclass with another forward pass."""
+
+    def forward(self, output, target):
+        return 2 * super().forward(output, target)
+
+
+def by_label(output, target):
+    return WEIGHTS[target]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Named(WEIGHTS, reduction="none"),
+        from_function(lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS, reduction="none"), weights=by_label),
+        from_function(Doubled(WEIGHTS / 2, reduction="none"), weights=by_label),
+    ],
+    ids=["subclass", "lambda", "separate forward"],
+)
+@pytest.mark.parametrize("rule", RULES)
+def test_weights_that_are_named_count_in_the_mean(rule, loss):
+    case, y = mlp_case(), torch.tensor([0, 1, 2])
+    extra = {} if rule is backprop_backward else {"integrator": "equilibrium"}
+    expected = gradients(
+        rule, dataclasses.replace(case, y=y), loss=nn.CrossEntropyLoss(WEIGHTS, reduction="none"), **extra
+    )
+    found = gradients(rule, dataclasses.replace(case, y=y), loss=loss, **extra)
+    for key, gradient in found.items():
+        assert relative_error(gradient, expected[key]) < 1e-12
+
+
+def test_weights_inside_a_lambda_do_not_count():
+    case, y = mlp_case(), torch.tensor([0, 1, 2])
+    loss = lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS, reduction="none")  # noqa: E731
+    found = gradients(backprop_backward, dataclasses.replace(case, y=y), loss=loss)
+    loss(case.network(case.x), y).mean().backward()
+    for key, p in case.network.named_parameters():
+        assert relative_error(found[key], p.grad) < 1e-12
+
+
+def test_class_weights_and_a_separate_forward_pass_are_refused():
+    case = mlp_case()
+    with pytest.raises(ActrelaxError, match=r"^Doubled has class weights and a forward pass of its own, and does not"):
+        relax_backward(case.network, case.x, case.y, loss=Doubled(WEIGHTS, reduction="none"))
+    relax_backward(case.network, case.x, case.y, loss=Doubled(reduction="none"))
 
 
 def test_continuous_plasticity_has_pytorchs_mean():
