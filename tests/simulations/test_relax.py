@@ -8,6 +8,7 @@ import torch
 from outcomes import is_drawn
 
 from actrelax.analysis.files import claimed
+from actrelax.models.engines.request import SolveRequest
 from actrelax.models.results import open_trajectory, relative_error
 from actrelax.simulations import cli, relax
 from actrelax.simulations.training.experiment import Model
@@ -197,6 +198,29 @@ AGAIN = {
     "scipy": ["--integrator", "DOP853", "--tau-spread", "0.3", "--dt", "0.2", "--eta", "None"],
     "auto": ["--steps", "auto", "--tolerance", "0.01", "--feedback-transform", "sparse-0.5", "--clip", "0.5"],
 }
+
+
+OWN = """
+from torch import nn
+
+from actrelax import Network, Projection
+
+
+def net(input_shape, classes):
+    below = Projection("input", "L2/3", nn.Flatten(), nn.Linear(64, 5))
+    above = Projection("L2/3", "output", nn.Linear(5, classes))
+    return Network(input_shape, {"L2/3": "tanh", "output": "identity"}, [below, above])
+"""
+
+
+@pytest.mark.parametrize("integrator", ["euler", "DOP853", "brian2:rk4"])
+def test_a_name_that_files_lack_is_refused_before_the_relaxation(npz, tmp_path, capsys, monkeypatch, integrator):
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.setattr(SolveRequest, "time", lambda self, step: pytest.fail("relaxed") if step else 0.0)
+    arguments = ["--network", tmp_path / "own.py:net", "--dataset", npz, "--integrator", integrator]
+    assert run(*arguments, "--out", tmp_path / "new") == 2
+    assert capsys.readouterr().err.startswith("actrelax relax: NetCDF does not allow the name 'L2/3': begin with")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("options", AGAIN.values(), ids=AGAIN)
