@@ -1,1 +1,1 @@
-"""From trajectories and run folders to numbers and figures."""
+"""Analysis of trajectories and run folders: numbers, tables and figures."""

@@ -26,9 +26,9 @@ def update_angles(
 ) -> dict[str, float]:
     """Return the angle between the update in each weight's `.grad` and backprop's gradient, in degrees.
 
-    The papers' measure: arccos of the cosine of the flattened updates, for each projection of `aligned`, without
-    Kolen-Pollack's decay. Call it after `relax_backward` on cleared gradients, with the same arguments, before the
-    optimiser moves the weights. nan if an update is zero, missing or not finite.
+    The angle between the flattened updates, as in the papers, for each projection of `aligned`; Kolen-Pollack's
+    decay is subtracted first. Call it with the same arguments after `zero_grad` and `relax_backward`, and before the
+    optimiser's step. nan if an update is zero, missing or not finite.
     """
     options, assumptions = options or BackwardOptions(), look_up("assumptions", assumptions, PRESETS)
     updates = options.updates
@@ -42,7 +42,7 @@ def update_angles(
 
 
 def _decaying(network: Network, weight: nn.Parameter, assumptions: Assumptions) -> int:
-    """Return the number of projections that add Kolen-Pollack's decay of the weight to its gradient."""
+    """Return the number of projections that add Kolen-Pollack's decay of this weight to its gradient."""
     return sum(network.decays(p, assumptions) for p in network.projections.values() if p.weight is weight)
 
 
@@ -55,8 +55,8 @@ def _angle(ours: Tensor, theirs: Tensor) -> float:
 class FeedbackAlignment(NamedTuple):
     """Comparison of a projection's separate feedback weights psi with its forward weights W.
 
-    angle     between them, flattened, in degrees; 90 for independent ones
-    distance  |W - psi|, Frobenius norm: constant if both learn by the same rule, without weight decay
+    angle     angle between the flattened weights, in degrees; 90 for independent weights
+    distance  Frobenius norm |W - psi|; constant if both learn by the same rule, without weight decay
     rank      effective rank of psi
     """
 
@@ -77,10 +77,10 @@ def feedback_alignment(network: Network) -> dict[str, FeedbackAlignment]:
 
 
 def effective_rank(weight: Tensor) -> float:
-    """Return exp of the entropy of a weight's singular values over their sum (Roy & Vetterli 2007).
+    """Return the effective rank: exp of the entropy of the normalised singular values (Roy & Vetterli 2007).
 
-    A convolution's weight is taken as (out, in x height x width). The rank lies between 1 and the number of rows or
-    columns; it is 0 for a weight of zeros.
+    A convolution's weight counts as a matrix (out, in x height x width). The rank lies between 1 and the smaller
+    side of the matrix; it is 0 if all weights are 0.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def effective_rank(weight: Tensor) -> float:
 
 
 def aligned(network: Network) -> dict[str, nn.Parameter]:
-    """Return projection -> its weight, if it learns; a weight shared by several projections stands under the first."""
+    """Return projection -> weight for weights that learn; a shared weight is listed under its first projection."""
     first: dict[nn.Parameter, str] = {}
     for name, projection in network.projections.items():
         if projection.weight is not None and projection.weight.requires_grad:

@@ -1,4 +1,4 @@
-"""Which commit of the checkout this program runs from."""
+"""Commit of the checkout that this program runs from."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-FILE = Path(__file__).resolve()  # the checkout's own, also where an editable installation links to it
+FILE = Path(__file__).resolve()  # in the checkout, even if an editable installation links to it
 CODE = ("analysis", "models", "simulations", "src")
 HEAD = "# branch.oid "
 SECONDS = 2.0
-"""Git has so long to answer."""
+"""Time limit for git, in seconds."""
 
 
 @cache
 def commit() -> str:
-    """Return the first 12 digits of the commit, with "-modified" behind them where the code differs from it.
+    """Return the first 12 digits of the commit, followed by "-modified" if the code differs from it.
 
-    "" where this is no checkout (an installed wheel, also one inside another checkout), and where git gives no answer.
-    Asked once per process: later commits are not what this process has loaded.
+    Return "" for an installed wheel, and if git does not answer. Git is asked once per process, because the process
+    keeps the code that it loaded.
     """
     if not _git("ls-files", "--error-unmatch", "--", str(FILE)):
         return ""
@@ -32,7 +32,7 @@ def commit() -> str:
 
 
 def _git(*words: str) -> str:
-    """Return what git says, "" where it fails, is missing or takes too long."""
+    """Return git's output, or "" if git fails, is missing or takes too long."""
     # inside a hook these name another checkout
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "--no-optional-locks", "-C", str(FILE.parents[1]), *words]

@@ -1,4 +1,4 @@
-"""An upper bound on |-x + feedback| during a relaxation: a larger clip has no effect."""
+"""Upper bound on |-x + feedback| during a relaxation, above which a clip has no effect."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ def largest_derivative(problem: RelaxationProblem, integrator: Integrator, *, dt
     """Return an upper bound on |-x + feedback|, tau |dx/dt|, over all neurons and all steps.
 
     A step moves each neuron by a fixed share of -x + feedback. These derivatives therefore follow the same relaxation
-    with a clamp of zero: after n steps they are sums of the first step's derivatives, carried down by feedback and
-    weighted by probabilities, and none exceeds the largest term. The bound is 1.0 to 1.2 times the largest derivative
+    with a clamp of zero: after n steps they are averages of the first step's derivatives, propagated by feedback, so
+    none exceeds the largest term. The bound is 1.0 to 1.2 times the largest derivative
     in the papers' CNN and 4 times in a chain whose maps each double their input; norms of the feedback weights would
     give 50 to 1000 times. It takes a few feedback passes and does not wait for the device.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        Without its clip.
+        A problem without clip.
     integrator : Integrator
-        One for which `why_no_bound` returns None.
+        A scheme for which `why_no_bound` returns None.
     dt : float
         Length of a step, in the problem's unit of time.
 
     Returns
     -------
     torch.Tensor
-        Without dimensions.
+        A scalar.
 
     Examples
     --------

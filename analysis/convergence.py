@@ -34,13 +34,13 @@ def errors_over_time(
     every: int = 1,
     **size: Unpack[StepSize],
 ) -> Trajectory:
-    """Relax, and record the error of each hidden population against its gradient; the states themselves are not kept.
+    """Return the errors of the hidden populations against their gradients during a relaxation, without its states.
 
     Parameters
     ----------
     problem : RelaxationProblem
     gradients : mapping
-        Population -> (batch, *population.shape), as `activity_gradients` returns them, or some of these.
+        Population -> (batch, *population.shape), from `activity_gradients`; populations without one are skipped.
     integrator, steps, every, **size
         As for `solve` and `Record`.
 
@@ -62,12 +62,12 @@ def errors_over_time(
 def hidden_gradients(
     problem: RelaxationProblem, gradients: Mapping[str, Tensor], *, every: bool = False
 ) -> dict[str, Tensor]:
-    """Return the gradients of the hidden populations that are given, in topological order; arrays become tensors.
+    """Return the given gradients of hidden populations as tensors, in topological order.
 
     Raises
     ------
     ActrelaxError
-        For an unknown population, a gradient of another shape than its activity, or, with `every`, a missing one.
+        For an unknown population, a gradient of the wrong shape, or, with `every`, a missing one.
     """
     for name, given in gradients.items():
         known("population", name, [*problem.network.hidden, problem.network.output], where="gradients")
@@ -75,13 +75,16 @@ def hidden_gradients(
         if tuple(np.shape(given)) != shape:
             raise ActrelaxError(f"the gradient of {name!r} must have shape {shape}, got {tuple(np.shape(given))}.")
     if missing := [v for v in problem.network.hidden if every and v not in gradients]:
-        raise ActrelaxError(f"gradients of all hidden populations are needed, got none of {', '.join(missing)}.")
+        raise ActrelaxError(
+            f"gradients must cover all hidden populations, got none for {', '.join(missing)}: "
+            "pass activity_gradients(...)."
+        )
     like = problem.clamped
     return {v: torch.as_tensor(gradients[v], device=like.device) for v in problem.network.hidden if v in gradients}
 
 
 class Distances(NamedTuple):
-    """Distances of a relaxation's end from its equilibrium, by population."""
+    """Distance between the final state of a relaxation and its equilibrium, per population."""
 
     steps: int
     by_population: dict[str, dict[str, float]]
@@ -94,16 +97,16 @@ def distances(
     *,
     options: TorchOptions | None = None,
 ) -> Distances:
-    """Return the distance of a frozen relaxation's end from its equilibrium, and the share of its start that is left.
+    """Return the distance of each population from equilibrium at the end of a relaxation.
 
-    With `Steps.until`, the distances are those after the computed number of steps, although `solve` returns the
-    equilibrium itself once the tolerance is reached. Gains must be frozen, and a clip must have no effect.
+    Gains must be frozen, and a clip must have no effect. With `Steps.until` the state is taken after the computed
+    number of steps, whereas `solve` would return the equilibrium itself.
 
     Returns
     -------
     Distances
-        The steps, and hidden population -> ``"error"``, max |x - equilibrium| / max |equilibrium| over the batch; and,
-        if there is a law, ``"initial"``, the share of initial activities (`closed_form.remainders`).
+        Number of steps, and hidden population -> ``"error"``, max |x - equilibrium| / max |equilibrium| over the batch,
+        and, where the closed form applies, ``"initial"``, the share of initial activities (`closed_form.remainders`).
     """
     scheme = integrator_named(integrator)
     relaxed = solve(problem, scheme, steps, options=options)
@@ -120,9 +123,9 @@ def distances(
 
 
 def stays_below(errors: ArrayLike, tolerance: float) -> int | None:
-    """Return the first index from which on all errors, (points,), are below a tolerance; None if the last one isn't.
+    """Return the first index after which all errors, (points,), stay below a tolerance; None if the last one does not.
 
-    Errors need not fall monotonically: the first small one is not enough.
+    Errors may rise again, so the first error below the tolerance is not enough.
 
     Examples
     --------
@@ -130,14 +133,14 @@ def stays_below(errors: ArrayLike, tolerance: float) -> int | None:
     3
     """
     values = np.asarray(errors)
-    # written so that nan is not below
+    # nan counts as above
     above = np.flatnonzero(~(values < tolerance))
     first = int(above[-1]) + 1 if len(above) else 0
     return first if first < len(values) else None
 
 
 def spread_out(steps: int, points: int = 30) -> list[int]:
-    """Return evenly spaced steps of a relaxation, `points` at most, with the first (0) and the last."""
+    """Return at most `points` evenly spaced steps of a relaxation, including 0 and the last."""
     at: list[int] = np.unique(np.linspace(0, steps, min(points, steps + 1)).round().astype(int)).tolist()
     return at
 
@@ -150,38 +153,38 @@ def predicted_errors(
     dt: float,
     at: Sequence[int],
 ) -> dict[str, list[float]]:
-    """Return the errors of `errors_over_time` by the scheme's law, without relaxing (docs/theory.md).
+    """Return the errors of `errors_over_time` from the closed form, without relaxing (docs/theory.md).
 
-    Feedback is carried through the network once, for any number of times.
+    The cost is one feedback pass, however many times are requested.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        With a law (`closed_form.uncovered`).
+        Covered by the closed form (`closed_form.uncovered`).
     gradients, integrator
         As for `errors_over_time`.
     dt : float
-        The relaxation's step.
+        Step size, in the unit of tau.
     at : sequence of int
         Numbers of steps.
 
     Returns
     -------
     dict
-        Hidden population -> its error after each of these numbers of steps.
+        Hidden population -> its error at each entry of `at`.
     """
     laws, chosen = laws_at(problem, integrator, dt=dt, at=at), hidden_gradients(problem, gradients)
     return {name: _errors(found, laws, chosen[name]) for name, found in terms(problem).items() if name in chosen}
 
 
 def laws_at(problem: RelaxationProblem, integrator: str | Integrator, *, dt: float, at: Sequence[int]) -> list[Matrix]:
-    """Return the coefficients of the closed form after each of these numbers of steps of dt."""
+    """Return the coefficients of the closed form after each number of steps in `at`."""
     scheme, matrix, dt = integrator_named(integrator), hop_matrix(problem), problem.time("dt", dt)
     return [coefficients(scheme.transition, matrix, dt, n) for n in at]
 
 
 def _errors(found: Sequence[Term], laws: Sequence[Matrix], gradient: Tensor) -> list[float]:
-    """Return the errors of one population under several laws."""
+    """Return the errors of one population for several coefficient matrices."""
     gradient = gradient.to(found[0].value).flatten()
     largest = torch.cat([(x - gradient).abs().amax(1) for x in states_under(found, laws)])
     errors: list[float] = (largest / gradient.abs().max().clamp(min=FLOOR)).tolist()
@@ -189,7 +192,7 @@ def _errors(found: Sequence[Term], laws: Sequence[Matrix], gradient: Tensor) -> 
 
 
 def states_under(found: Sequence[Term], laws: Sequence[Matrix]) -> Iterator[Tensor]:
-    """Yield a population's states under several laws, (some laws, batch x units) at a time: a matrix product each."""
+    """Yield a population's states, (laws, batch x units), for up to 64 coefficient matrices at a time."""
     values = torch.stack([term.value.flatten() for term in found])
     weights = torch.tensor([[C[term.row, term.column] for term in found] for C in laws]).to(values)
     for rows in torch.split(weights, _TIMES):
@@ -205,16 +208,15 @@ def predicted_steps(
     tolerance: float,
     most: int = 100_000,
 ) -> dict[str, int | None]:
-    """Return the first step from which each population's error stays below a tolerance, by the law alone.
+    """Return the step from which each population's error stays below a tolerance, without relaxing.
 
-    The light cone: a population l hops below the clamp hears of it after l steps, and has forgotten its own
-    activity when P(K < l) is below the tolerance times gradient over activity, both carried down by the network's
-    own feedback.
+    The clamp reaches a population l hops below it after l steps. The initial activities have decayed once P(K < l)
+    is below the tolerance times the ratio of gradient to activity, both propagated by the network's feedback.
 
     Parameters
     ----------
     problem, gradients, integrator, dt
-        As for `predicted_errors`; dt / tau is 1 at most.
+        As for `predicted_errors`; dt / tau must be at most 1.
     tolerance : float
         Bound on max |x - gradient| / max |gradient|.
     most : int, default 100000
@@ -223,17 +225,17 @@ def predicted_steps(
     Returns
     -------
     dict
-        Hidden population -> steps; None if `most` are not enough.
+        Hidden population -> number of steps; None if `most` steps are not enough.
 
     Raises
     ------
     ActrelaxError
-        Without a law, or for a larger dt.
+        If the closed form does not apply, or dt / tau exceeds 1.
     """
     scheme, matrix, dt = integrator_named(integrator), hop_matrix(problem), problem.time("dt", dt)
     chosen = hidden_gradients(problem, gradients)
     if dt * -matrix.diagonal().min() > 1:
-        raise ActrelaxError(f"steps are predicted up to dt / tau = 1, where nothing alternates; got dt = {dt:g}.")
+        raise ActrelaxError(f"steps can be predicted for dt / tau up to 1, got dt = {dt:g}: choose a smaller dt.")
 
     def law(n: int) -> Matrix:
         return coefficients(scheme.transition, matrix, dt, n)
@@ -244,7 +246,7 @@ def predicted_steps(
             continue
         allowed = tolerance * float(chosen[name].abs().max())
         largest = sum(float(term.value.abs().max()) for term in found)
-        # 1 - C[l, L] never rises: once this bound is within what is allowed, the error stays there
+        # 1 - C[l, L] never rises: once this bound is below the tolerance, so is every later error
         enough = allowed / largest if largest else math.inf
         settled = bisect_left(range(most + 1), True, key=partial(_remains_below, enough, law, found[0].row))
         predicted[name] = None
@@ -255,5 +257,5 @@ def predicted_steps(
 
 
 def _remains_below(share: float, law: Callable[[int], Matrix], row: int, n: int) -> bool:
-    """Return whether less than a share of a population's activity does not come from the clamp after n steps."""
+    """Return whether the initial activities contribute less than `share` to a population after n steps."""
     return bool(law(n)[row, :-1].sum() < share)

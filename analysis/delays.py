@@ -1,8 +1,7 @@
-"""The law of a relaxation with delayed feedback: that of a chain of single units with delay lines (docs/theory.md).
+"""Closed form of a relaxation with delayed feedback (docs/theory.md).
 
-Feedback maps are linear and constant, whenever their signals arrive: x_l(n) = sum_m C[l, m] B_{l->m} x_m(0)
-holds with delays, too. C is the same recursion with one unit per population, which has its initial state before
-t = 0.
+Feedback maps are linear and constant, so x_l(n) = sum_m C[l, m] B_{l->m} x_m(0) also holds with delays. C follows
+from a chain of single units with the same delays, whose history before t = 0 is their initial state.
 """
 
 from __future__ import annotations
@@ -18,26 +17,29 @@ from actrelax.models.problem import RelaxationProblem, State
 
 
 def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:
-    """Return C after `steps` steps of Euler's method, by the recursion of the chain of single units.
+    """Return the coefficients C after `steps` steps of Euler's method with delays.
 
-    c_l <- (1 - dt/tau_l) c_l + (dt/tau_l) c_{l+1}, with c_{l+1} from as many steps ago as feedback takes to l.
+    c_l(n + 1) = (1 - dt/tau_l) c_l(n) + (dt/tau_l) c_{l+1}(n - d_l), with d_l the delay of the feedback to l in steps.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        A chain with a law (`closed_form.uncovered`), except for its delays.
+        A chain, covered by the closed form (`closed_form.uncovered`) except for its delays.
     dt : float
-        Delays must be whole numbers of dt.
+        Step size, in the unit of tau; delays must be whole multiples of dt.
     steps : int
 
     Returns
     -------
     numpy.ndarray
-        (hidden + 1, hidden + 1), the lowest population first, the clamped output last.
+        (hidden + 1, hidden + 1), from the lowest population up; the last is the clamped output.
     """
     network = problem.network
     if not network.graph.is_chain:
-        raise ActrelaxError("delayed feedback has a law in chains: step this network's relaxation.")
+        raise ActrelaxError(
+            "the closed form of delayed feedback needs a chain, this network has skip connections: "
+            "step the relaxation with solve."
+        )
     dt = problem.time("dt", dt)
     late, eta = problem.delay.steps(dt), dt / np.array(hop_taus(problem))[:, None]
     waits = [late.get(network.outgoing[name][0].name, 0) for name in network.hidden]
@@ -51,7 +53,7 @@ def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -
 
 
 def delayed_state(problem: RelaxationProblem, *, dt: float, steps: int) -> State:
-    """Return hidden population -> activity after `steps` steps of Euler's method with delays, without taking them.
+    """Return hidden population -> activity after `steps` steps of Euler's method with delays, without stepping.
 
     The arguments are those of `delayed_coefficients`.
     """

@@ -1,4 +1,4 @@
-"""Figures in one style: readable in print and without colour vision. Each draws on the axes it is given."""
+"""Plots in one style, readable in print and without colour vision; each draws on the given axes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from actrelax.analysis.style import saved as saved
 
 
 def learning_curves(ax: Axes, runs: Mapping[str, Sequence[Mapping[str, float]]], measure: str) -> Axes:
-    """Draw a measure over epochs, a line per run; accuracies in percent.
+    """Draw a measure over epochs, one line per run; accuracies in percent.
 
     `runs` maps labels to rows of metrics.csv, and `measure` is a column of them.
     """
     percent = measure.endswith("_accuracy")
     for label, metrics in runs.items():
         values = [row[measure] * (100 if percent else 1) for row in metrics]
-        # a single epoch is a point, which a line doesn't show
+        # a line does not show a single point
         ax.plot([row["epoch"] for row in metrics], values, label=label, marker="." if len(values) < 4 else None)
     ax.set(xlabel="epoch", ylabel=measure.replace("_", " ") + (" (%)" if percent else ""), xlim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -44,7 +44,7 @@ def band(
     percent: bool = False,
     log: bool = False,
 ) -> Axes:
-    """Draw means over seeds, with 95 % intervals of several seeds.
+    """Draw means over seeds with 95 % confidence intervals.
 
     Parameters
     ----------
@@ -53,11 +53,11 @@ def band(
     values : mapping
         Position -> the seeds' values.
     number : int
-        Number of the colour and the style; after the last colour they begin again with another style.
+        Index of the colour and line style; after the last colour, colours repeat with other line styles.
     percent : bool, default False
-        Whether values are accuracies from 0 to 1, drawn in percent; intervals then end at 0 and 100.
+        Values are accuracies from 0 to 1: draw them in percent, and cut intervals at 0 and 100.
     log : bool, default False
-        Whether the axis is logarithmic: means and intervals are those of the logarithms.
+        Use a logarithmic axis, and take means and intervals of the logarithms.
     """
     at, scale = sorted(values), 100 if percent else 1
     drawn = [np.log(values[x]) if log else scale * np.asarray(values[x]) for x in at]
@@ -73,7 +73,7 @@ def band(
 
 
 def over_epochs(ax: Axes, measures: Mapping[str, Mapping[float, Sequence[float]]], ylabel: str, **how: bool) -> Axes:
-    """Draw a `band` over epochs for each condition of `measures`, label -> epoch -> the seeds' values."""
+    """Draw a `band` over epochs for each condition; `measures` maps label -> epoch -> values of the seeds."""
     for number, (label, by_epoch) in enumerate(measures.items()):
         band(ax, label, by_epoch, number=number, **how)
     ax.set(xlabel="epoch", ylabel=ylabel, xlim=(0, None))
@@ -82,9 +82,9 @@ def over_epochs(ax: Axes, measures: Mapping[str, Mapping[float, Sequence[float]]
 
 
 def sensitivity(ax: Axes, accuracies: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str) -> Axes:
-    """Draw accuracies against a setting on a logarithmic axis: means as lines, each seed as a dot.
+    """Draw accuracies against a setting on a logarithmic axis: means as lines, seeds as dots.
 
-    `accuracies` maps label -> setting -> the seeds' accuracies, in percent.
+    `accuracies` maps label -> setting -> accuracies of the seeds, in percent.
     """
     for number, (label, by_setting) in enumerate(accuracies.items()):
         at = sorted(by_setting)
@@ -113,20 +113,20 @@ def approach(
     *,
     unit: str = "the unit of tau",
 ) -> Axes:
-    """Draw populations' errors against backprop over time, on a log axis, and a law's predictions as circles.
+    """Draw errors against backprop over time, on a log axis, and predictions of the closed form as circles.
 
-    Of more than seven populations only some are drawn.
+    At most seven populations are drawn, evenly spaced.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
     times : sequence of float
     errors : mapping
-        Population -> an error at each time.
+        Population -> one error per time.
     predicted : tuple, optional
-        Other times, and population -> an error at each of them.
-    unit : str
-        Of the times (`Trajectory.time_unit`).
+        Times of the predictions, and population -> one error per time.
+    unit : str, default "the unit of tau"
+        Unit of the times (`Trajectory.time_unit`).
     """
     for name in _some(list(errors)):
         (line,) = ax.semilogy(times, errors[name], label=name)
@@ -144,22 +144,22 @@ def approach(
 def circles(
     ax: Axes, at: Sequence[float], values: Sequence[float], *, color: ColorType = "0.3", label: str | None = None
 ) -> Axes:
-    """Draw a law's predictions as open circles, which show the measured line through them."""
+    """Draw predictions as open circles, through which the measured line remains visible."""
     ax.plot(at, values, "o", color=color, fillstyle="none", markersize=4, markeredgewidth=0.8, label=label)
     return ax
 
 
 def costs(ax: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str) -> Axes:
-    """Draw costs relative to backprop on log axes, with backprop as the level 1.
+    """Draw costs relative to backprop on log axes.
 
-    `lines` maps labels to places on the x-axis and the ratio to backprop at each.
+    `lines` maps each label to its positions on the x-axis and the ratio to backprop at each.
     """
     for i, (label, (xs, ratios)) in enumerate(lines.items()):
-        # colours and line styles come round again after seven lines
+        # colours and line styles repeat after seven lines
         ax.loglog(xs, ratios, label=label, marker="os^v"[i // len(COLOURS) % 4], markersize=3)
     ax.axhline(1, color="0.3", linestyle="-", linewidth=0.8, label="backprop", zorder=1)
-    ax.set(xlabel=xlabel, ylabel="time of a training step / backprop's")
-    # a factor as it is read: 1, 2, 5, 10 ...; where something was measured: few places, and their labels have room
+    ax.set(xlabel=xlabel, ylabel="time per training step (relative to backprop)")
+    # ticks at 1, 2, 5, 10, ... on the y-axis, and at the measured positions on the x-axis
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_locator(FixedLocator(sorted({x for xs, _ in lines.values() for x in xs})))
     for axis in (ax.xaxis, ax.yaxis):
@@ -167,7 +167,7 @@ def costs(ax: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
         axis.set_minor_locator(NullLocator())
     if len(lines) < 5:
         ax.legend(fontsize="small")
-    else:  # there is no room among so many
+    else:  # too many lines for a legend inside the axes
         ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -180,7 +180,7 @@ def heat_map(
     *,
     unit: str = "the unit of tau",
 ) -> Axes:
-    """Draw units over time, population above population, each relative to its largest activity.
+    """Draw activities over time as a heat map, each population relative to its largest activity.
 
     Parameters
     ----------
@@ -190,9 +190,9 @@ def heat_map(
     activities : mapping
         Population -> (len(times), units), from the input up.
     most : int
-        Largest number of units per population: evenly spaced in the order of their first activity.
-    unit : str
-        Of the times (`Trajectory.time_unit`).
+        Largest number of units per population: sorted by initial activity, evenly spaced.
+    unit : str, default "the unit of tau"
+        Unit of the times (`Trajectory.time_unit`).
     """
     bands = [_heat_rows(x, most) for x in activities.values()]
     ends = np.cumsum([len(rows) for rows in bands])
@@ -201,7 +201,7 @@ def heat_map(
     extent = (times[0] - step / 2, times[-1] + step / 2, 0, int(ends[-1]) - GAP)
     image = ax.imshow(
         np.concatenate(bands)[:-GAP],
-        cmap="PuOr",  # told apart without colour vision; white is silence
+        cmap="PuOr",  # readable without colour vision; white is zero
         norm=SymLogNorm(0.01, vmin=-1, vmax=1),
         aspect="auto",
         origin="lower",
@@ -214,7 +214,7 @@ def heat_map(
     ax.set(xlabel=f"time ({unit})")
     ax.grid(False)
     bar = ax.figure.colorbar(image, ax=ax, ticks=[-1, -0.1, -0.01, 0, 0.01, 0.1, 1], format="%g")
-    bar.set_label("activity / largest of its population")
+    bar.set_label("activity (relative to the population's maximum)")
     return ax
 
 
@@ -225,11 +225,11 @@ def difference_table(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> Axes:
-    """Draw a table of differences in points of accuracy, a colour and a text for each.
+    """Draw a coloured table of differences in percentage points of accuracy.
 
-    `values` and `texts` are (rows, columns), with names in `rows` and `columns`; nan has no colour.
+    `values` and `texts` are (rows, columns), named by `rows` and `columns`; nan has no colour.
     """
-    # told apart without colour vision; within a point nearly white
+    # readable without colour vision; differences within a point are nearly white
     norm = SymLogNorm(1, linscale=0.3, vmin=-40, vmax=40)
     image = ax.imshow(values, cmap="PuOr", norm=norm, aspect="auto")
     for y, line in enumerate(zip(values, texts, strict=True)):
@@ -241,7 +241,7 @@ def difference_table(
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.grid(False)
     bar = ax.figure.colorbar(image, ax=ax, ticks=[-30, -10, -3, -1, 0, 1, 3, 10, 30], format="%+g", aspect=40)
-    bar.set_label("points of test accuracy above backprop")
+    bar.set_label("test accuracy minus backprop's (points)")
     return ax
 
 
@@ -250,7 +250,7 @@ GAP = 3
 
 
 def _heat_rows(x: NDArray[np.floating], most: int) -> NDArray[np.floating]:
-    """Return some units' rows relative to the largest activity, and a gap above."""
+    """Return the rows of selected units, relative to the largest activity, with a gap above."""
     order = np.argsort(x[0], kind="stable")
     picked = order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int))]
     rows = x[:, picked].T / max(float(np.abs(x).max()), np.finfo(float).tiny)
@@ -258,5 +258,5 @@ def _heat_rows(x: NDArray[np.floating], most: int) -> NDArray[np.floating]:
 
 
 def _some(names: Sequence[str]) -> Sequence[str]:
-    """Return seven names at most, evenly spaced."""
+    """Return at most seven names, evenly spaced."""
     return names[:: math.ceil(len(names) / 7)]

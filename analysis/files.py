@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all and checked when they are read, and locks between processes."""
+"""Atomic writing and checked reading of files, and locks between processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LOCK = ".lock"
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is a file or folder; `Path.exists` raises where a folder may not be entered.
+    """Return whether a file or folder exists.
 
     Raises
     ------
     ActrelaxError
-        If the system refuses to say.
+        If the system denies access to it.
     """
     try:
         path.stat()
@@ -34,12 +34,12 @@ def exists(path: Path) -> bool:
 
 
 def listed(folder: Path) -> list[Path]:
-    """Return what is in a folder, sorted.
+    """Return the sorted contents of a folder.
 
     Raises
     ------
     ActrelaxError
-        If it can't be listed.
+        If the folder can't be listed.
     """
     try:
         return sorted(folder.iterdir())
@@ -48,12 +48,12 @@ def listed(folder: Path) -> list[Path]:
 
 
 def read_text(path: Path, said: str) -> str:
-    """Return a text file in UTF-8, without the byte-order mark that some programs put before it.
+    """Return the content of a UTF-8 text file, without a byte-order mark.
 
     Raises
     ------
     ActrelaxError
-        If it can't be read; the sentence begins with `said`.
+        If the file can't be read; the message begins with `said`.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -67,7 +67,7 @@ def read_json(path: Path, said: str) -> dict[str, Any]:
     Raises
     ------
     ActrelaxError
-        If it can't be read, or holds something else; the sentence begins with `said`.
+        If the file can't be read or holds no JSON object; the message begins with `said`.
     """
     text = read_text(path, said)
     try:
@@ -80,12 +80,12 @@ def read_json(path: Path, said: str) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
+    """Write a text file atomically.
 
     Raises
     ------
     ActrelaxError
-        As `replacing`.
+        If the file can't be written.
     """
     with replacing(path) as file:
         file.write(text.encode())
@@ -93,12 +93,12 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BytesIO]:
-    """Collect the content of a file; if the block ends without an error, write it beside `path` and rename it.
+    """Collect a file's content in the `with` block, then replace the file atomically if the block raised no error.
 
     Raises
     ------
     ActrelaxError
-        If the file can't be written; an earlier one is left as it was.
+        If the file can't be written; an existing file stays unchanged.
     """
     content = BytesIO()
     yield content
@@ -111,12 +111,12 @@ def replacing(path: Path) -> Iterator[BytesIO]:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder against all other processes that claim it; afterwards it has no lock, and is gone if it is empty.
+    """Lock a folder against other processes during the `with` block, and remove it afterwards if it is empty.
 
     Raises
     ------
     ActrelaxError
-        If another process holds it, or it can't be written.
+        If another process holds the lock, or the folder can't be written.
     """
     made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     with locked(folder / LOCK, wait=False) as mine:
@@ -125,26 +125,26 @@ def claimed(folder: Path) -> Iterator[None]:
                 f"another process is writing into {folder}: wait until it has ended, or choose another folder."
             )
         try:
-            for left in folder.glob(f"*.{'[0-9a-f]' * 8}.partial"):  # by processes that were killed
+            for left in folder.glob(f"*.{'[0-9a-f]' * 8}.partial"):  # from processes that were killed
                 left.unlink(missing_ok=True)
             yield
         finally:
             with suppress(OSError):  # not empty
-                (folder / LOCK).unlink()  # whoever has opened it already finds out, and opens a new one
+                (folder / LOCK).unlink()  # a process that has already opened it notices, and opens a new file
                 for path in made:
                     path.rmdir()
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock against other processes while the block runs; the system releases what a killed process held.
+    """Hold a lock against other processes during the `with` block; the system releases the locks of a killed process.
 
     Parameters
     ----------
     path : pathlib.Path
-        The lock's file, which is made, and its folder too.
+        Lock file; the file and its folder are created if missing.
     wait : bool, default True
-        Wait until it is free; otherwise yield False where it is not.
+        Wait until the lock is free; if False, yield False at once if another process holds it.
 
     Yields
     ------
@@ -154,7 +154,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     Raises
     ------
     ActrelaxError
-        If the file can't be made.
+        If the file can't be created.
     """
     from filelock import FileLock, Timeout  # here: benchmarks/gpu.py runs without it
 

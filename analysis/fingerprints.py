@@ -1,4 +1,4 @@
-"""What a run depends on, by SHA-256: recorded in its folder, and compared when the run is used again."""
+"""SHA-256 fingerprints of a run's inputs: recorded in its folder, and compared when the run is used again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from actrelax.analysis.runs import BEST, CHECKPOINT, CONFIG, FINGERPRINTS, RunFo
 from actrelax.models.errors import ActrelaxError
 
 Fingerprints = Mapping[str, Mapping[str, str]]
-"""Part -> name -> SHA-256. The parts of a run are `options`, `files`, `images` and, once it is finished, `weights`."""
+"""Part -> name -> SHA-256. A run has the parts `options`, `files`, `images` and, once it has finished, `weights`."""
 NAMED_BY = {"files": ("network",), "images": ("dataset", "test_split", "layout", "validation")}
-"""Part -> the options that say which files or images these are."""
+"""Part -> the options that choose its files or images."""
 MISSING = "missing"
-"""Stands for the SHA-256 of a file that is not there."""
+"""Replaces the SHA-256 of a missing file."""
 
 
 def of_file(path: Path) -> str:
@@ -30,23 +30,23 @@ def of_file(path: Path) -> str:
 
 
 def record(folder: RunFolder, found: Fingerprints) -> None:
-    """Write what the run in a folder depends on.
+    """Write the fingerprints of a run into its folder.
 
     Raises
     ------
     ActrelaxError
-        If it can't be written.
+        If the file can't be written.
     """
     write_text(folder.path / FINGERPRINTS, f"{json.dumps(found, indent=2)}\n")
 
 
 def recorded(folder: RunFolder) -> dict[str, dict[str, str]] | None:
-    """Return what was recorded; None if nothing was.
+    """Return a run's recorded fingerprints; None if it has none.
 
     Raises
     ------
     ActrelaxError
-        For a file that can't be read.
+        If the file can't be read.
     """
     path = folder.path / FINGERPRINTS
     if not path.exists():
@@ -66,7 +66,7 @@ def of_values(values: Any) -> str:
 
 
 def of_options(options: Mapping[str, Any]) -> Fingerprints:
-    """Return the fingerprint of the options that determine a run's result, but for its epochs, which may grow."""
+    """Return the fingerprint of the options that determine a run's result, except the number of epochs."""
     return {"options": {CONFIG: of_values({name: value for name, value in options.items() if name != "epochs"})}}
 
 
@@ -77,19 +77,21 @@ def of_weights(folder: RunFolder) -> Fingerprints:
 
 
 def identity(found: Fingerprints) -> str:
-    """Return what a run's checkpoint is marked with: the SHA-256 of all that was there when the run began."""
+    """Return the mark of a run's checkpoints: the SHA-256 of all fingerprints but the weights'."""
     return of_values({part: names for part, names in found.items() if part != "weights"})
 
 
 def verify_checkpoint(
     folder: RunFolder, state: Mapping[str, Any], name: str = CHECKPOINT, *, accept_changes: bool = False
 ) -> None:
-    """Refuse a checkpoint of another run and, once the run is finished, any but its last; it was read from this file.
+    """Refuse a checkpoint from another run, or, once the run has finished, one that has changed since.
+
+    `state` is the content of the file `name`; with `accept_changes` nothing is refused.
 
     Raises
     ------
     ActrelaxError
-        If it is not the run's.
+        If the checkpoint is refused.
     """
     if accept_changes:
         return
@@ -104,13 +106,13 @@ def verify_checkpoint(
 
 
 def verify(folder: RunFolder, found: Fingerprints, *, accept_changes: bool = False) -> None:
-    """Refuse what is not as it was when the run in a folder was trained.
+    """Refuse inputs that have changed since the run in a folder was trained.
 
     Parameters
     ----------
     folder : RunFolder
     found : mapping
-        What there is now; parts and names that are not in it are not compared.
+        Current fingerprints; parts and names that it lacks are not compared.
     accept_changes : bool, default False
         Refuse nothing.
 
@@ -141,12 +143,14 @@ def verify(folder: RunFolder, found: Fingerprints, *, accept_changes: bool = Fal
 
 
 def verify_alike(folders: Iterable[RunFolder], *, accept_changes: bool = False) -> None:
-    """Refuse runs of one network or data set, as their options name it, whose files or images differ.
+    """Refuse runs whose options name the same network or data set, but whose files or images differ.
+
+    Folders without a run, and runs without fingerprints, are skipped.
 
     Raises
     ------
     ActrelaxError
-        If some differ; what is no run, or has no fingerprints, passes.
+        If the contents differ.
     """
     if accept_changes:
         return
@@ -161,5 +165,5 @@ def verify_alike(folders: Iterable[RunFolder], *, accept_changes: bool = False) 
                 if fingerprint != expected:
                     raise ActrelaxError(
                         f"{other.path} and {folder.path} were trained with different contents of {name}: "
-                        "compare runs of one, or pass --accept-changes."
+                        "compare runs with the same contents, or pass --accept-changes."
                     )

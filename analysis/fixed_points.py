@@ -1,15 +1,15 @@
-"""Fixed points of an unfrozen relaxation: their bounds, their number and their stability (docs/theory.md).
+"""Fixed points of an unfrozen relaxation: bounds, number and stability (docs/theory.md).
 
 With current gains the equation is nonlinear. In a chain with transposed weights the feedback to each layer is a
-gradient, since the gain that reaches x_l is that of the drive by x_l itself:
+gradient, because the gain in the feedback to x_l is evaluated at the drive from x_l itself:
 
     tau dx_l/dt = -grad V_l(x_l),    V_l(x) = |x|^2 / 2 - <x_{l+1}, f(W x + b)>
 
 A cascade of gradient flows from the top down has no cycles: for analytic f and isolated fixed points each layer
-comes to rest after the one above. All eigenvalues of the Jacobian at a fixed point are real, 1/tau times those
-of minus the Hessians, 1 - W^T diag(f''(a) x_{l+1}) W. If the Hessians are positive for all x the fixed point is
-the only one. Separate feedback weights undo this, but for any weights and bounded slopes all relaxations end in
-a `box`.
+comes to rest after the layer above. The Jacobian at a fixed point has real eigenvalues, -1/tau times the eigenvalues
+of the Hessians 1 - W^T diag(f''(a) x_{l+1}) W. If the Hessians are positive definite for all x, the fixed point is
+unique. None of this holds for separate feedback weights, but for any weights and bounded slopes all relaxations end
+in a `box`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from actrelax.models.results import relative_error
 FOUND = 1e-9
 """Bound on the largest rate of change at a fixed point, relative to its largest activity."""
 SAME = 1e-4
-"""Relative distance up to which two fixed points are the same."""
+"""Relative distance below which two fixed points count as the same."""
 
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """A state at which a relaxation can rest.
+    """State with a derivative of zero.
 
     state        hidden population -> (1, *population.shape)
-    eigenvalues  (units,), of the Jacobian there, the rightmost first, in 1 / unit of time
+    eigenvalues  (units,), eigenvalues of the Jacobian, by descending real part, in 1 / unit of time
     """
 
     state: State
@@ -49,7 +49,7 @@ class FixedPoint:
 
     @property
     def is_stable(self) -> bool:
-        """Return whether relaxations that start near it come to rest at it."""
+        """True if relaxations that start nearby converge to it."""
         return bool(self.eigenvalues[0].real < 0)
 
     @property
@@ -59,10 +59,10 @@ class FixedPoint:
 
 
 def fixed_point(problem: RelaxationProblem, start: State) -> FixedPoint | None:
-    """Return the fixed point that Newton's method finds from a state; None if it finds none.
+    """Return the fixed point that Newton's method finds from a start state; None if it does not converge.
 
     Powell's hybrid method (`scipy.optimize.root`) with the Jacobian of `SparseProblem`, for a batch of one and
-    leaky units. It also finds unstable ones. At kinks the derivative of the gain is zero.
+    leaky units. Unstable fixed points are found, too. The derivative of the gain counts as zero at kinks.
     """
     flat = _flat(problem)
 
@@ -78,9 +78,9 @@ def fixed_point(problem: RelaxationProblem, start: State) -> FixedPoint | None:
 
 
 def fixed_points(problem: RelaxationProblem, starts: Iterable[State]) -> list[FixedPoint]:
-    """Return the different fixed points that `fixed_point` finds from several states, such as those of `scattered`.
+    """Return the distinct fixed points that `fixed_point` finds from several start states, such as `scattered`.
 
-    Finding one is no proof that there is no other.
+    There may be further fixed points.
     """
     different: list[FixedPoint] = []
     for start in starts:
@@ -97,15 +97,15 @@ def resting_places(
     duration: float = 100.0,
     options: SciPyOptions | None = None,
 ) -> list[State]:
-    """Return the different states at which relaxations from several states come to rest.
+    """Return the distinct states in which relaxations from several start states come to rest.
 
-    All run at once, one sample each. Only stable fixed points are found, also those at which Newton's method fails.
-    Relaxations that do not come to rest are left out.
+    All relaxations run at once, one sample each. Only stable fixed points are found, including those at which Newton's
+    method fails. Relaxations that do not come to rest are left out.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        Of a batch of one.
+        A batch of one.
     starts : sequence of mapping
         Hidden population -> (1, *population.shape), like the result.
     duration, options
@@ -132,22 +132,22 @@ def resting_places(
 
 
 def distance(state: State, other: State) -> float:
-    """Return the largest difference of two states over populations, relative to the population's largest activity."""
+    """Return the largest difference between two states, relative to each population's largest activity."""
     return max(
         relative_error(x, other[name], magnitude=torch.maximum(x.abs(), other[name].abs())) for name, x in state.items()
     )
 
 
 def box(problem: RelaxationProblem) -> State:
-    """Return the bound that every relaxation obeys in the end: |x_v| <= sum_p |psi_p|^T max |g_c| |x_c|.
+    """Return the bound that every relaxation eventually satisfies: |x_v| <= sum_p |psi_p|^T max |g_c| |x_c|.
 
-    The largest current gain is that of the activation function, whose slope must be bounded, between drives of -20
-    and 20; beyond these the named functions are straight lines. Units must be leaky.
+    max |g_c| is the largest slope of the activation function for drives from -20 to 20; beyond these the named
+    functions are straight lines. Units must be leaky.
 
     Returns
     -------
     dict
-        Hidden population -> (batch, *population.shape), >= 0. All fixed points are within.
+        Hidden population -> (batch, *population.shape), >= 0. All fixed points lie within.
     """
     flat = SparseProblem(problem)
     bounds = {problem.network.output: np.abs(flat.clamped)}
@@ -160,10 +160,10 @@ def box(problem: RelaxationProblem) -> State:
 
 
 def scattered(problem: RelaxationProblem, count: int, generator: GeneratorLike) -> Iterator[State]:
-    """Yield states to start from: the feedforward pass's, and random ones in the `box`.
+    """Yield `count` start states: the initial state of the problem, then random states in the `box`.
 
-    The activities of a random state are uniform, up to a share of the box that is log-uniform from 0.01 to 1: the
-    box of a deep network is large, and its fixed points are usually near its middle.
+    Activities of a random state are uniform within a share of the box that is log-uniform from 0.01 to 1, because the
+    box of a deep network is large and its fixed points usually lie near the middle.
     """
     drawing = as_generator(generator)
     yield problem.initial_state()
@@ -177,7 +177,7 @@ def scattered(problem: RelaxationProblem, count: int, generator: GeneratorLike) 
 
 
 def _largest_gain(problem: RelaxationProblem, projection: Projection) -> float:
-    """Return the largest gain with which a projection's target can send feedback along it."""
+    """Return the largest possible gain of the feedback along a projection."""
     if problem.activity_gain(projection) == "none":
         return 1.0
     drives = torch.linspace(-20, 20, 4001, dtype=torch.float64)
@@ -187,6 +187,6 @@ def _largest_gain(problem: RelaxationProblem, projection: Projection) -> float:
 def _flat(problem: RelaxationProblem) -> SparseProblem:
     if len(problem.clamped) != 1:
         raise ActrelaxError(
-            f"fixed points are those of one sample: give a batch of one, not of {len(problem.clamped)}."
+            f"a fixed point belongs to one sample, got a batch of {len(problem.clamped)}: give a batch of one."
         )
     return SparseProblem(problem)

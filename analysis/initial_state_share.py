@@ -1,9 +1,8 @@
-"""The part of the feedforward pass that a relaxation keeps when it is stopped early (docs/theory.md).
+"""Initial activities that remain in a relaxation when it is stopped early (docs/theory.md).
 
-A population's activity is a sum of the clamp's part, which is the gradient in the end, and the part of the
-initial activities. The weight update is linear in it, so the second part turns the update away from the
-gradient: by more than its share in the activity, since images' gradients cancel in the update, and their
-feedforward activities don't.
+A population's activity is the sum of a part from the clamp, which converges to the gradient, and a part from the
+initial activities. The second part rotates the weight update away from the gradient. In the update it weighs more
+than in the activity, because gradients of different images cancel and their feedforward activities do not.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from actrelax.models.results import FLOOR
 def contamination(
     problem: RelaxationProblem, integrator: str | Integrator, *, dt: float, at: Sequence[int]
 ) -> dict[str, list[float]]:
-    """Return |initial part| / |clamp's part| of each hidden population, without relaxing.
+    """Return the ratio of the initial part to the clamp's part of each hidden population, without relaxing.
 
     The arguments are those of `convergence.predicted_errors`.
 
     Returns
     -------
     dict
-        Hidden population -> a ratio of Euclidean norms over the batch for each number of steps in `at`; infinite until
-        the clamp arrives, 0 throughout from a zero state.
+        Hidden population -> ratio of Euclidean norms over the batch for each number of steps in `at`; infinite until
+        the clamp arrives, and 0 for a relaxation that starts at zero.
     """
     laws = laws_at(problem, integrator, dt=dt, at=at)
     found = {}
@@ -44,6 +43,6 @@ def contamination(
 
 
 def _norms(terms: Sequence[Term], laws: Sequence[Matrix]) -> list[float]:
-    """Return |sum of terms| under each of several laws."""
+    """Return the norm of a sum of terms for each of several coefficient matrices."""
     norms: list[float] = torch.cat([x.norm(dim=1) for x in states_under(terms, laws)]).tolist()
     return norms

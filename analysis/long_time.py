@@ -1,4 +1,4 @@
-"""The ends of relaxations: at rest, chattering by the size of a step, or moving on (docs/theory.md)."""
+"""Long-time behaviour of relaxations: rest, chattering caused by the step size, or motion (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
 
 AT_REST = 1e-6
-"""Swing below which a sample is at rest."""
+"""Relative swing below which a sample counts as at rest."""
 _SILENT = 1e-6
-"""Share of its initial activity below which a population is silent: its swings count against this."""
+"""Lower bound on the scale of a population's swing, relative to its largest initial activity."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The last part of a relaxation.
+    """Last part of a relaxation.
 
-    swing  (batch,): of the population that swings most, max |x(t) - x(t')| over the window / max |x|
-    state  hidden population -> (batch, *population.shape), at the end
+    swing  (batch,), max |x(t) - x(t')| / max |x| over the window, in the population where it is largest
+    state  hidden population -> (batch, *population.shape), the final state
     """
 
     swing: Tensor
@@ -31,7 +31,7 @@ class Ending:
 
     @property
     def settled(self) -> Tensor:
-        """(batch,): whether each sample is at rest."""
+        """(batch,), True for samples at rest."""
         return self.swing < AT_REST
 
 
@@ -44,7 +44,7 @@ def ending(
     window: float = 20.0,
     options: TorchOptions | None = None,
 ) -> Ending:
-    """Relax, and measure how much each sample still moves at the end.
+    """Relax, and measure the remaining motion of each sample at the end.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def ending(
     eta : float, default 0.1
         dt / tau; for adaptive methods the interval between observations.
     duration, window : float, default 100.0 and 20.0
-        Length of the relaxation and of its observed last part, in units of tau, to the nearest step.
+        Length of the relaxation and of the observed last part, in units of tau, rounded to whole steps.
     options : TorchOptions, SciPyOptions or Brian2Options, optional
         As for `solve`.
     """
@@ -74,10 +74,10 @@ def ending(
 
 
 def fates(coarse: Ending, fine: Ending) -> list[str]:
-    """Return how each sample ends, from two endings of a problem, with a coarse step and with a quarter of it, say.
+    """Classify each sample's long-time behaviour from relaxations with a coarse and a fine step.
 
-    A sample has "settled"; it "chatters" if it swings, but at most half as much with the finer steps: it slides
-    along a kink, or the steps are too large to be stable; else it "moves".
+    A sample has "settled" if it is at rest with the coarse step. It "chatters" if the fine step at least halves its
+    swing: it slides along a kink, or the coarse step is unstable. Otherwise it "moves".
     """
     shrinks = fine.swing <= coarse.swing / 2
     return [

@@ -1,9 +1,9 @@
-"""The effect of noise in a relaxation on its weight updates: a random angle, by the law of the scheme (docs/theory.md).
+"""Effect of noise in a relaxation on its weight updates, from the closed form of the scheme (docs/theory.md).
 
-A kick travels as activities do: a kick to population m arrives in population l after s steps as C_s[l, m]
-B_{l->m} of it, with C_s the coefficients after s steps. Kicks are independent, so their variances add up. With
-one tau and small steps a neuron receives binomial(2k, k) / 4^k of the variance k hops above (1/2, 3/8, ...)
-times the squared feedback.
+Noise propagates like activity: a noise increment xi in population m has become C_s[l, m] B_{l->m} xi in population
+l after s steps, with C_s the coefficients after s steps. Increments are independent, so their variances add up. With
+one tau and small steps a neuron receives binomial(2k, k) / 4^k of the variance k hops above (1/2, 3/8, ...) times
+the squared feedback.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from actrelax.models.problem import RelaxationProblem
 
 
 def noise_shares(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix:
-    """Return the share of sigma^2 that noise of one population has in another after `steps` steps of Euler's method.
+    """Return the variance that unit noise in one population causes in another, by Euler's method.
 
-    V[l, m] = (2 dt / tau_m) sum_{s < steps} C_s[l, m]^2, for feedback weights of 1 in a chain with one tau per
-    population. A population's own share tends to 1 / (1 - dt / (2 tau)).
+    V[l, m] = (2 dt / tau_m) sum_{s < steps} C_s[l, m]^2, in units of sigma_m^2, for feedback weights of 1 in a chain
+    with one tau per population. V[l, l] tends to 1 / (1 - dt / (2 tau)).
 
     Returns
     -------
     numpy.ndarray
-        (hidden populations, hidden populations), the lowest first.
+        (hidden populations, hidden populations), from the lowest up.
     """
     M, dt = hop_matrix(problem), problem.time("dt", dt)
     step = INTEGRATORS["euler"].transition(M, dt)
@@ -46,14 +46,15 @@ def noise_shares(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix
 
 @torch.no_grad()
 def noise_variances(problem: RelaxationProblem, *, dt: float, steps: int) -> dict[str, Tensor]:
-    """Return each hidden neuron's variance at the end of a noisy relaxation by Euler's method, exactly.
+    """Return the exact variance of each hidden neuron at the end of a noisy relaxation by Euler's method.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        A chain of dense projections with a law (`closed_form.uncovered`), except for its noise, with one sigma per
-        population; others are refused.
+        A chain of dense projections with one sigma per population, otherwise covered by the closed form
+        (`closed_form.uncovered`); other problems are refused.
     dt : float
+        Step size, in the unit of tau.
     steps : int
 
     Returns
@@ -67,7 +68,7 @@ def noise_variances(problem: RelaxationProblem, *, dt: float, steps: int) -> dic
     for m, origin in enumerate(hidden):
         x = found[origin]
         sigma = problem.sigmas.of(origin)
-        # a kick of 1 to each neuron, on its way down: (neurons of m, batch, neurons of the level)
+        # unit increments of each neuron, propagated down: (neurons of m, batch, neurons of the level)
         kicks = torch.eye(x.shape[1]).to(x)[:, None].expand(-1, len(x), -1)
         for level in range(m, -1, -1):
             found[hidden[level]] += shares[level, m] * sigma**2 * kicks.square().sum(0)
@@ -79,18 +80,18 @@ def noise_variances(problem: RelaxationProblem, *, dt: float, steps: int) -> dic
 
 @torch.no_grad()
 def expected_noise_angles(problem: RelaxationProblem, *, dt: float, steps: int) -> dict[str, float]:
-    """Return the angle by which noise turns each projection's update of a batch away from the settled one.
+    """Return the angle between each projection's noisy and noise-free update of a batch, in degrees.
 
-    tan(angle)^2 = sum_b |pre_b|^2 sum_j g_bj^2 Var(x_bj) / |sum_b outer(g_b x_b, pre_b)|^2: updates have many
-    entries, so noise is at a right angle to the gradient, and over a batch its variance adds up, not its magnitude.
+    tan(angle)^2 = sum_b |pre_b|^2 sum_j g_bj^2 Var(x_bj) / |sum_b outer(g_b x_b, pre_b)|^2. An update has many
+    entries, so its noise is nearly orthogonal to the gradient; over a batch, variances add up.
 
-    The arguments are those of `noise_variances`; plasticity must have feedforward presynaptic factors, and
-    feedforward gains or none.
+    The arguments are those of `noise_variances`. Plasticity must have feedforward presynaptic factors and
+    feedforward gains, or none.
 
     Returns
     -------
     dict
-        Projection to a hidden population -> degrees; those to the output have no noise.
+        Projection to a hidden population -> degrees. Projections to the output have no noise.
     """
     variances = noise_variances(problem, dt=dt, steps=steps)
     settled = evaluate_all(replace(problem, noise=0.0), settled_plan(problem.network.graph))
@@ -109,15 +110,15 @@ def _check(problem: RelaxationProblem) -> None:
     reason = uncovered(replace(problem, noise=0.0))
     dense = all(p.weight is not None and not p.before and not p.after for p in problem.feedback_projections.values())
     if reason is None and not (problem.network.graph.is_chain and dense):
-        reason = "noise is followed through chains of dense projections: sample this network's."
+        reason = "noise variances need a chain of dense projections: sample this network's relaxations instead."
     if reason is None and any(isinstance(problem.sigmas.of(name), Tensor) for name in problem.relaxing):
-        reason = "noise is followed with one sigma a population: give numbers."
+        reason = "noise variances need one sigma per population, got one per neuron: give noise as numbers."
     if reason is not None:
         raise ActrelaxError(reason)
 
 
 def _carried(problem: RelaxationProblem, projection: Projection, kicks: Tensor) -> Tensor:
-    """Return kicks (kicks, batch, units of the target) after one projection down, (kicks, batch, units below)."""
+    """Propagate increments (increments, batch, units) one projection down, to (increments, batch, units below)."""
     sent = problem.apply_gain(projection.target, problem.activity_gain(projection), kicks)
     psi = problem.feedback_weight(projection)
     assert psi is not None

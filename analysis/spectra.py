@@ -1,4 +1,4 @@
-"""The numerical range and the pseudospectra of a frozen relaxation, which its eigenvalues don't show.
+"""Numerical range and pseudospectra of a frozen relaxation.
 
 With frozen gains a relaxation is dx/dt = A x + b, A = -1/tau + N with feedback N among the hidden populations.
 Sorted from the top down A is triangular, so its eigenvalues are -1/tau, for any weights. But A is far from
@@ -39,20 +39,23 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
     Parameters
     ----------
     problem : RelaxationProblem
-        Of a batch of one; without clip, noise and delays. Others are refused.
+        A batch of one, without clip, noise and delays; other problems are refused.
 
     Returns
     -------
     scipy.sparse.csr_array
-        (units, units), in the order of `SparseProblem.join`, from the top down; in 1 / unit of time. Lower triangular
+        (units, units), in 1 / unit of time, in the order of `SparseProblem.join`: from the top down. Lower triangular
         for leaky units.
     """
     if not problem.is_frozen or problem.clip is not None or problem.assumptions.is_continuous:
-        raise ActrelaxError("a relaxation is linear where gains and weights are held and nothing is clipped.")
+        raise ActrelaxError("the matrix of a relaxation needs frozen gains, fixed weights and no clip.")
     if problem.is_noisy or problem.delay.times:
-        raise ActrelaxError("spectra are those of an equation without noise and delays: leave them out.")
+        raise ActrelaxError("the matrix of a relaxation needs a problem without noise and delays: leave them out.")
     if len(problem.clamped) != 1:
-        raise ActrelaxError(f"each sample has an A of its own: give a batch of one, not of {len(problem.clamped)}.")
+        raise ActrelaxError(
+            f"the matrix of a relaxation belongs to one sample, got a batch of {len(problem.clamped)}: "
+            "give a batch of one."
+        )
     flat = SparseProblem(problem)
     return flat.jacobian(flat.initial_state)
 
@@ -69,7 +72,7 @@ def smallest_singular_value(matrix: sparse.csr_array, z: complex) -> float:
         factors = splu(shifted, permc_spec="NATURAL", diag_pivot_thresh=0.0)  # no fill-in
     else:
         factors = splu(shifted)
-    # about the inverse's size: what is iterated is of order one, also where the square would overflow
+    # scale the inverse to order one, so that its square cannot overflow
     scale = float(np.abs(factors.solve(_start(matrix.shape[0]))).max())
     if not math.isfinite(scale):
         return 0.0
@@ -90,18 +93,17 @@ def pseudospectrum(matrix: sparse.csr_array, real: ArrayLike, imaginary: ArrayLi
 def reach(matrix: sparse.csr_array, epsilon: float) -> float:
     """Return the largest real z that a change of A of size epsilon > 0 can make an eigenvalue.
 
-    For a chain with one tau pseudospectra are discs around -1/tau, and no such change moves an eigenvalue further.
-    Elsewhere the result is a lower bound: the first such z of a bisection. A must have its eigenvalues on the
-    diagonal (`linear_part`).
+    Exact for a chain with one tau, whose pseudospectra are discs around -1/tau; for other problems the result is a
+    lower bound, found by bisection. A must be triangular (`linear_part`).
     """
     if not epsilon > 0:
-        raise ActrelaxError(f"epsilon must be above 0, got {epsilon:g}: it is the size of a change.")
+        raise ActrelaxError(f"epsilon, the size of a perturbation, must be above 0, got {epsilon:g}.")
     top = float(matrix.diagonal().max())
 
     def excess(distance: float) -> float:
         return smallest_singular_value(matrix, top + distance) / epsilon - 1
 
-    # beyond this no z is reached; from there towards the eigenvalue, at which sigma_min is zero
+    # no z beyond `far` is reached; search from there towards the eigenvalue, where sigma_min is zero
     far = epsilon + 2 * float(abs(matrix).sum(axis=1).max() * abs(matrix).sum(axis=0).max()) ** 0.5
     near = far / 2
     while excess(near) > 0:
@@ -112,15 +114,15 @@ def reach(matrix: sparse.csr_array, epsilon: float) -> float:
 def numerical_range(matrix: sparse.csr_array, angles: int = 64) -> NDArray[np.complex128]:
     """Return points on the boundary of {v* A v: |v| = 1}, the numerical range or field of values.
 
-    Johnson's (1978) method: the furthest point in a direction is that of the largest eigenvector of the Hermitian
-    part of A, turned. For a chain with one tau it is a disc around -1/tau.
+    Johnson's method (1978): the furthest point in a direction theta belongs to the leading eigenvector of the
+    Hermitian part of exp(-i theta) A. For a chain with one tau the range is a disc around -1/tau.
 
     Parameters
     ----------
     matrix : scipy.sparse.csr_array
         Real.
     angles : int, default 64
-        Number of directions, even; those below the real axis are mirrored.
+        Number of directions, even; directions below the real axis are mirrored.
 
     Returns
     -------
@@ -136,7 +138,7 @@ def numerical_range(matrix: sparse.csr_array, angles: int = 64) -> NDArray[np.co
 def numerical_abscissa(matrix: sparse.csr_array) -> float:
     """Return omega(A), the largest real part in the numerical range: the largest rate at which any |x| can grow.
 
-    |exp(tA)| <= exp(omega t), and it starts to rise that fast.
+    |exp(tA)| <= exp(omega t), with equality to first order at t = 0.
     """
     return largest_eigenvalue(lambda v: _hermitian(matrix, 0.0, v), matrix.shape[0])
 
@@ -175,5 +177,5 @@ def largest_eigenvalue(product: Product, size: int) -> float:
 
 
 def _start(size: int) -> NDArray[np.complex128]:
-    """Return the first vector of Lanczos iteration, always the same, so that results don't change from call to call."""
+    """Return a fixed start vector for Lanczos iteration, so that results are reproducible."""
     return np.random.default_rng(0).standard_normal(size).astype(np.complex128)

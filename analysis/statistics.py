@@ -16,24 +16,25 @@ from scipy import special, stats
 from actrelax.models.errors import ActrelaxError
 
 LEVEL = 0.05
-"""Of a test, or of all tests of a family together."""
+"""Significance level of a test, or of a family of tests together."""
 MARGIN = 1.0
-"""Largest difference in points of accuracy that counts as equivalent."""
+"""Equivalence margin, in percentage points of accuracy."""
 RELATIVE_MARGIN = 0.1
-"""The same as a share of the errors that the reference makes."""
+"""Equivalence margin, as a share of the reference's error rate."""
 
 
 def interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     """Return the confidence interval of the mean, by Student's t.
 
-    Bootstraps are too narrow for a few seeds: SciPy's BCa intervals cover the mean of 10 normal values in 90 %.
+    Bootstrap intervals are too narrow for a few seeds: SciPy's 95 % BCa intervals cover the mean of 10 normal values
+    in 90 % of cases.
 
     Parameters
     ----------
     values : array_like
         (n,), one per seed; the interval of a single value is nan.
     level : float, default LEVEL
-        The interval is the one of 1 - level, 95 %.
+        The confidence is 1 - level.
     """
     x = _values(values)
     if len(x) < 2:
@@ -43,9 +44,9 @@ def interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two conditions compared over the same seeds.
+    """Paired comparison of two conditions over the same seeds.
 
-    seeds       the number of pairs
+    seeds       number of pairs
     difference  mean of the first minus the second
     deviation   standard deviation of the differences; nan for fewer than two pairs
     """
@@ -56,12 +57,12 @@ class Paired:
 
     @property
     def is_identical(self) -> bool:
-        """Whether the two have the same value in every pair: they are one computation, and there is nothing to test."""
+        """True if both values of every pair are equal, as for two runs of one computation."""
         return self.difference == self.deviation == 0
 
     @property
     def is_testable(self) -> bool:
-        """Whether there are differences between pairs: equal ones, as of few images, say nothing about chance."""
+        """True if the differences vary between pairs, as a t test needs."""
         return self.deviation > 0
 
     @property
@@ -70,7 +71,7 @@ class Paired:
         return self.deviation / math.sqrt(self.seeds) if self.seeds else math.nan
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Return the interval of the difference that excludes 0 where the paired t test's p is below the level."""
+        """Return the confidence interval of the difference; it excludes 0 if p_difference is below `level`."""
         if not self.is_testable:
             end = self.difference if self.deviation == 0 else math.nan
             return end, end
@@ -79,13 +80,13 @@ class Paired:
 
     @property
     def p_difference(self) -> float:
-        """Level of the paired t test: small means different. nan where nothing can be tested, likewise below."""
+        """p value of the paired t test for a difference; nan if `is_testable` is False."""
         if not self.is_testable:
             return math.nan
         return float(2 * stats.t.sf(abs(self.difference) / self.error, self.seeds - 1))
 
     def p_equivalence(self, margin: float = MARGIN) -> float:
-        """Level of two one-sided t tests (TOST): small means equivalent within the margin."""
+        """Return the p value of two one-sided t tests (TOST) for equivalence; nan if `is_testable` is False."""
         if not self.is_testable:
             return math.nan
         return float(stats.t.sf((margin - abs(self.difference)) / self.error, self.seeds - 1))
@@ -97,16 +98,16 @@ def compare(first: ArrayLike, second: ArrayLike) -> Paired:
     Parameters
     ----------
     first, second : array_like
-        (n,), each pair of one seed.
+        (n,), in the same order of seeds.
 
     Raises
     ------
     ActrelaxError
-        If the values are not pairs.
+        If the lengths differ.
     """
     x, y = _values(first), _values(second)
     if len(x) != len(y):
-        raise ActrelaxError(f"pairs need the same number of values on both sides, got {len(x)} and {len(y)}.")
+        raise ActrelaxError(f"a paired comparison needs as many first as second values, got {len(x)} and {len(y)}.")
     d = x - y
     mean = float(d.mean()) if len(d) else math.nan
     if len(d) < 2:
@@ -116,13 +117,13 @@ def compare(first: ArrayLike, second: ArrayLike) -> Paired:
 
 
 def require_statsmodels() -> None:
-    """Raise an error unless statsmodels is installed, which corrects p values for their number."""
+    """Raise an error if statsmodels, which corrects p values for multiple comparisons, is not installed."""
     if find_spec("statsmodels") is None:
         raise ActrelaxError('comparing conditions needs statsmodels: pip install "actrelax[analysis]".')
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjust the p values of one table for their number (Holm 1979); nan stay, and don't count.
+    """Adjust p values for multiple comparisons (Holm 1979); nan values stay nan and are not counted.
 
     Raises
     ------
@@ -140,10 +141,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p: Sequence[float], level: float = LEVEL) -> list[float]:
-    """Return the level at which Holm's procedure tests each p value of one table.
+    """Return the level at which Holm's procedure tests each p value.
 
-    level / k for the k-th from the largest; those that it keeps, at that of the first which it keeps. So an interval at
-    this level excludes 0 where the adjusted p is below `level`. nan stay.
+    The k-th largest p value is tested at level / k. From the first hypothesis that is not rejected, all use that
+    level. An interval at this level therefore excludes 0 exactly if the adjusted p value is below `level`. nan stays.
 
     Examples
     --------
@@ -162,21 +163,21 @@ def holm_levels(p: Sequence[float], level: float = LEVEL) -> list[float]:
 
 
 def power(seeds: int, deviation: float, difference: float = MARGIN, level: float = LEVEL) -> float:
-    """Return the probability that a paired t test finds a difference.
+    """Return the power of a paired t test.
 
-    The square of its statistic has a noncentral F distribution. (SciPy's noncentral t, and with it statsmodels'
-    TTestPower, is nan far from its centre, where most stored tables are.)
+    Computed from the noncentral F distribution of the squared statistic, because SciPy's noncentral t, and
+    statsmodels' TTestPower with it, is nan for the large effects of most stored tables.
 
     Parameters
     ----------
     seeds : int
-        The number of pairs.
+        Number of pairs.
     deviation : float
         Standard deviation of the paired differences.
     difference : float, default MARGIN
-        The true one.
+        True mean difference.
     level : float, default LEVEL
-        Of the test, two-sided.
+        Two-sided level of the test.
 
     Examples
     --------
@@ -192,11 +193,11 @@ def power(seeds: int, deviation: float, difference: float = MARGIN, level: float
 
 
 def equivalence_power(seeds: int, deviation: float, margin: float = MARGIN, level: float = LEVEL) -> float:
-    """Return the probability that two one-sided tests find two conditions equivalent whose means are equal.
+    """Return the power of two one-sided tests for equivalence, if the true means are equal.
 
-    The normal distribution of the mean over the chi-square one of its standard deviation, integrated.
+    The normal distribution of the mean is integrated over the chi distribution of its estimated standard error.
 
-    Parameters as for `power`; `level` is that of each test.
+    Parameters are those of `power`; `level` is the level of each one-sided test.
 
     Examples
     --------
@@ -214,13 +215,13 @@ def equivalence_power(seeds: int, deviation: float, margin: float = MARGIN, leve
 
 @cache
 def _estimated_errors(seeds: int) -> NDArray[np.float64]:
-    """Return quantiles of a standard error as it is estimated, over the true one."""
+    """Return quantiles of the ratio of estimated to true standard error."""
     quantiles = (np.arange(20_000) + 0.5) / 20_000
     return np.asarray(np.sqrt(stats.chi2.ppf(quantiles, seeds - 1) / (seeds - 1)))
 
 
 def seeds_for(deviation: float, level: float = LEVEL, wanted: float = 0.8) -> int:
-    """Return the number of seeds with which a paired t test finds a difference of `MARGIN` with the wanted power.
+    """Return the number of seeds that a paired t test needs to find a difference of `MARGIN` with power `wanted`.
 
     Examples
     --------

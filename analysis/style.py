@@ -1,4 +1,4 @@
-"""The style of all figures, readable in print and without colour vision, and how they are written."""
+"""Style and files of all figures, readable in print and without colour vision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from actrelax.analysis.files import replacing
 
-# Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart in greyscale by the line styles
+# Okabe and Ito's palette (jfly.uni-koeln.de/color); the line styles distinguish curves in greyscale
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 
@@ -35,14 +35,14 @@ _STYLE = {
 
 
 LEGEND = 1.8
-"""Room for a legend beside the panels, in inches."""
+"""Width of a legend beside the panels, in inches."""
 
 ROW = 0.2
-"""Room for a row of a legend below them."""
+"""Height of one row of a legend below the panels, in inches."""
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook shows where it is a cell's last line, without pyplot."""
+    """Figure that a notebook displays as a cell's last value, without pyplot."""
 
     def _repr_png_(self) -> bytes:
         with styled(), BytesIO() as file:
@@ -54,12 +54,12 @@ class NotebookFigure(Figure):
 def saved(
     path: str | Path, columns: int = 1, legend: bool | Literal["below"] = False, also: Sequence[str] = ()
 ) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """Open a figure with panels in a row, in the project's style, and write it to `path` at the end.
+    """Open a figure with a row of panels, in the project's style, and write it to `path` after the `with` block.
 
-    Yields the figure, which a notebook shows where it is a cell's last line, and its panels.
+    Yields the figure, which a notebook displays as a cell's last value, and its panels.
 
-    A legend is one for all panels, beside or below them, with the last panel's lines. The suffix decides the
-    format; `also` has the suffixes of further files of the same figure, such as ".pdf".
+    `legend` adds one legend for all panels, beside them or below, with the lines of the last panel. The suffix of
+    `path` decides the format; `also` lists the suffixes of further files of the figure, such as ".pdf".
     """
     with written(path, (4.2 * columns + (LEGEND if legend is True else 0), 3.2), also) as figure:
         axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -70,7 +70,7 @@ def saved(
 
 @contextmanager
 def written(path: str | Path, size: tuple[float, float], also: Sequence[str] = ()) -> Iterator[Figure]:
-    """Open an empty figure of a size in inches, and write it at the end, as `saved` does."""
+    """Open an empty figure with a size in inches, and write it after the `with` block, as `saved` does."""
     path = Path(path)
     with styled():
         figure = NotebookFigure(figsize=size)
@@ -82,7 +82,7 @@ def written(path: str | Path, size: tuple[float, float], also: Sequence[str] = (
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in the project's style inside the block."""
+    """Use the project's style inside the `with` block."""
     with rc_context(_STYLE):  # type: ignore[arg-type]
         yield
 

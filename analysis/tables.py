@@ -16,16 +16,16 @@ from actrelax.models.errors import ActrelaxError
 
 Form = Literal["markdown", "latex", "html"]
 Format = str | Callable[[Any], str]
-"""How a column's numbers are written: a format specification, or a function."""
+"""Format of a column's numbers: a format specification or a function."""
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table, whole or not at all.
+    """Write a CSV file atomically.
 
     Raises
     ------
     ActrelaxError
-        If it can't be written.
+        If the file can't be written.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -35,24 +35,24 @@ def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]])
 
 
 def read_csv(path: Path, columns: Sequence[str], said: str) -> list[dict[str, str]]:
-    """Return a table's rows, column -> text; a spreadsheet program may have saved it, with semicolons or tabs.
+    """Return the rows of a CSV file, column -> text, separated by commas, semicolons or tabs.
 
     Parameters
     ----------
     path : pathlib.Path
     columns : sequence of str
-        Those that it must have.
+        Required columns.
     said : str
-        Beginning of the sentence about a table that can't be read.
+        Beginning of the error message.
 
     Raises
     ------
     ActrelaxError
-        If it can't be read, lacks a column, or has rows of different lengths.
+        If the file can't be read, lacks a column, or has rows of different lengths.
     """
     text = read_text(path, said)
     head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)  # the comma where there is one column
+    delimiter = max(",;\t", key=head.count)  # the comma if there is one column
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
     except csv.Error as error:
@@ -67,12 +67,12 @@ def read_csv(path: Path, columns: Sequence[str], said: str) -> list[dict[str, st
 
 
 def missing_from(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Return what is wanted and not found."""
+    """Return the wanted names that were not found."""
     return [name for name in wanted if name not in found]
 
 
 def without_nan(value: Any) -> Any:
-    """Return a nested value with None for nan and infinities, which JSON lacks.
+    """Replace nan and infinities in a nested value by None, since JSON has neither.
 
     Examples
     --------
@@ -88,9 +88,9 @@ def without_nan(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text; the first cell of a row names it, and **others** may be bold.
+    """Table of text cells; the first cell names the row, and cells in **asterisks** are bold.
 
-    numeric  whether each column holds numbers, which are aligned to the right
+    numeric  True for each column of numbers, which is aligned to the right
     """
 
     caption: str
@@ -100,15 +100,15 @@ class Table:
 
     @classmethod
     def of(cls, caption: str, columns: Iterable[tuple[str, Format]], rows: Iterable[Sequence[Any]]) -> Table:
-        """Write values as text.
+        """Return a table of formatted values.
 
         Parameters
         ----------
         caption : str
         columns : iterable of (str, Format)
-            Each column's name, and how its values are written; those that are text stay as they are.
+            Name and format of each column; text values are not formatted.
         rows : iterable of sequences
-            A value per column. None is an empty cell; a column with other values than text is numeric.
+            One value per column; None is an empty cell. A column is numeric if none of its values is text.
 
         Examples
         --------
@@ -126,7 +126,7 @@ class Table:
         return cls(caption, head, cells, numeric)
 
     def text(self, form: Form = "markdown") -> str:
-        """Return the table without its caption, by pandas, in GitHub's Markdown, LaTeX (booktabs) or HTML."""
+        """Return the table, without its caption, in GitHub's Markdown, LaTeX (booktabs) or HTML."""
         import pandas  # slow to load
 
         frame = pandas.DataFrame(list(self.rows), columns=list(self.head))

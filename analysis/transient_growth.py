@@ -1,4 +1,4 @@
-"""The growth of errors of a frozen relaxation before they vanish: |exp(tA)|, and its bounds.
+"""Transient growth of errors in a frozen relaxation: |exp(tA)| and its bounds.
 
 A is the matrix of `spectra.linear_part`.
 """
@@ -21,18 +21,20 @@ from actrelax.models.errors import ActrelaxError
 
 
 def kreiss_constant(matrix: sparse.csr_array) -> float:
-    """Return K = sup Re z |(z - A)^-1| over Re z > 0, which bounds growth from both sides.
+    """Return Kreiss's constant K = sup Re z |(z - A)^-1| over Re z > 0.
 
     K <= max over t of |exp(tA)| <= e m K (Kreiss's matrix theorem with Spijker's lemma), with m the degree of the
     minimal polynomial of A: with one tau per population, at most the number of hidden populations.
 
-    The search runs along the real axis, where the maximum lies for a chain with one tau, and from there in the
-    plane: the result is a local maximum, 1 at least, and still a lower bound of growth. A must be stable: a
-    diagonal that is not negative is refused, but the eigenvalues of a Jacobian that is not triangular are not
-    tested.
+    The search runs along the real axis, where a chain with one tau has its maximum, and then in the plane. The result
+    is a local maximum, at least 1, so it remains a lower bound on growth. A must be stable: its diagonal must be
+    negative, which is checked; the eigenvalues of a matrix that is not triangular are not.
     """
     if not matrix.diagonal().max() < 0:
-        raise ActrelaxError("Kreiss's constant is that of a stable A: this one has entries on its diagonal above 0.")
+        raise ActrelaxError(
+            f"Kreiss's constant needs a stable A, got {matrix.diagonal().max():g} on its diagonal: "
+            "all diagonal entries must be negative."
+        )
 
     def negative(place: NDArray[np.float64]) -> float:
         x = math.exp(place[0])
@@ -48,7 +50,7 @@ def kreiss_constant(matrix: sparse.csr_array) -> float:
 
 
 def propagator_norms(matrix: sparse.csr_array, times: Sequence[float]) -> list[float]:
-    """Return |exp(tA)|_2, the largest possible growth of an error, after each time >= 0; exp(tA) is never formed."""
+    """Return |exp(tA)|_2, the largest growth of any error, at each time t >= 0, without forming exp(tA)."""
     transposed = matrix.T.tocsr()
 
     def squared(t: float) -> float:
@@ -59,10 +61,10 @@ def propagator_norms(matrix: sparse.csr_array, times: Sequence[float]) -> list[f
 
 
 def propagator(matrix: sparse.csr_array, t: float) -> Product:
-    """Return x -> exp(tA) x, an error after a time t >= 0.
+    """Return the map x -> exp(tA) x, which propagates an error by a time t >= 0.
 
-    With one tau, A = -1/tau + N, by the law: sum_k P(K = k) (tau N)^k x, K ~ Poisson(t/tau), which ends with the
-    powers of N (docs/theory.md). Elsewhere by SciPy's `expm_multiply`.
+    With one tau, A = -1/tau + N and exp(tA) x = sum_k P(K = k) (tau N)^k x with K ~ Poisson(t/tau), a finite sum
+    because N is nilpotent (docs/theory.md). Otherwise SciPy's `expm_multiply` is used.
     """
     rates = -matrix.diagonal()
     if not (is_triangular(matrix) or is_triangular(matrix.T)) or np.ptp(rates) > 0:
@@ -81,9 +83,9 @@ def propagator(matrix: sparse.csr_array, t: float) -> Product:
 
 
 def levels(matrix: sparse.csr_array) -> int:
-    """Return m with N^m = 0, N the part of a triangular A beside its diagonal: the longest path of feedback, in units.
+    """Return the smallest m with N^m = 0, where N is a triangular A without its diagonal.
 
-    For a chain it is the number of hidden populations.
+    m is the number of units on the longest feedback path; for a chain, the number of hidden populations.
     """
     N = abs(_feedback(matrix))
     reached, count = np.ones(matrix.shape[0]), 0

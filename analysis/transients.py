@@ -1,8 +1,8 @@
-"""The rise of errors before they fall: a relaxation of many layers is far from normal (docs/theory.md).
+"""Transient growth of errors in a deep relaxation, whose matrix is far from normal (docs/theory.md).
 
-Errors obey the relaxation's law with a clamp of zero, so a layer's error at any time is a sum of the initial
-errors above it, carried down, with coefficients that are probabilities up to dt / tau = 1, and may be huge
-beyond.
+Errors follow the same relaxation with a clamp of zero, so a layer's error at any time is a weighted sum of the
+initial errors above it, propagated by feedback. The weights are probabilities for dt / tau up to 1, and may be
+huge for larger steps.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from actrelax.models.results import FLOOR
 
 
 def error_bounds(problem: RelaxationProblem, gradients: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return a bound on all errors, at any time, by any scheme whose coefficients are probabilities.
+    """Return a bound on each population's error at all times, for schemes whose coefficients are probabilities.
 
-    |x_l(n) - gradient_l| <= max_m |B_{l->m} (x_m(0) - gradient_m)|: the largest initial error that arrives from
-    above. Divided by the initial error of the layer itself it bounds the transient growth.
+    |x_l(n) - gradient_l| <= max_m |B_{l->m} (x_m(0) - gradient_m)|, the largest initial error propagated from above.
+    Divided by the layer's own initial error, the bound limits transient growth.
 
     Parameters
     ----------
     problem : RelaxationProblem
-        With a law (`closed_form.uncovered`).
+        Covered by the closed form (`closed_form.uncovered`).
     gradients : mapping
-        Population -> (batch, *population.shape): its equilibrium, with the problem's feedback weights; of every
-        hidden population.
+        Hidden population -> (batch, *population.shape), its equilibrium under the problem's feedback weights. No
+        hidden population may be missing.
 
     Returns
     -------
@@ -52,11 +52,11 @@ def error_bounds(problem: RelaxationProblem, gradients: Mapping[str, Tensor]) ->
 
 
 def growth(integrator: str | Integrator, *, eta: float, depth: int, steps: int) -> float:
-    """Return the largest factor, 1 at least, by which a scheme amplifies errors on the way if feedback maps don't.
+    """Return the largest factor by which a scheme itself amplifies errors along a chain.
 
     max over `steps` steps and all layers of sum_m |C[l, m]|, in a chain of `depth` hidden layers with eta = dt /
-    tau. It is 1 if coefficients are probabilities, and about (eta / (2 - eta))^depth for Euler's eta from 1 to 2,
-    which is stable.
+    tau. The factor is 1 if the coefficients are probabilities, and about (eta / (2 - eta))^depth for Euler's method
+    with eta from 1 to 2, although these steps are stable.
     """
     step = coefficients(integrator_named(integrator).transition, chain_matrix([1.0] * depth), eta, 1)
     law, largest = np.eye(depth + 1), 1.0

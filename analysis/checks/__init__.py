@@ -1,1 +1,1 @@
-"""Do all engines and integrators agree with the exact laws, with autograd, and with each other?"""
+"""Check that engines and integrators agree with the closed form, with autograd, and with each other."""

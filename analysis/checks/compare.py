@@ -1,4 +1,4 @@
-"""Do all engines and integrators agree with the laws, with autograd, and with each other?"""
+"""Comparison of engines and integrators with the closed form, with autograd, and with each other."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from actrelax.models.results import relative_error
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison in one population.
+    """Comparison of one entry with one reference, in one population.
 
-    error, bound  relative error, or standard deviations for noise; the error is nan without a result
+    error, bound  relative error, or a number of standard deviations for noise; the error is nan if the run failed
     """
 
     engine: str
@@ -34,7 +34,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Return whether the error is within the bound."""
+        """True if the error is within the bound."""
         return self.error <= self.bound
 
     def as_json(self) -> dict[str, Any]:
@@ -44,14 +44,14 @@ class Row:
 
 @dataclass
 class Report:
-    """All comparisons, and sentences on omissions and methods."""
+    """All comparisons, with remarks on omitted entries and on methods."""
 
     rows: list[Row] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Return whether everything agrees."""
+        """True if all rows agree."""
         return all(row.ok for row in self.rows)
 
 
@@ -64,22 +64,27 @@ def verify(
     watch: Callable[[list[Entry]], Iterable[Entry]] = iter,
     **restrictions: Unpack[Restrictions],
 ) -> Report:
-    """Solve one problem in every possible way, and compare the results; refuse a problem without any comparison.
+    """Solve one problem with every engine and integrator, and compare the results.
 
     Parameters
     ----------
     problem : RelaxationProblem
         Without noise.
     gradients : mapping
-        Population -> backprop's gradient, as `activity_gradients` returns them.
+        Population -> backprop's gradient, from `activity_gradients`.
     steps : Steps
-        Not `Steps.until`.
-    bound : float
-        Bound on errors by rounding; adaptive methods have wider ones.
-    watch : callable
-        Passes the entries through while they run, such as a progress bar.
+        Any but `Steps.until`.
+    bound : float, default 1e-10
+        Bound on relative errors; adaptive methods have larger ones.
+    watch : callable, optional
+        Receives the list of entries and yields them one by one, such as a progress bar.
     **restrictions
         As for `entries`.
+
+    Raises
+    ------
+    ActrelaxError
+        If nothing can be compared.
     """
     found, remarks = entries(problem, steps, **restrictions)
     report = Report(remarks=remarks)
@@ -107,7 +112,7 @@ def verify(
 def _compared(entry: Entry, result: Mapping[str, Tensor], reference: Reference, bound: float) -> Iterator[Row]:
     bound = max(bound, entry.bound, reference.bound)
     for name, value in result.items():
-        if name not in reference.state:  # only some gradients were given
+        if name not in reference.state:  # a gradient that was not given
             continue
         magnitude = None if reference.magnitude is None else reference.magnitude[name]
         error = relative_error(value, reference.state[name], magnitude=magnitude)
@@ -117,7 +122,7 @@ def _compared(entry: Entry, result: Mapping[str, Tensor], reference: Reference, 
 def _mate(
     entry: Entry, results: Mapping[Entry, Mapping[str, Tensor]], own: Mapping[Entry, Reference | None]
 ) -> Reference | None:
-    """Return the first entry that follows the same law and is as exact, as a reference no better than its own."""
+    """Return the result of the first entry with the same law and at least the same accuracy, as a reference."""
     first = next(other for other in results if other.law == entry.law and other.bound <= entry.bound)
     if first == entry:
         return None
@@ -126,13 +131,13 @@ def _mate(
 
 
 def _fail(report: Report, problem: RelaxationProblem, entry: Entry, why: str, bound: float) -> None:
-    report.remarks.append(f"{entry.title} came to no result: {why}")
+    report.remarks.append(f"{entry.title} failed: {why}")
     hidden = problem.network.hidden
     report.rows += [Row(entry.name, entry.scheme.name, "a result", name, math.nan, bound) for name in hidden]
 
 
 def _name_the_lonely(report: Report, results: Mapping[Entry, Mapping[str, Tensor]]) -> None:
-    """Remark which entries were compared with nothing."""
+    """Add a remark on the entries without any comparison."""
     compared = {(row.engine, row.integrator) for row in report.rows}
     references = {row.reference for row in report.rows}
     lonely = [e.title for e in results if (e.name, e.scheme.name) not in compared and e.title not in references]

@@ -1,4 +1,4 @@
-"""The reference for an entry of a check: its law, autograd, a sparse solve, or another integrator."""
+"""References for the entries of a check: closed form, autograd, a sparse solve, or another integrator."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from actrelax.models.engines import BRIAN2, INTEGRATORS, Steps, schedule, solve
 from actrelax.models.problem import RelaxationProblem, Value
 
 FINER = 64
-"""Ratio of step sizes: the reference of a flow without a law takes finer steps of "rk4"."""
+"""Number of "rk4" steps per step of the problem, for the reference solution of an ODE without a closed form."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The expected result of an entry.
+    """Expected result of an entry.
 
     name       name in reports
     state      hidden population -> (batch, *population.shape) in float64
-    magnitude  the same: the sum of the terms' magnitudes, if terms cancel
-    bound      its own error, beyond rounding
+    magnitude  hidden population -> (batch, *population.shape), sum of the terms' magnitudes; None if no terms cancel
+    bound      error of the reference itself, beyond rounding
     """
 
     name: str
@@ -38,13 +38,13 @@ class Reference:
 
 
 class References:
-    """The references of one problem; the arguments are those of `verify`."""
+    """References for one problem; the arguments are those of `verify`."""
 
     def __init__(self, problem: RelaxationProblem, gradients: Mapping[str, Tensor], steps: Steps) -> None:
         self.problem, self.gradients, self.steps = problem, hidden_gradients(problem, gradients), steps
 
     def of(self, entry: Entry) -> Reference | None:
-        """Return the expected result of an entry; None if only other entries provide it."""
+        """Return the expected result of an entry; None if only other entries can serve as its reference."""
         if not entry.scheme.takes_time:
             if _leads_to_backprop(self.problem):
                 return Reference("autograd", {name: g.detach().cpu().double() for name, g in self.gradients.items()})
@@ -58,7 +58,7 @@ class References:
         return None
 
     def _law(self, entry: Entry) -> Reference:
-        """Return the law of hops with one tau, else that of the chain's matrix, with PyTorch's feedback."""
+        """Return the result by the distribution of hops for one tau, or by the chain's matrix for several."""
         scheme, problem = entry.scheme, self.problem
         grid = schedule(problem, scheme, self.steps)
         taus = {float(problem.taus.of(name)) for name in problem.relaxing}
@@ -76,14 +76,14 @@ class References:
 
     @cached_property
     def _finer(self) -> Reference:
-        """Solution of the ODE, for adaptive methods; a clip makes kinks, at which it is only first order."""
+        """Accurate solution of the ODE, for adaptive methods; a clip reduces it to first order at its kinks."""
         grid = schedule(self.problem, INTEGRATORS["rk4"], self.steps)
         state = solve(self.problem, "rk4", dt=grid.dt / FINER, steps=FINER * grid.steps).final
         bound = 1e-8 if self.problem.clip is None else 1e-3
         return Reference(f"torch rk4, {FINER} times as fine", hidden(self.problem, state), bound=bound)
 
     def _held_input(self, entry: Entry) -> Reference:
-        """Return Euler's scheme with the time constants at which its step is the updater's: dt / (1 - R(-dt/tau))."""
+        """Return Euler's result with tau' = dt / (1 - R(-dt/tau)), at which its step equals Brian2's updater."""
         problem = self.problem
         grid = schedule(problem, entry.scheme, self.steps)
         stability = BRIAN2[entry.scheme.method][0]
@@ -98,7 +98,7 @@ class References:
 
 
 def _leads_to_backprop(problem: RelaxationProblem) -> bool:
-    """Return whether the fixed point is backprop's gradient."""
+    """Return whether the equilibrium is backprop's gradient."""
     used = [problem.network.knobs(p, problem.assumptions) for p in problem.feedback_projections.values()]
     standard = all(k.feedback == "transpose" and k.activity_gain == "feedforward" for k in used)
     return standard and problem.feedback_transform is None and not problem.dynamics

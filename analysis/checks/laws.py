@@ -1,8 +1,8 @@
-"""The exact law of each scheme with one time constant, by SciPy's distributions (docs/theory.md).
+"""Closed form of each scheme with one time constant, from SciPy's distributions (docs/theory.md).
 
-`closed_form` predicts by powers of a small matrix and PyTorch's feedback. This is an independent second
-version: the number of hops K of a signal follows a distribution, P(K = k) weighs A^k x(0), and A is one sparse
-matrix.
+This is an independent check of `closed_form`, which uses powers of a small matrix and PyTorch's feedback. Here the
+number of hops K of a signal follows a probability distribution, and x(n) is a sum of A^k x(0) weighted by P(K = k),
+with A one sparse matrix.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from actrelax.models.integrators import Integrator, chain_matrix, coefficients
 from actrelax.models.problem import RelaxationProblem, State
 
 POLYNOMIAL_STEPS = 1000
-"""Largest number of steps for which a stability function's polynomial is raised to a power."""
+"""Largest number of steps for which the polynomial of a stability function is raised to a power."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """The distribution of hops.
+    """Distribution of the number of hops K.
 
     name    name in reports
     weights (hops,), P(K = k) for k = 0, 1, ...
@@ -42,9 +42,9 @@ class Law:
 
 
 def law_of(scheme: Integrator, eta: float, steps: int, hops: int) -> Law:
-    """Return the law of a scheme after `steps` steps of dt = eta tau, for up to `hops` hops.
+    """Return the distribution of hops of a scheme after `steps` steps of dt = eta tau, for fewer than `hops` hops.
 
-    A scheme without an entry in `LAWS` has the law of its one-step matrix, as in `closed_form`.
+    For a scheme without an entry in `LAWS` it follows from the one-step matrix, as in `closed_form`.
 
     >>> from actrelax import INTEGRATORS
     >>> law = law_of(INTEGRATORS["euler"], 0.5, 2, 3)
@@ -83,7 +83,7 @@ def _poisson(eta: float, steps: int) -> tuple[str, Any]:
 
 
 def _stability(*weights: float) -> Callable[[float, int], Polynomial]:
-    """Return R(eta (a - 1)), the generating function of one step's hops."""
+    """Return the generating function of the hops of one step, R(eta (a - 1)), as a function of eta and steps."""
     return lambda eta, steps: Polynomial(weights)(Polynomial([-eta, eta]))
 
 
@@ -95,22 +95,22 @@ LAWS: dict[str, Callable[[float, int], tuple[str, Any] | Polynomial]] = {
     "rk4": _stability(1, 1, 1 / 2, 1 / 6, 1 / 24),
     "exact": _poisson,
 }
-"""Our schemes -> (eta, steps) -> name and distribution, or the generating function of one step."""
+"""Scheme -> function of (eta, steps) that returns name and distribution, or the generating function of one step."""
 
 
 def _power_law(step: Polynomial, steps: int, hops: int) -> Law:
-    """Return the coefficients of a^k in R(eta (a - 1))^n; tails are sums from the far end, where nothing cancels."""
+    """Return the coefficients of a^k in R(eta (a - 1))^n, with tails summed from the far end to avoid cancellation."""
     weights = np.zeros(max(hops, step.degree() * steps) + 1)
-    power = polypow(step.coef, steps, maxpower=None)  # Polynomial's own stops at 100
+    power = polypow(step.coef, steps, maxpower=None)  # Polynomial ** n stops at n = 100
     weights[: len(power)] = power
     tails = weights[::-1].cumsum()[::-1] - 0.0
     return Law("law of its stability function", weights[:hops], tails[1 : hops + 1])
 
 
 class LinearRelaxation:
-    """A relaxation with constant gains and one tau as x' = (-x + A x + b) / tau, on sparse matrices.
+    """Relaxation with constant gains and one tau, x' = (-x + A x + b) / tau, on sparse matrices.
 
-    The problem must have a law (`closed_form.uncovered`); only `fixed_point` also supports several time constants.
+    The closed form must apply to the problem (`closed_form.uncovered`); `fixed_point` also supports several taus.
     """
 
     def __init__(self, problem: RelaxationProblem) -> None:
@@ -121,7 +121,7 @@ class LinearRelaxation:
 
     @property
     def hops(self) -> int:
-        """Largest number of hops: after it every signal has left the network."""
+        """Number of hops after which every signal has left the network."""
         return len(self.problem.network.hidden)
 
     def predict(self, law: Law) -> tuple[State, State]:
@@ -132,8 +132,8 @@ class LinearRelaxation:
         return self._populations(sum(terms)), self._populations(sum(map(np.abs, terms)))
 
     def fixed_point(self) -> State:
-        """Return the state at which the field is zero."""
-        # populations come from the top down, so that the matrix is triangular in blocks: no other order is better
+        """Return the state at which the derivative is zero."""
+        # populations are ordered from the top down, so the matrix is block triangular, the best order for a solve
         return self._populations(spsolve(self.jacobian, -self.rate, permc_spec="NATURAL"))
 
     @cached_property

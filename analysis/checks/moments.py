@@ -1,7 +1,7 @@
-"""Mean and covariance of a noisy relaxation, by its scheme's recursion, and the deviations of samples (docs/theory.md).
+"""Mean and covariance of a noisy relaxation, and deviations of samples from them (docs/theory.md).
 
-With frozen gains a step of Euler is x' = T x + c + q xi: the mean follows m' = T m + c, the covariance
-S' = T S T^T + Q, and a simulation's samples are normal with these moments.
+With frozen gains a step of Euler's method is x' = T x + c + q xi. The mean follows m' = T m + c, the covariance
+S' = T S T^T + Q, and samples are normal with these moments.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Moments:
-    """The expected moments of some units of one sample.
+    """Expected moments of selected units of one sample.
 
-    populations  name of each unit's population
-    units        index of each within its population, flattened
+    populations  population of each unit
+    units        index of each unit in its flattened population
     mean         (units,)
     covariance   (units, units)
     """
@@ -39,22 +39,23 @@ class Moments:
 
     @property
     def entries(self) -> int:
-        """Number of values that `deviations` tests: means, sums and differences of pairs, populations as a whole."""
+        """Number of values that `deviations` tests: means, sums and differences of pairs, and whole populations."""
         return len(self.mean) + len(self.mean) ** 2 + len(set(self.populations))
 
     def picked(self, state: Mapping[str, torch.Tensor]) -> Matrix:
-        """Return these units of a state, (samples, units)."""
+        """Return the selected units of a state, (samples, units)."""
         flat = {name: x.detach().cpu().double().flatten(1).numpy() for name, x in state.items()}
         return np.stack([flat[v][:, i] for v, i in zip(self.populations, self.units, strict=True)], axis=1)
 
 
 def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int = 50) -> Moments:
-    """Follow Euler's recursion for `steps` steps of dt, for one sample with constant gains, without clip and delays.
+    """Return the moments of one sample after `steps` steps of Euler's method.
 
-    `most` is the largest number of units per population, evenly spaced.
+    Gains must be constant, and the problem must have no clip and no delays. At most `most` evenly spaced units of
+    each population are selected.
     """
     if problem.dynamics:
-        raise ActrelaxError("moments are followed for leaky units: sample the relaxations of units with dynamics.")
+        raise ActrelaxError("exact moments need leaky units, got dynamics: sample the relaxations instead.")
     flat = SparseProblem(problem)
     y = flat.initial_state
     sizes = {name: flat.sizes[name] for name in problem.units}
@@ -79,19 +80,19 @@ def scheme_moments(problem: RelaxationProblem, dt: float, steps: int, most: int 
 
 
 def _kick(problem: RelaxationProblem, name: str, dt: float) -> Vector:
-    """Return Q's diagonal: 2 sigma^2 dt / tau of each unit."""
+    """Return the diagonal of Q, 2 sigma^2 dt / tau for each unit."""
     shape = problem.network.populations[name].shape
     sigma, tau = (torch.as_tensor(q.of(name), dtype=torch.float64) for q in (problem.sigmas, problem.taus))
     return vector((2 * sigma**2 * dt / tau).expand(shape))
 
 
 def deviations(samples: Matrix, moments: Moments) -> Iterator[tuple[str, str, float]]:
-    """Yield ("mean" or "covariance", population, the largest deviation from the moments in standard deviations).
+    """Yield moment, population and the largest deviation of the samples, in standard deviations.
 
-    Samples are (samples, units), independent. Means are normal. Sums and differences of two units, scaled to unit
-    variance, have squares with a chi-squared distribution of as many degrees of freedom as there are samples: exact
-    for any number of them. So have the squares of all of a population's units together, once they are uncorrelated,
-    which shows a common small defect in few samples. A pair counts for the lower of its populations.
+    Samples, (samples, units), must be independent; the moment is "mean" or "covariance". Means are normal. The summed
+    squares of the sum and of the difference of two units, scaled to unit variance, have a chi-squared distribution
+    with one degree of freedom per sample. The summed squares of a whole decorrelated population are also chi-squared,
+    and detect a small defect common to all units from few samples. A pair of units counts for its lower population.
     """
     count, scale = len(samples), np.sqrt(moments.covariance.diagonal())
     standard = (samples - moments.mean) / scale
@@ -107,12 +108,12 @@ def deviations(samples: Matrix, moments: Moments) -> Iterator[tuple[str, str, fl
         root = np.linalg.cholesky(rho[np.ix_(own, own)])
         together = (solve_triangular(root, standard[:, own].T, lower=True) ** 2).sum()
         joint = float(_chi2(np.asarray(together), np.asarray(1.0), count * len(own)))
-        # populations come from the top down: what is above has the smaller index
+        # populations are ordered from the top down, so higher units have smaller indices
         yield "covariance", name, max(joint, float(pairs[own, : own[-1] + 1].max()))
 
 
 def _chi2(squares: Matrix, variance: Matrix, degrees: int) -> Matrix:
-    """Return the number of standard deviations at which a normal variable is as unlikely."""
+    """Return the number of standard deviations with the same tail probability for a normal variable."""
     there = variance > 1e-12  # not the difference of a unit from itself
     ratio = np.divide(squares, variance, out=np.full_like(squares, degrees), where=there)
     law = stats.chi2(degrees)

@@ -1,4 +1,4 @@
-"""Do engines draw the right noise? Samples of one stimulus against the moments of Euler's scheme."""
+"""Check of the engines' noise: samples for one stimulus against the moments of Euler's method."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 
 FALSE_ALARM = 1e-6
-"""Probability that a check of correct engines fails, over all its comparisons."""
+"""Probability that a check fails although all engines are correct."""
 SAMPLES = 10_000
 ACTIVITIES = 4_000_000
 """Largest number of activities that PyTorch relaxes at once."""
 SYNAPSES = 4_000_000
-"""Largest number of synapses in Brian2, which runs only once."""
+"""Largest number of synapses in Brian2, which runs all its samples at once."""
 
 
 def verify_noise(
@@ -35,20 +35,18 @@ def verify_noise(
     watch: Callable[[list[Entry]], Iterable[Entry]] = iter,
     **restrictions: Unpack[Restrictions],
 ) -> Report:
-    """Relax one stimulus many times, and compare mean and covariance with those of the scheme.
-
-    Problems whose moments follow no linear recursion are refused.
+    """Relax one stimulus many times, and compare mean and covariance with the exact moments.
 
     Parameters
     ----------
     problem_of : callable
-        Count -> the problem of this number of copies of one stimulus.
+        Function that returns the problem for a number of copies of one stimulus.
     steps : Steps
-        Not `Steps.until`.
-    seed : int
+        Any but `Steps.until`.
+    seed : int, default 0
         Seed of the noise.
-    samples : int
-        Number of relaxations by PyTorch; Brian2 runs as many as its synapses allow, but no more.
+    samples : int, default 10000
+        Number of relaxations. Brian2 runs fewer if they would need more than `SYNAPSES` synapses.
     watch, **restrictions
         As for `verify`.
 
@@ -56,6 +54,11 @@ def verify_noise(
     -------
     Report
         Errors and bounds in standard deviations of a normal variable.
+
+    Raises
+    ------
+    ActrelaxError
+        If the moments follow no linear recursion, or there is nothing to compare.
     """
     problem = problem_of(1)
     reason = _untold(problem)
@@ -66,7 +69,7 @@ def verify_noise(
         raise ActrelaxError(" ".join(["nothing can be compared:", *remarks]))
     plan = schedule(problem, found[0].scheme, steps)
     if plan.steps == 0:
-        raise ActrelaxError("noise takes time: relax for one step or more.")
+        raise ActrelaxError("a check of noise needs one step or more, got 0.")
     moments = scheme_moments(problem, plan.dt, plan.steps)
     bound = float(stats.norm.isf(FALSE_ALARM / 2 / (len(found) * moments.entries)))
     report = Report(remarks=remarks)
@@ -85,20 +88,18 @@ def verify_noise(
 
 
 def _untold(problem: RelaxationProblem) -> str | None:
-    """Return None, or one sentence that says why the moments follow no recursion."""
+    """Return why the moments follow no linear recursion, in one sentence; None if they do."""
     if not problem.is_frozen:
-        return "noise is checked against a linear recursion, and current gains are not linear: leave one of them out."
+        return "a check of noise needs a linear relaxation: leave out noise or current gains."
     if problem.clip is not None:
-        return "noise is checked against a linear recursion, and a clip is not linear: leave one of them out."
+        return "a check of noise needs a linear relaxation: leave out noise or clip."
     if problem.delay.times:
-        return (
-            "noise is checked against a recursion from step to step, which delays have none of: leave one of them out."
-        )
+        return "a check of noise needs feedback without delays: leave out noise or delays."
     if problem.input_noise:
-        return "noise of the input reaches no relaxation with constant gains: check --noise, and leave it out."
+        return "input noise has no effect on a relaxation with constant gains: leave it out, or check --noise."
     return None
 
 
 def _synapses(problem: RelaxationProblem) -> int:
-    """Return the number of connections that carry feedback, of one sample."""
+    """Return the number of feedback connections of one sample."""
     return sum(feedback.matrix.nnz for feedback in SparseProblem(problem).feedback.values())

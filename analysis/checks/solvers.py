@@ -1,4 +1,4 @@
-"""All ways to run one relaxation: the entries of a check."""
+"""Entries of a check: all combinations of engine and integrator for one relaxation."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Trajectory
 
 CLOSED_FORM = "closed-form"
-"""The closed form is checked like an engine."""
+"""Name of the closed form, which is checked like an engine."""
 NAMES = (*ENGINES, CLOSED_FORM)
 
 RELATIVE_TOLERANCE = {"DOP853": 1e-10, "RK45": 1e-10, "LSODA": 1e-10, "RK23": 1e-6, "Radau": 1e-6, "BDF": 1e-6}
-"""Tolerances of SciPy's adaptive methods, each reached in a second or two."""
+"""Relative tolerances of SciPy's adaptive methods, each reached in a second or two."""
 BOUND = {1e-10: 1e-8, 1e-6: 1e-4}
-"""Relative tolerance -> bound on the distance from the law: errors of many steps add up."""
+"""Relative tolerance -> bound on the error against the closed form; errors of many steps add up."""
 ABSOLUTE_TOLERANCE = 1e-14
 KINKED = ("relu", "leaky-relu")
-"""Activations whose gain jumps."""
+"""Activations with a discontinuous derivative."""
 
 
 def hidden(problem: RelaxationProblem, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return hidden population -> its value in a mapping, in float64 on the CPU."""
+    """Return the hidden populations of a state, in float64 on the CPU."""
     return {name: state[name].detach().cpu().double() for name in problem.network.hidden}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An integrator on an engine.
+    """Integrator on an engine.
 
-    codegen  Brian2's target
+    codegen  code generation target of Brian2
     """
 
     engine: str
@@ -61,7 +61,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The engine's name, with its target where that is not the usual one."""
+        """Name of the engine, with its code generation target unless it is the default."""
         return self.engine if self.codegen == "numpy" else f"{self.engine} ({self.codegen})"
 
     @property
@@ -72,7 +72,7 @@ class Entry:
 
     @property
     def bound(self) -> float:
-        """Bound on its distance from its law, beyond rounding."""
+        """Bound on the error against the closed form, beyond rounding."""
         method = self.scheme.method
         if self.scheme.engine == "scipy":
             return BOUND[RELATIVE_TOLERANCE[method]]
@@ -80,18 +80,18 @@ class Entry:
 
     @property
     def law(self) -> bytes:
-        """Key of its law: one step of a chain of different units."""
+        """Key of the scheme's closed form: its one-step matrix for a chain of three taus."""
         step = self.scheme.transition(chain_matrix([1.0, 2.0, 5.0]), 0.3)
         return np.asarray(step.round(12) + 0.0).tobytes()
 
     def run(self, problem: RelaxationProblem, steps: Steps, generator: Generator | None = None) -> Mapping[str, Tensor]:
-        """Return population -> its final state in float64, of the hidden ones."""
+        """Return the final state of the hidden populations, in float64."""
         return hidden(problem, self.solve(problem, steps, generator=generator).final)
 
     def solve(
         self, problem: RelaxationProblem, steps: Steps, *, record: bool = False, generator: Generator | None = None
     ) -> Trajectory:
-        """Run `solve` with this engine and integrator; without steps if the integrator has no time."""
+        """Run `solve` with this engine and integrator; steps are ignored if the integrator has no time."""
         return solve(
             problem,
             self.scheme,
@@ -112,7 +112,7 @@ class Entry:
 
 
 class Restrictions(TypedDict, total=False):
-    """Keywords of `entries`: names of engines, of integrators and of Brian2's code generation targets."""
+    """Keywords of `entries`: engines, integrators and code generation targets of Brian2, by name."""
 
     engines: Sequence[str]
     integrators: Sequence[str] | None
@@ -124,7 +124,7 @@ def entries(
     steps: Steps,
     **restrictions: Unpack[Restrictions],
 ) -> tuple[list[Entry], list[str]]:
-    """Return the entries that can run a problem with these steps, and the reasons why others can't."""
+    """Return the entries that can run a problem with these steps, and remarks on the others."""
     engines, codegen = restrictions.get("engines", NAMES), restrictions.get("codegen", ("numpy",))
     for engine in engines:
         known("engine", engine, NAMES)
@@ -159,10 +159,10 @@ def _schemes(engine: str) -> Iterator[Integrator]:
 
 
 def _refusal(problem: RelaxationProblem, engine: str, scheme: Integrator) -> str | None:
-    """Return None, or one sentence that says why an entry can't run, for any steps."""
+    """Return why an entry can't run a problem for any number of steps, in one sentence; None if it can."""
     reason = uncovered(problem) if engine == CLOSED_FORM else unsupported(problem, scheme, engine)
     if reason is None and scheme.engine == "scipy" and _has_kinks(problem):
-        reason = "with current gains adaptive integrators stall at the kinks of relu."
+        reason = "adaptive integrators stall at the kinks of relu with current gains."
     return reason
 
 

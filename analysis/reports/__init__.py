@@ -1,1 +1,1 @@
-"""From runs to what people read: outcomes, comparisons with their statistics, curves, one HTML page."""
+"""Reports on runs: outcomes, comparisons with statistics, curves, and an HTML page."""

@@ -1,4 +1,4 @@
-"""Conditions side by side: accuracies over seeds with intervals, paired differences, and tests of both kinds."""
+"""Comparison of conditions: accuracies over seeds, paired differences, and tests for difference and equivalence."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from actrelax.analysis.statistics import (
 from actrelax.analysis.tables import without_nan
 
 Row = dict[str, Any]
-"""A condition in a table.
+"""Row of a comparison: one condition.
 
 condition       its name
-own             options that only its runs have
-seeds           the number of seeds that finished
-diverged        the seeds that diverged
-accuracy        mean, low, high: final test accuracy in percent with its 95 % interval; None without a seed
-train_accuracy  final training accuracy, likewise; None where it was not measured
-against         reference -> how it compares with it
+own             options that differ from the other conditions
+seeds           number of seeds that finished
+diverged        seeds that diverged
+accuracy        mean, low, high: final test accuracy in percent with its 95 % interval; None if no seed finished
+train_accuracy  mean, low, high: final training accuracy in percent; None if it was not measured
+against         reference -> comparison with it
 
-A comparison is
+A comparison has
 
 seeds, difference, deviation   fields of `Paired`
-level, low, high               at which the difference was tested, and the interval at that level
-p_difference                   by Holm's correction over the family; the primary contrast's own
-p_equivalence, power_equivalence                within a point, likewise; the power with which it was tested
-p_equivalence_errors, power_equivalence_errors  within a tenth of the first reference's errors
-verdict                        `_verdict`
+level, low, high               level of the test for a difference, and the interval of the difference at that level
+p_difference                   p value, Holm-corrected over the family; uncorrected for the primary contrast
+p_equivalence, power_equivalence                p value, corrected in the same way, and power, within a point
+p_equivalence_errors, power_equivalence_errors  the same within a tenth of the first reference's errors
+verdict                        see `_verdict`
 """
 
 ENOUGH = 0.5
-"""Least power of a test of equivalence that failed for its failure to say anything."""
+"""Smallest power at which a failed test of equivalence is informative."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions to compare.
+    """Conditions to compare.
 
-    names       in the order of the table
-    references  conditions that all others are compared with; each is itself compared with those before it
-    own         condition -> options that only its runs have
-    primary     condition whose contrast with the first reference is the primary one: tested alone, at the full level
+    names       conditions in the order of the table
+    references  conditions with which all others are compared; each is also compared with the references before it
+    own         condition -> options that differ from the other conditions
+    primary     condition whose contrast with the first reference is tested alone, without correction
     """
 
     names: Sequence[str]
@@ -67,12 +67,12 @@ class Conditions:
 
 
 def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the numbers of a table, as table.json has them: rows, margins, families and the power of the tests.
+    """Return the rows, margins, families and power of a comparison, in the format of table.json.
 
     Raises
     ------
     ActrelaxError
-        If there is something to test and statsmodels is not installed.
+        If there are tests to correct and statsmodels is not installed.
     """
     ran = {name: [o for o in outcomes if o.condition == name] for name in conditions.names}
     ran = {name: runs for name, runs in ran.items() if runs}
@@ -117,13 +117,13 @@ def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, A
 
 
 def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
-    """Compare two conditions over the seeds that both have."""
+    """Compare two conditions over the seeds they share."""
     seeds = sorted(first.keys() & second.keys())
     return compare([first[seed] for seed in seeds], [second[seed] for seed in seeds])
 
 
 def _tested(family: Mapping[str, Paired], margins: Mapping[str, float]) -> dict[str, Row]:
-    """Test a family, each kind of test corrected for the number of its members."""
+    """Test all members of a family; each kind of test is corrected for multiple comparisons."""
     p = [paired.p_difference for paired in family.values()]
     tests: dict[str, list[float]] = {"p_difference": holm(p), "level": holm_levels(p)}
     for name, margin in margins.items():
@@ -151,10 +151,10 @@ def _mean(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def _verdict(tests: Mapping[str, float], is_identical: bool) -> str:
-    """Return what the tests say.
+    """Return the verdict of the tests as marks.
 
-    "=" equivalent within a point, "%" within a tenth of the errors, "*" different, in any combination; "?" none of
-    them, and these seeds had less than even chances to show that equals are equivalent; "~" none of them all the same.
+    "=" equivalent within a point, "%" equivalent within a tenth of the errors, "*" different, in any combination;
+    "~" none of these although a test of equivalence had a power of 0.5 or more; "?" none of these, with less power.
     """
     found = "".join(
         mark
@@ -166,7 +166,7 @@ def _verdict(tests: Mapping[str, float], is_identical: bool) -> str:
 
 
 def _power(reference: str, part: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the power of the family's tests against a reference, alone and at the first step of Holm's procedure."""
+    """Return the power of a family's tests against a reference, uncorrected and at Holm's first step."""
     members = part["families"].get(reference) or [part["primary"]]
     tested = [(row["condition"], row["against"].get(reference)) for row in part["rows"] if row["condition"] in members]
     tested = sorted(((n, p) for n, p in tested if p and p["deviation"] > 0), key=lambda each: each[1]["deviation"])
@@ -198,7 +198,10 @@ def _power(reference: str, part: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def among(outcomes: Sequence[Outcome]) -> Conditions | None:
-    """Return the conditions of runs that have ended, against backprop or else the first; None where each is one run."""
+    """Return the conditions of the runs that have ended; None if no condition has several runs.
+
+    The reference is the first condition whose name begins with "backprop", or else the first of all.
+    """
     ended = [o.condition for o in outcomes if o.state.is_final]
     names = list(dict.fromkeys(ended))
     if len(names) == len(ended):

@@ -1,4 +1,4 @@
-"""What people read of a comparison: the lines above its table, the table, and the lines below."""
+"""Text of a comparison: its table, with the lines above and below."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHARE = f"{100 * RELATIVE_MARGIN:g} %"
 
 
 def families(part: Mapping[str, Any]) -> list[str]:
-    """Return the lines above a table: the primary contrast, and which tests are corrected for their number together."""
+    """Return the lines above a table: the primary contrast and the families of corrected tests."""
     first, primary = part["references"][0], part["primary"]
     lines = []
     if primary:
@@ -33,7 +33,7 @@ def families(part: Mapping[str, Any]) -> list[str]:
 
 
 def table(caption: str, part: Mapping[str, Any]) -> Table:
-    """Return a table of conditions as text."""
+    """Return the table of a comparison, one row per condition."""
     own = sorted({option for row in part["rows"] for option in row["own"]})
     columns: list[tuple[str, Format]] = [("condition", ""), *((option, str) for option in own)]
     columns += [("seeds", _seeds), ("test accuracy (%)", _accuracy), ("train accuracy (%)", _accuracy)]
@@ -83,13 +83,13 @@ def _p(value: float) -> str:
 
 
 def _equivalence(test: tuple[float, float]) -> str:
-    """Return the level of a test of equivalence, or its power where that was too little for a verdict."""
+    """Format the p value of a test of equivalence, or its power if that was too low for a verdict."""
     p, power = test
     return f"power {power:.2f}" if p >= LEVEL and power < ENOUGH else _p(p)
 
 
 def remarks(part: Mapping[str, Any]) -> list[str]:
-    """Return the lines below a table: intervals, tests, their power, and diverged seeds."""
+    """Return the lines below a table: explanations of intervals and tests, their power, and diverged seeds."""
     lines = [
         "Final accuracies, means of a run's last three epochs (five from thirty epochs on): mean over seeds, 95 %",
         "interval. Differences in test accuracy, seed by seed, each with the interval that is tested: 95 % for the",

@@ -1,4 +1,4 @@
-"""Conditions' accuracies and angles while they learned: drawn, and as pictures of a report."""
+"""Learning curves of conditions: accuracies, loss and angles over the epochs, drawn for a report."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ LABELS = {
     "test_accuracy": "test accuracy (%)",
     "angle": "angle to backprop's updates (degrees)",
 }
-"""Column of `Outcome.curves` -> what its axis says."""
+"""Column of `Outcome.curves` -> label of its axis."""
 
 CAPTIONS = {
     "test_accuracy": "Test accuracy after each epoch.",
-    "validation_accuracy": "Accuracy on the images that were held out, after each epoch.",
-    "train_accuracy": "Accuracy on the training images over each epoch, each batch before its update.",
-    "train_loss": "Training loss over each epoch, each batch before its update.",
-    "angle": "Angle between AR's updates and backprop's, mean over projections and over the epoch's measurements.",
+    "validation_accuracy": "Accuracy on the validation images after each epoch.",
+    "train_accuracy": "Accuracy on the training images during each epoch; each batch is measured before its update.",
+    "train_loss": "Training loss during each epoch; each batch is measured before its update.",
+    "angle": "Angle between AR's updates and backprop's, mean over projections and over the measurements of an epoch.",
 }
-"""Column -> what its figure shows, in the order of the report."""
+"""Column -> caption of its figure, in the order of the report."""
 
 
 def over_training(ax: Axes, outcomes: Sequence[Outcome], column: str, conditions: Sequence[str]) -> Axes:
-    """Draw a column over the epochs, a line per condition: means over its seeds, with their 95 % intervals.
+    """Draw a column over the epochs, one line per condition: the mean over seeds with its 95 % interval.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
     outcomes : sequence of Outcome
     column : {"train_loss", "train_accuracy", "validation_accuracy", "test_accuracy", "angle"}
-        Runs that lack it are left out.
+        Column of `Outcome.curves`; runs that lack it are left out.
     conditions : sequence of str
-        In the order of their colours.
+        Conditions in the order of their colours.
     """
     for number, name in enumerate(conditions):
         found = [o.curves for o in outcomes if o.condition == name and column in o.curves]
         if found:
             values = over_epochs(found, column)
             figures.band(ax, name, values, number=number, percent=column.endswith("_accuracy"))
-            if len(values) == 1:  # a single epoch is a point, which a line doesn't show
+            if len(values) == 1:  # a line does not show a single point
                 ax.lines[-1].set_marker(".")
     ax.set(xlabel="epoch", ylabel=LABELS[column])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -58,7 +58,7 @@ def over_training(ax: Axes, outcomes: Sequence[Outcome], column: str, conditions
 
 
 def over_epochs(curves: Sequence[Mapping[str, Sequence[float]]], column: str) -> dict[float, list[float]]:
-    """Return epoch -> the seeds' values; the untrained network's would hide the differences."""
+    """Return epoch -> values of the seeds, without the untrained network, whose values would stretch the axis."""
     found: dict[float, list[float]] = {}
     for curve in curves:
         for epoch, value in zip(curve["epoch"], curve[column], strict=True):
@@ -68,15 +68,15 @@ def over_epochs(curves: Sequence[Mapping[str, Sequence[float]]], column: str) ->
 
 
 def pictures(folder: Path, outcomes: Sequence[Outcome], suffix: str = "") -> list[Picture]:
-    """Draw all that was measured over the epochs, a figure each, into a folder as PNG and as PDF.
+    """Draw one figure per measured column into a folder, as PNG and PDF.
 
     Parameters
     ----------
     folder : pathlib.Path
     outcomes : sequence of Outcome
-        Those that did an epoch are drawn.
-    suffix : str
-        Of the files' names.
+        Runs without a finished epoch are left out.
+    suffix : str, default ""
+        Suffix of the file names.
 
     Raises
     ------
@@ -96,11 +96,11 @@ def pictures(folder: Path, outcomes: Sequence[Outcome], suffix: str = "") -> lis
 
 
 def _in_words(outcomes: Sequence[Outcome], column: str, conditions: Sequence[str]) -> str:
-    """Say where each curve ends, for those who can't see it."""
+    """Describe the end of each curve, as alternative text of the figure."""
     percent, ends = column.endswith("_accuracy"), []
     for name in conditions:
         last = [o.curves[column][-1] for o in outcomes if o.condition == name and column in o.curves]
         if last:
             ends.append(f"{name} {statistics.fmean(last) * (100 if percent else 1):.3g}")
     label = LABELS[column]
-    return f"{label[0].upper()}{label[1:]} over the epochs, a line per condition. At the end: {'; '.join(ends)}."
+    return f"{label[0].upper()}{label[1:]} over the epochs, one line per condition. At the end: {'; '.join(ends)}."

@@ -1,4 +1,4 @@
-"""Runs read from their folders, and named after what tells them apart."""
+"""Runs read from their folders, with labels made of the options that differ."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ SAID = {State.FINISHED: "finished", State.DIVERGED: "diverged", State.BEGUN: "no
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder, read.
+    """Content of a run's folder.
 
-    name     of the folder; its path where several are called alike
+    name     name of the folder; its path if several folders have the same name
     config   option -> value, of the experiment and of its execution
-    summary  None unless it is finished
-    outcome  its curves as far as it came; `outcome.condition` is what tells it from runs that differ in more than the
-             seed
+    summary  None unless the run has finished
+    outcome  curves of the epochs so far; `outcome.condition` distinguishes runs that differ in more than the seed
     """
 
     name: str
@@ -37,18 +36,18 @@ class Run:
 
     @property
     def said(self) -> str:
-        """How it ended, or how far it is."""
+        """State of the run, with the number of epochs if it has not finished."""
         epochs = f"{self.outcome.epochs} of {self.config['epochs']} epochs"
         return SAID[self.outcome.state] + ("" if self.summary else f", {epochs}")
 
 
 def run_folders(paths: Iterable[Path]) -> list[RunFolder]:
-    """Return the runs in some folders: each is one, or holds some.
+    """Return the runs in folders, each of which is a run or contains runs.
 
     Raises
     ------
     ActrelaxError
-        For a folder without any.
+        If a folder contains no run.
     """
     found: dict[Path, RunFolder] = {}
     for path in paths:
@@ -61,12 +60,12 @@ def run_folders(paths: Iterable[Path]) -> list[RunFolder]:
 
 
 def gather(folders: Sequence[RunFolder]) -> list[Run]:
-    """Read runs.
+    """Read runs from their folders.
 
     Raises
     ------
     ActrelaxError
-        If one can't be read.
+        If a run can't be read.
     """
     names = [folder.path.resolve().name for folder in folders]
     names = [n if names.count(n) == 1 else str(f.path) for n, f in zip(names, folders, strict=True)]
@@ -82,7 +81,7 @@ def gather(folders: Sequence[RunFolder]) -> list[Run]:
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the options that are not the same in all configurations, in the order of the first that names them.
+    """Return the options that differ between configurations, in order of first appearance.
 
     Examples
     --------
@@ -94,12 +93,12 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def rule_of(config: Mapping[str, Any]) -> str:
-    """Return backprop, or AR's assumptions."""
+    """Return "backprop", or the name of AR's assumptions."""
     return "backprop" if config["rule"] == "backprop" else str(config["assumptions"])
 
 
 def shown(value: Any) -> str:
-    """Return an option's value as a table has it."""
+    """Format the value of an option for a table."""
     if value is None:
         return "not given"
     if isinstance(value, bool):
@@ -108,9 +107,9 @@ def shown(value: Any) -> str:
 
 
 def _labels(configs: Sequence[Mapping[str, Any]], states: Sequence[State], names: Sequence[str]) -> list[str]:
-    """Return what each run's condition is called: its rule, and what differs among the runs of that rule.
+    """Return the label of each run: its rule, and the options that differ between runs of that rule.
 
-    Runs of one condition and one seed are no two samples: they go by their names. So do those that have not ended.
+    Runs that repeat a condition with the same seed, and runs that have not ended, are labelled by their names.
     """
     labels = []
     for config in configs:
@@ -128,7 +127,7 @@ def _labels(configs: Sequence[Mapping[str, Any]], states: Sequence[State], names
 
 
 def command(config: Mapping[str, Any]) -> str:
-    """Return the command that makes the same run again.
+    """Return the command that repeats a run.
 
     Examples
     --------
@@ -140,7 +139,7 @@ def command(config: Mapping[str, Any]) -> str:
 
 
 def as_words(options: Mapping[str, Any]) -> list[str]:
-    """Return options as they are written on the command line.
+    """Return options as words of a command line.
 
     Examples
     --------

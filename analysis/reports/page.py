@@ -1,6 +1,6 @@
-"""A report: one HTML file that needs nothing else, to be read in a browser, on a phone, or on paper.
+"""Report as one self-contained HTML file, for a browser, a phone, or paper.
 
-Its content is tables, pictures and sections; the template (page.html) decides how they look. Jinja escapes all text.
+A page consists of sections with tables and pictures; the template page.html formats them. Jinja escapes all text.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from actrelax.models.errors import ActrelaxError
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, kept in the page itself.
+    """Picture that is embedded in the page.
 
-    png      the file's content
-    alt      what it shows, for those who can't see it
-    caption  the line below it
+    png      content of the PNG file
+    alt      alternative text
+    caption  line below the picture
     """
 
     png: bytes
@@ -35,41 +35,41 @@ class Picture:
 
     @classmethod
     def read(cls, path: Path, alt: str, caption: str) -> Picture:
-        """Take a PNG file.
+        """Read a PNG file.
 
         Raises
         ------
         ActrelaxError
-            If it can't be read, or is something else.
+            If the file can't be read, or is no PNG file.
         """
         try:
             content = path.read_bytes()
         except OSError as error:
             raise ActrelaxError(f"can't read {path}: {error.strerror}.") from error
         if not content.startswith(b"\x89PNG") or len(content) < 24:
-            raise ActrelaxError(f"{path} is no PNG file: it is damaged or something else.")
+            raise ActrelaxError(f"{path} is not a PNG file, or is damaged: give a file that ends in .png.")
         return cls(content, alt, caption)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, which stand in the first chunk of every PNG."""
+        """Width and height in pixels, from the first chunk of the PNG file."""
         width, height = struct.unpack(">II", self.png[16:24])
         return width, height
 
     @property
     def is_wide(self) -> bool:
-        """Whether it takes a row of its own: several panels."""
+        """True if the picture needs a separate row, as one with several panels does."""
         return self.size[0] > 2 * self.size[1]
 
     @property
     def source(self) -> str:
-        """The picture as a URL that holds it."""
+        """The picture as a data URL."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, in this order: paragraphs, tables, notes, pictures, code. Folded: closed until clicked on."""
+    """Part of a page: paragraphs, tables, notes, pictures and code, in this order; `folded` hides it until clicked."""
 
     title: str
     text: Sequence[str] = ()
@@ -82,7 +82,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A report: its title, the paragraphs below it, and its sections."""
+    """Report: a title, the paragraphs below it, and sections."""
 
     title: str
     lead: Sequence[str]
@@ -90,17 +90,17 @@ class Page:
 
 
 def html(page: Page) -> str:
-    """Return a report as a document of its own."""
+    """Return a report as a complete HTML document."""
     return _template().render(page=page)
 
 
 def write(path: Path, page: Page) -> None:
-    """Write a report, whole or not at all.
+    """Write a report atomically.
 
     Raises
     ------
     ActrelaxError
-        If it can't be written.
+        If the file can't be written.
     """
     write_text(path, html(page))
 

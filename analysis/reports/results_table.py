@@ -1,7 +1,7 @@
-"""Outcomes of several runs; a suite's as two tidy tables that outlive the runs' folders.
+"""Outcomes of runs, and the two tables in which a suite keeps them.
 
-runs.csv    a row per run: variant, condition, seed, how it ended, last accuracies, what it was made with
-curves.csv  a row per run and epoch: loss, accuracies, mean angle to backprop's updates
+runs.csv    one row per run: variant, condition, seed, state, last accuracies, versions and device
+curves.csv  one row per run and epoch: loss, accuracies, mean angle to backprop's updates
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run's outcome.
+    """Outcome of one run.
 
-    run        its identity
-    state      finished, diverged, or not there yet
-    reason     why it diverged
-    curves     column -> a value per epoch, the untrained network's first; as far as it came
-    made_with  versions, commit and device, where it finished
+    run           hash that identifies the run
+    state         finished, diverged, begun or open
+    reason        reason of a divergence, or ""
+    wall_seconds  time of training and evaluation, in seconds
+    curves        column -> one value per epoch so far, beginning with the untrained network
+    made_with     versions, commit and device of a finished run, or ""
     """
 
     variant: str
@@ -57,22 +58,23 @@ class Outcome:
     made_with: str = ""
 
     def final_accuracy(self, of: str = "test") -> float:
-        """Return what a run is judged by, in percent: the mean of its last three epochs, of five from thirty epochs on.
+        """Return the mean accuracy of the last three epochs (five from 30 epochs on), in percent.
 
-        `of` is test, train or validation; nan where that was not measured. One epoch at a constant rate is noisy.
+        `of` is "test", "train" or "validation"; nan if that accuracy was not measured. Averaging reduces the noise of
+        single epochs at a constant learning rate.
         """
         last = 5 if self.epochs >= 30 else 3
-        found = self.curves.get(f"{of}_accuracy", [])[1:][-last:]  # the first is the untrained network's
+        found = self.curves.get(f"{of}_accuracy", [])[1:][-last:]  # without the untrained network
         return 100 * fmean(found) if found else math.nan
 
     @property
     def epochs(self) -> int:
-        """How many are done."""
+        """Number of finished epochs."""
         return max(0, len(self.curves.get("epoch", [])) - 1)
 
 
 def outcome_of(folder: RunFolder, condition: str, seed: int, run: str, variant: str = "") -> Outcome:
-    """Read a run, as far as it came.
+    """Read the outcome of a run, which may be unfinished.
 
     Raises
     ------
@@ -80,7 +82,7 @@ def outcome_of(folder: RunFolder, condition: str, seed: int, run: str, variant: 
         If its tables can't be read.
     """
     state, metrics = folder.state, folder.path / "metrics.csv"
-    # a run that has only been begun, or diverged at once, may have no table, or its head alone
+    # a run that has only begun, or diverged at once, may have no table, or a table without rows
     rows = folder.table("metrics") if state is State.FINISHED or exists(metrics) else []
     if state is State.FINISHED and not rows:
         raise ActrelaxError(f"{folder.path} holds no finished run: metrics.csv has no rows.")
@@ -97,12 +99,12 @@ def _made_with(summary: Summary) -> str:
 
 
 def read(folder: Path) -> dict[Key, Outcome]:
-    """Return the rows written before, none if there are none.
+    """Return the outcomes in a results folder; none if it has no tables.
 
     Raises
     ------
     ActrelaxError
-        For tables that `write` did not write.
+        If `write` did not write these tables.
     """
     if not exists(folder / RUNS):
         return {}
@@ -142,17 +144,17 @@ def read(folder: Path) -> dict[Key, Outcome]:
 
 
 def held(folder: Path) -> AbstractContextManager[bool]:
-    """Hold a folder of results against other processes, in a `with` block."""
+    """Lock a results folder against other processes, in a `with` block."""
     return locked(folder / ".lock")
 
 
 def add(folder: Path, outcomes: Mapping[Key, Outcome]) -> dict[Key, Outcome]:
-    """Add rows to both tables, to those that others have added meanwhile, and return all.
+    """Add outcomes to both tables, keeping rows of other processes, and return all outcomes.
 
     Raises
     ------
     ActrelaxError
-        As `read`; if they can't be written.
+        If the tables can't be read or written.
     """
     with held(folder):
         found = read(folder)
@@ -163,12 +165,12 @@ def add(folder: Path, outcomes: Mapping[Key, Outcome]) -> dict[Key, Outcome]:
 
 
 def write(folder: Path, outcomes: Iterable[Outcome]) -> None:
-    """Write both tables, each whole or not at all."""
+    """Write both tables, each atomically."""
     import pandas  # slow to load
 
     outcomes = list(outcomes)
     columns = [column for column in _CURVE if any(column in o.curves for o in outcomes)]
-    curves = {o.run: pandas.DataFrame(dict(o.curves)) for o in outcomes}  # one for a run of two conditions
+    curves = {o.run: pandas.DataFrame(dict(o.curves)) for o in outcomes}  # conditions may share a run
     points = pandas.concat([curve.map("{:.6g}".format).assign(run=run) for run, curve in curves.items()])
     text = points.reindex(columns=["run", *columns]).to_csv(index=False, lineterminator="\n")
     write_text(folder / CURVES, text)

@@ -1,4 +1,4 @@
-"""The report of training runs: outcomes, curves, angles, equilibria, and what tells the runs apart."""
+"""Report on training runs: outcomes, curves, angles, distances from equilibrium, and differing options."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from actrelax.analysis.runs import State
 from actrelax.analysis.tables import Table
 
 _ANGLE = "angle "
-"""Prefix of the columns of metrics.csv with a projection's angle."""
+"""Prefix of the columns of metrics.csv that hold angles of projections."""
 
 
 def page(runs: Sequence[Run], folder: Path, more: Iterable[Section] = ()) -> Page:
-    """Draw the runs' figures into a folder, each as PNG and as PDF, and return their report.
+    """Draw the figures of runs, as PNG and PDF, and return their report.
 
     Parameters
     ----------
     runs : sequence of Run
     folder : pathlib.Path
-    more : iterable of Section
-        They follow the curves.
+        Folder of the figures.
+    more : iterable of Section, optional
+        Further sections, after the curves.
 
     Raises
     ------
@@ -50,12 +51,12 @@ def page(runs: Sequence[Run], folder: Path, more: Iterable[Section] = ()) -> Pag
 
 
 def unfinished(runs: Sequence[Run]) -> list[str]:
-    """Return a sentence on each run that has no outcome."""
+    """Return a sentence on each run that has not finished."""
     return [f"{run.name}: {run.said}. {run.outcome.reason}".strip() for run in runs if not run.summary]
 
 
 def outcome_table(runs: Sequence[Run], brief: bool = False) -> Table:
-    """Return a row per run: its options and its outcome; the brief table is for a terminal."""
+    """Return a table with one row per run; a brief one, for a terminal, leaves out the columns of `_LONG`."""
     columns = [column for column in _COLUMNS if not (brief and column[0] in _LONG)]
     shown = [(name, form, [value(run) for run in runs]) for name, form, value in columns]
     shown = [column for column in shown if any(value not in (None, "") for value in column[2])]
@@ -91,7 +92,7 @@ _COLUMNS: list[tuple[str, str, Callable[[Run], Any]]] = [
     ("images per second", ",.0f", lambda run: run.summary and run.summary.images_per_second),
     ("device", "", lambda run: run.summary and run.summary.device),
 ]
-"""Name, format and value of each column of the table of outcomes; columns without any value are left out."""
+"""Name, format and value of each column of the table of outcomes; empty columns are left out."""
 
 _LONG = {"data set", "network", "images per second", "steps", "device"}
 
@@ -100,13 +101,13 @@ def _explained(runs: Sequence[Run]) -> list[str]:
     if not any(run.summary and run.summary.equilibrium for run in runs):
         return []
     return [
-        "Distance from equilibrium: how far the first batch's relaxations end from it with the trained weights, the "
-        "largest error over the largest value of the gradient, in the population where that is most."
+        "Distance from equilibrium: largest error at the end of a relaxation, relative to the largest gradient, for "
+        "the first batch and the trained weights, in the population where it is largest."
     ]
 
 
 def compared(outcomes: Sequence[Outcome]) -> list[Section]:
-    """Return conditions over their seeds, where some have several: a table, and what has to be known about it."""
+    """Return a section that compares conditions over their seeds, if a condition has several seeds."""
     ended = [o for o in outcomes if o.state.is_final]
     found = comparison.among(ended)
     if found is None:
@@ -120,14 +121,14 @@ def compared(outcomes: Sequence[Outcome]) -> list[Section]:
 def _curves(outcomes: Sequence[Outcome], folder: Path) -> list[Section]:
     sound = [o for o in outcomes if o.state is not State.DIVERGED]
     pictures = curves.pictures(folder, sound)
-    several = "Lines are means over a condition's seeds, bands their 95 % intervals."
+    several = "Lines are means over the seeds of a condition, bands their 95 % intervals."
     text = [several] if comparison.among(sound) else []
     text += ["Runs that diverged are left out."] if len(sound) < len(outcomes) else []
-    return [Section("While they learned", text, pictures=pictures)] if pictures else []
+    return [Section("Learning curves", text, pictures=pictures)] if pictures else []
 
 
 def _angles(runs: Sequence[Run]) -> list[Section]:
-    """Show the angles of the last epoch, projection by projection."""
+    """Return a section with the angles of each projection in the last epoch."""
     last = {}
     for run in runs:
         row = run.folder.table("metrics")[-1] if run.outcome.epochs else {}
@@ -141,50 +142,50 @@ def _angles(runs: Sequence[Run]) -> list[Section]:
 
 
 def _equilibria(runs: Sequence[Run]) -> list[Section]:
-    """Show how far relaxations end from equilibrium, population by population."""
+    """Return a section with the distance of each population from equilibrium."""
     found = {run.name: run.summary.equilibrium for run in runs if run.summary and run.summary.equilibrium}
     if not found:
         return []
     captions = {
-        "error": "Largest error over the largest value of the gradient",
-        "initial": "Share of the activity that is still the initial one",
+        "error": "Largest error, relative to the largest gradient",
+        "initial": "Remaining share of the initial activity",
     }
     tables = []
     for key, caption in captions.items():
         rows = {name: {v: e[key] for v, e in ends.items() if key in e} for name, ends in found.items()}
         if any(rows.values()):
             tables.append(_crossed(caption, rows, ".2g"))
-    return [Section("How far relaxations end from equilibrium", tables=tables)]
+    return [Section("Distance from equilibrium", tables=tables)]
 
 
 def _differences(runs: Sequence[Run]) -> list[Section]:
-    """List the options that are not the same in all runs."""
+    """Return a section with the options that differ between runs."""
     names = differing([run.config for run in runs])
     if not names:
         return []
     rows = {run.name: {name: shown(run.config.get(name)) for name in names} for run in runs}
-    table = _crossed("Options that are not the same in all runs", rows)
-    return [Section("What differs between the runs", tables=[table])]
+    table = _crossed("Options that differ between runs", rows)
+    return [Section("Differences between the runs", tables=[table])]
 
 
 def _versions(runs: Sequence[Run]) -> Table:
     found = {run.name: run.summary.versions for run in runs if run.summary}
     if len({tuple(versions.items()) for versions in found.values()}) == 1:
-        found = {"all that finished" if len(found) > 1 else next(iter(found)): next(iter(found.values()))}
-    return _crossed("Versions that a result depends on", found)
+        found = {"all finished runs" if len(found) > 1 else next(iter(found)): next(iter(found.values()))}
+    return _crossed("Versions of the software", found)
 
 
 def _crossed(caption: str, rows: Mapping[str, Mapping[str, Any]], form: str = "") -> Table:
-    """Return a table of runs by whatever each names; cells that some lack stay empty."""
+    """Return a table with one row per run and one column per name; missing values are empty cells."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     cells = [[run, *(row.get(name) for name in names)] for run, row in rows.items()]
     return Table.of(caption, [("run", ""), *((name, form) for name in names)], cells)
 
 
 def _configurations(runs: Sequence[Run]) -> Section:
-    """Say how to do the runs again."""
+    """Return a section with the commands that repeat the runs, and their common options."""
     varying = differing([run.config for run in runs])
     common = [[name, shown(value)] for name, value in runs[0].config.items() if name not in varying]
-    table = Table.of("Options that are the same in all runs", [("option", ""), ("value", "")], common)
+    table = Table.of("Options shared by all runs", [("option", ""), ("value", "")], common)
     commands = "\n\n".join(f"# {run.name}\n{command(run.config)}" for run in runs)
     return Section("Commands and configuration", tables=[table], code=commands, folded=True)

@@ -1,12 +1,12 @@
-"""Results of suites, sweeps, the map and figure 1: table.json, its tables as text, and their report.
+"""Results of suites, sweeps, the map and figure 1: table.json, its text in Markdown, and the HTML report.
 
 table.json holds the numbers of a results folder, from which all text is made:
 
 kind                  "conditions" (a suite: `comparison`, `comparison_text`), "rates", "map" or "steps"
-name, title, command  what was asked, and how to ask it again
-remark                one more paragraph, or empty
-parts                 a table each: its variant ("" if there is only one), rows, lines above it (above) and below
-                      it (notes), and more numbers
+name, title, command  name and title of the suite, and the command that repeats it
+remark                additional paragraph, or ""
+parts                 one per table: its variant ("" if there is only one), rows, lines above it (above) and below
+                      it (notes), and further numbers
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Document = Mapping[str, Any]
 
 
 def is_suite(folder: Path) -> bool:
-    """Whether a suite left its results here."""
+    """Return whether a folder holds the results of a suite."""
     return exists(folder / TABLE)
 
 
@@ -47,21 +47,21 @@ def read_document(folder: Path) -> Document:
     Raises
     ------
     ActrelaxError
-        If it can't be read.
+        If the file can't be read.
     """
     said = f"{folder} holds no suite's results"
     found = read_json(folder / TABLE, said)
     if missing := missing_from(list(found), ("kind", "name", "title", "command", "remark", "parts")):
         raise ActrelaxError(f"{said}: {TABLE} lacks {', '.join(missing)}.")
     try:
-        text(found)  # needs all of it, in the right types
+        text(found)  # uses every field
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ActrelaxError(f"{said}: {TABLE} is damaged or of another version.") from error
     return found
 
 
 def text(document: Document) -> str:
-    """Return all of a table.json as Markdown."""
+    """Return the content of a table.json as Markdown."""
     blocks = [f"# {document['name']}", document["title"], f"    {document['command']}", document["remark"]]
     for part, table in zip(document["parts"], tables(document), strict=True):
         head = f"## {part['variant']}" if part["variant"] else ""
@@ -85,7 +85,7 @@ def markdown_table(folder: Path, variant: str = "") -> str:
 
 
 def tables(document: Document) -> list[Table]:
-    """Return each part's table."""
+    """Return the table of each part."""
     found = []
     for part in document["parts"]:
         caption = f"Conditions, {part['variant']}" if part["variant"] else "Conditions"
@@ -100,14 +100,14 @@ def tables(document: Document) -> list[Table]:
 
 
 def _rate(cell: Mapping[str, Any]) -> str:
-    """Write a sweep's cell: mean accuracy, bold at the best rate, and the number of seeds that diverged."""
+    """Format a sweep's cell: mean accuracy, bold at the best rate, and the number of diverged seeds."""
     mean = "" if cell["accuracy"] is None else f"{cell['accuracy']:.1f}"
     lost = f"{cell['diverged']} diverged" if cell["diverged"] else ""
     return ", ".join(filter(None, (f"**{mean}**" if cell["best"] else mean, lost)))
 
 
 def map_cell(cell: Mapping[str, Any], between: str = " ") -> str:
-    """Write a cell of the map: difference and verdict, seeds that diverged or are to come."""
+    """Format a cell of the map: difference and verdict, and the number of diverged or finished seeds."""
     parts = []
     if cell["difference"] is not None:
         parts.append(f"{round(cell['difference'], 1) + 0.0:+.1f} {cell['verdict']}")  # never -0.0
@@ -119,12 +119,12 @@ def map_cell(cell: Mapping[str, Any], between: str = " ") -> str:
 
 
 def seeds(count: int) -> str:
-    """Return a number of seeds in words."""
+    """Return a count of seeds as text."""
     return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def _steps(cell: Mapping[str, Sequence[int | None]]) -> str:
-    """Write a cell of figure 1: from the least to the most steps of all seeds, and the same predicted."""
+    """Format a cell of figure 1: the range of measured steps over seeds, and of predicted steps in parentheses."""
     return _span(cell["measured"]) + (f" ({_span(cell['predicted'])})" if cell["predicted"] else "")
 
 
@@ -136,11 +136,11 @@ def _span(steps: Sequence[int | None]) -> str:
 
 
 CELLS: Mapping[str, Callable[[Any], str]] = {"rates": _rate, "map": map_cell, "steps": _steps}
-"""Kind of a table.json -> how the cells after a row's first are written."""
+"""Kind of a table.json -> format of all cells but the first of a row."""
 
 
 def page(folder: Path, document: Document, outcomes: Sequence[Outcome], out: Path) -> Page:
-    """Return the report of a results folder, whose curves are drawn into `out`, each as PNG and as PDF.
+    """Return the report on a results folder, and draw its curves into `out`, as PNG and PDF.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def page(folder: Path, document: Document, outcomes: Sequence[Outcome], out: Pat
 
 
 def _section(part: Mapping[str, Any], table: Table, outcomes: Sequence[Outcome], out: Path) -> Section:
-    """Show one variant: its table, the notes below it, and the curves of the runs that finished."""
+    """Return the section of one variant: table, notes, and curves of the finished runs."""
     variant, notes = part["variant"], [" ".join(part["notes"])]
     above = [" ".join(part["above"])] if part.get("above") else []
     finished = [o for o in outcomes if o.variant == variant and o.state is State.FINISHED]
@@ -172,7 +172,7 @@ def _section(part: Mapping[str, Any], table: Table, outcomes: Sequence[Outcome],
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    """Return a row per run."""
+    """Return a table with one row per run."""
     words, percent = ("condition", "variant", "seed", "state", "epochs"), ("test accuracy (%)", "train accuracy (%)")
     columns = [(name, "") for name in words] + [(name, ".2f") for name in percent]
     columns += [("wall time (s)", ".1f"), ("why it diverged", "")]

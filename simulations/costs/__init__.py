@@ -1,1 +1,1 @@
-"""What one step of training costs, in time and in memory, whatever the method."""
+"""Time and memory of one training step, by method."""

@@ -1,4 +1,4 @@
-"""Images to measure a network with: the real ones that it usually takes, or random ones of their shape."""
+"""Images for measuring a network: its usual data set, or random images of the same shape."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from actrelax.simulations.training.assemble import on_device
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.usual_images import at_hand, usual_shape
 
-RANDOM = "random images, no file of real ones being at hand"
+RANDOM = "random images, because no data set was found"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where images are from.
+    """Source of the images.
 
-    dataset   by name or file; None for those that the network usually takes
-    data_dir  where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data
-    layout    of a .npz of images with channels
+    dataset   name or file; None for the network's usual data set
+    data_dir  folder of NAME.npz files; by default $ACTRELAX_DATA, else ./data
+    layout    layout of a .npz file whose images have channels
     """
 
     dataset: str | None = None
@@ -35,18 +35,18 @@ USUAL = Source()
 
 
 def images_for(network: str, source: Source, batch_size: int, hardware: Hardware) -> Dataset:
-    """Load images for a network onto the device; random ones where no file of the usual ones is there.
+    """Load images for a network onto the device; random ones if its usual data set is not found.
 
     Raises
     ------
     ActrelaxError
-        For an unknown network or data set, or fewer images than a batch.
+        For an unknown network or data set, or if there are fewer images than in a batch.
     """
     name = source.dataset or at_hand(network, source.data_dir)
     if name is not None:
         data = load_to_test(name, source.data_dir, layout=source.layout)
     elif source.layout is not None:
-        raise ActrelaxError("--layout is for .npz files, and random images are taken: leave it out.")
+        raise ActrelaxError("--layout is for .npz files, but the images are random: leave it out.")
     else:
         data = random_images(usual_shape(network), 10, 8 * batch_size)
     count = len(data.train.images)
@@ -58,7 +58,7 @@ def images_for(network: str, source: Source, batch_size: int, hardware: Hardware
 
 
 def random_images(shape: tuple[int, ...], classes: int, count: int) -> Dataset:
-    """Draw `count` images of 8 bits for training, and one for testing."""
+    """Draw `count` 8-bit images for training, and one for testing."""
     stream = random_stream(0, "images")
     images = torch.randint(256, (count + 1, *shape), generator=stream, dtype=torch.uint8)
     labels = torch.randint(classes, (count + 1,), generator=stream)

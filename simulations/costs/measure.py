@@ -1,4 +1,4 @@
-"""The costs of a network, one row per method, and the machine that they were measured on."""
+"""Costs of a network, one row per method, and the machine on which they were measured."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from actrelax.simulations.training.hardware import Hardware
 
 @dataclass(frozen=True)
 class Row:
-    """The costs of one method, a row of ``actrelax bench --json``.
+    """Costs of one method, a row of ``actrelax bench --json``.
 
-    auto                    whether the closed form says how many steps there are
-    milliseconds            a step's median
-    quartiles               the first and the third, in milliseconds
-    peak_memory_bytes       beyond weights and images; None where it was not measured, like its ratio to backprop's
+    auto                    True if the closed form determines the number of steps
+    milliseconds            median time of a step
+    quartiles               first and third quartile, in milliseconds
+    peak_memory_bytes       memory beyond weights and images; None, like its ratio to backprop, if not measured
     """
 
     network: str
@@ -60,25 +60,25 @@ def measured(
     memory: bool,
     source: Source = USUAL,
 ) -> list[Row]:
-    """Measure a network by all methods; progress and remarks go to standard error.
+    """Measure a network with all methods; progress and remarks go to standard error.
 
-    network     takes the place of the one in `base`, the options that all methods share
-    execution   resolved
-    methods     backprop first
-    rounds      number of rounds that count
-    memory      whether peak memory is measured too
-    source      where the images are from, unless they are those that the network usually takes
+    network     replaces the network in `base`, the options of all methods
+    execution   resolved execution options
+    methods     methods, backprop first
+    rounds      number of measured rounds, after a warm-up
+    memory      also measure peak memory
+    source      source of the images; by default the network's usual data set
 
     Raises
     ------
     ActrelaxError
-        For an unknown network, or one that does not fit its images or has nothing that relaxes.
+        For an unknown network, one that does not fit its images, or one without hidden populations.
     """
     base = replace(base, model=replace(base.model, network=network))
     data = images_for(network, source, base.batch_size, execution.hardware(base.precision))
     trainings = [method.training(base, execution, data) for method in methods]
     if not trainings[0].network.hidden:
-        raise ActrelaxError(f"no population of {network} relaxes: take a network with hidden ones.")
+        raise ActrelaxError(f"{network} has no hidden population to relax: take a deeper network.")
     remark(f"{network} learns from {data.name}.")
     steps = [method.steps_taken(training) for method, training in zip(methods, trainings, strict=True)]
     watched = partial(tqdm, leave=False, disable=None)
@@ -90,9 +90,9 @@ def measured(
         for i, method in enumerate(watched(methods, desc=f"{network}, memory")):
             try:
                 peaks[i] = peak_in_own_process(method, base, execution, data.input_shape, data.classes)
-            except ActrelaxError as error:  # the times that were measured are worth keeping
+            except ActrelaxError as error:  # keep the measured times
                 remark(str(error))
-    # by median: a turn that the system interrupted says nothing about the method
+    # the median, because the system may interrupt single turns
     backprop = statistics.median(times[0])
     rows = []
     for method, count, mine, peak in zip(methods, steps, times, peaks, strict=True):
@@ -117,7 +117,7 @@ def measured(
 
 
 def machine(hardware: Hardware, compiled: str) -> dict[str, Any]:
-    """Return what costs depend on beside network and method; ready for JSON."""
+    """Return hardware, software and settings that influence costs, ready for JSON."""
     on_gpu = hardware.device.startswith("cuda")
     return {
         "device": hardware.device,
@@ -133,12 +133,12 @@ def machine(hardware: Hardware, compiled: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Return the processor's name, as Linux tells it, or else what Python knows."""
+    """Return the name of the processor, from /proc/cpuinfo or else from Python."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
 
 
 def remark(text: str) -> None:
-    """Say what a reader should know beside the rows, on standard error."""
+    """Print a remark to standard error."""
     print(text, file=sys.stderr)

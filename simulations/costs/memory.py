@@ -1,8 +1,8 @@
-"""The memory that a training step takes beyond weights and images, measured in a separate process per method.
+"""Peak memory of a training step beyond weights and images, measured in a separate process per method.
 
-Counted is every tensor that PyTorch's allocator hands out and takes back during one step, the new gradients and the
-batch included. What a library allocates by itself (oneDNN's scratchpads) is not seen on the CPU; on a GPU it comes from
-the same allocator.
+Every allocation by PyTorch's allocator during one step counts, including new gradients and the batch. Memory that a
+library allocates by itself (such as oneDNN's scratchpads) is missing on the CPU; on a GPU it comes from the same
+allocator.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from actrelax.simulations.training.experiment import Experiment
 def peak_in_own_process(
     method: Method, base: Experiment, execution: Execution, shape: tuple[int, ...], classes: int
 ) -> int:
-    """Return `peak` of random images of this shape, from a separate process.
+    """Return `peak` for random images of the given shape, measured in a separate process.
 
     Raises
     ------
     ActrelaxError
-        If that process fails, as one does that needs more memory than there is.
+        If the process fails, for example for lack of memory.
     """
     asked = {"method": asdict(method), "config": as_config(base, execution), "shape": shape, "classes": classes}
     command = [sys.executable, "-m", "actrelax.simulations.costs.memory"]
@@ -49,13 +49,13 @@ def peak_in_own_process(
 
 
 def peak(method: Method, base: Experiment, execution: Execution, shape: tuple[int, ...], classes: int) -> int:
-    """Return the most bytes that a step holds beyond those before it, the last step's gradients aside."""
+    """Return the peak memory of a training step, in bytes above the memory before it."""
     hardware = execution.hardware(base.precision)
     data = on_device(random_images(shape, classes, 2 * base.batch_size), hardware)
     stepper = Stepper(method.training(base, execution, data))
-    for _ in range(2):  # rules are traced in the first
+    for _ in range(2):  # the first step traces the rule
         stepper.step()
-    stepper.training.optimiser.zero_grad()  # as the step does, which would free what was not seen to be allocated
+    stepper.training.optimiser.zero_grad()  # else the step would free gradients that the profiler did not see allocated
     device = torch.device(hardware.device)
     if device.type != "cuda":
         return _peak_on_cpu(stepper.step)
@@ -63,8 +63,8 @@ def peak(method: Method, base: Experiment, execution: Execution, shape: tuple[in
 
 
 def step_peak(stepper: Stepper, device: torch.device) -> int:
-    """Return the most bytes that a step on an NVIDIA GPU holds beyond those before it."""
-    gc.collect()  # what is freed during the step would lower its peak
+    """Return the peak memory of a training step on an NVIDIA GPU, in bytes above the memory before it."""
+    gc.collect()  # garbage freed during the step would lower the peak
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     stepper.step()
@@ -72,7 +72,7 @@ def step_peak(stepper: Stepper, device: torch.device) -> int:
 
 
 def _peak_on_cpu(step: Callable[[], None]) -> int:
-    """Add up the allocator's reports: each piece of memory that it hands out, and takes back."""
+    """Return the peak of the memory allocated and freed during a step, from the profiler's events."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def _peak_on_cpu(step: Callable[[], None]) -> int:
         address, size = report["args"]["Addr"], report["args"]["Bytes"]
         if size > 0:
             held[address] = size
-        # what was there before may go, and then is not among them
+        # memory allocated before the step may be freed, and is then not in `held`
         total += size if size > 0 else -held.pop(address, 0)
         most = max(most, total)
     return most

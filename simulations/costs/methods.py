@@ -1,4 +1,4 @@
-"""The methods whose costs are compared: each a training that differs in its rule alone."""
+"""Methods whose costs are compared: trainings that differ only in their rule."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ETA, TOLERANCE = 0.1, 1e-6
 
 @dataclass(frozen=True)
 class Method:
-    """One way to a step's gradients.
+    """Method of computing the gradients of a step.
 
-    name   one of `NAMES`, which `actrelax bench --help` explains
-    steps  number of steps, only for closed-form and stepped
+    name   one of `NAMES`, explained by `actrelax bench --help`
+    steps  number of relaxation steps, for closed-form and stepped; otherwise None
     """
 
     name: str
@@ -38,18 +38,18 @@ class Method:
 
     @property
     def relaxation(self) -> Relaxation:
-        """How the method relaxes, if it does."""
+        """Relaxation options of the method."""
         if self.name in ("equilibrium", "front-door"):  # both compute the equilibrium
             return Relaxation(integrator="equilibrium")
         return Relaxation(steps=self.steps, eta=ETA, tolerance=TOLERANCE if self.steps == "auto" else None)
 
     def training(self, base: Experiment, execution: Execution, data: Dataset) -> Training:
-        """Return the training that learns by this method and is `base` otherwise, at its beginning.
+        """Return a new training with the options of `base` and this method.
 
         Raises
         ------
         ActrelaxError
-            For options that can't be met.
+            If the options are not possible.
         """
         if self.name in ("backprop", "autograd"):
             experiment = replace(base, rule="backprop")
@@ -65,7 +65,7 @@ class Method:
         return training
 
     def steps_taken(self, training: Training) -> int | None:
-        """Return the number of steps; for "auto" the number that the closed form asks for."""
+        """Return the number of steps; "auto" is the number that the closed form computes."""
         if self.steps != "auto":
             return self.steps
         images, labels = (part[:1] for part in training.batches.data.train)
@@ -75,16 +75,16 @@ class Method:
 
 
 def chosen(names: tuple[str, ...], steps: tuple[int, ...], stepped: tuple[int, ...]) -> list[Method]:
-    """Return the methods of these names, backprop first, with all their numbers of steps."""
+    """Return the named methods, backprop first, once for each number of steps."""
     counts: dict[str, tuple[int | Literal["auto"] | None, ...]] = {"closed-form": (*steps, "auto"), "stepped": stepped}
     wanted = [name for name in NAMES if name == "backprop" or name in names]
     return [Method(name, count) for name in wanted for count in dict.fromkeys(counts.get(name, (None,)))]
 
 
 def autograd(model: nn.Module, network: Network, x: Tensor, y: Tensor, *, mixed: bool = False) -> Backward:
-    """Compute gradients by a plain ``loss.backward()`` on the network or an `ActivationRelaxation` of it.
+    """Compute gradients by ``loss.backward()`` on `model`: the network, or an `ActivationRelaxation` of it.
 
-    A `Rule` once `model` and `mixed`, whether to autocast to bfloat16, are given.
+    With `model` and `mixed` bound, it is a `Rule`. `mixed` autocasts to bfloat16.
     """
     with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
         output = model(x)

@@ -1,4 +1,4 @@
-"""The time of a training step: several trainings take turns, so that what disturbs one disturbs all."""
+"""Time of a training step; several trainings take turns, so that disturbances affect all of them."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.loop import Training, learn
 
 WARM_UP = 1
-"""Rounds that don't count: rules are traced, kernels chosen, memory is fetched."""
+"""Number of warm-up rounds, in which rules are traced, kernels chosen and memory allocated."""
 TURN = 3
-"""Steps in a turn that count. The timer takes two before them, which fetch weights and code into the caches."""
+"""Number of measured steps per turn. The timer runs two more steps before them, which fill the caches."""
 
 
 class Stepper:
-    """A training and its batches, one step after another, for ever."""
+    """Training that can be stepped endlessly."""
 
     def __init__(self, training: Training) -> None:
         self.training = training
         self._batches = full_batches(training.batches)
 
     def step(self) -> None:
-        """Gather a batch and learn from it, as `loop.train` does."""
+        """Learn from the next batch, as `loop.train` does."""
         x, y = next(self._batches)
         learn(self.training, x, y)
 
 
 def full_batches(batches: Batches) -> Iterator[Split]:
-    """Yield epoch after epoch, but for a last batch that is smaller."""
+    """Yield the batches of endless epochs, without smaller last batches."""
     for number in itertools.count(1):
         yield from (batch for batch in batches.epoch(number) if len(batch.labels) == batches.size)
 
 
 def step_times(trainings: Sequence[Training], rounds: Iterable[int]) -> list[list[float]]:
-    """Return each training's times of a step in seconds, one per turn, the device's work included.
+    """Return the step times of each training in seconds, one per turn, including the device's work.
 
     Parameters
     ----------
     trainings : sequence of Training
-        At their beginning, on one device; they go on.
+        New trainings on one device; they are trained further.
     rounds : iterable of int
-        Their numbers from 0 up; the first `WARM_UP` don't count. In a round each training has a turn.
+        Round numbers from 0; the first `WARM_UP` are not measured. Each training has one turn per round.
     """
     device, threads = trainings[0].batches.data.train.images.device, torch.get_num_threads()
     timers = [Timer("step()", globals={"step": Stepper(training).step}, num_threads=threads) for training in trainings]

@@ -1,1 +1,1 @@
-"""Many runs together: what a suite consists of, doing it, and what came out."""
+"""Suites of runs: definition, execution and results."""

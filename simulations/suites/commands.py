@@ -1,4 +1,4 @@
-"""The command that does a suite again."""
+"""Command line that repeats a suite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def command_of(
     seeds: int | None,
     **further: object,
 ) -> str:
-    """Return the command that does this again.
+    """Return the command line that repeats a suite.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ def command_of(
         "reproduce" or "sweep".
     name : str
     usual, given : tuple of Experiment and Execution
-        Options unless they are given, and as they were given.
+        Default options and actual options; only those that differ are written.
     seeds, **further
-        What was asked for; None or nothing stands for what was not.
+        Further options; None and () are left out.
     """
     before, after = ({**as_options(one), **as_options(other)} for one, other in (usual, given))
     changed = {name: after[name] for name in before if after[name] != before[name] and name != "data_dir"}

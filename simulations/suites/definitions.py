@@ -1,4 +1,4 @@
-"""The papers' experiments, and those beyond them: what is varied, everything else being the same."""
+"""Suites of the papers' experiments, and of further ones."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BACKPROP: Options = {"rule": "backprop"}
 
 
 def _forgetting(experiment: Experiment) -> float:
-    """Return the decay by which W and psi forget what they began with: exp(-2) of it is left at the end.
+    """Return the decay per update that shrinks the initial W and psi by exp(-2) over the whole training.
 
-    With much less of it, Kolen-Pollack feedback is nothing but learned feedback.
+    With a much smaller decay, Kolen-Pollack feedback would hardly differ from learned feedback.
     """
     if experiment.images.dataset not in IMAGES:
         raise ActrelaxError(
-            f"Kolen-Pollack feedback must know how many images --dataset {experiment.images.dataset} has, as it "
-            f"knows of {', '.join(IMAGES)}."
+            f"the decay of Kolen-Pollack feedback needs the number of training images, unknown for --dataset "
+            f"{experiment.images.dataset}: choose among {', '.join(IMAGES)}."
         )
     images = IMAGES[experiment.images.dataset] - experiment.images.validation
     steps = experiment.epochs * math.ceil(images / experiment.batch_size)
@@ -45,7 +45,7 @@ IMAGES = {
     "svhn": 73_257,
     "svhn10k": 8_001,
 }
-"""How many each has for training."""
+"""Number of training images of each data set."""
 
 MLP = {
     "backprop": BACKPROP,
@@ -55,7 +55,7 @@ MLP = {
     "both": ar("simplified-relaxation"),
     "random feedback": ar("random-feedback"),
 }
-"""The first paper's conditions, and feedback that is drawn and stays."""
+"""The first paper's conditions, and fixed random feedback."""
 
 UNFROZEN = {
     "backprop": BACKPROP,
@@ -65,7 +65,7 @@ UNFROZEN = {
     "current gain in the weight update": ar("unfrozen-weights"),
     "current gain in both": ar("unfrozen"),
 }
-"""The second paper's conditions of a feedforward pass that is not kept, and the control."""
+"""The second paper's conditions without frozen feedforward values, and the frozen control."""
 
 CNN = {
     "backprop": BACKPROP,
@@ -81,7 +81,7 @@ CNN = {
     "sign feedback": ar("sign-feedback"),
     "Kolen-Pollack feedback": ar("kolen-pollack", decay=_forgetting),
 }
-"""The second paper's eight conditions, and three ways to do without weight transport everywhere."""
+"""The second paper's eight conditions, and three alternatives to weight transport in all layers."""
 
 CONTROLS = {
     "backprop": BACKPROP,
@@ -91,9 +91,9 @@ CONTROLS = {
     "simplified": CNN["simplified"],
     "simplified, clipped": ar("simplified", clip=50.0),
 }
-"""What in CNN is done by the decay that Kolen-Pollack feedback needs, and what the papers' clip of 50 would do.
+"""Controls for CNN: the effects of Kolen-Pollack's decay and of the papers' clip of 50.
 
-No other condition of CNN reaches the clip. Within it relaxations are stepped, at ten times the cost.
+Only "simplified" reaches the clip, which costs ten times as much because relaxations must be stepped.
 """
 
 CONVERGED = {"steps": "auto"}
@@ -105,7 +105,7 @@ TUNED = {
     "conv_factor": 1.0,
     "update_clip": None,
 }
-"""Not the papers' way, nor with their clip of weight steps: more is learned in as many epochs."""
+"""Options that learn faster than the papers' protocol, without its clip of weight steps."""
 
 _MLP = replace(protocol("paper-mlp"), epochs=10)
 _CNN = replace(protocol("paper-cnn"), epochs=10)
@@ -204,13 +204,13 @@ SUITES: dict[str, Suite] = {
             "AR": ar(),
             "AR, from zero": ar(start="zero"),
             "AR, converged": ar(**CONVERGED),
-            "AR, 202 steps": ar(steps=202),  # what converged stands for, taken, so not backprop by construction
+            "AR, 202 steps": ar(steps=202),  # as many steps as "converged" computes, but taken one by one
         },
     ),
     "cnn-cifar10-adam": Suite(
         "Do they keep a CNN's accuracy under cross-entropy and Adam? (CIFAR-10, relaxed until settled)",
         _on(_CNN, "cifar10", **TUNED, **CONVERGED),
-        _without(CNN, "Kolen-Pollack feedback"),  # whose decay is that of plain gradient descent
+        _without(CNN, "Kolen-Pollack feedback"),  # its decay assumes plain gradient descent
     ),
     "graph-cifar10": Suite(
         "Does AR learn on a graph that is no chain, and what survives its skips? (CIFAR-10)",
@@ -240,4 +240,4 @@ SUITES: dict[str, Suite] = {
         },
     ),
 }
-"""Name -> suite. "gradients", the first paper's figure 1, is no training and stands in `figure1`."""
+"""Name -> suite. "gradients", the first paper's figure 1, involves no training: see `figure1`."""

@@ -1,4 +1,4 @@
-"""The first paper's figure 1: activities become gradients, layer by layer and rate by rate. Nothing is trained."""
+"""The first paper's figure 1: convergence of activities to gradients, by layer and eta, without training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from actrelax.simulations.training.relaxation import Relaxation
 TITLE = "Do activities become gradients, in every layer and at every eta? (first paper, figure 1)"
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 SHOWN = 0.1
-"""The eta whose layers are drawn."""
+"""The eta for which all layers are drawn."""
 TOLERANCE = 0.01
 SEEDS = 5
 BASE = varied(
@@ -41,17 +41,17 @@ BASE = varied(
 EXECUTION = Execution(threads=1)
 RELAXING = {"dataset", "data_dir", "batch_size", "precision", *asdict(BASE.model), *asdict(BASE.relaxation)}
 RELAXING |= {"device", "threads"}
-"""Options that a relaxation has; the others are of training."""
+"""Options of a relaxation; all others concern training."""
 VARIED = {"eta", "dt", "duration", "tolerance", "tolerance_of", "max_steps"}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How one network's populations approach their gradients.
+    """Errors of one network's populations over the steps.
 
-    squared    population -> (steps + 1,): sum of squares over units, mean over images; what the paper draws
-    relative   population -> (steps + 1,): max |x - gradient| / max |gradient|
-    predicted  population -> (steps + 1,): the same by the scheme's law; empty where there is none
+    squared    population -> (steps + 1,), sum of squared errors over units, mean over images; drawn in the paper
+    relative   population -> (steps + 1,), max |x - gradient| / max |gradient|
+    predicted  population -> (steps + 1,), `relative` by the closed form; empty if it does not apply
     """
 
     seed: int
@@ -62,12 +62,12 @@ class Curve:
 
 
 def check(experiment: Experiment, execution: Execution) -> None:
-    """Refuse options of training, and those that decide eta.
+    """Refuse options of training, and options that determine eta.
 
     Raises
     ------
     ActrelaxError
-        For the first such option.
+        If such an option differs from its default.
     """
     experiment.check()
     given = as_options(experiment) | as_options(execution)
@@ -77,15 +77,15 @@ def check(experiment: Experiment, execution: Execution) -> None:
         if name not in RELAXING and given[name] != usual[name]:
             raise ActrelaxError(f"{option} has no effect on gradients, which trains nothing: leave it out.")
         if name in VARIED and given[name] != usual[name]:
-            raise ActrelaxError(f"{option} decides the size of steps, which gradients varies: leave it out.")
+            raise ActrelaxError(f"{option} sets the step size, which gradients varies itself: leave it out.")
     if experiment.precision not in ("fp32", "fp64"):
-        raise ActrelaxError(f"gradients compares with exact laws, not in {experiment.precision}: use fp64.")
+        raise ActrelaxError(f"gradients needs --precision fp32 or fp64, got {experiment.precision}.")
     if not isinstance(experiment.relaxation.steps, int):
-        raise ActrelaxError("gradients shows errors over a number of steps: give --steps as a number.")
+        raise ActrelaxError(f"gradients needs --steps as a number, got {experiment.relaxation.steps}.")
 
 
 def curves(experiment: Experiment, execution: Execution, seeds: int) -> Iterator[Curve]:
-    """Relax each seed's network with every eta."""
+    """Relax the network of each seed with each eta."""
     relaxation = experiment.relaxation
     for seed in range(seeds):
         options = ProblemOptions(
@@ -127,12 +127,12 @@ def _curve(
 
 
 def write(folder: Path, experiment: Experiment, execution: Execution, seeds: int, command: str) -> str:
-    """Relax, and write errors.csv, table.json, layers.png and rates.png; returns the table as Markdown.
+    """Relax; write errors.csv, table.json, layers.png and rates.png; and return the table as Markdown.
 
     Raises
     ------
     ActrelaxError
-        As `check`; for images that are not there.
+        For the reasons of `check`, or if the images are missing.
     """
     check(experiment, execution)
     found = list(curves(experiment, execution, seeds))
@@ -146,7 +146,7 @@ def write(folder: Path, experiment: Experiment, execution: Execution, seeds: int
 
 
 def _part(found: Sequence[Curve]) -> dict[str, Any]:
-    """Return the table: for every eta, the steps until each population's error stays small, seed by seed."""
+    """Return the table: for each eta and population, the steps until the error stays small, one per seed."""
     names = list(found[0].relative)
     rows: list[dict[str, Any]] = []
     for eta in ETAS:
@@ -176,7 +176,7 @@ def _part(found: Sequence[Curve]) -> dict[str, Any]:
 
 
 def _points(found: Sequence[Curve], every: int = 5) -> Iterator[list[object]]:
-    """Yield a row for each seed, eta and every so many steps."""
+    """Yield one row per seed, eta and `every` steps."""
     for c in found:
         for step in range(0, len(next(iter(c.relative.values()))), every):
             values = [float(errors[step]) for of in (c.squared, c.relative) for errors in of.values()]
@@ -184,7 +184,7 @@ def _points(found: Sequence[Curve], every: int = 5) -> Iterator[list[object]]:
 
 
 def _draw(folder: Path, found: Sequence[Curve]) -> None:
-    """Draw all layers at one eta, and the highest and the lowest, which is the slowest, at every eta."""
+    """Draw all layers at one eta, and the highest and the lowest layer at every eta."""
     names = list(found[0].relative)
     shown = [curve for curve in found if curve.eta == SHOWN]
     with figures.saved(folder / "layers.png", columns=2, legend=True) as (_, (left, right)):
@@ -209,6 +209,6 @@ def _draw(folder: Path, found: Sequence[Curve]) -> None:
 
 
 def _by_step(errors: Sequence[NDArray[np.floating]]) -> dict[float, list[float]]:
-    """Return step -> the seeds' values; what is exact to rounding is not drawn."""
+    """Return step -> values of the seeds, without steps at which an error is 0, for a log axis."""
     together = np.array(errors).T
     return {step: values.tolist() for step, values in enumerate(together) if (values > 0).all()}

@@ -1,4 +1,4 @@
-"""Learning rates, condition by condition: a grid, what validation says about it, and the best ones."""
+"""Sweeps of the learning rate: a grid, validation accuracies, and the best rate of each condition."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from actrelax.simulations.suites.suite import Options, Suite, varied
 
 FILE, FIGURE = "rates.csv", "sensitivity.png"
 GRID = tuple(2.0**power for power in range(-3, 4))
-"""Around the suite's own rate, unless others are asked for."""
+"""Default grid: factors of the suite's learning rate."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A suite at several rates.
+    """Suite at several learning rates.
 
-    suite   whose variants are those of `of`, each at every rate
-    of      the suite itself
-    labels  (variant, rate) -> variant
+    suite   suite whose variants are the variants of `of`, each at every rate
+    of      original suite
+    labels  (variant of `of`, rate) -> variant of `suite`
     """
 
     suite: Suite
@@ -37,19 +37,23 @@ class Sweep:
 
 
 def swept(suite: Suite, rates: Sequence[float] = ()) -> Sweep:
-    """Return a suite at every one of some rates, a tenth of the training images held out unless others already are.
+    """Return a suite at several learning rates, with a tenth of the training images held out for validation.
+
+    `rates` defaults to the factors of `GRID` times the suite's rate. A validation split of the suite is kept.
 
     Raises
     ------
     ActrelaxError
-        For a data set of unknown size of which nothing is held out.
+        If the suite has no validation split and its data set has an unknown size.
     """
     usual = suite.base.optimisation.lr
     rates = sorted(set(rates)) or [float(f"{usual * factor:.3g}") for factor in GRID]
     images = suite.base.images
     if not images.validation:
         if images.dataset not in IMAGES:
-            raise ActrelaxError(f"how many images of {images.dataset} are to be held out? Give --validation.")
+            raise ActrelaxError(
+                f"a sweep needs validation images, and the size of {images.dataset} is unknown: give --validation."
+            )
         suite = replace(suite, base=varied(suite.base, {"validation": IMAGES[images.dataset] // 10}))
     labels = {(variant, rate): f"{variant} lr {rate:g}".strip() for variant in suite.variants for rate in rates}
     variants = {label: {**suite.variants[variant], "lr": rate} for (variant, rate), label in labels.items()}
@@ -58,10 +62,10 @@ def swept(suite: Suite, rates: Sequence[float] = ()) -> Sweep:
 
 @dataclass(frozen=True)
 class Response:
-    """One condition at all rates.
+    """Results of one condition at all learning rates.
 
-    accuracies  rate -> final validation accuracies of the seeds that finished, in percent
-    diverged    rate -> the number of seeds that diverged
+    accuracies  rate -> final validation accuracies of the finished seeds, in percent
+    diverged    rate -> number of diverged seeds
     """
 
     variant: str
@@ -71,17 +75,17 @@ class Response:
 
     @property
     def best(self) -> float | None:
-        """The rate of the highest mean, among those where no seed diverged."""
+        """Rate with the highest mean accuracy, among rates without diverged seeds."""
         means = {rate: statistics.fmean(a) for rate, a in self.safe.items()}
         return max(means, key=means.__getitem__) if means else None
 
     @property
     def safe(self) -> dict[float, Sequence[float]]:
-        """The accuracies at rates where no seed diverged."""
+        """Accuracies at rates without diverged seeds."""
         return {rate: a for rate, a in self.accuracies.items() if a and not self.diverged[rate]}
 
     def row(self) -> dict[str, Any]:
-        """Its row of the table: rate -> mean accuracy, the number of seeds that diverged, and whether it is best."""
+        """Return the row of the table: rate -> mean accuracy, number of diverged seeds, and "best"."""
         cells = {
             f"{rate:g}": {
                 "accuracy": statistics.fmean(accuracies) if accuracies else None,
@@ -110,7 +114,7 @@ def responses(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Response]:
 
 
 def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], command: str) -> str:
-    """Write rates.csv, table.json and sensitivity.png; returns the tables as Markdown."""
+    """Write rates.csv, table.json and sensitivity.png, and return the tables as Markdown."""
     found = responses(sweep, outcomes)
     base, seeds = sweep.suite.base, sweep.suite.seeds
     notes = [
@@ -147,12 +151,12 @@ def _draw(folder: Path, sweep: Sweep, found: Sequence[Response]) -> None:
 
 
 def own_rates(name: str, suite: Suite, folder: Path) -> Suite:
-    """Return the suite of that name with each condition at the rate that a sweep found best for it.
+    """Return a suite with each condition at its best learning rate, from the sweep in `folder`.
 
     Raises
     ------
     ActrelaxError
-        Where there is no sweep of this suite.
+        If the folder holds no complete sweep of this suite.
     """
     try:
         rows = read_csv(folder / FILE, ("suite", "variant", "condition", "lr", "found_by"), "no sweep")

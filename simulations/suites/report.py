@@ -1,4 +1,4 @@
-"""A suite's tables and figures: accuracies with intervals, differences with tests, curves with bands."""
+"""Tables and figures of a suite: accuracies with intervals, tested differences, and learning curves."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from actrelax.simulations.suites.suite import Suite
 
 
 def conditions_of(suite: Suite, variant: str) -> Conditions:
-    """Return the conditions of a variant's table, against the first two; AR minus backprop is the primary contrast."""
+    """Return the conditions of a variant's table, with the first two as references and their contrast as primary."""
     names = list(suite.conditions)
     return Conditions(names, names[:2], {name: suite.own.get((variant, name), {}) for name in names}, names[1])
 
 
 def write(folder: Path, name: str, suite: Suite, outcomes: Sequence[Outcome], command: str) -> str:
-    """Write table.json and the figures of what there is; returns the tables as Markdown."""
+    """Write table.json and the figures of the finished runs, and return the tables as Markdown."""
     for variant in suite.variants:
         _draw(folder, variant, suite, [o for o in outcomes if o.variant == variant])
     return suite_report.write_document(folder, document(name, suite, outcomes, command))
@@ -51,7 +51,7 @@ def _part(suite: Suite, variant: str, outcomes: Sequence[Outcome]) -> dict[str, 
 
 
 def _draw(folder: Path, variant: str, suite: Suite, outcomes: Sequence[Outcome]) -> None:
-    """Draw learning curves and, where they were measured, angles, of the runs that finished."""
+    """Draw learning curves of the finished runs, and angles if they were measured."""
     suffix = f"-{variant.replace(' ', '-')}" if variant else ""
     finished = [o for o in outcomes if o.state is State.FINISHED]
     if not finished:
@@ -67,6 +67,6 @@ def _draw(folder: Path, variant: str, suite: Suite, outcomes: Sequence[Outcome])
 
 
 def _with_losses(name: str, outcomes: Sequence[Outcome]) -> str:
-    """Return a condition's name in figures: with the number of seeds shown, where some diverged."""
+    """Return the name of a condition in figures, with the number of finished seeds if some diverged."""
     diverged = sum(o.state is State.DIVERGED for o in outcomes)
     return f"{name} ({len(outcomes) - diverged} of {len(outcomes)} seeds)" if diverged else name

@@ -1,4 +1,4 @@
-"""A suite: runs that differ in their conditions, over the same seeds."""
+"""Suites: runs of several conditions over the same seeds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 
 Options = Mapping[str, Any]
-"""Options of an experiment by their names in config.json; a callable value is a function of the experiment."""
+"""Option -> value, with the names of config.json; a callable value is computed from the experiment."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One of a suite's runs."""
+    """One run of a suite."""
 
     variant: str
     condition: str
@@ -27,16 +27,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Suite:
-    """Runs that differ in their conditions, over the same seeds.
+    """Runs of several conditions over the same seeds.
 
-    title       what is asked, one line
-    base        what all runs have in common
-    conditions  name -> options that make the difference; the first two are what the others are compared with
-    variants    name -> options of a whole table: every condition is run under each
-    own         (variant, condition) -> options of these runs alone: a learning rate of their own
-    seeds       their number (0, 1, ...), unless told otherwise
-    remark      what a reader of its tables has to know besides
-    execution   how the runs are computed and measured
+    title       question of the suite, in one line
+    base        options shared by all runs
+    conditions  name -> options of the condition; the first two conditions are the references of the others
+    variants    name -> options of one table, which contains all conditions
+    own         (variant, condition) -> additional options of these runs, such as a learning rate
+    seeds       number of seeds, 0 to `seeds` - 1
+    remark      additional paragraph for readers of the tables
+    execution   options of computation and measurement
     """
 
     title: str
@@ -49,7 +49,7 @@ class Suite:
     execution: Execution = field(default_factory=lambda: Execution(threads=1, measure_alignment=100))
 
     def cases(self) -> Iterator[Case]:
-        """Yield all runs, seed by seed: a suite that is broken off has whole pairs."""
+        """Yield all runs, seed by seed, so that an interrupted suite has complete pairs."""
         for seed in range(self.seeds):
             for variant, common in self.variants.items():
                 for condition, options in self.conditions.items():
@@ -58,22 +58,22 @@ class Suite:
                     yield Case(variant, condition, experiment, self.execution.measuring(experiment))
 
     def varying(self) -> set[str]:
-        """Options that differ between its runs, which are not to be set for all of them."""
+        """Return the options that differ between the runs of the suite."""
         return {"seed"}.union(*self.conditions.values(), *self.variants.values(), *self.own.values())
 
     def based_on(self, experiment: Experiment, execution: Execution | None = None) -> Suite:
-        """Return the same with other options for all runs.
+        """Return the suite with other options for all runs.
 
         Raises
         ------
         ActrelaxError
-            For an option that the suite varies, or one out of range.
+            If the suite itself varies an option, or a value is out of range.
         """
         before, after = as_options(self.base), as_options(experiment)
         for name in sorted(self.varying()):
             if before[name] != after[name]:
                 option = name.replace("_", "-")
-                raise ActrelaxError(f"--{option} is what the runs of this suite differ in: leave it out.")
+                raise ActrelaxError(f"--{option} differs between the runs of this suite: leave it out.")
         suite = replace(self, base=experiment, execution=execution or self.execution)
         for case in suite.cases():
             case.experiment.check()
@@ -82,6 +82,6 @@ class Suite:
 
 
 def varied(experiment: Experiment, options: Options) -> Experiment:
-    """Return an experiment with some of its options changed; those that follow from others come last."""
+    """Return an experiment with changed options; callable values are computed after all others."""
     fixed = changed(experiment, {name: value for name, value in options.items() if not callable(value)})
     return changed(fixed, {name: value(fixed) for name, value in options.items() if callable(value)})

@@ -1,4 +1,4 @@
-"""What can be lifted, on which layers, at what cost: every suite's differences from backprop, side by side."""
+"""Summary map: differences from backprop of all suites that lift an assumption, side by side."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COLUMNS = {
     ("cnn-svhn", ""): "SVHN",
     ("cnn-svhn10k", ""): "svhn10k",
 }
-"""(folder of results, variant) -> how a figure calls it; MLPs first."""
+"""(results folder, variant) -> name in the figure."""
 
 ROWS = {
     "AR": ("AR", "AR, frozen", "AR, 100 steps"),
@@ -64,24 +64,25 @@ ROWS = {
     "current gain in both": (),
     "current activity in the weight update": (),
 }
-"""What is lifted -> how suites call it, where that is something else."""
+"""Row -> names of the condition in suites, if they differ from the row's."""
 
 
 REFERENCE = "backprop"
 
 
 def suite_of(results: str) -> Suite:
-    """Return the suite whose results a folder has; at own rates it has the same conditions."""
+    """Return the suite of a results folder; "NAME-own-rates" has the conditions of NAME."""
     return SUITES[results.removesuffix("-own-rates")]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One suite's comparisons with backprop.
+    """Comparisons of one suite's conditions with backprop.
 
-    name   how figures call it; `place` is the suite and variant
-    seeds  of backprop
-    cells  row -> difference from backprop and its verdict, and the numbers of seeds
+    name   name in the figure
+    place  suite and variant
+    seeds  number of backprop's seeds
+    cells  row -> difference from backprop, verdict, and numbers of seeds
     """
 
     name: str
@@ -91,12 +92,12 @@ class Column:
 
 
 def columns(results: Path) -> list[Column]:
-    """Read the results of all suites that have some.
+    """Read the results of all suites in a folder.
 
     Raises
     ------
     ActrelaxError
-        If there are none, or some can't be read.
+        If there are no results, or they can't be read.
     """
     found = []
     for (suite, variant), name in COLUMNS.items():
@@ -116,7 +117,7 @@ def columns(results: Path) -> list[Column]:
         if cells:
             found.append(Column(name, f"{suite} {variant}".strip(), seeds, cells))
     if not found:
-        raise ActrelaxError(f"there are no results to compare in {results}: carry out a suite first.")
+        raise ActrelaxError(f"{results} holds no results to compare: carry out a suite first.")
     return found
 
 
@@ -127,17 +128,17 @@ def _cell(row: Row, of: int) -> dict[str, Any]:
 
 
 def _refuse_mixed(folder: Path, found: Sequence[Outcome]) -> None:
-    """Raise an error if the folder has runs of different options under one name."""
+    """Raise an error if two runs have the same condition and seed."""
     for (condition, seed), count in Counter((o.condition, o.seed) for o in found).items():
         if count > 1:
             raise ActrelaxError(
-                f"{folder} has two runs of {condition} with seed {seed}, of different options: "
-                "reproduce one of them into an --out of its own."
+                f"{folder} has two runs of {condition} with seed {seed} and different options: "
+                "reproduce one of them with another --out."
             )
 
 
 def write(folder: Path, results: Path, command: str) -> str:
-    """Write table.json and map.png; returns the table as Markdown."""
+    """Write table.json and map.png, and return the table as Markdown."""
     found = columns(results)
     names = [row for row in ROWS if any(row in column.cells for column in found)]
     heads = {column.place: f"{column.place} ({suite_report.seeds(column.seeds)})" for column in found}

@@ -158,7 +158,7 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     if all(p.feedback is None for p in network.projections.values()):
         network.add_feedback(assumptions, random_stream(options.seed, "feedback"))
     if not network.hidden:
-        raise ActrelaxError(f"no population of {options.model.network} relaxes: take a network with hidden ones.")
+        raise ActrelaxError(f"{options.model.network} has no hidden population to relax: take a deeper network.")
     x = preprocess(x).to(device=hardware.device, dtype=hardware.dtype)
     return Sample(network, x, y.to(hardware.device), loss, source)
 

@@ -95,7 +95,7 @@ def test_predicted_steps_on_a_graph():
     assert {name: stays_below(errors, 1e-6) for name, errors in measured.recorded.items()} == predicted
     few = predicted_steps(problem, gradients, "euler", dt=0.1, tolerance=1e-6, most=min(predicted.values()) - 1)
     assert set(few.values()) == {None}
-    with pytest.raises(ActrelaxError, match="steps are predicted up to dt / tau = 1, where nothing alternates; got"):
+    with pytest.raises(ActrelaxError, match="steps can be predicted for dt / tau up to 1, got"):
         predicted_steps(problem, gradients, "euler", dt=1.5, tolerance=1e-6)
 
 

@@ -43,7 +43,7 @@ def test_without_delays_it_is_eulers_law():
 def test_what_has_no_law_is_refused():
     case = graph_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, delays=0.2)
-    with pytest.raises(ActrelaxError, match="delayed feedback has a law in chains"):
+    with pytest.raises(ActrelaxError, match="the closed form of delayed feedback needs a chain"):
         delayed_coefficients(problem, dt=0.2, steps=3)
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, delays=0.2, clip=1.0)

@@ -77,7 +77,7 @@ def test_runs_that_are_compared_have_one_file_and_one_data_set_under_a_name(tmp_
         verify_alike([first, second, other])
     assert str(refused.value) == (
         f"{first.path} and {other.path} were trained with different contents of net.py: "
-        "compare runs of one, or pass --accept-changes."
+        "compare runs with the same contents, or pass --accept-changes."
     )
     verify_alike([first, second, other], accept_changes=True)
     second.write_config({"version": VERSION, "experiment": OPTIONS, "execution": {}})

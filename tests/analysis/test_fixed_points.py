@@ -234,7 +234,9 @@ def test_a_steep_sigmoid_has_three_fixed_points_and_each_is_listed_once():
 
 def test_what_is_out_of_range_is_refused():
     problem = unfrozen(mlp_case(), 3)
-    with pytest.raises(ActrelaxError, match=r"fixed points are those of one sample: give a batch of one, not of 3\."):
+    with pytest.raises(
+        ActrelaxError, match=r"a fixed point belongs to one sample, got a batch of 3: give a batch of one\."
+    ):
         fixed_point(problem, problem.initial_state())
     with pytest.raises(ActrelaxError, match=r"the window must lie between 0 and the duration 5, got 5\."):
         ending(problem, "euler", duration=5.0, window=5.0)

@@ -178,11 +178,11 @@ def test_what_is_not_linear_or_not_one_sample_is_refused():
     case = mlp_case()
     batch = RelaxationProblem.from_batch(case.network, case.x, case.y)
     for problem, text in (
-        (batch, "each sample has an A of its own: give a batch of one, not of 3."),
-        (one_sample(case, assumptions="unfrozen-relaxation"), "linear where gains and weights are held"),
-        (one_sample(case, clip=1.0), "linear where gains and weights are held and nothing is clipped."),
-        (one_sample(case, noise=0.1), "an equation without noise and delays: leave them out."),
-        (replace(one_sample(case), delays=1.0), "an equation without noise and delays: leave them out."),
+        (batch, "the matrix of a relaxation belongs to one sample, got a batch of 3: give a batch of one."),
+        (one_sample(case, assumptions="unfrozen-relaxation"), "needs frozen gains, fixed weights"),
+        (one_sample(case, clip=1.0), "needs frozen gains, fixed weights and no clip."),
+        (one_sample(case, noise=0.1), "needs a problem without noise and delays: leave them out."),
+        (replace(one_sample(case), delays=1.0), "needs a problem without noise and delays: leave them out."),
     ):
         with pytest.raises(ActrelaxError, match=text):
             spectra.linear_part(problem)
@@ -190,9 +190,9 @@ def test_what_is_not_linear_or_not_one_sample_is_refused():
 
 def test_what_has_no_answer_is_refused():
     matrix = spectra.linear_part(one_sample(mlp_case()))
-    with pytest.raises(ActrelaxError, match=r"^epsilon must be above 0, got 0: it is the size of a change\.$"):
+    with pytest.raises(ActrelaxError, match=r"^epsilon, the size of a perturbation, must be above 0, got 0\.$"):
         spectra.reach(matrix, 0.0)
     with pytest.raises(ActrelaxError, match=r"^angles must be an even number of directions, got 7\.$"):
         spectra.numerical_range(matrix, 7)
-    with pytest.raises(ActrelaxError, match=r"^Kreiss's constant is that of a stable A"):
+    with pytest.raises(ActrelaxError, match=r"^Kreiss's constant needs a stable A, got "):
         transient_growth.kreiss_constant((-matrix).tocsr())

@@ -107,7 +107,9 @@ def test_power_at_the_ends():
 
 
 def test_what_is_no_pair():
-    with pytest.raises(ActrelaxError, match=r"^pairs need the same number of values on both sides, got 2 and 1\.$"):
+    with pytest.raises(
+        ActrelaxError, match=r"^a paired comparison needs as many first as second values, got 2 and 1\.$"
+    ):
         compare([1.0, 2.0], [1.0])
     with pytest.raises(ActrelaxError, match=r"^values must be \(n,\), got \(1, 2\)\.$"):
         interval([[1.0, 2.0]])

@@ -163,7 +163,7 @@ def test_gradients_of_some_populations():
         assert found(some) == {"hidden2": found(exact)["hidden2"]}
         with pytest.raises(ActrelaxError, match=r"^gradients names an unknown population 'hidden9'; known: .*hidden1"):
             found({"hidden9": exact["hidden2"]})
-    with pytest.raises(ActrelaxError, match=r"^gradients of all hidden populations are needed, got none of hidden1, "):
+    with pytest.raises(ActrelaxError, match=r"^gradients must cover all hidden populations, got none for hidden1, "):
         error_bounds(problem, some)
     with pytest.raises(ActrelaxError, match=r"^the gradient of 'hidden2' must have shape \(3, 6\), got \(2,\)\.$"):
         predicted_errors(problem, {"hidden2": torch.ones(2)}, "euler", dt=0.1, at=[3])

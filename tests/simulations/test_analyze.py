@@ -40,8 +40,8 @@ def test_a_run_of_equilibria_has_no_leftover_activity(tmp_path):
     assert run("train", *usual, "--integrator", "equilibrium", "--out", tmp_path / "run") == 0
     assert run("analyze", tmp_path / "run", "--out", tmp_path) == 0
     page = Read((tmp_path / "report.html").read_text())
-    assert "Largest error over the largest value of the gradient" in page.tables
-    assert "Share of the activity that is still the initial one" not in page.tables
+    assert "Largest error, relative to the largest gradient" in page.tables
+    assert "Remaining share of the initial activity" not in page.tables
 
 
 def test_a_report_says_what_the_summaries_say(trained, tmp_path, capsys):
@@ -71,14 +71,14 @@ def test_a_report_says_what_the_summaries_say(trained, tmp_path, capsys):
         assert row["steps"] == ("" if s.steps is None else "20")
     ends = RunFolder(trained / "a < b & c").summary().equilibrium["hidden1"]
     assert float(outcomes["a < b & c"]["distance from equilibrium"]) == pytest.approx(ends["error"], rel=0.05)
-    shares = page.tables["Share of the activity that is still the initial one"]
+    shares = page.tables["Remaining share of the initial activity"]
     assert float(shares["a < b & c"]["hidden1"]) == pytest.approx(0.9**20, rel=0.05)
     angles = page.tables["Angle between AR's updates and backprop's in the last epoch (degrees)"]
     measured = RunFolder(trained / "a < b & c").table("metrics")[-1]
     assert float(angles["a < b & c"]["input->hidden1"]) == pytest.approx(measured["angle input->hidden1"], abs=0.005)
-    differing = page.tables["Options that are not the same in all runs"]
+    differing = page.tables["Options that differ between runs"]
     assert [row["lr"] for row in differing.values()] == ["0.1", "0.2"]
-    common = page.tables["Options that are the same in all runs"]
+    common = page.tables["Options shared by all runs"]
     assert common["steps"]["value"] == "20"
     assert not {"lr", "rule"} & set(common)
     for name in FIGURES:
@@ -254,7 +254,7 @@ def test_runs_on_different_images_of_one_name_are_not_compared_unasked(trained, 
     assert run(*words) == 2
     assert capsys.readouterr().err == (
         f"actrelax analyze: {trained / 'baseline'} and {other} were trained with different contents of test images: "
-        "compare runs of one, or pass --accept-changes.\n"
+        "compare runs with the same contents, or pass --accept-changes.\n"
     )
     assert not (tmp_path / "out").exists()
     assert run(*words, "--accept-changes") == 0

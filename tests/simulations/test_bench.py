@@ -189,7 +189,7 @@ def test_threads_rounds_and_folder_reach_the_measurement(npz, capsys, monkeypatc
 def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
     assert run(*TIMED, "--networks", "mlp-3x5", "--methods", "backprop", "--data-dir", tmp_path, "--json") == 0
     said = capsys.readouterr()
-    assert said.err == "mlp-3x5 learns from random images, no file of real ones being at hand.\n"
+    assert said.err == "mlp-3x5 learns from random images, because no data set was found.\n"
     assert len(json.loads(said.out)["rows"]) == 1
 
 
@@ -389,7 +389,7 @@ def test_lines_of_the_figure():
     [
         (["--networks"], "there is no network to measure: name one or more after --networks."),
         (["--networks", "nix"], "unknown network 'nix'; known: digits-mlp,"),
-        (["--networks", "mlp-1x3"], "no population of mlp-1x3 relaxes: take a network with hidden ones."),
+        (["--networks", "mlp-1x3"], "mlp-1x3 has no hidden population to relax: take a deeper network."),
         (
             ["--methods", "nix"],
             "unknown method 'nix'; known: backprop, autograd, closed-form, equilibrium, stepped, front-door.",

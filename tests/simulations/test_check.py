@@ -115,8 +115,7 @@ def test_noise(npz, capsys, monkeypatch):
     assert "--batch-size has no effect: with noise copies of the first image relax.\n" in said.err
     assert run(*options, "--assumptions", "unfrozen") == 2
     assert capsys.readouterr().err == (
-        "actrelax check: noise is checked against a linear recursion, and current gains are not linear: "
-        "leave one of them out.\n"
+        "actrelax check: a check of noise needs a linear relaxation: leave out noise or current gains.\n"
     )
 
 
@@ -175,7 +174,7 @@ def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
             ["--delay", "0.3", "--integrator", "euler"],
             "the delay of 'hidden1->hidden2' must be a whole number of dt, got 0.3",
         ),
-        (["--network", "mlp-1x3"], "no population of mlp-1x3 relaxes: take a network with hidden ones."),
+        (["--network", "mlp-1x3"], "mlp-1x3 has no hidden population to relax: take a deeper network."),
         (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
         (["--dt", "0.1", "--eta", "0.1"], "--dt and --eta exclude each other: give one of them."),
     ],

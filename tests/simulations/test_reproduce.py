@@ -61,7 +61,7 @@ def test_what_it_writes(done, capsys):
     [
         (["nonsense"], "unknown suite 'nonsense'"),
         (["smoke", "--seeds", "0"], "--seeds must be between 1 and 10000, got 0"),
-        (["smoke", "--seed", "3"], "--seed is what the runs of this suite differ in: leave it out."),
+        (["smoke", "--seed", "3"], "--seed differs between the runs of this suite: leave it out."),
         (["map", "--seeds", "3"], "map trains nothing: it takes --out alone."),
         (["list", "--seeds", "3"], "list trains nothing: it takes no options."),
         (["smoke", "--conditions", "AR", "nix"], "--conditions names an unknown condition 'nix'; known: backprop, AR"),
@@ -69,7 +69,7 @@ def test_what_it_writes(done, capsys):
         (["--seeds", "3", "smoke"], "name the suite first: actrelax reproduce SUITE --seeds ..."),
         (
             ["cnn-cifar10", "--dataset", "own.npz"],
-            "Kolen-Pollack feedback must know how many images --dataset own.npz has",
+            "the decay of Kolen-Pollack feedback needs the number of training images, unknown for --dataset own.npz: ",
         ),
         (["smoke", "--seeds", "1", "--runs", "/dev/null"], "can't write to /dev/null/.locks: Not a directory."),
         (["smoke", "--report-only"], "no run has ended yet: leave --report-only out."),

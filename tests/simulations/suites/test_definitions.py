@@ -202,7 +202,5 @@ def test_kolen_pollack_forgets_in_any_number_of_epochs(epochs):
 def test_what_is_varied_is_not_to_be_set():
     suite = SUITES["cnn-cifar10"]
     assert suite.based_on(varied(suite.base, {"lr": 0.001})).base.optimisation.lr == 0.001
-    with pytest.raises(
-        ActrelaxError, match=r"^--assumptions is what the runs of this suite differ in: leave it out\.$"
-    ):
+    with pytest.raises(ActrelaxError, match=r"^--assumptions differs between the runs of this suite: leave it out\.$"):
         suite.based_on(varied(suite.base, {"assumptions": "simplified"}))

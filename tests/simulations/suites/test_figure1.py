@@ -73,9 +73,9 @@ def test_without_a_law(tmp_path):
     [
         ({"lr": 0.1}, "--lr has no effect on gradients, which trains nothing: leave it out."),
         ({"normalise": "half"}, "--normalise has no effect on gradients, which trains nothing: leave it out."),
-        ({"precision": "bf16"}, "gradients compares with exact laws, not in bf16: use fp64."),
-        ({"eta": 0.3}, "--eta decides the size of steps, which gradients varies: leave it out."),
-        ({"steps": "auto"}, "gradients shows errors over a number of steps: give --steps as a number."),
+        ({"precision": "bf16"}, "gradients needs --precision fp32 or fp64, got bf16."),
+        ({"eta": 0.3}, "--eta sets the step size, which gradients varies itself: leave it out."),
+        ({"steps": "auto"}, "gradients needs --steps as a number, got auto."),
     ],
 )
 def test_what_is_refused(options, said):

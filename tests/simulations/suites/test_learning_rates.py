@@ -89,7 +89,7 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
     assert own.remark.endswith(", by `actrelax sweep smoke`.")
     before, after = (as_options(next(s.cases()).experiment) for s in (SMOKE, own))
     assert {name for name in before if before[name] != after[name]} == {"lr"}
-    with pytest.raises(ActrelaxError, match=r"^--lr is what the runs of this suite differ in"):
+    with pytest.raises(ActrelaxError, match=r"^--lr differs between the runs of this suite"):
         own.based_on(varied(SMOKE.base, {"lr": 0.5}))
 
 
@@ -109,5 +109,6 @@ def test_where_all_rates_diverge_none_is_best(tmp_path):
 def test_what_is_refused(tmp_path):
     with pytest.raises(ActrelaxError, match=r"has no rates\.csv of a sweep: name the --out of actrelax sweep\.$"):
         learning_rates.own_rates("smoke", SMOKE, tmp_path)
-    with pytest.raises(ActrelaxError, match=r"^how many images of mine\.npz are to be held out\? Give --validation\.$"):
+    said = r"^a sweep needs validation images, and the size of mine\.npz is unknown: give --validation\.$"
+    with pytest.raises(ActrelaxError, match=said):
         learning_rates.swept(varied_smoke(dataset="mine.npz"))

@@ -71,13 +71,13 @@ def test_a_condition_that_a_seed_has_not_seen_yet_says_so(results):
 def test_runs_of_other_options_in_the_same_folder(results):
     found = list(results_table.read(results / "cnn-cifar10").values())
     results_table.write(results / "cnn-cifar10", [*found, replace(found[0], run="another")])
-    with pytest.raises(ActrelaxError, match=r"cnn-cifar10 has two runs of backprop with seed 0, of different options"):
+    with pytest.raises(ActrelaxError, match=r"cnn-cifar10 has two runs of backprop with seed 0 and different options"):
         summary_map.columns(results)
 
 
 def test_no_results(tmp_path, capsys):
     assert main(["reproduce", "map", "--out", str(tmp_path / "map")]) == 2
-    said = f"there are no results to compare in {tmp_path}: carry out a suite first.\n"
+    said = f"{tmp_path} holds no results to compare: carry out a suite first.\n"
     assert capsys.readouterr().err == f"actrelax reproduce: {said}"
     assert not (tmp_path / "map").exists()
 
