@@ -1,1 +1,1 @@
-"""Short scripts to copy from: each shows one thing and prints what it measured; most draw it."""
+"""Short example scripts, each of which prints its measurements; most draw a figure."""

@@ -1,13 +1,13 @@
-"""A delay line in plain Brian2: two rate units that inhibit each other, and themselves, oscillate if it takes long.
+"""A delay line in plain Brian2: two rate units with delayed mutual and self inhibition oscillate at long delays.
 
 Brian2: Stimberg, Brette & Goodman (2019), "Brian 2, an intuitive and efficient neural simulator", eLife 8:e47314. Its
-synapses can delay spikes, but not summed variables; `delay_line` and `shift` can, and need nothing else from here.
+synapses can delay spikes, but not summed variables; `delay_line` and `shift` can, without the rest of this package.
 
     tau dx_i/dt = -x_i - w/2 (tanh x_1(t - d) + tanh x_2(t - d))
 
-Left: both units at one delay; circles are the same recursion in NumPy. However they start, they end in step. Right: the
-swing that is left in the end, over the delay. An oscillation of angular frequency omega begins where the equation
-linearised at rest has one, sqrt(1 + omega^2 tau^2) = w and omega d + arctan(omega tau) = pi: the vertical line.
+Left: both units at one delay; circles are the same recursion in NumPy. The units synchronise from any initial state.
+Right: peak-to-peak amplitude at the end, against the delay. Oscillations begin at a Hopf bifurcation, with angular
+frequency omega: sqrt(1 + omega^2 tau^2) = w and omega d + arctan(omega tau) = pi (vertical line).
 
 The last line on screen:  oscillations begin between delays of 11 ms and 13 ms, predicted 12.1 ms
 """
@@ -33,24 +33,24 @@ DURATION = 1500 * b2.ms
 # units
 W = 2.0
 START = (1.0, -0.4)
-AT_REST = 0.1  # swing that no longer counts as an oscillation
+AT_REST = 0.1  # amplitude below which there is no oscillation
 
 
 def main(out: Path = Path("runs/examples"), duration: float = float(DURATION / b2.ms)) -> dict[str, float]:
-    """Run the two units at several delays, compare with NumPy, draw.
+    """Run the two units at several delays, compare with NumPy, and draw.
 
     Parameters
     ----------
     out : pathlib.Path
         Folder for the figure.
     duration : float
-        How long they run, in milliseconds.
+        Duration of each run, in milliseconds.
 
     Returns
     -------
     dict
-        "recursion" -> largest difference of Brian2 from NumPy, of any unit at any time and delay; "predicted" ->
-        delay at which oscillations begin, in milliseconds; delay in milliseconds -> swing at the end.
+        "recursion" -> largest difference between Brian2 and NumPy; "predicted" -> delay at which oscillations begin, in
+        milliseconds; delay in milliseconds -> peak-to-peak amplitude at the end.
     """
     steps = round(duration * b2.ms / DT)
     runs = {delay: run(delay, steps) for delay in DELAYS / b2.ms}
@@ -74,16 +74,16 @@ def main(out: Path = Path("runs/examples"), duration: float = float(DURATION / b
         for i in range(2):
             left.plot(times, runs[shown][i], label=f"unit {i + 1}")
         left.plot(times[::8], expected[shown][0, ::8], "o", color="0.3", fillstyle="none", markersize=4, label="NumPy")
-        left.set(xlabel="time (ms)", ylabel=f"rate, delay {shown:g} ms", xlim=(0, 250), ylim=(-1.5, 2.0))
+        left.set(xlabel="time (ms)", ylabel=f"rate (delay {shown:g} ms)", xlim=(0, 250), ylim=(-1.5, 2.0))
         left.legend(loc="upper center", ncols=3)
         right.plot(list(swings), list(swings.values()), "o-")
         right.axvline(begins, color="0.6", linestyle="-", linewidth=1)
-        right.set(xlabel="delay (ms)", ylabel="swing of the rate, largest - smallest")
+        right.set(xlabel="delay (ms)", ylabel="peak-to-peak amplitude of the rate")
     return measured
 
 
 def run(delay: float, steps: int) -> NDArray[np.float64]:
-    """Return both rates over time, (2, steps), as Brian2 computes them."""
+    """Return both rates over time, (2, steps), from Brian2."""
     late, delayed = delay_line("late", steps=round(delay * b2.ms / DT))
     model = f"""
     dx/dt = (received - x) / TAU : 1
@@ -99,7 +99,7 @@ def run(delay: float, steps: int) -> NDArray[np.float64]:
         inhibition.connect()
         units.x = START
         shift(units, "late", "x", steps=round(delay * b2.ms / DT))
-        for k in range(round(delay * b2.ms / DT) + 1):  # the past, before the first step
+        for k in range(round(delay * b2.ms / DT) + 1):  # history before the first step
             setattr(units, f"late_{k}", START)
         rates = b2.StateMonitor(units, "x", record=True, clock=clock)
         b2.Network(units, inhibition, rates).run(steps * DT)
@@ -107,7 +107,7 @@ def run(delay: float, steps: int) -> NDArray[np.float64]:
 
 
 def recursion(delay: float, steps: int) -> NDArray[np.float64]:
-    """Return the same by Euler's method written out."""
+    """Return both rates over time, (2, steps), by Euler's method in NumPy."""
     back, eta = round(delay * b2.ms / DT), float(DT / TAU)
     x = [np.array(START)] * (back + 1)
     for _ in range(steps - 1):

@@ -3,10 +3,10 @@
 Activation relaxation: Millidge, Tschantz, Buckley & Seth (2020), "Activation Relaxation: A Local Dynamical
 Approximation to Backpropagation in the Brain", arXiv 2009.05359.
 
-Read this script first. It is the whole method, and imports the package only at the end, for the comparison. A network
+Read this script first. It contains the whole method, and imports the package only at the end, for comparison. A network
 with three hidden layers of tanh units sees 32 digits. The feedforward pass computes drives a[l] = W[l] x[l-1] + b[l]
-and activities x[l] = f(a[l]); from then on the gains f'(a[l]) are frozen. Then the output is clamped to the gradient of
-its loss, and each hidden layer relaxes from its feedforward activity to dLoss/dx[l], backpropagation's gradient:
+and activities x[l] = f(a[l]), and freezes the gains f'(a[l]). Then the output is clamped to the gradient of the loss,
+and each hidden layer relaxes from its feedforward activity to dLoss/dx[l], backpropagation's gradient:
 
     tau dx[l]/dt = -x[l] + W[l+1]^T (f'(a[l+1]) x[l+1])
 
@@ -39,7 +39,7 @@ ETA = 0.1  # dt/tau
 
 
 def feedforward(layers: Sequence[nn.Linear], stimuli: Tensor) -> list[Tensor]:
-    """Return the activities of all layers, the stimuli first, each (batch, width)."""
+    """Return the activities of all layers, beginning with the stimuli, each (batch, width)."""
     activities = [stimuli]
     for layer in layers[:-1]:
         activities.append(torch.tanh(layer(activities[-1])))
@@ -47,7 +47,7 @@ def feedforward(layers: Sequence[nn.Linear], stimuli: Tensor) -> list[Tensor]:
 
 
 def relax(layers: Sequence[nn.Linear], gains: Sequence[Tensor], x: list[Tensor], steps: int, scheme: str) -> None:
-    """Move the activities x of the hidden layers by Euler steps; the first and the last entry of x stay."""
+    """Relax the hidden layers of x in place by Euler steps; the input x[0] and the clamped output x[-1] stay fixed."""
     for _ in range(steps):
         read = x if scheme == "sequential" else list(x)
         for i in reversed(range(1, len(layers))):
@@ -56,7 +56,7 @@ def relax(layers: Sequence[nn.Linear], gains: Sequence[Tensor], x: list[Tensor],
 
 
 def hebbian(activities: Sequence[Tensor], gains: Sequence[Tensor], relaxed: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradients of each weight and bias, averaged over the batch."""
+    """Return the gradients of all weights and biases, averaged over the batch."""
     gradients = []
     for i in range(1, len(relaxed)):
         postsynaptic = gains[i] * relaxed[i]
@@ -65,23 +65,23 @@ def hebbian(activities: Sequence[Tensor], gains: Sequence[Tensor], relaxed: Sequ
 
 
 def difference(ours: Sequence[Tensor], theirs: Sequence[Tensor | None]) -> float:
-    """Return the largest difference of any gradient, relative to its largest element."""
+    """Return the largest difference between two lists of gradients, relative to each gradient's largest element."""
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if b is not None]
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
 
 def main(steps: int = STEPS) -> dict[str, tuple[float, float]]:
-    """Relax and learn by both schemes, and compare.
+    """Compute updates by both schemes, and compare them with autograd and with the package.
 
     Parameters
     ----------
     steps : int
-        Euler steps of the relaxation.
+        Number of Euler steps.
 
     Returns
     -------
     dict
-        Scheme -> difference of its updates from autograd's gradients, and from those of the package.
+        Scheme -> relative differences of its updates from autograd's gradients and from the package's updates.
     """
     images, labels = load_digits(return_X_y=True)
     x, y = torch.tensor(images[:32] / 16), torch.tensor(labels[:32])

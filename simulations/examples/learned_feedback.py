@@ -1,14 +1,14 @@
-"""Feedback weights of their own that learn: they align with the forward weights while the network learns digits.
+"""Learned feedback weights: they align with the forward weights while the network learns digits.
 
 Learned feedback in activation relaxation: Millidge, Tschantz, Buckley & Seth (2020), "Activation Relaxation: A Local
 Dynamical Approximation to Backpropagation in the Brain", arXiv 2009.05359. With decay: Kolen & Pollack (1994),
 "Backpropagation without weight transport", and Akrout et al. (2019), "Deep Learning without Weight Transport",
 arXiv 1904.05391.
 
-W and psi, drawn independently, change by the same Hebbian product. Left: the angle between them, the upper
-projections in paler lines. Right: W - psi, which
-that product leaves as it was: without decay psi aligns only as far as both outgrow it. Kolen and Pollack's decay of
-both takes it away, by the factor 1 - rate * decay an update (circles); as strong as here it slows learning.
+W and psi are drawn independently and change by the same Hebbian product.
+Left: angle between W and psi; paler lines are higher projections. Right: |W - psi|, which stays constant without decay,
+so that psi aligns only as both outgrow the difference. Kolen and Pollack's decay of both weights shrinks the difference
+by 1 - rate * decay per update (circles); the strong decay of this example slows learning.
 
 The last line on screen:  kolen-pollack: 91.1% of test images, angles 42.1, 39.0, 20.0 degrees, difference 0.44
 """
@@ -43,7 +43,7 @@ DECAY = {"learned-feedback": None, "kolen-pollack": 0.01}
 
 
 def main(out: Path = Path("runs/examples"), epochs: int = EPOCHS, steps: int = STEPS) -> dict[str, dict[str, float]]:
-    """Learn the digits with both rules, follow W and psi, draw.
+    """Learn the digits by both rules, compare W and psi after each epoch, and draw.
 
     Parameters
     ----------
@@ -52,13 +52,13 @@ def main(out: Path = Path("runs/examples"), epochs: int = EPOCHS, steps: int = S
     epochs : int
         Passes through the training images.
     steps : int
-        Relaxation steps a batch.
+        Relaxation steps per batch.
 
     Returns
     -------
     dict
-        Rule -> "accuracy", on the test images; "angle", mean over the projections, in degrees; "difference", the
-        largest |W - psi| relative to what it was, and "law", what it should be.
+        Rule -> "accuracy" on the test images, from 0 to 1; "angle", mean over projections, in degrees; "difference",
+        the largest |W - psi| relative to its initial value, and "law", its predicted value.
     """
     data = digits()
     test = data.test.images.flatten(1).double()
@@ -87,7 +87,7 @@ def main(out: Path = Path("runs/examples"), epochs: int = EPOCHS, steps: int = S
 def learn(
     network: Network, rule: str, decay: float | None, epochs: int, steps: int
 ) -> tuple[list[tuple[Tensor, Tensor]], int]:
-    """Return what `compare` finds before and after each epoch, and how many updates there were."""
+    """Train a network; return the results of `compare` before and after each epoch, and the number of updates."""
     images, labels = digits().train
     x = images.flatten(1).double()
     optimiser = torch.optim.SGD(network.parameters(), lr=RATE)
@@ -105,22 +105,24 @@ def learn(
 
 
 def compare(network: Network) -> tuple[Tensor, Tensor]:
-    """Return the angle between W and psi in degrees, and |W - psi|, of each projection."""
+    """Return, for each projection, the angle between W and psi in degrees, and |W - psi|."""
     angles, distances, _ = torch.tensor(list(feedback_alignment(network).values()), dtype=torch.float64).T
     return angles, distances
 
 
 def draw(left: Axes, right: Axes, rule: str, angles: Tensor, left_over: Tensor, law: list[float]) -> None:
-    """Draw one rule: a line for each projection, from the lowest up."""
+    """Draw the curves of one rule, with one angle per projection from the lowest up."""
     colour, style = ("#D55E00", "--") if DECAY[rule] is None else ("#0072B2", "-")
     for place, angle in enumerate(angles.T):
         left.plot(angle, style, color=colour, alpha=1 - 0.3 * place, label=None if place else rule)
     right.plot(left_over[:, 0], style, color=colour, label=rule)
-    right.plot(law, "o", color="0.3", fillstyle="none", markersize=4, label=None if DECAY[rule] is None else "law")
+    right.plot(
+        law, "o", color="0.3", fillstyle="none", markersize=4, label=None if DECAY[rule] is None else "predicted"
+    )
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="epoch", ylabel="angle between W and psi (degrees)", xlim=(0, None), ylim=(0, 100))
-    right.set(xlabel="epoch", ylabel="|W - psi| / |W - psi| before", xlim=(0, None), ylim=(0, 1.1))
+    right.set(xlabel="epoch", ylabel="|W - psi| (relative to its initial value)", xlim=(0, None), ylim=(0, 1.1))
     left.legend(loc="lower left")
     right.legend(loc="lower left")
 

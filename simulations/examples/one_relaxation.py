@@ -1,11 +1,11 @@
-"""One relaxation: a network sees a digit, and its neurons come to rest at backpropagation's gradient.
+"""One relaxation: a network sees a digit, and its neurons settle at backpropagation's gradient.
 
 Millidge, Tschantz, Buckley & Seth (2020), "Activation Relaxation: A Local Dynamical Approximation to Backpropagation in
 the Brain", arXiv 2009.05359.
 
-Left: the three hidden populations' activities. They start at those of the feedforward pass, which fade, while what the
-clamped output sends back travels down, a population after the other. Right: how far each population is from the
-gradient. The lines were stepped; the circles are the scheme's exact law, evaluated without stepping.
+Left: activities of the three hidden populations. Feedforward activities decay while feedback from the clamped output
+travels down, population by population. Right: error of each population against the gradient. Lines are simulated;
+circles are the closed form, evaluated without stepping.
 
 The last line on screen:  error after 200 ms: hidden1 5.1e-07, hidden2 3.7e-08, hidden3 8.9e-10
 """
@@ -25,24 +25,24 @@ DT = 1.0
 DURATION = 200.0
 
 # network
-NETWORK = "mlp-4x32"  # four layers of weights, so three hidden populations of 32 units each
+NETWORK = "mlp-4x32"  # four weight layers, hence three hidden populations of 32 units each
 SEED = 0
 
 
 def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[str, float]:
-    """Relax, compare with backprop and with the law, draw.
+    """Relax, compare with backprop and with the closed form, and draw.
 
     Parameters
     ----------
     out : pathlib.Path
         Folder for the figure.
     duration : float
-        How long it relaxes, in milliseconds.
+        Duration of the relaxation, in milliseconds.
 
     Returns
     -------
     dict
-        Population -> error against backprop at the end; "law" -> largest difference between errors and the law's.
+        Population -> final error against backprop; "law" -> largest difference between measured and predicted errors.
     """
     images, labels = digits().test
     x, y = images[:1].flatten(1).double(), labels[:1]

@@ -1,15 +1,15 @@
-"""A network of your own, with units of your own, and an electrode beside them in Brian2.
+"""A custom network with custom unit dynamics, and an electrode beside it in Brian2.
 
 Activation relaxation: Millidge, Tschantz, Buckley & Seth (2020), "Activation Relaxation: A Local Dynamical
 Approximation to Backpropagation in the Brain", arXiv 2009.05359. Brian2: Stimberg, Brette & Goodman (2019), "Brian 2,
 an intuitive and efficient neural simulator", eLife 8:e47314.
 
-A network made of PyTorch modules, with a skip past the upper population, relaxes in Brian2. Units of the upper
-population ring (second order), those of the lower one adapt: they overshoot, then an adaptation current w brings them
-back. Both settle at backprop's gradient (dotted) all the same. To the simulation are added a monitor of w, and an
-electrode, a leaky neuron that follows the mean of the lower population.
+A network of PyTorch modules, with a skip connection past the upper population, relaxes in Brian2. Units of the upper
+population oscillate before they settle (second order); units of the lower one overshoot, and an adaptation current w
+brings them back. Both settle at backprop's gradient (dotted). The simulation also has a monitor of w, and an electrode,
+a leaky neuron that follows the mean activity of the lower population.
 
-Left and middle: three units of each population. Right: w of the first of them, and the electrode.
+Left and middle: three units of each population. Right: adaptation current w of one unit, and the electrode.
 
 The last line on screen:  error against backprop after 400 ms: hidden1 1.5e-05, hidden2 1.9e-05
 """
@@ -44,20 +44,20 @@ signal : 1
 
 
 def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[str, float]:
-    """Build the network, relax it in Brian2 and in PyTorch, draw.
+    """Build the network, relax it in Brian2 and in PyTorch, and draw.
 
     Parameters
     ----------
     out : pathlib.Path
         Folder for the figure.
     duration : float
-        How long it relaxes, in milliseconds.
+        Duration of the relaxation, in milliseconds.
 
     Returns
     -------
     dict
-        "engines" -> largest difference of Brian2 from PyTorch, "electrode" -> the same of the electrode from its own
-        recursion; population -> error against backprop at the end.
+        "engines" -> largest relative difference between Brian2 and PyTorch; "electrode" -> largest difference between
+        the electrode and its recursion; population -> final error against backprop.
     """
     torch.manual_seed(0)
     network = Network(
@@ -77,7 +77,7 @@ def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[
     brian2, voltage, current = record(problem, duration)
     trajectory = solve(problem, "euler", dt=DT, duration=duration, record=True)
     gradients = activity_gradients(network, x, y)
-    torch_ = {name: trajectory[name][:-1, 0] for name in network.hidden}  # Brian2's monitors stop a step before the end
+    torch_ = {name: trajectory[name][:-1, 0] for name in network.hidden}  # Brian2's monitors lack the last step
     v = [0.0]
     for mean in torch_["hidden1"].mean(1)[:-1].tolist():
         v.append(v[-1] + DT / 20 * (mean - v[-1]))
@@ -99,9 +99,9 @@ def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[
                 some = slice(0, None, 16)
                 ax.plot(times[some], torch_[name][some, unit], "o", color=colour, mfc="none", ms=4, label="PyTorch")
                 ax.axhline(float(gradients[name][0, unit]), color=colour, linestyle=":", linewidth=1, label="backprop")
-            ax.set(xlabel="time (ms)", ylabel=f"activity, {name}", xlim=(0, 200))
+            ax.set(xlabel="time (ms)", ylabel=f"activity of {name}", xlim=(0, 200))
         left.legend(handles=left.lines[:3], loc="lower right")
-        right.plot(times, current.s1[0], label="w of a unit, blue on the left")
+        right.plot(times, current.s1[0], label="w of the blue unit (left)")
         right.plot(times, voltage.v[0], label="electrode")
         right.set(xlabel="time (ms)", ylabel="activity", xlim=(0, 200))
         right.legend()
@@ -109,15 +109,15 @@ def main(out: Path = Path("runs/examples"), duration: float = DURATION) -> dict[
 
 
 def record(problem: RelaxationProblem, duration: float) -> tuple[dict[str, Tensor], b2.StateMonitor, b2.StateMonitor]:
-    """Relax in Brian2 beside an electrode; return activities, the electrode's voltage, and the units' own current."""
+    """Relax in Brian2 with an electrode; return activities, electrode voltage, and adaptation current."""
     simulation = build(problem, "euler", dt=DT, monitor=["hidden1", "hidden2"])
     lower, clock = simulation.populations["hidden1"], simulation.clock
-    with generating("numpy"):  # for networks this small compiling takes longer than running
+    with generating("numpy"):  # for such a small network, compiling takes longer than running
         electrode = b2.NeuronGroup(1, ELECTRODE, method="euler", clock=clock, name="electrode")
         wires = b2.Synapses(lower, electrode, "signal_post = x_pre / N_pre : 1 (summed)", clock=clock, name="wires")
         wires.connect()
         voltage = b2.StateMonitor(electrode, "v", record=True, clock=clock)
-        current = b2.StateMonitor(lower, "s1", record=True, clock=clock)  # variables of own dynamics: s0, s1, ...
+        current = b2.StateMonitor(lower, "s1", record=True, clock=clock)  # variables of UnitDynamics: s0, s1, ...
         simulation.network.add(electrode, wires, voltage, current)
         simulation.network.run(duration * UNIT)
     activities = {name: torch.as_tensor(monitor.x.T) for name, monitor in simulation.monitors.items()}

@@ -1,12 +1,13 @@
-"""Every neuron its own time constant, and noise: the mean relaxes as if there were none.
+"""Individual time constants and noise: the mean follows the noiseless relaxation.
 
 Activation relaxation: Millidge, Tschantz, Buckley & Seth (2020), "Activation Relaxation: A Local Dynamical
-Approximation to Backpropagation in the Brain", arXiv 2009.05359. The noise is that of an Ornstein-Uhlenbeck process,
-sigma sqrt(2 tau) dW in tau dx, so that sigma is a lone unit's standard deviation in continuous time.
+Approximation to Backpropagation in the Brain", arXiv 2009.05359. Neurons are Ornstein-Uhlenbeck processes with noise
+sigma sqrt(2 tau) dW in tau dx, so sigma is the standard deviation of an isolated neuron in continuous time.
 
-Left: a fast and a slow neuron, a single noisy relaxation of each, and the mean over all, on which the noiseless
-relaxation (circles) lies. Right: each neuron's variance at the end. Nobody but itself makes a neuron of the upper
-population noisy: Euler's method with eta = dt/tau leaves it sigma^2 / (1 - eta/2). The lower one hears the upper one.
+Left: a fast and a slow neuron, each with a single noisy relaxation and the mean over all, which coincides with the
+noiseless relaxation (circles). Right: final variance of each neuron. Neurons of the upper population receive no noise
+from others: Euler's method with eta = dt/tau gives a variance of sigma^2 / (1 - eta/2). The lower population also
+receives noise from the upper one.
 
 The last line on screen:  variance, upper population: at most 2.5 standard errors off sigma^2 / (1 - eta/2)
 """
@@ -39,22 +40,23 @@ SEED = 0
 
 
 def main(out: Path = Path("runs/examples"), samples: int = SAMPLES, duration: float = DURATION) -> dict[str, float]:
-    """Relax one digit many times at once, compare the moments, draw.
+    """Relax one digit many times at once, compare the moments, and draw.
 
     Parameters
     ----------
     out : pathlib.Path
         Folder for the figure.
     samples : int
-        How many noisy relaxations.
+        Number of noisy relaxations.
     duration : float
-        How long they take, in milliseconds.
+        Duration of the relaxations, in milliseconds.
 
     Returns
     -------
     dict
-        Largest deviations in standard errors: "mean", from the noiseless relaxation, of any neuron at any time;
-        "variance", from the lone unit's, in the upper population at the end; "lower", from the scheme's, in the lower.
+        Largest deviations in standard errors: "mean", of the mean from the noiseless relaxation, over neurons and
+        times; "variance", of the upper population's final variance from an isolated neuron's; "lower", of the lower
+        population's final variance from the scheme's recursion.
     """
     images, labels = digits().test
     x, y = images[:1].flatten(1).double(), labels[:1]

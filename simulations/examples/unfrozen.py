@@ -1,13 +1,13 @@
-"""Gains that are not frozen: where does the relaxation settle, and does it?
+"""Unfrozen gains: equilibria of a nonlinear relaxation, and relu units that never settle.
 
 Millidge, Tschantz, Buckley & Seth (2020), "Activation Relaxation: A Local Dynamical Approximation to Backpropagation in
-the Brain", arXiv 2009.05359, keep every f' at its value in the feedforward pass while activities relax. Here f' is that
-of the activity of the moment instead, which makes the equation nonlinear.
+the Brain", arXiv 2009.05359, keep every f' at its value in the feedforward pass while activities relax. Here f' depends
+on the current activity instead, which makes the equation nonlinear.
 
-Left: how fast the fastest neuron of any digit still moves. Tanh comes to rest, by SciPy's adaptive steps; relu's gain
-jumps between 0 and 1, an adaptive method would stall at the jumps, and fixed steps never settle. Right: the angle's
-cosine with backprop's gradient, mean over the digits. The highest hidden population hears the linear output only,
-whose gain is 1 anyway; below it tanh settles near the gradient, not at it, and relu strays.
+Left: speed of the fastest neuron of any digit. Tanh units come to rest, by SciPy's adaptive steps. The gain of relu
+jumps between 0 and 1: an adaptive method would stall at the jumps, and fixed steps never settle. Right: cosine with
+backprop's gradient, mean over the digits. The highest hidden population receives feedback only from the linear output,
+whose gain is always 1; below it tanh settles near the gradient, and relu far from it.
 
 The last line on screen:  relu, current: 0 of 32 settle, cosine hidden1 0.489, hidden2 0.617, hidden3 1.000
 """
@@ -45,21 +45,21 @@ CASES = {  # label -> activation, assumptions, integrator
 def main(
     out: Path = Path("runs/examples"), samples: int = SAMPLES, duration: float = DURATION
 ) -> dict[str, dict[str, float]]:
-    """Relax digits with frozen and with current gains, compare with backprop, draw.
+    """Relax digits with frozen and with current gains, compare with backprop, and draw.
 
     Parameters
     ----------
     out : pathlib.Path
         Folder for the figure.
     samples : int
-        How many digits.
+        Number of digits.
     duration : float
-        How long they relax, in units of tau.
+        Duration of the relaxation, in units of tau.
 
     Returns
     -------
     dict
-        Case -> "settled", the share of digits that came to rest, and population -> mean cosine with the gradient.
+        Case -> "settled", the share of digits at rest, and population -> mean cosine with the gradient.
     """
     images, labels = digits().test
     x, y = images[:samples].flatten(1).double(), labels[:samples]
@@ -72,7 +72,7 @@ def main(
             hidden = network.hidden
 
             def speed(state: Mapping[str, Tensor], problem: RelaxationProblem = problem) -> dict[str, Tensor]:
-                """Each digit's largest change per tau, relative to the population's largest activity."""
+                """Return each digit's largest change per tau, relative to the population's largest activity."""
                 field = problem.vector_field({name: state[name] for name in problem.relaxing})
                 relative = [v.abs().amax(1) / state[name].abs().amax(1) for name, v in field.items()]
                 return {"speed": torch.stack(relative).amax(0)}
@@ -93,7 +93,7 @@ def main(
         left.axhline(AT_REST, color="0.6", linewidth=1, linestyle="-")
         left.set(
             xlabel="time (tau)",
-            ylabel="largest change per tau\n(of the largest activity)",
+            ylabel="largest change per tau\n(relative to the largest activity)",
             xlim=(0, SHOWN),
             ylim=(1e-9, None),
         )

@@ -1,9 +1,10 @@
-"""Does the angle to backprop's update explain what is learned?
+"""Accuracy against the angle to backprop's update.
 
-Within one kind of perturbation it does, from kind to kind it does not: noise turns each update another way, which
-averages out, so that learning succeeds at angles where a relaxation that is cut short teaches nothing.
+Within one kind of perturbation the angle predicts accuracy; across kinds it does not. Noise rotates each update in a
+different direction, which averages out over a training, so learning succeeds at angles at which a relaxation that
+stops too early learns nothing.
 
-The figure shows each training of the studies of perturbations: accuracy against the mean angle of its updates.
+The figure shows all trainings of the perturbation studies: test accuracy against the mean angle of the updates.
 Run noise, delays_in_learning, time_constants, sparse_feedback, coarse_feedback and limited_time first.
 
 The last line on screen:  noise: 95 % of accuracy at angles of up to 69 degrees
@@ -19,7 +20,7 @@ from actrelax.analysis import figures
 from actrelax.simulations.studies.common import OUT, report
 from actrelax.simulations.studies.perturbation import RATE, mean_angles
 
-# perturbation -> its study's table, and one of the series in it
+# perturbation -> table of its study, and a series of that table
 TABLES = {
     "noise": ("noise", f"rate {RATE:g}"),
     "delays": ("delays_in_learning", "AR, delayed"),
@@ -30,22 +31,22 @@ TABLES = {
     "coarse feedback": ("coarse_feedback", "AR, coarse feedback"),
 }
 
-# accuracy of a training that is as good as any
+# accuracy of a successful training
 GOOD = 0.95
 
 
 def main(out: Path = OUT) -> dict[str, float]:
-    """Read the tables and draw.
+    """Read the tables of the other studies, and draw the figure.
 
     Parameters
     ----------
     out : pathlib.Path
-        Folder of the tables, and for the figure and its numbers.
+        Folder of the tables, also for the figure and its numbers.
 
     Returns
     -------
     dict
-        Perturbation -> the largest angle at which 95 % are reached, in degrees; 0 if nowhere.
+        Perturbation -> largest angle at which accuracy reaches 95 %, in degrees; 0 if it never does.
     """
     measured = {}
     with figures.saved(out / "angle_and_accuracy.png", legend=True) as (_, (ax,)):
@@ -55,7 +56,7 @@ def main(out: Path = OUT) -> dict[str, float]:
             angles, accuracy = mean_angles(rows), rows["accuracy"]
             measured[name] = float(angles[accuracy >= GOOD].max(skipna=True)) if (accuracy >= GOOD).any() else 0.0
             ax.plot(angles, 100 * accuracy, marker, markersize=4, alpha=0.7, label=name)
-        ax.set(xlabel="angle of updates to backprop's (degrees)", xlim=(0, 95), xticks=range(0, 91, 15))
+        ax.set(xlabel="angle to backprop's updates (degrees)", xlim=(0, 95), xticks=range(0, 91, 15))
         ax.set(ylabel="test accuracy (%)", ylim=(0, 100))
     ordered = sorted(measured.items(), key=lambda item: item[1])
     lines = [f"{name}: {100 * GOOD:g} % of accuracy at angles of up to {angle:.0f} degrees" for name, angle in ordered]

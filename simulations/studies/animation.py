@@ -1,7 +1,7 @@
-"""A relaxation to be watched, for `feature_maps`: a strip of frames or a moving picture.
+"""Animation of a relaxation for `feature_maps`: a strip of frames, or a GIF.
 
-Activities are relative to the largest gradient of their population, so that at equilibrium the upper row is the lower
-one. Beyond 1 a colour is full: the activities of the feedforward pass may be much larger.
+Activities are relative to the largest gradient of their population, so at equilibrium the upper row equals the lower
+one. Colours saturate at 1: feedforward activities may be much larger.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from actrelax.analysis.style import styled, written
 Array = NDArray[np.floating]
 
 FRAME, PAUSE = 100, 2000
-"""Durations of a frame, and of the last one, in milliseconds."""
+"""Durations of a frame and of the last frame, in milliseconds."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """One sample's relaxation.
+    """Relaxation of one sample.
 
     stimulus    (channels, height, width) or (features,)
-    times       (n,), of the frames
-    activities  hidden population -> (n, *population.shape), over the population's largest gradient, from the input up
-    gradients   the same populations -> population.shape, likewise: between -1 and 1
+    times       (n,), times of the frames, in units of tau
+    activities  hidden population -> (n, *population.shape), relative to its largest gradient, from the input up
+    gradients   hidden population -> population.shape, relative to its largest gradient
     errors      population -> max |x - gradient| / max |gradient| at each time
-    predicted   other times, and the errors by a law at these
+    predicted   times and predicted errors, or None
     """
 
     stimulus: Array
@@ -51,7 +51,7 @@ class Film:
 
 
 def contact_sheet(x: Array) -> Array:
-    """Return channels side by side in a nearly square sheet, nan between; (units,) as pixels, without gaps.
+    """Arrange channels in a nearly square sheet, separated by nan; (units,) become single pixels without gaps.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def contact_sheet(x: Array) -> Array:
     maps, gap = (x[:, None, None], 0) if x.ndim == 1 else (x, 1)
     channels, height, width = maps.shape
     square = min(channels, math.ceil(math.sqrt(channels * height / width)))
-    columns = next((c for c in range(square, 3 * square // 2) if channels % c == 0), square)  # full rows if they can be
+    columns = next((c for c in range(square, 3 * square // 2) if channels % c == 0), square)  # full rows if possible
     rows = math.ceil(channels / columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan)
     for i, one in enumerate(maps):
@@ -71,7 +71,7 @@ def contact_sheet(x: Array) -> Array:
 
 
 def strip(path: Path, film: Film, frames: Sequence[int]) -> None:
-    """Draw some frames side by side, and the gradients beside them: a row per population, the uppermost on top."""
+    """Draw frames side by side, followed by the gradients: one row per population, from the top down."""
     names = list(film.activities)[::-1]
     with written(path, (1.15 * (len(frames) + 1) + 1.1, 1.1 * len(names) + 0.2)) as figure:
         axes = figure.subplots(len(names), len(frames) + 1, squeeze=False)
@@ -87,9 +87,9 @@ def strip(path: Path, film: Film, frames: Sequence[int]) -> None:
 
 
 def movie(path: Path, film: Film, frames: Sequence[int], *, dpi: int = 100) -> None:
-    """Write frames as an endless GIF: maps above, gradients below them, errors at the bottom.
+    """Write frames as a looping GIF: activities above, gradients below them, errors at the bottom.
 
-    The picture is about 7 inches wide; an existing file is replaced, or left alone if that fails.
+    The picture is about 7 inches wide. The file is written atomically.
     """
     with styled():
         figure, show = scene(film)
@@ -100,7 +100,7 @@ def movie(path: Path, film: Film, frames: Sequence[int], *, dpi: int = 100) -> N
             show(frame)
             canvas.draw()  # type: ignore[no-untyped-call]
             pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # type: ignore[no-untyped-call]
-    # one palette, undithered: what doesn't change costs nothing then
+    # one palette without dithering, so that unchanged pixels take no space
     palette = Image.fromarray(np.concatenate(pictures)).quantize(256, dither=Image.Dither.NONE)
     first, *others = [Image.fromarray(x).quantize(palette=palette, dither=Image.Dither.NONE) for x in pictures]
     lasting = [FRAME] * len(others) + [PAUSE]
@@ -109,7 +109,7 @@ def movie(path: Path, film: Film, frames: Sequence[int], *, dpi: int = 100) -> N
 
 
 def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
-    """Lay the moving picture out; return it, and a function that shows a frame in it."""
+    """Return the figure of the animation, and a function that shows a frame in it."""
     names = list(film.activities)
     figure = Figure(figsize=(1.25 * (len(names) + 1) + 0.8, 5.4))
     (upper,), (lower,) = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)
@@ -131,7 +131,7 @@ def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
     figures.approach(curve, film.times, film.errors, film.predicted, unit="units of tau")
     now = curve.axvline(film.times[0], color="0.2", linewidth=1, linestyle="-")
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: nothing jumps from frame to frame
+    figure.set_layout_engine("none")  # keep one layout for all frames
 
     def show(frame: int) -> list[AxesImage]:
         for name, image in images.items():

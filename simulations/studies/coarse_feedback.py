@@ -1,11 +1,11 @@
-"""How coarse may feedback weights be?
+"""Coarse feedback weights.
 
-Four values are enough. Feedback runs through the forward weights, each rounded to one of a few values, evenly spaced
-between the largest magnitude and its negative. Most weights are much smaller than the largest: of three values they
-have the middle one, 0, and of two a far too large one, which makes small angles and large steps.
+Four values per feedback weight are enough. Feedback uses the forward weights, each rounded to the nearest of a few
+values that are evenly spaced between plus and minus the largest magnitude. Most weights are much smaller than the
+largest: with three values they become 0, with two values far too large, which gives small angles but large steps.
 
-Left: accuracy after training. Right: the angle of updates to backprop's, over training (lines) and at the first batch
-(crosses); as in `sparse_feedback` the cosines of hops multiply at first (circles).
+Left: accuracy after training. Right: angle to backprop's updates, over training (lines) and at the first batch
+(crosses); as in `sparse_feedback`, the cosines of successive hops multiply at first (circles).
 
 It takes a minute.
 
@@ -26,11 +26,11 @@ LEVELS = (256, 64, 16, 8, 5, 4, 3, 2)
 
 
 def main(out: Path = OUT, levels: Sequence[int] = LEVELS, seeds: int = SEEDS, epochs: int = EPOCHS) -> pd.DataFrame:
-    """Train with feedback of every coarseness, and draw; see `perturbation.study`."""
+    """Train with each number of values, and draw the results; see `perturbation.study`."""
     return study(
         out / "coarse_feedback.png",
         {"AR, coarse feedback": {float(n): {"feedback_transform": f"quantised-{n}"} for n in levels}},
-        xlabel="values that a feedback weight can have",
+        xlabel="number of values of a feedback weight",
         scale="log",
         seeds=seeds,
         epochs=epochs,

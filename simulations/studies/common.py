@@ -1,4 +1,4 @@
-"""What all studies share: where they write, the numbers that docs/findings.md shows, and training with a look at it."""
+"""Common parts of the studies: their folder, their reports, and training with measurements."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, Training, train
 
 OUT = Path("runs/studies")
-"""Folder for figures and numbers; docs/figures/findings and results/studies have copies."""
+"""Folder for figures and numbers; docs/figures/findings and results/studies hold copies."""
 
 DIGITS = varied(Experiment(), {"dataset": "digits", "batch_size": 64})
-"""The digits in 23 batches an epoch."""
+"""Training on the digits, with 23 batches per epoch."""
 
 EXECUTION = Execution(threads=1, compile="no")
-"""Compiling would take longer than a training on the digits."""
+"""Execution without compilation, which would take longer than a training on the digits."""
 
 
 def report(path: Path, numbers: Mapping[str, Any], *lines: str) -> None:
-    """Print lines; write nested dicts of numbers, rounded to 6 significant digits, and the last line as JSON.
+    """Print lines, and write numbers, rounded to 6 significant digits, and the last line as JSON.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def _rounded(value: Any) -> Any:
 def trained(
     experiment: Experiment, *callbacks: Callback, data: Dataset | None = None, execution: Execution = EXECUTION
 ) -> Network:
-    """Return the network that an experiment trains, on its own data unless others are given."""
+    """Train an experiment and return its network; `data` replaces the experiment's data set."""
     training = assemble(experiment, execution, data=data).training
     train(training, callbacks)
     return training.network
@@ -68,12 +68,12 @@ def followed(
     seeds: int,
     execution: Execution = EXECUTION,
 ) -> pd.DataFrame:
-    """Train under each condition with each seed, and measure before the first epoch and after each.
+    """Train under each condition with each seed, and measure before the first and after every epoch.
 
     Returns
     -------
     pandas.DataFrame
-        Rows of condition, seed and epoch: "accuracy" on the test images, from 0 to 1, and the columns of `measure`.
+        Columns condition, seed, epoch, "accuracy" on the test images, from 0 to 1, and the columns of `measure`.
     """
     rows: list[dict[str, Any]] = []
     data = load_images(base.images)
@@ -85,7 +85,7 @@ def followed(
 
 
 class _Look(Callback):
-    """Add a row before the first epoch and after each."""
+    """Callback that adds a row before the first and after every epoch."""
 
     def __init__(self, rows: list[dict[str, Any]], key: Mapping[str, Any], measure: Measure, options: Options) -> None:
         self.rows, self.key, self.measure, self.options = rows, key, measure, options
@@ -99,17 +99,17 @@ class _Look(Callback):
 
 
 def by(rows: pd.DataFrame, position: str, column: str) -> dict[float, list[float]]:
-    """Return position -> the seeds' values of a column, where there are any."""
+    """Return position -> values of a column over the seeds, without missing values."""
     groups = rows.dropna(subset=column).groupby(position, sort=False)[column]
     return {float(at): list(values) for at, values in groups}
 
 
 def curves(rows: pd.DataFrame, column: str) -> dict[str, dict[float, list[float]]]:
-    """Return condition -> epoch -> the seeds' values of a column, for `figures.over_epochs`."""
+    """Return condition -> epoch -> values of a column over the seeds, for `figures.over_epochs`."""
     return {str(name): by(of, "epoch", column) for name, of in rows.groupby("condition", sort=False)}
 
 
 def at_epoch(rows: pd.DataFrame, epoch: int) -> dict[str, float]:
-    """Return the means over seeds after an epoch, accuracies in percent."""
+    """Return means over the seeds after an epoch; accuracy in percent."""
     means = rows[rows["epoch"] == epoch].drop(columns=["seed", "epoch"]).mean(numeric_only=True)
     return {**means, "accuracy": 100 * means["accuracy"]}

@@ -1,13 +1,13 @@
-"""What 100 steps leave of the feedforward pass, and what that does to learning.
+"""Initial activities that remain after 100 steps, and their effect on learning.
 
-More and more: it turns the lowest layer's updates away from the gradient as the network learns, because gradients
-shrink and activities don't. A relaxation that is stopped holds some of the activity it began with, the more the farther
-a layer is from the output. A small CNN learns the digits by 100 steps of eta = 0.1, from the feedforward state as in
-the papers.
+They increasingly rotate the lowest layer's updates away from the gradient as the network learns, because gradients
+shrink and activities do not. A relaxation that is stopped early keeps some of its initial activity, more so in layers
+farther from the output. A small CNN learns the digits by 100 steps of eta = 0.1 from the feedforward state, as in the
+papers.
 
-Left: activity that is left, relative to that which has come from the clamped output. Right: the angle between each
-projection's update and backprop's at the same weights. Dotted: from a silent state nothing is left, and every update
-points along the gradient. Bands are 95 % intervals over seeds. It takes a minute.
+Left: remaining initial activity, relative to the activity from the clamped output. Right: angle between each
+projection's update and backprop's at the same weights. Dotted: relaxations that start at zero, whose updates all point
+along the gradient. Bands are 95 % intervals over seeds. It takes a minute.
 
 The last line on screen:  conv1's update is 3 degrees off backprop's at first, 66 after 12 epochs; from zero 0 and 0
 """
@@ -30,13 +30,13 @@ STEPS, ETA = 100, 0.1
 EPOCHS = 12
 SEEDS = 5
 MEASURED = 256
-"""Images on which updates are compared."""
+"""Number of images on which updates are compared."""
 
 BASE = varied(DIGITS, {"network": "digits-cnn", "steps": STEPS, "eta": ETA, "lr": 0.1, "momentum": 0.9})
 
 
 def main(out: Path = OUT, epochs: int = EPOCHS, seeds: int = SEEDS) -> pd.DataFrame:
-    """Learn, measure after each epoch what is left, draw.
+    """Train, measure the remaining initial activity after each epoch, and draw.
 
     Parameters
     ----------
@@ -47,8 +47,9 @@ def main(out: Path = OUT, epochs: int = EPOCHS, seeds: int = SEEDS) -> pd.DataFr
     Returns
     -------
     pandas.DataFrame
-        Rows of seed and epoch: "accuracy", "left POPULATION", and "angle PROJECTION" and "zero PROJECTION", the angles
-        in degrees from the feedforward state and from zero.
+        Columns seed, epoch, "accuracy", "left POPULATION", the ratio of initial activity to activity from the clamp,
+        and "angle PROJECTION" and "zero PROJECTION", angles in degrees for relaxations from the feedforward state and
+        from zero.
     """
     rows = followed(varied(BASE, {"epochs": epochs}), {"": {}}, measure, seeds)
     left, angle = (
@@ -56,7 +57,7 @@ def main(out: Path = OUT, epochs: int = EPOCHS, seeds: int = SEEDS) -> pd.DataFr
         for kind in ("left ", "angle ")
     )
     with figures.saved(out / "contamination.png", columns=2) as (_, axes):
-        label = f"initial activity left / activity from the clamp\nafter {STEPS} steps"
+        label = f"initial activity / activity from the clamp\nafter {STEPS} steps"
         figures.over_epochs(axes[0], left, label, log=True).legend()
         figures.over_epochs(axes[1], angle, "angle to backprop's update (degrees)").legend()
         zeros = rows.filter(regex="^(epoch|zero .*)$").groupby("epoch").mean()
@@ -77,7 +78,7 @@ def main(out: Path = OUT, epochs: int = EPOCHS, seeds: int = SEEDS) -> pd.DataFr
 
 
 def measure(training: Training, options: Options) -> dict[str, float]:
-    """Return what is left in each population, and where updates point, from either start."""
+    """Return the remaining initial activity of each population, and the angles of updates from both initial states."""
     network = training.network
     x, y = training.batches.example(MEASURED)
     shares = contamination(RelaxationProblem.from_batch(network, x, y), "sequential", dt=ETA, at=[STEPS])

@@ -1,11 +1,11 @@
-"""How long may feedback travel, if the time to relax is given?
+"""Learning with delayed feedback and relaxations of 10 tau.
 
-As long as the lowest population still hears enough of the output: within 10 tau a point is lost at 3 tau a projection.
-All feedback arrives late, by the same delay for each projection. Relaxations come to the gradient all the same, only
-later. What the output sends never changes, so its delay costs nothing; each projection below costs its own: a
-population k projections below the highest hidden one has relaxed for T - k d only.
+A delay of 3 tau per projection costs a point of accuracy. All feedback arrives late, by the same delay d for each
+projection. Relaxations still converge to the gradient, but later. The output is constant, so the delay of its feedback
+has no effect; every projection below adds d, so that a population k projections below the highest hidden one has
+effectively relaxed for T - k d.
 
-Left: accuracy after training. Right: the angle of updates to backprop's; circles are the law (`analysis.delays`).
+Left: accuracy after training. Right: angle to backprop's updates; circles are predictions (`analysis.delays`).
 
 It takes 4 minutes.
 
@@ -29,22 +29,22 @@ from actrelax.simulations.studies.common import OUT
 from actrelax.simulations.studies.perturbation import DT, DURATION, EPOCHS, SEEDS, study
 from actrelax.simulations.training.experiment import Experiment
 
-# units of tau; relaxations take 10
+# delays, in units of tau
 LEVELS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 
 def predicted(experiment: Experiment, network: Network, x: Tensor, y: Tensor) -> Mapping[str, float]:
-    """Return the angles of the state to which late feedback has brought this batch, by the law."""
+    """Return the angles for a batch, predicted by the closed form of delayed relaxations."""
     problem = RelaxationProblem.from_batch(network, x, y, delays=experiment.relaxation.delay)
     state = delayed_state(problem, dt=DT, steps=round(DURATION / DT))
-    there = copy.deepcopy(network)  # whose .grad is free
+    there = copy.deepcopy(network)  # keeps .grad of the original
     there.zero_grad()
     relax_backward(there, x, y, integrator="euler", dt=DT, steps=0, start=state)
     return update_angles(there, x, y)
 
 
 def main(out: Path = OUT, levels: Sequence[float] = LEVELS, seeds: int = SEEDS, epochs: int = EPOCHS) -> pd.DataFrame:
-    """Train with every delay, and draw; see `perturbation.study`."""
+    """Train with each delay, and draw the results; see `perturbation.study`."""
     return study(
         out / "delays_in_learning.png",
         {"AR, delayed": {delay: {"delay": delay} for delay in levels}},

@@ -1,14 +1,14 @@
-"""A relaxation through a CNN's feature maps: how does a digit's activity become the gradient, map by map?
+"""Relaxation of a CNN's feature maps, from a digit's activity to the gradient.
 
-From the top down: the lower a population, the later its maps are the gradient's. The second paper's CNN (Millidge,
-Tschantz, Seth & Buckley 2020, arXiv 2010.06219) is trained for a few epochs by activation relaxation on the bundled
-digits, enlarged to 32x32, and relaxes with the first test digit that it takes for another. Colours are activities
-relative to the largest gradient of their population, so that they end as those of the gradient, computed by autograd.
+Maps become the gradient from the top down. The second paper's CNN (Millidge, Tschantz, Seth & Buckley 2020, arXiv
+2010.06219) is trained for a few epochs by activation relaxation on the bundled digits, enlarged to 32x32, and then
+relaxes with the first test digit that it misclassifies. Colours show activities relative to the largest gradient of
+their population, so at the end they equal the gradient, which autograd computes.
 
-At first every map shows the digit, far beyond the gradient's scale. That image fades at one rate everywhere, but on the
-way each population also sends its own down, as if that were a gradient. So the signal of the clamped output comes out
-from under it in the uppermost population first, and in the lowest last. The error curves say when; circles are the
-prediction of the scheme's exact law. It takes a minute.
+At first every map shows the digit, on a scale far larger than the gradient's. That image fades at the same rate in all
+populations, but each also sends it down to the population below. The signal of the clamped output therefore emerges
+first in the highest population and last in the lowest. The curves show the errors over time; circles are predictions of
+the closed form. It takes a minute.
 
 The last line on screen:  seen after: conv1 6.9, conv2 5.8, hidden1 4.6, hidden2 3.6 tau
 """
@@ -35,11 +35,11 @@ BASE = varied(DIGITS, {"network": "cnn", "steps": 100, "eta": ETA, "lr": 0.1, "m
 
 # unit of tau
 DURATION = 12.0
-SEEN = 0.99  # cosine between activity and gradient from which a population counts as there
+SEEN = 0.99  # cosine between activity and gradient above which a population counts as converged
 
 
 def main(out: Path = OUT, epochs: int = EPOCHS, frames: int = 61) -> dict[str, float]:
-    """Train, relax, compare with backprop and with the law, draw.
+    """Train, relax, compare the errors with their prediction, and draw.
 
     Parameters
     ----------
@@ -48,14 +48,15 @@ def main(out: Path = OUT, epochs: int = EPOCHS, frames: int = 61) -> dict[str, f
     epochs : int
         Passes through the training images.
     frames : int
-        Of the moving picture.
+        Number of frames of the animation.
 
     Returns
     -------
     dict
-        "accuracy", on the test images; population -> when its cosine with the gradient stays above 0.99, in tau;
-        "first", the lowest population's first error, and "rise", its largest relative to that; "error", the largest at
-        the end; "law", the largest difference between errors and the law's; "digit" and "taken for".
+        "accuracy" on the test images; population -> time in tau after which its cosine with the gradient stays above
+        0.99; "first", the initial error of the lowest population, and "rise", its largest error relative to "first";
+        "error", the largest final error; "law", the largest difference between measured and predicted errors; "digit",
+        the label, and "taken for", the network's answer.
     """
     data = digits()
     data = replace(data, train=enlarged(data.train), test=enlarged(data.test))
@@ -98,12 +99,12 @@ def main(out: Path = OUT, epochs: int = EPOCHS, frames: int = 61) -> dict[str, f
 
 
 def enlarged(part: Split) -> Split:
-    """Return images of (1, 8, 8) as (1, SIZE, SIZE), with their labels."""
+    """Enlarge images from (1, 8, 8) to (1, SIZE, SIZE)."""
     return Split(interpolate(part.images, size=(SIZE, SIZE), mode="bilinear", align_corners=False), part.labels)
 
 
 def seen_after(activities: Tensor, gradient: Tensor) -> float:
-    """Return the time from which the cosine between activity and gradient stays above SEEN."""
+    """Return the time in tau after which the cosine between activity and gradient stays above SEEN."""
     cosines = cosine_similarity(activities.flatten(1), gradient.flatten()[None], dim=1)
     first = stays_below((1 - cosines).tolist(), 1 - SEEN)
     return float("nan") if first is None else first * ETA

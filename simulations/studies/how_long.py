@@ -1,11 +1,11 @@
-"""How long must a network of depth L relax, until every layer is within 1 % of its gradient?
+"""Relaxation time until every layer is within 1 % of its gradient, by depth.
 
-Some six tau and 1.3 tau a layer, in untrained deep networks. Feedback moves down one layer at a time, and the initial
-activity of a layer has to be forgotten against a gradient that may be far smaller: the law (docs/closed-form.md) gives
-the first step from which the error stays below a tolerance without relaxing.
+About 6 tau plus 1.3 tau per layer in untrained deep networks. Feedback moves down one layer at a time, and the initial
+activity of a layer must decay below a gradient that may be far smaller. The closed form (docs/closed-form.md) gives the
+step from which the error stays below a tolerance, without relaxing.
 
-Left: that time for random networks, predicted (lines: mean of several, and 95 % interval) and measured by relaxing
-(circles, each network). Right: its cost at one depth, in evaluations of the whole feedback, against eta.
+Left: time for random networks, predicted (lines with 95 % intervals: mean over networks) and measured by relaxing
+(circles: single networks). Right: cost at one depth, in evaluations of the whole feedback, against eta.
 
 It takes 2 minutes.
 
@@ -27,9 +27,9 @@ from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.studies.common import OUT, report
 
 TOLERANCE = 0.01
-MOST = 100_000  # steps of a relaxation that does not get there
+MOST = 100_000  # steps of a relaxation that does not converge
 
-# networks: random weights that keep the size of activities
+# networks with random weights
 DEPTHS = (2, 3, 4, 5, 10, 20, 35, 50)
 WIDTH = 64
 SEEDS = 3
@@ -50,23 +50,23 @@ AT_DEPTH = 10
 def main(
     out: Path = OUT, depths: Sequence[int] = DEPTHS, seeds: int = SEEDS
 ) -> tuple[dict[str, dict[float, list[float]]], dict[str, dict[float, int]]]:
-    """Predict, measure, draw.
+    """Predict and measure the relaxation times, and draw.
 
     Parameters
     ----------
     out : pathlib.Path
         Folder for the figure and its numbers.
     depths : sequence of int
-        Layers of weights.
+        Numbers of weight layers.
     seeds : int
-        Networks of each depth.
+        Number of networks per depth.
 
     Returns
     -------
     times : dict
-        Scheme and eta -> depth -> the time that each network must relax, in tau.
+        Scheme and eta -> depth -> relaxation time of each network, in tau.
     costs : dict
-        Scheme -> eta -> evaluations of the whole feedback, at depth 10.
+        Scheme -> eta -> number of evaluations of the whole feedback, at depth 10.
     """
     wrong = 0
     times: dict[str, dict[float, list[float]]] = {label: {} for label in LEFT}
@@ -81,7 +81,7 @@ def main(
                 figures.circles(left, [depth] * seeds, [eta * n for n in measured])
             figures.band(left, label, times[label], number=number)
         figures.circles(left, [], [], label="measured")
-        left.set(xlabel="depth (layers of weights)", ylabel="time until all are within 1 % (tau)", xlim=(0, None))
+        left.set(xlabel="depth (weight layers)", ylabel="time until all errors are below 1 % (tau)", xlim=(0, None))
         left.set_ylim(0, None)
         left.legend()
 
@@ -89,7 +89,7 @@ def main(
         costs = {name: {eta: cost(*problem, name, eta) for eta in ETAS} for name in RIGHT}
         for name, by_eta in costs.items():
             right.loglog(list(by_eta), list(by_eta.values()), label=name, marker=".")
-        right.set(xlabel="eta", ylabel=f"evaluations of the feedback, depth {AT_DEPTH}")
+        right.set(xlabel="eta", ylabel=f"feedback evaluations at depth {AT_DEPTH}")
         right.legend()
     ends = {label: {d: {"least": min(t), "most": max(t)} for d, t in of.items()} for label, of in times.items()}
     count = len(LEFT) * len(depths) * seeds
@@ -107,7 +107,7 @@ def main(
 
 
 def random_problem(depth: int, seed: int) -> tuple[RelaxationProblem, dict[str, Tensor]]:
-    """Return a relaxation of some digits in a random network, and the gradients it comes to."""
+    """Return a relaxation of digits in a random network, and its gradients."""
     images, labels = digits().test
     x, y = images[:SAMPLES].flatten(1).double(), labels[:SAMPLES]
     generator = random_stream(seed, "weights")
@@ -116,20 +116,20 @@ def random_problem(depth: int, seed: int) -> tuple[RelaxationProblem, dict[str, 
 
 
 def slowest(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: str, eta: float) -> int:
-    """Return the steps that the slowest population needs, by the law."""
+    """Return the predicted number of steps of the slowest population."""
     steps = predicted_steps(problem, gradients, scheme, dt=eta, tolerance=TOLERANCE)
     return max(MOST if n is None else n for n in steps.values())
 
 
 def relaxed(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: str, eta: float, expected: int) -> int:
-    """Return the same as measured: relax for longer, and find the step from which on errors stay small."""
+    """Return the measured number of steps of the slowest population, from a relaxation that lasts 50 steps longer."""
     errors = errors_over_time(problem, gradients, scheme, expected + 50, eta=eta).recorded
     steps = [stays_below(error, TOLERANCE) for error in errors.values()]
     return max(MOST if n is None else n for n in steps)
 
 
 def cost(problem: RelaxationProblem, gradients: dict[str, Tensor], scheme: str, eta: float) -> int:
-    """Return the number of evaluations of the whole feedback until then."""
+    """Return the number of feedback evaluations until the slowest population has converged."""
     return slowest(problem, gradients, scheme, eta) * (INTEGRATORS[scheme].stages or 1)
 
 

@@ -1,11 +1,11 @@
-"""One law, every engine: do measured and predicted errors coincide, for each engine and integrator?
+"""Measured and predicted errors of every engine and integrator.
 
-Fixed steps to rounding, adaptive ones to the tolerance they were given. A digit relaxes in a network of three hidden
-populations by PyTorch, SciPy and Brian2. While gains are frozen each scheme has a law (docs/closed-form.md): it needs
-the network's feedback maps and no relaxation.
+They agree to rounding for fixed steps, and to the requested tolerance for adaptive steps. A digit relaxes in a network
+of three hidden populations, by PyTorch, SciPy and Brian2. With frozen gains each scheme has a closed form
+(docs/closed-form.md), which needs the network's feedback maps and no relaxation.
 
-Left: the lowest population's error by PyTorch's integrators, one line each; circles are predicted. Right: the largest
-difference between measured and predicted errors, of any population at any time, for every solver. It takes seconds.
+Left: error of the lowest population, one line per PyTorch integrator; circles are predictions. Right: largest
+difference between measured and predicted errors over populations and times, for every solver. It takes seconds.
 
 The last line on screen:  fixed steps: 17 ways, at most 8e-16 off their laws
 """
@@ -34,7 +34,7 @@ SEED = 0
 
 
 def main(out: Path = OUT, steps: int = STEPS) -> dict[str, float]:
-    """Relax in every way there is, compare each with its law, draw.
+    """Relax by every engine and integrator, compare the errors with their prediction, and draw.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def main(out: Path = OUT, steps: int = STEPS) -> dict[str, float]:
     Returns
     -------
     dict
-        Engine and integrator -> largest difference between its errors and its law's, relative to the largest error.
+        Engine and integrator -> largest difference between measured and predicted errors, over the largest error.
     """
     images, labels = digits().test
     x, y = images[:1].flatten(1).double(), labels[:1]

@@ -1,10 +1,10 @@
-"""How long must relaxations take, for learning?
+"""Relaxation time that learning needs.
 
-Some 4 tau from the activities of the feedforward pass, and hardly any time from silence. What is left of feedforward
-activities turns updates away from the gradient. From silence nothing can be left, and the gradient is only still too
-small, the smaller the lower: in a chain its direction is exact at any time.
+About 4 tau from feedforward activities, and hardly any time from silence. Remaining feedforward activities rotate the
+updates away from the gradient. From silence nothing remains: in a chain the direction of the gradient is exact at any
+time, and only its magnitude is too small, more so in lower layers.
 
-Left: accuracy after training. Right: the angle of the lowest projection's updates to backprop's.
+Left: accuracy after training. Right: angle of the lowest projection's updates to backprop's.
 
 It takes 2 minutes.
 
@@ -22,14 +22,14 @@ from actrelax.simulations.studies.common import OUT
 from actrelax.simulations.studies.perturbation import BASE, EPOCHS, SEEDS, study
 from actrelax.simulations.suites.suite import varied
 
-# units of tau; steps of 0.1, so that there are some in the shortest
+# durations, in units of tau; steps of 0.1, so that the shortest relaxation has several
 LEVELS = (20.0, 10.0, 7.0, 5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.5)
 DT = 0.1
 STARTS = {"from silence": "zero", "from feedforward activities": "feedforward"}
 
 
 def main(out: Path = OUT, levels: Sequence[float] = LEVELS, seeds: int = SEEDS, epochs: int = EPOCHS) -> pd.DataFrame:
-    """Train with every duration, from either start, and draw; see `perturbation.study`."""
+    """Train with each duration and initial state, and draw the results; see `perturbation.study`."""
     series = {name: {time: {"duration": time, "start": start} for time in levels} for name, start in STARTS.items()}
     return study(
         out / "limited_time.png",

@@ -1,8 +1,9 @@
-"""Training at several levels of a perturbation: what these studies share.
+"""Training at several levels of a perturbation, with figure and table.
 
-Trainings are rows of a table: series, level (nan for the references), seed, accuracy, and in degrees, as means over the
-training, "angle PROJECTION", between updates and backprop's, "predicted PROJECTION", the same by a law, and "first
-PROJECTION", the angle at the first batch alone. Projections to the output are left out: their updates are exact.
+The table has one row per training: series, level (nan for the references), seed, accuracy from 0 to 1, and angles to
+backprop's updates in degrees: "angle PROJECTION", the mean over the training, "predicted PROJECTION", the mean
+prediction, and "first PROJECTION", the angle at the first batch. Projections to the output are left out, because their
+updates are exact.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ BASE = varied(
 )
 """Three hidden populations of 32 tanh units learn the digits; relaxations take 10 tau, in 50 steps.
 
-The rate is that of AR without perturbation, and is not chosen again: of 0.05, 0.1, ... 1.6, with 144 training images
-held out and three seeds, 0.8 is best with 95.6 %, 0.4 has 95.4 %, and 1.6 learns nothing. 0.4 is taken, farther from
-that edge. For each RATE and SEED:
+All levels use one learning rate, chosen for AR without perturbation. Of the rates 0.05, 0.1, ..., 1.6, with 144
+validation images and three seeds, 0.8 reaches 95.6 %, 0.4 reaches 95.4 %, and 1.6 fails to learn; 0.4 keeps a distance
+from that limit. For each RATE and SEED:
 
     actrelax train --dataset digits --network mlp-4x32 --integrator euler --dt 0.2 --duration 10 --schedule cosine \\
         --epochs 15 --precision fp64 --validation 144 --lr RATE --seed SEED
@@ -67,16 +68,16 @@ BACKPROP, OUTPUT_ALONE = "backprop", "output alone learns"
 
 REFERENCES: Mapping[str, Options] = {
     BACKPROP: {"rule": "backprop"},
-    # hidden populations that are silent at the end move no weight below them
+    # silent hidden populations leave the weights below them unchanged
     OUTPUT_ALONE: {"steps": 0, "duration": None, "start": "zero"},
 }
-"""What perturbed learning is compared with: the exact gradient, and hidden weights that stay as they were drawn."""
+"""References for perturbed learning: the exact gradient, and fixed random hidden weights."""
 
 Prediction = Callable[[Experiment, Network, Tensor, Tensor], Mapping[str, float]]
-"""(experiment, network, images, labels) -> projection -> angle in degrees, with the weights of this moment."""
+"""(experiment, network, images, labels) -> projection -> angle in degrees, for the current weights."""
 
 Scale = Literal["linear", "log", "symlog"]
-"""Of an axis of levels; symlog: logarithmic from the smallest level on, with room for 0."""
+"""Scale of the axis of levels; symlog is logarithmic above the smallest level, and includes 0."""
 
 
 def study(
@@ -91,30 +92,30 @@ def study(
     predicted: Prediction | None = None,
     first: bool = False,
 ) -> pd.DataFrame:
-    """Train at every level; draw accuracy and angles against it, print them, and write them as table and numbers.
+    """Train at every level, and draw, print and write accuracy and angles against the level.
 
     Parameters
     ----------
     path : pathlib.Path
-        Of the figure; the table and the numbers go beside it, as .csv and .json.
+        Path of the figure; the table and the numbers are written beside it, as .csv and .json.
     series : mapping
-        Label -> level -> options that differ from `base`, from the harmless level to the worst.
+        Label -> level -> options that differ from `base`, with levels ordered from harmless to severe.
     xlabel : str
-        Name of the levels, with their unit.
+        Quantity of the levels, with its unit.
     scale : {"linear", "log", "symlog"}, default "linear"
     seeds, epochs : int
-        Trainings per level, with seeds 0, 1, ..., and their length.
+        Number of trainings per level, with seeds 0, 1, ..., and their length in epochs.
     base : Experiment, default BASE
     predicted : callable, optional
-        A law of the angles, evaluated at the batches where they are measured.
+        Prediction of the angles, evaluated for the batches on which they are measured.
     first : bool, default False
-        Whether the law holds for weights that have learned nothing: it is evaluated at the first batch alone, and the
-        angles that are measured there are drawn, too.
+        Evaluate the prediction for the first batch only, because it holds for untrained weights, and also draw the
+        angles measured on that batch.
 
     Returns
     -------
     pandas.DataFrame
-        A row per training, those of `REFERENCES` last.
+        One row per training, with the `REFERENCES` last.
     """
     wanted = [(name, level, options) for name, levels in series.items() for level, options in levels.items()]
     wanted += [(name, math.nan, options) for name, options in REFERENCES.items()]
@@ -151,7 +152,7 @@ def learn(
     first: bool = False,
     every: int | None = EVERY,
 ) -> dict[str, float]:
-    """Train once; return the accuracy and the mean angles of a row, with the options of `study`."""
+    """Train once, and return accuracy and mean angles; arguments are those of `study`."""
     parts = assemble(experiment, EXECUTION, data=data)
     training = parts.training
     callbacks: list[Callback] = []
@@ -171,7 +172,7 @@ def learn(
 
 
 class _Predicting(Callback):
-    """Evaluate a law every `every` batches, the first included."""
+    """Callback that evaluates a prediction for the first of every `every` batches."""
 
     def __init__(self, experiment: Experiment, law: Prediction, every: int, rows: list[Mapping[str, float]]) -> None:
         self.experiment, self.law, self.every, self.rows = experiment, law, every, rows
@@ -182,10 +183,10 @@ class _Predicting(Callback):
 
 
 def feedback_angles(experiment: Experiment, network: Network, x: Tensor, y: Tensor) -> Mapping[str, float]:
-    """Return the angles at the equilibrium of transformed feedback, if signals don't know the weights: a `Prediction`.
+    """Predict the angles for transformed feedback at equilibrium, if signals are independent of the weights.
 
-    cos(angle) of a population is the product, over the projections on its way to the output, of the cosine between
-    the weights and the transformed weights.
+    The cosine of a population's angle is the product of the cosines between weights and transformed weights, over all
+    projections from the population to the output. A `Prediction`.
     """
     transform = transform_named(experiment.relaxation.feedback_transform, experiment.seed)
     angles, cosine = {}, 1.0
@@ -200,15 +201,14 @@ def feedback_angles(experiment: Experiment, network: Network, x: Tensor, y: Tens
 
 
 def mean_angles(rows: pd.DataFrame) -> pd.Series[float]:
-    """Return each training's angle, the mean over projections; nan where it was not measured."""
+    """Return the angle of each training, averaged over projections; nan if it was not measured."""
     return rows.filter(like="angle ").mean(axis=1)
 
 
 def limits(rows: pd.DataFrame, series: str) -> tuple[float | None, float | None]:
-    """Return the level from which on a point of accuracy is lost, and that from which on the output alone is better.
+    """Return the levels from which mean accuracy is a point below the first level, and below fixed hidden weights.
 
-    Of mean accuracies: a point below that of the series' first level, and below that of fixed hidden weights, at this
-    level and all that follow; None where the worst level is not enough.
+    The condition must hold at the level and at all later ones; None if it does not hold at the last level.
     """
     means = rows[rows["series"] == series].groupby("level", sort=False)["accuracy"].mean()
     alone = rows.loc[rows["series"] == OUTPUT_ALONE, "accuracy"].mean()
@@ -218,10 +218,10 @@ def limits(rows: pd.DataFrame, series: str) -> tuple[float | None, float | None]
 
 
 def numbers(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the numbers that docs/findings.md shows.
+    """Return the numbers for docs/findings.md.
 
-    reference  -> "accuracy"
-    series     -> "a point lost from", "useless from" (`limits`), and "levels": level -> "accuracy" and "lowest
+    reference  -> "accuracy" in percent
+    series     -> "a point lost from", "useless from" (see `limits`), and "levels": level -> "accuracy" and "lowest
                   accuracy" in percent, "angle", the mean over projections, and each column of angles
     """
     found: dict[str, Any] = {
@@ -243,10 +243,11 @@ def numbers(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def draw(path: Path, rows: pd.DataFrame, *, xlabel: str, scale: Scale, chance: float = 0.1) -> None:
-    """Draw accuracy (left) and angles (right) against the level: means over seeds with their 95 % intervals.
+    """Draw accuracy (left) and angles (right) against the level: means over seeds with 95 % intervals.
 
-    Of one series each projection's angle is drawn, of several the lowest projection's, whose way from the output is the
-    longest. Circles are predictions, crosses angles at the first batch. References are lines across.
+    For one series the angles of all projections are drawn, for several series the angle of the lowest projection, which
+    is farthest from the output. Circles are predictions, crosses angles at the first batch, and horizontal lines the
+    references.
     """
     levels = sorted(rows["level"].dropna().unique())
     with figures.saved(path, columns=2) as (_, (left, right)):
@@ -267,7 +268,7 @@ def draw(path: Path, rows: pd.DataFrame, *, xlabel: str, scale: Scale, chance: f
 
 
 def accuracy_panel(ax: Axes, rows: pd.DataFrame, chance: float) -> None:
-    """Draw a line per series, and across the axes each reference's mean, and chance."""
+    """Draw one line per series, and horizontal lines for the means of the references and for chance."""
     for number, (series, of) in enumerate(rows.dropna(subset="level").groupby("series", sort=False)):
         figures.band(ax, str(series), by(of, "level", "accuracy"), number=number, percent=True)
     means = dict(rows[rows["level"].isna()].groupby("series", sort=False)["accuracy"].mean())
@@ -283,7 +284,7 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def angle_panel(ax: Axes, rows: pd.DataFrame) -> None:
-    """Draw each projection's angle, or of several series each one's in the lowest projection; others as marks."""
+    """Draw the angles of all projections, or of the lowest one for several series, with predictions as marks."""
     projections = [name.removeprefix("angle ") for name in rows.filter(like="angle ")]
     series = list(rows.dropna(subset="level").groupby("series", sort=False))
     lines = [(name, of, projections[0]) for name, of in series]
@@ -298,5 +299,5 @@ def angle_panel(ax: Axes, rows: pd.DataFrame) -> None:
     for kind, (label, marks) in _MARKS.items():
         if any(name.startswith(f"{kind} ") for name in rows):
             ax.plot([], [], color="0.3", label=label, linestyle="none", **marks)
-    whose = f"angle of updates of {projections[0]}" if len(series) > 1 else "angle of updates"
+    whose = f"angle of {projections[0]} updates" if len(series) > 1 else "angle of updates"
     ax.set(ylabel=f"{whose}\nto backprop's (degrees)", ylim=(-2, 95), yticks=range(0, 91, 15))

@@ -1,13 +1,13 @@
-"""Where dropped derivatives fail: units saturate, unless the relaxation is stopped early.
+"""Saturation of units when the derivative f' is dropped.
 
-Without f', converged relaxations drive tanh units into saturation; the activity that 100 steps leave over brakes that.
-The second paper's CNN (Millidge, Tschantz, Seth & Buckley 2020, arXiv 2010.06219) learns CIFAR-10 by its protocol, with
-f' and with f' dropped in the convolutions (in the relaxation and in the update), by 100 steps of eta = 0.1 from the
-feedforward state as in the paper, and by relaxations that have converged; without f' also by 100 steps from zero.
+Without f', converged relaxations drive tanh units into saturation; the initial activities that remain after 100 steps
+counteract it. The second paper's CNN (Millidge, Tschantz, Seth & Buckley 2020, arXiv 2010.06219) learns CIFAR-10 by its
+protocol, with f', and with f' dropped in the convolutions (in the relaxation and in the update). Relaxations take 100
+steps of eta = 0.1 from the feedforward state, as in the paper, or converge; without f' also 100 steps from zero.
 
-Left: test accuracy. Middle: mean f' of the first convolution's units over test images. Right: the change of these
-units' drives if they learned from leftover activity alone, as the cosine between the change and the drives. Bands are
-95 % intervals over seeds.
+Left: test accuracy. Middle: mean f' of the first convolution's units over test images. Right: cosine between the drives
+of these units and the change of their drives by an update from the remaining initial activities alone. Bands are 95 %
+intervals over seeds.
 
 It takes 30 minutes on one core.
 
@@ -40,7 +40,7 @@ BASE = varied(SUITES["cnn-cifar10"].base, {"epochs": 10})
 SEEDS = 3
 STEPS, ETA = 100, 0.1
 MEASURED = 500
-"""Test images over which f' and changes of drives are averaged."""
+"""Number of test images over which f' and changes of drives are averaged."""
 
 CONDITIONS = {
     "AR, 100 steps": ar(),
@@ -52,21 +52,21 @@ CONDITIONS = {
 
 
 def main(out: Path = OUT, base: Experiment = BASE, seeds: int = SEEDS) -> pd.DataFrame:
-    """Train under each condition, average f' after each epoch, draw.
+    """Train under each condition, measure the mean f' after each epoch, and draw.
 
     Parameters
     ----------
     out : pathlib.Path
         Folder for the figure and its numbers.
     base : Experiment
-        Options that the conditions share.
+        Options of all conditions.
     seeds : int
 
     Returns
     -------
     pandas.DataFrame
-        As of `followed`, with "slope", the lowest population's mean f';
-        "brake", the cosine between its drives and their change by leftover activity.
+        Columns of `followed`, "slope", the mean f' of the lowest population, and "brake", the cosine between its drives
+        and their change by the remaining initial activities.
     """
     measured = partial(measure, loss=base.model.loss)
     rows = followed(base, CONDITIONS, measured, seeds, Execution(threads=1))
@@ -74,12 +74,12 @@ def main(out: Path = OUT, base: Experiment = BASE, seeds: int = SEEDS) -> pd.Dat
         labels = (
             "test accuracy (%)",
             "mean f' in the first convolution",
-            "cosine of its drives and their change\nby what 100 steps leave over",
+            "cosine of its drives and their change\nby remaining initial activity",
         )
         for ax, column, label in zip(axes, ("accuracy", "slope", "brake"), labels, strict=True):
             figures.over_epochs(ax, curves(rows, column), label, percent=column == "accuracy")
         axes[1].set(ylim=(0, 1.02))
-        axes[2].set(ylim=(-1.02, 0.1))  # no cosine is below -1, whatever Student's interval says
+        axes[2].set(ylim=(-1.02, 0.1))  # Student's interval may extend below -1, a cosine can't
         axes[2].axhline(0, color="0.3", linewidth=0.8)
     numbers: dict[str, Any] = {"brake": {"weakest": rows["brake"].max(), "strongest": rows["brake"].min()}}
     lines = []
@@ -93,7 +93,7 @@ def main(out: Path = OUT, base: Experiment = BASE, seeds: int = SEEDS) -> pd.Dat
 
 
 def measure(training: Training, options: Options, loss: str) -> dict[str, float]:
-    """Return f' and the brake of the lowest hidden population."""
+    """Return "slope" and "brake" of the lowest hidden population."""
     test, network = training.batches.data.test, training.network
     x, y = training.batches.preprocess(test.images[:MEASURED]), test.labels[:MEASURED]
     return {
@@ -104,17 +104,17 @@ def measure(training: Training, options: Options, loss: str) -> dict[str, float]
 
 @torch.no_grad()
 def mean_slope(network: Network, x: Tensor, population: str) -> float:
-    """Return f' at the feedforward drives, mean over a population's units and the stimuli x, (batch, *input shape)."""
+    """Return the mean f' at the feedforward drives, over a population's units and stimuli (batch, *input shape)."""
     drive = network.feedforward(x).drives[population]
     return float(network.populations[population].activation.derivative(drive).mean())
 
 
 @torch.no_grad()
 def brake(network: Network, x: Tensor, y: Tensor, loss: str, assumptions: str) -> float:
-    """Return the cosine between the lowest population's drives and their change by leftover activity alone.
+    """Return the cosine between the lowest population's drives and their change by the remaining initial activity.
 
-    Leftover is the update after 100 steps of 0.1 minus that of the equilibrium; the change is that of a small step
-    against it. Negative where it weakens drives.
+    The contribution of the remaining activity is the update after 100 steps of 0.1 minus the update at equilibrium. The
+    change is measured after a small step against it; a negative cosine means weaker drives.
     """
     population = network.hidden[0]
     (projection,) = network.incoming[population]

@@ -1,12 +1,12 @@
-"""How many feedback connections may be missing?
+"""Missing feedback connections.
 
-Half of them, without losing a point. Feedback runs through the forward weights, of which a share is missing, always the
-same ones. That moves the fixed point itself: relaxations end at another vector than the gradient.
+Half of the feedback connections may be missing without losing a point of accuracy. Feedback uses the forward weights, a
+fixed random share of which is set to zero. That changes the equilibrium itself, which differs from the gradient.
 
-Left: accuracy after training. Right: the angle of updates to backprop's, over training (lines) and at the first batch
-(crosses). While weights are random a hop turns the signal by the angle between the weights and the rest of them, and
-the cosines of k hops multiply (circles): sqrt(p)^k for a share p. Once something is learned, three hops turn it hardly
-more than one.
+Left: accuracy after training. Right: angle to backprop's updates, over training (lines) and at the first batch
+(crosses). For random weights each hop rotates the signal by the angle between full and sparse weights, and the cosines
+of k hops multiply (circles): sqrt(p)^k for a share p of connections. In trained networks three hops rotate the signal
+hardly more than one.
 
 It takes a minute.
 
@@ -27,11 +27,11 @@ LEVELS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
 
 
 def main(out: Path = OUT, levels: Sequence[float] = LEVELS, seeds: int = SEEDS, epochs: int = EPOCHS) -> pd.DataFrame:
-    """Train with every share of connections, and draw; see `perturbation.study`."""
+    """Train with each share of connections, and draw the results; see `perturbation.study`."""
     return study(
         out / "sparse_feedback.png",
         {"AR, sparse feedback": {share: {"feedback_transform": f"sparse-{share:g}"} for share in levels}},
-        xlabel="share of feedback connections that is there",
+        xlabel="share of feedback connections kept",
         scale="log",
         seeds=seeds,
         epochs=epochs,

@@ -1,14 +1,14 @@
-"""What eigenvalues don't say: the spectrum of a frozen relaxation, and what solvers of eigenvalues make of it.
+"""Eigenvalues, pseudospectra and transient growth of a frozen relaxation.
 
-How long it takes, for one. With frozen gains dx/dt = A x + b, and all eigenvalues of A are -1/tau, whatever the weights
-(`spectra`). Do solvers find that, and does it say how errors behave on their way to zero?
+Eigenvalues do not determine how fast errors vanish. With frozen gains dx/dt = A x + b, and all eigenvalues of A are
+-1/tau for any weights (`spectra`), but eigenvalue solvers do not find them, and errors may grow before they vanish.
 
-Left: the distance from -1 of the furthest eigenvalue that is found. Sorted by layers A is triangular, and LAPACK finds
-the order by itself. In another orthonormal basis it can't, and ARPACK, which only multiplies by A, can't either: both
-find the eigenvalues of A changed by one rounding, which pseudospectra predict. Middle: those of a deep network, levels
-of sigma_min(z - A) around -1. They are discs, as is the numerical range (dashed), which reaches into the right
-half-plane: errors may grow. Right: the largest growth of any error after a time, |exp(tA)|, and exp(-t), which the
-eigenvalues suggest. It takes a minute.
+Left: distance of the furthest computed eigenvalue from -1. A is triangular when units are sorted by layer, an order
+that LAPACK finds for shuffled units. In another orthonormal basis LAPACK can't find it, nor can ARPACK, which only
+multiplies by A. Both then return eigenvalues of A with rounding errors, as pseudospectra predict. Middle: pseudospectra
+of a deep network, levels of sigma_min(z - A) around -1. They are discs, and so is the numerical range (dashed), which
+extends into the right half-plane: errors may grow. Right: largest growth of any error, |exp(tA)|, and exp(-t), which
+the eigenvalues suggest. It takes a minute.
 
 The last line on screen:  trained: omega 0.33, Kreiss 1.29 <= growth 1.85 at t = 5.2 <= 67
 """
@@ -38,11 +38,11 @@ DEPTHS = (2, 5, 10, 15, 20, 30, 40)
 WIDTH = 16
 SEEDS = 5
 
-# convolutions; skips, so that pseudospectra are no discs
+# convolutions; skip connections, whose pseudospectra are not discs
 OTHERS = ("digits-cnn", "digits-skip")
 EARLY = tuple(np.linspace(0, 5, 11).tolist())  # units of tau
 
-# the deep one, random and trained
+# the deep network, random and trained
 DEEP = "mlp-20x32"
 EPOCHS = 20
 BASE = varied(DIGITS, {"integrator": "equilibrium", "optimiser": "adam", "lr": 2e-3, "precision": "fp64"})
@@ -60,26 +60,26 @@ def main(
     images: int = IMAGES,
     points: int = 40,
 ) -> dict[str, dict[str, float]]:
-    """Find eigenvalues by several solvers, then pseudospectra, numerical range and growth; draw.
+    """Compute eigenvalues by several solvers, pseudospectra, numerical range and growth, and draw.
 
     Parameters
     ----------
     out : pathlib.Path
         Folder for the figure and its numbers.
     depths, seeds
-        Layers of weights, and networks of each depth, on the left.
+        Left panel: numbers of weight layers, and number of networks per depth.
     deep, epochs, images
-        The network in the middle and on the right, the length of its training, and the test images whose A is used.
+        Middle and right panels: the network, its training epochs, and the number of test images.
     points : int
-        Columns of the middle panel's grid.
+        Middle panel: grid points per axis.
 
     Returns
     -------
     dict
-        Solver, or "predicted" -> depth -> mean distance of the furthest eigenvalue from -1, of networks where it was
-        found, and "SOLVER, found" -> depth -> their number; "random" and "trained" -> "omega", "kreiss", "growth" and
-        "bound", means over images, "at", when growth is largest, and "down", when it is below 1e-5; a network of
-        OTHERS -> "omega", "growth".
+        Solver or "predicted" -> depth -> distance of the furthest eigenvalue from -1, mean over the networks for which
+        the solver converged; "SOLVER, found" -> depth -> number of these networks; "random" and "trained" -> "omega",
+        "kreiss", "growth" and "bound", means over images, "at", the time of the largest growth, and "down", the time
+        after which growth stays below 1e-5, both in tau; a network of OTHERS -> "omega", "growth".
     """
     found = {d: [solved(linear_part(random(f"mlp-{d}x{WIDTH}", s)), s) for s in range(seeds)] for d in depths}
     measured: dict[str, dict[str, float]] = {}
@@ -94,7 +94,7 @@ def main(
             measured[f"{solver}, found"] = {f"{d:g}": len(x) for d, x in values.items()}
             listed = [f"{np.mean(x):.2g} at depth {d:g} ({len(x)} of {seeds})" for d, x in values.items()]
             lines.append(f"{solver}: {', '.join(listed)}")
-        left.set(xlabel="layers of weights", ylabel="largest |eigenvalue found + 1|", xlim=(0, None))
+        left.set(xlabel="depth (weight layers)", ylabel="largest |computed eigenvalue + 1|", xlim=(0, None))
         left.legend()
         for name in OTHERS:
             matrix = linear_part(random(name, 0))
@@ -117,20 +117,20 @@ def main(
 
 
 def random(name: str, seed: int) -> Network:
-    """Return a network of random weights."""
+    """Return a network with random weights."""
     shape = (64,) if name.startswith("mlp") else None
     return build(name, input_shape=shape, generator=random_stream(seed, "weights")).double()
 
 
 def linear_part(network: Network, image: int = 0) -> sparse.csr_array:
-    """Return A of a test image."""
+    """Return the matrix A for a test image."""
     x, y = (part[[image]] for part in digits().test)
     x = x.double().reshape(1, *network.populations[network.input].shape)
     return spectra.linear_part(RelaxationProblem.from_batch(network, x, y))
 
 
 def solved(matrix: sparse.csr_array, seed: int = 0) -> dict[str, float]:
-    """Return solver -> how far from -1 it finds an eigenvalue; and how far a change of one rounding moves one."""
+    """Return solver -> distance of its furthest eigenvalue from -1, and the distance predicted for rounding errors."""
     order = np.random.default_rng(seed).permutation(matrix.shape[0])
     return {
         "LAPACK, shuffled units": furthest(eigvals(matrix.toarray()[np.ix_(order, order)])),
@@ -141,7 +141,7 @@ def solved(matrix: sparse.csr_array, seed: int = 0) -> dict[str, float]:
 
 
 def in_other_basis(matrix: sparse.csr_array, seed: int = 0) -> NDArray[np.complex128]:
-    """Return the eigenvalues that LAPACK finds when it can't see that A is triangular."""
+    """Return LAPACK's eigenvalues of A in a random orthonormal basis, in which A is not triangular."""
     basis, _ = qr(np.random.default_rng(seed).standard_normal(matrix.shape))
     return np.asarray(eigvals(basis @ matrix.toarray() @ basis.T))
 
@@ -156,12 +156,12 @@ def by_arpack(matrix: sparse.csr_array) -> NDArray[np.complex128]:
 
 
 def furthest(eigenvalues: NDArray[np.complex128]) -> float:
-    """Return the largest distance from -1; not a number where there are none."""
+    """Return the largest distance of eigenvalues from -1; nan if there are none."""
     return float(np.abs(eigenvalues + 1).max()) if len(eigenvalues) else math.nan
 
 
 def draw_plane(ax: Axes, matrix: sparse.csr_array, points: int) -> None:
-    """Draw the levels of sigma_min, the numerical range, and where solvers find eigenvalues."""
+    """Draw the levels of sigma_min, the numerical range, and the computed eigenvalues."""
     real, imaginary = np.linspace(-2.4, 0.4, points), np.linspace(-1.4, 1.4, points)
     shown = (-16, -12, -8, -4, -2, -1)
     levels = np.log10(spectra.pseudospectrum(matrix, real, imaginary))
@@ -181,7 +181,7 @@ def draw_plane(ax: Axes, matrix: sparse.csr_array, points: int) -> None:
 
 
 def draw_growth(ax: Axes, number: int, label: str, parts: Sequence[sparse.csr_array]) -> dict[str, float]:
-    """Draw |exp(tA)| over time; return its maximum and what bounds it."""
+    """Draw |exp(tA)| over time, and return its maximum and bounds."""
     norms = np.array([transient_growth.propagator_norms(matrix, TIMES) for matrix in parts])
     figures.band(ax, f"{label} weights", dict(zip(TIMES, norms.T.tolist(), strict=True)), number=number, log=True)
     growth, at = float(norms.max(axis=1).mean()), float(np.mean([TIMES[i] for i in norms.argmax(axis=1)]))

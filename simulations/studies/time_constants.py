@@ -1,12 +1,12 @@
-"""How different may time constants be?
+"""Learning with heterogeneous time constants.
 
-A factor of ten apart, as long as no whole population is slow. Neurons, or whole populations, have time constants of
-their own, log-normal with a median of 1: two thirds of them lie within some factor of it. A spread changes when a
-relaxation arrives and not where, every neuron's equilibrium being the gradient. So the slow ones count, against the
-time that there is: 10 median time constants, or 40.
+Time constants may differ by a factor of ten, unless a whole population is slow. Neurons, or whole populations, draw
+their time constants from a log-normal distribution with a median of 1; two thirds lie within some factor of it. The
+spread changes the speed of a relaxation but not its equilibrium, the gradient. Slow neurons therefore matter only if
+the relaxation is short; it lasts 10 or 40 median time constants.
 
-Left: accuracy after training. Right: the angle of the lowest projection's updates to backprop's. Steps are those of the
-exponential Euler scheme, which is stable for neurons much faster than a step, too.
+Left: accuracy after training. Right: angle of the lowest projection's updates to backprop's. Steps use the exponential
+Euler scheme, which is stable even for neurons much faster than a step.
 
 It takes 2 minutes.
 
@@ -25,21 +25,21 @@ from actrelax.simulations.studies.common import OUT
 from actrelax.simulations.studies.perturbation import BASE, EPOCHS, SEEDS, study
 from actrelax.simulations.suites.suite import varied
 
-# two thirds of the time constants are within this factor of their median
+# two thirds of the time constants lie within this factor of the median
 LEVELS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
-# of relaxations, in units of the median tau
+# durations of relaxations, in units of the median tau
 DURATIONS = (40.0, 10.0)
 DT = 0.5
 
 
 def spread(factor: float) -> Mapping[str, float]:
-    """Return the options of log-normal time constants with a median of 1 and this factor as standard deviation."""
+    """Return the options for log-normal time constants with median 1 and geometric standard deviation `factor`."""
     variance = math.log(factor) ** 2
     return {"tau": math.exp(variance / 2), "tau_spread": math.sqrt(math.expm1(variance))}
 
 
 def main(out: Path = OUT, levels: Sequence[float] = LEVELS, seeds: int = SEEDS, epochs: int = EPOCHS) -> pd.DataFrame:
-    """Train with every spread, of neurons and of populations, for two durations, and draw; see `perturbation.study`."""
+    """Train with each spread, over neurons or populations, for two durations, and draw; see `perturbation.study`."""
     series = {
         f"{which}, {duration:g} tau": {
             factor: {**spread(factor), "tau_spread_over": which, "duration": duration} for factor in levels
@@ -50,7 +50,7 @@ def main(out: Path = OUT, levels: Sequence[float] = LEVELS, seeds: int = SEEDS, 
     return study(
         out / "time_constants.png",
         series,
-        xlabel="spread of time constants (factor around their median)",
+        xlabel="spread of time constants (factor around the median)",
         scale="log",
         seeds=seeds,
         epochs=epochs,

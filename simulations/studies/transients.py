@@ -1,13 +1,13 @@
-"""Errors rise before they fall: what eigenvalues leave out, and by how much.
+"""Transient growth of errors before they vanish.
 
-About tenfold in a trained relu network, and never beyond a bound that is near. Each population alone would forget
-its initial activity like exp(-t/tau). But the initial activities of the populations above come down through the
-feedback, which may amplify them: after learning, samples that the network knows have gradients far below activities,
-and the lower layers' errors rise.
+Errors rise about tenfold in a trained relu network, close to their bound. An isolated population would lose its initial
+activity like exp(-t/tau). Initial activities of the populations above, however, arrive through feedback, which may
+amplify them. After learning, gradients of most samples are far smaller than activities, so errors of the lower layers
+rise.
 
-Left: errors in a trained relu network, relative to the first ones, and their bound (dotted): of the initial errors
-above, the largest that arrives. Right: the same from large steps instead: the largest factor by which each scheme
-amplifies errors in 20 layers whose feedback amplifies nothing. All are stable up to eta = 2, rk4 to 2.79.
+Left: errors in a trained relu network, relative to the initial errors, and their bounds (dotted): the largest initial
+error that arrives from above. Right: growth from large steps, the largest factor by which each scheme amplifies errors
+in 20 layers whose feedback itself does not amplify. All schemes are stable up to eta = 2, rk4 up to 2.79.
 
 It takes half a minute.
 
@@ -31,7 +31,7 @@ from actrelax.simulations.data import digits
 from actrelax.simulations.studies.common import DIGITS, OUT, report, trained
 from actrelax.simulations.suites.suite import varied
 
-ACTIVATIONS = ("tanh", "relu")  # the last one is drawn
+ACTIVATIONS = ("tanh", "relu")  # the last is drawn
 EPOCHS = 20
 BASE = varied(
     DIGITS, {"rule": "backprop", "network": "mlp-8x32", "optimiser": "adam", "lr": 0.003, "precision": "fp64"}
@@ -49,7 +49,7 @@ DEPTH = 20
 
 
 def main(out: Path = OUT, epochs: int = EPOCHS) -> dict[str, dict[str, dict[str, float]]]:
-    """Train, relax, draw.
+    """Train, relax, measure the growth of errors, and draw.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ def main(out: Path = OUT, epochs: int = EPOCHS) -> dict[str, dict[str, dict[str,
     Returns
     -------
     dict
-        Activation -> population -> "rise", its largest error over the first, "at", its time in tau, and its "bound".
+        Activation -> population -> "rise", the largest error relative to the initial one, "at", the time of the largest
+        error in tau, and "bound", the bound on "rise".
     """
     measured: dict[str, dict[str, dict[str, float]]] = {activation: {} for activation in ACTIVATIONS}
     lines = []
@@ -74,7 +75,7 @@ def main(out: Path = OUT, epochs: int = EPOCHS) -> dict[str, dict[str, dict[str,
         for name, error in errors.items():
             (line,) = left.semilogy(times, error, label=name)
             left.axhline(bounds[name], color=line.get_color(), linewidth=0.8, linestyle=":")
-        left.set(xlabel="time (tau)", ylabel="error / error at the start", xlim=(0, None), ylim=(1e-4, None))
+        left.set(xlabel="time (tau)", ylabel="error (relative to the initial error)", xlim=(0, None), ylim=(1e-4, None))
         left.legend(fontsize="small")
         factors = amplified(right, SCHEMES, ETAS)
     report(out / "transients.json", {**measured, "amplification": factors}, *lines)
@@ -82,7 +83,7 @@ def main(out: Path = OUT, epochs: int = EPOCHS) -> dict[str, dict[str, dict[str,
 
 
 def relaxed(network: Network) -> tuple[Sequence[float], dict[str, Tensor], dict[str, float]]:
-    """Return times, each population's error at them over the first one, and its bound."""
+    """Return times, and each population's errors and bound, relative to its initial error."""
     images, labels = digits().test
     problem = RelaxationProblem.from_batch(network, images[:SAMPLES].double(), labels[:SAMPLES])
     gradients = solve(problem, "equilibrium").final
@@ -93,7 +94,7 @@ def relaxed(network: Network) -> tuple[Sequence[float], dict[str, Tensor], dict[
 
 
 def amplified(ax: Axes, schemes: Sequence[str], etas: Sequence[float]) -> dict[str, dict[float, float]]:
-    """Draw the growth of errors on the way, up to each scheme's stability limit; return scheme -> eta -> factor."""
+    """Draw the amplification by each scheme up to its stability limit, and return scheme -> eta -> factor."""
     found = {}
     for name in schemes:
         stable = [eta for eta in etas if eta < INTEGRATORS[name].stability_limit - 0.05]

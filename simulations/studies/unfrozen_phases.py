@@ -1,13 +1,13 @@
-"""When does an unfrozen relaxation settle, and where? Weight scale, depth and activation function.
+"""Equilibria of unfrozen relaxations, by weight scale, depth and activation function.
 
-With transposed weights and a smooth activation function always, at small weights near the gradient, at large ones
-anywhere. Gains are current ones. A chain with transposed weights is then a cascade of gradient flows (`fixed_points`):
-with a smooth activation function every sample should come to rest. Does it, with the papers' steps of 0.1 tau as well,
-and how far from backprop's gradient? `simulations/examples/unfrozen.py` shows one network over time.
+With transposed weights and a smooth activation function every relaxation comes to rest: close to the gradient for small
+weights, possibly far from it for large ones. Gains are current, so a chain with transposed weights is a cascade of
+gradient flows (`fixed_points`). This study tests that prediction, also for the papers' steps of 0.1 tau, and measures
+the distance from backprop's gradient. `simulations/examples/unfrozen.py` shows one network over time.
 
-Each square: weights of standard deviation gain / sqrt(fan-in), times sqrt(2) for relu; colour: the cosine with the
-gradient in the lowest population, where an implicit method of SciPy's ends (relu: small steps of Euler's); number:
-percent of the digits that come to rest with Euler's steps of 0.1.
+Each square: weights with standard deviation gain / sqrt(fan-in), times sqrt(2) for relu. Colour: cosine with the
+gradient in the lowest population, at the end of an implicit method of SciPy (relu: of small Euler steps). Number:
+percentage of digits that come to rest with Euler steps of 0.1.
 
 It takes 2 minutes.
 
@@ -48,16 +48,16 @@ SAMPLES = 4
 # time, in units of tau
 ETA = 0.1
 FINE = 0.025  # relu
-IMPLICIT = SciPyOptions(rtol=1e-5)  # it comes to rest all the same
+IMPLICIT = SciPyOptions(rtol=1e-5)  # coarse, but sufficient to come to rest
 DURATION = 100.0
 
-# assumptions: transposed weights, or random ones of their own
+# assumptions: transposed weights, or separate random feedback weights
 CURRENT = PRESETS["unfrozen-relaxation"]
 OWN_FEEDBACK = replace(
     CURRENT, dense=replace(CURRENT.dense, feedback="random"), conv=replace(CURRENT.conv, feedback="random")
 )
 
-# several places to rest
+# search for several equilibria
 DEEP = 5
 STARTS = 16
 
@@ -72,28 +72,28 @@ def main(
     starts: int = STARTS,
     duration: float = DURATION,
 ) -> dict[str, dict[Any, Any]]:
-    """Relax with current gains over weight scales and depths, draw, and relax one digit from several states.
+    """Relax with current gains for all weight scales and depths, search for several equilibria, and draw.
 
     Parameters
     ----------
     out : pathlib.Path
         Folder for the figure and its numbers.
     activations, depths, gains
-        The squares: layers of weights, and weights relative to 1 / sqrt(fan-in).
+        Squares of the figure: activation functions, numbers of weight layers, and weights relative to 1 / sqrt(fan-in).
     networks, samples : int
-        Random networks per square, and digits each.
+        Number of random networks per square, and of digits per network.
     starts : int
-        States from which one digit is relaxed.
+        Number of start states for the search for several equilibria.
     duration : float
-        Of Euler's relaxations, in units of tau; the implicit method's are ten times as long.
+        Duration of Euler's relaxations, in units of tau; the implicit method runs ten times as long.
 
     Returns
     -------
     dict
-        Activation -> depth -> gain -> "rests", the share of digits that the equation brings to rest (relu: at rest, or
-        chattering by the size of the steps), "stepped", with the papers' steps, and "cosine"; "smooth" and "relu in
-        all" -> "relaxations" and "rests", their numbers, and the least and largest "cosine"; "own feedback" -> gain ->
-        share that settles; "places" -> activation -> gain -> number of states at which a digit comes to rest.
+        Activation -> depth -> gain -> "rests", the share of digits that come to rest (relu: at rest or chattering),
+        "stepped", the same with the papers' steps, and "cosine" with the gradient; "smooth" and "relu in all" -> the
+        numbers "relaxations" and "rests", "least cosine" and "largest cosine"; "own feedback" -> gain -> share of
+        digits that come to rest with random feedback weights; "places" -> activation -> gain -> number of equilibria.
     """
     keys = ["activation", "depth", "gain"]
     ends = (
@@ -112,7 +112,7 @@ def main(
             image = draw(ax, of)
             ax.set_title(activation)
         figure.colorbar(image, ax=list(axes), label="cosine with the gradient", fraction=0.02, extend="min")
-        axes[0].set_ylabel("gain: scale of the weights")
+        axes[0].set_ylabel("gain (scale of the weights)")
     for kind, of in squares.groupby(np.where(squares["activation"] == "relu", "relu in all", "smooth")):
         measured[str(kind)] = {
             "relaxations": networks * samples * len(of),
@@ -137,7 +137,7 @@ def main(
 
 
 def places_of(activation: str, gain: float, starts: int, duration: float) -> list[State]:
-    """Return where the first digit comes to rest from several states, in a network of the depth DEEP."""
+    """Return the distinct equilibria of the first digit from several start states, in a network of depth DEEP."""
     problem = digits_of(activation, DEEP, gain, 0, 1)
     places = list(scattered(problem, starts, random_stream(0, "starts")))
     return resting_places(problem, places, duration=10 * duration, options=IMPLICIT)
@@ -146,7 +146,7 @@ def places_of(activation: str, gain: float, starts: int, duration: float) -> lis
 def digits_of(
     activation: str, depth: int, gain: float, seed: int, samples: int, assumptions: Assumptions = CURRENT
 ) -> RelaxationProblem:
-    """Return digits to be relaxed with current gains by a random network."""
+    """Return a relaxation of digits with current gains in a random network."""
     network = build(
         f"mlp-{depth}x{WIDTH}", input_shape=(64,), activation=activation, generator=random_stream(seed, "weights")
     ).double()
@@ -160,7 +160,7 @@ def digits_of(
 
 
 def end(problem: RelaxationProblem, duration: float) -> dict[str, float]:
-    """Return the share of samples that come to rest, the same with the papers' steps, and the cosine with backprop."""
+    """Return the shares of samples that come to rest, exactly and with the papers' steps, and the cosine."""
     network, lowest = problem.network, problem.network.hidden[0]
     stepped = ending(problem, "euler", eta=ETA, duration=duration)
     if network.populations[lowest].activation.name == "relu":
@@ -175,13 +175,13 @@ def end(problem: RelaxationProblem, duration: float) -> dict[str, float]:
 
 
 def at_rest(problem: RelaxationProblem, duration: float) -> Ending:
-    """Return where the equation ends, its stiffness left to an implicit method."""
-    # it takes few steps where little happens, and some approach slowly
+    """Return the long-time behaviour of the ODE, by an implicit method because it is stiff."""
+    # ten times as long, since some samples converge slowly and an implicit method takes few steps then
     return ending(problem, "BDF", eta=5.0, duration=10 * duration, options=IMPLICIT)
 
 
 def draw(ax: Axes, squares: pd.DataFrame) -> AxesImage:
-    """Draw one activation function's squares: cosines as colours, the percentage that comes to rest as numbers."""
+    """Draw the squares of one activation function: cosines as colours, percentages at rest as numbers."""
     cosines, stepped = (squares.pivot(index="gain", columns="depth", values=key) for key in ("cosine", "stepped"))
     image = ax.imshow(cosines, origin="lower", aspect="auto", cmap="cividis", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(stepped):
@@ -189,7 +189,7 @@ def draw(ax: Axes, squares: pd.DataFrame) -> AxesImage:
         ax.text(column, row, f"{100 * share:.0f}", color=colour, ha="center", va="center")
     ax.set_xticks(range(len(cosines.columns)), map(str, cosines.columns))
     ax.set_yticks(range(len(cosines)), [f"{gain:g}" for gain in cosines.index])
-    ax.set(xlabel="layers of weights")
+    ax.set(xlabel="depth (weight layers)")
     ax.grid(False)
     return image
 

@@ -1,14 +1,14 @@
-"""Does learned feedback align with the forward weights, and why?
+"""Alignment of learned feedback weights with the forward weights.
 
-Half way, because W outgrows the difference, and the rest of the way with weight decay. Feedback weights psi begin as an
-independent draw, at 90 degrees from W. Under the papers' rule both change by the same Hebbian product, so that W - psi
-stays constant: psi aligns only as far as W outgrows that difference. Weight decay, the optimiser's or Kolen and
-Pollack's (1994), takes the difference away. Random psi never changes; W turns a little towards it (Lillicrap et al.
-2016, "Random synaptic feedback weights support error backpropagation").
+Learned feedback aligns half way, and fully with weight decay. Feedback weights psi are drawn independently, at 90
+degrees from W. Under the papers' rule both change by the same Hebbian product, so W - psi stays constant, and psi
+aligns only as W outgrows that difference. Weight decay, by the optimiser or by Kolen and Pollack's rule (1994), removes
+the difference. Random psi never changes; W turns slightly towards it (Lillicrap et al. 2016, "Random synaptic feedback
+weights support error backpropagation").
 
-Left: the angle between W and psi, over training. Middle: |W - psi| relative to the initial one; circles are the law,
-(1 - rate * decay) an update. Right: the angle between updates and backprop's. Means over projections; bands are 95 %
-intervals over seeds. It takes a minute.
+Left: angle between W and psi, over training. Middle: |W - psi| relative to its initial value; circles are predictions,
+a factor of (1 - rate * decay) per update. Right: angle between updates and backprop's. Means over projections, with
+95 % intervals over seeds. It takes a minute.
 
 The last line on screen:  random: 93.1% of test images, psi 71 degrees from W, rank 25.4 to 25.4, updates 58 degrees off
 """
@@ -30,7 +30,7 @@ from actrelax.simulations.training.loop import Training
 
 RATE = 0.3
 EPOCHS = 12
-UPDATES = 23  # an epoch, of 64 digits each
+UPDATES = 23  # per epoch, with 64 digits each
 SEEDS = 3
 MEASURED = 256
 
@@ -46,7 +46,7 @@ RULES: dict[str, Options] = {
 
 
 def main(out: Path = OUT, epochs: int = EPOCHS, seeds: int = SEEDS) -> pd.DataFrame:
-    """Learn by each rule, compare W and psi after each epoch, draw.
+    """Train by each rule, compare W and psi after each epoch, and draw.
 
     Parameters
     ----------
@@ -57,15 +57,15 @@ def main(out: Path = OUT, epochs: int = EPOCHS, seeds: int = SEEDS) -> pd.DataFr
     Returns
     -------
     pandas.DataFrame
-        As of `followed`, with "angle", "distance" and "update", means over projections; "rank" of
-        the lowest psi.
+        Columns of `followed`, "angle", "distance" and "update", means over projections, and "rank", the effective rank
+        of the lowest psi.
     """
     rows = followed(varied(BASE, {"epochs": epochs}), RULES, measure, seeds)
     rows["distance"] /= rows.groupby(["condition", "seed"])["distance"].transform("first")
     with figures.saved(out / "weight_alignment.png", columns=3) as (_, axes):
         labels = (
             "angle between W and psi (degrees)",
-            "|W - psi| / |W - psi| before",
+            "|W - psi| (relative to its initial value)",
             "angle to backprop's update (degrees)",
         )
         for ax, column, label in zip(axes, ("angle", "distance", "update"), labels, strict=True):
@@ -73,7 +73,7 @@ def main(out: Path = OUT, epochs: int = EPOCHS, seeds: int = SEEDS) -> pd.DataFr
             ax.set(ylim=(0, None))
         for label in RULES:
             figures.circles(axes[1], range(epochs + 1), [law(label, epoch) for epoch in range(epochs + 1)])
-        figures.circles(axes[1], [], [], label="law")
+        figures.circles(axes[1], [], [], label="predicted")
         axes[1].legend()
     numbers, lines = {}, []
     for label, of in rows.groupby("condition", sort=False):
@@ -88,7 +88,7 @@ def main(out: Path = OUT, epochs: int = EPOCHS, seeds: int = SEEDS) -> pd.DataFr
 
 
 def measure(training: Training, options: Options) -> dict[str, float]:
-    """Compare W with psi, and the update with backprop's, where feedback reaches the lower layers."""
+    """Compare W with psi, and updates below the output with backprop's."""
     network = training.network
     alignment = list(feedback_alignment(network).values())
     x, y = training.batches.example(MEASURED)
@@ -99,13 +99,13 @@ def measure(training: Training, options: Options) -> dict[str, float]:
     return {
         "angle": fmean(each.angle for each in alignment),
         "distance": fmean(each.distance for each in alignment),
-        "rank": alignment[0].rank,  # of the lowest psi, of 32 rows and columns
-        "update": fmean(list(angles.values())[:-1]),  # the output's update needs no feedback
+        "rank": alignment[0].rank,  # the lowest psi is 32 x 32
+        "update": fmean(list(angles.values())[:-1]),  # the output layer's update needs no feedback
     }
 
 
 def law(label: str, epoch: int) -> float:
-    """Return |W - psi| relative to the initial one; nan for random feedback, which has no law."""
+    """Return the predicted |W - psi|, relative to its initial value; nan for random feedback."""
     rule = RULES[label]
     if rule["assumptions"] == "random-feedback":
         return math.nan
