@@ -1,4 +1,4 @@
-"""The MLP's relaxation as somebody would write it in Brian2 by hand, without this project: the yardstick for ours."""
+"""Relaxation of an MLP, written by hand in Brian2 for comparison with this package."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 def handwritten(
     weights: Sequence[np.ndarray], gains: Sequence[np.ndarray], start: Sequence[np.ndarray], dt: float
 ) -> Any:
-    """Return a `brian2.Network` of a chain of populations, the last one clamped.
+    """Return a `brian2.Network` of a chain of populations with a clamped output.
 
     Parameters
     ----------
     weights : sequence of numpy.ndarray
-        Between neighbours, (target, source), from the lowest hidden population up.
+        Weights between neighbours, (target, source), from the lowest hidden population up.
     gains, start : sequence of numpy.ndarray
-        f' and x of each population at the start, the clamped output the last.
+        Initial f' and x of each population, ending with the clamped output.
     dt : float
-        In ms; tau is 1 ms.
+        Step size in ms; tau is 1 ms.
     """
     b2.defaultclock.dt = dt * b2.ms
     equations = """
@@ -42,6 +42,6 @@ def handwritten(
     for lower, upper, weight in zip(groups, groups[1:], weights, strict=False):
         synapses = b2.Synapses(upper, lower, "w : 1 (constant)\nfeedback_post = w * gain_pre * x_pre : 1 (summed)")
         synapses.connect()
-        synapses.w = weight.ravel()  # pre is the upper population: row after row
+        synapses.w = weight.ravel()  # row by row, since pre is the upper population
         projections.append(synapses)
     return b2.Network(*groups, *projections)

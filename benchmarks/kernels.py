@@ -1,8 +1,8 @@
-"""Where the time of a training step goes: the kernels of backprop, of AR's equilibrium and of its closed form.
+"""Kernel times of a training step: backprop, AR's equilibrium and AR's closed form.
 
-    python benchmarks/kernels.py [NETWORK]          # cnn unless given
+    python benchmarks/kernels.py [NETWORK]          # default: cnn
 
-Milliseconds a step of the kernels that take most, the three rules taking turns; batch 64, random images, fp32.
+Prints milliseconds per step of the slowest kernels. The three rules take turns; batch 64, random images, fp32.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(name: str) -> None:
     network = build(name, input_shape=shape, generator=generator)
     x, y = torch.rand(BATCH, *shape, generator=generator), torch.randint(10, (BATCH,), generator=generator)
     spent: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(RULES, 0.0))
-    for turn in range(-2, ROUNDS):  # the first two don't count
+    for turn in range(-2, ROUNDS):  # the first two are warm-up
         for title, rule in RULES.items():
             with profile(activities=[ProfilerActivity.CPU]) as profiled:
                 for _ in range(STEPS):

@@ -1,10 +1,10 @@
-"""How many kernels a step of training launches: on a GPU, small networks take as long as their launches do.
+"""Number of kernel launches in a training step, which limits the speed of small networks on a GPU.
 
-    python benchmarks/launches.py [NETWORK ...]          # mlp and cnn unless given
+    python benchmarks/launches.py [NETWORK ...]          # default: mlp and cnn
 
-Counted on the CPU: the operations that reach PyTorch's backend, in the whole step of `actrelax train`, from the stored
-images to the moved weights, with SGD. A GPU launches a kernel for each, sometimes two, and none for a view or an empty
-tensor. Three more, in every method, check the labels there.
+The count is taken on the CPU: operations that reach PyTorch's backend in a complete step of `actrelax train` with SGD,
+from the stored images to the updated weights. A GPU launches one kernel for each, sometimes two, and none for a view or
+an empty tensor. On a GPU, every method needs three more to check the labels.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ METHODS = (
 )
 NO_KERNEL = {
     *("alias", "detach", "empty", "empty_like", "empty_strided", "lift_fresh", "new_empty", "_unsafe_view"),
-    *("aminmax", "_local_scalar_dense"),  # labels are looked at on the CPU alone
-    *("_record_function_enter_new", "_record_function_exit"),  # of the profiler
+    *("aminmax", "_local_scalar_dense"),  # checks of the labels, on the CPU only
+    *("_record_function_enter_new", "_record_function_exit"),  # from the profiler
 }
 
 
 class Launches(TorchDispatchMode):
-    """Counts the operations that take a kernel."""
+    """Counter of the operations that launch a kernel."""
 
     count = 0
 
@@ -51,11 +51,11 @@ class Launches(TorchDispatchMode):
 
 
 def launches(method: Method, network: str) -> int:
-    """Return the number of kernels of a step, after two that trace the rule and fill its caches."""
+    """Return the number of kernels of the third step, after two that trace the rule and fill its caches."""
     base, execution = Experiment(batch_size=BATCH, model=Model(network)), Execution(threads=torch.get_num_threads())
     stepper = Stepper(method.training(base, execution, random_images(usual_shape(network), 10, 4 * BATCH)))
     for group in stepper.training.optimiser.param_groups:
-        group["foreach"] = True  # all weights in one kernel, as PyTorch chooses by itself on a GPU
+        group["foreach"] = True  # one kernel for all weights, PyTorch's default on a GPU
     stepper.step()
     stepper.step()
     with Launches() as counted:
@@ -64,7 +64,7 @@ def launches(method: Method, network: str) -> int:
 
 
 def main(networks: Sequence[str]) -> None:
-    """Print a table."""
+    """Count the kernels of all methods, and print a table."""
     print("| method | steps | " + " | ".join(f"`{network}`" for network in networks) + " |")
     print("| --- | --- |" + " --- |" * len(networks))
     for method in METHODS:

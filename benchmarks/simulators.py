@@ -1,9 +1,9 @@
-"""What a relaxation costs in each engine: synapses, seconds to build, milliseconds a step.
+"""Costs of a relaxation by engine: number of synapses, time to build, and time per step.
 
     python benchmarks/simulators.py [--network NAME ...] [--targets numpy cython cpp_standalone]
 
-Prints the tables of docs/performance.md. A step's time is the difference between a long and a short run, the least of
-three each, so that building, code generation and compilation don't count; a compiled program reports its own.
+Prints the tables of docs/performance.md. The time per step is the difference between a long and a short run, which
+excludes building, code generation and compilation; a standalone program reports its own run time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DT = 0.1
 
 
 def problem_of(name: str, batch: int = 1) -> RelaxationProblem:
-    """Return the relaxation of a network for random stimuli, in float64."""
+    """Return a relaxation of a network for random stimuli, in float64."""
     kind, shape = NETWORKS[name]
     generator = torch.Generator().manual_seed(0)
     network = (
@@ -49,7 +49,7 @@ def problem_of(name: str, batch: int = 1) -> RelaxationProblem:
 
 
 def wide(widths: list[int], shape: tuple[int, ...]) -> torch.nn.Module:
-    """Return an MLP with these hidden widths and tanh."""
+    """Return a tanh MLP with the given hidden widths."""
     from actrelax.models.network import Network
 
     torch.manual_seed(0)
@@ -61,10 +61,10 @@ def wide(widths: list[int], shape: tuple[int, ...]) -> torch.nn.Module:
 
 
 def per_step(*runs: Callable[[int], object], repeats: int = 5) -> list[float]:
-    """Return milliseconds a step of each run, which does so many steps; they take turns, so that a ratio is fair."""
+    """Return milliseconds per step of each run, a function of the number of steps; the runs take turns."""
     short, lengths = 10, []
     for run in runs:
-        run(short)  # compiles
+        run(short)  # compile
         beginning, long = seconds(run, short), 100
         while seconds(run, long) - beginning < 1:
             long *= 3
@@ -77,31 +77,31 @@ def per_step(*runs: Callable[[int], object], repeats: int = 5) -> list[float]:
 
 
 def seconds(run: Callable[[int], object], steps: int) -> float:
-    """Return how long so many steps take, with all that is around them."""
+    """Return the time of a run of `steps` steps in seconds, including its overhead."""
     begin = time.perf_counter()
     run(steps)
     return time.perf_counter() - begin
 
 
 def brian2_step(problem: RelaxationProblem, target: str) -> float:
-    """Return milliseconds a step in Brian2."""
+    """Return milliseconds per step in Brian2."""
     with generating(target):
         return per_step(running(build(problem, dt=DT).network))[0]
 
 
 def running(network: Any) -> Callable[[int], object]:
-    """Return a function that runs a `brian2.Network` for so many steps."""
+    """Return a function that runs a `brian2.Network` for a number of steps."""
     return lambda n: network.run(n * DT * UNIT, namespace={})
 
 
 def standalone_step(name: str, steps: int = 2000) -> float:
-    """Return milliseconds a step of the compiled program, which reports its own time; in a process of its own."""
+    """Return milliseconds per step of the standalone program, built and run in a separate process."""
     command = [sys.executable, __file__, "--standalone", str(steps), "--network", name]
     return 1000 * float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) / steps
 
 
 def run_standalone(problem: RelaxationProblem, steps: int) -> float:
-    """Return how many seconds the compiled program's run took."""
+    """Build and run the standalone program, and return its run time in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         b2.set_device("cpp_standalone", directory=folder, build_on_run=False)
         build(problem, dt=DT).network.run(steps * DT * UNIT, namespace={})
@@ -110,7 +110,7 @@ def run_standalone(problem: RelaxationProblem, steps: int) -> float:
 
 
 def by_hand(problem: RelaxationProblem) -> tuple[Any, float]:
-    """Return the script by hand for a problem's numbers, and how far its result is from PyTorch's."""
+    """Return the handwritten network for a problem, and its relative difference from PyTorch's result."""
     names = [*problem.network.hidden, problem.network.output]
     activities = problem.activities(problem.initial_state())
     weights = [vector(p.weight).reshape(p.weight.shape) for p in problem.feedback_projections.values()]
@@ -123,7 +123,7 @@ def by_hand(problem: RelaxationProblem) -> tuple[Any, float]:
 
 
 def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
-    """Yield the rows of the first table."""
+    """Yield the rows of the first table: synapses, time to build and time per step by network."""
     columns = ["network", "synapses", "build (s)", *(f"Brian2 {t} (ms)" for t in targets), "PyTorch (ms)"]
     yield row(columns)
     yield row(["---"] * len(columns))
@@ -137,12 +137,12 @@ def sizes_and_speeds(names: list[str], targets: list[str]) -> Iterator[str]:
 
 
 def torch_step(problem: RelaxationProblem) -> float:
-    """Return milliseconds per step of our Euler in PyTorch."""
+    """Return milliseconds per step of Euler's method in PyTorch."""
     return per_step(lambda n: solve(problem, "euler", dt=DT, steps=n, evaluation="stepped"))[0]
 
 
 def against_handwritten(targets: list[str]) -> Iterator[str]:
-    """Yield the rows of the second table."""
+    """Yield the rows of the second table: time per step against the handwritten network."""
     yield row(["target", "ours (ms)", "by hand (ms)", "ratio", "largest difference"])
     yield row(["---"] * 5)
     problem = problem_of("mlp")
@@ -155,7 +155,7 @@ def against_handwritten(targets: list[str]) -> Iterator[str]:
 
 
 def batches(targets: list[str]) -> Iterator[str]:
-    """Yield the rows of the third table."""
+    """Yield the rows of the third table: time per step by batch size."""
     counts = (1, 2, 4, 8, 16)
     yield row(["target", *(f"{n} samples (ms)" for n in counts), "16 against 1"])
     yield row(["---"] * (len(counts) + 2))
@@ -171,14 +171,16 @@ def row(cells: list[str]) -> str:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the costs, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--targets", nargs="+", default=["numpy", "cython", "cpp_standalone"])
-    parser.add_argument("--standalone", type=int, metavar="STEPS", help="time the program of one network only")
+    parser.add_argument(
+        "--standalone", type=int, metavar="STEPS", help="only time one standalone program, for this many steps"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    b2.BrianLogger.suppress_name("unused_brian_object")  # of what is built to see how long that takes
+    b2.BrianLogger.suppress_name("unused_brian_object")  # objects built only to time the construction
     if options.standalone is not None:
         print(run_standalone(problem_of(options.network[0]), options.standalone))
         return

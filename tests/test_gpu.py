@@ -77,15 +77,13 @@ def test_without_data_nothing_is_trained(tmp_path):
     done = session(environment, "--device", "cpu", "--tiny", "--parts", "trainings", "--out", out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(statuses(out, "trainings").values()) == {"left out"}
-    assert "cnn, backprop: left out, it learns from CIFAR-10: give --data FILE.npz." in done.stdout
+    assert "cnn, backprop: left out, trainings need CIFAR-10: give --data FILE.npz." in done.stdout
 
 
 def test_without_a_gpu_it_says_so(bare, tmp_path):
     done = session({**bare, "CUDA_VISIBLE_DEVICES": ""}, "--out", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == (
-        "there is no GPU that PyTorch can use here: run it where there is one, or give --device cpu --tiny.\n"
-    )
+    assert done.stderr == ("PyTorch finds no GPU on this machine: use another machine, or give --device cpu --tiny.\n")
     assert not (tmp_path / "out").exists()
 
 

@@ -1,1 +1,1 @@
-"""The parts of a session on a GPU, which `benchmarks/gpu.py` runs one after another."""
+"""Parts of a GPU session, which `benchmarks/gpu.py` runs one after another."""

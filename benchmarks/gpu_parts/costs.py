@@ -1,6 +1,6 @@
-"""What a training step costs: time, peak memory and images per second, each method beside backprop.
+"""Costs of a training step by method: time, peak memory and images per second.
 
-As in `actrelax bench`, whose steps these are; in an order in which what matters most comes first.
+The steps are those of `actrelax bench`; the most important measurements come first.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from gpu_parts.items import Item, Options, Rows
 BACKPROP, EQUILIBRIUM = Method("backprop"), Method("equilibrium")
 EAGER = (BACKPROP, EQUILIBRIUM, Method("closed-form", 100), Method("stepped", 100))
 ROUNDS, SECONDS = 12, 15.0
-"""Turns of each method, and how long a measurement may go on taking turns."""
+"""Number of turns of each method, and time limit of a measurement in seconds."""
 FEWEST = 3
 
 
 def items(options: Options) -> list[Item]:
-    """Return the measurements: networks by batches, and compiled at the larger batch."""
+    """Return the measurements: all networks and batch sizes, and compiled networks at the larger batch size."""
     if options.tiny:
         eager, compiled = [("digits-mlp", 8), ("digits-cnn", 8)], [("digits-mlp", 8)]
     else:
@@ -38,7 +38,7 @@ def items(options: Options) -> list[Item]:
         if options.long:
             eager += [("cnn", 2048), ("mlp", 2048), ("vgg8", 2048)]
             compiled += [("cnn", 2048)]
-    # what is compiled comes after the same network's eager rows
+    # compiled rows follow the eager rows of the same network
     small = [(name, size, False) for name, size in eager[:2]] + [(name, size, True) for name, size in compiled[:1]]
     rest = [(name, size, False) for name, size in eager[2:]] + [(name, size, True) for name, size in compiled[1:]]
     return [_item(*row, options) for row in small + rest]
@@ -50,9 +50,9 @@ def _item(network: str, size: int, compiled: bool, options: Options) -> Item:
 
 
 def measured(network: str, size: int, compiled: bool, options: Options) -> Rows:
-    """Return a row per method, backprop first."""
+    """Return one row per method, backprop first."""
     base = Experiment(batch_size=size, model=Model(network), optimisation=Optimisation(lr=1e-6))
-    # eager: AR is traced, as `actrelax train` does it by itself, and backprop is not
+    # eager: AR is traced, the default of `actrelax train`, and backprop is not
     execution = Execution(options.device, compile="inductor" if compiled else "auto").resolved(base)
     methods = (BACKPROP, EQUILIBRIUM) if compiled else EAGER
     data = on_device(random_images(usual_shape(network), 10, 4 * size), execution.hardware(base.precision))
@@ -61,7 +61,7 @@ def measured(network: str, size: int, compiled: bool, options: Options) -> Rows:
     peaks: list[int | None]
     if not compiled:
         peaks = [peak(m, base, execution, data.input_shape, data.classes) for m in methods]
-    elif options.device.startswith("cuda"):  # of the same trainings: others would be compiled anew
+    elif options.device.startswith("cuda"):  # reuse the trainings, since new ones would be compiled again
         peaks = [step_peak(Stepper(training), torch.device(options.device)) for training in trainings]
     else:
         peaks = [None] * len(methods)
@@ -83,9 +83,9 @@ def measured(network: str, size: int, compiled: bool, options: Options) -> Rows:
 
 
 def _turns(most: int) -> Iterator[int]:
-    """Count turns, until there are enough or they have taken too long."""
+    """Yield turn numbers up to `most`, or until the time limit is reached after at least FEWEST turns."""
     start = time.monotonic()
-    for number in range(most + 1):  # the first doesn't count
+    for number in range(most + 1):  # turn 0 is warm-up
         if number > FEWEST and time.monotonic() - start > SECONDS:
             return
         yield number

@@ -1,4 +1,4 @@
-"""The items of a part, run one by one in a process that may die: each result is printed at once, a line of JSON."""
+"""Items of a part, run one by one in a process; each result is printed at once as a line of JSON."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any
 Rows = list[dict[str, Any]]
 
 DEVICE_LOST = 3
-"""Exit status of a process after an error of its device, which the last item has reported."""
+"""Exit status of a process after an error of its device."""
 
 
 class UnsuitableError(Exception):
-    """An item that this machine or this call has nothing for; the text says why."""
+    """Raised by an item that this machine or these options don't support; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a session is asked for.
+    """Options of a session.
 
-    device  on which to compute
-    tiny    the smallest setting, which shows on a CPU that everything runs
-    long    also what eight minutes have no room for
-    data    CIFAR-10 as a .npz file, if there is one
+    device  device of all computations
+    tiny    use the smallest networks, to test the program on a CPU
+    long    include items that do not fit into eight minutes
+    data    CIFAR-10 as a .npz file, or None
     """
 
     device: str
@@ -39,16 +39,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Item:
-    """A check, a measurement or a training, which returns rows of a table."""
+    """Check, measurement or training, which returns rows of a table."""
 
     name: str
     run: Callable[[], Rows]
 
 
 def run(items: Sequence[Item], seconds: float) -> None:
-    """Run items until `seconds` are over, and print their names first: what has no result was left out.
+    """Print the names of all items, then run them for at most `seconds`; items without a result were left out.
 
-    A failure is a result. After an error of the device itself the process ends, since nothing works in it any more.
+    A failure is a result. The process exits after an error of the device, which makes the process unusable.
     """
     until = time.monotonic() + seconds
     say({"plan": [item.name for item in items]})
@@ -60,7 +60,7 @@ def run(items: Sequence[Item], seconds: float) -> None:
             found = result(item.name, "ok", rows=item.run())
         except UnsuitableError as reason:
             found = result(item.name, "left out", str(reason))
-        except Exception as raised:  # whatever it is, the next item has its turn
+        except Exception as raised:  # continue with the next item
             traceback.print_exc()
             error = raised
             found = result(item.name, "failed", in_a_line(error))
@@ -70,16 +70,16 @@ def run(items: Sequence[Item], seconds: float) -> None:
 
 
 def in_a_line(error: Exception) -> str:
-    """Return the first and the last line of an error's message."""
+    """Return the first and the last line of an error's message, as one line."""
     lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
     return " ... ".join(dict.fromkeys((lines[0], lines[-1])))
 
 
 def result(item: str, status: str, message: str = "", rows: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """Return the result of an item: ok, failed or left out, and why."""
+    """Return the result of an item; `status` is "ok", "failed" or "left out", `message` the reason."""
     return {"item": item, "status": status, "message": message, "rows": list(rows), "seconds": 0.0}
 
 
 def say(line: dict[str, Any]) -> None:
-    """Print one line of JSON, now."""
+    """Print a line of JSON, and flush it."""
     print(json.dumps(line), flush=True)

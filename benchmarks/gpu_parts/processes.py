@@ -1,4 +1,4 @@
-"""The process of a part, watched from outside: what it prints, how long it takes, how it ends."""
+"""Supervision of the process of a part: output, time limits and exit status."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Result = dict[str, Any]
 
 
 def results(command: Sequence[str], seconds: float, each: float, log: Path) -> Iterator[Result]:
-    """Run a part in a process of its own, and yield a result per item, also of those that were left out.
+    """Run a part in a separate process, and yield one result per item, including omitted items.
 
-    A process that dies, or is at an item for too long, takes that one with it: another goes on behind it.
+    If the process dies, or takes too long for an item, that item fails and a new process continues with the next.
 
     Parameters
     ----------
     command : sequence of str
-        Calls `items.run` on all items behind the first --skip, for --seconds, which are added to it.
+        Command that calls `items.run`; --skip, the number of items to skip, and --seconds are appended.
     seconds : float
-        After them the part ends; the item that is at work is left out with those that follow.
+        Time limit of the part in seconds; unfinished items are left out.
     each : float
-        Seconds for one item.
+        Time limit of one item, in seconds.
     log : pathlib.Path
-        File that the processes' standard error is added to.
+        File to which standard error of the processes is appended.
     """
     until, done, plan, stopped = time.monotonic() + seconds, 0, ["the whole part"], False
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -61,12 +61,12 @@ def results(command: Sequence[str], seconds: float, each: float, log: Path) -> I
 
 
 def _process(command: Sequence[str], errors: IO[str]) -> subprocess.Popen[str]:
-    """Start a process that leads a group, so that what it starts ends with it."""
+    """Start a process as leader of a process group, so that its children can be killed with it."""
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
 
 
 class Watch:
-    """Kills a process group that prints nothing for too long, or at the end of the part."""
+    """Watchdog that kills a process group if an item or the part exceeds its time limit."""
 
     def __init__(self, process: subprocess.Popen[str], each: float, until: float) -> None:
         self.killed = False
@@ -74,7 +74,7 @@ class Watch:
         self._timer: threading.Timer | None = None
 
     def restart(self) -> None:
-        """Give the next item its time."""
+        """Restart the time limit for the next item."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = threading.Timer(max(0.0, min(self._each, self._until - time.monotonic())), self._kill)
@@ -92,12 +92,12 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         assert self._timer is not None
         self._timer.cancel()
-        with suppress(ProcessLookupError):  # also when nobody wants further results
+        with suppress(ProcessLookupError):  # even if the caller stops early
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def parsed(line: str) -> Result:
-    """Return a line of JSON that a part printed; what else was printed is passed on."""
+    """Parse a line of JSON from a part; print any other line to standard error and return {}."""
     try:
         found = json.loads(line)
     except json.JSONDecodeError:

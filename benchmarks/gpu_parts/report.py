@@ -1,4 +1,4 @@
-"""The results of a session: a JSON file, which grows with each, and tables in Markdown."""
+"""Results of a session: a JSON file and Markdown tables, rewritten after each result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class Report:
-    """All results so far; each is written at once, so that a machine that goes takes none with it."""
+    """All results so far, written after each result, so that a lost machine costs none."""
 
     def __init__(self, folder: Path, options: Options, checkout: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ class Report:
         self.results: dict[str, list[Result]] = {}
 
     def add(self, part: str, result: Result) -> None:
-        """Take in one result, print it in a line, and write both files."""
+        """Add a result, print it in one line, and write both files."""
         self.results.setdefault(part, []).append(result)
         said = result["message"] or "; ".join(str(row["found"]) for row in result["rows"] if "found" in row)
         print(
@@ -44,7 +44,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether anything failed."""
+        """True if an item failed."""
         return any(result["status"] == "failed" for results in self.results.values() for result in results)
 
     def rows(self, part: str) -> list[Row]:
@@ -65,7 +65,7 @@ class Report:
             ]
             parts += ["## Checks", table(("check", "result", "found"), lines)]
         if costs:
-            eager = "Not compiled: AR is traced, as `actrelax train` does it by itself, and backprop runs as written."
+            eager = "Not compiled: AR is traced, the default of `actrelax train`, and backprop runs eagerly."
             parts += ["## Costs of a training step", eager, table(COSTS, [cost_cells(row) for row in costs])]
         if trainings:
             parts += ["## Trainings", table(TRAININGS, [training_cells(row) for row in trainings])]
@@ -83,7 +83,7 @@ TRAININGS = "run", "data", "epochs", "batch", "test accuracy (%)", "train loss",
 
 
 def cost_cells(row: Row) -> list[str]:
-    """Return a row of the table of costs."""
+    """Return one row of the table of costs."""
     memory = row["peak_memory_bytes"]
     return [
         row["network"],
@@ -99,7 +99,7 @@ def cost_cells(row: Row) -> list[str]:
 
 
 def training_cells(row: Row) -> list[str]:
-    """Return a row of the table of trainings."""
+    """Return one row of the table of trainings."""
     return [
         row["run"],
         row["data"],
@@ -113,7 +113,7 @@ def training_cells(row: Row) -> list[str]:
 
 
 def goals(costs: Sequence[Row]) -> list[dict[str, str]]:
-    """Return what a session should reach on one H200, and what it reached, where that was measured."""
+    """Return the goals of a session on one H200, with the measured values."""
     closed_form: Callable[[Row], bool] = lambda row: (row["method"], row["steps"]) == ("closed-form", 100)  # noqa: E731
     at_512 = [row for row in costs if row["batch"] == 512]
     eager = [row for row in at_512 if not row["compiled"]]
@@ -125,7 +125,7 @@ def goals(costs: Sequence[Row]) -> list[dict[str, str]]:
             by_network((row for row in eager if row["method"] == "equilibrium"), "speed_to_backprop", ".2f"),
         ),
         (
-            "100 steps by the closed form, the same",
+            "100 steps by the closed form, speed to eager backprop, batch 512",
             "0.60",
             by_network(filter(closed_form, eager), "speed_to_backprop", ".2f"),
         ),
@@ -139,7 +139,7 @@ def goals(costs: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def by_network(rows: Iterable[Row], column: str, form: str) -> str:
-    """Return one figure per network."""
+    """Return the value of a column for each network, as text."""
     return ", ".join(f"{row['network']} {row[column]:{form}}" for row in rows)
 
 
@@ -150,10 +150,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def machine(device: str, checkout: Path) -> dict[str, str]:
-    """Return what results depend on beside the program."""
+    """Return device, software versions, commit and date."""
     on_gpu = device.startswith("cuda")
     about = {
-        # not by torch.cuda, which would hold the device for the whole session
+        # torch.cuda would hold the device for the whole session
         "device": nvidia("name") if on_gpu else f"CPU ({torch.get_num_threads()} threads)",
         "driver": nvidia("driver_version") if on_gpu else "",
         "CUDA": torch.version.cuda if on_gpu else "",
@@ -169,7 +169,7 @@ def machine(device: str, checkout: Path) -> dict[str, str]:
 
 
 def nvidia(field: str) -> str:
-    """Return what nvidia-smi knows of the first GPU."""
+    """Return a field of nvidia-smi for the first GPU, or "unknown"."""
     return output_of("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader") or "unknown"
 
 
@@ -182,7 +182,7 @@ def version_of(package: str) -> str:
 
 
 def output_of(*command: str) -> str:
-    """Return the first line that a command prints, or nothing where there is no such command."""
+    """Return the first line of a command's output, or "" if the command is missing or takes too long."""
     try:
         printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Trainings on CIFAR-10, for accuracy and seconds: the paper's CNN by several rules, vgg8 in mixed precision."""
+"""Trainings on CIFAR-10 with accuracy and time: the paper's CNN by several rules, and vgg8 in mixed precision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REST = (
 
 
 def items(options: Options) -> list[Item]:
-    """Return the trainings, each from seed 0."""
+    """Return the trainings, all with seed 0."""
     cnn, vgg = paper(options), deep(options)
     runs = [(f"cnn, {rule}", by_rule(cnn, rule)) for rule in FIRST]
     runs += [(f"vgg8, bf16, {rule}", by_rule(vgg, rule)) for rule in FIRST[:2]]
@@ -39,14 +39,14 @@ def items(options: Options) -> list[Item]:
 
 
 def paper(options: Options) -> Experiment:
-    """Return the papers' protocol for CNNs, for ten epochs."""
+    """Return the papers' protocol for CNNs with ten epochs."""
     if options.tiny:
         return Experiment(epochs=1, model=Model("digits-cnn"))
     return replace(protocol("paper-cnn"), epochs=EPOCHS)
 
 
 def deep(options: Options) -> Experiment:
-    """Return vgg8 with Adam, augmented images and bfloat16."""
+    """Return a training of vgg8 with Adam, augmented images and bfloat16."""
     images = Images() if options.tiny else Images("cifar10", normalise="channels", augment="flip,crop")
     return Experiment(
         epochs=1 if options.tiny else EPOCHS,
@@ -59,14 +59,14 @@ def deep(options: Options) -> Experiment:
 
 
 def by_rule(experiment: Experiment, rule: str) -> Experiment:
-    """Return the experiment with another rule: backprop, or a preset of AR."""
+    """Return the experiment with another rule: backprop, or a preset of AR's assumptions."""
     if rule == "backprop":
         return replace(experiment, rule="backprop")
     return replace(experiment, relaxation=replace(experiment.relaxation, assumptions=rule))
 
 
 def forgetting(experiment: Experiment, data: Dataset) -> Experiment:
-    """Return the experiment with the decay of the suites: exp(-2) is left of what W and psi began with."""
+    """Return the experiment with the suites' decay, which shrinks the initial W and psi by exp(-2)."""
     batches = experiment.epochs * math.ceil(len(data.train.images) / experiment.batch_size)
     decay = 2 / (experiment.optimisation.lr * batches)
     return replace(experiment, optimisation=replace(experiment.optimisation, decay=decay))
@@ -77,9 +77,9 @@ def _item(name: str, experiment: Experiment, options: Options) -> Item:
 
 
 def trained(name: str, experiment: Experiment, options: Options) -> Rows:
-    """Return one row: what was learned, and how long it took."""
+    """Train, and return one row with accuracy and time."""
     if options.data is None:
-        raise UnsuitableError("it learns from CIFAR-10: give --data FILE.npz.")
+        raise UnsuitableError("trainings need CIFAR-10: give --data FILE.npz.")
     data = loaded(options.data)
     if experiment.relaxation.knobs.needs_decay:
         experiment = forgetting(experiment, data)
@@ -102,7 +102,7 @@ def trained(name: str, experiment: Experiment, options: Options) -> Rows:
 
 
 class Wait(Callback):
-    """Waits for the device at the end of each epoch, so that its seconds are those of the work, and looks at it."""
+    """Callback that waits for the device at the end of each epoch, for correct times, and checks for divergence."""
 
     def on_batch(self, training: Training) -> None:
         if training.batch == len(training.batches) and not training.is_sound():

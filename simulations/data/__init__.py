@@ -1,4 +1,4 @@
-"""Images to learn from, and random streams that a seed fixes."""
+"""Data sets of images, and seeded random streams."""
 
 from actrelax.simulations.data.datasets import Dataset, Split, digits, load
 from actrelax.simulations.data.rng import random_stream

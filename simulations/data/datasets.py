@@ -1,4 +1,4 @@
-"""Real images to learn from: scikit-learn's bundled digits, the usual sets by name, or any NAME.npz."""
+"""Data sets: scikit-learn's bundled digits, official sets by name, .npz files, or folders of images."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from actrelax.simulations.data.download import ARCHIVES, download
 from actrelax.simulations.data.folders import has_test_part, is_folder, read_folder
 
 Layout = Literal["nchw", "nhwc"]
-"""Where the channels are: (n, channels, height, width) or (n, height, width, channels)."""
+"""Order of dimensions: (n, channels, height, width) or (n, height, width, channels)."""
 MOST_CHANNELS = 4
-"""Of images whose layout is seen from their shape: grey, with alpha, RGB, RGB with alpha."""
+"""Largest number of channels for which the layout is inferred from the shape (RGB with alpha)."""
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 Array = NDArray[np.generic]
 
 
 class Split(NamedTuple):
-    """Some images and their labels.
+    """Images and their labels.
 
-    images  (n, channels, height, width) or (n, features): uint8 of 0 to 255, or floats taken as they are
+    images  (n, channels, height, width) or (n, features): uint8 from 0 to 255, or floats, which are not rescaled
     labels  (n,), int64 from 0 to classes - 1
     """
 
@@ -40,12 +40,13 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images in three parts: what is trained on, what choices are made by, and what is only reported.
+    """Images for training, validation and testing.
 
-    name        as it is reported; an official set's name means the whole official set
-    classes     number of classes
-    train, test the two parts; validation is None unless `holding_out` took some training images out
-    names       of the classes, where a folder of images names them
+    name         name in reports; the name of an official set always means the complete set
+    classes      number of classes
+    train, test  images for training and for testing
+    validation   images for choosing options; None unless `holding_out` was called
+    names        names of the classes, if the data set is a folder of images
     """
 
     name: str
@@ -62,17 +63,17 @@ class Dataset:
 
     @property
     def parts(self) -> dict[str, Split]:
-        """Name -> part, those that are there."""
+        """Name -> part, without a missing validation part."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
     def holding_out(self, count: int) -> Dataset:
-        """Move `count` training images, chosen at random once and for all, to the validation part.
+        """Move `count` training images, chosen by a fixed random permutation, to the validation part.
 
         Raises
         ------
         ActrelaxError
-            If that leaves nothing on one of the sides.
+            If a part would have no images.
         """
         images, labels = self.train
         if not 0 < count < len(images):
@@ -83,7 +84,7 @@ class Dataset:
 
 
 def data_folder(given: Path | None) -> Path:
-    """Return the data directory: the environment's ACTRELAX_DATA, or else ``data``, unless one is given."""
+    """Return the given data directory, or else the environment variable ACTRELAX_DATA, or else ``data``."""
     return Path(os.environ.get("ACTRELAX_DATA", "data")) if given is None else given
 
 
@@ -95,30 +96,29 @@ def load(
     Parameters
     ----------
     name : str
-        ``digits`` (bundled); an official set of `download.ARCHIVES`, from NAME.npz in the data directory or else
-        downloaded into it; the NAME of any other NAME.npz there; the path of a .npz file, reported by its name; or,
-        with a slash in it, a folder of PNG and JPEG images: PATH/CLASS/*.png, or PATH/train/CLASS/*.png with
-        PATH/test or PATH/val.
+        ``digits`` (bundled); an official set of `download.ARCHIVES`, read from NAME.npz in the data directory, or
+        downloaded into it; the NAME of any other NAME.npz in that directory; the path of a .npz file; or, with a slash
+        in it, a folder of PNG and JPEG images: PATH/CLASS/*.png, or PATH/train/CLASS/*.png with PATH/test or PATH/val.
     data_dir : Path, optional
-        As `data_folder`.
+        Data directory; see `data_folder` for the default.
     test_split : float, optional
-        Share of the images of PATH/CLASS/*.png to test on, as `read_folder`; sets with test images take none.
+        Share of the images of PATH/CLASS/*.png for testing (see `read_folder`); not allowed for other sets.
     layout : {"nchw", "nhwc"}, optional
-        As for `read`; not for bundled and official sets.
+        Order of dimensions in a .npz file (see `read`); not allowed for other sets.
 
     Raises
     ------
     ActrelaxError
-        For an unknown name, a set that is neither there nor can be downloaded, or a file that is no data set.
+        If the name is unknown, the set is missing and can't be downloaded, or the file is not a data set.
     """
     if layout is not None and (is_folder(name) or name in ("digits", *ARCHIVES)):
-        raise ActrelaxError(f"--layout is for .npz files of your own, {name} has its own layout: leave it out.")
+        raise ActrelaxError(f"--layout is for .npz files, but {name} has a fixed layout: leave it out.")
     if is_folder(name):
         found = read_folder(Path(name), test_split)
         train, test = Split(*found.train), Split(*found.test)
         return Dataset(Path(name).name, len(found.names), train, test, names=found.names)
     if test_split is not None:
-        raise ActrelaxError(f"--test-split is for sets without test images, {name} has some: leave it out.")
+        raise ActrelaxError(f"--test-split is for sets without test images, but {name} has some: leave it out.")
     folder = data_folder(data_dir)
     if name == "digits":
         return digits()
@@ -140,7 +140,7 @@ def load(
 def load_to_test(
     name: str, data_dir: Path | None = None, test_split: float | None = None, layout: Layout | None = None
 ) -> Dataset:
-    """As `load`, for who trains on nothing: without a share, all images of PATH/CLASS/*.png are test images."""
+    """Load a data set for testing only: by default all images of PATH/CLASS/*.png are test images."""
     if test_split is None and is_folder(name) and not has_test_part(Path(name)):
         test_split = 1.0
     return load(name, data_dir, test_split, layout)
@@ -164,19 +164,20 @@ def digits() -> Dataset:
 def read(path: Path, layout: Layout | None = None) -> Dataset:
     """Read a .npz file with x_train, y_train, x_test and y_test.
 
-    Images are uint8, or floats that are taken as they are: (n, features), (n, height, width), or with channels. Labels
-    are integers from 0 to classes - 1, one per image, every one among the training labels.
+    Images are uint8, or floats, which are not rescaled: (n, features), (n, height, width), or with channels. Labels are
+    integers from 0 to classes - 1, one per image, and each must occur among the training labels.
 
     Parameters
     ----------
     path : Path
     layout : {"nchw", "nhwc"}, optional
-        (n, channels, height, width) or (n, height, width, channels). Not needed if only one has 1 to 4 channels.
+        Order of dimensions, (n, channels, height, width) or (n, height, width, channels). By default the only order
+        with 1 to 4 channels.
 
     Raises
     ------
     ActrelaxError
-        For anything else, and for images with channels that fit both layouts or none.
+        For any other content, and for images with channels if both layouts are possible, or neither.
     """
     if layout is not None:
         known("layout", layout, get_args(Layout))
@@ -184,9 +185,9 @@ def read(path: Path, layout: Layout | None = None) -> Dataset:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in KEYS if key in file.files}
     except FileNotFoundError as error:
-        raise ActrelaxError(f"there is no file {path}: {_HELP}") from error
+        raise ActrelaxError(f"{path} does not exist: {_HELP}") from error
     except Exception as error:  # damaged bytes make NumPy and zipfile raise nearly anything
-        raise ActrelaxError(f"{path} can't be read as a .npz file, it is damaged or something else: {_HELP}") from error
+        raise ActrelaxError(f"{path} is not a .npz file, or is damaged: {_HELP}") from error
     if len(arrays) < len(KEYS):
         raise ActrelaxError(f"{path} lacks some of {', '.join(KEYS)}: {_HELP}")
     try:
@@ -197,7 +198,7 @@ def read(path: Path, layout: Layout | None = None) -> Dataset:
         )
         if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
             raise ActrelaxError(
-                f"x_train and x_test must be alike but for their number, got {arrays['x_train'].dtype} "
+                f"x_train and x_test must have the same dtype and image shape, got {arrays['x_train'].dtype} "
                 f"{arrays['x_train'].shape} and {arrays['x_test'].dtype} {arrays['x_test'].shape}."
             )
     except ActrelaxError as error:
@@ -205,7 +206,7 @@ def read(path: Path, layout: Layout | None = None) -> Dataset:
     return Dataset(path.stem, classes, train, test)
 
 
-_HELP = "a data set is a .npz of x_train, y_train, x_test and y_test, as numpy.savez writes it."
+_HELP = "give a .npz file with x_train, y_train, x_test and y_test, written by numpy.savez."
 
 
 def _check_labels(arrays: Mapping[str, Array]) -> None:
@@ -229,7 +230,7 @@ def _split(part: str, x: Array, y: Array, classes: int, layout: Layout | None) -
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ActrelaxError(f"x_{part} must be uint8 or floats, got {x.dtype}.")
     if len(x) != len(y):
-        raise ActrelaxError(f"x_{part} and y_{part} must be equally many, got {len(x)} images and {len(y)} labels.")
+        raise ActrelaxError(f"x_{part} and y_{part} must have equal lengths, got {len(x)} images and {len(y)} labels.")
     finite = np.isfinite(x).reshape(len(x), -1).all(1)
     if not finite.all():
         raise ActrelaxError(f"x_{part} must be finite, got nan or inf in image {finite.argmin()}.")
@@ -237,36 +238,38 @@ def _split(part: str, x: Array, y: Array, classes: int, layout: Layout | None) -
         worst = y.min() if y.min() < 0 else y.max()
         raise ActrelaxError(f"labels must lie between 0 and {classes - 1}, y_train's largest; got {worst} in y_{part}.")
     x = _channels_first(part, x, layout)
-    if x.dtype.kind == "f":  # also half and extended precision, and either byte order
+    if x.dtype.kind == "f":  # including half and extended precision, in either byte order
         x = x.astype(np.float32 if x.dtype.itemsize <= 4 else np.float64)
     return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))
 
 
 def _channels_first(part: str, x: Array, layout: Layout | None) -> Array:
-    """Return images as (n, channels, height, width), and vectors as they are."""
+    """Return images as (n, channels, height, width), and vectors unchanged."""
     if x.ndim < 4:
         if layout is not None:
-            raise ActrelaxError(f"--layout is for images with channels, got x_{part} of {x.shape}: leave it out.")
+            raise ActrelaxError(
+                f"--layout is for images with channels, got x_{part} of shape {x.shape}: leave it out."
+            )
         return x[:, None] if x.ndim == 3 else x
     if layout is None:
         fits = {"nchw": x.shape[1] <= MOST_CHANNELS, "nhwc": x.shape[3] <= MOST_CHANNELS}
         if fits["nchw"] == fits["nhwc"]:
             raise ActrelaxError(
-                f"x_{part} of {x.shape} may be (n, channels, height, width) or (n, height, width, channels): say which "
-                "by --layout nchw or nhwc."
+                f"x_{part} of shape {x.shape} may be (n, channels, height, width) or (n, height, width, channels): "
+                "give --layout nchw or nhwc."
             )
         layout = "nchw" if fits["nchw"] else "nhwc"
     return x if layout == "nchw" else np.moveaxis(x, 3, 1)
 
 
 def _official(dataset: Dataset, path: Path) -> Dataset:
-    """Return an official set; refuse another one under its name."""
+    """Return an official set unchanged, or raise an error if its sizes are not the official ones."""
     archive = ARCHIVES[dataset.name]
     found = (len(dataset.train.images), len(dataset.test.images), dataset.input_shape, dataset.classes)
     if found != (archive.train, archive.test, archive.shape, archive.classes):
         raise ActrelaxError(
-            f"{path} is not {dataset.name}: that has {archive.train} + {archive.test} images of shape {archive.shape} "
-            f"in {archive.classes} classes, the file {found[0]} + {found[1]} of {found[2]} in {found[3]}: "
-            "give it a name of its own."
+            f"{path} is not {dataset.name}, which has {archive.train} + {archive.test} images of shape {archive.shape} "
+            f"in {archive.classes} classes; the file has {found[0]} + {found[1]} of {found[2]} in {found[3]}: "
+            "give the file another name."
         )
     return dataset

@@ -1,4 +1,4 @@
-"""The official archives of the usual image sets: where they are, their published hashes, how to read them."""
+"""Official archives of image sets: mirrors, published hashes, and parsers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from actrelax.models.errors import ActrelaxError
 Images = NDArray[np.uint8]
 
 TIMEOUT = 30
-"""Seconds that a server may be silent."""
+"""Time limit for a server's response, in seconds."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An official data set.
+    """Official data set.
 
-    mirrors     folders on the web, tried in this order
-    files       file name -> published hash, as pooch writes it
-    parse       files on disk -> x_train, y_train, x_test, y_test
-    train, test number of images
-    shape       of one image, (channels, height, width)
-    classes     number of classes
+    mirrors      URLs of folders, tried in this order
+    files        file name -> published hash, in pooch's format
+    parse        function of the files on disk that returns x_train, y_train, x_test, y_test
+    train, test  numbers of images
+    shape        shape of one image, (channels, height, width)
+    classes      number of classes
     """
 
     mirrors: tuple[str, ...]
@@ -56,7 +56,7 @@ def parse_mnist(files: Sequence[Path]) -> Sequence[Images]:
 
 
 def parse_cifar(files: Sequence[Path]) -> Sequence[Images]:
-    """Read pickles out of one .tar.gz; safe only because pooch has verified the archive's hash before."""
+    """Read the pickles in a .tar.gz, which is safe because pooch has verified the hash of the archive."""
     arrays = []
     with tarfile.open(files[0]) as archive:
         paths = sorted(archive.getnames())
@@ -70,13 +70,13 @@ def parse_cifar(files: Sequence[Path]) -> Sequence[Images]:
 
 
 def parse_svhn(files: Sequence[Path]) -> Sequence[Images]:
-    """Read the cropped digits; the label 10 stands for the digit 0."""
+    """Read the cropped digits, whose label 10 means the digit 0."""
     train, test = map(loadmat, files)
     return [array for part in (train, test) for array in (part["X"].transpose(3, 0, 1, 2), part["y"].ravel() % 10)]
 
 
 def _mnist(mirrors: tuple[str, ...], *md5: str) -> Archive:
-    """MNIST's format and sizes, which Fashion-MNIST took over."""
+    """Return an archive with the format and sizes of MNIST, which Fashion-MNIST shares."""
     names = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     files = {name: f"md5:{value}" for name, value in zip(names, md5, strict=True)}
     return Archive(mirrors, files, parse_mnist, 60_000, 10_000, (1, 28, 28), 10)
@@ -125,12 +125,12 @@ ARCHIVES: dict[str, Archive] = {
 
 
 def download(name: str, path: Path) -> None:
-    """Fetch an official set, verify its hashes, and write it to `path` as a .npz that `datasets.read` reads.
+    """Download an official set, verify its hashes, and write it to `path` as a .npz file for `datasets.read`.
 
     Raises
     ------
     ActrelaxError
-        If no mirror can be reached or has the published files, or if `path` can't be written.
+        If no mirror provides files with the published hashes, or `path` can't be written.
     """
     import pooch  # here: benchmarks/gpu.py runs without it
 
@@ -144,7 +144,7 @@ def download(name: str, path: Path) -> None:
 
 
 def _fetched(name: str, file: str, folder: Path, wanted: Path) -> Path:
-    """Download one file from the first mirror that has it with the published hash."""
+    """Download a file from the first mirror that provides it with the published hash."""
     import pooch
 
     reasons = []
@@ -152,9 +152,9 @@ def _fetched(name: str, file: str, folder: Path, wanted: Path) -> Path:
         fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
         try:
             return Path(pooch.retrieve(mirror + file, ARCHIVES[name].files[file], file, folder, downloader=fetch))
-        except (OSError, ValueError) as error:  # of requests and of pooch: no connection, another hash
-            reasons.append(f"{mirror + file} ({'another hash' if 'hash' in str(error) else type(error).__name__})")
+        except (OSError, ValueError) as error:  # from requests or pooch: no connection, or a wrong hash
+            reasons.append(f"{mirror + file} ({'wrong hash' if 'hash' in str(error) else type(error).__name__})")
     raise ActrelaxError(
-        f"{wanted} isn't there and {name} can't be downloaded from {' or '.join(reasons)}: put a {wanted.name} with "
-        f"x_train, y_train, x_test and y_test into {wanted.parent}, or name its folder by --data-dir."
+        f"{wanted} is missing and {name} can't be downloaded from {' or '.join(reasons)}: put a {wanted.name} with "
+        f"x_train, y_train, x_test and y_test into {wanted.parent}, or give its folder as --data-dir."
     )

@@ -1,4 +1,4 @@
-"""What images and labels a data set has, by SHA-256."""
+"""SHA-256 fingerprints of the images and labels of a data set."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ PARTS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def fingerprint(data: Dataset) -> dict[str, str]:
-    """Return part -> SHA-256 of its images and labels, as they are loaded, before they are moved to a device."""
+    """Return part -> SHA-256 of its images and labels."""
     return {f"{PARTS[name]} images": _digest(part) for name, part in data.parts.items()}
 
 
 def of_test_images(data: Dataset) -> dict[str, dict[str, str]]:
-    """Return the fingerprint of the test images alone, as part of a run's."""
+    """Return the fingerprint of the test images, in the format of a run's fingerprints."""
     return {"images": {"test images": _digest(data.test)}}
 
 

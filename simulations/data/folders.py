@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder per class, as torchvision's `ImageFolder` reads it: PNG and JPEG, by Pillow."""
+"""Folders of PNG and JPEG images, with one sub-folder per class as in torchvision's `ImageFolder`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from actrelax.models.errors import ActrelaxError
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")
-"""Pillow's types of pixels with 8 bits per channel."""
+"""Pillow's modes with 8 bits per channel."""
 
 Part = tuple[Tensor, Tensor]
 """Images (n, channels, height, width), uint8, and labels (n,), int64."""
 
 
 class Images(NamedTuple):
-    """The images of a folder; a label is the class's position in `names`, which are sorted."""
+    """Images of a folder; a label is the position of the class in `names`, which are sorted."""
 
     train: Part
     test: Part
@@ -30,33 +30,34 @@ class Images(NamedTuple):
 
 
 def is_folder(name: str) -> bool:
-    """Return whether a data set's name means a folder: it has a slash and is no .npz file's."""
+    """Return whether the name of a data set is a folder: it has a slash and does not end in .npz."""
     return "/" in name and not name.endswith(".npz")
 
 
 def read_folder(path: Path, test_split: float | None = None) -> Images:
-    """Read PATH/train/CLASS/* and PATH/test/CLASS/* (or PATH/val), or PATH/CLASS/*, which is split.
+    """Read PATH/train/CLASS/* and PATH/test/CLASS/* (or PATH/val), or split PATH/CLASS/*.
 
-    Images may lie deeper in a class's folder; hidden files and folders are left out. Images have one channel where all
-    are grey, otherwise three; transparency is ignored.
+    Sub-folders of a class are included, hidden files and folders are not. Images have one channel if all are grey,
+    otherwise three; transparency is ignored.
 
     Parameters
     ----------
     path : pathlib.Path
     test_split : float, optional
-        Share of each class in PATH/CLASS/* to test on; with 1 all images are in both parts.
+        Share of each class in PATH/CLASS/* for testing; with 1 both parts contain all images. Required for
+        PATH/CLASS/*, not allowed for PATH/train and PATH/test.
 
     Raises
     ------
     ActrelaxError
-        For a folder without classes or images, an image that can't be read, images of several sizes, a split that is
-        missing or not needed.
+        If there are no classes or images, an image can't be read, sizes differ, or `test_split` is missing or not
+        allowed.
     """
     test = _test_part(path)
     if test is None:
         return _split(path, test_split)
     if test_split is not None:
-        raise ActrelaxError(f"--test-split is for sets without test images, {test} has some: leave it out.")
+        raise ActrelaxError(f"--test-split is for sets without test images, but {test} has some: leave it out.")
     names = _folders(path / "train")
     files, tested = _files(path / "train", names), _files(test, names)
     images, labels = _read_all([*files, *tested])
@@ -65,7 +66,7 @@ def read_folder(path: Path, test_split: float | None = None) -> Images:
 
 
 def has_test_part(path: Path) -> bool:
-    """Return whether a folder has training and test images in folders of their own."""
+    """Return whether a folder has separate folders of training and test images."""
     return _test_part(path) is not None
 
 
@@ -75,12 +76,12 @@ def _test_part(path: Path) -> Path | None:
 
 
 def _split(path: Path, share: float | None) -> Images:
-    """Read PATH/CLASS/*, and split the images, the same way each time."""
+    """Read PATH/CLASS/*, and split the images reproducibly."""
     names = _folders(path)
     files = _files(path, names)
     if share is None:
         raise ActrelaxError(
-            f"{path} has no test images: give --test-split 0.2, or sort the classes into {path}/train and {path}/test."
+            f"{path} has no test images: give --test-split 0.2, or put the classes into {path}/train and {path}/test."
         )
     images, labels = _read_all(files)
     if share == 1:
@@ -89,17 +90,17 @@ def _split(path: Path, share: float | None) -> Images:
 
     try:
         parts = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=0)
-    except ValueError as error:  # of scikit-learn, about its own arguments
+    except ValueError as error:  # scikit-learn's message names its own arguments
         raise ActrelaxError(
-            f"--test-split {share:g} can't part the {len(labels)} images of {path}: "
-            f"each of the {len(names)} classes needs an image on both sides."
+            f"--test-split {share:g} can't split the {len(labels)} images of {path}: "
+            f"each of the {len(names)} classes needs an image in both parts."
         ) from error
     train, test = ((images[some], labels[some]) for some in (torch.from_numpy(np.sort(part)) for part in parts))
     return Images(train, test, tuple(names))
 
 
 def _folders(path: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted; none where there is no folder."""
+    """Return the sorted names of visible sub-folders; none if `path` is no folder."""
     try:
         return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     except OSError:
@@ -107,11 +108,11 @@ def _folders(path: Path) -> list[str]:
 
 
 def _files(path: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
-    """Return the images of the classes in a folder, and their labels."""
+    """Return the image files of all classes in a folder, with their labels."""
     found = _folders(path)
     if not found:
         lack = "has no folders" if path.is_dir() else "is no folder"
-        raise ActrelaxError(f"{path} {lack}: a folder of images is PATH/CLASS/*.png, with a folder per class.")
+        raise ActrelaxError(f"{path} {lack}: a folder of images needs one folder per class, PATH/CLASS/*.png.")
     files = []
     for name in found:
         if name not in names:
@@ -119,19 +120,19 @@ def _files(path: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
         inside = sorted(p for p in (path / name).rglob("*") if p.suffix.lower() in SUFFIXES)
         visible = [p for p in inside if not any(word.startswith(".") for word in p.relative_to(path).parts)]
         if not visible:
-            raise ActrelaxError(f"{path / name} has no images: put PNG or JPEG files there, or remove the folder.")
+            raise ActrelaxError(f"{path / name} has no images: add PNG or JPEG files, or remove the folder.")
         files += [(file, names.index(name)) for file in visible]
     return files
 
 
 def _read_all(files: Sequence[tuple[Path, int]]) -> Part:
-    """Return images of one size, and their labels; a coloured image makes all of them coloured."""
+    """Return images and labels; all images have three channels if one is coloured."""
     images = [_read(file) for file, _ in files]
     for (file, _), image in zip(files, images, strict=True):
         if image.shape[1:] != images[0].shape[1:]:
             sizes = [f"{x.shape[2]} x {x.shape[1]}" for x in (images[0], image)]
             raise ActrelaxError(
-                f"images must have one size, got {sizes[0]} of {files[0][0]} and {sizes[1]} of {file}: resize them."
+                f"images must have equal sizes, got {sizes[0]} in {files[0][0]} and {sizes[1]} in {file}: resize them."
             )
     channels = max(len(image) for image in images)
     whole = np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
@@ -147,7 +148,7 @@ def _read(file: Path) -> NDArray[np.uint8]:
             mode = image.mode
             pixels = np.asarray(image.convert("L" if mode in GREY else "RGB"))
     except Exception as error:  # damaged files make Pillow raise nearly anything
-        raise ActrelaxError(f"{file} can't be read as a PNG or JPEG image: it is damaged or something else.") from error
+        raise ActrelaxError(f"{file} is not a PNG or JPEG image, or is damaged: replace it.") from error
     if mode not in (*GREY, *COLOUR):
         raise ActrelaxError(f"{file} has pixels of type {mode!r}: save it with 8 bits per channel.")
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)

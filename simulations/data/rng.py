@@ -1,4 +1,4 @@
-"""Random numbers: one seed, and a stream of its own for each purpose."""
+"""Random numbers: one seed with a separate stream for each purpose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 
 def random_stream(seed: int, *purpose: int | str) -> torch.Generator:
-    """Return a generator of its own for each purpose: drawing from one never shifts another.
+    """Return an independent generator for each purpose, seeded by `seed` and the words in `purpose`.
 
     Examples
     --------

@@ -170,7 +170,7 @@ def test_the_layout_is_the_runs(tmp_path, capsys):
     out = tmp_path / "run"
     arguments = ["train", "--dataset", path, *QUICK, "--network", "mlp-2x9", "--out", out, "--augment", "crop"]
     assert run(*arguments) == 2
-    assert "say which by --layout nchw or nhwc" in capsys.readouterr().err
+    assert "give --layout nchw or nhwc" in capsys.readouterr().err
     assert run(*arguments, "--layout", "nhwc", "--json") == 0
     accuracy = json.loads(capsys.readouterr().out)["test_accuracy"]
     assert run("evaluate", out, "--json") == 0

@@ -368,7 +368,7 @@ def refused(capsys, status, *arguments):
     ("options", "sentence"),
     [
         (["--dataset", "nix"], "unknown dataset 'nix'; known: digits, mnist,"),
-        (["--dataset", "nix.npz"], f"there is no file {Path('nix.npz').absolute()}: a data set is a .npz of"),
+        (["--dataset", "nix.npz"], f"{Path('nix.npz').absolute()} does not exist: give a .npz file with"),
         (["--network", "nix"], "unknown network 'nix'; known: digits-mlp,"),
         (["--network", "cnn"], "this network takes images (channels, height, width) of at least 14 x 14,"),
         (["--assumptions", "nix"], "unknown assumptions 'nix'; known: ar,"),

@@ -116,14 +116,14 @@ def test_images_that_fit_two_layouts_or_none(with_channels, shape):
     with pytest.raises(ActrelaxError) as refused:
         read(path)
     assert str(refused.value) == (
-        f"{path}: x_train of {x.shape} may be (n, channels, height, width) or (n, height, width, channels): say which "
-        "by --layout nchw or nhwc."
+        f"{path}: x_train of shape {x.shape} may be (n, channels, height, width) or (n, height, width, channels): "
+        "give --layout nchw or nhwc."
     )
 
 
 def test_a_layout_is_of_images_with_channels(with_channels):
     path, _ = with_channels((8, 8))
-    with pytest.raises(ActrelaxError, match=r"--layout is for images with channels, got x_train of \(7, 8, 8\): leave"):
+    with pytest.raises(ActrelaxError, match=r"--layout is for images with channels, got x_train of shape \(7, 8, 8\): leave"):
         read(path, "nhwc")
     with pytest.raises(ActrelaxError, match=r"^--layout is for \.npz files of your own, digits has its own layout"):
         load("digits", layout="nchw")
@@ -169,8 +169,8 @@ ARRAYS = "x_train must be (n, features), (n, height, width) or with channels (--
         (replaced(y_train=with_label(2**62)), f"{EVERY} got {2**62} for the largest and no 10."),
         (replaced(y_train=lambda y: with_label(2**64 - 1)(y.astype(np.uint64))), f"{EVERY} got {2**64 - 1} for the"),
         (replaced(y_train=lambda y: y + 1), f"{EVERY} got 10 for the largest and no 0."),
-        (replaced(y_train=lambda y: y[:99]), "x_train and y_train must be equally many, got 100 images and 99 labels."),
-        (replaced(x_test=lambda x: x[:30]), "x_test and y_test must be equally many, got 30 images and 40 labels."),
+        (replaced(y_train=lambda y: y[:99]), "x_train and y_train must have equal lengths, got 100 images and 99 labels."),
+        (replaced(x_test=lambda x: x[:30]), "x_test and y_test must have equal lengths, got 30 images and 40 labels."),
         (replaced(x_train=lambda x: x.astype(int)), "x_train must be uint8 or floats, got int64."),
         (replaced(x_train=lambda x: x[:, 0, 0]), f"{ARRAYS} (100,)."),
         (
@@ -182,11 +182,11 @@ ARRAYS = "x_train must be (n, features), (n, height, width) or with channels (--
         (replaced(y_test=lambda y: y[:, None]), "y_test must be integers of shape (n,), got int64 (40, 1)."),
         (
             replaced(x_test=lambda x: x[:, :7]),
-            "x_train and x_test must be alike but for their number, got uint8 (100, 8, 8) and uint8 (40, 7, 8).",
+            "x_train and x_test must have the same dtype and image shape, got uint8 (100, 8, 8) and uint8 (40, 7, 8).",
         ),
         (
             replaced(x_test=lambda x: x / 255),
-            "x_train and x_test must be alike but for their number, got uint8 (100, 8, 8) and float64 (40, 8, 8).",
+            "x_train and x_test must have the same dtype and image shape, got uint8 (100, 8, 8) and float64 (40, 8, 8).",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -217,12 +217,12 @@ def test_files_that_are_no_data_set(tmp_path, npz, arrays, content):
     elif content == "lacking":
         np.savez(path, **{key: value for key, value in arrays.items() if key != "y_test"})
     what = {
-        "missing": f"there is no file {path}",
+        "missing": f"{path} does not exist",
         "lacking": f"{path} lacks some of x_train, y_train, x_test, y_test",
-    }.get(content, f"{path} can't be read as a .npz file, it is damaged or something else")
+    }.get(content, f"{path} is not a .npz file, or is damaged")
     with pytest.raises(ActrelaxError) as refused:
         read(path)
-    help_ = "a data set is a .npz of x_train, y_train, x_test and y_test, as numpy.savez writes it."
+    help_ = "give a .npz file with x_train, y_train, x_test and y_test, written by numpy.savez."
     assert str(refused.value) == f"{what}: {help_}"
 
 
@@ -263,8 +263,8 @@ def test_another_set_is_never_taken_for_an_official_one(tmp_path, npz, monkeypat
     with pytest.raises(ActrelaxError) as refused:
         load("svhn", tmp_path)
     assert str(refused.value) == (
-        f"{tmp_path / 'svhn.npz'} is not svhn: that has 73257 + 26032 images of shape (3, 32, 32) in 10 classes, "
-        "the file 100 + 40 of (1, 8, 8) in 10: give it a name of its own."
+        f"{tmp_path / 'svhn.npz'} is not svhn, which has 73257 + 26032 images of shape (3, 32, 32) in 10 classes; "
+        "the file has 100 + 40 of (1, 8, 8) in 10: give the file another name."
     )
 
 
@@ -276,7 +276,7 @@ def test_an_official_set_is_known_by_all_its_sizes(tmp_path, npz, monkeypatch, f
     assert load("svhn", tmp_path).name == "svhn"
     other = 11 if field == "classes" else getattr(ARCHIVES["mnist"], field)
     monkeypatch.setitem(ARCHIVES, "svhn", replace(right, **{field: other}))
-    with pytest.raises(ActrelaxError, match="is not svhn: that has"):
+    with pytest.raises(ActrelaxError, match="is not svhn, which has"):
         load("svhn", tmp_path)
 
 

@@ -160,9 +160,9 @@ def test_a_wrong_hash_is_refused_before_anything_is_unpickled(tmp_path, monkeypa
     with pytest.raises(ActrelaxError) as refused:
         load("cifar10", tmp_path / "data")
     assert str(refused.value) == (
-        f"{tmp_path / 'data' / 'cifar10.npz'} isn't there and cifar10 can't be downloaded from "
-        f"{address}cifar-10-python.tar.gz (another hash): put a cifar10.npz with x_train, y_train, x_test and y_test "
-        f"into {tmp_path / 'data'}, or name its folder by --data-dir."
+        f"{tmp_path / 'data' / 'cifar10.npz'} is missing and cifar10 can't be downloaded from "
+        f"{address}cifar-10-python.tar.gz (wrong hash): put a cifar10.npz with x_train, y_train, x_test and y_test "
+        f"into {tmp_path / 'data'}, or give its folder as --data-dir."
     )
     assert not (tmp_path / "exploded").exists()
     assert not (tmp_path / "data").exists()

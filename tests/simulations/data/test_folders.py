@@ -47,11 +47,11 @@ def test_a_split_that_is_asked_for(folder):
     assert torch.bincount(data.test.labels).tolist() == [2, 2, 2]
     assert all(label == value // 10 for label, value in zip(data.test.labels.tolist(), values[1], strict=True))
     assert load(str(folder), test_split=0.2).test.images.equal(data.test.images)
-    assert refused(folder).endswith("flowers has no test images: give --test-split 0.2, or sort the classes into "
+    assert refused(folder).endswith("flowers has no test images: give --test-split 0.2, or put the classes into "
                                     f"{folder}/train and {folder}/test.")  # fmt: skip
-    assert refused(folder, test_split=0.01).endswith("each of the 3 classes needs an image on both sides.")
+    assert refused(folder, test_split=0.01).endswith("each of the 3 classes needs an image in both parts.")
     assert refused("digits", test_split=0.2) == (
-        "--test-split is for sets without test images, digits has some: leave it out."
+        "--test-split is for sets without test images, but digits has some: leave it out."
     )
 
 
@@ -89,17 +89,19 @@ def test_kinds_of_images(tmp_path):
 
 
 def test_what_is_no_folder_of_images(folder, tmp_path):
-    assert refused("nix/") == "nix is no folder: a folder of images is PATH/CLASS/*.png, with a folder per class."
-    assert "aster has no folders: a folder of images is PATH/CLASS/*.png" in refused(folder / "aster")
+    assert refused("nix/") == "nix is no folder: a folder of images needs one folder per class, PATH/CLASS/*.png."
+    assert "aster has no folders: a folder of images needs one folder per class" in refused(folder / "aster")
     save(np.zeros((7, 3), np.uint8), folder / "rose" / "z.png")
     assert refused(folder, test_split=0.5) == (
-        f"images must have one size, got 3 x 5 of {folder}/aster/00.png and 3 x 7 of {folder}/rose/z.png: resize them."
+        f"images must have equal sizes, got 3 x 5 in {folder}/aster/00.png and 3 x 7 in {folder}/rose/z.png: "
+        "resize them."
     )
     (folder / "lily" / "15.png").write_bytes(b"nothing")
-    assert refused(folder, test_split=0.5).endswith("15.png can't be read as a PNG or JPEG image: it is damaged or "
-                                                    "something else.")  # fmt: skip
+    assert refused(folder, test_split=0.5).endswith(
+        "15.png is not a PNG or JPEG image, or is damaged: replace it."
+    )
     whole = (folder / "aster" / "03.png").read_bytes()
     (folder / "aster" / "03.png").write_bytes(whole[:45])
-    assert "03.png can't be read" in refused(folder, test_split=0.5)
+    assert "03.png is not a PNG or JPEG image" in refused(folder, test_split=0.5)
     (folder / "empty").mkdir()
-    assert "empty has no images: put PNG or JPEG files there" in refused(folder, test_split=0.5)
+    assert "empty has no images: add PNG or JPEG files" in refused(folder, test_split=0.5)
