@@ -1,4 +1,4 @@
-"""The results that are committed."""
+"""Committed results."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def carried_out() -> dict[str, Suite]:
-    """Return the suites that have rows, by their folders: some a second time, with each condition at its own rate."""
+    """Return folder -> suite for all suites with results, including those with individual learning rates."""
     own = {
         f"{name}-own-rates": own_rates(name, suite, RESULTS / f"{name}-rates")
         for name, suite in SUITES.items()
@@ -26,7 +26,7 @@ CARRIED_OUT = carried_out()
 
 
 def skip_under_way():
-    """Skip the test where results differ from those that are committed: a suite may be at work there."""
+    """Skip the test if results differ from the committed ones, because a suite may be running."""
     asked = subprocess.run(
         ["git", "diff", "--quiet", "HEAD", "--", RESULTS], cwd=RESULTS, capture_output=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Strict numerics: everything in float64, warnings are errors (pyproject.toml), one fixed seed a test."""
+"""Strict numerics: float64 everywhere, warnings as errors (pyproject.toml), one fixed seed per test."""
 
 import _pytest.doctest
 import pytest
@@ -9,7 +9,7 @@ DOCTESTS = _pytest.doctest.DoctestModule
 
 
 class PytestsOwnDoctests:
-    """Importing brian2 puts a collector of its own in the place of pytest's, and that one fails on packages."""
+    """Plugin that restores pytest's doctest collector, which brian2 replaces by one that fails on packages."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collect_file(self):
@@ -17,7 +17,7 @@ class PytestsOwnDoctests:
 
 
 class WithDefect:
-    """The package with one defect, from before its tests are imported, and of the tests those that name it."""
+    """Plugin that applies one defect before tests are imported, and selects the tests that name it."""
 
     def __init__(self, name):
         from defects import DEFECTS
@@ -26,7 +26,7 @@ class WithDefect:
             raise pytest.UsageError(f"unknown defect {name!r}; known: {', '.join(DEFECTS)}.")
         self.name = name
         DEFECTS[name].apply(pytest.MonkeyPatch())
-        # which example fails need not be the smallest, but must be the same each time
+        # failing examples need not be minimal, but must be reproducible
         settings.register_profile("defect", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None)
         settings.load_profile("defect")
 
@@ -53,7 +53,7 @@ settings.load_profile("actrelax")
 
 @pytest.fixture(autouse=True)
 def double_precision():
-    """Tests compare to 1e-10; single precision can't."""
+    """Use double precision, since tests compare to 1e-10."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)

@@ -1,7 +1,7 @@
 """Deliberate defects, each of which breaks one equation: a test marked ``catches(NAME)`` must fail with it.
 
-A defect is the package's own object beside a function that makes the wrong one of it. Nothing is named in text, so
-whatever renames the object in the package renames it here, and an object that is gone fails on import.
+A defect is an object of the package with a function that returns a wrong version of it. Nothing is named in text, so
+a renaming tool also renames the object here, and a missing object fails on import.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from actrelax.models.problem.per_neuron import PerNeuron
 
 @dataclass(frozen=True)
 class Defect:
-    """`wrong(right)` stands wherever the package has `right`.
+    """Deliberate defect: `wrong(right)` replaces `right` everywhere in the package.
 
     right  a function, method, cached property or frozen dataclass of the package
     wrong  right -> its replacement: a function of the same arguments, or a dataclass of the same type
@@ -40,8 +40,8 @@ class Defect:
     wrong: Callable[[Any], Any]
 
     def apply(self, patch: pytest.MonkeyPatch) -> None:
-        """Put the wrong object in the right one's place until the patch is undone."""
-        if is_dataclass(self.right):  # one instance that everybody shares: change the instance
+        """Replace the right object by the wrong one until the patch is undone."""
+        if is_dataclass(self.right):  # a shared instance: change it in place
             for name, value in vars(self.wrong(self.right)).items():
                 patch.setitem(vars(self.right), name, value)
         elif isinstance(self.right, cached_property):
@@ -54,7 +54,7 @@ class Defect:
 
 
 def _places(function: object) -> Iterator[tuple[ModuleType | type, str]]:
-    """Yield each module and class of the package that has the function, and what it calls it there."""
+    """Yield each module and class of the package that has the function, with its name there."""
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "actrelax"]
     classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
     for owner in (*modules, *classes):
@@ -62,7 +62,7 @@ def _places(function: object) -> Iterator[tuple[ModuleType | type, str]]:
 
 
 def full_third_stage(problem, state, dt):
-    """rk4 with k3 evaluated a whole step along k2 in place of half a step."""
+    """rk4 with k3 evaluated after a whole step along k2 instead of half a step."""
 
     def along(slope, h):
         return {v: x + h * slope[v] for v, x in state.items()}
@@ -75,7 +75,7 @@ def full_third_stage(problem, state, dt):
 
 
 def tails_reversed(right):
-    """The clamp's coefficients, tails of the others' distribution, in the wrong order."""
+    """Coefficients of the clamp, the tails of the hop distribution, in the wrong order."""
 
     def wrong(*args):
         C = right(*args).copy()

@@ -1,10 +1,10 @@
-"""Call the programs with malformed options, files and arguments, each in a process of its own.
+"""Call the programs with malformed options, files and arguments, each in a separate process.
 
     python tests/fuzz.py            (or make fuzz; twenty minutes)
 
-Rules: no traceback; exit status 0, 1, 2, 130 or 143; no call over a minute; whatever is refused (status 2) changes no
-file. Processes are forked from one that has loaded the libraries. `--seed N` begins elsewhere, `--inputs N`
-calls fewer, `--only N` repeats one. Exit status 1 if a call breaks a rule.
+Rules: no traceback; exit status 0, 1, 2, 130 or 143; no call over a minute; a refused call (status 2) changes no
+file. Processes are forked from one that has loaded the libraries. `--seed N` draws other inputs, `--inputs N`
+calls N times, `--only N` repeats one input. Exit status 1 if a call breaks a rule.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COMMANDS = {
     "reproduce": ["smoke", "--report-only"],
     "sweep": ["smoke", "--report-only"],
 }
-"""Program -> arguments that make it quick."""
+"""Program -> arguments for a quick call."""
 
 OTHERS = (
     ["train", "--resume", "run", "--quiet"],
@@ -61,7 +61,7 @@ OTHERS = (
     ["evaluate", "run", "--dataset", "tiny.npz"],
     ["train", "--network", "own.py:net", "--dataset", "tiny.npz", "--epochs", "1", "--quiet"],
 )
-"""Further commands, on files that may be damaged."""
+"""Further commands, which read files that may be damaged."""
 
 VALUES = (
     *("", " ", "0", "-1", "1", "3", "0.5", "nan", "inf", "-inf", "1e-320", "1e38", "1e400", "0x10", "None", "true"),
@@ -100,14 +100,14 @@ LASTING = [
     "dt",
     "feedforward-steps",
 ]
-"""Options of which large values lawfully take long."""
+"""Options whose large values may take long."""
 
 CELLS = ("", "nan", "x", "1e999", "-1", ";", '"', "\0", "\xff")
 TYPES = (None, True, -1, 10**400, 1e300, "", "x", [], {}, [[]], {"a": {}})
 
 
 def main() -> int:
-    """Call with one input after another; returns the exit status."""
+    """Call programs with one input after another, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -135,7 +135,7 @@ def main() -> int:
 
 
 def options_of(config: type) -> list[tuple[str, str]]:
-    """Return (option, a value that it takes) of a program."""
+    """Return the options of a program, each with a valid value."""
     hints, found = get_type_hints(config), []
     for f in fields(config):
         kind = hints[f.name]
@@ -148,7 +148,7 @@ def options_of(config: type) -> list[tuple[str, str]]:
 
 
 def prepare(place: Path) -> None:
-    """Make a data set, runs of two programs, results of a suite and a network's file."""
+    """Create a data set, runs of two programs, results of a suite and a network file."""
     place.mkdir()
     data = digits()
     parts = {"train": data.train, "test": data.test}
@@ -173,7 +173,7 @@ def prepare(place: Path) -> None:
 
 
 def drawn(random_: random.Random, options: dict[str, list[tuple[str, str]]]) -> list[str]:
-    """Draw the arguments of a call."""
+    """Draw random arguments of a call."""
     if random_.random() < 0.4:
         return list(random_.choice(OTHERS))
     name = random_.choice(list(COMMANDS))
@@ -188,7 +188,7 @@ def drawn(random_: random.Random, options: dict[str, list[tuple[str, str]]]) -> 
 
 
 def damage(random_: random.Random, place: Path) -> str:
-    """Damage one file, and say how; a network's own exceptions, of its Python file, pass through."""
+    """Damage one file, and return a description; Python files are spared, because their exceptions pass through."""
     path = random_.choice([p for p in sorted(place.rglob("*")) if p.is_file() and p.suffix != ".py"])
     content = path.read_bytes()
     how = random_.choice(["cut", "flip", "empty", "noise", "deep", "folder", "loop", "saved", "cell", "gone"])
@@ -217,7 +217,7 @@ def damage(random_: random.Random, place: Path) -> str:
 
 
 def changed(random_: random.Random, value: object) -> object:
-    """Replace one value somewhere in a JSON document."""
+    """Replace one value of a JSON document."""
     if isinstance(value, dict) and value and random_.random() < 0.9:
         key = random_.choice(list(value))
         if random_.random() < 0.1:
@@ -230,7 +230,7 @@ def changed(random_: random.Random, value: object) -> object:
 
 
 def tried(arguments: list[str], place: Path) -> str:
-    """Call in a forked process; returns how it broke a rule, or nothing."""
+    """Call a program in a forked process, and return the broken rule, or ""."""
     before = snapshot(place)
     said = place.parent / "said"
     child = os.fork()
@@ -247,7 +247,7 @@ def tried(arguments: list[str], place: Path) -> str:
 
 
 def call(arguments: list[str], place: Path, said: Path) -> None:
-    """Be the program, and end."""
+    """Run the program, and exit."""
     status = 70
     try:
         os.setsid()
@@ -270,7 +270,7 @@ def call(arguments: list[str], place: Path, said: Path) -> None:
 
 
 def judged(said: str, before: dict[str, bytes], after: dict[str, bytes]) -> str:
-    """Return how a call broke a rule, or nothing."""
+    """Return the rule that a call broke, or ""."""
     last = said.rstrip().splitlines()[-1] if said.strip() else "ended without a word"
     status = int(last.removeprefix("status ")) if last.startswith("status ") else None
     tail = "\n".join(said.splitlines()[-12:])
@@ -283,7 +283,7 @@ def judged(said: str, before: dict[str, bytes], after: dict[str, bytes]) -> str:
 
 
 def snapshot(place: Path) -> dict[str, bytes]:
-    """Return file -> content."""
+    """Return file -> content of a folder."""
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 

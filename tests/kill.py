@@ -1,9 +1,9 @@
-"""Kill a training run with SIGKILL at ten random moments: each must end as if nothing had happened.
+"""Kill a training run with SIGKILL at ten random moments; resumed runs must equal an uninterrupted one.
 
     python tests/kill.py            (or make kill; about five minutes)
 
 A run of `actrelax train` on the bundled digits is killed, continued with --resume, killed again and continued to its
-end; its weights, optimiser, random state and metrics.csv are compared, bit for bit, with a run that was left alone.
+end; its weights, optimiser, random state and metrics.csv are compared, bit for bit, with an uninterrupted run.
 Exit status 1 if one differs.
 """
 
@@ -31,14 +31,14 @@ OPTIONS = shlex.split(
 
 
 def run_to_the_end(folder: Path) -> None:
-    """Resume as often as it takes; a run that was killed before it began is begun."""
+    """Resume a run until it ends; start it if it was killed before it began."""
     begun = (folder / "config.json").exists()
     options = ["--resume", str(folder)] if begun else [*OPTIONS, "--out", str(folder)]
     subprocess.run([*PROGRAM, *options], check=True, stdout=subprocess.DEVNULL)
 
 
 def kill_after(seconds: float, options: list[str]) -> None:
-    """Run, and kill it then."""
+    """Run a training, and kill it after some seconds."""
     process = subprocess.Popen([*PROGRAM, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     time.sleep(seconds)
     process.kill()
@@ -46,7 +46,7 @@ def kill_after(seconds: float, options: list[str]) -> None:
 
 
 def main() -> int:
-    """Kill ten runs; returns the exit status."""
+    """Kill ten runs, and return the exit status."""
     moments = random.Random(20260101)
     failed = 0
     with tempfile.TemporaryDirectory() as place:

@@ -1,10 +1,10 @@
-"""Two trainings on one folder, and SIGKILL: one of them has it, and a killed one leaves it to the next.
+"""Two trainings in one folder: one gets the lock, and SIGKILL releases it for the next.
 
     python tests/kill_lock.py            (or make kill; about a minute)
 
-Two runs of different seeds begin at once in one folder: one is refused, or both end one after the other's kill. A run
+Two runs with different seeds begin at once in one folder: one is refused, or both end one after the other's kill. A run
 is killed at a random moment; the next command at once goes on with it and ends, bit for bit, as the run of that seed
-that was left alone. Exit status 1 otherwise.
+that was not interrupted. Exit status 1 otherwise.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ HELD = "another process is writing into"
 
 
 def begun(folder: Path, seed: int) -> subprocess.Popen[str]:
-    """Begin a run that replaces what is there."""
+    """Start a run that replaces an existing one."""
     options = [*OPTIONS, "--seed", str(seed), "--overwrite", "--out", str(folder)]
     return subprocess.Popen([*PROGRAM, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def one_round(folder: Path, after: float) -> tuple[str, int | None]:
-    """Begin two runs at once, and kill the one that was not refused; return what went wrong, and its seed."""
+    """Start two runs at once, and kill the one that was not refused; return an error text and its seed."""
     pair = [begun(folder, seed) for seed in (0, 1)]
     while all(process.poll() is None for process in pair):
         time.sleep(0.01)
@@ -50,7 +50,7 @@ def one_round(folder: Path, after: float) -> tuple[str, int | None]:
 
 
 def main() -> int:
-    """Kill six of the winners; returns the exit status."""
+    """Kill the running process six times, and return the exit status."""
     moments, failed = random.Random(20260101), 0
     with tempfile.TemporaryDirectory() as place:
         alone = [Path(place) / f"alone{seed}" for seed in (0, 1)]

@@ -1,4 +1,4 @@
-"""Fill the disk under recordings, and fail each write: what is left has whole points only, or a sentence says why not.
+"""Fill the disk under recordings, and fail each write: files must keep whole points, or an error must say why not.
 
     python tests/kill_recording.py            (or make kill; a minute)
 
@@ -26,21 +26,21 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Record, Trajectory, open_trajectory
 
 SIZE, LEVELS = 400, 42
-"""Of the tmpfs, in KiB; fill levels per kind of file."""
+"""Size of the tmpfs in KiB, and number of fill levels per kind of file."""
 SUFFIXES = ("nc", "zarr")
 CALLS = ("openat", "write", "fsync", "rename")
-"""System calls that fail, each in its turn."""
+"""System calls that fail, one after another."""
 
 
 def relaxed(path: Path | None = None) -> Trajectory:
-    """Relax and record."""
+    """Relax, and record all states."""
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     return solve(problem, "euler", 150, eta=0.1, record=Record(path=path))
 
 
 def written(path: Path) -> str:
-    """Write a recording; returns how it ended."""
+    """Write a recording, and return the outcome."""
     try:
         relaxed(path)
     except ActrelaxError as error:
@@ -51,7 +51,7 @@ def written(path: Path) -> str:
 
 
 def judged(path: Path, how: str, expected: Trajectory) -> str:
-    """Return how it ended and how many points are there, beginning with WRONG if a rule was broken."""
+    """Return the outcome and the number of points, beginning with WRONG if a rule was broken."""
     if not path.exists():
         return f"WRONG: {how}, and nothing there" if how == "written" else how
     try:
@@ -68,7 +68,7 @@ def judged(path: Path, how: str, expected: Trajectory) -> str:
 
 
 def fill(place: Path) -> int:
-    """Write onto a disk at all fill levels; returns the number of broken rules."""
+    """Write to a disk at all fill levels, and return the number of broken rules."""
     expected, broken = relaxed(), 0
     for suffix in SUFFIXES:
         kinds: dict[str, int] = {}
@@ -85,7 +85,7 @@ def fill(place: Path) -> int:
 
 
 def on_tmpfs() -> int:
-    """Run `fill` on a small tmpfs of its own; returns the exit status."""
+    """Run `fill` on a small tmpfs, and return the exit status."""
     with tempfile.TemporaryDirectory() as place:
         mount = f"mount -t tmpfs -o size={SIZE}k none {place}"
         if (
@@ -99,7 +99,7 @@ def on_tmpfs() -> int:
 
 
 def under_strace() -> int:
-    """Fail one kind of system call on the file after another; returns the exit status."""
+    """Fail one kind of system call after another, and return the exit status."""
     if (
         shutil.which("strace") is None
         or subprocess.run(["strace", "-o", "/dev/null", "true"], check=False, stderr=subprocess.DEVNULL).returncode
@@ -123,13 +123,13 @@ def under_strace() -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run all, or one part of it in a process of its own."""
+    """Run all parts, or one part in a separate process."""
     warnings.filterwarnings("ignore", "Object at .*")
     torch.set_default_dtype(torch.float64)
     if arguments[:1] == ["--fill"]:
         return 1 if fill(Path(arguments[1])) else 0
     if arguments[:1] == ["--once"]:
-        _files.partial_of = lambda path: path.with_name(f"{path.name}.partial")  # strace wants a name
+        _files.partial_of = lambda path: path.with_name(f"{path.name}.partial")  # strace needs a fixed name
         print(written(Path(arguments[1])))
         return 0
     return max(on_tmpfs(), under_strace())

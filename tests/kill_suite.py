@@ -1,9 +1,9 @@
-"""Kill a suite with SIGKILL again and again: its table must be the one of a suite that was left alone.
+"""Kill a suite with SIGKILL again and again: its table must equal the table of an uninterrupted suite.
 
     python tests/kill_suite.py            (or make kill; about three minutes)
 
 `actrelax reproduce smoke`, two runs at a time, is killed at random moments: with all its processes, or the parent
-alone, whose workers then go on beside the next command. What the last one writes, but for the times, is compared with
+alone, whose workers then continue beside the next command. The final results, except for times, are compared with
 the results of an uninterrupted suite; so is each run's checkpoint, bit for bit. Exit status 1 if they differ, or if no
 kill of one kind hit a suite at work.
 """
@@ -29,12 +29,12 @@ UNTIMED = ("variant", "condition", "seed", "run", "state", "test_accuracy", "tra
 
 
 def command(place: Path) -> list[str]:
-    """Return the suite's command, the same every time."""
+    """Return the command of the suite."""
     return [*PROGRAM, *OPTIONS, "--runs", str(place / "runs"), "--out", str(place / "out")]
 
 
 def kill_after(seconds: float, place: Path, *, alone: bool) -> bool:
-    """Run, and kill it then, alone or with its workers; returns whether it was still at work."""
+    """Run a suite, kill it alone or with its workers, and return whether it was still running."""
     process = subprocess.Popen(
         command(place), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -51,7 +51,7 @@ def kill_after(seconds: float, place: Path, *, alone: bool) -> bool:
 
 
 def results(place: Path) -> dict[str, object]:
-    """Return what a suite leaves, but for the times it took."""
+    """Return the results of a suite, without times."""
     with (place / "out" / "runs.csv").open(newline="") as file:
         rows = [{name: row[name] for name in UNTIMED} for row in csv.DictReader(file)]
     table = (place / "out" / "table.json").read_text().splitlines()
@@ -64,7 +64,7 @@ def results(place: Path) -> dict[str, object]:
 
 
 def main() -> int:
-    """Kill a suite six times; returns the exit status."""
+    """Kill a suite six times, and return the exit status."""
     moments = random.Random(20260101)
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"

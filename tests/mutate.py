@@ -1,9 +1,9 @@
-"""Try each defect of tests/defects.py: a test that is marked with its name must fail.
+"""Apply each defect of tests/defects.py: a test marked with its name must fail.
 
     python tests/mutate.py          all of them (or make mutate)
-    python tests/mutate.py NAME     those with NAME in theirs
+    python tests/mutate.py NAME     defects whose name contains NAME
 
-Exit status 1 if a defect survives. A test that fails by anything but an assertion proves nothing: then the defect
+Exit status 1 if a defect survives. A failure that is not an assertion proves nothing: then the defect
 itself is wrong. ``python -m pytest tests --defect NAME`` shows how the tests fail.
 """
 
@@ -17,11 +17,11 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 PRELOADED = ["hypothesis.extra.numpy", "pytest", "scipy.stats", "actrelax.models.learning"]
-"""Imported once, and shared by the processes."""
+"""Modules imported once and shared by the processes."""
 
 
 class Failures:
-    """A pytest plugin that remembers how tests failed."""
+    """Pytest plugin that records the reasons of failures."""
 
     def __init__(self) -> None:
         self.exceptions: list[BaseException] = []
@@ -31,7 +31,7 @@ class Failures:
 
 
 def outcome(name: str) -> str:
-    """Make a defect in this process, run the tests that name it, and say what came of it."""
+    """Apply a defect in this process, run the tests that name it, and return the outcome."""
     import pytest
 
     files = [str(file) for file in sorted(TESTS.rglob("test_*.py")) if f'"{name}"' in file.read_text()]
@@ -49,7 +49,7 @@ def outcome(name: str) -> str:
 
 
 def main() -> int:
-    """Try the defects, two at a time; returns the exit status."""
+    """Try the defects, two at a time, and return the exit status."""
     os.chdir(TESTS.parent)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     from defects import DEFECTS

@@ -1,6 +1,6 @@
-"""Networks and batches that the tests share.
+"""Networks and batches for the tests.
 
-They avoid what makes knobs invisible: several hidden populations of unequal width, saturating and asymmetric
+Every assumption has an effect in them: several hidden populations of unequal width, saturating and asymmetric
 activations, biases, weights that are neither square nor symmetric, a batch of more than one sample.
 """
 
@@ -17,7 +17,7 @@ Edge = tuple[str, str, list[nn.Module]]
 
 @dataclass
 class Case:
-    """A network, the PyTorch modules it was made of, and a batch for it."""
+    """Network, the PyTorch modules of its projections, and a batch."""
 
     network: Network
     edges: list[Edge]
@@ -26,12 +26,12 @@ class Case:
 
     @property
     def loss(self) -> str:
-        """The usual one; squares for a single output, which has no cross-entropy."""
+        """Cross-entropy, or the squared error for a single output."""
         return "cross-entropy" if self.network.populations[self.network.output].shape != (1,) else "sum-of-squares"
 
 
 def make_case(input_shape, populations, edges, *, seed=0, batch=3, gain=1.2) -> Case:
-    """Weights normal with standard deviation sqrt(gain / fan-in), biases of order 0.3."""
+    """Return a case with normal weights of standard deviation sqrt(gain / fan-in) and biases of order 0.3."""
     generator = torch.Generator().manual_seed(seed)
     for _, _, stages in edges:
         for stage in stages:
@@ -59,7 +59,7 @@ def mlp_case(activation="tanh", *, seed=0, widths=(8, 7, 6, 5, 4), gain=1.2) -> 
 
 @torch.no_grad()
 def deep_case(depth, gain, *, width=6, seed=0, activation="tanh") -> Case:
-    """A chain of so many weight layers; under "random-feedback" each map down has about that gain, in any direction."""
+    """Return a chain of `depth` weight layers; under "random-feedback" each feedback map has about that gain."""
     generator = torch.Generator().manual_seed(seed)
     case = mlp_case(activation, seed=seed, widths=[width] * (depth + 1), gain=1.0)
     case.network.add_feedback("random-feedback", generator)
@@ -73,7 +73,7 @@ def deep_case(depth, gain, *, width=6, seed=0, activation="tanh") -> Case:
 
 
 def exploding_case(generator) -> Case:
-    """Under "random-feedback" it overflows within a few steps of 0.5, a population after the other."""
+    """Return a case that overflows under "random-feedback" within a few steps of 0.5, one population after another."""
     case = mlp_case()
     case.network.add_feedback("random-feedback", generator)
     for p in case.network.projections.values():
@@ -83,7 +83,7 @@ def exploding_case(generator) -> Case:
 
 
 def graph_case(*, seed=0, output="sigmoid") -> Case:
-    """Convolutions (padded, grouped), both poolings on both sides of the weights, skips of several lengths."""
+    """Return a graph with padded and grouped convolutions, both poolings, and skips of several lengths."""
     edges = [
         ("input", "conv1", [nn.Conv2d(2, 4, 3, padding=1), nn.MaxPool2d(2)]),
         ("conv1", "conv2", [nn.Conv2d(4, 4, 3, padding=1, groups=2)]),
@@ -110,7 +110,7 @@ def graph_case(*, seed=0, output="sigmoid") -> Case:
 
 @st.composite
 def dense_graphs(draw, gains=None) -> Case:
-    """Random acyclic graphs of dense projections: a chain, and skips between any two populations."""
+    """Draw acyclic graphs of dense projections: a chain with skips between any two populations."""
     widths = draw(st.lists(st.integers(2, 6), min_size=3, max_size=6))
     names = ["input", *(f"hidden{i}" for i in range(1, len(widths) - 1)), "output"]
     skips = [(i, j) for i in range(len(widths)) for j in range(i + 2, len(widths)) if draw(st.booleans())]
@@ -127,7 +127,7 @@ def dense_graphs(draw, gains=None) -> Case:
 
 @st.composite
 def convolutional_chains(draw) -> Case:
-    """Three convolutions with drawn stride, padding, dilation, groups and pooling before or after, then two dense."""
+    """Draw chains of three convolutions, with random geometry and pooling, and two dense projections."""
     channels, size = draw(st.integers(1, 3)), draw(st.integers(9, 12))
     input_shape = (channels, size, size)
     edges: list[Edge] = []
@@ -176,7 +176,7 @@ def pools(draw):
 
 @st.composite
 def pipelines(draw):
-    """Some pooling, a convolution, some pooling, perhaps a flatten; input (2, 9, 10)."""
+    """Draw stages: pooling, a convolution, pooling, and possibly a flatten; the input is (2, 9, 10)."""
     stages = [draw(pools())] if draw(st.booleans()) else []
     groups = draw(st.sampled_from([1, 2]))
     stages.append(
@@ -199,6 +199,6 @@ def pipelines(draw):
 def runs(stages, x):
     try:
         nn.Sequential(*stages)(x)
-    except RuntimeError:  # an image that got too small for the next stage
+    except RuntimeError:  # an image too small for the next stage
         return False
     return True

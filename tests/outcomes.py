@@ -1,4 +1,4 @@
-"""What a seed determines of a run, and where two runs differ, to the last bit."""
+"""Reproducible outcome of a run, and differences between two outcomes, bit for bit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actrelax.analysis.runs import RunFolder
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Return the checkpoint without the times it took, and the tables as they are on disk."""
+    """Return the checkpoint without its times, and the tables as on disk."""
     state = RunFolder(folder).checkpoint()
     assert state is not None
     del state["position"]["seconds"], state["tables"]["timing"]
@@ -22,7 +22,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def differing(a: object, b: object, where: str = "run") -> list[str]:
-    """Name the parts of two outcomes that are not the same."""
+    """Return the names of differing parts of two outcomes."""
     if isinstance(a, dict) and isinstance(b, dict) and list(a) == list(b):
         return [found for key in a for found in differing(a[key], b[key], f"{where}.{key}")]
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
@@ -33,5 +33,5 @@ def differing(a: object, b: object, where: str = "run") -> list[str]:
 
 
 def is_drawn(path):
-    """Whether a figure is there."""
+    """Return whether a file is a PNG image."""
     return path.read_bytes().startswith(b"\x89PNG")

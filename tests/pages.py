@@ -1,4 +1,4 @@
-"""An HTML page taken apart by the standard library's parser: what a browser would be given."""
+"""HTML pages, parsed by the standard library."""
 
 from html.parser import HTMLParser
 
@@ -7,7 +7,7 @@ FETCHING = {"src", "href", "srcset", "poster", "action", "data", "background"}
 
 
 class Read(HTMLParser):
-    """Tables, pictures and text of a page; it complains about tags that are not closed."""
+    """Parser that collects tables, pictures and text of a page, and rejects unclosed tags."""
 
     def __init__(self, page):
         super().__init__()
@@ -49,11 +49,11 @@ class Read(HTMLParser):
 
     @property
     def words(self):
-        """All text, in one line."""
+        """Text of the page, in one line."""
         return " ".join(" ".join(self.text).split())
 
     def needs_nothing_else(self):
-        """Whether a browser would fetch nothing and run nothing."""
+        """True if a browser would load no other files and run no scripts."""
         fetched = [value for _, name, value in self.attributes if name in FETCHING]
         style = [value for _, name, value in self.attributes if name == "style"]
         return (

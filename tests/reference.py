@@ -1,8 +1,8 @@
-"""Activation relaxation once more, in NumPy and one sample at a time: the oracle of the knobs.
+"""Reference implementation of activation relaxation, in NumPy and one sample at a time.
 
-Every projection is three dense matrices, found by automatic differentiation of the PyTorch modules it was made of:
-routing before (B), weights (M), routing after (A), at the feedforward pass of one sample. Nothing of the library
-takes part but the assumptions' field names.
+It is the oracle for all assumptions. Every projection is three dense matrices, from autograd of its PyTorch modules:
+routing before (B), weights (M), routing after (A), at the feedforward pass of one sample. It uses nothing of the
+package but the names of the assumptions' fields.
 """
 
 from dataclasses import dataclass, field
@@ -34,14 +34,14 @@ def derivative(name, a):
 
 
 def matrix(function, x):
-    """The Jacobian of a function of one sample, flattened: (outputs, inputs)."""
+    """Return the Jacobian of a function of one sample, flattened: (outputs, inputs)."""
     jac = jacobian(lambda v: function(v[None])[0], x)
     return jac.reshape(-1, x.numel()).numpy()
 
 
 @dataclass
 class Edge:
-    """One projection of one sample as matrices: drive = A (M B x + b)."""
+    """Projection of one sample as matrices: drive = A (M B x + b)."""
 
     source: str
     target: str
@@ -63,10 +63,10 @@ class Edge:
 
 
 class Reference:
-    """One sample's network, and its relaxation."""
+    """Network of one sample, and its relaxation."""
 
     def __init__(self, case, sample, assumptions, psi=None):
-        """`psi` maps (source, target) to the feedback weights where they are not W."""
+        """Create the network; `psi` maps (source, target) to feedback weights other than W."""
         self.edges: list[Edge] = []
         self.shapes = {"input": case.x[sample].shape}
         self.names = list(case.network.populations)
@@ -146,7 +146,7 @@ class Reference:
         return self.pull_of(name, lambda edge: x)
 
     def pull_of(self, name, sent_at):
-        """What reaches a population, where `sent_at` maps an edge to the state at the time of sending."""
+        """Return the feedback to a population; `sent_at` maps an edge to the state at the time of sending."""
         total = 0.0
         for edge in self.edges:
             if edge.source == name:
@@ -169,7 +169,7 @@ class Reference:
         return x
 
     def relax_delayed(self, steps, eta, clamped, delay):
-        """Euler, where `delay` maps (source, target) to the steps that feedback travels; nothing changed before t = 0.
+        """Relax by Euler's method with delays, (source, target) -> steps; before t = 0 states are the initial ones.
 
         `eta` is a number, or population -> dt/tau, one for all or one per neuron.
         """
@@ -183,7 +183,7 @@ class Reference:
         return history[-1]
 
     def updates(self, x):
-        """(source, target) -> {"weight": ..., "bias": ...} of this sample."""
+        """Return the updates by this sample: (source, target) -> {"weight": ..., "bias": ...}."""
         result = {}
         for edge in self.edges:
             if edge.module is None:
@@ -202,7 +202,7 @@ class Reference:
 
 
 def numpy_chain(case):
-    """Weights, gains, initial activities and clamp of an MLP, by hand."""
+    """Return weights, gains, initial activities and clamp of an MLP, computed by hand."""
     weights = [p.weight.detach().numpy() for p in case.network.projections.values()]
     biases = [p.bias.detach().numpy() for p in case.network.projections.values()]
     activations = [p.activation for p in case.network.populations.values()][1:]
@@ -218,7 +218,7 @@ def numpy_chain(case):
 
 
 def exact_flow(case, t, tau):
-    """The linear ODE by the matrix exponential, for all hidden units at once."""
+    """Solve the linear ODE of all hidden units by the matrix exponential."""
     W, g, x0, clamp = numpy_chain(case)
     widths = [x.shape[1] for x in x0[:-1]] + [clamp.shape[1]]
     edges = np.cumsum([0, *widths])

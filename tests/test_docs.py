@@ -1,4 +1,4 @@
-"""The pages say what is true: their programs run and print what stands there, and what they name is there."""
+"""The pages are correct: programs run and print the shown output, and named objects exist."""
 
 import ast
 import importlib
@@ -25,12 +25,12 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 @pytest.fixture
 def as_users_run(double_precision, tmp_path, monkeypatch):
-    """In single precision, in a folder of its own."""
+    """Run in single precision, in a separate folder."""
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
-    with np.printoptions():  # puts back what a page changes
+    with np.printoptions():  # restores options that a page changes
         yield
     torch.set_num_threads(threads)
 
@@ -53,7 +53,7 @@ def test_its_programs_print_what_stands_below_them(page, as_users_run, capsys):
 
 
 def assert_same(printed, promised):
-    """The same words, and numbers that differ by what another machine's rounding may do to a training."""
+    """Check for the same words, and for numbers that differ only by rounding on another machine."""
     assert NUMBER.sub("#", printed) == NUMBER.sub("#", promised)
     found, expected = ([float(number) for number in NUMBER.findall(text)] for text in (printed, promised))
     assert found == pytest.approx(expected, rel=0.05), printed
@@ -61,7 +61,7 @@ def assert_same(printed, promised):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_its_links_lead_somewhere(page):
-    """On GitHub: files that are there, and headings that they have."""
+    """Links point to existing files and headings, as on GitHub."""
     lost = []
     for target in re.findall(r"\]\(([^)]+)\)", re.sub(BLOCK, "", page.read_text())):
         place, _, anchor = target.partition("#")
@@ -72,7 +72,7 @@ def test_its_links_lead_somewhere(page):
 
 
 def anchors(page):
-    """GitHub's names of a page's headings."""
+    """Return GitHub's anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.M), re.M)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -95,7 +95,7 @@ def test_every_assumption_is_explained():
 
 
 def presets_named(page):
-    """The presets of the lines that list them, "`learned-feedback` (`-dense`, `-conv`)" standing for three."""
+    """Return the presets that lines list; "`learned-feedback` (`-dense`, `-conv`)" means three."""
     named: set[str] = set()
     for line in re.findall(r"^\*Presets? (.+?)\*$", page, re.MULTILINE | re.DOTALL):
         for name, endings in re.findall(r"`([a-z][\w-]*)`(?: \([^)]*?((?:`-\w+`(?:, )?)+)\))?", line):
@@ -113,7 +113,7 @@ def test_every_message_that_is_explained_is_one_of_ours():
 
 
 def message(node):
-    """A string, with an ellipsis for what is filled in."""
+    """Return a message, with an ellipsis for each inserted value."""
     if isinstance(node, ast.JoinedStr):
         return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
@@ -129,14 +129,14 @@ SCRIPTS = [
 
 @pytest.fixture
 def site(monkeypatch):
-    """The modules that docs/conf.py uses."""
+    """Return the modules that docs/conf.py uses."""
     monkeypatch.syspath_prepend(DOCS)
     return importlib.import_module("from_repository"), importlib.import_module("plain_text")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_every_script_is_a_page_of_the_gallery(script, site):
-    """Its first line is a title, what follows the docstring is as it was, and it takes its options from sys.argv."""
+    """Its first line is a title, its code is unchanged, and it reads options from sys.argv."""
     source = script.read_text()
     page = site[0].with_title(source, run=True, shown=[])
     title, line, empty, text = ast.get_docstring(ast.parse(page)).split("\n", 3)
@@ -209,20 +209,20 @@ PLACEHOLDERS = {"SEED": "0", "RULE": "backprop", "DATASET": "mnist", "SUITE": "s
 
 
 def commands(page):
-    """The `actrelax` commands that a page shows, without comments and redirections."""
+    """Return the `actrelax` commands of a page, without comments and redirections."""
     lines = re.sub(r"\\\n\s+", "", page.read_text()).splitlines()
     shown = [re.split(r" +[#>] ", line)[0].split() for line in lines if re.match(r"(    |\w+ )*actrelax [a-z]", line)]
     return [words[words.index("actrelax") + 1 :] for words in shown if words[0] == "actrelax"]
 
 
 def test_its_commands_are_understood(monkeypatch):
-    """Simulations with such options are there; nothing is run."""
+    """Commands are parsed, but not run."""
     understood = []
     for name in cli.SIMULATIONS:
         module = importlib.import_module(f"actrelax.simulations.{name}")
         monkeypatch.setattr(module, "main", understood.append)
     shown = [command for page in PAGES for command in commands(page)]
-    shown = [command for command in shown if not {"--help", "--resume"} & {*command}]  # no such run is there
+    shown = [command for command in shown if not {"--help", "--resume"} & {*command}]  # these runs don't exist
     filled = [[PLACEHOLDERS.get(word, word) for word in command] for command in shown]
     assert len(shown) > 40
     assert [command for command in filled if not is_understood(command)] == []

@@ -1,4 +1,4 @@
-"""The numbers in the pages are those of results/, and would change with them."""
+"""Numbers in the pages come from results/, and change with them."""
 
 import json
 import re
@@ -23,7 +23,7 @@ ACCURACIES = {
 
 
 def outcome(condition, seed, accuracy, variant=""):
-    """A run of two epochs, the last of which is four points better; None diverged in the second."""
+    """Return a run of two epochs, the second four points better; None means that it diverged in the second."""
     curve = [0.1, (accuracy or 20) / 100 - 0.02, (accuracy or 20) / 100 + 0.02]
     curves = {"epoch": [0, 1, 2], "train_accuracy": curve, "test_accuracy": curve, "angle": [90.0, 20.0, 10.0 + seed]}
     if accuracy is None:
@@ -34,7 +34,7 @@ def outcome(condition, seed, accuracy, variant=""):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Results of a suite, of one with two variants, and of a study."""
+    """Return a folder with results of a suite, of a suite with two variants, and of a study."""
     folder = tmp_path_factory.mktemp("root") / "results"
     for suite, variants in (("smoke", [""]), ("mlp-mnist", ["tanh", "relu"])):
         runs = [outcome(c, n, a, v) for v in variants for c, found in ACCURACIES.items() for n, a in enumerate(found)]
@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 
 DIFFERENCES = [s - b for s, b in zip(ACCURACIES["simplified"], ACCURACIES["backprop"], strict=True)]
 LOW, HIGH = stats.t.interval(1 - 0.05 / 2, 2, sum(DIFFERENCES) / 3, stats.sem(DIFFERENCES))
-LEVEL = 2 * stats.ttest_1samp(DIFFERENCES, 0).pvalue  # the less of two
+LEVEL = 2 * stats.ttest_1samp(DIFFERENCES, 0).pvalue  # the smaller of two
 EQUIVALENCE, WITHIN_ERRORS = (  # AR minus backprop is tested alone; backprop makes 49 % errors
     stats.ttest_1samp([0.1, 0.1, -0.1], margin, alternative="less").pvalue for margin in (1, 4.9)
 )
@@ -204,7 +204,7 @@ BY_HAND = {
     "training": set(),
     "findings": {"0.003", "0.01", "0.02", "0.1", "0.3", "0.4", "0.5", "0.99", "1.5"},
 }
-"""Page -> decimals that are no results of suites: others' and the demo's, levels of tests and of studies, settings."""
+"""Page -> decimals that are not results of suites, such as settings, test levels and others' results."""
 
 
 @pytest.mark.parametrize(

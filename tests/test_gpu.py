@@ -1,4 +1,4 @@
-"""The session on a GPU, run on the CPU: everything but the device itself."""
+"""The GPU session, run on the CPU."""
 
 import json
 import os
@@ -19,12 +19,12 @@ if not BENCHMARKS.is_dir():
 MISSING = (
     "brian2 dask h5netcdf h5py joblib loky matplotlib pandas PIL pooch sklearn tabulate tqdm typeguard tyro xarray"
 )
-"""What the package uses and PyTorch does not bring along."""
+"""Dependencies of the package that PyTorch does not install."""
 
 
 @pytest.fixture
 def bare(tmp_path):
-    """An environment in which Python finds PyTorch, NumPy and SciPy, and nothing else that the package uses."""
+    """Return an environment with PyTorch, NumPy and SciPy, but no other dependencies of the package."""
     return without(MISSING, tmp_path)
 
 
@@ -35,7 +35,7 @@ def without(packages, folder):
 
 @pytest.fixture
 def images(tmp_path):
-    """The digits as a file, small ones of 8 bits."""
+    """Write the digits as a .npz file of 8-bit images."""
     found, path = digits(), tmp_path / "digits.npz"
     arrays = {}
     for part, (pixels, labels) in found.parts.items():
@@ -73,7 +73,7 @@ def test_the_whole_session_runs_on_a_bare_machine(bare, images, tmp_path):
 
 
 def test_without_data_nothing_is_trained(tmp_path):
-    out, environment = tmp_path / "out", without(f"{MISSING} filelock", tmp_path)  # which only torch.compile needs
+    out, environment = tmp_path / "out", without(f"{MISSING} filelock", tmp_path)  # only torch.compile needs it
     done = session(environment, "--device", "cpu", "--tiny", "--parts", "trainings", "--out", out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(statuses(out, "trainings").values()) == {"left out"}
@@ -122,7 +122,7 @@ run([Item(name, behaviours[name]) for name in names][int(skip):], float(seconds)
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """Results of a part with items that behave as their names say."""
+    """Return the results of a part whose items behave as named."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from gpu_parts import processes
 

@@ -1,4 +1,4 @@
-"""What importing the package costs; documentation of everything public; imports that run one way."""
+"""Costs of importing the package, documentation of all public names, and the direction of imports."""
 
 import ast
 import importlib
@@ -58,7 +58,7 @@ MODELS = [
     "models.learning",
     "models.learning.brian2",
 ]
-"""The rooms of models/, in the order of the paper: each may import those before it."""
+"""Sub-packages of models/, in the order of the paper: each may import the ones before it."""
 ALLOWED = {room: set(MODELS[: MODELS.index(room) + 1]) for room in MODELS}
 ALLOWED["models.results"] -= {"models.integrators"}
 ALLOWED["models.learning"] -= {"models.engines.brian2"}
@@ -72,20 +72,20 @@ ALLOWED["simulations.examples"] = ALLOWED["simulations.data"] | {"simulations.ex
 ALLOWED["simulations.studies"] = ALLOWED["simulations.suites"] | {"simulations.studies"}
 ALLOWED["simulations"] = {*ALLOWED["simulations.studies"], *ALLOWED["simulations.costs"], "simulations"}
 LATER = {("models.results.trajectory", "models.results.xarray_io")}
-"""Imports that do no harm, since they happen when a trajectory is saved and not when the module is loaded."""
+"""Allowed exceptions: imports when a trajectory is saved, not when the module is loaded."""
 INSIDES = {"models.learning.trace"}
-"""Modules that analysis/ and simulations/ import past the room's face: this one loads torch's tracer, which is slow."""
+"""Modules that analysis/ and simulations/ import directly, because they load torch's slow tracer."""
 
 
 def modules() -> dict[str, Path]:
-    """Return module, without "actrelax.", -> its file; a package by its own name."""
+    """Return module name, without "actrelax.", -> file; a package has its own name."""
     files = [file for folder in ("models", "analysis", "simulations") for file in (ROOT / folder).rglob("*.py")]
     dotted = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files}
     return {name.removesuffix(".__init__"): file for file, name in dotted.items()}
 
 
 def imports(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield (module, name) of all imports, those inside functions and for types only included."""
+    """Yield (module, name) of all imports, including those inside functions and for type checking."""
     for node in ast.walk(ast.parse(file.read_text())):
         found = []
         if isinstance(node, ast.ImportFrom):
@@ -96,12 +96,12 @@ def imports(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def is_ours(module: str) -> bool:
-    """Return whether a module is the package, or belongs to it."""
+    """Return whether a module belongs to the package."""
     return f"{module}.".startswith("actrelax.")
 
 
 def room_of(module: str) -> str:
-    """Return the room, or the folder, in which a module stands."""
+    """Return the sub-package or folder of a module."""
     rooms = [room for room in ALLOWED if f"{module}.".startswith(f"{room}.")]
     return max(rooms, key=len, default=module)
 

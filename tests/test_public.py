@@ -1,6 +1,6 @@
-"""The public names and their signatures are those of public_api.txt.
+"""Public names and their signatures agree with public_api.txt.
 
-After a change that is meant:  python tests/test_public.py  rewrites the file; its diff shows what users must change.
+After an intended change, `python tests/test_public.py` rewrites the file; its diff shows the changes for users.
 """
 
 import inspect
@@ -24,7 +24,7 @@ def public_api() -> Iterator[str]:
 
 
 def described(name: str, thing: object) -> Iterator[str]:
-    """Yield a function's signature; a class's, with its members; the names that a table has; another value's type."""
+    """Yield the description of a public object: signature and members, keys of a table, or type of a value."""
     if inspect.isclass(thing):
         yield f"{name}{'' if issubclass(thing, Exception) else inspect.signature(thing)}"
         for member, value in sorted(members(thing).items()):
@@ -40,7 +40,7 @@ def described(name: str, thing: object) -> Iterator[str]:
 
 
 def members(cls: type) -> dict[str, object]:
-    """Return the public members that the package itself defines, those of its base classes included."""
+    """Return the public members that the package defines, including members of base classes."""
     ours = [base for base in cls.__mro__ if base.__module__.startswith("actrelax.")]
     names = {name for base in ours for name in vars(base) if not name.startswith("_")}
     found = {name: inspect.getattr_static(cls, name) for name in names}

@@ -1,4 +1,4 @@
-"""The README and the page on simulation: their programs run, and the README lists every simulation."""
+"""Programs in the README and in the page on simulation run, and the README lists every simulation."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ README = ROOT / "README.md"
 
 @pytest.fixture
 def single_precision(double_precision):
-    """As a user runs it."""
+    """Run in single precision, as users do."""
     torch.set_default_dtype(torch.float32)
 
 
@@ -25,7 +25,7 @@ def programs(page):
 
 
 def run_programs(page):
-    """Run a page's programs, one after the other, as one session; return its variables."""
+    """Run a page's programs, one after another, in one session, and return its variables."""
     torch.manual_seed(0)
     namespace: dict[str, object] = {}
     for block in programs(page):

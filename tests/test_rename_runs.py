@@ -1,4 +1,4 @@
-"""Rows of an older checkout get today's names, all or none."""
+"""Rows of an older version receive current names, all or none."""
 
 import importlib.util
 import shutil
@@ -13,7 +13,7 @@ SPEC.loader.exec_module(rename_runs)
 
 @pytest.fixture
 def folder(tmp_path):
-    """The results of smoke as an older checkout would have written them."""
+    """Return results of the smoke suite as an older version wrote them."""
     found = shutil.copytree(RESULTS / "smoke", tmp_path / "smoke")
     for case in rename_runs.suite_of(found).cases():
         today = rename_runs.Kept(tmp_path, case.experiment.resolved(), case.execution).hash

@@ -299,5 +299,5 @@ def angle_panel(ax: Axes, rows: pd.DataFrame) -> None:
     for kind, (label, marks) in _MARKS.items():
         if any(name.startswith(f"{kind} ") for name in rows):
             ax.plot([], [], color="0.3", label=label, linestyle="none", **marks)
-    whose = f"angle of {projections[0]} updates" if len(series) > 1 else "angle of updates"
+    whose = f"angle of updates of {projections[0]}" if len(series) > 1 else "angle of updates"
     ax.set(ylabel=f"{whose}\nto backprop's (degrees)", ylim=(-2, 95), yticks=range(0, 91, 15))

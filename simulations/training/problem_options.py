@@ -185,7 +185,7 @@ def _images(options: ProblemOptions, run: Run | None) -> tuple[Tensor, Tensor, t
     name = options.dataset or at_hand(options.model.network, options.data_dir)
     if name is None:
         if options.layout is not None:
-            raise ActrelaxError("--layout is for .npz files, and random images are taken: leave it out.")
+            raise ActrelaxError("--layout is for .npz files, but the images are random: leave it out.")
         shape, stream = usual_shape(options.model.network), random_stream(options.seed, "images")
         x = torch.rand(options.batch_size, *shape, generator=stream, dtype=torch.float64)
         return x, torch.randint(10, (len(x),), generator=stream), shape, 10, "random images"

@@ -1,4 +1,4 @@
-"""Angles between AR's and backprop's updates, against autograd; feedback weights beside forward ones."""
+"""Angles between AR's and backprop's updates, against autograd; feedback weights against forward weights."""
 
 import math
 
@@ -109,7 +109,7 @@ def test_feedback_alignment_against_numpy():
 
 
 def test_effective_rank():
-    """Of a product of thin matrices at most their width; zeros have none."""
+    """The rank of a product of thin matrices is at most their width; a zero matrix has rank 0."""
     thin = torch.randn(9, 3) @ torch.randn(3, 8)
     assert 1.5 < effective_rank(thin) <= 3
     assert effective_rank(torch.zeros(4, 5)) == 0

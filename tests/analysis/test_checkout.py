@@ -1,4 +1,4 @@
-"""The commit that a run was made with, in checkouts that were made up."""
+"""The commit of a run, in artificial checkouts."""
 
 import subprocess
 
@@ -15,7 +15,7 @@ def git(folder, *words):
 
 @pytest.fixture
 def code(tmp_path, monkeypatch):
-    """A program file in a checkout that doesn't track it yet."""
+    """Return a program file in a checkout that does not track it yet."""
     for name in checkout.CODE:
         (tmp_path / name).mkdir()
     file = tmp_path / "analysis" / "checkout.py"

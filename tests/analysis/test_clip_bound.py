@@ -1,4 +1,4 @@
-"""The bound on |-x + feedback| against the relaxation stepped and looked at, step by step."""
+"""The bound on |-x + feedback| against the values in a stepped relaxation."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def problem_of(case, **fields):
 
 
 def reached(problem, integrator, dt, steps):
-    """The largest |-x + feedback| of any neuron at any step, from the steps taken; tau is 1."""
+    """Return the largest |-x + feedback| over all neurons and steps, from the steps taken; tau is 1."""
     x, found, share = problem.initial_state(), 0.0, float(-torch.expm1(torch.tensor(-dt, dtype=torch.float64)))
     for _ in range(steps):
         moved = INTEGRATORS[integrator].step(problem, x, dt)
@@ -33,7 +33,7 @@ def reached(problem, integrator, dt, steps):
 @pytest.mark.parametrize("integrator", BOUNDED)
 @pytest.mark.parametrize("gain", [0.7, 1.0, 2.0])
 def test_the_bound_is_near(integrator, gain):
-    """Where feedback amplifies, derivatives grow a good deal before they fall, and come near the bound."""
+    """With amplifying feedback, derivatives grow before they decay, and come close to the bound."""
     case = deep_case(6, gain)
     problem = problem_of(case, assumptions="random-feedback")
     largest = reached(problem, integrator, 0.1, 120)
@@ -54,7 +54,7 @@ def test_no_derivative_exceeds_the_bound(case, integrator, eta, steps):
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 @pytest.mark.parametrize("integrator", BOUNDED)
 def test_a_larger_clip_has_no_effect_and_a_smaller_one_may(make, integrator):
-    """The largest derivative of all is a first one here, so that the bound is attained."""
+    """The largest derivative occurs in the first step here, so the bound is attained."""
     case, scheme = make(), INTEGRATORS[integrator]
     bound = float(largest_derivative(problem_of(case, tau=2.0), scheme, dt=0.4))
 

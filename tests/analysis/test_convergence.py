@@ -1,4 +1,4 @@
-"""What is measured over time is the project's norm of what `solve` passes through."""
+"""Errors over time are the relative errors of the states of `solve`."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_errors_over_time():
 @pytest.mark.parametrize("length", [Steps(30, eta=0.1), Steps.until(1e-2, eta=0.1), Steps.until(1e-3, of="gradient")])
 @pytest.mark.parametrize("integrator", ["euler", "DOP853"])
 def test_distances(length, integrator):
-    """Against the steps themselves; what is settled counts as the steps that it stands for, and not as equilibrium."""
+    """Distances are those of the steps; `Steps.until` counts as its computed number of steps, not as equilibrium."""
     case = graph_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     steps, found = distances(problem, integrator, length)
@@ -73,7 +73,7 @@ def test_spread_out():
     ("depth", "eta", "integrator"), [(2, 0.1, "euler"), (5, 0.5, "rk4"), (20, 0.1, "sequential"), (50, 0.5, "euler")]
 )
 def test_predicted_steps_are_the_measured_ones(depth, eta, integrator):
-    """Of every population of a deep network whose feedback shrinks gradients, or lets them grow."""
+    """Predictions hold for every population of a deep network, for shrinking and for growing gradients."""
     tolerance, gain = 1e-3, {2: 0.5, 5: 1.3, 20: 0.8, 50: 1.1}[depth]
     case = deep_case(depth, gain)
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, assumptions="random-feedback")

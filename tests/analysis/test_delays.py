@@ -1,4 +1,4 @@
-"""The law with delays is what steps come to, and without them the law of Euler's method."""
+"""The closed form with delays equals the stepped relaxation, and Euler's closed form without delays."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ UNEQUAL = {"hidden1->hidden2": 0.6, "hidden2->hidden3": 1.0, "hidden3->output": 
 @pytest.mark.parametrize("steps", [2, 4, 12])
 @pytest.mark.parametrize("delays", [0.4, UNEQUAL], ids=["equal", "unequal"])
 def test_delayed_states_are_those_of_steps(delays, steps):
-    """Before, while and after the first feedback arrives; populations with time constants of their own."""
+    """States agree before, while and after the first feedback arrives, with one tau per population."""
     case = mlp_case()
     tau = {"hidden1": 0.7, "hidden2": 1.3}
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, tau=tau, delays=delays)

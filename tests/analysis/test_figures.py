@@ -1,4 +1,4 @@
-"""Figures show what they are given, with axes that say what it is."""
+"""Figures show the given data, with labelled axes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_learning_curves(tmp_path):
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "test accuracy (%)")
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
         assert len({line.get_color() for line in ax.lines}) == len({line.get_linestyle() for line in ax.lines}) == 2
-        # a line that comes later is not cut off
+        # a later line is not cut off
         figures.learning_curves(ax, {"three": [{"epoch": 0, "test_accuracy": 0.01}]}, "test_accuracy")
         low, high = ax.get_ylim()
         assert low < 1 < 80 < high
@@ -104,7 +104,7 @@ def test_approach_of_many_populations(tmp_path):
 
 
 def test_heat_map(tmp_path):
-    """Rows are a population's units in the order of their first activity, over its largest, and gaps between."""
+    """Rows are units sorted by initial activity, relative to the population's maximum, with gaps between."""
     activities = {"low": np.array([[2.0, -4.0, 1.0], [1.0, 2.0, 0.0]]), "high": np.array([[0.0, 10.0], [5.0, 0.0]])}
     with figures.saved(tmp_path / "figure.png") as (figure, (ax,)):
         assert figures.heat_map(ax, [0.0, 1.0], activities) is ax
@@ -131,7 +131,7 @@ def test_costs(tmp_path):
         drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in left.lines[:-1]}
         assert drawn == lines
         assert (left.lines[-1].get_label(), list(left.lines[-1].get_ydata())) == ("backprop", [1, 1])
-        # many lines are told apart too
+        # many lines remain distinguishable
         figures.costs(right, {f"line {i}": ([1], [2]) for i in range(20)}, "weight layers")
         looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in right.lines}
         assert len(looks) == 21
@@ -150,7 +150,7 @@ def test_a_band_is_the_mean_and_its_interval(tmp_path):
         figures.band(middle, "one", values, number=1, percent=True)
         assert middle.lines[0].get_ydata() == pytest.approx([30, 60])
         assert middle.collections[0].get_paths()[0].vertices[:, 1].min() >= 0
-        # of logarithms: what spans decades has its middle between them
+        # means of logarithms
         figures.band(right, "one", {0: [1e-6, 1e-2], 1: [1e-8, 1e-8]}, number=8, log=True)
         assert right.get_yscale() == "log"
         assert right.lines[0].get_ydata() == pytest.approx([1e-4, 1e-8])

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written atomically."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_an_error_in_the_block_leaves_the_old_file(tmp_path):
 
 
 def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, monkeypatch):
-    """/dev/full answers each write with "No space left on device"."""
+    """Every write to /dev/full raises "No space left on device"."""
     path, partial = tmp_path / "file", Path("/dev/full")
     path.write_bytes(b"old")
     opened = Path.open

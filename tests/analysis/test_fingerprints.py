@@ -1,4 +1,4 @@
-"""What changed is named; what can't be compared passes only where nothing was recorded."""
+"""Changed inputs are named; inputs without a record are not compared."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Fixed points and endings of unfrozen relaxations, against autograd and where the answer is known."""
+"""Fixed points and long-time behaviour of unfrozen relaxations, against autograd and known solutions."""
 
 import math
 from dataclasses import replace
@@ -30,7 +30,7 @@ def unfrozen(case, batch=1, assumptions=CURRENT):
 
 @torch.no_grad()
 def small(activation, width, weight, bias, psi, clamp):
-    """input -> hidden1 -> hidden2 -> output: hidden2 rests at the clamp, hidden1 hears psi^T (f'(W x + b) clamp)."""
+    """input -> hidden1 -> hidden2 -> output: hidden2 rests at the clamp, hidden1 receives psi^T (f'(W x + b) clamp)."""
     case = mlp_case(activation, widths=(2, width, width, width))
     case.network.add_feedback(OWN_FEEDBACK, torch.Generator().manual_seed(0))
     middle, last = (case.network.projections[name] for name in ("hidden1->hidden2", "hidden2->output"))
@@ -44,7 +44,7 @@ def small(activation, width, weight, bias, psi, clamp):
 
 def spiral(strength):
     """Feedback at an angle to the weights: eigenvalues -1 + strength e^{+- i 60 degrees} at a known fixed point."""
-    drive = math.atanh(3**-0.5)  # where tanh is curved most
+    drive = math.atanh(3**-0.5)  # the largest curvature of tanh
     gain, curvature = 2 / 3, -2 * 3**-0.5 * 2 / 3
     turn = 2 * math.pi / 3
     psi = strength / -curvature / 2 * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
@@ -122,7 +122,7 @@ def test_what_spirals_outward_moves_on(strength, fate):
 
 
 def sliding():
-    """Open at rest and closed at what it hears then: dx/dt = -x - w [w x + b > 0] slides along x = -b / w."""
+    """A gain that is open at rest and then closes: dx/dt = -x - w [w x + b > 0] slides along x = -b / w."""
     problem = small("relu", 1, [[2.0]], [0.5], [[2.0]], [-1.0])
     return replace(problem, start={"hidden1": torch.zeros_like(problem.clamped), "hidden2": problem.clamped})
 
@@ -132,7 +132,7 @@ def test_relu_slides_along_a_kink_where_there_is_no_fixed_point():
     assert fixed_points(problem, scattered(problem, 10, torch.Generator().manual_seed(0))) == []
     ended = ending(problem, "euler", eta=0.01, duration=15.0, window=5.0)
     assert float(ended.state["hidden1"]) == pytest.approx(-0.25, abs=0.02)
-    # to and fro, by eta (2 - 0.25) in one direction
+    # back and forth, by eta (2 - 0.25) in one direction
     assert 0.25 * float(ended.swing) == pytest.approx(0.01 * 1.75, rel=0.2)
     assert not ended.settled.any()
     assert fates(problem, eta=0.1, duration=15.0, window=5.0) == ["chatters"]
@@ -151,13 +151,13 @@ def test_swings_are_those_of_the_end_of_the_trajectory():
 
 
 def test_a_population_that_dies_is_at_rest():
-    """With no clamp everything fades, relative to itself for ever."""
+    """Without a clamp all activities decay for ever, so their relative change never vanishes."""
     problem = unfrozen(mlp_case(), 2)
     assert ending(replace(problem, clamped=0 * problem.clamped), "euler").settled.all()
 
 
 def test_fixed_steps_settle_up_to_twice_the_fastest_time_there_is():
-    """Euler's 1 + eta lambda, lambda the leftmost eigenvalue where an implicit method comes to rest."""
+    """Euler's step is stable if |1 + eta lambda| < 1, with lambda the leftmost eigenvalue at the fixed point."""
     problem = unfrozen(mlp_case(gain=5.0))
     implicit = ending(problem, "BDF", eta=1.0, duration=60.0)
     assert implicit.settled.all()
@@ -180,7 +180,7 @@ def test_everything_ends_in_the_box(make, activation):
 
 @pytest.mark.parametrize("assumptions", ["ar", "no-derivatives", "unfrozen-relaxation"])
 def test_the_box_knows_what_the_gain_is(assumptions):
-    """A sigmoid's slope is a quarter at most: without derivatives the box is larger."""
+    """The slope of a sigmoid is at most 1/4, so the box is larger without derivatives."""
     case = mlp_case("sigmoid")
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, assumptions=assumptions)
     final = solve(problem, "euler", eta=0.1, steps=300).final
@@ -209,7 +209,7 @@ def test_starts_are_the_feedforward_pass_and_places_in_the_box():
 
 
 def test_a_steep_sigmoid_has_three_fixed_points_and_each_is_listed_once():
-    """One unit: x = 8 f'(8 x + b) c, whose solutions bracketing finds."""
+    """One unit, x = 8 f'(8 x + b) c, against solutions by bracketing."""
 
     def rate(x):
         s = 1 / (1 + math.exp(-(8 * x - 8)))

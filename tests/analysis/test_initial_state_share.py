@@ -1,4 +1,4 @@
-"""What is left and what has come, told apart by relaxing twice: an unclamped network, and a silent one."""
+"""Initial part and clamp's part, each from a separate relaxation: without a clamp, and from silence."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Noise in the updates: variances are those of the recursion over all neurons, angles those of many samples."""
+"""Noise in the updates: variances equal the recursion over all neurons, angles agree with many samples."""
 
 import math
 
@@ -20,7 +20,7 @@ def problem_of(case, samples=slice(None), **fields):
 
 
 def test_variances_are_those_of_the_recursion():
-    """S' = T S T^T + Q over all neurons of a sample, every one, as the check of noise follows it."""
+    """S' = T S T^T + Q over all neurons of a sample, from the check of noise."""
     case = mlp_case()
     fields = {"noise": {"hidden1": 0.1, "hidden2": 0.4, "hidden3": 0.3}, "tau": {"hidden1": 0.7, "hidden3": 2.0}}
     found = noise_variances(problem_of(case, **fields), dt=0.2, steps=12)
@@ -34,17 +34,17 @@ def test_variances_are_those_of_the_recursion():
 
 
 def test_shares_in_the_end():
-    """1 / (1 - eta/2) of a population's own; in small steps binomial(2k, k) / 4^k from k hops above."""
+    """1 / (1 - eta/2) from the population itself; for small steps binomial(2k, k) / 4^k from k hops above."""
     problem = problem_of(mlp_case(), noise=0.1)
     shares = noise_shares(problem, dt=0.2, steps=400)
     assert shares.diagonal() == pytest.approx([1 / 0.9] * 3, rel=1e-12)
-    assert np.all(shares[np.tril_indices(3, -1)] == 0)  # what is above hears nothing from below
+    assert np.all(shares[np.tril_indices(3, -1)] == 0)  # no noise travels upwards
     fine = noise_shares(problem, dt=0.001, steps=40_000)
     assert fine[0] == pytest.approx([math.comb(2 * k, k) / 4**k for k in range(3)], rel=1e-3)
 
 
 def test_angles_are_those_of_many_relaxations():
-    """tan^2 of the expected angle is the mean squared length of the noise in the update, over the gradient's."""
+    """tan^2 of the expected angle is the mean squared norm of the update's noise over the gradient's squared norm."""
     case, repeats = mlp_case(), 400
     x, y = case.x.repeat(repeats, 1), case.y.repeat(repeats)
     many = RelaxationProblem.from_batch(case.network, x, y, noise=0.1)

@@ -1,4 +1,4 @@
-"""A run's folder is read as it was written, and never half of it."""
+"""Run folders are read as they were written, and partial files are refused."""
 
 import json
 import math

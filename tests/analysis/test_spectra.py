@@ -1,4 +1,4 @@
-"""Spectra against dense linear algebra: NumPy's and SciPy's, written out."""
+"""Spectra against dense linear algebra in NumPy and SciPy."""
 
 import math
 from dataclasses import replace
@@ -21,7 +21,7 @@ def one_sample(case, **fields):
 
 
 def amplifying():
-    """A chain whose feedback maps amplify by 1.5: errors grow before they fall."""
+    """Return a chain whose feedback maps amplify by 1.5, so that errors grow before they decay."""
     return one_sample(deep_case(8, 1.5), assumptions="random-feedback")
 
 
@@ -68,7 +68,7 @@ def test_the_smallest_singular_value_is_that_of_a_dense_svd(problem, z):
 
 
 def single_units(depth):
-    """A chain of single units that pass on what they receive, (A + 1) a shift."""
+    """Return a chain of single units with feedback weights of 1, for which A + 1 is a shift."""
     case = deep_case(depth, 1.0, width=1, activation="identity")
     with torch.no_grad():
         for p in case.network.projections.values():
@@ -81,7 +81,7 @@ def single_units(depth):
 def test_singular_values_are_exact_far_below_rounding(distance):
     matrix = single_units(31)
     hops = np.subtract.outer(np.arange(30), np.arange(30))
-    # the inverse of a bidiagonal matrix, whose entries have one sign; scaled, to square them
+    # the inverse of a bidiagonal matrix has entries of one sign; scaled, so that they can be squared
     inverse = np.tril(distance ** (29.0 - np.maximum(hops, 0)))
     expected = distance**30 / np.linalg.norm(inverse, 2)
     assert expected < 1e-50
@@ -91,7 +91,7 @@ def test_singular_values_are_exact_far_below_rounding(distance):
 def test_an_eigenvalue_has_no_distance():
     matrix = spectra.linear_part(PROBLEMS["chain"]())
     assert spectra.smallest_singular_value(matrix, -1) == 0
-    # beyond the smallest number there is
+    # below the smallest float
     assert spectra.smallest_singular_value(single_units(31), -1 + 1e-30) == 0
 
 
@@ -118,7 +118,7 @@ def test_no_direction_has_more_than_the_numerical_range(problem):
     for theta in (0.0, 0.8, 2.0, 4.0):
         turned = np.exp(-1j * theta) * matrix.toarray()
         support = np.linalg.eigvalsh((turned + turned.conj().T) / 2)[-1]
-        # on a polygon of 24 points the furthest is at most 1 - cos(pi/24) of its size short
+        # the furthest of 24 points is short by at most 1 - cos(pi/24) of the radius
         assert support * (1 - 1e-9) > (np.exp(-1j * theta) * border).real.max() - 1e-9 > support - 0.05
     assert border[0].real == pytest.approx(spectra.numerical_abscissa(matrix), abs=1e-8)
 
@@ -159,7 +159,7 @@ def test_what_never_grows_has_a_kreiss_constant_of_one():
 
 
 def test_levels_are_the_longest_path():
-    # of the graph: conv1, conv2, conv3, hidden1, hidden2, hidden3
+    # longest path: conv1, conv2, conv3, hidden1, hidden2, hidden3
     assert transient_growth.levels(spectra.linear_part(PROBLEMS["graph"]())) == 6
 
 

@@ -1,4 +1,4 @@
-"""Intervals cover, tests keep their level, and the power that is told is the one that there is."""
+"""Intervals have their coverage, tests their level, and the stated power is correct."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_values_that_leave_nothing_to_chance():
 
 
 def test_comparisons_are_paired():
-    """Seeds that differ by ten points hide a difference of one, unless they are paired."""
+    """Differences of ten points between seeds hide an effect of one point, unless seeds are paired."""
     generator = np.random.default_rng(1)
     seed = generator.normal(50, 10, 8)
     x, y = seed + generator.normal(1, 0.2, 8), seed
@@ -56,7 +56,7 @@ def test_equivalence_by_two_one_sided_tests():
 
 
 def test_holm():
-    """His own procedure: the smallest times their number, the next times one less, never falling."""
+    """Holm's procedure: the smallest p times the number of tests, the next times one less, never decreasing."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, math.nan, 0.6])[0] == 1.0
     assert math.isnan(holm([0.9, math.nan, 0.6])[1])
@@ -64,7 +64,7 @@ def test_holm():
 
 
 def test_the_interval_at_holms_level_excludes_zero_where_the_corrected_test_finds_a_difference():
-    """Also where a p below 0.05 comes after one that Holm keeps."""
+    """Holds even if a p value below 0.05 follows one that Holm's procedure retains."""
     generator = np.random.default_rng(3)
     tables = [
         [compare(d, 0 * d) for d in generator.normal(0.3 * np.arange(12)[:, None], 1.0, (12, 6))] for _ in range(4)
@@ -102,7 +102,7 @@ def test_power_at_the_ends():
     assert equivalence_power(5, 0.8) > equivalence_power(5, 0.8, level=0.01)
     needed = seeds_for(1.5, level=0.01)
     assert power(needed - 1, 1.5, level=0.01) < 0.8 <= power(needed, 1.5, level=0.01)
-    assert 0.5 < power(2, 0.14) < 0.65  # where statsmodels' is nan, and where it isn't
+    assert 0.5 < power(2, 0.14) < 0.65  # nan in statsmodels
     assert power(4, 0.8) == pytest.approx(TTestPower().power(1 / 0.8, 4, 0.05), rel=1e-9)
 
 

@@ -61,7 +61,7 @@ def test_latex_escapes_what_it_must():
     assert lines[0] == r"\begin{tabular}{lrr}"
     assert lines[2] == r"condition & accuracy (\%) & p \\"
     assert lines[4:6] == [r"AR & 97.1 ($-$0.2 to 1) & $<$0.001 \\", r"a $-$1 & $-$3 &  \\"]
-    assert lines[6].startswith("x-1 &")  # a name, no number
+    assert lines[6].startswith("x-1 &")  # a name, not a number
     assert lines[-1] == r"\end{tabular}"
     special = Table("", ["a_b", "c & d"], [["#", "**5 %**"]], [False, True]).text("latex").splitlines()
     assert special[2:5:2] == [r"a\_b & c \& d \\", r"\# & \textbf{5 \%} \\"]

@@ -1,4 +1,4 @@
-"""Errors rise before they fall, no further than the law allows."""
+"""Errors rise before they decay, within the bound of the closed form."""
 
 from dataclasses import replace
 
@@ -17,9 +17,9 @@ STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.takes_
 
 
 def expanding():
-    """A chain whose feedback maps double what they carry, of samples that are all but learned.
+    """Return a chain whose feedback maps double their input, for samples that are almost learned.
 
-    Gradients of the upper layers are small beside activities then, which grow on their way down.
+    Gradients of the upper layers are then much smaller than activities, which grow on their way down.
     """
     case = deep_case(8, 2.0)
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, assumptions="random-feedback")
@@ -37,12 +37,12 @@ def test_no_error_exceeds_its_bound(integrator, eta):
     assert max(rises.values()) > 3
     for name, errors in measured.items():
         assert max(errors) <= bounds[name] * (1 + 1e-9)
-        # a bound is of use only if it is near: the law's coefficients peak at about 1 / sqrt(n)
+        # the bound must be tight: the coefficients of the closed form peak at about 1 / sqrt(n)
         assert bounds[name] < 10 * max(errors)
 
 
 def test_the_bound_is_reached():
-    """At eta = 1 each step of Euler carries everything down by one layer, whole."""
+    """At eta = 1 each Euler step moves all activities down by one layer without loss."""
     problem, gradients = expanding()
     measured = errors_over_time(problem, gradients, integrator="euler", eta=1.0, steps=10).recorded
     assert error_bounds(problem, gradients) == pytest.approx({name: float(max(e)) for name, e in measured.items()})
@@ -69,7 +69,7 @@ def test_on_a_graph():
 @pytest.mark.parametrize("eta", [0.3, 1.0, 1.5])
 @pytest.mark.parametrize("integrator", ["euler", "sequential", "heun", "rk4"])
 def test_growth_is_that_of_feedback_that_only_passes_on(integrator, eta):
-    """A chain of single units, the errors' signs at their worst; stepped, no law."""
+    """A chain of single units with the worst signs of the errors, by steps."""
     depth, steps = 6, 40
     case = deep_case(depth + 1, 1.0, width=1, activation="identity")
     with torch.no_grad():

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
 def test_two_processes_learn_as_one():
-    """Also from an uneven batch, and from one that leaves a process without samples."""
+    """Holds for uneven batches, and for a batch that leaves a process without samples."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPT)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""Export of a trained network to ONNX: its forward pass."""
+"""Export of a trained network's forward pass to ONNX."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A program in the manner of PyTorch's quickstart, which learns by AR after two changed lines."""
+"""PyTorch's quickstart program, which learns by AR after changing two lines."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""scikit-learn's interface, by skorch."""
+"""scikit-learn's interface, through skorch."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ skorch = pytest.importorskip("skorch")
 
 
 class Classifier(ActivationRelaxation):
-    """A network for the digits, with the options that a search varies."""
+    """Network for the digits, with the options that a search varies."""
 
     def __init__(self, assumptions="ar", eta=0.1):
         layers = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).float()
@@ -48,6 +48,6 @@ def test_a_search_over_assumptions_and_eta(classifier, digits):
         (params["module__assumptions"], params["module__eta"]): mean
         for params, mean in zip(search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True)
     }
-    assert score["ar", 0.1] > score["ar", 0.002] + 0.1  # 100 such small steps leave the transient of the start
+    assert score["ar", 0.1] > score["ar", 0.002] + 0.1  # after 100 such small steps much of the initial state remains
     assert score["ar", 0.1] != score["random-feedback", 0.1]
     assert search.best_params_["module__eta"] == 0.1

@@ -1,4 +1,4 @@
-"""Lightning and Accelerate train the front door as any other module."""
+"""Lightning and Accelerate train an `ActivationRelaxation` like any other module."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Train with DistributedDataParallel for a few batches; the first process compares gradients with one process alone."""
+"""Train with DistributedDataParallel for a few batches, and compare the gradients with those of one process."""
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,7 @@ def main() -> None:
     parallel = nn.parallel.DistributedDataParallel(model)
     optimisers = [torch.optim.SGD(each.parameters(), lr=0.5) for each in (model, alone)]
     generator = torch.Generator().manual_seed(1)
-    for size in (8, 13, 1):  # even, uneven, and nothing for one of the two
+    for size in (8, 13, 1):  # even, uneven, and none for one of the two
         x = torch.randn(size, 64, generator=generator, dtype=torch.float64)
         y = torch.randint(10, (size,), generator=generator)
         share = slice(rank * size // count, (rank + 1) * size // count)

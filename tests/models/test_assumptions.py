@@ -1,4 +1,4 @@
-"""Oracle: the knobs written out in NumPy (tests/reference.py)."""
+"""Assumptions. Oracle: each written out in NumPy (tests/reference.py)."""
 
 import copy
 from dataclasses import replace
@@ -21,7 +21,7 @@ AT_EQUILIBRIUM = [name for name in PRESETS if name != "continuous"]
 
 
 def relaxed(case, assumptions, integrator="sequential", evaluation="auto"):
-    """Final state and gradients of a network with its feedback weights; a fresh copy each time."""
+    """Return final state and gradients of a fresh copy of a network with feedback weights."""
     network = copy.deepcopy(case.network)
     network.add_feedback(assumptions, torch.Generator().manual_seed(5))
     decays = any(knobs.feedback == "kolen-pollack" for knobs in look_up("assumptions", assumptions, PRESETS).both)
@@ -40,7 +40,7 @@ def relaxed(case, assumptions, integrator="sequential", evaluation="auto"):
 
 
 def feedback_weights(network, assumptions):
-    """(source, target) -> psi, by the definitions of THEORY.md section 2."""
+    """Return (source, target) -> psi, by the definitions of docs/theory.md."""
     psi = {}
     for p in network.projections.values():
         if p.map is None or p.source == "input":
@@ -62,7 +62,7 @@ def clamp_of(case):
 @pytest.mark.parametrize("scheme", ["euler", "sequential"])
 @pytest.mark.parametrize("preset", AT_EQUILIBRIUM)
 def test_preset_equals_the_rule_written_out(preset, scheme):
-    """The relaxation, stepped and by the closed form where there is one, and what is learned from it."""
+    """Relaxation, stepped and by the closed form where it applies, and updates."""
     case = graph_case(output="sigmoid")
     for evaluation in ("stepped", "auto"):
         assert_equals_the_rule(case, preset, *relaxed(case, preset, scheme, evaluation=evaluation), scheme)
@@ -97,7 +97,7 @@ def assert_equals_the_rule(case, preset, network, final, scheme):
 
 @pytest.mark.parametrize("preset", [name for name in AT_EQUILIBRIUM if name != "ar"])
 def test_preset_is_not_ar(preset):
-    """A knob that nobody reads would leave everything as it is."""
+    """Every preset changes the result, so each assumption has an effect."""
     case = graph_case()
     base, _ = relaxed(case, "ar")
     network, _ = relaxed(case, preset)
@@ -123,7 +123,7 @@ def single_knobs():
 @pytest.mark.catches("presynaptic factor always the feedforward activity")
 @pytest.mark.parametrize(("kind", "knob", "value"), single_knobs())
 def test_one_knob_of_one_kind(kind, knob, value):
-    """Each knob acts on its own kind of projection: the other kind's update rule stays what it was."""
+    """Each assumption affects its kind of projection only; the other kind keeps its update rule."""
     case = graph_case()
     other = "conv" if kind == "dense" else "dense"
     base, start = relaxed(case, "ar")
@@ -139,7 +139,7 @@ def test_one_knob_of_one_kind(kind, knob, value):
         assert max(moved.values()) == 0
         assert changed[kind] > 1e-3
         assert changed[other] == 0
-    elif kind == "conv":  # convolutions are below: the dense populations above don't notice
+    elif kind == "conv":  # convolutions are below the dense populations, and don't affect them
         assert max(moved["hidden1"], moved["hidden2"], moved["hidden3"]) < 1e-13
         assert moved["conv1"] > 1e-3
     else:
@@ -156,7 +156,7 @@ def test_skips_go_by_the_shape_of_their_target():
 
 
 def test_presets_are_what_theory_says():
-    """The fields that differ from `ar`, preset by preset, against the table of THEORY.md section 2."""
+    """Fields that differ from `ar`, preset by preset, against the table of assumptions."""
     changed = {}
     for name, preset in PRESETS.items():
         for kind, knobs in (("dense", preset.dense), ("conv", preset.conv)):

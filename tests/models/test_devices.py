@@ -1,6 +1,6 @@
-"""What can be known of a GPU without one: nothing looks at a value, and nothing is made on the CPU.
+"""Code for GPUs, tested without one: no value is read on the host, and no tensor is created on the CPU.
 
-Looking at a value makes the host wait for the device. PyTorch's fake tensors have no values, and neither have tensors
+Reading a value makes the host wait for the device. PyTorch's fake tensors have no values, and neither have tensors
 on the device "meta", where an operation with one from the CPU is refused as well.
 """
 
@@ -37,7 +37,7 @@ def network_for(name, preset, generator):
 
 
 def learn(network, x, y, preset="ar", integrator="sequential", evaluation="auto", **fields):
-    """One step of training by a preset, with SGD and momentum."""
+    """Take one training step with a preset, by SGD with momentum."""
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     if PRESETS[preset].is_continuous:
         relax_continuously(network, x, y, 5, rate=0.1, options=UNCHECKED)
@@ -85,7 +85,7 @@ def test_backprop_does_not_look_at_a_value(generator):
 def test_looking_at_a_value_would_be_noticed(generator):
     network, shape = network_for("digits-mlp", "ar", generator)
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(DataDependentOutputException):
-        relax_backward(network, torch.rand(4, *shape), torch.rand(4, 10))  # checks that all is finite
+        relax_backward(network, torch.rand(4, *shape), torch.rand(4, 10))  # checks for finite values
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -106,7 +106,7 @@ def test_relaxations_stay_on_their_device(name, variant, generator):
 
 @pytest.mark.parametrize("evaluation", ["auto", "stepped"])
 def test_values_follow_where_there_were_none(evaluation, generator):
-    """Coefficients that were made for fake tensors are not kept for real ones."""
+    """Coefficients for fake tensors are not cached for real ones."""
     network, shape = network_for("digits-mlp", "ar", generator)
     x, y = torch.rand(4, *shape, generator=generator), torch.arange(4)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -126,7 +126,7 @@ def test_labels_on_a_gpu_are_checked_without_waiting(monkeypatch):
 
 
 def allocated(step):
-    """Return the sizes of all that PyTorch's allocator hands out during a step."""
+    """Return the sizes of all allocations by PyTorch during a step."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     sizes = [event.nbytes() for event in memory_events(profiler)]
@@ -159,7 +159,7 @@ FACTORIES = [
     *("randint", "randn", "randperm", "scalar_tensor", "tensor", "zeros"),
 ]
 ON_THE_CPU = {
-    # file, function: why the CPU is right
+    # (file, function): reason for using the CPU
     ("network/network.py", "add_feedback"): "drawn by a generator of the CPU, and moved",
     ("network/network.py", "_with_shapes"): "stands for a network without parameters",
     ("network/architectures.py", "_draw_weights"): "drawn by a generator of the CPU, and copied",
@@ -181,7 +181,7 @@ ON_THE_CPU = {
 
 
 def factory_calls():
-    """Yield (file, function, line) of each call that makes a tensor without naming a device."""
+    """Yield (file, function, line) of each call that creates a tensor without a device."""
     root = Path(models.__file__).parent
     for path in sorted(root.rglob("*.py")):
         tree, file = ast.parse(path.read_text()), path.relative_to(root).as_posix()
@@ -197,7 +197,7 @@ def factory_calls():
 
 
 def test_tensors_are_made_on_a_device_that_is_named():
-    """A call without one makes them on the CPU, where a network on a GPU can't use them."""
+    """Without a device, tensors are created on the CPU, where a network on a GPU can't use them."""
     calls = list(factory_calls())
     unknown = [call for call in calls if not {call[:2], (call[0], "*")} & ON_THE_CPU.keys()]
     assert not unknown

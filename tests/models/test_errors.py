@@ -1,4 +1,4 @@
-"""Warnings point at the line of the user's program, and an allocator's errors become a sentence."""
+"""Warnings point to the line of the user's program, and allocator errors become one sentence."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""A file is there whole, or the earlier one is."""
+"""Files are written completely, or the earlier file remains."""
 
 from io import BytesIO
 

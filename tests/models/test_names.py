@@ -1,4 +1,4 @@
-"""Choice by name, and what counts as a number."""
+"""Look-up by name, and validation of numbers."""
 
 import numpy as np
 import pytest

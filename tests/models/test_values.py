@@ -1,4 +1,4 @@
-"""Numbers, arrays, generators and quantities of NumPy and Brian2, wherever a number, tensor or generator is taken."""
+"""Numbers, arrays, generators and quantities of NumPy and Brian2 as arguments."""
 
 import numpy as np
 import pytest

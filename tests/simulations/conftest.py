@@ -1,4 +1,4 @@
-"""Simulations are tested as they run: in single precision, on one thread."""
+"""Tests of simulations run in single precision, on one thread, as the programs do."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def as_users_run(double_precision):
 
 @pytest.fixture
 def arrays():
-    """A hundred real digits as a .npz file holds them: uint8, (n, height, width)."""
+    """Return a hundred real digits as arrays of a .npz file: uint8, (n, height, width)."""
     data = digits()
     x = (data.train.images[:140, 0] * 255).round().numpy().astype(np.uint8)
     y = data.train.labels[:140].numpy()
@@ -27,7 +27,7 @@ def arrays():
 
 @pytest.fixture
 def npz(tmp_path, arrays):
-    """The path of such a file."""
+    """Return the path of a .npz file with these digits."""
     path = tmp_path / "tiny.npz"
     np.savez(path, **arrays)
     return path

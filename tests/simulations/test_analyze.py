@@ -1,4 +1,4 @@
-"""Reports of real runs and suites say what their files say."""
+"""Reports of real runs and suites agree with their files."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ from actrelax.simulations.training.configuration import as_config
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = {"a < b & c": ["--measure-alignment", "10"], "baseline": ["--rule", "backprop", "--lr", "0.2"]}
-"""Name of a folder -> options."""
+"""Name of a run folder -> options."""
 FIGURES = ("test-accuracy", "train-accuracy", "train-loss", "angle")
 
 
@@ -27,7 +27,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder of two finished runs of an epoch."""
+    """Return a folder of two finished runs of one epoch."""
     folder = tmp_path_factory.mktemp("runs")
     usual = ["--network", "digits-mlp", "--epochs", "1", "--steps", "20", "--threads", "1", "--quiet"]
     for name, options in RUNS.items():
@@ -141,7 +141,7 @@ def test_a_run_that_has_only_been_begun_takes_nothing_from_the_others(trained, t
 
 
 def test_several_seeds_are_compared(tmp_path, capsys):
-    """Here both conditions have the same accuracies, but for two points less."""
+    """The second condition has the first one's accuracies minus two points."""
     for condition, assumptions, less in (("one", "ar", 0.0), ("two", "random-feedback", 0.02)):
         for seed, accuracy in enumerate((0.9, 0.92, 0.97)):
             folder = RunFolder(tmp_path / "runs" / f"{condition}{seed}")

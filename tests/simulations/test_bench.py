@@ -1,4 +1,4 @@
-"""`actrelax bench`: what it prints and draws, and that it measures the steps that it says; no time is asserted."""
+"""`actrelax bench`: its output, its figure, and the measured steps; no time is asserted."""
 
 import itertools
 import json
@@ -203,7 +203,7 @@ def test_stepping_a_thousand_times_is_for_those_who_ask():
 
 @pytest.mark.parametrize("precision", ["fp64", "bf16"])
 def test_all_exact_methods_learn_alike(base, data, precision):
-    """Where relaxations settle, all methods move the weights as backprop does: what is timed is what is said."""
+    """At equilibrium all methods update the weights like backprop, so the timed steps are the named ones."""
     base = replace(base, precision=precision)
     methods = chosen(("autograd", "closed-form", "equilibrium", "stepped", "front-door"), (400,), (400,))
     weights = []
@@ -220,7 +220,7 @@ def test_all_exact_methods_learn_alike(base, data, precision):
 
 
 def test_a_step_is_the_trainers(base, data):
-    """Three full batches of an epoch, one by one, and `train` of the same images, leave the same weights and totals."""
+    """Three full batches, stepped one by one, give the same weights and totals as `train` on the same images."""
     full = replace(data, train=type(data.train)(data.train.images[:18], data.train.labels[:18]))
     once = replace(base, epochs=1)
     trained = Method("stepped", 5).training(once, EXECUTION, full)
@@ -243,9 +243,9 @@ def test_steps_are_what_differs(base, data):
 
 
 def test_stepping_is_more_work_the_more_steps_and_the_closed_form_is_not(base, data, monkeypatch):
-    """Counted are the images that a step carries back through projections; five layers have four such hops."""
+    """The count is the number of images that a step propagates back through projections; five layers have four hops."""
     deep = replace(base, model=Model("mlp-5x7"))
-    untraced = Execution(threads=1, compile="no")  # a trace would hide them
+    untraced = Execution(threads=1, compile="no")  # tracing would hide the calls
     carried, signal = [], Projection.feedback_from_weights
     monkeypatch.setattr(
         Projection, "feedback_from_weights", lambda *args: carried.append(len(args[1])) or signal(*args)
@@ -274,7 +274,7 @@ def test_batches_are_full_and_never_end(data):
 
 
 def test_methods_take_turns(base, data, monkeypatch):
-    """A turn is some steps that don't count, and some whose mean does; warm-up rounds don't count at all."""
+    """A turn has warm-up steps and measured steps; warm-up rounds are not measured."""
     trainings = [Method(name).training(base, EXECUTION, data) for name in ("backprop", "equilibrium")]
     taken = []
     step = Stepper.step
@@ -291,7 +291,7 @@ def test_methods_take_turns(base, data, monkeypatch):
 
 
 def test_a_time_is_that_of_one_step(base, data, monkeypatch):
-    """Beside the steps' own clock: the mean of a turn, not its total."""
+    """The time is the mean over a turn, not its total, against the steps' own clock."""
     slept = []
 
     def sleep(_):
@@ -306,7 +306,7 @@ def test_a_time_is_that_of_one_step(base, data, monkeypatch):
 
 
 def test_peak_memory_is_that_of_the_tensors(base):
-    """At least the batch and the gradients; a hidden population more, and there is more; the batch doubles it."""
+    """It includes at least batch and gradients, grows with hidden populations, and doubles with the batch."""
     small = memory.peak(Method("backprop"), base, EXECUTION, (1, 8, 8), 10)
     batch, gradients = 6 * 64 * 4, 4 * (64 * 32 + 32 + 32 * 10 + 10)
     assert batch + gradients < small < 3 * (batch + gradients)
@@ -316,7 +316,7 @@ def test_peak_memory_is_that_of_the_tensors(base):
 
 
 def test_peak_memory_by_the_allocator():
-    """Two tensors of a million numbers are the most at a time; what was there before and goes does not count."""
+    """At most two tensors of a million numbers live at a time; freeing older memory does not count."""
     held = [torch.zeros(5000)]
 
     def step():
@@ -327,7 +327,7 @@ def test_peak_memory_by_the_allocator():
         c = b + 1
         del b, c
 
-    assert 8_000_000 <= memory._peak_on_cpu(step) < 8_000_100  # numbers become tensors of their own
+    assert 8_000_000 <= memory._peak_on_cpu(step) < 8_000_100  # numbers become small tensors
 
 
 def test_a_process_that_fails_is_one_sentence(base):
@@ -401,7 +401,7 @@ def test_lines_of_the_figure():
         (["--batch-size", "5000"], "--batch-size must be at most 1437, the training images of digits, got 5000."),
         (["--dataset", "nix"], "unknown dataset 'nix'; known: digits,"),
         (["--layout", "nchw"], "--layout is for .npz files of your own, digits has its own layout: leave it out."),
-        (["--networks", "mlp", "--layout", "nchw"], "--layout is for .npz files, and random images are taken: leave"),
+        (["--networks", "mlp", "--layout", "nchw"], "--layout is for .npz files, but the images are random: leave"),
         (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
         (["--channels-last"], "--channels-last is for convolutions, digits-mlp has none: leave it out."),
     ],

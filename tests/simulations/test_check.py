@@ -1,4 +1,4 @@
-"""`actrelax check` as a user meets it: its table and JSON, its exit status, what it says about what is left out."""
+"""`actrelax check` as a user sees it: table, JSON, exit status, and remarks on omitted entries."""
 
 import json
 from dataclasses import replace
@@ -78,7 +78,9 @@ def test_options_reach_the_problem(npz, capsys):
     options = ["--tau", 2, "--start", "zero", "--clip", 3, "--feedback-transform", "sparse-0.5", "--loss"]
     assert run(*FAST, "--dataset", npz, *options, "sum-of-squares", "--batch-size", 5, "--integrator", "euler") == 2
     said = capsys.readouterr().err
-    assert said.startswith("actrelax check: nothing can be compared: ")  # a clip has no law, and one engine no other
+    assert said.startswith(
+        "actrelax check: nothing can be compared: "
+    )  # no closed form with a clip, and only one engine
     assert run(*SMALL, "--dataset", npz, *options, "sum-of-squares", "--engine", "all", "--integrator", "euler") == 0
     said = capsys.readouterr().err
     assert "tau 2, start 'zero', clip 3.0, assumptions 'ar', feedback transform Sparse(probability=0.5" in said
@@ -121,7 +123,7 @@ def test_noise(npz, capsys, monkeypatch):
 
 @pytest.mark.skipif("cython" not in targets(), reason="no compiler")
 def test_codegen_may_be_repeated(npz, capsys):
-    """Each target has rows of its own; an unknown one is bad input, before anything runs."""
+    """Each target has separate rows; an unknown one is refused before anything runs."""
     options = [*SMALL, "--dataset", npz, "--engine", "brian2", "--integrator", "euler", "--json"]
     assert run(*options, "--codegen", "numpy", "--codegen", "cython") == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
@@ -143,7 +145,7 @@ def test_a_saved_run(npz, tmp_path, capsys):
     assert said.err.startswith("RelaxationProblem(1x8x8-7-7-10, batch 2, tau 2, start 'feedforward', clip None, ass")
     assert f"assumptions 'random-feedback') on tiny, network of {out}\n" in said.err
     assert "sparse solve" in said.out
-    # other options than the run's hold
+    # given options replace the run's options
     assert run("--run", out, "--engine", "torch", "--assumptions", "ar", "--tau", 5) == 0
     said = capsys.readouterr()
     assert "tau 5" in said.err

@@ -1,4 +1,4 @@
-"""The command line and the demo, on a tiny setting."""
+"""The command line and the demo, with tiny settings."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_writes_what_it_says(tmp_path, capsys):
     assert all(f'<th scope="row">{name}</th>' in page for name in NAMES)
     assert lines[-1] == f"results and figures: {tmp_path}"
     assert said.err == ""
-    # one seed, one initial network: only what follows differs
+    # one seed gives one initial network
     first = [RunFolder(tmp_path / name).table("metrics")[0]["test_accuracy"] for name in NAMES]
     assert len(set(first)) == 1
 

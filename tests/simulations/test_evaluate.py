@@ -1,4 +1,4 @@
-"""A trained run comes back as it was, and is tested on any data set."""
+"""A trained network is restored, and tested on any data set."""
 
 import json
 
@@ -50,7 +50,7 @@ DIGITS = "nought one two three four five six seven eight nine"
 
 
 def test_classes_of_folders_are_known_by_their_names(tmp_path, arrays, capsys):
-    """A folder of some classes is labelled as in training, not from 0."""
+    """A folder with some of the classes has the labels of training, not labels from 0."""
     for i, (image, label) in enumerate(zip(arrays["x_train"], arrays["y_train"], strict=True)):
         for root in ["all"] + ["some"] * (label in (3, 8)):
             file = tmp_path / root / DIGITS.split()[label] / f"{i}.png"
@@ -76,7 +76,7 @@ def test_classes_of_folders_are_known_by_their_names(tmp_path, arrays, capsys):
 
 @pytest.mark.parametrize("precision", ["fp64", "bf16", "tf32"])
 def test_mixed_precision_is_of_training(tmp_path, npz, capsys, precision):
-    """The weights are tested as they are, here also those of a run on a GPU."""
+    """The weights are tested in their stored precision, also for a run on a GPU."""
     out, trained_in = tmp_path / "run", precision.replace("tf32", "fp32")
     options = ["--network", "digits-mlp", "--precision", trained_in, "--out", out]
     assert run("train", "--dataset", npz, *QUICK, *options) == 0
@@ -92,7 +92,7 @@ def test_mixed_precision_is_of_training(tmp_path, npz, capsys, precision):
 
 
 def test_a_run_is_found_again_from_another_folder(tmp_path, npz, monkeypatch):
-    """Also where the data, its folder and the network were named by relative paths."""
+    """Holds also if data, data folder and network were given as relative paths."""
     (tmp_path / "own.py").write_text(
         "from torch import nn\n"
         "def small(input_shape, classes):\n"

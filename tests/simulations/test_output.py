@@ -1,4 +1,4 @@
-"""What the shell does to a program's output: a reader that has enough, a full disk, streams that are closed."""
+"""Output under adverse conditions: a closed pipe, a full disk, closed streams."""
 
 import io
 import os
@@ -21,7 +21,7 @@ def test_a_reader_that_has_enough(tmp_path):
 
 
 def test_closed_streams_and_a_notebooks_backend(tmp_path):
-    """MPLBACKEND is a notebook's, whose package need not be installed beside ours."""
+    """MPLBACKEND may name a notebook's backend whose package is not installed."""
     found = subprocess.run(
         ["bash", "-c", f"{COMMAND} {RELAX} >&- 2>&- <&-"],
         env={**os.environ, "MPLBACKEND": "module://matplotlib_inline_missing.backend"},

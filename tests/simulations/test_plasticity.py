@@ -1,4 +1,4 @@
-"""Learning the digits inside Brian2, in small."""
+"""Learning the digits inside Brian2, with small settings."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ TINY = ["--images", "40", "--every", "25", "--steps", "4", "--eta", "0.5", "--ep
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A tiny run that nothing interrupted: two passes of 40 stimuli, each in batches of 25 and 15."""
+    """Return a tiny uninterrupted run: two passes of 40 stimuli, in batches of 25 and 15."""
     out = tmp_path_factory.mktemp("plasticity") / "run"
     assert cli.main(["plasticity", "--out", str(out), *TINY]) == 0
     return out
@@ -48,7 +48,7 @@ def test_writes_what_it_says(finished, tmp_path, capsys):
     assert [(row["stimuli"], row["epoch"]) for row in rows] == [(0, 0), (25, 0.625), (40, 1), (65, 1.625), (80, 2)]
     assert list(rows[0]) == ["epoch", "learning_rate", "train_loss", "train_accuracy", "test_accuracy", "stimuli"]
     assert is_drawn(folder.figures / "plasticity.png")
-    # inside Brian2 and by PyTorch with these weights: the same
+    # accuracy inside Brian2 and by PyTorch with these weights
     assert summary.test_accuracy == rows[-1]["test_accuracy"] > 0.3
     assert summary.train_accuracy == rows[-1]["train_accuracy"]
     assert (summary.rule, summary.network, summary.epochs, summary.device) == ("ar", "digits-mlp", 2, "Brian2 (numpy)")
@@ -57,7 +57,7 @@ def test_writes_what_it_says(finished, tmp_path, capsys):
 
 
 def test_it_is_the_rule_of_pytorch_with_batches_of_one(finished):
-    """Weights, and loss and accuracy since the last test, each before its update; once more without the program."""
+    """Weights, loss and accuracy since the last test agree with the rule in PyTorch, written out."""
     network, rows = make_network(Config()), RunFolder(finished).table("metrics")
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     images, labels = digits().train
@@ -80,7 +80,7 @@ def test_it_is_the_rule_of_pytorch_with_batches_of_one(finished):
 
 
 def test_a_run_goes_on_for_more_passes(finished, tmp_path, capsys):
-    """And for as many as it has, which changes nothing."""
+    """Resuming with the same number of passes changes nothing."""
     out = tmp_path / "run"
     assert cli.main(["plasticity", "--out", str(out), *TINY, "--epochs", "1"]) == 0
     for _ in range(2):
@@ -92,7 +92,7 @@ def test_a_run_goes_on_for_more_passes(finished, tmp_path, capsys):
 
 @pytest.mark.parametrize("batches", [1, 2])
 def test_a_signal_leaves_a_checkpoint_and_the_resumed_run_is_the_same(batches, finished, tmp_path, monkeypatch, capsys):
-    """In the middle of a pass, and at its end."""
+    """Holds in the middle of a pass, and at its end."""
     learn, calls = Learner.learn, []
 
     def signalled(*arguments):
@@ -144,7 +144,7 @@ def test_options_reach_the_learner(tmp_path):
     w, psi = state["hidden1->output.weight"], state["hidden1->output.feedback"]
     assert float((w - psi).abs().max()) > 1e-3
     first = make_network(Config(assumptions="kolen-pollack", activation="relu", seed=3)).state_dict()
-    # Kolen and Pollack: W - psi shrinks by 1 - lr decay a stimulus
+    # Kolen and Pollack: W - psi shrinks by 1 - lr decay per stimulus
     expected = (first["hidden1->output.weight"] - first["hidden1->output.feedback"]) * (1 - 0.01 * 0.01) ** 80
     assert float((w - psi - expected).abs().max()) < 1e-12
 

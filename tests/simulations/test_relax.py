@@ -1,4 +1,4 @@
-"""`actrelax relax` as a user meets it: what it writes, prints and refuses."""
+"""`actrelax relax` as a user sees it: files, output and refused options."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_json_is_alone_on_standard_output(npz, tmp_path, capsys):
     assert (found["engine"], found["integrator"], found["steps"], found["dt"]) == ("torch", "sequential", 12, 0.2)
     assert (found["out"], found["status"]) == (str(tmp_path), "completed")
     assert list(found["error"]) == ["hidden1", "hidden2", "hidden3"]
-    # at the end, step 12, not at step 10, the last one recorded
+    # at step 12, the end, not at step 10, the last recorded one
     assert found["error"] == pytest.approx(found["predicted_error"], rel=1e-9)
     with open_trajectory(tmp_path / "trajectory.nc") as dataset:
         assert dataset["time"].values == pytest.approx([0, 1, 2])
@@ -114,7 +114,7 @@ def test_options_change_the_relaxation(npz, tmp_path, capsys):
     found = [error(*change) for change in changes]
     assert len({plain, *found}) == len(found) + 1
     assert error("--noise", 0.3) == found[0]
-    assert error("--input-noise", 0.3) == plain  # nothing here reads the input while the network relaxes
+    assert error("--input-noise", 0.3) == plain  # the input has no effect during this relaxation
 
 
 def test_noise_of_the_input_that_no_gain_sees_is_named(npz, tmp_path, capsys):
@@ -137,7 +137,7 @@ def test_continuous_plasticity_is_held(npz, tmp_path, capsys):
 
 def test_a_saved_run(npz, tmp_path, capsys):
     training = ["--dataset", npz, "--network", "mlp-3x7", "--epochs", 1, "--quiet", "--seed", 3]
-    training += ["--steps", "auto", "--tolerance", 0.1]  # is of the training, not of the relaxation that is shown
+    training += ["--steps", "auto", "--tolerance", 0.1]  # an option of the training, not of this relaxation
     assert cli.main(["train", *map(str, training), "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     assert run("--run", tmp_path / "run", "--out", tmp_path / "out", "--steps", 5) == 0

@@ -1,4 +1,4 @@
-"""The smoke suite, as a user runs it, against the table that is committed."""
+"""The smoke suite, as a user runs it, against the committed table."""
 
 import csv
 import re
@@ -46,7 +46,7 @@ def test_what_it_writes(done, capsys):
     names = [".lock", "angles.png", "curves.csv", "learning-curves.png", "runs.csv", "table.json"]
     assert sorted(path.name for path in (place / "out").iterdir()) == names
     before = {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.suffix != ".png"}
-    # rows outlive their runs' folders
+    # rows remain if run folders are deleted
     (place / "runs").rename(place / "moved")
     assert main([*command, "--report-only"]) == 0
     assert {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.suffix != ".png"} == before
@@ -108,7 +108,7 @@ def test_a_run_that_fails_does_not_cost_the_table_of_the_others(tmp_path, monkey
 
 
 def test_some_conditions(tmp_path):
-    """What is done already stays in the tables; the hash is the one that `actrelax train` prints."""
+    """Finished runs stay in the tables; the hash is the one that `actrelax train` prints."""
     command = ["reproduce", "smoke", "--epochs", "1", "--seeds", "1", "--quiet", "--jobs", "1"]
     command += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     for condition, found in ("AR", {"AR"}), ("backprop", {"AR", "backprop"}):
@@ -119,7 +119,7 @@ def test_some_conditions(tmp_path):
 
 
 def test_two_commands_at_once(done, tmp_path):
-    """On the same runs and the same results: each run is done by one of them, and both end with all rows."""
+    """Two commands share runs and results: each run is done once, and both end with all rows."""
     options = ["--seeds", "1", "--epochs", "2", "--quiet", "--jobs", "1"]
     places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     program = [sys.executable, "-m", "actrelax.simulations.reproduce", "smoke", *options, *places]

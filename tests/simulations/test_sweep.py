@@ -1,4 +1,4 @@
-"""From rates to a table at each condition's own, as a user does it."""
+"""A sweep, and the suite at each condition's best rate, as a user runs them."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""`actrelax train` as a user meets it: what it writes, how it resumes, what it refuses."""
+"""`actrelax train` as a user sees it: files, resuming, and refused options."""
 
 import json
 import resource
@@ -29,7 +29,7 @@ QUICK = ["--network", "digits-mlp", "--steps", "3", "--threads", "1", "--batch-s
 
 @pytest.fixture
 def tiny(npz):
-    """Options of a run of a second: 100 images, 4 batches per epoch."""
+    """Return options of a run of one second: 100 images, 4 batches per epoch."""
     return ["--dataset", str(npz), *QUICK, "--epochs", "3"]
 
 
@@ -80,7 +80,7 @@ def test_writes_what_it_says(tmp_path, tiny, capsys):
 
 
 def test_a_clip_above_the_largest_bracket_has_no_effect(tmp_path, tiny, npz):
-    """On the first batch, with the trained weights; a scheme of two stages has no bound."""
+    """Holds for the first batch with trained weights; a scheme with two stages has no bound."""
     assert run(*tiny, "--out", tmp_path / "run") == 0
     trained, data = load_run(tmp_path / "run"), load(str(npz)).train
     bound = trained.folder.summary().largest_bracket
@@ -116,7 +116,7 @@ def test_defaults_of_a_protocol_can_be_changed():
     config = train.defaults(["--protocol=paper-cnn", "--lr", "1"])
     assert config.experiment == train.protocol("paper-cnn")
     assert train.defaults(["--lr", "1"]).experiment == train.Experiment()
-    # of a repeated option the last one counts, here as everywhere
+    # the last of a repeated option counts, as usual
     repeated = ["--protocol", "paper-mlp", "--protocol", "paper-cnn"]
     assert train.defaults(repeated).experiment == train.protocol("paper-cnn")
 
@@ -147,7 +147,7 @@ def test_paired_runs_begin_alike(tmp_path, tiny):
 
 @pytest.fixture
 def whole(tmp_path, tiny):
-    """A run that was never interrupted."""
+    """Return an uninterrupted run."""
     out = tmp_path / "whole"
     assert run(*tiny, "--out", out, "--quiet", "--augment", "flip,crop", "--momentum", 0.9, "--schedule", "cosine") == 0
     return out
@@ -157,11 +157,11 @@ CHANGING = ["--augment", "flip,crop", "--momentum", 0.9, "--schedule", "cosine",
 
 
 class Killed(BaseException):
-    """What no code catches, as SIGKILL."""
+    """Exception that no code catches, like SIGKILL."""
 
 
 def killed_after_five_batches(monkeypatch, *arguments):
-    """Run, and die after the fifth batch was recorded."""
+    """Start a run, and kill it after the fifth batch was recorded."""
     batches, original = iter(range(5)), Recorder.on_batch
 
     def dying(self, training):
@@ -178,7 +178,7 @@ def killed_after_five_batches(monkeypatch, *arguments):
 @pytest.mark.parametrize("event", ["start", "batch 2", "batch 5", "batch 9", "epoch 1", "epoch 2"])
 @pytest.mark.parametrize("every", [None, 2])
 def test_resumed_equals_uninterrupted(tmp_path, tiny, whole, monkeypatch, event, every):
-    """Killed after writing nothing more than what was written before the event."""
+    """A run that is killed at an event keeps only the files written before it."""
     out, count = tmp_path / "run", {"batch": 0, "epoch": 0}
     kind, _, number = event.partition(" ")
 
@@ -214,7 +214,7 @@ BIOLOGY = {
 
 @pytest.mark.parametrize("name", BIOLOGY)
 def test_biology_changes_what_is_learned_and_resumes(tmp_path, tiny, monkeypatch, name):
-    """Delays and noise reach the weights, and the noise goes on where a killed run's stopped."""
+    """Delays and noise change the weights, and a resumed run continues the noise of the killed one."""
     options = [*tiny, "--network", "mlp-3x12", "--integrator", "euler", "--quiet", "--checkpoint-every", 1]
     options += ["--tau", 1, "--eta", 0.1]
     without = [] if name != "input noise" else BIOLOGY[name][2:]
@@ -240,7 +240,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_precision_and_layout_resume(tmp_path, tiny, monkeypatch, name):
-    """A run killed after five of twelve batches; its weights, in fp32, lie as asked before and after."""
+    """A run killed after five of twelve batches keeps its fp32 weights and their memory layout."""
     options = [*tiny, "--network", "digits-cnn", "--momentum", 0.9, "--quiet", "--checkpoint-every", 1]
     assert run(*options, *LAYOUTS[name], "--out", tmp_path / "whole") == 0
     killed_after_five_batches(monkeypatch, *options, *LAYOUTS[name], "--out", tmp_path / "run")
@@ -260,7 +260,7 @@ def test_precision_and_layout_resume(tmp_path, tiny, monkeypatch, name):
 
 
 def test_bf16_learns_what_fp32_learns(tmp_path, tiny):
-    """To its rounding, and no further."""
+    """Results agree to bf16's rounding, but not exactly."""
     for precision in ("fp32", "bf16"):
         assert run(*tiny, "--precision", precision, "--out", tmp_path / precision, "--quiet") == 0
     rounded, exact = (outcome(tmp_path / precision)["checkpoint"]["network"] for precision in ("bf16", "fp32"))
@@ -300,9 +300,9 @@ sys.exit(cli.main(["train", *sys.argv[1:]]))
 
 
 def started(*arguments, folder):
-    """A run in a process of its own, once it has begun to train.
+    """Return a run in a separate process that has begun to train.
 
-    It rests between epochs: no machine is so fast that a signal comes when it has ended.
+    It sleeps between epochs, so that a signal arrives before its end.
     """
     command = [sys.executable, "-c", PACED, *map(str, arguments), "--out", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -336,11 +336,11 @@ def _epochs_in(folder):
 
 
 def test_killed_at_once(tmp_path, tiny, capsys):
-    """tests/kill.py does this at ten random moments of a longer run."""
+    """tests/kill.py kills a longer run at ten random moments."""
     out = tmp_path / "run"
     process = started(*tiny, *LONG, "--checkpoint-every", 3, folder=out)
     time.sleep(0.2)
-    # nobody else writes into its folder, until it is gone
+    # no other process may write into its folder while it runs
     held = f"another process is writing into {out}: wait until it has ended, or choose another folder."
     assert refused(capsys, 2, *tiny, "--seed", 5, "--overwrite", "--out", out) == held
     assert refused(capsys, 2, "--resume", out) == held
@@ -452,7 +452,7 @@ def test_a_learning_rate_of_1e30(tmp_path, tiny, capsys, rule, activation):
 
 
 def test_nothing_is_saved_that_is_not_sound(tmp_path, tiny, capsys):
-    """A checkpoint after every batch, a look at the end of an epoch: the exploded weights of batch 2 are not kept."""
+    """With checkpoints after every batch and checks after every epoch, diverged weights of batch 2 are not saved."""
     out = tmp_path / "run"
     options = [*tiny, "--lr", "1e30", "--checkpoint-every", 1, "--read-every", 1000, "--out", out]
     refused(capsys, 1, *options)
@@ -529,7 +529,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, tiny, capsys):
 
 
 def test_a_full_disk(tmp_path, tiny):
-    """A limit on file sizes stands in for it: writing a checkpoint fails half-way."""
+    """A limit on file sizes simulates a full disk: writing a checkpoint fails half-way."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "actrelax.simulations.train", *tiny, "--network", "mlp-3x200", "--out", str(out)]
 
@@ -546,7 +546,7 @@ def test_a_full_disk(tmp_path, tiny):
         "timing.csv",
     ]
     assert run("--resume", out, "--quiet") == 0
-    # and later, when a checkpoint is there: it stays as it was
+    # later, an existing checkpoint stays unchanged
     (out / "summary.json").unlink()
     before = (out / "checkpoint.pt").read_bytes()
     done = subprocess.run([*command[:3], "--resume", str(out)], capture_output=True, text=True, preexec_fn=limit)
@@ -555,7 +555,7 @@ def test_a_full_disk(tmp_path, tiny):
 
 
 def test_a_run_in_a_thread(tmp_path, tiny):
-    """Where no signal can be caught."""
+    """Signals can't be caught in a thread."""
     status = []
     thread = threading.Thread(target=lambda: status.append(run(*tiny, "--out", tmp_path / "run", "--quiet")))
     thread.start()

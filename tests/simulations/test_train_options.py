@@ -26,7 +26,7 @@ QUICK = ["--network", "digits-mlp", "--steps", "3", "--threads", "1", "--batch-s
 
 @pytest.fixture
 def tiny(npz):
-    """Options of a run of 4 batches per epoch."""
+    """Return options of a run with 4 batches per epoch."""
     return ["--dataset", str(npz), *QUICK]
 
 
@@ -105,7 +105,7 @@ def test_the_best_network_is_kept(tmp_path, tiny, capsys):
     said = capsys.readouterr().out
     rows, summary = RunFolder(out).table("metrics")[1:], RunFolder(out).summary()
     best = max(rows, key=lambda row: row["validation_accuracy"])
-    assert best["epoch"] == 3  # the last one is not the best
+    assert best["epoch"] == 3  # not the last epoch
     assert (summary.best_epoch, summary.test_accuracy_at_best) == (best["epoch"], best["test_accuracy"])
     assert f"best validation accuracy after epoch {summary.best_epoch}, with test accuracy " in said
     assert summary.test_accuracy == rows[-1]["test_accuracy"] != best["test_accuracy"]
@@ -122,7 +122,7 @@ def test_early_stopping(tmp_path, tiny, capsys):
     assert run("train", *tiny, *options, "--epochs", 50, "--out", out) == 0
     summary, rows = RunFolder(out).summary(), RunFolder(out).table("metrics")[1:]
     found = [row["validation_accuracy"] for row in rows]
-    firsts = [max(range(n), key=lambda i: found[i]) for n in range(1, len(found) + 1)]  # the best one until then
+    firsts = [max(range(n), key=lambda i: found[i]) for n in range(1, len(found) + 1)]  # the best epoch so far
     assert [n - first >= 2 for n, first in enumerate(firsts)] == [False] * (len(found) - 1) + [True]
     assert summary.epochs == len(found) < 50
     assert f"after {summary.epochs} epochs: {out}" in capsys.readouterr().out
@@ -160,9 +160,9 @@ OTHERS = [name for name in OTHERS if name not in ("Optimizer", "LBFGS", "SparseA
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_optimisers_of_torch(npz, name):
-    """Against the same loop in plain PyTorch."""
+    """Optimisers agree with the same loop in plain PyTorch."""
     training = trained(npz, optimiser=f"torch.optim.{name}", lr=0.01)
-    other = trained(npz, lr=1e-30)  # as it begins
+    other = trained(npz, lr=1e-30)  # the initial weights
     network, batches = other.network, other.batches
     kind = getattr(torch.optim, name)
     decay = {"weight_decay": 0.0} if name == "AdamW" else {}
@@ -185,7 +185,7 @@ def test_names_of_optimisers():
 
 
 def test_updates_are_clipped_by_their_norm(npz):
-    """One step of plain descent moves the weights by lr times the bound, in the direction of the gradient."""
+    """One step of gradient descent changes the weights by lr times the bound, along the gradient."""
     runs = (
         trained(npz, 100, lr=lr, clip_norm=clip) for lr, clip in ((1e-30, None), (0.1, None), (0.1, 0.01), (0.1, 1e6))
     )
@@ -198,7 +198,7 @@ def test_updates_are_clipped_by_their_norm(npz):
 
 
 def test_smoothed_labels_of_a_run(tmp_path, tiny, npz):
-    """The first row of training loss is PyTorch's, and later the network relaxes under the same loss."""
+    """The first training loss equals PyTorch's, and a later relaxation uses the same loss."""
     out = tmp_path / "run"
     options = ["--label-smoothing", 0.2, "--lr", 1e-30, "--epochs", 1]
     assert run("train", *tiny, *options, "--out", out) == 0

@@ -1,4 +1,4 @@
-"""A check sees agreement where there is some, and any defect that is put into a scheme or a law."""
+"""A check confirms agreement, and detects every defect in a scheme or in the closed form."""
 
 import math
 from dataclasses import replace
@@ -126,7 +126,7 @@ def wrong(monkeypatch, name, **changes):
 
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_a_wrong_step_disagrees(monkeypatch, name):
-    """A relative defect of 1e-8 in what one step of one integrator gives."""
+    """A relative defect of 1e-8 in one step of one integrator is detected."""
     right = INTEGRATORS[name].step
 
     def step(problem, state, dt):
@@ -138,7 +138,7 @@ def test_a_wrong_step_disagrees(monkeypatch, name):
 
 
 def test_a_wrong_law_disagrees(monkeypatch):
-    """The closed form, by a transition that is a little off."""
+    """A small defect in the transition of the closed form is detected."""
     right = INTEGRATORS["rk4"].transition
     wrong(monkeypatch, "rk4", transition=lambda matrix, dt: right(matrix, dt * (1 + 1e-8)))
     report = verified(mlp_case(), engines=["torch", "closed-form"])
@@ -203,7 +203,7 @@ def test_names():
 
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 def test_the_closed_form_and_the_steps_are_entries_of_their_own(make, monkeypatch):
-    """PyTorch's entries step, or else steps would be compared with nothing."""
+    """PyTorch's entries must step, or no step would be compared with the closed form."""
     evaluations = set()
 
     def watched(problem, scheme, steps, **options):
@@ -222,7 +222,7 @@ def test_the_closed_form_and_the_steps_are_entries_of_their_own(make, monkeypatc
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 @pytest.mark.parametrize("is_clamp", [False, True], ids=["initial activities", "clamp"])
 def test_a_wrong_plan_disagrees(monkeypatch, make, is_clamp):
-    """One kind of coefficient off by 1e-8: the plan is wrong, the steps are not."""
+    """A defect of 1e-8 in one kind of coefficient is detected: the plan is wrong, the steps are right."""
     right = FromAbove.weight
 
     def wrong(vector, *arguments):
@@ -239,7 +239,7 @@ def test_a_wrong_plan_disagrees(monkeypatch, make, is_clamp):
 
 
 def test_a_vector_carried_to_the_wrong_slot_disagrees(monkeypatch):
-    """Two vectors that arrive at one population of a graph, exchanged."""
+    """Exchanging two vectors that arrive at one population of a graph is detected."""
     right = evaluate.exact_plan
 
     def exchanged(*arguments, **options):

@@ -1,4 +1,4 @@
-"""Laws by SciPy's distributions are those of the schemes' own matrices, and weigh what the relaxation carries."""
+"""SciPy's distributions equal the powers of the schemes' matrices, and predict the relaxation."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_the_fixed_point_is_backprops():
 
 
 def test_tails_are_relative_to_themselves():
-    """Where 1 - cumsum would leave nothing but rounding."""
+    """Small tails are accurate relative to themselves, where 1 - cumsum would be rounding error."""
     law = law_of(INTEGRATORS["rk4"], 0.001, 1, 5)
     assert law.tails[3] == pytest.approx(0.001**4 / 24, rel=1e-9)
     assert law.tails[0] == pytest.approx(0.001, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Moments are those of the recursion written out; deviations are found where there are some, and hardly elsewhere."""
+"""Moments equal the recursion written out; deviations are detected, with few false alarms."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def problem_of(case, **fields):
 
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 def test_moments_written_out(make):
-    """m' = T m + c and S' = T S T^T + Q, T column by column from the problem's own field, and unlike sigma and tau."""
+    """m' = T m + c and S' = T S T^T + Q, with T from the problem's vector field, for unequal sigma and tau."""
     case = make()
     width = case.network.populations["hidden1"].shape[0], case.network.populations["hidden2"].shape[0]
     fields = {"noise": {"hidden1": torch.linspace(0.1, 0.4, width[0]), "hidden2": 0.2}, "tau": {"hidden2": 2.0}}
@@ -88,7 +88,7 @@ def moments():
 def test_right_samples_deviate_as_normal_variables_do(moments, count):
     found = [list(deviations(drawn(count, moments.covariance, moments.mean, seed), moments)) for seed in range(50)]
     largest = [max(error for _, _, error in each) for each in found]
-    # of some forty correlated numbers the largest is around 2.2; above 4.5 comes once in three thousand
+    # the largest of forty correlated numbers is about 2.2, and exceeds 4.5 once in three thousand cases
     assert 1.5 < np.median(largest) < 3
     assert max(largest) < 4.5
     assert [each[:2] for each in found[0]] == [("mean", "a"), ("mean", "b"), ("covariance", "a"), ("covariance", "b")]
@@ -100,7 +100,7 @@ def test_right_samples_deviate_as_normal_variables_do(moments, count):
         (lambda m, s: (m + 0.15 * np.sqrt(s[4, 4]) * np.eye(6)[4], s), {("mean", "a")}),
         (lambda m, s: (m, s * 1.2), {("covariance", "a"), ("covariance", "b")}),
         (lambda m, s: (m, np.diag(s.diagonal())), {("covariance", "a"), ("covariance", "b")}),
-        # only the covariance between the two populations is missing: it counts for the lower one
+        # only the covariance between the two populations is missing, which counts for the lower one
         (lambda m, s: (m, s * np.kron(np.eye(2), np.ones((3, 3)))), {("covariance", "a")}),
     ],
     ids=["mean", "variance", "correlation", "across"],
@@ -143,9 +143,9 @@ def test_wrong_noise_is_found(monkeypatch, factor):
 
 
 def test_runs_in_parts_that_fit(monkeypatch):
-    """Memory decides how many samples run at once, not which numbers are drawn for how many."""
+    """Memory limits the number of samples that run at once, and does not affect the total."""
     sizes = []
-    monkeypatch.setattr(sampling, "ACTIVITIES", 3000)  # of 30 a sample
+    monkeypatch.setattr(sampling, "ACTIVITIES", 3000)  # 30 per sample
     copies = problem_of(mlp_case())
 
     def counting(count):

@@ -1,4 +1,4 @@
-"""Curves of conditions: means over seeds, drawn and told."""
+"""Curves of conditions: means over seeds, drawn and described."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_lines_are_means_without_the_untrained_network(tmp_path):
         assert left.lines[1].get_ydata() == pytest.approx([25, 37.5])
         assert np.array_equal(left.lines[0].get_xdata(), [1, 2])
         assert left.get_ylabel() == "test accuracy (%)"
-        # a condition keeps its colour where another has no such curve, and a single epoch is a point
+        # a condition keeps its colour if another has no such curve, and a single epoch is a point
         over_training(right, OUTCOMES, "angle", ["backprop", "ar"])
         (line,) = right.lines
         assert (line.get_color(), line.get_marker()) == (left.lines[1].get_color(), ".")

@@ -1,4 +1,4 @@
-"""Runs are called by what tells them apart, and by nothing else."""
+"""Runs are labelled by the options that differ, and by no others."""
 
 import pytest
 
@@ -12,7 +12,7 @@ USUAL = {"rule": "ar", "assumptions": "ar", "dataset": "digits", "network": "mlp
 
 
 def written(path, *, ended="finished", epochs=2, **options):
-    """A run's folder, made up."""
+    """Write an artificial run folder."""
     folder = RunFolder(path)
     execution = {"threads": options.pop("threads", 1), "measure_alignment": options.pop("measure_alignment", None)}
     config = {**USUAL, "seed": 0, **options}

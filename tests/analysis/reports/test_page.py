@@ -1,4 +1,4 @@
-"""A report is one sound HTML file, whatever is written into it."""
+"""A report is a valid HTML file for any content."""
 
 import base64
 
@@ -12,7 +12,7 @@ from actrelax.analysis.tables import Table
 from actrelax.models.errors import ActrelaxError
 
 NASTY = "<script>alert('&amp;')</script> \"a\" & b"
-"""What must arrive as it is, and do nothing."""
+"""Text that must be shown unchanged, and not executed."""
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_numbers_stand_to_the_right_and_the_best_are_bold():
 
 
 def test_a_report_reads_everywhere():
-    """Language, phone, dark and paper."""
+    """A report declares its language, and has styles for phones, dark mode and print."""
     text = pages.html(Page("t", [], []))
     page = Read(text)
     assert text.startswith("<!doctype html>")

@@ -1,6 +1,6 @@
-"""The closed form in PyTorch: equal to the steps that it does not take, for a fraction of the feedback.
+"""The closed form in PyTorch: equal to the stepped relaxation, for a fraction of the feedback passes.
 
-Where dt/tau is at most 1, within 1e-12 of each population's own largest value.
+For dt/tau up to 1, the two agree within 1e-12 of each population's largest value.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ def problem_of(case, **fields):
 
 
 def started(problem, start, seed=0):
-    """One of the three kinds of start."""
+    """Return one of three initial states."""
     if start != "given":
         return start
     generator = torch.Generator().manual_seed(seed)
@@ -45,7 +45,7 @@ def started(problem, start, seed=0):
 
 
 def assert_same(problem, integrator, *, bound=1e-12, magnitude=None, **grid):
-    """Both ways, every population; returns the closed form's trajectory."""
+    """Check that closed form and steps agree in every population, and return the closed form's trajectory."""
     stepped = solve(problem, integrator, evaluation="stepped", **grid)
     closed = solve(problem, integrator, evaluation="closed-form", **grid)
     assert (stepped.evaluation, closed.evaluation) == ("stepped", "closed-form")
@@ -70,7 +70,7 @@ def assert_same(problem, integrator, *, bound=1e-12, magnitude=None, **grid):
     seed=st.integers(0, 100),
 )
 def test_chains(depth, gain, integrator, steps, eta, start, several, seed):
-    """x_l(n) = sum_m C[l, m] B_{l->m} x_m(0), with feedback that weakens or amplifies, any start, any tau."""
+    """x_l(n) = sum_m C[l, m] B_{l->m} x_m(0), for damping and amplifying feedback, any initial state, any tau."""
     case = deep_case(depth, gain, seed=seed)
     taus = {name: 1.0 + (i * 7 % 5) / 3 for i, name in enumerate(case.network.hidden)} if several else 1.0
     plain = problem_of(case, assumptions="random-feedback")
@@ -95,7 +95,7 @@ def test_at_depth_fifty_625_applications_do_for_24500(gain):
 
 @pytest.mark.parametrize(("make", "integrator"), [*((mlp_case, name) for name in STEPPED), (graph_case, "sequential")])
 def test_a_thousand_steps(make, integrator):
-    """Rounding does not add up."""
+    """Rounding errors do not accumulate."""
     problem = problem_of(make())
     assert_same(problem, integrator, eta=0.02, steps=1000)
 
@@ -122,7 +122,7 @@ def test_graphs(case, integrator, steps, eta, data):
 
 @st.composite
 def graphs_with_copies(draw):
-    """Populations of one width: any two may be joined by weights, by a copy, or by both, in any order."""
+    """Populations of one width, any two connected by weights, by a copy, or by both, in any order."""
     count = draw(st.integers(3, 6))
     names = ["input", *(f"hidden{i}" for i in range(1, count)), "output"]
     edges = []
@@ -139,13 +139,13 @@ def graphs_with_copies(draw):
 
 @given(graphs_with_copies(), st.sampled_from(["ar", "no-derivatives"]), st.integers(0, 12))
 def test_copies_beside_weights(case, assumptions, steps):
-    """What a copy passes on is the very tensor that was sent: adding to it would change what others are sent."""
+    """A copy passes the same tensor on, so adding to it in place would change the input of other populations."""
     assert_same(problem_of(case, assumptions=assumptions), "euler", eta=0.3, steps=steps)
 
 
 @pytest.mark.parametrize("assumptions", ["ar", "no-derivatives"])
 def test_a_copy_and_weights_to_one_population_and_weights_to_another(assumptions):
-    """The smallest such graph: the copy arrives first at a, weights are added, and b must not see that."""
+    """The smallest such graph: the copy arrives first at a, weights are added, and b must stay unchanged."""
     edges = [
         ("input", "a0", [nn.Linear(4, 5)]),
         ("a0", "a", [nn.Linear(5, 5)]),
@@ -162,7 +162,7 @@ def test_a_copy_and_weights_to_one_population_and_weights_to_another(assumptions
 
 @given(convolutional_chains(), st.sampled_from(STEPPED), st.integers(0, 12), st.sampled_from(["feedforward", "zero"]))
 def test_convolutions(case, integrator, steps, start):
-    """Routes of max pooling are repeated for each vector of a stack."""
+    """Routes of max pooling apply to each vector of a stack."""
     assert_same(problem_of(case, start=start), integrator, eta=0.2, steps=steps)
 
 
@@ -178,7 +178,7 @@ def test_presets(name, architecture, generator):
 
 
 def image_chain(activation):
-    """Max and average pooling on both sides of convolutions, over which stacks of two and three vectors travel."""
+    """Max and average pooling on both sides of convolutions, passed by stacks of two and three vectors."""
     edges = [
         ("input", "conv1", [nn.Conv2d(2, 4, 3, padding=1), nn.MaxPool2d(2)]),
         ("conv1", "conv2", [nn.AvgPool2d(2, stride=1), nn.Conv2d(4, 6, 3, padding=1)]),
@@ -194,7 +194,7 @@ def image_chain(activation):
 @pytest.mark.parametrize("activation", [*ACTIVATIONS.values(), leaky_relu(0.3)], ids=lambda a: a.name)
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_every_activation_in_both_precisions(activation, dtype, bound):
-    """Gains are multiplied by fused kernels, to stacks as to single vectors, of vectors and of images."""
+    """Fused kernels multiply gains with stacks and with single signals, vectors and images."""
     for case in (mlp_case(activation, widths=(8, 7, 6, 9, 5, 4)), image_chain(activation)):
         case.network.to(dtype)
         case.x = case.x.to(dtype)
@@ -204,7 +204,7 @@ def test_every_activation_in_both_precisions(activation, dtype, bound):
 
 @pytest.mark.parametrize("start", ["feedforward", "zero", "given"])
 def test_in_bfloat16(start):
-    """Weights are bfloat16, a start that is given is of the precision of states."""
+    """Weights are bfloat16, a given initial state has the precision of states."""
     case = mlp_case()
     case.network.bfloat16()
     case.x = case.x.bfloat16()
@@ -218,7 +218,7 @@ def test_in_bfloat16(start):
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 @pytest.mark.filterwarnings("ignore:eta is 1.5")
 def test_above_eta_one_errors_are_relative_to_the_terms(make):
-    """Coefficients alternate in sign there: rounding is relative to the largest of the terms, c_k A^k x(0)."""
+    """Coefficients alternate in sign, so rounding errors are relative to the largest term, c_k A^k x(0)."""
     problem = problem_of(make())
     hidden = problem.network.hidden
     law = np.abs(coefficients(INTEGRATORS["euler"].transition, chain_matrix([1.0] * len(hidden)), 1.5, 40))
@@ -227,7 +227,7 @@ def test_above_eta_one_errors_are_relative_to_the_terms(make):
     for hops in range(len(hidden) + 1):
         terms = {v: max(terms[v], law[0, hops] * float(carried[v].abs().max())) for v in hidden}
         carried = {v: problem.feedback(v, carried) for v in hidden}
-    assert law[0, 1] > 1e-11  # 0.5**39 times 60: what cancels
+    assert law[0, 1] > 1e-11  # 0.5**39 times 60, from cancellation
     assert_same(
         problem,
         "euler",
@@ -239,7 +239,7 @@ def test_above_eta_one_errors_are_relative_to_the_terms(make):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_equilibrium_is_autograds_to_the_last_bit(activation):
-    """The same backward kernels, one after the other."""
+    """Both call the same backward kernels in the same order."""
     case = mlp_case(activation)
     gradients = activity_gradients(case.network, case.x, case.y)
     final = solve(problem_of(case), "equilibrium", evaluation="closed-form").final
@@ -247,7 +247,7 @@ def test_equilibrium_is_autograds_to_the_last_bit(activation):
 
 
 def test_populations_come_from_the_top_down_with_their_products():
-    """Each with gain times activity where feedback made it, which plasticity reads again."""
+    """Populations come with gain times activity if feedback computed it, for reuse by plasticity."""
     case = graph_case()
     problem = problem_of(case)
     plan = plan_of(problem, INTEGRATORS["euler"], dt=0.2, steps=9)
@@ -348,7 +348,7 @@ def test_the_equilibrium_of_more_than_activities_is_stepped_to():
 
 
 def test_a_network_of_many_hops_and_no_feedback_to_speak_of():
-    """Sigmoids pass on a tenth: at 150 hops nothing is left in the lowest populations, without nan on the way."""
+    """Sigmoids pass on a tenth: after 150 hops the lowest populations are zero, without nan."""
     network = build("mlp-150x4", input_shape=(4,), activation="sigmoid", generator=torch.Generator().manual_seed(0))
     problem = RelaxationProblem.from_batch(network, torch.rand(2, 4), torch.tensor([0, 1]))
     exact = solve(problem, "euler", eta=0.1, steps=60)

@@ -22,7 +22,7 @@ def test_exact_is_the_flow_in_steps_of_any_size(tau):
         assert relative_error(torch.cat(list(trajectory.final.values()), 1), exact_flow(case, 2.0, tau)) < 1e-12
         for time, *recorded in zip(trajectory.times, *trajectory.recorded.values(), strict=True):
             assert relative_error(torch.cat(recorded, 1), exact_flow(case, time, tau)) < 1e-12
-    # from a state of one's own, on a graph: two steps are one of twice the size
+    # from a given state, on a graph: two steps equal one of twice the size
     graph = graph_case()
     problem = RelaxationProblem.from_batch(graph.network, graph.x, graph.y)
     state = {name: torch.randn_like(x) for name, x in problem.initial_state().items()}

@@ -29,7 +29,7 @@ def law(name, eta, steps):
 
 
 def assert_predicted(problem, name, dt, steps, bound=1e-12):
-    """Relative to the largest of the terms: the initial activities and the clamp's share."""
+    """Check the prediction, relative to the largest term: initial activities or the clamp's share."""
     stepped = solve(problem, name, dt=dt, steps=steps, evaluation="stepped").final
     predicted = predict(problem, INTEGRATORS[name], dt=dt, steps=steps)
     assert set(predicted) == set(problem.network.hidden)
@@ -79,7 +79,7 @@ def test_equilibrium(make):
 
 
 def test_the_schemes_differ_here():
-    """Otherwise a transition could stand under another's name."""
+    """The test networks distinguish the schemes, so no transition can pass under another's name."""
     problem = problem_of(mlp_case())
     lowest = [predict(problem, INTEGRATORS[name], dt=0.2, steps=12)["hidden1"] for name in STEPPED]
     for i in range(len(lowest)):
@@ -98,7 +98,7 @@ DISTRIBUTIONS = {
 @pytest.mark.parametrize("eta", [0.02, 0.1, 0.7])
 @pytest.mark.parametrize("steps", [1, 3, 100, 100_000])
 def test_hops_are_counted_by_a_distribution(name, eta, steps):
-    """C[l, m] = P(K = m - l), and P(K >= L - l) for the clamp, each to rounding relative to itself."""
+    """C[l, m] = P(K = m - l), and P(K >= L - l) for the clamp, each accurate relative to itself."""
     C, K = law(name, eta, steps), DISTRIBUTIONS[name](steps, eta)
     hops = np.arange(DEPTH)
     expected = K.pmf(hops)
@@ -122,7 +122,7 @@ def test_the_flow_of_several_taus_is_the_matrix_exponential(t):
 
 
 def test_smaller_steps_approach_the_flow():
-    """Each transition at its integrator's order, on unequal taus."""
+    """Transitions converge at the order of their integrator, with unequal taus."""
     matrix = chain_matrix([0.7, 1.0, 1.6])
     for name in STEPPED:
         scheme = INTEGRATORS[name]

@@ -1,6 +1,6 @@
-"""What a plan carries: its sums against powers of the scheme's matrix over the whole graph, and how many vectors.
+"""Plans: their sums against powers of the scheme's matrix over the whole graph, and their number of vectors.
 
-A plan is evaluated here by hand, on graphs of single units, where feedback along an edge is a number.
+Plans are evaluated by hand on graphs of single units, where feedback along an edge is a number.
 """
 
 import numpy as np
@@ -22,21 +22,21 @@ def chain(hidden):
 
 
 def from_edges(hidden, edges):
-    """Populations p0, p1, ... from the lowest up, the last one the output; an edge (i, j) feeds j from i."""
+    """Return a graph of populations p0, p1, ... from the lowest up to the output; an edge (i, j) feeds j from i."""
     order = [f"p{i}" for i in reversed(range(hidden + 1))]
     return Graph(tuple(order), tuple(tuple(f"p{i}" for i, j in edges if f"p{j}" == name) for name in order))
 
 
 @st.composite
 def graphs(draw):
-    """Every hidden population feeds at least one above it; edges skip as they like."""
+    """Draw a graph in which every hidden population feeds at least one above it, with arbitrary skips."""
     hidden = draw(st.integers(1, 9))
     edges = [(i, j) for i in range(hidden) for j in draw(st.sets(st.integers(i + 1, hidden), min_size=1))]
     return from_edges(hidden, edges)
 
 
 def by_hand(graph, plan, feedback, start):
-    """Population -> activity: what the plan says, step by step."""
+    """Return population -> activity by carrying out the plan step by step."""
     arrived = {name: np.zeros(generators.arriving) for name, generators in plan.items()}
     result = {}
     for name, generators in plan.items():
@@ -56,7 +56,7 @@ def drawn(graph, seed):
 
 
 def stepped(graph, feedback, start, taus, name, dt, steps):
-    """T^n x(0) with the scheme's matrix T of all units at once, and the same of all magnitudes."""
+    """Return T^n x(0) with the scheme's matrix T of all units, and the same for all magnitudes."""
     order = list(graph.order)
     z = np.zeros((len(order), len(order)))
     for row, unit in enumerate(order[1:], 1):
@@ -84,7 +84,7 @@ def assert_equals_steps(graph, plan, seed, taus, name, dt, steps, silent):
 
 
 def from_zero(law):
-    """The coefficients where initial activities are zero."""
+    """Return the coefficients for initial activities of zero."""
     law = law.copy()
     law[:, :-1] = 0
     return law
@@ -95,7 +95,7 @@ SCHEMES = st.sampled_from(STEPPED)
 
 @given(graphs(), SCHEMES, st.integers(0, 30), st.floats(0.01, 1.0), st.booleans(), st.integers(0, 100))
 def test_on_any_graph_the_plan_gives_what_steps_give(graph, name, steps, eta, silent, seed):
-    """x(n) = sum_k c_k A^k x(0) + d_k A^(k-1) A_o eps, paths of all lengths included (one time constant)."""
+    """x(n) = sum_k c_k A^k x(0) + d_k A^(k-1) A_o eps, with paths of all lengths (one time constant)."""
     law = coefficients(INTEGRATORS[name].transition, chain_matrix([1.0] * (len(graph.order) - 1)), eta, steps)
     plan = exact_plan(graph, from_zero(law) if silent else law)
     assert_equals_steps(graph, plan, seed, dict.fromkeys(graph.order, 1.0), name, eta, steps, silent)
@@ -127,7 +127,7 @@ def test_the_settled_plan_is_backpropagation(graph, seed):
 
 
 def widths(plan):
-    """How many vectors go over each hop of a chain, from the lowest up."""
+    """Return the number of vectors over each hop of a chain, from the lowest up."""
     return [len(slots) for generators in plan.values() for slots in generators.slots.values()][::-1]
 
 
@@ -138,14 +138,14 @@ def plan_on_chain(hidden, name, eta, steps, silent=False):
 
 @given(st.integers(1, 50), st.sampled_from(STEPPED), st.integers(0, 600), st.floats(0.01, 1.0))
 def test_never_more_than_sources_above_or_targets_below(hidden, name, steps, eta):
-    """min(l, L - l) over the hop into the l-th population from below, L of them with the output."""
+    """min(l, L - l) vectors over the hop into the l-th of L populations, counted from below with the output."""
     found = widths(plan_on_chain(hidden, name, eta, steps))
     assert all(count <= min(level, hidden + 1 - level) for level, count in enumerate(found, 1))
 
 
 @pytest.mark.parametrize(("layers", "count"), [(5, 6), (50, 625)])
 def test_as_many_as_the_theory_says(layers, count):
-    """Layers of weights: 6 in place of 400 = 4 * 100, 625 in place of 24,500 = 49 * 500."""
+    """By weight layers: 6 instead of 400 = 4 * 100, 625 instead of 24,500 = 49 * 500."""
     found = widths(plan_on_chain(layers - 1, "euler", 0.1, 500 if layers == 50 else 100))
     assert found == [min(level, layers - level) for level in range(1, layers)]
     assert sum(found) == count
@@ -160,7 +160,7 @@ def test_nothing_is_carried_without_steps(name):
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_synchronous_steps_reach_as_far_as_there_are_steps(steps):
-    """The light cone: what is further up than n hops has no part in x(n)."""
+    """Populations more than n hops above have no influence on x(n)."""
     hidden = 12
     assert widths(plan_on_chain(hidden, "euler", 0.1, steps)) == [
         min(steps, level, hidden + 1 - level) for level in range(1, hidden + 1)
@@ -169,7 +169,7 @@ def test_synchronous_steps_reach_as_far_as_there_are_steps(steps):
 
 @pytest.mark.parametrize("steps", [1, 3, 12, 500])
 def test_from_silence_one_vector_goes_as_far_as_it_gets(steps):
-    """x_l = P(K >= L - l) B eps: the clamp alone is carried, n hops at most; sequential sweeps go all the way."""
+    """x_l = P(K >= L - l) B eps: only the clamp travels, at most n hops; sequential sweeps travel all the way."""
     hidden = 12
     assert widths(plan_on_chain(hidden, "euler", 0.1, steps, silent=True)) == [
         int(hidden - level <= steps) for level in range(hidden)
@@ -179,7 +179,7 @@ def test_from_silence_one_vector_goes_as_far_as_it_gets(steps):
 
 @pytest.mark.parametrize("name", ["euler", "sequential"])
 def test_a_step_of_eta_one_needs_one_vector(name):
-    """All that was there has left: x_l = B x_{l+1}, each population's own start is read by nobody below the cone."""
+    """x_l = B x_{l+1} after each step, so no population below the light cone needs its own initial activity."""
     found = widths(plan_on_chain(8, name, 1.0, 20))
     assert found == [1] * 8
 

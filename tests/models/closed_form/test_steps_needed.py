@@ -1,4 +1,4 @@
-"""How many steps a relaxation needs: by its law, against SciPy's distributions and the relaxation itself."""
+"""The number of steps that a relaxation needs, against SciPy's distributions and the stepped relaxation."""
 
 import warnings
 
@@ -41,7 +41,7 @@ DISTRIBUTIONS = {
 @pytest.mark.parametrize(("eta", "steps"), [(0.1, 1), (0.1, 60), (0.3, 200)])
 @pytest.mark.parametrize("tau", [1.0, 2.5])
 def test_what_remains_of_the_start_is_a_distribution_function(name, eta, steps, tau):
-    """P(K < hops to the clamp), from the lowest population, which is furthest, up."""
+    """P(K < hops to the clamp), from the lowest population up."""
     problem = deep(7, tau=tau)
     found = remainders(problem, INTEGRATORS[name], dt=eta * tau, steps=steps)
     assert list(found) == [f"hidden{i}" for i in range(1, 7)]
@@ -51,7 +51,7 @@ def test_what_remains_of_the_start_is_a_distribution_function(name, eta, steps, 
 
 @given(dense_graphs(), st.integers(0, 40))
 def test_on_graphs_the_longest_path_counts(case, steps):
-    """Hops counted here anew, from the output down."""
+    """Hops are counted independently, from the output down."""
     found = remainders(problem_of(case), INTEGRATORS["euler"], dt=0.2, steps=steps)
     network = case.network
     hops = {network.output: 0}
@@ -62,7 +62,7 @@ def test_on_graphs_the_longest_path_counts(case, steps):
 
 
 def test_remainders_with_time_constants_of_their_own():
-    """1 - C[l, L]: what a start of ones without a clamp leaves, through feedback of weight one."""
+    """1 - C[l, L]: the rest of initial activities of one without a clamp, with feedback weights of one."""
     case = mlp_case(widths=(1,) * 6)
     with torch.no_grad():
         for p in case.network.projections.values():
@@ -94,7 +94,7 @@ def test_as_many_steps_as_the_theory_says(layers, steps):
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-6])
 @pytest.mark.filterwarnings("ignore:eta is 1.5")
 def test_no_step_more_than_it_takes(name, eta, tolerance):
-    """n steps do, and no smaller number; above eta = 1 remainders may grow before they shrink."""
+    """n steps are enough and n - 1 are not; above eta = 1 remainders may grow before they shrink."""
     problem, scheme = problem_of(graph_case()), INTEGRATORS[name]
     steps = steps_until(problem, scheme, dt=eta, tolerance=tolerance)
 
@@ -110,7 +110,7 @@ def test_no_step_more_than_it_takes(name, eta, tolerance):
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 @pytest.mark.parametrize("integrator", STEPPED)
 def test_the_result_is_within_the_tolerance_of_the_steps(make, integrator):
-    """Evaluated at its equilibrium: what the steps would leave of the start is what may differ."""
+    """The result is the equilibrium, which differs from the stepped state by the remaining initial activities."""
     problem = problem_of(make())
     until = Steps.until(1e-5, eta=0.2)
     auto = solve(problem, integrator, until)
@@ -134,7 +134,7 @@ def test_the_result_is_within_the_tolerance_of_the_steps(make, integrator):
 @pytest.mark.parametrize("make", [lambda: mlp_case(gain=0.2), graph_case, lambda: mlp_case(widths=(6,) * 12, gain=0.5)])
 @pytest.mark.parametrize("start", ["feedforward", "zero"])
 def test_relative_to_gradients(make, start):
-    """Then the steps themselves end within the tolerance of each population's own gradient."""
+    """The stepped relaxation ends within the tolerance of each population's gradient."""
     problem = problem_of(make(), start=start)
     plain = solve(problem, "euler", Steps.until(1e-4, eta=0.1))
     careful = solve(problem, "euler", Steps.until(1e-4, of="gradient", eta=0.1))
@@ -149,14 +149,14 @@ def test_relative_to_gradients(make, start):
     stepped = solve(problem, "euler", eta=0.1, steps=careful.steps, evaluation="stepped").final
     errors = [relative_error(stepped[v], exact[v]) for v in problem.network.hidden]
     assert max(errors) <= 1e-4 * (1 + 1e-9)
-    assert max(errors) > 1e-5  # not many more than needed
+    assert max(errors) > 1e-5  # not many more steps than needed
 
 
 @pytest.mark.parametrize("depth", [6, 30])
 @pytest.mark.parametrize("gain", [0.4, 0.9, 1.5])
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
 def test_relative_to_gradients_whatever_feedback_does(depth, gain, scale):
-    """Feedback that amplifies carries what is left of small gradients' neighbours down: they count as well."""
+    """Amplifying feedback also propagates remainders of populations above with small gradients, which must count."""
     case = deep_case(depth, gain)
     usual = problem_of(case, assumptions="random-feedback")
     problem = RelaxationProblem(case.network, usual.feedforward, scale * usual.clamped, usual.assumptions)
@@ -178,7 +178,7 @@ def frozen_problems(draw):
 
 
 def farthest(problem, integrator, eta, steps):
-    """The largest distance from equilibrium of any population after the steps, relative to its gradient."""
+    """Return the largest distance from equilibrium of any population after the steps, relative to its gradient."""
     begun, exact = problem.initial_state(), solve(problem, "equilibrium").final
     reached = solve(problem, integrator, steps, eta=eta, evaluation="stepped").final
 
@@ -192,7 +192,7 @@ def farthest(problem, integrator, eta, steps):
 @settings(max_examples=60)
 @given(frozen_problems(), st.sampled_from(STEPPED), st.floats(0.05, 1.0), st.sampled_from([1e-2, 1e-4, 1e-6]))
 def test_the_stepped_relaxation_is_within_the_tolerance_of_its_gradient(problem, integrator, eta, tolerance):
-    """In every population; and a third of the steps are not enough."""
+    """Holds in every population, and a third of the steps are not enough."""
     steps = gradient_steps(problem, INTEGRATORS[integrator], dt=eta, tolerance=tolerance)
     assert solve(problem, integrator, Steps.until(tolerance, of="gradient", eta=eta)).steps == steps
     assert farthest(problem, integrator, eta, steps) <= tolerance * (1 + 1e-9)
@@ -201,7 +201,7 @@ def test_the_stepped_relaxation_is_within_the_tolerance_of_its_gradient(problem,
 
 
 def test_relative_to_gradients_where_there_are_none():
-    """A population that feedback does not reach, or a network without hidden ones, asks for nothing more."""
+    """Populations without feedback, and networks without hidden populations, need no further steps."""
     case = mlp_case("relu")
     with torch.no_grad():
         case.network.incoming["hidden2"][0].weight.zero_()
@@ -223,7 +223,7 @@ WITHOUT_A_LAW = {
 
 @pytest.mark.parametrize("what", WITHOUT_A_LAW)
 def test_without_a_law_it_steps_until_nothing_changes(what):
-    """By the change in a step, relative to the largest activity and to dt over the longest tau."""
+    """The criterion is the change per step, relative to the largest activity and to dt over the longest tau."""
     problem = problem_of(mlp_case(), **WITHOUT_A_LAW[what])
     slowest = 2.0 if what == "tau per neuron" else 1.0
     auto = solve(problem, "euler", Steps.until(1e-7, dt=0.2))
@@ -282,7 +282,7 @@ def test_what_never_settles_is_refused():
     ],
 )
 def test_other_engines_settle_as_well(engine, integrator, fields):
-    """With a law after the same number of steps as PyTorch, or of their own; without, by their own changes."""
+    """With a closed form they stop after a computed number of steps, otherwise by the change per step."""
     problem = problem_of(mlp_case(), **fields)
     until = Steps.until(1e-5, eta=0.1)
     trajectory = solve(problem, integrator, until, engine=engine)

@@ -1,4 +1,4 @@
-"""Integrators by name, those of other engines too. Oracles: the binomial law with 1 - R(-z), the Poisson law."""
+"""Integrators by name, including other engines' methods. Oracles: binomial law with 1 - R(-z), Poisson law."""
 
 import math
 
@@ -51,7 +51,7 @@ def test_scipys_methods_need_no_prefix(method):
 
 @pytest.mark.parametrize("method", SCIPY)
 def test_scipys_methods_follow_the_flow(method):
-    """No order and no limit of stability of their own; what is predicted for them is Poisson(t/tau)."""
+    """They have no order and no stability limit, and their prediction is Poisson(t/tau)."""
     integrator = integrator_named(f"scipy:{method}")
     assert (integrator.name, integrator.engine) == (f"scipy:{method}", "scipy")
     assert (integrator.order, integrator.stability_limit) == (None, math.inf)
@@ -78,7 +78,7 @@ def test_brian2s_updaters_follow_the_binomial_law(method, dt):
 
 @pytest.mark.parametrize("method", BRIAN2)
 def test_brian2s_updaters_with_several_taus(method):
-    """Each hidden row has an eta of its own: a sweep of x_l + eta_l (x_(l+1) - x_l), written out."""
+    """Each hidden row has its eta: a sweep of x_l + eta_l (x_(l+1) - x_l), written out."""
     taus = np.array([0.5, 1.3, 0.8])
     step = integrator_named(f"brian2:{method}").transition(chain_matrix(taus), 0.4)
     eta = 1 - np.array([STABILITY.get(method, math.exp)(-0.4 / tau) for tau in taus])
@@ -146,7 +146,7 @@ def test_they_belong_to_one_engine(name):
 
 
 def test_the_law_is_predicted_for_them_too():
-    """predict reads the transition: brian2:linear is the exponential scheme on a chain."""
+    """`predict` uses the transition: brian2:linear is the exponential scheme on a chain."""
     problem = problem_of(mlp_case(), tau={"hidden1": 0.7})
     theirs = predict(problem, integrator_named("brian2:linear"), dt=0.2, steps=12)
     stepped = solve(problem, "exponential", dt=0.2, steps=12).final

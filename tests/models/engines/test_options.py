@@ -1,4 +1,4 @@
-"""Options of the engines: what they refuse, and what of them a trajectory lists."""
+"""Options of the engines: refused values, and options listed by a trajectory."""
 
 import math
 

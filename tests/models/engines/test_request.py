@@ -1,4 +1,4 @@
-"""How relaxations end: settled, after their steps, or by divergence."""
+"""Ends of relaxations: settled, after a number of steps, or by divergence."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def problem_of(case, **fields):
 
 @pytest.mark.parametrize("start", ["feedforward", "zero"])
 def test_stops_when_every_population_has_settled(start):
-    case = mlp_case(gain=0.01)  # gradients shrink by 10 a layer: an absolute criterion would stop before they moved
+    case = mlp_case(gain=0.01)  # gradients shrink by 10 per layer: an absolute criterion would stop before they change
     problem = problem_of(case, start=start)
     exact = solve(problem, "equilibrium").final
     assert exact["hidden1"].abs().max() < 1e-3

@@ -1,4 +1,4 @@
-"""What steps mean for a problem: dt or eta, a number or a duration, until when."""
+"""Schedules: dt or eta, a number of steps or a duration, or a tolerance."""
 
 import warnings
 
@@ -88,7 +88,7 @@ def test_only_a_tolerance_of_the_gradient_is_measured():
 
 @pytest.mark.parametrize("integrator", ["euler", "sequential", "rk4"])
 def test_a_change_is_of_a_step(integrator):
-    """Relative to the largest activity of the population; the step before it changed by more."""
+    """The change per step is relative to the population's largest activity; it was larger one step before."""
     problem = problem_of(mlp_case())
     trajectory = solve(problem, integrator, Steps.until(1e-5, of="change", eta=0.2))
     assert (trajectory.status, trajectory.evaluation, trajectory.success) == (Status.SETTLED, "stepped", True)

@@ -1,4 +1,4 @@
-"""The SciPy engine. Oracles: the exact law, many small steps of the torch engine, backprop's gradient."""
+"""The SciPy engine. Oracles: the closed form, many small steps of the torch engine, backprop's gradient."""
 
 import itertools
 import pickle
@@ -42,7 +42,7 @@ def closest(final, expected):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_follow_the_exact_law(method):
-    """On a chain with several taus; and a smaller rtol is closer."""
+    """On a chain with several taus, a smaller rtol reduces the error."""
     problem = problem_of(mlp_case(), tau={"hidden1": 0.7, "hidden3": 1.9})
     exact = predict(problem, INTEGRATORS["exact"], dt=2.0, steps=1)
     distances = []
@@ -65,7 +65,7 @@ def test_a_high_order_method_reaches_ten_digits():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_follow_unfrozen_gains_and_dynamics(method):
-    """Against many small steps of rk4 in PyTorch: tanh's gains of the moment, a tau per neuron."""
+    """Against many small steps of rk4 in PyTorch, with current tanh gains and one tau per neuron."""
     tau = {"hidden1": torch.linspace(0.5, 1.5, 7)}
     problem = problem_of(mlp_case(), assumptions="unfrozen", dynamics={"hidden2": ADAPTING}, tau=tau)
     fine = solve(problem, "rk4", dt=0.02, duration=2.0).final
@@ -77,7 +77,7 @@ def test_methods_follow_unfrozen_gains_and_dynamics(method):
 
 @pytest.mark.parametrize("method", ["scipy:Radau", "scipy:BDF"])
 def test_implicit_methods_get_the_jacobian(method, monkeypatch):
-    """A wrong one costs evaluations, which is why nothing else shows it."""
+    """A wrong Jacobian shows only in the number of evaluations."""
     problem = problem_of(mlp_case(), assumptions="unfrozen", tau={"hidden2": 0.05})
     loose = SciPyOptions(rtol=1e-5)
     right = solve(problem, method, dt=0.5, duration=2.0, options=loose).feedback_applications
@@ -87,7 +87,7 @@ def test_implicit_methods_get_the_jacobian(method, monkeypatch):
 
 
 def test_recording_and_dense_output():
-    """What is recorded every dt is where the exact law is then; `at` is what is recorded, and more."""
+    """States recorded every dt agree with the closed form; `at` agrees with them, and interpolates."""
     problem = problem_of(mlp_case())
     record, options = Record(every=2), SciPyOptions(rtol=1e-11, atol=1e-14, dense=True)
     trajectory = solve(problem, "scipy:DOP853", dt=0.3, steps=7, record=record, options=options)
@@ -132,7 +132,7 @@ def test_recording_activities_of_units_with_dynamics():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_stops_at_equilibrium(method):
-    """When the change over dt is small; there, within dt of where that is so, activities are the gradients."""
+    """It stops, within dt, when the change over dt is small; activities are then the gradients."""
     case = mlp_case()
     gradients = activity_gradients(case.network, case.x, case.y)
     until = Steps.until(1e-6, of="change", dt=0.2, most=1000)
@@ -152,7 +152,7 @@ def test_stops_at_equilibrium(method):
 
 
 def test_settling_on_a_point_of_the_grid_ends_there():
-    """The same end, divided by whole numbers of dt: rounding puts it on either side of the last point."""
+    """Dividing the end time by dt may round to either side of the last grid point."""
     problem = problem_of(mlp_case())
     settled = solve(problem, "scipy:RK45", Steps.until(1e-4, of="change", dt=0.2, most=1000))
     for steps in range(20, 80):
@@ -179,7 +179,7 @@ def test_a_start_at_equilibrium_is_seen(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_limit_on_evaluations_is_one_sentence(method):
-    """Relu with gains of the moment slides along kinks; through LSODA's own callback too."""
+    """Relu with current gains slides along kinks; the limit also works through LSODA's callback."""
     problem = problem_of(mlp_case("relu"), assumptions="unfrozen")
     stiff = "for a stiff problem Radau, BDF or LSODA, " if method[6:] in ("RK23", "RK45", "DOP853") else ""
     with pytest.raises(
@@ -189,7 +189,7 @@ def test_the_limit_on_evaluations_is_one_sentence(method):
         + r"otherwise raise max_evaluations or rtol\.$",
     ):
         solve(problem, method, dt=1.0, duration=50.0, options=SciPyOptions(max_evaluations=300))
-    # the limit is what it says: as many evaluations as it takes are allowed, one fewer is not
+    # exactly the needed number of evaluations is allowed, one fewer is not
     smooth = problem_of(mlp_case())
     needed = solve(smooth, method, dt=0.5, duration=1.0).feedback_applications // 3
     solve(smooth, method, dt=0.5, duration=1.0, options=SciPyOptions(max_evaluations=needed))
@@ -212,7 +212,7 @@ def test_a_method_that_gives_up_says_why(method, monkeypatch):
 
 @pytest.mark.parametrize("action", ["default", "error", "ignore"])
 def test_lsodas_warning_is_the_sentence(action, monkeypatch):
-    """Whatever the caller's filters do with warnings; all activities reach 0 at t = 0.5, and atol is 0."""
+    """It becomes an error whatever the warning filters; all activities reach 0 at t = 0.5, and atol is 0."""
     monkeypatch.setattr(SparseProblem, "vector_field", lambda flat, y: np.where(y > 0, -1.0, 0.0))
     start = {name: torch.full_like(x, 0.5) for name, x in problem_of(mlp_case()).initial_state().items()}
     with warnings.catch_warnings():
@@ -233,13 +233,13 @@ def test_without_an_atol_silence_is_refused(method):
 
 
 def test_linear_algebra_that_fails_is_a_sentence(generator):
-    """SuperLU's RuntimeError."""
+    """SuperLU's RuntimeError becomes one sentence."""
     with pytest.raises(ActrelaxError, match=r"^SciPy's Radau failed at t = 0: Factor is exactly singular\.$"):
         solve(exploding(generator), "scipy:Radau", 50, dt=0.5, options=SciPyOptions(rtol=1e-3))
 
 
 def own_gains(extra):
-    """A problem with a tanh of the user's own, whose derivative calls a function of theirs first."""
+    """Return a problem with a user-defined tanh, whose derivative first calls a given function."""
 
     def derivative(a):
         return 1 - torch.tanh(a) ** 2 + extra(a)
@@ -252,7 +252,7 @@ MINE = (RuntimeError("my matrix is singular"), UserWarning("lsoda: of mine"), Va
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_users_own_function_raises_passes_through(method):
-    """Out of the field, the Jacobian, which has gradients on, and the recorder."""
+    """Exceptions pass through from the vector field, from the Jacobian and from the recorder."""
     places = ["recorder", "field"] + ["Jacobian"] * (method in ("scipy:Radau", "scipy:BDF"))
     for error, place in itertools.product(MINE, places):
         running = []
@@ -287,14 +287,14 @@ def test_what_a_users_own_function_warns_of_passes_through(method):
 
 
 def exploding(generator):
-    """Overflows within some steps of 0.5, a population after the other."""
+    """Return a problem that overflows within a few steps of 0.5, one population after another."""
     case = exploding_case(generator)
     return problem_of(case, assumptions="random-feedback", start="zero")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_divergence_names_population_and_step(method, generator):
-    if method == "scipy:Radau":  # its linear algebra fails before
+    if method == "scipy:Radau":  # its linear algebra fails first
         return
     with (
         np.errstate(over="raise", invalid="raise", divide="raise"),
@@ -312,7 +312,7 @@ def test_divergence_names_population_and_step(method, generator):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_blow_up_is_an_error_of_ours(method):
-    """LSODA follows a cubic activation into infinity, and looks ahead when it is repeated; the others fail there."""
+    """LSODA follows a cubic activation to infinity; the other methods give up before."""
     case = mlp_case(Activation("cubic", lambda a: a**3, lambda a: 3 * a**2))
     case.x *= 0.3
     with pytest.raises(
@@ -328,7 +328,7 @@ def test_a_blow_up_is_an_error_of_ours(method):
 @pytest.mark.parametrize("record", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_divergence_leaves_what_was_reached(method, record, monkeypatch):
-    """Rates of hidden2 become nan once activities have decayed far enough."""
+    """The derivative of hidden2 becomes nan once activities have decayed far enough."""
     steps = Steps(50, dt=0.1)
     expected = solve(problem_of(mlp_case()), method, steps, record=True, options=SciPyOptions(dense=True))
     threshold = torch.cat([x.flatten() for x in expected.at(0.45).values()]).norm()
@@ -368,7 +368,7 @@ def test_bad_values_at_the_start_are_said_to_be_there(integrator, tmp_path):
 
 
 def test_single_precision_is_solved_in_double():
-    """Everything comes back in float64, the clamped output too; updates take the network's own precision."""
+    """All populations return in float64; updates have the network's precision."""
     integrator = "scipy:RK45"
     case = graph_case()
     double = solve(problem_of(case), integrator, dt=0.2, steps=12).final
@@ -462,7 +462,7 @@ def test_options_that_are_refused(integrator, options, sentence):
 
 
 def test_evaluations_are_counted(monkeypatch):
-    """Looking for the equilibrium is work as well."""
+    """Evaluations of the search for equilibrium are counted, too."""
     calls = []
     original = SparseProblem.vector_field
     monkeypatch.setattr(SparseProblem, "vector_field", lambda *args: calls.append(1) or original(*args))
@@ -474,7 +474,7 @@ def test_evaluations_are_counted(monkeypatch):
 
 @pytest.mark.parametrize("method", SCIPY)
 def test_steps_are_the_methods_own(method):
-    """As many as SciPy itself returns without times to evaluate at, whatever dt."""
+    """The number of steps is SciPy's own, for any dt."""
     problem = problem_of(mlp_case())
     system = SparseProblem(problem)
     jac = {"jac": lambda t, y: system.jacobian(y)} if method in ("Radau", "BDF") else {}

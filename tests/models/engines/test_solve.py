@@ -1,4 +1,4 @@
-"""`solve`: its defaults, the times of its recordings, what it refuses; each engine behind it."""
+"""`solve`: defaults, recording times and refused calls, with every engine."""
 
 import gc
 import weakref
@@ -145,7 +145,7 @@ def test_equilibrium_needs_constant_gains():
 
 
 def test_memory_does_not_grow_over_a_thousand_steps():
-    """At most the state before, the state after and intermediate stages are alive at any time."""
+    """At most the previous state, the next state and intermediate stages are alive at any time."""
     references: list[weakref.ref] = []
     most = 0
 

@@ -21,7 +21,7 @@ def problem_of(case, **fields):
 
 
 def assert_is_its_matrix(stages, shape, seed=0):
-    """matrix @ x is the drive less the bias along the batch's route, matrix.T @ y the feedback, by W and by psi."""
+    """Check that matrix @ x is the drive without bias along the batch's route, and matrix.T @ y the feedback."""
     torch.manual_seed(seed)
     x, other = torch.randn(2, 3, *shape)
     projection = Projection("a", "b", *(stage.double() for stage in stages))
@@ -53,7 +53,7 @@ def assert_is_its_matrix(stages, shape, seed=0):
         ([nn.AvgPool2d(3, stride=2, padding=1, ceil_mode=True)], (2, 6, 8)),
         ([nn.AvgPool2d(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False)], (2, 6, 8)),
         ([nn.AvgPool2d((2, 3), stride=1, divisor_override=5)], (2, 6, 5)),
-        ([nn.AvgPool2d(4, stride=3)], (1, 18, 17)),  # more pixels than are looked at together
+        ([nn.AvgPool2d(4, stride=3)], (1, 18, 17)),  # more pixels than are processed at once
         ([nn.MaxPool2d(2, 1), nn.Conv2d(2, 4, 2), nn.AvgPool2d(2), nn.Flatten()], (2, 7, 8)),
     ],
     ids=lambda value: " ".join(type(stage).__name__ for stage in value) or "copy" if isinstance(value, list) else None,
@@ -154,7 +154,7 @@ CURVED = {
 
 
 def autograd_jacobian(problem, state, monkeypatch):
-    """Of the problem's own vector field, by PyTorch."""
+    """Return the Jacobian of the problem's vector field, by PyTorch."""
     monkeypatch.setattr(RelaxationProblem, "feedback", RelaxationProblem.feedback.__wrapped__)
     shapes = {v: x.shape for v, x in state.items()}
 
@@ -169,7 +169,7 @@ def autograd_jacobian(problem, state, monkeypatch):
 @pytest.mark.parametrize("fields", CURVED.values(), ids=CURVED)
 @pytest.mark.parametrize("activation", ["tanh", "softplus", "relu", "gelu"])
 def test_the_jacobian_is_autograds(fields, activation, monkeypatch):
-    """The curvature of gains that are current, through the drives; where a clip holds, zero."""
+    """It includes the curvature of current gains through the drives, and is zero where the clip is active."""
     case = mlp_case(activation)
     problem, flat = problem_of(case, **fields), SparseProblem(problem_of(case, **fields))
     state = random_state(problem)
@@ -195,7 +195,7 @@ def test_the_jacobian_of_a_graph_is_autograds(preset, monkeypatch):
 
 
 def test_a_skip_beside_weights_adds_up():
-    """Two projections between the same populations, one of them a copy, with gains of the moment."""
+    """Two projections between the same populations, one of them a copy, with current gains."""
     case = graph_case()
     between = [p.name for p in case.network.projections.values() if (p.source, p.target) == ("hidden2", "hidden3")]
     assert len(between) == 2

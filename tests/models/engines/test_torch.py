@@ -1,4 +1,4 @@
-"""Steps or the closed form in PyTorch, and where a relaxation ends."""
+"""The PyTorch engine: steps or the closed form, and the end of a relaxation."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def seeded(seed=4):
 
 @pytest.mark.parametrize("own", [True, False], ids=["a generator", "the global one"])
 def test_a_diverging_run_is_repeated_with_the_same_noise(own, generator):
-    """The trajectory of the error is what a shorter run with the same seed gives."""
+    """The error's trajectory equals a shorter run with the same seed."""
     case = exploding_case(generator)
     problem = problem_of(case, assumptions="random-feedback", start="zero", noise={"hidden1": 0.3})
 
@@ -41,7 +41,7 @@ def test_a_diverging_run_is_repeated_with_the_same_noise(own, generator):
 
 
 def test_a_line_that_still_carries_news_is_not_settled():
-    """Nothing moves until the first signal arrives; from silence, that takes the delay."""
+    """From silence nothing changes until the first delayed signal arrives."""
     case = mlp_case(widths=(8, 7, 5, 4))
     delays, until = {"hidden1->hidden2": 20.0}, Steps.until(1e-6, of="change", dt=0.2, most=1000)
     trajectory = solve(problem_of(case, delays=delays, start="zero"), "euler", until)

@@ -1,4 +1,4 @@
-"""The chain of single units. Oracles: the matrix exponential, laws of probability, steps taken one by one."""
+"""The chain of single units. Oracles: matrix exponential, probability distributions, single steps."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_flow_is_the_matrix_exponential():
 
 
 def test_with_one_tau_flow_is_poissons_law_however_small_its_entries():
-    """Each entry relative to itself: scipy's exponential has nothing left of 1e-300."""
+    """Entries are accurate relative to themselves, even at 1e-300, where SciPy's exponential is not."""
     row = flow(chain_matrix([2.0] * 100), 0.01)[0]
     expected = [*stats.poisson.pmf(range(100), 0.005), stats.poisson.sf(99, 0.005)]
     assert 0 < expected[80] < 1e-300
@@ -32,5 +32,5 @@ def test_coefficients_are_those_of_steps_taken_one_by_one(name):
     for _ in range(7):
         x = transition(M, 0.2) @ x
     np.testing.assert_allclose(C @ np.arange(1.0, 6.0), x, rtol=1e-13)
-    np.testing.assert_allclose(C.sum(1), 1, rtol=1e-13)  # a clamp of 1 keeps a state of ones
+    np.testing.assert_allclose(C.sum(1), 1, rtol=1e-13)  # a clamp of 1 preserves a state of ones
     assert (C >= 0).all()

@@ -1,4 +1,4 @@
-"""Feedback that takes time. Oracle: a recursion with its history in NumPy, one sample at a time."""
+"""Delayed feedback. Oracle: a recursion with history in NumPy, one sample at a time."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ PER_PROJECTION = {"conv1=>conv3": 0.6, "conv2->conv3": 0.2, "hidden3->output": 1
 @pytest.mark.parametrize("preset", ["ar", "unfrozen", "no-derivatives-conv"])
 @pytest.mark.parametrize("delays", [0.0, 0.2, 0.6, 2.0, PER_PROJECTION], ids=["0", "1", "3", "10", "each"])
 def test_equals_the_recursion_written_out(preset, delays):
-    """x(n+1) = (1 - eta) x(n) + eta sum op^T(g x of n - d); before t = 0 every population had its initial value."""
+    """x(n+1) = (1 - eta) x(n) + eta sum op^T(g x(n - d)); before t = 0 populations have their initial values."""
     case = graph_case()
     final = relaxed(case, delays=delays, assumptions=preset)
     if delays:
@@ -47,7 +47,7 @@ def test_equals_the_recursion_written_out(preset, delays):
 
 
 def test_equals_the_recursion_written_out_with_a_tau_per_neuron():
-    """Time constants, delays and the start of one's own in one."""
+    """Individual time constants, delays and a given initial state together."""
     case = mlp_case()
     tau = {"hidden1": torch.linspace(0.5, 1.5, 7), "hidden3": 0.7}
     final = relaxed(case, delays={"hidden1->hidden2": 0.4, "hidden3->output": 0.6}, tau=tau)
@@ -64,7 +64,7 @@ def test_equals_the_recursion_written_out_with_a_tau_per_neuron():
 @settings(max_examples=15)
 @given(dense_graphs(), st.data())
 def test_random_graphs(case, data):
-    """Each projection with a delay of its own, skips of every length."""
+    """Individual delays per projection, and skips of every length."""
     carrying = [p for p in case.network.projections.values() if p.source != "input"]
     steps = {(p.source, p.target): data.draw(st.integers(0, 4)) for p in carrying}
     delays = {p.name: 0.2 * steps[p.source, p.target] for p in carrying}
@@ -77,7 +77,7 @@ def test_random_graphs(case, data):
 
 
 def test_what_travels_is_gain_times_activity_of_the_time_of_sending():
-    """By hand, one step at a time: the drive that sets the gain is as old as the activity."""
+    """By hand, step by step: gain and activity are delayed equally."""
     case = mlp_case()
     problem = problem_of(case, delays={"hidden1->hidden2": 0.4}, assumptions="unfrozen")
     names, tanh = case.network.hidden, torch.tanh
@@ -85,7 +85,7 @@ def test_what_travels_is_gain_times_activity_of_the_time_of_sending():
     b = [p.bias.detach() for p in case.network.projections.values()]
 
     def sent(x):
-        """f'(W2 x1 + b2) x2."""
+        """Return the sent signal f'(W2 x1 + b2) x2."""
         return (1 - tanh(x["hidden1"] @ W[1].T + b[1]) ** 2) * x["hidden2"]
 
     state, history = fill_delay_lines(problem, problem.initial_state(), 0.2), []
@@ -99,7 +99,7 @@ def test_what_travels_is_gain_times_activity_of_the_time_of_sending():
 
 
 def test_before_the_start_everything_had_its_initial_value():
-    """As long as nothing sent after t = 0 has arrived, each population decays towards one constant."""
+    """Until signals sent after t = 0 arrive, each population decays towards a constant."""
     case = mlp_case()
     for start in ("feedforward", "zero"):
         problem = problem_of(case, delays=10.0, start=start)
@@ -110,7 +110,7 @@ def test_before_the_start_everything_had_its_initial_value():
             held = undelayed.feedback(name, undelayed.initial_state())
             expected = held + 0.8**12 * (begin[name] - held)
             assert relative_error(final[name], expected) < 1e-13
-        assert final["hidden3"].any()  # the clamp was there before
+        assert final["hidden3"].any()  # the clamp already acted before t = 0
 
 
 def test_delays_leave_the_equilibrium_where_it_is():

@@ -1,4 +1,4 @@
-"""Noise. Oracles: the recursion with the same random numbers, its moments, the variance of a lone unit."""
+"""Noise. Oracles: the recursion with the same random numbers, its moments, the variance of an isolated unit."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_equals_the_recursion_with_the_same_random_numbers():
 
 
 def test_noise_is_as_precise_as_the_network():
-    """Whatever torch's default type is: a step of a lone unit, to double precision."""
+    """A step of an isolated unit is accurate to double precision, whatever torch's default dtype."""
     case = mlp_case()
     problem = problem_of(case, noise=0.3, tau=0.7)
     torch.set_default_dtype(torch.float32)
@@ -60,12 +60,12 @@ def test_noise_is_as_precise_as_the_network():
 
 
 def one_stimulus(case, copies):
-    """The first sample, many times: each copy has noise of its own."""
+    """Return many copies of the first sample, each with independent noise."""
     return Case(case.network, case.edges, case.x[:1].expand(copies, -1).clone(), case.y[:1].expand(copies).clone())
 
 
 def test_moments_obey_their_linear_recursion():
-    """m' = T m + b, S' = T S T^T + Q (THEORY.md section 3); 5 standard errors at a fixed seed, for each entry."""
+    """m' = T m + b, S' = T S T^T + Q (docs/theory.md), each entry within 5 standard errors at a fixed seed."""
     case = one_stimulus(mlp_case(widths=(6, 4, 3, 3)), copies := 40_000)
     eta, sigma = {"hidden1": 0.25, "hidden2": 0.2}, {"hidden1": 0.4, "hidden2": 0.9}
     final = relaxed(case, noise=sigma, tau={"hidden1": 0.8}, seed=1).final
@@ -88,12 +88,12 @@ def test_moments_obey_their_linear_recursion():
     assert (np.abs(states.mean(0) - m) < 5 * np.sqrt(variances / copies)).all()
     errors = np.sqrt((np.outer(variances, variances) + S**2) / copies)
     assert (np.abs(np.cov(states.T) - S) < 5 * errors).all()
-    assert np.abs(S[:4, 4:]).max() > 20 * errors.max()  # noise of one layer that reaches another
+    assert np.abs(S[:4, 4:]).max() > 20 * errors.max()  # noise propagates between layers
 
 
 @pytest.mark.parametrize("eta", [0.2, 0.7])
 def test_variance_of_a_lone_unit(eta):
-    """Euler's stationary variance is sigma^2 / (1 - eta/2), not sigma^2; 5 standard errors."""
+    """Euler's stationary variance is sigma^2 / (1 - eta/2), not sigma^2, within 5 standard errors."""
     case = one_stimulus(mlp_case(widths=(6, 5, 4)), 10_000)
     for projection in case.network.projections.values():
         torch.nn.init.zeros_(projection.weight)
@@ -105,7 +105,7 @@ def test_variance_of_a_lone_unit(eta):
 
 
 def test_a_noisy_input_is_an_ornstein_uhlenbeck_process_around_the_stimulus():
-    """s(n+1) = s + eta (stimulus - s) + sigma sqrt(2 eta) xi, with a tau of its own, from the stimulus."""
+    """s(n+1) = s + eta (stimulus - s) + sigma sqrt(2 eta) xi, with a separate tau, starting at the stimulus."""
     case = mlp_case()
     state = relaxed(case, input_noise=0.5, tau={"input": 0.4}).state
     s, source = case.x, seeded()
@@ -116,7 +116,7 @@ def test_a_noisy_input_is_an_ornstein_uhlenbeck_process_around_the_stimulus():
 
 
 def skipping_case():
-    """The input drives both hidden populations, so that the upper one's current gain reads it."""
+    """Return a case whose input drives both hidden populations, so that the upper one's current gain depends on it."""
     edges = [
         ("input", "hidden1", [nn.Linear(8, 7)]),
         ("hidden1", "hidden2", [nn.Linear(7, 5)]),
@@ -127,7 +127,7 @@ def skipping_case():
 
 
 def test_a_noisy_input_matters_where_current_drives_are_read():
-    """Frozen gains don't see it; a gain of the moment, f'(a) with a of the noisy input, does: the loop written out."""
+    """Current gains f'(a) depend on the noisy input, frozen gains don't; against the loop written out."""
     case = skipping_case()
     silent = solve(problem_of(case), "euler", steps=12, dt=0.2, evaluation="stepped").final
     frozen = relaxed(case, input_noise=0.5).final
@@ -161,7 +161,7 @@ def test_the_generator_fixes_the_run():
 
 
 def test_noise_and_delays_go_together():
-    """Kicks are of the units, not of what travels."""
+    """Noise acts on units, not on delayed signals."""
     case = mlp_case()
     fields = {"noise": {"hidden1": 0.3}, "delays": {"hidden1->hidden2": 0.4}}
     noisy = relaxed(case, **fields).final
@@ -178,7 +178,7 @@ ADAPTING = UnitDynamics.adapting(tau=0.6, tau_adaptation=2.5, strength=1.7)
 
 
 def test_units_with_dynamics_follow_the_recursion():
-    """One random number per unit, spread over its variables; leaky populations beside them have theirs."""
+    """One random number per unit drives all its variables; leaky populations have separate ones."""
     case = mlp_case()
     fields = {"dynamics": {"hidden1": ADAPTING, "hidden2": RINGING}}
     sigma = {"hidden1": torch.linspace(0.1, 0.5, 7), "hidden2": 0.2, "hidden3": 0.3}
@@ -203,7 +203,7 @@ def test_units_with_dynamics_follow_the_recursion():
 @pytest.mark.parametrize("engine", ["torch", "brian2"])
 @pytest.mark.parametrize("dynamics", [RINGING, ADAPTING], ids=["ringing", "adapting"])
 def test_variance_of_lone_units_with_dynamics(dynamics, engine):
-    """S = T S T' + sigma^2 dt n n', with T = 1 + dt A, by thousands of units that receive nothing."""
+    """S = T S T' + sigma^2 dt n n', with T = 1 + dt A, from thousands of units without input."""
     edges = [("input", "hidden1", [nn.Linear(2, 4000)]), ("hidden1", "output", [nn.Linear(4000, 2)])]
     case, dt = make_case((2,), {"hidden1": "tanh", "output": "identity"}, edges, batch=3), 0.1
     problem = problem_of(

@@ -1,4 +1,4 @@
-"""Oracles: the schemes as plain NumPy loops, and the matrix exponential."""
+"""Integration schemes. Oracles: plain NumPy loops, and the matrix exponential."""
 
 import math
 
@@ -22,7 +22,7 @@ STEPPED = [name for name, integrator in INTEGRATORS.items() if integrator.order 
 
 
 def numpy_relaxation(name, case, steps, dt, tau):
-    """Each scheme written out; layer i of x is population i + 1, the last one the clamped output."""
+    """Relax by a scheme written out; x[i] is hidden population i + 1, and the last is the clamped output."""
     W, g, x, clamp = numpy_chain(case)
     x = [*x[:-1], clamp]
     L = len(x) - 1  # hidden layers
@@ -60,7 +60,7 @@ def numpy_relaxation(name, case, steps, dt, tau):
 
 
 def hidden_taus(case, kind):
-    """One tau, one per population, or one per neuron."""
+    """Return one tau, one per population, or one per neuron."""
     shapes = [case.network.populations[name].shape for name in case.network.hidden]
     if kind == "one":
         return [0.7] * len(shapes)
@@ -120,7 +120,7 @@ def test_random_graphs_equal_the_scheme_written_out(case, name, steps, eta):
 
 
 def test_the_schemes_differ_here():
-    """Otherwise the tests above could not tell one from another."""
+    """The test network distinguishes the schemes, which the tests above rely on."""
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     lowest = [solve(problem, name, steps=12, eta=0.2, evaluation="stepped").final["hidden1"] for name in STEPPED]
@@ -132,7 +132,7 @@ def test_the_schemes_differ_here():
 @pytest.mark.catches("states as coarse as the weights")
 @pytest.mark.parametrize("name", [name for name, scheme in INTEGRATORS.items() if scheme.takes_time])
 def test_in_bfloat16_a_relaxation_arrives(name):
-    """Where all is settled after 1000 small steps: a state in bfloat16 would stop some ten percent before."""
+    """1000 small steps settle completely; a bfloat16 state would stop about ten percent before."""
     network = build("mlp-3x12", input_shape=(64,), generator=torch.Generator().manual_seed(0)).bfloat16()
     x, y = torch.rand(8, 64, dtype=torch.bfloat16), torch.arange(8)
     problem = RelaxationProblem.from_batch(network, x, y)
@@ -148,7 +148,7 @@ def test_in_bfloat16_a_relaxation_arrives(name):
 @pytest.mark.parametrize("name", STEPPED)
 @pytest.mark.parametrize("tau", [(1.0, 1.0, 1.0), (0.7, 1.0, 1.6)])
 def test_order_of_convergence(name, tau):
-    """Slope of the error between successive halvings, dt/tau = 1/16 to 1/256."""
+    """The slope of the error between successive halvings, dt/tau = 1/16 to 1/256, is the declared order."""
     case = mlp_case()
     exact = exact_flow(case, 2.0, tau)
     problem = RelaxationProblem.from_batch(
@@ -164,7 +164,7 @@ def test_order_of_convergence(name, tau):
 
 @pytest.mark.parametrize("name", [name for name in STEPPED if INTEGRATORS[name].stability_limit < math.inf])
 def test_stability_limit_is_where_a_lone_unit_stops_to_decay(name):
-    """Just below it a hidden layer whose feedback is silenced shrinks, just above it grows."""
+    """A hidden layer without feedback shrinks just below the limit, and grows just above it."""
     case = mlp_case()
     for projection in case.network.projections.values():
         torch.nn.init.zeros_(projection.weight)

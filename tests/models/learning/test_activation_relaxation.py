@@ -1,4 +1,4 @@
-"""The front door: `loss.backward()` relaxes, and leaves what `relax_backward` leaves."""
+"""`ActivationRelaxation`: `loss.backward()` relaxes, with the same gradients as `relax_backward`."""
 
 import copy
 import pickle
@@ -104,7 +104,7 @@ def test_fields_and_reduction(fields, reduction):
 
 
 def test_a_start_of_the_units():
-    """Of the size of a batch: it is checked for each."""
+    """A given initial state has the batch's size, which is checked for each batch."""
     case = mlp_case()
     start = {name: torch.randn(3, *case.network.populations[name].shape) for name in case.network.hidden}
     found = learned(ActivationRelaxation(case.network, steps=SHORT, start=start), case.x, case.y)
@@ -126,7 +126,7 @@ def test_the_default_is_the_gradient():
 
 @pytest.mark.parametrize("scale", [65536.0, torch.tensor(65536.0), lambda: 65536.0])
 def test_a_scaled_loss(scale):
-    """As under a GradScaler: with its factor nothing changes, without it much."""
+    """As under a GradScaler: gradients stay the same if the factor is given, and change otherwise."""
     x, y = batch()
     expected, model = learned(door(), x, y), door()
     without = {name: grad / 65536 for name, grad in learned(model, x, y, scale=65536.0).items()}
@@ -163,7 +163,7 @@ def test_accumulation_over_batches():
 
 
 def test_shares_of_processes():
-    """As under DDP, which averages the gradients of 7 and of 6 samples."""
+    """As under DDP, which averages gradients over processes with 7 and 6 samples."""
     x, y = batch(13)
     expected, found = learned(door(), x, y), []
     for part in (slice(0, 7), slice(7, 13)):
@@ -175,7 +175,7 @@ def test_shares_of_processes():
 
 
 def test_ignored_samples_and_class_weights():
-    """PyTorch's mean divides by other numbers than the batch size: their ratio is the scale."""
+    """PyTorch's mean does not divide by the batch size here; the ratio of both divisors is the scale."""
     x, y = batch()
     weight = torch.linspace(0.5, 2, 10).double()
     expected = learned(door(), x, y, lambda out, y: F.cross_entropy(out, y, weight=weight, reduction="none").mean())
@@ -245,7 +245,7 @@ def test_a_transform_of_the_feedback_reaches_the_input():
 @pytest.mark.parametrize("steps", [Steps.until(1e-6), SHORT])
 @pytest.mark.parametrize("integrator", ["sequential", "rk4"])
 def test_gradient_of_the_input(steps, integrator):
-    """It is the feedback that arrives there; at equilibrium, autograd's."""
+    """The input's gradient is the feedback that arrives there, and autograd's at equilibrium."""
     x, y = batch()
     model = door(steps=steps, integrator=integrator)
     x.requires_grad_()
@@ -258,7 +258,7 @@ def test_gradient_of_the_input(steps, integrator):
 
 
 def test_gradient_of_an_input_that_feeds_two_populations():
-    """They arrive one after the other."""
+    """Both contributions are added, one after the other."""
     edges = [("input", "hidden1", [nn.Linear(6, 5)]), ("input", "hidden2", [nn.Linear(6, 4)])]
     edges += [("hidden1", "hidden2", [nn.Linear(5, 4)]), ("hidden2", "output", [nn.Linear(4, 3)])]
     case = make_case((6,), {"hidden1": "tanh", "hidden2": "sigmoid", "output": "identity"}, edges)
@@ -324,7 +324,7 @@ def test_autocast():
     assert 1e-4 < difference(gradients(model), exact) < 0.05
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
-        F.cross_entropy(model(x), y).backward()  # inside of the block, too
+        F.cross_entropy(model(x), y).backward()  # inside the block, too
     assert difference(gradients(model), exact) < 0.05
 
 
@@ -353,7 +353,7 @@ def test_hooks_and_frozen_layers():
     ],
 )
 def test_any_loss(loss):
-    """Smoothed, with soft targets, one per token of a sample."""
+    """Losses with smoothed labels, with soft targets, and with one label per token."""
     x, y = batch()
     model = ActivationRelaxation(chain(), input_shape=(1, 8, 8))
     expected = {f"module.{name}": grad for name, grad in learned(chain(), x, y, loss).items()}
@@ -385,7 +385,7 @@ def test_copies():
 
 
 def test_state_dicts():
-    """The module's is a plain checkpoint; the model's has the feedback weights, too."""
+    """The module's state is a plain checkpoint; the model's state also has the feedback weights."""
     model = door(assumptions="learned-feedback", options=options_for("learned-feedback"))
     plain = list(chain().state_dict())
     assert list(model.module.state_dict()) == plain
@@ -400,7 +400,7 @@ def test_state_dicts():
 
 @pytest.mark.parametrize("preset", ["learned-feedback", "kolen-pollack", "random-feedback", "sign-feedback"])
 def test_feedback_weights_move_along(preset):
-    """To another precision, although random ones are no parameters."""
+    """Random feedback weights change precision with the model, although they are not parameters."""
     x, y = batch(double=False)
     model = door(chain(double=False), assumptions=preset, options=options_for(preset)).double()
     expected = door(chain(double=False).double(), assumptions=preset, options=options_for(preset))
@@ -428,7 +428,7 @@ def test_noise_from_the_generator():
 
 
 def test_an_empty_batch_has_zero_gradients():
-    """One process's share of a batch that is smaller than the number of processes."""
+    """As for one process if the batch is smaller than the number of processes."""
     x, y = batch()
     model = door(assumptions="learned-feedback", options=options_for("learned-feedback"))
     found = learned(model, x[:0], y[:0], lambda out, y: out.sum())
@@ -448,7 +448,7 @@ def test_divergence_changes_no_gradient():
 
 @pytest.mark.parametrize("steps", [SHORT, Steps.until(1e-6)])
 def test_a_loss_that_is_not_finite_gives_such_gradients(steps):
-    """As in any module, so that a GradScaler skips the step."""
+    """Gradients are non-finite as in any module, so that a GradScaler skips the step."""
     x, y = batch()
     found = learned(door(steps=steps), x, y, scale=torch.inf)
     assert not any(grad.isfinite().all() for grad in found.values())
@@ -501,7 +501,7 @@ class Branching(nn.Module):
 
 
 class Moody(nn.Module):
-    """A module that is another function in evaluation, or holds its first layer fixed."""
+    """Module that is another function in evaluation mode, or freezes its first layer."""
 
     def __init__(self, mood):
         super().__init__()
@@ -661,7 +661,7 @@ def test_checkpointing(reentrant):
 
 
 def lambda_module(function, model):
-    """Return the model, called in another way."""
+    """Return a function that calls the model."""
 
     class Called(nn.Module):
         def forward(self, x):
@@ -704,7 +704,7 @@ def test_a_step_size_alone_keeps_the_default_length():
 
 
 def test_an_empty_batch_behind_other_layers():
-    """They take part in it, too; without gradients, and in another precision."""
+    """Other layers see the empty batch, too; also without gradients, and in another precision."""
     x, _ = batch()
     front = nn.Conv2d(1, 1, 1)
     model = door()

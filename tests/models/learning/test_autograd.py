@@ -1,4 +1,4 @@
-"""The function of `torch.autograd`: what its backward pass hands to a relaxation, and what it returns."""
+"""The `torch.autograd` function: arguments of the relaxation in its backward pass, and returned gradients."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def weights_of(network):
 
 
 def doubled(network, passed, gradient, wants_input):
-    """In place of a relaxation: twice the weights."""
+    """Return twice the weights, instead of a relaxation."""
     found = {(name, slot): 2 * getattr(network.projections[name], slot) for name, slot in network.slots}
     return found, passed.activities[network.input] if wants_input else None
 
@@ -61,7 +61,7 @@ def test_refuses_a_second_derivative():
 
 
 def test_feedback_to_the_input_is_that_of_the_problem():
-    """In pieces, and again if the populations arrive once more."""
+    """Feedback arrives in parts, and is computed again if the populations arrive again."""
     case = graph_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
     state = problem.initial_state()

@@ -1,4 +1,4 @@
-"""Backprop by autograd, and the equilibrium, which is the same (THEORY.md section 1). Oracle: autograd."""
+"""Backprop by autograd, and the equilibrium, which equals it (docs/theory.md). Oracle: autograd."""
 
 import copy
 
@@ -62,7 +62,7 @@ def test_random_convolutions(case: Case):
 
 @pytest.mark.parametrize("integrator", INTEGRATORS)
 def test_every_integrator_relaxes_there(integrator):
-    """Long after the light cone has passed, all schemes end at the same fixed point."""
+    """After enough steps all schemes end at the same fixed point."""
     case = graph_case()
     exact = copy.deepcopy(case.network)
     backprop_backward(exact, case.x, case.y)
@@ -76,7 +76,7 @@ def test_parameters_shared_by_two_projections_add_up():
     case = mlp_case(widths=(6, 6, 6, 6, 4))
     second, third = case.network.incoming["hidden2"][0], case.network.incoming["hidden3"][0]
     third.weight, third.bias = second.weight, second.bias
-    case.edges.clear()  # the layers have other weights now
+    case.edges.clear()  # the layers have other weights below
     assert_equals_autograd(case.network, case.x, case.y)
 
 
@@ -110,18 +110,18 @@ def test_parameter_gradients_are_autograds_summed_over_the_batch():
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_at_equilibrium_updates_are_autograds_to_the_last_bits(activation):
-    """One sweep by the same kernels in the same order; summed over the batch nothing is divided."""
+    """One sweep calls the same kernels in the same order; a sum over the batch involves no division."""
     case = mlp_case(activation, widths=(20, 30, 10, 15, 5))
     ours = gradients(relax_backward, case, integrator="equilibrium", options=BackwardOptions(reduction="sum"))
     loss = torch.nn.functional.cross_entropy(case.network(case.x), case.y, reduction="sum")
     parameters = dict(case.network.named_parameters())
     for (name, gradient), exact in zip(ours.items(), torch.autograd.grad(loss, parameters.values()), strict=True):
-        assert relative_error(gradient, exact) < 3e-16, name  # products in another order differ by an ulp
+        assert relative_error(gradient, exact) < 3e-16, name  # another order of products changes the last bit
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "sum-of-squares"])
 def test_backprop_is_loss_dot_backward(loss):
-    """The mean over the batch, as anybody would write it."""
+    """The reference is a plain training loop with the mean over the batch."""
     case = graph_case()
     exact, target = copy.deepcopy(case.network), torch.nn.functional.one_hot(case.y, 5).to(case.x)
     output = exact(case.x)

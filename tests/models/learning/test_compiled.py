@@ -1,4 +1,4 @@
-"""The front door under `torch.compile`: both passes in one graph each."""
+"""`ActivationRelaxation` under `torch.compile`: one graph per pass."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_compiled_without_a_graph_break(preset, steps):
     for _ in range(2):
         for found, exact in zip(gradients(compiled), expected, strict=True):
             assert relative_error(found, exact) < 1e-12
-    # tensors without values, with which it records, must not stay in a cache
+    # fake tensors from tracing must not stay in a cache
     assert all(torch.equal(*pair) for pair in zip(gradients(model), expected, strict=True))
 
 
@@ -53,7 +53,7 @@ def test_the_scale_of_the_loss_is_no_constant():
     "options", [{"assumptions": "unfrozen"}, {"steps": Steps.until(1e-3, of="gradient")}, {"clip": 0.1}]
 )
 def test_what_reads_values_runs_as_it_is(options):
-    """A recording has no values: with fullgraph=True that is an error."""
+    """Fake tensors have no values, so with fullgraph=True reading them is an error."""
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3))
     x, y = torch.randn(6, 8), torch.arange(6) % 3

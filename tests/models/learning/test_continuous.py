@@ -15,7 +15,7 @@ from actrelax.models.results import relative_error
 
 
 def changes(case, **options):
-    """What one call does to each parameter; the case itself keeps its weights."""
+    """Return the changes of all parameters by one call, which leaves the case unchanged."""
     network = copy.deepcopy(case.network)
     relax_continuously(network, case.x, case.y, **options)
     before = case.network.state_dict()
@@ -23,7 +23,7 @@ def changes(case, **options):
 
 
 def test_equals_the_loop_written_out():
-    """Sequential sweep with weights that move after each step; feedback reads the moved weights."""
+    """Sequential sweep with weight updates after each step; feedback uses the updated weights."""
     case = mlp_case()
     rate, n, eta = 0.8, 12, 0.2
     W = [p.weight.detach().clone() for p in case.network.projections.values()]
@@ -80,13 +80,13 @@ def test_other_knobs_go_with_it(preset, generator):
 
 
 def test_timing_is_a_knob_of_each_kind():
-    """Dense weights move during the relaxation, convolutions once after it, at the full rate."""
+    """Dense weights change during the relaxation, convolutions once after it, at the full rate."""
     case = graph_case()
     mixed = replace(PRESETS["ar"], dense=Knobs(plasticity="continuous"))
     during = changes(case, rate=0.1, steps=12, eta=0.2)
     after = changes(case, rate=0.1, steps=12, eta=0.2, assumptions=mixed)
     assert relative_error(after["hidden3->output.weight"], during["hidden3->output.weight"]) < 1e-12
-    # only the last state counts for the convolutions now, not the mean over the rise from zero
+    # convolutions now learn from the last state only, not from the mean over the rise from zero
     ratio = after["conv1->conv2.weight"].norm() / during["conv1->conv2.weight"].norm()
     assert ratio > 1.3
     tiny = changes(case, rate=1e-7, steps=12, eta=0.2, assumptions=mixed)["conv1->conv2.weight"]

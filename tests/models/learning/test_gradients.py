@@ -46,7 +46,7 @@ def test_reduction(rule):
 
 @pytest.mark.catches("clamp divided by the batch")
 def test_the_clamp_is_not_divided_by_the_batch():
-    """At any finite n that would give another update: the initial activities don't shrink with the batch."""
+    """Dividing it would change the update at any finite n, because initial activities are not divided."""
     case = graph_case()
     together = gradients(relax_backward, case, options=BackwardOptions(reduction="sum"), steps=12, eta=0.2)
     alone = []
@@ -151,7 +151,7 @@ def test_an_empty_batch_is_refused():
 
 
 def tied_case():
-    """A network in which two projections share their weight, and its weights."""
+    """Return a network in which two projections share a weight, and its weights."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     module[2].weight = module[0].weight
@@ -164,7 +164,7 @@ def doubled(parameter):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_hooks_on_parameters_are_called_as_by_autograd(rule):
-    """Once per Parameter, with its whole gradient, in the order in which they were registered."""
+    """Hooks are called once per parameter, with its complete gradient, in order of registration."""
     module, x, y = tied_case()
     options = {"integrator": "equilibrium"} if rule is relax_backward else {}
     called = []
@@ -182,7 +182,7 @@ def test_hooks_on_parameters_are_called_as_by_autograd(rule):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_hooks_get_what_the_optimiser_would(rule):
-    """After factors and clip, so that both rules differ in nothing but the gradient."""
+    """Hooks receive gradients after factors and clip, so that both rules differ only in the gradient."""
     case, seen = graph_case(), []
     weight = case.network.projections["input->conv1"].weight
     expected = gradients(rule, case, **options_of(rule, Updates({"conv": 2.0}, clip=0.01)))["input->conv1.weight"]
@@ -283,7 +283,7 @@ def test_class_weights_and_a_separate_forward_pass_are_refused():
 
 
 def test_continuous_plasticity_has_pytorchs_mean():
-    """At equilibrium from the first step on: one step at the full rate is a step of gradient descent."""
+    """If the relaxation starts at equilibrium, one step at the full rate is a step of gradient descent."""
     case, y = mlp_case(), torch.tensor([0, 1, 2])
     loss, copied = nn.CrossEntropyLoss(WEIGHTS, reduction="none"), copy.deepcopy(case.network)
     relax_backward(case.network, case.x, y, 3, loss=loss, start="zero", integrator="euler")

@@ -1,4 +1,4 @@
-"""The local rule: what an update reads, and when. Oracles: the product written out, the steps."""
+"""The local rule: the values that an update uses. Oracles: the product written out, the steps."""
 
 import copy
 import weakref
@@ -67,7 +67,7 @@ FROZEN = {
 
 
 BELOW = Assumptions(*[Knobs(feedback="learned", weight_gain="current", presynaptic="current")] * 2)
-"""The rule reads what arrives later: the drive of the moment and the presynaptic activity."""
+"""Assumptions under which the rule uses later values: the current drive and presynaptic activity."""
 
 
 def image_case():
@@ -86,7 +86,7 @@ def image_case():
 @pytest.mark.parametrize("name", [*FROZEN, "below"])
 @pytest.mark.parametrize("integrator", ["euler", "sequential", "equilibrium"])
 def test_streamed_updates_are_those_of_the_steps(name, make, integrator, generator):
-    """Weights, biases and psi: the same rule at the same state, whenever populations arrive and go."""
+    """Weights, biases and psi learn by the same rule from the same state, in whatever order populations arrive."""
     case, assumptions = make(), BELOW if name == "below" else name
     case.network.add_feedback(assumptions, generator)
     decay = {"decay": 0.01} if name == "kolen-pollack" else {}
@@ -103,12 +103,12 @@ def test_streamed_updates_are_those_of_the_steps(name, make, integrator, generat
             streamed = gradients(relax_backward, case, options=replace(common, **more), **options)
             for parameter, gradient in stepped.items():
                 assert relative_error(streamed[parameter], gradient) < 1e-12, parameter
-    # the clip is reached, decay comes after it
+    # the clip is active, and decay follows it
     assert name == "kolen-pollack" or any(gradient.abs().max() == 0.02 for gradient in stepped.values())
 
 
 def test_the_rule_reads_what_arrives_later(generator):
-    """Otherwise the test above could not see it: the current gain and activity are not those of the feedforward."""
+    """Current gains and activities differ from the feedforward ones, which the test above relies on."""
     case = graph_case()
     case.network.add_feedback(BELOW, generator)
     options = {"steps": 9, "eta": 0.2}
@@ -120,7 +120,7 @@ def test_the_rule_reads_what_arrives_later(generator):
 @pytest.mark.parametrize("evaluation", ["stepped", "closed-form"])
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 def test_a_sample_without_a_loss_gradient_adds_nothing(make, evaluation):
-    """What is left of its initial activities is not learned."""
+    """Its remaining initial activities must not change weights."""
     case, without = make(), make()
     output = case.network(case.x).detach()
     target = torch.stack([output[0] + 1, output[1], output[2] + 1])
@@ -146,7 +146,7 @@ def test_frozen_projections_hide_no_divergence(generator, how):
 
 
 def test_an_activity_behind_a_closed_gain_shows_as_presynaptic_factor():
-    """relu's kernel makes 0 of an infinite signal, but the update above multiplies the activity itself."""
+    """relu's kernel maps an infinite signal to 0, but the update above uses the activity itself."""
     case = mlp_case("relu")
     below, above = list(case.network.projections.values())[:2]
     with torch.no_grad():
@@ -163,7 +163,7 @@ def half_squares(output, y):
 
 
 def test_an_update_that_overflows_is_named():
-    """Activities of 1e160 are finite, their products with presynaptic rates of 1e160 are not."""
+    """Activities of 1e160 are finite, but their products with presynaptic rates of 1e160 are not."""
     module = nn.Sequential(nn.Linear(3, 2, bias=False), nn.LeakyReLU(), nn.Linear(2, 2, bias=False))
     network = Network.from_sequential(module, (3,))
     options = {"loss": lambda output, y: 1e160 * output.sum(1), "integrator": "equilibrium"}
@@ -179,7 +179,7 @@ def test_an_update_that_overflows_is_named():
 )
 @pytest.mark.parametrize("integrator", ["equilibrium", "sequential"])
 def test_populations_are_freed_as_they_are_used(monkeypatch, assumptions, most, integrator):
-    """One that is being made and one that was read last, one more where the rule reads both ends of a projection."""
+    """Two populations are alive at a time, or three if the rule uses both ends of a projection."""
     alive: list[weakref.ref] = []
     counts = []
 
@@ -200,7 +200,7 @@ def test_populations_are_freed_as_they_are_used(monkeypatch, assumptions, most, 
 
 
 def test_what_arrives_at_the_output_alone_counts_as_well():
-    """Targets that are no numbers make the clamp non-finite."""
+    """Targets of nan make the clamp non-finite."""
     case = mlp_case(widths=(5, 4))
     y = torch.zeros(3, 4)
     y[1, 2] = float("nan")

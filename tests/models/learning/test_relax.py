@@ -1,4 +1,4 @@
-"""`relax_backward` and its like: what they pass on, what they leave alone, what they refuse."""
+"""`relax_backward` and related functions: arguments, side effects and refused calls."""
 
 import copy
 from dataclasses import replace
@@ -43,7 +43,7 @@ def test_changes_nothing_but_grad(rule, grad_mode):
 
 
 def test_builds_no_autograd_graph(monkeypatch):
-    """Outside of the loss function nothing runs with gradients enabled."""
+    """Only the loss function runs with gradients enabled."""
     case = graph_case()
     modes = []
     original = torch.nn.functional.linear
@@ -103,7 +103,7 @@ def test_under_autocast_gradients_keep_the_parameters_precision():
 
 def test_divergence_leaves_the_gradients_alone():
     case = mlp_case()
-    case.x[0, 0] = float("inf")  # which tanh hides from everything above
+    case.x[0, 0] = float("inf")  # tanh hides it from all populations above
     with pytest.raises(DivergenceError, match=r'^population "input" is non-finite at the start'):
         relax_backward(case.network, case.x, case.y)
     assert all(p.grad is None for p in case.network.parameters())
@@ -152,7 +152,7 @@ def test_keeping_gives_the_trajectory_and_the_same_gradients():
 
 @pytest.mark.parametrize("evaluation", ["auto", "closed-form", "stepped"])
 def test_a_relaxation_that_diverges_is_not_learned_from(evaluation, generator):
-    """The population and the step are named, as the steps find them."""
+    """The error names the population and the step."""
     case = exploding_case(generator)
     for p in case.network.parameters():
         p.grad = torch.ones_like(p)

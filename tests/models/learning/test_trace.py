@@ -1,4 +1,4 @@
-"""A traced rule is the rule, bit for bit, for every batch that comes."""
+"""A traced rule equals the rule, bit for bit, for every batch."""
 
 import copy
 import gc
@@ -36,7 +36,7 @@ def gradients(rule, network, x, y):
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 @pytest.mark.parametrize("name", RULES)
 def test_it_is_the_rule(name, make, generator):
-    """For other images, weights that have moved, and another size of batch."""
+    """Holds for other images, changed weights, and another batch size."""
     case, rule = make(), RULES[name]
     network = case.network
     network.add_feedback("learned-feedback" if name == "learned" else "ar", generator)
@@ -100,7 +100,7 @@ def test_the_list_is_run_and_not_the_rule():
     for _ in range(3):
         traced(case.network, case.x, case.y)
     traced(case.network, case.x[:1], case.y[:1])
-    assert calls == [3, 3, 1, 1]  # once as it is, once to be written down
+    assert calls == [3, 3, 1, 1]  # once eagerly, once for tracing
 
 
 def test_the_list_can_be_finished():
@@ -138,7 +138,7 @@ def test_weights_that_are_replaced_or_frozen_are_followed():
     traced(case.network, case.x, case.y)
     projection = case.network.projections["hidden1->hidden2"]
     projection.weight = torch.nn.Parameter(2 * projection.weight.detach())
-    case.edges.clear()  # the layers keep the other one
+    case.edges.clear()  # the layers keep the other weight
     found, _ = gradients(traced, case.network, case.x, case.y)
     expected, _ = gradients(RULES["equilibrium"], case.network, case.x, case.y)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

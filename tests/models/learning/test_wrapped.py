@@ -1,4 +1,4 @@
-"""A module and its network: the same weights, whoever replaces them."""
+"""A module and its network share weights, even after either replaces them."""
 
 import torch
 from networks import mlp_case
@@ -31,7 +31,7 @@ def test_feedback_weights_belong_to_a_module_of_their_own():
     assert sorted(wrapped.feedback.state_dict()) == ["hidden1->hidden2", "hidden2->output"]
     assert len(wrapped.weights()) == 8
     before = wrapped.weights()
-    wrapped.add_feedback(PRESETS["learned-feedback"], None)  # they are there
+    wrapped.add_feedback(PRESETS["learned-feedback"], None)  # feedback weights exist already
     assert all(x is y for x, y in zip(before, wrapped.weights(), strict=True))
 
 

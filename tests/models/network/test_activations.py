@@ -1,4 +1,4 @@
-"""Oracle: autograd, kinks and large drives included."""
+"""Activation functions, including kinks and large drives. Oracle: autograd."""
 
 import pickle
 
@@ -25,7 +25,7 @@ def test_derivative_is_autograds(activation):
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("shape", [(11,), (5, 11), (3, 4, 6, 6)], ids=str)
 def test_amplified_is_the_product_with_the_derivative(activation, dtype, bound, shape):
-    """By a fused kernel where there is one: of one signal, of a stack of them, and of images."""
+    """Holds for one signal, a stack of signals, and images, by a fused kernel if there is one."""
     generator = torch.Generator().manual_seed(0)
     drive = DRIVES.expand(shape) if shape[-1] == 11 else 5 * torch.randn(shape, generator=generator)
     drive = drive.to(dtype).contiguous()

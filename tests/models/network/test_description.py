@@ -1,4 +1,4 @@
-"""A network as text and tensors: it comes back equal, or says what text can't hold."""
+"""A network as text and tensors: it is restored equal, or refused if text can't describe it."""
 
 import json
 

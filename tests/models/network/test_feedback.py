@@ -1,4 +1,4 @@
-"""Feedback weights: of the asked kind, scale and generator, and refused where they don't fit."""
+"""Feedback weights have the requested kind, scale and generator, or are refused."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_scale_of_feedback_is_that_of_the_weights(generator):
 @pytest.mark.parametrize("value", [0.0, 0.1])  # the float32 deviation of constant weights of 0.1 is 7e-9
 @pytest.mark.parametrize("preset", ["learned-feedback", "random-feedback", "sign-feedback"])
 def test_constant_weights_have_feedback_of_the_scale_of_their_fan_in(preset, value):
-    """Else nothing below a readout that begins at zero would ever learn."""
+    """Otherwise nothing below a readout of zeros would ever learn."""
     case = mlp_case(widths=(8, 40, 30))
     network = case.network.float()
     readout = network.projections["hidden1->output"]

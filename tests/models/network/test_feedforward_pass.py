@@ -1,4 +1,4 @@
-"""The results of a feedforward pass, taken apart and put together again."""
+"""Results of a feedforward pass, split and merged again."""
 
 from itertools import repeat
 

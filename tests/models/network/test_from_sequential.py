@@ -10,7 +10,7 @@ from actrelax.models.network import Network
 
 
 def sequences():
-    """name -> (module, input shape, populations expected)."""
+    """Return name -> (module, input shape, expected populations)."""
     conv, linear = nn.Conv2d, nn.Linear
     return {
         "mlp": (nn.Sequential(linear(4, 3), nn.Tanh(), linear(3, 2)), (4,), ["input", "hidden1", "output"]),

@@ -1,4 +1,4 @@
-"""Who feeds whom, by hand."""
+"""Graphs of populations. Oracle: graphs by hand."""
 
 import pickle
 
@@ -10,7 +10,7 @@ from actrelax.models.network import Graph
 CHAIN = Graph(("output", "b", "a"), (("b",), ("a",), ()))
 SKIP = Graph(("output", "c", "b", "a"), (("c", "a"), ("b", "a"), ("a",), ()))
 APART = Graph(("output", "b", "a"), (("b", "a"), (), ()))
-"""Two hidden populations side by side."""
+"""Two hidden populations in parallel."""
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def test_of_a_network():
 
 
 def test_a_copy_is_equal_and_as_small():
-    """Plans are kept by graph, and graphs travel between processes."""
+    """Plans are cached by graph, and graphs are sent between processes."""
     before = len(pickle.dumps(SKIP))
-    assert SKIP.is_chain is False  # worked out, and kept
+    assert SKIP.is_chain is False  # computed once, then cached
     assert len(pickle.dumps(SKIP)) == before
     assert pickle.loads(pickle.dumps(SKIP)) == SKIP
     assert hash(pickle.loads(pickle.dumps(SKIP))) == hash(SKIP)

@@ -1,4 +1,4 @@
-"""The weighted maps. Oracles: PyTorch's modules, and autograd for both other directions."""
+"""Weighted maps. Oracles: PyTorch's modules, and autograd for adjoint and weight gradient."""
 
 import copy
 

@@ -83,7 +83,7 @@ def test_copies_are_independent(copied):
     ids=["papers", "until", "equilibrium", "stepped"],
 )
 def test_holds_no_relaxation_state(make, options):
-    """A relaxation leaves no tensor behind in the network, and no attribute changed."""
+    """A relaxation leaves no tensor in the network, and changes no attribute."""
     case = make()
     before = pickle.dumps(case.network)
     relax_backward(case.network, case.x, case.y, **options)

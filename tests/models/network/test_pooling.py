@@ -1,4 +1,4 @@
-"""Routing along the feedforward pass. Oracles: PyTorch's modules, autograd, values by hand."""
+"""Pooling along the routes of the feedforward pass. Oracles: PyTorch's modules, autograd, values by hand."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_stage_is_pytorchs_and_its_adjoint_is_autograds(module, generator):
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_along_a_route_a_stage_is_linear_and_one_matrix(module, generator):
-    """<apply(x), y> = <x, adjoint(y)> for other activities than those that chose the route."""
+    """<apply(x), y> = <x, adjoint(y)>, also for activities that did not choose the route."""
     first, x = torch.randn(2, 2, 3, 8, 7, generator=generator)
     stage = routing_stage(module)
     found, route = stage.find(first)

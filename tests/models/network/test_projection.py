@@ -1,4 +1,4 @@
-"""Oracles: the adjoint identity <op(x), y> = <x, op^T(y)>, and PyTorch's own modules."""
+"""Projections. Oracles: the adjoint identity <op(x), y> = <x, op^T(y)>, and PyTorch's modules."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_drive_and_its_adjoint(stages, seed):
         drive, route = projection.find(x)
         assert torch.equal(drive, expected)
         assert relative_error(projection.drive(x, route), expected) < 1e-14
-        # along the fixed route the drive is affine in any other activities, and feedback is its adjoint
+        # along the fixed route the drive is affine in the activities, and feedback is its adjoint
         silent = projection.drive(torch.zeros_like(x), route)
         y = torch.randn_like(drive)
         forward = ((projection.drive(other, route) - silent) * y).sum()
@@ -55,7 +55,7 @@ def test_feedback_and_plasticity_are_autograds(stages, seed):
 
 @given(pipelines(), st.integers(0, 1000))
 def test_feedback_comes_back_in_the_layout_of_the_drive(stages, seed):
-    """With the channels side by side everything is the same, but for where it lies."""
+    """With channels last, values are the same and only the memory layout differs."""
     torch.manual_seed(seed)
     x = torch.randn(3, 2, 9, 10)
     if not runs(stages, x):

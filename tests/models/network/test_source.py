@@ -1,4 +1,4 @@
-"""A module and the network made of it: what is done to one holds in both, or is refused. Oracle: the module."""
+"""A module and its network: changes to one apply to both, or are refused. Oracle: the module."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Stimuli and weights that don't go together are refused in a sentence."""
+"""Stimuli that don't match the weights are refused in one sentence."""
 
 import pytest
 import torch

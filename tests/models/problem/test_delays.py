@@ -1,4 +1,4 @@
-"""Delays by projection, by hand. What they do to a relaxation is tested in integrators/test_delay_lines.py."""
+"""Delays by projection, by hand; integrators/test_delay_lines.py tests their effect on a relaxation."""
 
 import pytest
 from networks import mlp_case
@@ -16,7 +16,7 @@ def test_one_time_is_that_of_all_projections():
 
 
 def test_steps_are_whole_numbers_of_dt():
-    assert Delays(0.3, ["a", "b"]).steps(0.1) == {"a": 3, "b": 3}  # though 0.3 / 0.1 < 3
+    assert Delays(0.3, ["a", "b"]).steps(0.1) == {"a": 3, "b": 3}  # although 0.3 / 0.1 < 3
     assert Delays({"a": 0.7, "b": 0}, ["a", "b"]).steps(0.1) == {"a": 7}
     with pytest.raises(ActrelaxError, match=r"^the delay of 'b' must be a whole number of dt, got 0\.25 with"):
         Delays({"a": 0.3, "b": 0.25}, ["a", "b"]).steps(0.1)

@@ -1,4 +1,4 @@
-"""Feedback weights on their way: missing connections, few levels. Oracle: tests/reference.py with psi transformed."""
+"""Transformed feedback weights: sparse or quantised. Oracle: tests/reference.py with transformed psi."""
 
 import copy
 
@@ -28,7 +28,7 @@ def weights(*shape):
 
 
 def test_sparse_removes_connections_and_leaves_the_others_as_they_are():
-    """Which ones, the shape and the seed say: neither the values, nor the precision, nor the global generator."""
+    """Shape and seed determine the connections; values, precision and the global generator do not."""
     w = weights(40, 50)
     kept = Sparse(0.3)(w) != 0
     assert torch.equal(Sparse(0.3)(w), w * kept)
@@ -37,7 +37,7 @@ def test_sparse_removes_connections_and_leaves_the_others_as_they_are():
     assert torch.equal(Sparse(0.3)(2 - w) != 0, kept)
     assert torch.equal(Sparse(0.3)(w.float()) != 0, kept)
     assert not torch.equal(Sparse(0.3, seed=1)(w) != 0, kept)
-    assert bool((Sparse(0.6)(w) != 0)[kept].all())  # a larger share keeps what a smaller one kept
+    assert bool((Sparse(0.6)(w) != 0)[kept].all())  # a larger share includes a smaller one
     assert torch.equal(Sparse(1.0)(w), w)
     assert Sparse(0.3)(w.float()).dtype == torch.float32
 
@@ -82,7 +82,7 @@ def test_what_is_refused(given, sentence):
 
 
 def transformed_psi(network, assumptions, transform):
-    """(source, target) -> T(psi), of the projections that carry feedback."""
+    """Return (source, target) -> T(psi) for all projections with feedback."""
     psi = {}
     for p in network.projections.values():
         if p.map is not None and p.source != "input":
@@ -97,7 +97,7 @@ def transformed_psi(network, assumptions, transform):
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("preset", ["ar", "learned-feedback", "random-feedback", "sign-feedback", "unfrozen"])
 def test_feedback_is_by_the_transformed_weights(name, preset, generator):
-    """Drives and plasticity keep W; what comes back goes by T(psi)."""
+    """Drives and plasticity use W, feedback uses T(psi)."""
     case, assumptions = graph_case(), PRESETS[preset]
     case.network.add_feedback(assumptions, generator)
     before = copy.deepcopy(case.network.state_dict())
@@ -125,7 +125,7 @@ def test_feedback_is_by_the_transformed_weights(name, preset, generator):
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 @pytest.mark.parametrize("name", NAMED)
 def test_the_law_and_the_equilibrium_hold_for_transformed_weights(make, name):
-    """The problem stays linear: prediction, the fixed point, and a network that has the transformed weights itself."""
+    """The problem stays linear: against the prediction, the fixed point, and a network with transformed weights."""
     case = make()
     problem = problem_of(case, feedback_transform=name)
     for scheme in ("euler", "sequential", "rk4"):
@@ -169,7 +169,7 @@ def test_a_problem_transforms_each_weight_once_and_a_moving_one_at_each_step():
 
 @pytest.mark.parametrize("feedback", ["transpose", "learned"])
 def test_continuous_plasticity_transforms_the_weights_of_the_moment(feedback, generator):
-    """The loop written out: after each step W moves, and the next feedback goes by T of the moved weights."""
+    """The loop written out: W changes after each step, and the next feedback uses T of the new weights."""
     case, rate, n, eta, transform = mlp_case(), 4.0, 12, 0.2, Quantised(5)
     assumptions = Assumptions(dense=Knobs(feedback=feedback, plasticity="continuous"))
     case.network.add_feedback(assumptions, generator)
@@ -222,7 +222,7 @@ def test_two_projections_of_one_shape_lose_other_connections():
 
 
 def test_weights_are_read_when_it_is_solved():
-    """An optimiser's step between two solves counts, with a transform as without."""
+    """An optimiser's step between two solves takes effect, with and without a transform."""
     case = mlp_case()
     problem = problem_of(case, feedback_transform="quantised-64")
     before = solve(problem, "euler", steps=12, eta=0.2).final["hidden1"]
@@ -230,7 +230,7 @@ def test_weights_are_read_when_it_is_solved():
         for p in case.network.projections.values():
             p.weight *= 2
     after = solve(problem, "euler", steps=12, eta=0.2).final["hidden1"]
-    # all feedback is doubled, quantised or not: three hops of it in what arrives from the clamp
+    # all feedback is doubled, quantised or not, and the clamp's signal passes three hops
     assert relative_error(after, before) > 1e-2
     fresh = RelaxationProblem(case.network, problem.feedforward, problem.clamped, feedback_transform="quantised-64")
     assert torch.equal(solve(fresh, "euler", steps=12, eta=0.2).final["hidden1"], after)

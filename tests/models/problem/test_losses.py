@@ -1,4 +1,4 @@
-"""Oracles: autograd, and PyTorch's own losses."""
+"""Losses. Oracles: autograd, and PyTorch's losses."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""One number for all, one per population, one per neuron: a problem's tau, and the values themselves."""
+"""Values for the whole network, per population or per neuron, such as a problem's tau."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a problem is made of, and what it refuses."""
+"""Problems: fields, properties and refused values."""
 
 from dataclasses import MISSING, fields
 
@@ -35,7 +35,7 @@ def test_starts():
 
 
 def test_from_zero_the_direction_of_a_chains_gradient_is_exact():
-    """THEORY.md section 4: only the factor P(K >= L - l) < 1 remains."""
+    """Only the factor P(K >= L - l) < 1 remains (docs/theory.md)."""
     case = mlp_case()
     exact = solve(problem_of(case), "equilibrium").final
     final = solve(problem_of(case, start="zero"), "euler", steps=12, eta=0.2).final
@@ -46,7 +46,7 @@ def test_from_zero_the_direction_of_a_chains_gradient_is_exact():
 
 
 def test_each_sample_has_its_own_clamp():
-    """A sample relaxes the same alone and in a batch."""
+    """A sample relaxes identically alone and in a batch."""
     case = graph_case()
     together = solve(problem_of(case), steps=12, eta=0.2).final
     alone = RelaxationProblem.from_batch(case.network, case.x[1:2], case.y[1:2])
@@ -60,7 +60,7 @@ def test_clip_bounds_the_bracket(integrator):
     case = mlp_case()
     free, clipped = problem_of(case), problem_of(case, clip=0.05)
     state = free.initial_state()
-    slopes, bounded = free.vector_field(state), clipped.vector_field(state)  # tau is 1: the bracket
+    slopes, bounded = free.vector_field(state), clipped.vector_field(state)  # -x + feedback, since tau is 1
     assert max(float(slope.abs().max()) for slope in slopes.values()) > 0.5
     for name in case.network.hidden:
         assert torch.equal(bounded[name], slopes[name].clamp(-0.05, 0.05))

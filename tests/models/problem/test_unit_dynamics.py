@@ -1,4 +1,4 @@
-"""Units. Oracles: the matrix exponential, `solve_ivp` of the equations in their docstrings, backprop's gradient."""
+"""Unit dynamics. Oracles: matrix exponential, `solve_ivp` of the equations in docstrings, backprop's gradient."""
 
 import math
 
@@ -38,7 +38,7 @@ X, U, TAU = np.array([[0.7, -0.2], [1.5, 0.1]]), np.array([[-0.3, 0.9], [0.4, 0.
 @pytest.mark.parametrize("clip", [None, 0.3])
 @pytest.mark.parametrize("tau", [0.7, "neuron"])
 def test_a_leaky_unit_written_out(clip, tau):
-    """tau x' = clip(-x + u), by Euler's step and by the exact decay with the input held."""
+    """tau x' = clip(-x + u), by Euler's step and by the exact decay with constant input."""
     unit = Leaky("v", torch.tensor(TAU) if tau == "neuron" else tau, clip)
     number = TAU if tau == "neuron" else tau
     residual = U - X if clip is None else np.clip(U - X, -clip, clip)
@@ -58,7 +58,7 @@ def test_a_leaky_unit_written_out(clip, tau):
 
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_a_state_space_written_out(name):
-    """s' = A s + b u: its rate, Euler's step, its flow with u held by a matrix exponential, its rest."""
+    """s' = A s + b u: derivative, Euler's step, exact flow with constant u, and fixed point."""
     dynamics = DYNAMICS[name]
     A, b, c = map(np.array, (dynamics.A, dynamics.b, dynamics.c))
     unit = StateSpace("v", dynamics)
@@ -102,7 +102,7 @@ def test_a_state_space_written_out(name):
     ids=["second order", "synaptic filter", "adapting"],
 )
 def test_named_dynamics_are_their_equations(dynamics, equations):
-    """From silence, with an input that changes: x follows the ODE of the docstring, and settles at a constant input."""
+    """From silence, x follows the docstring's ODE for a varying input, and settles for a constant one."""
 
     def u(t):
         return 1 + 0.5 * math.sin(3 * t)
@@ -196,13 +196,13 @@ def test_steps_that_are_refused():
         solve(problem, "euler", dt=1.01 * limit, steps=1)
     solve(problem, "exponential", dt=20.0, steps=1)
     slow = dict.fromkeys(["hidden1", "hidden2", "hidden3"], UnitDynamics.second_order(tau=50.0, damping=1.0))
-    solve(problem_of(mlp_case(), dynamics=slow), "euler", dt=5.0, steps=1)  # no leaky unit whose tau it could exceed
+    solve(problem_of(mlp_case(), dynamics=slow), "euler", dt=5.0, steps=1)  # no leaky units: no tau to exceed
 
 
 @pytest.mark.parametrize("name", DYNAMICS)
 @pytest.mark.parametrize("start", ["feedforward", "zero"])
 def test_starts_at_rest_with_the_activity_of_the_start(name, start):
-    """The state of rest whose activity is xbar: a constant input of xbar / gain would keep it there."""
+    """Units start in the state of rest with activity xbar, which a constant input of xbar / gain preserves."""
     case = graph_case()
     problem = problem_of(case, dynamics={"conv3": DYNAMICS[name], "hidden1": DYNAMICS["adapting"]}, start=start)
     state = problem.initial_state()
@@ -217,7 +217,7 @@ def test_starts_at_rest_with_the_activity_of_the_start(name, start):
 
 
 def flat_system(case, dynamics):
-    """Frozen gains: s' = F s + r of all variables of one sample, written out with matrices; and what reads them."""
+    """Return F and r of s' = F s + r for all variables of one sample with frozen gains, and the readout matrix."""
     weights = [p.weight.detach().numpy() for p in case.network.projections.values()]
     biases = [p.bias.detach().numpy() for p in case.network.projections.values()]
     x, passed, gains = case.x[0].numpy(), [], []
@@ -270,7 +270,7 @@ def activities_by(case, integrator, engine="torch", **options):
 
 @pytest.mark.parametrize("name", STEPPED)
 def test_integrators_converge_at_their_order(name):
-    """To the matrix exponential of the whole network's system, units with and without dynamics in one."""
+    """They converge to the matrix exponential of a network with leaky units and units with dynamics."""
     case = mlp_case()
     exact = exact_activities(case, 2.0)
     plain = solve(problem_of(case), name, dt=1 / 64, duration=2.0).final
@@ -290,7 +290,7 @@ def test_scipy_follows_the_matrix_exponential():
 
 @pytest.mark.parametrize("scheme", ["euler", "sequential", "exponential"])
 def test_a_step_written_out(scheme):
-    """One layer reads the old activity above it (Euler, held input) or the new one (sequential)."""
+    """A layer uses the old activity above (Euler, exponential) or the new one (sequential)."""
     case = mlp_case()
     problem = problem_of(case, dynamics={"hidden1": ALL_THREE[0], "hidden2": ALL_THREE[2]})
     state = problem.initial_state()
@@ -314,7 +314,7 @@ def test_a_step_written_out(scheme):
 
 @pytest.mark.parametrize("name", GAIN_ONE)
 def test_the_equilibrium_is_backprops_gradient(name):
-    """Whatever units do on the way: where their gain is 1, they settle at the gradient."""
+    """Units with gain 1 settle at the gradient, whatever their transient."""
     case = graph_case()
     gradients = activity_gradients(case.network, case.x, case.y)
     dynamics = {"conv1": DYNAMICS[name], "hidden2": DYNAMICS["synapse"]}
@@ -353,7 +353,7 @@ def test_where_the_law_stops():
 
 
 def test_settling_looks_at_every_variable():
-    """A mode that its activity does not show yet keeps the run going: adaptation is slow."""
+    """A slow adaptation variable that has not yet affected the activity prevents settling."""
     dynamics = {"hidden1": UnitDynamics(((-2, 0), (0, -0.05)), (2, 0.05), (1, 0))}
     problem = problem_of(mlp_case(), dynamics=dynamics, start="zero")
     trajectory = solve(problem, "euler", Steps.until(1e-6, of="change", dt=0.2, most=5000))

@@ -1,4 +1,4 @@
-"""Files of recordings where the disk is full or the process is killed: whole points only, or the earlier file."""
+"""Recordings with a full disk or a killed process keep whole points only, or the earlier file."""
 
 import os
 import random
@@ -22,7 +22,7 @@ SUFFIXES = ["nc", pytest.param("zarr", marks=pytest.mark.filterwarnings("ignore:
 
 @contextmanager
 def largest_file(size):
-    """Let no file grow beyond a size, as on a disk that is full."""
+    """Limit the size of files, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -38,7 +38,7 @@ def relaxed(path=None):
 
 
 def assert_whole_points(path, expected):
-    """A file is missing, or opens and holds the first points as they were."""
+    """Check that a file is missing, or holds the first points unchanged."""
     if not path.exists():
         return 0
     dataset = open_trajectory(path)
@@ -71,7 +71,7 @@ def test_no_file_may_grow(suffix, tmp_path):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_process_that_is_killed(suffix, tmp_path):
-    """The child writes one file again and again; whenever it is killed, the file is the earlier or the new one."""
+    """A child writes one file repeatedly; after a kill, the file is the earlier or the new one."""
     if suffix == "zarr":
         pytest.importorskip("zarr")
     expected, moments, path = relaxed(), random.Random(0), tmp_path / f"x.{suffix}"

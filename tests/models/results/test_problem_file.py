@@ -1,4 +1,4 @@
-"""A relaxation is made again from its file alone."""
+"""A relaxation is repeated from its file alone."""
 
 import copy
 import json
@@ -83,7 +83,7 @@ def test_problems(tmp_path, options, suffix):
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_runs(tmp_path, run):
-    """Convolutions, both poolings, groups, copies; the file keeps some units, and the repetition can have all."""
+    """Convolutions, both poolings, groups, copies; the file holds some units, and a repetition may record all."""
     record = Record({"conv1": [3, 1]}, every=2, path=tmp_path / "run.nc")
     first = solve(problem_of(graph_case(), assumptions="learned-feedback"), **run, record=record)
     assert_same(first, again(tmp_path / "run.nc", {"conv1": [3, 1]}))
@@ -98,7 +98,7 @@ def test_noise_of_torchs_own_generator(tmp_path):
 
 
 def test_every_field_is_kept(tmp_path):
-    """A field that is added to problems must be added to files."""
+    """A new field of problems must also be written to files."""
     problem = problem_of(mlp_case(), **PROBLEMS["noise"])
     solve(problem, steps=3, dt=0.1, record=Record(path=tmp_path / "run.nc"))
     loaded, _ = load_problem(tmp_path / "run.nc")

@@ -1,4 +1,4 @@
-"""What is recorded on the way. Oracles: recordings of everything, by slices; NumPy."""
+"""Recordings. Oracles: slices of complete recordings, NumPy."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_recording_some_populations_or_a_function():
 
 
 def test_a_function_may_return_arrays_and_numbers():
-    """They are copied: one buffer for all times is as good as new ones."""
+    """Values are copied, so a function may reuse one buffer."""
     buffer = np.zeros((3, 6))
 
     def function(state):
@@ -109,7 +109,7 @@ def test_chosen_units_of_a_population_with_a_shape():
 
 @pytest.mark.parametrize("what", [True, "hidden2", ["hidden2", "output"], {"hidden2": [5, 0]}])
 def test_a_record_is_every_so_many_steps_of_what_it_names(what):
-    """Bare, the same values at every step."""
+    """A bare name or function is recorded at every step."""
     problem = problem_of(mlp_case())
     bare, record = (solve(problem, "euler", 7, record=each) for each in (what, Record(what)))
     some = solve(problem, "euler", 7, record=Record(what, every=3))
@@ -160,7 +160,7 @@ DYNAMICS = {"hidden2": UnitDynamics.adapting(tau=0.6, tau_adaptation=2.5, streng
 
 @pytest.mark.parametrize("integrator", ["euler", "rk4", "brian2:euler", "DOP853"])
 def test_variables_of_units_with_dynamics(integrator):
-    """The activity is c s, at every time, on every engine; the last values are those of the state."""
+    """The activity is c s at every time on every engine, and the last values are the final state."""
     problem = problem_of(mlp_case(), dynamics=DYNAMICS)
     found = solve(problem, integrator, dt=0.1, steps=8, record=["hidden2", "hidden2.0", "hidden2.1", "hidden1"])
     s = [found["hidden2.0"], found["hidden2.1"]]

@@ -1,4 +1,4 @@
-"""The norm that all other tests rely on."""
+"""The relative error, on which all other tests rely."""
 
 import math
 

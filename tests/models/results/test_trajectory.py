@@ -1,4 +1,4 @@
-"""A trajectory's recorded values and its errors against the gradient."""
+"""Recorded values of a trajectory, and its errors against the gradient."""
 
 import numpy as np
 import pytest

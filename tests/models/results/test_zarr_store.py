@@ -46,7 +46,7 @@ def short_blocks(monkeypatch):
     ids=str,
 )
 def test_a_store_holds_what_memory_would(options, tmp_path):
-    """Bit for bit; with full blocks, with a shorter last one, and with a single point."""
+    """Equal bit for bit, with full blocks, with a shorter last block, and with a single point."""
     case, path, every = graph_case(), tmp_path / "folder" / "run.zarr", options.get("every", 1)
     calls = {name: value for name, value in options.items() if name != "every"}
     memory = solve(problem_of(case), **calls, record=Record(every=every))
@@ -80,7 +80,7 @@ def test_types(dtype, tmp_path):
 
 @pytest.mark.usefixtures("short_blocks")
 def test_a_store_can_be_read_while_it_grows(tmp_path):
-    """Whole blocks are there, and an earlier store is gone as soon as the start has been recorded."""
+    """Whole blocks are readable, and an earlier store is replaced once the initial state has been recorded."""
     path, seen, lengths = tmp_path / "growing.zarr", [], []
     solve(problem_of(graph_case()), "euler", steps=20, record=Record(path=path))
 
@@ -101,7 +101,7 @@ def test_a_store_can_be_read_while_it_grows(tmp_path):
 @pytest.mark.parametrize("block", [1, 2, 4])
 @pytest.mark.parametrize("integrator", ["euler", "scipy:RK45"])
 def test_a_relaxation_that_diverges_leaves_the_good_part(integrator, block, tmp_path, monkeypatch, generator):
-    """The bad state is taken back, whether or not it begins a block."""
+    """The non-finite state is removed, whether or not it begins a block."""
     monkeypatch.setattr(zarr_store, "BLOCK_POINTS", block)
     problem = problem_of(exploding_case(generator), assumptions="random-feedback", start="zero")
     reached = []
@@ -141,7 +141,7 @@ def test_a_method_that_reaches_its_limit_leaves_a_failed_store(tmp_path):
 
 
 def test_a_store_appears_with_all_its_arrays(tmp_path, monkeypatch):
-    """Whenever an array is created, a reader finds the earlier store or none."""
+    """While arrays are being created, a reader finds the earlier store or none."""
     path, seen, create = tmp_path / "run.zarr", [], zarr.Group.create
 
     def create_and_read(*arguments, **options):
@@ -220,7 +220,7 @@ solve(problem, "euler", eta=0.2, steps=200, record=Record(path=sys.argv[1]))
 
 
 def test_a_program_that_is_killed_loses_one_block(tmp_path):
-    """Killed while it writes the second block: some arrays have grown, the first block is read all the same."""
+    """After a kill while the second block is written, some arrays have grown, but the first block is readable."""
     path, tests = tmp_path / "killed.zarr", str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, capture_output=True)
@@ -253,7 +253,7 @@ def test_a_disk_that_is_full_keeps_the_blocks_before(tmp_path, monkeypatch):
 
 
 def test_paths_that_can_not_be_written(tmp_path):
-    """A file, a folder with other files, a folder that can't be: each is left as it was."""
+    """A file, a folder with other files, and an impossible folder are refused and left unchanged."""
     (tmp_path / "file.zarr").write_text("in the way")
     (tmp_path / "folder.zarr").mkdir()
     (tmp_path / "folder.zarr" / "notes.txt").write_text("mine")
@@ -268,7 +268,7 @@ def test_paths_that_can_not_be_written(tmp_path):
 
 
 def test_memory_does_not_grow_with_a_store(tmp_path, monkeypatch):
-    """Forty more states of 400 kB: in memory all of them stay, but a block has five."""
+    """Of forty more states of 400 kB, memory would keep all, but a block only five."""
     monkeypatch.setattr(zarr_store, "BLOCK_BYTES", 2**21)
     case = mlp_case(widths=(3, 40, 5, 2))
     case.x, case.y = case.x[:1].expand(1250, -1).clone(), case.y[:1].expand(1250).clone()
@@ -287,7 +287,7 @@ def test_memory_does_not_grow_with_a_store(tmp_path, monkeypatch):
     one = 1250 * 40 * 8
     assert peak(60) - peak(20) > 39 * one
     path = tmp_path / "long.zarr"
-    peak(20, path=path)  # loads what is loaded only once
+    peak(20, path=path)  # loads modules once
     assert peak(60, path=path) - peak(20, path=path) < 10 * one
 
 

@@ -1,4 +1,4 @@
-"""Data sets are what they are said to be, and everything else is refused in one sentence."""
+"""Data sets are read completely, and invalid files are refused in one sentence."""
 
 import os
 from dataclasses import replace
@@ -78,7 +78,7 @@ def test_shapes_and_types(tmp_path, shape, expected, dtype):
 
 @pytest.fixture
 def with_channels(tmp_path):
-    """A function that writes images of a shape, and returns the file and the images."""
+    """Return a function that writes images of a given shape, and returns the file and the images."""
 
     def write(shape):
         x = np.random.default_rng(0).integers(0, 256, (7, *shape), dtype=np.uint8)
@@ -123,16 +123,16 @@ def test_images_that_fit_two_layouts_or_none(with_channels, shape):
 
 def test_a_layout_is_of_images_with_channels(with_channels):
     path, _ = with_channels((8, 8))
-    with pytest.raises(ActrelaxError, match=r"--layout is for images with channels, got x_train of shape \(7, 8, 8\): leave"):
+    with pytest.raises(ActrelaxError, match=r"images with channels, got x_train of shape \(7, 8, 8\): leave"):
         read(path, "nhwc")
-    with pytest.raises(ActrelaxError, match=r"^--layout is for \.npz files of your own, digits has its own layout"):
+    with pytest.raises(ActrelaxError, match=r"^--layout is for \.npz files, but digits has a fixed layout"):
         load("digits", layout="nchw")
     with pytest.raises(ActrelaxError, match=r"^unknown layout 'chw'; known: nchw, nhwc\.$"):
         read(path, "chw")
 
 
 def replaced(**changes):
-    """A change to the arrays of a file: a new value, or a function of the old one."""
+    """Return a function that replaces arrays of a file by new values, or by functions of the old ones."""
 
     def change(arrays):
         new = {key: value(arrays[key]) if callable(value) else value for key, value in changes.items()}
@@ -227,7 +227,7 @@ def test_files_that_are_no_data_set(tmp_path, npz, arrays, content):
 
 
 def test_every_damage_to_a_file_is_refused_or_harmless(npz):
-    """Truncated anywhere, or one byte changed: never an exception of another kind."""
+    """A truncated file, or one changed byte, never raises another type of exception."""
     whole = npz.read_bytes()
     generator = np.random.default_rng(0)
     refused = 0

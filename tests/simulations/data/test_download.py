@@ -1,4 +1,4 @@
-"""The official archives' formats, over HTTP from a server on this machine that holds small ones."""
+"""Formats of the official archives, with small ones from a local HTTP server."""
 
 import functools
 import gzip
@@ -25,7 +25,7 @@ TRAIN, TEST = 12, 5
 
 
 def images(name):
-    """Images and labels as x_train, y_train, x_test, y_test; every class occurs."""
+    """Return x_train, y_train, x_test, y_test, in which every class occurs."""
     channels, height, width = ARCHIVES[name].shape
     shape = (height, width) if channels == 1 else (height, width, channels)
     x = [GENERATOR.integers(0, 256, (n, *shape), dtype=np.uint8) for n in (TRAIN, TEST)]
@@ -39,7 +39,7 @@ def idx(array):
 
 
 def cifar(arrays, parts, key):
-    """A .tar.gz of pickles, rows of 3,072 with the channels first; `parts` cuts the training set."""
+    """Return a .tar.gz of pickles, with rows of 3,072 and channels first; `parts` splits the training set."""
     content = io.BytesIO()
     cuts = np.array_split(np.arange(TRAIN), len(parts))
     files = {name: (arrays["x_train"][cut], arrays["y_train"][cut]) for name, cut in zip(parts, cuts, strict=True)}
@@ -62,7 +62,7 @@ def mat(x, y):
 
 
 def packed(name, arrays):
-    """The files of an official archive, with these images."""
+    """Return the files of an official archive with these images."""
     names = list(ARCHIVES[name].files)
     if name.endswith("mnist"):
         contents = [idx(array) for array in arrays.values()]
@@ -77,7 +77,7 @@ def packed(name, arrays):
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder that is served on loopback, and its address."""
+    """Return a folder that is served on loopback, and its address."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -93,7 +93,7 @@ def served(tmp_path):
 
 
 def serve(monkeypatch, served, name, arrays, mirrors=None):
-    """Put small archives on the server and their hashes into the registry."""
+    """Put small archives on the server, and their hashes into the registry."""
     folder, address = served
     hashes = {}
     for file, content in packed(name, arrays).items():
@@ -122,7 +122,7 @@ def test_downloads_and_keeps(name, tmp_path, monkeypatch, served, capfd):
         assert np.array_equal(stored.labels.numpy(), arrays[f"y_{part}"])
     for file in served[0].iterdir():
         file.unlink()
-    again = load(name, tmp_path / "data")  # from the file it left
+    again = load(name, tmp_path / "data")  # from the written file
     assert np.array_equal(again.train.images, data.train.images)
     assert [path.name for path in (tmp_path / "data").iterdir()] == [f"{name}.npz"]
     assert capfd.readouterr() == ("", "")
@@ -139,7 +139,7 @@ def test_the_next_mirror_is_tried(tmp_path, monkeypatch, served):
 
 
 class Bomb:
-    """A pickle that would leave a file if it were ever loaded."""
+    """Pickle that would write a file if it were loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -183,5 +183,5 @@ def test_the_published_hashes_are_whole():
             kind, digest = value.split(":")
             assert len(digest) == {"md5": 32, "sha256": 64}[kind], (name, file)
             assert set(digest) <= set("0123456789abcdef")
-        # what is unpickled needs a hash that nobody can forge
+        # unpickled files need a secure hash
         assert all(value.startswith("sha256:") for value in archive.files.values() if name.startswith("cifar"))

@@ -1,4 +1,4 @@
-"""A data set's fingerprint changes with each of its images and labels, and with nothing else."""
+"""The fingerprint of a data set changes only with its images and labels."""
 
 from dataclasses import replace
 

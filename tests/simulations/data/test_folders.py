@@ -17,7 +17,7 @@ def save(pixels, path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three classes of ten grey images of 3 x 5 pixels, whose values are those of 0 to 29."""
+    """Return a folder of three classes with ten grey images of 3 x 5 pixels, with values from 0 to 29."""
     for i in range(30):
         save(np.full((5, 3), i, np.uint8), tmp_path / "flowers" / ["aster", "lily", "rose"][i // 10] / f"{i:02}.png")
     return tmp_path / "flowers"
@@ -57,7 +57,7 @@ def test_a_split_that_is_asked_for(folder):
 
 @pytest.mark.parametrize("name", ["test", "val"])
 def test_parts_of_their_own(folder, name):
-    """A class means the same in both parts, also where one of them is missing."""
+    """A class has the same label in both parts, even if one part lacks a class."""
     (folder / "train").mkdir()
     for of in ("aster", "lily", "rose"):
         (folder / of).rename(folder / "train" / of)

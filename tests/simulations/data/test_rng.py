@@ -1,4 +1,4 @@
-"""One seed, a stream of its own for each purpose."""
+"""One seed with a separate stream for each purpose."""
 
 import torch
 

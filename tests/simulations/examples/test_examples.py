@@ -1,4 +1,4 @@
-"""The scripts people copy from show what they say, in a small setting."""
+"""The example scripts show their claims, with small settings."""
 
 import importlib
 import math
@@ -31,7 +31,7 @@ NAMES = [module.name for module in pkgutil.iter_modules(examples.__path__)]
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind():
-    """No script changes what the next one starts from."""
+    """Check that no script changes global state."""
     before = torch.get_default_dtype(), b2.prefs.codegen.target
     yield
     assert (torch.get_default_dtype(), b2.prefs.codegen.target) == before
@@ -48,7 +48,7 @@ def test_the_method_from_scratch_is_the_packages():
 def test_a_relaxation_reaches_the_gradient_as_the_law_says(tmp_path):
     measured = one_relaxation.main(tmp_path, duration=150.0)
     assert measured.pop("law") < 1e-12
-    # eta 0.1, 150 steps: the lower, the farther behind, and none is there to rounding
+    # eta 0.1, 150 steps: lower populations lag behind, and none has converged to rounding
     assert 1e-4 > measured["hidden1"] > 3 * measured["hidden2"] > 9 * measured["hidden3"] > 1e-9
     assert is_drawn(tmp_path / "one_relaxation.png")
 
@@ -126,7 +126,7 @@ def test_docs_show_what_the_script_promises(name):
     section = re.search(rf"python simulations/examples/{name}\.py\n(.*?)(\n## |\Z)", page, re.DOTALL)
     assert section is not None
     assert f"    {promised(name)}\n" in section[1]
-    if name == "from_scratch":  # which draws nothing
+    if name == "from_scratch":  # it draws no figure
         return
     assert f"(figures/examples/{name}.png)" in section[1]
     assert is_drawn(ROOT / "docs" / "figures" / "examples" / f"{name}.png")
@@ -137,6 +137,6 @@ def test_the_method_from_scratch_comes_first():
 
 
 def promised(name):
-    """The last line of output that a script's docstring announces."""
+    """Return the last line of output that a script's docstring states."""
     module = importlib.import_module(f"actrelax.simulations.examples.{name}")
     return re.search(r"^The last line on screen:  (.+)$", module.__doc__, re.MULTILINE)[1]

@@ -1,4 +1,4 @@
-"""A film shows activities and gradients, frame by frame."""
+"""An animation shows activities and gradients, frame by frame."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ TIMES = (0.0, 1.0, 2.0)
 
 @pytest.fixture
 def film():
-    """Two populations that come to their gradients in two steps."""
+    """Return an animation of two populations that reach their gradients in two steps."""
     generator = np.random.default_rng(0)
     goals = {"conv1": generator.normal(size=(3, 4, 5)), "hidden1": generator.normal(size=7)}
     first = {name: 5 * generator.normal(size=x.shape) for name, x in goals.items()}
@@ -50,7 +50,7 @@ def test_the_scene_shows_a_frame(film):
             assert np.array_equal(image.get_array().filled(np.nan), expected, equal_nan=True)
         said = [text.get_text() for ax in figure.axes for text in ax.texts]
         assert f"t = {TIMES[frame]:.1f} tau" in said
-    # at the end the upper row is the lower one
+    # at the end the upper row equals the lower one
     show(2)
     above, below = ([ax.images[0] for ax in figure.axes if ax.images][i] for i in (1, 3))
     assert np.array_equal(above.get_array().filled(9), below.get_array().filled(9))

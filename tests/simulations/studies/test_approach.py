@@ -1,4 +1,4 @@
-"""How relaxations approach the gradient: each study finds what docs/findings.md says, in a small setting."""
+"""Convergence to the gradient: each study confirms docs/findings.md, with small settings."""
 
 import pytest
 from outcomes import is_drawn

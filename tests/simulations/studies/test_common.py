@@ -1,4 +1,4 @@
-"""What a study reports, and what its docstring promises."""
+"""Reports of studies, and the results stated in their docstrings."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""Trainings under perturbations: one that is not perturbed is backprop's, and laws are asked on the way."""
+"""Trainings under perturbations: without perturbation they equal backprop, and predictions are evaluated."""
 
 import json
 import math
@@ -66,7 +66,7 @@ def test_angles_are_means_over_training_and_the_law_is_asked_where_they_are_meas
 
 
 def test_feedback_angles_written_out():
-    """The cosines between weights and what is left of them, from the top down; about sqrt(share) each."""
+    """Cosines between full and sparse weights multiply from the top down; each is about sqrt(share)."""
     network = build("mlp-4x32", input_shape=(64,), generator=random_stream(0, "weights")).double()
     experiment = varied(BASE, {"feedback_transform": "sparse-0.25", "seed": 3})
     found = feedback_angles(experiment, network, None, None)
@@ -106,9 +106,9 @@ def test_a_study_goes_through_levels_seeds_and_references(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("levels", "accuracies", "expected"),
     [
-        # a point below the first level, which need not be as good as backprop; and below the output alone
+        # a point below the first level, which may be worse than backprop; and below "output alone learns"
         ([0.0, 0.1, 0.2, 0.4, 0.8], [0.90, 0.895, 0.885, 0.7, 0.4], (0.2, 0.8)),
-        # in the order of the levels; one that is below and then isn't doesn't count
+        # in the order of the levels; a level that is followed by a better one does not count
         ([1.0, 0.5, 0.2, 0.1], [0.9, 0.5, 0.9, 0.7], (0.1, None)),
     ],
 )
@@ -122,7 +122,7 @@ def test_limits(levels, accuracies, expected):
 
 @pytest.fixture
 def rows():
-    """Two series of two levels and two seeds, and two references."""
+    """Return a table of two series with two levels and two seeds, and two references."""
     perturbed = [
         {
             "series": series,
@@ -145,7 +145,7 @@ def rows():
 
 
 def test_panels(rows, tmp_path):
-    """A line a series with its mean, references and chance across; several series show their lowest projection."""
+    """One line per series, and one per reference and chance; several series show the lowest projection."""
     with figures.saved(tmp_path / "figure.png", columns=3) as (_, (left, right, one)):
         accuracy_panel(left, rows, 0.1)
         lines = {line.get_label(): line for line in left.lines}

@@ -1,4 +1,4 @@
-"""What learning stands, in small settings: each study finds what it says."""
+"""Robustness of learning: each study confirms its claims, with small settings."""
 
 import pandas as pd
 import pytest
@@ -23,7 +23,7 @@ LOWEST, HIGHEST = "input->hidden1", "hidden2->hidden3"
 
 
 def of(rows, projection, kind="angle", series=None):
-    """Level -> mean over seeds of an angle."""
+    """Return level -> angle, mean over seeds."""
     mine = rows[rows["level"].notna() & ((rows["series"] == series) | (series is None))]
     return mine.groupby("level", sort=False)[f"{kind} {projection}"].mean()
 
@@ -42,7 +42,7 @@ def test_a_delay_costs_the_lowest_population_most(tmp_path):
     measured, expected = of(rows, LOWEST), of(rows, LOWEST, "predicted")
     assert measured[0.0] < 1 < 20 < measured[4.0]
     assert measured[4.0] == pytest.approx(expected[4.0], abs=1e-6)
-    # what the output sends is never late
+    # the output is constant, so its delay has no effect
     assert of(rows, HIGHEST)[4.0] == pytest.approx(of(rows, HIGHEST)[0.0], abs=0.01)
     assert is_drawn(tmp_path / "delays_in_learning.png")
 
@@ -57,7 +57,7 @@ def test_a_spread_of_time_constants_only_takes_time(tmp_path):
 
 
 def test_time_constants_have_a_median_of_one():
-    """Of ten thousand neurons, two thirds within the factor."""
+    """Two thirds of ten thousand neurons lie within the factor."""
     wide = build("mlp-2x10000", input_shape=(1,))
     tau = Relaxation(**time_constants.spread(3.0)).time_constants(wide, 0)["hidden1"]
     assert float(tau.median()) == pytest.approx(1, rel=0.05)
@@ -79,14 +79,14 @@ def test_coarser_feedback_turns_more_but_less_than_hop_after_hop(study, tmp_path
     for projection in (LOWEST, HIGHEST):
         whole, half, little = of(rows, projection)
         assert whole + 5 < half < little - 10
-    # three hops are little more than one, once something is learned
+    # in trained networks three hops rotate the signal little more than one
     assert of(rows, LOWEST).iloc[1] < of(rows, LOWEST, "predicted").iloc[1] - 5
     assert is_drawn(tmp_path / f"{study.__name__.rpartition('.')[2]}.png")
 
 
 @pytest.mark.parametrize("transform", ["sparse-0.5", "quantised-4"])
 def test_weights_that_have_learned_nothing_turn_hop_after_hop(transform):
-    """Cosines multiply: over eight seeds, at the first batch."""
+    """Cosines of hops multiply at the first batch, over eight seeds."""
     data, options = load_images(BASE.images), {"feedback_transform": transform, "epochs": 1}
     rows = [learn(varied(BASE, {**options, "seed": s}), data, feedback_angles, every=1000) for s in range(8)]
     rows = pd.DataFrame(rows)
@@ -95,7 +95,7 @@ def test_weights_that_have_learned_nothing_turn_hop_after_hop(transform):
 
 
 def test_studies_are_compared_by_the_angles_at_which_they_learn(tmp_path):
-    """The largest of those whose accuracy is good, of the series that are compared."""
+    """The result is the largest angle with good accuracy, among the compared series."""
     tables = {}
     for number, (table, series) in enumerate(angle_and_accuracy.TABLES.values()):
         rows = [

@@ -1,4 +1,4 @@
-"""Without f' units saturate; what an unfinished relaxation leaves over weakens drives."""
+"""Without f' units saturate; remaining initial activities weaken drives."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_units_saturate_without_derivatives(tmp_path):
     rows = saturation.main(tmp_path, DIGITS, seeds=1)
     first, last = (rows[rows["epoch"] == epoch].set_index("condition") for epoch in (0, EPOCHS))
     assert list(last.index) == list(saturation.CONDITIONS)
-    assert first["slope"].nunique() == 1  # they begin alike
+    assert first["slope"].nunique() == 1  # all begin with the same weights
     assert last["slope"]["no derivatives in convolutions, converged"] < last["slope"]["AR, converged"] - 0.01
     assert (last["accuracy"] > first["accuracy"] + 0.3).all()
     assert (rows["brake"] < -0.3).all()
@@ -49,7 +49,7 @@ def test_slope_and_brake_by_other_means():
         network.zero_grad()
         relax_backward(network, x, y, loss="sum-of-squares", **how)
         gradients.append(conv.weight.grad.clone())
-    # before pooling drives are linear in the weights: the change is the convolution by what is left over, with a minus
+    # drives are linear in the weights: their change is minus the convolution by the remaining update
     with torch.no_grad():
         change = -F.conv2d(x, gradients[0] - gradients[1], padding="same")
         drive, where = F.max_pool2d(F.conv2d(x, conv.weight, conv.bias, padding="same"), 2, return_indices=True)
@@ -57,4 +57,4 @@ def test_slope_and_brake_by_other_means():
     expected = float(F.cosine_similarity(change.flatten(), drive.flatten(), dim=0))
     network.zero_grad()
     assert saturation.brake(network, x, y, "sum-of-squares", "ar") == pytest.approx(expected, abs=1e-3)
-    assert conv.weight.grad is None  # the network itself is left as it was
+    assert conv.weight.grad is None  # the network itself is unchanged

@@ -1,4 +1,4 @@
-"""The studies of spectra and of unfrozen relaxations find what they say, in a small setting."""
+"""The studies of spectra and unfrozen relaxations confirm their claims, with small settings."""
 
 import pytest
 from outcomes import is_drawn
@@ -40,7 +40,7 @@ def test_smooth_relaxations_settle_away_from_the_gradient_and_relu_chatters(tmp_
     assert strong["cosine"] < 0.8 < 0.99 < weak["cosine"]
     for gain in (0.5, 3.0):
         assert measured["relu"][str(depth)][gain]["stepped"] == 0
-        assert measured["relu"][str(depth)][gain]["rests"] == 1  # but for the size of the steps
+        assert measured["relu"][str(depth)][gain]["rests"] == 1  # at rest, or chattering by the step size
     assert measured["smooth"]["rests"] == measured["smooth"]["relaxations"] == 4
     assert measured["own feedback"][0.5] == 1
     assert measured["places"]["tanh"][0.5] == 1 < measured["places"]["tanh"][3.0]

@@ -1,4 +1,4 @@
-"""Learned feedback aligns as far as W outgrows what W and psi began with; decay takes that away."""
+"""Learned feedback aligns as W outgrows the initial difference, which decay removes."""
 
 import pytest
 from outcomes import is_drawn

@@ -1,4 +1,4 @@
-"""What the suites consist of, against the papers' texts and what can be run."""
+"""Definitions of the suites, against the papers' protocols and valid options."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from actrelax.simulations.training.experiment import Experiment, protocol
 
 @pytest.mark.parametrize("name", SUITES)
 def test_every_run_can_be_run(name):
-    """Options go together, no two runs are the same, and within a seed only what the suite varies differs."""
+    """Options are compatible, all runs differ, and runs of one seed differ only in the suite's options."""
     suite = SUITES[name]
     cases = list(suite.cases())
     assert len(cases) == suite.seeds * len(suite.variants) * len(suite.conditions)
@@ -38,7 +38,7 @@ def test_every_run_can_be_run(name):
 
 @pytest.mark.parametrize("name", CARRIED_OUT)
 def test_results_that_are_kept_are_of_the_suites_runs(name):
-    """An option that is added must not make strangers of them, or they would all be done again."""
+    """A new option must not change their hashes, or all runs would be repeated."""
     suite = replace(CARRIED_OUT[name], seeds=10)
     runs = set()
     for case in suite.cases():
@@ -83,7 +83,7 @@ PLANNED = {
     "continuous-digits": ("digits", "digits-mlp", CE, 5, 20, ["ar", "continuous"]),
     "smoke": ("digits", "digits-cnn", CE, 3, 6, ["ar", "simplified", "random-feedback"]),
 }
-"""Name -> data set, network, loss, seeds, epochs, and the presets after backprop, as the suites were asked for."""
+"""Name -> data set, network, loss, seeds, epochs, and the presets after backprop."""
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -96,7 +96,7 @@ def test_suites_are_what_was_planned(name):
 
 
 def test_only_one_condition_has_the_papers_clip():
-    """The others don't reach it, and would have to be stepped for nothing."""
+    """The others don't reach it, so stepping them would only cost time."""
     cases = [(name, case) for name, suite in SUITES.items() for case in suite.cases()]
     clipped = {(name, case.condition) for name, case in cases if case.experiment.relaxation.clip is not None}
     assert clipped == {(f"{name}-controls", "simplified, clipped") for name in ("cnn-cifar10", "cnn-svhn10k")}
@@ -104,7 +104,7 @@ def test_only_one_condition_has_the_papers_clip():
 
 
 def test_a_hash_is_of_the_experiment_alone():
-    """An option that is added with what was done before as its default changes none."""
+    """A new option with the former behaviour as default does not change hashes."""
     experiment = protocol("paper-cnn")
     kept = Kept(Path("here"), experiment, Execution())
     assert replace(kept, root=Path("there"), execution=Execution("cuda", 8, compile="no")).hash == kept.hash
@@ -159,7 +159,7 @@ DEFAULTS = {
     "conv_factor": 1.0,
     "update_clip": None,
     "decay": None,
-    # added since, with what was done before
+    # added later, with the former behaviour as default
     "test_split": None,
     "label_smoothing": 0.0,
     "clip_norm": None,
@@ -168,12 +168,12 @@ DEFAULTS = {
 
 
 def test_defaults_are_those_of_the_stored_runs():
-    """A hash is of the options that are not the usual ones: another default would give old runs to new experiments."""
+    """Hashes omit default options, so another default would assign old runs to new experiments."""
     assert as_options(Experiment()) == DEFAULTS
 
 
 def test_conditions_of_a_seed_begin_with_the_same_weights_and_batches():
-    """What is paired: the forward weights, and the order of the images; the next seed has others of both."""
+    """Forward weights and the order of images are paired within a seed, and differ between seeds."""
     suite = SUITES["smoke"]
     begun: dict[int, list] = {0: [], 1: []}
     for case in suite.cases():
@@ -191,7 +191,7 @@ def test_conditions_of_a_seed_begin_with_the_same_weights_and_batches():
 
 @pytest.mark.parametrize("epochs", [1, 30])
 def test_kolen_pollack_forgets_in_any_number_of_epochs(epochs):
-    """Rate times decay times steps is 2: exp(-2) of the initial feedback weights are left."""
+    """Rate times decay times steps is 2, which leaves exp(-2) of the initial feedback weights."""
     suite = SUITES["cnn-svhn10k"]
     longer = suite.based_on(varied(suite.base, {"epochs": epochs}))
     experiment = next(c.experiment for c in longer.cases() if c.condition.startswith("Kolen"))

@@ -1,4 +1,4 @@
-"""The first paper's figure 1, on the digits, against what the relaxation itself and its law say."""
+"""The first paper's figure 1, on the digits, against the relaxation and its closed form."""
 
 import csv
 from dataclasses import replace
@@ -61,7 +61,7 @@ def test_the_table_compares_with_the_law(written):
 
 
 def test_without_a_law(tmp_path):
-    """Gains that are current: no prediction is shown, and nothing fails for want of it."""
+    """With current gains there is no prediction, and the figure shows none."""
     unfrozen = varied(TINY, {"assumptions": "unfrozen-relaxation"})
     text = figure1.write(tmp_path, unfrozen, figure1.EXECUTION, 1, "")
     assert "(" not in text.split("|--")[-1].split("Steps")[0]

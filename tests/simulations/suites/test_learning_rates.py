@@ -1,4 +1,4 @@
-"""A sweep is a suite at several rates; what validation prefers is what the suite then learns with."""
+"""A sweep is a suite at several rates; the best validation rates become the suite's rates."""
 
 import csv
 import re
@@ -19,7 +19,7 @@ SMOKE = SUITES["smoke"]
 
 
 def outcome(condition, rate, seed, accuracy, variant=""):
-    """A run of this final validation accuracy, whose last epoch and whose test accuracy say the opposite."""
+    """Return a run with this final validation accuracy, whose last epoch and test accuracy are misleading."""
     label = f"{variant} lr {rate:g}".strip()
     curves = {
         "epoch": [0, 1, 2],

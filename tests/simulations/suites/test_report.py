@@ -1,4 +1,4 @@
-"""Tables of outcomes that were made up, against SciPy's own tests of them."""
+"""Tables of artificial outcomes, against SciPy's tests."""
 
 import json
 import math
@@ -28,7 +28,7 @@ ACCURACIES = {
 
 
 def outcome(condition, seed, accuracy, variant=""):
-    """A run of two epochs; None diverged in the first."""
+    """Return a run of two epochs; None means that it diverged in the first."""
     curves = {
         "epoch": [0, 1, 2],
         "train_accuracy": [0.1, 0.5, 0.9],
@@ -55,7 +55,7 @@ def compared(name, field, outcomes=OUTCOMES):
 
 
 def pairs(name):
-    """The accuracies of a condition and of backprop, of the seeds that finished."""
+    """Return the accuracies of a condition and of backprop, for seeds that finished."""
     found = [(a, b) for a, b in zip(ACCURACIES[name], ACCURACIES["backprop"], strict=True) if a is not None]
     return zip(*found, strict=True)
 
@@ -66,7 +66,7 @@ def test_differences_are_paired_by_seed_and_corrected_for_their_number():
     assert compared("random feedback", "seeds") == 3
     assert compared("simplified", "p_difference") == pytest.approx(2 * raw["simplified"].pvalue)
     assert compared("random feedback", "p_difference") == pytest.approx(raw["random feedback"].pvalue)
-    assert not by_name()["backprop"]["against"]  # AR is compared with it already
+    assert not by_name()["backprop"]["against"]  # AR's row has the comparison
     assert compared("AR", "p_equivalence") < 0.05 < compared("simplified", "p_equivalence")
     assert [compared(name, "verdict") for name in ("AR", "simplified", "random feedback")] == ["=%", "*", "*"]
 
@@ -96,7 +96,7 @@ def test_the_interval_is_the_one_that_is_tested():
 
 
 def test_equivalence_within_a_tenth_of_backprops_errors():
-    """They are 2.875 points here, of which a tenth is less than AR's differences allow for."""
+    """Backprop's errors are 2.875 points here, a tenth of which is less than the spread of AR's differences."""
     d = [a - b for a, b in zip(*pairs("AR"), strict=True)]
     expected = max(
         stats.ttest_1samp(d, -0.2875, alternative="greater").pvalue,
@@ -116,14 +116,14 @@ def test_where_equals_would_hardly_be_found_equivalent_the_power_stands_in_place
     power = equivalence_power(4, compare(wide["AR"], wide["backprop"]).deviation)
     assert power < 0.5
     assert rows(outcomes)["AR"][5] == f"power {power:.2f}"
-    assert compared("AR", "verdict", outcomes) == "~"  # within a tenth of the errors it had a chance
+    assert compared("AR", "verdict", outcomes) == "~"  # the test within a tenth of the errors has enough power
     assert rows(outcomes)["simplified"][5] == f"{compared('simplified', 'p_equivalence', outcomes):.3f}"
     worse = [outcome("AR", seed, a) for seed, a in enumerate((59.0, 43.0, 58.0, 45.0))]
     assert compared("AR", "verdict", [o for o in outcomes if o.condition != "AR"] + worse) == "?"
 
 
 def test_one_computation_is_not_tested_against_itself():
-    """It would be a member of the family whose correction the others pay for."""
+    """Otherwise it would enter the family, and increase the correction of all other tests."""
     same = [replace(o, condition="simplified", run=f"same-{o.seed}") for o in OUTCOMES if o.condition == "backprop"]
     outcomes = [o for o in OUTCOMES if o.condition != "simplified"] + same
     assert rows(outcomes)["simplified"][3:7] == ["0 (identical)", "", "", ""]
@@ -156,7 +156,7 @@ def test_seeds_are_paired_whatever_their_order():
 
 
 def rows(outcomes=OUTCOMES):
-    """Condition -> cells after it."""
+    """Return condition -> the other cells of its row."""
     return {row[0]: row[1:] for row in comparison_text.table("", comparison.compared(AGAINST, outcomes)).rows}
 
 
@@ -210,7 +210,7 @@ def test_committed_tables_say_what_their_rows_say(name):
 
 
 def approx(value):
-    """The same with numbers that may differ in their last digits."""
+    """Return a copy whose numbers compare approximately."""
     if isinstance(value, list):
         return [approx(inner) for inner in value]
     if isinstance(value, dict):
@@ -224,7 +224,7 @@ def test_committed_rows_are_written_as_they_were_read(name, tmp_path):
     results_table.write(tmp_path, results_table.read(RESULTS / name).values())
     assert (tmp_path / "curves.csv").read_bytes() == (RESULTS / name / "curves.csv").read_bytes()
     committed, written = (folder.joinpath("runs.csv").read_text() for folder in (RESULTS / name, tmp_path))
-    if "made_with" not in committed:  # a table from before there was one
+    if "made_with" not in committed:  # an older table
         written = re.sub(",(made_with)?$", "", written, flags=re.MULTILINE)
     assert written == committed
 

@@ -1,4 +1,4 @@
-"""Many runs: each done once, whoever does them, and whatever stops them."""
+"""Execution of many runs: each is done once, by any process, despite interruptions."""
 
 import io
 import json
@@ -31,14 +31,14 @@ from actrelax.simulations.training.signals import Stopped
 
 @pytest.fixture
 def runs(tmp_path, npz):
-    """Three that differ in their seed."""
+    """Return three runs that differ in their seed."""
     base = Experiment(epochs=2, images=Images(str(npz)), model=Model("digits-mlp"), batch_size=20)
     execution = Execution(threads=1, processes=1)
     return [Kept(tmp_path / "runs", replace(base, seed=seed).resolved(), execution) for seed in range(3)]
 
 
 def perform(runs, jobs=1, **options):
-    """Do them without a progress bar; returns those that ended."""
+    """Do the runs without a progress bar, and return the runs that ended."""
     return list(runner.perform(runs, Work(jobs, **{"quiet": True, **options})))
 
 
@@ -61,7 +61,7 @@ def test_a_run_that_diverges_is_recorded_and_stops_no_other(runs):
     assert wild.state is State.DIVERGED
     assert wild.folder.divergence().startswith("training diverged in batches ")
     assert runs[1].state is State.FINISHED
-    perform([wild])  # nor is it tried again
+    perform([wild])  # it is not tried again
 
 
 def test_a_run_that_cannot_be_done_is_named_at_the_end(runs, tmp_path):
@@ -113,7 +113,7 @@ def test_options_tell_runs_apart_but_for_the_place_of_their_data(runs, tmp_path)
 
 
 def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path):
-    """Two at a time, in processes of their own; what they end with is what it would have been."""
+    """Two at a time, in separate processes; the results equal those of uninterrupted runs."""
     slow = [replace(kept, experiment=replace(kept.experiment, epochs=300)) for kept in runs[:2]]
     program = (
         "import pickle, sys; from actrelax.simulations.suites.runner import Work, perform\n"
@@ -139,7 +139,7 @@ def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path)
 
 
 def test_stopped_while_one_runs_at_a_time(runs, monkeypatch):
-    """In this process: the run's own end, and no further one."""
+    """In this process the current run stops, and no further run begins."""
     original = Kept.held
 
     def signalled(kept):
@@ -151,13 +151,13 @@ def test_stopped_while_one_runs_at_a_time(runs, monkeypatch):
     with pytest.raises(Stopped):
         perform(runs)
     assert runs[0].state is State.FINISHED
-    assert runs[1].state is State.BEGUN  # the signal came before it listened, and stopped it all the same
+    assert runs[1].state is State.BEGUN  # a signal before its handler was installed also stopped it
     assert runs[2].state is State.OPEN
     assert json.loads((runs[0].folder.path / "summary.json").read_text())["seed"] == 0
 
 
 def test_workers_of_a_cluster_and_one_that_is_killed(runs, tmp_path):
-    """Two of Dask's: what the killed one did, another goes on with; a run that diverges is recorded as here."""
+    """With two Dask workers, another continues a killed worker's run, and a divergence is recorded as locally."""
     distributed = pytest.importorskip("distributed")
     slow = [replace(kept, experiment=replace(kept.experiment, epochs=40)) for kept in runs[:2]]
     wild = replace(runs[2], experiment=replace(runs[2].experiment, optimisation=Optimisation(lr=1e30)))
@@ -182,7 +182,7 @@ def test_workers_of_a_cluster_and_one_that_is_killed(runs, tmp_path):
 
 
 def test_a_run_that_kills_its_worker_stops_no_other(runs, tmp_path):
-    """Dask gives it up after two workers; joblib's Dask backend would wait for it for ever."""
+    """Dask gives up such a run after two workers; joblib's Dask backend would wait for ever."""
     distributed = pytest.importorskip("distributed")
     dask = pytest.importorskip("dask")
     (tmp_path / "deadly.py").write_text("import os\n\ndef network(input_shape, classes):\n    os._exit(1)\n")
@@ -214,7 +214,7 @@ def test_ctrl_c_with_a_cluster_waits_for_the_runs_under_way(runs, monkeypatch):
 
 
 class OnATerminal(tqdm):
-    """What it would show there."""
+    """Standard error that pretends to be a terminal."""
 
     shown: typing.ClassVar[list] = []
 
@@ -227,7 +227,7 @@ class OnATerminal(tqdm):
 
 
 def test_progress_counts_the_epochs_of_all_runs(runs, monkeypatch):
-    """Those that were done before are not in the time that the others take."""
+    """Epochs done before do not enter the estimate of the remaining time."""
     monkeypatch.setattr("actrelax.simulations.suites.runner.tqdm", OnATerminal)
     monkeypatch.setattr("actrelax.simulations.suites.runner.LOOK", 0.01)
     wild = replace(runs[2], experiment=replace(runs[2].experiment, optimisation=Optimisation(lr=1e30)))
@@ -241,7 +241,7 @@ def test_progress_counts_the_epochs_of_all_runs(runs, monkeypatch):
 
 
 def test_runs_of_a_file_that_has_changed_are_not_reported_unasked(tmp_path, npz, arrays):
-    """Nor are runs of the same name that were trained on other images."""
+    """Runs with the same name, trained on other images, are not reported either."""
     own = tmp_path / "own.py"
     own.write_text("from torch import nn\ndef net(shape, n):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, n))")
     base = Experiment(epochs=1, images=Images(str(npz)), model=Model(f"{own}:net"), rule="backprop")
@@ -265,7 +265,7 @@ def test_runs_of_a_file_that_has_changed_are_not_reported_unasked(tmp_path, npz,
 
 
 def test_a_run_of_a_file_goes_on_without_more_trust(tmp_path, npz, monkeypatch):
-    """The command named the file."""
+    """No --trust is needed, because the command names the file."""
     own = tmp_path / "own.py"
     own.write_text("from torch import nn\ndef net(shape, n):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, n))")
     experiment = Experiment(epochs=2, images=Images(str(npz)), model=Model(f"{own}:net"), rule="backprop")

@@ -1,4 +1,4 @@
-"""The suites' results beside each other, from rows that were made up and from those that are committed."""
+"""The summary map, from artificial rows and from committed results."""
 
 import shutil
 from dataclasses import replace
@@ -16,7 +16,7 @@ from actrelax.simulations.suites import summary_map
 
 
 def write(results, suite, accuracies, variant=""):
-    """Write the rows of a suite: condition -> the seeds' accuracies, None for one that diverged."""
+    """Write the rows of a suite: condition -> accuracies of the seeds, None for a divergence."""
     found = []
     for condition, of_seeds in accuracies.items():
         for seed, accuracy in enumerate(of_seeds):
@@ -41,8 +41,8 @@ def results(tmp_path):
         "relu",
     )
     write(tmp_path, "cnn-cifar10", {"backprop": [50.0, 55.0], "simplified": [45.0, 55.0]})
-    write(tmp_path, "cnn-svhn", {"backprop": [50.0]})  # nothing to compare it with
-    write(tmp_path, "smoke", {"backprop": [90.0], "AR": [90.0]})  # no part of it
+    write(tmp_path, "cnn-svhn", {"backprop": [50.0]})  # no condition to compare
+    write(tmp_path, "smoke", {"backprop": [90.0], "AR": [90.0]})  # not part of the map
     return tmp_path
 
 

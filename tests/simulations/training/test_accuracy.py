@@ -1,4 +1,4 @@
-"""The share of images that are classified correctly."""
+"""Accuracy: the share of correctly classified images."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""From options to parts: each option reaches the part it is meant for."""
+"""Assembly of a training: each option reaches its part."""
 
 import copy
 import math
@@ -44,7 +44,7 @@ def test_schedules():
 @pytest.mark.parametrize("period", [0.1, 0.3, 0.7, 1.1, 2.3])
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.3, 1.1, 2.9])
 def test_fractions_of_an_epoch_are_decimal_numbers(period, warmup):
-    """With 10 batches per epoch all of them are whole numbers of batches."""
+    """With 10 batches per epoch, tenths of an epoch are whole numbers of batches."""
     o = Optimisation(schedule="step", step_epochs=period, step_factor=0.5, warmup=warmup)
     first, every = round(10 * warmup), round(10 * period)
     expected = [(k + 1) / (first + 1) if k < first else 0.5 ** ((k - first) // every) for k in range(100)]
@@ -279,7 +279,7 @@ def test_hardware_is_set_up(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_tf32_rounds_what_is_multiplied_and_fp32_does_not():
-    """Outputs of a convolutional network against float64: 10 bits of mantissa, or 23."""
+    """Errors of a CNN's outputs against float64 correspond to 10 or 23 bits of mantissa."""
     errors = {}
     for precision in ("fp32", "tf32"):
         training = assemble(Experiment(precision=precision), Execution("cuda", 1)).training
@@ -307,7 +307,7 @@ GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(
     ids=["backprop", "learned", "unfrozen", "equilibrium"],
 )
 def test_channels_last_is_a_layout_and_changes_nothing_else(rule, relaxation, network, precision, device):
-    """Images, weights, activities and gradients have it, before and after; in double precision all are equal."""
+    """Images, weights, activities and gradients have this layout; in double precision all values are equal."""
     found = {}
     for channels_last in (False, True):
         images = Images(normalise="half")

@@ -1,4 +1,4 @@
-"""Batches: order and augmentation are functions of seed and epoch alone; images become the network's input."""
+"""Batches: order and augmentation depend only on seed and epoch; images become the network's input."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_every_image_comes_once_with_its_label():
 def test_seed_and_epoch_fix_the_order_and_nothing_else_does(augment):
     x, y = joined(batches(augment=augment), 3)
     made = batches(augment=augment)
-    torch.rand(5)  # somebody else's draw
+    torch.rand(5)  # another user of the global generator
     for epoch in (1, 2):
         assert not torch.equal(joined(made, epoch)[1], y)
     assert torch.equal(joined(made, 3)[0], x)
@@ -63,7 +63,7 @@ def test_flip_and_crop_written_out():
 
 
 def is_a_crop(image, of):
-    """Whether an image is another one, shifted by up to 4 pixels."""
+    """Return whether an image is a copy of another, shifted by up to 4 pixels."""
     padded = torch.nn.functional.pad(of, (PADDING,) * 4)
     return any(
         torch.equal(image, padded[:, top : top + 8, left : left + 8])

@@ -1,4 +1,4 @@
-"""What watches a training: where it diverged, how far from backprop it learns, how far it has got."""
+"""Callbacks of a training: detection of divergence, angles to backprop, and progress."""
 
 import io
 import math
@@ -31,7 +31,7 @@ def parts_of(rule="ar", activation="tanh", lr=0.1, momentum=0.0, weight_decay=0.
 
 
 def spoil_image(training, batch, position):
-    """Make a pixel of one image infinite, in the data set itself, so that every epoch meets it."""
+    """Make a pixel of one image in the data set infinite, which affects every epoch."""
     images = training.batches.data.train.images
     image = [x for x, _ in training.batches.epoch(1)][batch][position]
     images[int((images == image).flatten(1).all(1).nonzero()[0]), 0, 0, 0] = math.inf
@@ -40,7 +40,7 @@ def spoil_image(training, batch, position):
 @pytest.mark.parametrize(("every", "batches"), [(1, "batch 10"), (4, "batches 9 to 12"), (50, "batches 1 to 23")])
 @pytest.mark.parametrize("rule", ["ar", "backprop"])
 def test_the_batches_that_diverged_are_named(rule, every, batches):
-    """An infinite pixel in the tenth batch is found at the next check."""
+    """An infinite pixel in the tenth batch is detected at the next check."""
     parts = parts_of(rule, activation="relu")
     spoil_image(parts.training, 9, 3)
     with pytest.raises(DivergenceError) as diverged:
@@ -129,7 +129,7 @@ def test_progress(capfd):
 
 
 class OnATerminal(tqdm):
-    """Where output is collected tqdm would draw no bar."""
+    """Standard error that pretends to be a terminal, because tqdm draws no bar into a pipe."""
 
     def __init__(self, **options):
         super().__init__(**options | {"disable": False, "file": io.StringIO(), "mininterval": 0})

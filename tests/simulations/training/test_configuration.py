@@ -1,4 +1,4 @@
-"""Options that survive JSON."""
+"""Options are restored from JSON."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ CONFIG = as_config(Experiment(), Execution())
 
 
 def with_option(**change):
-    """Return the usual configuration with an option changed, in the part that has it."""
+    """Return the default configuration with one option changed."""
     parts = {name: dict(CONFIG[name]) for name in ("experiment", "execution")}
     for name, value in change.items():
         parts["execution" if name in CONFIG["execution"] else "experiment"][name] = value

@@ -1,4 +1,4 @@
-"""How a run is computed, which is no part of what identifies it."""
+"""Execution options, which do not enter a run's hash."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Experiments: the papers' protocols, and what no run can do."""
+"""Experiments: the papers' protocols, and impossible options."""
 
 import math
 from dataclasses import replace
@@ -40,7 +40,7 @@ OWN = {
         "dataset": "cifar10",
         "network": "cnn",
         "normalise": "half",
-        "clip": None,  # theirs is 50, which none of the conditions but one reaches
+        "clip": None,  # 50 in the papers, which only one condition reaches
         "update_clip": 50.0,
         "conv_factor": 2.0,
     },
@@ -49,7 +49,7 @@ OWN = {
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_protocols_are_the_papers(name):
-    """arXiv 2010.06219."""
+    """Protocols agree with arXiv 2010.06219."""
     options = as_options(protocol(name))
     expected = COMMON | OWN[name] | {"augment": "none", "validation": 0}
     assert {option: options[option] for option in expected} == expected

@@ -1,4 +1,4 @@
-"""Devices and precisions that are there, and those that are not."""
+"""Available and unavailable devices and precisions."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_tf32_is_of_newer_gpus(monkeypatch):
 
 
 def test_types_of_weights():
-    """Those of mixed precision are single."""
+    """Mixed precision has weights in single precision."""
     types = [Hardware(precision=name).dtype for name in ("fp64", "fp32", "tf32", "bf16")]
     assert types == [torch.float64, torch.float32, torch.float32, torch.float32]
     assert FullPrecision() == FullPrecision("cpu", precision="fp64")

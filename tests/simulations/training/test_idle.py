@@ -1,4 +1,4 @@
-"""Options without an effect are named, and those with one are not. Oracle: runs with and without them."""
+"""Only options without an effect are reported. Oracle: runs with and without them."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_options_without_an_effect_are_named(options):
     asked = [name for name in options if name not in without(options)]
     assert all(f"--{name.replace('_', '-')}" in sentences for name in asked)
     if "input_noise" in options:
-        return  # it draws numbers
+        return  # noise draws random numbers
     torch.testing.assert_close(
         weights_after_batches(options), weights_after_batches(without(options)), rtol=1e-2, atol=1e-4
     )

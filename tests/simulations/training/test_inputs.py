@@ -1,4 +1,4 @@
-"""A run is used with the files, images, options and weights that it was trained with, or the user insists."""
+"""Runs are refused if files, images, options or weights have changed since training, unless accepted."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ QUICK = ["--epochs", "2", "--steps", "3", "--threads", "1", "--quiet"]
 
 @pytest.fixture
 def shared(tmp_path, npz):
-    """A network of one's own, on data of one's own, and the folder of its run."""
+    """Return the folder of a run with a user's network and a user's data."""
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "layers.py").write_text("from torch.nn import Tanh as activation")
     out, network = tmp_path / "run", f"{tmp_path / 'net.py'}:net"
@@ -36,7 +36,7 @@ def shared(tmp_path, npz):
 
 
 def uses(out, place):
-    """Every way to use a run."""
+    """Return the commands that use a run."""
     evaluate = ["evaluate", out]
     relax = ["relax", "--run", out, "--steps", "3", "--out", place / "relaxed"]
     check = ["check", "--run", out, "--engine", "closed-form"]
@@ -44,7 +44,7 @@ def uses(out, place):
 
 
 def status(capsys, words, *more):
-    """Return exit status and error."""
+    """Run a command, and return its exit status and standard error."""
     capsys.readouterr()
     return cli.main([*words, *map(str, more)]), capsys.readouterr().err
 
@@ -82,7 +82,7 @@ def test_a_file_that_a_run_names_is_not_run_unasked(shared, tmp_path, capsys):
 
 @pytest.mark.parametrize("changed", ["net.py", "layers.py", "test images", "config.json", "checkpoint.pt"])
 def test_what_changed_is_refused_and_named(shared, tmp_path, npz, arrays, capsys, changed):
-    """And is used where the user insists; a run that goes on so is one with what there is now."""
+    """The user may accept the change; a run that continues records its new inputs."""
     if changed == "test images":
         np.savez(npz, **arrays | {"x_test": arrays["x_test"][::-1]})
     elif changed == "config.json":

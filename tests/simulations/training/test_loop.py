@@ -1,4 +1,4 @@
-"""The training loop: AR and backprop learn alike, a seed fixes everything, watchers see everything."""
+"""The training loop: AR and backprop share it, a seed fixes everything, callbacks see every event."""
 
 import copy
 import math
@@ -138,7 +138,7 @@ def test_callbacks_are_called_in_order():
 
 
 class Stopping(Callback):
-    """Stops a training as an exception would, after so many batches in all."""
+    """Callback that raises an exception after a total number of batches."""
 
     def __init__(self, after):
         self.left = after
@@ -231,7 +231,7 @@ def test_soundness(damage):
     ids=["ar", "tau-spread", "continuous"],
 )
 def test_learning_looks_at_no_value_of_the_device_on_the_way(monkeypatch, options):
-    """On a GPU each look would wait for the queue: losses and flags are read every so many batches only."""
+    """On a GPU reading a value waits for the queue, so losses and flags are read only every few batches."""
     training = training_of(**options)
     x, y = next(iter(training.batches.epoch(1)))
     places = set()
@@ -244,7 +244,7 @@ def test_learning_looks_at_no_value_of_the_device_on_the_way(monkeypatch, option
 
         monkeypatch.setattr(torch.Tensor, name, counted)
     learn(training, x, y)
-    # labels are looked at only if they are on the CPU; tau of every neuron is the caller's, on the CPU
+    # labels are read only on the CPU; one tau per neuron is the caller's, on the CPU
     losses = ("problem", "losses.py")
     assert {losses} <= places <= {losses, ("problem", "per_neuron.py"), ("engines", "steps.py")}
     places.clear()

@@ -1,4 +1,4 @@
-"""Rules in bfloat16: gradients near those of single precision, for weights that stay in it."""
+"""Rules in bfloat16: gradients close to single precision, with weights in single precision."""
 
 import copy
 
@@ -52,7 +52,7 @@ def parts_of(rule="stepped", precision="bf16", network="digits-cnn", device="cpu
 
 
 def gradients_of(parts):
-    """Of the first batch, by name, and what the rule returned."""
+    """Return the gradients of the first batch, by name, and the result of the rule."""
     training = parts.training
     result = training.rule(training.network, *next(iter(training.batches.epoch(1))))
     return {name: p.grad for name, p in training.network.named_parameters()}, result
@@ -62,7 +62,7 @@ def gradients_of(parts):
 @pytest.mark.parametrize("network", ["digits-cnn", "digits-skip"])
 @pytest.mark.parametrize("rule", RULES)
 def test_gradients_are_those_of_single_precision_but_for_rounding(rule, network, device):
-    """bfloat16 rounds to 0.4 %: gradients may turn by some percent, and keep their length to one."""
+    """bfloat16 rounds to 0.4 %: directions change by some percent, norms by about one."""
     exact, passed = gradients_of(parts_of(rule, "fp32", network, device))
     rounded, result = gradients_of(parts_of(rule, "bf16", network, device))
     assert result.output.dtype == torch.bfloat16
@@ -77,7 +77,7 @@ def test_gradients_are_those_of_single_precision_but_for_rounding(rule, network,
 
 
 def test_relaxed_states_do_not_stop_on_the_way():
-    """Where steps are small, single precision carries them; weights and drives are bfloat16."""
+    """States are single precision, so that small steps count; weights and drives are bfloat16."""
     training = parts_of("small steps").training
     x, y = next(iter(training.batches.epoch(1)))
     problem = RelaxationProblem.from_batch(copy.deepcopy(training.network).bfloat16(), x.bfloat16(), y)
@@ -88,7 +88,7 @@ def test_relaxed_states_do_not_stop_on_the_way():
 
 
 def test_weights_learn_less_than_bfloat16_resolves():
-    """Where it rounds 0.4 % away, updates of a millionth arrive."""
+    """Updates of a millionth take effect, although bfloat16 rounds to 0.4 %."""
     training = parts_of("equilibrium", lr=1e-5, momentum=0.9).training
     before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
     for x, y in training.batches.epoch(1):
@@ -103,7 +103,7 @@ def test_weights_learn_less_than_bfloat16_resolves():
 
 @pytest.mark.parametrize("rule", ["backprop", "random"])
 def test_the_weights_of_the_moment_count(rule):
-    """Also feedback weights that no optimiser moves, which a checkpoint brings."""
+    """Holds also for fixed feedback weights, which only a checkpoint changes."""
     parts, other = parts_of(rule), parts_of(rule)
     gradients_of(parts)
     changed = {
@@ -119,7 +119,7 @@ def test_the_weights_of_the_moment_count(rule):
 
 
 def test_gradients_add_up():
-    """As autograd's do: a second batch's come on top."""
+    """The gradients of a second batch are added, as by autograd."""
     parts = parts_of("backprop")
     once = {name: grad.clone() for name, grad in gradients_of(parts)[0].items()}
     twice, _ = gradients_of(parts)
@@ -143,13 +143,13 @@ def test_angles_are_measured_in_the_rules_precision():
     parts = parts_of("equilibrium")
     train(parts.training, [Alignment(10, parts.loss, parts.options, PRESETS["ar"])])
     rows = parts.training.tables["alignment"]
-    assert len(rows) == 5  # of 2 x 23 batches
+    assert len(rows) == 5  # from 2 x 23 batches
     assert all(0 < row["mean"] < 5 for row in rows)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_loss_of_what_is_nearly_learned(name):
-    """The label's gradient, softmax - 1, is less than bfloat16 can tell from 0 near 1."""
+    """Near 1, bfloat16 can't resolve the label's gradient, softmax - 1."""
     loss, target = LOSSES[name], torch.tensor([0])
     output = torch.tensor([[8.0, 0.0, 0.5]]) if name == "cross-entropy" else torch.tensor([[1.0, 0.001, 0.25]])
     found = in_single_precision(loss)

@@ -1,4 +1,4 @@
-"""Numbers in range, and options that decide the defaults of others."""
+"""Ranges of numbers, and options that determine the defaults of others."""
 
 import math
 from dataclasses import dataclass

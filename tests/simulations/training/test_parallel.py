@@ -1,4 +1,4 @@
-"""The rule of one of several processes: here of one alone, test_processes.py has two."""
+"""The rule of one of several processes, tested with a single process; test_processes.py has two."""
 
 import copy
 from functools import partial
@@ -20,12 +20,12 @@ RULES = ["backprop", "ar", "learned-feedback", "kolen-pollack", "current-presyna
 
 @pytest.fixture(autouse=True)
 def exact(as_users_run):
-    """Double precision, as in the tests of models/."""
+    """Use double precision, as in the tests of models/."""
     torch.set_default_dtype(torch.float64)
 
 
 def shared(rule, case, options=None, size=3):
-    """The rule of a process of one."""
+    """Return the rule of a group with one process."""
     options = options or BackwardOptions()
     if rule == "backprop":
         assumptions, own = None, partial(backprop_backward, reduction="sum")
@@ -38,7 +38,7 @@ def shared(rule, case, options=None, size=3):
 
 
 def by_one_process(rule, case, options):
-    """Gradients, and what the rule returns."""
+    """Return gradients and result of the rule in one process."""
     network = copy.deepcopy(case.network)
     if rule == "backprop":
         updates = {"updates": options.updates, "reduction": options.reduction}
@@ -85,7 +85,7 @@ def tied_case():
     case = make_case((6,), {"a": "tanh", "b": "tanh", "output": "identity"}, edges)
     lower, middle, _ = case.network.projections.values()
     middle.weight = lower.weight
-    case.edges.clear()  # the layers have another weight
+    case.edges.clear()  # the layers have other weights below
     return case
 
 

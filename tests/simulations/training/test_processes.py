@@ -1,4 +1,4 @@
-"""Training on several processes: as one process with the same batches, and never a hang."""
+"""Training on several processes equals training on one, and never hangs."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_shares_are_pieces_as_equal_as_can_be(size, count):
 
 @pytest.mark.parametrize("augment", ["none", "flip,crop"])
 def test_batches_are_drawn_whole_and_then_shared(augment):
-    """As many processes as leave some without an image of the last batch, of 2."""
+    """With more processes than images in the last batch, some processes have none."""
     made = [
         Batches(digits(), Preprocessing(torch.float32), 205, 0, augment, Processes(rank, count))
         for count, rank in ((1, 0), (3, 0), (3, 1), (3, 2))
@@ -113,7 +113,7 @@ def test_the_first_goes_first(rank, expected):
     def failing():
         with Waiting(rank, 2).first_one_first():
             events.append("block")
-            raise InterruptedError  # the others must go on, and meet what the first has met
+            raise InterruptedError  # the others must continue, and receive the first one's error
 
     with pytest.raises(InterruptedError):
         failing()
@@ -121,7 +121,7 @@ def test_the_first_goes_first(rank, expected):
 
 
 class Silent(Processes):
-    """One of several that meets nobody: each of the others says what it says."""
+    """Communicator of one process whose partners always send its own values."""
 
     def wait(self):
         pass
@@ -138,7 +138,7 @@ class Silent(Processes):
 
 @pytest.fixture
 def group():
-    """A group of torch.distributed, which DistributedDataParallel needs."""
+    """Create a group of torch.distributed, which DistributedDataParallel needs."""
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
@@ -183,7 +183,7 @@ def refusing(shape, classes):
         raise ActrelaxError("only this one.")
     return unequal(shape, classes)
 """
-"""Networks that differ from process to process, and write down which one this is."""
+"""Networks that differ between processes, and write down their process."""
 
 SEVERAL = """
 import json, os, sys
@@ -197,7 +197,7 @@ place = Path(sys.argv[1])
 statuses = [cli.main(["train", *options]) for options in json.loads((place / "runs.json").read_text())]
 (place / f"statuses{os.environ['RANK']}").write_text(json.dumps(statuses))
 """
-"""Several runs, one after the other: starting two processes takes longer than all of them."""
+"""Several runs in one launch, because starting two processes takes longer than the runs."""
 
 FIXED = ["--precision", "fp64", "--epochs", "1", "--threads", "1", "--quiet"]
 CNN = ["--network", "digits-cnn", "--steps", "5", "--batch-size", "718", "--momentum", "0.9", "--augment", "flip,crop"]
@@ -210,7 +210,7 @@ RUNS = {
     "tied": ["--network", "OWN:tied", "--assumptions", "kolen-pollack", "--decay", "0.1", "--batch-size", "718"],
     "clip": ["--network", "digits-mlp", "--steps", "5", "--clip", "1.03", "--batch-size", "205"],
 }
-"""The last batch has one image, in all but one: a process has none."""
+"""Options of the runs; in most, the last batch has one image, so one process has none."""
 
 NOISY = ["--network", "OWN:unequal", "--integrator", "euler", "--noise", "0.1", "--steps", "10", "--batch-size", "25"]
 NOISY += ["--epochs", "4", "--threads", "1", "--quiet"]
@@ -220,7 +220,7 @@ SPOILED += ["--precision", "fp32"]
 
 
 def spoil(path):
-    """Write the digits with one that overflows, among those of the second process in the third batch of seed 0."""
+    """Write the digits with one overflowing image, in the second process's share of batch 3 with seed 0."""
     data = digits()
     x = data.train.images.flatten(1).numpy().copy()
     x[torch.randperm(len(x), generator=random_stream(0, "epoch", 1))[270]] = 3e38
@@ -229,18 +229,18 @@ def spoil(path):
 
 
 def launched(*command):
-    """Two processes by torchrun."""
+    """Start two processes by torchrun."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def ended(process, within=60):
-    """Return what it said, once it has ended by itself."""
+    """Wait until a launcher ends by itself, and return its output."""
     try:
         return process.communicate(timeout=within)
     except subprocess.TimeoutExpired:
-        process.terminate()  # and with it its processes, half a minute later where they don't listen
+        process.terminate()  # its processes end, too, half a minute later if they ignore signals
         process.communicate()
         raise
 
@@ -251,7 +251,7 @@ def training(*options):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """The file of networks."""
+    """Return the path of the file of networks."""
     path = tmp_path_factory.mktemp("own") / "own.py"
     path.write_text(OWN)
     return path
@@ -263,7 +263,7 @@ def with_own(options, own):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory, own):
-    """The folder of all runs by two processes, and what was said."""
+    """Return the folder of all runs by two processes, and their output."""
     place = tmp_path_factory.mktemp("together")
     spoil(place / "spoiled.npz")
     runs = {**RUNS, "noisy": NOISY, "spoiled": [*SPOILED, "--dataset", str(place / "spoiled.npz")]}
@@ -309,7 +309,7 @@ def test_the_first_process_speaks_for_all(together):
     statuses = [json.loads((place / f"statuses{rank}").read_text()) for rank in (0, 1)]
     assert statuses == [[0] * len(done) + [1, 2, 2, 1], [0] * len(done) + [1, 2, 2, 2]]
     said = [line for line in err.splitlines() if line.startswith("actrelax")]
-    # only the second has met it
+    # only the second process has the overflowing image
     assert said[0].startswith("actrelax train: training diverged in batches 1 to ")
     assert RunFolder(place / "spoiled").checkpoint()["position"]["batch"] == 0
     assert said[1].startswith("actrelax train: unknown assumptions 'nix'; known: ar,")
@@ -333,7 +333,7 @@ def pid_of(rank, own):
 
 
 def begun(process, folder, batches=1):
-    """Wait until a run has saved that it did so many batches."""
+    """Wait until a run's checkpoint has a number of batches."""
 
     def done():
         state = RunFolder(folder).checkpoint() if (folder / "checkpoint.pt").exists() else None
@@ -344,7 +344,7 @@ def begun(process, folder, batches=1):
 
 
 def test_a_stopped_run_ends_as_one_that_was_left_alone(together, own, tmp_path):
-    """Stopped by a signal that reaches one of the two; where the launcher has it, both get it. Noise goes on, too."""
+    """A signal may reach one process, or both through the launcher; the resumed run continues the noise, too."""
     out = tmp_path / "run"
     process = training(*FIXED, *with_own(NOISY, own), "--out", out, "--checkpoint-every", 1)
     begun(process, out)
@@ -354,7 +354,7 @@ def test_a_stopped_run_ends_as_one_that_was_left_alone(together, own, tmp_path):
     assert err.count(f"continue with actrelax train --resume {out}") == 1
     assert err.count("actrelax train:") == 1
     assert not RunFolder(out).is_finished()
-    assert cli.main(["train", "--resume", str(out)]) == 2  # one process is not two
+    assert cli.main(["train", "--resume", str(out)]) == 2  # needs two processes
     process = training("--resume", out, "--quiet", "--trust")
     _, err = ended(process)
     assert process.returncode == 0, err
@@ -368,12 +368,12 @@ def test_a_killed_process_ends_the_run(own, tmp_path):
     os.kill(pid_of(0, own), signal.SIGKILL)
     _, err = ended(process, within=30)
     assert process.returncode != 0
-    # which the first can't say any more
+    # the first process can no longer report it
     assert "actrelax train: another process of this run has ended: --resume goes on from its last checkpoint." in err
 
 
 def test_the_processes_end_when_their_launcher_is_killed(own, tmp_path):
-    """With a checkpoint; what they say is read to its end, which comes when the last has ended."""
+    """They leave a checkpoint; their output ends when the last process has ended."""
     out = tmp_path / "run"
     process = training(*with_own(NOISY, own), "--epochs", 100000, "--out", out, "--checkpoint-every", 5)
     begun(process, out)
@@ -388,7 +388,7 @@ def test_the_processes_end_when_their_launcher_is_killed(own, tmp_path):
 
 
 def test_two_processes_are_refused_a_folder_together(tmp_path):
-    """Only the first asks for it."""
+    """Only the first process claims the folder, and all are refused."""
     out = tmp_path / "run"
     with claimed(out):
         process = training("--network", "digits-mlp", "--out", out)

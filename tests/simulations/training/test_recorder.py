@@ -1,4 +1,4 @@
-"""What is kept of a run, and when; tests/simulations/test_train.py has whole runs."""
+"""Recording of a run: contents and times of checkpoints; tests/simulations/test_train.py has whole runs."""
 
 import math
 import signal
@@ -54,7 +54,7 @@ def test_checkpoints_come_as_often_as_asked(tmp_path):
             saved.append((position["epoch"], position["batch"]))
 
     recorded(tmp_path, Stop(), every=10, before=[Watch()])
-    # what is on the disk while batch 1, 2, ... is learned: every tenth of the run, and the ends of epochs
+    # checkpoint on disk while batch 1, 2, ... is learned: every tenth of the run, and ends of epochs
     first = [(0, 0)] * 10 + [(0, 10)] * 10 + [(0, 20)] * 3
     second = [(1, 0)] * 7 + [(1, 7)] * 10 + [(1, 17)] * 6
     assert saved == first + second

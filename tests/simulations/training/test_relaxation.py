@@ -1,4 +1,4 @@
-"""Options of a relaxation, and what they mean for the models."""
+"""Relaxation options, and the corresponding arguments of the models."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_time_constants():
 
 
 def test_time_constants_of_whole_populations():
-    """One for all neurons, so that the law holds; over many networks of the spread asked for."""
+    """All neurons of a population share a tau, so the closed form holds; the spread is the requested one."""
     network = build("mlp", input_shape=(20,)).double()
     spread = Relaxation(tau=3.0, tau_spread=0.4, tau_spread_over="populations")
     drawn = [spread.time_constants(network, seed) for seed in range(300)]
@@ -66,7 +66,7 @@ def test_time_constants_of_whole_populations():
     ],
 )
 def test_steps(options, steps):
-    """They say how long a relaxation takes; without a word on it, any integrator takes them, those without time too."""
+    """Steps set the duration of a relaxation; without them every integrator has a default, also "equilibrium"."""
     found = Relaxation(**options).as_steps
     network = build("digits-mlp")
     problem = RelaxationProblem.from_batch(network, torch.rand(2, 64), torch.tensor([0, 1]))

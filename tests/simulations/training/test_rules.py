@@ -1,4 +1,4 @@
-"""From options to rules: the same gradients, however they are computed."""
+"""Rules from options: the same gradients by every evaluation."""
 
 import itertools
 from dataclasses import replace
@@ -36,7 +36,7 @@ def distance(ours, theirs):
 
 
 def applications(monkeypatch, rule, training):
-    """Count how often feedback is carried through a projection, by the images that go through."""
+    """Count the feedback passes through projections, in images."""
     calls, original = [], Projection.feedback_from_weights
     monkeypatch.setattr(
         Projection, "feedback_from_weights", lambda *args: calls.append(len(args[1])) or original(*args)
@@ -59,13 +59,13 @@ def applications(monkeypatch, rule, training):
     ids=["default", "clip", "learned", "equilibrium"],
 )
 def test_all_ways_to_evaluate_give_the_same_gradients(relaxation, compile_as):
-    """Closed form, stepped and traced."""
+    """Closed form, steps and traced rules agree."""
     expected = gradients_of(parts_of(relaxation, execution=Execution(compile="no"), evaluation="stepped"))
     assert distance(gradients_of(parts_of(relaxation, Execution(compile=compile_as))), expected) < 1e-11
 
 
 def test_the_evaluation_decides_how_much_work_it_is(monkeypatch):
-    """Of 4 populations above the input: 6 or fewer feedback maps at once, 300 and more in 100 steps."""
+    """With 4 populations above the input: at most 6 feedback maps by the closed form, 300 or more in 100 steps."""
     counts = {}
     for evaluation in ("auto", "closed-form", "stepped"):
         parts = parts_of(execution=Execution(compile="no"), evaluation=evaluation)
@@ -86,7 +86,7 @@ def test_a_trace_decides_once(monkeypatch):
 
 
 def test_transformed_feedback_is_not_traced():
-    """A sparse transform draws its connections: the same ones for every batch."""
+    """A sparse transform draws the same connections for every batch."""
     sparse = Relaxation(feedback_transform="sparse-0.5")
     parts, plain = parts_of(sparse), parts_of(sparse, Execution(compile="no"))
     for batch in (0, 1, 0):
@@ -95,9 +95,9 @@ def test_transformed_feedback_is_not_traced():
         parts_of(sparse, Execution(compile="trace"))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from torch.compile itself
 def test_fused_kernels_give_the_same_but_for_rounding(monkeypatch):
-    """By torch.compile, of what was traced."""
+    """torch.compile fuses the kernels of a traced rule."""
     compiled, original = [], torch.compile
     monkeypatch.setattr(torch, "compile", lambda kernels: compiled.append(kernels) or original(kernels))
     small = {"model": Model("digits-mlp"), "relaxation": Relaxation(integrator="equilibrium")}
@@ -107,7 +107,7 @@ def test_fused_kernels_give_the_same_but_for_rounding(monkeypatch):
 
 
 def test_until_it_has_settled_is_equilibrium(monkeypatch):
-    """Where there is a law, one sweep; and the summary can say how many steps it stands for."""
+    """With a closed form it is one sweep, and the summary has the equivalent number of steps."""
     parts = parts_of(Relaxation(steps="auto", tolerance=1e-3), Execution(compile="no"))
     settled = parts_of(Relaxation(integrator="equilibrium"))
     assert distance(gradients_of(parts), gradients_of(settled)) < 1e-13
@@ -118,7 +118,7 @@ def test_until_it_has_settled_is_equilibrium(monkeypatch):
     ("auto", "said"),
     [
         (Relaxation(steps="auto", max_steps=20), "after 20 steps: give a larger --max-steps or --tolerance"),
-        # enough for the activity, whose share of 1e-3 is more than the gradient
+        # enough for the activity, of which 1e-3 exceeds the gradient
         (
             Relaxation(steps="auto", tolerance=1e-3, tolerance_of="gradient", max_steps=110),
             "have not settled after 110 steps: ",
@@ -211,7 +211,7 @@ def test_what_is_refused(relaxation, how, sentence):
 
 
 def test_with_a_coarse_tolerance_the_evaluation_is_part_of_the_experiment():
-    """Steps are chosen batch by batch, the closed form's by the first batch: the results are not the same."""
+    """Steps are chosen for each batch, and by the closed form for the first batch only, so results differ."""
     coarse = Relaxation(steps="auto", tolerance=0.3)
     stepped, at_once = (gradients_of(parts_of(coarse, evaluation=e), batch=3) for e in ("stepped", "closed-form"))
     assert distance(stepped, at_once) > 1e-6

@@ -1,4 +1,4 @@
-"""The first signal is collected, the second acts, and afterwards everything is as before."""
+"""The first signal is recorded, the second takes effect, and handlers are restored afterwards."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from actrelax.simulations.training.signals import stopping_cleanly
 
 @pytest.fixture(autouse=True)
 def usual_handler():
-    """That of a program in the foreground, wherever these tests run."""
+    """Install the signal handlers of a foreground program."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

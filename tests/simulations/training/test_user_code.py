@@ -1,4 +1,4 @@
-"""A network in a user's file: what it is made of, and who may run it."""
+"""Networks in a user's file: their source, and permission to run it."""
 
 from pathlib import Path
 

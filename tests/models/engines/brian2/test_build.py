@@ -1,4 +1,4 @@
-"""Simulations for users: their objects, units, refusals, and a standalone program. Oracle: the PyTorch engine."""
+"""Simulations for users: objects, units, refused problems, and a standalone program. Oracle: the PyTorch engine."""
 
 import re
 import subprocess
@@ -74,7 +74,7 @@ def test_build_refuses_what_solve_refuses():
 
 
 def test_the_program_that_the_page_shows_runs_standalone(tmp_path):
-    """In a process of its own: Brian2's device is that of the whole process."""
+    """It runs in a separate process, because Brian2's device applies to the whole process."""
     (program,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "simulation.md").read_text(), re.DOTALL)
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     said, difference = done.stdout.strip().rsplit(" ", 1)

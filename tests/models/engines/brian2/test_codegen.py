@@ -1,4 +1,4 @@
-"""Brian2's targets, precision and device, which are the user's."""
+"""Brian2's target, precision and device, which belong to the user."""
 
 import brian2 as b2
 import numpy as np

@@ -61,7 +61,7 @@ PROBLEMS = {
 
 
 def named(name):
-    """Make it in the test, which is in float64."""
+    """Return a function that creates the case inside the test, in float64."""
     make, activation, fields = PROBLEMS[name]
     return (make() if activation is None else make(activation)), fields
 
@@ -97,7 +97,7 @@ def test_what_these_problems_add_matters(name):
 @pytest.mark.parametrize("method", BRIAN2)
 @pytest.mark.parametrize("make", [mlp_case, graph_case])
 def test_every_updater_follows_the_binomial_law_of_its_stability_function(method, make):
-    """It holds the summed input within a step: Euler with eta = 1 - R(-dt/tau), whatever its name promises."""
+    """The updater holds the summed input within a step, and so equals Euler with eta = 1 - R(-dt/tau)."""
     problem, scheme = problem_of(make()), f"brian2:{method}"
     reason = unsupported(problem, scheme, "brian2")
     if reason is not None:
@@ -162,7 +162,7 @@ def test_noise_repeats_with_the_generator_and_leaves_numpys_alone():
 
 @pytest.mark.parametrize("method", ["euler", "heun", "milstein"])
 def test_a_lone_noisy_units_stationary_variance_is_eulers(method):
-    """sigma^2 / (1 - eta/2), by thousands of units that receive nothing."""
+    """sigma^2 / (1 - eta/2), from thousands of units without input."""
     edges = [("input", "hidden1", [nn.Linear(2, 4000)]), ("hidden1", "output", [nn.Linear(4000, 2)])]
     case = make_case((2,), {"hidden1": "tanh", "output": "identity"}, edges, batch=3)
     problem = problem_of(case, noise=0.5, feedback_transform=torch.zeros_like, start="zero")
@@ -212,6 +212,6 @@ def test_populations_may_be_called_as_they_like():
 
 
 def test_more_steps_than_brian2_counts_are_refused():
-    """It would return the initial state as that of a completed relaxation."""
+    """Brian2 would return the initial state as the result."""
     with pytest.raises(ActrelaxError, match=r"^Brian2 counts at most 2\*\*40 steps, got 1,099,511,627,777: take fewer"):
         solve(problem_of(mlp_case()), "euler", 2**40 + 1, engine="brian2")

@@ -1,4 +1,4 @@
-"""The equations of a relaxation in Brian2. Oracle: PyTorch's steps, and equations written out."""
+"""Equations of a relaxation in Brian2. Oracles: PyTorch's steps, and equations written out."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def problem_of(case, **fields):
 
 
 def test_orders_are_set_not_left_to_names():
-    """Drives before feedback before units, also where the projections' names sort the other way."""
+    """Drives precede feedback and feedback precedes units, even if the names of projections sort otherwise."""
     edges = [
         ("input", "z", [nn.Linear(5, 4)]),
         ("z", "m", [nn.Linear(4, 3)]),
@@ -35,7 +35,7 @@ def test_orders_are_set_not_left_to_names():
 
 
 def test_parameters_are_values_not_text():
-    """A sweep over them compiles once: the equations don't change with their values."""
+    """Equations don't change with parameter values, so a sweep compiles once."""
 
     def texts(**fields):
         problem = problem_of(mlp_case(), **fields)
@@ -56,7 +56,7 @@ def test_an_activation_without_a_formula_is_refused_where_its_gain_is_current():
 
 
 def test_sums_and_leaks_as_text():
-    """Oracle: the same equations written out; a leaky unit moves towards its target, a sum declares its terms."""
+    """A leaky unit moves towards its target, and a sum declares its terms."""
     assert leak_text("received") == "(received - x) / tau"
     assert leak_text("tanh(a)", "tau_feedforward") == "(tanh(a) - x) / tau_feedforward"
     assert sum_text("a", ["u", "bias"], constant={"bias"}) == "a = u + bias : 1\nu : 1\nbias : 1 (constant)"

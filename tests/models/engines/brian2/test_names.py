@@ -1,4 +1,4 @@
-"""Names are different words, whatever they were."""
+"""Names become distinct identifiers."""
 
 from actrelax.models.engines.brian2.names import identifiers
 

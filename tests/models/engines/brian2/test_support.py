@@ -1,4 +1,4 @@
-"""What Brian2 can't run, each in one sentence."""
+"""Problems that Brian2 can't run are refused in one sentence."""
 
 import re
 

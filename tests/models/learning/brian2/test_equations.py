@@ -1,4 +1,4 @@
-"""The text of the losses. Oracle: their gradients in PyTorch."""
+"""Equations of the losses. Oracle: their gradients in PyTorch."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from actrelax.models.problem import LOSSES
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_outputs_signal_is_the_gradient_of_the_loss(loss, generator):
-    """Also for targets that don't add up to one."""
+    """Holds also for targets that don't sum to one."""
     r, target = torch.randn(5, generator=generator), torch.rand(5, generator=generator)
     values = {
         "r": r.numpy(),

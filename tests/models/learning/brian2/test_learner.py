@@ -22,7 +22,7 @@ from actrelax.simulations.data import digits
 
 SHORT = Phases(steps=12, eta=0.2)
 DISTINCT = list({preset.dense: name for name, preset in PRESETS.items() if not preset.is_continuous}.values())
-"""A preset for each set of knobs that a network of dense projections can have."""
+"""One preset for each combination of assumptions in dense networks."""
 KOLEN_POLLACK = 0.1
 
 
@@ -69,7 +69,7 @@ def distance(network, other):
 
 
 def check_equal(network, x, y, assumptions="ar", **options):
-    """Both learners end with the same weights, and these are not the ones they began with."""
+    """Check that both learners end with the same weights, different from the initial ones."""
     first, other = copy.deepcopy(network), copy.deepcopy(network)
     output = learn_in_brian2(network, x, y, assumptions, **options)
     expected = learn_in_torch(other, x, y, assumptions, **options)
@@ -92,9 +92,9 @@ def test_every_preset_is_learned_as_in_torch(assumptions):
 
 
 def test_presets_differ():
-    """Without this a knob that is read nowhere could agree with one that torch ignores just as well.
+    """Presets differ in PyTorch, so the agreement of both engines shows that the assumptions have an effect.
 
-    By torch, whom Brian2 was just seen to follow.
+    Brian2 agrees with PyTorch by the test above.
     """
     learned = []
     for name in DISTINCT:
@@ -111,7 +111,7 @@ def test_losses_are_those_of_torch(loss):
     network = with_feedback(mlp_case().network, "learned-feedback")
     x, labels = stimuli(network, 20)
     check_equal(network, x, labels, "learned-feedback", loss=loss)
-    # targets that are no class, and don't add up to one
+    # targets that are not one-hot, and don't sum to one
     check_equal(network, x, torch.rand(20, 4), "learned-feedback", loss=loss)
 
 
@@ -179,12 +179,12 @@ def test_responding_and_watching_change_no_weight():
     for name in ("hidden1", "hidden2", "hidden3"):
         assert float((seen[name][3::17] - passed[name].detach()).abs().max()) < 1e-12
         assert float((seen[name][15::17] - relaxed.final[name]).abs().max()) < 1e-12
-        assert torch.equal(seen[name][15::17], seen[name][16::17])  # while weights move nothing else does
+        assert torch.equal(seen[name][15::17], seen[name][16::17])  # activities stay constant while weights change
     assert not torch.equal(learner.watch(x[:1], y[:1])["hidden1"], seen["hidden1"][17:34])
 
 
 def test_a_second_learner_continues_bit_for_bit():
-    """The weights and the activities are all that a stimulus leaves behind."""
+    """Weights and activities are the complete state between stimuli."""
     slow = Phases(steps=12, eta=0.2, feedforward_steps=10, feedforward_eta=0.4)
     network = mlp_case().network
     other = copy.deepcopy(network)
@@ -222,7 +222,7 @@ def test_compiled_code_is_chosen_and_left_again(monkeypatch):
 
     def watched(self, *arguments, **options):
         used.append(brian2.prefs.codegen.target)
-        brian2.prefs.codegen.target = "numpy"  # what is chosen matters here, not a minute of compiling
+        brian2.prefs.codegen.target = "numpy"  # avoids a minute of compiling
         return run(self, *arguments, **options)
 
     monkeypatch.setattr(brian2.Network, "run", watched)
@@ -331,7 +331,7 @@ def test_stimuli_and_targets_are_checked_as_in_torch():
 
 
 def test_kinds_of_projection_are_not_mixed_up():
-    """The knobs of convolutions say nothing about a network without any."""
+    """Assumptions on convolutions have no effect in a network without convolutions."""
     assumptions = Assumptions(conv=Knobs(activity_gain="none", weight_gain="none"))
     network, other = mlp_case().network, mlp_case().network
     learn_in_brian2(network, *stimuli(network, 5), assumptions)

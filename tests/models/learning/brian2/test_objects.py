@@ -1,4 +1,4 @@
-"""The Brian2 objects of a learning network."""
+"""Brian2 objects of a learning network."""
 
 import brian2 as b2
 from networks import mlp_case
@@ -8,7 +8,7 @@ from actrelax.models.learning.brian2.objects import assemble
 
 
 def test_sums_that_depend_on_each_other_have_an_order():
-    """Softmax, then drives, then feedback, whatever the objects are called."""
+    """Softmax runs before drives and drives before feedback, whatever the names of the objects."""
     simulation = assemble(mlp_case().network, PRESETS["unfrozen"], "cross-entropy", eta=0.2)
     synapses = [thing for thing in simulation.network.objects if isinstance(thing, b2.Synapses)]
     orders = {
