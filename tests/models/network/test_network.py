@@ -1,4 +1,4 @@
-"""A Network behaves as PyTorch users expect of a module, makes feedback weights, and says what a graph lacks."""
+"""A Network is an ordinary PyTorch module, and explains invalid graphs."""
 
 import copy
 import pickle
