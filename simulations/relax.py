@@ -7,7 +7,8 @@ any engine and integrator: `--integrator euler`, `DOP853`, `brian2:rk4` ...; 100
 Writes two files to --out when the relaxation ends: trajectory.nc, a NetCDF file of all recorded states, for xarray and
 other tools; and relaxation.png, with the activities of the first image's neurons over time and each population's error
 against backprop's gradient, beside the error predicted by the scheme's exact law where there is one. Prints both errors
-at the end. The last line on screen is the folder:
+at the end. With --html FILE (needs the package bokeh) also a page to watch the relaxation in a browser: one file,
+which needs no network. The last line on screen is the folder:
 
     trajectory and figure: runs/relax
 
@@ -33,6 +34,8 @@ from tqdm import tqdm
 from actrelax.analysis import figures
 from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.analysis.files import claimed
+from actrelax.analysis.view.charts import require_bokeh
+from actrelax.analysis.view.page import require_size, to_html
 from actrelax.models._names import known
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import ENGINES, OPTIONS, Brian2Options, Steps, integrator_named, schedule, solve
@@ -63,7 +66,8 @@ class Config:
     out: Path = Path("runs/relax")
     """Folder for trajectory and figure; those of an earlier relaxation are replaced."""
     again: Path | None = None
-    """Repeat the relaxation in this file, a trajectory.nc or .zarr; --out and --json are the only other options."""
+    """Repeat the relaxation in this file, a trajectory.nc or .zarr; the only other options are --out, --html, --samples
+    and --json."""
     problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=Relaxation)
     engine: str | None = None
@@ -72,6 +76,10 @@ class Config:
     """Brian2's target: numpy unless given, or cython."""
     every: int = 1
     """Record every so many steps."""
+    html: Path | None = None
+    """Also write a page to watch the relaxation in a browser: one file that can be sent to others. Needs bokeh."""
+    samples: int | None = None
+    """With --html: how many images the page shows, the first ones; all unless given."""
     hardware: FullPrecision = field(default_factory=FullPrecision)
     json: bool = False
     """Print the summary as JSON, and nothing else, on standard output."""
@@ -100,6 +108,7 @@ class Outcome:
 
 def main(config: Config) -> None:
     """Relax, draw, and say what came out."""
+    check_page(config)
     if config.again is not None:
         with claimed(config.out):
             report(config, *repeated(config, config.again))
@@ -119,6 +128,8 @@ def main(config: Config) -> None:
 def report(config: Config, outcome: Outcome, source: str) -> None:
     """Draw a relaxation of images from a source, and say what came out."""
     draw(config, outcome)
+    if config.html is not None:
+        to_html(outcome.trajectory, config.html, samples=config.samples, source=source)
     if config.json:
         print(json.dumps(summary(config, outcome)))
     else:
@@ -128,8 +139,8 @@ def report(config: Config, outcome: Outcome, source: str) -> None:
 
 def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
     """Relax again as a file says; return the outcome, and where its images are from."""
-    if replace(config, again=None, out=Config.out, json=False) != Config():
-        raise ActrelaxError("--again takes everything from its file: give --out and --json alone.")
+    if replace(config, again=None, out=Config.out, html=None, samples=None, json=False) != Config():
+        raise ActrelaxError("--again takes everything from its file: give only --out, --html, --samples and --json.")
     if (config.out / FILE).resolve() == path.resolve():
         raise ActrelaxError(f"--again would replace {path} by its own repetition: give another --out.")
     problem, given = load_problem(path)
@@ -141,6 +152,7 @@ def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
     if "random_state" in given:
         generator.set_state(given["random_state"])
     grid = schedule(problem, scheme, steps).measured(problem, scheme)
+    check_size(config, problem, grid.steps // given["every"] + 1)
     with progress(grid.steps, given["every"]) as record:
         trajectory = solve(
             problem,
@@ -176,6 +188,7 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
         raise ActrelaxError(
             f"--every {config.every} is more than the relaxation's steps, {grid.steps}: nothing would be recorded."
         )
+    check_size(config, problem, grid.steps // config.every + 1)
     with progress(grid.steps, config.every) as record:
         return solve(
             problem,
@@ -186,6 +199,23 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
             generator=random_stream(config.problem.seed, "noise"),
             options=None if config.codegen is None else Brian2Options(codegen=config.codegen),
         )
+
+
+def check_page(config: Config) -> None:
+    """Refuse a page that can't be made, before anything is computed."""
+    if config.html is not None:
+        require_bokeh("--html")
+    elif config.samples is not None:
+        raise ActrelaxError("--samples is for a page: give --html FILE, or leave --samples out.")
+
+
+def check_size(config: Config, problem: RelaxationProblem, points: int) -> None:
+    """Refuse a page of more samples than there are, or one that is too large."""
+    if config.html is None:
+        return
+    batch = len(problem.clamped)
+    require(samples=(config.samples, 1, batch))
+    require_size(problem, points, config.samples or batch)
 
 
 def measured(trajectory: Trajectory, gradients: Mapping[str, Tensor]) -> Outcome:
@@ -229,6 +259,7 @@ def summary(config: Config, outcome: Outcome) -> dict[str, Any]:
     trajectory, predicted = outcome.trajectory, outcome.predicted
     return {
         "out": str(config.out),
+        "html": None if config.html is None else str(config.html),
         "problem": repr(trajectory.problem),
         "engine": trajectory.engine,
         "integrator": trajectory.integrator,
@@ -251,6 +282,8 @@ def print_summary(config: Config, outcome: Outcome) -> None:
         print(f"{name:{width}}  {error:22.3e}" + (f"  {predicted[1][name][-1]:9.3e}" if predicted else ""))
     if predicted is None:
         print(f"\nno prediction: {uncovered(trajectory.problem)}")
+    if config.html is not None:
+        print(f"\npage, to open in a browser: {config.html}")
     print(f"\ntrajectory and figure: {config.out}")
 
 

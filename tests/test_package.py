@@ -17,7 +17,7 @@ import actrelax
 
 @pytest.mark.parametrize("module", ["", ".models", ".models.results", ".models.learning"])
 def test_importing_loads_no_optional_package(module):
-    heavy = {"brian2", "matplotlib", "pandas", "sklearn", "statsmodels", "xarray", "zarr"}
+    heavy = {"bokeh", "brian2", "matplotlib", "pandas", "sklearn", "statsmodels", "xarray", "zarr"}
     code = f"import actrelax{module}, sys; print(sorted({heavy} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -1,6 +1,8 @@
 """`actrelax relax` as a user sees it: files, output and refused options."""
 
 import json
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -243,7 +245,10 @@ def test_again_takes_nothing_else(tmp_path, npz, capsys):
     file = tmp_path / "trajectory.nc"
     before = file.read_bytes()
     for options, said in (
-        (["--again", file, "--steps", 3], "--again takes everything from its file: give --out and --json alone."),
+        (
+            ["--again", file, "--steps", 3],
+            "--again takes everything from its file: give only --out, --html, --samples and --json.",
+        ),
         (
             ["--again", file, "--out", tmp_path],
             f"--again would replace {file} by its own repetition: give another --out.",
@@ -261,3 +266,38 @@ def test_one_relaxation_writes_into_a_folder_at_a_time(npz, tmp_path, capsys):
         assert run(*SMALL, "--dataset", npz, "--out", out) == 2
     assert capsys.readouterr().err.startswith(f"actrelax relax: another process is writing into {out}: wait until")
     assert not out.exists()
+
+
+def test_a_page_beside_the_trajectory(npz, tmp_path, capsys):
+    pytest.importorskip("bokeh", reason="there is no bokeh to draw charts with")
+    file, page, again = tmp_path / "out" / "trajectory.nc", tmp_path / "pages" / "one.html", tmp_path / "again.html"
+    options = ["--dataset", npz, "--batch-size", 3, "--samples", 2, "--every", 3, "--out", tmp_path / "out"]
+    assert run(*SMALL, *options, "--html", page) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == [f"page, to open in a browser: {page}", "", f"trajectory and figure: {tmp_path / 'out'}"]
+    text = page.read_text()
+    assert "A relaxation of 2 images" in text
+    assert "5 recorded" in text
+    assert "on tiny" in text
+    assert run("--again", file, "--html", again, "--samples", 2, "--json", "--out", tmp_path / "second") == 0
+    assert json.loads(capsys.readouterr().out)["html"] == str(again)
+    data = [re.search(r'"populations": .*', each.read_text()).group() for each in (page, again)]
+    assert data[0] == data[1]
+
+
+def test_pages_that_are_refused(npz, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("bokeh", reason="there is no bokeh to draw charts with")
+    page, options = tmp_path / "page.html", [*SMALL, "--dataset", npz, "--out", tmp_path / "out"]
+    many = ["--steps", 1_000_000, "--html", page]
+    for changes, said in (
+        (["--samples", 1], "--samples is for a page: give --html FILE, or leave --samples out."),
+        (["--samples", 3, "--html", page], "--samples must be between 1 and 2, got 3."),
+        (["--samples", 0, "--html", page], "--samples must be between 1 and 2, got 0."),
+        (many, "a page of 1,000,001 times and 2 samples would have 161 MB, and 25 MB are allowed: show fewer times "),
+    ):
+        assert run(*options, *changes) == 2
+        assert capsys.readouterr().err.startswith(f"actrelax relax: {said}")
+    monkeypatch.setitem(sys.modules, "bokeh", None)
+    assert run(*options, "--html", page) == 2
+    assert capsys.readouterr().err == 'actrelax relax: --html needs the package bokeh: pip install "bokeh>=3.6".\n'
+    assert [path.name for path in tmp_path.iterdir() if path != npz] == []

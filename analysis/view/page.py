@@ -1,0 +1,140 @@
+"""A relaxation as one HTML file, which needs no network and no Python to be watched.
+
+Activities are images beside their gradients, with a slider and a play button over time, a choice of sample, and the
+errors against backprop. Bokeh draws the charts, and stands in the file itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from torch import Tensor
+
+from actrelax.analysis.files import write_text
+from actrelax.analysis.view.charts import charts, require_bokeh
+from actrelax.analysis.view.pack import packed, text
+from actrelax.analysis.view.scene import Scene, scene_of
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Trajectory
+
+LARGEST = 25_000_000
+"""Bytes above which a page is refused: browsers load it slowly, and mail programs return it."""
+FIXED = 1_310_000
+"""Bytes of a page without a relaxation, nearly all of them Bokeh."""
+COLOURS = 255
+"""Of activities and gradients, the middle one for zero: matplotlib's PuOr, told apart without colour vision."""
+
+
+def to_html(
+    trajectory: Trajectory,
+    path: str | Path,
+    gradients: Mapping[str, Tensor] | None = None,
+    *,
+    samples: int | None = None,
+    source: str = "",
+) -> None:
+    """Write a recorded relaxation as one HTML file to be watched in a browser. Needs the package bokeh.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        With all hidden populations recorded (``solve(..., record=True)``).
+    path : str or pathlib.Path
+        File to write or replace.
+    gradients : mapping, optional
+        Population -> (batch, *population.shape); computed from the problem's clamp unless given.
+    samples : int, optional
+        Show only the first samples of the batch.
+    source : str, optional
+        Where the stimuli are from, as the page says it.
+
+    Raises
+    ------
+    ActrelaxError
+        Without bokeh; if a hidden population was not recorded; for a page of more than 25 MB; if the file can't be
+        written.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from actrelax import RelaxationProblem, build, solve
+    >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
+    >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
+    >>> to_html(solve(problem, "euler", record=True), "relaxation.html")  # doctest: +SKIP
+    """
+    require_bokeh("a page")
+    shown = samples or len(trajectory.problem.clamped)
+    require_size(trajectory.problem, len(trajectory.times), shown)
+    write_text(Path(path), html(scene_of(trajectory, gradients, samples=samples), source=source))
+
+
+def require_size(problem: RelaxationProblem, points: int, samples: int) -> None:
+    """Refuse a page that would be larger than `LARGEST`.
+
+    Raises
+    ------
+    ActrelaxError
+        With both ways to make it smaller.
+    """
+    network = problem.network
+    units = sum(int(np.prod(network.populations[name].shape)) for name in network.hidden)
+    # two bytes a unit, four an error, four a share, in base64
+    size = FIXED + 4 / 3 * samples * (2 * units * (points + 1) + 8 * points * len(network.hidden))
+    if size > LARGEST:
+        raise ActrelaxError(
+            f"a page of {points:,} times and {samples:,} samples would have {size / 1e6:,.0f} MB, and "
+            f"{LARGEST / 1e6:g} MB are allowed: show fewer times (--every, or Record(every=...)) or fewer samples "
+            "(--samples)."
+        )
+
+
+def html(scene: Scene, *, source: str = "") -> str:
+    """Return a scene as a document of its own."""
+    from bokeh.embed import components
+    from bokeh.resources import Resources
+
+    script, places = components(charts())
+    return template("page.html").render(
+        scene=scene,
+        source=source,
+        bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
+        script=script,
+        places=places,
+        data=as_script(packed(scene)),
+        **shared(),
+    )
+
+
+def shared() -> dict[str, str]:
+    """Return what page and app have in common: style, program and colours, by name."""
+    return {"style": _read("viewer.css"), "program": _read("viewer.js"), "colours": as_script(palette())}
+
+
+def palette() -> str:
+    """Return the colours of activities and gradients, `COLOURS` times red, green and blue, in base64."""
+    from matplotlib import colormaps
+
+    return text((255 * colormaps["PuOr"](np.linspace(0, 1, COLOURS))[:, :3]).round().astype(np.uint8))
+
+
+def as_script(value: Any) -> str:
+    """Return a value as JSON that can stand inside a script element."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+
+
+@cache
+def template(name: str) -> Template:
+    """Return a template of this folder; Jinja escapes all text that is not marked as safe."""
+    return Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_read)).get_template(name)
+
+
+def _read(name: str) -> str:
+    return (files("actrelax.analysis.view") / name).read_text(encoding="utf-8")
