@@ -31,7 +31,7 @@ from actrelax.simulations.training.options import POSITIVE, given_in, require
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.saved import Run, load_run
 from actrelax.simulations.training.user_code import is_own
-from actrelax.simulations.training.usual_images import at_hand, usual_shape
+from actrelax.simulations.training.usual_images import at_hand, drawing_shape, usual_shape
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,13 @@ class ProblemOptions:
     data_dir: Path | None = None
     """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
     batch_size: int = 2
-    """How many images, the first ones for testing."""
+    """How many images, of those for testing."""
+    first: int = 0
+    """Number of the first of them, from 0."""
+    drawing: str | None = None
+    """An image of your own in place of these: a digit from 0 (black) to f (white) per pixel, row by row."""
+    label: int | None = None
+    """Of the drawing, 0 unless given."""
     seed: int = 0
     """Fixes weights, feedback weights, time constants, random images and noise."""
     model: Model = field(default_factory=lambda: Model("mlp"))
@@ -139,6 +145,7 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
         raise ActrelaxError("--trust and --accept-changes are for the network of a run: leave them out.")
     require(
         batch_size=(options.batch_size, 1, math.inf),
+        first=(options.first, 0, math.inf),
         seed=(options.seed, 0, 2**63),
         test_split=(options.test_split, POSITIVE, 1),
     )
@@ -182,19 +189,47 @@ def _check_model(given: Model, own: Model) -> None:
 
 def _images(options: ProblemOptions, run: Run | None) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
     """Return stimuli, labels, the shape of one, the number of classes, and where they are from."""
+    if options.drawing is not None:
+        return _drawn(options, options.drawing, run)
+    if options.label is not None:
+        raise ActrelaxError("--label is that of a drawing: give --drawing, or leave --label out.")
     name = options.dataset or at_hand(options.model.network, options.data_dir)
     if name is None:
         if options.layout is not None:
             raise ActrelaxError("--layout is for .npz files, but the images are random: leave it out.")
         shape, stream = usual_shape(options.model.network), random_stream(options.seed, "images")
-        x = torch.rand(options.batch_size, *shape, generator=stream, dtype=torch.float64)
-        return x, torch.randint(10, (len(x),), generator=stream), shape, 10, "random images"
+        x = torch.rand(options.first + options.batch_size, *shape, generator=stream, dtype=torch.float64)
+        y = torch.randint(10, (len(x),), generator=stream)
+        return x[options.first :], y[options.first :], shape, 10, "random images"
     data = load_to_test(name, options.data_dir, options.test_split, options.layout)
     if run is not None and _reads(options) == _reads(run.experiment.images):
         verify(run.folder, of_test_images(data), accept_changes=options.accept_changes)
-    require(batch_size=(options.batch_size, 1, len(data.test.images)))
-    images, labels = (part[: options.batch_size] for part in data.test)
+    require(first=(options.first, 0, len(data.test.images) - 1))
+    require(batch_size=(options.batch_size, 1, len(data.test.images) - options.first))
+    images, labels = (part[options.first : options.first + options.batch_size] for part in data.test)
     return images, labels, data.input_shape, data.classes, data.name
+
+
+def _drawn(options: ProblemOptions, drawing: str, run: Run | None) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
+    """Return what `_images` returns, of a drawing; without a run there are ten classes."""
+    if options.first or options.batch_size not in (1, ProblemOptions.batch_size):
+        raise ActrelaxError("--drawing is one image: leave --first and --batch-size out.")
+    shape, classes = drawing_shape(options.model.network), 10
+    if run is not None:
+        populations = run.network.populations
+        shape, classes = populations[run.network.input].shape, math.prod(populations[run.network.output].shape)
+    if len(shape) == 3 and shape[0] != 1:
+        raise ActrelaxError(f"--drawing is grey, and images of shape {shape} have colours: leave it out.")
+    pixels = [int(digit, 16) if digit in "0123456789abcdef" else -1 for digit in drawing]
+    if len(pixels) != math.prod(shape) or min(pixels) < 0:
+        raise ActrelaxError(
+            f"--drawing takes {math.prod(shape)} digits from 0 to f, one per pixel of the network's images, got "
+            f"{len(pixels)} characters."
+        )
+    label = options.label or 0
+    require(label=(label, 0, classes - 1))
+    x = torch.tensor(pixels, dtype=torch.float64).reshape(1, *shape) / 15
+    return x, torch.tensor([label]), shape, classes, "a drawing"
 
 
 def _reads(options: ProblemOptions | Images) -> tuple[str | None, float | None, str | None]:

@@ -9,13 +9,14 @@ from typing import Literal
 
 import torch
 
-from actrelax.models._names import known, look_up
-from actrelax.models.assumptions import PRESETS, Assumptions
+from actrelax.models._names import known
+from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS, PAPERS, Steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
 from actrelax.models.problem import ProblemFields, Value, transform_named
 from actrelax.simulations.data import random_stream
+from actrelax.simulations.training.assumption_names import assumptions_named
 from actrelax.simulations.training.options import POSITIVE, require
 
 
@@ -24,7 +25,7 @@ class Relaxation:
     """Options of the relaxation."""
 
     assumptions: str = "ar"
-    """A preset: which implausible assumptions are lifted."""
+    """A preset: which implausible assumptions are lifted; with changes to it as in ar,conv.activity-gain=none."""
     integrator: str = "sequential"
     """Numerical scheme."""
     steps: int | Literal["auto"] | None = None
@@ -81,7 +82,7 @@ class Relaxation:
             input_noise=(self.input_noise, 0, math.inf),
             delay=(self.delay, 0, math.inf),
         )
-        known("assumptions", self.assumptions, PRESETS)
+        _ = self.knobs  # raises
         only_auto = {"tolerance": self.tolerance, "tolerance-of": self.tolerance_of, "max-steps": self.max_steps}
         unused = " and ".join(f"--{name}" for name, value in only_auto.items() if value is not None)
         if unused and self.steps != "auto":
@@ -93,8 +94,8 @@ class Relaxation:
 
     @property
     def knobs(self) -> Assumptions:
-        """The assumptions that the preset names."""
-        return look_up("assumptions", self.assumptions, PRESETS)
+        """The assumptions that the preset and changes to it name."""
+        return assumptions_named(self.assumptions)
 
     @property
     def is_continuous(self) -> bool:

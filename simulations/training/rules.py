@@ -100,7 +100,7 @@ def _relaxed(
     steps, integrator = relaxation.as_steps, integrator_named(relaxation.integrator)
     fields = relaxation.problem_fields(network, experiment.seed)
     problem = RelaxationProblem.from_batch(
-        network, *batches.example(), loss=loss, assumptions=relaxation.assumptions, **fields
+        network, *batches.example(), loss=loss, assumptions=relaxation.knobs, **fields
     )
     reason, obstacle, worthwhile = why_not(problem, integrator), None, True
     if evaluation == "closed-form" and relaxation.clip is not None:
@@ -129,7 +129,7 @@ def _relaxed(
         relax_backward,
         steps=steps,
         loss=loss,
-        assumptions=relaxation.assumptions,
+        assumptions=relaxation.knobs,
         integrator=integrator,
         options=options,
         **fields,
@@ -154,7 +154,7 @@ def _continuous(
         relax_continuously,
         steps=relaxation.as_steps,
         loss=loss,
-        assumptions=relaxation.assumptions,
+        assumptions=relaxation.knobs,
         integrator=relaxation.integrator,
         options=options,
         **relaxation.problem_fields(network, experiment.seed),

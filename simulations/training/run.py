@@ -163,7 +163,7 @@ def _ends(experiment: Experiment, training: Training) -> tuple[Distances | None,
         training.network,
         *training.batches.example(),
         loss=experiment.model.as_loss,
-        assumptions=relaxation.assumptions,
+        assumptions=relaxation.knobs,
         **replace(relaxation, clip=None).problem_fields(training.network, experiment.seed),
     )
     if not problem.is_frozen:

@@ -26,3 +26,13 @@ def usual_shape(network: str) -> tuple[int, ...]:
     """Return the shape of the images that a network by name usually takes."""
     usual = build(network, generator=torch.Generator())
     return usual.populations[usual.input].shape
+
+
+def drawing_shape(network: str) -> tuple[int, ...]:
+    """Return the shape of a drawing for a network by name: a square of grey pixels if that is what it takes.
+
+    A function of one's own takes drawings like the digits.
+    """
+    shape = (64,) if ":" in network else usual_shape(network)
+    side = math.isqrt(math.prod(shape))
+    return (1, side, side) if len(shape) == 1 and side * side == shape[0] else shape

@@ -301,3 +301,50 @@ def test_pages_that_are_refused(npz, tmp_path, capsys, monkeypatch):
     assert run(*options, "--html", page) == 2
     assert capsys.readouterr().err == 'actrelax relax: --html needs the package bokeh: pip install "bokeh>=3.6".\n'
     assert [path.name for path in tmp_path.iterdir() if path != npz] == []
+
+
+def test_any_image_and_any_knobs(npz, tmp_path, capsys):
+    def states(*options):
+        assert run(*SMALL, "--integrator", "euler", "--out", tmp_path / "out", *options) == 0
+        capsys.readouterr()
+        with open_trajectory(tmp_path / "out" / "trajectory.nc") as dataset:
+            return {name: dataset[name].values for name in ("hidden1", "hidden3")}
+
+    three = states("--dataset", npz, "--batch-size", 3)
+    second = states("--dataset", npz, "--batch-size", 1, "--first", 2)
+    for name, found in second.items():
+        assert np.allclose(found[:, 0], three[name][:, 2], rtol=1e-12)
+        assert np.abs(three[name][:, 1] - three[name][:, 2]).max() > 1e-3
+    named, spelled = (
+        states("--dataset", npz, "--assumptions", each)
+        for each in ("no-derivatives-relaxation", "ar,dense.activity-gain=none,conv.activity-gain=none")
+    )
+    assert np.array_equal(named["hidden1"], spelled["hidden1"])
+    assert np.abs(named["hidden1"][:, 0] - three["hidden1"][:, 0]).max() > 1e-3
+
+
+def test_a_drawing(tmp_path, capsys):
+    pixels = [0, 5, 15] * 21 + [10]
+    drawing = "".join(f"{x:x}" for x in pixels)
+    options = ["--network", "digits-cnn", "--steps", 3, "--drawing", drawing, "--label", 4, "--batch-size", 1]
+    assert run(*options, "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("on a drawing")
+    chosen = ProblemOptions(drawing=drawing, label=4, model=Model("digits-cnn"))
+    sample = make_sample(chosen, Relaxation().knobs, Hardware(precision="fp64").resolved())
+    assert sample.x.flatten().tolist() == pytest.approx([x / 15 for x in pixels])
+    assert sample.x.shape == (1, 1, 8, 8)
+    assert sample.y.tolist() == [4]
+    start = sample.network.feedforward(sample.x).activities["conv2"]
+    with open_trajectory(tmp_path / "out" / "trajectory.nc") as dataset:
+        assert np.allclose(dataset["conv2"][0], start.detach().flatten(1))
+    for changes, said in (
+        (["--drawing", "00"], "--drawing takes 64 digits from 0 to f, one per pixel of the network's images, got 2 "),
+        (["--drawing", "F" * 64], "--drawing takes 64 digits from 0 to f, one per pixel of the network's images, got "),
+        (["--first", 3], "--drawing is one image: leave --first and --batch-size out."),
+        (["--label", 10], "--label must be between 0 and 9, got 10."),
+        (["--network", "cnn"], "--drawing is grey, and images of shape (3, 32, 32) have colours: leave it out."),
+    ):
+        assert run(*options, *changes) == 2
+        assert capsys.readouterr().err.startswith(f"actrelax relax: {said}")
+    assert run("--network", "digits-cnn", "--label", 3) == 2
+    assert "--label is that of a drawing: give --drawing, or leave --label out." in capsys.readouterr().err
