@@ -1,4 +1,4 @@
-"""Feedback weights of one projection, by kind: drawn, and looked up (docs/theory.md)."""
+"""Feedback weights of a projection, by kind (docs/theory.md, section 2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from actrelax.models.network.projection import Projection
 
 
 def draw_feedback(projection: Projection, kind: str, generator: torch.Generator | None) -> None:
-    """Give a projection feedback weights of a kind ("random", "learned", "kolen-pollack" or "sign")."""
+    """Draw a projection's feedback weights of a kind: "random", "learned", "kolen-pollack" or "sign"."""
     assert projection.weight is not None
     weight = projection.weight.detach()
     # the standard deviation of constant weights, such as a readout of zeros, is 0 or rounding error
@@ -24,7 +24,7 @@ def draw_feedback(projection: Projection, kind: str, generator: torch.Generator 
 
 
 def existing_feedback(projection: Projection, kind: str) -> Tensor:
-    """Return a projection's feedback weights, or refuse missing ones and those of another kind."""
+    """Return a projection's feedback weights; refuse missing weights and weights of another kind."""
     psi, weight = projection.feedback, projection.weight
     assert weight is not None
     fits = psi is not None and (psi.dim() == 0) == (kind == "sign")

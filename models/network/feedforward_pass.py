@@ -46,9 +46,9 @@ def pass_forward(
     *,
     keep_drives: bool = False,
 ) -> FeedforwardPass:
-    """Return the pass of a batch x through the populations in `order`, of which the first is the input.
+    """Pass a batch x through the populations in `order`, the first of which is the input.
 
-    Drives are kept where the gain can't be computed from the activity, or, with `keep_drives`, everywhere.
+    Keeps a drive only if the gain can't be computed from the activity, or all drives with `keep_drives`.
     """
     drives: dict[str, Tensor] = {}
     activities = {order[0]: x}
@@ -61,14 +61,14 @@ def pass_forward(
         if len(set(shapes.values())) > 1:
             listed = ", ".join(f"{key!r} {shape}" for key, shape in shapes.items())
             raise ActrelaxError(f"drives of population {name!r} differ in shape: {listed}.")
-        drive = added(list(parts.values()))
+        drive = sum_in_order(list(parts.values()))
         activities[name] = activations[name](drive)
         if keep_drives or activations[name].needs_drive:
             drives[name] = drive
     return FeedforwardPass(drives, activities, routes)
 
 
-def added(terms: Sequence[Tensor]) -> Tensor:
+def sum_in_order(terms: Sequence[Tensor]) -> Tensor:
     """Return the sum of one or more tensors, from the first to the last."""
     total = terms[0]
     for term in terms[1:]:

@@ -14,7 +14,7 @@ from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
 from actrelax.models.network.feedback import draw_feedback, existing_feedback
-from actrelax.models.network.feedforward_pass import FeedforwardPass, added, pass_forward
+from actrelax.models.network.feedforward_pass import FeedforwardPass, pass_forward, sum_in_order
 from actrelax.models.network.from_sequential import check_same_function, split_chain
 from actrelax.models.network.graph import Graph, topological_order
 from actrelax.models.network.layers import Conv2d
@@ -204,7 +204,7 @@ class Network(nn.Module):
 
     def drive(self, population: str, activities: Mapping[str, Tensor], routes: Mapping[str, ProjectionRoute]) -> Tensor:
         """Return the population's drive for given activities, along the routes of the feedforward pass."""
-        return added([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
+        return sum_in_order([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
 
     def knobs(self, projection: Projection, assumptions: Assumptions) -> Knobs:
         """Return the knobs of a projection's kind."""

@@ -1,4 +1,4 @@
-"""A network as two tables of text, its repr."""
+"""The repr of a network: a table of populations and a table of projections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def overview(
     kinds: Mapping[str, str],
     parameters: int,
 ) -> str:
-    """Return a title, the populations, of which the first is the input, and the projections, one per line."""
+    """Return a title, a table of populations, the first of which is the input, and a table of projections."""
     source = next(iter(populations))
     sizes = [["population", "shape", "units", "activation"]]
     for name, population in populations.items():

@@ -1,4 +1,4 @@
-"""Populations: a group of units each, with shapes that follow from the projections."""
+"""Populations: groups of units, with shapes that follow from the projections."""
 
 from __future__ import annotations
 
