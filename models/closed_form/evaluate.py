@@ -1,8 +1,8 @@
 """The closed form in PyTorch: one population after the other, from the output down.
 
-It applies a plan (`plan`) to tensors. The vectors of a hop are concatenated along the batch dimension, so each
-projection is applied once per hop. Each population is yielded as soon as its activity is known: weights can learn
-from it, and it can be freed, before the next one is computed (docs/theory.md).
+This module applies a plan (`plan`) to tensors. The vectors of a hop are concatenated along the batch dimension, so each
+projection is applied once per hop. Each population is yielded as soon as its activity is known, so that weights can
+learn from it, and its memory can be freed, before the next population is computed (docs/theory.md).
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _by_hops(problem: RelaxationProblem) -> Iterator[tuple[str, Term]]:
 
 
 def _powers(problem: RelaxationProblem, state: State) -> Iterator[State]:
-    """Yield A^k state for each k below the number of hidden populations, with A their feedback without the clamp."""
+    """Yield A^k state for k = 0, 1, ... up to the longest path; A is the feedback without the clamp's part."""
     yield state
     for _ in range(len(state) - 1):
         state = {name: problem.feedback(name, state) for name in state}

@@ -157,7 +157,7 @@ class _Settling:
 class _Run:
     """One integration and its recording.
 
-    options  the request's options, with their type
+    options  the request's options, typed as SciPy's
     """
 
     request: SolveRequest

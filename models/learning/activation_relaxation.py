@@ -276,7 +276,9 @@ def _with_reduction(options: BackwardOptions, reduction: Literal["mean", "sum"])
     """Return the options with the reduction; refuse options that only `relax_backward` supports."""
     known("reduction", reduction, ["mean", "sum"])
     if options.reduction not in ("mean", reduction):
-        raise ActrelaxError(f"reduction is {reduction!r}, but {options.reduction!r} in options: leave that one out.")
+        raise ActrelaxError(
+            f"reduction is {reduction!r}, but {options.reduction!r} in options: leave reduction out of options."
+        )
     if options.keep:
         raise ActrelaxError("loss.backward() returns no trajectory: leave keep out of options, or call relax_backward.")
     return replace(options, reduction=reduction)

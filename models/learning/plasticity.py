@@ -25,7 +25,7 @@ def hebbian_product(
     """Return the updates of one projection at a state, and a number that is finite only if they are.
 
     dW = outer(presynaptic, postsynaptic) and db = postsynaptic (`Projection.plasticity`), summed over the samples and
-    multiplied by `BackwardOptions.scale`. `counted`, from `counted_samples`, leaves samples out.
+    multiplied by `BackwardOptions.scale`. `counted` (`counted_samples`) excludes samples without a loss gradient.
     """
     pre = presynaptic_factor(problem, projection, state)
     post = postsynaptic_factor(problem, projection, state, target)

@@ -91,7 +91,7 @@ class Traced:
         drawing = [node.target.name() for node in kernels.graph.nodes if _draws(node.target)]
         if drawing:
             raise ActrelaxError(
-                f"a traced rule would draw the same random numbers for every batch ({drawing[0]}): don't trace it."
+                f"a traced rule would draw the same random numbers for every batch ({drawing[0]}): call it untraced."
             )
         return _List(kernels if self.finish is None else self.finish(kernels, x, target), learning)
 

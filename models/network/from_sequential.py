@@ -113,7 +113,7 @@ def _traced(module: nn.Module) -> Iterator[nn.Module]:
         if node.op not in ("call_module", "output") or node.args[:1] != (before,) or len(node.all_input_nodes) != 1:
             used = getattr(node.target, "__name__", node.target)
             raise ActrelaxError(
-                f"{kind} is not a chain of layers: its forward pass uses {used!r}. Use layers one after another, "
+                f"{kind} is not a chain of layers, its forward pass uses {used!r}: use layers one after another, "
                 "such as nn.ReLU() for F.relu, or describe it as a Network of populations and projections."
             )
         if node.op == "call_module":

@@ -220,7 +220,7 @@ class RelaxationProblem:
 
     @cached_property
     def noise_levels(self) -> dict[str, Value]:
-        """Sigma of each noisy population, the input among them: a number, or one per neuron."""
+        """Sigma of each noisy population, a noisy input included: a number, or one per neuron."""
         levels = {v: self.sigmas.on(v, self.clamped) for v in self.relaxing if self.sigmas.extremes(v)[1] > 0}
         return levels | ({self.network.input: self.input_noise} if self.input_noise else {})
 

@@ -28,8 +28,8 @@ GROUP = "problem"
 def problem_dataset(problem: RelaxationProblem, arguments: Mapping[str, Any]) -> xr.Dataset:
     """Return weights, psi, stimulus, target and clamp as variables, everything else as attributes.
 
-    Attributes are JSON text, with the name of its variable in place of each tensor. "not repeatable" lists the parts
-    that a file can't hold.
+    Attributes are JSON text; each tensor is replaced by the name of its variable. "not repeatable" lists the parts that
+    a file can't hold.
     """
     network, tensors = describe(problem.network), _Tensors()
     weights = {key: tensors.add(key, x) for key, x in problem.network.state_dict().items()}

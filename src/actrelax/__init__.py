@@ -1,6 +1,6 @@
 """Activation relaxation: backpropagation's gradient as the equilibrium of a neural dynamical system.
 
-The public names are loaded on first use, so that importing the package costs nothing; so is `actrelax.brian2`.
+Public names and `actrelax.brian2` are loaded on first use, so that importing the package costs nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Relaxations and learning in Brian2, beside objects of your own; importing this module loads Brian2."""
+"""Relaxations and learning in Brian2, alongside your own objects; importing this module loads Brian2."""
 
 from actrelax.models.engines.brian2 import UNIT, Simulation, build, delay_line, generating, shift, targets
 from actrelax.models.learning.brian2 import Learner, Phases

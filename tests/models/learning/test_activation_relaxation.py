@@ -528,7 +528,7 @@ class Moody(nn.Module):
         (lambda: door(assumptions="continuous"), "use relax_continuously"),
         (lambda: door(assumptions="random-feedback"), "pass options=BackwardOptions"),
         (lambda: door(reduction="none"), "unknown reduction 'none'; known: mean, sum"),
-        (lambda: door(reduction="mean", options=BackwardOptions(reduction="sum")), "leave that one out"),
+        (lambda: door(reduction="mean", options=BackwardOptions(reduction="sum")), "leave reduction out of options"),
         (lambda: door(options=BackwardOptions(keep=True)), "leave keep out of options, or call relax_backward"),
         (lambda: door(clip=-1.0), "clip must be positive"),
         (lambda: door(eta=0.1), "eta can't be combined with Steps"),
@@ -538,7 +538,7 @@ class Moody(nn.Module):
         (lambda: door(steps=SETTLED, integrator="equilibrium", eta=0.05), "is a single sweep without time"),
         (lambda: door(linear_pruned()), "layer '4' has a hook, .* remove it .prune.remove does so for pruning"),
         (lambda: door(linear_orthogonal()), "remove_parametrizations"),
-        (lambda: ActivationRelaxation(Residual(), input_shape=(8,)), "Residual is not a chain of layers: .*'add'"),
+        (lambda: ActivationRelaxation(Residual(), input_shape=(8,)), "Residual is not a chain of layers, .*'add'"),
         (lambda: ActivationRelaxation(Branching(), input_shape=(8,)), "Branching is not supported: use Linear"),
         (
             lambda: ActivationRelaxation(Moody("other"), input_shape=(8,)),
