@@ -22,7 +22,7 @@ MS = "ms"
 """The unit of times given as Brian2 quantities."""
 
 _PLAIN = (float, int, str, NoneType, Tensor)
-"""Types returned unchanged at once: a problem is made for every batch."""
+"""Types of values that need no conversion; checked first, because every batch makes a problem."""
 
 
 def as_generator(given: GeneratorLike | None) -> torch.Generator | None:

@@ -68,8 +68,7 @@ def relax_backward(
         As for `solve`; by default the papers' steps.
     loss : str, Loss or callable, default "cross-entropy"
         A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample. A mean over the batch
-        is divided by the batch size, whatever weights a lambda has inside; `from_function` says for which losses it is
-        divided by the sum of the weights, as in PyTorch.
+        divides by the batch size, or by the sum of class weights for the losses that `from_function` lists.
     assumptions : str or Assumptions, default "ar"
         A key of `assumptions.PRESETS`, or any combination of knobs.
     integrator : str or Integrator, default "sequential"

@@ -1,7 +1,7 @@
 """PyTorch modules by name: residual networks and a vision transformer.
 
-Weights are normal: sqrt(2 / fan-in) for convolutions of residual networks, sqrt(1 / fan-in) for all others, 0.02 for
-class token and positions. Biases start at 0, scales of normalisations at 1.
+Weights are normal, with standard deviation sqrt(2 / fan-in) in the convolutions of residual networks, 0.02 in class
+tokens and position embeddings, and sqrt(1 / fan-in) elsewhere. Biases start at 0, scales of normalisations at 1.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from actrelax.models.network.vision_transformer import HEADS, VisionTransformer
 
 @dataclass(frozen=True)
 class Design:
-    """Options of a module by name; None for its usual ones.
+    """Options of a named module; None for the architecture's default.
 
     width  channels of a residual network's first stage, or the width of a transformer's tokens
-    skips  "no" leaves the skips of a residual network out
-    norm   of a residual network: BatchNorm, GroupNorm, or a learned scale on each residual branch
+    skips  "no" removes the skip connections of a residual network
+    norm   normalisation of a residual network: BatchNorm, GroupNorm, or a learned scale on each residual branch
     """
 
     width: int | None = None
@@ -43,11 +43,11 @@ class Design:
             if getattr(self, option) is not None:
                 known(option, getattr(self, option), choices)
         if self.norm == "scaled" and self.skips == "no":
-            raise ActrelaxError('norm "scaled" scales what is added to a skip: use another norm, or keep the skips.')
+            raise ActrelaxError('norm "scaled" scales the branches beside skips: use another norm, or keep the skips.')
 
     @property
     def given(self) -> list[str]:
-        """Names of the options that are not the usual ones."""
+        """Names of the options that are set."""
         return [name for name, value in vars(self).items() if value is not None]
 
 
@@ -61,11 +61,11 @@ class ModuleBuilder(Protocol):
 
 @dataclass(frozen=True)
 class ModuleArchitecture:
-    """A module by name; the input shape, classes, width and activation are defaults.
+    """The design of a named module; the input shape, classes, width and activation are defaults.
 
-    builder      makes it, with whatever weights
-    gain         of convolutions: their weights have standard deviation sqrt(gain / fan-in)
-    options      of `Design` that it has
+    builder      returns the module, with any weights
+    gain         gain of convolutions, whose weights have standard deviation sqrt(gain / fan-in)
+    options      options of `Design` that the module has
     """
 
     builder: ModuleBuilder
@@ -78,7 +78,7 @@ class ModuleArchitecture:
 
 
 def residual(depths: Sequence[int], *, is_padded: bool) -> ModuleBuilder:
-    """Return a builder of residual networks with these numbers of blocks; each stage is twice as wide as the last."""
+    """Return a builder of residual networks with these numbers of blocks per stage; widths double between stages."""
 
     def builder(
         name: str, input_shape: Sequence[int], classes: int, width: int, design: Design, activation: Activation
@@ -157,13 +157,14 @@ def build_module(
     classes : int, optional
         Number of output units; 10 by default.
     activation : str or Activation, optional
-        By default relu for residual networks, gelu for transformers.
+        Activation function; by default relu for residual networks, gelu for transformers.
     weight_std : float, optional
-        Standard deviation of every weight; by default that of this file's first lines.
+        Standard deviation of all weights of layers; by default sqrt(2 / fan-in) in the convolutions of residual
+        networks, sqrt(1 / fan-in) elsewhere.
     design : Design, optional
         Width, skips and normalisation.
     generator : torch.Generator, numpy.random.Generator or int, optional
-        Generator of the weights, on the CPU, or a seed; by default torch's global one.
+        Generator for the weights, on the CPU, or a seed; by default torch's global generator.
 
     Returns
     -------
@@ -186,7 +187,7 @@ def build_module(
         raise ActrelaxError(f"{name} has no {unfit[0]} to choose: leave it out.")
     chosen = look_up("activation", activation or architecture.activation, ACTIVATIONS)
     shape, width = tuple(input_shape or architecture.input_shape), design.width or architecture.width
-    # the layers draw weights of their own, which are replaced
+    # layers draw weights when they are made; these are replaced
     with enough_memory(f"network {name!r}", "choose a smaller one"), torch.random.fork_rng(devices=[]):
         module = architecture.builder(name, shape, classes or architecture.classes, width, design, chosen)
     _draw_weights(module, architecture.gain, weight_std, as_generator(generator))

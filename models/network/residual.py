@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 Norm = Literal["batch", "group", "scaled"]
 GROUPS = 8
-"""Groups of a GroupNorm, where the number of channels is a multiple of it."""
+"""Groups of a GroupNorm; fewer if they don't divide the number of channels."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What the blocks of a residual network have in common.
+    """Options shared by all blocks of a residual network.
 
-    norm        of each convolution: BatchNorm; GroupNorm; none, with a learned scale on the block's branch instead
-    skips       whether blocks add their input to what they compute; without, the network is plain
-    is_padded   whether a skip to more channels is padded with zeros, as in the paper's CIFAR-10 networks, or a
-                convolution of size 1
+    norm        normalisation after each convolution: BatchNorm, GroupNorm, or none with a learned scale per branch
+    skips       whether blocks add their input to their output; if not, the network is plain
+    is_padded   whether a skip to more channels pads with zeros, as in the paper's CIFAR-10 networks, or applies a
+                1x1 convolution
     scale       initial scale of a branch, for norm "scaled"
-    activation  elementwise
+    activation  elementwise activation function
     """
 
     norm: Norm
@@ -34,17 +34,17 @@ class Blocks:
     activation: Callable[[Tensor], Tensor]
 
     def norm_of(self, channels: int) -> nn.Module:
-        """Return the normalisation of so many channels."""
+        """Return a normalisation layer for this number of channels."""
         if self.norm == "scaled":
             return nn.Identity()
         return nn.BatchNorm2d(channels) if self.norm == "batch" else nn.GroupNorm(math.gcd(GROUPS, channels), channels)
 
     def conv(self, inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-        """Return a padded convolution; a normalisation after it makes its bias superfluous."""
+        """Return a padded convolution, without a bias if a normalisation follows."""
         return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=self.norm == "scaled")
 
     def shortcut(self, inputs: int, outputs: int, stride: int) -> nn.Module:
-        """Return the way past a block."""
+        """Return the skip connection of a block."""
         if inputs == outputs and stride == 1:
             return nn.Identity()
         if self.is_padded:
@@ -53,7 +53,7 @@ class Blocks:
 
 
 class PaddedCopy(nn.Module):
-    """A copy of every `stride`-th pixel, with `extra` channels of zeros behind."""
+    """A copy of every `stride`-th pixel, followed by `extra` channels of zeros."""
 
     def __init__(self, extra: int, stride: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class PaddedCopy(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions of size 3 with their normalisation, and the way past them."""
+    """Two normalised 3x3 convolutions, and a skip connection past both."""
 
     def __init__(self, blocks: Blocks, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class ResNet(nn.Module):
     Parameters
     ----------
     channels, classes : int
-        Of the images, and of the output.
+        Channels of the images, and number of output units.
     depths, widths : sequence of int
         Blocks and channels of each stage; each stage but the first halves the image.
     blocks : Blocks

@@ -76,7 +76,7 @@ def refuse_ignored(layer: nn.Module, name: str) -> None:
 
 
 def refuse_global_hooks() -> None:
-    """Refuse hooks on all modules, but those of PyTorch's tools, which only watch."""
+    """Refuse global module hooks, except those of PyTorch's own tools, which only observe."""
     for hooks in (
         _module._global_forward_hooks,
         _module._global_forward_pre_hooks,
@@ -86,7 +86,7 @@ def refuse_global_hooks() -> None:
         for hook in hooks.values():
             if not str(getattr(hook, "__module__", "")).startswith("torch."):
                 raise ActrelaxError(
-                    f"a hook on all modules, {getattr(hook, '__qualname__', hook)}, is registered, which a relaxation "
+                    f"a global module hook, {getattr(hook, '__qualname__', hook)}, is registered, which a relaxation "
                     "does not call: remove it by its handle."
                 )
 

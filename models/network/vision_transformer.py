@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEADS = 4
-"""Heads of each attention."""
+"""Heads of each attention layer."""
 MLP_RATIO = 2
 """Hidden width of a block's MLP, relative to the width of a token."""
 
 
 class TransformerBlock(nn.Module):
-    """Attention and an MLP, each behind a LayerNorm and added to what it reads."""
+    """Self-attention and an MLP, each after a LayerNorm and with a skip connection past both."""
 
     def __init__(self, width: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -31,16 +31,16 @@ class TransformerBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches as tokens, a class token in front, transformer blocks, and a dense layer that reads the class token.
+    """A class token and one token per patch, transformer blocks, and a dense layer that reads the class token.
 
     Parameters
     ----------
     input_shape : sequence of int
-        Of an image, (channels, height, width).
+        Shape of an image, (channels, height, width).
     classes, patch, width, depth : int
         Outputs; side of a patch; width of a token, a multiple of `HEADS`; number of blocks.
     activation : callable
-        Of the MLPs, elementwise.
+        Elementwise activation function of the MLPs.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from actrelax.models.errors import ActrelaxError, warn
 
 
 def check_complete(tau: Any, leaky: Collection[str]) -> None:
-    """Refuse a mapping of Brian2 quantities that leaves out a population: 1 would be no time."""
+    """Refuse a mapping of Brian2 quantities that leaves out a population: the default, 1, has no unit."""
     for name in leaky if isinstance(tau, Mapping) else ():
         if name not in tau:
             raise ActrelaxError(f"tau is given as Brian2 quantities, but not for {name!r}: add {name!r} to tau.")
@@ -38,7 +38,7 @@ def warn_of_default_tau(tau: Any, leaky: Collection[str]) -> None:
 
 
 def check_start(start: str | Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], dtype: torch.dtype) -> None:
-    """Refuse an unknown word, and a mapping that lacks the state of a population in its shape and dtype."""
+    """Refuse an unknown name, and a mapping without a state of the right shape and dtype for each population."""
     if not isinstance(start, Mapping):
         known("start", start, ["feedforward", "zero"])
         return

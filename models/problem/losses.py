@@ -59,10 +59,10 @@ def from_function(function: LossFunction, *, weights: LossFunction | None = None
     function : callable
         (output, target) -> one loss per sample, (batch,), such as ``partial(F.cross_entropy, reduction="none")``.
     weights : callable, optional
-        (output, target) -> weight of each sample, (batch,), by whose sum a mean over the batch is divided. Without it
-        a mean is divided by the batch size, but for `nn.CrossEntropyLoss`, `nn.NLLLoss`, subclasses that inherit
-        `forward`, and partials of their functions: their class weights and `ignore_index` count as in PyTorch. Class
-        weights inside any other function, such as a lambda, can't be seen from outside. For PyTorch's mean, pass
+        (output, target) -> weight of each sample, (batch,). A mean over the batch is divided by the sum of these
+        weights; without them by the batch size. `nn.CrossEntropyLoss`, `nn.NLLLoss`, subclasses that inherit
+        `forward`, and partials of their functions need no `weights`: their class weights and `ignore_index` count as
+        in PyTorch. Class weights inside any other function, such as a lambda, can't be seen from outside: pass
         ``partial(F.cross_entropy, weight=w, reduction="none")`` in place of the lambda, or `weights`.
 
     Raises
@@ -106,8 +106,8 @@ def _weights_in_mean(function: LossFunction) -> LossFunction | None:
             if function.weight is None:
                 return None
             raise ActrelaxError(
-                f"{type(function).__name__} has class weights and a forward pass of its own, and does not say by what "
-                "a mean is divided: pass loss=from_function(loss, weights=...), with a weight per sample."
+                f"{type(function).__name__} has class weights and overrides forward, which hides the weights in its "
+                "mean: pass loss=from_function(loss, weights=...), with a weight per sample."
             )
         by_class, ignored = getattr(function, "weight", None), getattr(function, "ignore_index", -100)
     elif isinstance(function, partial) and function.func in (F.cross_entropy, F.nll_loss):
@@ -126,7 +126,7 @@ def _weights_in_mean(function: LossFunction) -> LossFunction | None:
 
 
 def _inherits_forward(loss: nn.Module) -> bool:
-    """Return whether a module runs the forward pass of a class of PyTorch."""
+    """Return whether a loss runs PyTorch's own forward pass."""
     return type(loss).forward in (nn.CrossEntropyLoss.forward, nn.NLLLoss.forward) and "forward" not in vars(loss)
 
 

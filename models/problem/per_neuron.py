@@ -80,7 +80,7 @@ _KNOWN: MutableMapping[Tensor, tuple[int, tuple[float, float]]] = WeakTensorKeyD
 
 
 def _known_extremes(value: Tensor) -> tuple[float, float]:
-    """Return a tensor's extremes, without waiting for the device unless the tensor has changed."""
+    """Return a tensor's extremes from a cache, which avoids waiting for the device unless the tensor has changed."""
     version, extremes = _KNOWN.get(value, (-1, (0.0, 0.0)))
     if version != value._version:
         extremes = _extremes(value)
@@ -89,7 +89,7 @@ def _known_extremes(value: Tensor) -> tuple[float, float]:
 
 
 def _extremes(value: Tensor) -> tuple[float, float]:
-    """Return the least and the largest value, computed by NumPy so that traces of kernels don't contain it."""
+    """Return the least and the largest value, computed by NumPy to stay out of kernel traces."""
     numbers = value.detach().cpu().double().numpy()
     return float(numbers.min()), float(numbers.max())
 

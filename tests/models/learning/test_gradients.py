@@ -277,7 +277,7 @@ def test_weights_inside_a_lambda_do_not_count():
 
 def test_class_weights_and_a_separate_forward_pass_are_refused():
     case = mlp_case()
-    with pytest.raises(ActrelaxError, match=r"^Doubled has class weights and a forward pass of its own, and does not"):
+    with pytest.raises(ActrelaxError, match=r"^Doubled has class weights and overrides forward, which hides the"):
         relax_backward(case.network, case.x, case.y, loss=Doubled(WEIGHTS, reduction="none"))
     relax_backward(case.network, case.x, case.y, loss=Doubled(reduction="none"))
 

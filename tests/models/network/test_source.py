@@ -273,7 +273,7 @@ def test_a_hook_on_all_modules_is_refused_while_it_is_registered(register):
             lambda: RelaxationProblem.from_batch(network, x, y),
             lambda: model(x),
         ):
-            with pytest.raises(ActrelaxError, match=r"^a hook on all modules, .*doubled, is registered, which a rel"):
+            with pytest.raises(ActrelaxError, match=r"^a global module hook, .*doubled, is registered, which a rel"):
                 call()
     finally:
         handle.remove()
