@@ -1,1 +1,1 @@
-"""The trainer behind `actrelax train`: from an experiment to a run's folder."""
+"""Trainer of `actrelax train`: from the options of an experiment to the files of a run."""

@@ -1,4 +1,4 @@
-"""The share of images that a network classifies correctly."""
+"""Accuracy: the share of images that a network classifies correctly."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Convert = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def accuracy(respond: Convert, part: Split, preprocess: Convert | None = None, processes: Processes = ALONE) -> float:
-    """Return the share of images whose largest output is that of their label.
+    """Return the share of images whose largest output belongs to their label.
 
     Parameters
     ----------
     respond : callable
-        (batch, ...) -> outputs, (batch, classes); a network, or a simulator's.
+        Function of stimuli, (batch, ...), that returns outputs, (batch, classes), such as a network.
     part : Split
     preprocess : callable, optional
-        Stored images -> the stimuli of `respond`.
+        Function of stored images that returns stimuli for `respond`.
     processes : Processes, optional
-        They share the work.
+        Processes that share the images.
     """
     correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
     mine = range(len(part.labels))[processes.share(len(part.labels))]

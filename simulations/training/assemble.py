@@ -1,4 +1,4 @@
-"""From an experiment to its parts: data, network, rule, optimiser, schedule."""
+"""Assembly of a training from options: data, network, rule, optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from actrelax.simulations.training.rules import make_rule
 
 @dataclass(frozen=True)
 class Parts:
-    """An experiment, ready to run.
+    """Experiment that is ready to run.
 
-    training  at its beginning
-    module    the `nn.Module` whose Parameters the network shares, where it came from one
-    loss      by which output and target are compared
+    training  new training
+    module    `nn.Module` that shares its parameters with the network, if a user's function returned one
+    loss      loss of the output
     options   options of the learning rule
-    hardware  the device and the precision
-    images    their fingerprints: part -> SHA-256
+    hardware  device and precision
+    images    fingerprints of the images: part -> SHA-256
     """
 
     training: Training
@@ -58,38 +58,38 @@ def assemble(
     processes: Processes = ALONE,
     data: Dataset | None = None,
 ) -> Parts:
-    """Load the data, draw the weights, fill in the options, and try the rule on one image.
+    """Load the data, initialise the network, create the training, and try the rule on one image.
 
-    Sets torch's global seed, each process its own, and, on a GPU, deterministic kernels.
+    Sets torch's global seed, a different one in each process, and deterministic kernels on a GPU.
 
     Parameters
     ----------
     experiment : Experiment
     execution : Execution, optional
     processes : Processes, default ALONE
-        That share each batch.
+        Processes that share each batch.
     data : Dataset, optional
-        In place of the one that the experiment names: a set that several experiments share is loaded once.
+        Data set that replaces the experiment's, so that several experiments can share it.
 
     Raises
     ------
     ActrelaxError
-        For options that can't be met.
+        If the options are not possible.
     """
     experiment.check()
     execution.check(experiment)
     hardware = execution.hardware(experiment.precision)
     processes = processes.on(hardware.device)
     set_up(hardware, experiment.seed)
-    if not processes.is_first:  # noise is drawn from torch's own generator
+    if not processes.is_first:  # noise is drawn from torch's global generator
         torch.manual_seed(random_stream(experiment.seed, "process", processes.rank).initial_seed())
     if data is None:
-        with processes.first_one_first():  # it may have to download them
+        with processes.first_one_first():  # it may have to download the data
             data = load_images(experiment.images, execution.data_dir)
     preprocess, images = preprocessing(experiment.images, data, hardware), fingerprint(data)
     data = on_device(data, hardware)
     network, module = _network(experiment, data, hardware)
-    processes.agree_on(list(network.state_dict().values()))  # a user's own function may draw from anywhere
+    processes.agree_on(list(network.state_dict().values()))  # a user's function may draw different weights
     o = experiment.optimisation
     optimiser = make_optimiser(network, o.optimiser, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
     factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
@@ -122,7 +122,7 @@ def assemble(
 
 
 def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple[Network, nn.Module | None]:
-    """Return the network on its device, with its feedback weights, and the module whose weights it shares."""
+    """Return the network on its device with feedback weights, and the module that shares its parameters."""
     network, module = make_network(experiment.model, data.input_shape, data.classes, experiment.seed)
     network.to(device=hardware.device, dtype=hardware.dtype)
     if experiment.rule == "ar":
@@ -133,20 +133,22 @@ def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple
 
 
 def load_images(images: Images, data_dir: Path | None = None) -> Dataset:
-    """Load the data set, and hold out what is asked for."""
+    """Load the data set, and hold out the validation images."""
     data = load(images.dataset, data_dir, images.test_split, images.layout)
     if images.augment != "none" and len(data.input_shape) != 3:
-        raise ActrelaxError(f"--augment is for images, {data.name} has {data.input_shape[0]} features: leave it out.")
+        raise ActrelaxError(
+            f"--augment is for images, but {data.name} has {data.input_shape[0]} features: leave it out."
+        )
     return data.holding_out(images.validation) if images.validation else data
 
 
 def on_device(data: Dataset, hardware: Hardware) -> Dataset:
-    """Move all parts to the device: uint8 images as they are, floats in the network's precision.
+    """Move all parts to the device; uint8 images stay uint8, floats get the network's precision.
 
     Raises
     ------
     ActrelaxError
-        For images that this precision can't hold.
+        If images overflow in this precision.
     """
     moved = {}
     for name, (images, labels) in data.parts.items():
@@ -159,7 +161,7 @@ def on_device(data: Dataset, hardware: Hardware) -> Dataset:
 
 
 def preprocessing(images: Images, data: Dataset, hardware: Hardware) -> Preprocessing:
-    """Return how stored images become the network's input; the data is still on the CPU, for its float64."""
+    """Return the preprocessing of stored images; statistics of `data` are computed on the CPU in float64."""
     found = normalisation(images.normalise, data.train.images)
     if found is None:
         return Preprocessing(hardware.dtype, memory_format=hardware.memory_format)
@@ -170,25 +172,26 @@ def preprocessing(images: Images, data: Dataset, hardware: Hardware) -> Preproce
 def make_network(
     model: Model, input_shape: tuple[int, ...], classes: int, seed: int
 ) -> tuple[Network, nn.Module | None]:
-    """Build a network by name, or by a function of a user's file; its weights follow from the seed.
+    """Build a network by name, or by a function in a user's file, with weights determined by the seed.
 
     Returns
     -------
     network : Network
-        On the CPU; an output per class.
+        Network on the CPU, with one output per class.
     module : torch.nn.Module or None
-        The `nn.Sequential` that a user's function returned, sharing the network's Parameters.
+        The `nn.Sequential` that a user's function returned, which shares its parameters with the network.
 
     Raises
     ------
     ActrelaxError
-        For an unknown name, a file or function that is not there, or a network that doesn't fit the data.
+        For an unknown name, a missing file or function, or a network that does not fit the data.
     """
     network, module = _made(model, input_shape, classes, seed)
     found = network.populations[network.output].shape
     if found != (classes,):
         raise ActrelaxError(
-            f"{model.network} has an output of shape {found}, the data {classes} classes: make it ({classes},)."
+            f"{model.network} has an output of shape {found}, but the data has {classes} classes: "
+            f"give the output the shape ({classes},)."
         )
     return network, module
 
@@ -205,7 +208,7 @@ def _made(model: Model, input_shape: tuple[int, ...], classes: int, seed: int) -
         )
         return network, None
     if model.activation is not None or model.weight_std is not None:
-        raise ActrelaxError("--activation and --weight-std are for networks by name: set them in your own function.")
+        raise ActrelaxError("--activation and --weight-std are for networks by name: set them in your function.")
     with user_code.loaded(model.network) as function, torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_stream(seed, "weights").initial_seed())
         made = function(input_shape, classes)
@@ -219,10 +222,10 @@ def _made(model: Model, input_shape: tuple[int, ...], classes: int, seed: int) -
 def learning_rate_factor(o: Optimisation, step: int, *, epochs: int, batches: int) -> float:
     """Return the learning rate after `step` batches, relative to `o.lr`.
 
-    It rises linearly over the warm-up, and then stays, falls by a factor every so many epochs, or follows a cosine
-    to 0 at the end of training.
+    The rate rises linearly during warm-up. It then stays constant, falls by a factor every `o.step_epochs` epochs, or
+    follows a cosine to 0 at the end of training.
     """
-    # exact, by the decimal numbers that were given: in binary 0.3 / 0.1 is below 3
+    # exact decimal arithmetic, since 0.3 / 0.1 is below 3 in binary
     after = Fraction(step, batches) - Fraction(str(o.warmup))
     if after < 0:
         return (step + 1) / (o.warmup * batches + 1)
@@ -235,23 +238,23 @@ def learning_rate_factor(o: Optimisation, step: int, *, epochs: int, batches: in
 
 
 def _lay_out(network: Network, model: Model) -> None:
-    """Put the weights of convolutions into memory with their channels side by side; images decide the rest."""
+    """Store the weights of convolutions with channels last; the layout of activities follows the images."""
     if all(p.dim() != 4 for p in network.parameters()):
-        raise ActrelaxError(f"--channels-last is for convolutions, {model.network} has none: leave it out.")
+        raise ActrelaxError(f"--channels-last is for convolutions, but {model.network} has none: leave it out.")
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def set_up(hardware: Hardware, seed: int) -> None:
-    """Seed torch and make its kernels deterministic; precision and threads mean what they say."""
+    """Seed torch, set its number of threads and its precision, and make its kernels deterministic."""
     torch.manual_seed(seed)
     assert hardware.threads is not None
     torch.set_num_threads(hardware.threads)
     if hardware.device.startswith("cuda"):
-        # cuBLAS reads this when its first handle is made
+        # cuBLAS reads this when it creates its first handle
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # nothing reads empty tensors, and filling each takes a kernel
+        # filling uninitialised tensors would cost a kernel each, and no code reads them
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        # fp32 means fp32: by default convolutions round their factors to 10 bits of mantissa on newer cards
+        # by default, convolutions on newer GPUs round their factors to 10 bits of mantissa, even in fp32
         torch.backends.cudnn.allow_tf32 = hardware.precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = hardware.precision == "tf32"

@@ -1,7 +1,7 @@
-"""Training images in batches on the device: their order, augmentation and normalisation.
+"""Batches of training images on the device: order, augmentation and normalisation.
 
-Order and augmentation depend on seed and epoch alone, and are drawn on the CPU for whole batches: they are the same for
-any rule, device and number of processes, and after any interruption.
+Order and augmentation depend only on seed and epoch, and are drawn on the CPU for whole batches. They are therefore the
+same for any rule, device and number of processes, and after any interruption.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from actrelax.simulations.data import Dataset, Split, random_stream
 from actrelax.simulations.training.processes import ALONE, Processes
 
 PADDING = 4
-"""Pixels of zeros around an image before it is cropped at random."""
+"""Width in pixels of the zero padding for random crops."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The conversion of stored images to the network's input: (x - mean) / std, where uint8 is divided by 255 first.
+    """Conversion of stored images to the network's input: (x - mean) / std, after dividing uint8 by 255.
 
-    dtype          of the network
-    mean, std      on the network's device, of shapes that broadcast with an image; None for images as they are
-    memory_format  of the images
+    dtype          dtype of the network
+    mean, std      tensors on the network's device that broadcast with an image; None for no normalisation
+    memory_format  memory layout of the images
     """
 
     dtype: torch.dtype
@@ -50,14 +50,15 @@ class Preprocessing:
 
 
 def normalisation(name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return the mean and the standard deviation that training images are normalised by, in float64, or None.
+    """Return the mean and standard deviation for normalising images, in float64, or None.
 
     Parameters
     ----------
     name : {"none", "half", "channels"}
-        None; 0.5 and 0.5 (the papers' CNN: from [0, 1] to [-1, 1]); those of each channel over all images, with the
-        deviation 1 for a constant channel. Flat data are one channel.
+        "half" is 0.5 and 0.5 (the papers' CNN: from [0, 1] to [-1, 1]); "channels" is the mean and standard deviation
+        of each channel over all images, with a deviation of 1 for constant channels. Flat data are one channel.
     images : torch.Tensor
+        Training images.
     """
     if name == "none":
         return None
@@ -66,9 +67,9 @@ def normalisation(name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
         return torch.full(shape, 0.5, dtype=torch.float64), torch.full(shape, 0.5, dtype=torch.float64)
     channels = images.transpose(0, 1).flatten(1) if images.dim() == 4 else images.reshape(1, -1)
     scale = 255 if images.dtype == torch.uint8 else 1
-    # channel by channel, so that no copy of the whole set in float64 is made
+    # channel by channel, to avoid a float64 copy of the whole set
     mean = torch.stack([channel.mean(dtype=torch.float64) for channel in channels]) / scale
-    # around the mean: a difference of squares would lose all digits of a small deviation
+    # around the mean, since a difference of squares would cancel for small deviations
     square = [((channel.to(torch.float64) / scale - m) ** 2).mean() for channel, m in zip(channels, mean, strict=True)]
     is_constant = torch.stack([channel.min() == channel.max() for channel in channels])
     std = torch.where(is_constant, 1.0, torch.stack(square).sqrt())
@@ -77,14 +78,14 @@ def normalisation(name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
 
 @dataclass(frozen=True)
 class Batches:
-    """The training images of a data set, batch by batch.
+    """Training images of a data set, batch by batch.
 
-    data        on the network's device
+    data        data set on the network's device
     preprocess  conversion to the network's input
-    size        images per batch; the last batch of an epoch may be smaller
-    seed        fixes order and augmentation
-    augment     "none", or what is done to images at random: "flip", "crop" or "flip,crop"
-    processes   that share each batch
+    size        number of images per batch; the last batch of an epoch may be smaller
+    seed        seed of order and augmentation
+    augment     random augmentation: "none", "flip", "crop" or "flip,crop"
+    processes   processes that share each batch
     """
 
     data: Dataset
@@ -95,7 +96,7 @@ class Batches:
     processes: Processes = ALONE
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return the number of batches per epoch."""
         return -(-len(self.data.train.images) // self.size)
 
     def size_of(self, number: int) -> int:
@@ -103,12 +104,12 @@ class Batches:
         return min(self.size, len(self.data.train.images) - number * self.size)
 
     def example(self, size: int | None = None) -> Split:
-        """Return the first `size` stored images, one batch unless given: the same for any seed, in all processes."""
+        """Return the first `size` images (default: one batch), which are the same for any seed and process."""
         images, labels = (part[: size or self.size] for part in self.data.train)
         return Split(self.preprocess(images), labels)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Split]:
-        """Yield this process's share of one epoch's batches, preprocessed, from batch `first` on; it may be empty."""
+        """Yield this process's share of each batch of an epoch from batch `first` on; a share may be empty."""
         images, labels = self.data.train
         stream = random_stream(self.seed, "epoch", number)
         order = _sent(torch.randperm(len(images), generator=stream), images.device)
@@ -122,7 +123,7 @@ class Batches:
             yield Split(self.preprocess(found), labels[chosen])
 
     def _draw(self, stream: torch.Generator, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which images are flipped, and how all are shifted: both are drawn, so that each is that of a seed."""
+        """Return flips and shifts of all images; both are always drawn, so that neither depends on the other."""
         flips = torch.rand(len(images), generator=stream) < 0.5
         shifts = torch.randint(2 * PADDING + 1, (len(images), 2), generator=stream)
         if "flip" not in self.augment:
@@ -133,7 +134,7 @@ class Batches:
 
 
 def _sent(drawn: Tensor, device: torch.device) -> Tensor:
-    """Copy numbers to the device, without waiting for a GPU."""
+    """Copy a tensor to the device, without waiting for a GPU."""
     return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
@@ -145,9 +146,9 @@ def flip_and_crop(images: Tensor, flips: Tensor, shifts: Tensor) -> Tensor:
     images : torch.Tensor
         (batch, channels, height, width).
     flips : torch.Tensor
-        (batch,): which images are mirrored.
+        (batch,), True for images to mirror.
     shifts : torch.Tensor
-        (batch, 2), from 0 to 2 `PADDING`: top and left corner of the crop in the padded image.
+        (batch, 2), from 0 to 2 `PADDING`: top left corner of the crop in the padded image.
     """
     count, channels, height, width = images.shape
     padded = torch.nn.functional.pad(images, (PADDING,) * 4)

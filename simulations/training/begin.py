@@ -1,4 +1,4 @@
-"""How a run begins in its folder, or goes on: who holds it, and what is refused."""
+"""Beginning or resuming a run in its folder: locks, checks and fingerprints."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from actrelax.simulations.training.user_code import fingerprint, permitted
 
 
 def check_begin(folder: RunFolder, experiment: Experiment, execution: Execution, recording: Recording) -> bool:
-    """Refuse to replace a run, or to resume one under other options; return whether it shall have more epochs.
+    """Check that a run may begin or be resumed with these options, and return whether it gets more epochs.
 
     Raises
     ------
     ActrelaxError
-        If it must not.
+        If it would replace a run, or resume one with other options.
     """
     options = flat(as_config(experiment, execution))
     if recording.resume is None:
@@ -37,14 +37,14 @@ def check_begin(folder: RunFolder, experiment: Experiment, execution: Execution,
     may_differ = ["epochs"]
     if recording.network is not None:
         permitted(folder.path, before.model.network, named=recording.network)
-        may_differ.append("network")  # a copy, perhaps, whose fingerprint is compared before it is loaded
+        may_differ.append("network")  # a copy, whose fingerprint is compared before it is loaded
     folder.check_begin(options, flat(as_config(before, computed)), may_differ=may_differ)
     return is_longer(folder.path, before, experiment.epochs)
 
 
 @contextmanager
 def claimed_by_all(folder: RunFolder, processes: Processes) -> Iterator[None]:
-    """Let the first process claim the folder for all; what it is refused is refused to all."""
+    """Claim the folder in the first process, on behalf of all; if it is refused, all raise the error."""
     refused = None
     with ExitStack() as stack:
         if processes.is_first:
@@ -58,12 +58,12 @@ def claimed_by_all(folder: RunFolder, processes: Processes) -> Iterator[None]:
 
 
 def files_of(folder: RunFolder, experiment: Experiment, recording: Recording) -> dict[str, Mapping[str, str]]:
-    """Return the fingerprints of options and files, before the files are run.
+    """Return the fingerprints of options and files, before any user's file is executed.
 
     Raises
     ------
     ActrelaxError
-        For a run that is resumed, if they have changed, or its network's file may not be run.
+        If the inputs of a resumed run have changed, or its network's file is not trusted.
     """
     files = fingerprint(experiment.model.network)
     if recording.resume is None:
@@ -76,7 +76,7 @@ def files_of(folder: RunFolder, experiment: Experiment, recording: Recording) ->
 
 
 def begin(folder: RunFolder, inputs: Fingerprints, config: Mapping[str, Any], processes: Processes) -> None:
-    """Write what a new run depends on; its configuration last, as that says that it has begun."""
+    """Write the fingerprints of a new run, and finally its configuration, which marks it as begun."""
     if processes.is_first:
         folder.clear()
         record(folder, inputs)
@@ -84,18 +84,18 @@ def begin(folder: RunFolder, inputs: Fingerprints, config: Mapping[str, Any], pr
 
 
 def go_on(folder: RunFolder, inputs: Fingerprints, epochs: int, training: Training) -> None:
-    """Write what a resumed run depends on from now on, and its epochs, if it shall have more.
+    """Write the current fingerprints of a resumed run, and its new number of epochs.
 
     Raises
     ------
     ActrelaxError
-        For more epochs of a run that has lost its patience.
+        If the run gets more epochs after it was stopped early.
     """
     before, computed = read_config(folder)
     if epochs != before.epochs and training.is_over:
         raise ActrelaxError(
-            f"{folder.path} stopped after epoch {training.epoch} for want of a better validation accuracy: "
-            "leave --epochs out, or begin another run with a larger --patience."
+            f"{folder.path} stopped after epoch {training.epoch} because the validation accuracy did not improve: "
+            "leave --epochs out, or start another run with a larger --patience."
         )
     if training.processes.is_first:
         record(folder, inputs)

@@ -1,4 +1,4 @@
-"""Callbacks of a training: checks for divergence, angles to backprop's gradient, tests, progress bar, TensorBoard."""
+"""Callbacks of a training: divergence checks, angles to backprop, tests, progress bar and TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from actrelax.simulations.training.loop import Callback, Row, Training, measure
 
 
 class DivergenceCheck(Callback):
-    """Check every `every` batches that weights, relaxations and losses are finite and that the loss has not exploded.
+    """Check for divergence every `every` batches: non-finite weights, relaxations or losses, or an exploding loss.
 
-    Each check waits for the device. A `DivergenceError` names the batches since the last one.
+    Each check waits for the device. The `DivergenceError` names the batches since the last check.
     """
 
     def __init__(self, every: int) -> None:
@@ -42,7 +42,7 @@ class DivergenceCheck(Callback):
         self.look(training)
 
     def look(self, training: Training) -> None:
-        """Check now."""
+        """Raise a `DivergenceError` if the training has diverged."""
         if not training.is_sound():
             if self.checked is None:
                 raise DivergenceError("the initial weights are not finite: check the network and --weight-std.")
@@ -56,10 +56,10 @@ class DivergenceCheck(Callback):
 
 
 class Alignment(Callback):
-    """Measure the angle between AR's and backprop's updates every `every` batches.
+    """Measurement of the angle between AR's and backprop's updates every `every` batches.
 
-    Each measurement is a row of the table "alignment" (epoch, batch, one column per projection, their mean); the
-    epoch's means become the columns "angle PROJECTION" and "angle mean" of the metrics.
+    Each measurement is a row of the table "alignment" (epoch, batch, one column per projection, and their mean); means
+    over the epoch become the columns "angle PROJECTION" and "angle mean" of the metrics.
     """
 
     def __init__(self, every: int, loss: Loss, options: BackwardOptions, assumptions: Assumptions) -> None:
@@ -74,7 +74,7 @@ class Alignment(Callback):
     def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
         if training.done % self.every:
             return
-        if training.processes.count > 1:  # the gradients are of the whole batch
+        if training.processes.count > 1:  # gradients belong to the whole batch
             shares = training.processes.gathered((x.cpu(), y.cpu()))
             x, y = (torch.cat(parts).to(x.device) for parts in zip(*shares, strict=True))
         angles = update_angles(
@@ -90,9 +90,9 @@ class Alignment(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar over the images of the whole run on a terminal, and unless quiet a line per epoch, on standard error.
+    """Progress bar over the images of the run on a terminal, and one line per epoch, on standard error.
 
-    The bar waits for the device every `every` batches.
+    The bar waits for the device every `every` batches; `quiet` leaves out the lines.
     """
 
     bar: tqdm[None] | None = None
@@ -141,7 +141,7 @@ class ProgressBar(Callback):
 
 
 class TensorBoard(Callback):
-    """Write each epoch's metrics for TensorBoard, which must be installed."""
+    """Writer of each epoch's metrics for TensorBoard, which must be installed."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -151,7 +151,7 @@ class TensorBoard(Callback):
         self.folder, self.open = folder, SummaryWriter
 
     def on_start(self, training: Training) -> None:
-        # an earlier sitting's curves, and what it wrote after its checkpoint, are replaced
+        # replace the curves of an interrupted run, which may extend beyond its checkpoint
         self.writer = self.open(self.folder, purge_step=0)
         for row in training.tables["metrics"]:
             self.write(row)
@@ -160,7 +160,7 @@ class TensorBoard(Callback):
         self.write(training.tables["metrics"][-1])
 
     def write(self, row: Row) -> None:
-        """Write a row of metrics where it is seen at once."""
+        """Write and flush a row of metrics."""
         for name, value in row.items():
             if name != "epoch" and not math.isnan(value):
                 self.writer.add_scalar(name, value, int(row["epoch"]))
@@ -175,7 +175,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 class MeasureEachBatch(Callback):
-    """Add a row of metrics after each batch, and the number of stimuli to all rows."""
+    """Measurement of metrics after each batch, with the number of stimuli in all rows."""
 
     def on_start(self, training: Training) -> None:
         if training.done == 0:

@@ -1,4 +1,4 @@
-"""Options as they stand in config.json, by the names that the command line has."""
+"""Options in config.json, with the names of the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def as_options(part: Experiment | Execution) -> dict[str, Any]:
-    """Return option -> value, flat and ready for JSON."""
+    """Return option -> value, without nesting and ready for JSON."""
     flat: dict[str, Any] = {}
     for name, value in asdict(part).items():
         flat.update(value if isinstance(value, dict) else {name: value})
@@ -27,9 +27,9 @@ def as_options(part: Experiment | Execution) -> dict[str, Any]:
 
 
 def hash_of(experiment: Experiment) -> str:
-    """Return what identifies an experiment with absolute paths: a hash of the options that are not the usual ones.
+    """Return a hash of the options that differ from their defaults, which identifies an experiment.
 
-    An option that is added later, with what was done before as its default, changes no hash.
+    Paths must be absolute. Adding an option with the former behaviour as its default does not change hashes.
     """
     usual = as_options(Experiment())
     options = {name: value for name, value in as_options(experiment).items() if value != usual[name]}
@@ -42,12 +42,12 @@ def as_config(experiment: Experiment, execution: Execution) -> dict[str, Any]:
 
 
 def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
-    """Return what `as_config` was given.
+    """Return the experiment and the execution of a config.json, the inverse of `as_config`.
 
     Raises
     ------
     ActrelaxError
-        If options are missing, not known or of another type.
+        If options are missing, unknown or of another type.
     """
     expected = as_config(Experiment(), Execution())
     for name in ("experiment", "execution"):
@@ -58,18 +58,18 @@ def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
 
 
 def read_config(folder: RunFolder) -> tuple[Experiment, Execution]:
-    """Return what identifies a run, and how it was computed.
+    """Return the experiment and the execution of a run.
 
     Raises
     ------
     ActrelaxError
-        As `RunFolder.training_config` and `from_config`.
+        If config.json can't be read, or is not the configuration of a training.
     """
     return from_config(folder.training_config())
 
 
 def changed(experiment: Experiment, options: Mapping[str, Any]) -> Experiment:
-    """Return an experiment with some of its options replaced.
+    """Return an experiment with changed options.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def changed(experiment: Experiment, options: Mapping[str, Any]) -> Experiment:
 
 
 def structured(kind: type[T], options: Mapping[str, Any]) -> T:
-    """Make a dataclass, and those that it holds, of flat options."""
+    """Create a dataclass, including nested ones, from flat options."""
     from typeguard import TypeCheckError, check_type  # here: benchmarks/gpu.py runs without it
 
     hints = typing.get_type_hints(kind)
@@ -97,11 +97,9 @@ def structured(kind: type[T], options: Mapping[str, Any]) -> T:
         if isinstance(value, str) and Path in typing.get_args(hint):
             value = Path(value)
         try:
-            if isinstance(value, bool) and hint is not bool:  # which Python takes for a number
+            if isinstance(value, bool) and hint is not bool:  # a bool is also an int
                 raise TypeCheckError("a number or a name")
             values[f.name] = check_type(value, hint)
         except TypeCheckError as error:
-            raise ActrelaxError(
-                f"the configuration has {value!r} for {f.name}, which is not among its values."
-            ) from error
+            raise ActrelaxError(f"the configuration has the invalid value {value!r} for {f.name}.") from error
     return kind(**values)

@@ -1,4 +1,4 @@
-"""How a training run is computed and measured; none of it is part of what identifies the run."""
+"""Options of the computation and measurement of a training run, which do not identify the run."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ from actrelax.simulations.training.processes import ALONE, Processes
 
 @dataclass(frozen=True)
 class Execution(Machine):
-    """How a run is computed and measured; the result is the same, to rounding."""
+    """Options of computation and measurement, which change a run's result only by rounding."""
 
     data_dir: Path | None = None
-    """Where NAME.npz files are and go; $ACTRELAX_DATA unless given, or else ./data."""
+    """Folder of NAME.npz files, also for downloads. Default: $ACTRELAX_DATA, or else ./data."""
     compile: Literal["auto", "no", "trace", "inductor"] = "auto"
-    """trace: only run kernels from the second batch on; inductor: torch.compile; auto: trace for AR where possible."""
+    """no; trace: record kernels in the first batch and replay them; inductor: torch.compile; auto: trace AR if
+    possible."""
     processes: int | None = None
-    """Processes that share each batch: as many as torchrun has started, another number is refused."""
+    """Number of processes that share each batch, which must be the number started by torchrun. Default: that number."""
     measure_alignment: int | None = None
-    """Batches between two measurements of the angle between AR's and backprop's updates. The runs of a suite that are
-    done already are not measured again."""
+    """Number of batches between measurements of the angle between AR's and backprop's updates; finished runs of a suite
+    are not measured again. Default: no measurements."""
 
     def hardware(self, precision: Precision) -> Hardware:
-        """Return device, threads and precision, with what this machine offers in place of `auto` and None.
+        """Return device, threads and precision, with `auto` and None replaced for this machine.
 
         Raises
         ------
         ActrelaxError
-            For a device that is not known or not there, or can't compute in this precision.
+            If the device is unknown, missing, or can't compute in this precision.
         """
         return Hardware(self.device, self.threads, self.channels_last, precision).resolved()
 
     def resolved(self, experiment: Experiment, processes: Processes = ALONE) -> Execution:
-        """Return the same with what depends on this machine made definite: device, threads, processes, folder.
+        """Return the options with device, threads, processes and data folder resolved for this machine.
 
         Raises
         ------
         ActrelaxError
-            As `hardware`; for another number of processes than there are.
+            If the device is not possible (see `hardware`), or the number of processes is not the actual one.
         """
         if self.processes not in (None, processes.count):
             raise ActrelaxError(
-                f"the run is one of --processes {self.processes}, and this is one of {processes.count}: start it with "
+                f"the run needs --processes {self.processes}, got {processes.count}: start it with "
                 f"torchrun --nproc-per-node={self.processes}."
             )
         threads = processes.threads if self.threads is None else self.threads
@@ -62,16 +63,14 @@ class Execution(Machine):
         )
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse numbers out of range, and what this experiment can't have."""
+        """Raise an error for values out of range, and for options that this experiment does not support."""
         require(measure_alignment=(self.measure_alignment, 1, math.inf))
         if experiment.is_continuous and (self.processes or 1) > 1:
-            raise ActrelaxError("continuous plasticity moves the weights of one process: start it without torchrun.")
+            raise ActrelaxError("continuous plasticity needs a single process: start it without torchrun.")
         if self.measure_alignment and self.measuring(experiment) != self:
-            raise ActrelaxError(
-                "--measure-alignment compares AR's updates after a relaxation with backprop's: leave it out."
-            )
+            raise ActrelaxError("--measure-alignment needs AR with plasticity at equilibrium: leave it out.")
 
     def measuring(self, experiment: Experiment) -> Execution:
-        """Return the same without measurements of angles, where an experiment has none."""
+        """Return the options without measurements of angles if the experiment has no angles."""
         has_angles = experiment.rule == "ar" and not experiment.is_continuous
         return self if has_angles else replace(self, measure_alignment=None)

@@ -1,4 +1,4 @@
-"""What identifies a training run, and the papers' protocols."""
+"""Options that determine the result of a training run, and the papers' protocols."""
 
 from __future__ import annotations
 
@@ -21,120 +21,123 @@ Augment = Literal["none", "flip", "crop", "flip,crop"]
 
 @dataclass(frozen=True)
 class Images:
-    """What is learned from."""
+    """Options of the data set."""
 
     dataset: str = "digits"
-    """digits, mnist, fashion-mnist, cifar10, cifar100, svhn, a NAME.npz in the data directory, a .npz file, or a PATH/
-    of images with a folder per class."""
+    """Data set: digits, mnist, fashion-mnist, cifar10, cifar100, svhn, the NAME of a NAME.npz in the data directory, a
+    .npz file, or a PATH/ of images with one folder per class."""
     validation: int = 0
-    """Hold out so many training images and report on them too: for tuning."""
+    """Number of training images to hold out for validation."""
     normalise: Literal["none", "half", "channels"] = "none"
-    """none; half: mean and standard deviation 0.5; channels: each channel's own, over the training images."""
+    """Mean and standard deviation for normalisation: none; half: 0.5 and 0.5; channels: from the training images, for
+    each channel."""
     layout: Literal["nchw", "nhwc"] | None = None
-    """Of a .npz of images with channels: (n, channels, height, width) or (n, height, width, channels). Not needed if
-    only one has 1 to 4 channels."""
+    """Order of dimensions in a .npz of images with channels: (n, channels, height, width) or (n, height, width,
+    channels). Default: the only order with 1 to 4 channels."""
     augment: Augment = "none"
-    """What happens to training images at random: flip mirrors them left to right (not for digits); crop shifts them by
-    up to 4 pixels."""
+    """Random augmentation of training images: flip mirrors them left to right (not for digits); crop shifts them by up
+    to 4 pixels."""
     test_split: float | None = None
-    """Share of the images of a PATH/ without test images that is tested on, the same whatever the seed."""
+    """Share of test images in a PATH/ without test images; the split does not depend on the seed."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What learns."""
+    """Options of network and loss."""
 
     network: str = "digits-cnn"
-    """A network by name (mlp, cnn, vgg8, mlp-DEPTHxWIDTH ...), or FILE.py:FUNCTION of your own."""
+    """Network by name (such as mlp, cnn, vgg8, mlp-DEPTHxWIDTH), or your own as FILE.py:FUNCTION."""
     activation: str | None = None
-    """Of the hidden populations; the network's usual one unless given."""
+    """Activation function of the hidden populations. Default: the network's."""
     weight_std: float | None = None
-    """Standard deviation of the initial weights; the network's usual one unless given."""
+    """Standard deviation of the initial weights. Default: the network's."""
     loss: str = "cross-entropy"
-    """cross-entropy, sum-of-squares or half-sum-of-squares."""
+    """Loss function: cross-entropy, sum-of-squares or half-sum-of-squares."""
     label_smoothing: float = 0.0
-    """Share of each target that is spread evenly over all classes, as in torch.nn.CrossEntropyLoss."""
+    """Share of each target that is distributed over all classes, as in torch.nn.CrossEntropyLoss."""
 
     @property
     def as_loss(self) -> Loss:
-        """The loss as the models take it; refuses an unknown name, and smoothed labels under squares."""
+        """Loss as an argument of the models; an unknown name, or label smoothing of squares, raises an error."""
         loss = look_up("loss", self.loss, LOSSES)
         if not self.label_smoothing:
             return loss
         if self.loss != "cross-entropy":
-            raise ActrelaxError(f"--label-smoothing belongs to cross-entropy, not {self.loss}: leave it out.")
+            raise ActrelaxError(f"--label-smoothing needs --loss cross-entropy, got {self.loss}: leave it out.")
         return smoothed(loss, self.label_smoothing)
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How weights follow their updates."""
+    """Options of the optimiser."""
 
     optimiser: str = "sgd"
-    """sgd, adam, adamw, or another as torch.optim.NAME (torch.optim.RMSprop)."""
+    """Optimiser: sgd, adam, adamw, or torch.optim.NAME (such as torch.optim.RMSprop)."""
     lr: float = 0.1
     """Learning rate."""
     momentum: float = 0.0
-    """Of sgd, and of others that have it."""
+    """Momentum of sgd, and of other optimisers that have it."""
     weight_decay: float = 0.0
-    """The optimiser's, on forward and feedback weights alike."""
+    """Weight decay by the optimiser, of forward and feedback weights."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    """Of the learning rate after the warm-up: constant; a factor every so many epochs; cosine to 0 at the end."""
+    """Learning rate after the warm-up: constant; step: multiplied by --step-factor every --step-epochs; cosine to 0 at
+    the end."""
     warmup: float = 0.0
-    """Epochs over which the learning rate rises from 0."""
+    """Number of epochs over which the learning rate rises from 0."""
     step_epochs: float = 10.0
-    """Epochs between the steps of the step schedule."""
+    """With --schedule step: number of epochs between steps."""
     step_factor: float = 0.1
-    """Factor of a step."""
+    """With --schedule step: factor of the learning rate per step."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Of the updates over the batch."""
+    """Reduction of updates over the batch."""
     conv_factor: float = 1.0
-    """Factor of the convolutions' updates."""
+    """Factor of the updates of convolutions."""
     update_clip: float | None = None
-    """Bound on the updates, element by element."""
+    """Bound on the magnitude of each element of an update. Default: no bound."""
     decay: float | None = None
-    """Kolen-Pollack's decay, of W and psi."""
+    """Kolen-Pollack's decay of W and psi per update, relative to the learning rate."""
     clip_norm: float | None = None
-    """Bound on the norm of all updates of a batch together; they are scaled down to it."""
+    """Bound on the norm of all updates of a batch together, which are scaled down to it. Default: no bound."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What identifies a training run: the options that determine its result."""
+    """Options that determine the result of a training run."""
 
     rule: Literal["ar", "backprop"] = "ar"
-    """Where gradients come from."""
+    """Learning rule: activation relaxation or backprop."""
     epochs: int = 20
-    """Passes through the training images."""
+    """Number of passes through the training images."""
     batch_size: int = 64
-    """Images per batch, over all processes."""
+    """Number of images per batch, over all processes."""
     seed: int = 0
-    """Fixes initial weights, feedback weights, the order of the images and their augmentation."""
+    """Seed of initial weights, feedback weights, and order and augmentation of the images."""
     precision: Precision = "fp32"
-    """Of weights and activities; tf32: a GPU may round what it multiplies; bf16: only weights are in fp32."""
+    """Precision of weights and activities; tf32: a GPU may round factors of products; bf16: only weights are fp32."""
     evaluation: Literal["auto", "stepped", "closed-form"] = "auto"
-    """stepped; closed-form: without steps, about as fast as backprop; auto: the closed form where it applies."""
+    """Evaluation of relaxations: stepped; closed-form, about as fast as backprop; auto: closed-form if it applies."""
     images: Images = field(default_factory=Images)
     model: Model = field(default_factory=Model)
     relaxation: Relaxation = field(default_factory=Relaxation)
     optimisation: Optimisation = field(default_factory=Optimisation)
     patience: int | None = None
-    """Stop after so many epochs without a better validation accuracy; needs --validation."""
+    """Number of epochs without a better validation accuracy after which training stops; needs --validation. Default: no
+    early stopping."""
 
     @property
     def name(self) -> str:
-        """What it is in short: DATASET-NETWORK-CONDITION-seedN."""
+        """Short name: DATASET-NETWORK-CONDITION-seedN."""
         rule = "backprop" if self.rule == "backprop" else self.relaxation.assumptions
         network = Path(self.model.network.rpartition(":")[0]).stem or self.model.network
         return f"{Path(self.images.dataset).stem}-{network}-{rule}-seed{self.seed}"
 
     @property
     def is_continuous(self) -> bool:
-        """Whether weights change during the relaxation."""
+        """True if weights change during the relaxation."""
         return self.rule == "ar" and self.relaxation.is_continuous
 
     def resolved(self) -> Experiment:
-        """Return the same with absolute paths."""
+        """Return the experiment with absolute paths."""
         images, model = self.images, self.model
         if images.dataset.endswith(".npz") or is_folder(images.dataset):
             images = replace(images, dataset=str(Path(images.dataset).absolute()))
@@ -143,9 +146,9 @@ class Experiment:
         return replace(self, images=images, model=model)
 
     def check(self) -> None:
-        """Refuse numbers out of range and options that exclude each other.
+        """Raise an error for values out of range and incompatible options.
 
-        Names and sizes that depend on data and network are refused where these are made.
+        Names and sizes that depend on data and network are checked when these are loaded.
         """
         o = self.optimisation
         require(
@@ -169,17 +172,17 @@ class Experiment:
             decay=(o.decay, 0, math.inf),
         )
         if self.images.test_split == 1:
-            raise ActrelaxError("--test-split 1 leaves no images to train on: give a smaller share.")
+            raise ActrelaxError("--test-split must be below 1, which would leave no images for training, got 1.")
         if self.patience is not None and not self.images.validation:
-            raise ActrelaxError("--patience waits for a better validation accuracy: give --validation, too.")
+            raise ActrelaxError("--patience needs a validation accuracy: give --validation, too.")
         _ = self.model.as_loss  # raises
         known("augment", self.images.augment, get_args(Augment))
         self.relaxation.check()
         decays = self.rule == "ar" and self.relaxation.knobs.needs_decay
         if decays and o.decay is None:
-            raise ActrelaxError("Kolen-Pollack feedback needs a rate of decay: give --decay.")
+            raise ActrelaxError("Kolen-Pollack feedback needs a decay rate: give --decay.")
         if o.decay is not None and not decays:
-            raise ActrelaxError("--decay belongs to Kolen-Pollack feedback: use --weight-decay otherwise.")
+            raise ActrelaxError("--decay is for Kolen-Pollack feedback only: use --weight-decay instead.")
         for option in ("momentum", "weight_decay"):
             if getattr(o, option) and not takes(o.optimiser, option):
                 raise ActrelaxError(f"{o.optimiser} has no --{option.replace('_', '-')}: leave it out.")
@@ -188,14 +191,16 @@ class Experiment:
             self._check_continuous()
 
     def _check_continuous(self) -> None:
-        """Refuse what weights that move during the relaxation can't have."""
+        """Raise an error for options that continuous plasticity does not support."""
         o = self.optimisation
         if o.clip_norm is not None:
-            raise ActrelaxError("continuous plasticity moves the weights at every step: leave --clip-norm out.")
+            raise ActrelaxError("continuous plasticity does not support --clip-norm: leave it out.")
         if o.optimiser != "sgd" or o.momentum or o.weight_decay:
-            raise ActrelaxError("continuous plasticity is plain gradient descent: leave momentum and weight decay out.")
+            raise ActrelaxError(
+                "continuous plasticity needs --optimiser sgd without momentum and weight decay: leave them out."
+            )
         if self.precision == "bf16":
-            raise ActrelaxError("continuous plasticity moves the weights themselves, which bf16 rounds: use fp32.")
+            raise ActrelaxError("continuous plasticity does not support bf16: use fp32.")
 
 
 _PAPERS = Optimisation(lr=0.0005, reduction="sum")
@@ -216,13 +221,13 @@ PROTOCOLS: dict[str, Experiment] = {
         optimisation=replace(_PAPERS, conv_factor=2.0, update_clip=50.0),
     ),
 }
-"""The papers' hyperparameters (arXiv 2010.06219), with the defaults' batches of 64, 100 steps and eta = 0.1.
+"""The papers' hyperparameters (arXiv 2010.06219), with the default batches of 64, 100 steps and eta = 0.1.
 
-Their clip of relaxations at 50 is left out: only "simplified" reaches it (docs/reproduction.md), and relaxations with a
-clip are stepped.
+The papers' clip of relaxations at 50 is left out: only "simplified" reaches it (docs/reproduction.md), and a clip would
+require stepping.
 """
 
 
 def protocol(name: str) -> Experiment:
-    """Look a protocol up by name."""
+    """Return a protocol by name."""
     return PROTOCOLS[known("protocol", name, PROTOCOLS)]

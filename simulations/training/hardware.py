@@ -1,4 +1,4 @@
-"""Where and how precisely to compute."""
+"""Devices, threads and precisions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from actrelax.simulations.training.options import require
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to compute."""
+    """Options of device and threads."""
 
     device: str = "cpu"
     """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
     threads: int | None = None
-    """CPU threads, all cores unless given; another number changes the rounding, and with it what a seed gives."""
+    """Number of CPU threads, which affects rounding and hence the result of a seed. Default: all cores."""
     channels_last: bool = False
-    """Keep images, and the weights of convolutions, in memory with their channels side by side."""
+    """Store images and weights of convolutions with channels last in memory."""
 
 
 Precision = Literal["fp32", "fp64", "tf32", "bf16"]
@@ -29,18 +29,18 @@ Precision = Literal["fp32", "fp64", "tf32", "bf16"]
 
 @dataclass(frozen=True)
 class Hardware(Machine):
-    """Where and how precisely to compute."""
+    """Options of device, threads and precision."""
 
     precision: Precision = "fp32"
-    """Of weights and activities; tf32: a GPU may round what it multiplies; bf16: only weights are in fp32."""
+    """Precision of weights and activities; tf32: a GPU may round factors of products; bf16: only weights are fp32."""
 
     def resolved(self) -> Hardware:
-        """Return the same with `auto` and missing values replaced by what this machine offers.
+        """Return the options with `auto` and missing values replaced for this machine.
 
         Raises
         ------
         ActrelaxError
-            For a device that is not known or not there, or can't compute in this precision.
+            If the device is unknown, missing, or can't compute in this precision.
         """
         require(threads=(self.threads, 1, 1024))
         device = self.device
@@ -54,7 +54,7 @@ class Hardware(Machine):
         if kind not in there:
             raise ActrelaxError(f"unknown device {device!r}; known: cpu, cuda, cuda:N, mps, auto.")
         if index >= there[kind]:
-            raise ActrelaxError(f"device {device!r} is not there: this machine has {_listed(there)}.")
+            raise ActrelaxError(f"device {device!r} is not available: this machine has {_listed(there)}.")
         if kind == "mps" and self.precision == "fp64":
             raise ActrelaxError("device 'mps' can't compute in fp64: use fp32, or --device cpu.")
         if self.precision == "tf32" and (kind != "cuda" or torch.cuda.get_device_capability(index) < (8, 0)):
@@ -63,28 +63,28 @@ class Hardware(Machine):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The torch type of the weights."""
+        """dtype of the weights."""
         return torch.float64 if self.precision == "fp64" else torch.float32
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """How images and the weights of convolutions lie in memory."""
+        """Memory layout of images and weights of convolutions."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
 @dataclass(frozen=True)
 class FullPrecision:
-    """Where and how precisely to compute what is compared with laws."""
+    """Options of device, threads and precision for comparisons with the closed form."""
 
     device: str = "cpu"
     """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
     threads: int | None = None
-    """CPU threads, all cores unless given."""
+    """Number of CPU threads. Default: all cores."""
     precision: Literal["fp32", "fp64"] = "fp64"
-    """Of weights and activities."""
+    """Precision of weights and activities."""
 
     def resolved(self) -> Hardware:
-        """Return the hardware, as `Hardware.resolved`."""
+        """Return the resolved `Hardware`."""
         return Hardware(self.device, self.threads, precision=self.precision).resolved()
 
 

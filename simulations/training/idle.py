@@ -1,4 +1,4 @@
-"""Options of a training that change nothing beside the others."""
+"""Options that have no effect in combination with others."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from actrelax.simulations.training.relaxation import Relaxation
 
 
 def idle_options(experiment: Experiment) -> list[str]:
-    """Return a sentence for each reason why options that are not the usual ones have no effect."""
+    """Return one sentence for each reason why given options have no effect."""
     return _sentences(_idle(experiment, Experiment()))
 
 
 def idle_in_all(experiments: Iterable[Experiment], usual: Experiment) -> list[str]:
-    """Return such sentences on the options that differ from the usual ones and have no effect in any experiment."""
+    """Return these sentences for options that differ from `usual` and have no effect in any experiment."""
     idle = [_idle(experiment, usual) for experiment in experiments]
     return _sentences({name: reason for name, reason in idle[0].items() if all(name in each for each in idle)})
 
 
 def idle_in_one_relaxation(relaxation: Relaxation, batch_size: int | None = None) -> list[str]:
-    """Return such sentences on a relaxation without learning; with a batch size, of copies of its first image."""
+    """Return these sentences for a relaxation without learning; `batch_size` is given if copies of one image relax."""
     found: dict[str, str] = {}
     for names, reason in (*_reasons_of_spread(relaxation), *_reasons_of_input_noise(relaxation, learns=False)):
         found |= {name: reason for name in names if getattr(relaxation, name) != getattr(Relaxation(), name)}
     if batch_size is not None:
-        found["batch_size"] = "with noise copies of the first image relax"
+        found["batch_size"] = "with noise, copies of the first image relax"
     return _sentences(found)
 
 
 def _sentences(idle: Mapping[str, str]) -> list[str]:
-    """Return one sentence per reason, of option -> reason."""
+    """Return one sentence per reason; `idle` maps each option to its reason."""
     found = []
     for reason in dict.fromkeys(idle.values()):
         options = [f"--{name.replace('_', '-')}" for name, why in idle.items() if why == reason]
@@ -42,7 +42,7 @@ def _sentences(idle: Mapping[str, str]) -> list[str]:
 
 
 def _idle(experiment: Experiment, usual: Experiment) -> dict[str, str]:
-    """Return option -> why it has no effect, of those that are not the usual ones."""
+    """Return option -> reason why it has no effect, for options that differ from `usual`."""
     before, given = _flat(usual), _flat(experiment)
     found: dict[str, str] = {}
     for names, reason in _reasons(experiment):
@@ -51,7 +51,7 @@ def _idle(experiment: Experiment, usual: Experiment) -> dict[str, str]:
 
 
 def _reasons(experiment: Experiment) -> Iterator[tuple[list[str], str]]:
-    """Yield names of options, and why they have no effect."""
+    """Yield names of options, and the reason why they have no effect."""
     o, r = experiment.optimisation, experiment.relaxation
     if experiment.rule == "backprop":
         yield [*(f.name for f in fields(Relaxation)), "evaluation"], "backprop relaxes nothing"
@@ -61,7 +61,7 @@ def _reasons(experiment: Experiment) -> Iterator[tuple[list[str], str]]:
     if o.optimiser != "sgd" and not decays:
         yield (
             ["conv_factor", "reduction"],
-            f"{o.optimiser} divides each update by its usual size, unless --update-clip bounds it",
+            f"{o.optimiser} normalises each update, unless --update-clip bounds it",
         )
     if o.schedule != "step":
         yield ["step_epochs", "step_factor"], "they belong to --schedule step"
@@ -71,7 +71,7 @@ def _reasons_of_relaxation(r: Relaxation) -> Iterator[tuple[list[str], str]]:
     if not integrator_named(r.integrator).takes_time:
         yield ["start", "tau", "tau_spread", "tau_spread_over", "clip"], f"{r.integrator} takes no time"
     elif r.dt is None and r.duration is None and not r.tau_spread and not r.delay:
-        yield ["tau"], "steps are relative to it unless --dt is given"
+        yield ["tau"], "steps are relative to tau unless --dt is given"
     yield from _reasons_of_spread(r)
     yield from _reasons_of_input_noise(r, learns=True)
 

@@ -1,4 +1,4 @@
-"""Going on with a run beyond the epochs that it was begun with."""
+"""Extension of a run by further epochs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from actrelax.simulations.training.experiment import Experiment
 
 
 def is_longer(path: Path, before: Experiment, epochs: int) -> bool:
-    """Return whether a run in a folder shall have more epochs than before.
+    """Return whether a run is extended to more epochs than before.
 
     Raises
     ------
     ActrelaxError
-        For fewer epochs, for a schedule that has come to its end, and for the run of a suite, which knows it by them.
+        For fewer epochs, for a cosine schedule, whose length is fixed, or a suite's run, whose hash includes epochs.
     """
     if epochs == before.epochs:
         return False
     if epochs < before.epochs:
-        raise ActrelaxError(f"{path} is a run of {before.epochs} epochs, which --epochs can only add to, got {epochs}.")
+        raise ActrelaxError(f"--epochs must be at least {before.epochs}, the epochs of {path}, got {epochs}.")
     if before.optimisation.schedule == "cosine":
         raise ActrelaxError(
-            f"the cosine schedule of {path} ends with its {before.epochs} epochs: begin another run with "
+            f"the cosine schedule of {path} ends after {before.epochs} epochs: start another run with "
             f"--epochs {epochs}."
         )
     if path.resolve().name.endswith(f"-{hash_of(before)}"):
         raise ActrelaxError(
-            f"{path} is a suite's run, which has {before.epochs} epochs: copy the folder and add --epochs to the copy."
+            f"{path} is a suite's run of {before.epochs} epochs: copy the folder, and extend the copy with --epochs."
         )
     return True

@@ -1,8 +1,8 @@
-"""Mixed precision: a rule computed in bfloat16, for weights that stay in single precision.
+"""Mixed precision: learning rules in bfloat16, for weights in single precision.
 
-bfloat16 has the range of single precision and 8 bits of its mantissa: gradients need no scaling, but an update 256
-times smaller than a weight would be lost. So the optimiser moves weights in single precision, and the rule sees a copy,
-rounded anew for each batch. (torch.autocast covers backprop alone: AR's kernels mix precisions that it does not cast.)
+bfloat16 has the range of single precision but only 8 bits of mantissa: gradients need no scaling, but an update 256
+times smaller than a weight would be lost. The optimiser therefore updates weights in single precision, and the rule
+uses a copy, rounded again for each batch. (torch.autocast only covers backprop, as it does not cast AR's kernels.)
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from actrelax.models.problem import Loss
 
 
 def in_bfloat16(rule: Rule) -> Rule:
-    """Return the rule, computed in bfloat16 for a network and stimuli in single precision.
+    """Return a rule that computes in bfloat16, for a network and stimuli in single precision.
 
-    Gradients are added to the network's `.grad`; the result is that of a rounded copy. The rule must move no weight.
+    It adds gradients of a rounded copy to the network's `.grad`. `rule` must not change weights itself.
     """
     copies: WeakKeyDictionary[Network, Network] = WeakKeyDictionary()
 
@@ -43,9 +43,9 @@ def in_bfloat16(rule: Rule) -> Rule:
 
 
 def in_single_precision(loss: Loss) -> Loss:
-    """Return the loss, computed in single precision, with its gradient in the output's precision.
+    """Return a loss that computes in single precision, and returns its gradient in the output's precision.
 
-    Softmax minus label is small for an image that is nearly learned: bfloat16 would make it zero.
+    Softmax minus label is small for an image that is nearly learned, and bfloat16 would round it to zero.
     """
     return Loss(
         lambda output, target: loss.value(output.float(), target),

@@ -1,4 +1,4 @@
-"""Optimisers by name: three short ones, and those of torch.optim."""
+"""Optimisers by name: three short names, and all of torch.optim."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from actrelax.models.errors import ActrelaxError
 SHORT = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 PREFIX = "torch.optim."
 UNFIT = (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
-"""Not an optimiser; calls the rule itself, several times a step; for sparse gradients alone."""
+"""Excluded classes: the base class, one that calls the rule several times per step, and one for sparse gradients."""
 
 
 def optimiser_named(name: str) -> type[torch.optim.Optimizer]:
-    """Return the class that is called sgd, adam, adamw or torch.optim.NAME.
+    """Return the optimiser class named sgd, adam, adamw or torch.optim.NAME.
 
     Examples
     --------
@@ -33,19 +33,19 @@ def optimiser_named(name: str) -> type[torch.optim.Optimizer]:
 
 
 def takes(name: str, option: str) -> bool:
-    """Return whether an optimiser has an option, by its name in torch.optim."""
+    """Return whether an optimiser's constructor has an option."""
     return option in inspect.signature(optimiser_named(name)).parameters
 
 
 def make_optimiser(
     network: nn.Module, name: str, *, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Return the optimiser of a network's parameters; momentum and weight decay of 0 are left out where it has none."""
+    """Return an optimiser of a network's parameters; options that it does not have are left out."""
     options = {"lr": lr, "weight_decay": weight_decay} | ({"momentum": momentum} if momentum or name == "sgd" else {})
     own = {option: value for option, value in options.items() if takes(name, option)}
     try:
         return optimiser_named(name)(network.parameters(), **own)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:  # Muon, of biases: "only supports 2D parameters"
+    except (TypeError, ValueError) as error:  # such as Muon for biases: "only supports 2D parameters"
         reason = str(error).splitlines()[0].rstrip(".")
         raise ActrelaxError(f"{name} can't be used here: {reason}.") from error
 

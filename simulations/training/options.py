@@ -1,4 +1,4 @@
-"""Numbers in range, and options that decide the defaults of others."""
+"""Ranges of numeric options, and options that determine the defaults of others."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Number = float | int | None
 
 
 def require(**ranges: tuple[Number, float, float]) -> None:
-    """Refuse a number that is not finite or outside its range; None passes.
+    """Raise an error for a number that is not finite or out of range; None is accepted.
 
     Parameters
     ----------
     **ranges
-        Option -> (value, least, most), both included; a most of infinity stands for `LARGEST`.
+        Option -> (value, minimum, maximum), both inclusive; a maximum of infinity means `LARGEST`.
 
     Raises
     ------
     ActrelaxError
-        For the first value out of range.
+        If a value is out of range.
     """
     for name, (value, least, most) in ranges.items():
         if value is None or least <= value <= (LARGEST if most == math.inf else most):
@@ -41,20 +41,20 @@ def require(**ranges: tuple[Number, float, float]) -> None:
 
 
 def _short(value: float) -> str:
-    """Return a number as text; an integer may be beyond all floats."""
+    """Format a number, which may be an integer beyond all floats."""
     return f"{value:g}" if abs(value) < 1e300 or not isinstance(value, int) else f"{str(value)[:12]}..."
 
 
 LARGEST, POSITIVE = 1e30, 1e-30
-"""Bounds of numbers that are only positive or only finite: products and quotients of two stay within single precision's
-range, or overflow where divergence is looked for. `POSITIVE` as a bound excludes 0."""
+"""Bounds of finite and of positive numbers: products and quotients of two such numbers stay within single precision's
+range, or overflow where divergence is checked. `POSITIVE` as a minimum excludes 0."""
 
 
 T = TypeVar("T")
 
 
 def given_in(arguments: Sequence[str], kind: type[T]) -> T:
-    """Return these options among those of a command line, which decide the defaults of the others."""
+    """Parse the options of one dataclass from a command line, ignoring all others."""
     import tyro  # here: benchmarks/gpu.py runs without it
 
     found, _ = tyro.cli(kind, args=arguments, return_unknown_args=True, add_help=False)

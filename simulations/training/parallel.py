@@ -1,4 +1,4 @@
-"""The rule of one of several processes that share each batch: their gradients are summed."""
+"""Learning rule of several processes that share each batch, and sum their gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from actrelax.simulations.training.processes import Processes
 
 @dataclass(frozen=True)
 class SharedBackward(Backward):
-    """The result for a whole batch, except `output`, which is of this process's share.
+    """Result for a whole batch, except `output`, which belongs to this process's share.
 
     correct  number of correct answers in the whole batch
     """
@@ -27,20 +27,20 @@ class SharedBackward(Backward):
 
 @dataclass(eq=False)
 class Shared:
-    """A learning rule that takes a share of a batch and leaves the gradients of the whole batch in `.grad`.
+    """Learning rule for a share of a batch, with the gradients of the whole batch in `.grad`.
 
-    rule         the rule of a single process, with reduction "sum" and without factors, clip and decay
-    network      the network that learns
-    options      reduction, factors, clip and decay; applied to the sums over the processes
+    rule         rule of a single process, with reduction "sum" and without factors, clip and decay
+    network      network that learns
+    options      reduction, factors, clip and decay, which apply to the sums over the processes
     assumptions  None for backprop
     processes    processes that share the batch; a share may be empty
-    size         () -> number of samples in the whole batch
+    size         function that returns the number of samples in the whole batch
 
     Raises
     ------
     ActrelaxError
-        For hooks on parameters; for a clip of AR's updates if projections share weights: it bounds the update of each,
-        before they are added.
+        If parameters have hooks, or AR's updates are clipped while projections share weights: the clip would apply to
+        each update before they are added.
     AbandonedError
         If another process has ended.
     """
@@ -53,7 +53,7 @@ class Shared:
     size: Callable[[], int]
 
     def __post_init__(self) -> None:
-        refuse_hooks(self.network, "several processes share a batch and none has its whole gradient")
+        refuse_hooks(self.network, "several processes share a batch, and none has its whole gradient")
         self.learning: dict[nn.Parameter, tuple[str, int]] = {}  # -> kind, number of projections that let it decay
         for p in self.network.projections.values():
             for _, w, is_decaying in learning_slots(self.network, self.assumptions or PRESETS["ar"], p):
@@ -65,7 +65,7 @@ class Shared:
                 self.learning[w] = kind, decays + is_decaying
 
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> SharedBackward:
-        """Learn from this share, with `.grad` cleared."""
+        """Learn from this process's share; `.grad` must be cleared."""
         samples, updates = self.size(), self.options.updates
         like = next(iter(self.learning))
         output, here = x.new_zeros(0, *network.populations[network.output].shape), like.new_zeros(3)

@@ -1,4 +1,4 @@
-"""What is relaxed once, outside training: a network, some images, and the problem that they make."""
+"""Options of a single relaxation outside training: network, images and problem."""
 
 from __future__ import annotations
 
@@ -36,44 +36,46 @@ from actrelax.simulations.training.usual_images import at_hand, drawing_shape, u
 
 @dataclass(frozen=True)
 class ProblemOptions:
-    """Options of what is relaxed."""
+    """Options of network and images."""
 
     run: Path | None = None
-    """Folder of a run of `actrelax train`: its network, and its images and assumptions unless others are given."""
+    """Folder of a run of `actrelax train`, whose network is used, and whose images and assumptions are the defaults."""
     trust: bool = False
-    """With --run: run the Python file that the run names; or name your own copy by --network FILE.py:FUNCTION."""
+    """With --run: allow the Python file of the run's network to be executed; alternatively, give your copy as --network
+    FILE.py:FUNCTION."""
     accept_changes: bool = False
-    """With --run: go on although files, images or weights changed since the run was trained."""
+    """With --run: continue even if files, images or weights have changed since training."""
     named: tyro.conf.Suppress[str | None] = None
-    """With --run: the --network that was given beside it."""
+    """With --run: the --network given with it."""
     dataset: str | None = None
-    """Any that `actrelax train` takes; MNIST, CIFAR-10 or the digits, as the network takes them, where the file is at
-    hand, else random numbers."""
+    """Data set, as for `actrelax train`. Default: MNIST, CIFAR-10 or the digits, by the network's input size, if the
+    file is found; otherwise random images."""
     test_split: float | None = None
-    """As that of `actrelax train`; all images of a PATH/ without test images unless given."""
+    """Share of test images in a PATH/ without test images, as for `actrelax train`. Default: all images."""
     layout: Literal["nchw", "nhwc"] | None = None
-    """Of a .npz of images with channels, as actrelax train takes it; for the run's own set that of the run."""
+    """Order of dimensions in a .npz of images with channels, as for `actrelax train`. Default: the run's layout for the
+    run's data set, otherwise inferred."""
     data_dir: Path | None = None
-    """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
+    """Folder of NAME.npz files. Default: $ACTRELAX_DATA, or else ./data."""
     batch_size: int = 2
-    """How many images, of those for testing."""
+    """Number of images, from the test images."""
     first: int = 0
-    """Number of the first of them, from 0."""
+    """Index of the first image, from 0."""
     drawing: str | None = None
-    """An image of your own in place of these: a digit from 0 (black) to f (white) per pixel, row by row."""
+    """Your own image instead: a hexadecimal digit per pixel, 0 (black) to f (white), row by row."""
     label: int | None = None
-    """Of the drawing, 0 unless given."""
+    """Label of the drawing. Default: 0."""
     seed: int = 0
-    """Fixes weights, feedback weights, time constants, random images and noise."""
+    """Seed of weights, feedback weights, time constants, random images and noise."""
     model: Model = field(default_factory=lambda: Model("mlp"))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A network, its feedback weights included, and a batch for it.
+    """Network with feedback weights, and a batch of images.
 
     x, y    stimuli and labels
-    source  where the stimuli are from, as it is said
+    source  description of the images' origin
     """
 
     network: Network
@@ -83,18 +85,18 @@ class Sample:
     source: str
 
     def problem(self, relaxation: Relaxation, seed: int, assumptions: Assumptions) -> RelaxationProblem:
-        """Return what is to be relaxed, under these assumptions in place of the option's."""
+        """Return the relaxation problem under the given assumptions."""
         fields = relaxation.problem_fields(self.network, seed)
         return RelaxationProblem.from_batch(
             self.network, self.x, self.y, loss=self.loss, assumptions=assumptions, **fields
         )
 
     def gradients(self) -> dict[str, Tensor]:
-        """Population -> backprop's gradient."""
+        """Return population -> backprop's gradient."""
         return activity_gradients(self.network, self.x, self.y, loss=self.loss)
 
     def copies(self, count: int) -> Sample:
-        """Return so many copies of the first image."""
+        """Return `count` copies of the first image."""
         return replace(
             self, x=self.x[:1].expand(count, *self.x.shape[1:]).contiguous(), y=self.y[:1].expand(count).contiguous()
         )
@@ -107,7 +109,7 @@ class _OfRun:
 
 
 def of_run(arguments: Sequence[str]) -> tuple[ProblemOptions, Relaxation] | None:
-    """Return the options of the run that --run names, for defaults; None without one."""
+    """Return the options of the run given by --run, as defaults; None without --run."""
     given = given_in(arguments, _OfRun)
     if given.run is None:
         return None
@@ -126,11 +128,11 @@ def of_run(arguments: Sequence[str]) -> tuple[ProblemOptions, Relaxation] | None
 
 
 def without_continuous_plasticity(assumptions: Assumptions) -> tuple[Assumptions, list[str]]:
-    """Return the assumptions with weights that do not change, and a sentence where they would have."""
+    """Return the assumptions with plasticity at equilibrium, and a remark if it was continuous."""
     if not assumptions.is_continuous:
         return assumptions, []
     dense, conv = (replace(knobs, plasticity="equilibrium") for knobs in assumptions.both)
-    return Assumptions(dense, conv), ["plasticity is continuous: the relaxation is that of weights which are held."]
+    return Assumptions(dense, conv), ["continuous plasticity is left out: weights stay constant here."]
 
 
 def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Hardware) -> Sample:
@@ -139,7 +141,7 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     Raises
     ------
     ActrelaxError
-        For options that can't be met.
+        If the options are not possible.
     """
     if options.run is None and (options.trust or options.accept_changes):
         raise ActrelaxError("--trust and --accept-changes are for the network of a run: leave them out.")
@@ -171,7 +173,7 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
 
 
 def _load(options: ProblemOptions, path: Path) -> Run:
-    """Load the run; its own file of a network may be named beside it, other options of networks may not."""
+    """Load the run; of the network's options only a copy of its file may be given."""
     named = options.named if options.named is not None and is_own(options.named) else None
     run = load_run(path, trust=options.trust, accept_changes=options.accept_changes, network=named)
     own = run.experiment.model
@@ -180,19 +182,19 @@ def _load(options: ProblemOptions, path: Path) -> Run:
 
 
 def _check_model(given: Model, own: Model) -> None:
-    """Refuse options of a network for one that a run has."""
+    """Raise an error if options of the network differ from the run's."""
     for name in ("network", "activation", "weight_std"):
         if getattr(given, name) != getattr(own, name):
             option = name.replace("_", "-")
-            raise ActrelaxError(f"--run has a network of its own: leave --{option} out, or leave --run out.")
+            raise ActrelaxError(f"--run provides the network: leave --{option} out, or leave --run out.")
 
 
 def _images(options: ProblemOptions, run: Run | None) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
-    """Return stimuli, labels, the shape of one, the number of classes, and where they are from."""
+    """Return stimuli, labels, the shape of one stimulus, the number of classes, and the origin of the images."""
     if options.drawing is not None:
         return _drawn(options, options.drawing, run)
     if options.label is not None:
-        raise ActrelaxError("--label is that of a drawing: give --drawing, or leave --label out.")
+        raise ActrelaxError("--label needs --drawing: give --drawing, or leave --label out.")
     name = options.dataset or at_hand(options.model.network, options.data_dir)
     if name is None:
         if options.layout is not None:

@@ -1,4 +1,4 @@
-"""The files of a run, written while it trains."""
+"""Files of a run, written during training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from actrelax.simulations.training.signals import Stop, Stopped
 
 
 def restore(training: Training, folder: RunFolder, inputs: Fingerprints, *, accept_changes: bool = False) -> bool:
-    """Load a run's checkpoint; return whether there was one.
+    """Load a run's checkpoint, and return whether there was one.
 
     Raises
     ------
     ActrelaxError
-        If it is not the run's, or what the run depends on has changed.
+        If the checkpoint belongs to another run, or the run's inputs have changed.
     """
     verify(folder, inputs, accept_changes=accept_changes)
     state = folder.checkpoint()
@@ -27,9 +27,10 @@ def restore(training: Training, folder: RunFolder, inputs: Fingerprints, *, acce
 
 
 class KeepBest(Callback):
-    """Keep the network of the epoch with the best validation accuracy; stands before the `Recorder` of the run.
+    """Callback that saves the network with the best validation accuracy.
 
-    A run that is killed between the two repeats the epoch. `run` is as in the `Recorder`.
+    It must precede the run's `Recorder`, so that a run killed between the two repeats the epoch. `run` is the mark of
+    the run's checkpoints, as for `Recorder`.
     """
 
     def __init__(self, folder: RunFolder, run: str) -> None:
@@ -44,10 +45,10 @@ class KeepBest(Callback):
 
 
 class Recorder(Callback):
-    """Write tables and checkpoint after each epoch, every `every` batches, and after a signal, which raises `Stopped`.
+    """Callback that saves tables and checkpoint after each epoch, every `every` batches, and after a signal.
 
-    Only a training that passes the check is saved. `again` are the words that continue the run, as the message of
-    `Stopped` says; `run` marks its checkpoints (`fingerprints.identity`).
+    Only a training that passes `check` is saved. A signal raises `Stopped`, whose message contains `again`, the command
+    that continues the run. `run` is the mark of the run's checkpoints (`fingerprints.identity`).
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Recorder(Callback):
         self._save(training)
 
     def on_batch(self, training: Training) -> None:
-        # a signal may have reached some processes only, or between two batches: they stop after the same one
+        # all processes stop after the same batch, even if the signal reached only some of them
         signal_number = int(training.processes.largest(self.stop.signal_number))
         if signal_number:
             self.check.look(training)
@@ -81,4 +82,4 @@ class Recorder(Callback):
         if training.processes.is_first:
             self.folder.write_tables(training.tables)
             self.folder.write_checkpoint({**state, "run": self.run})
-        training.processes.wait()  # a disk may be slow
+        training.processes.wait()  # for the first process, whose disk may be slow

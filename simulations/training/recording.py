@@ -1,4 +1,4 @@
-"""Where a run is kept, and how often."""
+"""Options of a run's folder and files."""
 
 from __future__ import annotations
 
@@ -15,39 +15,40 @@ from actrelax.simulations.training.options import require
 
 @dataclass(frozen=True)
 class Recording:
-    """What is kept of a run, and how often; nothing here changes its result."""
+    """Options of a run's files, which do not change its result."""
 
     out: Path | None = None
-    """Folder of the run; runs/DATASET-NETWORK-CONDITION-seedN unless given."""
+    """Folder of the run. Default: runs/DATASET-NETWORK-CONDITION-seedN."""
     resume: Path | None = None
-    """Continue the run in this folder; its options are taken from there, and only more --epochs may be given."""
+    """Continue the run in this folder, with its options; only --epochs may be increased."""
     overwrite: bool = False
-    """Replace a run that is in --out already."""
+    """Replace an existing run in --out."""
     trust: bool = False
-    """With --resume: run the Python file that the run names; or name your own copy by --network FILE.py:FUNCTION."""
+    """With --resume: allow the Python file of the run's network to be executed; alternatively, give your copy as
+    --network FILE.py:FUNCTION."""
     accept_changes: bool = False
-    """With --resume: go on although files, images or weights have changed."""
+    """With --resume: continue even if files, images or weights have changed."""
     network: tyro.conf.Suppress[str | None] = None
-    """With --resume: the --network that was given beside it."""
+    """With --resume: the --network given with it."""
     checkpoint_every: int | None = None
-    """Batches between two checkpoints; without it one is saved at the end of each epoch."""
+    """Number of batches between checkpoints. Default: one checkpoint after each epoch."""
     read_every: int = 50
-    """Batches between two checks of loss, accuracy and finiteness; each check waits for the device."""
+    """Number of batches between checks of loss, accuracy and finiteness; each check waits for the device."""
     tensorboard: bool = False
     """Also write the metrics for TensorBoard."""
     quiet: bool = False
-    """Leave out the line per epoch on standard error, and what it says of options without an effect."""
+    """Print no line per epoch and no remarks on options without an effect on standard error."""
     json: bool = False
-    """Print the summary as JSON, and nothing else, on standard output."""
+    """Print only the summary, as JSON, on standard output."""
 
     def folder_of(self, experiment: Experiment) -> Path:
-        """Return where the run is, or will be."""
+        """Return the folder of the run."""
         return self.resume or self.out or Path("runs") / experiment.name
 
     def check(self) -> None:
-        """Refuse numbers out of range and options that exclude each other."""
+        """Raise an error for values out of range and incompatible options."""
         require(checkpoint_every=(self.checkpoint_every, 1, math.inf), read_every=(self.read_every, 1, math.inf))
         if self.resume is None and (self.trust or self.accept_changes):
-            raise ActrelaxError("--trust and --accept-changes are for a run that is resumed: leave them out.")
+            raise ActrelaxError("--trust and --accept-changes need --resume: give --resume, or leave them out.")
         if self.resume is not None and (self.out is not None or self.overwrite):
             raise ActrelaxError("--resume continues a run in its folder: leave --out and --overwrite out.")

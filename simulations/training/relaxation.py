@@ -1,4 +1,4 @@
-"""The options of a relaxation, and what they mean for the models."""
+"""Options of a relaxation, and the corresponding arguments of the models."""
 
 from __future__ import annotations
 
@@ -25,49 +25,53 @@ class Relaxation:
     """Options of the relaxation."""
 
     assumptions: str = "ar"
-    """A preset: which implausible assumptions are lifted; with changes to it as in ar,conv.activity-gain=none."""
+    """Preset of assumptions, optionally with changes, such as ar,conv.activity-gain=none."""
     integrator: str = "sequential"
-    """Numerical scheme."""
+    """Integration scheme, such as sequential, euler, rk4 or equilibrium."""
     steps: int | Literal["auto"] | None = None
-    """Steps of a relaxation, 100 unless --duration is given; auto: until it has settled."""
+    """Number of relaxation steps, or auto: as many as it takes to settle. Default: 100, unless --duration is given."""
     tolerance: float | None = None
-    """Of --steps auto, 1e-6 unless given: what may be left of the way to equilibrium."""
+    """With --steps auto: remaining share of the distance to equilibrium at which a relaxation has settled. Default:
+    1e-6."""
     tolerance_of: Literal["activity", "gradient"] | None = None
-    """What that is relative to: the activity where relaxations begin, unless given, or the gradient where they end."""
+    """Reference of --tolerance: the initial activity, or the gradient at the end. Default: activity."""
     max_steps: int | None = None
-    """Of --steps auto, 10,000 unless given."""
+    """With --steps auto: largest number of steps. Default: 10,000."""
     eta: float | None = None
-    """Size of a step, dt / tau; 0.1 unless --dt is given."""
+    """Step size dt / tau. Default: 0.1, unless --dt is given."""
     dt: float | None = None
-    """Size of a step in the unit of tau, in place of --eta."""
+    """Step size in the unit of tau, instead of --eta."""
     duration: float | None = None
-    """How long to relax in the unit of tau, in place of --steps."""
+    """Duration of a relaxation in the unit of tau, instead of --steps."""
     tau: float = 1.0
-    """Time constant of the neurons."""
+    """Time constant of the neurons; all times are in its unit."""
     tau_spread: float = 0.0
-    """Standard deviation of the neurons' time constants relative to their mean, tau (log-normal); needs --dt."""
+    """Standard deviation of log-normal time constants, relative to their mean tau; needs --dt."""
     tau_spread_over: Literal["neurons", "populations"] = "neurons"
-    """What has a time constant of its own then: each neuron, or each population, whose neurons share it."""
+    """With --tau-spread: draw one time constant per neuron, or one per population."""
     start: Literal["feedforward", "zero"] | None = None
-    """Where relaxations begin; feedforward, but zero with continuous plasticity."""
+    """Initial state of relaxations: feedforward activities, or zero. Default: feedforward; zero with continuous
+    plasticity."""
     clip: float | None = None
-    """Bound on -x + feedback, element by element."""
+    """Bound on |-x + feedback| of each neuron. Default: no bound."""
     noise: float = 0.0
-    """Standard deviation of a hidden neuron's activity without input; integrator euler follows it."""
+    """Noise of hidden neurons, as the standard deviation of a neuron without input; needs --integrator euler."""
     input_noise: float = 0.0
-    """The same around the stimulus; it matters where gains or presynaptic factors are current."""
+    """Noise of the input around the stimulus, as a standard deviation; affects only current gains and presynaptic
+    factors."""
     delay: float = 0.0
-    """How long all feedback travels, a whole number of dt, in the unit of tau; integrator euler follows it."""
+    """Delay of all feedback in the unit of tau, a whole multiple of dt; needs --integrator euler."""
     feedback_transform: str | None = None
-    """What becomes of feedback weights: sparse-SHARE (sparse-0.5), quantised-LEVELS (quantised-16)."""
+    """Transform of feedback weights: sparse-SHARE (such as sparse-0.5) or quantised-LEVELS (such as quantised-16).
+    Default: none."""
 
     def check(self) -> None:
-        """Refuse unknown names and what no relaxation can be asked for; the rest is refused where it is used."""
+        """Raise an error for unknown names, values out of range and incompatible options."""
         self.check_problem()
         known("integrator", self.integrator, INTEGRATORS)
 
     def check_problem(self) -> None:
-        """The same but for the integrator, which may be an engine's own."""
+        """Check all options but the integrator, which may belong to an engine."""
         require(
             steps=(None if self.steps == "auto" else self.steps, 0, math.inf),
             tolerance=(self.tolerance, POSITIVE, 1),
@@ -86,7 +90,7 @@ class Relaxation:
         only_auto = {"tolerance": self.tolerance, "tolerance-of": self.tolerance_of, "max-steps": self.max_steps}
         unused = " and ".join(f"--{name}" for name, value in only_auto.items() if value is not None)
         if unused and self.steps != "auto":
-            raise ActrelaxError(f"only --steps auto takes {unused}: choose that, or leave {unused} out.")
+            raise ActrelaxError(f"{unused} only apply to --steps auto: give --steps auto, or leave {unused} out.")
         for one, other in (("steps", "duration"), ("dt", "eta")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ActrelaxError(f"--{one} and --{other} exclude each other: give one of them.")
@@ -94,17 +98,17 @@ class Relaxation:
 
     @property
     def knobs(self) -> Assumptions:
-        """The assumptions that the preset and changes to it name."""
+        """Assumptions of the preset with its changes."""
         return assumptions_named(self.assumptions)
 
     @property
     def is_continuous(self) -> bool:
-        """Whether weights change during the relaxation."""
+        """True if weights change during the relaxation."""
         return self.knobs.is_continuous
 
     @property
     def as_steps(self) -> Steps:
-        """The steps, as `solve` takes them."""
+        """Step options as an argument of `solve`."""
         if self.steps == "auto":
             return Steps.until(
                 1e-6 if self.tolerance is None else self.tolerance,
@@ -118,7 +122,7 @@ class Relaxation:
         return Steps(self.steps, eta=self.eta, dt=self.dt, duration=self.duration)
 
     def problem_fields(self, network: Network, seed: int) -> ProblemFields:
-        """Return the keyword arguments of `RelaxationProblem.from_batch`, without the assumptions."""
+        """Return keyword arguments of `RelaxationProblem.from_batch`, without the assumptions."""
         return {
             "tau": self.time_constants(network, seed),
             "start": self.start or ("zero" if self.is_continuous else "feedforward"),
@@ -130,9 +134,9 @@ class Relaxation:
         }
 
     def time_constants(self, network: Network, seed: int) -> float | Mapping[str, Value]:
-        """Return tau, or population -> one per neuron or for all, of mean tau and the spread asked for, on the CPU.
+        """Return the time constants: tau, or hidden population -> one value, or one per neuron, on the CPU.
 
-        Of the hidden populations; where the input is noisy, that has tau.
+        Drawn values have mean tau and the spread of `tau_spread`. A noisy input has tau.
         """
         if self.tau_spread == 0:
             return self.tau

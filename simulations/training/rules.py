@@ -1,4 +1,4 @@
-"""From an experiment's options to the rule that its batches learn by."""
+"""Learning rules from the options of an experiment."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def make_rule(
     batches: Batches,
     done: Callable[[], int],
 ) -> Rule:
-    """Return the rule of an experiment, which does not look for nan and inf on the way.
+    """Return the learning rule of an experiment, without checks for nan and inf.
 
-    The first batch decides how all relaxations are computed. The rule is tried on one image, in a copy of the network,
-    so that a run that it refuses does not begin. `done` returns the number of batches learned so far.
+    The first batch decides the evaluation of all relaxations. The rule is tried on one image with a copy of the
+    network, so impossible options are refused before the run begins. `done` returns the number of finished batches.
 
     Raises
     ------
     ActrelaxError
-        For options that the rule refuses.
+        If the options are not possible.
 
     Warns
     -----
     UserWarning
-        If, by the closed form, --max-steps are too few to settle.
+        If --max-steps are not enough to settle, according to the closed form.
     """
     processes = batches.processes
     own = replace(options, check_finite=False)
@@ -69,11 +69,11 @@ def make_rule(
         compile_as = _compile_as(execution, worthwhile=False)
     elif experiment.relaxation.is_continuous:
         rule = _continuous(experiment, execution, network, loss, own, optimiser)
-        compile_as = _compile_as(execution, "is not for continuous plasticity: leave it out.")
+        compile_as = _compile_as(execution, "does not support continuous plasticity: leave it out.")
     else:
         rule, compile_as = _relaxed(experiment, execution, network, loss, own, batches)
     in_precision = in_bfloat16 if experiment.precision == "bf16" else lambda rule: rule
-    # a run that diverges says where, and what the trial warns of, the run does
+    # the run itself reports divergence and warnings
     with contextlib.suppress(DivergenceError), warnings.catch_warnings(action="ignore"):
         in_precision(rule)(copy.deepcopy(network), *batches.example(1))
     if compile_as == "trace":
@@ -95,7 +95,7 @@ def _relaxed(
     options: BackwardOptions,
     batches: Batches,
 ) -> tuple[Rule, str]:
-    """Return AR, by the closed form where it applies, and how it is compiled."""
+    """Return AR's rule, by the closed form if it applies, and the way to compile it."""
     relaxation, evaluation = experiment.relaxation, experiment.evaluation
     steps, integrator = relaxation.as_steps, integrator_named(relaxation.integrator)
     fields = relaxation.problem_fields(network, experiment.seed)
@@ -111,9 +111,9 @@ def _relaxed(
         raise ActrelaxError(f"--evaluation closed-form can't be used here: {reason}")
     if evaluation == "stepped" or reason is not None:
         options = replace(options, evaluation="stepped")
-        worthwhile = problem.is_frozen  # otherwise there are so many kernels that Python hardly counts
+        worthwhile = problem.is_frozen  # otherwise the many kernels dominate, and tracing saves little
         if problem.is_noisy or steps.tolerance is not None:
-            obstacle = "is for relaxations of a fixed number of steps without noise."
+            obstacle = "needs relaxations with a fixed number of steps and without noise."
     else:
         options = replace(options, evaluation="closed-form")
         grid = schedule(problem, integrator, steps).measured(problem, integrator)
@@ -123,8 +123,8 @@ def _relaxed(
             steps, integrator = PAPERS, integrator_named("equilibrium")
         elif steps.tolerance is not None:
             steps = Steps(grid.steps, dt=grid.dt)
-    if relaxation.feedback_transform is not None:  # it may draw numbers, which a trace would repeat
-        obstacle = obstacle or "is for feedback as it is: leave --feedback-transform out."
+    if relaxation.feedback_transform is not None:  # it may draw random numbers, which a trace would repeat
+        obstacle = obstacle or "does not support feedback transforms: leave --feedback-transform out."
     rule = partial(
         relax_backward,
         steps=steps,
@@ -148,7 +148,7 @@ def _continuous(
     relaxation = experiment.relaxation
     if experiment.evaluation == "closed-form":
         raise ActrelaxError(
-            "--evaluation closed-form is not for continuous plasticity: feedback moves with the weights."
+            "--evaluation closed-form can't be used with continuous plasticity: use --evaluation auto or stepped."
         )
     learn = partial(
         relax_continuously,
@@ -161,14 +161,14 @@ def _continuous(
     )
 
     def rule(network: Network, x: Tensor, y: Tensor) -> Backward:
-        # weights move by themselves: the optimiser finds no .grad, and only carries the learning rate
+        # the rule updates the weights: the optimiser finds no .grad, and only provides the learning rate
         return learn(network, x, y, rate=optimiser.param_groups[0]["lr"])
 
     return rule
 
 
 def _compile_as(execution: Execution, obstacle: str | None = None, worthwhile: bool = True) -> str:
-    """Return "no", "trace" or "inductor"; refuse the latter two if there is an obstacle."""
+    """Return "no", "trace" or "inductor"; raise an error for the latter two if there is an obstacle."""
     asked: str = execution.compile
     if obstacle is not None and asked not in ("auto", "no"):
         raise ActrelaxError(f"--compile {asked} {obstacle}")

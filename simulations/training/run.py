@@ -1,4 +1,4 @@
-"""One training run from its options to its outcome: begun, continued, recorded in its folder."""
+"""Training runs: from options to files and summary, new or resumed."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ from actrelax.simulations.training.user_code import is_own
 
 
 def run(experiment: Experiment, execution: Execution, recording: Recording, data: Dataset | None = None) -> Summary:
-    """Train from the beginning, or from where a run stopped, to the end; all processes that torchrun started at once.
+    """Do a training run, or resume one, in all processes that torchrun has started.
 
     Parameters
     ----------
     experiment : Experiment
     execution : Execution
-        With ``recording.resume`` both are those of the run, or it is an error; the experiment may have more epochs.
+        With ``recording.resume``, experiment and execution must equal the run's, but for a larger number of epochs.
     recording : Recording
     data : Dataset, optional
-        Loaded already, as the experiment names it.
+        The experiment's data set, if it is already loaded.
 
     Returns
     -------
     Summary
-        Of the whole run, from its summary.json where it was finished before.
+        Summary of the whole run; for a finished run, the content of its summary.json.
 
     Raises
     ------
     ActrelaxError
-        For input that can't be used; nothing is damaged.
+        If the input is not possible; existing files stay unchanged.
     DivergenceError
-        If something becomes non-finite; the folder keeps its last checkpoint.
+        If the training diverges; the folder keeps the last checkpoint.
     Stopped
-        After Ctrl-C or SIGTERM, with a checkpoint.
+        After Ctrl-C or SIGTERM; a checkpoint has been saved.
     AbandonedError
         If another process has ended.
     """
     recording.check()
     processes = current()
-    if recording.network is not None:  # whatever the run's config.json names
+    if recording.network is not None:  # replaces the network's file in the run's config.json
         experiment = replace(experiment, model=replace(experiment.model, network=recording.network))
     experiment, execution = experiment.resolved(), execution.resolved(experiment, processes)
     folder = RunFolder(recording.folder_of(experiment))
@@ -70,7 +70,7 @@ def run(experiment: Experiment, execution: Execution, recording: Recording, data
     if recording.resume is not None and folder.is_finished() and not longer:
         return folder.summary()
     with claimed_by_all(folder, processes):
-        check_begin(folder, experiment, execution, recording)  # once more: another process may have begun it
+        check_begin(folder, experiment, execution, recording)  # again, since another process may have begun it
         return _run(folder, experiment, execution, recording, processes, data)
 
 
@@ -83,7 +83,7 @@ def _run(
     data: Dataset | None,
 ) -> Summary:
     inputs = files_of(folder, experiment, recording)
-    made_with = versions()  # now, as files may change while it trains
+    made_with = versions()  # now, because files may change during training
     parts = assemble(experiment, execution, processes, data)
     inputs["images"] = parts.images
     watchers = _watchers(experiment, execution, recording, parts, folder)
@@ -155,7 +155,7 @@ def _summary(experiment: Experiment, parts: Parts, made_with: Mapping[str, str])
 
 
 def _ends(experiment: Experiment, training: Training) -> tuple[Distances | None, float | None]:
-    """Return, for the first batch and the final weights, where relaxations end and a bound on |-x + feedback|."""
+    """Return distances from equilibrium and a bound on |-x + feedback|, for the first batch and the final weights."""
     relaxation = experiment.relaxation
     if experiment.rule == "backprop" or relaxation.is_continuous or relaxation.delay or relaxation.noise:
         return None, None

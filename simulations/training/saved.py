@@ -1,4 +1,4 @@
-"""A trained run, loaded from its folder."""
+"""Trained runs, loaded from their folders."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from actrelax.simulations.training.user_code import fingerprint, permitted
 
 @dataclass(frozen=True)
 class Run:
-    """A run that was trained, or is being trained.
+    """Run that has been trained, or is being trained.
 
-    folder      its files: `summary()`, `table("metrics")`
-    experiment  the options that identify it
-    execution   how it was computed
-    network     with the weights of its last checkpoint, on the CPU
-    module      the `nn.Sequential` whose Parameters the network shares, if it was made from one
-    preprocess  stored images (batch, channels, height, width) -> the network's input
-    names       of the classes, where a folder of images named them
+    folder      files of the run: `summary()`, `table("metrics")`
+    experiment  options that determine the result
+    execution   options of the computation
+    network     network on the CPU, with the weights of the last checkpoint
+    module      `nn.Sequential` that shares its parameters with the network, if a user's function returned one
+    preprocess  function of stored images, (batch, channels, height, width), that returns the network's input
+    names       names of the classes, if the data set is a folder of images
     """
 
     folder: RunFolder
@@ -50,7 +50,7 @@ def load_run(
     accept_changes: bool = False,
     network: str | None = None,
 ) -> Run:
-    """Load a run from its folder (`actrelax train --out`), with the network of its last checkpoint, finished or not.
+    """Load a run, finished or not, from its folder (`actrelax train --out`), with the weights of its last checkpoint.
 
     Parameters
     ----------
@@ -58,16 +58,16 @@ def load_run(
     best : bool, default False
         Load the network of the epoch with the best validation accuracy instead.
     trust : bool, default False
-        Run the Python file that the run names as its network, which may do anything.
+        Allow the Python file of the run's network to be executed, which may do anything.
     accept_changes : bool, default False
-        Load the run although its options, its network's files or its checkpoint changed since it was trained.
+        Load the run even if its options, the network's files or the checkpoint have changed since training.
     network : str, optional
-        FILE.py:FUNCTION, your own copy of that file: it needs no trust, and must be unchanged.
+        Your copy of the network's file, as FILE.py:FUNCTION; it needs no trust, and must be unchanged.
 
     Raises
     ------
     ActrelaxError
-        If there is no run, it can't be read, or what it depends on changed; for a file that is not trusted.
+        If the run is missing or unreadable, its inputs have changed, or its network's file is not trusted.
     """
     folder = RunFolder(Path(path))
     experiment, execution = read_config(folder)
@@ -76,9 +76,9 @@ def load_run(
     verify(folder, inputs, accept_changes=accept_changes)
     state = folder.checkpoint(best=best)
     if state is None and best:
-        raise ActrelaxError(f"{path} has no best.pt: give --validation when it is trained.")
+        raise ActrelaxError(f"{path} has no best.pt: train it with --validation.")
     if state is None:
-        raise ActrelaxError(f"{path} has no checkpoint yet: let the run begin first.")
+        raise ActrelaxError(f"{path} has no checkpoint yet: wait until the run has begun.")
     verify_checkpoint(folder, state, BEST if best else CHECKPOINT, accept_changes=accept_changes)
     dtype = Hardware(precision=experiment.precision).dtype
     with folder.fitting():

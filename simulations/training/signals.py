@@ -1,4 +1,4 @@
-"""A clean end when a program is told to stop."""
+"""Clean termination of a program by Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal stopped the run, which left a checkpoint; the message is one sentence."""
+    """Raised when a signal has stopped a run, after its checkpoint was saved; the message is one sentence."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -19,29 +19,27 @@ class Stopped(KeyboardInterrupt):
 
 
 class AbandonedError(Exception):
-    """Another process of this run has ended; the message is one sentence."""
+    """Raised when another process of the run has ended; the message is one sentence."""
 
 
 @dataclass
 class Stop:
-    """The signal that asks to stop, 0 for none yet."""
+    """Number of the signal that requests a stop; 0 if there is none yet."""
 
     signal_number: int = 0
 
 
 _OPEN: list[Stop] = []
-"""Those of the blocks that are open."""
+"""Stops of the open blocks, innermost last."""
 
 
 @contextmanager
 def stopping_cleanly(patiently: bool = False) -> Iterator[Stop]:
-    """Collect the first Ctrl-C or SIGTERM instead of dying of it; the second acts at once, or patiently not at all.
+    """Record the first Ctrl-C or SIGTERM instead of ending at once; a second signal takes effect.
 
-    Patience is for a process that somebody else kills where it takes too long, and may signal more than once: torchrun
-    repeats what a cluster has sent to each process already.
-
-    Signals come to the main thread only; in another one nothing is collected. A block inside another begins with what
-    that one has collected.
+    With `patiently`, further signals are recorded, too: torchrun repeats signals that a cluster has already sent to
+    each process, and kills slow processes itself. Signals reach the main thread only, so other threads record none. A
+    nested block starts with the signal of the outer block.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -50,7 +48,7 @@ def stopping_cleanly(patiently: bool = False) -> Iterator[Stop]:
     if _OPEN:
         stop.signal_number = _OPEN[-1].signal_number
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # what the caller ignores, as a shell does for its background jobs, stays ignored
+    # signals that the caller ignores stay ignored, as for background jobs of a shell
     earlier = {number: handler for number, handler in earlier.items() if handler is not signal.SIG_IGN}
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""A network in a user's Python file: the files that it is made of, and the function that makes it."""
+"""Networks in a user's Python file: their source files, and the function that builds them."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from actrelax.analysis.fingerprints import of_file
 from actrelax.models.errors import ActrelaxError
 
 NAMED = "the network's file"
-"""What the fingerprint of FILE.py is recorded under: a copy may have another name."""
+"""Name of the fingerprint of FILE.py, since a copy may have another file name."""
 
 READ = (".py", ".pt", ".pth", ".safetensors", ".npy", ".npz")
-"""Files that belong to a network whose code has their name in a string; others, such as a log, it may write."""
+"""Suffixes of files that belong to a network if its code names them in a string; other files may be outputs."""
 
 _LOADED: set[str] = set()
-"""Modules beside the file that was loaded last; another file may have its own of the same names."""
+"""Names of modules loaded from the folder of the last file; another file may have modules with the same names."""
 
 
 def is_own(network: str) -> bool:
-    """Return whether --network names a file."""
+    """Return whether --network is a user's file."""
     return ":" in network
 
 
 def split(network: str) -> tuple[Path, str]:
-    """Return the file, as an absolute path, and the function of FILE.py:FUNCTION."""
+    """Return the absolute path of the file and the name of the function in FILE.py:FUNCTION."""
     file, _, name = network.rpartition(":")
     return Path(os.path.abspath(file)), name
 
 
 def permitted(folder: Path, network: str, *, named: str | None = None, trust: bool = False) -> str:
-    """Return the network of a run, as it may be loaded.
+    """Return the network of a run as FILE.py:FUNCTION or name, if loading it is permitted.
 
     Parameters
     ----------
     folder : Path
-        Of the run.
+        Folder of the run.
     network : str
-        Its --network.
+        The run's --network.
     named : str, optional
-        The --network that the user gave beside the run: a file of their own.
+        The user's --network, a copy of the run's file.
     trust : bool, default False
-        Whether any file may be run that the run names.
+        Permit the run's own file.
 
     Raises
     ------
     ActrelaxError
-        For a file that the user has not allowed, or another function.
+        If the user has not permitted the file, or names another function.
     """
     if not is_own(network):
         if named is not None and named != network:
-            raise ActrelaxError(f"the run in {folder} has the network {network}, not {named}: leave --network out.")
+            raise ActrelaxError(f"the run in {folder} has the network {network}, got {named}: leave --network out.")
         return network
     file, name = split(network)
     if named is None:
@@ -68,15 +68,15 @@ def permitted(folder: Path, network: str, *, named: str | None = None, trust: bo
             "if you trust that file, or --network FILE.py:FUNCTION to name your own copy of it."
         )
     if not is_own(named) or split(named)[1] != name:
-        raise ActrelaxError(f"the run in {folder} calls {name!r} of {file.name}, not {named}: name FILE.py:{name}.")
+        raise ActrelaxError(f"the run in {folder} calls {name!r} of {file.name}, got {named}: give FILE.py:{name}.")
     return named
 
 
 def fingerprint(network: str) -> dict[str, str]:
-    """Return file -> SHA-256 of what a network in a file is made of; nothing for a network by name.
+    """Return file -> SHA-256 of all source files of a network; {} for a network by name.
 
-    That is the file itself, the modules beside it that it imports, those that they import, and modules, weights and
-    arrays beside it that one of them names in a string. Nothing is run.
+    Source files are the file itself, modules in its folder that it imports, directly or not, and modules, weights and
+    arrays in its folder that one of them names in a string. No code is executed.
     """
     if not is_own(network):
         return {}
@@ -87,20 +87,20 @@ def fingerprint(network: str) -> dict[str, str]:
 
 @contextmanager
 def loaded(network: str) -> Iterator[Callable[..., Any]]:
-    """Yield the function of FILE.py:FUNCTION; exceptions of the file itself pass through.
+    """Yield the function FILE.py:FUNCTION; exceptions of the user's code pass through.
 
-    Inside the block imports find the modules in the file's folder, as in `python FILE.py`, and load them anew.
+    Inside the `with` block, imports find modules in the file's folder, as in `python FILE.py`, and load them again.
 
     Raises
     ------
     ActrelaxError
-        If there is no such file or function, or another module is loaded under the name of one that it imports.
+        If the file or function is missing, or a module that it imports has the name of another loaded module.
     """
     file, name = split(network)
     spec = importlib.util.spec_from_file_location(file.stem, file) if file.suffix == ".py" else None
     if spec is None or spec.loader is None or not os.path.isfile(file):
         raise ActrelaxError(
-            f"there is no file {network.rpartition(':')[0]}: name your own network as FILE.py:FUNCTION."
+            f"{network.rpartition(':')[0]} is not a Python file: give your network as FILE.py:FUNCTION."
         )
     module = importlib.util.module_from_spec(spec)
     with _importing_beside(file):
@@ -120,7 +120,7 @@ def _importing_beside(file: Path) -> Iterator[None]:
         name = ".".join(path.relative_to(file.parent).with_suffix("").parts).removesuffix(".__init__")
         other = getattr(sys.modules.get(name), "__file__", None)
         if path.suffix == ".py" and other is not None and Path(other).resolve() != path.resolve():
-            raise ActrelaxError(f"{file} imports {path}, but {other} is loaded as {name!r}: give yours another name.")
+            raise ActrelaxError(f"{file} imports {path}, but {other} is loaded as {name!r}: rename your module.")
     before = set(sys.modules)
     sys.path.insert(0, str(file.parent))
     importlib.invalidate_caches()
@@ -135,7 +135,7 @@ def _importing_beside(file: Path) -> Iterator[None]:
 
 
 def _beside(file: Path) -> list[Path]:
-    """Return the files in a Python file's folder, or below it, that it imports or names, directly or not."""
+    """Return the files in or below a Python file's folder that it imports or names, directly or not."""
     folder, found = file.parent, dict.fromkeys([file])
     waiting = [file]
     while waiting:
@@ -152,7 +152,7 @@ def _named_in(module: Path, folder: Path) -> Iterator[Path]:
     """Yield the files that a Python file may import or open, looked up in a folder."""
     try:
         tree = ast.parse(module.read_bytes())
-    except (OSError, ValueError, SyntaxError):  # it can't be run, either
+    except (OSError, ValueError, SyntaxError):  # it can't be executed, either
         return
     for node in ast.walk(tree):
         dotted: list[str] = []
@@ -176,5 +176,5 @@ def _named_in(module: Path, folder: Path) -> Iterator[Path]:
 
 def _if_file(path: Path) -> Iterator[Path]:
     path = Path(os.path.normpath(path))
-    if os.path.isfile(path):  # which answers False for what can be no path at all
+    if os.path.isfile(path):  # False also for invalid paths
         yield path

@@ -1,4 +1,4 @@
-"""The images that a network by name usually takes."""
+"""Usual data sets of the named networks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from actrelax.models.network import build
 from actrelax.simulations.data.datasets import data_folder
 
 USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}
-"""Numbers that an image has -> the data set of such images."""
+"""Number of values per image -> data set."""
 
 
 def at_hand(network: str, data_dir: Path | None) -> str | None:
-    """Return the data set of images as the network takes them, if its file is there."""
+    """Return the usual data set of a network if its file exists, otherwise None."""
     name = "digits" if ":" in network else USUAL.get(math.prod(usual_shape(network)))
     folder = data_folder(data_dir)
     return name if name == "digits" or exists(folder / f"{name}.npz") else None
 
 
 def usual_shape(network: str) -> tuple[int, ...]:
-    """Return the shape of the images that a network by name usually takes."""
+    """Return the default input shape of a named network."""
     usual = build(network, generator=torch.Generator())
     return usual.populations[usual.input].shape
 
