@@ -1,1 +1,1 @@
-"""Programs people run."""
+"""Simulations: programs of the command line, training, suites, studies and examples."""

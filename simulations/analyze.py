@@ -1,11 +1,11 @@
-"""Compare training runs, or show what a suite found: figures, tables, and a report to open in a browser.
+"""Compare training runs, or show the results of a suite: figures, tables, and a report to open in a browser.
 
-Takes the folders of runs, or one folder that holds some (`runs/demo`), or the results of a suite (`results/mlp-mnist`).
-Runs that differ in nothing but their seed are one condition: means with 95 % intervals, differences seed by seed. A run
-that has not finished is shown as far as it came.
+Takes the folders of runs, or one folder that contains runs (`runs/demo`), or the results of a suite
+(`results/mlp-mnist`). Runs that differ only in their seed form one condition, with means, 95 % intervals and paired
+differences. Unfinished runs are shown up to their last epoch.
 
-Writes, below --out, report.html, one file that needs nothing else, and each of its figures as PNG and PDF. The last
-line on screen names the report.
+Writes to --out report.html, a self-contained file, and each of its figures as PNG and PDF. The last line on screen
+names the report.
 """
 
 from __future__ import annotations
@@ -38,26 +38,27 @@ class Config:
     """Options of an analysis."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders of runs, or of several, or of a suite's results."""
+    """Folders of runs, folders that contain runs, or the folder of a suite's results."""
     out: Path = Path("runs/analysis")
     """Folder of the report and its figures."""
     accept_changes: bool = False
-    """Compare runs although their images or their network's files differ under one name."""
+    """Compare runs even if images or network files with the same name differ."""
     table: Form | None = None
-    """Print the tables in this format, and nothing else, on standard output: markdown, latex or html."""
+    """Print only the tables on standard output, in this format: markdown, latex or html. Default: a summary in
+    Markdown."""
     json: bool = False
-    """Print JSON, and nothing else, on standard output."""
+    """Print only JSON on standard output."""
 
 
 def main(config: Config) -> None:
-    """Read, draw, write, say."""
+    """Read runs or a suite, write the report, and print tables."""
     if not config.runs:
-        raise ActrelaxError("nothing to analyse: give the folders of runs, or a suite's results.")
+        raise ActrelaxError("actrelax analyze needs a folder, got none: give folders of runs, or a suite's results.")
     suites = [path for path in config.runs if suite_report.is_suite(path)]
     if suites and config.accept_changes:
-        raise ActrelaxError("--accept-changes is for runs, a suite has compared its own: leave it out.")
+        raise ActrelaxError("--accept-changes is for folders of runs, not for a suite's results: leave it out.")
     if suites and len(config.runs) > 1:
-        raise ActrelaxError(f"{suites[0]} holds a suite's results, which are shown alone: give no other folder.")
+        raise ActrelaxError(f"{suites[0]} holds a suite's results, which are shown alone: give only that folder.")
     found = analysed_suite(config) if suites else analysed_runs(config)
     if config.json:
         print(json.dumps(without_nan(found)))
@@ -66,13 +67,13 @@ def main(config: Config) -> None:
 
 
 def analysed_runs(config: Config) -> dict[str, Any]:
-    """Report on runs; return what --json prints."""
+    """Write the report on runs, and return the content of --json."""
     runs = gather(run_folders(config.runs))
     verify_alike((run.folder for run in runs), accept_changes=config.accept_changes)
     outcomes = [run.outcome for run in runs]
     for run in runs:
         if run.outcome.state is not State.FINISHED:
-            print(f"{run.name}: {run.said}; it is shown as far as it came.", file=sys.stderr)
+            print(f"{run.name}: {run.said}; shown up to its last epoch.", file=sys.stderr)
     write(config.out / FILE, run_report.page(runs, config.out))
     if not config.json:
         conditions = [table for section in run_report.compared(outcomes) for table in section.tables]
@@ -81,7 +82,7 @@ def analysed_runs(config: Config) -> dict[str, Any]:
 
 
 def analysed_suite(config: Config) -> dict[str, Any]:
-    """Report on a suite's results; return what --json prints."""
+    """Write the report on a suite's results, and return the content of --json."""
     folder = config.runs[0]
     document, outcomes = suite_report.read_document(folder), list(results_table.read(folder).values())
     write(config.out / FILE, suite_report.page(folder, document, outcomes, config.out))
@@ -99,13 +100,13 @@ CAPTIONS = {"markdown": "{}\n", "latex": "% {}", "html": "<!-- {} -->"}
 
 
 def print_tables(tables: Sequence[Table], form: Form | None) -> None:
-    """Print tables, each below its caption."""
+    """Print tables with their captions above."""
     for table in tables:
         print(f"{CAPTIONS[form or 'markdown'].format(table.caption)}\n{table.text(form or 'markdown')}\n")
 
 
 def _of_run(run: Run) -> dict[str, Any]:
-    """Return a run's outcome, and its summary where it has one."""
+    """Return the outcome of a run, with its summary if it has finished."""
     named = {"run": run.name, "path": str(run.folder.path)}
     return named | _of_outcome(run.outcome) | (asdict(run.summary) if run.summary else {})
 
@@ -117,7 +118,7 @@ def _of_outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def _conditions(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return each condition's mean final test accuracy, from 0 to 1, with its 95 % interval, of seeds that finished."""
+    """Return each condition's mean final test accuracy over finished seeds, from 0 to 1, with its 95 % interval."""
     found: dict[tuple[str, str], list[Outcome]] = {}
     for o in outcomes:
         if o.state is State.FINISHED:

@@ -1,22 +1,22 @@
-"""What a step of training costs by backprop, by AR's closed form and by stepping, side by side in one run.
+"""Measure the cost of a training step by backprop, by AR's closed form and by stepping, side by side in one run.
 
-Timed is the whole step as `actrelax train` does it: the next batch is gathered from the stored images and preprocessed,
-gradients are cleared, the rule makes new ones, the optimiser and the schedule of the learning rate step, and loss and
-correct answers are counted. Methods take turns of three steps; reported are the median turn and its ratio to backprop:
+The time is that of a complete step of `actrelax train`: gather and preprocess a batch of stored images, compute
+gradients, update weights and learning rate, and count loss and correct answers. Methods take turns of three steps; the
+table has the median time per step and its ratio to backprop:
 
     backprop     this package's baseline, autograd through the network
-    autograd     F.cross_entropy(network(x), y).backward(), as anybody writes it, in the same step
-    closed-form  AR, sequential, eta 0.1: so many steps at once, by their law; "auto": as many as leave 1e-6 of the way
-    equilibrium  AR, where its relaxation ends
+    autograd     F.cross_entropy(network(x), y).backward() in plain PyTorch
+    closed-form  AR, sequential, eta 0.1: all steps at once; "auto": as many steps as settle to a tolerance of 1e-6
+    equilibrium  AR at equilibrium
     stepped      AR, step by step
     front-door   AR at equilibrium, by F.cross_entropy(ActivationRelaxation(network)(x), y).backward(); never compiled
 
-Peak memory is measured in a process of its own for each method: the most that one step's tensors take beyond weights
-and images. Prints a table, or with --json
+Peak memory is measured in a separate process for each method, beyond weights and images. Prints a table, or with
+--json
 
     {"machine": {...}, "rows": [{"network", "method", "steps", "ratio_to_backprop", "peak_memory_ratio", ...}, ...]}
 
-With --out, a figure of the costs against the steps and, where MLPs of several depths were measured, against depth.
+With --out, draws the costs against the number of steps and, for MLPs of several depths, against depth.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from actrelax.simulations.training.options import require
 
 FIGURE = "costs.png"
 STEPPED_UP_TO = 100
-"""Steps that are taken one by one unless more are asked for."""
+"""Largest default number of steps for the method "stepped"."""
 LR = 1e-6
-"""So small that networks stay what they are: all methods have the same work to do, whatever their updates are worth."""
+"""Learning rate so small that weights hardly change, so that all methods do the same work."""
 
 
 @dataclass(frozen=True)
@@ -54,37 +54,38 @@ class Config:
     """Options of the measurement."""
 
     networks: tuple[str, ...] = ("mlp", "cnn")
-    """Networks by name: mlp, cnn, vgg8, mlp-DEPTHxWIDTH ..."""
+    """Networks by name, such as mlp, cnn, vgg8, mlp-DEPTHxWIDTH."""
     methods: tuple[str, ...] = NAMES
-    """backprop (always measured), autograd, closed-form, equilibrium, stepped, front-door."""
+    """Methods: backprop (always measured), autograd, closed-form, equilibrium, stepped, front-door."""
     steps: tuple[int, ...] = (10, 100, 1000)
-    """Numbers of steps of the closed form."""
+    """Numbers of steps for closed-form."""
     stepped: tuple[int, ...] | None = None
-    """Numbers of steps that are taken one by one; those of --steps up to 100 unless given."""
+    """Numbers of steps for stepped. Default: the values of --steps up to 100."""
     batch_size: int = 64
-    """Images per batch."""
+    """Number of images per batch."""
     rounds: int = 20
-    """How often each method has its turn of three steps that count; 5 or more."""
+    """Number of turns of each method, with three measured steps per turn; 5 or more."""
     memory: bool = True
-    """Measure peak memory too, some seconds a method."""
+    """Also measure peak memory, which takes some seconds per method."""
     dataset: str | None = None
-    """Any that `actrelax train` takes; MNIST, CIFAR-10 or the digits, as a network takes them, where the file is at
-    hand, else random numbers."""
+    """Data set, as for `actrelax train`. Default: MNIST, CIFAR-10 or the digits, by the network's input size, if the
+    file is found; otherwise random images."""
     layout: Literal["nchw", "nhwc"] | None = None
-    """Of a .npz of images with channels, as `actrelax train` takes it."""
+    """Order of dimensions in a .npz of images with channels, as for `actrelax train`. Default: inferred."""
     data_dir: Path | None = None
-    """Where NAME.npz files are; $ACTRELAX_DATA unless given, or else ./data."""
+    """Folder of NAME.npz files. Default: $ACTRELAX_DATA, or else ./data."""
     compile: Literal["auto", "no", "trace", "inductor"] = "auto"
-    """As in `actrelax train`: auto traces AR but not backprop. autograd and front-door are never compiled."""
+    """Compilation, as for `actrelax train`: auto traces AR but not backprop. autograd and front-door are never
+    compiled."""
     hardware: Hardware = field(default_factory=Hardware)
     out: Path | None = None
-    """Folder for the figure; none is drawn unless given."""
+    """Folder for the figure. Default: no figure."""
     json: bool = False
-    """Print JSON, and nothing else, on standard output."""
+    """Print only JSON on standard output."""
 
 
 def main(config: Config) -> None:
-    """Measure, draw, and print the results."""
+    """Measure the costs, print them, and draw them if --out is given."""
     base, execution, methods = resolved(config)
     for sentence in idle(config):
         remark(sentence)
@@ -95,10 +96,10 @@ def main(config: Config) -> None:
         print(json.dumps({"machine": used, "rows": [asdict(row) for row in rows]}))
     else:
         print_table(rows)
-    if config.out is None:  # a figure comes last: what was measured is not lost with it
+    if config.out is None:  # the figure comes last, so that results are printed even if drawing fails
         return
     if not (by_steps(rows) or by_depth(rows)):
-        remark("no figure: it takes a method with a number of steps, or MLPs of several depths.")
+        remark("no figure was drawn: it needs a method with a number of steps, or MLPs of several depths.")
         return
     draw(config.out / FIGURE, rows)
     if not config.json:
@@ -106,9 +107,9 @@ def main(config: Config) -> None:
 
 
 def networks(config: Config) -> list[str]:
-    """Return the networks, once each; an unknown one is refused before the first is measured."""
+    """Return the distinct networks, after checking all names."""
     if not config.networks:
-        raise ActrelaxError("there is no network to measure: name one or more after --networks.")
+        raise ActrelaxError("--networks needs one or more names, got none.")
     for name in config.networks:
         if ":" not in name:
             build(name)
@@ -116,12 +117,12 @@ def networks(config: Config) -> list[str]:
 
 
 def resolved(config: Config) -> tuple[Experiment, Execution, list[Method]]:
-    """Return the options that all methods share, and the methods.
+    """Return the options shared by all methods, and the methods.
 
     Raises
     ------
     ActrelaxError
-        For options that can't be met.
+        If the options are not possible.
     """
     stepped = config.stepped
     if stepped is None:
@@ -166,7 +167,7 @@ def print_table(rows: Sequence[Row]) -> None:
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
-    """Draw costs against steps and, where there are MLPs of several depths, against depth; one step makes no line."""
+    """Draw costs against the number of steps, if there are several, and against the depth of MLPs."""
     against_steps, against_depth = by_steps(rows), by_depth(rows)
     panels = [(against_depth, "weight layers")] if against_depth else []
     if not panels or any(len(steps) > 1 for steps, _ in against_steps.values()):
@@ -180,7 +181,7 @@ Lines = dict[str, tuple[list[int], list[float]]]
 
 
 def by_steps(rows: Sequence[Row]) -> Lines:
-    """Return network and method -> numbers of steps and their costs, of the methods that have several."""
+    """Return "NETWORK, METHOD" -> numbers of steps and costs, for methods with a given number of steps."""
     return _lines(
         (f"{row.network}, {row.method}", row.steps, row.ratio_to_backprop)
         for row in rows
@@ -189,8 +190,8 @@ def by_steps(rows: Sequence[Row]) -> Lines:
 
 
 def by_depth(rows: Sequence[Row]) -> Lines:
-    """Return method -> depths and their costs, of the MLPs of one width; empty with less than two depths."""
-    compared = [row for row in rows if row.method not in ("backprop", "autograd")]  # with these
+    """Return method -> depths and costs of MLPs, by width if there are several; {} for fewer than two depths."""
+    compared = [row for row in rows if row.method not in ("backprop", "autograd")]  # the references
     found = [(row, re.fullmatch(r"mlp-(\d+)x(\d+)", row.network)) for row in compared]
     mlps = [(row, int(match[1]), int(match[2])) for row, match in found if match]
     if len({depth for _, depth, _ in mlps}) < 2:
@@ -205,7 +206,7 @@ def by_depth(rows: Sequence[Row]) -> Lines:
 
 
 def _lines(points: Iterable[tuple[str, int, float]]) -> Lines:
-    """Gather (label, x, y) by label, from left to right."""
+    """Group points (label, x, y) by label, in order of x."""
     lines: Lines = {}
     for label, x, y in sorted(points, key=lambda point: point[1]):
         xs, ys = lines.setdefault(label, ([], []))

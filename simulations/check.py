@@ -1,15 +1,15 @@
-"""Solve one relaxation in every way there is, and see whether all agree.
+"""Check that all engines and integrators agree on one relaxation.
 
-Every integrator (ours on PyTorch and some of them on Brian2, SciPy's, Brian2's) relaxes one network and batch for 12
-steps of eta = 0.2, unless --steps, --eta, --dt or --duration say otherwise: few enough that integrators differ. Each is
-compared with the exact law of its scheme (binomial, negative binomial or Poisson in the number of hops that feedback
-has travelled), the equilibrium with backprop's gradient by autograd, and integrators that follow one law with each
-other. Where there is no law (current gains, clips, delays, time constants that differ), engines are compared at equal
-steps. With --noise sample means and covariances are compared with what Euler's scheme should give. Activation
-relaxation: Millidge, Tschantz, Buckley & Seth 2020 (arXiv 2009.05359).
+Every integrator (ours on PyTorch and partly on Brian2, SciPy's, Brian2's) relaxes one network and batch, by default for
+12 steps of eta = 0.2, few enough that integrators differ. Each result is compared with the closed form of its scheme
+(binomial, negative binomial or Poisson in the number of hops of feedback), the equilibrium with backprop's gradient by
+autograd, and integrators with the same closed form with each other. Without a closed form (current gains, clips,
+delays, different time constants) engines are compared at equal steps. With --noise, sample means and covariances are
+compared with those of Euler's scheme. Activation relaxation: Millidge, Tschantz, Buckley & Seth 2020 (arXiv
+2009.05359).
 
-Prints a table of errors per population, largest difference over largest magnitude, and what was left out and why, on
-standard error. Exit status 1 if anything disagrees. The last line on screen is
+Prints a table of errors per population, the largest difference relative to the largest magnitude; omitted entries and
+their reasons go to standard error. The exit status is 1 if any comparison disagrees. The last line on screen is
 
     all 51 comparisons agree
 """
@@ -46,7 +46,7 @@ from actrelax.simulations.training.relaxation import Relaxation
 
 EVERY = "all"
 BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}
-"""Precision -> bound on what is equal but for rounding."""
+"""Precision -> bound on differences by rounding."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class Config:
     problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=lambda: Relaxation(integrator=EVERY))
     engine: str = EVERY
-    """Check this engine only: torch, scipy, brian2, or closed-form."""
+    """Engine to check: torch, scipy, brian2, closed-form, or all."""
     codegen: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Brian2's target: numpy unless given, or cython; may be repeated."""
+    """Code generation target of Brian2, numpy or cython; may be repeated. Default: numpy."""
     hardware: FullPrecision = field(default_factory=FullPrecision)
     json: bool = False
-    """Print JSON, and nothing else, on standard output."""
+    """Print only JSON on standard output."""
 
 
 def defaults(arguments: Sequence[str]) -> Config:
-    """Return what options have unless they are given: those of a run where one is checked."""
+    """Return the default options, from the run given by --run if there is one."""
     found = of_run(arguments)
     if found is None:
         return Config()
@@ -74,7 +74,7 @@ def defaults(arguments: Sequence[str]) -> Config:
 
 
 def main(config: Config) -> int:
-    """Check, say, and return the exit status."""
+    """Check, print the results, and return the exit status."""
     report = check(config)
     for remark in report.remarks:
         print(remark, file=sys.stderr)
@@ -86,7 +86,7 @@ def main(config: Config) -> int:
 
 
 def check(config: Config) -> Report:
-    """Make network and batch, and verify."""
+    """Create network and batch, and compare all solvers."""
     relaxation, hardware = config.relaxation, config.hardware.resolved()
     relaxation.check_problem()
     restrictions = _restrictions(config)
@@ -97,7 +97,7 @@ def check(config: Config) -> Report:
     copied = size if problem.is_noisy and size != ProblemOptions.batch_size else None
     remarks = [f"{problem} on {sample.source}", *remarks, *idle_in_one_relaxation(relaxation, copied)]
     if relaxation.steps == "auto":
-        raise ActrelaxError("check compares ways to take the same steps: give --steps a number.")
+        raise ActrelaxError("actrelax check compares equal steps, got --steps auto: give a number.")
     if relaxation.steps is relaxation.duration is None:
         relaxation = replace(relaxation, steps=12)
     if relaxation.dt is relaxation.eta is None:
@@ -116,7 +116,7 @@ def check(config: Config) -> Report:
 
 
 def print_table(report: Report) -> None:
-    """Print a line per comparison, with each population's error and one verdict, and at the end a count."""
+    """Print one line per comparison, with the error of each population and a verdict, and finally a count."""
 
     def comparison(row: Row) -> tuple[str, str, str]:
         return row.engine, row.integrator, row.reference
@@ -147,7 +147,7 @@ _TITLES = ("engine", "integrator", "compared with")
 
 def _restrictions(config: Config) -> Restrictions:
     if config.codegen and config.engine not in (EVERY, "brian2"):
-        raise ActrelaxError(f"--codegen is Brian2's, {config.engine} has none: leave it out.")
+        raise ActrelaxError(f"--codegen is for Brian2, got --engine {config.engine}: leave it out.")
     targets = list(dict.fromkeys(config.codegen)) or ["numpy"]
     if config.codegen:
         from actrelax.models.engines.brian2 import target_named  # Brian2 takes a second to load

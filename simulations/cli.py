@@ -1,4 +1,4 @@
-"""The `actrelax` command: one subcommand per simulation, loaded when it is called."""
+"""The `actrelax` command: one subcommand per simulation, imported when it is called."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from actrelax.simulations.output import speaking
 from actrelax.simulations.training.signals import AbandonedError, Stopped
 
 SIMULATIONS = {
-    "demo": "train a small CNN on the bundled digits by AR and by backprop; figures; half a minute",
-    "relax": "relax one network by any engine and integrator; the trajectory as a NetCDF file, and a figure",
-    "check": "solve one relaxation in every way there is; exit status 1 if any disagrees",
-    "train": "train any network on any images by AR or backprop; the papers' protocols; resumes bit for bit",
-    "evaluate": "test a trained run's network on any data set",
-    "reproduce": "the papers' experiments over many seeds: tables with tests, figures; goes on where it stopped",
-    "sweep": "the learning rate that suits each condition of such an experiment; the sensitivity curve",
-    "analyze": "compare training runs, or show what a suite found: figures, tables, an HTML report",
-    "bench": "what a step of training costs by backprop, by AR at once and step by step; time and memory",
-    "plasticity": "learn the digits inside Brian2, synapses and all, one stimulus after another; a minute and a half",
+    "demo": "train a small CNN on the bundled digits by AR and by backprop, and draw figures; half a minute",
+    "relax": "relax one network by any engine and integrator; writes the trajectory as NetCDF, and a figure",
+    "check": "check that all engines and integrators agree on one relaxation; exit status 1 if any disagrees",
+    "train": "train any network on any images by AR or backprop, with exact resuming and the papers' protocols",
+    "evaluate": "test the network of a training run on any data set",
+    "reproduce": "run the papers' experiments over many seeds: tables with tests, and figures; resumable",
+    "sweep": "find the best learning rate of each condition of an experiment, and draw the sensitivity curve",
+    "analyze": "compare training runs, or show the results of a suite: figures, tables, an HTML report",
+    "bench": "measure time and memory of a training step: backprop, AR's closed form, and stepping",
+    "plasticity": "learn the digits inside Brian2, one stimulus after another; a minute and a half",
 }
-"""Name of a module in this folder -> what it does.
+"""Name of a module in this folder -> description.
 
-The module has a `Config` and a `main(config)`, which may return an exit status; where defaults depend on other
-options, `defaults(arguments)`, or `CONFIGS`: first argument -> (what it is, its defaults).
+The module has a `Config`, and a `main(config)` that may return an exit status. If defaults depend on other options, it
+also has `defaults(arguments)`, or `CONFIGS`: first argument -> (description, defaults).
 """
 
 DONE, FAILED, BAD_INPUT, SIGNALLED = 0, 1, 2, 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the simulation that the first argument names; returns the exit status."""
+    """Run the simulation named by the first argument, and return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in SIMULATIONS:
         return run(given[0], given[1:])
@@ -57,14 +57,14 @@ def _usage(arguments: Sequence[str]) -> int:
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Run one simulation with its options, perhaps as one of several processes that torchrun has started."""
+    """Run one simulation, possibly as one of several processes started by torchrun, and return the exit status."""
     return speaking(lambda: _run_as_process(name, arguments))
 
 
 def _run_as_process(name: str, arguments: Sequence[str]) -> int:
-    if "matplotlib" not in sys.modules:  # figures are files: a notebook's backend is not needed, and may be missing
+    if "matplotlib" not in sys.modules:  # figures are files, and a notebook's backend may be missing
         os.environ["MPLBACKEND"] = "agg"
-    if logging.lastResort is not None:  # writes the bare sentence to standard error
+    if logging.lastResort is not None:  # writes unformatted messages to standard error
         logging.getLogger("actrelax").addHandler(logging.lastResort)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return _run(name, arguments)
@@ -78,9 +78,9 @@ def _run_as_process(name: str, arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
-    """Errors become one sentence and an exit status."""
+    """Run a simulation, and convert errors into one sentence and an exit status."""
     try:
-        # here, with all that the program needs, so that Ctrl-C is met from the first second
+        # imported here, so that Ctrl-C is handled during the import, too
         module = importlib.import_module(f"actrelax.simulations.{name}")
         config = _parsed(module, name, arguments)
         status = module.main(config)
@@ -102,11 +102,11 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 
 def _parsed(module: ModuleType, name: str, arguments: Sequence[str]) -> Any:
-    """Return the module's `Config`."""
+    """Return the module's `Config`, parsed from the arguments."""
     import tyro
 
     how: dict[str, Any] = {"prog": f"actrelax {name}", "description": module.__doc__}
-    how["config"] = (tyro.conf.OmitArgPrefixes,)  # options are named alike, in whichever group they stand
+    how["config"] = (tyro.conf.OmitArgPrefixes,)  # option names without the name of their group
     if hasattr(module, "CONFIGS"):
         words = list(arguments) or ["list" if "list" in module.CONFIGS else "--help"]
         if words[0] not in ("-h", "--help"):

@@ -1,16 +1,16 @@
-"""Activation relaxation learns handwritten digits as well as backprop does.
+"""Train a small CNN on handwritten digits by activation relaxation and by backprop, with equal accuracy.
 
-Trains a small CNN on scikit-learn's bundled 8x8 digits (1,437 images for training, 360 for testing) from one seed:
-by backprop, by activation relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) in 100 steps of
-eta = 0.1, and by AR with learned feedback weights in the dense layers and no nonlinear derivatives anywhere
-(Millidge, Tschantz, Seth & Buckley 2020, arXiv 2010.06219). The network's width, learning rate, weight decay and
-schedule were chosen by validation within the training images; `actrelax train --validation` makes such a split.
+Trains on scikit-learn's bundled 8x8 digits (1,437 images for training, 360 for testing) from one seed: by backprop, by
+activation relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) in 100 steps of eta = 0.1, and by AR
+with learned feedback weights in the dense layers and without nonlinear derivatives (Millidge, Tschantz, Seth & Buckley
+2020, arXiv 2010.06219). The network's width, learning rate, weight decay and schedule were chosen by validation within
+the training images (`actrelax train --validation`).
 
-First PyTorch, SciPy and Brian2 relax two digits in this network, and are compared with each other, with the exact
-law of each scheme and with autograd; `actrelax check` is that in full.
+First PyTorch, SciPy and Brian2 relax two digits in this network, and are compared with each other, with the closed form
+of each scheme and with autograd, a short version of `actrelax check`.
 
-Writes, below --out, a run folder each (an earlier demo's are replaced), the learning curves, each layer's error
-against backprop over a relaxation, and a report of all of it to open in a browser. The last lines on screen name the
+Writes to --out the folders of the three runs, replacing those of an earlier demo, the learning curves, the error of
+each layer against backprop during a relaxation, and a report to open in a browser. The last lines on screen name the
 report and the folder.
 """
 
@@ -43,11 +43,11 @@ from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.run import Recording, run
 
 RUNS = {"backprop": "", "AR": "ar", "AR, simplified": "simplified"}
-"""Label -> assumptions; none for backprop."""
+"""Label -> assumptions, or "" for backprop."""
 
 
 CHECKED = ("euler", "sequential", "equilibrium", "scipy:DOP853", "brian2:rk4")
-"""Integrators that are compared on every engine that has them."""
+"""Integrators that are compared on all engines that support them."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +57,35 @@ class Config:
     out: Path = Path("runs/demo")
     """Folder for results and figures."""
     epochs: int = 20
-    """Passes through the training images."""
+    """Number of passes through the training images."""
     lr: float = 0.1
-    """Learning rate of stochastic gradient descent on the mean over a batch, at first; it follows a cosine to 0."""
+    """Initial learning rate of stochastic gradient descent; it follows a cosine to 0."""
     momentum: float = 0.9
-    """Of the optimiser."""
+    """Momentum of the optimiser."""
     weight_decay: float = 0.003
-    """The optimiser's, on forward and feedback weights alike."""
+    """Weight decay by the optimiser, of forward and feedback weights."""
     batch_size: int = 64
-    """Images per batch."""
+    """Number of images per batch."""
     steps: int = 100
-    """Relaxation steps a batch, a sequential sweep each."""
+    """Number of relaxation steps (sequential sweeps) per batch."""
     eta: float = 0.1
-    """Size of a relaxation step, dt / tau."""
+    """Step size dt / tau of the relaxation."""
     seed: int = 0
-    """Fixes initial weights, feedback weights and the order of the images."""
+    """Seed of initial weights, feedback weights and the order of the images."""
     threads: int = 1
-    """CPU threads; another number changes the rounding, and with it what a seed gives."""
+    """Number of CPU threads, which affects rounding and hence the result of a seed."""
     json: bool = False
-    """Print the summaries as JSON, and nothing else, on standard output."""
+    """Print only the summaries, as JSON, on standard output."""
 
 
 def main(config: Config) -> int:
-    """Check the engines, train the three networks, draw the figures, print the table; return the exit status."""
+    """Run the demo with its output folder locked, and return the exit status."""
     with claimed(config.out):
         return demonstrate(config)
 
 
 def demonstrate(config: Config) -> int:
-    """Do what `main` says."""
+    """Check the engines, train three networks, draw figures, print a table, and return the exit status."""
     experiments = {label: experiment(config, assumptions) for label, assumptions in RUNS.items()}
     for each in experiments.values():
         each.check()
@@ -114,7 +114,7 @@ def demonstrate(config: Config) -> int:
 
 
 def check_engines(network: Network, dataset: Dataset) -> Report:
-    """Relax two digits in every engine, for few enough steps that schemes differ."""
+    """Relax two digits on all engines, for few enough steps that schemes differ, and compare the results."""
     images, labels = dataset.test
     x, y = images[:2].double(), labels[:2]
     problem = RelaxationProblem.from_batch(network, x, y)
@@ -122,21 +122,21 @@ def check_engines(network: Network, dataset: Dataset) -> Report:
 
 
 def verdict(report: Report) -> str:
-    """Say whether the engines agree."""
+    """Return a sentence on the agreement of the engines."""
     wrong = [row for row in report.rows if not row.ok]
     if not wrong:
         worst = max(row.error for row in report.rows)
         fixed = max(row.error for row in report.rows if row.bound <= 1e-10)
         return (
-            "PyTorch, SciPy and Brian2 agree with each other, with the laws and with autograd, "
-            f"{len(report.rows)} comparisons:\nto {fixed:.0e} in fixed steps, to {worst:.0e} in adaptive ones."
+            "PyTorch, SciPy and Brian2 agree with each other, with the closed form and with autograd, in "
+            f"{len(report.rows)} comparisons:\nto {fixed:.0e} for fixed steps, to {worst:.0e} for adaptive steps."
         )
     listed = [f"{r.engine} {r.integrator} and {r.reference} differ by {r.error:.2g} in {r.population}" for r in wrong]
     return "\n".join(["ENGINES DISAGREE:", *listed])
 
 
 def experiment(config: Config, assumptions: str) -> Experiment:
-    """Return one of the three runs."""
+    """Return the options of one of the three runs."""
     return Experiment(
         rule="ar" if assumptions else "backprop",
         epochs=config.epochs,
@@ -151,12 +151,12 @@ def experiment(config: Config, assumptions: str) -> Experiment:
 
 
 def folder_of(config: Config, label: str) -> Path:
-    """Return where a run's files go."""
+    """Return the folder of a run."""
     return config.out / (RUNS[label] or "backprop")
 
 
 def draw_learning(config: Config) -> None:
-    """Draw the three runs' accuracies while they learned."""
+    """Draw the learning curves of the three runs."""
     metrics = {label: RunFolder(folder_of(config, label)).table("metrics") for label in RUNS}
     with figures.saved(config.out / "figures" / "learning-curves.png", columns=2) as (_, axes):
         for ax, measure in zip(axes, ("train_accuracy", "test_accuracy"), strict=True):
@@ -164,17 +164,17 @@ def draw_learning(config: Config) -> None:
 
 
 def write_report(config: Config, checked: Report) -> None:
-    """Put it all into one HTML file."""
+    """Write the HTML report on the three runs and the relaxation."""
     places = config.out / "figures"
-    caption = "How far each population is from its gradient; the vertical line is where a relaxation ends in training."
-    picture = Picture.read(places / "relaxation.png", "Errors fall over time, those of lower layers later.", caption)
+    caption = "Error of each population against its gradient; relaxations in training end at the vertical line."
+    picture = Picture.read(places / "relaxation.png", "Errors decrease over time, later in lower layers.", caption)
     relaxation = Section("One relaxation of the untrained network", [verdict(checked)], pictures=[picture])
     runs = gather([RunFolder(folder_of(config, label)) for label in RUNS])
     write(config.out / "report.html", run_report.page(runs, places, [relaxation]))
 
 
 def draw_relaxation(config: Config, network: Network, dataset: Dataset) -> None:
-    """Relax the first batch in an untrained network for three times as long, and draw each layer's error."""
+    """Relax the first batch in the untrained network for three times as many steps, and draw each layer's error."""
     images, labels = dataset.train
     x, y = images[: config.batch_size].double(), labels[: config.batch_size]
     problem = RelaxationProblem.from_batch(network, x, y)

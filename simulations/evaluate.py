@@ -1,6 +1,6 @@
-"""Test a trained run's network on the images it was trained for, or on any other set of the same shape.
+"""Test the network of a training run on its test images, or on any other data set of the same image shape.
 
-The last line on screen is its accuracy on the test images.
+The last line on screen is the accuracy on the test images.
 """
 
 from __future__ import annotations
@@ -34,34 +34,35 @@ class Config:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     dataset: str | None = None
-    """Any that `actrelax train` takes; the run's own unless given."""
+    """Data set, as for `actrelax train`. Default: the run's."""
     test_split: float | None = None
-    """As that of `actrelax train`; the run's own with its own data set, otherwise all images of a PATH/ without test
-    images, unless given."""
+    """Share of test images in a PATH/ without test images, as for `actrelax train`. Default: the run's for the run's
+    data set, otherwise all images."""
     layout: Literal["nchw", "nhwc"] | None = None
-    """Of a .npz of images with channels, as actrelax train takes it; for the run's own set that of the run."""
+    """Order of dimensions in a .npz of images with channels, as for `actrelax train`. Default: the run's layout for the
+    run's data set, otherwise inferred."""
     data_dir: Path | None = None
-    """Where NAME.npz files are; the run's own unless given."""
+    """Folder of NAME.npz files. Default: the run's."""
     best: bool = False
-    """Test the network with the best validation accuracy, not the last one."""
+    """Test the network with the best validation accuracy instead of the last one."""
     trust: bool = False
-    """Run the Python file that the run names as its network, which may do anything."""
+    """Allow the Python file of the run's network to be executed, which may do anything."""
     network: str | None = None
-    """Your own copy of that file, FILE.py:FUNCTION: it needs no --trust, and must be unchanged."""
+    """Your copy of that file, as FILE.py:FUNCTION, which needs no --trust and must be unchanged."""
     accept_changes: bool = False
-    """Go on although files, images or weights changed since the run was trained."""
+    """Continue even if files, images or weights have changed since training."""
     device: str = "cpu"
-    """cpu, cuda, cuda:N, mps, or auto for the best that is there."""
+    """Device: cpu, cuda, cuda:N, mps, or auto for the best available."""
     json: bool = False
-    """Print JSON, and nothing else, on standard output."""
+    """Print only JSON on standard output."""
 
 
 def main(config: Config) -> None:
-    """Load, test, say."""
+    """Load the run, test its network, and print the accuracy."""
     run = load_run(
         config.run, best=config.best, trust=config.trust, accept_changes=config.accept_changes, network=config.network
     )
-    # bf16 and tf32 are of training: the network is tested with the weights that it has
+    # bf16 and tf32 only concern training: the network is tested in the precision of its weights
     precision: Literal["fp32", "fp64"] = "fp64" if run.experiment.precision == "fp64" else "fp32"
     hardware = FullPrecision(config.device, precision=precision).resolved()
     set_up(hardware, run.experiment.seed)
@@ -69,7 +70,8 @@ def main(config: Config) -> None:
     outputs = run.network.populations[run.network.output].shape[0]
     if data.classes > outputs:
         raise ActrelaxError(
-            f"{data.name} has {data.classes} classes, the network of {config.run} tells {outputs} apart."
+            f"{data.name} has {data.classes} classes, but the network of {config.run} has {outputs} outputs: "
+            "give another --dataset."
         )
     share = accuracy(run.network.to(hardware.device), data.test, run.preprocess.to(hardware.device))
     if config.json:
@@ -80,7 +82,7 @@ def main(config: Config) -> None:
 
 
 def _images(config: Config, run: Run) -> Dataset:
-    """Load the test images, with labels and channels as the run's network has them."""
+    """Load the test images, with the labels and channels of the run's network."""
     require(test_split=(config.test_split, POSITIVE, 1))
     own = run.experiment.images
     name, split, layout = config.dataset or own.dataset, config.test_split, config.layout
@@ -93,14 +95,16 @@ def _images(config: Config, run: Run) -> Dataset:
 
 
 def _translated(data: Dataset, names: Sequence[str], run: Run) -> Dataset:
-    """Return a folder's images with the labels that the run has for classes of these names."""
+    """Return a folder's images with the run's labels for their classes."""
     shape = run.network.populations[run.network.input].shape
     known = run.names or tuple(map(str, range(run.network.populations[run.network.output].shape[0])))
     for name in names:
         if name not in known:
-            raise ActrelaxError(f"{name!r} of {data.name} is not a class of {run.folder.path}: {', '.join(known)}.")
+            raise ActrelaxError(
+                f"{name!r} of {data.name} is not a class of {run.folder.path}; known: {', '.join(known)}."
+            )
     images, labels = data.test
-    if len(shape) == 3 and shape[0] == 3:  # grey ones among coloured ones
+    if len(shape) == 3 and shape[0] == 3:  # expand grey images to three channels
         images = images.expand(-1, 3, -1, -1)
     return replace(data, test=Split(images, torch.tensor([known.index(name) for name in names])[labels]))
 

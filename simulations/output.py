@@ -1,4 +1,4 @@
-"""Standard output and error, which a closed pipe, a full disk or a missing stream do not turn into a traceback."""
+"""Standard output and error without tracebacks for a closed pipe, a full disk or a missing stream."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FAILED = 1
 
 
 class Output:
-    """A text stream whose first error is kept and not raised; what comes after it is dropped."""
+    """Text stream that stores its first error instead of raising it, and drops all later output."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write text; what the encoding lacks is escaped."""
+        """Write text, escaping characters that the encoding lacks."""
         try:
             self._try(self.stream.write, text)
         except UnicodeEncodeError as error:
@@ -27,7 +27,7 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write buffered text."""
         self._try(self.stream.flush)
 
     def _try(self, call: Callable[..., object], *arguments: object) -> None:
@@ -38,7 +38,7 @@ class Output:
                 self.error = error
 
     def end(self) -> None:
-        """Write what waits; where that is impossible, leave nothing to be written when Python ends."""
+        """Write buffered text; if that fails, redirect the stream to the null device for Python's exit."""
         self.flush()
         if self.error is not None:
             try:
@@ -48,7 +48,7 @@ class Output:
 
     @property
     def lost(self) -> str:
-        """Why output is missing, or empty: a reader that has enough, as of `| head`, misses nothing."""
+        """Reason of lost output, or ""; a closed pipe, as with `| head`, does not count."""
         if self.error is None or self.error.errno == errno.EPIPE:
             return ""
         return self.error.strerror or str(self.error)
@@ -58,7 +58,7 @@ class Output:
 
 
 def speaking(call: Callable[[], int]) -> int:
-    """Call with such streams; returns its exit status, or 1 with a sentence if its output could not be written."""
+    """Call with safe streams, and return the exit status, or 1 with a message if output was lost."""
     if isinstance(sys.stdout, Output):
         return call()
     _open_missing()
@@ -86,7 +86,7 @@ def _failed(out: Output, err: Output) -> int:
 
 
 def _open_missing() -> None:
-    """Put the null device where a standard stream was closed, before another file gets its number."""
+    """Open the null device for closed standard streams, before another file gets their number."""
     for number in range(3):
         try:
             os.fstat(number)

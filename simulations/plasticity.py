@@ -1,16 +1,16 @@
-"""A network of rate neurons learns handwritten digits inside Brian2: no weight is computed elsewhere.
+"""Learn handwritten digits inside Brian2, with a network of rate neurons and plastic synapses.
 
-Activation relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) as one simulation of 64-32-10
-neurons, fully connected, that sees one digit after another. Each digit is a feedforward phase, in which the neurons
-follow their drive and hold rate and gain; a relaxation, in which they follow their feedback while the output sends
-the loss's gradient; and a step of local plasticity in the synapses. What Brian2 computes equals the same rule in
-PyTorch, with batches of one and plain gradient descent, to rounding.
+Activation relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) runs as one simulation of 64-32-10
+fully connected neurons that sees one digit after another. Each digit has a feedforward phase, in which neurons follow
+their drive and then hold rate and gain; a relaxation, in which they follow their feedback while the output sends the
+gradient of the loss; and a step of local plasticity in the synapses. The result equals the same rule in PyTorch, with
+batches of one and plain gradient descent, to rounding.
 
-Writes, to --out, config.json; metrics.csv (accuracy on the digits just learned, each before its update, and on the
-test digits, both inside Brian2) and timing.csv; checkpoint.pt, whose entry "network" is the state_dict of the PyTorch
-network; figures/plasticity.png: accuracy over stimuli, and the hidden neurons over one stimulus's two phases; and
-summary.json with the test accuracy of the PyTorch network that has these weights. A run that stopped continues with
---resume, for more passes if --epochs says so, and gives what it would have given in one go. The last line on screen is
+Writes to --out config.json; metrics.csv, with the accuracy on the digits just learned, before each update, and on the
+test digits, both inside Brian2; timing.csv; checkpoint.pt, whose entry "network" is the state_dict of the PyTorch
+network; figures/plasticity.png, with the accuracy over stimuli, and hidden neurons during the two phases of a stimulus;
+and summary.json, with the test accuracy of the PyTorch network with the learned weights. A stopped run continues with
+--resume, and equals an uninterrupted one; --epochs may be increased. The last line on screen is
 
     test accuracy 95.00% after 3 passes: runs/plasticity
 """
@@ -59,41 +59,42 @@ class Config:
     out: Path = Path("runs/plasticity")
     """Folder for results and figures."""
     resume: Path | None = None
-    """Continue the run in this folder; its options are taken from there, and only --epochs may differ."""
+    """Continue the run in this folder, with its options; only --epochs and --codegen may differ."""
     overwrite: bool = False
-    """Replace a run that is in --out already."""
+    """Replace an existing run in --out."""
     accept_changes: bool = False
-    """With --resume: go on although the digits or the weights changed."""
+    """With --resume: continue even if the digits or the weights have changed."""
     epochs: int = 3
-    """Passes through the training digits, in a new order each."""
+    """Number of passes through the training digits, each in a new order."""
     images: int = 1437
     """Number of training digits to use."""
     every: int = 479
-    """Stimuli between two tests, which also save a checkpoint; each pass ends with a test."""
+    """Number of stimuli between tests, which also save a checkpoint; each pass ends with a test."""
     lr: float = 0.02
     """Learning rate, chosen by validation within the training digits."""
     steps: int = 100
-    """Relaxation steps a stimulus."""
+    """Number of relaxation steps per stimulus."""
     eta: float = 0.1
-    """Size of a step of explicit Euler, dt / tau."""
+    """Step size dt / tau of explicit Euler steps."""
     feedforward_steps: int | None = None
-    """Steps of the feedforward phase; one a layer unless given."""
+    """Number of steps of the feedforward phase. Default: one per layer."""
     feedforward_eta: float = 1.0
-    """dt / tau of the feedforward phase: 1 computes a layer per step, less comes close in many steps."""
+    """Step size dt / tau of the feedforward phase: 1 computes one layer per step, smaller values need many steps."""
     assumptions: str = "ar"
-    """A preset, with plasticity at equilibrium: which implausible assumptions are lifted."""
+    """Preset of assumptions, with plasticity at equilibrium."""
     decay: float | None = None
-    """Kolen-Pollack's decay, of W and psi."""
+    """Kolen-Pollack's decay of W and psi per update, relative to the learning rate."""
     activation: str = "tanh"
-    """Of the hidden neurons; any that has a formula."""
+    """Activation function of the hidden neurons, one with a formula for Brian2."""
     loss: str = "cross-entropy"
-    """cross-entropy, sum-of-squares or half-sum-of-squares."""
+    """Loss function: cross-entropy, sum-of-squares or half-sum-of-squares."""
     codegen: str = "numpy"
-    """Brian2's target: cython compiles for about a minute the first time, and is then several times faster."""
+    """Code generation target of Brian2: cython compiles for about a minute at first, and is then several times
+    faster."""
     seed: int = 0
-    """Fixes initial weights, feedback weights and the order of the digits."""
+    """Seed of initial weights, feedback weights and the order of the digits."""
     json: bool = False
-    """Print the summary as JSON, and nothing else, on standard output."""
+    """Print only the summary, as JSON, on standard output."""
 
 
 MAY_DIFFER = ("epochs", "codegen")  # options that a resumed run may change
@@ -101,7 +102,7 @@ MAY_DIFFER = ("epochs", "codegen")  # options that a resumed run may change
 
 @dataclass(frozen=True)
 class LearningInBrian2:
-    """A learning rule that moves the weights itself: each batch is one run of Brian2, stimulus after stimulus."""
+    """Learning rule that updates weights inside Brian2; each batch is one run, stimulus after stimulus."""
 
     learner: Learner
 
@@ -111,7 +112,7 @@ class LearningInBrian2:
         return Backward(losses.mean(), output, torch.isfinite(losses).all(), len(y))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the neurons' activities, which weights do not determine."""
+        """Return the activities of the neurons, which are part of the state."""
         return self.learner.activities
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -120,9 +121,9 @@ class LearningInBrian2:
 
 
 def main(config: Config) -> None:
-    """Learn, draw, and say what came out."""
+    """Learn the digits, draw the results, and print the test accuracy."""
     if config.resume is None and config.accept_changes:
-        raise ActrelaxError("--accept-changes is for a run that is resumed: leave it out.")
+        raise ActrelaxError("--accept-changes needs --resume: give --resume, or leave it out.")
     require(
         epochs=(config.epochs, 1, math.inf),
         images=(config.images, 1, 1437),
@@ -145,10 +146,10 @@ def main(config: Config) -> None:
 
 
 def learned(config: Config, folder: RunFolder, training: Training, learner: Learner) -> Summary:
-    """Begin or resume the run in a folder, learn, draw, and return what came out."""
+    """Begin or resume the run in a folder, learn, draw, and return the summary."""
     inputs = begin(folder, config, training)
     if config.codegen != "numpy":
-        print("compiling: about a minute, unless it was compiled before.", file=sys.stderr)
+        print("compiling takes about a minute, unless it was done before.", file=sys.stderr)
     with stopping_cleanly() as stop, ProgressBar(folder.path.name, every=1) as bar:
         check = DivergenceCheck(every=1)
         run, again = identity(inputs), f"plasticity --resume {folder.path}"
@@ -162,7 +163,7 @@ def learned(config: Config, folder: RunFolder, training: Training, learner: Lear
 
 
 def assemble(config: Config) -> tuple[Training, Learner]:
-    """Return the training at its beginning, and the learner that holds its network."""
+    """Return a new training, and the learner of its network."""
     network = make_network(config)
     learner = Learner(
         network,
@@ -175,7 +176,7 @@ def assemble(config: Config) -> tuple[Training, Learner]:
     )
     train, test = (Split(images.flatten(1), labels) for images, labels in (digits().train, digits().test))
     data = Dataset("digits", 10, Split(*(x[: config.images] for x in train)), test)
-    optimiser = torch.optim.SGD(network.parameters(), lr=config.lr)  # finds no .grad, and only carries the rate
+    optimiser = torch.optim.SGD(network.parameters(), lr=config.lr)  # finds no .grad, and only provides the rate
     training = Training(
         network,
         Batches(data, Preprocessing(torch.float64), config.every, config.seed),
@@ -198,7 +199,7 @@ def make_network(config: Config) -> Network:
 
 
 def draw(training: Training, learner: Learner, folder: RunFolder) -> None:
-    """Draw accuracy over stimuli, and the hidden neurons over the two phases of a test digit."""
+    """Draw accuracy over stimuli, and hidden neurons during the two phases of a test digit."""
     images, labels = training.batches.data.test
     states = learner.watch(training.batches.preprocess(images[:1]), labels[:1])["hidden1"]
     with figures.saved(folder.figures / "plasticity.png", columns=2) as (_, (left, right)):
@@ -210,11 +211,12 @@ def draw(training: Training, learner: Learner, folder: RunFolder) -> None:
         times = [learner.phases.eta * (step + 1) for step in range(len(states))]
         right.plot(times, states[:, :7].numpy())
         right.axvline(learner.phases.eta * learner.feedforward_steps, color="0.4", linewidth=1, linestyle="-")
-        right.set(xlabel="time (ms; tau is 1 ms)", ylabel="x of seven hidden neurons", title="feedforward | relaxation")
+        right.set(xlabel="time (ms; tau is 1 ms)", ylabel="activity of seven hidden neurons")
+        right.set(title="feedforward | relaxation")
 
 
 def summarised(config: Config, training: Training) -> Summary:
-    """Measure the PyTorch network that has the weights which Brian2 learned."""
+    """Return the summary, with the test accuracy of the PyTorch network with the learned weights."""
     batches = training.batches
     seconds, speed = training.time_taken()
     return Summary(
@@ -235,21 +237,23 @@ def summarised(config: Config, training: Training) -> Summary:
 
 
 def options_of(config: Config) -> dict[str, Any]:
-    """Return the options that config.json has."""
+    """Return the options of config.json."""
     elsewhere = ("out", "resume", "overwrite", "accept_changes", "json")
     return {name: value for name, value in asdict(config).items() if name not in elsewhere}
 
 
 def check_begin(folder: RunFolder, config: Config) -> None:
-    """Refuse to replace another run, or to continue one under other options."""
+    """Check that a run may begin or be resumed with these options."""
     resumed = None if config.resume is None else folder.config()
     folder.check_begin(options_of(config), resumed, overwrite=config.overwrite, may_differ=MAY_DIFFER)
     if resumed is not None and resumed["epochs"] > config.epochs:
-        raise ActrelaxError(f"{folder.path} is a run of {resumed['epochs']} passes, which --epochs can only add to.")
+        raise ActrelaxError(
+            f"--epochs must be at least {resumed['epochs']}, the passes of {folder.path}, got {config.epochs}."
+        )
 
 
 def begin(folder: RunFolder, config: Config, training: Training) -> Fingerprints:
-    """Write the options, load the checkpoint of a run that is resumed, and return what the run depends on."""
+    """Write the options, load the checkpoint of a resumed run, and return the run's fingerprints."""
     check_begin(folder, config)
     options = options_of(config)
     fixed = {name: value for name, value in options.items() if name not in MAY_DIFFER}
@@ -257,7 +261,7 @@ def begin(folder: RunFolder, config: Config, training: Training) -> Fingerprints
     if config.resume is None:
         folder.clear()
     elif restore(training, folder, inputs, accept_changes=config.accept_changes):
-        folder.write_tables(training.tables)  # where that is impossible, config.json stays as it was
+        folder.write_tables(training.tables)  # if that fails, config.json stays unchanged
     record(folder, inputs)
     folder.write_config(options)
     return inputs
@@ -269,13 +273,13 @@ class _Source:
 
 
 def defaults(arguments: Sequence[str]) -> Config:
-    """Return what options have unless they are given: those of a run that is resumed."""
+    """Return the default options, from the run given by --resume if there is one."""
     folder = given_in(arguments, _Source).resume
     if folder is None:
         return Config()
     found = RunFolder(folder).config()
     if found.keys() != options_of(Config()).keys():
-        raise ActrelaxError(f"{folder} holds a run of another program: continue it with that.")
+        raise ActrelaxError(f"{folder} holds a run of another program: resume it with that program.")
     return structured(Config, {**asdict(Config()), **found})
 
 

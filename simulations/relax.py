@@ -1,19 +1,19 @@
-"""Watch a network relax: every population's activity, from the feedforward pass to the gradient of backprop.
+"""Relax a network, and record the activity of every population from the feedforward pass to backprop's gradient.
 
 One relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) of any network, images and assumptions, by
-any engine and integrator: `--integrator euler`, `DOP853`, `brian2:rk4` ...; 100 steps of eta = 0.1 unless
---steps, --eta, --dt or --duration say otherwise. With --noise and --delay use `--integrator euler`.
+any engine and integrator, such as `--integrator euler`, `DOP853` or `brian2:rk4`. By default it takes 100 steps of
+eta = 0.1. --noise and --delay need `--integrator euler`.
 
-Writes two files to --out when the relaxation ends: trajectory.nc, a NetCDF file of all recorded states, for xarray and
-other tools; and relaxation.png, with the activities of the first image's neurons over time and each population's error
-against backprop's gradient, beside the error predicted by the scheme's exact law where there is one. Prints both errors
-at the end. With --html FILE (needs the package bokeh) also a page to watch the relaxation in a browser: one file,
-which needs no network. The last line on screen is the folder:
+Writes two files to --out at the end: trajectory.nc, a NetCDF file of all recorded states, for xarray and other tools;
+and relaxation.png, with the activities for the first image over time, and each population's error against backprop's
+gradient, with the error predicted by the closed form if it applies. With --html FILE, it also writes a self-contained
+page to watch the relaxation in a browser, which needs the package bokeh. Prints the final errors. The last line on
+screen is the folder:
 
     trajectory and figure: runs/relax
 
-trajectory.nc also has all that the relaxation was made from, weights and noise included: `actrelax relax --again FILE
---out FOLDER` does it again from the file alone, on any machine.
+trajectory.nc also contains the complete problem, including weights and noise: `actrelax relax --again FILE --out
+FOLDER` repeats the relaxation from the file alone, on any machine.
 """
 
 from __future__ import annotations
@@ -64,40 +64,40 @@ class Config:
     """Options of one relaxation."""
 
     out: Path = Path("runs/relax")
-    """Folder for trajectory and figure; those of an earlier relaxation are replaced."""
+    """Folder for trajectory and figure, which replace earlier ones."""
     again: Path | None = None
-    """Repeat the relaxation in this file, a trajectory.nc or .zarr; the only other options are --out, --html, --samples
-    and --json."""
+    """File of a relaxation to repeat, trajectory.nc or .zarr; only --out, --html, --samples and --json may be given with
+    it."""
     problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=Relaxation)
     engine: str | None = None
-    """torch, scipy or brian2; the integrator's own, or torch, unless given."""
+    """Engine: torch, scipy or brian2. Default: the engine of the integrator, or torch."""
     codegen: str | None = None
-    """Brian2's target: numpy unless given, or cython."""
+    """Code generation target of Brian2: numpy or cython. Default: numpy."""
     every: int = 1
-    """Record every so many steps."""
+    """Number of steps between recorded states."""
     html: Path | None = None
-    """Also write a page to watch the relaxation in a browser: one file that can be sent to others. Needs bokeh."""
+    """File of a self-contained page to watch the relaxation in a browser; needs bokeh. Default: no page."""
     samples: int | None = None
-    """With --html: how many images the page shows, the first ones; all unless given."""
+    """With --html: number of images on the page, from the first. Default: all."""
     hardware: FullPrecision = field(default_factory=FullPrecision)
     json: bool = False
-    """Print the summary as JSON, and nothing else, on standard output."""
+    """Print only the summary, as JSON, on standard output."""
 
 
 def defaults(arguments: Sequence[str]) -> Config:
-    """Return what options have unless they are given: those of a run whose network relaxes."""
+    """Return the default options, from the run given by --run if there is one."""
     found = of_run(arguments)
     return Config() if found is None else Config(problem=found[0], relaxation=found[1])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A relaxation and its errors against backprop.
+    """Trajectory of a relaxation, with its errors against backprop.
 
-    errors     population -> one at each time that was recorded
-    final      population -> the one at the end
-    predicted  times, and population -> the error that the law gives then; None without a law
+    errors     population -> error at each recorded time
+    final      population -> final error
+    predicted  times, and population -> predicted errors; None if the closed form does not apply
     """
 
     trajectory: Trajectory
@@ -107,7 +107,7 @@ class Outcome:
 
 
 def main(config: Config) -> None:
-    """Relax, draw, and say what came out."""
+    """Relax, draw the results, and print the errors."""
     check_page(config)
     if config.again is not None:
         with claimed(config.out):
@@ -126,7 +126,7 @@ def main(config: Config) -> None:
 
 
 def report(config: Config, outcome: Outcome, source: str) -> None:
-    """Draw a relaxation of images from a source, and say what came out."""
+    """Draw a relaxation of images from `source`, and print its summary."""
     draw(config, outcome)
     if config.html is not None:
         to_html(outcome.trajectory, config.html, samples=config.samples, source=source)
@@ -138,15 +138,17 @@ def report(config: Config, outcome: Outcome, source: str) -> None:
 
 
 def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
-    """Relax again as a file says; return the outcome, and where its images are from."""
+    """Repeat the relaxation in a file; return the outcome, and the file as the origin of the images."""
     if replace(config, again=None, out=Config.out, html=None, samples=None, json=False) != Config():
-        raise ActrelaxError("--again takes everything from its file: give only --out, --html, --samples and --json.")
+        raise ActrelaxError("--again takes all options from its file: give only --out, --html, --samples and --json with it.")
     if (config.out / FILE).resolve() == path.resolve():
-        raise ActrelaxError(f"--again would replace {path} by its own repetition: give another --out.")
+        raise ActrelaxError(f"--again would replace its own file {path}: give another --out.")
     problem, given = load_problem(path)
     scheme, steps = integrator_named(given["integrator"]), Steps(**given["steps"])
     if not scheme.takes_time:
-        raise ActrelaxError(f'a relaxation over time is shown, and "{scheme.name}" takes none: use solve in Python.')
+        raise ActrelaxError(
+            f'actrelax relax shows a relaxation over time, but "{scheme.name}" takes no time: use solve in Python.'
+        )
     set_up(config.hardware.resolved(), 0)
     generator = torch.Generator()
     if "random_state" in given:
@@ -178,16 +180,15 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
     engine = scheme.engine or "torch" if config.engine is None else known("engine", config.engine, ENGINES)
     if not scheme.takes_time:
         raise ActrelaxError(
-            f'a relaxation over time is shown, and "{scheme.name}" takes none: name another integrator.'
+            f'actrelax relax shows a relaxation over time, but "{scheme.name}" takes no time: '
+            "give another --integrator."
         )
     if config.codegen is not None and engine != "brian2":
-        raise ActrelaxError(f"--codegen is Brian2's, {engine} has none: leave it out.")
+        raise ActrelaxError(f"--codegen is for Brian2, got engine {engine}: leave it out.")
     steps = config.relaxation.as_steps
     grid = schedule(problem, scheme, steps).measured(problem, scheme)
     if grid.steps < config.every:
-        raise ActrelaxError(
-            f"--every {config.every} is more than the relaxation's steps, {grid.steps}: nothing would be recorded."
-        )
+        raise ActrelaxError(f"--every must be at most {grid.steps}, the number of steps, got {config.every}.")
     check_size(config, problem, grid.steps // config.every + 1)
     with progress(grid.steps, config.every) as record:
         return solve(
@@ -202,15 +203,15 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
 
 
 def check_page(config: Config) -> None:
-    """Refuse a page that can't be made, before anything is computed."""
+    """Raise an error if a page can't be made, before anything is computed."""
     if config.html is not None:
         require_bokeh("--html")
     elif config.samples is not None:
-        raise ActrelaxError("--samples is for a page: give --html FILE, or leave --samples out.")
+        raise ActrelaxError("--samples needs --html: give --html FILE, or leave --samples out.")
 
 
 def check_size(config: Config, problem: RelaxationProblem, points: int) -> None:
-    """Refuse a page of more samples than there are, or one that is too large."""
+    """Raise an error if a page would have more samples than the problem, or be too large."""
     if config.html is None:
         return
     batch = len(problem.clamped)
@@ -219,7 +220,7 @@ def check_size(config: Config, problem: RelaxationProblem, points: int) -> None:
 
 
 def measured(trajectory: Trajectory, gradients: Mapping[str, Tensor]) -> Outcome:
-    """Compare with backprop, and with the law where there is one."""
+    """Return the outcome, with errors against backprop and predicted errors if the closed form applies."""
     problem, gradients = trajectory.problem, {name: x.cpu() for name, x in gradients.items()}
     hidden = problem.network.hidden
     errors = trajectory.error({name: gradients[name] for name in hidden})
@@ -235,7 +236,7 @@ def measured(trajectory: Trajectory, gradients: Mapping[str, Tensor]) -> Outcome
 
 @contextmanager
 def progress(steps: int, every: int) -> Iterator[Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]]:
-    """Open a bar over the steps on a terminal; what it yields records whole states, and moves it."""
+    """Show a progress bar over the steps, and yield a function that records whole states and updates the bar."""
     with tqdm(total=steps, unit=" steps", leave=False, disable=None) as bar:
 
         def record(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -246,7 +247,7 @@ def progress(steps: int, every: int) -> Iterator[Callable[[Mapping[str, Tensor]]
 
 
 def draw(config: Config, outcome: Outcome) -> None:
-    """Draw the first image's neurons, and the errors."""
+    """Draw the activities for the first image, and the errors."""
     trajectory = outcome.trajectory
     activities = {name: trajectory[name][:, 0].flatten(1).numpy() for name in outcome.errors}
     with figures.saved(config.out / FIGURE, columns=2) as (_, (left, right)):
@@ -255,7 +256,7 @@ def draw(config: Config, outcome: Outcome) -> None:
 
 
 def summary(config: Config, outcome: Outcome) -> dict[str, Any]:
-    """Return what --json prints; errors are those at the end."""
+    """Return the content of --json, with final errors."""
     trajectory, predicted = outcome.trajectory, outcome.predicted
     return {
         "out": str(config.out),
@@ -273,9 +274,9 @@ def summary(config: Config, outcome: Outcome) -> dict[str, Any]:
 
 
 def print_summary(config: Config, outcome: Outcome) -> None:
-    """Print how it relaxed, and how far it is from backprop."""
+    """Print the trajectory's summary and the final errors."""
     trajectory, predicted = outcome.trajectory, outcome.predicted
-    print(f"{trajectory}, {trajectory.feedback_applications:,} times feedback through a projection\n")
+    print(f"{trajectory}, {trajectory.feedback_applications:,} feedback passes through projections\n")
     width = max(10, *map(len, outcome.final))
     print(f"{'population':{width}}  error against backprop" + ("  predicted" if predicted else ""))
     for name, error in outcome.final.items():

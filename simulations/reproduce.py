@@ -1,16 +1,16 @@
-"""Run one of the papers' experiments over many seeds, or go on with it, and say what came out.
+"""Run or resume one of the papers' experiments over many seeds, and print the results.
 
-A suite is a set of runs that differ in one thing, over the same seeds: initial weights, order of the images and their
-augmentation are paired. `actrelax reproduce list` names the suites. Each run is kept in --runs in a folder of its own,
-is done once, and goes on where it was stopped or killed; what came out of all of them is in --out:
+A suite is a set of conditions over the same seeds, with paired initial weights, order and augmentation of the images.
+`actrelax reproduce list` lists the suites. Each run has a separate folder in --runs, is done once, and resumes after an
+interruption. The results are in --out:
 
-    runs.csv, curves.csv         every run, every epoch
-    table.json                   accuracies, differences to backprop and AR, tests of difference and of equivalence
-    learning-curves.png          means over seeds with 95 % intervals; angles.png, where angles were measured
+    runs.csv, curves.csv         all runs, all epochs
+    table.json                   accuracies, differences from backprop and AR, tests of difference and of equivalence
+    learning-curves.png          means over seeds with 95 % intervals; also angles.png if angles were measured
 
-Runs whose rows are in runs.csv already are not done again, wherever their folders are. Options of `actrelax train`
-hold for all runs of the suite. Two names train nothing: `gradients` is the first paper's figure 1, and takes half a
-minute; `map` sets the results of all suites in the folder of --out beside each other.
+Runs with rows in runs.csv are not repeated, even if their folders are missing. Options of `actrelax train` apply to all
+runs of the suite. Two names involve no training: `gradients` is the first paper's figure 1, and takes half a minute;
+`map` compares the results of all suites in the parent folder of --out.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Config:
 
     suite: tyro.conf.Suppress[str]
     seeds: int | None = None
-    """How many seeds (0, 1, ...); the suite's own number unless given."""
+    """Number of seeds (0, 1, ...). Default: the suite's."""
     own_rates: Path | None = None
-    """Folder of a sweep (`actrelax sweep`): each condition learns at the rate that is best for it."""
+    """Folder of a sweep (`actrelax sweep`), whose best learning rate each condition uses. Default: the suite's rate."""
     out: Path | None = None
-    """Folder of what came out; results/SUITE unless given, results/SUITE-own-rates with --own-rates."""
+    """Folder of the results. Default: results/SUITE, or results/SUITE-own-rates with --own-rates."""
     work: Work = field(default_factory=Work)
     experiment: Experiment = field(default_factory=Experiment)
     execution: Execution = field(default_factory=Execution)
@@ -57,19 +57,19 @@ def _configs() -> dict[str, tuple[str, Config]]:
     found = {GRADIENTS: (figure1.TITLE, Config(GRADIENTS, experiment=figure1.BASE, execution=figure1.EXECUTION))}
     for name, suite in SUITES.items():
         found[name] = suite.title, Config(name, experiment=suite.base, execution=suite.execution)
-    return {LIST: ("name them all", Config(LIST)), **found, MAP: (summary_map.TITLE, Config(MAP))}
+    return {LIST: ("list all suites", Config(LIST)), **found, MAP: (summary_map.TITLE, Config(MAP))}
 
 
 CONFIGS = _configs()
-"""Suite -> what it asks, and its options unless they are given."""
+"""Suite -> its question, and its default options."""
 
 
 def main(config: Config) -> None:
-    """Do what is not done, and say what came out."""
+    """Do the remaining runs, and print the results."""
     name, own = config.suite, config.own_rates
     if name == LIST:
         if config != Config(LIST):
-            raise ActrelaxError("list trains nothing: it takes no options.")
+            raise ActrelaxError("list takes no options: leave them out.")
         titles = {name: title for name, (title, _) in CONFIGS.items() if name != LIST}
         width = max(map(len, titles))
         print("\n".join(f"{name:{width}}  {title}" for name, title in titles.items()))
@@ -80,12 +80,12 @@ def main(config: Config) -> None:
     command = command_of("reproduce", name, usual, given, config.seeds, own_rates=own)
     if name == MAP:
         if replace(config, out=None) != Config(MAP):
-            raise ActrelaxError("map trains nothing: it takes --out alone.")
+            raise ActrelaxError("map takes only --out: leave other options out.")
         print(summary_map.write(out, out.absolute().parent, "actrelax reproduce map"))
     elif name == GRADIENTS:
         if own is not None or config.work.report_only or config.work.conditions:
             unused = "--own-rates, --report-only and --conditions"
-            raise ActrelaxError(f"gradients trains nothing and keeps no runs: leave {unused} out.")
+            raise ActrelaxError(f"gradients has no training runs: leave {unused} out.")
         print(figure1.write(out, config.experiment, config.execution, config.seeds or figure1.SEEDS, command))
     else:
         suite = SUITES[name] if own is None else own_rates(name, SUITES[name], own)

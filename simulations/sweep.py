@@ -1,12 +1,12 @@
-"""Find the learning rate of each condition of a suite: a grid, the same for all, and images held out to judge by.
+"""Find the best learning rate of each condition of a suite, by validation on a common grid of rates.
 
-Every condition of one of the suites of `actrelax reproduce` is trained at every rate, with the same seeds, on the
-training images but for a tenth; the accuracy of that tenth decides. Runs are kept as `actrelax reproduce` keeps them.
-In --out:
+Every condition of a suite of `actrelax reproduce` is trained at every rate, with the same seeds, on nine tenths of the
+training images; the accuracy on the remaining tenth decides. Runs are stored as by `actrelax reproduce`. The results
+are in --out:
 
-    rates.csv           each condition's best rate; `actrelax reproduce SUITE --own-rates OUT` takes it from there
-    sensitivity.png     accuracy of the images that were held out, against the rate
-    table.json          the same as a table; `actrelax analyze OUT` shows it
+    rates.csv           best rate of each condition, used by `actrelax reproduce SUITE --own-rates OUT`
+    sensitivity.png     validation accuracy against the learning rate
+    table.json          the same as a table, shown by `actrelax analyze OUT`
     runs.csv, curves.csv
 """
 
@@ -34,11 +34,11 @@ class Config:
 
     suite: tyro.conf.Suppress[str]
     rates: tuple[float, ...] = ()
-    """Learning rates; from an eighth to eight times the suite's own, by factors of 2, unless given."""
+    """Learning rates. Default: from an eighth to eight times the suite's rate, by factors of 2."""
     seeds: int = 3
-    """How many seeds (0, 1, ...); runs of those that were swept before are not done again."""
+    """Number of seeds (0, 1, ...); finished runs are not repeated."""
     out: Path | None = None
-    """Folder of what came out; results/SUITE-rates unless given."""
+    """Folder of the results. Default: results/SUITE-rates."""
     work: Work = field(default_factory=Work)
     experiment: Experiment = field(default_factory=Experiment)
     execution: Execution = field(default_factory=Execution)
@@ -48,11 +48,11 @@ CONFIGS = {
     name: (suite.title, Config(name, experiment=suite.base, execution=suite.execution))
     for name, suite in SUITES.items()
 }
-"""Suite -> what it asks, and its options unless they are given."""
+"""Suite -> its question, and its default options."""
 
 
 def main(config: Config) -> None:
-    """Do what is not done, and say which rates are best."""
+    """Do the remaining runs, and print the best rates."""
     require(seeds=(config.seeds, 1, 10_000))
     for rate in config.rates:
         require(rates=(rate, POSITIVE, LARGEST))

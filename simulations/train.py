@@ -1,14 +1,13 @@
-"""Train a network by activation relaxation, under any assumptions, or by backprop, and compare them fairly.
+"""Train a network by activation relaxation, under any assumptions, or by backprop.
 
-The protocols of Millidge, Tschantz, Seth & Buckley 2020 (arXiv 2010.06219) are `--protocol paper-mlp` (784-300-300-
-100-10 on MNIST) and `--protocol paper-cnn` (the LeNet-like network on CIFAR-10); options after it change them. Under
-one seed initial weights, order and augmentation of the images are the same whatever the rule and the assumptions.
+`--protocol paper-mlp` (784-300-300-100-10 on MNIST) and `--protocol paper-cnn` (the LeNet-like network on CIFAR-10) are
+the protocols of Millidge, Tschantz, Seth & Buckley 2020 (arXiv 2010.06219); further options change them. A seed fixes
+initial weights, order and augmentation of the images for all rules and assumptions, so comparisons are paired.
 
-Writes, to --out, config.json, metrics.csv, timing.csv, checkpoint.pt, figures/learning-curves.png and, at the end,
-summary.json; with --validation also best.pt. A run that was stopped or killed continues with --resume and gives, bit
-for bit, what it would have given without the interruption; with more --epochs a finished run goes on. The last line on
-screen is the test accuracy and the folder. Several processes share each batch where torchrun starts them
-(docs/training.md).
+Writes to --out config.json, metrics.csv, timing.csv, checkpoint.pt, figures/learning-curves.png and, at the end,
+summary.json; with --validation also best.pt. A stopped or killed run continues with --resume, and equals an
+uninterrupted run bit for bit; with more --epochs a finished run continues, too. The last line on screen has the test
+accuracy and the folder. Several processes share each batch if torchrun starts them (docs/training.md).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Config:
     """Options of a training run."""
 
     protocol: str | None = None
-    """paper-mlp or paper-cnn: sets the options of a paper's protocol; others on the command line change them."""
+    """Protocol of a paper, paper-mlp or paper-cnn, which sets the defaults of all other options."""
     experiment: Experiment = field(default_factory=Experiment)
     execution: Execution = field(default_factory=Execution)
     recording: Recording = field(default_factory=Recording)
@@ -47,7 +46,7 @@ class _Source:
 
 
 def defaults(arguments: Sequence[str]) -> Config:
-    """Return what options have unless they are given: those of a protocol, or of a run that is resumed."""
+    """Return the default options, from the protocol, or from the run given by --resume."""
     source = given_in(arguments, _Source)
     if source.resume is None:
         return Config() if source.protocol is None else Config(experiment=protocol(source.protocol))
@@ -58,7 +57,7 @@ def defaults(arguments: Sequence[str]) -> Config:
 
 
 def main(config: Config) -> None:
-    """Run, and say what came out."""
+    """Do the run, and print its accuracy."""
     summary = run(config.experiment, config.execution, config.recording)
     folder = config.recording.folder_of(config.experiment)
     if config.recording.json:

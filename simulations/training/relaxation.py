@@ -90,7 +90,7 @@ class Relaxation:
         only_auto = {"tolerance": self.tolerance, "tolerance-of": self.tolerance_of, "max-steps": self.max_steps}
         unused = " and ".join(f"--{name}" for name, value in only_auto.items() if value is not None)
         if unused and self.steps != "auto":
-            raise ActrelaxError(f"{unused} only apply to --steps auto: give --steps auto, or leave {unused} out.")
+            raise ActrelaxError(f"--steps auto is needed for {unused}: give it, or leave {unused} out.")
         for one, other in (("steps", "duration"), ("dt", "eta")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ActrelaxError(f"--{one} and --{other} exclude each other: give one of them.")

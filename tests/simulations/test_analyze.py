@@ -119,7 +119,7 @@ def test_a_run_that_is_not_finished_is_shown_as_far_as_it_came(trained, tmp_path
     (open_run / "summary.json").unlink()
     assert run("analyze", open_run, "--out", tmp_path) == 0
     said = "open: not finished, 1 of 1 epochs"
-    assert capsys.readouterr().err == f"{said}; it is shown as far as it came.\n"
+    assert capsys.readouterr().err == f"{said}; shown up to its last epoch.\n"
     page = Read((tmp_path / "report.html").read_text())
     assert f"{said}." in page.words
     (row,) = page.tables["Each run after its last epoch"].values()
@@ -228,14 +228,14 @@ def test_what_cannot_be_analysed(trained, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     smoke = ROOT / "results" / "smoke"
     for arguments, sentence in (
-        ([], "nothing to analyse: give the folders of runs, or a suite's results."),
+        ([], "actrelax analyze needs a folder, got none: give folders of runs, or a suite's results."),
         ([tmp_path / "nix"], f"{tmp_path / 'nix'} holds no run: give folders that "),
         ([trained, tmp_path / "empty"], f"{tmp_path / 'empty'} holds no run: give folders that "),
         (
             [tmp_path / "text"],
             f"{tmp_path / 'text'} holds no suite's results: table.json lacks name, title, command, remark.",
         ),
-        ([trained, smoke], f"{smoke} holds a suite's results, which are shown alone: give no other folder."),
+        ([trained, smoke], f"{smoke} holds a suite's results, which are shown alone: give only that folder."),
         ([trained, "--out", tmp_path / "file"], f"can't write to {tmp_path / 'file'}"),
     ):
         assert run("analyze", *arguments) == 2

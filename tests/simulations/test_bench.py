@@ -113,7 +113,9 @@ def test_table_and_figure(tmp_path, capsys, monkeypatch):
 def test_a_figure_of_nothing_is_not_drawn(tmp_path, capsys):
     assert run(*TIMED, "--methods", "equilibrium", "--out", tmp_path) == 0
     said = capsys.readouterr()
-    assert said.err.endswith("no figure: it takes a method with a number of steps, or MLPs of several depths.\n")
+    assert said.err.endswith(
+        "no figure was drawn: it needs a method with a number of steps, or MLPs of several depths.\n"
+    )
     assert [line.split()[1] for line in said.out.splitlines()] == ["method", "backprop", "equilibrium"]
     assert not list(tmp_path.iterdir())
 
@@ -387,7 +389,7 @@ def test_lines_of_the_figure():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--networks"], "there is no network to measure: name one or more after --networks."),
+        (["--networks"], "--networks needs one or more names, got none."),
         (["--networks", "nix"], "unknown network 'nix'; known: digits-mlp,"),
         (["--networks", "mlp-1x3"], "mlp-1x3 has no hidden population to relax: take a deeper network."),
         (
@@ -402,8 +404,8 @@ def test_lines_of_the_figure():
         (["--dataset", "nix"], "unknown dataset 'nix'; known: digits,"),
         (["--layout", "nchw"], "--layout is for .npz files of your own, digits has its own layout: leave it out."),
         (["--networks", "mlp", "--layout", "nchw"], "--layout is for .npz files, but the images are random: leave"),
-        (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
-        (["--channels-last"], "--channels-last is for convolutions, digits-mlp has none: leave it out."),
+        (["--device", "cuda:99"], "device 'cuda:99' is not available: this machine has cpu"),
+        (["--channels-last"], "--channels-last is for convolutions, but digits-mlp has none: leave it out."),
     ],
     ids=str,
 )

@@ -98,7 +98,7 @@ def test_other_assumptions_are_compared_with_a_sparse_solve(npz, capsys, assumpt
 def test_continuous_plasticity_is_held(npz, capsys):
     assert run(*FAST, "--dataset", npz, "--assumptions", "continuous") == 0
     said = capsys.readouterr()
-    assert "plasticity is continuous: the relaxation is that of weights which are held.\n" in said.err
+    assert "continuous plasticity is left out: weights stay constant here.\n" in said.err
     assert "binomial law" in said.out
     assert "start 'zero'" in said.err
 
@@ -114,7 +114,7 @@ def test_noise(npz, capsys, monkeypatch):
     assert run(*options, "--batch-size", 5) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["rows"] == rows
-    assert "--batch-size has no effect: with noise copies of the first image relax.\n" in said.err
+    assert "--batch-size has no effect: with noise, copies of the first image relax.\n" in said.err
     assert run(*options, "--assumptions", "unfrozen") == 2
     assert capsys.readouterr().err == (
         "actrelax check: a check of noise needs a linear relaxation: leave out noise or current gains.\n"
@@ -131,7 +131,7 @@ def test_codegen_may_be_repeated(npz, capsys):
     assert run(*options, "--codegen", "nix") == 2
     assert capsys.readouterr().err.startswith("actrelax check: unknown Brian2 target 'nix'; known: ")
     assert run(*options[:-4], "torch", *options[-3:], "--codegen", "numpy") == 2
-    assert "--codegen is Brian2's, torch has none: leave it out" in capsys.readouterr().err
+    assert "--codegen is for Brian2, got --engine torch: leave it out" in capsys.readouterr().err
 
 
 def test_a_saved_run(npz, tmp_path, capsys):
@@ -177,7 +177,7 @@ def test_random_images_where_no_file_is_at_hand(tmp_path, capsys):
             "the delay of 'hidden1->hidden2' must be a whole number of dt, got 0.3",
         ),
         (["--network", "mlp-1x3"], "mlp-1x3 has no hidden population to relax: take a deeper network."),
-        (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not available: this machine has cpu"),
         (["--dt", "0.1", "--eta", "0.1"], "--dt and --eta exclude each other: give one of them."),
     ],
     ids=str,

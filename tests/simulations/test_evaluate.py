@@ -124,7 +124,7 @@ def test_load_run_gives_the_plain_module_back(tmp_path, npz):
     share = (again.module(again.preprocess(images)).argmax(1) == labels).double().mean()
     assert share == pytest.approx(again.folder.summary().test_accuracy)
     own.unlink()
-    with pytest.raises(ActrelaxError, match=r"^there is no file .*own\.py: name your own network as"):
+    with pytest.raises(ActrelaxError, match=r"own\.py is not a Python file: give your network as"):
         load_run(out, trust=True, accept_changes=True)
 
 
@@ -150,16 +150,16 @@ def test_what_cannot_be_evaluated(trained, arrays, tmp_path, capsys):
         ([trained, "--dataset", tmp_path / "wide.npz"], "the network takes (batch, 1, 8, 8), got (40, 1, 8, 16)."),
         (
             [trained, "--dataset", tmp_path / "many.npz"],
-            f"many has 15 classes, the network of {trained} tells 10 apart.",
+            f"many has 15 classes, but the network of {trained} has 10 outputs: give another --dataset.",
         ),
-        ([trained, "--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
+        ([trained, "--device", "cuda:99"], "device 'cuda:99' is not available: this machine has cpu"),
     ):
         assert run("evaluate", *arguments) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"actrelax evaluate: {sentence}")
         assert said.count("\n") == 1
     (trained / "checkpoint.pt").unlink()
-    with pytest.raises(ActrelaxError, match=r"has no checkpoint yet: let the run begin first\.$"):
+    with pytest.raises(ActrelaxError, match=r"has no checkpoint yet: wait until the run has begun\.$"):
         load_run(trained)
 
 

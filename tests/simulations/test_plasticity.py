@@ -171,10 +171,10 @@ def test_bad_input_is_one_sentence_and_status_2(finished, tmp_path, capsys):
         (["--resume", str(finished), "--lr", "0.3"], f"{finished} is a run with --lr 0.1, not 0.3: leave the option"),
         (
             ["--resume", str(finished), "--epochs", "1"],
-            f"{finished} is a run of 2 passes, which --epochs can only add to.",
+            f"--epochs must be at least 2, the passes of {finished}, got 1.",
         ),
         (["--resume", str(tmp_path / "no")], f"{tmp_path / 'no'} holds no run: config.json can't be read."),
-        (["--resume", str(other)], f"{other} holds a run of another program: continue it with that."),
+        (["--resume", str(other)], f"{other} holds a run of another program: resume it with that program."),
     ):
         assert cli.main(["plasticity", *arguments]) == 2
         said = capsys.readouterr().err
@@ -192,7 +192,7 @@ def test_bad_input_is_one_sentence_and_status_2(finished, tmp_path, capsys):
         (lambda run: [(run / "summary.json").unlink(), (run / "summary.json").mkdir()], "can't write to "),
         (
             lambda run: change(run, {"lr": "0.1"}),
-            "the configuration has '0.1' for lr, which is not among its values.",
+            "the configuration has the invalid value '0.1' for lr.",
         ),
     ],
 )

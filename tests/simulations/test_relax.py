@@ -132,7 +132,7 @@ def test_noise_of_the_input_that_no_gain_sees_is_named(npz, tmp_path, capsys):
 def test_continuous_plasticity_is_held(npz, tmp_path, capsys):
     assert run(*SMALL, "--dataset", npz, "--out", tmp_path, "--assumptions", "continuous") == 0
     said = capsys.readouterr()
-    assert said.err == "plasticity is continuous: the relaxation is that of weights which are held.\n"
+    assert said.err == "continuous plasticity is left out: weights stay constant here.\n"
     assert "start 'zero'" in said.out
     assert "predicted" in said.out
 
@@ -156,7 +156,7 @@ def test_a_run_keeps_its_network(npz, tmp_path, capsys):
     for option, value in (("--network", "cnn"), ("--activation", "relu"), ("--weight-std", 0.3)):
         assert run("--run", tmp_path / "run", "--out", tmp_path / "out", option, value) == 2
         said = capsys.readouterr().err
-        assert said == (f"actrelax relax: --run has a network of its own: leave {option} out, or leave --run out.\n")
+        assert said == (f"actrelax relax: --run provides the network: leave {option} out, or leave --run out.\n")
     assert not (tmp_path / "out").exists()
     assert run("--run", tmp_path / "run", "--out", tmp_path / "out", "--network", "mlp-3x7", "--steps", 2) == 0
 
@@ -166,7 +166,7 @@ def test_a_run_keeps_its_network(npz, tmp_path, capsys):
     [
         (
             ["--integrator", "equilibrium"],
-            'a relaxation over time is shown, and "equilibrium" takes none: name another',
+            'actrelax relax shows a relaxation over time, but "equilibrium" takes no time: give another',
         ),
         (
             ["--integrator", "brian2:nix"],
@@ -178,9 +178,9 @@ def test_a_run_keeps_its_network(npz, tmp_path, capsys):
             '"euler" can\'t be used on scipy here: SciPy runs its own',
         ),
         (["--noise", "1"], '"sequential" can\'t be used here: it does not support noise'),
-        (["--codegen", "numpy"], "--codegen is Brian2's, torch has none: leave it out."),
+        (["--codegen", "numpy"], "--codegen is for Brian2, got engine torch: leave it out."),
         (["--every", "0"], "--every must be 1 or more, got 0."),
-        (["--every", "13"], "--every 13 is more than the relaxation's steps, 12: nothing would be recorded."),
+        (["--every", "13"], "--every must be at most 12, the number of steps, got 13."),
         (["--run", "nix"], "nix holds no run: config.json can't be read."),
     ],
     ids=str,
@@ -247,11 +247,11 @@ def test_again_takes_nothing_else(tmp_path, npz, capsys):
     for options, said in (
         (
             ["--again", file, "--steps", 3],
-            "--again takes everything from its file: give only --out, --html, --samples and --json.",
+            "--again takes all options from its file: give only --out, --html, --samples and --json with it.",
         ),
         (
             ["--again", file, "--out", tmp_path],
-            f"--again would replace {file} by its own repetition: give another --out.",
+            f"--again would replace its own file {file}: give another --out.",
         ),
         (["--again", tmp_path / "nix.nc"], f"{tmp_path / 'nix.nc'} holds no problem to relax again: it is missing,"),
     ):
@@ -347,4 +347,4 @@ def test_a_drawing(tmp_path, capsys):
         assert run(*options, *changes) == 2
         assert capsys.readouterr().err.startswith(f"actrelax relax: {said}")
     assert run("--network", "digits-cnn", "--label", 3) == 2
-    assert "--label is that of a drawing: give --drawing, or leave --label out." in capsys.readouterr().err
+    assert "--label needs --drawing: give --drawing, or leave --label out." in capsys.readouterr().err

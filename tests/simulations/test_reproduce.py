@@ -62,10 +62,10 @@ def test_what_it_writes(done, capsys):
         (["nonsense"], "unknown suite 'nonsense'"),
         (["smoke", "--seeds", "0"], "--seeds must be between 1 and 10000, got 0"),
         (["smoke", "--seed", "3"], "--seed differs between the runs of this suite: leave it out."),
-        (["map", "--seeds", "3"], "map trains nothing: it takes --out alone."),
-        (["list", "--seeds", "3"], "list trains nothing: it takes no options."),
+        (["map", "--seeds", "3"], "map takes only --out: leave other options out."),
+        (["list", "--seeds", "3"], "list takes no options: leave them out."),
         (["smoke", "--conditions", "AR", "nix"], "--conditions names an unknown condition 'nix'; known: backprop, AR"),
-        (["list", "--out", "x"], "list trains nothing: it takes no options."),
+        (["list", "--out", "x"], "list takes no options: leave them out."),
         (["--seeds", "3", "smoke"], "name the suite first: actrelax reproduce SUITE --seeds ..."),
         (
             ["cnn-cifar10", "--dataset", "own.npz"],

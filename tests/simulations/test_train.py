@@ -376,10 +376,13 @@ def refused(capsys, status, *arguments):
         (["--loss", "nix"], "unknown loss 'nix'; known: cross-entropy,"),
         (["--activation", "nix"], "unknown activation 'nix'; known: identity,"),
         (["--device", "nix"], "unknown device 'nix'; known: cpu, cuda, cuda:N, mps, auto."),
-        (["--device", "cuda:99"], "device 'cuda:99' is not there: this machine has cpu"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not available: this machine has cpu"),
         (["--precision", "tf32"], "device 'cpu' has no TF32: use fp32, or an NVIDIA GPU from Ampere on."),
-        (["--precision", "bf16", "--assumptions", "continuous"], "continuous plasticity moves the weights themselves,"),
-        (["--channels-last"], "--channels-last is for convolutions, digits-mlp has none: leave it out."),
+        (
+            ["--precision", "bf16", "--assumptions", "continuous"],
+            "continuous plasticity does not support bf16: use fp32.",
+        ),
+        (["--channels-last"], "--channels-last is for convolutions, but digits-mlp has none: leave it out."),
         (["--protocol", "nix"], "unknown protocol 'nix'; known: paper-mlp, paper-cnn."),
         (["--epochs", "0"], "--epochs must be 1 or more, got 0."),
         (["--batch-size", "0"], "--batch-size must be 1 or more, got 0."),
@@ -395,7 +398,7 @@ def refused(capsys, status, *arguments):
         (["--read-every", "0"], "--read-every must be 1 or more, got 0."),
         (["--checkpoint-every", "-1"], "--checkpoint-every must be 1 or more, got -1."),
         (["--validation", "100"], "validation must lie between 1 and 99 images, got 100."),
-        (["--assumptions", "kolen-pollack"], "Kolen-Pollack feedback needs a rate of decay: give --decay."),
+        (["--assumptions", "kolen-pollack"], "Kolen-Pollack feedback needs a decay rate: give --decay."),
         (["--resume", "nix"], "nix holds no run: config.json can't be read."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -503,7 +506,7 @@ def test_damaged_runs_are_not_resumed(tmp_path, tiny, whole, capsys):
         ("[]", f"{whole} holds no run: config.json can't be read."),
         (
             json.dumps(broken),
-            "the configuration has 'x' for lr, which is not among its values.",
+            "the configuration has the invalid value 'x' for lr.",
         ),
     ):
         (whole / "config.json").write_text(text)
@@ -579,6 +582,4 @@ def test_options_without_an_effect_are_said(tmp_path, tiny, capsys):
     options = ["--optimiser", "adam", "--reduction", "sum", "--lr", 0.01, "--out", tmp_path / "a"]
     assert run(*tiny, *options) == 0
     said = capsys.readouterr().err
-    assert said.startswith(
-        "--reduction has no effect: adam divides each update by its usual size, unless --update-clip"
-    )
+    assert said.startswith("--reduction has no effect: adam normalises each update, unless --update-clip")

@@ -78,10 +78,10 @@ def test_runs_that_can_not_be_longer(tmp_path, tiny, capsys):
     assert run("train", *tiny, "--epochs", 2, "--schedule", "cosine", "--out", out) == 0
     before = outcome(out)
     assert refused(capsys, "train", "--resume", out, "--epochs", 3) == (
-        f"the cosine schedule of {out} ends with its 2 epochs: begin another run with --epochs 3."
+        f"the cosine schedule of {out} ends after 2 epochs: start another run with --epochs 3."
     )
     assert refused(capsys, "train", "--resume", out, "--epochs", 1) == (
-        f"{out} is a run of 2 epochs, which --epochs can only add to, got 1."
+        f"--epochs must be at least 2, the epochs of {out}, got 1."
     )
     assert run("train", *tiny, "--epochs", 1, "--out", tmp_path / "other") == 0
     experiment, _ = read_config(RunFolder(tmp_path / "other"))
@@ -89,7 +89,7 @@ def test_runs_that_can_not_be_longer(tmp_path, tiny, capsys):
     shutil.copytree(tmp_path / "other", kept)
     capsys.readouterr()
     assert refused(capsys, "train", "--resume", kept, "--epochs", 2) == (
-        f"{kept} is a suite's run, which has 1 epochs: copy the folder and add --epochs to the copy."
+        f"{kept} is a suite's run of 1 epochs: copy the folder, and extend the copy with --epochs."
     )
     assert differing(outcome(out), before) == []
     assert run("train", "--resume", tmp_path / "other", "--epochs", 2, "--quiet") == 0
@@ -113,7 +113,7 @@ def test_the_best_network_is_kept(tmp_path, tiny, capsys):
         assert run("evaluate", out, "--json", *options) == 0
         assert json.loads(capsys.readouterr().out)["test_accuracy"] == row["test_accuracy"]
     assert run("train", *tiny, "--epochs", 1, "--out", out, "--overwrite") == 0
-    assert refused(capsys, "evaluate", out, "--best") == f"{out} has no best.pt: give --validation when it is trained."
+    assert refused(capsys, "evaluate", out, "--best") == f"{out} has no best.pt: train it with --validation."
 
 
 def test_early_stopping(tmp_path, tiny, capsys):
@@ -128,8 +128,8 @@ def test_early_stopping(tmp_path, tiny, capsys):
     assert f"after {summary.epochs} epochs: {out}" in capsys.readouterr().out
     before = outcome(out)
     assert refused(capsys, "train", "--resume", out, "--epochs", 60) == (
-        f"{out} stopped after epoch {summary.epochs} for want of a better validation accuracy: "
-        "leave --epochs out, or begin another run with a larger --patience."
+        f"{out} stopped after epoch {summary.epochs} because the validation accuracy did not improve: "
+        "leave --epochs out, or start another run with a larger --patience."
     )
     (out / "summary.json").unlink()  # killed before the end
     assert run("train", "--resume", out, "--quiet") == 0

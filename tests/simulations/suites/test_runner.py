@@ -255,7 +255,9 @@ def test_runs_of_a_file_that_has_changed_are_not_reported_unasked(tmp_path, npz,
     np.savez(npz, **arrays | {"x_train": arrays["x_train"][::-1]})
     runner._loaded.cache_clear()  # as in the next process
     two = replace(suite, seeds=2)
-    with pytest.raises(ActrelaxError, match="were trained with different contents of training images: compare runs of"):
+    with pytest.raises(
+        ActrelaxError, match="were trained with different contents of training images: compare runs with"
+    ):
         carry_out(two)
     carry_out(two, accept_changes=True)
     own.write_text(own.read_text() + "  # changed")

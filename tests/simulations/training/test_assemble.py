@@ -204,12 +204,12 @@ def test_a_network_of_ones_own(tmp_path):
         (Model(f"{file}:nix"), f"{file} has no function 'nix': write one that takes input_shape and classes."),
         (
             Model(f"{tmp_path}/nix.py:f"),
-            f"there is no file {tmp_path}/nix.py: name your own network as FILE.py:FUNCTION.",
+            f"{tmp_path}/nix.py is not a Python file: give your network as FILE.py:FUNCTION.",
         ),
-        (Model("nix:f"), "there is no file nix: name your own network as FILE.py:FUNCTION."),
+        (Model("nix:f"), "nix is not a Python file: give your network as FILE.py:FUNCTION."),
         (
             Model(f"{file}:graph", activation="relu"),
-            "--activation and --weight-std are for networks by name: set them in your own function.",
+            "--activation and --weight-std are for networks by name: set them in your function.",
         ),
     ):
         with pytest.raises(ActrelaxError) as refused:
@@ -251,7 +251,7 @@ def test_augmentation_is_for_images(tmp_path, arrays):
     flat = {key: x.reshape(len(x), -1) if x.ndim == 3 else x for key, x in arrays.items()}
     np.savez(tmp_path / "flat.npz", **flat)
     images = Images(str(tmp_path / "flat.npz"), augment="crop")
-    with pytest.raises(ActrelaxError, match=r"^--augment is for images, flat has 64 features: leave it out\.$"):
+    with pytest.raises(ActrelaxError, match=r"^--augment is for images, but flat has 64 features: leave it out\.$"):
         assemble(Experiment(images=images))
 
 
@@ -346,7 +346,7 @@ def test_images_lie_as_asked():
 
 
 def test_channels_last_needs_convolutions():
-    said = r"^--channels-last is for convolutions, digits-mlp has none: leave it out\.$"
+    said = r"^--channels-last is for convolutions, but digits-mlp has none: leave it out\.$"
     with pytest.raises(ActrelaxError, match=said):
         assemble(Experiment(model=Model("digits-mlp")), Execution(channels_last=True))
 
@@ -360,7 +360,8 @@ def test_outputs_are_the_classes(tmp_path):
     with pytest.raises(ActrelaxError) as refused:
         assemble(Experiment(model=Model(f"{tmp_path}/own.py:five")))
     assert str(refused.value) == (
-        f"{tmp_path}/own.py:five has an output of shape (5,), the data 10 classes: make it (10,)."
+        f"{tmp_path}/own.py:five has an output of shape (5,), but the data has 10 classes: "
+        "give the output the shape (10,)."
     )
 
 

@@ -45,14 +45,14 @@ def test_no_option_is_of_both():
     ("change", "sentence"),
     [
         ({"colour": 1}, "the configuration has missing or unknown options: colour."),
-        ({"lr": "fast"}, "the configuration has 'fast' for lr, which is not among its values."),
-        ({"rule": "magic"}, "the configuration has 'magic' for rule, which is not among its values."),
-        ({"epochs": 1.5}, "the configuration has 1.5 for epochs, which is not among its values."),
-        ({"augment": None}, "the configuration has None for augment, which is not among its values."),
-        ({"seed": [1]}, "the configuration has [1] for seed, which is not among its values."),
-        ({"data_dir": 1}, "the configuration has 1 for data_dir, which is not among its values."),
-        ({"epochs": True}, "the configuration has True for epochs, which is not among its values."),
-        ({"seed": False}, "the configuration has False for seed, which is not among its values."),
+        ({"lr": "fast"}, "the configuration has the invalid value 'fast' for lr."),
+        ({"rule": "magic"}, "the configuration has the invalid value 'magic' for rule."),
+        ({"epochs": 1.5}, "the configuration has the invalid value 1.5 for epochs."),
+        ({"augment": None}, "the configuration has the invalid value None for augment."),
+        ({"seed": [1]}, "the configuration has the invalid value [1] for seed."),
+        ({"data_dir": 1}, "the configuration has the invalid value 1 for data_dir."),
+        ({"epochs": True}, "the configuration has the invalid value True for epochs."),
+        ({"seed": False}, "the configuration has the invalid value False for seed."),
     ],
 )
 def test_a_configuration_of_something_else(change, sentence):

@@ -11,7 +11,7 @@ from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.relaxation import Relaxation
 
 CONTINUOUS = Experiment(relaxation=Relaxation("continuous"))
-MEASURED = "--measure-alignment compares AR's updates after a relaxation with backprop's: leave it out."
+MEASURED = "--measure-alignment needs AR with plasticity at equilibrium: leave it out."
 
 
 def test_it_is_made_definite_on_this_machine(tmp_path, monkeypatch):

@@ -55,11 +55,11 @@ def test_protocols_are_the_papers(name):
     assert {option: options[option] for option in expected} == expected
 
 
-NO_DECAY = "--decay belongs to Kolen-Pollack feedback: use --weight-decay otherwise."
+NO_DECAY = "--decay is for Kolen-Pollack feedback only: use --weight-decay instead."
 KOLEN_POLLACK = Relaxation("kolen-pollack")
 ADAM = Optimisation(optimiser="adam", momentum=0.9)
-DESCENT = "continuous plasticity is plain gradient descent: leave momentum and weight decay out."
-ROUNDED = "continuous plasticity moves the weights themselves, which bf16 rounds: use fp32."
+DESCENT = "continuous plasticity needs --optimiser sgd without momentum and weight decay: leave them out."
+ROUNDED = "continuous plasticity does not support bf16: use fp32."
 
 
 @pytest.mark.parametrize(
@@ -95,17 +95,20 @@ ROUNDED = "continuous plasticity moves the weights themselves, which bf16 rounds
         ({"optimisation": Optimisation(clip_norm=0)}, "--clip-norm must be positive, got 0."),
         (
             {"optimisation": Optimisation(clip_norm=1), "relaxation": Relaxation("continuous")},
-            "continuous plasticity moves the weights at every step: leave --clip-norm out.",
+            "continuous plasticity does not support --clip-norm: leave it out.",
         ),
         ({"model": Model(label_smoothing=1.5)}, "--label-smoothing must be between 0 and 1, got 1.5."),
         (
             {"model": Model(label_smoothing=0.1, loss="sum-of-squares")},
-            "--label-smoothing belongs to cross-entropy, not sum-of-squares: leave it out.",
+            "--label-smoothing needs --loss cross-entropy, got sum-of-squares: leave it out.",
         ),
         ({"patience": 0, "images": Images(validation=9)}, "--patience must be 1 or more, got 0."),
-        ({"patience": 3}, "--patience waits for a better validation accuracy: give --validation, too."),
+        ({"patience": 3}, "--patience needs a validation accuracy: give --validation, too."),
         ({"images": Images(test_split=2)}, "--test-split must be positive and at most 1, got 2."),
-        ({"images": Images(test_split=1)}, "--test-split 1 leaves no images to train on: give a smaller share."),
+        (
+            {"images": Images(test_split=1)},
+            "--test-split must be below 1, which would leave no images for training, got 1.",
+        ),
         ({"relaxation": Relaxation("continuous"), "optimisation": Optimisation(momentum=0.5)}, DESCENT),
         ({"relaxation": Relaxation("continuous"), "optimisation": Optimisation(optimiser="adamw")}, DESCENT),
         ({"relaxation": Relaxation("continuous"), "precision": "bf16"}, ROUNDED),
@@ -121,7 +124,7 @@ ROUNDED = "continuous plasticity moves the weights themselves, which bf16 rounds
         ),
         ({"optimisation": Optimisation(decay=0.1)}, NO_DECAY),
         ({"optimisation": Optimisation(decay=0.1), "relaxation": KOLEN_POLLACK, "rule": "backprop"}, NO_DECAY),
-        ({"relaxation": Relaxation("kolen-pollack")}, "Kolen-Pollack feedback needs a rate of decay: give --decay."),
+        ({"relaxation": Relaxation("kolen-pollack")}, "Kolen-Pollack feedback needs a decay rate: give --decay."),
     ],
     ids=str,
 )

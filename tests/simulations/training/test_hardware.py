@@ -15,7 +15,7 @@ def test_hardware_is_what_is_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert Hardware("auto").resolved().device == "cuda"
     assert Hardware("cuda:1").resolved().device == "cuda:1"
-    with pytest.raises(ActrelaxError, match=r"^device 'cuda:2' is not there: this machine has cpu, 2 cuda\.$"):
+    with pytest.raises(ActrelaxError, match=r"^device 'cuda:2' is not available: this machine has cpu, 2 cuda\.$"):
         Hardware("cuda:2").resolved()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -25,7 +25,7 @@ def test_hardware_is_what_is_there(monkeypatch):
         Hardware("mps", precision="fp64").resolved()
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert Hardware("auto").resolved().device == "cpu"
-    with pytest.raises(ActrelaxError, match=r"^device 'cuda' is not there: this machine has cpu\.$"):
+    with pytest.raises(ActrelaxError, match=r"^device 'cuda' is not available: this machine has cpu\.$"):
         Hardware("cuda").resolved()
     for name in ("gpu", "meta", ""):
         with pytest.raises(ActrelaxError, match=f"^unknown device '{name}'; known: cpu, cuda, cuda:N, mps, auto\\.$"):

@@ -83,7 +83,7 @@ def test_a_suite_names_what_is_idle_in_all_of_its_runs():
     stepped = changed(given, {"schedule": "step"})
     said = idle_in_all([given, backprop], base)
     assert said == [
-        "--tau has no effect: steps are relative to it unless --dt is given.",
+        "--tau has no effect: steps are relative to tau unless --dt is given.",
         "--step-factor has no effect: they belong to --schedule step.",
     ]
     assert idle_in_all([given, stepped], base) == said[:1]
@@ -98,5 +98,5 @@ def test_one_relaxation_names_what_is_idle_without_learning():
     ]
     assert idle_in_one_relaxation(Relaxation(assumptions="unfrozen", input_noise=0.5)) == []
     assert idle_in_one_relaxation(Relaxation(), 5) == [
-        "--batch-size has no effect: with noise copies of the first image relax."
+        "--batch-size has no effect: with noise, copies of the first image relax."
     ]

@@ -82,22 +82,22 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     assert two.on("cuda").sums == {"backend": "nccl", "timeout": module.NCCL_TIMEOUT}
     assert found == [1]
     for device in ("cuda:1", "mps"):
-        with pytest.raises(ActrelaxError, match=f"^several processes can't share '{device}': --device cuda gives each"):
+        with pytest.raises(ActrelaxError, match=f"^several processes can't share '{device}': use --device cuda"):
             two.on(device)
     there = 1
-    with pytest.raises(ActrelaxError, match=r"^2 processes need as many GPUs, and this machine has 1: start fewer\.$"):
+    with pytest.raises(
+        ActrelaxError, match=r"^--device cuda needs one GPU per process, got 2 processes and 1 GPUs: start fewer\.$"
+    ):
         two.on("cuda")
 
 
 def test_what_several_processes_refuse():
     continuous, two = Experiment(relaxation=Relaxation("continuous")), Execution(processes=2)
-    with pytest.raises(
-        ActrelaxError, match=r"^continuous plasticity moves the weights of one process: start it without"
-    ):
+    with pytest.raises(ActrelaxError, match=r"^continuous plasticity needs a single process: start it without"):
         assemble(continuous, two)
     with pytest.raises(
         ActrelaxError,
-        match=r"^the run is one of --processes 2, and this is one of 1: start it with torchrun --nproc-per-node=2\.$",
+        match=r"^the run needs --processes 2, got 1: start it with torchrun --nproc-per-node=2\.$",
     ):
         two.resolved(continuous)
 
@@ -314,7 +314,7 @@ def test_the_first_process_speaks_for_all(together):
     assert RunFolder(place / "spoiled").checkpoint()["position"]["batch"] == 0
     assert said[1].startswith("actrelax train: unknown assumptions 'nix'; known: ar,")
     assert sorted(said[2:]) == [
-        "actrelax train: another process of this run has ended: --resume goes on from its last checkpoint.",
+        "actrelax train: another process of this run has ended: continue from the last checkpoint with --resume.",
         "actrelax train: only this one.",
     ]
     assert err.count("fast") == 1
@@ -369,7 +369,9 @@ def test_a_killed_process_ends_the_run(own, tmp_path):
     _, err = ended(process, within=30)
     assert process.returncode != 0
     # the first process can no longer report it
-    assert "actrelax train: another process of this run has ended: --resume goes on from its last checkpoint." in err
+    assert (
+        "actrelax train: another process of this run has ended: continue from the last checkpoint with --resume." in err
+    )
 
 
 def test_the_processes_end_when_their_launcher_is_killed(own, tmp_path):

@@ -91,7 +91,9 @@ def test_transformed_feedback_is_not_traced():
     parts, plain = parts_of(sparse), parts_of(sparse, Execution(compile="no"))
     for batch in (0, 1, 0):
         assert distance(gradients_of(parts, batch=batch), gradients_of(plain, batch=batch)) == 0
-    with pytest.raises(ActrelaxError, match=r"^--compile trace is for feedback as it is: leave --feedback-transform"):
+    with pytest.raises(
+        ActrelaxError, match=r"^--compile trace does not support feedback transforms: leave --feedback-transform"
+    ):
         parts_of(sparse, Execution(compile="trace"))
 
 
@@ -178,24 +180,24 @@ def test_bfloat16_reaches_the_closed_form():
         (
             Relaxation("continuous"),
             {"evaluation": "closed-form"},
-            "--evaluation closed-form is not for continuous plasticity",
+            "--evaluation closed-form can't be used with continuous plasticity",
         ),
-        (Relaxation("continuous"), {"compile": "trace"}, "--compile trace is not for continuous plasticity"),
+        (Relaxation("continuous"), {"compile": "trace"}, "--compile trace does not support continuous plasticity"),
         (
             Relaxation(integrator="euler", noise=0.1),
             {"compile": "trace"},
-            "--compile trace is for relaxations of a fixed number of steps without noise",
+            "--compile trace needs relaxations with a fixed number of steps and without noise",
         ),
         (
             Relaxation("unfrozen", steps="auto"),
             {"compile": "inductor"},
-            "--compile inductor is for relaxations of a fixed number of steps without noise",
+            "--compile inductor needs relaxations with a fixed number of steps and without noise",
         ),
         (Relaxation("continuous", steps="auto"), {}, "continuous plasticity divides the rate"),
         (
             Relaxation(tolerance=1e-3),
             {},
-            "only --steps auto takes --tolerance: choose that, or leave --tolerance out.",
+            "--steps auto is needed for --tolerance: give it, or leave --tolerance out.",
         ),
         (
             Relaxation(steps="auto", noise=0.1, integrator="euler"),

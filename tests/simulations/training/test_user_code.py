@@ -81,7 +81,7 @@ def test_a_module_that_is_loaded_already_is_not_taken_for_the_one_beside_the_fil
     (tmp_path / "pytest.py").write_text("")
     (tmp_path / "net.py").write_text("import pytest")
     with (
-        pytest.raises(ActrelaxError, match=r"imports .*pytest\.py, but .* is loaded as 'pytest': give yours another"),
+        pytest.raises(ActrelaxError, match=r"imports .*pytest\.py, but .* is loaded as 'pytest': rename your module"),
         loaded(f"{tmp_path / 'net.py'}:net"),
     ):
         pass
@@ -94,13 +94,13 @@ def test_a_file_is_run_by_those_who_trust_it_or_name_it(tmp_path):
     assert permitted(run, own, named="copy.py:net") == "copy.py:net"
     for options, sentence in (
         ({}, f"the run in {run} calls 'net' of {tmp_path / 'net.py'}, which may do anything: pass --trust (trust=True"),
-        ({"named": "copy.py:other"}, f"the run in {run} calls 'net' of net.py, not copy.py:other: name FILE.py:net."),
+        ({"named": "copy.py:other"}, f"the run in {run} calls 'net' of net.py, got copy.py:other: give FILE.py:net."),
         ({"named": "digits-cnn", "trust": True}, f"the run in {run} calls 'net' of net.py, not digits-cnn: name FILE"),
     ):
         with pytest.raises(ActrelaxError) as refused:
             permitted(run, own, **options)
         assert str(refused.value).startswith(sentence)
-    with pytest.raises(ActrelaxError, match=r"has the network digits-cnn, not net\.py:net: leave --network out\.$"):
+    with pytest.raises(ActrelaxError, match=r"has the network digits-cnn, got net\.py:net: leave --network out\.$"):
         permitted(run, "digits-cnn", named="net.py:net")
 
 
