@@ -1,14 +1,14 @@
-"""A run's folder, in one definition: what simulations write and analysis reads.
+"""Folder of a run, written by simulations and read by analysis.
 
 config.json     version; experiment: the options that determine the result; execution: how it is computed
-fingerprints.json  SHA-256 of what it depends on (`analysis.fingerprints`)
-metrics.csv     a row per epoch, the untrained network's first: what the seed determines
-alignment.csv   a row per measurement of the angle to backprop's gradient, where that was asked for
-timing.csv      a row per epoch: seconds, images per second
-best.pt         the network with the best validation accuracy, where images were held out
-checkpoint.pt   where the training is: weights, optimiser, schedule, random state, tables
-summary.json    the outcome, once there is one
-diverged.json   or why there is none, where a suite did the run
+fingerprints.json  SHA-256 of the inputs (`analysis.fingerprints`)
+metrics.csv     one row per epoch, beginning with the untrained network: results that the seed determines
+alignment.csv   one row per measurement of the angle to backprop's gradient, with --measure-alignment
+timing.csv      one row per epoch: seconds, images per second
+best.pt         network with the best validation accuracy, with --validation
+checkpoint.pt   state of the training: weights, optimiser, schedule, random state, tables
+summary.json    outcome of a finished run
+diverged.json   reason of the divergence of a suite's run
 figures/        learning curves
 """
 
@@ -39,9 +39,9 @@ COLUMNS = {
     "alignment": ("epoch", "batch"),
     "timing": ("train_seconds", "evaluate_seconds"),
 }
-"""Table -> columns that it has at least."""
+"""Table -> required columns."""
 VERSION = 3
-"""Of config.json, as actrelax train writes it."""
+"""Version of the format of config.json."""
 CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
 BEST = "best.pt"
 FINGERPRINTS = "fingerprints.json"
@@ -50,7 +50,7 @@ FILES = (SUMMARY, DIVERGED, CHECKPOINT, BEST, *(f"{table}.csv" for table in TABL
 
 
 class State(StrEnum):
-    """How far a run is."""
+    """State of a run."""
 
     OPEN = "open"
     BEGUN = "begun"
@@ -59,45 +59,45 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether there is nothing left to do."""
+        """True if the run has finished or diverged."""
         return self in (State.FINISHED, State.DIVERGED)
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return option -> value of a training's config.json, of the experiment and of its execution."""
+    """Return option -> value of a training's config.json, merging experiment and execution."""
     return {**config["experiment"], **config["execution"]}
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run; each is replaced as a whole or not at all.
+    """Files of one run, each of which is replaced atomically.
 
-    What can't be written, or read, is an `ActrelaxError` that says which file and why.
+    An `ActrelaxError` names the file that can't be read or written, and the reason.
     """
 
     path: Path
 
     @property
     def figures(self) -> Path:
-        """Where this run's figures go."""
+        """Folder of the run's figures."""
         return self.path / "figures"
 
     @property
     def tensorboard(self) -> Path:
-        """Where TensorBoard's event files go."""
+        """Folder of TensorBoard's event files."""
         return self.path / "tensorboard"
 
     def is_begun(self) -> bool:
-        """Whether a run was started here."""
+        """Return whether the folder holds a run."""
         return exists(self.path / CONFIG)
 
     def is_finished(self) -> bool:
-        """Whether the run here has its outcome."""
+        """Return whether the folder holds a finished run."""
         return exists(self.path / SUMMARY)
 
     @property
     def state(self) -> State:
-        """How far the run here is."""
+        """State of the run."""
         if self.is_finished():
             return State.FINISHED
         if exists(self.path / DIVERGED):
@@ -112,23 +112,23 @@ class RunFolder:
         overwrite: bool = False,
         may_differ: Collection[str] = (),
     ) -> None:
-        """Refuse to replace a run, or to resume one under other options.
+        """Check that a run may begin or be resumed with the given options.
 
         Parameters
         ----------
         options : mapping
-            Of the run that shall begin or go on.
+            Given options.
         resumed : mapping or None
-            Options of the run that is resumed; None for a new one.
+            Options of the resumed run; None for a new run.
         overwrite : bool, default False
-            Whether a new run may replace another.
+            Allow a new run to replace an existing one.
         may_differ : collection of str, optional
             Options that a resumed run may change.
 
         Raises
         ------
         ActrelaxError
-            If it must not.
+            If a new run would replace another, or the options differ from the resumed run's.
         """
         self._check_places()
         if resumed is not None and overwrite:
@@ -157,7 +157,7 @@ class RunFolder:
                 raise ActrelaxError(f"can't write to {path}: Is a directory.")
 
     def clear(self) -> None:
-        """Forget a run, if there is one; nothing but its own files is removed."""
+        """Delete the files of a run, if there is one, and no others."""
         if not self.is_begun():
             return
         try:
@@ -168,11 +168,11 @@ class RunFolder:
             raise ActrelaxError(f"can't remove the run in {self.path}: {error.strerror}.") from error
 
     def write_config(self, options: Mapping[str, Any]) -> None:
-        """Begin a run."""
+        """Write config.json, which marks the run as begun."""
         self._write_json(CONFIG, options)
 
     def lengthen(self, options: Mapping[str, Any]) -> None:
-        """Take back the outcome of a run that goes on beyond it, with its options."""
+        """Delete the summary of a finished run that continues, and write its new options."""
         try:
             (self.path / SUMMARY).unlink(missing_ok=True)
         except OSError as error:
@@ -180,16 +180,16 @@ class RunFolder:
         self.write_config(options)
 
     def config(self) -> dict[str, Any]:
-        """Options of the run, as they were given to `write_config`."""
+        """Return the content of config.json."""
         return self._read_json(CONFIG, "no run")
 
     def training_config(self) -> dict[str, Any]:
-        """Options of a training: "experiment" and "execution".
+        """Return the options of a training: "version", "experiment" and "execution".
 
         Raises
         ------
         ActrelaxError
-            If the run is of another program, or of an earlier version.
+            If another program, or an incompatible version, wrote the run.
         """
         config = self.config()
         if config.get("version") != VERSION:
@@ -200,14 +200,14 @@ class RunFolder:
         return config
 
     def write_tables(self, tables: Mapping[str, Rows]) -> None:
-        """Write each table that has rows as NAME.csv."""
+        """Write each table with rows as NAME.csv."""
         for name, rows in tables.items():
             if rows:
                 columns = list(rows[0])
                 write_csv(self.path / f"{name}.csv", columns, ([row[column] for column in columns] for row in rows))
 
     def table(self, name: str) -> list[dict[str, float]]:
-        """Rows of NAME.csv."""
+        """Return the rows of NAME.csv."""
         said = f"{self.path} holds no table {name}"
         rows = read_csv(self.path / f"{name}.csv", COLUMNS[name], said)
         try:
@@ -216,23 +216,23 @@ class RunFolder:
             raise ActrelaxError(f"{said}: {name}.csv can't be read.") from error
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Save a training's state."""
+        """Save the state of a training."""
         with replacing(self.path / CHECKPOINT) as file:
             torch.save(dict(state), file)
 
     def write_best(self, state: Mapping[str, Any]) -> None:
-        """Save the network with the best validation accuracy until now."""
+        """Save the network with the best validation accuracy so far."""
         with replacing(self.path / BEST) as file:
             torch.save(dict(state), file)
 
     def checkpoint(self, *, best: bool = False) -> dict[str, Any] | None:
-        """Return the state that was saved last, or the best network, on the CPU; None if there is none yet."""
+        """Return the last checkpoint, or the best network, on the CPU; None if it does not exist."""
         path = self.path / (BEST if best else CHECKPOINT)
         if not exists(path):
             return None
         try:
             with ZipFile(path) as file:
-                if file.testzip() is not None:  # torch itself does not look at the checksums
+                if file.testzip() is not None:  # torch does not verify checksums
                     raise BadZipFile("wrong checksum")
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # damaged bytes make zipfile and the unpickler raise nearly anything
@@ -241,14 +241,14 @@ class RunFolder:
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Say so if what the checkpoint holds doesn't fit what it is loaded into, inside the block."""
+        """Convert exceptions from loading the checkpoint, inside the `with` block, into one sentence."""
         try:
             yield
         except Exception as error:
             raise ActrelaxError(f"{self.path / CHECKPOINT} belongs to another run: begin anew.") from error
 
     def write_summary(self, summary: Summary) -> None:
-        """End a run."""
+        """Write summary.json, which marks the run as finished."""
         self._write_json(SUMMARY, asdict(summary))
 
     def summary(self) -> Summary:
@@ -256,11 +256,11 @@ class RunFolder:
         return parsed(self._read_json(SUMMARY, "no finished run"), f"{self.path} holds no finished run: {SUMMARY}")
 
     def write_divergence(self, reason: str) -> None:
-        """End a run without an outcome."""
+        """Write diverged.json, which marks the run as diverged."""
         self._write_json(DIVERGED, {"reason": reason})
 
     def divergence(self) -> str:
-        """Why a run that diverged did."""
+        """Return the reason of a run's divergence."""
         return str(self._read_json(DIVERGED, "no run that diverged").get("reason", ""))
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:

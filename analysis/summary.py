@@ -1,4 +1,4 @@
-"""The outcome of a training run, as its summary.json has it."""
+"""Summary of a training run, the content of summary.json."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from actrelax.models.errors import ActrelaxError
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcome of one training run. The names are stable: scripts depend on them.
+    """Summary of one training run. The names are stable, because scripts depend on them.
 
-    test_accuracy, train_accuracy  from 0 to 1, after and during the last epoch (each batch before its update)
-    validation_accuracy            of the images that were held out; None without
-    wall_seconds                   of training and evaluation, over all sittings
-    images_per_second              of training, all processes together
-    steps                          of a relaxation, those that --steps auto chose too; None as for `equilibrium`
-    equilibrium                    hidden population -> how far relaxations end from it, at the end of training, on the
-                                   first batch: see `convergence.distances`; None for backprop and where there is none
-    largest_bracket                upper bound on |-x + feedback| without clip, as for `equilibrium`
-    processes                      that shared each batch
-    hash                           what identifies the options that determine the result, also among a suite's runs
-    best_epoch                     with the best validation accuracy, whose network is in best.pt; None without
-    test_accuracy_at_best          after that epoch
+    test_accuracy          from 0 to 1, after the last epoch
+    train_accuracy         from 0 to 1, during the last epoch, each batch before its update
+    validation_accuracy    from 0 to 1, after the last epoch; None without validation images
+    wall_seconds           time of training and evaluation, without interruptions
+    images_per_second      speed of training, all processes together
+    steps                  number of relaxation steps, also for --steps auto; None as for `equilibrium`
+    equilibrium            hidden population -> distance from equilibrium (`convergence.distances`), for the first batch
+                           and the trained weights; None for backprop, and for relaxations without an equilibrium
+    largest_bracket        upper bound on |-x + feedback| without clip, for the same batch and weights, or None
+    processes              number of processes that shared each batch
+    hash                   hash of the options that determine the result, which also identifies a suite's runs
+    best_epoch             epoch with the best validation accuracy, whose network is in best.pt, or None
+    test_accuracy_at_best  test accuracy after that epoch, or None
     """
 
     test_accuracy: float
@@ -54,19 +55,19 @@ class Summary:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on, and the commit of a checkout."""
+    """Return the versions of Python, NumPy, PyTorch and this package, and the commit of a checkout."""
     own = {"actrelax": version("actrelax")} | ({"commit": commit()} if commit() else {})
     others = {name: version(name) for name in ("numpy", "torch")}
     return {"python": platform.python_version(), **own, **others}
 
 
 def parsed(found: Mapping[str, Any], where: str) -> Summary:
-    """Return the outcome that a file has; errors begin with `where`, the file's name."""
+    """Return the summary in the content of a file; error messages begin with `where`."""
     from typeguard import TypeCheckError, check_type  # here: benchmarks/gpu.py runs without it
 
     hints, values = typing.get_type_hints(Summary), {}
     for f in fields(Summary):
-        if f.name not in found and f.default is not MISSING:  # it came later: runs from before lack it
+        if f.name not in found and f.default is not MISSING:  # a later field, which older runs lack
             continue
         try:
             values[f.name] = check_type(found[f.name], hints[f.name])

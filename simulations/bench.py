@@ -1,6 +1,6 @@
 """Measure the cost of a training step by backprop, by AR's closed form and by stepping, side by side in one run.
 
-The time is that of a complete step of `actrelax train`: gather and preprocess a batch of stored images, compute
+The measured time is a complete step of `actrelax train`: gather and preprocess a batch of stored images, compute
 gradients, update weights and learning rate, and count loss and correct answers. Methods take turns of three steps; the
 table has the median time per step and its ratio to backprop:
 

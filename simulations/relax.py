@@ -66,8 +66,8 @@ class Config:
     out: Path = Path("runs/relax")
     """Folder for trajectory and figure, which replace earlier ones."""
     again: Path | None = None
-    """File of a relaxation to repeat, trajectory.nc or .zarr; only --out, --html, --samples and --json may be given with
-    it."""
+    """File of a relaxation to repeat, trajectory.nc or .zarr; of the other options only --out, --html, --samples and
+    --json may be given."""
     problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=Relaxation)
     engine: str | None = None
@@ -140,7 +140,9 @@ def report(config: Config, outcome: Outcome, source: str) -> None:
 def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
     """Repeat the relaxation in a file; return the outcome, and the file as the origin of the images."""
     if replace(config, again=None, out=Config.out, html=None, samples=None, json=False) != Config():
-        raise ActrelaxError("--again takes all options from its file: give only --out, --html, --samples and --json with it.")
+        raise ActrelaxError(
+            "--again takes all options from its file: give only --out, --html, --samples and --json with it."
+        )
     if (config.out / FILE).resolve() == path.resolve():
         raise ActrelaxError(f"--again would replace its own file {path}: give another --out.")
     problem, given = load_problem(path)

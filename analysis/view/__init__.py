@@ -1,1 +1,1 @@
-"""A relaxation to watch: what is shown (`scene`), packed for a browser (`pack`), on one HTML page (`page`)."""
+"""Viewer of relaxations: data (`scene`), JSON for a browser (`pack`) and HTML page (`page`)."""

@@ -1,4 +1,4 @@
-"""The charts of a page, by Bokeh: errors over time, and what has arrived. They are empty until viewer.js fills them."""
+"""Bokeh charts of errors and of arrived signals over time, empty until viewer.js fills them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 from actrelax.models.errors import ActrelaxError
 
 SLOTS = ("a", "b")
-"""Places for a relaxation: one, or two side by side."""
+"""Slots for one relaxation, or for two side by side."""
 
 
 def require_bokeh(what: str) -> None:
-    """Refuse what needs the package bokeh where it is missing.
+    """Raise an error if the package bokeh, which `what` needs, is missing.
 
     Raises
     ------
     ActrelaxError
-        If it is not installed.
+        If bokeh is not installed.
     """
     try:
         import bokeh  # noqa: F401
@@ -25,9 +25,9 @@ def require_bokeh(what: str) -> None:
 
 
 def charts(slots: int = 1) -> dict[str, Any]:
-    """Return name -> figure: "errors-a" and "arrived-a", and those of "b", with one axis of time for all.
+    """Return name -> figure, "errors-a" and "arrived-a", and the same for "b", with a common time axis.
 
-    Models that viewer.js fills have names: the sources CHART-lines, CHART-circles and CHART-cells, and the cursor
+    viewer.js finds models by name: the sources CHART-lines, CHART-circles and CHART-cells, and the cursor
     CHART-cursor.
     """
     from bokeh.models import Range1d
@@ -85,7 +85,7 @@ def _arrived(name: str, times: Any) -> Any:
     fig = _figure(name, times, 260, y_range=FactorRange(), y_axis_label="population (hops from output)")
     cells = ColumnDataSource({"x": [], "y": [], "width": [], "share": [], "population": []}, name=f"{name}-cells")
     mapper = LinearColorMapper(Cividis256, low=0, high=1)
-    colour = {"field": "share", "transform": mapper}  # of the lines too: there is no seam between two cells
+    colour = {"field": "share", "transform": mapper}  # also for lines, to avoid seams between cells
     fig.rect("x", "y", "width", 0.92, source=cells, fill_color=colour, line_color=colour)
     bar = ColorBar(color_mapper=mapper, width=10, padding=4, background_fill_color=None, title_text_font_size="11px")
     fig.add_layout(bar, "right")

@@ -1,4 +1,4 @@
-"""A scene as JSON for a browser: activities as 16-bit codes, arrays in base64, units in their places in an image."""
+"""Scenes as JSON for a browser: activities as 16-bit codes, arrays in base64, units arranged as images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from actrelax.analysis.view.scene import Floats, Scene, Shown
 
 HALF = 32_767
-"""Codes run from 0 to twice this; this one is zero."""
+"""Code of zero; codes run from 0 to twice this number."""
 WIDEST = 256
-"""Units in one row of a strip."""
+"""Largest number of units in one row of a strip."""
 
 
 def packed(scene: Scene) -> dict[str, Any]:
-    """Return a scene as the object that viewer.js reads."""
+    """Return a scene as an object for viewer.js."""
     return {
         "title": scene.title,
         "trajectory": scene.trajectory,
@@ -36,9 +36,9 @@ def packed(scene: Scene) -> dict[str, Any]:
 
 
 def scales(shown: Shown) -> tuple[Floats, Floats]:
-    """Return the largest gradient, and the largest activity or gradient, of each sample; 1 for units that are silent.
+    """Return, for each sample, the largest gradient, and the largest activity or gradient; 1 for silent populations.
 
-    A population without a gradient is shown relative to its largest activity.
+    A population without a gradient is scaled by its largest activity.
     """
     gradient = np.abs(shown.gradient).max(1)
     most = np.maximum(gradient, np.abs(shown.activities).max((1, 2)))
@@ -47,7 +47,7 @@ def scales(shown: Shown) -> tuple[Floats, Floats]:
 
 
 def codes(values: Floats, scale: ArrayLike, most: ArrayLike) -> NDArray[np.uint16]:
-    """Return values as codes: asinh(value / scale), which is linear up to the scale and a logarithm beyond it."""
+    """Encode values by asinh(value / scale), which is linear up to the scale and logarithmic beyond."""
     scale, most = np.asarray(scale), np.asarray(most)
     shares = np.arcsinh(values / scale) / np.arcsinh(most / scale)
     found: NDArray[np.uint16] = (HALF + np.rint(HALF * shares)).astype("<u2")
@@ -55,7 +55,7 @@ def codes(values: Floats, scale: ArrayLike, most: ArrayLike) -> NDArray[np.uint1
 
 
 def rounding(shown: Shown) -> float:
-    """Return an upper bound on the error of a code, relative to the value or to the largest gradient if that is more.
+    """Return an upper bound on the error of a code, relative to the larger of the value and the largest gradient.
 
     d sinh(u) = cosh(u) du, and cosh(u) is at most sqrt(2) times the larger of 1 and |sinh(u)|.
     """
@@ -64,7 +64,7 @@ def rounding(shown: Shown) -> float:
 
 
 def arrangement(shape: Sequence[int]) -> NDArray[np.int32]:
-    """Return the unit at each place of a population's image, -1 in gaps: maps in a grid, or units in a strip.
+    """Return the unit at each pixel of a population's image, -1 in gaps: maps in a grid, or units in a strip.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def arrangement(shape: Sequence[int]) -> NDArray[np.int32]:
 
 
 def _across(maps: int, best: float) -> int:
-    """Return the number of maps in a row: near the best, and without an unfinished row where that is possible."""
+    """Return the number of maps per row, close to `best`, with complete rows if possible."""
     whole = [count for count in range(1, maps + 1) if maps % count == 0 and best / 1.6 < count < best * 1.6]
     return min(whole, key=lambda count: abs(count - best)) if whole else min(maps, math.ceil(best))
 
@@ -117,7 +117,7 @@ def _population(name: str, shown: Shown) -> dict[str, Any]:
 
 
 def _picture(x: Floats) -> dict[str, Any]:
-    """Return a stimulus as bytes of grey or colour: images as they are, features as a square if they fill one."""
+    """Return a stimulus as grey or colour bytes; features form a square if their number allows."""
     side = math.isqrt(x.size)
     if x.ndim == 3:
         image = x.transpose(1, 2, 0)
@@ -131,5 +131,5 @@ def _picture(x: Floats) -> dict[str, Any]:
 
 
 def text(array: NDArray[np.generic]) -> str:
-    """Return an array's bytes in base64."""
+    """Return the bytes of an array in base64."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()

@@ -1,7 +1,7 @@
-"""A relaxation as one HTML file, which needs no network and no Python to be watched.
+"""Relaxation as one self-contained HTML file, to be watched in a browser.
 
-Activities are images beside their gradients, with a slider and a play button over time, a choice of sample, and the
-errors against backprop. Bokeh draws the charts, and stands in the file itself.
+The page shows activities as images beside their gradients, with a slider and a play button for time, a choice of
+sample, and the errors against backprop. Bokeh draws the charts, and is included in the file.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Trajectory
 
 LARGEST = 25_000_000
-"""Bytes above which a page is refused: browsers load it slowly, and mail programs return it."""
+"""Largest size of a page in bytes; browsers load larger ones slowly, and mail programs reject them."""
 FIXED = 1_310_000
-"""Bytes of a page without a relaxation, nearly all of them Bokeh."""
+"""Size of a page without a relaxation in bytes, mostly Bokeh."""
 COLOURS = 255
-"""Of activities and gradients, the middle one for zero: matplotlib's PuOr, told apart without colour vision."""
+"""Number of colours of activities and gradients, the middle one for zero: matplotlib's PuOr, readable without colour
+vision."""
 
 
 def to_html(
@@ -41,25 +42,25 @@ def to_html(
     samples: int | None = None,
     source: str = "",
 ) -> None:
-    """Write a recorded relaxation as one HTML file to be watched in a browser. Needs the package bokeh.
+    """Write a recorded relaxation as one HTML file for a browser; needs the package bokeh.
 
     Parameters
     ----------
     trajectory : Trajectory
-        With all hidden populations recorded (``solve(..., record=True)``).
+        Trajectory with all hidden populations recorded (``solve(..., record=True)``).
     path : str or pathlib.Path
         File to write or replace.
     gradients : mapping, optional
-        Population -> (batch, *population.shape); computed from the problem's clamp unless given.
+        Population -> (batch, *population.shape). Default: computed from the problem's clamp.
     samples : int, optional
-        Show only the first samples of the batch.
+        Number of samples to show, from the first. Default: all.
     source : str, optional
-        Where the stimuli are from, as the page says it.
+        Origin of the stimuli, shown on the page.
 
     Raises
     ------
     ActrelaxError
-        Without bokeh; if a hidden population was not recorded; for a page of more than 25 MB; if the file can't be
+        If bokeh is missing, a hidden population was not recorded, the page would exceed 25 MB, or the file can't be
         written.
 
     Examples
@@ -77,16 +78,16 @@ def to_html(
 
 
 def require_size(problem: RelaxationProblem, points: int, samples: int) -> None:
-    """Refuse a page that would be larger than `LARGEST`.
+    """Raise an error if a page would be larger than `LARGEST`.
 
     Raises
     ------
     ActrelaxError
-        With both ways to make it smaller.
+        If the page would be too large.
     """
     network = problem.network
     units = sum(int(np.prod(network.populations[name].shape)) for name in network.hidden)
-    # two bytes a unit, four an error, four a share, in base64
+    # two bytes per unit, four per error, four per share, in base64
     size = FIXED + 4 / 3 * samples * (2 * units * (points + 1) + 8 * points * len(network.hidden))
     if size > LARGEST:
         raise ActrelaxError(
@@ -97,7 +98,7 @@ def require_size(problem: RelaxationProblem, points: int, samples: int) -> None:
 
 
 def html(scene: Scene, *, source: str = "") -> str:
-    """Return a scene as a document of its own."""
+    """Return a scene as a complete HTML document."""
     from bokeh.embed import components
     from bokeh.resources import Resources
 
@@ -114,25 +115,25 @@ def html(scene: Scene, *, source: str = "") -> str:
 
 
 def shared() -> dict[str, str]:
-    """Return what page and app have in common: style, program and colours, by name."""
+    """Return the common parts of page and app, by name: style, program and colours."""
     return {"style": _read("viewer.css"), "program": _read("viewer.js"), "colours": as_script(palette())}
 
 
 def palette() -> str:
-    """Return the colours of activities and gradients, `COLOURS` times red, green and blue, in base64."""
+    """Return the colour map of activities and gradients, (COLOURS, 3) bytes in base64."""
     from matplotlib import colormaps
 
     return text((255 * colormaps["PuOr"](np.linspace(0, 1, COLOURS))[:, :3]).round().astype(np.uint8))
 
 
 def as_script(value: Any) -> str:
-    """Return a value as JSON that can stand inside a script element."""
+    """Return a value as JSON that is safe inside a script element."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
 @cache
 def template(name: str) -> Template:
-    """Return a template of this folder; Jinja escapes all text that is not marked as safe."""
+    """Return a template of this folder; Jinja escapes all text not marked as safe."""
     return Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_read)).get_template(name)
 
 

@@ -1,4 +1,4 @@
-"""What a relaxation shows: activities, gradients, errors and what has arrived, as arrays and without any graphics."""
+"""Data of a viewer: activities, gradients, errors and arrived signals of a relaxation, as arrays."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shown:
-    """One hidden population.
+    """Data of one hidden population.
 
-    shape       of its units
-    hops        fewest hops from the clamped output
+    shape       shape of the population
+    hops        smallest number of hops from the clamped output
     activities  (samples, times, units)
-    gradient    (samples, units): backprop's
-    errors      (samples, times): max |activity - gradient| / max |gradient|
-    arrived     (samples, times): see `Scene.arrived`
-    predicted   (samples, points): the errors by the law at `Scene.points`; None without a law
+    gradient    (samples, units), backprop's gradient
+    errors      (samples, times), max |activity - gradient| / max |gradient|
+    arrived     (samples, times), see `Scene.arrived`
+    predicted   (samples, points), predicted errors at `Scene.points`; None if the closed form does not apply
     """
 
     shape: tuple[int, ...]
@@ -47,17 +47,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class Scene:
-    """A relaxation, ready to be shown.
+    """Data of one relaxation.
 
-    title        the problem in one line
-    trajectory   how it was relaxed, in one line
-    times        those of the recorded states, in `unit`
+    title        problem, in one line
+    trajectory   engine, integrator and steps, in one line
+    times        times of the recorded states, in `unit`
     points       times of the predicted errors
     stimuli      (samples, *input shape)
-    labels       of the stimuli, or None
-    populations  name -> what is shown of it, in topological order
-    arrived      what `Shown.arrived` is, as a label
-    no_law       why there is no prediction, or None
+    labels       labels of the stimuli, or None
+    populations  name -> data of the population, in topological order
+    arrived      label of the quantity in `Shown.arrived`
+    no_law       reason for missing predictions, or None
     """
 
     title: str
@@ -79,17 +79,16 @@ COSINE = "cosine of activity and gradient"
 def scene_of(
     trajectory: Trajectory, gradients: Mapping[str, Tensor] | None = None, *, samples: int | None = None
 ) -> Scene:
-    """Return what a recorded relaxation shows.
+    """Return the data of a recorded relaxation.
 
     Parameters
     ----------
     trajectory : Trajectory
-        With all hidden populations recorded (``solve(..., record=True)``).
+        Trajectory with all hidden populations recorded (``solve(..., record=True)``).
     gradients : mapping, optional
-        Population -> (batch, *population.shape), as `activity_gradients` returns them; computed from the problem's
-        clamp unless given.
+        Population -> (batch, *population.shape), from `activity_gradients`. Default: computed from the problem's clamp.
     samples : int, optional
-        Show only so many samples, the first ones of the batch.
+        Number of samples to show, from the first. Default: all.
 
     Raises
     ------
@@ -124,7 +123,7 @@ def scene_of(
 
 
 def gradients_of(problem: RelaxationProblem) -> dict[str, Tensor]:
-    """Return backprop's gradients of a problem's activities, from its stimuli and the clamp of its output alone."""
+    """Return backprop's gradients of a problem's activities, from its stimuli and the clamped output."""
     with torch.enable_grad():
         x = problem.feedforward.activities[problem.network.input]
         return activity_gradients(problem.network, x, problem.clamped, loss=_whose_gradient_is_the_target)
@@ -135,7 +134,7 @@ def _whose_gradient_is_the_target(output: Tensor, target: Tensor) -> Tensor:
 
 
 def hops_from_output(network: Network) -> dict[str, int]:
-    """Return hidden population -> the fewest hops from the output, over which its signal arrives first."""
+    """Return hidden population -> smallest number of hops from the output."""
     hops = {network.output: 0}
     for name in reversed(network.hidden):
         hops[name] = 1 + min(hops[p.target] for p in network.outgoing[name])
@@ -143,7 +142,7 @@ def hops_from_output(network: Network) -> dict[str, int]:
 
 
 def _checked(trajectory: Trajectory, samples: int | None) -> int:
-    """Return how many samples to show; refuse a trajectory without whole hidden populations."""
+    """Return the number of samples to show; raise an error if a hidden population was not recorded completely."""
     batch = len(trajectory.problem.clamped)
     if samples is not None and not 1 <= samples <= batch:
         raise ActrelaxError(f"samples must lie between 1 and {batch}, the relaxation's batch, got {samples}.")
@@ -177,11 +176,12 @@ def _floats(x: Tensor) -> Floats:
 
 @dataclass(frozen=True)
 class _Law:
-    """The closed form of a relaxation at the recorded times, and at the times of the predictions.
+    """Closed form of a relaxation at the recorded times, and at the times of the predictions.
 
-    terms     population -> its terms
-    recorded  the coefficients at the recorded times
-    points    the times of the predictions, and `at_points` the coefficients then
+    terms      population -> its terms
+    recorded   coefficients at the recorded times
+    points     times of the predictions
+    at_points  coefficients at these times
     """
 
     terms: Mapping[str, Sequence[Term]]
@@ -200,16 +200,16 @@ class _Law:
         return cls(found, laws[0], [step * dt for step in points], laws[1], samples)
 
     def states(self, name: str) -> Tensor:
-        """Return a population's states at the points: (samples, points, units)."""
+        """Return a population's predicted states, (samples, points, units)."""
         found, batch = self.terms[name], len(self.terms[name][0].value)
         states = torch.cat([*states_under(found, self.at_points)]).cpu()
         return states.reshape(len(states), batch, -1).transpose(0, 1)[: self.samples]
 
     def arrived(self, name: str) -> Tensor:
-        """Return the share of the clamp's signal that is there at the recorded times: (samples, times).
+        """Return the share of the clamp's signal that has arrived at the recorded times, (samples, times).
 
-        On a chain it is one coefficient, P(K >= hops) of docs/theory.md; where the signal takes paths of several
-        lengths, each path counts by its part in the equilibrium.
+        On a chain it is the coefficient P(K >= hops) of docs/theory.md. If the signal takes paths of several lengths,
+        each path is weighted by its part of the equilibrium.
         """
         clamps = [term for term in self.terms[name] if term.is_clamp]
         values = torch.stack([term.value[: self.samples].flatten(1).cpu().double() for term in clamps])

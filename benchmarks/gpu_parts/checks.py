@@ -1,6 +1,6 @@
-"""What must hold on a device: results of the CPU, nothing that waits, nothing that is lost.
+"""Checks of a device: agreement with the CPU, no waiting, exact resuming.
 
-A check returns what it found, in words, or raises. It needs no test runner, since a bare machine has none.
+A check returns its finding as text, or raises an exception. It needs no test runner, which a bare machine lacks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ BOUNDS = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
 def items(options: Options) -> list[Item]:
-    """Return all checks, what is quick and fundamental first."""
+    """Return all checks, the quick and fundamental ones first."""
     checks: list[Callable[[str], str]] = [
         results_stay_on_the_device,
         partial(rules_agree_with_the_cpu, dtype=torch.float64),
@@ -96,14 +96,14 @@ def _rows(check: Callable[[str], str], device: str) -> Rows:
 
 @dataclass(frozen=True)
 class Case:
-    """A network with feedback weights of all kinds that a rule needs, and a batch of 16."""
+    """Network with the feedback weights of a rule, and a batch of 16."""
 
     network: Network
     x: Tensor
     y: Tensor
 
     def on(self, device: str) -> Case:
-        """Return a copy on a device."""
+        """Return a copy of the case on a device."""
         return Case(copy.deepcopy(self.network).to(device), self.x.to(device), self.y.to(device))
 
 
@@ -119,7 +119,7 @@ def make_case(name: str, rule: str = "ar", dtype: torch.dtype = torch.float64) -
 
 
 def rule_named(name: str, integrator: str = "sequential", **fields: object) -> Rule:
-    """Return a rule that reads no value of a tensor: backprop, or 20 steps of a preset of AR."""
+    """Return a rule that reads no tensor values: backprop, or 20 steps of a preset of AR."""
     if name == "backprop":
         return backprop_backward
     options = replace(UNCHECKED, updates=Updates(decay=0.1 if PRESETS[name].needs_decay else None))
@@ -129,14 +129,14 @@ def rule_named(name: str, integrator: str = "sequential", **fields: object) -> R
 
 
 def gradients(rule: Rule, case: Case) -> dict[str, Tensor]:
-    """Return the gradients that a rule leaves."""
+    """Return the gradients of a rule, by parameter."""
     case.network.zero_grad()
     rule(case.network, case.x, case.y)
     return {name: p.grad for name, p in case.network.named_parameters() if p.grad is not None}
 
 
 def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Return the largest difference, relative to the largest entry of the tensor it is in."""
+    """Return the largest difference of tensors, relative to each tensor's largest entry."""
     if found.keys() != expected.keys():
         raise AssertionError(f"got {sorted(found)}, expected {sorted(expected)}")
     pairs = ((found[name].detach().cpu().double(), expected[name].detach().cpu().double()) for name in found)
@@ -144,14 +144,14 @@ def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 
 
 def within(found: float, bound: float, what: str = "the largest difference") -> str:
-    """Return the finding, or raise if it is out of bounds (or nan)."""
+    """Return the finding as text, or raise an error if it exceeds the bound or is nan."""
     if not found <= bound:
         raise AssertionError(f"{what} is {found:.1e}, more than {bound:.0e}")
     return f"{what}: {found:.1e}"
 
 
 def results_stay_on_the_device(device: str) -> str:
-    """All that public calls return lies where the network does."""
+    """Check that public functions return tensors on the network's device."""
     kind, seen = torch.device(device).type, 0
 
     def check(tensors: object) -> None:
@@ -179,7 +179,7 @@ def results_stay_on_the_device(device: str) -> str:
 
 
 def rules_agree_with_the_cpu(device: str, *, dtype: torch.dtype) -> str:
-    """Every rule leaves the gradients that it leaves on the CPU."""
+    """Check that every rule computes the same gradients as on the CPU."""
     largest = 0.0
     for name in NETWORKS:
         for rule in RULES:
@@ -190,7 +190,7 @@ def rules_agree_with_the_cpu(device: str, *, dtype: torch.dtype) -> str:
 
 
 def relaxations_agree_with_the_cpu(device: str) -> str:
-    """Every integrator ends where it ends on the CPU, stepped and by the closed form."""
+    """Check that every integrator ends at the same state as on the CPU, stepped and by the closed form."""
     case, largest, count = make_case("digits-cnn"), 0.0, 0
     pair = [RelaxationProblem.from_batch(each.network, each.x, each.y) for each in (case.on(device), case)]
     for name, integrator in INTEGRATORS.items():
@@ -203,7 +203,7 @@ def relaxations_agree_with_the_cpu(device: str) -> str:
 
 
 def equilibrium_is_backprop(device: str) -> str:
-    """At equilibrium, `relax_backward` leaves backprop's gradients."""
+    """Check that `relax_backward` at equilibrium computes backprop's gradients."""
     largest = 0.0
     for name in NETWORKS:
         case = make_case(name).on(device)
@@ -213,7 +213,7 @@ def equilibrium_is_backprop(device: str) -> str:
 
 
 def front_door_is_backprop(device: str) -> str:
-    """`loss.backward()` on an `ActivationRelaxation` leaves autograd's gradients, on an ordinary module."""
+    """Check that `loss.backward()` on an `ActivationRelaxation` computes autograd's gradients."""
     torch.manual_seed(0)
     layers = (
         nn.Conv2d(1, 4, 3),
@@ -237,7 +237,7 @@ def front_door_is_backprop(device: str) -> str:
 
 
 def noise_has_its_variance(device: str) -> str:
-    """A population without input fluctuates by sigma sqrt(2 / (2 - eta)), the stationary law of Euler's steps."""
+    """Check that a population without input has Euler's stationary standard deviation, sigma sqrt(2 / (2 - eta))."""
     case, eta, sigma = make_case("digits-mlp").on(device), 0.1, 0.5
     x = case.x.repeat(64, 1)
     passed = case.network.feedforward(x)
@@ -249,13 +249,13 @@ def noise_has_its_variance(device: str) -> str:
     ]
     top = case.network.hidden[-1]
     if not torch.equal(drawn[0][top], drawn[1][top]) or torch.equal(drawn[0][top], drawn[2][top]):
-        raise AssertionError("the seed does not decide the noise")
+        raise AssertionError("the seed does not determine the noise")
     found, expected = float(drawn[0][top].std()), sigma * (2 / (2 - eta)) ** 0.5
     return within(abs(found / expected - 1), 0.03, "the deviation's relative error")
 
 
 def delays_agree_with_the_cpu(device: str) -> str:
-    """Delayed feedback relaxes as on the CPU."""
+    """Check that relaxations with delayed feedback end as on the CPU."""
     case, ends = make_case("digits-cnn"), []
     for each in (case.on(device), case):
         problem = RelaxationProblem.from_batch(each.network, each.x, each.y, delays=0.3)
@@ -264,7 +264,7 @@ def delays_agree_with_the_cpu(device: str) -> str:
 
 
 def feedback_learns_as_on_the_cpu(device: str) -> str:
-    """Five batches move forward and feedback weights as on the CPU."""
+    """Check that five batches change forward and feedback weights as on the CPU."""
     largest = 0.0
     for rule in ("learned-feedback", "kolen-pollack"):
         case, ends = make_case("digits-cnn", rule), []
@@ -281,7 +281,7 @@ def feedback_learns_as_on_the_cpu(device: str) -> str:
 
 
 def weights_move_during_the_relaxation(device: str) -> str:
-    """Continuous plasticity moves the weights as on the CPU."""
+    """Check that continuous plasticity changes the weights as on the CPU."""
     case, ends = make_case("digits-mlp"), []
     for each in (case.on(device), case):
         relax_continuously(each.network, each.x, each.y, 20, rate=0.1, eta=0.1)
@@ -290,7 +290,7 @@ def weights_move_during_the_relaxation(device: str) -> str:
 
 
 def resumed_bit_for_bit(device: str) -> str:
-    """A training that is saved after an epoch, and loaded into a new one, ends with the same bits."""
+    """Check that a training saved after an epoch, and resumed, ends with exactly the same weights."""
     saved = BytesIO()
 
     class Save(Callback):
@@ -317,7 +317,7 @@ def _training(experiment: Experiment, device: str, compile_: str = "auto") -> Tr
 
 
 def _experiments() -> Iterator[Experiment]:
-    """Yield an experiment for each rule, by its closed form and stepped, and others that differ in the step."""
+    """Yield experiments with all rules and evaluations, another optimiser and another precision."""
     base = Experiment(batch_size=16, model=Model("digits-cnn"))
     yield replace(base, rule="backprop")
     for name, preset in PRESETS.items():
@@ -331,7 +331,7 @@ def _experiments() -> Iterator[Experiment]:
 
 
 def steps_do_not_wait(device: str) -> str:
-    """Steps of training, from the stored images to the moved weights, run while any wait for the device is an error."""
+    """Check that training steps, from stored images to updated weights, never wait for the device."""
     experiments = list(_experiments())
     for experiment in experiments:
         for compile_ in ("auto", "no") if experiment.relaxation == Relaxation() else ("auto",):
@@ -340,12 +340,12 @@ def steps_do_not_wait(device: str) -> str:
             with _waits_forbidden(device):
                 stepper.step()
                 stepper.step()
-    return f"{len(experiments)} experiments{'' if device.startswith('cuda') else ', which only CUDA watches'}"
+    return f"{len(experiments)} experiments{'' if device.startswith('cuda') else ' (waiting is detected on CUDA only)'}"
 
 
 @contextmanager
 def _waits_forbidden(device: str) -> Iterator[None]:
-    """Raise for whatever waits for the device, where that can be asked for."""
+    """Make PyTorch raise an error if it waits for the device, on CUDA only."""
     if not device.startswith("cuda"):
         yield
         return
@@ -357,11 +357,11 @@ def _waits_forbidden(device: str) -> Iterator[None]:
 
 
 def steps_keep_no_memory(device: str) -> str:
-    """Steps leave no memory behind."""
+    """Check that training steps keep no memory."""
     if not device.startswith("cuda"):
-        raise UnsuitableError("only CUDA counts what is allocated (on the CPU a test of the package does).")
+        raise UnsuitableError("allocations are counted on CUDA only (a test of the package counts them on the CPU).")
     for experiment in _experiments():
-        gc.collect()  # earlier trainings lie in cycles
+        gc.collect()  # earlier trainings are in reference cycles
         stepper, held = Stepper(_training(experiment, device)), []
         for _ in range(5):
             stepper.step()
@@ -372,27 +372,27 @@ def steps_keep_no_memory(device: str) -> str:
 
 
 def labels_out_of_range_are_refused(device: str) -> str:
-    """A label that no output stands for stops the process, and says so. On a GPU nothing else works afterwards."""
+    """Check that a label out of range stops the process with a message; on a GPU it makes the process unusable."""
     code = f"import gpu; from gpu_parts.checks import learn_from_bad_labels; learn_from_bad_labels({device!r})"
     folder = Path(__file__).resolve().parents[1]
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode == 0:
-        raise AssertionError("the batch was taken")
+        raise AssertionError("the batch was accepted")
     if "labels must lie between 0 and 9" not in done.stderr + done.stdout:
-        raise AssertionError(f"the message says nothing of labels: {done.stderr.strip().splitlines()[-1:]}")
-    return "refused, by name"
+        raise AssertionError(f"the message does not name labels: {done.stderr.strip().splitlines()[-1:]}")
+    return "refused with a message"
 
 
 def learn_from_bad_labels(device: str) -> None:
-    """Learn from a batch with the label 10 of ten classes, and wait for the device."""
+    """Learn from a batch with the label 10 for ten classes, and wait for the device."""
     case = make_case("digits-mlp").on(device)
     case.y[3] = 10
     print(float(relax_backward(case.network, case.x, case.y, options=UNCHECKED).loss))
 
 
 def rounding_is_small(device: str, *, precision: str) -> str:
-    """Gradients with coarser rounding differ from those in single precision, and point where they point."""
+    """Check that gradients with coarser rounding differ from single precision, but have the same direction."""
     least = 1.0
     for name in ("mlp", "digits-cnn"):
         for rule in ("backprop", "ar", "kolen-pollack"):
@@ -403,7 +403,7 @@ def rounding_is_small(device: str, *, precision: str) -> str:
                 least = min(least, float(cosine))
     if least == 1:
         raise AssertionError("nothing was rounded")
-    return within(1 - least, 1e-3 if precision == "tf32" else 2e-2, "1 - the least cosine")
+    return within(1 - least, 1e-3 if precision == "tf32" else 2e-2, "1 - the smallest cosine")
 
 
 def _rounded(rule: str, case: Case, device: str, precision: str) -> dict[str, Tensor]:
@@ -420,7 +420,7 @@ def _rounded(rule: str, case: Case, device: str, precision: str) -> dict[str, Te
 
 
 def compiled_rules_agree(device: str) -> str:
-    """A rule by `torch.compile(mode="reduce-overhead")`, which replays CUDA graphs, leaves the eager gradients."""
+    """Check that a rule compiled with mode="reduce-overhead", which uses CUDA graphs, computes the eager gradients."""
     _require_compiler(device)
     largest = 0.0
     for rule in ("backprop", "ar"):
@@ -432,7 +432,7 @@ def compiled_rules_agree(device: str) -> str:
 
 
 def compiled_front_door_agrees(device: str) -> str:
-    """So does a compiled `ActivationRelaxation`."""
+    """Check that a compiled `ActivationRelaxation` computes the eager gradients."""
     _require_compiler(device)
     case = make_case("digits-mlp", dtype=torch.float32).on(device)
     relaxing = ActivationRelaxation(case.network, integrator="equilibrium", options=UNCHECKED)
@@ -448,7 +448,7 @@ def compiled_front_door_agrees(device: str) -> str:
 
 
 def _replayed(step: Callable[[], dict[str, Tensor]], device: str) -> dict[str, Tensor]:
-    """Return the result of the fourth call, which must not wait; earlier ones warm up, and record a CUDA graph."""
+    """Return the result of the fourth call, which must not wait; earlier calls warm up and record a CUDA graph."""
     skipped = torch._dynamo.utils.counters["inductor"]
     before = skipped["cudagraph_skips"]
     for _ in range(3):
@@ -461,6 +461,6 @@ def _replayed(step: Callable[[], dict[str, Tensor]], device: str) -> dict[str, T
 
 
 def _require_compiler(device: str) -> None:
-    """Leave out what PyTorch compiles where there is nothing to compile with."""
+    """Raise an `UnsuitableError` if there is no C compiler."""
     if shutil.which("gcc") is None and shutil.which("cc") is None and shutil.which("clang") is None:
         raise UnsuitableError("torch.compile needs a C compiler.")

@@ -1,4 +1,4 @@
-"""Carrying out a suite: the runs that are left, several at a time, here or on a cluster, and a report of them all."""
+"""Execution of a suite: the remaining runs, several at a time, locally or on a cluster, and a report on all runs."""
 
 from __future__ import annotations
 
@@ -38,45 +38,46 @@ from actrelax.simulations.training.run import run
 from actrelax.simulations.training.signals import Stop, Stopped, stopping_cleanly
 
 LOOK = 1.0
-"""Seconds between two looks at the runs."""
+"""Seconds between checks of the runs."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Options of how runs are done."""
+    """Options of the execution of runs."""
 
     jobs: int | None = None
-    """Runs at a time; as many as this machine has cores, or the scheduler's workers have threads, unless given."""
+    """Number of runs at a time. Default: the number of cores, or of threads of the scheduler's workers."""
     scheduler: str | None = None
-    """Address of a Dask scheduler, tcp://HOST:8786: its workers do the runs; they see the same folders."""
+    """Address of a Dask scheduler, tcp://HOST:8786, whose workers do the runs and see the same folders. Default: this
+    machine."""
     runs: Path = Path("runs")
-    """Folder of the runs' folders."""
+    """Folder that contains the folders of runs."""
     conditions: tuple[str, ...] = ()
-    """Do only the runs of these conditions; the tables keep what is done already. All unless given."""
+    """Conditions whose runs are done; the tables keep finished runs of all conditions. Default: all."""
     report_only: bool = False
-    """Do no run: write tables and figures of what there is."""
+    """Do no runs, and only write tables and figures of finished ones."""
     accept_changes: bool = False
-    """Go on although files or images have changed since some runs were done."""
+    """Continue even if files or images have changed since some runs."""
     quiet: bool = False
-    """Leave out the progress bar on standard error."""
+    """Show no progress bar on standard error."""
 
 
 def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Outcome]], str]) -> None:
-    """Do the runs of a suite that are not done, and report the results of all of them.
+    """Do the remaining runs of a suite, and report on all runs.
 
     Parameters
     ----------
     suite : Suite
     out : Path
-        Folder of the tables of all runs, to which each run is added as it ends.
+        Folder of the tables of all runs, to which each run is added when it ends.
     work : Work
     report : callable
-        Writes the report on the runs that have ended into `out`, and returns the text to print.
+        Function of the ended runs that writes the report into `out`, and returns the text to print.
 
     Raises
     ------
     ActrelaxError
-        As `perform`, after the report; for options out of range, or if no run has ended.
+        If options are out of range, or no run has ended; errors of `perform` are raised after the report.
     """
     require(jobs=(work.jobs, 1, 1024))
     for name in work.conditions:
@@ -117,26 +118,26 @@ def carry_out(suite: Suite, out: Path, work: Work, report: Callable[[Sequence[Ou
 
 
 def perform(runs: Sequence[Kept], work: Work) -> Iterator[Kept]:
-    """Do the runs that are not done; at the end every run has its outcome or has diverged.
+    """Do the remaining runs until each has finished or diverged.
 
     Parameters
     ----------
     runs : sequence of Kept
-        In the order in which they begin. A run that another process does is waited for.
+        Runs in the order in which they begin. Runs of other processes are waited for.
     work : Work
-        Its `jobs`, `scheduler` and `quiet`.
+        Only `jobs`, `scheduler` and `quiet` are used.
 
     Yields
     ------
     Kept
-        Each run that ends, as it ends.
+        Each run when it ends.
 
     Raises
     ------
     ActrelaxError
-        For a scheduler that is not there, or a process that was killed; for runs that can't be done, after the others.
+        If the scheduler is missing, or a process was killed; for impossible runs, after all others.
     Stopped
-        After Ctrl-C or SIGTERM, when the runs under way have left their checkpoints.
+        After Ctrl-C or SIGTERM, when the current runs have saved their checkpoints.
     """
     refused: dict[Kept, str] = {}
     with stopping_cleanly() as stop, _executor(work) as (executor, jobs), _progress(runs, work.quiet) as show:
@@ -150,7 +151,7 @@ def perform(runs: Sequence[Kept], work: Work) -> Iterator[Kept]:
                 else:
                     elsewhere = True
             if stop.signal_number:
-                raise Stopped("stopped: the same command goes on from here.", stop.signal_number)
+                raise Stopped("stopped: repeat the command to continue.", stop.signal_number)
             if elsewhere:
                 time.sleep(5 * LOOK)
             show(left)
@@ -160,10 +161,10 @@ def perform(runs: Sequence[Kept], work: Work) -> Iterator[Kept]:
 
 
 class Attempt(NamedTuple):
-    """The result of an attempt at a run; both fields are empty if the run has ended or another process is doing it.
+    """Result of an attempt at a run; both fields are empty if the run has ended or another process is doing it.
 
-    signal   that stopped the run
-    refused  why it can't be done, one sentence
+    signal   number of the signal that stopped the run, or 0
+    refused  reason why the run is impossible, in one sentence, or ""
     """
 
     signal: int = 0
@@ -173,7 +174,7 @@ class Attempt(NamedTuple):
 def _attempts(
     runs: Iterable[Kept], executor: Executor, jobs: int, stop: Stop, show: Callable[[Iterable[Kept]], None]
 ) -> Iterator[tuple[Kept, Attempt]]:
-    """Try each run once, `jobs` at a time, and begin no further one after a signal."""
+    """Try each run once, `jobs` at a time, and start no further runs after a signal."""
     waiting, under_way = iter(runs), dict[Future[Attempt], Kept]()
     while True:
         for kept in islice(waiting, 0 if stop.signal_number else jobs - len(under_way)):
@@ -187,7 +188,7 @@ def _attempts(
             stop.signal_number = stop.signal_number or attempt.signal
             yield under_way.pop(future), attempt
         if stop.signal_number and isinstance(executor, ProcessPoolExecutor):
-            # repeated at each look: a process that is loading its data does not listen yet
+            # repeated at each check, since a process that is loading data does not handle signals yet
             for process in multiprocessing.active_children():
                 with suppress(ProcessLookupError):
                     os.kill(cast(int, process.pid), signal.SIGTERM)
@@ -197,17 +198,17 @@ def _result(future: Future[Attempt], stop: Stop) -> Attempt:
     try:
         return future.result()
     except TerminatedWorkerError as error:
-        if stop.signal_number:  # passed on to a process that had not begun to listen
+        if stop.signal_number:  # the signal reached a process without a handler
             return Attempt(stop.signal_number)
         raise ActrelaxError(
-            "a process was killed, perhaps for want of memory: the same command goes on from here, with fewer --jobs."
+            "a process was killed, perhaps for lack of memory: repeat the command with fewer --jobs to continue."
         ) from error
-    except Exception as error:  # Dask gives up a run whose workers die again and again
+    except Exception as error:  # Dask gives up a run after repeated deaths of its workers
         return Attempt(refused=f"{type(error).__name__}: {error}")
 
 
 def _attempt(kept: Kept) -> Attempt:
-    """Begin a run or continue it, unless it has ended or another process does it."""
+    """Begin or resume a run, unless it has ended or another process is doing it."""
     with kept.held() as mine:
         if not mine or kept.state.is_final:
             return Attempt()
@@ -215,7 +216,7 @@ def _attempt(kept: Kept) -> Attempt:
         try:
             if kept.state is State.BEGUN:
                 begun, computed = read_config(kept.folder)
-                if computed.device == execution.device:  # on another one the run begins anew
+                if computed.device == execution.device:  # on another device the run starts again
                     experiment, execution = begun, computed
                     recording = kept.recording(resume=True)
             run(experiment, execution, recording, _loaded(experiment.images, kept.execution.data_dir))
@@ -225,7 +226,7 @@ def _attempt(kept: Kept) -> Attempt:
             return Attempt(refused=str(error))
         except Stopped as stopped:
             return Attempt(signal=stopped.signal_number)
-        except Exception as error:  # of a network of the user's, or for want of memory: no reason to stop the others
+        except Exception as error:  # from a user's network, or lack of memory; other runs continue
             traceback.print_exc()
             return Attempt(refused=f"{type(error).__name__}: {error}")
     return Attempt()
@@ -233,15 +234,15 @@ def _attempt(kept: Kept) -> Attempt:
 
 @lru_cache(maxsize=1)
 def _loaded(images: Images, data_dir: Path | None) -> Dataset:
-    """Load a data set, unless it is the last run's."""
+    """Load a data set, or reuse the last run's."""
     return load_images(images, data_dir)
 
 
 @contextmanager
 def _executor(work: Work) -> Iterator[tuple[Executor, int]]:
-    """Yield an executor, of this process, of several ones or of a cluster's workers, and its number of runs at a time.
+    """Yield an executor in this process, in several processes or on a cluster, and its number of runs at a time.
 
-    joblib's Dask backend would be one more `joblib.Parallel`, but hangs for ever once Dask gives up a task.
+    joblib's Dask backend is not used, because it hangs when Dask gives up a task.
     """
     if work.scheduler is None:
         jobs = work.jobs or cpu_count()
@@ -252,7 +253,7 @@ def _executor(work: Work) -> Iterator[tuple[Executor, int]]:
         try:
             yield executor, jobs
         except BaseException as error:
-            executor.shutdown(kill_workers=not isinstance(error, Stopped))  # a second Ctrl-C waits for no run
+            executor.shutdown(kill_workers=not isinstance(error, Stopped))  # a second Ctrl-C does not wait for runs
             raise
         executor.shutdown()
         return
@@ -264,7 +265,7 @@ def _executor(work: Work) -> Iterator[tuple[Executor, int]]:
         client = Client(work.scheduler, timeout=10)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError) as error:
         raise ActrelaxError(
-            f"there is no Dask scheduler at {work.scheduler}: start one with dask scheduler (tls needs certificates)."
+            f"--scheduler {work.scheduler} can't be reached: start it with dask scheduler (tls needs certificates)."
         ) from error
     with client:
         threads = sum(client.nthreads().values())  # type: ignore[no-untyped-call]
@@ -272,7 +273,7 @@ def _executor(work: Work) -> Iterator[tuple[Executor, int]]:
 
 
 class _ThisProcess(Executor):
-    """Calls at once, where signals are listened to: in the main thread."""
+    """Executor that calls at once in the main thread, which handles signals."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -281,14 +282,14 @@ class _ThisProcess(Executor):
 
 
 def _leave_signals_to_the_parent() -> None:
-    """Ignore Ctrl-C, which reaches the parent too, and what the parent passes on, but for runs, which listen for it."""
+    """Ignore SIGINT and SIGTERM outside of runs, since the parent handles them and forwards SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None)
 
 
 @contextmanager
 def _progress(runs: Sequence[Kept], quiet: bool) -> Iterator[Callable[[Iterable[Kept]], None]]:
-    """Show the number of epochs that are done, and the time that the others will take; yield an update of some runs."""
+    """Show a progress bar over the epochs of all runs, and yield a function that updates it for given runs."""
     total = sum(kept.experiment.epochs for kept in runs)
     done: dict[Kept, int] = {}
 

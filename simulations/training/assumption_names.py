@@ -1,4 +1,4 @@
-"""Assumptions as one word on the command line: a preset, and what differs from it knob by knob."""
+"""Assumptions on the command line: a preset, optionally with changes of single knobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS = ("dense", "conv")
 
 
 def assumptions_named(text: str) -> Assumptions:
-    """Return the assumptions that a preset and changes to it name, such as "ar,conv.activity-gain=none".
+    """Return the assumptions of a preset with changes, such as "ar,conv.activity-gain=none".
 
     Raises
     ------
@@ -31,7 +31,7 @@ def assumptions_named(text: str) -> Assumptions:
         knob, equals, value = rest.partition("=")
         if not (dot and equals):
             raise ActrelaxError(
-                f"a change to a preset is written KIND.KNOB=VALUE, got {change!r}: conv.activity-gain=none for one."
+                f"a change to a preset must be KIND.KNOB=VALUE, such as conv.activity-gain=none, got {change!r}."
             )
         name = known("knob", knob, [_written(each.name) for each in fields(Knobs)]).replace("-", "_")
         kind = known("kind of projection", kind, KINDS)
@@ -41,7 +41,7 @@ def assumptions_named(text: str) -> Assumptions:
 
 
 def name_of(assumptions: Assumptions) -> str:
-    """Return what `assumptions_named` reads as these assumptions: the preset that needs the fewest changes.
+    """Return the name of assumptions, with the fewest changes to a preset; the inverse of `assumptions_named`.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Training a network by any rule: its state, the loop, and callbacks.
+"""Training of a network by any rule: state, loop and callbacks.
 
-Your own loop needs none of this; it is a few lines around `relax_backward`, as the README shows.
+A custom loop does not need this module: a few lines around `relax_backward` are enough, as in the README.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from actrelax.simulations.training.processes import Processes
 Row = dict[str, float]
 
 EXPLODED = 1e6
-"""A loss this many times the first batch's counts as diverged: saturated units can keep it finite for ever."""
+"""Factor by which a loss must exceed the first batch's to count as diverged, since saturation may keep it finite."""
 
 
 @dataclass
 class Training:
-    """A training in progress; all that changes is in its `state_dict`.
+    """Training in progress, whose complete state is in `state_dict`.
 
-    network       on the device of the batches
-    batches       the images; their order is a function of seed and epoch
-    rule          (network, x, y) -> Backward, which leaves gradients in `.grad` or moves the weights itself; if it has
-                  a `state_dict`, that is kept, too
-    optimiser     of the network's parameters
-    schedule      of the learning rate, stepped after each batch
-    epochs        number of epochs
-    loss_is_sum   whether the rule's loss is a sum over the batch; a mean otherwise
-    clip_norm     bound on the norm of a batch's gradients together; None for none
-    patience      epochs without a better validation accuracy after which training ends; None for all epochs
-    respond       stimuli -> outputs that are tested; the network unless given
-    epoch, batch  number of epochs done, and of batches of the next
-    since         number of these batches before the last row of metrics
-    seconds       spent since then on learning
-    totals        since then, on the device: loss and correct answers, and whether all was sound
-    first_loss    of the very first batch, per image: a loss that explodes is compared with it
-    learning_rate of the last batch; nan before the first
-    tables        name -> rows: metrics and alignment, which the seed determines, and timing
+    network        network on the device of the batches
+    batches        training images; their order depends on seed and epoch
+    rule           function (network, x, y) -> Backward that sets `.grad` or updates the weights itself; its
+                   `state_dict`, if it has one, is saved, too
+    optimiser      optimiser of the network's parameters
+    schedule       schedule of the learning rate, stepped after each batch
+    epochs         number of epochs
+    loss_is_sum    True if the rule's loss is a sum over the batch, False for a mean
+    clip_norm      bound on the norm of all gradients of a batch; None for no bound
+    patience       number of epochs without a better validation accuracy after which training ends, or None
+    respond        function of stimuli that returns the outputs to test; None for the network
+    epoch, batch   number of finished epochs, and of finished batches of the current epoch
+    since          number of these batches at the last row of metrics
+    seconds        learning time since then, in seconds
+    totals         sums since then, on the device: loss, correct answers, and a flag for divergence
+    first_loss     loss per image of the first batch, the reference for divergence
+    learning_rate  learning rate of the last batch; nan before the first
+    tables         name -> rows: metrics and alignment, which the seed determines, and timing
     """
 
     network: Network
@@ -78,7 +78,7 @@ class Training:
         self.reset_totals()
 
     def reset_totals(self) -> None:
-        """Begin new totals."""
+        """Set the totals to zero."""
         device = self.batches.data.train.labels.device
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.totals = {
@@ -89,7 +89,7 @@ class Training:
 
     @property
     def processes(self) -> Processes:
-        """Processes that share each batch; all call all methods of the training, at the same batch."""
+        """Processes that share each batch; all must call the same methods at the same batch."""
         return self.batches.processes
 
     def count(self, result: Backward, y: Tensor) -> None:
@@ -100,19 +100,19 @@ class Training:
         if self.first_loss is None:
             self.first_loss = loss
         self.totals["loss"] += loss * result.samples
-        if isinstance(result, SharedBackward):  # the output is only a share
+        if isinstance(result, SharedBackward):  # its output is only a share of the batch
             self.totals["correct"] += result.correct
         else:
             self.totals["correct"] += (result.output.argmax(1) == y).sum()
         self.totals["sound"] &= result.finite & (loss < EXPLODED * (1 + self.first_loss))
 
     def is_sound(self) -> bool:
-        """Return whether relaxed states and weights are finite and losses have not exploded; wait for the device."""
+        """Return False if states or weights are non-finite, or the loss has exploded; wait for the device."""
         flags = [torch.isfinite(p).all() for p in self.network.parameters()]
         return bool(torch.stack([self.totals["sound"], *flags]).all())
 
     def unsound(self) -> str:
-        """Return what is not finite, or grew without bound, of a training that is not sound."""
+        """Return the reason why a training is not sound, as part of a message."""
         for name, weight in self.network.named_parameters():
             if not bool(torch.isfinite(weight).all()):
                 return f"the weights {name!r} became non-finite"
@@ -120,24 +120,24 @@ class Training:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch with the best validation accuracy, the first of equals; None before there is one."""
+        """First epoch with the best validation accuracy; None if there is none."""
         rows = [row for row in self.tables["metrics"] if row["epoch"] >= 1 and "validation_accuracy" in row]
         return int(max(rows, key=lambda row: row["validation_accuracy"])["epoch"]) if rows else None
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are done, or patience has come to its end."""
+        """True after the last epoch, or after `patience` epochs without improvement."""
         best = self.best_epoch if self.patience is not None else None
         return self.epoch >= self.epochs or (best is not None and self.epoch - best >= (self.patience or 0))
 
     @property
     def done(self) -> int:
-        """Number of batches done since the beginning."""
+        """Number of finished batches since the beginning."""
         return self.epoch * len(self.batches) + self.batch
 
     @property
     def seen(self) -> int:
-        """Number of images done in this epoch."""
+        """Number of images seen in the current epoch."""
         return min(self.batch * self.batches.size, len(self.batches.data.train.images))
 
     @property
@@ -146,16 +146,16 @@ class Training:
         return self.seen - self.since * self.batches.size
 
     def is_due(self, every: int) -> bool:
-        """Return whether the batch is one of every `every`, or the epoch's last."""
+        """Return whether the number of the batch is a multiple of `every`, or the batch is the epoch's last."""
         return self.batch % every == 0 or self.batch == len(self.batches)
 
     def averages(self) -> Row:
-        """Return loss and accuracy since the last row, of each batch before its update; wait for the device."""
+        """Return mean loss and accuracy since the last row, each batch before its update; wait for the device."""
         loss, correct, images = float(self.totals["loss"]), int(self.totals["correct"]), self.counted or math.nan
         return {"train_loss": loss / images, "train_accuracy": correct / images}
 
     def time_taken(self) -> tuple[float, float]:
-        """Return a finished training's seconds, tests included, and the images per second that it learned."""
+        """Return the total time of a finished training in seconds, including tests, and its images per second."""
         learning, testing = (
             sum(row[f"{what}_seconds"] for row in self.tables["timing"]) for what in ("train", "evaluate")
         )
@@ -163,7 +163,7 @@ class Training:
         return learning + testing, images / learning if learning else math.nan
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that training changes, torch's generators included, and how images are preprocessed.
+        """Return the state of the training, including torch's generators, and the preprocessing of images.
 
         Tensors are not copied.
         """
@@ -190,7 +190,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; the same batch comes next."""
+        """Restore a state from `state_dict`, from which training continues exactly."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
@@ -209,34 +209,34 @@ class Training:
 
 
 class Callback:
-    """An observer of a training, whose methods do nothing unless overridden.
+    """Observer of a training, whose methods do nothing by default.
 
-    In `on_batch`, `on_epoch` and `on_end` the training can be saved, or stopped by an exception.
+    `on_batch`, `on_epoch` and `on_end` may save the training, or stop it by an exception.
     """
 
     def on_start(self, training: Training) -> None:
-        """Before the first batch; a resumed training may be anywhere."""
+        """Called before the first batch, or before a training is resumed."""
 
     def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
-        """With the gradients of a batch in `.grad`, before the weights move."""
+        """Called with the gradients of a batch in `.grad`, before the weights change."""
 
     def on_batch(self, training: Training) -> None:
-        """After the weights have moved."""
+        """Called after the weights have changed."""
 
     def on_epoch(self, training: Training) -> None:
-        """After an epoch; its rows end the tables."""
+        """Called after an epoch, whose rows are the last of the tables."""
 
     def on_end(self, training: Training) -> None:
-        """After the last epoch."""
+        """Called after the last epoch."""
 
 
 def train(training: Training, callbacks: Sequence[Callback] = ()) -> None:
-    """Train on, from where the training is to its last epoch.
+    """Continue a training to its last epoch.
 
     Raises
     ------
     DivergenceError
-        If the rule finds something non-finite; the message names batch and epoch.
+        If the rule finds non-finite values; the message names batch and epoch.
     """
     if not training.tables["metrics"]:
         measure(training)
@@ -249,7 +249,7 @@ def train(training: Training, callbacks: Sequence[Callback] = ()) -> None:
             training.seconds = time.perf_counter() - training.started
             for callback in callbacks:
                 callback.on_batch(training)
-        training.seconds = time.perf_counter() - training.started  # with the check that ends the epoch
+        training.seconds = time.perf_counter() - training.started  # including the check at the end of the epoch
         training.epoch += 1
         measure(training)
         training.batch = training.since = 0
@@ -280,7 +280,7 @@ def learn(training: Training, x: Tensor, y: Tensor, callbacks: Sequence[Callback
 
 
 def measure(training: Training) -> None:
-    """Add a row of metrics and one of timing, and begin new totals; the first row is the untrained network's."""
+    """Add a row of metrics and a row of timing, and reset the totals; the first row is the untrained network's."""
     data, start = training.batches.data, time.perf_counter()
     row: Row = {"epoch": training.epoch, "learning_rate": training.learning_rate}
     row |= training.averages()

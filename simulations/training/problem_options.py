@@ -213,7 +213,7 @@ def _images(options: ProblemOptions, run: Run | None) -> tuple[Tensor, Tensor, t
 
 
 def _drawn(options: ProblemOptions, drawing: str, run: Run | None) -> tuple[Tensor, Tensor, tuple[int, ...], int, str]:
-    """Return what `_images` returns, of a drawing; without a run there are ten classes."""
+    """Return the result of `_images` for a drawing; without a run there are ten classes."""
     if options.first or options.batch_size not in (1, ProblemOptions.batch_size):
         raise ActrelaxError("--drawing is one image: leave --first and --batch-size out.")
     shape, classes = drawing_shape(options.model.network), 10
@@ -221,7 +221,7 @@ def _drawn(options: ProblemOptions, drawing: str, run: Run | None) -> tuple[Tens
         populations = run.network.populations
         shape, classes = populations[run.network.input].shape, math.prod(populations[run.network.output].shape)
     if len(shape) == 3 and shape[0] != 1:
-        raise ActrelaxError(f"--drawing is grey, and images of shape {shape} have colours: leave it out.")
+        raise ActrelaxError(f"--drawing is grey, but the network's images of shape {shape} have colours: leave it out.")
     pixels = [int(digit, 16) if digit in "0123456789abcdef" else -1 for digit in drawing]
     if len(pixels) != math.prod(shape) or min(pixels) < 0:
         raise ActrelaxError(

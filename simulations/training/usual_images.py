@@ -29,9 +29,9 @@ def usual_shape(network: str) -> tuple[int, ...]:
 
 
 def drawing_shape(network: str) -> tuple[int, ...]:
-    """Return the shape of a drawing for a network by name: a square of grey pixels if that is what it takes.
+    """Return the shape of a drawing for a network: its input shape, or a grey square for square inputs.
 
-    A function of one's own takes drawings like the digits.
+    A user's function takes drawings with the shape of the digits.
     """
     shape = (64,) if ":" in network else usual_shape(network)
     side = math.isqrt(math.prod(shape))

@@ -402,7 +402,7 @@ def test_lines_of_the_figure():
         (["--batch-size", "0"], "--batch-size must be 1 or more, got 0."),
         (["--batch-size", "5000"], "--batch-size must be at most 1437, the training images of digits, got 5000."),
         (["--dataset", "nix"], "unknown dataset 'nix'; known: digits,"),
-        (["--layout", "nchw"], "--layout is for .npz files of your own, digits has its own layout: leave it out."),
+        (["--layout", "nchw"], "--layout is for .npz files, but digits has a fixed layout: leave it out."),
         (["--networks", "mlp", "--layout", "nchw"], "--layout is for .npz files, but the images are random: leave"),
         (["--device", "cuda:99"], "device 'cuda:99' is not available: this machine has cpu"),
         (["--channels-last"], "--channels-last is for convolutions, but digits-mlp has none: leave it out."),

@@ -290,7 +290,7 @@ def test_pages_that_are_refused(npz, tmp_path, capsys, monkeypatch):
     page, options = tmp_path / "page.html", [*SMALL, "--dataset", npz, "--out", tmp_path / "out"]
     many = ["--steps", 1_000_000, "--html", page]
     for changes, said in (
-        (["--samples", 1], "--samples is for a page: give --html FILE, or leave --samples out."),
+        (["--samples", 1], "--samples needs --html: give --html FILE, or leave --samples out."),
         (["--samples", 3, "--html", page], "--samples must be between 1 and 2, got 3."),
         (["--samples", 0, "--html", page], "--samples must be between 1 and 2, got 0."),
         (many, "a page of 1,000,001 times and 2 samples would have 161 MB, and 25 MB are allowed: show fewer times "),

@@ -73,8 +73,8 @@ def test_what_it_writes(done, capsys):
         ),
         (["smoke", "--seeds", "1", "--runs", "/dev/null"], "can't write to /dev/null/.locks: Not a directory."),
         (["smoke", "--report-only"], "no run has ended yet: leave --report-only out."),
-        (["smoke", "--scheduler", "tcp://127.0.0.1:1"], "there is no Dask scheduler at tcp://127.0.0.1:1"),
-        (["smoke", "--scheduler", "tls://127.0.0.1:1"], "there is no Dask scheduler at tls://127.0.0.1:1"),
+        (["smoke", "--scheduler", "tcp://127.0.0.1:1"], "--scheduler tcp://127.0.0.1:1 can't be reached: start it"),
+        (["smoke", "--scheduler", "tls://127.0.0.1:1"], "--scheduler tls://127.0.0.1:1 can't be reached: start it"),
     ],
 )
 def test_what_is_refused(tmp_path, capsys, arguments, said):

@@ -129,7 +129,7 @@ def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path)
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
-    assert "Stopped: stopped: the same command goes on from here." in said
+    assert "Stopped: stopped: repeat the command to continue." in said
     assert [kept.state for kept in slow] == [State.BEGUN] * 2
     assert all(kept.folder.checkpoint() is not None for kept in slow)
     perform(slow, 2)
