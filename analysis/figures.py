@@ -214,7 +214,7 @@ def heat_map(
     ax.set(xlabel=f"time ({unit})")
     ax.grid(False)
     bar = ax.figure.colorbar(image, ax=ax, ticks=[-1, -0.1, -0.01, 0, 0.01, 0.1, 1], format="%g")
-    bar.set_label("activity (relative to the population's maximum)")
+    bar.set_label("activity (relative to maximum)")
     return ax
 
 

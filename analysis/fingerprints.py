@@ -98,7 +98,7 @@ def verify_checkpoint(
     before = recorded(folder) or {}
     if state.get("run") != identity(before):
         raise ActrelaxError(
-            f"{folder.path / name} belongs to another run: begin anew, or pass --accept-changes "
+            f"{folder.path / name} belongs to another run: start the run again, or pass --accept-changes "
             "(accept_changes=True in Python)."
         )
     if "weights" in before:
@@ -126,8 +126,8 @@ def verify(folder: RunFolder, found: Fingerprints, *, accept_changes: bool = Fal
     before = recorded(folder)
     if before is None:
         raise ActrelaxError(
-            f"{folder.path} has no fingerprints to compare its inputs with: begin anew, or pass --accept-changes "
-            "(accept_changes=True in Python)."
+            f"{folder.path} has no fingerprints to compare its inputs with: start the run again, or pass "
+            "--accept-changes (accept_changes=True in Python)."
         )
     changed = [
         name

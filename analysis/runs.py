@@ -46,7 +46,7 @@ CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary
 BEST = "best.pt"
 FINGERPRINTS = "fingerprints.json"
 FILES = (SUMMARY, DIVERGED, CHECKPOINT, BEST, *(f"{table}.csv" for table in TABLES), FINGERPRINTS, CONFIG)
-"""Of a run, in the order in which they are removed: the configuration, which says that it has begun, last."""
+"""Files of a run in the order of their removal; the configuration, which marks the run as begun, is the last."""
 
 
 class State(StrEnum):
@@ -147,7 +147,7 @@ class RunFolder:
                 )
 
     def _check_places(self) -> None:
-        """Refuse a folder where one of the run's files belongs, and a file where a folder does."""
+        """Raise an error if a folder has the name of one of the run's files, or a file the name of a folder."""
         for path in (self.figures, self.tensorboard):
             if exists(path) and not path.is_dir():
                 raise ActrelaxError(f"can't write to {path}: Not a directory.")
@@ -236,7 +236,7 @@ class RunFolder:
                     raise BadZipFile("wrong checksum")
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # damaged bytes make zipfile and the unpickler raise nearly anything
-            raise ActrelaxError(f"{path} can't be read, it is damaged or something else: begin anew.") from error
+            raise ActrelaxError(f"{path} is not a checkpoint, or is damaged: start the run again.") from error
         return state
 
     @contextmanager
@@ -245,7 +245,7 @@ class RunFolder:
         try:
             yield
         except Exception as error:
-            raise ActrelaxError(f"{self.path / CHECKPOINT} belongs to another run: begin anew.") from error
+            raise ActrelaxError(f"{self.path / CHECKPOINT} belongs to another run: start the run again.") from error
 
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json, which marks the run as finished."""

@@ -57,7 +57,7 @@ class Experts(nn.Module):
 
 
 class RandomDepth(nn.Module):
-    """Blocks that Python leaves out by a draw of torch's generator."""
+    """Blocks that Python skips at random, by torch's generator."""
 
     def __init__(self):
         super().__init__()

@@ -136,7 +136,7 @@ def site(monkeypatch):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_every_script_is_a_page_of_the_gallery(script, site):
-    """Its first line is a title, its code is unchanged, and it reads options from sys.argv."""
+    """The page begins with a title, the code of the script is unchanged, and options come from sys.argv."""
     source = script.read_text()
     page = site[0].with_title(source, run=True, shown=[])
     title, line, empty, text = ast.get_docstring(ast.parse(page)).split("\n", 3)

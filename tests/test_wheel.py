@@ -1,4 +1,4 @@
-"""The package as users install it: a wheel, in an environment of its own, beside its dependencies."""
+"""The package as users install it: a wheel with its dependencies, in a separate environment."""
 
 import os
 import shutil

@@ -122,7 +122,7 @@ def _compared(entry: Entry, result: Mapping[str, Tensor], reference: Reference, 
 def _mate(
     entry: Entry, results: Mapping[Entry, Mapping[str, Tensor]], own: Mapping[Entry, Reference | None]
 ) -> Reference | None:
-    """Return the result of the first entry with the same law and at least the same accuracy, as a reference."""
+    """Return the result of the first entry with the same closed form and at least the same accuracy, as a reference."""
     first = next(other for other in results if other.law == entry.law and other.bound <= entry.bound)
     if first == entry:
         return None

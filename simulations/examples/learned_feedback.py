@@ -122,7 +122,7 @@ def draw(left: Axes, right: Axes, rule: str, angles: Tensor, left_over: Tensor, 
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="epoch", ylabel="angle between W and psi (degrees)", xlim=(0, None), ylim=(0, 100))
-    right.set(xlabel="epoch", ylabel="|W - psi| (relative to its initial value)", xlim=(0, None), ylim=(0, 1.1))
+    right.set(xlabel="epoch", ylabel="|W - psi| (relative to initial)", xlim=(0, None), ylim=(0, 1.1))
     left.legend(loc="lower left")
     right.legend(loc="lower left")
 

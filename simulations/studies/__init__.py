@@ -1,1 +1,1 @@
-"""Questions about relaxation, each asked and answered by one script: what docs/findings.md reports."""
+"""Studies of relaxation and learning, one script each, reported in docs/findings.md."""

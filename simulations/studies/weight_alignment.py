@@ -65,7 +65,7 @@ def main(out: Path = OUT, epochs: int = EPOCHS, seeds: int = SEEDS) -> pd.DataFr
     with figures.saved(out / "weight_alignment.png", columns=3) as (_, axes):
         labels = (
             "angle between W and psi (degrees)",
-            "|W - psi| (relative to its initial value)",
+            "|W - psi| (relative to initial)",
             "angle to backprop's update (degrees)",
         )
         for ax, column, label in zip(axes, ("angle", "distance", "update"), labels, strict=True):

@@ -27,7 +27,7 @@ from actrelax.simulations.training.processes import Processes
 Row = dict[str, float]
 
 EXPLODED = 1e6
-"""Factor by which a loss must exceed the first batch's to count as diverged, since saturation may keep it finite."""
+"""Ratio to the first batch's loss above which a loss counts as diverged; saturated units can keep it finite."""
 
 
 @dataclass

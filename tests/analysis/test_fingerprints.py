@@ -38,7 +38,9 @@ def test_all_that_changed_is_named(tmp_path):
         "--accept-changes (accept_changes=True in Python)."
     )
     verify(folder, found, accept_changes=True)
-    with pytest.raises(ActrelaxError, match="has no fingerprints to compare its inputs with: begin anew, or pass"):
+    with pytest.raises(
+        ActrelaxError, match="has no fingerprints to compare its inputs with: start the run again, or pass"
+    ):
         verify(RunFolder(tmp_path / "other"), found)
 
 
@@ -55,7 +57,7 @@ def test_a_checkpoint_belongs_to_its_run_and_at_the_end_is_the_last(tmp_path):
     folder = run_of(tmp_path / "run", files={"a.py": "1"})
     mark = identity(recorded(folder))
     verify_checkpoint(folder, {"run": mark})
-    with pytest.raises(ActrelaxError, match="belongs to another run: begin anew, or pass --accept-changes"):
+    with pytest.raises(ActrelaxError, match="belongs to another run: start the run again, or pass --accept-changes"):
         verify_checkpoint(folder, {"run": identity({"files": {"a.py": "2"}})})
     folder.write_checkpoint({"run": mark})
     record(folder, {**recorded(folder), **of_weights(folder)})

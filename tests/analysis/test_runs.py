@@ -152,7 +152,7 @@ def test_a_checkpoint_never_runs_code(folder, tmp_path):
 
     torch.save({"weights": Bomb()}, folder.path / CHECKPOINT)
     with pytest.raises(
-        ActrelaxError, match=r"checkpoint.pt can't be read, it is damaged or something else: begin anew\.$"
+        ActrelaxError, match=r"checkpoint.pt is not a checkpoint, or is damaged: start the run again\.$"
     ):
         folder.checkpoint()
     assert not (tmp_path / "exploded").exists()

@@ -56,7 +56,7 @@ def test_equivalence_by_two_one_sided_tests():
 
 
 def test_holm():
-    """Holm's procedure: the smallest p times the number of tests, the next times one less, never decreasing."""
+    """Holm's procedure multiplies the smallest p by the number of tests, the next by one less, and never decreases."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, math.nan, 0.6])[0] == 1.0
     assert math.isnan(holm([0.9, math.nan, 0.6])[1])

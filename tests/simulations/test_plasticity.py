@@ -186,7 +186,7 @@ def test_bad_input_is_one_sentence_and_status_2(finished, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda run: (run / "checkpoint.pt").write_bytes(b"PK"), "checkpoint.pt can't be read, it is damaged or"),
+        (lambda run: (run / "checkpoint.pt").write_bytes(b"PK"), "checkpoint.pt is not a checkpoint, or is damaged"),
         (lambda run: torch.save({"network": {}}, run / "checkpoint.pt"), "checkpoint.pt belongs to another run"),
         (lambda run: [(run / "metrics.csv").unlink(), (run / "metrics.csv").mkdir()], "can't write to "),
         (lambda run: [(run / "summary.json").unlink(), (run / "summary.json").mkdir()], "can't write to "),
@@ -229,7 +229,7 @@ def test_a_run_goes_on_with_its_own_weights_and_alone(finished, tmp_path, capsys
     shutil.copytree(finished, out)
     assert cli.main(["plasticity", "--out", str(other), *TINY, "--epochs", "1", "--seed", "1"]) == 0
     for source, sentence in (
-        (other, f"{out / 'checkpoint.pt'} belongs to another run: begin anew, or pass --accept-changes"),
+        (other, f"{out / 'checkpoint.pt'} belongs to another run: start the run again, or pass --accept-changes"),
         (finished, f"another process is writing into {out}: wait until it has ended, or choose another folder."),
     ):
         shutil.copy(source / "checkpoint.pt", out)

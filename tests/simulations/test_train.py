@@ -497,7 +497,7 @@ def test_damaged_runs_are_not_resumed(tmp_path, tiny, whole, capsys):
     for content in (b"", checkpoint[:-500], bytes(flipped), b"PK\x03\x04nothing", *noise):
         (whole / "checkpoint.pt").write_bytes(content)
         said = refused(capsys, 2, "--resume", whole)
-        assert said == f"{whole / 'checkpoint.pt'} can't be read, it is damaged or something else: begin anew."
+        assert said == f"{whole / 'checkpoint.pt'} is not a checkpoint, or is damaged: start the run again."
         assert (whole / "checkpoint.pt").read_bytes() == content
     broken = json.loads((whole / "config.json").read_text())
     broken["experiment"]["lr"] = "x"
@@ -518,9 +518,11 @@ def test_a_checkpoint_of_another_network(tmp_path, tiny, whole, capsys):
     (whole / "summary.json").unlink()
     (whole / "checkpoint.pt").write_bytes((tmp_path / "other" / "checkpoint.pt").read_bytes())
     said = refused(capsys, 2, "--resume", whole)
-    assert said.startswith(f"{whole / 'checkpoint.pt'} belongs to another run: begin anew, or pass --accept-changes")
+    assert said.startswith(
+        f"{whole / 'checkpoint.pt'} belongs to another run: start the run again, or pass --accept-changes"
+    )
     said = refused(capsys, 2, "--resume", whole, "--accept-changes")
-    assert said == f"{whole / 'checkpoint.pt'} belongs to another run: begin anew."
+    assert said == f"{whole / 'checkpoint.pt'} belongs to another run: start the run again."
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, tiny, capsys):

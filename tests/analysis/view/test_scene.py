@@ -1,4 +1,4 @@
-"""What a relaxation shows, against NumPy, SciPy's distributions, autograd and relaxations of the clamp alone."""
+"""Data of the viewer, against NumPy, SciPy's distributions, autograd and relaxations of the clamp alone."""
 
 import numpy as np
 import pytest

@@ -47,7 +47,7 @@ def test_equals_the_recursion_written_out(preset, delays):
 
 
 def test_equals_the_recursion_written_out_with_a_tau_per_neuron():
-    """Individual time constants, delays and a given initial state together."""
+    """Holds for one tau per neuron, delays and a given initial state together."""
     case = mlp_case()
     tau = {"hidden1": torch.linspace(0.5, 1.5, 7), "hidden3": 0.7}
     final = relaxed(case, delays={"hidden1->hidden2": 0.4, "hidden3->output": 0.6}, tau=tau)

@@ -38,7 +38,7 @@ def test_every_run_can_be_run(name):
 
 @pytest.mark.parametrize("name", CARRIED_OUT)
 def test_results_that_are_kept_are_of_the_suites_runs(name):
-    """A new option must not change their hashes, or all runs would be repeated."""
+    """A new option must not change the hashes of stored runs, or all of them would be repeated."""
     suite = replace(CARRIED_OUT[name], seeds=10)
     runs = set()
     for case in suite.cases():

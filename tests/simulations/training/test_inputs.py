@@ -141,7 +141,10 @@ def test_an_earlier_checkpoint_is_not_the_finished_runs(shared, capsys, monkeypa
     assert found == 2
     assert said.startswith(f"actrelax evaluate: checkpoint.pt changed since the run in {out} was trained: undo the")
     (out / "fingerprints.json").unlink()
-    assert "has no fingerprints to compare its inputs with: begin anew, or" in status(capsys, ["evaluate", str(out)])[1]
+    assert (
+        "has no fingerprints to compare its inputs with: start the run again, or"
+        in status(capsys, ["evaluate", str(out)])[1]
+    )
     (out / "fingerprints.json").write_text('{"files": 3}')
     assert status(capsys, ["evaluate", str(out)])[1].endswith(
         "holds no fingerprints: fingerprints.json can't be read.\n"
@@ -158,7 +161,7 @@ def test_a_longer_run_and_its_best_network_are_its_own(tmp_path, capsys):
     shutil.copy(other / "best.pt", out)
     assert status(capsys, ["evaluate", str(out)]) == (0, "")
     found, said = status(capsys, ["evaluate", str(out), "--best"])
-    assert (found, said.partition(": begin")[0]) == (2, f"actrelax evaluate: {out / 'best.pt'} belongs to another run")
+    assert (found, said.partition(": start")[0]) == (2, f"actrelax evaluate: {out / 'best.pt'} belongs to another run")
 
 
 def test_options_of_a_resumption_are_refused_elsewhere(capsys, tmp_path):

@@ -62,7 +62,7 @@ def gradients_of(parts):
 @pytest.mark.parametrize("network", ["digits-cnn", "digits-skip"])
 @pytest.mark.parametrize("rule", RULES)
 def test_gradients_are_those_of_single_precision_but_for_rounding(rule, network, device):
-    """bfloat16 rounds to 0.4 %: directions change by some percent, norms by about one."""
+    """bfloat16 rounds to 0.4 %: gradients turn by a few percent, and their norms change by about one percent."""
     exact, passed = gradients_of(parts_of(rule, "fp32", network, device))
     rounded, result = gradients_of(parts_of(rule, "bf16", network, device))
     assert result.output.dtype == torch.bfloat16
