@@ -16,16 +16,19 @@ The last line on screen:  kolen-pollack: 91.1% of test images, angles 42.1, 39.0
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from actrelax import BackwardOptions, Network, Updates, build, digits, relax_backward
 from actrelax.analysis import figures
 from actrelax.analysis.alignment import feedback_alignment
 from actrelax.simulations.data import random_stream
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 # network
 NETWORK = "mlp-4x32"
@@ -120,7 +123,7 @@ def draw(left: Axes, right: Axes, rule: str, angles: Tensor, left_over: Tensor, 
         law, "o", color="0.3", fillstyle="none", markersize=4, label=None if DECAY[rule] is None else "predicted"
     )
     for ax in (left, right):
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.locator_params(axis="x", integer=True)
     left.set(xlabel="epoch", ylabel="angle between W and psi (degrees)", xlim=(0, None), ylim=(0, 100))
     right.set(xlabel="epoch", ylabel="|W - psi| (relative to initial)", xlim=(0, None), ylim=(0, 1.1))
     left.legend(loc="lower left")

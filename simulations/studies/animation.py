@@ -10,19 +10,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure, FigureBase
-from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from PIL import Image
 
 from actrelax.analysis import figures
 from actrelax.analysis.files import replacing
 from actrelax.analysis.style import styled, written
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.image import AxesImage
+
 
 Array = NDArray[np.floating]
 
@@ -91,6 +93,8 @@ def movie(path: Path, film: Film, frames: Sequence[int], *, dpi: int = 100) -> N
 
     The picture is about 7 inches wide. The file is written atomically.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: see actrelax.analysis
+
     with styled():
         figure, show = scene(film)
         figure.set_dpi(dpi)
@@ -110,6 +114,8 @@ def movie(path: Path, film: Film, frames: Sequence[int], *, dpi: int = 100) -> N
 
 def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
     """Return the figure of the animation, and a function that shows a frame in it."""
+    from matplotlib.figure import Figure
+
     names = list(film.activities)
     figure = Figure(figsize=(1.25 * (len(names) + 1) + 0.8, 5.4))
     (upper,), (lower,) = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)
@@ -145,7 +151,7 @@ def scene(film: Film) -> tuple[Figure, Callable[[int], list[AxesImage]]]:
 
 
 def _sheet(ax: Axes, x: Array) -> AxesImage:
-    image = ax.imshow(contact_sheet(x), cmap="PuOr", norm=Normalize(-1, 1), interpolation="nearest")
+    image = ax.imshow(contact_sheet(x), cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     _bare(ax)
     return image
 

@@ -12,11 +12,9 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
@@ -34,6 +32,10 @@ from actrelax.simulations.training.assemble import assemble, load_images
 from actrelax.simulations.training.callbacks import Alignment
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.loop import Callback, Training, train
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 RATE = 0.4
 EPOCHS = 15
@@ -260,9 +262,8 @@ def draw(path: Path, rows: pd.DataFrame, *, xlabel: str, scale: Scale, chance: f
                 ax.set_xlim(min(0, levels[0]) - least / 5, levels[-1] * 1.2)
             else:
                 ax.set_xscale(scale)
-            ax.xaxis.set_major_locator(FixedLocator(levels))
-            ax.xaxis.set_minor_locator(NullLocator())
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.set_xticks(levels, [f"{level:g}" for level in levels])
+            ax.set_xticks([], minor=True)
             ax.set_xlabel(xlabel)
             ax.legend(fontsize="small")
 

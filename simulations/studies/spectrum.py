@@ -18,9 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigvals, qr
@@ -32,6 +32,10 @@ from actrelax.analysis.convergence import stays_below
 from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.studies.common import DIGITS, OUT, report, trained
 from actrelax.simulations.suites.suite import varied
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 # networks: mlp-DEPTHxWIDTH, tanh, one digit
 DEPTHS = (2, 5, 10, 15, 20, 30, 40)

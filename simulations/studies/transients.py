@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from actrelax import Network, RelaxationProblem, solve
@@ -30,6 +30,10 @@ from actrelax.models.engines import INTEGRATORS
 from actrelax.simulations.data import digits
 from actrelax.simulations.studies.common import DIGITS, OUT, report, trained
 from actrelax.simulations.suites.suite import varied
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 ACTIVATIONS = ("tanh", "relu")  # the last is drawn
 EPOCHS = 20

@@ -20,13 +20,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 from torch.nn.functional import cosine_similarity
 
 from actrelax import RelaxationProblem, SciPyOptions, build, solve
@@ -37,6 +35,11 @@ from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.problem import State
 from actrelax.simulations.data import digits, random_stream
 from actrelax.simulations.studies.common import OUT, report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
 
 ACTIVATIONS = ("tanh", "sigmoid", "gelu", "relu")
 DEPTHS = (3, 5, 7)  # layers of weights

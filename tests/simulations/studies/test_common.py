@@ -1,9 +1,13 @@
 """Reports of studies, and the results stated in their docstrings."""
 
+import ast
 import importlib
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +67,20 @@ def test_it_promises_what_was_measured(name):
     found = json.loads((ROOT / "results" / "studies" / f"{name}.json").read_text())
     assert re.search(r"^The last line on screen:  (.+)$", study(name).__doc__, re.MULTILINE)[1] == found["last line"]
     assert is_drawn(ROOT / "docs" / "figures" / "findings" / f"{name}.png")
+
+
+def test_scripts_start_where_a_notebooks_backend_is_missing(tmp_path):
+    environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline_missing.backend"}
+    script = ROOT / "simulations" / "studies" / "transients.py"
+    command = [sys.executable, str(script), "--out", str(tmp_path / "missing"), "--help"]
+    assert subprocess.run(command, env={**environment, "MPLBACKEND": "missing"}, check=False).returncode == 0
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "simulations").glob("*/*.py")), ids=lambda path: path.stem)
+def test_scripts_import_matplotlib_after_us(script):
+    """Else the backend is looked for before we can do without it."""
+    body = ast.parse(script.read_text()).body
+    names = [each.module or "" for each in body if isinstance(each, ast.ImportFrom)]
+    names += [alias.name for each in body if isinstance(each, ast.Import) for alias in each.names]
+    assert not any(name.split(".")[0] == "matplotlib" for name in names)
