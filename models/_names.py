@@ -38,14 +38,14 @@ def known(kind: str, name: object, names: Iterable[str], also: str = "", where: 
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a real number, of Python or NumPy."""
-    return isinstance(value, Real)
+    """Return whether a value is a real number, of Python or NumPy; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def whole_number(name: str, value: SupportsIndex, least: int) -> int:
     """Return an integer, NumPy's included, as an int; refuse anything else and numbers below `least`."""
     try:
-        number = operator.index(value)
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = least - 1
     if number < least:

@@ -64,6 +64,8 @@ def as_number(value: Any) -> Any:
     if is_quantity(value):
         return np.asarray(value).item() if _is_dimensionless(value) and np.ndim(value) == 0 else value
     if isinstance(value, np.number) or (isinstance(value, np.ndarray | Tensor) and value.ndim == 0):
+        if isinstance(value, np.float16 | np.float32 | np.ndarray) and value.dtype in (np.float16, np.float32):
+            return float(str(value))  # np.float32(0.1) is 0.1: times are counted in steps
         found = value.item()
         return found if isinstance(found, Real) else value
     return value

@@ -93,6 +93,11 @@ def from_function(function: LossFunction, *, weights: LossFunction | None = None
         with torch.enable_grad():
             output = output.detach().requires_grad_()
             losses = value(output, target)
+            if not losses.requires_grad:
+                raise ActrelaxError(
+                    "the loss has no gradient, as after argmax() or detach(): compute it from the output by "
+                    "differentiable functions alone."
+                )
             return losses.detach(), torch.autograd.grad(losses.sum(), output)[0]
 
     return Loss(value, partial(_part, both, 1), both, weights or _weights_in_mean(function))
@@ -196,6 +201,7 @@ def _dense(target: Tensor, output: Tensor) -> Tensor:
     if output.shape[1:] == (1,) and target.shape == output.shape[:1]:
         return target.to(output.dtype).unsqueeze(1)
     is_labels = output.dim() == 2 and target.shape == output.shape[:1] and not target.dtype.is_floating_point
+    is_labels &= target.dtype != torch.bool or output.shape[1:] == (2,)
     if not is_labels:
         raise ActrelaxError(
             f"targets must be integer labels ({len(output)},) or of the output's shape {tuple(output.shape)}, "

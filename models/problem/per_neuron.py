@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from actrelax.models._names import known
+from actrelax.models._names import is_number, known
 from actrelax.models.errors import ActrelaxError
 
 Value = float | Tensor
@@ -63,7 +63,8 @@ class PerNeuron:
 
     def _check_one(self, population: str, value: Value, zero: bool) -> None:
         said, shape = f"{self.name} of {population!r}", tuple(self.shapes[population])
-        if not isinstance(value, Real | Tensor):
+        is_tensor = isinstance(value, Tensor) and not value.is_complex() and value.dtype != torch.bool
+        if not (is_tensor or is_number(value)):
             raise ActrelaxError(f"{said} must be a number or a tensor, got {value!r}.")
         if isinstance(value, Tensor) and value.dim() > 0 and value.shape != shape:
             raise ActrelaxError(f"{said} must be a number or of shape {shape}, got {tuple(value.shape)}.")

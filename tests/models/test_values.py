@@ -15,6 +15,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import BackwardOptions, Updates, activity_gradients, relax_backward
 from actrelax.models.network import build
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import Record
 
 
 def problem_of(case, **fields):
@@ -93,6 +94,34 @@ def test_numbers_of_numpy_are_numbers_everywhere():
     assert Steps.until(np.float32(0.5)).tolerance == 0.5
     assert SciPyOptions(rtol=np.array(1e-6)) == SciPyOptions(rtol=1e-6)
     assert Updates({"conv": np.array(2.0)}, np.array(1.0), np.array(0.5)) == Updates({"conv": 2.0}, 1.0, 0.5)
+
+
+def test_single_precision_means_the_number_that_it_prints():
+    """Times are counted in steps: np.float32(0.3) is 0.30000001192."""
+    case = mlp_case()
+    problem = problem_of(case, delays=np.float32(0.3), tau=np.array(0.7, np.float32))
+    assert problem.tau == 0.7
+    assert solve(problem, "euler", duration=np.float32(2.1), dt=np.float16(0.1)).steps == 21
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: problem_of(mlp_case(), tau=True),
+        lambda: problem_of(mlp_case(), tau={"hidden1": torch.ones(7, dtype=torch.bool)}),
+        lambda: problem_of(mlp_case(), noise={"hidden1": torch.ones(7, dtype=torch.complex128)}),
+        lambda: problem_of(mlp_case(), clip=True),
+        lambda: problem_of(mlp_case(), input_noise=True),
+        lambda: problem_of(mlp_case(), delays=True),
+        lambda: Steps(True),
+        lambda: Steps(3, eta=True),
+        lambda: Record(every=True),
+        lambda: Updates(clip=True),
+    ],
+)
+def test_true_is_no_number(call):
+    with pytest.raises(ActrelaxError, match=r"must be .*, got "):
+        call()
 
 
 @pytest.mark.parametrize(("name", "value"), [("clip", "1"), ("decay", "1"), ("decay", -1), ("factors", {"conv": None})])

@@ -99,3 +99,20 @@ def test_cross_entropy_over_space_is_one_loss_per_sample():
     output, target = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
     expected = F.cross_entropy(output, target, reduction="none").flatten(1).sum(1)
     assert relative_error(LOSSES["cross-entropy"].value(output, target), expected) < 1e-14
+
+
+def test_a_loss_without_a_gradient_is_refused():
+    loss = from_function(lambda output, target: (output.argmax(1) != target).double())
+    with pytest.raises(
+        ActrelaxError, match=r"^the loss has no gradient, as after argmax\(\) or detach\(\): compute it"
+    ):
+        loss.gradient(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+def test_true_and_false_are_labels_of_two_classes_alone():
+    labels = torch.tensor([True, False])
+    loss = LOSSES["cross-entropy"]
+    two = torch.tensor([[1.0, 2.0], [0.5, -1.0]])
+    assert torch.equal(loss.gradient(two, labels), loss.gradient(two, labels.long()))
+    with pytest.raises(ActrelaxError, match=r"^targets must be integer labels \(2,\) or .*got torch\.bool \(2,\)"):
+        loss.gradient(torch.zeros(2, 3), labels)
