@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 import shlex
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ NAMES = ("first-figure", "coming-from", "tutorial", "theory", "closed-form")
 TESTED = [*(DOCS / f"{name}.md" for name in NAMES), *sorted((DOCS / "how-to").glob("*.md"))]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|text|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+OPTIONAL = ("skorch", "lightning", "onnx")
+"""Packages of the extra `integrations`: blocks that name one of them are left out where it is missing."""
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -40,16 +44,36 @@ def test_its_programs_print_what_stands_below_them(page, as_users_run, capsys):
     namespace: dict[str, object] = {"__name__": "__main__"}
     blocks = BLOCK.findall(page.read_text())
     assert "text" in dict(blocks)
+    run = True
     for kind, block in blocks:
         if kind == "python":
-            if "skorch" in block:
-                pytest.importorskip("skorch")
             capsys.readouterr()
-            exec(compile(block, page.name, "exec"), namespace)
+            needed = [package for package in OPTIONAL if package in block]
+            run = all(importlib.util.find_spec(package) for package in needed)
+            with warnings.catch_warnings(action="ignore" if needed else None):  # other packages have deprecations
+                if run:
+                    exec(compile(block, page.name, "exec"), namespace)
         elif kind == "sh":
-            assert cli.main(shlex.split(block)[1:]) == cli.DONE
-        else:
+            run = cli.main(shlex.split(block)[1:]) == cli.DONE
+            assert run
+        elif run:
             assert_same(capsys.readouterr().out, block)
+
+
+@pytest.mark.parametrize("package", OPTIONAL)
+def test_programs_that_need_an_optional_package_are_run(package):
+    """Or are skipped by name where it is missing: the test above leaves them out."""
+    assert any(package in block for page in TESTED for kind, block in BLOCK.findall(page.read_text()))
+    pytest.importorskip(package)
+
+
+def test_every_python_block_is_run_by_a_test():
+    """On the pages above, in test_readme.py, or, for the standalone program, in test_build.py."""
+    others = {ROOT / "README.md", DOCS / "simulation.md"}
+    for page in set(PAGES) - {*TESTED} - others:
+        assert "```py" not in page.read_text(), page
+    shown = [page for page in PAGES if re.search(r"^```py$", page.read_text(), re.MULTILINE)]
+    assert shown == [DOCS / "simulation.md"]
 
 
 def assert_same(printed, promised):
@@ -234,3 +258,18 @@ def is_understood(command):
         return cli.main(command) == cli.DONE
     except SystemExit:
         return False
+
+
+def test_its_targets_scripts_and_modules_are_there():
+    """Of `make TARGET`, `python FILE` and `python -m MODULE`, in lines of their own and within sentences."""
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    shown = "\n".join(page.read_text() for page in [*PAGES, ROOT / "CONTRIBUTING.md"])
+    made = set(re.findall(r"(?:^    |`)make ([a-z]+)", shown, re.MULTILINE))
+    assert {"demo", "test", "docs"} <= made <= set(targets)
+    scripts = set(re.findall(r"python ((?:simulations|benchmarks|docs|tests)/[\w/]+\.py)", shown)) - {
+        "simulations/NAME.py"
+    }
+    assert len(scripts) > 20
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+    for module in set(re.findall(r"-m (actrelax[\w.]+\w)", shown)) - {"actrelax.simulations.NAME"}:
+        assert importlib.util.find_spec(module), module
