@@ -47,7 +47,7 @@ def test_the_wheel_has_every_file_and_this_version(wheel):
         f"{place}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, place in FOLDERS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".typed", ".html")
+        if path.suffix in (".py", ".typed", ".html", ".css", ".js")
     }
     assert len(wanted) > 100
     assert inside == wanted
