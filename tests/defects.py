@@ -20,8 +20,9 @@ from actrelax.models.engines import schedule
 from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coefficients
 from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.gradients import to_gradients
-from actrelax.models.network import Network
+from actrelax.models.network import CapturedPass, Network, paths
 from actrelax.models.network.layers import Dense
+from actrelax.models.network.pieces import close_gates
 from actrelax.models.network.pooling import AvgPool2d, MaxPool2d
 from actrelax.models.problem import LOSSES, Leaky, Loss, RelaxationProblem
 from actrelax.models.problem.delays import Delays
@@ -106,6 +107,17 @@ def decay_of_the_weights_only(right):
         for slot, update in right(network, assumptions, projection, scaled, updates):
             decayed = slot == "feedback" and updates.decay
             yield slot, update - updates.decay * projection.feedback if decayed else update
+
+    return wrong
+
+
+def nothing_along_copies(right):
+    """The signals that a population sends to those that are copied into it."""
+
+    def wrong(passed, number, *args, **given):
+        found, piece = right(passed, number, *args, **given), passed.path.pieces[number]
+        copies = range(len(piece.drives), len(piece.drives) + len(piece.copies))
+        return [None if n in copies else signal for n, signal in enumerate(found)]
 
     return wrong
 
@@ -197,4 +209,13 @@ DEFECTS = {
     "bias gradient skipped": Defect(Dense.hebbian, no_update_of_the_bias),
     "psi not updated": Defect(to_gradients, no_update_of_psi),
     "decay of W only": Defect(to_gradients, decay_of_the_weights_only),
+    # captured networks
+    "gate left open": Defect(close_gates, lambda right: lambda pieces, edges: [-1]),
+    "copy forgotten": Defect(CapturedPass.transposed, nothing_along_copies),
+    "value lost in place": Defect(
+        paths._wanted,
+        lambda right: (
+            lambda *args: {call: [(*each[:2], False) for each in kept] for call, kept in right(*args).items()}
+        ),
+    ),
 }

@@ -71,8 +71,12 @@ ALLOWED["simulations.costs"] = ALLOWED["simulations.training"] | {"simulations.c
 ALLOWED["simulations.examples"] = ALLOWED["simulations.data"] | {"simulations.examples"}
 ALLOWED["simulations.studies"] = ALLOWED["simulations.suites"] | {"simulations.studies"}
 ALLOWED["simulations"] = {*ALLOWED["simulations.studies"], *ALLOWED["simulations.costs"], "simulations"}
-LATER = {("models.results.trajectory", "models.results.xarray_io")}
-"""Allowed exceptions: imports when a trajectory is saved, not when the module is loaded."""
+LATER = {
+    ("models.results.trajectory", "models.results.xarray_io"),
+    ("models.network.network", "models.network.captured"),
+    ("models.network.network", "models.network.capture"),
+}
+"""Imports that do no harm, since they happen when a function is called, or for types alone."""
 INSIDES = {"models.learning.trace"}
 """Modules that analysis/ and simulations/ import directly, because they load torch's slow tracer."""
 

@@ -7,6 +7,7 @@ learn from it, and its memory can be freed, before the next population is comput
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,8 +19,8 @@ from torch import Tensor
 from actrelax.models.assumptions import Gain
 from actrelax.models.closed_form.law import hop_taus, uncovered
 from actrelax.models.closed_form.plan import Generators, Plan, exact_plan, settled_plan
-from actrelax.models.integrators import Integrator, chain_matrix, coefficients
-from actrelax.models.network import Graph, Network, Projection
+from actrelax.models.integrators import Integrator, chain_matrix, coefficients, equilibrium
+from actrelax.models.network import CapturedNetwork, Graph, Network, Projection
 from actrelax.models.problem import RelaxationProblem, State
 
 
@@ -108,6 +109,10 @@ def stream(problem: RelaxationProblem, plan: Plan) -> Iterator[PopulationState]:
 @torch.no_grad()
 def evaluate_all(problem: RelaxationProblem, plan: Plan) -> State:
     """Return population -> activity, (batch, *population.shape), of all populations of `stream`."""
+    if isinstance(problem.network, CapturedNetwork):
+        assert plan is settled_plan(problem.network.graph)
+        start = dict.fromkeys(problem.relaxing, problem.clamped)  # which a sweep with eta = 1 does not read
+        return {problem.network.output: problem.clamped, **equilibrium(problem, start, math.inf)}
     return {name: x for population in stream(problem, plan) for name, x in population.state.items()}
 
 

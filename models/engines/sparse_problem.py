@@ -18,7 +18,7 @@ from scipy import sparse
 from torch import Tensor
 
 from actrelax.models.assumptions import Gain
-from actrelax.models.network import Projection
+from actrelax.models.network import CapturedNetwork, Projection
 from actrelax.models.problem import Leaky, RelaxationProblem, State, StateSpace, Value
 
 Vector = NDArray[np.float64]
@@ -228,6 +228,8 @@ class SparseProblem:
 
 def refused(problem: RelaxationProblem) -> str | None:
     """Return None, or one sentence that says why only PyTorch can run the problem."""
+    if isinstance(problem.network, CapturedNetwork):
+        return 'a captured network runs on PyTorch only: pass engine="torch".'
     if problem.assumptions.is_continuous:
         return "continuous plasticity changes weights during the relaxation: use relax_continuously."
     return None

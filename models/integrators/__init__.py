@@ -11,6 +11,7 @@ from actrelax.models.integrators.schemes import (
     RK4,
     SEQUENTIAL,
     Integrator,
+    equilibrium,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "add_noise",
     "chain_matrix",
     "coefficients",
+    "equilibrium",
     "fill_delay_lines",
     "flow",
     "holding",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Unpack
 
@@ -13,20 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from actrelax.models._names import is_number, known, look_up
-from actrelax.models._values import as_generator, as_number
+from actrelax.models._values import as_number
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines import PAPERS, Steps, integrator_named
-from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.steps import take_steps
-from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.learning.autograd import InputFeedback, feedforward
-from actrelax.models.learning.gradients import BackwardOptions, to_gradients
-from actrelax.models.learning.relax import RelaxFields, learn, prepare
-from actrelax.models.learning.wrapped import Wrapped
-from actrelax.models.network import FeedforwardPass, Network, Slot, check_tensor
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.learning.autograd import captured_output, feedforward
+from actrelax.models.learning.gradients import BackwardOptions
+from actrelax.models.learning.recipe import Recipe, captured_recipe, checked_recipe
+from actrelax.models.learning.relax import RelaxFields
+from actrelax.models.learning.wrapped import Wrapped, WrappedCapture
+from actrelax.models.network import CapturedNetwork, Network, check_tensor
 
 SETTLED = Steps.until(1e-6)
 """The default steps. A settled relaxation without "current" knobs is linear in the clamp: it needs no `loss_scale`."""
@@ -45,10 +42,14 @@ class ActivationRelaxation(nn.Module):
     Parameters
     ----------
     module : Network or torch.nn.Module
-        A `Network`, or a module that applies its layers one after another; `Network.from_sequential` lists the
-        supported layers.
+        A `Network`; a module that applies its layers one after another, with `input_shape`
+        (`Network.from_sequential` lists the supported layers); or any module, with `example` (`Network.from_module`).
     input_shape : sequence of int, optional
-        Shape of one sample; required unless the module is a `Network`.
+        Shape of one sample, for a module that applies layers one after another.
+    example : torch.Tensor, optional
+        A batch as the module takes it, for any module.
+    output : callable, optional
+        With `example`: from what the module returns to its output tensor.
     assumptions : str or Assumptions, default "ar"
         A key of `PRESETS`, or any combination of knobs, except continuous plasticity (use `relax_continuously`).
     steps : int or Steps, default Steps.until(1e-6)
@@ -102,6 +103,8 @@ class ActivationRelaxation(nn.Module):
         module: nn.Module,
         *,
         input_shape: Sequence[int] | None = None,
+        example: Tensor | None = None,
+        output: Callable[[Any], Tensor] | None = None,
         assumptions: str | Assumptions = "ar",
         steps: int | Steps = SETTLED,
         integrator: str | Integrator = "sequential",
@@ -117,8 +120,12 @@ class ActivationRelaxation(nn.Module):
         if length == SETTLED and not scheme.takes_time:
             length = PAPERS  # ignored by the equilibrium sweep
         checked = _with_reduction(options or BackwardOptions(), reduction)
-        wrapped, knobs = Wrapped(module, input_shape), look_up("assumptions", assumptions, PRESETS)
-        self._recipe = _make_recipe(wrapped, knobs, scheme, length, checked, of_problem)
+        knobs = look_up("assumptions", assumptions, PRESETS)
+        wrapped = _wrapped(module, input_shape, example, output)
+        if isinstance(wrapped, WrappedCapture):
+            self._recipe: Recipe = captured_recipe(wrapped, knobs, scheme, length, checked, of_problem)
+        else:
+            self._recipe = checked_recipe(wrapped, knobs, scheme, length, checked, of_problem)
         self._wrapped, self.module = wrapped, module
         if wrapped.feedback is not None:
             self.feedback = wrapped.feedback
@@ -137,6 +144,8 @@ class ActivationRelaxation(nn.Module):
     @property
     def network(self) -> Network:
         """The populations and projections, with the module's current weights."""
+        if isinstance(self._wrapped, WrappedCapture):
+            return self._wrapped.network
         return self._wrapped.network.with_weights(self._wrapped.weights())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,13 +153,14 @@ class ActivationRelaxation(nn.Module):
         if getattr(self, "_is_replica", False):
             raise ActrelaxError("nn.DataParallel is not supported: use DistributedDataParallel.")
         if not torch.is_grad_enabled():
-            output: Tensor = self.module(x)
+            output: Tensor = self.module(x) if isinstance(self._wrapped, Wrapped) else self._wrapped.network(x)
             return output
         scale = _scale(self.loss_scale)
         if torch.compiler.is_compiling():
             from actrelax.models.learning import compiled  # torch._dynamo takes a second to load
 
-            run = compiled.unrecorded if self._recipe.reads_values else compiled.recorded
+            records = isinstance(self._wrapped, Wrapped) and not self._recipe.reads_values
+            run = compiled.recorded if records else compiled.unrecorded
             given = scale if isinstance(scale, Tensor) else torch.full((), scale, device=x.device)
             return run(self, x, given)
         return self._output(x, scale)
@@ -158,6 +168,8 @@ class ActivationRelaxation(nn.Module):
     def _output(self, x: Tensor, scale: float | Tensor, *, recording: bool = False) -> Tensor:
         """Return the output; its backward pass is a relaxation."""
         check_tensor(x)
+        if isinstance(self._wrapped, WrappedCapture):
+            return self._captured(self._wrapped, x, scale)
         recipe, network, weights = self._recipe, self._wrapped.network, self._wrapped.weights()
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
@@ -169,95 +181,33 @@ class ActivationRelaxation(nn.Module):
             recipe = replace(recipe, options=replace(recipe.options, check_finite=False))
         return feedforward(network, partial(recipe.relax, scale), x, weights)
 
+    def _captured(self, wrapped: WrappedCapture, x: Tensor, scale: float | Tensor) -> Tensor:
+        """Return the output of a captured module; its backward pass is a relaxation."""
+        recipe = self._recipe
+        with wrapped.leaves() as leaves:
+            if len(x) == 0:
+                empty: Tensor = wrapped.network(x)
+                return empty  # nothing to relax
+            passed = wrapped.network.run(x, values=not recipe.at_equilibrium, wants_input=x.requires_grad)
+            return captured_output(passed, partial(recipe.relax_captured, scale), x, leaves)
+
     def extra_repr(self) -> str:
         return str(self._recipe)
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """The arguments of the relaxations, checked once and reused for each batch.
-
-    steps    as given
-    options  as given, with the reduction
-    request  checked request for one sample of zeros; each batch replaces the sample
-    start    initial state, if given as a mapping
-    """
-
-    steps: Steps
-    options: BackwardOptions
-    request: SolveRequest
-    start: Mapping[str, Tensor] | None
-
-    @property
-    def reads_values(self) -> bool:
-        """Return whether the number of steps depends on activities."""
-        return self.request.grid.stop_change is not None or self.steps.of == "gradient"
-
-    @torch.no_grad()
-    def relax(
-        self, scale: float | Tensor, network: Network, passed: FeedforwardPass, gradient: Tensor, wants_input: bool
-    ) -> tuple[dict[Slot, Tensor], Tensor | None]:
-        """Return the gradients of the weights and, if `wants_input`, of the input."""
-        options, wide = self.options, torch.promote_types(gradient.dtype, torch.float32)
-        if isinstance(scale, Tensor):
-            scale = scale.to(gradient.device, wide)
-        share = scale / len(gradient) if options.reduction == "mean" else scale
-        clamped = (gradient.to(wide) / share).to(gradient.dtype)
-        if options.check_finite and not bool(clamped.isfinite().all()):
-            if bool(gradient.isfinite().all()):
-                raise ActrelaxError(
-                    f"a loss gradient overflows {gradient.dtype}: set loss_scale to the factor that scales the loss."
-                )
-            options = replace(options, check_finite=False)  # GradScaler expects nan and inf in the gradients
-        problem = self.request.problem.of_batch(network, passed, clamped)
-        if self.start is not None:
-            problem = replace(problem, start=self.start)
-        request = self.request.of(problem)
-        request = replace(request, options=replace(request.options, check_finite=options.check_finite))
-        at_input = InputFeedback(problem) if wants_input else None
-        learned, _ = learn(request, options, at_input or iter)
-        is_one = not isinstance(scale, Tensor) and scale == 1
-        found = {
-            (projection.name, slot): update if is_one else update * scale
-            for projection, totals in learned.totals.items()
-            for slot, update in to_gradients(network, problem.assumptions, projection, totals, options.updates)
-        }
-        return found, None if at_input is None else at_input.total * share
-
-    def __str__(self) -> str:
-        request = self.request
-        reduction = "" if self.options.reduction == "mean" else f", reduction={self.options.reduction!r}"
-        length = f", steps={self.steps!r}" if request.integrator.takes_time else ""
-        preset = request.problem.assumptions.preset
-        named = repr(preset) if preset else "custom"
-        return f"assumptions={named}, integrator={request.integrator.name!r}{length}{reduction}"
-
-
-@torch.no_grad()
-def _make_recipe(
-    wrapped: Wrapped,
-    assumptions: Assumptions,
-    integrator: Integrator,
-    steps: Steps,
-    options: BackwardOptions,
-    fields: Mapping[str, Any],
-) -> _Recipe:
-    """Check all arguments on a copy, then add the feedback weights and return the recipe."""
-    trial, generator = copy.deepcopy(wrapped), as_generator(options.generator)
-    trial.add_feedback(assumptions, None if generator is None else generator.clone_state())
-    network = trial.network
-    zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
-    passed = network.feedforward(zeros, keep_drives=False)
-    given = fields.get("start") if isinstance(fields.get("start"), Mapping) else None
-    if given is not None:  # a start for a whole batch is checked with that batch
-        fields = {**fields, "start": "feedforward"}
-    problem = RelaxationProblem(network, passed, passed.activities[network.output], assumptions, **fields)
-    request = prepare(problem, integrator, steps, options)
-    request.measured()
-    plan_for(request)
-    wrapped.add_feedback(assumptions, generator)
-    own = problem.of_batch(wrapped.network, passed, problem.clamped)
-    return _Recipe(steps, options, request.of(own), given)
+def _wrapped(
+    module: nn.Module,
+    input_shape: Sequence[int] | None,
+    example: Tensor | None,
+    output: Callable[[Any], Tensor] | None,
+) -> Wrapped | WrappedCapture:
+    if example is not None and input_shape is not None:
+        raise ActrelaxError("example and input_shape exclude each other: pass example for any module.")
+    if output is not None and example is None:
+        raise ActrelaxError("output needs an example: pass a batch as the module takes it.")
+    if example is None and not isinstance(module, CapturedNetwork):
+        return Wrapped(module, input_shape)
+    return WrappedCapture(module, example, output)
 
 
 def _scale(given: Scale) -> float | Tensor:

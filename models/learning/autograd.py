@@ -13,7 +13,7 @@ from torch import Tensor
 
 from actrelax.models.closed_form import PopulationState
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import ACTIVATIONS, FeedforwardPass, Network, Slot
+from actrelax.models.network import ACTIVATIONS, CapturedPass, FeedforwardPass, Network, Slot
 from actrelax.models.problem import RelaxationProblem
 
 Relax = Callable[[Network, FeedforwardPass, Tensor, bool], tuple[Mapping[Slot, Tensor], Tensor | None]]
@@ -47,10 +47,7 @@ class _Relaxation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise ActrelaxError(
-                "a relaxation has no second derivative: leave create_graph out, or differentiate the plain module."
-            )
+        _refuse_second_derivative()
         (gradient,) = gradients
         saved = ctx.saved_tensors  # read once: each access runs the saved-tensor hooks
         weights, passed = saved[: ctx.count], ctx.passed.with_tensors(saved[ctx.count :])
@@ -60,6 +57,54 @@ class _Relaxation(torch.autograd.Function):
         with _without_autocast(gradient.device):
             found, at_input = ctx.relax(network, passed, gradient, ctx.needs_input_grad[2])
         return None, None, at_input, *(found.get(slot) for slot in network.slots)
+
+
+CapturedRelax = Callable[[CapturedPass, Tensor], Mapping[Tensor, Tensor]]
+"""(pass, output gradient) -> gradients of the parameters, and of the stimulus if it needs one."""
+
+
+def captured_output(passed: CapturedPass, relax: CapturedRelax, x: Tensor, leaves: Mapping[Tensor, Tensor]) -> Tensor:
+    """Return the output of a captured pass; its backward pass calls `relax`.
+
+    `leaves` maps the tensors that the module read to those whose gradients they are.
+    """
+    learning = {read: leaves.get(read, read) for read in passed.leaves()}
+    asked = [x] if passed.stimulus.requires_grad else []
+    reads = [*([passed.stimulus] if asked else ()), *learning]
+    output: Tensor = _CapturedRelaxation.apply(  # type: ignore[no-untyped-call]
+        _Once(passed), relax, reads, *asked, *learning.values()
+    )
+    return output
+
+
+class _Once:
+    """A pass that can be used once."""
+
+    def __init__(self, passed: CapturedPass) -> None:
+        self.passed: CapturedPass | None = passed
+
+    def take(self) -> CapturedPass:
+        passed, self.passed = self.passed, None
+        if passed is None:
+            raise ActrelaxError("the relaxation has run backward already: call the model again before each backward.")
+        return passed
+
+
+class _CapturedRelaxation(torch.autograd.Function):
+    """The output of a captured pass, with a relaxation as its backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, once: _Once, relax: CapturedRelax, reads: Sequence[Tensor], *given: Tensor) -> Tensor:
+        assert once.passed is not None
+        ctx.once, ctx.relax, ctx.reads = once, relax, reads
+        return once.passed.output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivative()
+        found = ctx.relax(ctx.once.take(), gradients[0])
+        reads, ctx.reads = ctx.reads, ()
+        return None, None, None, *(found.get(read) for read in reads)
 
 
 class InputFeedback:
@@ -76,6 +121,13 @@ class InputFeedback:
                 if projection.target in arrived.names:
                     self.total += problem.feedback_along(projection, arrived.state)
             yield arrived
+
+
+def _refuse_second_derivative() -> None:
+    if torch.is_grad_enabled():
+        raise ActrelaxError(
+            "a relaxation has no second derivative: leave create_graph out, or differentiate the plain module."
+        )
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[None]:

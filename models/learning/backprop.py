@@ -7,9 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
+from actrelax.models.learning.captured import without_hooks
 from actrelax.models.learning.gradients import Backward, BackwardOptions, Updates, add_to_grad, has_hooks, is_finite
-from actrelax.models.network import Network, check_network
+from actrelax.models.network import CapturedNetwork, Network, check_network, left_alone
 from actrelax.models.problem import Loss, LossFunction, loss_named
 
 
@@ -61,6 +63,8 @@ def _gradients(
     network: Network, x: Tensor, y: Tensor, loss: Loss, options: BackwardOptions
 ) -> tuple[dict[nn.Parameter, Tensor], Backward]:
     check_network(network)
+    if isinstance(network, CapturedNetwork):
+        return _captured_gradients(network, x, y, loss, options)
     kinds = {w: network.kind(p) for p in reversed(network.projections.values()) for w in (p.weight, p.bias)}
     # a Parameter shared by two projections occurs once: its gradient is the sum over both
     parts = (w for p in network.projections.values() for w in (p.weight, p.bias))
@@ -84,6 +88,29 @@ def _gradients(
     return {w: options.updates.clipped_(each) for w, each in zip(learned, gradients, strict=True)}, backward
 
 
+def _captured_gradients(
+    network: CapturedNetwork, x: Tensor, y: Tensor, loss: Loss, options: BackwardOptions
+) -> tuple[dict[nn.Parameter, Tensor], Backward]:
+    """Return the gradients of a captured network's parameters, by autograd on its module."""
+    learned = [w for w in network.parameters() if w.requires_grad]
+    kinds = {name: p.kind for p in network.projections.values() for name in (p.weight, p.bias) if name}
+    by_weight = {w: kinds.get(name, "phi") for name, w in network.named_parameters()}
+    with torch.enable_grad():
+        output = network(x)
+    losses, top = loss.both(output.detach(), y)
+    correction = loss.correction(output.detach(), y, options.reduction)
+    top = top * options.scale("phi", len(x)) if correction is None else top * correction * options.scale("phi", len(x))
+    with without_hooks(learned):
+        gradients = torch.autograd.grad(output, learned, top, allow_unused=True)
+    found = {}
+    for w, gradient in zip(learned, gradients, strict=True):
+        factor = options.updates.factors.get(by_weight[w], 1.0)
+        if gradient is not None:
+            found[w] = options.updates.clipped_(gradient if factor == 1 else gradient * factor)
+    loss_value = options.reduced(losses.sum(), len(x), correction)
+    return found, Backward(loss_value, output.detach(), is_finite(output.detach().sum()), len(x))
+
+
 def _without_hooks(network: Network, learned: list[nn.Parameter]) -> tuple[Network, Sequence[Tensor]]:
     """Return the network with copies of its parameters, and the copies; later `add_to_grad` calls the hooks."""
     if not any(map(has_hooks, learned)):
@@ -104,10 +131,24 @@ def activity_gradients(
         Population -> (batch, *population.shape), the gradient of each sample's loss, in topological order.
     """
     check_network(network)
+    if isinstance(network, CapturedNetwork):
+        return _captured_activities(network, x, y, loss_named(loss))
     with torch.enable_grad():
         passed = network.feedforward(x.detach().requires_grad_())
     names = [*network.hidden, network.output]
     output = passed.activities[network.output]
     top = loss_named(loss).gradient(output.detach(), y)
     gradients = torch.autograd.grad(output, [passed.activities[name] for name in names], top)
+    return dict(zip(names, gradients, strict=True))
+
+
+def _captured_activities(network: CapturedNetwork, x: Tensor, y: Tensor, loss: Loss) -> dict[str, Tensor]:
+    """Return the gradients of a captured network's populations, in autograd's graph of the whole module."""
+    with left_alone(network.module, x):
+        path = network.run(x, values=network.paths == "many").path  # finds the populations' places
+    network = network.along(path)
+    output, edges = network.watch(x, path)
+    names = [*network.hidden, network.output]
+    ends = [GradientEdge(*edges[name], None) for name in names]
+    gradients = torch.autograd.grad(output, ends, loss.gradient(output.detach(), y))
     return dict(zip(names, gradients, strict=True))

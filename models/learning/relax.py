@@ -19,6 +19,7 @@ from actrelax.models.engines.steps import take_steps
 from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
+from actrelax.models.learning.captured import relax_captured
 from actrelax.models.learning.gradients import (
     Backward,
     BackwardOptions,
@@ -28,7 +29,7 @@ from actrelax.models.learning.gradients import (
     to_gradients,
 )
 from actrelax.models.learning.plasticity import Plasticity
-from actrelax.models.network import Network, check_network
+from actrelax.models.network import CapturedNetwork, Network, check_network
 from actrelax.models.problem import Loss, LossFunction, ProblemFields, RelaxationProblem, loss_named
 from actrelax.models.results import DivergenceError, Trajectory
 
@@ -118,7 +119,10 @@ def relax_backward(
     losses, clamped = chosen.both(output, y)
     correction = chosen.correction(output, y, options.reduction)
     problem = RelaxationProblem(network, passed, clamped, assumptions, **of_problem)
-    learned, trajectory = learn(prepare(problem, integrator, steps, options), options)
+    request = prepare(problem, integrator, steps, options)
+    if isinstance(network, CapturedNetwork):
+        return _relax_captured(request, options, losses, correction)
+    learned, trajectory = learn(request, options)
     gradients: dict[nn.Parameter, Tensor] = {}
     for projection in network.projections.values():
         scaled = corrected(learned.totals.get(projection, {}), correction)
@@ -129,6 +133,18 @@ def relax_backward(
         add_to_grad(parameter, gradient)
     loss_value = options.reduced(losses.sum(), len(x), correction)
     return Backward(loss_value, output, learned.finite, len(x), trajectory)
+
+
+def _relax_captured(
+    request: SolveRequest, options: BackwardOptions, losses: Tensor, correction: Tensor | None
+) -> Backward:
+    """Relax a captured network, and add its updates to `.grad`."""
+    output = request.problem.feedforward.activities[request.problem.network.output]
+    gradients, finite, trajectory = relax_captured(request, options, 1.0 if correction is None else correction)
+    for parameter, gradient in gradients.items():
+        add_to_grad(parameter, gradient)  # type: ignore[arg-type]
+    loss = options.reduced(losses.sum(), len(output), correction)
+    return Backward(loss, output, finite, len(output), trajectory)
 
 
 def learn(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import Network, changed_layer, structure, weighted_layers
+from actrelax.models.network import CapturedNetwork, Network, capture, changed_layer, structure, weighted_layers
 
 
 class Wrapped:
@@ -67,6 +69,43 @@ class Wrapped:
             else:
                 owners.append((layers[name], slot))
         return owners
+
+
+class WrappedCapture:
+    """A module and its captured network, which is the module itself in another form."""
+
+    feedback = None
+
+    def __init__(self, module: nn.Module, example: Tensor | None, output: Callable[[Any], Tensor] | None) -> None:
+        if isinstance(module, CapturedNetwork):
+            if example is not None or output is not None:
+                raise ActrelaxError("the network is captured already: leave example and output out.")
+            self.network = module
+        else:
+            assert example is not None
+            self.network = capture(module, example, output)
+
+    def add_feedback(self, assumptions: Assumptions, generator: object) -> None:
+        """Refuse assumptions other than "ar", which has no feedback weights."""
+        self.network.lacks_feedback(assumptions)
+
+    @contextmanager
+    def leaves(self) -> Iterator[dict[Tensor, Tensor]]:
+        """Put leaves of autograd's graph in the place of parameters that are none, as in `functional_call`.
+
+        Yields leaf -> the tensor that it stands for.
+        """
+        stands_for: dict[Tensor, Tensor] = {}
+        held = self.network.parameters_held()
+        swapped = [(owner, key, owner[key]) for owner, key in held if owner[key].grad_fn is not None]
+        for owner, key, tensor in swapped:
+            owner[key] = tensor.detach().requires_grad_()
+            stands_for[owner[key]] = tensor
+        try:
+            yield stands_for
+        finally:
+            for owner, key, tensor in swapped:
+                owner[key] = tensor
 
 
 def _network_of(module: nn.Module, input_shape: Sequence[int] | None) -> Network:

@@ -2,34 +2,48 @@
 
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
+from actrelax.models.network.capture import capture, left_alone
+from actrelax.models.network.captured import CapturedNetwork, refuse_assumptions
+from actrelax.models.network.captured_pass import CapturedPass, CapturedProjection, refuse_stale
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 from actrelax.models.network.from_sequential import weighted_layers
 from actrelax.models.network.graph import Graph
 from actrelax.models.network.network import Network, Slot, check_network
+from actrelax.models.network.operations import Operation
 from actrelax.models.network.population import Population
 from actrelax.models.network.projection import Projection, ProjectionRoute
 from actrelax.models.network.source import changed_layer, structure
 from actrelax.models.network.stimuli import check_tensor
+from actrelax.models.network.weighted_functions import OPERATIONS
 
 __all__ = [
     "ACTIVATIONS",
     "ARCHITECTURES",
+    "OPERATIONS",
     "Activation",
     "Architecture",
+    "CapturedNetwork",
+    "CapturedPass",
+    "CapturedProjection",
     "FeedforwardPass",
     "Formula",
     "Fused",
     "Graph",
     "Network",
+    "Operation",
     "Population",
     "Projection",
     "ProjectionRoute",
     "Slot",
     "build",
+    "capture",
     "changed_layer",
     "check_network",
     "check_tensor",
     "leaky_relu",
+    "left_alone",
+    "refuse_assumptions",
+    "refuse_stale",
     "structure",
     "weighted_layers",
 ]

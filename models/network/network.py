@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from actrelax.models.network.population import populations_of
 from actrelax.models.network.projection import Projection, ProjectionRoute
 from actrelax.models.network.source import Source, refuse_global_hooks, refuse_ignored
 from actrelax.models.network.stimuli import check_stimuli
+
+if TYPE_CHECKING:
+    from actrelax.models.network.captured import CapturedNetwork
 
 Slot = tuple[str, str]
 """Place of a weight in a network: (name of the projection, "weight", "bias" or "feedback")."""
@@ -140,6 +144,56 @@ class Network(nn.Module):
         network._source = Source(module)
         return network
 
+    @staticmethod
+    def from_module(
+        module: nn.Module,
+        example: Tensor,
+        output: Callable[[Any], Tensor] | None = None,
+        paths: Literal["one", "many"] = "one",
+    ) -> CapturedNetwork:
+        """Capture any module as a network: norms, skips, attention and whatever else autograd can differentiate.
+
+        The module's own code runs in each forward pass. Populations are what weights read, what several populations
+        need, and the output; all other operations belong to one population each (docs/any-module.md).
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+        example : torch.Tensor
+            A batch as the module takes it; at least two samples for batch normalisation. The module runs once on it;
+            buffers and random generators are then restored.
+        output : callable, optional
+            From what the module returns to its output tensor: ``lambda result: result.logits``.
+        paths : {"one", "many"}, default "one"
+            Whether the module always calls the same functions. Another call is an error with "one"; "many" partitions
+            the module anew in each pass.
+
+        Returns
+        -------
+        CapturedNetwork
+            A `Network` for `RelaxationProblem`, `solve`, `relax_backward` and `ActivationRelaxation`, with the
+            assumptions "ar". ``print`` lists its populations.
+
+        Raises
+        ------
+        ActrelaxError
+            For activation checkpointing, a compiled module, SyncBatchNorm, an output that is no tensor or depends on
+            no weight.
+
+        Examples
+        --------
+        >>> module = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.GELU(), nn.Linear(3, 2))
+        >>> network = Network.from_module(module, torch.zeros(2, 4))
+        >>> print(*str(network).splitlines()[1:], sep="\\n")
+          population  shape  units  hops  local to    phi
+          input       (4,)   4
+          0           (3,)   3      1     population  NativeLayerNorm, Gelu
+          output      (2,)   2      0     unit        identity
+        """
+        from actrelax.models.network.capture import capture  # which is made of networks
+
+        return capture(module, example, output, paths)
+
     @property
     def output(self) -> str:
         return list(self.populations)[-1]
@@ -165,6 +219,13 @@ class Network(nn.Module):
         other.outgoing = {name: [projections[p.name] for p in ps] for name, ps in self.outgoing.items()}
         other.incoming = {name: [projections[p.name] for p in ps] for name, ps in self.incoming.items()}
         return other
+
+    def _refuse_changes(self) -> None:
+        """Refuse hooks, and weights that are no longer those of the modules that they came from."""
+        refuse_ignored(self, "")
+        for name, projection in self.projections.items():
+            refuse_ignored(projection, name)
+        self._check_sources()
 
     def _check_sources(self) -> None:
         """Refuse global hooks, source modules that have changed, and Parameters the network no longer shares."""
@@ -283,7 +344,4 @@ def check_network(network: object) -> None:
             f"network must be a Network, got {type(network).__name__}: pass Network.from_sequential(module, "
             "input_shape), or call loss.backward() on ActivationRelaxation(module, input_shape=...)."
         )
-    refuse_ignored(network, "")
-    for name, projection in network.projections.items():
-        refuse_ignored(projection, name)
-    network._check_sources()
+    network._refuse_changes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,3 +48,15 @@ def check_start(start: str | Mapping[str, Tensor], shapes: Mapping[str, Sequence
         given = start.get(name)
         if not isinstance(given, Tensor) or (given.shape, given.dtype) != (shape, dtype):
             raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(shape)}, {dtype}.")
+
+
+def check_captured(given: Mapping[str, object], relays: Container[str], transform: object) -> None:
+    """Refuse what captured networks lack: feedback weights of their own, and relays with a state."""
+    if transform is not None:
+        raise ActrelaxError("a captured network has no feedback weights of its own: leave feedback_transform out.")
+    for what, values in given.items():
+        for name in values if isinstance(values, Mapping) else ():
+            if name in relays:
+                raise ActrelaxError(
+                    f"{name!r} is a relay, it has no {what}: it equals its input at all times; leave it out."
+                )

@@ -16,10 +16,10 @@ from actrelax.models._names import is_number, known, look_up
 from actrelax.models._values import MS, as_number, as_values, without_unit
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import FeedforwardPass, Network, Projection, check_network
+from actrelax.models.network import CapturedPass, FeedforwardPass, Network, Projection, check_network
 from actrelax.models.problem.delays import Delays, delay_line_key
 from actrelax.models.problem.feedback_transforms import Transform, TransformedFeedback, transform_named
-from actrelax.models.problem.given import check_complete, check_start, check_unit, warn_of_default_tau
+from actrelax.models.problem.given import check_captured, check_complete, check_start, check_unit, warn_of_default_tau
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import PerNeuron, Value, brief
 from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
@@ -152,6 +152,10 @@ class RelaxationProblem:
         object.__setattr__(self, "assumptions", look_up("assumptions", self.assumptions, PRESETS))
         object.__setattr__(self, "feedback_transform", transform_named(self.feedback_transform))
         self._take_plain_values()
+        if isinstance(self.feedforward, CapturedPass):
+            object.__setattr__(self, "network", self.feedforward.network)  # as the module ran on this batch
+            given = {name: getattr(self, name) for name in ("tau", "noise", "start", "dynamics")}
+            check_captured(given, self.feedforward.network.relays, self.feedback_transform)
         for projection in self.network.projections.values():
             self.network.feedback_weight(projection, self.assumptions)  # raises if it is missing
         output = self.feedforward.activities[self.network.output]
@@ -324,11 +328,24 @@ class RelaxationProblem:
     def gain_times_activity(self, projection: Projection, gain: Gain, state: State) -> Tensor:
         """Return g_c x_c, the activity of a projection's target times the gain that a knob selects."""
         name = projection.target
-        x = self.clamped if name == self.network.output else self.units[name].activity(state).to(self.clamped)
+        x = self.activity_of(name, state)
+        if isinstance(self.feedforward, CapturedPass):
+            return self.feedforward.sent(projection, x)  # type: ignore[arg-type]
         if gain != "current":
             return self.apply_gain(name, gain, x)
         drive = self.network.drive(name, self.activities_like_weights(state), self.feedforward.routes)
         return self.network.populations[name].activation.derivative(drive) * x
+
+    def activity_of(self, name: str, state: State) -> Tensor:
+        """Return the activity of a hidden population or the output, or of a relay, which is its feedback."""
+        if name == self.network.output:
+            return self.clamped
+        if name in self.units:
+            return self.units[name].activity(state).to(self.clamped)
+        assert isinstance(self.feedforward, CapturedPass)
+        above = self.network.outgoing[name]
+        read = [self.activity_of(p.target, state) for p in above] + [state.get(delay_line_key(p.name)) for p in above]
+        return self.feedforward.relayed(name, read, lambda: self.feedback(name, state))
 
     def apply_gain(self, population: str, gain: Gain, signal: Tensor) -> Tensor:
         """Multiply a signal (..., batch, *population.shape) by a frozen gain: f'(abar), or 1 for "none"."""

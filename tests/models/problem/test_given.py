@@ -6,6 +6,7 @@ from networks import mlp_case
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.problem.given import check_captured
 
 
 def problem_of(case, **fields):
@@ -47,3 +48,11 @@ def test_time_constants_that_are_left_out_are_named():
     ringing = UnitDynamics.second_order(tau=1.0, damping=0.5)
     problem_of(mlp_case(), tau={"hidden1": 2.0, "hidden3": 1.5}, dynamics={"hidden2": ringing})
     problem_of(mlp_case(), tau={"hidden1": 2.0, "hidden2": 1, "hidden3": 1.5})
+
+
+def test_relays_of_captured_networks_have_no_state():
+    with pytest.raises(ActrelaxError, match=r"'stem.' is a relay, it has no noise"):
+        check_captured({"tau": 1.0, "noise": {"stem'": 0.1}}, {"stem'": (3,)}, None)
+    with pytest.raises(ActrelaxError, match="leave feedback_transform out"):
+        check_captured({}, {}, "sparse-0.5")
+    check_captured({"tau": {"stem": 2.0}}, {"stem'": (3,)}, None)

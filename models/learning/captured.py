@@ -1,0 +1,231 @@
+"""Learning in captured networks: the local rule for the weights of projections and the parameters of pieces.
+
+A population's activity is carried back through its piece once. What arrives at its drives gives the Hebbian products,
+what arrives at its own parameters their update (docs/any-module.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+
+from actrelax.models.closed_form import remainders, uncovered
+from actrelax.models.engines.request import SolveRequest
+from actrelax.models.engines.solve import run, warn_unsettled
+from actrelax.models.engines.torch import plan_for
+from actrelax.models.errors import enough_memory, warn
+from actrelax.models.learning.gradients import BackwardOptions, is_finite
+from actrelax.models.learning.plasticity import counted_samples
+from actrelax.models.network import CapturedNetwork, CapturedPass, Operation, refuse_stale
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import DivergenceError, Trajectory
+
+
+class ParameterUpdates:
+    """Updates of the tensors that a captured pass read, added up over operations and pieces.
+
+    Weights that are computed from parameters (transposed, pruned, weight-normed) get theirs first; `gradients` carries
+    these back to the parameters.
+    """
+
+    def __init__(self, scales: Mapping[str, float | Tensor] | None = None) -> None:
+        self.scales = scales or {}
+        self._found: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def add(self, to: Tensor, update: Tensor | None, kind: str) -> None:
+        """Add one update of a tensor, times the scale of its kind of projection."""
+        if update is None:
+            return
+        update = update.to(to.dtype)
+        scale = self.scales.get(kind, 1.0)
+        if isinstance(scale, Tensor) or scale != 1:
+            update = update * scale
+        before = self._found.get(id(to))
+        self._found[id(to)] = (to, update if before is None else before[1] + update)
+
+    def gradients(self) -> dict[Tensor, Tensor]:
+        """Return leaf -> update, summed over all tensors that are made of it."""
+        found = {leaf: update for leaf, update in self._found.values() if leaf.grad_fn is None}
+        computed = [(weight, update) for weight, update in self._found.values() if weight.grad_fn is not None]
+        if computed:
+            weights, updates = zip(*computed, strict=True)
+            leaves = _leaves(weights)
+            back = torch.autograd.grad(weights, leaves, updates, allow_unused=True, retain_graph=False)
+            for leaf, update in zip(leaves, back, strict=True):
+                if update is not None:
+                    found[leaf] = found[leaf] + update if leaf in found else update
+        return found
+
+
+@torch.no_grad()
+def deliver(passed: CapturedPass, clamped: Tensor, updates: ParameterUpdates) -> None:
+    """Carry a clamp down to the equilibrium, population by population, and add the updates on the way.
+
+    Each population is delivered to those below at once and freed, with what its weights read: the pass is used up.
+    """
+    for name in [name for name in passed.activities if name != passed.network.output]:
+        del passed.activities[name]  # type: ignore[attr-defined]  # initial activities, which are not needed
+    arrived: dict[int, Tensor] = {0: clamped}
+    with without_autocast(clamped.device), without_hooks(passed.parameters):
+        for number in range(len(passed.path.pieces)):
+            x = arrived.pop(number, None)
+            if x is not None:
+                _learn(passed, number, x, updates, arrived, keep=False)
+
+
+@torch.no_grad()
+def learn_at(problem: RelaxationProblem, state: State, updates: ParameterUpdates) -> None:
+    """Add the updates that the populations of a captured network give at any state of a relaxation."""
+    passed = problem.feedforward
+    assert isinstance(passed, CapturedPass)
+    counted = counted_samples(problem)
+    with without_autocast(problem.clamped.device), without_hooks(passed.parameters):
+        for number, name in enumerate(passed.path.names):
+            x = problem.activity_of(name, state)
+            if len(x) == len(counted):  # nothing is learned from a sample without a loss gradient
+                x = x * counted.view(-1, *[1] * (x.dim() - 1))
+            _learn(passed, number, x, updates, None, keep=True)
+
+
+def _learn(
+    passed: CapturedPass,
+    number: int,
+    x: Tensor,
+    updates: ParameterUpdates,
+    arrived: dict[int, Tensor] | None,
+    keep: bool,
+) -> None:
+    """Add the updates that a population's activity gives; send what follows to `arrived` populations."""
+    signals = iter(passed.transposed(number, x, keep))
+    for wire in passed.path.incoming[number]:
+        signal = next(signals)
+        if signal is None:
+            continue
+        if wire.operation is not None:
+            operation = passed.operations[wire.operation]
+            sends = arrived is not None and wire.source is not None
+            signal = _product(operation, signal, sends, updates, keep)
+        if arrived is not None and wire.source is not None and signal is not None:
+            before = arrived.get(wire.source)
+            arrived[wire.source] = signal if before is None else before + signal
+    for parameter, update in zip(passed.own_parameters(number), signals, strict=True):
+        updates.add(parameter, update, "phi")
+
+
+def _product(operation: Operation, y: Tensor, sends: bool, updates: ParameterUpdates, keep: bool) -> Tensor | None:
+    """Add the Hebbian products of one operation, and return the signal for what it reads if that is wanted."""
+    refuse_stale(operation)
+    weight, bias = operation.weight, operation.bias
+    wanted = (sends, weight.requires_grad, bias is not None and bias.requires_grad)
+    if not any(wanted):
+        return None
+    if y.dtype != operation.used.dtype:
+        y = y.to(operation.used.dtype)
+    signal, update, of_bias = operation.both(y, wanted, keep)
+    if update is not None:
+        updates.add(weight, update, operation.kind)
+    if bias is not None and of_bias is not None:
+        updates.add(bias, of_bias, operation.kind)
+    if not keep:
+        operation.forget()
+    return signal if signal is None or signal.dtype == operation.dtype else signal.to(operation.dtype)
+
+
+@contextmanager
+def without_hooks(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Keep the parameters' hooks from being called for parts of their gradients."""
+    hooks = [(p._backward_hooks, dict(p._backward_hooks)) for p in parameters if p._backward_hooks]
+    for registered, _ in hooks:
+        registered.clear()
+    try:
+        yield
+    finally:
+        for registered, kept in hooks:
+            registered.update(kept)
+
+
+def _leaves(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Return the parameters of which some tensors are made."""
+    found, visited = dict[int, Tensor](), set()
+    stack = [w.grad_fn for w in weights]
+    while stack:
+        node = stack.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if hasattr(node, "variable"):
+            found[id(node.variable)] = node.variable
+        stack += [child for child, _ in node.next_functions]
+    return list(found.values())
+
+
+def relax_captured(
+    request: SolveRequest, options: BackwardOptions, scale: float | Tensor = 1.0
+) -> tuple[dict[Tensor, Tensor], Tensor, Trajectory | None]:
+    """Relax a captured network; return the gradients of its parameters, whether they are finite, and the trajectory.
+
+    The gradients are clipped, and `scale` times the sum over the batch, or its mean.
+    """
+    request = request.measured()
+    problem, trajectory = request.problem, None
+    batch, factors = len(problem.clamped), options.updates.factors
+    share = scale / batch if options.reduction == "mean" else scale
+    with enough_memory("this relaxation", "take smaller batches or networks"):
+        if plan_for(request) is not None and not options.keep:
+            # at equilibrium all is linear in the clamp: scaled there, gradients equal autograd's bit for bit
+            updates = ParameterUpdates(factors)
+            assert isinstance(problem.feedforward, CapturedPass)
+            clamped = problem.clamped if isinstance(share, float) and share == 1 else problem.clamped * share
+            deliver(problem.feedforward, clamped, updates)
+            warn_unsettled(request, request.status(False))
+        else:
+            _warn_of_little(request)
+            trajectory = run(request)  # raises for a non-finite population
+            updates = ParameterUpdates({kind: factors.get(kind, 1.0) * share for kind in ("dense", "conv", "phi")})
+            learn_at(problem, trajectory.state, updates)
+        gradients = {leaf: options.updates.clipped_(update) for leaf, update in updates.gradients().items()}
+    finite = is_finite(torch.stack([_sum(problem.clamped), *map(_norm, gradients.values())]).sum())
+    if options.check_finite and not bool(finite):
+        raise DivergenceError(
+            "an update of a captured network is not finite: look for inf and nan in stimuli, targets and weights, or "
+            "scale the stimuli or the loss down."
+        )
+    return gradients, finite, trajectory if options.keep else None
+
+
+def _warn_of_little(request: SolveRequest) -> None:
+    """Warn, once per network, where a relaxation ends long before the clamp has arrived at the lowest population."""
+    problem, network = request.problem, request.problem.network
+    if not isinstance(network, CapturedNetwork) or "little has arrived" in network.said or problem.start == "zero":
+        return
+    if uncovered(problem) is not None or request.grid.stop_change is not None or len(network.populations) < 3:
+        return
+    left = remainders(problem, request.integrator, dt=request.grid.dt, steps=request.grid.steps)
+    lowest, share = max(left.items(), key=lambda item: item[1])
+    if share > 0.5:
+        network.said.add("little has arrived")
+        warn(
+            f"after {request.grid.steps} steps {1 - share:.0%} of what population {lowest!r} should hold has arrived: "
+            'pass Steps.until(...), which costs what the equilibrium costs, or start="zero", which keeps directions.'
+        )
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Disable autocast for a block: what it cast in the forward pass is cast already."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+
+
+def _norm(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x.coalesce().values() if x.is_sparse else x, dtype=_wide(x))
+    return norm
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(dtype=_wide(x))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

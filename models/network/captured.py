@@ -1,0 +1,301 @@
+"""Any PyTorch module as a network: its forward pass, split into populations and projections (docs/any-module.md)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from actrelax.models._values import GeneratorLike
+from actrelax.models.assumptions import PRESETS, Assumptions
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.activations import ACTIVATIONS
+from actrelax.models.network.captured_pass import CapturedPass, CapturedProjection
+from actrelax.models.network.captured_text import described
+from actrelax.models.network.graph import Graph
+from actrelax.models.network.module_names import operation_names, running_module
+from actrelax.models.network.network import Network
+from actrelax.models.network.paths import Path, record
+from actrelax.models.network.pieces import close_gates, partition
+from actrelax.models.network.population import Population
+from actrelax.models.network.stimuli import check_tensor
+from actrelax.models.network.tape import AnotherPath, Edge, Tape, edge_of
+
+Output = Callable[[Any], Tensor]
+
+
+def refuse_assumptions(assumptions: Assumptions) -> None:
+    """Refuse all assumptions but the standard ones."""
+    if assumptions != PRESETS["ar"]:
+        raise ActrelaxError(
+            f'a captured network takes assumptions "ar" only, got {assumptions.preset or assumptions!r}: describe the '
+            "network by populations and projections, or use Network.from_sequential."
+        )
+
+
+class CapturedNetwork(Network):
+    """Populations and projections of any module; made by `Network.from_module`.
+
+    The module's own code runs in each forward pass, with its hooks, buffers and random numbers. The module's
+    parameters, buffers and state_dict are the network's.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+    path : Path
+        What the module did at its last new path.
+    relays : dict of str to tuple of int
+        Populations without a time constant, which equal their input at all times, and their shapes.
+    """
+
+    module: nn.Module
+    path: Path
+    _output_of: Output | None
+
+    def __init__(self, module: nn.Module, output: Output | None, paths: Literal["one", "many"]) -> None:
+        nn.Module.__init__(self)
+        own = {"module": module, "_output_of": output, "_modules": module._modules, "_parameters": module._parameters}
+        self.__dict__.update(own, _buffers=module._buffers, training=module.training, paths=paths)
+        self._known: dict[object, Path] = {}
+        self.said: set[str] = set()
+        self._slots: list[tuple[str, dict[str, Tensor], str, bool]] = []
+        self._list_tensors()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the module's output, (batch, *output shape)."""
+        return self._selected(self.module(x))
+
+    def feedforward(self, x: Tensor, *, keep_drives: bool = True) -> CapturedPass:
+        """Run the module on a batch and return its pass; pieces take the place of drives, whatever `keep_drives`."""
+        return self.run(x, values=True)
+
+    def run(self, x: Tensor, *, values: bool, wants_input: bool = False) -> CapturedPass:
+        """Run the module on a batch, and keep the populations' activities if `values` are wanted."""
+        check_tensor(x)
+        stimulus = x.detach().requires_grad_() if wants_input else x.detach()
+        key = self._key(wants_input, stimulus)
+        path = self._known.get(key) if self.paths == "one" else None
+        tape = self._tape(path, stimulus, values)
+        output = self._taped(path, tape, stimulus)
+        parameters = self._current()
+        if path is None:
+            found = partition(edge_of(output), tape)
+            if not found.targets:
+                raise ActrelaxError("the output depends on no weight: give a module with weighted layers.")
+            edges, known = found.edges, dict(zip(found.edges, range(len(found.edges)), strict=True))
+            kept = {known[edge]: seen.value for edge, seen in (tape.seen or {}).items() if edge in known}
+            path = record(found, tape, parameters, operation_names(tape, parameters), stimulus)
+            if self.paths == "one":
+                self._known[key] = path
+        else:
+            kept = tape.values
+            edges = self._located(path, tape, output)
+        network = self.along(path)
+        activities = {path.names[number]: value for number, value in kept.items()}
+        routes = {p.name: None if p.number is None else tape.operations[p.number] for p in network.projections.values()}
+        return CapturedPass(
+            {},
+            activities | {network.input: x.detach(), network.output: output.detach()},
+            routes,  # type: ignore[arg-type]
+            network,
+            path,
+            tape.operations,
+            edges,
+            [(node, 0) for node in tape.drives],
+            list(parameters.values()),
+            stimulus,
+            close_gates(path.pieces, edges),
+        )
+
+    def watch(self, x: Tensor, path: Path) -> tuple[Tensor, dict[str, Edge]]:
+        """Run the module in autograd's whole graph; return the output, and the populations' places in the graph."""
+        tape = Tape(self._constants(), x, path.calls, path.wanted, cut=False)
+        output = self._taped(path, tape, x)
+        return output, {path.names[number]: edge for number, edge in tape.edges.items()} | {
+            self.output: edge_of(output)
+        }
+
+    def along(self, path: Path) -> CapturedNetwork:
+        """Return the network with the populations of a path: itself if it is its own."""
+        if getattr(self, "path", None) is path:
+            return self
+        other = self if not hasattr(self, "path") else copy.copy(self)
+        other.__dict__["path"] = path
+        other._set_structure(path)
+        return other
+
+    def _set_structure(self, path: Path) -> None:
+        own = {n: name for n, (name, *_, is_parameter) in enumerate(self._slots) if is_parameter}  # parameters first
+        named = [
+            CapturedProjection(
+                w.name,
+                self.input if w.source is None else path.names[w.source],
+                path.names[w.target],
+                w.kind,
+                own.get(-1 if w.weight is None else w.weight, ""),
+                own.get(-1 if w.bias is None else w.bias, ""),
+                w.operation,
+            )
+            for w in path.wires
+        ]
+        everything = [self.input, *path.names[::-1]]
+        self._wired = {p.name: p for p in named}
+        self.outgoing = {name: [p for p in named if p.source == name] for name in everything}  # type: ignore[misc]
+        self.incoming = {name: [p for p in named if p.target == name] for name in everything}  # type: ignore[misc]
+        relays = {name for name, r in zip(path.names, path.relays, strict=True) if r and name != "output"}
+        shapes = dict(zip(path.names, path.shapes, strict=True))
+        self.relays = {name: shapes[name] for name in path.names if name in relays}
+        self.populations = {
+            name: Population(name, shapes.get(name, path.stimulus), ACTIVATIONS["identity"])
+            for name in everything
+            if name not in relays
+        }
+        order = (self.output, *self.hidden[::-1])
+        self.graph = Graph(order, tuple(tuple(dict.fromkeys(self._relaxing_sources(name))) for name in order))
+
+    def _relaxing_sources(self, name: str) -> Iterator[str]:
+        """Yield the populations from which signals reach one, directly or by relays: one hop."""
+        for projection in self.incoming[name]:
+            if projection.source in self.relays:
+                yield from self._relaxing_sources(projection.source)
+            elif projection.source != self.input:
+                yield projection.source
+
+    @property
+    def projections(self) -> dict[str, Any]:
+        return self._wired
+
+    def kind(self, projection: Any) -> str:
+        """Return the kind of a projection, "dense" or "conv"."""
+        kind: str = projection.kind
+        return kind
+
+    def carries_feedback(self, projection: Any) -> bool:
+        """Return whether the projection has weights and is not from the input."""
+        return projection.number is not None and projection.source != self.input
+
+    def lacks_feedback(self, assumptions: Assumptions) -> bool:
+        """Refuse assumptions other than "ar"; that has no feedback weights."""
+        refuse_assumptions(assumptions)
+        return False
+
+    def feedback_weight(self, projection: Any, assumptions: Assumptions) -> None:
+        """Refuse assumptions other than "ar": a captured operation holds its weight itself."""
+        refuse_assumptions(assumptions)
+
+    def decays(self, projection: Any, assumptions: Assumptions) -> bool:
+        """Return False: captured networks have no feedback weights that decay."""
+        return False
+
+    def add_feedback(self, assumptions: str | Assumptions, generator: GeneratorLike) -> None:
+        """Refuse: captured networks have no feedback weights of their own."""
+        refuse_assumptions(PRESETS.get(assumptions, Assumptions()) if isinstance(assumptions, str) else assumptions)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the module's state_dict."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load the module's state_dict."""
+        return self.module.load_state_dict(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> CapturedNetwork:
+        """Set the module's training mode."""
+        self.module.train(mode)
+        self.__dict__["training"] = mode
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CapturedNetwork:
+        self.module._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self.module._load_from_state_dict(*args)
+
+    def _refuse_changes(self) -> None:
+        """Accept any change: the module's own code runs in each pass."""
+
+    def __repr__(self) -> str:
+        return described(self, self._current())
+
+    def _selected(self, result: Any) -> Tensor:
+        result = result if self._output_of is None else self._output_of(result)
+        if not isinstance(result, Tensor):
+            kind = type(result).__name__
+            raise ActrelaxError(
+                f"the module returns a {kind}: say which tensor is the output, such as output=lambda result: result[0]."
+            )
+        return result
+
+    def _taped(self, path: Path | None, tape: Tape, stimulus: Tensor) -> Tensor:
+        """Return the output of the module under a tape."""
+        with torch.enable_grad():
+            try:
+                with tape:
+                    result = self.module(stimulus)
+            except AnotherPath as error:
+                assert path is not None
+                raise ActrelaxError(path.sentence(tape, error.args[0], tape.where)) from None
+            output = self._selected(result)
+        if not output.requires_grad:
+            raise ActrelaxError("the output depends on no weight: give a module with weighted layers.")
+        return output
+
+    def _located(self, path: Path, tape: Tape, output: Tensor) -> list[Any]:
+        try:
+            return path.edges(tape, edge_of(output))
+        except AnotherPath as error:
+            raise ActrelaxError(path.sentence(tape, error.args[0], "")) from None
+
+    def _tape(self, path: Path | None, stimulus: Tensor, values: bool) -> Tape:
+        constants = self._constants()
+        where = partial(running_module, self.module, CapturedNetwork._taped.__code__)
+        if path is not None:
+            return Tape(constants, stimulus, path.calls, path.wanted if values else None, where=where)
+        notes = "copied" if values else "seen" if self.paths == "one" else ""
+        return Tape(constants, stimulus, notes=notes, where=where)
+
+    def _constants(self) -> set[int]:
+        """Return the identities of the module's parameters and buffers."""
+        return {id(owner.get(key)) for _, owner, key, _ in self._slots}
+
+    def _key(self, wants_input: bool, x: Tensor) -> object:
+        """Return what decides the path of a module whose own code decides nothing: training, and what learns."""
+        learning = tuple(p.requires_grad for p in self._current().values())
+        modes = tuple(m.training for m in self.module.modules())
+        return wants_input, torch.is_autocast_enabled(x.device.type), modes, learning
+
+    def parameters_held(self) -> list[tuple[dict[str, Tensor], str]]:
+        """Return where the module holds its parameters: a dictionary and a key of it, for each."""
+        self._current()
+        return [(owner, key) for _, owner, key, is_parameter in self._slots if is_parameter]
+
+    def blank(self) -> CapturedPass:
+        """Return a pass of one sample of zeros, without a graph, to check a problem's arguments with."""
+        path, weights = self.path, [p for p in self._current().values() if p.is_floating_point()]
+        like = weights[0] if weights else torch.empty(0)
+        shapes = {name: population.shape for name, population in self.populations.items()}
+        activities = {name: like.new_zeros(1, *shape) for name, shape in shapes.items()}
+        routes = dict.fromkeys(self.projections)
+        return CapturedPass({}, activities, routes, self, path, [], [], [], [], like, [-1])  # type: ignore[arg-type]
+
+    def _current(self) -> dict[str, Tensor]:
+        """Return the module's parameters, which `torch.func.functional_call` and others may have replaced."""
+        if any(owner.get(key) is None for _, owner, key, is_parameter in self._slots if is_parameter):
+            self._list_tensors()
+        return {name: owner[key] for name, owner, key, is_parameter in self._slots if is_parameter}
+
+    def _list_tensors(self) -> None:
+        """Note where the module holds its parameters and buffers: walking through all modules takes long."""
+        parameters, buffers = list[Any](), list[Any]()
+        for prefix, module in self.module.named_modules():
+            for found, owner in ((parameters, module._parameters), (buffers, module._buffers)):
+                for key, tensor in owner.items():
+                    if tensor is not None:
+                        name = f"{prefix}.{key}" if prefix else key
+                        found.append((name, owner, key, found is parameters))
+        self._slots = parameters + buffers

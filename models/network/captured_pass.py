@@ -1,0 +1,155 @@
+"""The forward pass of a captured network: one batch's operations, and what its pieces send back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.feedforward_pass import FeedforwardPass
+from actrelax.models.network.operations import Operation
+from actrelax.models.network.paths import Path
+from actrelax.models.network.pieces import transpose
+from actrelax.models.network.tape import Edge
+
+
+@dataclass(frozen=True)
+class CapturedProjection:
+    """A projection of a captured network: one weighted operation of the module, or a copy.
+
+    name            name of the projection: the module that calls the operation
+    source, target  names of populations; a relay is among them
+    kind            "dense" or "conv"
+    weight, bias    names of its weight and bias in the module; "" for none, and for a weight that is computed
+    number          number of the operation on its path, None for a copy
+    """
+
+    name: str
+    source: str
+    target: str
+    kind: str
+    weight: str
+    bias: str
+    number: int | None
+
+    def feedback_signal(self, y: Tensor, route: Operation | None, weight: Tensor | None) -> Tensor:
+        """Return op^T(y; W); the route of a captured projection is its operation of this pass."""
+        return y if route is None else signal_of(route, y)
+
+
+def signal_of(operation: Operation, y: Tensor) -> Tensor:
+    """Return op^T(y), and keep what the operation reads."""
+    refuse_stale(operation)
+    signal, _, _ = operation.both(y.to(operation.used.dtype), (True, False, False), keep=True)
+    assert signal is not None
+    return signal.to(operation.dtype)
+
+
+def refuse_stale(operation: Operation) -> None:
+    """Refuse a weight that has changed in place since the forward pass."""
+    if operation.is_stale:
+        raise ActrelaxError(
+            "a weight has changed in place since the forward pass: run backward before optimiser.step()."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What a population sends along each of its incoming projections, and the activity from which that follows."""
+
+    activity: Tensor
+    version: int
+    signals: Mapping[str, Tensor | None]
+
+
+@dataclass(frozen=True)
+class CapturedPass(FeedforwardPass):
+    """The results of one forward pass of a captured network.
+
+    network     the network with the populations of this pass
+    path        the path that the module took
+    operations  weighted operations, in order
+    edges       per population of the path, its tensor in autograd's graph
+    drives_of   per operation, the edge of its drive
+    parameters  the module's parameters
+    stimulus    the stimulus, as the module saw it
+    turn        cell that says whose signals may pass the gates
+    """
+
+    network: Any
+    path: Path
+    operations: Sequence[Operation]
+    edges: Sequence[Edge]
+    drives_of: Sequence[Edge]
+    parameters: Sequence[Tensor]
+    stimulus: Tensor
+    turn: list[int]
+    _sent: dict[str, Sent] = field(default_factory=dict)
+    _relayed: dict[str, tuple[tuple[object, ...], Tensor]] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Tensor:
+        """The output, (batch, *output shape), without its history."""
+        return self.activities["output"]
+
+    def leaves(self) -> list[Tensor]:
+        """Return the parameters that learn, those that the module uses without holding them included."""
+        held = [*self.parameters, *(p for own in self.path.parameters for p in own if isinstance(p, Tensor))]
+        held += [w for op in self.operations for w in (op.weight, op.bias) if w is not None and w.grad_fn is None]
+        return [p for p in {id(p): p for p in held}.values() if p.requires_grad]
+
+    def inputs(self, number: int) -> list[Edge]:
+        """Return the edges of what enters a population's piece: drives, then copies."""
+        piece = self.path.pieces[number]
+        return [*(self.drives_of[index] for index in piece.drives), *(self.edges[copied] for copied in piece.copies)]
+
+    def own_parameters(self, number: int) -> list[Tensor]:
+        """Return the parameters of a population's piece that learn."""
+        found = [self._leaf(each) for each in self.path.parameters[number]]
+        return [p for p in found if p.requires_grad]
+
+    def transposed(self, number: int, signal: Tensor, keep: bool, learn: bool = True) -> list[Tensor | None]:
+        """Return what a population's activity becomes at its drives, at its copies and, to learn, at its parameters."""
+        piece = self.path.pieces[number]
+        ends: list[Edge | Tensor] = [*self.inputs(number), *(self.own_parameters(number) if learn else ())]
+        if not ends:
+            return []
+        self.turn[0] = number
+        return transpose(self.edges[number], ends, signal, keep or piece.keep)
+
+    def sent(self, projection: CapturedProjection, x: Tensor) -> Tensor:
+        """Return what the target of a projection sends along it at activity x; a piece is transposed once for all."""
+        known = self._sent.get(projection.target)
+        if known is None or known.activity is not x or known.version != x._version:
+            number = self.path.names.index(projection.target)
+            found = self.transposed(number, x, keep=True, learn=False)
+            names = [wire.name for wire in self.path.incoming[number]]
+            known = Sent(x, x._version, dict(zip(names, found, strict=True)))
+            self._sent[projection.target] = known
+        signal = known.signals[projection.name]
+        return self._silent(projection) if signal is None else signal
+
+    def relayed(self, name: str, reads: Sequence[object], total: Callable[[], Tensor]) -> Tensor:
+        """Return the activity of a relay, its feedback, which is added up anew only where what it reads has changed."""
+        known = self._relayed.get(name)
+        if known is None or any(a is not b for a, b in zip(known[0], reads, strict=True)):
+            known = self._relayed[name] = (tuple(reads), total())
+        return known[1]
+
+    def _silent(self, projection: CapturedProjection) -> Tensor:
+        """Return the zeros that go along a projection where no signal arrives."""
+        if projection.number is None:
+            source = self.path.names.index(projection.source)
+            node, slot = self.edges[source]
+        else:
+            node, slot = self.drives_of[projection.number]
+        shape = node._input_metadata[slot].shape
+        return self.activities["output"].new_zeros(tuple(shape))
+
+    def _leaf(self, given: int | Tensor) -> Tensor:
+        if isinstance(given, Tensor):
+            return given
+        return self.stimulus if given < 0 else self.parameters[given]

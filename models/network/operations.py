@@ -1,0 +1,149 @@
+"""Weighted operations: linear in one tensor and in a weight made of parameters alone.
+
+Each knows what it reads (`x`), its weight and bias, and its transpose: the signal for the tensor that it reads and the
+Hebbian products, by the kernels that autograd would call (docs/any-module.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Wanted = tuple[bool, bool, bool]
+"""Whether the signal for x, the update of the weight and that of the bias are wanted."""
+Found = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""The signal for x, the update of the weight and that of the bias."""
+
+
+class Operation:
+    """One call of a weighted operation.
+
+    kind    "conv" for convolutions, "dense" otherwise
+    read    what it reads, with its history; None once the tape has noted it
+    x       what it reads, without its history; None after `forget`
+    weight  the weight as the module holds it
+    bias    the bias, or None
+    call_number  number of the call on its tape
+    used    weight as the operation used it: under autocast in the lower precision
+    """
+
+    kind = "dense"
+
+    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast) -> None:
+        self.read: Tensor | None = x
+        self.x: Tensor | None = cast(x.detach())
+        self.weight, self.bias = weight, bias
+        self.used = cast(weight.detach())
+        self.version = weight._version
+        self.dtype = x.dtype
+        self.call_number = -1
+
+    def call(self) -> Tensor:
+        """Return the drive, bias included."""
+        raise NotImplementedError
+
+    def both(self, y: Tensor, wanted: Wanted, keep: bool = False) -> Found:
+        """Return op^T(y) and the Hebbian products of x and y, as far as wanted; `keep` allows another call."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Free what the operation read."""
+        self.x = None
+
+    @property
+    def is_stale(self) -> bool:
+        """Return whether the weight has changed in place since the forward pass."""
+        return self.weight._version != self.version
+
+
+Cast = Callable[[Tensor], Tensor]
+"""Conversion to the precision in which autocast calls an operation; the tensor itself without autocast."""
+
+
+class Linear(Operation):
+    """`F.linear`, and products x @ W with a matrix W of parameters (`by_columns`)."""
+
+    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast, by_columns: bool = False) -> None:
+        super().__init__(x, weight, bias, cast)
+        self.by_columns = by_columns
+        self.own_bias = None if bias is None else cast(bias.detach())
+
+    def call(self) -> Tensor:
+        x, bias = self.x, self.own_bias
+        assert x is not None
+        matrix = self.used if self.by_columns else self.used.t()
+        if x.dim() > 2 and not x.is_contiguous():  # the kernels that PyTorch takes where the weight learns
+            drive = x.reshape(-1, x.shape[-1]).mm(matrix).view(*x.shape[:-1], -1)
+            return drive if bias is None else drive.add_(bias)
+        if not self.by_columns:
+            return F.linear(x, self.used, bias)
+        return torch.matmul(x, matrix) if bias is None else torch.addmm(bias, x, matrix)
+
+    def both(self, y: Tensor, wanted: Wanted, keep: bool = False) -> Found:
+        assert self.x is not None
+        x, matrix = self.x, self.used if not self.by_columns else self.used.t()
+        rows = y if y.dim() == 2 else y.reshape(-1, y.shape[-1])
+        signal = update = of_bias = None
+        if wanted[0]:
+            signal = rows.mm(matrix)
+            signal = signal if x.dim() == 2 else signal.view(x.shape)
+        if wanted[1]:
+            read = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+            update = read.t().mm(rows) if self.by_columns else rows.t().mm(read)
+        if wanted[2]:
+            assert self.bias is not None
+            of_bias = rows.sum(0) if self.bias.dim() == 1 else y.sum_to_size(self.bias.shape)
+        return signal, update, of_bias
+
+
+class Convolution(Operation):
+    """`F.conv1d`, `F.conv2d`, `F.conv3d` and their transposed versions."""
+
+    kind = "conv"
+
+    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast, options: tuple[Any, ...]) -> None:
+        super().__init__(x, weight, bias, cast)
+        self.options = options  # stride, padding, dilation, transposed, output padding, groups
+        self.own_bias = None if bias is None else cast(bias.detach())
+
+    def call(self) -> Tensor:
+        drive: Tensor = torch.convolution(self.x, self.used, self.own_bias, *self.options)  # type: ignore[arg-type]
+        return drive
+
+    def both(self, y: Tensor, wanted: Wanted, keep: bool = False) -> Found:
+        sizes = None if self.bias is None else self.bias.shape
+        found: Found = torch.ops.aten.convolution_backward(y, self.x, self.used, sizes, *self.options, wanted)
+        return found
+
+
+class Recorded(Operation):
+    """Any other weighted operation; autograd records it, and transposes it."""
+
+    def __init__(
+        self, function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast, kind: str
+    ) -> None:
+        super().__init__(x, weight, bias, cast)
+        self.function, self.kind = function, kind
+        self.leaves: list[Tensor] = [cast(x.detach()), self.used, *([] if bias is None else [cast(bias.detach())])]
+        self.result: Tensor | None = None
+
+    def call(self) -> Tensor:
+        with torch.enable_grad():
+            self.leaves = [w.detach().requires_grad_(w.is_floating_point()) for w in self.leaves]
+            self.result = self.function(*self.leaves)
+            return self.result.detach()
+
+    def both(self, y: Tensor, wanted: Wanted, keep: bool = False) -> Found:
+        assert self.result is not None
+        asked = [leaf for leaf, is_wanted in zip(self.leaves, wanted, strict=False) if is_wanted]
+        given = iter(torch.autograd.grad(self.result, asked, y, retain_graph=keep) if asked else ())
+        signal, update, of_bias = (next(given) if is_wanted else None for is_wanted in wanted)
+        return signal, update, of_bias
+
+    def forget(self) -> None:
+        super().forget()
+        self.result, self.leaves = None, []

@@ -1,0 +1,186 @@
+"""Recorded paths: which functions a module calls, and the populations, pieces and projections that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from actrelax.models.network.pieces import Partition, Piece, follow
+from actrelax.models.network.tape import AnotherPath, Edge, Place, Tape
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A projection of a path: a weighted operation, or a copy.
+
+    name       name of the projection
+    source     number of the population, None for the stimulus
+    target     number of the population
+    operation  number of the weighted operation, None for a copy
+    kind       "dense" or "conv"
+    weight     number of its weight among the module's parameters, None for one that is computed; the bias likewise
+    """
+
+    name: str
+    source: int | None
+    target: int
+    operation: int | None
+    kind: str
+    weight: int | None = None
+    bias: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """What a module does, as long as it calls the same functions.
+
+    calls       names of the functions whose results need gradients, in order
+    modules     per call, the module that makes it
+    pieces      populations from the output down
+    names       their names
+    shapes      their shapes, without the batch
+    stimulus    shape of the stimulus, without the batch
+    relays      which of them have no time constant
+    parameters  per population, its own: numbers among the module's, -1 for the stimulus, or a tensor held elsewhere
+    wires       projections, from the output down
+    wanted      call -> the values to keep, for the initial activities
+    """
+
+    calls: tuple[str, ...]
+    modules: tuple[str, ...]
+    pieces: tuple[Piece, ...]
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    stimulus: tuple[int, ...]
+    relays: tuple[bool, ...]
+    parameters: tuple[tuple[int | Tensor, ...], ...]
+    wires: tuple[Wire, ...]
+    wanted: Mapping[int, Sequence[tuple[Place, int, bool]]]
+
+    @cached_property
+    def incoming(self) -> tuple[tuple[Wire, ...], ...]:
+        """Per population, its projections: drives first, then copies."""
+        return tuple(tuple(w for w in self.wires if w.target == number) for number in range(len(self.pieces)))
+
+    def edges(self, tape: Tape, output: Edge) -> list[Edge]:
+        """Return the edge of each population in the graph of another pass along this path."""
+        if len(tape.calls) != len(self.calls):
+            raise AnotherPath(len(tape.calls))
+        found: list[Edge] = []
+        for piece in self.pieces:
+            if not found:
+                edge: Edge | None = output
+            elif piece.read is not None:
+                edge = tape.sources[piece.read]
+            else:
+                assert piece.route is not None
+                edge = follow(found[piece.route[0]][0], piece.route[1])
+            if edge is None:
+                raise AnotherPath(len(tape.calls) - 1)
+            found.append(edge)
+        return found
+
+    def sentence(self, tape: Tape, call: int, where: str) -> str:
+        """Say which call differs from the recorded ones."""
+        was = f"was {self.calls[call]}{_inside(self.modules[call])}" if call < len(self.calls) else "was the end"
+        now = f"{tape.calls[call]}{_inside(where)}" if call < len(tape.calls) else "the end"
+        return (
+            f"the module took another path than for its example (call {call + 1}, {now}, {was}): capture it with "
+            'paths="many".'
+        )
+
+
+def record(
+    found: Partition, tape: Tape, parameters: Mapping[str, Tensor], name_of: Callable[[int], str], stimulus: Tensor
+) -> Path:
+    """Return the path of a pass that has just been partitioned; `name_of` names a weighted operation's module."""
+    numbers = {id(p): n for n, p in enumerate(parameters.values())} | {id(stimulus): -1}
+    own = tuple(tuple(numbers.get(id(p), p) for p in piece.parameters) for piece in found.pieces)
+    unique = _Unique()
+    projections = {index: unique(name_of(index)) for index in sorted(found.targets)}
+    leaves = {id(p): name for name, p in parameters.items()}
+    names = _population_names(found, projections, leaves, stimulus)
+    by_edge = {edge: number for number, edge in enumerate(found.edges)}
+    wires = []
+    for number, piece in enumerate(found.pieces):
+        for index in sorted(piece.drives):
+            operation, source = tape.operations[index], tape.sources[index]
+            weight, bias = numbers.get(id(operation.weight)), numbers.get(id(operation.bias))
+            start = None if source is None else by_edge[source]
+            wires.append(Wire(projections[index], start, number, index, operation.kind, weight, bias))
+        for copied in piece.copies:
+            kind = "conv" if len(_shape(found, tape, number)) > 1 else "dense"
+            wires.append(Wire(unique(f"{names[copied]}->{names[number]}"), copied, number, None, kind))
+    relays = tuple(piece.is_relay(stimulus) for piece in found.pieces)
+    for piece in found.pieces:
+        piece.drives.sort()
+        piece.parameters = []  # a path holds no tensor of the module
+    return Path(
+        tuple(tape.calls),
+        tuple(tape.modules),
+        tuple(found.pieces),
+        names,
+        tuple(_shape(found, tape, number) for number in range(len(names))),
+        tuple(stimulus.shape[1:]),
+        relays,
+        own,
+        tuple(wires),
+        _wanted(found, tape),
+    )
+
+
+def _population_names(
+    found: Partition, projections: Mapping[int, str], leaves: Mapping[int, str], stimulus: Tensor
+) -> tuple[str, ...]:
+    """Name populations after their first projection, relays after their source, others after their parameter."""
+    unique, names = _Unique("input", "output"), dict[int, str]()
+    for number in reversed(range(1, len(found.pieces))):
+        piece = found.pieces[number]
+        if piece.drives:
+            names[number] = unique(projections[min(piece.drives)])
+        elif piece.copies:
+            names[number] = unique(f"{names[piece.copies[0]]}'")
+        elif piece.is_relay(stimulus):
+            names[number] = unique("input'")
+        else:
+            first = leaves.get(id(piece.parameters[0]), "parameter")
+            module = first.rpartition(".")[0]
+            names[number] = unique(module if module and len(piece.parameters) > 1 else first)
+    return ("output", *(names[number] for number in range(1, len(found.pieces))))
+
+
+def _shape(found: Partition, tape: Tape, number: int) -> tuple[int, ...]:
+    if tape.seen is not None and found.edges[number] in tape.seen:
+        return tuple(tape.seen[found.edges[number]].value.shape[1:])
+    node, slot = found.edges[number]
+    metadata = getattr(node, "_input_metadata", None)
+    return tuple(metadata[slot].shape[1:]) if metadata else tuple(node.variable.shape[1:])  # type: ignore[attr-defined]
+
+
+def _wanted(found: Partition, tape: Tape) -> Mapping[int, Sequence[tuple[Place, int, bool]]]:
+    """Return where to find the values of populations, and which of them are overwritten later."""
+    wanted: dict[int, list[tuple[Place, int, bool]]] = {}
+    for number, edge in enumerate(found.edges):
+        seen = None if tape.seen is None else tape.seen.get(edge)
+        if seen is not None:
+            copies = seen.value._version != seen.version
+            wanted.setdefault(seen.place[0], []).append((seen.place, number, copies))
+    return wanted
+
+
+class _Unique:
+    """Makes names unique: the second of a name gets "#2"."""
+
+    def __init__(self, *taken: str) -> None:
+        self.count = dict.fromkeys(taken, 1)
+
+    def __call__(self, name: str) -> str:
+        self.count[name] = count = self.count.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
+
+
+def _inside(module: str) -> str:
+    return f" in {module}" if module else ""

@@ -1,0 +1,289 @@
+"""A tape of a module's forward pass: its weighted operations, cut out of autograd's graph (docs/any-module.md).
+
+The module's own code runs, under a mode that sees each PyTorch function. Weighted operations run apart from the graph;
+autograd records everything between them.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.operations import Operation
+from actrelax.models.network.weighted_functions import OPERATIONS
+
+Edge = tuple[Node, int]
+"""A tensor of autograd's graph: the node that made it, and which of the node's results it is."""
+Place = tuple[int, bool, int]
+"""Where a tensor is seen: number of the call, whether among its arguments, and which of their leaves."""
+
+
+class Drive(torch.autograd.Function):
+    """Runs a weighted operation without recording it, and marks its result in autograd's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, handle: Tensor, call: Callable[[], Tensor]) -> Tensor:
+        """Return the drive, which requires a gradient because `handle` does."""
+        drive = call()
+        # a view of a Function's result can't be written to in place
+        return torch.ops.aten._unsafe_view(drive, drive.shape) if drive._is_view() else drive
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Refuse: gradients are asked of the drive and go no further."""
+        raise ActrelaxError("a captured drive has no backward pass: call backward on the output of the network.")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A tensor of the graph that went by: its value, its version then, and where it was seen."""
+
+    value: Tensor
+    version: int
+    place: Place
+
+
+class Tape(TorchFunctionMode):
+    """Notes the weighted operations of a forward pass, in order, and the sequence of its other functions.
+
+    Parameters
+    ----------
+    constants : set of int
+        Identities of the module's parameters and buffers.
+    stimulus : torch.Tensor
+    expected : sequence of str, optional
+        The functions of a recorded path; another one is refused. None records a path.
+    wanted : mapping
+        Call -> (place, population, whether to copy the value) for the values to keep of a recorded path.
+    notes : {"", "seen", "copied"}
+        Keep every tensor that is seen, or a copy of it, to find the values of populations on a new path.
+    cut : bool
+        Cut weighted operations out of the graph. Without, autograd records everything, and `edges` has the wanted
+        tensors in its graph.
+    where : callable, optional
+        Returns the name of the module that is running.
+
+    Attributes
+    ----------
+    operations : list of Operation
+    sources : list
+        Per operation, the edge that it reads, None where it reads the stimulus.
+    drives : dict
+        Node of a drive -> number of its operation.
+    calls : list of str
+        Names of the functions whose results need gradients.
+    modules : list of str
+        Per call of a new path, the module that makes it, as `where` says.
+    where : str
+        The module that took another path than the recorded one.
+    """
+
+    def __init__(
+        self,
+        constants: set[int],
+        stimulus: Tensor,
+        expected: Sequence[str] | None = None,
+        wanted: Mapping[int, Sequence[tuple[Place, int, bool]]] | None = None,
+        notes: str = "",
+        where: Callable[[], str] | None = None,
+        cut: bool = True,
+    ) -> None:
+        super().__init__()
+        self.constants, self.stimulus, self.expected, self.wanted = constants, stimulus, expected, wanted or {}
+        self.cut = cut
+        self.operations: list[Operation] = []
+        self.sources: list[Edge | None] = []
+        self.drives: dict[Node, int] = {}
+        self.calls: list[str] = []
+        self.modules: list[str] = []
+        self.values: dict[int, Tensor] = {}
+        self.edges: dict[int, Edge] = {}
+        self.seen: dict[Edge, Seen] | None = {} if notes else None
+        self._copies = notes == "copied"
+        self.where, self._where, self._weights = "", where, set[Node]()
+        self._handle = torch.empty(0, requires_grad=True)
+        self._hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+        self._cast_to = _autocast_dtype(stimulus)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one function of the module."""
+        kwargs = kwargs or {}
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if types and (other := [t for t in types if t not in _TENSORS]):
+            raise ActrelaxError(
+                f"the module works on {other[0].__name__}, a subclass of Tensor, which can't be captured: convert it "
+                "to a plain Tensor."
+            )
+        make = OPERATIONS.get(func)
+        if make is not None:
+            operation = make(self, *args, **kwargs)
+            if operation is not None and self.cut:
+                return self._drive(func.__name__, operation, args, kwargs)
+            if operation is not None:
+                return self._other(lambda *a, **k: func(*a, **k) + self._handle.sum(), args, kwargs, func.__name__)
+        elif func is F.multi_head_attention_forward:
+            with self:
+                return _attention(*args, **kwargs)
+        return self._other(func, args, kwargs)
+
+    def is_weight(self, tensor: object) -> bool:
+        """Return whether a tensor is made of parameters and buffers alone."""
+        if id(tensor) in self.constants:
+            return True
+        assert isinstance(tensor, Tensor)
+        return tensor.requires_grad and not self.is_data(tensor)
+
+    def is_data(self, tensor: Tensor) -> bool:
+        """Return whether a tensor depends on a drive, or on a stimulus that requires a gradient."""
+        if tensor.grad_fn is None:
+            return tensor is self.stimulus
+        visited, stack = set[Node](), [tensor.grad_fn]
+        while stack:
+            node = stack.pop()
+            if node in self.drives or getattr(node, "variable", None) is self.stimulus:
+                return True
+            if node not in visited and node not in self._weights:
+                visited.add(node)
+                stack += [child for child, _ in node.next_functions if child is not None]
+        self._weights |= visited  # decided: none of them depends on data
+        return False
+
+    def cast(self, tensor: Tensor) -> Tensor:
+        """Return the tensor in the precision of autocast."""
+        dtype = self._cast_to
+        if dtype is None or not tensor.is_floating_point() or tensor.dtype is torch.float64:
+            return tensor
+        return tensor.to(dtype)
+
+    def _drive(self, name: str, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        if torch._C._autograd._top_saved_tensors_default_hooks(True) != self._hooks:
+            raise ActrelaxError(
+                "activation checkpointing recomputes what was cut out of the graph: call the module without it."
+            )
+        read = operation.read
+        assert read is not None
+        self.sources.append(edge_of(read) if read.requires_grad else None)
+        index = len(self.calls)
+        if self.seen is not None:
+            self._note(index, True, (args, kwargs))
+        elif index in self.wanted:
+            self._keep(index, True, (args, kwargs))
+        operation.read = None
+        drive: Tensor = Drive.apply(self._handle, operation.call)  # type: ignore[no-untyped-call]
+        assert drive.grad_fn is not None
+        self.drives[drive.grad_fn] = len(self.operations)
+        self.operations.append(operation)
+        operation.call_number = index
+        self._count(name, index, drive)
+        return drive
+
+    def _other(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = "") -> Any:
+        index = len(self.calls)
+        before = None
+        if self.seen is not None:
+            before = list(self._new(index, True, (args, kwargs)))
+        elif index in self.wanted:
+            self._keep(index, True, (args, kwargs))
+        result = func(*args, **kwargs)
+        if _needs_gradient(result) or (type(result) is not Tensor and result is None and _needs_gradient(args)):
+            if before is not None and self.seen is not None:
+                self.seen.update(before)
+            self._count(name or func.__name__, index, result)
+        return result
+
+    def _count(self, name: str, index: int, result: Any) -> None:
+        """Note one call and its result; refuse a call that a recorded path doesn't have."""
+        self.calls.append(name)
+        if self.expected is not None:
+            if index >= len(self.expected) or self.expected[index] != name:
+                self.where = "" if self._where is None else self._where()
+                raise AnotherPath(index)
+            if index in self.wanted:
+                self._keep(index, False, result)
+            return
+        if self._where is not None:
+            self.modules.append(self._where())
+        if self.seen is not None:
+            self._note(index, False, result)
+
+    def _note(self, index: int, is_argument: bool, tree: Any) -> None:
+        assert self.seen is not None
+        self.seen.update(self._new(index, is_argument, tree))
+
+    def _new(self, index: int, is_argument: bool, tree: Any) -> list[tuple[Edge, Seen]]:
+        """Return the tensors of the graph among some values that have not been seen before."""
+        assert self.seen is not None
+        found = []
+        for leaf, value in enumerate(tree_leaves(tree)):
+            if isinstance(value, Tensor) and value.requires_grad:
+                edge = edge_of(value)
+                if edge not in self.seen:
+                    kept = value.detach().clone() if self._copies else value.detach()
+                    found.append((edge, Seen(kept, kept._version, (index, is_argument, leaf))))
+        return found
+
+    def _keep(self, index: int, is_argument: bool, tree: Any) -> None:
+        leaves = None
+        for (_, of_arguments, leaf), population, copies in self.wanted[index]:
+            if of_arguments == is_argument:
+                leaves = tree_leaves(tree) if leaves is None else leaves
+                if leaf < len(leaves) and isinstance(leaves[leaf], Tensor):
+                    value = leaves[leaf].detach()
+                    self.values[population] = value.clone() if copies else value
+                    if not self.cut and leaves[leaf].requires_grad:
+                        self.edges[population] = edge_of(leaves[leaf])
+
+
+_TENSORS = (Tensor, nn.Parameter, nn.Buffer)
+
+
+class AnotherPath(Exception):  # noqa: N818
+    """A call that the recorded path doesn't have, by its number."""
+
+
+def edge_of(tensor: Tensor) -> Edge:
+    """Return the edge of a tensor that requires a gradient."""
+    if tensor.grad_fn is not None:
+        return tensor.grad_fn, tensor.output_nr
+    with torch.enable_grad():
+        node = tensor.view_as(tensor).grad_fn
+    assert node is not None
+    accumulates = node.next_functions[0][0]
+    assert accumulates is not None
+    return accumulates, 0
+
+
+def _needs_gradient(result: Any) -> bool:
+    if type(result) is Tensor:
+        return result.requires_grad
+    if isinstance(result, tuple | list):
+        return any(isinstance(each, Tensor) and each.requires_grad for each in result)
+    return isinstance(result, Tensor) and result.requires_grad
+
+
+def _autocast_dtype(like: Tensor) -> torch.dtype | None:
+    kind = like.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def _own_attention() -> Callable[..., Any]:
+    """Return a copy of PyTorch's attention function that calls what it is made of, for the mode to see."""
+    function = F.multi_head_attention_forward
+    plain = {**function.__globals__, "has_torch_function": lambda tensors: False}
+    return types.FunctionType(function.__code__, plain, function.__name__, function.__defaults__, function.__closure__)
+
+
+_attention = _own_attention()

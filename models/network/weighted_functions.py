@@ -1,0 +1,172 @@
+"""The PyTorch functions that are weighted operations, where their weight is made of parameters (docs/any-module.md)."""
+
+# ruff: noqa: A002 (arguments are called as those of the PyTorch functions)
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actrelax.models.network.operations import Convolution, Linear, Operation, Recorded
+
+
+class Tensors(Protocol):
+    """What a tape knows of tensors."""
+
+    def is_weight(self, tensor: object) -> bool:
+        """Return whether a tensor is made of parameters and buffers alone."""
+
+    def is_data(self, tensor: Tensor) -> bool:
+        """Return whether a tensor depends on a drive or on the stimulus."""
+
+    def cast(self, tensor: Tensor) -> Tensor:
+        """Return the tensor in the precision of autocast."""
+
+
+def _is_layer(tape: Tensors, weight: object, bias: object) -> bool:
+    """Return whether a layer's weight and bias are made of parameters."""
+    if not isinstance(weight, Tensor) or not tape.is_weight(weight):
+        return False
+    return bias is None or (isinstance(bias, Tensor) and not tape.is_data(bias))
+
+
+def _linear(tape: Tensors, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Operation | None:
+    if not _is_layer(tape, weight, bias):
+        return None
+    if weight.dim() == 2 and input.dim() >= 2:
+        return Linear(input, weight, bias, tape.cast)
+    return Recorded(F.linear, input, weight, bias, tape.cast, "dense")
+
+
+def _embedding(
+    tape: Tensors, input: Tensor, weight: Tensor, padding_idx: int | None = None, *options: Any, **named: Any
+) -> Operation | None:
+    if not _is_layer(tape, weight, None):
+        return None
+
+    def look_up(x: Tensor, w: Tensor) -> Tensor:
+        return F.embedding(x, w, padding_idx, *options, **named)
+
+    return Recorded(look_up, input, weight, None, _as_it_is, "dense")
+
+
+def _convolution(dims: int) -> Callable[..., Operation | None]:
+    function = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
+
+    def make(
+        tape: Tensors,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+    ) -> Operation | None:
+        if not _is_layer(tape, weight, bias):
+            return None
+        wide = _each(dilation, dims)
+        if padding == "same":
+            reach = [d * (k - 1) for d, k in zip(wide, weight.shape[2:], strict=True)]
+            padding = [r // 2 for r in reach] if not any(r % 2 for r in reach) else padding
+        padding = 0 if padding == "valid" else padding
+        if isinstance(padding, str) or input.dim() != dims + 2:
+            rest: Any = (stride, padding, dilation, groups)
+            return Recorded(lambda x, w, b=None: function(x, w, b, *rest), input, weight, bias, tape.cast, "conv")
+        options = (_each(stride, dims), _each(padding, dims), wide, False, [0] * dims, groups)
+        return Convolution(input, weight, bias, tape.cast, options)
+
+    return make
+
+
+def _transposed(dims: int) -> Callable[..., Operation | None]:
+    function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+
+    def make(
+        tape: Tensors,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        groups: int = 1,
+        dilation: int | Sequence[int] = 1,
+    ) -> Operation | None:
+        if not _is_layer(tape, weight, bias):
+            return None
+        if input.dim() != dims + 2:
+            rest = (stride, padding, output_padding, groups, dilation)
+            return Recorded(lambda x, w, b=None: function(x, w, b, *rest), input, weight, bias, tape.cast, "conv")
+        sizes = (_each(value, dims) for value in (stride, padding, dilation))
+        return Convolution(input, weight, bias, tape.cast, (*sizes, True, _each(output_padding, dims), groups))
+
+    return make
+
+
+def _product(function: Callable[..., Tensor]) -> Callable[..., Operation | None]:
+    def make(tape: Tensors, input: Any, other: Any = None, **named: Any) -> Operation | None:
+        other = named.pop("mat2", named.pop("tensor2", other))
+        operands = (input, other)
+        if named or not all(isinstance(each, Tensor) for each in operands):
+            return None
+        left = tape.is_weight(input)
+        if left == tape.is_weight(other):
+            return None  # two weights, or two tensors that depend on the stimulus
+        if left:
+            return Recorded(lambda x, w: function(w, x), other, input, None, tape.cast, "dense")
+        if other.dim() == 2 and input.dim() >= 2:
+            return Linear(input, other, None, tape.cast, by_columns=True)
+        return Recorded(function, input, other, None, tape.cast, "dense")
+
+    return make
+
+
+def _addmm(tape: Tensors, input: Tensor, mat1: Tensor, mat2: Tensor, **named: Any) -> Operation | None:
+    if named or tape.is_data(input) or tape.is_weight(mat1) or not tape.is_weight(mat2):
+        return None
+    return Linear(mat1, mat2, input, tape.cast, by_columns=True)
+
+
+def _einsum(tape: Tensors, equation: Any, *operands: Any) -> Operation | None:
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        operands = tuple(operands[0])
+    if not isinstance(equation, str) or len(operands) != 2 or not all(isinstance(x, Tensor) for x in operands):
+        return None
+    first, second = operands
+    left = tape.is_weight(first)
+    if left == tape.is_weight(second):
+        return None
+    if left:
+        return Recorded(lambda x, w: torch.einsum(equation, w, x), second, first, None, tape.cast, "dense")
+    return Recorded(lambda x, w: torch.einsum(equation, x, w), first, second, None, tape.cast, "dense")
+
+
+def _each(value: Any, dims: int) -> list[int]:
+    values = [int(v) for v in value] if isinstance(value, Sequence) else [int(value)]
+    return values * dims if len(values) == 1 else values
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+OPERATIONS: dict[Any, Callable[..., Operation | None]] = {
+    F.linear: _linear,
+    F.embedding: _embedding,
+    **{function: _convolution(n + 1) for n, function in enumerate((F.conv1d, F.conv2d, F.conv3d))},
+    **{
+        function: _transposed(n + 1)
+        for n, function in enumerate((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d))
+    },
+    **{f: _product(torch.matmul) for f in (torch.matmul, Tensor.matmul, Tensor.__matmul__)},
+    **{f: _product(torch.mm) for f in (torch.mm, Tensor.mm)},
+    **{f: _product(torch.bmm) for f in (torch.bmm, Tensor.bmm)},
+    **dict.fromkeys((torch.addmm, Tensor.addmm), _addmm),
+    torch.einsum: _einsum,
+}
+"""PyTorch function -> (tape, arguments of the function) -> the operation, or None where its weight is no parameter."""

@@ -1,0 +1,297 @@
+"""Captured networks learn autograd's gradients at equilibrium, and relax as their law says."""
+
+import copy
+
+import pytest
+import torch
+from modules import MODULES
+from torch import nn
+
+from actrelax import (
+    ActrelaxError,
+    BackwardOptions,
+    Network,
+    RelaxationProblem,
+    Steps,
+    Updates,
+    activity_gradients,
+    backprop_backward,
+    relax_backward,
+    solve,
+)
+from actrelax.models.closed_form import predict
+from actrelax.models.integrators import EULER, SEQUENTIAL
+from actrelax.models.learning.captured import ParameterUpdates, deliver
+from actrelax.models.results import DivergenceError
+
+CAPTURED = [name for name, case in MODULES.items() if case.refused is None]
+LOSS = "half-sum-of-squares"
+
+
+def make(name, training=True, **options):
+    case = MODULES[name]
+    module = case.make()
+    network = Network.from_module(module, case.stimuli(), output=case.output, paths=case.paths, **options)
+    return case, module, network.train(training)
+
+
+def assert_gradients(found, expected):
+    """Relative to the largest gradient of each parameter, with a floor for those that are rounding themselves."""
+    largest = max(float(g.abs().max()) for g in expected.values() if g is not None)
+    assert largest > 1e-3
+    for key, exact in expected.items():
+        if exact is None or not bool(exact.any()):
+            assert found[key] is None or not bool(found[key].any()), key
+            continue
+        assert found[key] is not None, key
+        error = float((found[key] - exact).abs().max())
+        assert error <= 1e-9 * max(float(exact.abs().max()), 1e-6 * largest), key
+
+
+def gradients(module):
+    return {key: p.grad for key, p in module.named_parameters()}
+
+
+@pytest.mark.catches("gate left open")
+@pytest.mark.catches("copy forgotten")
+@pytest.mark.parametrize(("batch", "training"), [(4, True), (7, True), (3, False)])
+@pytest.mark.parametrize("name", CAPTURED)
+def test_equilibrium_is_autograds_gradient(name, batch, training):
+    case, module, network = make(name, training)
+    plain, x = case.make().train(training), case.stimuli(batch, seed=5)
+    for repeat in range(2):  # the second pass of a path finds what the first has recorded
+        torch.manual_seed(repeat)
+        output = case.output_of(plain(x))
+        clamp = torch.randn(output.shape, generator=torch.Generator().manual_seed(9))
+        plain.zero_grad()
+        output.backward(clamp)
+        torch.manual_seed(repeat)
+        updates = ParameterUpdates()
+        deliver(network.run(x, values=False), clamp, updates)
+        by_parameter = updates.gradients()
+        found = {key: by_parameter.get(p) for key, p in module.named_parameters()}
+        assert_gradients(found, gradients(plain))
+
+
+@pytest.mark.parametrize("start", ["feedforward", "zero"])
+@pytest.mark.parametrize("integrator", [EULER, SEQUENTIAL], ids=lambda i: i.name)
+@pytest.mark.parametrize("name", CAPTURED)
+def test_steps_follow_the_law(name, integrator, start):
+    case, _, network = make(name, training=False)
+    x = case.stimuli(3, seed=5)
+    y = torch.randn(network(x).shape)
+    torch.manual_seed(1)
+    problem = RelaxationProblem.from_batch(network, x, y, loss=LOSS, start=start)
+    state = solve(problem, integrator, 12, eta=0.2).final
+    law = predict(problem, integrator, dt=0.2, steps=12)
+    assert {*law} == {*problem.network.hidden}
+    for population, expected in law.items():
+        assert float((state[population] - expected).abs().max()) <= 1e-12 * float(expected.abs().max()), population
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_populations_end_at_the_gradients_of_the_whole_graph(name):
+    """Against autograd without cuts, on the module's own graph."""
+    case, _, network = make(name, training=False)
+    x = case.stimuli(3, seed=5)
+    y = torch.randn(network(x).shape)
+    torch.manual_seed(1)
+    exact = activity_gradients(network, x, y, loss=LOSS)
+    torch.manual_seed(1)
+    problem = RelaxationProblem.from_batch(network, x, y, loss=LOSS)
+    settled = solve(problem, "equilibrium").final
+    assert {*exact} - {"output"} == {*problem.network.hidden}
+    for population in problem.network.hidden:
+        error = float((settled[population] - exact[population]).abs().max())
+        assert error <= 1e-12 * float(exact[population].abs().max()), population
+
+
+@pytest.mark.parametrize("steps", [Steps(400, eta=0.5), Steps.until(1e-13)], ids=["stepped", "until"])
+@pytest.mark.parametrize("name", ["residual", "transformer", "shifted", "class-token", "low-rank", "experts"])
+def test_relax_backward_is_backprop_backward(name, steps):
+    case, module, network = make(name, training=name != "transformer")
+    plain = copy.deepcopy(network)
+    x = case.stimuli(4, seed=5)
+    y = torch.randn(network(x).shape)
+    torch.manual_seed(1)
+    first = backprop_backward(plain, x, y, loss=LOSS)
+    for key, buffer in copy.deepcopy(plain.module).named_buffers():
+        module.get_buffer(key).copy_(buffer)
+    network.load_state_dict(make(name)[1].state_dict())
+    plain.zero_grad()
+    plain.load_state_dict(network.state_dict())
+    torch.manual_seed(1)
+    first = backprop_backward(plain, x, y, loss=LOSS)
+    torch.manual_seed(1)
+    second = relax_backward(network, x, y, steps, loss=LOSS)
+    assert torch.equal(first.output, second.output)
+    assert torch.equal(first.loss, second.loss)
+    assert bool(second.finite)
+    assert_gradients(gradients(module), gradients(plain.module))
+
+
+def test_factors_and_clip():
+    case, module, network = make("residual", training=False)
+    x = case.stimuli(4, seed=5)
+    y = torch.randint(3, (4,))
+    updates = Updates(factors={"conv": 2.0}, clip=0.01)
+    for reduction in ("mean", "sum"):
+        found = []
+        for rule in ("exact", "settled", "stepped"):
+            network.zero_grad()
+            if rule == "exact":
+                backprop_backward(network, x, y, reduction=reduction, updates=updates)
+            else:
+                options = BackwardOptions(updates, reduction)
+                steps = Steps(500, eta=0.5) if rule == "stepped" else Steps.until(1e-13)
+                relax_backward(network, x, y, steps, options=options)
+            found.append({key: g.clone() for key, g in gradients(module).items()})
+        assert_gradients(found[1], found[0])
+        assert_gradients(found[2], found[0])
+        assert max(float(g.abs().max()) for g in found[0].values()) == 0.01
+
+
+def test_samples_without_a_loss_gradient_teach_nothing():
+    case, module, network = make("layer-norm", training=False)
+    x = case.stimuli(4, seed=5)
+    network(x)
+
+    def loss(output, target):
+        return ((output - target) ** 2).sum(1) * torch.tensor([1.0, 0.0, 1.0, 0.0])
+
+    y = torch.zeros(4, 3)
+    with pytest.warns(UserWarning, match="should hold has arrived"):
+        relax_backward(network, x, y, 3, eta=0.1, loss=loss, options=BackwardOptions(reduction="sum"))
+    several = gradients(module)
+    network.zero_grad()
+    alone = BackwardOptions(reduction="sum")
+    relax_backward(network, x[::2], y[::2], 3, eta=0.1, loss="sum-of-squares", options=alone)
+    one = gradients(module)
+    assert all(torch.allclose(several[key], one[key], atol=1e-13) for key in one)
+
+
+def test_a_warning_where_little_has_arrived():
+    case, _, network = make("transformer", training=False)
+    x, y = case.stimuli(4), torch.randint(3, (4,))
+    with pytest.warns(UserWarning, match=r"after 20 steps \d+% of what population '0' should hold has arrived") as said:
+        relax_backward(network, x, y, 20, eta=0.1)
+    assert len(said) == 1
+    assert "Steps.until" in str(said[0].message)
+    assert 'start="zero"' in str(said[0].message)
+    relax_backward(network, x, y, 20, eta=0.1)  # once per network
+    fresh = make("transformer", training=False)[2]
+    relax_backward(fresh, x, y, 20, eta=0.1, start="zero")
+    relax_backward(fresh, x, y, 200, eta=0.1)
+
+
+def test_a_parameters_hook_sees_its_whole_gradient_once():
+    case, module, network = make("one-parameter-everywhere")
+    x, y = case.stimuli(4), torch.randint(3, (4,))
+    relax_backward(network, x, y, integrator="equilibrium")
+    expected = module.temperature.grad.clone()
+    network.zero_grad()
+    seen = []
+    module.temperature.register_hook(lambda g: seen.append(g.clone()) or g.clamp(-1e-3, 1e-3))
+    relax_backward(network, x, y, integrator="equilibrium")
+    assert len(seen) == 1
+    assert torch.allclose(seen[0], expected, rtol=1e-12)
+    assert float(module.temperature.grad.abs()) == 1e-3
+
+
+def test_numbers_that_are_not_finite():
+    case, module, network = make("residual")
+    x, y = case.stimuli(4), torch.randint(3, (4,))
+    x[0] = torch.nan
+    with pytest.raises(DivergenceError, match="an update of a captured network is not finite"):
+        relax_backward(network, x, y, integrator="equilibrium")
+    assert all(p.grad is None for p in module.parameters())
+    done = relax_backward(network, x, y, integrator="equilibrium", options=BackwardOptions(check_finite=False))
+    assert not bool(done.finite)
+    with pytest.raises(DivergenceError, match="non-finite at the start"):
+        relax_backward(network, x, y, 300, eta=0.1)
+
+
+REFUSED = {
+    "preset": (
+        {"assumptions": "random-feedback"},
+        "a captured network takes assumptions .ar. only, got 'random-feedback': des",
+    ),
+    "engine": ({"integrator": "RK45"}, "a captured network runs on PyTorch only"),
+    "closed form": (
+        {"options": BackwardOptions(evaluation="closed-form")},
+        "a captured network has a closed form at equilibrium only",
+    ),
+    "transform": ({"feedback_transform": "sparse-0.5"}, "no feedback weights of its own"),
+    "relay": ({"tau": {"stem'": 2.0}}, """"stem'" is a relay, it has no tau: it equals its input at all times"""),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_sentence(case):
+    fields, sentence = REFUSED[case]
+    given, module, network = make("pre-activation")
+    x, y = given.stimuli(4), torch.randint(3, (4,))
+    run = relax_backward if case != "engine" else lambda *batch, **f: solve(RelaxationProblem.from_batch(*batch), **f)
+    with pytest.raises(ActrelaxError, match=sentence):
+        run(network, x, y, **fields)
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_every_other_preset_is_refused():
+    from actrelax import PRESETS
+
+    given, _, network = make("batch-norm")
+    x, y = given.stimuli(4), torch.randint(3, (4,))
+    for name in set(PRESETS) - {"ar"}:
+        with pytest.raises(ActrelaxError, match=f'takes assumptions "ar" only, got .{name}.:'):
+            RelaxationProblem.from_batch(network, x, y, assumptions=name)
+        with pytest.raises(ActrelaxError, match='takes assumptions "ar" only'):
+            network.add_feedback(name, 0)
+
+
+def test_brian2_is_refused():
+    given, _, network = make("batch-norm")
+    problem = RelaxationProblem.from_batch(network, given.stimuli(4), torch.randint(3, (4,)))
+    with pytest.raises(ActrelaxError, match="a captured network runs on PyTorch only"):
+        solve(problem, "brian2:rk4")
+    from actrelax.models.learning.brian2 import Learner
+
+    with pytest.raises(ActrelaxError, match="a captured network learns on PyTorch only"):
+        Learner(network, rate=0.1)
+
+
+def test_time_constants_noise_and_delays_take_names():
+    case, _, network = make("pre-activation", training=False)
+    x, y = case.stimuli(4), torch.randint(3, (4,))
+    exact = activity_gradients(network, x, y)
+    taus = {name: 1.0 + i for i, name in enumerate(network.hidden)}
+    delays = {name: 0.3 for name, p in network.projections.items() if p.source != "input"}
+    for fields in ({"tau": taus}, {"delays": delays}, {"start": {k: torch.zeros_like(exact[k]) for k in taus}}):
+        problem = RelaxationProblem.from_batch(network, x, y, **fields)
+        final = solve(problem, "euler", dt=0.1, duration=120.0).final
+        for name in network.hidden:
+            assert torch.allclose(final[name], exact[name], atol=1e-9), (name, *fields)
+    noisy = RelaxationProblem.from_batch(network, x, y, noise={network.hidden[0]: 0.1})
+    first, second = (solve(noisy, "euler", 5, eta=0.1, generator=g).final for g in (1, 2))
+    assert not torch.equal(first[network.hidden[0]], second[network.hidden[0]])
+
+
+def test_tolerance_of_the_gradient():
+    case, _, network = make("residual", training=False)
+    x, y = case.stimuli(4), torch.randint(3, (4,))
+    exact = activity_gradients(network, x, y)
+    problem = RelaxationProblem.from_batch(network, x, y)
+    final = solve(problem, "euler", Steps.until(1e-3, of="gradient"), evaluation="stepped").final
+    errors = [float((final[v] - exact[v]).abs().max() / exact[v].abs().max()) for v in network.hidden]
+    assert 0 < max(errors) < 1e-3
+
+
+def test_sparse_gradients_of_embeddings():
+    module = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Flatten(), nn.Linear(12, 3))
+    network = Network.from_module(module, torch.zeros(2, 3, dtype=torch.int64))
+    x, y = torch.randint(9, (5, 3)), torch.randint(3, (5,))
+    relax_backward(network, x, y, integrator="equilibrium")
+    found = module[0].weight.grad
+    network.zero_grad()
+    backprop_backward(network, x, y)
+    assert torch.allclose(found.to_dense(), module[0].weight.grad.to_dense(), atol=1e-13)

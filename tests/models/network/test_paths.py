@@ -1,0 +1,55 @@
+"""A recorded path finds the populations of later passes."""
+
+import pytest
+import torch
+from modules import MODULES
+from torch import nn
+
+from actrelax.models.network import Network
+
+CAPTURED = [name for name, case in MODULES.items() if case.refused is None and case.paths == "one"]
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_the_recorded_path_is_the_walked_one(name):
+    """Captured with paths="many", the module is partitioned anew in each pass."""
+    case = MODULES[name]
+    module = case.make().eval()
+    one, many = (Network.from_module(module, case.stimuli(), output=case.output, paths=p) for p in ("one", "many"))
+    x = case.stimuli(3, seed=5)
+    recorded, walked = one.feedforward(x), many.feedforward(x)
+    assert recorded.path is one.path
+    assert walked.path is not many.path
+    assert recorded.path.names == walked.path.names
+    assert recorded.path.wires == walked.path.wires
+    for number, name in enumerate(recorded.path.names):
+        assert recorded.edges[number][0].name() == walked.edges[number][0].name()
+        assert torch.equal(recorded.activities[name], walked.activities[name])
+
+
+def test_a_path_holds_no_tensor():
+    case = MODULES["residual"]
+    path = Network.from_module(case.make(), case.stimuli()).path
+    assert all(not piece.parameters for piece in path.pieces)
+    assert all(isinstance(number, int) for own in path.parameters for number in own)
+
+
+def test_names_are_unique_and_relays_follow_their_source():
+    names = Network.from_module(MODULES["shifted"].make(), MODULES["shifted"].stimuli()).path.names
+    assert len(set(names)) == len(names)
+    assert {"stem'", "stem''"} <= {*names}
+
+
+def test_a_population_that_parameters_fire_is_named_after_one():
+    case = MODULES["learned-query"]
+    network = Network.from_module(case.make(), case.stimuli())
+    assert "latents" in network.hidden  # it relaxes
+
+
+def test_a_module_named_output():
+    module = nn.Sequential()
+    module.add_module("output", nn.Linear(4, 3))
+    module.add_module("tanh", nn.Tanh())
+    module.add_module("input", nn.Linear(3, 2))
+    network = Network.from_module(module, torch.randn(2, 4))
+    assert list(network.populations) == ["input", "output#2", "output"]
