@@ -20,7 +20,7 @@ CAPTURED = [name for name, case in MODULES.items() if case.refused is None]
 def test_outputs_and_buffers_are_the_modules(name, batch, training):
     case = MODULES[name]
     module = case.make()
-    plain = copy.deepcopy(module).train(training)
+    plain = case.make().train(training)
     network = Network.from_module(module, case.stimuli(), output=case.output, paths=case.paths).train(training)
     x = case.stimuli(batch, seed=5)
     for repeat in range(2):

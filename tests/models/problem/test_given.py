@@ -51,7 +51,7 @@ def test_time_constants_that_are_left_out_are_named():
 
 
 def test_relays_of_captured_networks_have_no_state():
-    with pytest.raises(ActrelaxError, match=r"'stem.' is a relay, it has no noise"):
+    with pytest.raises(ActrelaxError, match=r".stem'. is a relay, it has no noise"):
         check_captured({"tau": 1.0, "noise": {"stem'": 0.1}}, {"stem'": (3,)}, None)
     with pytest.raises(ActrelaxError, match="leave feedback_transform out"):
         check_captured({}, {}, "sparse-0.5")
