@@ -117,7 +117,8 @@ def test_a_dense_trajectory_is_pickled_and_gives_tensors_of_its_own():
         for x in trajectory.at(time).values():
             x.fill_(7.0)
         assert all(torch.equal(trajectory.at(time)[name], x) for name, x in expected.items())
-    assert all(torch.equal(trajectory.at(trajectory.time)[name], x) for name, x in trajectory.final.items())
+    at_the_end = trajectory.at(trajectory.time)  # an interpolant: equal to rounding, which depends on the BLAS
+    assert all(torch.allclose(at_the_end[name], x, rtol=1e-13, atol=1e-15) for name, x in trajectory.final.items())
     assert not any((x == 7.0).any() for x in (*trajectory.final.values(), problem.clamped))
     trajectory.final["hidden1"].zero_()
     assert trajectory.at(trajectory.time)["hidden1"].all()
