@@ -36,9 +36,9 @@ from actrelax.models.learning import activity_gradients
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import Dataset, digits
-from actrelax.simulations.training.assemble import make_network
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
+from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.run import Recording, run
 

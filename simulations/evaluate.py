@@ -67,10 +67,9 @@ def main(config: Config) -> None:
     hardware = FullPrecision(config.device, precision=precision).resolved()
     set_up(hardware, run.experiment.seed)
     data = on_device(_images(config, run), hardware)
-    outputs = run.network.populations[run.network.output].shape[0]
-    if data.classes > outputs:
+    if data.classes > run.classes:
         raise ActrelaxError(
-            f"{data.name} has {data.classes} classes, but the network of {config.run} has {outputs} outputs: "
+            f"{data.name} has {data.classes} classes, but the network of {config.run} has {run.classes} outputs: "
             "give another --dataset."
         )
     share = accuracy(run.network.to(hardware.device), data.test, run.preprocess.to(hardware.device))
@@ -96,8 +95,8 @@ def _images(config: Config, run: Run) -> Dataset:
 
 def _translated(data: Dataset, names: Sequence[str], run: Run) -> Dataset:
     """Return a folder's images with the run's labels for their classes."""
-    shape = run.network.populations[run.network.input].shape
-    known = run.names or tuple(map(str, range(run.network.populations[run.network.output].shape[0])))
+    shape = run.input_shape
+    known = run.names or tuple(map(str, range(run.classes)))
     for name in names:
         if name not in known:
             raise ActrelaxError(

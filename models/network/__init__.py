@@ -8,6 +8,7 @@ from actrelax.models.network.captured_pass import CapturedPass, CapturedProjecti
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 from actrelax.models.network.from_sequential import weighted_layers
 from actrelax.models.network.graph import Graph
+from actrelax.models.network.named_modules import MODULES, Design, ModuleArchitecture, build_module
 from actrelax.models.network.network import Network, Slot, check_network
 from actrelax.models.network.operations import Operation
 from actrelax.models.network.population import Population
@@ -19,16 +20,19 @@ from actrelax.models.network.weighted_functions import OPERATIONS
 __all__ = [
     "ACTIVATIONS",
     "ARCHITECTURES",
+    "MODULES",
     "OPERATIONS",
     "Activation",
     "Architecture",
     "CapturedNetwork",
     "CapturedPass",
     "CapturedProjection",
+    "Design",
     "FeedforwardPass",
     "Formula",
     "Fused",
     "Graph",
+    "ModuleArchitecture",
     "Network",
     "Operation",
     "Population",
@@ -36,6 +40,7 @@ __all__ = [
     "ProjectionRoute",
     "Slot",
     "build",
+    "build_module",
     "capture",
     "changed_layer",
     "check_network",

@@ -19,6 +19,8 @@ from actrelax.models._names import known, look_up
 from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.errors import ActrelaxError, enough_memory
 from actrelax.models.network.activations import ACTIVATIONS, Activation
+from actrelax.models.network.capture import capture
+from actrelax.models.network.named_modules import MODULES, Design, build_module
 from actrelax.models.network.network import Network
 from actrelax.models.network.projection import Projection
 
@@ -133,6 +135,7 @@ def build(
     classes: int | None = None,
     activation: str | Activation | None = None,
     weight_std: float | None = None,
+    design: Design = Design(),  # noqa: B008
     generator: GeneratorLike | None = None,
 ) -> Network:
     """Build a network by name.
@@ -140,15 +143,19 @@ def build(
     Parameters
     ----------
     name : str
-        A key of `ARCHITECTURES`, or ``mlp-DEPTHxWIDTH``: an MLP with DEPTH weight layers of hidden width WIDTH.
+        A key of `ARCHITECTURES`; ``mlp-DEPTHxWIDTH``: an MLP with DEPTH weight layers of hidden width WIDTH; a key of
+        `MODULES`, for a module that `build_module` builds and `Network.from_module` captures.
     input_shape : sequence of int, optional
         Shape of one sample; by default the architecture's.
     classes : int, optional
         Number of output units; 10 by default.
     activation : str or Activation, optional
-        Activation of the hidden populations; by default relu for ``vgg8``, else tanh. The output is linear.
+        Activation of the hidden populations; by default relu for ``vgg8`` and residual networks, gelu for
+        transformers, else tanh. The output is linear.
     weight_std : float, optional
         Standard deviation of every weight; by default the architecture's.
+    design : Design, optional
+        Width, skips and normalisation of residual networks and transformers.
     generator : torch.Generator, numpy.random.Generator or int, optional
         Generator for the weights, on the CPU, or a seed; by default torch's global generator.
 
@@ -161,14 +168,27 @@ def build(
     Raises
     ------
     ActrelaxError
-        For an unknown name or an input shape that doesn't fit.
+        For an unknown name, an input shape that doesn't fit, or an option that the network doesn't have.
 
     Examples
     --------
     >>> build("mlp-3x20", input_shape=(7,)).populations["hidden2"].shape
     (20,)
     """
+    if isinstance(name, str) and name in MODULES:
+        module = build_module(
+            name,
+            input_shape=input_shape,
+            classes=classes,
+            activation=activation,
+            weight_std=weight_std,
+            design=design,
+            generator=generator,
+        )
+        return capture(module, torch.zeros(2, *(input_shape or MODULES[name].input_shape)))
     architecture = _architecture(name)
+    if design.given:
+        raise ActrelaxError(f"{name} has no {design.given[0]} to choose: leave it out.")
     chosen = look_up("activation", activation or architecture.activation, ACTIVATIONS)
     drawing = as_generator(generator)
     with enough_memory(f"network {name!r}", "choose a smaller one"):
@@ -200,7 +220,7 @@ def _architecture(name: str) -> Architecture:
         if depth > DEEPEST:
             raise ActrelaxError(f"{name!r} has more than {DEEPEST:,} layers: choose a smaller depth.")
         return Architecture(mlp([width] * (depth - 1)), (784,))
-    return ARCHITECTURES[known("network", name, [*ARCHITECTURES, "mlp-DEPTHxWIDTH"])]
+    return ARCHITECTURES[known("network", name, [*ARCHITECTURES, *MODULES, "mlp-DEPTHxWIDTH"])]
 
 
 def _image(input_shape: Shape, at_least: int) -> tuple[int, int, int]:

@@ -16,17 +16,18 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.learning import BackwardOptions, Updates
-from actrelax.models.network import Network, build
+from actrelax.models.network import Network
 from actrelax.models.problem import Loss
 from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.data.fingerprint import fingerprint
-from actrelax.simulations.training import user_code
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.loop import Training
 from actrelax.simulations.training.mixed_precision import in_single_precision
+from actrelax.simulations.training.modules import kinds
+from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.optimisers import make_optimiser
 from actrelax.simulations.training.processes import ALONE, Processes
 from actrelax.simulations.training.rules import make_rule
@@ -93,7 +94,7 @@ def assemble(
     o = experiment.optimisation
     optimiser = make_optimiser(network, o.optimiser, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
     factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
-    if factors and all(network.kind(p) != "conv" for p in network.projections.values() if p.map is not None):
+    if factors and "conv" not in kinds(network).values():
         warn(f"--conv-factor has no effect: {experiment.model.network} has no convolution.")
     updates = Updates(factors, o.update_clip, o.decay)
     options = BackwardOptions(updates, o.reduction)
@@ -167,56 +168,6 @@ def preprocessing(images: Images, data: Dataset, hardware: Hardware) -> Preproce
         return Preprocessing(hardware.dtype, memory_format=hardware.memory_format)
     mean, std = (x.to(hardware.dtype) for x in found)
     return Preprocessing(hardware.dtype, mean, std, hardware.memory_format).to(hardware.device)
-
-
-def make_network(
-    model: Model, input_shape: tuple[int, ...], classes: int, seed: int
-) -> tuple[Network, nn.Module | None]:
-    """Build a network by name, or by a function in a user's file, with weights determined by the seed.
-
-    Returns
-    -------
-    network : Network
-        Network on the CPU, with one output per class.
-    module : torch.nn.Module or None
-        The `nn.Sequential` that a user's function returned, which shares its parameters with the network.
-
-    Raises
-    ------
-    ActrelaxError
-        For an unknown name, a missing file or function, or a network that does not fit the data.
-    """
-    network, module = _made(model, input_shape, classes, seed)
-    found = network.populations[network.output].shape
-    if found != (classes,):
-        raise ActrelaxError(
-            f"{model.network} has an output of shape {found}, but the data has {classes} classes: "
-            f"give the output the shape ({classes},)."
-        )
-    return network, module
-
-
-def _made(model: Model, input_shape: tuple[int, ...], classes: int, seed: int) -> tuple[Network, nn.Module | None]:
-    if not user_code.is_own(model.network):
-        network = build(
-            model.network,
-            input_shape=input_shape,
-            classes=classes,
-            activation=model.activation,
-            weight_std=model.weight_std,
-            generator=random_stream(seed, "weights"),
-        )
-        return network, None
-    if model.activation is not None or model.weight_std is not None:
-        raise ActrelaxError("--activation and --weight-std are for networks by name: set them in your function.")
-    with user_code.loaded(model.network) as function, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_stream(seed, "weights").initial_seed())
-        made = function(input_shape, classes)
-    if isinstance(made, nn.Sequential):
-        return Network.from_sequential(made, input_shape), made
-    if isinstance(made, Network):
-        return made, None
-    raise ActrelaxError(f"{model.network} must return an nn.Sequential or a Network, got {type(made).__name__}.")
 
 
 def learning_rate_factor(o: Optimisation, step: int, *, epochs: int, batches: int) -> float:

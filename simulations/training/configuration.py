@@ -17,6 +17,9 @@ from actrelax.simulations.training.experiment import Experiment
 
 T = TypeVar("T")
 
+LATER = ("width", "skips", "norm")
+"""Options that a configuration has only where they are given: older ones, and their fingerprints, lack them."""
+
 
 def as_options(part: Experiment | Execution) -> dict[str, Any]:
     """Return option -> value, without nesting and ready for JSON."""
@@ -38,7 +41,8 @@ def hash_of(experiment: Experiment) -> str:
 
 def as_config(experiment: Experiment, execution: Execution) -> dict[str, Any]:
     """Return the content of config.json."""
-    return {"version": VERSION, "experiment": as_options(experiment), "execution": as_options(execution)}
+    options = {name: value for name, value in as_options(experiment).items() if name not in LATER or value is not None}
+    return {"version": VERSION, "experiment": options, "execution": as_options(execution)}
 
 
 def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
@@ -52,9 +56,10 @@ def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
     expected = as_config(Experiment(), Execution())
     for name in ("experiment", "execution"):
         part = config.get(name)
-        if differing := set(part if isinstance(part, dict) else ()) ^ expected[name].keys():
+        if differing := (set(part if isinstance(part, dict) else ()) ^ expected[name].keys()).difference(LATER):
             raise ActrelaxError(f"the configuration has missing or unknown options: {', '.join(sorted(differing))}.")
-    return structured(Experiment, config["experiment"]), structured(Execution, config["execution"])
+    options = {**dict.fromkeys(LATER), **config["experiment"]}
+    return structured(Experiment, options), structured(Execution, config["execution"])
 
 
 def read_config(folder: RunFolder) -> tuple[Experiment, Execution]:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from actrelax.models._names import known, look_up
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Design
 from actrelax.models.problem import LOSSES, Loss, smoothed
 from actrelax.simulations.data.folders import is_folder
 from actrelax.simulations.training.hardware import Precision
@@ -46,7 +47,7 @@ class Model:
     """Options of network and loss."""
 
     network: str = "digits-cnn"
-    """Network by name (such as mlp, cnn, vgg8, mlp-DEPTHxWIDTH), or your own as FILE.py:FUNCTION."""
+    """Network by name (such as mlp, cnn, vgg8, resnet-20, vit, mlp-DEPTHxWIDTH), or your own as FILE.py:FUNCTION."""
     activation: str | None = None
     """Activation function of the hidden populations. Default: the network's."""
     weight_std: float | None = None
@@ -55,6 +56,18 @@ class Model:
     """Loss function: cross-entropy, sum-of-squares or half-sum-of-squares."""
     label_smoothing: float = 0.0
     """Share of each target that is distributed over all classes, as in torch.nn.CrossEntropyLoss."""
+    width: int | None = None
+    """Channels of a resnet's first stage: 16 by default, 8 for digits-. Width of a vit's tokens: 64 by default, 32 for
+    digits-vit."""
+    skips: Literal["yes", "no"] | None = None
+    """Whether a resnet has skips: yes by default."""
+    norm: Literal["batch", "group", "scaled"] | None = None
+    """Normalisation of a resnet: BatchNorm by default; GroupNorm; scaled: a learned scale on each residual branch."""
+
+    @property
+    def design(self) -> Design:
+        """Options of residual networks and transformers, as `build_module` takes them."""
+        return Design(self.width, self.skips, self.norm)
 
     @property
     def as_loss(self) -> Loss:
@@ -175,7 +188,7 @@ class Experiment:
             raise ActrelaxError("--test-split must be below 1, which would leave no images for training, got 1.")
         if self.patience is not None and not self.images.validation:
             raise ActrelaxError("--patience needs a validation accuracy: give --validation, too.")
-        _ = self.model.as_loss  # raises
+        _ = self.model.as_loss, self.model.design  # raise
         known("augment", self.images.augment, get_args(Augment))
         self.relaxation.check()
         decays = self.rule == "ar" and self.relaxation.knobs.needs_decay

@@ -21,6 +21,7 @@ from actrelax.models.network import Network
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.accuracy import Convert, accuracy
 from actrelax.simulations.training.batches import Batches
+from actrelax.simulations.training.modules import evaluating
 from actrelax.simulations.training.parallel import SharedBackward
 from actrelax.simulations.training.processes import Processes
 
@@ -285,9 +286,10 @@ def measure(training: Training) -> None:
     row: Row = {"epoch": training.epoch, "learning_rate": training.learning_rate}
     row |= training.averages()
     respond, preprocess = training.respond or training.network, training.batches.preprocess
-    for name, part in data.parts.items():
-        if name != "train":
-            row[f"{name}_accuracy"] = accuracy(respond, part, preprocess, training.processes)
+    with evaluating(training.network):
+        for name, part in data.parts.items():
+            if name != "train":
+                row[f"{name}_accuracy"] = accuracy(respond, part, preprocess, training.processes)
     training.tables["metrics"].append(row)
     training.tables["timing"].append(
         {

@@ -12,6 +12,7 @@ from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward, BackwardOptions, Rule, learning_slots, refuse_hooks
 from actrelax.models.network import Network
+from actrelax.simulations.training.modules import is_module, kinds
 from actrelax.simulations.training.processes import Processes
 
 
@@ -36,6 +37,8 @@ class Shared:
     processes    processes that share the batch; a share may be empty
     size         function that returns the number of samples in the whole batch
 
+    Statistics of a batch, such as BatchNorm's, are those of a share.
+
     Raises
     ------
     ActrelaxError
@@ -55,6 +58,10 @@ class Shared:
     def __post_init__(self) -> None:
         refuse_hooks(self.network, "several processes share a batch, and none has its whole gradient")
         self.learning: dict[nn.Parameter, tuple[str, int]] = {}  # -> kind, number of projections that let it decay
+        if is_module(self.network):
+            found = kinds(self.network)
+            self.learning = {w: (kind, 0) for w, kind in found.items() if w.requires_grad}
+            return
         for p in self.network.projections.values():
             for _, w, is_decaying in learning_slots(self.network, self.assumptions or PRESETS["ar"], p):
                 if w in self.learning and self.assumptions and self.options.updates.clip is not None:
@@ -74,6 +81,8 @@ class Shared:
             output, correct = result.output, (result.output.argmax(1) == y).sum()
             here = torch.stack([result.loss.to(like), (~result.finite).to(like), correct.to(like)])
         gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.learning]
+        if is_module(network):  # running statistics are those of the first one's share
+            self.processes.agree_on(list(network.buffers()))
         *gradients, (loss, lost, correct) = self.processes.total([*gradients, here])
         for (w, (kind, decays)), gradient in zip(self.learning.items(), gradients, strict=True):
             w.grad = updates.clipped_(gradient * self.options.scale(kind, samples))

@@ -22,11 +22,13 @@ from actrelax.models.problem import Loss, RelaxationProblem
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.data.datasets import load_to_test
 from actrelax.simulations.data.fingerprint import of_test_images
-from actrelax.simulations.training.assemble import make_network, set_up
+from actrelax.simulations.training.assemble import set_up
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.experiment import Images, Model
 from actrelax.simulations.training.hardware import Hardware
+from actrelax.simulations.training.modules import is_module
+from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.options import POSITIVE, given_in, require
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.saved import Run, load_run
@@ -164,7 +166,8 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     else:
         network, preprocess, source = run.network, run.preprocess, f"{source}, network of {options.run}"
     network.to(device=hardware.device, dtype=hardware.dtype)
-    if all(p.feedback is None for p in network.projections.values()):
+    network.eval()
+    if is_module(network) or all(p.feedback is None for p in network.projections.values()):
         network.add_feedback(assumptions, random_stream(options.seed, "feedback"))
     if not network.hidden:
         raise ActrelaxError(f"{options.model.network} has no hidden population to relax: take a deeper network.")
@@ -183,7 +186,7 @@ def _load(options: ProblemOptions, path: Path) -> Run:
 
 def _check_model(given: Model, own: Model) -> None:
     """Raise an error if options of the network differ from the run's."""
-    for name in ("network", "activation", "weight_std"):
+    for name in ("network", "activation", "weight_std", "width", "skips", "norm"):
         if getattr(given, name) != getattr(own, name):
             option = name.replace("_", "-")
             raise ActrelaxError(f"--run provides the network: leave --{option} out, or leave --run out.")

@@ -15,6 +15,7 @@ from torch import Tensor
 from actrelax.models.closed_form import why_not
 from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule
 from actrelax.models.errors import ActrelaxError, warn
+from actrelax.models.integrators import Integrator
 from actrelax.models.learning import (
     Backward,
     BackwardOptions,
@@ -32,6 +33,7 @@ from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.mixed_precision import in_bfloat16
+from actrelax.simulations.training.modules import autocast, is_module, unmoved, with_own_stream
 from actrelax.simulations.training.parallel import Shared
 
 
@@ -60,6 +62,7 @@ def make_rule(
     UserWarning
         If --max-steps are not enough to settle, according to the closed form.
     """
+    captured = is_module(network)
     processes = batches.processes
     own = replace(options, check_finite=False)
     if processes.count > 1:  # `Shared` applies the options to the sums over the processes
@@ -72,15 +75,21 @@ def make_rule(
         compile_as = _compile_as(execution, "does not support continuous plasticity: leave it out.")
     else:
         rule, compile_as = _relaxed(experiment, execution, network, loss, own, batches)
-    in_precision = in_bfloat16 if experiment.precision == "bf16" else lambda rule: rule
+    if captured:
+        compile_as = _compile_as(execution, "does not support captured networks: leave it out.")
+    in_precision: Callable[[Rule], Rule] = lambda rule: rule  # noqa: E731
+    if experiment.precision == "bf16":
+        in_precision = autocast if captured else in_bfloat16
     # the run itself reports divergence and warnings
     with contextlib.suppress(DivergenceError), warnings.catch_warnings(action="ignore"):
-        in_precision(rule)(copy.deepcopy(network), *batches.example(1))
+        in_precision(rule)(copy.deepcopy(network), *batches.example(2 if captured else 1))  # BatchNorm needs two
     if compile_as == "trace":
         rule = Traced(rule)
     elif compile_as == "inductor":
         rule = Traced(rule, lambda kernels, x, y: torch.compile(kernels))
     rule = in_precision(rule)
+    if captured:
+        rule = with_own_stream(rule, experiment.seed, processes.rank, done)
     if processes.count == 1:
         return rule
     assumptions = experiment.relaxation.knobs if experiment.rule == "ar" else None
@@ -99,10 +108,10 @@ def _relaxed(
     relaxation, evaluation = experiment.relaxation, experiment.evaluation
     steps, integrator = relaxation.as_steps, integrator_named(relaxation.integrator)
     fields = relaxation.problem_fields(network, experiment.seed)
-    problem = RelaxationProblem.from_batch(
-        network, *batches.example(), loss=loss, assumptions=relaxation.knobs, **fields
-    )
-    reason, obstacle, worthwhile = why_not(problem, integrator), None, True
+    example = batches.example()
+    with unmoved(network, example.images):
+        problem = RelaxationProblem.from_batch(network, *example, loss=loss, assumptions=relaxation.knobs, **fields)
+    reason, obstacle, worthwhile = _why_stepped(problem, integrator, steps), None, True
     if evaluation == "closed-form" and relaxation.clip is not None:
         raise ActrelaxError(
             "the closed form needs a relaxation without clip: leave --clip out, or use --evaluation stepped."
@@ -135,6 +144,16 @@ def _relaxed(
         **fields,
     )
     return rule, _compile_as(execution, obstacle, worthwhile)
+
+
+def _why_stepped(problem: RelaxationProblem, integrator: Integrator, steps: Steps) -> str | None:
+    """Return why the closed form does not apply, in words; None if it does."""
+    reason = why_not(problem, integrator)
+    if reason is not None or not is_module(problem.network) or not integrator.takes_time:
+        return reason
+    if schedule(problem, integrator, steps).measured(problem, integrator).settles:
+        return None
+    return "a captured network has a closed form only at equilibrium: give --steps auto or --integrator equilibrium."
 
 
 def _continuous(

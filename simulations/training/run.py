@@ -25,6 +25,7 @@ from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.idle import idle_options
 from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.modules import unmoved
 from actrelax.simulations.training.processes import Processes, current
 from actrelax.simulations.training.recorder import KeepBest, Recorder, restore
 from actrelax.simulations.training.recording import Recording as Recording
@@ -159,13 +160,15 @@ def _ends(experiment: Experiment, training: Training) -> tuple[Distances | None,
     relaxation = experiment.relaxation
     if experiment.rule == "backprop" or relaxation.is_continuous or relaxation.delay or relaxation.noise:
         return None, None
-    problem = RelaxationProblem.from_batch(
-        training.network,
-        *training.batches.example(),
-        loss=experiment.model.as_loss,
-        assumptions=relaxation.knobs,
-        **replace(relaxation, clip=None).problem_fields(training.network, experiment.seed),
-    )
+    example = training.batches.example()
+    with unmoved(training.network, example.images):
+        problem = RelaxationProblem.from_batch(
+            training.network,
+            *example,
+            loss=experiment.model.as_loss,
+            assumptions=relaxation.knobs,
+            **replace(relaxation, clip=None).problem_fields(training.network, experiment.seed),
+        )
     if not problem.is_frozen:
         return None, None
     integrator, steps = integrator_named(relaxation.integrator), relaxation.as_steps

@@ -11,12 +11,12 @@ from actrelax.analysis.fingerprints import of_options, verify, verify_checkpoint
 from actrelax.analysis.runs import BEST, CHECKPOINT, RunFolder
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
-from actrelax.simulations.training.assemble import make_network
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.hardware import Hardware
+from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.user_code import fingerprint, permitted
 
 
@@ -24,13 +24,15 @@ from actrelax.simulations.training.user_code import fingerprint, permitted
 class Run:
     """Run that has been trained, or is being trained.
 
-    folder      files of the run: `summary()`, `table("metrics")`
-    experiment  options that determine the result
-    execution   options of the computation
-    network     network on the CPU, with the weights of the last checkpoint
-    module      `nn.Sequential` that shares its parameters with the network, if a user's function returned one
-    preprocess  function of stored images, (batch, channels, height, width), that returns the network's input
-    names       names of the classes, if the data set is a folder of images
+    folder       files of the run: `summary()`, `table("metrics")`
+    experiment   options that determine the result
+    execution    options of the computation
+    network      network on the CPU in evaluation mode, with the weights and buffers of the last checkpoint
+    module       `nn.Module` that shares its parameters with the network, if it was made from one
+    preprocess   function of stored images, (batch, channels, height, width), that returns the network's input
+    input_shape  shape of one stimulus
+    classes      number of outputs
+    names        names of the classes, if the data set is a folder of images
     """
 
     folder: RunFolder
@@ -39,6 +41,8 @@ class Run:
     network: Network
     module: nn.Module | None
     preprocess: Preprocessing
+    input_shape: tuple[int, ...]
+    classes: int
     names: tuple[str, ...] | None = None
 
 
@@ -88,4 +92,5 @@ def load_run(
     made, module = make_network(replace(experiment.model, network=place), shape, classes, experiment.seed)
     with folder.fitting():
         made.to(dtype).load_state_dict(state["network"])
-    return Run(folder, experiment, execution, made, module, preprocess, names)
+    made.eval()
+    return Run(folder, experiment, execution, made, module, preprocess, shape, classes, names)

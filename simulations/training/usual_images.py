@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from actrelax.analysis.files import exists
-from actrelax.models.network import build
+from actrelax.models.network import MODULES, build
 from actrelax.simulations.data.datasets import data_folder
 
 USUAL = {64: "digits", 784: "mnist", 3072: "cifar10"}
@@ -24,6 +24,8 @@ def at_hand(network: str, data_dir: Path | None) -> str | None:
 
 def usual_shape(network: str) -> tuple[int, ...]:
     """Return the default input shape of a named network."""
+    if network in MODULES:
+        return MODULES[network].input_shape
     usual = build(network, generator=torch.Generator())
     return usual.populations[usual.input].shape
 

@@ -17,5 +17,5 @@ def test_two_processes_learn_as_one():
     ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert ended.returncode == 0, ended.stderr
     differences = dict(line.split() for line in ended.stdout.splitlines())
-    assert differences.keys() == {"8", "13", "1"}
+    assert differences.keys() == {f"{name}-{size}" for name in ("chain", "captured") for size in (8, 13, 1)}
     assert all(float(each) < 1e-12 for each in differences.values()), differences

@@ -164,6 +164,9 @@ DEFAULTS = {
     "label_smoothing": 0.0,
     "clip_norm": None,
     "patience": None,
+    "width": None,
+    "skips": None,
+    "norm": None,
 }
 
 

@@ -17,11 +17,12 @@ from actrelax.models.network import Network, build
 from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training import assemble as module
-from actrelax.simulations.training.assemble import assemble, learning_rate_factor, make_network
+from actrelax.simulations.training.assemble import assemble, learning_rate_factor
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
 from actrelax.simulations.training.hardware import Hardware
+from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.relaxation import Relaxation
 
 
@@ -199,7 +200,7 @@ def test_a_network_of_ones_own(tmp_path):
     with pytest.raises(ZeroDivisionError, match="mine"):
         make_network(Model(f"{file}:broken"), (1, 8, 8), 10, seed=3)
     for model, sentence in (
-        (Model(f"{file}:other"), f"{file}:other must return an nn.Sequential or a Network, got int."),
+        (Model(f"{file}:other"), f"{file}:other must return an nn.Module or a Network, got int."),
         (Model(f"{file}:number"), f"{file} has no function 'number': write one that takes input_shape and classes."),
         (Model(f"{file}:nix"), f"{file} has no function 'nix': write one that takes input_shape and classes."),
         (

@@ -1,15 +1,16 @@
 """Options are restored from JSON."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from actrelax.analysis.runs import flat
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.configuration import as_config, as_options, changed, from_config
+from actrelax.simulations.training.configuration import as_config, as_options, changed, from_config, hash_of
 from actrelax.simulations.training.execution import Execution
-from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Optimisation
+from actrelax.simulations.training.experiment import PROTOCOLS, Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.relaxation import Relaxation
 
 CONFIG = as_config(Experiment(), Execution())
@@ -38,7 +39,8 @@ def test_options_survive_json():
 
 
 def test_no_option_is_of_both():
-    assert len(flat(CONFIG)) == len(as_options(Experiment())) + len(as_options(Execution()))
+    assert not as_options(Experiment()).keys() & as_options(Execution()).keys()
+    assert len(flat(CONFIG)) == len(CONFIG["experiment"]) + len(CONFIG["execution"])
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,20 @@ def test_a_configuration_that_lacks_options():
         ActrelaxError, match=r"^the configuration has missing or unknown options: channels_last, compile"
     ):
         from_config(CONFIG | {"execution": 3})
+
+
+def test_configurations_from_before_an_option_was_added():
+    """Neither their hash nor the fingerprint of their options changes where they are read and written again."""
+    assert "norm" not in CONFIG["experiment"]
+    assert from_config(CONFIG)[0].model.norm is None
+    given = Experiment(model=Model("resnet-8", width=4, skips="no", norm="group"))
+    config = json.loads(json.dumps(as_config(given, Execution())))
+    assert config["experiment"]["width"] == 4
+    assert from_config(config)[0] == given
+    assert hash_of(Experiment(model=Model("digits-mlp", activation="relu"), seed=3)) == "82b8a97d50fc"
+    assert len({hash_of(replace(given, model=replace(given.model, norm=n))) for n in (None, "batch", "scaled")}) == 3
+    with pytest.raises(ActrelaxError, match=r"^the configuration has 'layer' for norm, which is not among its values"):
+        from_config(with_option(norm="layer"))
 
 
 def test_options_are_changed_by_name():

@@ -202,12 +202,24 @@ statuses = [cli.main(["train", *options]) for options in json.loads((place / "ru
 FIXED = ["--precision", "fp64", "--epochs", "1", "--threads", "1", "--quiet"]
 CNN = ["--network", "digits-cnn", "--steps", "5", "--batch-size", "718", "--momentum", "0.9", "--augment", "flip,crop"]
 CLIPPED = ["--update-clip", "0.002", "--conv-factor", "2", "--measure-alignment", "1"]
+EQUILIBRIUM = ["--integrator", "equilibrium", "--batch-size", "718", "--conv-factor", "2"]
 RUNS = {
     "ar": [*CNN, *CLIPPED, "--reduction", "sum", "--lr", "0.01"],
     "learned": [*CNN, *CLIPPED, "--assumptions", "learned-feedback", "--validation", "33"],
     "kolen-pollack": [*CNN, *CLIPPED, "--assumptions", "kolen-pollack", "--decay", "0.1", "--epochs", "2"],
     "backprop": ["--network", "OWN:unequal", "--rule", "backprop", "--batch-size", "205", "--update-clip", "0.002"],
     "tied": ["--network", "OWN:tied", "--assumptions", "kolen-pollack", "--decay", "0.1", "--batch-size", "718"],
+    "group-norm": [
+        "--network",
+        "digits-resnet-8",
+        "--norm",
+        "group",
+        "--width",
+        "4",
+        *EQUILIBRIUM,
+        "--conv-factor",
+        "2",
+    ],
     "clip": ["--network", "digits-mlp", "--steps", "5", "--clip", "1.03", "--batch-size", "205"],
 }
 """Options of the runs; in most, the last batch has one image, so one process has none."""
