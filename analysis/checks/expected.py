@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actrelax.analysis.checks.laws import LinearRelaxation, law_of
+from actrelax.analysis.checks.laws import CapturedLinearRelaxation, LinearRelaxation, law_of
 from actrelax.analysis.checks.solvers import Entry, hidden
 from actrelax.analysis.convergence import hidden_gradients
 from actrelax.models.closed_form import predict, uncovered
 from actrelax.models.engines import BRIAN2, INTEGRATORS, Steps, schedule, solve
+from actrelax.models.network import CapturedNetwork
 from actrelax.models.problem import RelaxationProblem, Value
 
 FINER = 64
@@ -48,7 +49,7 @@ class References:
         if not entry.scheme.takes_time:
             if _leads_to_backprop(self.problem):
                 return Reference("autograd", {name: g.detach().cpu().double() for name, g in self.gradients.items()})
-            return Reference("sparse solve", self._linear.fixed_point())
+            return Reference("sparse solve", LinearRelaxation(replace(self.problem, clip=None)).fixed_point())
         if uncovered(self.problem) is None:
             return self._law(entry)
         if entry.scheme.engine == "scipy":
@@ -71,8 +72,9 @@ class References:
         return Reference(law.name, value, magnitude if eta > 1 else None)
 
     @cached_property
-    def _linear(self) -> LinearRelaxation:
-        return LinearRelaxation(replace(self.problem, clip=None))
+    def _linear(self) -> LinearRelaxation | CapturedLinearRelaxation:
+        problem = replace(self.problem, clip=None)
+        return (CapturedLinearRelaxation if isinstance(problem.network, CapturedNetwork) else LinearRelaxation)(problem)
 
     @cached_property
     def _finer(self) -> Reference:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.polynomial import Polynomial
 from numpy.polynomial.polynomial import polypow
 from scipy import sparse, stats
 from scipy.sparse.linalg import spsolve
+from torch import Tensor
 
 from actrelax.models.engines import BRIAN2, SparseProblem, Vector
 from actrelax.models.integrators import Integrator, chain_matrix, coefficients
@@ -145,6 +147,39 @@ class LinearRelaxation:
 
     def _populations(self, x: Any) -> State:
         return self.flat.as_tensors(self.flat.split(np.asarray(x)))
+
+
+class CapturedLinearRelaxation:
+    """The same for a captured network, which has no matrices: A is PyTorch's feedback, without the clamp."""
+
+    def __init__(self, problem: RelaxationProblem) -> None:
+        self.problem = problem
+        self.silent = replace(problem, clamped=torch.zeros_like(problem.clamped))
+
+    @property
+    def hops(self) -> int:
+        """Number of hops after which every signal has left the network."""
+        return len(self.problem.network.hidden)
+
+    def predict(self, law: Law) -> tuple[State, State]:
+        """Return sum_k P(K = k) A^k x(0) + P(K > k) A^k b, and the sum of the terms' magnitudes."""
+        hidden = self.problem.network.hidden
+        start = {name: self.problem.initial_activity(name) for name in hidden}
+        arrival = self._fed_back(self.problem, {name: torch.zeros_like(x) for name, x in start.items()})
+        value, magnitude = dict[str, Tensor](), dict[str, Tensor]()
+        for weight, tail in zip(law.weights, law.tails, strict=True):
+            for name in hidden:
+                for factor, x in ((weight, start[name]), (tail, arrival[name])):
+                    term = float(factor) * x.detach().cpu().double()
+                    value[name] = value[name] + term if name in value else term
+                    magnitude[name] = magnitude[name] + term.abs() if name in magnitude else term.abs()
+            start, arrival = self._fed_back(self.silent, start), self._fed_back(self.silent, arrival)
+        return value, magnitude
+
+    @torch.no_grad()
+    def _fed_back(self, problem: RelaxationProblem, state: State) -> dict[str, Tensor]:
+        state = {**state, problem.network.output: problem.clamped}
+        return {name: problem.feedback(name, state) for name in problem.network.hidden}
 
 
 def _powers(matrix: sparse.csr_array, count: int, x: Vector) -> list[Vector]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from actrelax.models.network.activations import ACTIVATIONS, Activation, leaky_relu
+from actrelax.models.network.captured import CapturedNetwork
 from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.network import Network
 from actrelax.models.network.pooling import AvgPool2d, MaxPool2d, Routing
@@ -23,6 +24,10 @@ def describe(network: Network) -> Description:
     "functions" lists custom functions and classes, which JSON can't hold: unless it is empty, the network can't be
     rebuilt.
     """
+    shape = list(network.populations[network.input].shape)
+    if isinstance(network, CapturedNetwork):
+        kind = type(network.module).__name__
+        return {"input_shape": shape, "populations": {}, "projections": [], "functions": [f"the module {kind}"]}
     functions = [
         f"activation {p.activation.name!r} of population {name!r}"
         for name, p in network.populations.items()
@@ -31,7 +36,7 @@ def describe(network: Network) -> Description:
     if type(network) is not Network:
         functions.append(f"the class {type(network).__name__}")
     return {
-        "input_shape": list(network.populations[network.input].shape),
+        "input_shape": shape,
         "populations": {
             name: _activation(p.activation) for name, p in network.populations.items() if name != network.input
         },

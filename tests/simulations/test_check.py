@@ -38,6 +38,22 @@ def test_everything_agrees(npz, capsys):
     assert "RelaxationProblem(1x8x8-6-6-6-10, batch 2, tau 1, start 'feedforward'," in said.err
 
 
+def test_a_captured_network_agrees_where_it_runs(npz, capsys):
+    """On PyTorch; SciPy, Brian2 and the closed form say in a sentence why they are left out."""
+    assert run("--network", "digits-resnet-8", "--width", 4, "--dataset", npz, "--json") == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert {row["engine"] for row in report["rows"]} == {"torch"}
+    assert {row["integrator"] for row in report["rows"]} == set(INTEGRATORS)
+    assert {"autograd", "binomial law", "Poisson law"} < {row["reference"] for row in report["rows"]}
+    assert max(row["error"] for row in report["rows"]) < 1e-12
+    for engine in ("scipy", "brian2"):
+        assert [
+            line for line in said.err.splitlines() if line.startswith(f"{engine} leaves out") and "captured" in line
+        ]
+    assert "closed-form leaves out euler, sequential, heun, rk4, exponential, exact: a captured network" in said.err
+
+
 def test_the_table(npz, capsys):
     assert run(*FAST, "--dataset", npz, "--integrator", "euler") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -323,6 +323,24 @@ def test_any_image_and_any_knobs(npz, tmp_path, capsys):
     assert np.abs(named["hidden1"][:, 0] - three["hidden1"][:, 0]).max() > 1e-3
 
 
+def test_a_captured_network(npz, tmp_path, capsys):
+    """The law's prediction and the error against autograd agree, with relays."""
+    options = ["--network", "digits-vit", "--width", 8, "--dataset", npz, "--steps", 30, "--out", tmp_path / "out"]
+    assert run(*options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.split() for line in lines[4:-2]]
+    assert table[0][0] == "patches"
+    assert len(table) == 17
+    assert all(error == predicted for _, error, predicted in table)
+    with open_trajectory(tmp_path / "out" / "trajectory.nc") as dataset:
+        assert dataset["blocks.0.qkv"].shape == (31, 2, 17 * 8)
+    assert run("--again", tmp_path / "out" / "trajectory.nc", "--out", tmp_path / "again") == 2
+    assert capsys.readouterr().err.endswith("can't be relaxed again: a file can't hold the module VisionTransformer.\n")
+    for engine in (["--engine", "brian2", "--integrator", "euler"], ["--integrator", "RK45"]):
+        assert run(*options, *engine) == 2
+        assert "a captured network runs on PyTorch only" in capsys.readouterr().err
+
+
 def test_a_drawing(tmp_path, capsys):
     pixels = [0, 5, 15] * 21 + [10]
     drawing = "".join(f"{x:x}" for x in pixels)

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from modules import MODULES
 from networks import graph_case, mlp_case
+from torch import nn
 
-from actrelax.analysis.checks.laws import LinearRelaxation, law_of
+from actrelax.analysis.checks.laws import CapturedLinearRelaxation, LinearRelaxation, law_of
 from actrelax.models.engines import BRIAN2, INTEGRATORS, SCIPY, integrator_named, solve
 from actrelax.models.integrators import chain_matrix, coefficients
 from actrelax.models.learning import activity_gradients
+from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import relative_error
 
@@ -48,6 +51,29 @@ def test_predicts_the_relaxation(make, name):
         assert relative_error(relaxed[v], gradients[v]) > 1e-3
         assert relative_error(value[v], relaxed[v]) < 1e-13
         assert bool((magnitude[v] >= value[v].abs() * (1 - 1e-12)).all())
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_predicts_the_relaxation_of_any_module(name):
+    """Hop by hop, as the matrix of the same network does; with a relay and a skip, as the relaxation does."""
+    module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Sigmoid(), nn.Linear(4, 3))
+    x, y = torch.randn(3, 6), torch.tensor([0, 2, 1])
+    pair = [Network.from_sequential(module, (6,)), Network.from_module(module, x)]
+    problems = [RelaxationProblem.from_batch(network, x, y, tau=3.0) for network in pair]
+    matrix, hop_by_hop = LinearRelaxation(problems[0]), CapturedLinearRelaxation(problems[1])
+    law = law_of(INTEGRATORS[name], 0.2, 12, 2)
+    expected, found = (linear.predict(law) for linear in (matrix, hop_by_hop))
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(pair[1].hidden, pair[0].hidden, strict=True):
+            assert relative_error(ours[one], theirs[other]) < 1e-13
+    case = MODULES["pre-activation"]
+    network, x = Network.from_module(case.make(), case.stimuli()), case.stimuli()
+    assert network.relays
+    problem = RelaxationProblem.from_batch(network, x, torch.arange(len(x)) % 3)
+    linear = CapturedLinearRelaxation(problem)
+    value, _ = linear.predict(law_of(INTEGRATORS[name], 0.2, 12, linear.hops))
+    relaxed = solve(problem, name, eta=0.2, steps=12).final
+    assert all(relative_error(value[v], relaxed[v]) < 1e-13 for v in network.hidden)
 
 
 def test_the_fixed_point_is_backprops():

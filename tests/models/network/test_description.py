@@ -48,3 +48,10 @@ def test_layers_with_all_their_options():
 def test_functions_are_named():
     network = mlp_case(activation=Activation("tanh", lambda a: torch.tanh(a), lambda a: 1 - torch.tanh(a) ** 2)).network
     assert describe(network)["functions"][0] == "activation 'tanh' of population 'hidden1'"
+
+
+def test_a_captured_module_is_named():
+    network = Network.from_module(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2)), torch.zeros(2, 4))
+    found = json.loads(json.dumps(describe(network)))
+    assert found["functions"] == ["the module Sequential"]
+    assert found["input_shape"] == [4]
