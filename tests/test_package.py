@@ -70,7 +70,13 @@ ALLOWED["simulations.suites"] = ALLOWED["simulations.training"] | {"simulations.
 ALLOWED["simulations.costs"] = ALLOWED["simulations.training"] | {"simulations.costs"}
 ALLOWED["simulations.examples"] = ALLOWED["simulations.data"] | {"simulations.examples"}
 ALLOWED["simulations.studies"] = ALLOWED["simulations.suites"] | {"simulations.studies"}
-ALLOWED["simulations"] = {*ALLOWED["simulations.studies"], *ALLOWED["simulations.costs"], "simulations"}
+ALLOWED["simulations.explorer"] = ALLOWED["simulations.training"] | {"simulations.explorer"}
+ALLOWED["simulations"] = {
+    *ALLOWED["simulations.studies"],
+    *ALLOWED["simulations.costs"],
+    "simulations.explorer",
+    "simulations",
+}
 LATER = {
     ("models.results.trajectory", "models.results.xarray_io"),
     ("models.network.network", "models.network.captured"),

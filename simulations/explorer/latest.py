@@ -1,0 +1,57 @@
+"""Computing in the background, for controls that move faster than results come: only the latest request counts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from actrelax.models.errors import ActrelaxError
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+
+class Latest(Generic[Request, Result]):
+    """A thread that computes one request at a time; of those that wait under one key, the latest replaces the others.
+
+    compute  request -> result
+    deliver  (key, request, result or the error that refused it), called in the thread
+    """
+
+    def __init__(
+        self, compute: Callable[[Request], Result], deliver: Callable[[str, Request, Result | ActrelaxError], None]
+    ) -> None:
+        self._compute, self._deliver = compute, deliver
+        self._waiting: dict[str, Request] = {}
+        self._changed = threading.Condition()
+        self._ended = False
+        # a daemon: a program that ends does not wait for it
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def ask(self, key: str, request: Request) -> None:
+        """Compute a request next, in place of one that waits under the same key."""
+        with self._changed:
+            self._waiting[key] = request
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Take no further request."""
+        with self._changed:
+            self._ended = True
+            self._waiting.clear()
+            self._changed.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if self._ended:
+                    return
+                key = next(iter(self._waiting))
+                request = self._waiting.pop(key)
+            try:
+                result: Result | ActrelaxError = self._compute(request)
+            except ActrelaxError as error:
+                result = error
+            self._deliver(key, request, result)
