@@ -20,6 +20,7 @@ from actrelax.simulations.training.signals import AbandonedError, Stopped
 SIMULATIONS = {
     "demo": "train a small CNN on the bundled digits by AR and by backprop, and draw figures; half a minute",
     "relax": "relax one network by any engine and integrator; writes the trajectory as NetCDF, and a figure",
+    "explore": "play with a relaxation in the browser: image, assumptions, steps, noise, delays; two side by side",
     "check": "check that all engines and integrators agree on one relaxation; exit status 1 if any disagrees",
     "train": "train any network on any images by AR or backprop, with exact resuming and the papers' protocols",
     "evaluate": "test the network of a training run on any data set",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, FunctionLoader, StrictUndefined, Template
 from torch import Tensor
 
 from actrelax.analysis.files import write_text
@@ -116,7 +116,7 @@ def html(scene: Scene, *, source: str = "") -> str:
 
 def shared() -> dict[str, str]:
     """Return the common parts of page and app, by name: style, program and colours."""
-    return {"style": _read("viewer.css"), "program": _read("viewer.js"), "colours": as_script(palette())}
+    return {"style": read("viewer.css"), "program": read("viewer.js"), "colours": as_script(palette())}
 
 
 def palette() -> str:
@@ -131,11 +131,20 @@ def as_script(value: Any) -> str:
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
+HERE = "actrelax.analysis.view"
+
+
 @cache
-def template(name: str) -> Template:
-    """Return a template of this folder; Jinja escapes all text not marked as safe."""
-    return Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_read)).get_template(name)
+def template(name: str, package: str = HERE) -> Template:
+    """Return a template of a package, which may include those of this one; Jinja escapes all text not marked as safe."""
+    loader = ChoiceLoader([FunctionLoader(partial(_found, each)) for each in (package, HERE)])
+    return Environment(autoescape=True, undefined=StrictUndefined, loader=loader).get_template(name)
 
 
-def _read(name: str) -> str:
-    return (files("actrelax.analysis.view") / name).read_text(encoding="utf-8")
+def _found(package: str, name: str) -> str | None:
+    return read(name, package) if (files(package) / name).is_file() else None
+
+
+def read(name: str, package: str = HERE) -> str:
+    """Return a text file of a package."""
+    return (files(package) / name).read_text(encoding="utf-8")

@@ -133,7 +133,7 @@ const actrelax = (() => {
 
     build(root) {
       root.replaceChildren();
-      if (this.heading) element(root, "h2", {textContent: this.heading});
+      if (this.heading) element(root, "h2", {textContent: this.heading}).dataset.only = "both";
       const cards = element(root, "div", {className: "populations"});
       const card = element(cards, "section", {className: "population stimulus"});
       this.caption = element(card, "h3");
