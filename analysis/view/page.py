@@ -136,7 +136,7 @@ HERE = "actrelax.analysis.view"
 
 @cache
 def template(name: str, package: str = HERE) -> Template:
-    """Return a template of a package, which may include those of this one; Jinja escapes all text not marked as safe."""
+    """Return a template of a package, which may include these; Jinja escapes all text not marked as safe."""
     loader = ChoiceLoader([FunctionLoader(partial(_found, each)) for each in (package, HERE)])
     return Environment(autoescape=True, undefined=StrictUndefined, loader=loader).get_template(name)
 
