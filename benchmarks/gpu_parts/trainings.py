@@ -12,7 +12,8 @@ from actrelax.simulations.data import Dataset, load
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation, protocol
-from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.loop import Callback, train
+from actrelax.simulations.training.state import Training
 from gpu_parts.items import Item, Options, Rows, UnsuitableError
 
 EPOCHS = 10
