@@ -46,10 +46,11 @@ from actrelax.simulations.training.accuracy import accuracy
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.callbacks import DivergenceCheck, MeasureEachBatch, ProgressBar
 from actrelax.simulations.training.configuration import structured
-from actrelax.simulations.training.loop import Training, train
+from actrelax.simulations.training.loop import train
 from actrelax.simulations.training.options import POSITIVE, given_in, require
 from actrelax.simulations.training.recorder import Recorder, restore
 from actrelax.simulations.training.signals import stopping_cleanly
+from actrelax.simulations.training.state import Training
 
 
 @dataclass(frozen=True)

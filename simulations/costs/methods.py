@@ -18,8 +18,8 @@ from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.loop import Training
 from actrelax.simulations.training.relaxation import Relaxation
+from actrelax.simulations.training.state import Training
 
 NAMES = ("backprop", "autograd", "closed-form", "equilibrium", "stepped", "front-door")
 ETA, TOLERANCE = 0.1, 1e-6

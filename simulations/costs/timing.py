@@ -11,7 +11,8 @@ from torch.utils.benchmark import Timer
 
 from actrelax.simulations.data import Split
 from actrelax.simulations.training.batches import Batches
-from actrelax.simulations.training.loop import Training, learn
+from actrelax.simulations.training.loop import learn
+from actrelax.simulations.training.state import Training
 
 WARM_UP = 1
 """Number of warm-up rounds, in which rules are traced, kernels chosen and memory allocated."""

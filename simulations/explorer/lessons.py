@@ -12,7 +12,8 @@ from actrelax.simulations.explorer.setting import Lesson
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck
 from actrelax.simulations.training.execution import Execution
-from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.loop import Callback, train
+from actrelax.simulations.training.state import Training
 
 ALIGNMENT_EVERY = 5
 """Batches between two measurements of angles."""

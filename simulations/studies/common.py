@@ -17,7 +17,8 @@ from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.assemble import assemble, load_images
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.loop import Callback, train
+from actrelax.simulations.training.state import Training
 
 OUT = Path("runs/studies")
 """Folder for figures and numbers; docs/figures/findings and results/studies hold copies."""

@@ -24,7 +24,7 @@ from actrelax.analysis.alignment import update_angles
 from actrelax.analysis.initial_state_share import contamination
 from actrelax.simulations.studies.common import DIGITS, OUT, at_epoch, by, followed, report
 from actrelax.simulations.suites.suite import Options, varied
-from actrelax.simulations.training.loop import Training
+from actrelax.simulations.training.state import Training
 
 STEPS, ETA = 100, 0.1
 EPOCHS = 12

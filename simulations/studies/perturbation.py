@@ -31,7 +31,8 @@ from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.assemble import assemble, load_images
 from actrelax.simulations.training.callbacks import Alignment
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.loop import Callback, train
+from actrelax.simulations.training.state import Training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -33,7 +33,7 @@ from actrelax.simulations.suites.definitions import CONVERGED, SUITES, ar
 from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
-from actrelax.simulations.training.loop import Training
+from actrelax.simulations.training.state import Training
 
 # the second paper's protocol
 BASE = varied(SUITES["cnn-cifar10"].base, {"epochs": 10})

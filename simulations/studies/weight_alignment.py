@@ -26,7 +26,7 @@ from actrelax.analysis import figures
 from actrelax.analysis.alignment import feedback_alignment, update_angles
 from actrelax.simulations.studies.common import DIGITS, OUT, at_epoch, curves, followed, report
 from actrelax.simulations.suites.suite import Options, varied
-from actrelax.simulations.training.loop import Training
+from actrelax.simulations.training.state import Training
 
 RATE = 0.3
 EPOCHS = 12

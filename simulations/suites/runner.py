@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-from joblib import cpu_count
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 from tqdm import tqdm
 
@@ -28,6 +27,7 @@ from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.data import Dataset
+from actrelax.simulations.suites.executors import executor_for
 from actrelax.simulations.suites.run_store import Kept
 from actrelax.simulations.suites.suite import Suite
 from actrelax.simulations.training.assemble import load_images
@@ -140,7 +140,11 @@ def perform(runs: Sequence[Kept], work: Work) -> Iterator[Kept]:
         After Ctrl-C or SIGTERM, when the current runs have saved their checkpoints.
     """
     refused: dict[Kept, str] = {}
-    with stopping_cleanly() as stop, _executor(work) as (executor, jobs), _progress(runs, work.quiet) as show:
+    with (
+        stopping_cleanly() as stop,
+        executor_for(work.jobs, work.scheduler) as (executor, jobs),
+        _progress(runs, work.quiet) as show,
+    ):
         while left := [kept for kept in runs if kept not in refused and not kept.state.is_final]:
             elsewhere = False
             for kept, attempt in _attempts(left, executor, jobs, stop, show):
@@ -236,55 +240,6 @@ def _attempt(kept: Kept) -> Attempt:
 def _loaded(images: Images, data_dir: Path | None) -> Dataset:
     """Load a data set, or reuse the last run's."""
     return load_images(images, data_dir)
-
-
-@contextmanager
-def _executor(work: Work) -> Iterator[tuple[Executor, int]]:
-    """Yield an executor in this process, in several processes or on a cluster, and its number of runs at a time.
-
-    joblib's Dask backend is not used, because it hangs when Dask gives up a task.
-    """
-    if work.scheduler is None:
-        jobs = work.jobs or cpu_count()
-        if jobs == 1:
-            yield _ThisProcess(), 1
-            return
-        executor = ProcessPoolExecutor(jobs, initializer=_leave_signals_to_the_parent)
-        try:
-            yield executor, jobs
-        except BaseException as error:
-            executor.shutdown(kill_workers=not isinstance(error, Stopped))  # a second Ctrl-C does not wait for runs
-            raise
-        executor.shutdown()
-        return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ActrelaxError('--scheduler needs Dask: pip install "actrelax[cluster]".') from error
-    try:
-        client = Client(work.scheduler, timeout=10)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TypeError) as error:
-        raise ActrelaxError(
-            f"--scheduler {work.scheduler} can't be reached: start it with dask scheduler (tls needs certificates)."
-        ) from error
-    with client:
-        threads = sum(client.nthreads().values())  # type: ignore[no-untyped-call]
-        yield client.get_executor(pure=False), work.jobs or max(1, threads)  # type: ignore[no-untyped-call]
-
-
-class _ThisProcess(Executor):
-    """Executor that calls at once in the main thread, which handles signals."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
-def _leave_signals_to_the_parent() -> None:
-    """Ignore SIGINT and SIGTERM outside of runs, since the parent handles them and forwards SIGTERM."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: None)
 
 
 @contextmanager

@@ -24,13 +24,13 @@ from actrelax.simulations.training.batches import Batches, Preprocessing, normal
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.hardware import Hardware
-from actrelax.simulations.training.loop import Training
 from actrelax.simulations.training.mixed_precision import in_single_precision
 from actrelax.simulations.training.modules import kinds
 from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.optimisers import make_optimiser
 from actrelax.simulations.training.processes import ALONE, Processes
 from actrelax.simulations.training.rules import make_rule
+from actrelax.simulations.training.state import Training
 
 
 @dataclass(frozen=True)

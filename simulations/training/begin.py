@@ -15,9 +15,9 @@ from actrelax.simulations.training.configuration import as_config, read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.longer import is_longer
-from actrelax.simulations.training.loop import Training
 from actrelax.simulations.training.processes import Processes
 from actrelax.simulations.training.recording import Recording
+from actrelax.simulations.training.state import Training
 from actrelax.simulations.training.user_code import fingerprint, permitted
 
 

@@ -18,7 +18,8 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward, BackwardOptions
 from actrelax.models.problem import Loss
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.training.loop import Callback, Row, Training, measure
+from actrelax.simulations.training.loop import Callback, measure
+from actrelax.simulations.training.state import Row, Training
 
 
 class DivergenceCheck(Callback):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from actrelax.analysis.fingerprints import Fingerprints, verify, verify_checkpoint
 from actrelax.analysis.runs import RunFolder
 from actrelax.simulations.training.callbacks import DivergenceCheck
-from actrelax.simulations.training.loop import Callback, Training
+from actrelax.simulations.training.loop import Callback
 from actrelax.simulations.training.signals import Stop, Stopped
+from actrelax.simulations.training.state import Training
 
 
 def restore(training: Training, folder: RunFolder, inputs: Fingerprints, *, accept_changes: bool = False) -> bool:

@@ -24,12 +24,13 @@ from actrelax.simulations.training.configuration import as_config, hash_of
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.idle import idle_options
-from actrelax.simulations.training.loop import Callback, Training, train
+from actrelax.simulations.training.loop import Callback, train
 from actrelax.simulations.training.modules import unmoved
 from actrelax.simulations.training.processes import Processes, current
 from actrelax.simulations.training.recorder import KeepBest, Recorder, restore
 from actrelax.simulations.training.recording import Recording as Recording
 from actrelax.simulations.training.signals import stopping_cleanly
+from actrelax.simulations.training.state import Training
 from actrelax.simulations.training.user_code import is_own
 
 

@@ -13,8 +13,9 @@ from actrelax.models.learning import BackwardOptions, backprop_backward, relax_b
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.experiment import Experiment, Images, Optimisation
-from actrelax.simulations.training.loop import EXPLODED, Callback, learn, train
+from actrelax.simulations.training.loop import Callback, learn, train
 from actrelax.simulations.training.relaxation import Relaxation
+from actrelax.simulations.training.state import EXPLODED
 
 FAST = Optimisation(lr=0.1, momentum=0.9)
 
@@ -250,7 +251,7 @@ def test_learning_looks_at_no_value_of_the_device_on_the_way(monkeypatch, option
     places.clear()
     training.is_sound()
     training.averages()
-    assert places == {("training", "loop.py")}
+    assert places == {("training", "state.py")}
     training.rule = partial(relax_backward, steps=5)
     learn(training, x, y)
     assert ("learning", "relax.py") in places
