@@ -18,7 +18,7 @@ def families(part: Mapping[str, Any]) -> list[str]:
     lines = []
     if primary:
         same = next(row for row in part["rows"] if row["condition"] == primary)["against"][first]
-        said = "one computation, not tested" if _is_identical(same) else "tested alone, p not adjusted"
+        said = "the same computation, not tested" if _is_identical(same) else "tested alone, p not adjusted"
         lines.append(f"Primary contrast: {primary} minus {first}, {said}.")
     found = [
         f"{len(members)} condition{'' if len(members) == 1 else 's'} minus {reference}"
@@ -26,7 +26,7 @@ def families(part: Mapping[str, Any]) -> list[str]:
     ]
     if found:
         lines.append(f"Holm {'families' if len(found) > 1 else 'family'}: {'; '.join(found)}.")
-        lines[-1] += " In each, p (difference) and the two p of equivalence are adjusted apart."
+        lines[-1] += " Within each, p (difference) and the two p of equivalence are adjusted separately."
     if part["margins"]["errors"] is not None and (found or primary):
         lines.append(f"{SHARE} of {first}'s errors are {part['margins']['errors']:.2f} points.")
     return lines
@@ -91,29 +91,31 @@ def _equivalence(test: tuple[float, float]) -> str:
 def remarks(part: Mapping[str, Any]) -> list[str]:
     """Return the lines below a table: explanations of intervals and tests, their power, and diverged seeds."""
     lines = [
-        "Final accuracies, means of a run's last three epochs (five from thirty epochs on): mean over seeds, 95 %",
-        "interval. Differences in test accuracy, seed by seed, each with the interval that is tested: 95 % for the",
-        "primary contrast, and 1 - 0.05/k where Holm's procedure tested at 0.05/k, so that it excludes 0 where",
-        "p (difference), of a paired t test, is below 0.05. p (within ...): two one-sided t tests; below 0.05 the two",
-        "are equivalent within the margin. Where this test had a power below 0.5 and found nothing, the power is shown",
-        "in place of a verdict: even equals would probably not have been found equivalent.",
+        "Accuracies are means over seeds with 95 % intervals; a run's accuracy is the mean of its last three epochs",
+        "(five from 30 epochs on). Differences in test accuracy are paired by seed. p (difference) is a paired t test.",
+        "The interval of a difference has the level of its test, 95 % for the primary contrast and 1 - 0.05/k where",
+        "Holm's procedure tests at 0.05/k, so it excludes 0 exactly if p (difference) is below 0.05. p (within ...)",
+        "are two one-sided t tests: below 0.05, the two conditions are equivalent within the margin. If such a test",
+        "found nothing and had a power below 0.5, the power is shown instead of p: the test would probably have missed",
+        "even equal means.",
     ]
     if found := part["power"]:
-        which = {"median": ", the median", "most": ", the most", "": ""}
+        which = {"median": ", the median", "most": ", the largest", "": ""}
         lines += [
-            f"Power at 0.05 and at 0.05 / {found['tests']}, Holm's first step, to find a difference of a point from "
-            f"{found['reference']}:",
+            f"Power at the levels 0.05 and 0.05 / {found['tests']} (Holm's first step) to find a difference of one "
+            f"point from {found['reference']}:",
             *(
-                f"{_both(p['difference'])} under {p['condition']} (deviation of {p['seeds']} differences: "
+                f"{_both(p['difference'])} for {p['condition']} (standard deviation of {p['seeds']} differences: "
                 f"{p['deviation']:.2f} points{which[p['which']]}),"
                 for p in found["of"]
             ),
-            f"and equivalence that is exact: {', '.join(_both(p['equivalence']) for p in found['of'])}.",
-            f"0.8 for a difference at Holm's first step takes {found['seeds_for_0.8']} seeds at the median.",
+            f"and to find equal means equivalent: {', '.join(_both(p['equivalence']) for p in found['of'])}.",
+            f"At the median, a power of 0.8 for a difference at Holm's first step needs {found['seeds_for_0.8']} "
+            "seeds.",
         ]
     return lines + [
-        f"Diverged under {row['condition']}: seed {', '.join(map(str, row['diverged']))}; means and differences are "
-        "those of the others."
+        f"Diverged under {row['condition']}: seed {', '.join(map(str, row['diverged']))}, left out of means and "
+        "differences."
         for row in part["rows"]
         if row["diverged"]
     ]

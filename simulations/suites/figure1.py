@@ -162,14 +162,14 @@ def _part(found: Sequence[Curve]) -> dict[str, Any]:
     steps, seeds = len(found[0].relative[names[0]]) - 1, len({c.seed for c in found})
     notes = [
         "Steps after which a population's error, max |x - gradient| / max |gradient|, stays below",
-        f"{TOLERANCE:g}: least to most of {seeds} seeds; a dash where that takes more than {steps}.",
+        f"{TOLERANCE:g}: range over {seeds} seeds; a dash means more than {steps} steps.",
     ]
     apart = [
         relative_error(*map(torch.from_numpy, (c.relative[n], c.predicted[n]))) for c in found for n in c.predicted
     ]
     if apart:
         notes.append(
-            f"The law's curves and the measured ones are {max(apart):.0e} apart, relative to the largest error."
+            f"Predicted and measured errors differ by at most {max(apart):.0e}, relative to the largest error."
         )
     heads = {name: f"{name}: measured (predicted)" for name in names}
     return {"variant": "", "heads": heads, "rows": rows, "law_error": max(apart, default=None), "notes": notes}

@@ -118,17 +118,17 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
     found = responses(sweep, outcomes)
     base, seeds = sweep.suite.base, sweep.suite.seeds
     notes = [
-        f"Final accuracy of {base.images.validation:,} training images that were held out, of {base.epochs} epochs:",
-        f"{'seed 0' if seeds == 1 else f'mean over those of {seeds} seeds that finished'}, under every condition.",
-        "The figure shows the rates at which no seed diverged; bold: each condition's best of them.",
+        f"Final accuracy on {base.images.validation:,} validation images after {base.epochs} epochs:",
+        f"{'seed 0' if seeds == 1 else f'mean over the finished ones of {seeds} seeds'}, for each condition.",
+        "The figure leaves out rates at which a seed diverged; bold marks the best of the others for each condition.",
         *(
-            f"The best rate of {r.condition}{f' ({r.variant})' if r.variant else ''} is where the grid ends."
+            f"The best rate of {r.condition}{f' ({r.variant})' if r.variant else ''} is at the end of the grid."
             for r in found
             if r.best in (min(r.accuracies), max(r.accuracies))
         ),
     ]
     if len(outcomes) < len(list(sweep.suite.cases())):
-        notes.append(f"Not all runs are done: no rates are in {FILE} yet.")
+        notes.append(f"Some runs are not done yet: {FILE} will be written after the last.")
     else:
         best = [[name, r.variant, r.condition, f"{r.best:g}", command] for r in found if r.best is not None]
         write_csv(folder / FILE, ["suite", "variant", "condition", "lr", "found_by"], best)
@@ -173,5 +173,5 @@ def own_rates(name: str, suite: Suite, folder: Path) -> Suite:
             if (variant, condition) not in own:
                 named = " of ".join(filter(None, (condition, variant)))
                 raise ActrelaxError(f"{folder / FILE} has no rate for {named}: sweep this suite, or other rates.")
-    remark = f"Each condition learns at the rate at which images held out were best known, by `{', '.join(found_by)}`."
+    remark = f"Each condition has its learning rate of best validation accuracy, found by `{', '.join(found_by)}`."
     return replace(suite, own=own, remark=remark)

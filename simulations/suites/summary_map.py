@@ -150,10 +150,10 @@ def write(folder: Path, results: Path, command: str) -> str:
 
 
 NOTES = """\
-Points of final test accuracy above backprop, seed by seed. AR relaxes as the rest of its column does.
-=: equivalent within a point; %: within 10 % of backprop's errors; *: different; all at p < 0.05, of AR alone, of the
-others with Holm's correction over the suite's conditions. Identical: =%.
-~: none of these. ?: none, and even equals would probably not have been found equivalent: these seeds can't tell.\
+Final test accuracy minus backprop's in points, paired by seed. AR relaxes like the other conditions of its column.
+=: equivalent within a point; %: equivalent within 10 % of backprop's errors; *: different; all at p < 0.05, with Holm's
+correction over the suite's conditions, except for AR, which is tested alone. Identical results: =%.
+~: none of these. ?: none of these, with so few seeds that even equal means would probably not be found equivalent.\
 """.splitlines()
 
 

@@ -61,7 +61,7 @@ def test_a_sweep_of_three_seeds_adds_to_one_of_fewer(tmp_path, places, capsys):
     assert main([*options, "--seeds", "1"]) == 0
     before = rows(out / "runs.csv")
     assert main(options) == 0
-    assert "mean over those of 3 seeds that finished" in capsys.readouterr().out
+    assert "mean over the finished ones of 3 seeds" in capsys.readouterr().out
     assert [row for row in rows(out / "runs.csv") if row["seed"] == "0"] == before
     assert {row["seed"] for row in rows(out / "runs.csv")} == {"0", "1", "2"}
     assert {row["found_by"] for row in rows(out / "rates.csv")} == {

@@ -69,7 +69,7 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
         outcomes += [outcome(name, 0.4, seed, a) for seed, a in enumerate((0.9, None))]
     outcomes = [o for o in outcomes if o.condition != "AR"]
     outcomes += [outcome("AR", rate, seed, a) for rate, a in ((0.1, 0.3), (0.2, 0.2), (0.4, 0.1)) for seed in (0, 1)]
-    assert "Not all runs are done: no rates are in rates.csv yet." in learning_rates.write(
+    assert "Some runs are not done yet: rates.csv will be written after the last." in learning_rates.write(
         tmp_path, "smoke", sweep, outcomes[1:], ""
     )
     assert not (tmp_path / "rates.csv").exists()
@@ -80,9 +80,9 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
     (table,) = suite_report.tables(suite_report.read_document(tmp_path))
     assert table.rows[0] == ["backprop", "50.0", "**60.0**", "90.0, 1 diverged"]
     assert table.numeric == [False, True, True, True]
-    assert "of 6 epochs:\nmean over those of 2 seeds that finished, under every condition" in text
-    assert text.count("is where the grid ends") == 1
-    assert "The best rate of AR is where the grid ends." in text
+    assert "after 6 epochs:\nmean over the finished ones of 2 seeds, for each condition" in text
+    assert text.count("is at the end of the grid") == 1
+    assert "The best rate of AR is at the end of the grid." in text
 
     own = learning_rates.own_rates("smoke", SMOKE, tmp_path)
     assert {c.condition: c.experiment.optimisation.lr for c in own.cases()} == best
@@ -98,7 +98,7 @@ def test_where_all_rates_diverge_none_is_best(tmp_path):
     outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
     text = learning_rates.write(tmp_path, "smoke", sweep, outcomes, "")
     assert re.search(r"\| AR +\| +1 diverged +\|", suite_report.markdown_table(tmp_path))
-    assert "of 6 epochs:\nseed 0, under every condition" in text
+    assert "after 6 epochs:\nseed 0, for each condition" in text
     with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
         learning_rates.own_rates("smoke", SMOKE, tmp_path)
     learning_rates.write(tmp_path, "smoke", sweep, [outcome(name, 0.1, 0, None) for name in SMOKE.conditions], "")

@@ -81,7 +81,7 @@ def test_the_primary_contrast_is_tested_alone():
     assert comparison_text.families(part) == [
         "Primary contrast: AR minus backprop, tested alone, p not adjusted.",
         "Holm families: 2 conditions minus backprop; 2 conditions minus AR. "
-        "In each, p (difference) and the two p of equivalence are adjusted apart.",
+        "Within each, p (difference) and the two p of equivalence are adjusted separately.",
         "10 % of backprop's errors are 0.29 points.",
     ]
     everyone = comparison.compared(replace(AGAINST, primary=""), OUTCOMES)
@@ -134,12 +134,12 @@ def test_one_computation_is_not_tested_against_itself():
         compare(*pairs("random feedback")).p_difference
     )
     said = comparison_text.remarks(part)
-    assert "Power at 0.05 and at 0.05 / 1, Holm's first step, to find a difference of a point from backprop:" in said
+    assert "Power at the levels 0.05 and 0.05 / 1 (Holm's first step) to find a difference of one point from " in said
     same = [replace(o, condition="AR", run=f"AR-{o.seed}") for o in OUTCOMES if o.condition == "backprop"]
     (line, *_) = comparison_text.families(
         comparison.compared(AGAINST, same + [o for o in OUTCOMES if o.condition != "AR"])
     )
-    assert line == "Primary contrast: AR minus backprop, one computation, not tested."
+    assert line == "Primary contrast: AR minus backprop, the same computation, not tested."
 
 
 @pytest.mark.parametrize(("epochs", "judged"), [(1, [1]), (2, [1, 2]), (10, [8, 9, 10]), (30, [26, 27, 28, 29, 30])])
@@ -165,12 +165,12 @@ def test_diverged_seeds_are_counted_and_named():
     assert rows()["random feedback"][1].startswith("60.0 (")
     assert rows()["random feedback"][2] == "70.0 (70.0 to 70.0)"
     lines = comparison_text.remarks(comparison.compared(AGAINST, OUTCOMES))
-    assert "Diverged under random feedback: seed 1; means and differences are those of the others." in lines
+    assert "Diverged under random feedback: seed 1, left out of means and differences." in lines
     said, deviation = "\n".join(lines), compared("random feedback", "deviation")
-    assert f"under random feedback (deviation of 3 differences: {deviation:.2f} points, the most)" in said
-    assert f"{power(3, deviation):.2f} and {power(3, deviation, level=0.05 / 2):.2f} under random" in said
+    assert f"for random feedback (standard deviation of 3 differences: {deviation:.2f} points, the largest)" in said
+    assert f"{power(3, deviation):.2f} and {power(3, deviation, level=0.05 / 2):.2f} for random" in said
     median = compared("simplified", "deviation")
-    assert f"takes {seeds_for(median, 0.05 / 2)} seeds at the median." in said
+    assert f"needs {seeds_for(median, 0.05 / 2)} seeds." in said
     everything_lost = [replace(o, state=State.DIVERGED) if o.condition == "AR" else o for o in OUTCOMES]
     assert rows(everything_lost)["AR"] == ["0, 4 diverged", *[""] * 10]
 

@@ -42,8 +42,8 @@ def test_changes_apply_to_one_kind():
     ("text", "said"),
     [
         ("nix", "unknown assumptions 'nix'; known: ar, learned-feedback,"),
-        ("ar,", "a change to a preset is written KIND.KNOB=VALUE, got '': conv.activity-gain=none for one."),
-        ("ar,conv", "a change to a preset is written KIND.KNOB=VALUE, got 'conv': conv.activity-gain=none "),
+        ("ar,", "a change to a preset must be KIND.KNOB=VALUE, such as conv.activity-gain=none, got ''."),
+        ("ar,conv", "a change to a preset must be KIND.KNOB=VALUE, such as conv.activity-gain=none, got 'conv'."),
         ("ar,conv.gain=none", "unknown knob 'gain'; known: feedback, activity-gain, weight-gain, presynaptic,"),
         ("ar,skip.feedback=sign", "unknown kind of projection 'skip'; known: dense, conv."),
         ("ar,conv.feedback=nix", "unknown feedback 'nix'; known: transpose, learned,"),

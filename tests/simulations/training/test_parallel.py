@@ -108,7 +108,7 @@ def test_a_clip_can_not_take_sums_apart():
 def test_hooks_on_parameters_are_refused():
     case = graph_case()
     next(case.network.parameters()).register_hook(lambda gradient: gradient)
-    with pytest.raises(ActrelaxError, match=r"has a hook, but several processes share a batch .*: remove it\.$"):
+    with pytest.raises(ActrelaxError, match=r"has a hook, but several processes share a batch, .*: remove it\.$"):
         shared("ar", case)
 
 

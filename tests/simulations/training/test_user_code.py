@@ -95,7 +95,7 @@ def test_a_file_is_run_by_those_who_trust_it_or_name_it(tmp_path):
     for options, sentence in (
         ({}, f"the run in {run} calls 'net' of {tmp_path / 'net.py'}, which may do anything: pass --trust (trust=True"),
         ({"named": "copy.py:other"}, f"the run in {run} calls 'net' of net.py, got copy.py:other: give FILE.py:net."),
-        ({"named": "digits-cnn", "trust": True}, f"the run in {run} calls 'net' of net.py, not digits-cnn: name FILE"),
+        ({"named": "digits-cnn", "trust": True}, f"the run in {run} calls 'net' of net.py, got digits-cnn: give FILE"),
     ):
         with pytest.raises(ActrelaxError) as refused:
             permitted(run, own, **options)
