@@ -1,4 +1,4 @@
-"""What print(network) says of a captured network."""
+"""The repr of captured networks."""
 
 from modules import MODULES
 
