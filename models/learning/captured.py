@@ -39,8 +39,9 @@ class ParameterUpdates:
         """Add one update of a tensor, times the scale of its kind of projection."""
         if update is None:
             return
-        update = update.to(to.dtype)
-        scale = self.scales.get(kind, 1.0)
+        if update.dtype != to.dtype:
+            update = update.to(to.dtype)
+        scale = self.scales.get(kind, 1.0) if self.scales else 1.0
         if isinstance(scale, Tensor) or scale != 1:
             update = update * scale
         before = self._found.get(id(to))
@@ -68,12 +69,13 @@ def deliver(passed: CapturedPass, clamped: Tensor, updates: ParameterUpdates) ->
     """
     for name in [name for name in passed.activities if name != passed.network.output]:
         del passed.activities[name]  # type: ignore[attr-defined]  # initial activities, which are not needed
-    arrived: dict[int, Tensor] = {0: clamped}
+    arrived = Arrivals(clamped)
     with without_autocast(clamped.device), without_hooks(passed.parameters):
         for number in range(len(passed.path.pieces)):
-            x = arrived.pop(number, None)
-            if x is not None:
-                _learn(passed, number, x, updates, arrived, keep=False)
+            if number in arrived.signals:
+                _learn(
+                    passed, number, passed.transposed(number, arrived.signals.pop(number), keep=False), updates, arrived
+                )
 
 
 @torch.no_grad()
@@ -87,31 +89,52 @@ def learn_at(problem: RelaxationProblem, state: State, updates: ParameterUpdates
             x = problem.activity_of(name, state)
             if len(x) == len(counted):  # nothing is learned from a sample without a loss gradient
                 x = x * counted.view(-1, *[1] * (x.dim() - 1))
-            _learn(passed, number, x, updates, None, keep=True)
+            _learn(passed, number, passed.transposed(number, x, keep=True), updates, None)
+
+
+class Arrivals:
+    """Signals on their way to populations, added up in place where nothing else holds the tensor."""
+
+    def __init__(self, clamped: Tensor) -> None:
+        self.signals: dict[int, Tensor] = {0: clamped}
+        self._own: set[int] = set()
+
+    def add(self, number: int, signal: Tensor, is_new: bool) -> None:
+        """Add a signal to what a population receives; `is_new` says that nothing else holds the tensor."""
+        before = self.signals.pop(number, None)
+        if before is None:
+            self.signals[number] = signal
+        elif number in self._own and before.dtype == signal.dtype:
+            self.signals[number] = before.add_(signal)
+        elif is_new and before.dtype == signal.dtype:
+            self.signals[number] = signal.add_(before)
+        else:
+            self.signals[number], is_new = before + signal, True
+        if is_new:
+            self._own.add(number)
 
 
 def _learn(
     passed: CapturedPass,
     number: int,
-    x: Tensor,
+    found: list[Tensor | None],
     updates: ParameterUpdates,
-    arrived: dict[int, Tensor] | None,
-    keep: bool,
+    arrived: Arrivals | None,
 ) -> None:
-    """Add the updates that a population's activity gives; send what follows to `arrived` populations."""
-    signals = iter(passed.transposed(number, x, keep))
-    for wire in passed.path.incoming[number]:
-        signal = next(signals)
+    """Add the updates that a population's transposed activity gives; send on what follows, if anything `arrived`."""
+    wires = passed.path.incoming[number]
+    for position, wire in enumerate(wires):
+        signal, found[position] = found[position], None  # free each as soon as it is used
         if signal is None:
             continue
+        is_new = False
         if wire.operation is not None:
             operation = passed.operations[wire.operation]
             sends = arrived is not None and wire.source is not None
-            signal = _product(operation, signal, sends, updates, keep)
+            signal, is_new = _product(operation, signal, sends, updates, arrived is None), operation.sends_new
         if arrived is not None and wire.source is not None and signal is not None:
-            before = arrived.get(wire.source)
-            arrived[wire.source] = signal if before is None else before + signal
-    for parameter, update in zip(passed.own_parameters(number), signals, strict=True):
+            arrived.add(wire.source, signal, is_new)
+    for parameter, update in zip(passed.own_parameters(number), found[len(wires) :], strict=True):
         updates.add(parameter, update, "phi")
 
 

@@ -63,6 +63,7 @@ class CapturedNetwork(Network):
         self._known: dict[object, Path] = {}
         self.said: set[str] = set()
         self._slots: list[tuple[str, dict[str, Tensor], str, bool]] = []
+        self._parts: list[nn.Module] = []
         self._list_tensors()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class CapturedNetwork(Network):
         path = self._known.get(key) if self.paths == "one" else None
         tape = self._tape(path, stimulus, values)
         output = self._taped(path, tape, stimulus)
-        parameters = self._current()
+        parameters = self._current()  # a first call may have changed them
         if path is None:
             found = partition(edge_of(output), tape)
             if not found.targets:
@@ -265,8 +266,8 @@ class CapturedNetwork(Network):
 
     def _key(self, wants_input: bool, x: Tensor) -> object:
         """Return what decides the path of a module whose own code decides nothing: training, and what learns."""
-        learning = tuple(p.requires_grad for p in self._current().values())
-        modes = tuple(m.training for m in self.module.modules())
+        learning = tuple([p.requires_grad for p in self._current().values()])
+        modes = tuple([module.training for module in self._parts])
         return wants_input, torch.is_autocast_enabled(x.device.type), modes, learning
 
     def parameters_held(self) -> list[tuple[dict[str, Tensor], str]]:
@@ -285,13 +286,16 @@ class CapturedNetwork(Network):
 
     def _current(self) -> dict[str, Tensor]:
         """Return the module's parameters, which `torch.func.functional_call` and others may have replaced."""
-        if any(owner.get(key) is None for _, owner, key, is_parameter in self._slots if is_parameter):
+        try:
+            return {name: owner[key] for name, owner, key, is_parameter in self._slots if is_parameter}
+        except KeyError:  # pruned or parametrised since
             self._list_tensors()
-        return {name: owner[key] for name, owner, key, is_parameter in self._slots if is_parameter}
+            return {name: owner[key] for name, owner, key, is_parameter in self._slots if is_parameter}
 
     def _list_tensors(self) -> None:
         """Note where the module holds its parameters and buffers: walking through all modules takes long."""
         parameters, buffers = list[Any](), list[Any]()
+        self.__dict__["_parts"] = list(self.module.modules())
         for prefix, module in self.module.named_modules():
             for found, owner in ((parameters, module._parameters), (buffers, module._buffers)):
                 for key, tensor in owner.items():

@@ -108,8 +108,7 @@ class CapturedPass(FeedforwardPass):
 
     def own_parameters(self, number: int) -> list[Tensor]:
         """Return the parameters of a population's piece that learn."""
-        found = [self._leaf(each) for each in self.path.parameters[number]]
-        return [p for p in found if p.requires_grad]
+        return [p for each in self.path.parameters[number] if (p := self._leaf(each)).requires_grad]
 
     def transposed(self, number: int, signal: Tensor, keep: bool, learn: bool = True) -> list[Tensor | None]:
         """Return what a population's activity becomes at its drives, at its copies and, to learn, at its parameters."""

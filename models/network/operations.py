@@ -28,10 +28,12 @@ class Operation:
     weight  the weight as the module holds it
     bias    the bias, or None
     call_number  number of the call on its tape
+    sends_new  whether its signal is a tensor that nothing else holds
     used    weight as the operation used it: under autocast in the lower precision
     """
 
     kind = "dense"
+    sends_new = True
 
     def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast) -> None:
         self.read: Tensor | None = x
@@ -122,6 +124,8 @@ class Convolution(Operation):
 
 class Recorded(Operation):
     """Any other weighted operation; autograd records it, and transposes it."""
+
+    sends_new = False
 
     def __init__(
         self, function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast, kind: str

@@ -191,14 +191,13 @@ class Tape(TorchFunctionMode):
         return drive
 
     def _other(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = "") -> Any:
-        index = len(self.calls)
-        before = None
+        index, before = len(self.calls), None
         if self.seen is not None:
-            before = list(self._new(index, True, (args, kwargs)))
+            before = self._new(index, True, (args, kwargs))
         elif index in self.wanted:
             self._keep(index, True, (args, kwargs))
         result = func(*args, **kwargs)
-        if _needs_gradient(result) or (type(result) is not Tensor and result is None and _needs_gradient(args)):
+        if _needs_gradient(result) or (result is None and _needs_gradient(args)):
             if before is not None and self.seen is not None:
                 self.seen.update(before)
             self._count(name or func.__name__, index, result)
