@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.gradients import Backward, Rule, add_to_grad, has_hooks
-from actrelax.models.network import Network
+from actrelax.models.network import CapturedNetwork, Network
 from actrelax.models.problem import dense_targets
 
 Kernels = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -53,8 +53,8 @@ class Traced:
     @torch.no_grad()
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Backward:
         """Run the rule on a batch; refuse labels out of range, and rules with random numbers or a trajectory."""
-        if any(map(has_hooks, network.parameters())):
-            return self.rule(network, x, y)  # hooks are Python code, which a list of kernels would not call
+        if isinstance(network, CapturedNetwork) or any(map(has_hooks, network.parameters())):
+            return self.rule(network, x, y)  # modules and hooks are Python code, which a list of kernels can't call
         # converted outside the list of kernels, where labels can be checked
         target = dense_targets(y, network.populations[network.output].shape, x)
         lists = self._lists.setdefault(network, {})

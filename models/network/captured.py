@@ -22,7 +22,7 @@ from actrelax.models.network.network import Network
 from actrelax.models.network.paths import Path, record
 from actrelax.models.network.pieces import close_gates, partition
 from actrelax.models.network.population import Population
-from actrelax.models.network.stimuli import check_tensor
+from actrelax.models.network.stimuli import check_stimuli, check_tensor
 from actrelax.models.network.tape import AnotherPath, Edge, Tape, edge_of
 
 Output = Callable[[Any], Tensor]
@@ -76,7 +76,7 @@ class CapturedNetwork(Network):
 
     def run(self, x: Tensor, *, values: bool, wants_input: bool = False) -> CapturedPass:
         """Run the module on a batch, and keep the populations' activities if `values` are wanted."""
-        check_tensor(x)
+        self._check(x)
         stimulus = x.detach().requires_grad_() if wants_input else x.detach()
         key = self._key(wants_input, stimulus)
         path = self._known.get(key) if self.paths == "one" else None
@@ -119,6 +119,18 @@ class CapturedNetwork(Network):
         return output, {path.names[number]: edge for number, edge in tape.edges.items()} | {
             self.output: edge_of(output)
         }
+
+    def _check(self, x: Tensor) -> None:
+        """Refuse stimuli that are not in the dtype and on the device of the weights, unless the example was not."""
+        check_tensor(x)
+        weight = next((p for p in self._current().values() if p.is_floating_point()), None)
+        if weight is None or not x.is_floating_point():
+            return
+        fits = x.dtype == weight.dtype and x.device == weight.device
+        if "fits" not in self.__dict__:
+            self.__dict__["fits"] = fits
+        if self.__dict__["fits"] and not fits:
+            check_stimuli(x, x.shape[1:], [weight])
 
     def along(self, path: Path) -> CapturedNetwork:
         """Return the network with the populations of a path: itself if it is its own."""

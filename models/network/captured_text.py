@@ -37,6 +37,7 @@ def described(network: Any, parameters: Mapping[str, Tensor]) -> str:
     share = sum(p.numel() for key, p in by_identity.items() if key not in own) / max(total, 1)
     rows = [["population", "shape", "units", "hops", "local to", "phi"]]
     pieces = dict(zip(network.path.names, network.path.pieces, strict=True))
+    units = dict(zip(network.path.names, network.path.units, strict=True))
     for name in [network.input, *reversed(pieces)]:
         if name == network.input:
             shape: Sequence[int] = network.populations[name].shape
@@ -45,16 +46,9 @@ def described(network: Any, parameters: Mapping[str, Tensor]) -> str:
         relay = name in network.relays
         shape = network.relays[name] if relay else network.populations[name].shape
         hops = "relay" if relay else str(network.graph.above[name])
-        functions = functions_of(pieces[name].kinds)
-        row = [
-            name,
-            str(tuple(shape)),
-            f"{math.prod(shape):,}",
-            hops,
-            locality(pieces[name].kinds),
-            ", ".join(functions),
-        ]
-        rows.append([*row[:-1], row[-1] or "identity"])
+        kinds = pieces[name].kinds
+        phi = ", ".join(functions_of(kinds)) or "identity"
+        rows.append([name, str(tuple(shape)), f"{units[name]:,}", hops, locality(kinds), phi])
     weighted = sum(p.number is not None for p in network.projections.values())
     title = (
         f"CapturedNetwork of {type(network.module).__name__}: {len(network.populations) - 1} populations besides the "

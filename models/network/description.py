@@ -40,7 +40,7 @@ def describe(network: Network) -> Description:
         "populations": {
             name: _activation(p.activation) for name, p in network.populations.items() if name != network.input
         },
-        "projections": [_projection(p) for p in network.projections.values()],
+        "projections": [_projection(p) for p in network.projections.values() if isinstance(p, Projection)],
         "functions": functions,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +42,8 @@ class Path:
     modules     per call, the module that makes it
     pieces      populations from the output down
     names       their names
-    shapes      their shapes, without the batch
+    shapes      their shapes, without the batch; with it where the first dimension is another one
+    units       units per sample
     stimulus    shape of the stimulus, without the batch
     relays      which of them have no time constant
     parameters  per population, its own: numbers among the module's, -1 for the stimulus, or a tensor held elsewhere
@@ -54,6 +56,7 @@ class Path:
     pieces: tuple[Piece, ...]
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    units: tuple[int, ...]
     stimulus: tuple[int, ...]
     relays: tuple[bool, ...]
     parameters: tuple[tuple[int | Tensor, ...], ...]
@@ -104,6 +107,7 @@ def record(
     leaves = {id(p): name for name, p in parameters.items()}
     names = _population_names(found, projections, leaves, stimulus)
     by_edge = {edge: number for number, edge in enumerate(found.edges)}
+    sizes, batch = [_size(found, tape, number) for number in range(len(names))], tuple(stimulus.shape[:1])
     wires = []
     for number, piece in enumerate(found.pieces):
         for index in sorted(piece.drives):
@@ -112,7 +116,7 @@ def record(
             start = None if source is None else by_edge[source]
             wires.append(Wire(projections[index], start, number, index, operation.kind, weight, bias))
         for copied in piece.copies:
-            kind = "conv" if len(_shape(found, tape, number)) > 1 else "dense"
+            kind = "conv" if len(sizes[number]) > 2 else "dense"
             wires.append(Wire(unique(f"{names[copied]}->{names[number]}"), copied, number, None, kind))
     relays = tuple(piece.is_relay(stimulus) for piece in found.pieces)
     for piece in found.pieces:
@@ -123,7 +127,8 @@ def record(
         tuple(tape.modules),
         tuple(found.pieces),
         names,
-        tuple(_shape(found, tape, number) for number in range(len(names))),
+        tuple(shape[1:] if shape[:1] == batch else shape for shape in sizes),
+        tuple(math.prod(shape) // batch[0] for shape in sizes),
         tuple(stimulus.shape[1:]),
         relays,
         own,
@@ -152,12 +157,14 @@ def _population_names(
     return ("output", *(names[number] for number in range(1, len(found.pieces))))
 
 
-def _shape(found: Partition, tape: Tape, number: int) -> tuple[int, ...]:
-    if tape.seen is not None and found.edges[number] in tape.seen:
-        return tuple(tape.seen[found.edges[number]].value.shape[1:])
+def _size(found: Partition, tape: Tape, number: int) -> tuple[int, ...]:
+    """Return the size of a population's tensor, the batch included."""
     node, slot = found.edges[number]
-    metadata = getattr(node, "_input_metadata", None)
-    return tuple(metadata[slot].shape[1:]) if metadata else tuple(node.variable.shape[1:])  # type: ignore[attr-defined]
+    if tape.seen is not None and (node, slot) in tape.seen:
+        return tuple(tape.seen[node, slot].value.shape)
+    if hasattr(node, "variable"):
+        return tuple(node.variable.shape)
+    return tuple(node._input_metadata[slot].shape)
 
 
 def _wanted(found: Partition, tape: Tape) -> Mapping[int, Sequence[tuple[Place, int, bool]]]:

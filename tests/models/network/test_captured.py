@@ -1,6 +1,8 @@
 """A captured network runs the module's own code, and is a network: populations, projections, hops, names."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ import torch.nn.functional as F
 from modules import MODULES
 from torch import nn
 
+from actrelax import Record, RelaxationProblem, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
+from actrelax.models.results.problem_file import load_problem
 
 CAPTURED = [name for name, case in MODULES.items() if case.refused is None]
 
@@ -155,3 +159,40 @@ def test_lost_initial_activities_are_kept_from_the_start():
         hidden = stem + torch.tanh(module.hidden(stem))
         assert torch.allclose(passed.activities["stem"], stem, atol=1e-14)
         assert torch.allclose(passed.activities["hidden"], hidden, atol=1e-14)
+
+
+def test_stimuli_of_another_dtype_are_refused():
+    network = Network.from_module(nn.Linear(4, 3), torch.randn(2, 4))
+    with pytest.raises(ActrelaxError, match=r"weights are torch\.float64 on cpu, got stimuli of torch\.float32 on cpu"):
+        network.feedforward(torch.randn(2, 4).float())
+    casts = nn.Sequential(Casting(), nn.Linear(4, 3))
+    network = Network.from_module(casts, torch.randn(2, 4).float())
+    assert network.feedforward(torch.randn(2, 4).float()).output.dtype == torch.float64
+
+
+class Casting(nn.Module):
+    def forward(self, x):
+        return x.double()
+
+
+def test_a_pass_that_is_not_used_is_freed():
+    """Nothing holds it in a circle: memory must not wait for Python's collector."""
+    case = MODULES["shifted"]
+    network = Network.from_module(case.make(), case.stimuli())
+    gc.disable()
+    try:
+        passed = network.feedforward(case.stimuli(3))
+        seen = [weakref.ref(passed), weakref.ref(passed.operations[0]), weakref.ref(passed.operations[-1].x)]
+        del passed
+        assert all(each() is None for each in seen)
+    finally:
+        gc.enable()
+
+
+def test_its_trajectory_can_be_saved(tmp_path):
+    case = MODULES["residual"]
+    network = Network.from_module(case.make(), case.stimuli())
+    problem = RelaxationProblem.from_batch(network, case.stimuli(4), torch.arange(4) % 3)
+    solve(problem, "euler", 3, eta=0.1, record=Record(path=tmp_path / "run.nc"))
+    with pytest.raises(ActrelaxError, match="CapturedNetwork"):
+        load_problem(tmp_path / "run.nc")
