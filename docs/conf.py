@@ -9,6 +9,7 @@ sys.path.insert(0, str(DOCS))
 
 import from_repository  # noqa: E402  (beside this file)
 import plain_text  # noqa: E402
+import relaxation_page  # noqa: E402
 
 import actrelax  # noqa: E402
 
@@ -34,6 +35,9 @@ html_title = f"actrelax {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+# docs/how-to/explore.md links to it
+relaxation_page.write(DOCS / "generated" / "pages" / "relaxation.html")
+html_extra_path = ["generated/pages"]
 html_theme_options = {"navigation_with_keys": True}
 highlight_language = "none"  # what is Python says so
 copybutton_exclude = ".linenos, .gp, .go"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import relaxation_page
 import torch
 
 import actrelax
@@ -22,8 +23,8 @@ NAMES = ("first-figure", "coming-from", "tutorial", "theory", "closed-form", "an
 TESTED = [*(DOCS / f"{name}.md" for name in NAMES), *sorted((DOCS / "how-to").glob("*.md"))]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|text|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-OPTIONAL = ("skorch", "lightning", "onnx")
-"""Packages of the extra `integrations`: blocks that name one of them are left out where it is missing."""
+OPTIONAL = ("skorch", "lightning", "onnx", "bokeh")
+"""Packages of the extras `integrations` and `view`: blocks that name one of them are left out where it is missing."""
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -58,6 +59,14 @@ def test_its_programs_print_what_stands_below_them(page, as_users_run, capsys):
             assert run
         elif run:
             assert_same(capsys.readouterr().out, block)
+
+
+def test_the_sites_relaxation_is_small_enough_to_send(tmp_path):
+    pytest.importorskip("bokeh", reason="there is no bokeh to draw charts with")
+    relaxation_page.write(tmp_path / "page.html", epochs=1)
+    text = (tmp_path / "page.html").read_text()
+    assert len(text) < 5e6
+    assert "A relaxation of 5 images" in text
 
 
 @pytest.mark.parametrize("package", OPTIONAL)

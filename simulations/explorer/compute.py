@@ -22,6 +22,7 @@ from actrelax.models.results import Status, Trajectory
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.explorer.setting import Setting
 from actrelax.simulations.training.hardware import FullPrecision, Hardware
+from actrelax.simulations.training.idle import idle_in_one_relaxation
 from actrelax.simulations.training.problem_options import (
     ProblemOptions,
     Sample,
@@ -64,6 +65,7 @@ def pictured(setting: Setting) -> Picture:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
         sample, problem, remarks = _prepared(setting)
+        remarks += idle_in_one_relaxation(setting.relaxation)
         scene = scene_of(_thinned(_relaxed(setting, problem)), sample.gradients())
     remarks += [str(each.message) for each in warned if issubclass(each.category, UserWarning)]
     return Picture(setting, scene, sample.source, remarks, time.perf_counter() - begin)

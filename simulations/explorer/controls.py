@@ -149,7 +149,7 @@ class Controls:
 
     def _add_image(self, setting: Setting) -> None:
         run = setting.problem.run
-        networks = [*ARCHITECTURES] if run is None else [f"of the run {run}"]
+        networks = [*ARCHITECTURES] if run is None else [f"{setting.problem.model.network} of {run.name}"]
         self._choice("network", "network", networks)
         if run is None:
             self.widgets["network"].on_change("value", heard(self._follow_network))

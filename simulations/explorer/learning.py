@@ -32,7 +32,8 @@ class Learning:
         self.document, self.stop = document, threading.Event()
         how: dict[str, Any] = {"sizing_mode": "stretch_width", "stylesheets": looks()}
         networks = [name for name in ARCHITECTURES if name.startswith("digits-")]
-        rules = ["backprop", *PRESETS]
+        # Kolen-Pollack feedback needs a decay rate, which has no usual value
+        rules = ["backprop", *(name for name, preset in PRESETS.items() if not preset.needs_decay)]
         self.network = Select(name="lesson network", title="network", options=networks, value="digits-cnn", **how)
         self.rules = {
             "A": Select(name="rule A", title="rule A", options=rules, value="backprop", **how),

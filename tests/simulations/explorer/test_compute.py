@@ -52,7 +52,9 @@ def test_another_image_is_another_picture():
 def test_remarks():
     assert pictured(setting_of()).remarks == []
     (held,) = pictured(setting_of(assumptions="continuous")).remarks
-    assert held == "plasticity is continuous: the relaxation is that of weights which are held."
+    assert held == "continuous plasticity is left out: weights stay constant here."
+    (idle,) = pictured(setting_of("digits-mlp", tau_spread_over="populations")).remarks
+    assert idle.startswith("--tau-spread-over has no effect: ")
     (warned,) = pictured(setting_of(eta=1.5)).remarks
     assert "above 1" in warned
 

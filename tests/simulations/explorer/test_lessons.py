@@ -46,7 +46,7 @@ def test_refusals():
     for lesson, said in (
         (Lesson("mlp"), "networks for the digits learn here, got 'mlp': use actrelax train."),
         (Lesson(rule="nix"), "unknown assumptions 'nix'"),
-        (Lesson(rule="kolen-pollack"), "Kolen-Pollack feedback needs a rate of decay: give --decay."),
+        (Lesson(rule="kolen-pollack"), "Kolen-Pollack feedback needs a decay rate: give --decay."),
     ):
         with pytest.raises(ActrelaxError) as refused:
             learn({"A": lesson}, lambda *_: None)
