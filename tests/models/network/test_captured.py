@@ -194,5 +194,5 @@ def test_its_trajectory_can_be_saved(tmp_path):
     network = Network.from_module(case.make(), case.stimuli())
     problem = RelaxationProblem.from_batch(network, case.stimuli(4), torch.arange(4) % 3)
     solve(problem, "euler", 3, eta=0.1, record=Record(path=tmp_path / "run.nc"))
-    with pytest.raises(ActrelaxError, match="CapturedNetwork"):
+    with pytest.raises(ActrelaxError, match=r"a file can.t hold the module Residual"):
         load_problem(tmp_path / "run.nc")
