@@ -96,11 +96,11 @@ class WrappedCapture:
         Yields leaf -> the tensor that it stands for.
         """
         stands_for: dict[Tensor, Tensor] = {}
-        held = self.network.parameters_held()
-        swapped = [(owner, key, owner[key]) for owner, key in held if owner[key].grad_fn is not None]
+        held = [(owner, key, owner[key]) for owner, key in self.network.held().places()]
+        swapped = [(owner, key, p) for owner, key, p in held if p is not None and p.grad_fn is not None]
         for owner, key, tensor in swapped:
-            owner[key] = tensor.detach().requires_grad_()
-            stands_for[owner[key]] = tensor
+            owner[key] = leaf = tensor.detach().requires_grad_()
+            stands_for[leaf] = tensor
         try:
             yield stands_for
         finally:

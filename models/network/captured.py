@@ -17,6 +17,7 @@ from actrelax.models.network.activations import ACTIVATIONS
 from actrelax.models.network.captured_pass import CapturedPass, CapturedProjection
 from actrelax.models.network.captured_text import described
 from actrelax.models.network.graph import Graph
+from actrelax.models.network.held import Held
 from actrelax.models.network.module_names import operation_names, running_module
 from actrelax.models.network.network import Network
 from actrelax.models.network.paths import Path, record
@@ -62,9 +63,7 @@ class CapturedNetwork(Network):
         self.__dict__.update(own, _buffers=module._buffers, training=module.training, paths=paths)
         self._known: dict[object, Path] = {}
         self.said: set[str] = set()
-        self._slots: list[tuple[str, dict[str, Tensor], str, bool]] = []
-        self._parts: list[nn.Module] = []
-        self._list_tensors()
+        self._held = Held(module)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's output, (batch, *output shape)."""
@@ -76,13 +75,14 @@ class CapturedNetwork(Network):
 
     def run(self, x: Tensor, *, values: bool, wants_input: bool = False) -> CapturedPass:
         """Run the module on a batch, and keep the populations' activities if `values` are wanted."""
+        self.held()  # which follows a module that has changed
         self._check(x)
         stimulus = x.detach().requires_grad_() if wants_input else x.detach()
         key = self._key(wants_input, stimulus)
         path = self._known.get(key) if self.paths == "one" else None
         tape = self._tape(path, stimulus, values)
         output = self._taped(path, tape, stimulus)
-        parameters = self._current()  # a first call may have changed them
+        parameters = self.held().parameters()  # a first call may have changed them
         if path is None:
             found = partition(edge_of(output), tape)
             if not found.targets:
@@ -114,7 +114,7 @@ class CapturedNetwork(Network):
 
     def watch(self, x: Tensor, path: Path) -> tuple[Tensor, dict[str, Edge]]:
         """Run the module in autograd's whole graph; return the output, and the populations' places in the graph."""
-        tape = Tape(self._constants(), x, path.calls, path.wanted, cut=False)
+        tape = Tape(self.held().constants(), x, path.calls, path.wanted, cut=False)
         output = self._taped(path, tape, x)
         return output, {path.names[number]: edge for number, edge in tape.edges.items()} | {
             self.output: edge_of(output)
@@ -123,7 +123,7 @@ class CapturedNetwork(Network):
     def _check(self, x: Tensor) -> None:
         """Refuse stimuli that are not in the dtype and on the device of the weights, unless the example was not."""
         check_tensor(x)
-        weight = next((p for p in self._current().values() if p.is_floating_point()), None)
+        weight = next((p for p in self._held.parameters().values() if p.is_floating_point()), None)
         if weight is None or not x.is_floating_point():
             return
         fits = x.dtype == weight.dtype and x.device == weight.device
@@ -142,7 +142,7 @@ class CapturedNetwork(Network):
         return other
 
     def _set_structure(self, path: Path) -> None:
-        own = {n: name for n, (name, *_, is_parameter) in enumerate(self._slots) if is_parameter}  # parameters first
+        own = dict(enumerate(self._held.parameters()))
         named = [
             CapturedProjection(
                 w.name,
@@ -233,7 +233,7 @@ class CapturedNetwork(Network):
         """Accept any change: the module's own code runs in each pass."""
 
     def __repr__(self) -> str:
-        return described(self, self._current())
+        return described(self, self.held().parameters())
 
     def _selected(self, result: Any) -> Tensor:
         result = result if self._output_of is None else self._output_of(result)
@@ -265,53 +265,31 @@ class CapturedNetwork(Network):
             raise ActrelaxError(path.sentence(tape, error.args[0], "")) from None
 
     def _tape(self, path: Path | None, stimulus: Tensor, values: bool) -> Tape:
-        constants = self._constants()
+        constants = self._held.constants()
         where = partial(running_module, self.module, CapturedNetwork._taped.__code__)
         if path is not None:
             return Tape(constants, stimulus, path.calls, path.wanted if values else None, where=where)
         notes = "copied" if values else "seen" if self.paths == "one" else ""
         return Tape(constants, stimulus, notes=notes, where=where)
 
-    def _constants(self) -> set[int]:
-        """Return the identities of the module's parameters and buffers."""
-        return {id(owner.get(key)) for _, owner, key, _ in self._slots}
-
     def _key(self, wants_input: bool, x: Tensor) -> object:
         """Return what decides the path of a module whose own code decides nothing: training, and what learns."""
-        learning = tuple([p.requires_grad for p in self._current().values()])
-        modes = tuple([module.training for module in self._parts])
+        learning = tuple([p.requires_grad for p in self._held.parameters().values()])
+        modes = tuple([part.training for part in self._held.parts])
         return wants_input, torch.is_autocast_enabled(x.device.type), modes, learning
-
-    def parameters_held(self) -> list[tuple[dict[str, Tensor], str]]:
-        """Return where the module holds its parameters: a dictionary and a key of it, for each."""
-        self._current()
-        return [(owner, key) for _, owner, key, is_parameter in self._slots if is_parameter]
 
     def blank(self) -> CapturedPass:
         """Return a pass of one sample of zeros, without a graph, to check a problem's arguments with."""
-        path, weights = self.path, [p for p in self._current().values() if p.is_floating_point()]
+        path, weights = self.path, [p for p in self.held().parameters().values() if p.is_floating_point()]
         like = weights[0] if weights else torch.empty(0)
         shapes = {name: population.shape for name, population in self.populations.items()}
         activities = {name: like.new_zeros(1, *shape) for name, shape in shapes.items()}
         routes = dict.fromkeys(self.projections)
         return CapturedPass({}, activities, routes, self, path, [], [], [], [], like, [-1])  # type: ignore[arg-type]
 
-    def _current(self) -> dict[str, Tensor]:
-        """Return the module's parameters, which `torch.func.functional_call` and others may have replaced."""
-        try:
-            return {name: owner[key] for name, owner, key, is_parameter in self._slots if is_parameter}
-        except KeyError:  # pruned or parametrised since
-            self._list_tensors()
-            return {name: owner[key] for name, owner, key, is_parameter in self._slots if is_parameter}
-
-    def _list_tensors(self) -> None:
-        """Note where the module holds its parameters and buffers: walking through all modules takes long."""
-        parameters, buffers = list[Any](), list[Any]()
-        self.__dict__["_parts"] = list(self.module.modules())
-        for prefix, module in self.module.named_modules():
-            for found, owner in ((parameters, module._parameters), (buffers, module._buffers)):
-                for key, tensor in owner.items():
-                    if tensor is not None:
-                        name = f"{prefix}.{key}" if prefix else key
-                        found.append((name, owner, key, found is parameters))
-        self._slots = parameters + buffers
+    def held(self) -> Held:
+        """Return where the module holds its tensors; a module that has changed starts without known paths."""
+        if not self._held.is_current:
+            self._held = Held(self.module)
+            self._known.clear()
+        return self._held

@@ -23,7 +23,7 @@ from actrelax.models.engines.brian2.support import check_steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.brian2 import equations
 from actrelax.models.learning.brian2.objects import assemble, check_weights, learning_in
-from actrelax.models.network import CapturedNetwork, Network, check_network
+from actrelax.models.network import Network, check_network
 from actrelax.models.problem import LOSSES
 from actrelax.models.results import DivergenceError
 
@@ -206,10 +206,6 @@ class Learner:
 
     def _check(self) -> None:
         check_network(self.network)
-        if isinstance(self.network, CapturedNetwork):
-            raise ActrelaxError(
-                "a captured network learns on PyTorch only: use relax_backward or ActivationRelaxation."
-            )
         reason = equations.unsupported(self.network, self.assumptions)
         if reason:
             raise ActrelaxError(reason)
