@@ -342,6 +342,7 @@ def check_network(network: object) -> None:
     if not isinstance(network, Network):
         raise ActrelaxError(
             f"network must be a Network, got {type(network).__name__}: pass Network.from_sequential(module, "
-            "input_shape), or call loss.backward() on ActivationRelaxation(module, input_shape=...)."
+            "input_shape) or Network.from_module(module, example), or call loss.backward() on "
+            "ActivationRelaxation(module, input_shape=...)."
         )
     network._refuse_changes()
