@@ -71,8 +71,8 @@ def _check_arguments(module: object, input_shape: object) -> None:
         )
     if input_shape is None:
         raise ActrelaxError(
-            "input_shape is missing: pass the shape of one sample, such as input_shape=(3, 32, 32); for any module pass "
-            "a batch, example=images, to ActivationRelaxation or Network.from_module."
+            "input_shape is missing: pass the shape of one sample, such as input_shape=(3, 32, 32); for any module "
+            "pass a batch, example=images, to ActivationRelaxation or Network.from_module."
         )
     if not (isinstance(input_shape, Sequence) and all(isinstance(n, int) and n > 0 for n in input_shape)):
         raise ActrelaxError(f"input_shape must be positive integers, such as (3, 32, 32), got {input_shape!r}.")
