@@ -1,6 +1,7 @@
 """The front door on captured modules: ``loss.backward()`` relaxes, and everything else is PyTorch's."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -252,3 +253,68 @@ def test_training_lowers_the_loss():
     assert losses[model] < 1.0
     for p, q in zip(module.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(p, q, atol=1e-10)
+
+
+def test_it_can_be_pickled():
+    case, model, _, _ = door("residual")
+    x = case.stimuli(4, seed=1)
+    model(x).sum().backward()
+    other = pickle.loads(pickle.dumps(model))
+    other.zero_grad()
+    other(x).sum().backward()
+    assert_same(gradients(other.module.module), gradients(model.module.module), 0)
+
+
+class Borrowed(nn.Module):
+    """Uses a parameter that another module holds."""
+
+    def __init__(self, parameter):
+        super().__init__()
+        self.layer, self.parameter = nn.Linear(4, 4), [parameter]
+
+    def forward(self, x):
+        (parameter,) = self.parameter
+        return torch.tanh(self.layer(x)) @ parameter * parameter[0]
+
+
+def test_a_parameter_that_the_module_does_not_hold():
+    parameter = nn.Parameter(torch.randn(4, 4))
+    module, x = Borrowed(parameter), torch.randn(3, 4)
+    model, found = ActivationRelaxation(module, example=torch.randn(2, 4)), []
+    for each in (model, module):
+        each(x).square().sum().backward()
+        found.append((parameter.grad, module.layer.weight.grad))
+        parameter.grad = None
+        module.zero_grad()
+    for relaxed, exact in zip(*found, strict=True):
+        assert torch.allclose(relaxed, exact, rtol=1e-10)
+
+
+def test_saved_tensors_may_be_kept_elsewhere():
+    """Hooks around the whole model are no checkpointing."""
+    case, model, module, plain = door("residual")
+    x = case.stimuli(4, seed=1)
+    with torch.autograd.graph.save_on_cpu():
+        loss = model(x).square().sum()
+    loss.backward()
+    plain(x).square().sum().backward()
+    assert_same(gradients(module), gradients(plain))
+
+
+def test_a_copy_of_the_stimulus_in_the_output():
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, x):
+            return x + self.inner(x) * x
+
+    model, x = ActivationRelaxation(Gated(), example=torch.randn(2, 4)), torch.randn(3, 4)
+    model(x).square().sum().backward()
+    found = {key: g.clone() for key, g in gradients(module).items()}
+    module.zero_grad()
+    (x + module(x) * x).square().sum().backward()
+    assert_same(found, gradients(module), 1e-12)
