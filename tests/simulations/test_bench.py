@@ -155,7 +155,7 @@ def test_the_layout_of_images_that_can_be_read_in_two_ways(tmp_path, layout, sha
     images, labels = np.zeros((9, 3, 8, 4), np.uint8), np.arange(9) % 3
     np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
     hardware = Hardware(device="cpu", threads=1)
-    with pytest.raises(ActrelaxError, match="by --layout nchw or nhwc"):
+    with pytest.raises(ActrelaxError, match="give --layout nchw or nhwc"):
         images_for("digits-mlp", Source(str(path)), 2, hardware)
     assert images_for("digits-mlp", Source(str(path), layout=layout), 2, hardware).input_shape == shape
 

@@ -360,7 +360,10 @@ def test_a_drawing(tmp_path, capsys):
         (["--drawing", "F" * 64], "--drawing takes 64 digits from 0 to f, one per pixel of the network's images, got "),
         (["--first", 3], "--drawing is one image: leave --first and --batch-size out."),
         (["--label", 10], "--label must be between 0 and 9, got 10."),
-        (["--network", "cnn"], "--drawing is grey, and images of shape (3, 32, 32) have colours: leave it out."),
+        (
+            ["--network", "cnn"],
+            "--drawing is grey, but the network's images of shape (3, 32, 32) have colours: leave it out.",
+        ),
     ):
         assert run(*options, *changes) == 2
         assert capsys.readouterr().err.startswith(f"actrelax relax: {said}")

@@ -134,7 +134,10 @@ def test_one_computation_is_not_tested_against_itself():
         compare(*pairs("random feedback")).p_difference
     )
     said = comparison_text.remarks(part)
-    assert "Power at the levels 0.05 and 0.05 / 1 (Holm's first step) to find a difference of one point from " in said
+    tested = (
+        "Power at the levels 0.05 and 0.05 / 1 (Holm's first step) to find a difference of one point from backprop:"
+    )
+    assert tested in said
     same = [replace(o, condition="AR", run=f"AR-{o.seed}") for o in OUTCOMES if o.condition == "backprop"]
     (line, *_) = comparison_text.families(
         comparison.compared(AGAINST, same + [o for o in OUTCOMES if o.condition != "AR"])
