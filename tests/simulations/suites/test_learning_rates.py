@@ -86,7 +86,7 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
 
     own = learning_rates.own_rates("smoke", SMOKE, tmp_path)
     assert {c.condition: c.experiment.optimisation.lr for c in own.cases()} == best
-    assert own.remark.endswith(", by `actrelax sweep smoke`.")
+    assert own.remark.endswith(", found by `actrelax sweep smoke`.")
     before, after = (as_options(next(s.cases()).experiment) for s in (SMOKE, own))
     assert {name for name in before if before[name] != after[name]} == {"lr"}
     with pytest.raises(ActrelaxError, match=r"^--lr differs between the runs of this suite"):
