@@ -18,6 +18,7 @@ from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.modules import is_module, unmoved
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.state import Training
 
@@ -42,6 +43,10 @@ class Method:
         if self.name in ("equilibrium", "front-door"):  # both compute the equilibrium
             return Relaxation(integrator="equilibrium")
         return Relaxation(steps=self.steps, eta=ETA, tolerance=TOLERANCE if self.steps == "auto" else None)
+
+    def fits(self, network: Network) -> bool:
+        """Return whether the method can compute a network's gradients; a captured one has a closed form at the end."""
+        return self.name != "closed-form" or self.steps == "auto" or not is_module(network)
 
     def training(self, base: Experiment, execution: Execution, data: Dataset) -> Training:
         """Return a new training with the options of `base` and this method.
@@ -68,9 +73,9 @@ class Method:
         """Return the number of steps; "auto" is the number that the closed form computes."""
         if self.steps != "auto":
             return self.steps
-        images, labels = (part[:1] for part in training.batches.data.train)
-        x = training.batches.preprocess(images)
-        problem = RelaxationProblem.from_batch(training.network, x, labels)
+        x, labels = training.batches.example(2)  # BatchNorm needs two images
+        with unmoved(training.network, x):
+            problem = RelaxationProblem.from_batch(training.network, x, labels)
         return schedule(problem, integrator_named(self.relaxation.integrator), self.relaxation.as_steps).steps
 
 

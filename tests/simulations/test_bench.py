@@ -96,6 +96,24 @@ def test_json(capsys):
         assert row["peak_memory_bytes"] is row["peak_memory_ratio"] is None
 
 
+def test_a_captured_network(capsys):
+    """Closed form only at equilibrium, said once; the front door takes it, too."""
+    options = ["--networks", "digits-resnet-8", "--rounds", 5, "--threads", 1, "--no-memory", "--stepped", 1]
+    assert run(*options, "--batch-size", 8, "--json") == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    found = [(row["method"], row["steps"]) for row in report["rows"]]
+    assert found == [
+        ("backprop", None),
+        ("autograd", None),
+        ("closed-form", 257),
+        ("equilibrium", None),
+        ("stepped", 1),
+        ("front-door", None),
+    ]
+    assert said.err.count("closed-form is left out for digits-resnet-8, which is captured, except at equilibrium.") == 1
+
+
 def test_table_and_figure(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(measure, "peak_in_own_process", memory.peak)  # a process takes seconds to start
     assert run(*QUICK, "--methods", "stepped", "--stepped", 2, "--out", tmp_path) == 0

@@ -84,7 +84,7 @@ def test_configurations_from_before_an_option_was_added():
     assert from_config(config)[0] == given
     assert hash_of(Experiment(model=Model("digits-mlp", activation="relu"), seed=3)) == "82b8a97d50fc"
     assert len({hash_of(replace(given, model=replace(given.model, norm=n))) for n in (None, "batch", "scaled")}) == 3
-    with pytest.raises(ActrelaxError, match=r"^the configuration has 'layer' for norm, which is not among its values"):
+    with pytest.raises(ActrelaxError, match=r"^the configuration has the invalid value 'layer' for norm"):
         from_config(with_option(norm="layer"))
 
 
