@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
+from actrelax.models.network import MODULES
 from actrelax.simulations.costs.images import random_images
 from actrelax.simulations.costs.memory import peak, step_peak
 from actrelax.simulations.costs.methods import Method
@@ -23,6 +24,8 @@ from gpu_parts.items import Item, Options, Rows
 
 BACKPROP, EQUILIBRIUM = Method("backprop"), Method("equilibrium")
 EAGER = (BACKPROP, EQUILIBRIUM, Method("closed-form", 100), Method("stepped", 100))
+CAPTURED = (BACKPROP, EQUILIBRIUM, Method("front-door"))
+"""Of networks that are captured: they have a closed form only at equilibrium."""
 ROUNDS, SECONDS = 12, 15.0
 """Number of turns of each method, and time limit of a measurement in seconds."""
 FEWEST = 3
@@ -31,12 +34,13 @@ FEWEST = 3
 def items(options: Options) -> list[Item]:
     """Return the measurements: all networks and batch sizes, and compiled networks at the larger batch size."""
     if options.tiny:
-        eager, compiled = [("digits-mlp", 8), ("digits-cnn", 8)], [("digits-mlp", 8)]
+        eager, compiled = [("digits-mlp", 8), ("digits-cnn", 8), ("digits-resnet18", 8)], [("digits-mlp", 8)]
     else:
         eager = [("cnn", 512), ("cnn", 64), ("mlp", 512), ("mlp", 64), ("vgg8", 512), ("vgg8", 64)]
+        eager += [("resnet18", 512), ("resnet18", 64)]
         compiled = [("cnn", 512), ("mlp", 512), ("vgg8", 512)]
         if options.long:
-            eager += [("cnn", 2048), ("mlp", 2048), ("vgg8", 2048)]
+            eager += [("cnn", 2048), ("mlp", 2048), ("vgg8", 2048), ("resnet18", 2048)]
             compiled += [("cnn", 2048)]
     # compiled rows follow the eager rows of the same network
     small = [(name, size, False) for name, size in eager[:2]] + [(name, size, True) for name, size in compiled[:1]]
@@ -54,7 +58,7 @@ def measured(network: str, size: int, compiled: bool, options: Options) -> Rows:
     base = Experiment(batch_size=size, model=Model(network), optimisation=Optimisation(lr=1e-6))
     # eager: AR is traced, the default of `actrelax train`, and backprop is not
     execution = Execution(options.device, compile="inductor" if compiled else "auto").resolved(base)
-    methods = (BACKPROP, EQUILIBRIUM) if compiled else EAGER
+    methods = (BACKPROP, EQUILIBRIUM) if compiled else CAPTURED if network in MODULES else EAGER
     data = on_device(random_images(usual_shape(network), 10, 4 * size), execution.hardware(base.precision))
     trainings = [method.training(base, execution, data) for method in methods]
     times = step_times(trainings, _turns(2 if options.tiny else ROUNDS))

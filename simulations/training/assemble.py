@@ -174,7 +174,7 @@ def learning_rate_factor(o: Optimisation, step: int, *, epochs: int, batches: in
     """Return the learning rate after `step` batches, relative to `o.lr`.
 
     The rate rises linearly during warm-up. It then stays constant, falls by a factor every `o.step_epochs` epochs, or
-    follows a cosine to 0 at the end of training.
+    falls to 0 at the end of training, linearly or along a cosine.
     """
     # exact decimal arithmetic, since 0.3 / 0.1 is below 3 in binary
     after = Fraction(step, batches) - Fraction(str(o.warmup))
@@ -182,9 +182,12 @@ def learning_rate_factor(o: Optimisation, step: int, *, epochs: int, batches: in
         return (step + 1) / (o.warmup * batches + 1)
     if o.schedule == "step":
         return o.step_factor ** math.floor(after / Fraction(str(o.step_epochs)))
+    since = step / batches - o.warmup
+    progress = since / max(epochs - o.warmup, since, 1e-9)
+    if o.schedule == "linear":
+        return 1 - progress
     if o.schedule == "cosine":
-        since = step / batches - o.warmup
-        return (1 + math.cos(math.pi * since / max(epochs - o.warmup, since, 1e-9))) / 2
+        return (1 + math.cos(math.pi * progress)) / 2
     return 1.0
 
 

@@ -92,9 +92,9 @@ class Optimisation:
     """Momentum of sgd, and of other optimisers that have it."""
     weight_decay: float = 0.0
     """Weight decay by the optimiser, of forward and feedback weights."""
-    schedule: Literal["constant", "step", "cosine"] = "constant"
-    """Learning rate after the warm-up: constant; step: multiplied by --step-factor every --step-epochs; cosine to 0 at
-    the end."""
+    schedule: Literal["constant", "step", "linear", "cosine"] = "constant"
+    """Learning rate after the warm-up: constant; step: multiplied by --step-factor every --step-epochs; linear or
+    cosine to 0 at the end."""
     warmup: float = 0.0
     """Number of epochs over which the learning rate rises from 0."""
     step_epochs: float = 10.0

@@ -15,16 +15,17 @@ def is_longer(path: Path, before: Experiment, epochs: int) -> bool:
     Raises
     ------
     ActrelaxError
-        For fewer epochs, for a cosine schedule, whose length is fixed, or a suite's run, whose hash includes epochs.
+        For fewer epochs, for a linear or cosine schedule, whose length is fixed, or a suite's run, whose hash includes
+        epochs.
     """
     if epochs == before.epochs:
         return False
     if epochs < before.epochs:
         raise ActrelaxError(f"--epochs must be at least {before.epochs}, the epochs of {path}, got {epochs}.")
-    if before.optimisation.schedule == "cosine":
+    if before.optimisation.schedule in ("linear", "cosine"):
         raise ActrelaxError(
-            f"the cosine schedule of {path} ends after {before.epochs} epochs: start another run with "
-            f"--epochs {epochs}."
+            f"the {before.optimisation.schedule} schedule of {path} ends after {before.epochs} epochs: start another "
+            f"run with --epochs {epochs}."
         )
     if path.resolve().name.endswith(f"-{hash_of(before)}"):
         raise ActrelaxError(

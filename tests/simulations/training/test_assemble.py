@@ -40,6 +40,9 @@ def test_schedules():
     assert warm[:14] == pytest.approx([(step + 1) / 15 for step in range(14)])
     assert warm[14:] == pytest.approx([(1 + math.cos(math.pi * step / 56)) / 2 for step in range(56)])
     assert min(factors(Optimisation(schedule="cosine", warmup=10))) > 0
+    triangle = factors(Optimisation(schedule="linear", warmup=2))
+    assert triangle[:14] == warm[:14]
+    assert triangle[14:] == pytest.approx([1 - step / 56 for step in range(56)])
 
 
 @pytest.mark.parametrize("period", [0.1, 0.3, 0.7, 1.1, 2.3])
