@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.learning import BackwardOptions, parameter_gradients
-from actrelax.models.network import Network
+from actrelax.models.network import CapturedNetwork, Network
 from actrelax.models.problem import Loss, LossFunction
 
 
@@ -97,7 +97,12 @@ def effective_rank(weight: Tensor) -> float:
 def aligned(network: Network) -> dict[str, nn.Parameter]:
     """Return projection -> weight for weights that learn; a shared weight is listed under its first projection."""
     first: dict[nn.Parameter, str] = {}
+    of_module: dict[str, nn.Parameter] | None = None
+    if isinstance(network, CapturedNetwork):
+        of_module = dict(network.named_parameters())
     for name, projection in network.projections.items():
-        if projection.weight is not None and projection.weight.requires_grad:
-            first.setdefault(projection.weight, name)
+        # a captured projection names its weight; one that is computed from parameters has no name
+        weight = projection.weight if of_module is None else of_module.get(str(projection.weight))
+        if weight is not None and weight.requires_grad:
+            first.setdefault(weight, name)
     return {name: weight for weight, name in first.items()}

@@ -45,6 +45,11 @@ def unmoved(network: Network, x: Tensor) -> AbstractContextManager[None]:
     return left_alone(network, x) if is_module(network) else nullcontext()
 
 
+def draw_anew(seed: int, done: int, rank: int) -> None:
+    """Let torch's generators draw what a captured network draws in the batch after `done` batches."""
+    torch.manual_seed(random_stream(seed, "dropout", done, rank).initial_seed())
+
+
 def with_own_stream(rule: Rule, seed: int, rank: int, done: Callable[[], int]) -> Rule:
     """Return the rule with random numbers, those of dropout, that follow from the seed and the batch.
 
@@ -53,7 +58,7 @@ def with_own_stream(rule: Rule, seed: int, rank: int, done: Callable[[], int]) -
     """
 
     def drawing(network: Network, x: Tensor, y: Tensor) -> Backward:
-        torch.manual_seed(random_stream(seed, "dropout", done(), rank).initial_seed())
+        draw_anew(seed, done(), rank)
         return rule(network, x, y)
 
     return drawing

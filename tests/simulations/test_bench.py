@@ -96,6 +96,7 @@ def test_json(capsys):
         assert row["peak_memory_bytes"] is row["peak_memory_ratio"] is None
 
 
+@pytest.mark.filterwarnings("ignore:after 1 steps 0%:UserWarning")
 def test_a_captured_network(capsys):
     """Closed form only at equilibrium, said once; the front door takes it, too."""
     options = ["--networks", "digits-resnet-8", "--rounds", 5, "--threads", 1, "--no-memory", "--stepped", 1]

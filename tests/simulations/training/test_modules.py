@@ -8,14 +8,18 @@ import torch
 from torch import nn
 
 from actrelax.analysis.runs import RunFolder
+from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import BackwardOptions
 from actrelax.models.network import Network, build
+from actrelax.models.problem import loss_named
 from actrelax.models.results import relative_error
 from actrelax.simulations.training import run as run_module
 from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.callbacks import Alignment
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
-from actrelax.simulations.training.loop import Callback, learn, measure
+from actrelax.simulations.training.loop import Callback, learn, measure, train
 from actrelax.simulations.training.modules import evaluating, kinds, unmoved
 from actrelax.simulations.training.recording import Recording
 from actrelax.simulations.training.relaxation import Relaxation
@@ -211,6 +215,19 @@ def test_a_finite_number_of_steps_is_stepped(experiment):
     name = "body.stages.2.0.norm2.weight"  # of the highest hidden population
     assert relative_error(stepped[name], (1 - 0.9**3) * settled[name]) < 1e-12
     assert stepped["body.stem.weight"].abs().max() < 0.01 * settled["body.stem.weight"].abs().max()
+
+
+def test_angles_are_measured_with_the_same_units_dropped(experiment):
+    """Which moves neither the running statistics nor what the next batch draws."""
+    experiment = replace(experiment, rule="ar", epochs=1, relaxation=Relaxation(integrator="equilibrium"))
+    watched, plain = (assemble(replace(experiment, precision="fp64")).training for _ in range(2))
+    train(watched, [Alignment(1, loss_named("cross-entropy"), BackwardOptions(), PRESETS["ar"])])
+    train(plain)
+    assert len(watched.tables["alignment"]) == 5
+    assert {"body.stem", "body.head", "mean"} < watched.tables["alignment"][0].keys()
+    assert max(row["mean"] for row in watched.tables["alignment"]) < 1e-5
+    states = [state_of(training.network) for training in (watched, plain)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_bfloat16_is_autocasts(experiment):
