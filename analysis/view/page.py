@@ -116,7 +116,11 @@ def html(scene: Scene, *, source: str = "") -> str:
 
 def shared() -> dict[str, str]:
     """Return the common parts of page and app, by name: style, program and colours."""
-    return {"style": read("viewer.css"), "program": read("viewer.js"), "colours": as_script(palette())}
+    return {
+        "style": read("viewer.css"),
+        "program": read("population.js") + read("viewer.js"),
+        "colours": as_script(palette()),
+    }
 
 
 def palette() -> str:

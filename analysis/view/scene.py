@@ -134,10 +134,11 @@ def _whose_gradient_is_the_target(output: Tensor, target: Tensor) -> Tensor:
 
 
 def hops_from_output(network: Network) -> dict[str, int]:
-    """Return hidden population -> smallest number of hops from the output."""
+    """Return hidden population -> minimum number of hops from the output, over which its signal arrives first."""
     hops = {network.output: 0}
-    for name in reversed(network.hidden):
-        hops[name] = 1 + min(hops[p.target] for p in network.outgoing[name])
+    for name in network.graph.order:
+        for source in network.graph.sources[name]:
+            hops[source] = min(hops.get(source, hops[name] + 1), hops[name] + 1)
     return {name: hops[name] for name in network.hidden}
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
+from torch import nn
 
-from actrelax import RelaxationProblem, build, solve
+from actrelax import Network, RelaxationProblem, build, solve
 from actrelax.analysis.view.scene import ARRIVED, COSINE, gradients_of, scene_of
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
@@ -96,6 +97,36 @@ def test_first_samples_alone():
     for name, shown in first.populations.items():
         for field in ("activities", "gradient", "errors", "arrived", "predicted"):
             assert np.array_equal(getattr(shown, field), getattr(whole.populations[name], field)[:2])
+
+
+def test_a_captured_module_with_relays():
+    """From a zero state, a population first moves after as many steps as it is hops from the output."""
+    layers = [nn.Linear(5, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.Linear(6, 3)]
+
+    class Skip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(layers)
+
+        def forward(self, x):
+            a, norm, b, c = self.layers
+            h = torch.tanh(a(x))
+            return c(norm(h + torch.tanh(b(norm(h)))))
+
+    x = torch.rand(3, 5, generator=torch.Generator().manual_seed(1))
+    network = Network.from_module(Skip(), x)
+    assert network.relays
+    problem = RelaxationProblem.from_batch(network, x, torch.arange(3))
+    scene = scene_of(solve(problem, "euler", 12, eta=0.2, record=True))
+    from_zero = RelaxationProblem.from_batch(network, x, torch.arange(3), start="zero")
+    states = solve(from_zero, "euler", 12, eta=0.2, record=True).recorded
+    for name, shown in scene.populations.items():
+        assert shown.hops == int((states[name].flatten(1).abs().amax(1) > 0).nonzero()[0])
+    for name, gradient in activity_gradients(network, x, torch.arange(3)).items():
+        if name in scene.populations:
+            assert scene.populations[name].gradient == pytest.approx(gradient.numpy(), abs=1e-14)
+    for shown in scene.populations.values():
+        assert shown.predicted == pytest.approx(shown.errors, rel=1e-9)
 
 
 def test_refusals():
