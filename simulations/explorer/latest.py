@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, lacks_memory
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -50,8 +51,19 @@ class Latest(Generic[Request, Result]):
                     return
                 key = next(iter(self._waiting))
                 request = self._waiting.pop(key)
+            result: Result | ActrelaxError
             try:
-                result: Result | ActrelaxError = self._compute(request)
-            except ActrelaxError as error:
-                result = error
+                result = self._compute(request)
+            except Exception as error:  # of any kind: the thread goes on, and the page says what happened
+                result = as_sentence(error)
             self._deliver(key, request, result)
+
+
+def as_sentence(error: Exception) -> ActrelaxError:
+    """Return an error as a page says it; what is not meant for users is also printed on standard error."""
+    if isinstance(error, ActrelaxError):
+        return error
+    if lacks_memory(error):
+        return ActrelaxError("not enough memory: choose a smaller network.")
+    traceback.print_exception(error)
+    return ActrelaxError(f"this failed unexpectedly, {type(error).__name__}: {error}")

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import ARCHITECTURES
 from actrelax.simulations.explorer.controls import looks
+from actrelax.simulations.explorer.latest import as_sentence
 from actrelax.simulations.explorer.lessons import Progress, learn
 from actrelax.simulations.explorer.setting import Lesson
 
@@ -93,8 +93,8 @@ class Learning:
 
         try:
             said = "done." if learn(lessons, report, stop) else "stopped."
-        except ActrelaxError as error:
-            said = html.escape(str(error))
+        except Exception as error:  # of any kind: the page says what happened, and can begin again
+            said = html.escape(str(as_sentence(error)))
         self.document.add_next_tick_callback(partial(self._finish, f"<p>{said}</p>{commands}"))
 
     def _show(self, name: str, progress: Progress) -> None:

@@ -34,12 +34,12 @@ def test_requests_that_are_overtaken_are_never_computed():
     latest.end()
 
 
-def test_refusals_are_delivered_and_the_next_request_is_computed():
+def test_refusals_are_delivered_and_the_next_request_is_computed(capsys):
     done, delivered = threading.Semaphore(0), []
 
     def compute(request):
         if request < 0:
-            raise ActrelaxError("no.")
+            raise {-1: ActrelaxError("no."), -2: ValueError("a defect"), -3: MemoryError()}[request]
         return request
 
     def deliver(key, request, result):
@@ -47,10 +47,16 @@ def test_refusals_are_delivered_and_the_next_request_is_computed():
         done.release()
 
     latest = Latest(compute, deliver)
-    for request in (-1, 5):
+    for request in (-1, -2, -3, 5):
         latest.ask("a", request)
         assert done.acquire(timeout=10)
-    assert [str(delivered[0]), delivered[1]] == ["no.", 5]
+    assert [str(each) for each in delivered] == [
+        "no.",
+        "this failed unexpectedly, ValueError: a defect",
+        "not enough memory: choose a smaller network.",
+        "5",
+    ]
+    assert "Traceback" in capsys.readouterr().err
     threads = threading.active_count()
     latest.end()
     latest.ask("a", 7)
@@ -58,4 +64,4 @@ def test_refusals_are_delivered_and_the_next_request_is_computed():
         if thread.name.endswith("(_work)"):
             thread.join(10)
     assert threading.active_count() == threads - 1
-    assert len(delivered) == 2
+    assert len(delivered) == 4
