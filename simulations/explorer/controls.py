@@ -19,7 +19,7 @@ GAINS = ("feedforward", "current", "none")
 SIZES = ("eta", "dt")
 USUAL_ETA = 0.1
 LOOKS = """
-:host { color: var(--ink); font-size: .85rem; }
+:host { --color: var(--ink); color: var(--ink); font-size: .85rem; }
 label, .bk-input-group > * { color: var(--ink); }
 .bk-input, .bk-btn { background-color: var(--paper); color: var(--ink); border-color: var(--line); }
 .bk-btn:hover { background: var(--shade); }
