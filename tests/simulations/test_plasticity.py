@@ -164,7 +164,7 @@ def test_bad_input_is_one_sentence_and_status_2(finished, tmp_path, capsys):
         ([*new, "--images", "2000"], "--images must be between 1 and 1437, got 2000."),
         ([*new, "--steps", "0"], "steps must be a whole number, 1 or more, got 0."),
         ([*new, "--assumptions", "continuous"], "in Brian2 weights change after the relaxation, not during it: "),
-        ([*new, "--assumptions", "kolen-pollack"], '"kolen-pollack" feedback needs a decay rate, other'),
+        ([*new, "--assumptions", "kolen-pollack"], '"kolen-pollack" feedback needs a decay rate and other'),
         ([*new, "--activation", "gelu"], "activation 'gelu' of population 'hidden1' has no formula for Brian2: "),
         ([*new, "--codegen", "fortran"], "unknown Brian2 target 'fortran'; known: "),
         (["--out", str(finished)], f"{finished} holds a run: --resume {finished} continues it, --overwrite "),
