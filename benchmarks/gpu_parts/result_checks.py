@@ -1,4 +1,4 @@
-"""What must hold of results on a device: they are those of the CPU, of backprop and of the mathematics."""
+"""Checks of results on a device: they equal the CPU's, backprop's and the exact ones."""
 
 from __future__ import annotations
 

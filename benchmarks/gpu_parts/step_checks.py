@@ -1,4 +1,4 @@
-"""What must hold of training steps on a device: none waits, keeps memory, or depends on being compiled."""
+"""Checks of training steps on a device: none waits, keeps memory, or depends on being compiled."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def refuse_stale(operation: Operation) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """What a population sends along each of its incoming projections, and the activity from which that follows."""
+    """The signals of a population, one per incoming projection, and the activity from which they follow."""
 
     activity: Tensor
     version: int

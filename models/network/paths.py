@@ -36,7 +36,7 @@ class Wire:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """What a module does, as long as it calls the same functions.
+    """The recorded path of a module: valid as long as its forward pass calls the same functions.
 
     calls       names of the functions whose results need gradients, in order
     modules     per call, the module that makes it
@@ -45,7 +45,7 @@ class Path:
     shapes      their shapes, without the batch; with it where the first dimension is another one
     units       units per sample
     stimulus    shape of the stimulus, without the batch
-    relays      which of them have no time constant
+    relays      numbers of the populations that are relays, without a time constant
     parameters  per population, its own: numbers among the module's, -1 for the stimulus, or a tensor held elsewhere
     wires       projections, from the output down
     wanted      call -> the values to keep, for the initial activities
@@ -168,7 +168,7 @@ def _size(found: Partition, tape: Tape, number: int) -> tuple[int, ...]:
 
 
 def _wanted(found: Partition, tape: Tape) -> Mapping[int, Sequence[tuple[Place, int, bool]]]:
-    """Return where to find the values of populations, and which of them are overwritten later."""
+    """Return, per call, the places of the populations' values, and whether each value is overwritten later."""
     wanted: dict[int, list[tuple[Place, int, bool]]] = {}
     for number, edge in enumerate(found.edges):
         seen = None if tape.seen is None else tape.seen.get(edge)

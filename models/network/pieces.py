@@ -24,7 +24,7 @@ class Piece:
 
     drives      numbers of the weighted operations whose drives enter
     copies      numbers of the populations that are copied into it
-    parameters  tensors of its own: leaves of autograd's graph
+    parameters  its parameters: leaves of autograd's graph
     read        number of the first operation that reads the population, None if none does
     route       (population, positions): from that population's node to this one's, through `next_functions`
     kinds       names of autograd's functions in it

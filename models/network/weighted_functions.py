@@ -15,7 +15,7 @@ from actrelax.models.network.operations import Convolution, Linear, Operation, R
 
 
 class Tensors(Protocol):
-    """What a tape knows of tensors."""
+    """The questions about tensors that a tape answers."""
 
     def is_weight(self, tensor: object) -> bool:
         """Return whether a tensor is made of parameters and buffers alone."""

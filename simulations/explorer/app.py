@@ -23,7 +23,7 @@ RECEIVE = "explorer.receive(JSON.parse(answer.data.json[0]))"
 
 
 def answer_of(setting: Setting) -> dict[str, Any]:
-    """Return what the browser gets for a setting: what is shown, and how it can be done again.
+    """Return the browser's data for a setting: the picture, and the calls that repeat it.
 
     Raises
     ------
@@ -116,7 +116,7 @@ class App:
         self.answer.data = {"json": [json.dumps(answer, allow_nan=False)]}
 
     def end(self) -> None:
-        """Stop what is computed for a page that is closed."""
+        """Stop all computations for a closed page."""
         self.latest.end()
         self.learning.end()
 

@@ -1,4 +1,4 @@
-"""From a setting of the explorer to what is shown: relaxed by the closed form where it applies, else step by step."""
+"""Compute the picture of a setting of the explorer: by the closed form where it applies, else step by step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MOST_STEPPED = 2_000
 
 @dataclass(frozen=True)
 class Picture:
-    """What a setting shows.
+    """The picture of a setting.
 
     scene    activities, gradients, errors
     source   where the image is from
@@ -54,7 +54,7 @@ class Picture:
 
 
 def pictured(setting: Setting) -> Picture:
-    """Relax, and return what is to be shown.
+    """Relax, and return the picture.
 
     Raises
     ------

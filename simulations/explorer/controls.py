@@ -98,7 +98,7 @@ class Controls:
         return Setting(problem, relaxation)
 
     def fit_drawing(self, pixels: int) -> None:
-        """Begin an empty drawing of so many pixels, if it has another number."""
+        """Replace the drawing by an empty one with `pixels` pixels, unless it has that size already."""
         drawing = self.widgets["drawing"]
         if len(drawing.value) != pixels:
             self._quietly(drawing, "0" * pixels)

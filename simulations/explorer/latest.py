@@ -60,7 +60,7 @@ class Latest(Generic[Request, Result]):
 
 
 def as_sentence(error: Exception) -> ActrelaxError:
-    """Return an error as a page says it; what is not meant for users is also printed on standard error."""
+    """Return an error as a sentence for the page; print unexpected errors on standard error, too."""
     if isinstance(error, ActrelaxError):
         return error
     if lacks_memory(error):

@@ -62,7 +62,7 @@ class Learning:
         return [column, *self.charts]
 
     def press(self) -> None:
-        """Begin, or stop what is going on."""
+        """Begin the trainings, or stop those that are running."""
         if self.running:
             self.stop.set()
             return

@@ -15,7 +15,7 @@ from actrelax.simulations.training.relaxation import Relaxation
 
 @dataclass(frozen=True)
 class Setting:
-    """What is relaxed and how: one image of one network."""
+    """One image, one network, and the options of its relaxation."""
 
     problem: ProblemOptions = field(default_factory=lambda: ProblemOptions(batch_size=1, model=Model("digits-cnn")))
     relaxation: Relaxation = field(default_factory=lambda: Relaxation(integrator="euler", steps=100))

@@ -14,7 +14,7 @@ from actrelax.simulations.data import random_stream
 
 
 def is_module(network: nn.Module) -> bool:
-    """Return whether a network is made of any PyTorch module, with modes, buffers and random numbers of its own."""
+    """Return whether a network is a captured PyTorch module, which has modes, buffers and random numbers."""
     return isinstance(network, CapturedNetwork)
 
 

@@ -1,4 +1,4 @@
-"""What settings compute: the closed form against steps, what is shown, and what is refused."""
+"""Pictures of settings: the closed form against steps, the parts of a picture, refusals."""
 
 from dataclasses import replace
 

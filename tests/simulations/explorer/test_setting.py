@@ -1,4 +1,4 @@
-"""Settings as commands and as Python: both do again what is shown."""
+"""Settings as commands and as Python: both reproduce the picture."""
 
 import shlex
 from dataclasses import replace
