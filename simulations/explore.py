@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from actrelax.analysis.view.charts import require_bokeh
 from actrelax.models._names import known
@@ -55,7 +56,12 @@ def main(config: Config) -> None:
     relaxed(start)  # or say why not, before a browser opens
     port = free_port(config.port)
     print(f"exploring {start.problem.run or start.problem.model.network}", flush=True)
-    serve(partial(_document, start), port, browser=config.browser, said=_say)
+    pages: WeakSet[Any] = WeakSet()
+    try:
+        serve(partial(_document, start, pages), port, browser=config.browser, said=_say)
+    finally:
+        for page in pages:
+            page.end()
     print("\nended.")
 
 
@@ -83,10 +89,10 @@ def _say(address: str) -> None:
     print(f"open {address}, and end with Ctrl-C", flush=True)
 
 
-def _document(start: Setting, document: Any) -> None:
+def _document(start: Setting, pages: WeakSet[Any], document: Any) -> None:
     from actrelax.simulations.explorer.app import App
 
-    App(document, start)
+    pages.add(App(document, start))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def answer_of(setting: Setting) -> dict[str, Any]:
     }
 
 
-@dataclass
+@dataclass(eq=False)
 class App:
     """One visitor's page: two settings, of which the controls show one.
 

@@ -27,8 +27,8 @@ class Latest(Generic[Request, Result]):
         self._waiting: dict[str, Request] = {}
         self._changed = threading.Condition()
         self._ended = False
-        # a daemon: a program that ends does not wait for it
-        threading.Thread(target=self._work, daemon=True).start()
+        # no daemon: torch does not survive that Python ends while it computes
+        threading.Thread(target=self._work).start()
 
     def ask(self, key: str, request: Request) -> None:
         """Compute a request next, in place of one that waits under the same key."""
@@ -37,7 +37,7 @@ class Latest(Generic[Request, Result]):
             self._changed.notify()
 
     def end(self) -> None:
-        """Take no further request."""
+        """Take no further request; the thread ends after what it computes now."""
         with self._changed:
             self._ended = True
             self._waiting.clear()

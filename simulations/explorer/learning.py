@@ -81,7 +81,7 @@ class Learning:
         )
         self.said.text, self.button.label, self.running = f"<p>learning ...</p>{commands}", "Stop", True
         self.stop = threading.Event()
-        threading.Thread(target=self._learn, args=(lessons, self.stop, commands), daemon=True).start()
+        threading.Thread(target=self._learn, args=(lessons, self.stop, commands)).start()
 
     def end(self) -> None:
         """Stop learning."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from actrelax.models.errors import ActrelaxError
@@ -52,11 +55,32 @@ def serve(make: Callable[[Any], object], port: int, *, browser: bool, said: Call
     address = f"http://{HOST}:{port}/"
     server.start()
     try:
-        said(address)
-        if browser:
-            server.io_loop.call_later(0, webbrowser.open, address)
-        server.io_loop.start()
-    except KeyboardInterrupt:
-        pass
+        with stopping(server.io_loop):
+            said(address)
+            if browser:
+                server.io_loop.call_later(0, webbrowser.open, address)
+            server.io_loop.start()
     finally:
         server.stop()
+
+
+@contextmanager
+def stopping(loop: Any) -> Iterator[None]:
+    """Stop a Tornado loop at the first Ctrl-C inside the block; the second one acts at once.
+
+    A KeyboardInterrupt would be lost where it is raised in a callback that ignores exceptions.
+    """
+    earlier = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, earlier)
+        loop.asyncio_loop.call_soon_threadsafe(loop.stop)
+
+    if earlier is signal.SIG_IGN:  # as in the background jobs of a shell
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)

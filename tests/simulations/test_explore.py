@@ -280,6 +280,11 @@ def test_readable_at_both_widths(page, width):
 
 def test_ends_with_ctrl_c(page):
     page.opened()
+    # while it is busy, in both tabs
+    page.driver.find_element("id", "tab-learning").click()
+    page.run("m('epochs').value = 30")
+    page.element("e.tagName === 'BUTTON' && e.textContent.trim() === 'Learn'").click()
+    page.run("const w = m('size'); for (let i = 1; i <= 90; i++) { w.value = i / 100; w.value_throttled = i / 100; }")
     page.process.send_signal(signal.SIGINT)
     assert page.process.wait(60) == 0
     assert "Traceback" not in page.process.stderr.read()
