@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from actrelax.models.learning.captured import without_hooks
+from actrelax.models.learning.captured import refuse_factors, without_hooks
 from actrelax.models.learning.gradients import Backward, BackwardOptions, Updates, add_to_grad, has_hooks, is_finite
 from actrelax.models.network import CapturedNetwork, Network, check_network, left_alone
 from actrelax.models.problem import Loss, LossFunction, loss_named
@@ -92,6 +92,7 @@ def _captured_gradients(
     network: CapturedNetwork, x: Tensor, y: Tensor, loss: Loss, options: BackwardOptions
 ) -> tuple[dict[nn.Parameter, Tensor], Backward]:
     """Return the gradients of a captured network's parameters, by autograd on its module."""
+    refuse_factors(network, options.updates.factors)
     learned = [w for w in network.parameters() if w.requires_grad]
     kinds = {name: p.kind for p in network.projections.values() for name in (p.weight, p.bias) if name}
     by_weight = {w: kinds.get(name, "phi") for name, w in network.named_parameters()}

@@ -16,7 +16,7 @@ from actrelax.models.closed_form import remainders, uncovered
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.solve import run, warn_unsettled
 from actrelax.models.engines.torch import plan_for
-from actrelax.models.errors import enough_memory, warn
+from actrelax.models.errors import ActrelaxError, enough_memory, warn
 from actrelax.models.learning.gradients import BackwardOptions, is_finite
 from actrelax.models.learning.plasticity import counted_samples
 from actrelax.models.network import CapturedNetwork, CapturedPass, Operation, refuse_stale
@@ -195,6 +195,8 @@ def relax_captured(
     request = request.measured()
     problem, trajectory = request.problem, None
     batch, factors = len(problem.clamped), options.updates.factors
+    assert isinstance(problem.network, CapturedNetwork)
+    refuse_factors(problem.network, factors)
     share = scale / batch if options.reduction == "mean" else scale
     with enough_memory("this relaxation", "take smaller batches or networks"):
         if plan_for(request) is not None and not options.keep:
@@ -217,6 +219,17 @@ def relax_captured(
             "scale the stimuli or the loss down."
         )
     return gradients, finite, trajectory if options.keep else None
+
+
+def refuse_factors(network: CapturedNetwork, factors: Mapping[str, float]) -> None:
+    """Refuse factors for weights that are computed from parameters: whose updates they would scale is not defined."""
+    for projection in network.projections.values():
+        factor = factors.get(projection.kind, 1.0)
+        if factor != 1 and projection.number is not None and not projection.weight:
+            raise ActrelaxError(
+                f"factors={{{projection.kind!r}: {factor:g}}} needs weights that are Parameters, but the weights of "
+                f"{projection.name!r} are computed from others (pruned, normalised, masked ...): leave the factor out."
+            )
 
 
 def _warn_of_little(request: SolveRequest) -> None:

@@ -151,6 +151,19 @@ def test_factors_and_clip():
         assert max(float(g.abs().max()) for g in found[0].values()) == 0.01
 
 
+@pytest.mark.parametrize("rule", [backprop_backward, relax_backward])
+@pytest.mark.parametrize("name", ["pruned", "weight-norm"])
+def test_factors_of_computed_weights_are_refused(name, rule):
+    """Backprop would scale nothing here, and AR everything that the weights are computed from."""
+    case, module, network = make(name, training=False)
+    options = {"updates": Updates(factors={"dense": 2.0})}
+    if rule is relax_backward:
+        options = {"options": BackwardOptions(**options), "steps": Steps.until(1e-13)}
+    with pytest.raises(ActrelaxError, match=r"^factors={'dense': 2} needs weights that are Parameters"):
+        rule(network, case.stimuli(4, seed=5), torch.randint(3, (4,)), **options)
+    assert all(p.grad is None for p in module.parameters())
+
+
 def test_samples_without_a_loss_gradient_teach_nothing():
     case, module, network = make("layer-norm", training=False)
     x = case.stimuli(4, seed=5)
