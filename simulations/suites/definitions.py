@@ -204,7 +204,7 @@ SUITES: dict[str, Suite] = {
             "AR": ar(),
             "AR, from zero": ar(start="zero"),
             "AR, converged": ar(**CONVERGED),
-            "AR, 202 steps": ar(steps=202),  # as many steps as "converged" computes, but taken one by one
+            "AR, 202 steps": ar(steps=202),  # the steps that "converged" stands for, with what they leave over
         },
     ),
     "cnn-cifar10-adam": Suite(
