@@ -22,8 +22,8 @@ from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.gradients import to_gradients
 from actrelax.models.network import CapturedPass, Network, paths
 from actrelax.models.network.layers import Dense
-from actrelax.models.network.pieces import close_gates
 from actrelax.models.network.pooling import AvgPool2d, MaxPool2d
+from actrelax.models.network.turn import close_gates
 from actrelax.models.problem import LOSSES, Leaky, Loss, RelaxationProblem
 from actrelax.models.problem.delays import Delays
 from actrelax.models.problem.per_neuron import PerNeuron
@@ -210,7 +210,7 @@ DEFECTS = {
     "psi not updated": Defect(to_gradients, no_update_of_psi),
     "decay of W only": Defect(to_gradients, decay_of_the_weights_only),
     # captured networks
-    "gate left open": Defect(close_gates, lambda right: lambda pieces, edges: [-1]),
+    "gate left open": Defect(close_gates, lambda right: lambda *given: None),
     "copy forgotten": Defect(CapturedPass.transposed, nothing_along_copies),
     "value lost in place": Defect(
         paths._wanted,

@@ -86,6 +86,8 @@ MODULES: dict[str, ModuleCase] = {
     "spectral-norm": ModuleCase(layers.spectral_normed, VECTOR),  # buffers move in training
     "pruned": ModuleCase(layers.pruned, VECTOR),
     "low-rank": ModuleCase(layers.LowRank, VECTOR),  # a weight made of two parameters, used twice
+    "complex": ModuleCase(layers.Spectral, VECTOR),  # complex numbers inside a piece
+    "shared-factor": ModuleCase(layers.SharedFactor, VECTOR),  # of which a weight is made, and a piece needs
     # attention and what it reads
     "multihead": ModuleCase(attention.Multihead, SEQUENCE),  # F.multi_head_attention_forward hides its weights
     "transformer": ModuleCase(attention.transformer, SEQUENCE),  # PyTorch's encoder layer, dropout included
@@ -96,6 +98,7 @@ MODULES: dict[str, ModuleCase] = {
     "linear-attention": ModuleCase(attention.LinearAttention, SEQUENCE),  # q made of data by a chain without a drive
     "shifted": ModuleCase(attention.Shifted, SEQUENCE),  # copies of a copied population (RWKV)
     # memory
+    "fast-weights": ModuleCase(paths.FastWeights, VECTOR),  # a buffer that holds data
     "lstm": ModuleCase(paths.Recurrent, SEQUENCE),  # all its weights are a piece's own
     "cell": ModuleCase(paths.Cell, SEQUENCE),  # a cell of Linear modules, called once per step
     # what Python, scripts and users' functions do
@@ -110,6 +113,8 @@ MODULES: dict[str, ModuleCase] = {
     "hooks": ModuleCase(paths.hooked, VECTOR),
     "one-parameter-everywhere": ModuleCase(paths.OneTemperature, VECTOR),  # a parameter of several pieces
     "dictionary": ModuleCase(paths.Dictionary, VECTOR, output=lambda result: result["logits"]),
+    "transforms": ModuleCase(paths.Transforms, VECTOR),  # torch.func inside a module, with and without vmap
+    "inner-gradient": ModuleCase(paths.InnerGradient, VECTOR),  # a gradient past no weights, and a leaf of its own
     # values written to in place
     "view": ModuleCase(inplace.WrittenDrive, SEQUENCE),  # F.linear returns a view here
     "overwritten": ModuleCase(inplace.Overwritten, VECTOR),  # after weights have read it
@@ -117,5 +122,7 @@ MODULES: dict[str, ModuleCase] = {
     # refused
     "checkpointed": ModuleCase(paths.Checkpointed, VECTOR, refused="checkpointing"),
     "weightless": ModuleCase(paths.Weightless, VECTOR, refused="no weight"),
+    "energy": ModuleCase(paths.Energy, VECTOR, refused="differentiates in its forward pass"),
+    "scalar": ModuleCase(paths.Scalar, VECTOR, refused="returns a scalar"),
     "tuple": ModuleCase(paths.Pair, VECTOR, refused="tuple"),
 }

@@ -204,3 +204,31 @@ class LowRank(nn.Module):
         for _ in range(2):
             x = torch.tanh(F.linear(x, weight))
         return self.head(x)
+
+
+class Spectral(nn.Module):
+    """Products with complex weights, by einsum and by columns, after a Fourier transform."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.mix, self.filter = (nn.Parameter(torch.randn(4, 4, dtype=torch.complex128)) for _ in range(2))
+
+    def forward(self, x):
+        modes = torch.fft.rfft(torch.tanh(self.stem(x))).to(self.mix.dtype)
+        modes = torch.einsum("bi,ij->bj", modes @ self.mix, self.filter)
+        return self.head(torch.tanh(torch.fft.irfft(modes, n=6)).to(x.dtype))
+
+
+class SharedFactor(nn.Module):
+    """A factor that scales a weight and, apart from it, a population."""
+
+    def __init__(self):
+        super().__init__()
+        self.log, self.weight = nn.Parameter(torch.zeros(5)), nn.Parameter(torch.randn(5, 5))
+        self.stem, self.head = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        factor = self.log.exp()
+        x = torch.tanh(self.stem(x))
+        return self.head(factor * torch.tanh(F.linear(x, factor * self.weight)))

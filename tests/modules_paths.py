@@ -32,6 +32,20 @@ class Cell(nn.Module):
         return self.head(state)
 
 
+class FastWeights(nn.Module):
+    """Writes what a batch has in common into a buffer, and reads it as if it were a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.hidden, self.head = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.register_buffer("memory", torch.zeros(5, 5))
+
+    def forward(self, x):
+        x = torch.tanh(self.stem(x))
+        self.memory.detach_().zero_().add_(x.t() @ x)
+        return self.head(torch.tanh(self.hidden(x)) @ self.memory)
+
+
 def dropout():
     return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Dropout(0.4), nn.Linear(9, 8), nn.Tanh(), nn.AlphaDropout(0.3),
                          nn.Linear(8, 3))  # fmt: skip
@@ -184,6 +198,52 @@ class Dictionary(nn.Module):
     def forward(self, x):
         hidden = torch.tanh(self.hidden(x))
         return {"hidden": hidden, "logits": self.head(hidden)}
+
+
+class Transforms(nn.Module):
+    """Weights inside a vmap, and inside a gradient whose own gradient is needed."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.hidden, self.energy, self.head = (nn.Linear(*s) for s in ((6, 5), (5, 5), (5, 4), (5, 3)))
+
+    def forward(self, x):
+        x = torch.tanh(self.stem(x))
+        x = torch.func.vmap(lambda sample: torch.tanh(self.hidden(sample)))(x)
+        return self.head(x - torch.func.grad(lambda x: torch.tanh(self.energy(x)).sum())(x))
+
+
+class InnerGradient(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head, self.scale = nn.Linear(6, 6), nn.Linear(6, 3), nn.Parameter(torch.zeros(6))
+
+    def forward(self, x):
+        y = x.detach().requires_grad_()
+        (force,) = torch.autograd.grad((y**3 * self.scale).sum(), y, create_graph=True)
+        return self.head(force + torch.tanh(self.hidden(x)))
+
+
+class Energy(nn.Module):
+    """Follows the gradient of an energy, part of which passes a weight that the tape cuts out of the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = x.detach().requires_grad_()
+        (force,) = torch.autograd.grad((y**2 / 2 + torch.tanh(self.hidden(y))).sum(), y, create_graph=True)
+        return self.head(force)
+
+
+class Scalar(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.hidden(x).square().mean()
 
 
 class Checkpointed(nn.Module):

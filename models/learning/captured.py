@@ -6,7 +6,7 @@ what arrives at its own parameters their update (docs/any-module.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -19,7 +19,7 @@ from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError, enough_memory, warn
 from actrelax.models.learning.gradients import BackwardOptions, is_finite
 from actrelax.models.learning.plasticity import counted_samples
-from actrelax.models.network import CapturedNetwork, CapturedPass, Operation, refuse_stale
+from actrelax.models.network import CapturedNetwork, CapturedPass, Operation, leaves_of, refuse_stale
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import DivergenceError, Trajectory
 
@@ -53,7 +53,7 @@ class ParameterUpdates:
         computed = [(weight, update) for weight, update in self._found.values() if weight.grad_fn is not None]
         if computed:
             weights, updates = zip(*computed, strict=True)
-            leaves = _leaves(weights)
+            leaves = leaves_of(weights)
             back = torch.autograd.grad(weights, leaves, updates, allow_unused=True, retain_graph=False)
             for leaf, update in zip(leaves, back, strict=True):
                 if update is not None:
@@ -145,6 +145,10 @@ def _product(operation: Operation, y: Tensor, sends: bool, updates: ParameterUpd
     wanted = (sends, weight.requires_grad, bias is not None and bias.requires_grad)
     if not any(wanted):
         return None
+    if weight.requires_grad and operation.is_overwritten:
+        raise ActrelaxError(
+            "a tensor that a weight reads has changed in place since the forward pass: clone it before writing to it."
+        )
     if y.dtype != operation.used.dtype:
         y = y.to(operation.used.dtype)
     signal, update, of_bias = operation.both(y, wanted, keep)
@@ -168,21 +172,6 @@ def without_hooks(parameters: Iterable[Tensor]) -> Iterator[None]:
     finally:
         for registered, kept in hooks:
             registered.update(kept)
-
-
-def _leaves(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Return the parameters of which some tensors are made."""
-    found, visited = dict[int, Tensor](), set()
-    stack = [w.grad_fn for w in weights]
-    while stack:
-        node = stack.pop()
-        if node is None or node in visited:
-            continue
-        visited.add(node)
-        if hasattr(node, "variable"):
-            found[id(node.variable)] = node.variable
-        stack += [child for child, _ in node.next_functions]
-    return list(found.values())
 
 
 def relax_captured(

@@ -4,7 +4,7 @@ from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
 from actrelax.models.network.capture import capture, left_alone
 from actrelax.models.network.captured import CapturedNetwork, refuse_assumptions
-from actrelax.models.network.captured_pass import CapturedPass, CapturedProjection, refuse_stale
+from actrelax.models.network.captured_pass import CapturedPass, CapturedProjection, leaves_of, refuse_stale
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 from actrelax.models.network.from_sequential import weighted_layers
 from actrelax.models.network.graph import Graph
@@ -46,6 +46,7 @@ __all__ = [
     "check_network",
     "check_tensor",
     "leaky_relu",
+    "leaves_of",
     "left_alone",
     "refuse_assumptions",
     "refuse_stale",

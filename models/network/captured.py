@@ -21,10 +21,11 @@ from actrelax.models.network.held import Held
 from actrelax.models.network.module_names import operation_names, running_module
 from actrelax.models.network.network import Network
 from actrelax.models.network.paths import Path, record
-from actrelax.models.network.pieces import close_gates, partition
+from actrelax.models.network.pieces import partition
 from actrelax.models.network.population import Population
 from actrelax.models.network.stimuli import check_stimuli, check_tensor
 from actrelax.models.network.tape import AnotherPath, Edge, Tape, edge_of
+from actrelax.models.network.turn import Turn
 
 Output = Callable[[Any], Tensor]
 
@@ -109,7 +110,7 @@ class CapturedNetwork(Network):
             [(node, 0) for node in tape.drives],
             list(parameters.values()),
             stimulus,
-            close_gates(path.pieces, edges),
+            Turn([piece.gated for piece in path.pieces], edges, tape.hooks),
         )
 
     def watch(self, x: Tensor, path: Path) -> tuple[Tensor, dict[str, Edge]]:
@@ -285,7 +286,7 @@ class CapturedNetwork(Network):
         shapes = {name: population.shape for name, population in self.populations.items()}
         activities = {name: like.new_zeros(1, *shape) for name, shape in shapes.items()}
         routes = dict.fromkeys(self.projections)
-        return CapturedPass({}, activities, routes, self, path, [], [], [], [], like, [-1])  # type: ignore[arg-type]
+        return CapturedPass({}, activities, routes, self, path, [], [], [], [], like, Turn())  # type: ignore[arg-type]
 
     def held(self) -> Held:
         """Return where the module holds its tensors; a module that has changed starts without known paths."""

@@ -12,8 +12,9 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 from actrelax.models.network.operations import Operation
 from actrelax.models.network.paths import Path
-from actrelax.models.network.pieces import transpose
+from actrelax.models.network.pieces import is_inside, transpose
 from actrelax.models.network.tape import Edge
+from actrelax.models.network.turn import Turn
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,21 @@ class CapturedProjection:
     def feedback_signal(self, y: Tensor, route: Operation | None, weight: Tensor | None) -> Tensor:
         """Return op^T(y; W); the route of a captured projection is its operation of this pass."""
         return y if route is None else signal_of(route, y)
+
+
+def leaves_of(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Return the parameters among some weights, and those of which the other weights are computed."""
+    found = {id(w): w for w in weights if w.grad_fn is None}
+    visited, stack = set(), [w.grad_fn for w in weights]
+    while stack:
+        node = stack.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if hasattr(node, "variable"):
+            found[id(node.variable)] = node.variable
+        stack += [child for child, _ in node.next_functions]
+    return list(found.values())
 
 
 def signal_of(operation: Operation, y: Tensor) -> Tensor:
@@ -76,7 +92,7 @@ class CapturedPass(FeedforwardPass):
     drives_of   per operation, the edge of its drive
     parameters  the module's parameters
     stimulus    the stimulus, as the module saw it
-    turn        cell that says whose signals may pass the gates
+    turn        whose signals may pass the gates
     """
 
     network: Any
@@ -86,7 +102,7 @@ class CapturedPass(FeedforwardPass):
     drives_of: Sequence[Edge]
     parameters: Sequence[Tensor]
     stimulus: Tensor
-    turn: list[int]
+    turn: Turn
     _sent: dict[str, Sent] = field(default_factory=dict)
     _relayed: dict[str, tuple[tuple[object, ...], Tensor]] = field(default_factory=dict)
 
@@ -98,7 +114,7 @@ class CapturedPass(FeedforwardPass):
     def leaves(self) -> list[Tensor]:
         """Return the parameters that learn, those that the module uses without holding them included."""
         held = [*self.parameters, *(p for own in self.path.parameters for p in own if isinstance(p, Tensor))]
-        held += [w for op in self.operations for w in (op.weight, op.bias) if w is not None and w.grad_fn is None]
+        held += leaves_of([w for op in self.operations for w in (op.weight, op.bias) if w is not None])
         return [p for p in {id(p): p for p in held}.values() if p.requires_grad]
 
     def inputs(self, number: int) -> list[Edge]:
@@ -116,8 +132,16 @@ class CapturedPass(FeedforwardPass):
         ends: list[Edge | Tensor] = [*self.inputs(number), *(self.own_parameters(number) if learn else ())]
         if not ends:
             return []
-        self.turn[0] = number
-        return transpose(self.edges[number], ends, signal, keep or piece.keep)
+        self.turn.population = number
+        found = transpose(self.edges[number], ends, signal, keep or piece.keep, number in self.turn.hooked)
+        elsewhere = {id(p) for p in self.path.parameters[number] if isinstance(p, Tensor)}
+        for end, part in zip(ends, found, strict=True):
+            if part is None and id(end) not in elsewhere and not is_inside(end, self.edges[number], self.edges):
+                raise ActrelaxError(
+                    f"population {self.path.names[number]!r} depends on other tensors than for the example: capture "
+                    'the module with paths="many".'
+                )
+        return found
 
     def sent(self, projection: CapturedProjection, x: Tensor) -> Tensor:
         """Return what the target of a projection sends along it at activity x; a piece is transposed once for all."""

@@ -51,12 +51,17 @@ def described(network: Any, parameters: Mapping[str, Tensor]) -> str:
         rows.append([name, str(tuple(shape)), f"{units[name]:,}", hops, locality(kinds), phi])
     weighted = sum(p.number is not None for p in network.projections.values())
     title = (
-        f"CapturedNetwork of {type(network.module).__name__}: {len(network.populations) - 1} populations besides the "
-        f"input, {len(network.relays)} relays, {weighted} projections with {share:.0%} of {total:,} parameters"
+        f"CapturedNetwork of {type(network.module).__name__}: {_counted(len(network.populations) - 1, 'population')} besides the "
+        f"input, {_counted(len(network.relays), 'relay')}, {_counted(weighted, 'projection')} with {share:.0%} of "
+        f"{total:,} parameters"
     )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([title, *lines])
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def functions_of(kinds: Sequence[str]) -> list[str]:

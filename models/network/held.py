@@ -41,10 +41,10 @@ class Held:
         """Return a dictionary and a key of it for each parameter."""
         return [(held, key) for _, held, key in self._parameters]
 
-    def constants(self) -> set[int]:
-        """Return the identities of the parameters and buffers."""
+    def constants(self) -> dict[int, Tensor]:
+        """Return the parameters and buffers by identity, which keeps the identities theirs."""
         tensors = [held.get(key) for held, key in [*self.places(), *self._buffers]]
-        return {id(tensor) for tensor in tensors if tensor is not None}
+        return {id(tensor): tensor for tensor in tensors if tensor is not None}
 
     def _count(self) -> list[int]:
         return [len(part._modules) + len(part._parameters) for part in self.parts]

@@ -40,7 +40,7 @@ class Operation:
         self.x: Tensor | None = cast(x.detach())
         self.weight, self.bias = weight, bias
         self.used = cast(weight.detach())
-        self.version = weight._version
+        self.versions = weight._version, self.x._version
         self.dtype = x.dtype
         self.call_number = -1
 
@@ -59,7 +59,12 @@ class Operation:
     @property
     def is_stale(self) -> bool:
         """Return whether the weight has changed in place since the forward pass."""
-        return self.weight._version != self.version
+        return self.weight._version != self.versions[0]
+
+    @property
+    def is_overwritten(self) -> bool:
+        """Return whether what the operation read has changed in place since."""
+        return self.x is not None and self.x._version != self.versions[1]
 
 
 Cast = Callable[[Tensor], Tensor]
@@ -139,6 +144,7 @@ class Recorded(Operation):
         with torch.enable_grad():
             self.leaves = [w.detach().requires_grad_(w.is_floating_point()) for w in self.leaves]
             self.result = self.function(*self.leaves)
+            self.versions = self.weight._version, self.versions[1]  # an embedding with max_norm scales its weight
             return self.result.detach()
 
     def both(self, y: Tensor, wanted: Wanted, keep: bool = False) -> Found:

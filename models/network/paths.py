@@ -9,6 +9,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.pieces import Partition, Piece, follow
 from actrelax.models.network.tape import AnotherPath, Edge, Place, Tape
 
@@ -84,12 +85,19 @@ class Path:
             if edge is None:
                 raise AnotherPath(len(tape.calls) - 1)
             found.append(edge)
+        for wire in self.wires:
+            if wire.operation is not None:
+                read = None if wire.source is None else found[wire.source]
+                if tape.sources[wire.operation] != read:
+                    raise AnotherPath(tape.operations[wire.operation].call_number)
         return found
 
     def sentence(self, tape: Tape, call: int, where: str) -> str:
         """Say which call differs from the recorded ones."""
         was = f"was {self.calls[call]}{_inside(self.modules[call])}" if call < len(self.calls) else "was the end"
         now = f"{tape.calls[call]}{_inside(where)}" if call < len(tape.calls) else "the end"
+        if call < min(len(self.calls), len(tape.calls)) and tape.calls[call] == self.calls[call]:
+            now, was = f"{tape.calls[call]}{_inside(self.modules[call])}", "read another tensor"
         return (
             f"the module took another path than for its example (call {call + 1}, {now}, {was}): capture it with "
             'paths="many".'
@@ -100,6 +108,8 @@ def record(
     found: Partition, tape: Tape, parameters: Mapping[str, Tensor], name_of: Callable[[int], str], stimulus: Tensor
 ) -> Path:
     """Return the path of a pass that has just been partitioned; `name_of` names a weighted operation's module."""
+    if _size(found, tape, 0) == ():
+        raise ActrelaxError("the module returns a scalar: take its loss out, and return an output per sample.")
     numbers = {id(p): n for n, p in enumerate(parameters.values())} | {id(stimulus): -1}
     own = tuple(tuple(numbers.get(id(p), p) for p in piece.parameters) for piece in found.pieces)
     unique = _Unique()

@@ -6,7 +6,7 @@ other operations belong to the piece of exactly one population (docs/any-module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ class Piece:
     read        number of the first operation that reads the population, None if none does
     route       (population, positions): from that population's node to this one's, through `next_functions`
     kinds       names of autograd's functions in it
-    keep        whether autograd passes by nodes that other pieces need, so that they must not be freed
+    keep        whether autograd passes by nodes that other pieces or weights need, so that they must not be freed
     gated       whether signals of other pieces have to be stopped here
     """
 
@@ -127,7 +127,7 @@ def _assign(
         )
     for population in mine:
         found.pieces[population].kinds.append(node.name())
-        found.pieces[population].keep |= len(mine) > 1
+        found.pieces[population].keep |= len(mine) > 1 or node in tape.of_weights
     for child in node.next_functions:
         if child[0] is not None:
             owners.setdefault(child, {}).update(mine)  # type: ignore[arg-type]
@@ -197,28 +197,26 @@ def _stop_signals(found: Partition) -> None:
         behind[number] = inputs.union(*(behind[copied] for copied in piece.copies))
 
 
-def close_gates(pieces: Sequence[Piece], edges: Sequence[Edge]) -> list[int]:
-    """Let the signals of a population's own piece alone pass its node; return the cell that holds whose turn it is."""
-    turn = [-1]
-    gates: dict[Node, dict[int, int]] = {}
-    for number, piece in enumerate(pieces):
-        if piece.gated and not hasattr(edges[number][0], "variable"):
-            gates.setdefault(edges[number][0], {})[edges[number][1]] = number
-    for node, slots in gates.items():
-        node.register_prehook(_gate(slots, turn))
-    return turn
+def is_inside(inside: Edge | Tensor, edge: Edge, populations: Collection[Edge]) -> bool:
+    """Return whether the piece of the population at `edge` contains another edge, or a parameter."""
+    visited, stack = {edge}, [edge]
+    while stack:
+        node, number = stack.pop()
+        if (node, number) == inside or getattr(node, "variable", None) is inside:
+            return True
+        if (node, number) == edge or (node, number) not in populations:
+            children = [(child, n) for child, n in node.next_functions if child is not None]
+            stack += [child for child in children if child not in visited]
+            visited.update(children)
+    return False
 
 
-def _gate(slots: Mapping[int, int], turn: list[int]) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    def stop(signals: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(None if slots.get(n, turn[0]) != turn[0] else s for n, s in enumerate(signals))  # type: ignore[misc]
-
-    return stop
-
-
-def transpose(edge: Edge, inputs: Sequence[Edge | Tensor], signal: Tensor, keep: bool) -> list[Tensor | None]:
+def transpose(
+    edge: Edge, inputs: Sequence[Edge | Tensor], signal: Tensor, keep: bool, is_hooked: bool = False
+) -> list[Tensor | None]:
     """Return what a signal at a population becomes at the inputs of its piece: None where it does not get there."""
-    if len(inputs) == 1 and (inputs[0] == edge if isinstance(inputs[0], tuple) else hasattr(edge[0], "variable")):
+    only = inputs[0] if len(inputs) == 1 and not is_hooked else None
+    if only is not None and (only == edge if isinstance(only, tuple) else hasattr(edge[0], "variable")):
         return [signal]  # the population is its only drive, or a parameter
     ends: Any = [GradientEdge(*each, None) if isinstance(each, tuple) else each for each in inputs]
     found = torch.autograd.grad([GradientEdge(*edge, None)], ends, [signal], retain_graph=keep, allow_unused=True)

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.operations import Operation
+from actrelax.models.network.turn import Hook
 from actrelax.models.network.weighted_functions import OPERATIONS
 
 Edge = tuple[Node, int]
@@ -58,8 +59,8 @@ class Tape(TorchFunctionMode):
 
     Parameters
     ----------
-    constants : set of int
-        Identities of the module's parameters and buffers.
+    constants : mapping
+        The module's parameters and buffers by identity.
     stimulus : torch.Tensor
     expected : sequence of str, optional
         The functions of a recorded path; another one is refused. None records a path.
@@ -86,11 +87,15 @@ class Tape(TorchFunctionMode):
         Per call of a new path, the module that makes it, as `where` says.
     where : str
         The module that took another path than the recorded one.
+    hooks : dict
+        Edge -> the hooks that the module has registered there.
+    of_weights : set of Node
+        Nodes of which weights are computed.
     """
 
     def __init__(
         self,
-        constants: set[int],
+        constants: Mapping[int, Tensor],
         stimulus: Tensor,
         expected: Sequence[str] | None = None,
         wanted: Mapping[int, Sequence[tuple[Place, int, bool]]] | None = None,
@@ -108,20 +113,20 @@ class Tape(TorchFunctionMode):
         self.modules: list[str] = []
         self.values: dict[int, Tensor] = {}
         self.edges: dict[int, Edge] = {}
+        self.hooks: dict[Edge, list[Hook]] = {}
         self.seen: dict[Edge, Seen] | None = {} if notes else None
         self._copies = notes == "copied"
-        self.where, self._where, self._weights = "", where, set[Node]()
+        self.where, self._where, self.of_weights = "", where, set[Node]()
         self._handle = torch.empty(0, requires_grad=True)
         self._hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-        self._cast_to = _autocast_dtype(stimulus)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one function of the module."""
         kwargs = kwargs or {}
-        if not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+        if not torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
+            return func(*args, **kwargs)  # transforms of torch.func belong to pieces as they are
         if types and (other := [t for t in types if t not in _TENSORS]):
             raise ActrelaxError(
                 f"the module works on {other[0].__name__}, a subclass of Tensor, which can't be captured: convert it "
@@ -137,13 +142,22 @@ class Tape(TorchFunctionMode):
         elif func is F.multi_head_attention_forward:
             with self:
                 return _attention(*args, **kwargs)
+        elif func in _DIFFERENTIATE and self.cut and any(self.is_data(x) for x in tree_leaves(args[0])):
+            raise ActrelaxError(
+                "the module differentiates in its forward pass, past weights cut out of the graph: use torch.func.grad."
+            )
+        elif func is Tensor.register_hook and args[0].grad_fn is not None:
+            args = args[0], (hook := Hook(args[1]))
+            self.hooks.setdefault(edge_of(args[0]), []).append(hook)
         return self._other(func, args, kwargs)
 
     def is_weight(self, tensor: object) -> bool:
-        """Return whether a tensor is made of parameters and buffers alone."""
-        if id(tensor) in self.constants:
-            return True
+        """Return whether a tensor is real, and made of parameters and buffers alone."""
         assert isinstance(tensor, Tensor)
+        if tensor.is_complex():
+            return False  # pieces may be complex, populations not
+        if id(tensor) in self.constants and tensor.grad_fn is None:
+            return True
         return tensor.requires_grad and not self.is_data(tensor)
 
     def is_data(self, tensor: Tensor) -> bool:
@@ -155,15 +169,15 @@ class Tape(TorchFunctionMode):
             node = stack.pop()
             if node in self.drives or getattr(node, "variable", None) is self.stimulus:
                 return True
-            if node not in visited and node not in self._weights:
+            if node not in visited and node not in self.of_weights:
                 visited.add(node)
                 stack += [child for child, _ in node.next_functions if child is not None]
-        self._weights |= visited  # decided: none of them depends on data
+        self.of_weights |= visited  # decided: none of them depends on data
         return False
 
     def cast(self, tensor: Tensor) -> Tensor:
         """Return the tensor in the precision of autocast."""
-        dtype = self._cast_to
+        dtype = _autocast_dtype(tensor)
         if dtype is None or not tensor.is_floating_point() or tensor.dtype is torch.float64:
             return tensor
         return tensor.to(dtype)
@@ -178,7 +192,7 @@ class Tape(TorchFunctionMode):
         self.sources.append(edge_of(read) if read.requires_grad else None)
         index = len(self.calls)
         if self.seen is not None:
-            self._note(index, True, (args, kwargs))
+            self.seen.update(self._new(index, True, (args, kwargs)))
         elif index in self.wanted:
             self._keep(index, True, (args, kwargs))
         operation.read = None
@@ -216,11 +230,7 @@ class Tape(TorchFunctionMode):
         if self._where is not None:
             self.modules.append(self._where())
         if self.seen is not None:
-            self._note(index, False, result)
-
-    def _note(self, index: int, is_argument: bool, tree: Any) -> None:
-        assert self.seen is not None
-        self.seen.update(self._new(index, is_argument, tree))
+            self.seen.update(self._new(index, False, result))
 
     def _new(self, index: int, is_argument: bool, tree: Any) -> list[tuple[Edge, Seen]]:
         """Return the tensors of the graph among some values that have not been seen before."""
@@ -247,6 +257,7 @@ class Tape(TorchFunctionMode):
 
 
 _TENSORS = (Tensor, nn.Parameter, nn.Buffer)
+_DIFFERENTIATE = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 
 
 class AnotherPath(Exception):  # noqa: N818

@@ -18,7 +18,7 @@ class Tensors(Protocol):
     """The questions about tensors that a tape answers."""
 
     def is_weight(self, tensor: object) -> bool:
-        """Return whether a tensor is made of parameters and buffers alone."""
+        """Return whether a tensor is real, and made of parameters and buffers alone."""
 
     def is_data(self, tensor: Tensor) -> bool:
         """Return whether a tensor depends on a drive or on the stimulus."""

@@ -263,7 +263,12 @@ class RelaxationProblem:
         """Return the units' variables at t = 0: the fixed points that have the activities given by `start`."""
         state: State = {}
         for name, unit in self.units.items():
-            x = self.initial_activity(name).to(self.state_like)
+            x = self.initial_activity(name)
+            if x.is_complex() and not self.state_like.is_complex():
+                raise ActrelaxError(
+                    f'population {name!r} is complex, and has no real state to step: pass integrator="equilibrium".'
+                )
+            x = x.to(self.state_like)
             state |= unit.fixed_point(x if unit.gain == 1 else x / unit.gain)
         return state
 

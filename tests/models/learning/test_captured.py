@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from modules import MODULES
 from torch import nn
 
 from actrelax import (
+    ActivationRelaxation,
     ActrelaxError,
     BackwardOptions,
     Network,
@@ -308,3 +310,111 @@ def test_sparse_gradients_of_embeddings():
     network.zero_grad()
     backprop_backward(network, x, y)
     assert torch.allclose(found.to_dense(), module[0].weight.grad.to_dense(), atol=1e-13)
+
+
+class Outside(nn.Module):
+    """Reads weights that it doesn't hold: as they are, computed, and in a piece."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights, self.stem, self.head = weights, nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        direct, computed, own = self.weights
+        x = torch.tanh(self.stem(x) @ direct)
+        return self.head(F.linear(x, 2 * computed) * own)
+
+
+def test_weights_held_elsewhere_learn():
+    weights = [nn.Parameter(torch.randn(s)) for s in ((5, 5), (5, 5), (5,))]
+    module, x = Outside(weights), torch.randn(4, 6)
+    exact = torch.autograd.grad(module(x).square().sum(), weights)
+    model = ActivationRelaxation(module, example=x)
+    model(x).square().sum().backward()
+    for weight, expected in zip(weights, exact, strict=True):
+        assert torch.allclose(weight.grad, expected, rtol=1e-12)
+
+
+class WritesStimuli(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        hidden = torch.tanh(self.stem(x))
+        x.mul_(2)
+        return self.head(hidden)
+
+
+def test_what_a_weight_read_must_not_change():
+    module = WritesStimuli()
+    model = ActivationRelaxation(module, example=torch.randn(4, 6))
+    with pytest.raises(ActrelaxError, match="a tensor that a weight reads has changed in place since the forward pass"):
+        model(torch.randn(4, 6)).sum().backward()
+    module.stem.weight.requires_grad_(False)  # then nothing needs the old values
+    model(torch.randn(4, 6)).sum().backward()
+
+
+def test_an_embedding_may_scale_its_weight():
+    module, x = nn.Sequential(nn.Embedding(5, 4, max_norm=1.0), nn.Linear(4, 3)), torch.randint(5, (6,))
+    exact = torch.autograd.grad(module(x).square().sum(), list(module.parameters()))
+    ActivationRelaxation(module, example=x)(x).square().sum().backward()
+    for p, expected in zip(module.parameters(), exact, strict=True):
+        assert torch.allclose(p.grad, expected, rtol=1e-12)
+
+
+class Alternates(nn.Module):
+    """Reads, copies or scales by one of two tensors, with the same functions."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.other = kind, False
+        self.one, self.two, self.three, self.head = (nn.Linear(6, 6) for _ in range(4))
+        self.scales = nn.ParameterList([torch.ones(6), torch.ones(6)])
+
+    def forward(self, x):
+        a = torch.tanh(self.one(x))
+        b = torch.tanh(self.two(a))
+        chosen = b if self.other else a
+        y = torch.tanh(self.three(chosen if self.kind == "read" else a))
+        return self.head(
+            self.scales[self.other if self.kind == "own" else 0] * (y + (chosen if self.kind == "copy" else b))
+        )
+
+
+@pytest.mark.parametrize("kind", ["read", "copy", "own"])
+def test_the_same_functions_of_other_tensors_are_another_path(kind):
+    module, x = Alternates(kind), torch.randn(4, 6)
+    one, many = ActivationRelaxation(module, example=x), Network.from_module(module, x, paths="many")
+    one(x).sum().backward()
+    module.other = True
+    with pytest.raises(ActrelaxError, match=r'capture .* with paths="many"'):
+        one(x).sum().backward()
+    exact = torch.autograd.grad(module(x).sum(), list(module.parameters()), allow_unused=True)
+    module.zero_grad()
+    ActivationRelaxation(many)(x).sum().backward()
+    assert_gradients(gradients(module), dict(zip(gradients(module), exact, strict=True)))
+
+
+class ComplexPopulation(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.hidden, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.one, self.two = (nn.Parameter(torch.randn(4, dtype=torch.complex128)) for _ in range(2))
+
+    def forward(self, x):
+        modes = torch.fft.rfft(self.stem(x))
+        y = torch.tanh(self.hidden(torch.fft.irfft(modes * self.one, n=6)))
+        return self.head(y + torch.fft.irfft(modes * self.two, n=6))
+
+
+def test_complex_populations_have_an_equilibrium_only():
+    module, x = ComplexPopulation(), torch.randn(4, 6)
+    network, y = Network.from_module(module, x), torch.randint(3, (4,))
+    relax_backward(network, x, y, integrator="equilibrium")
+    found = gradients(module)
+    network.zero_grad()
+    backprop_backward(network, x, y)
+    assert_gradients(found, gradients(module))
+    with pytest.raises(ActrelaxError, match="population 'stem' is complex, and has no real state to step"):
+        relax_backward(network, x, y, 100, eta=0.1)

@@ -6,7 +6,7 @@ from modules import MODULES
 from torch import nn
 
 from actrelax.models.network import Network
-from actrelax.models.network.pieces import close_gates, follow, partition, transpose
+from actrelax.models.network.pieces import follow, partition, transpose
 from actrelax.models.network.tape import Tape, edge_of
 
 
@@ -79,24 +79,6 @@ def test_chains_and_skips_need_no_gates():
         case = MODULES[name]
         path = Network.from_module(case.make(), case.stimuli()).path
         assert not any(piece.gated or piece.keep for piece in path.pieces), name
-
-
-def test_a_gate_lets_the_turn_pass():
-    x = torch.ones(3, requires_grad=True)
-    middle = x.exp()
-    end = middle.tanh()
-    edges = [edge_of(end), edge_of(middle)]
-
-    class Gated:
-        gated = True
-
-    turn = close_gates([Gated(), Gated()], edges)
-    for number, passes in ((0, False), (1, True)):
-        turn[0] = number
-        found = torch.autograd.grad(end, x, torch.ones(3), retain_graph=True, allow_unused=True)[0]
-        assert (found is not None and bool(found.any())) is False  # the other of the two is always in the way
-        found = torch.autograd.grad(middle, x, torch.ones(3), retain_graph=True, allow_unused=True)[0]
-        assert (found is not None) == passes
 
 
 def test_routes_lead_to_edges():

@@ -6,11 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.held import Held
 from actrelax.models.network.tape import AnotherPath, Tape, edge_of
 
 
 def taped(function, x, module, **options):
-    constants = {*map(id, module.parameters()), *map(id, module.buffers())}
+    constants = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
     tape = Tape(constants, x, **options)
     with tape:
         result = function(x)
@@ -61,6 +62,30 @@ def test_weights_are_made_of_parameters_alone():
 
     tape, _ = taped(forward, x, module)
     assert [operation.weight.shape for operation in tape.operations] == [(4, 4), (4, 4)]
+
+
+def test_an_identity_stays_that_of_the_buffer_it_was():
+    module, x = nn.BatchNorm1d(4), torch.randn(5, 4)
+    held = Held(module)
+    tape = Tape(held.constants(), x)
+    kept = id(module.running_mean)
+    module.running_mean = module.running_mean + 1
+    assert all(id(tensor) == key for key, tensor in tape.constants.items())
+    assert float(tape.constants[kept].sum()) == 0
+
+
+def test_autocast_is_that_of_the_call():
+    module, x = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]).float(), torch.randn(5, 4, dtype=torch.float32)
+
+    def forward(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = module[0](x)
+            with torch.autocast("cpu", enabled=False):
+                return module[1](y.float())
+
+    tape, result = taped(forward, x, module)
+    assert torch.equal(result, forward(x))
+    assert [operation.used.dtype for operation in tape.operations] == [torch.bfloat16, torch.float32]
 
 
 def test_a_stimulus_that_requires_a_gradient_is_data():
