@@ -50,18 +50,15 @@ def described(network: Any, parameters: Mapping[str, Tensor]) -> str:
         phi = ", ".join(functions_of(kinds)) or "identity"
         rows.append([name, str(tuple(shape)), f"{units[name]:,}", hops, locality(kinds), phi])
     weighted = sum(p.number is not None for p in network.projections.values())
+    parts = ((len(network.populations) - 1, "population"), (len(network.relays), "relay"), (weighted, "projection"))
+    populations, relays, projections = (f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in parts)
     title = (
-        f"CapturedNetwork of {type(network.module).__name__}: {_counted(len(network.populations) - 1, 'population')} besides the "
-        f"input, {_counted(len(network.relays), 'relay')}, {_counted(weighted, 'projection')} with {share:.0%} of "
-        f"{total:,} parameters"
+        f"CapturedNetwork of {type(network.module).__name__}: {populations} besides the input, {relays}, {projections} "
+        f"with {share:.0%} of {total:,} parameters"
     )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([title, *lines])
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def functions_of(kinds: Sequence[str]) -> list[str]:
