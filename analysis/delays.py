@@ -35,6 +35,11 @@ def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -
         (hidden + 1, hidden + 1), from the lowest population up; the last is the clamped output.
     """
     network = problem.network
+    if network.is_recurrent:
+        raise ActrelaxError(
+            f"the closed form of delayed feedback needs a chain, got {network.graph.cycles_in_words}: "
+            "step the relaxation with solve."
+        )
     if not network.graph.is_chain:
         raise ActrelaxError(
             "the closed form of delayed feedback needs a chain, this network has skip connections: "

@@ -21,6 +21,9 @@ from actrelax.models.problem import RelaxationProblem, State
 
 def uncovered(problem: RelaxationProblem) -> str | None:
     """Return None if the closed form covers the problem, else one sentence with the condition that is not met."""
+    if problem.network.is_recurrent:
+        cycles = problem.network.graph.cycles_in_words
+        return f"the closed form needs a network without cycles, got {cycles}: step the relaxation."
     if not problem.is_frozen:
         return "the closed form needs frozen gains: a current activity gain makes the relaxation nonlinear."
     if problem.assumptions.is_continuous:

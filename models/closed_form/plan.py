@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix
 from actrelax.models.network import Graph
 
@@ -146,7 +147,12 @@ def _without_unused(generators: Generators) -> Generators:
 
 @lru_cache(maxsize=64)
 def settled_plan(graph: Graph) -> Plan:
-    """Return the plan of the equilibrium, where each population equals its input and passes it down unchanged."""
+    """Return the plan of the equilibrium, where each population equals its input and passes it down unchanged.
+
+    Refuses a graph with cycles, whose equilibrium takes more than one sweep.
+    """
+    if graph.is_recurrent:
+        raise ActrelaxError(f"the closed form needs a network without cycles, got {graph.cycles_in_words}.")
     return {
         name: Generators(
             own=name == graph.order[0],

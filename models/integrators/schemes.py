@@ -121,7 +121,10 @@ def equilibrium(problem: RelaxationProblem, state: State, dt: float) -> State:
     return state
 
 
-def _needs_constant_gains(problem: RelaxationProblem) -> str | None:
+def _needs_one_sweep(problem: RelaxationProblem) -> str | None:
+    if problem.network.is_recurrent:
+        cycles = problem.network.graph.cycles_in_words
+        return f"one sweep needs a network without cycles, got {cycles}: pass another integrator with Steps.until."
     if problem.is_frozen:
         return None
     return (
@@ -159,7 +162,7 @@ EQUILIBRIUM = Integrator(
     stages=1,
     stability_limit=math.inf,
     takes_time=False,
-    refuses=_needs_constant_gains,
+    refuses=_needs_one_sweep,
 )
 
 

@@ -12,7 +12,7 @@ from actrelax.models.network.activations import ACTIVATIONS, Activation, leaky_r
 from actrelax.models.network.captured import CapturedNetwork
 from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.network import Network
-from actrelax.models.network.pooling import AvgPool2d, MaxPool2d, Routing
+from actrelax.models.network.pooling import Flatten, Routing
 from actrelax.models.network.projection import Projection
 
 Description = dict[str, Any]
@@ -84,7 +84,7 @@ def _projection(projection: Projection) -> Description:
 
 
 def _routing(stage: Routing) -> Description:
-    return stage._asdict() if isinstance(stage, AvgPool2d | MaxPool2d) else {}
+    return {} if isinstance(stage, Flatten) else stage._asdict()
 
 
 def _rebuild_projection(each: Description, weights: Mapping[str, Tensor]) -> Projection:
@@ -99,6 +99,8 @@ def _rebuild_projection(each: Description, weights: Mapping[str, Tensor]) -> Pro
 def _stage(options: Description) -> nn.Module:
     if not options:
         return nn.Flatten()
+    if "scale" in options:
+        return nn.Upsample(scale_factor=tuple(options["scale"]))
     kind = nn.AvgPool2d if "count_include_pad" in options else nn.MaxPool2d
     return kind(**_with_pairs(options))
 

@@ -57,15 +57,20 @@ def pass_forward(
         parts = {}
         for p in incoming[name]:
             parts[p.name], routes[p.name] = p.find(activities[p.source])
-        shapes = {key: tuple(part.shape[1:]) for key, part in parts.items()}
-        if len(set(shapes.values())) > 1:
-            listed = ", ".join(f"{key!r} {shape}" for key, shape in shapes.items())
-            raise ActrelaxError(f"drives of population {name!r} differ in shape: {listed}.")
+        check_shapes(name, parts)
         drive = sum_in_order(list(parts.values()))
         activities[name] = activations[name](drive)
         if keep_drives or activations[name].needs_drive:
             drives[name] = drive
     return FeedforwardPass(drives, activities, routes)
+
+
+def check_shapes(population: str, drives: Mapping[str, Tensor]) -> None:
+    """Refuse drives of one population, projection -> (batch, ...), that differ in shape."""
+    shapes = {key: tuple(drive.shape[1:]) for key, drive in drives.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{key!r} {shape}" for key, shape in shapes.items())
+        raise ActrelaxError(f"drives of population {population!r} differ in shape: {listed}.")
 
 
 def sum_in_order(terms: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""A network: a directed acyclic graph of populations joined by projections (docs/theory.md)."""
+"""A network: a directed graph of populations joined by projections (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Network(nn.Module):
     Attributes
     ----------
     populations : dict of str to Population
-        In topological order, the input first, the output last.
+        In topological order, the input first, the output last; those of a cycle one after another, in the order in
+        which they are entered from below.
     projections : dict of str to Projection
     graph : Graph
         Connections among the hidden populations and the output.
@@ -58,8 +59,8 @@ class Network(nn.Module):
     Raises
     ------
     ActrelaxError
-        For a cycle, an unknown or repeated name, drives of different shapes at one population, a population
-        without a drive, or more than one output.
+        For an unknown or repeated name, drives of different shapes at one population, a population without a drive,
+        a cycle that the input doesn't reach or that feeds no population outside it, or more than one output.
 
     Examples
     --------
@@ -204,6 +205,11 @@ class Network(nn.Module):
         return list(self.populations)[1:-1]
 
     @property
+    def is_recurrent(self) -> bool:
+        """Return whether the network has cycles: its rates and gradients are then fixed points that must settle."""
+        return self.graph.is_recurrent
+
+    @property
     def slots(self) -> list[Slot]:
         """The slots of all weights, projection by projection."""
         return [(p.name, slot) for p in self.projections.values() for slot in p.slots]
@@ -254,6 +260,8 @@ class Network(nn.Module):
 
         ``keep_drives=False`` saves memory: it keeps a drive only if the gain can't be computed from the activity.
         """
+        if self.is_recurrent:
+            raise ActrelaxError(f"a feedforward pass needs a network without cycles, got {self.graph.cycles_in_words}.")
         self._check_sources()
         check_stimuli(x, self.populations[self.input].shape, self._tensors())
         activations = {name: population.activation for name, population in self.populations.items()}
@@ -334,7 +342,7 @@ class Network(nn.Module):
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.parameters())
-        return overview(self.populations, self.projections, self._kinds, parameters)
+        return overview(self.populations, self.projections, self._kinds, parameters, self.graph.cycles)
 
 
 def check_network(network: object) -> None:

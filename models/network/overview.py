@@ -14,8 +14,9 @@ def overview(
     projections: Mapping[str, Projection],
     kinds: Mapping[str, str],
     parameters: int,
+    cycles: Sequence[Sequence[str]],
 ) -> str:
-    """Return a title, a table of populations, the first of which is the input, and a table of projections."""
+    """Return a title, tables of populations, the first of which is the input, and projections, and the cycles."""
     source = next(iter(populations))
     sizes = [["population", "shape", "units", "activation"]]
     for name, population in populations.items():
@@ -30,7 +31,8 @@ def overview(
         f"Network: {len(populations) - 1} populations besides the input, "
         f"{len(projections)} projections, {parameters:,} parameters"
     )
-    return "\n".join([title, *_aligned(sizes, right=2), *_aligned(wiring, right=3)])
+    closed = [f"  cycle: {', '.join(names)}" for names in cycles]
+    return "\n".join([title, *_aligned(sizes, right=2), *_aligned(wiring, right=3), *closed])
 
 
 def _feedback_in_words(projection: Projection) -> str:

@@ -1,4 +1,4 @@
-"""Routing in a projection: pooling and flattening, fixed by the feedforward pass (docs/theory.md).
+"""Routing in a projection: pooling, upsampling and flattening, fixed by the feedforward pass (docs/theory.md).
 
 `find` determines the route of a batch. Along a fixed route a stage is a linear map without weights (`apply`), and its
 adjoint carries feedback (`adjoint`). Max pooling keeps its winners even if activities change later.
@@ -127,7 +127,31 @@ class MaxPool2d(NamedTuple):
         return sparse.csr_array(entries, shape=(planes * windows, planes * pixels))
 
 
-Routing = Flatten | AvgPool2d | MaxPool2d
+class Upsample(NamedTuple):
+    """Nearest-neighbour upsampling: each unit is repeated over a block of `scale` = (height, width) units."""
+
+    scale: Pair
+
+    def find(self, x: Tensor) -> tuple[Tensor, Route]:
+        route = Route(as_images(x).shape, memory_format=memory_format(x))
+        return self.apply(x, route), route
+
+    def apply(self, x: Tensor, route: Route) -> Tensor:
+        height, width = x.shape[2:]
+        return F.interpolate(x, size=(height * self.scale[0], width * self.scale[1]), mode="nearest")
+
+    def adjoint(self, y: Tensor, route: Route) -> Tensor:
+        # autograd's kernel, the sum over each block
+        result: Tensor = torch.ops.aten.upsample_nearest2d_backward(y, y.shape[2:], route.shape)
+        return result
+
+    def as_sparse(self, route: Route) -> sparse.csr_array:
+        batch, channels, *size = route.shape
+        blocks = [sparse.kron(sparse.eye_array(n), np.ones((k, 1))) for n, k in zip(size, self.scale, strict=True)]
+        return sparse.kron(sparse.eye_array(batch * channels), sparse.kron(*blocks), format="csr")
+
+
+Routing = Flatten | AvgPool2d | MaxPool2d | Upsample
 """A stage without weights; pooling stages hold their options in the order of PyTorch's arguments."""
 
 
@@ -145,9 +169,24 @@ def routing_stage(module: nn.Module) -> Routing:
             raise ActrelaxError("MaxPool2d can't return its indices in a projection: leave return_indices out.")
         sizes = pair(module.kernel_size), pair(module.stride), pair(module.padding)
         return MaxPool2d(*sizes, pair(module.dilation), module.ceil_mode)
+    if type(module) is nn.Upsample:
+        return Upsample(_whole_scale(module))
     raise ActrelaxError(
-        f"{type(module).__name__} can't be part of a projection; known: Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten."
+        f"{type(module).__name__} can't be part of a projection; known: Linear, Conv2d, MaxPool2d, AvgPool2d, "
+        "Upsample, Flatten."
     )
+
+
+def _whole_scale(module: nn.Upsample) -> Pair:
+    """Return an upsampling's scale as whole numbers; refuse any other upsampling."""
+    scale = module.scale_factor
+    height, width = scale if isinstance(scale, tuple) else (scale or 0.0, scale or 0.0)
+    if module.mode != "nearest" or not all(k >= 1 and float(k).is_integer() for k in (height, width)):
+        raise ActrelaxError(
+            f"Upsample must repeat units a whole number of times, got {module}: use nn.Upsample(scale_factor=2, "
+            'mode="nearest").'
+        )
+    return int(height), int(width)
 
 
 def as_images(x: Tensor) -> Tensor:

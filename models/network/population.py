@@ -10,7 +10,7 @@ from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
-from actrelax.models.network.feedforward_pass import pass_forward
+from actrelax.models.network.feedforward_pass import check_shapes, pass_forward
 from actrelax.models.network.projection import Projection
 
 
@@ -31,9 +31,17 @@ def populations_of(
     activations: Mapping[str, Activation],
     like: Tensor,
 ) -> dict[str, Population]:
-    """Return the populations, with shapes found by passing one sample of zeros, in the dtype and device of `like`."""
+    """Return the populations, with shapes found by passing one sample of zeros, in the dtype and device of `like`.
+
+    Projections that close a cycle come last: they must fit the shapes that the others give.
+    """
+    place = {name: i for i, name in enumerate(order)}
+    onward = {name: [p for p in incoming[name] if place[p.source] < place[name]] for name in order}
     try:
-        passed = pass_forward(like.new_zeros(1, *input_shape), order, incoming, activations)
+        passed = pass_forward(like.new_zeros(1, *input_shape), order, onward, activations)
+        for name in order:
+            if len(onward[name]) < len(incoming[name]):
+                check_shapes(name, {p.name: p.find(passed.activities[p.source])[0] for p in incoming[name]})
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ActrelaxError(f"a sample of shape {input_shape} doesn't fit the projections: {reason}") from error

@@ -56,8 +56,9 @@ class Projection(nn.Module):
     source, target : str
         Names of the presynaptic and the postsynaptic population.
     *stages : torch.nn.Module
-        The pipeline: any of `nn.MaxPool2d`, `nn.AvgPool2d`, `nn.Flatten` before and after at most one
-        `nn.Linear` or `nn.Conv2d`, whose Parameters are shared, not copied. Without stages it is a plain copy.
+        The pipeline: any of `nn.MaxPool2d`, `nn.AvgPool2d`, `nn.Upsample` (nearest neighbour, a whole scale factor)
+        and `nn.Flatten` before and after at most one `nn.Linear` or `nn.Conv2d`, whose Parameters are shared, not
+        copied. Without stages it is a plain copy.
     name : str, optional
         Name in the network and in the state_dict; by default ``source->target``.
 
@@ -262,6 +263,9 @@ def _describe(module: nn.Module) -> str:
         options = {key: getattr(module, key) for key in defaults}
         changed = [f"{key}={_brief(value)}" for key, value in options.items() if value != defaults[key]]
         return f"Conv2d({', '.join([sizes, *changed])})"
+    if isinstance(module, nn.Upsample):
+        scale = module.scale_factor
+        return f"Upsample({_brief(tuple(map(int, scale)) if isinstance(scale, tuple) else int(scale or 0))})"
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
         return f"{type(module).__name__}({_brief(module.kernel_size)})"
     return type(module).__name__

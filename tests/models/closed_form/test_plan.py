@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from actrelax.models.closed_form import exact_plan, settled_plan
 from actrelax.models.engines import INTEGRATORS
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import chain_matrix, coefficients
 from actrelax.models.network import Graph
 
@@ -208,3 +209,9 @@ def test_above_and_below_count_hops_along_the_longest_path():
     assert chain(1).is_chain
     assert not from_edges(2, [(0, 1), (0, 2), (1, 2)]).is_chain
     assert not from_edges(2, [(0, 2), (1, 2)]).is_chain
+
+
+def test_cycles_are_refused():
+    graph = Graph(("output", "b", "a"), (("b",), ("a",), ("b",)))
+    with pytest.raises(ActrelaxError, match=r"^the closed form needs a network without cycles, got a cycle of a, b\.$"):
+        settled_plan(graph)

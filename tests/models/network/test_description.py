@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from networks import convolutional_chains, graph_case, mlp_case
 from torch import nn
 
-from actrelax.models.network import Activation, Network
+from actrelax.models.network import Activation, Network, Projection
 from actrelax.models.network.description import describe, rebuild
 
 
@@ -43,6 +43,21 @@ def test_layers_with_all_their_options():
     x = torch.rand(2, 1, 9, 9)
     module(x)
     assert_equal(Network.from_sequential(module, (1, 9, 9)), x)
+
+
+def test_a_network_with_cycles():
+    down = [nn.Conv2d(3, 2, 3, padding=1), nn.Upsample(scale_factor=(2, 3))]
+    projections = [
+        Projection("input", "a", nn.Conv2d(1, 2, 3, padding=1)),
+        Projection("a", "b", nn.AvgPool2d((2, 3)), nn.Conv2d(2, 3, 1)),
+        Projection("b", "a", *down),
+        Projection("b", "output", nn.Flatten(), nn.Linear(24, 4)),
+    ]
+    network = Network((1, 8, 6), {"a": "tanh", "b": "tanh", "output": "identity"}, projections)
+    assert repr(again(network)) == repr(network)
+    assert "Conv2d(3, 2, 3, padding=1), Upsample((2, 3))" in repr(network)
+    x = torch.randn(2, 3, 4, 2)
+    assert torch.equal(again(network).projections["b->a"].find(x)[0], nn.Sequential(*down)(x))
 
 
 def test_functions_are_named():

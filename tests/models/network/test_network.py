@@ -21,7 +21,22 @@ def linear(source, target, name=None):
 @pytest.mark.parametrize(
     ("populations", "projections", "sentence"),
     [
-        ("ab", [("input", "a"), ("a", "b"), ("b", "a")], r"populations form a cycle: "),
+        (
+            "ab",
+            [("input", "a"), ("a", "b"), ("b", "a")],
+            r"outside all cycles, but the cycle of 'a', 'b' feeds no other .*, such as Projection\('b', 'output'\)\.$",
+        ),
+        ("a", [("input", "a"), ("a", "a")], r"outside all cycles, but the cycle of 'a' feeds no other population"),
+        (
+            "abco",
+            [("input", "a"), ("a", "b"), ("b", "a"), ("c", "c"), ("c", "b"), ("b", "o")],
+            r"nothing outside their cycle drives 'c': add a projection from 'input' to one\.$",
+        ),
+        (
+            "abcdo",
+            [("input", "a"), ("a", "b"), ("a", "c"), ("c", "d"), ("d", "c"), ("b", "o")],
+            r"outside all cycles, but the cycle of 'c', 'd' feeds no other population",
+        ),
         ("ab", [("input", "b")], r"nothing drives population 'a': add a projection to it"),
         (
             "ab",
@@ -131,3 +146,16 @@ def test_weights_are_the_same_with_and_without_feedback():
     own.add_feedback("learned-feedback", torch.Generator().manual_seed(4))
     for name, value in plain.state_dict().items():
         assert torch.equal(own.state_dict()[name], value)
+
+
+def test_a_network_with_cycles_has_no_feedforward_pass():
+    projections = [linear("input", "a"), linear("a", "b"), linear("b", "a"), linear("b", "b"), linear("b", "out")]
+    network = Network((3,), {"b": "tanh", "a": "tanh", "out": "identity"}, projections)
+    assert network.is_recurrent
+    assert network.hidden == ["a", "b"]
+    assert not mlp_case().network.is_recurrent
+    for run in (network, network.feedforward):
+        with pytest.raises(
+            ActrelaxError, match=r"^a feedforward pass needs a network without cycles, got a cycle of a, b"
+        ):
+            run(torch.zeros(2, 3))

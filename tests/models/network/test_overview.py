@@ -1,8 +1,9 @@
 """A network's repr."""
 
 import torch
+from torch import nn
 
-from actrelax.models.network import build
+from actrelax.models.network import Network, Projection, build
 
 
 def test_printed_as_a_table():
@@ -26,3 +27,14 @@ Network: 5 populations besides the input, 5 projections, 418,300 parameters
   hidden1->hidden2  dense  Linear(120, 120)                   14,520  learned psi
   hidden2->output   dense  Linear(120, 10)                     1,210  learned psi"""
     )
+
+
+def test_cycles_are_named():
+    projections = [
+        Projection("input", "a", nn.Linear(4, 3)),
+        Projection("a", "a", nn.Linear(3, 3)),
+        Projection("a", "b"),
+    ]
+    network = Network((4,), {"a": "tanh", "b": "identity"}, projections)
+    assert repr(network).splitlines()[-1] == "  cycle: a"
+    assert "cycle" not in repr(Network((4,), {"a": "tanh", "b": "identity"}, [projections[0], projections[2]]))

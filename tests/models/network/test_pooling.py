@@ -14,6 +14,8 @@ MODULES = [
     nn.MaxPool2d(2, dilation=2),
     nn.AvgPool2d(2),
     nn.AvgPool2d((3, 2), stride=2, padding=1, count_include_pad=False),
+    nn.Upsample(scale_factor=2),
+    nn.Upsample(scale_factor=(3, 2)),
     nn.Flatten(),
 ]
 
@@ -77,6 +79,12 @@ def test_pooling_needs_channels(stage):
             nn.AdaptiveAvgPool2d(2),
             r"^AdaptiveAvgPool2d can't be part of a projection; known: Linear, Conv2d",
         ),
+        (
+            nn.Upsample(scale_factor=1.5),
+            r"a whole number of times, got Upsample\(scale_factor=1\.5.*: use nn\.Upsample\(",
+        ),
+        (nn.Upsample(scale_factor=2, mode="bilinear"), r"a whole number of times, got Upsample\(.*mode='bilinear'\)"),
+        (nn.Upsample(size=8), r"a whole number of times, got Upsample\(size=8"),
     ],
 )
 def test_what_is_refused(module, sentence):
