@@ -21,9 +21,9 @@ from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coeff
 from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.gradients import to_gradients
 from actrelax.models.network import CapturedPass, Network, paths
+from actrelax.models.network.captured.gates import close_gates
 from actrelax.models.network.layers import Dense
 from actrelax.models.network.pooling import AvgPool2d, MaxPool2d
-from actrelax.models.network.turn import close_gates
 from actrelax.models.problem import LOSSES, Leaky, Loss, RelaxationProblem
 from actrelax.models.problem.delays import Delays
 from actrelax.models.problem.per_neuron import PerNeuron

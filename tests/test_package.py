@@ -79,8 +79,8 @@ ALLOWED["simulations"] = {
 }
 LATER = {
     ("models.results.trajectory", "models.results.xarray_io"),
-    ("models.network.network", "models.network.captured"),
-    ("models.network.network", "models.network.capture"),
+    ("models.network.network", "models.network.captured.network"),
+    ("models.network.network", "models.network.captured.capture"),
 }
 """Imports that do no harm, since they happen when a function is called, or for types alone."""
 INSIDES = {"models.learning.trace"}

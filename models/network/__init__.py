@@ -2,20 +2,20 @@
 
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
-from actrelax.models.network.capture import capture, left_alone
-from actrelax.models.network.captured import CapturedNetwork, refuse_assumptions
-from actrelax.models.network.captured_pass import CapturedPass, CapturedProjection, leaves_of, refuse_stale
+from actrelax.models.network.captured.capture import capture, left_alone
+from actrelax.models.network.captured.forward_pass import CapturedPass, CapturedProjection, leaves_of, refuse_stale
+from actrelax.models.network.captured.network import CapturedNetwork, refuse_assumptions
+from actrelax.models.network.captured.operations import Operation
+from actrelax.models.network.captured.weighted_functions import OPERATIONS
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 from actrelax.models.network.from_sequential import weighted_layers
 from actrelax.models.network.graph import Graph
 from actrelax.models.network.named_modules import MODULES, Design, ModuleArchitecture, build_module
 from actrelax.models.network.network import Network, Slot, check_network
-from actrelax.models.network.operations import Operation
 from actrelax.models.network.population import Population
 from actrelax.models.network.projection import Projection, ProjectionRoute
 from actrelax.models.network.source import changed_layer, structure
 from actrelax.models.network.stimuli import check_tensor
-from actrelax.models.network.weighted_functions import OPERATIONS
 
 __all__ = [
     "ACTIVATIONS",

@@ -19,7 +19,7 @@ from actrelax.models._names import known, look_up
 from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.errors import ActrelaxError, enough_memory
 from actrelax.models.network.activations import ACTIVATIONS, Activation
-from actrelax.models.network.capture import capture
+from actrelax.models.network.captured.capture import capture
 from actrelax.models.network.named_modules import MODULES, Design, build_module
 from actrelax.models.network.network import Network
 from actrelax.models.network.projection import Projection

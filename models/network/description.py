@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from actrelax.models.network.activations import ACTIVATIONS, Activation, leaky_relu
-from actrelax.models.network.captured import CapturedNetwork
+from actrelax.models.network.captured.network import CapturedNetwork
 from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.network import Network
 from actrelax.models.network.pooling import Flatten, Routing

@@ -26,7 +26,7 @@ from actrelax.models.network.source import Source, refuse_global_hooks, refuse_i
 from actrelax.models.network.stimuli import check_stimuli
 
 if TYPE_CHECKING:
-    from actrelax.models.network.captured import CapturedNetwork
+    from actrelax.models.network.captured.network import CapturedNetwork
 
 Slot = tuple[str, str]
 """Place of a weight in a network: (name of the projection, "weight", "bias" or "feedback")."""
@@ -191,7 +191,7 @@ class Network(nn.Module):
           0           (3,)   3      1     population  NativeLayerNorm, Gelu
           output      (2,)   2      0     unit        identity
         """
-        from actrelax.models.network.capture import capture  # which is made of networks
+        from actrelax.models.network.captured.capture import capture  # which is made of networks
 
         return capture(module, example, output, paths)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from actrelax.models.network import OPERATIONS
-from actrelax.models.network.operations import Convolution, Linear, Recorded
+from actrelax.models.network.captured.operations import Convolution, Linear, Recorded
 
 
 class Known:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.tape import Edge, Tape
+from actrelax.models.network.captured.tape import Edge, Tape
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from types import CodeType
 
 from torch import Tensor, nn
 
-from actrelax.models.network.tape import Tape
+from actrelax.models.network.captured.tape import Tape
 
 
 def running_module(root: nn.Module, until: CodeType) -> str:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actrelax.models.network.operations import Convolution, Linear, Operation, Recorded
+from actrelax.models.network.captured.operations import Convolution, Linear, Operation, Recorded
 
 
 class Tensors(Protocol):

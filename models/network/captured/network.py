@@ -14,18 +14,18 @@ from actrelax.models._values import GeneratorLike
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS
-from actrelax.models.network.captured_pass import CapturedPass, CapturedProjection
-from actrelax.models.network.captured_text import described
+from actrelax.models.network.captured.forward_pass import CapturedPass, CapturedProjection
+from actrelax.models.network.captured.gates import Turn
+from actrelax.models.network.captured.held import Held
+from actrelax.models.network.captured.names import operation_names, running_module
+from actrelax.models.network.captured.overview import described
+from actrelax.models.network.captured.paths import Path, record
+from actrelax.models.network.captured.pieces import partition
+from actrelax.models.network.captured.tape import AnotherPath, Edge, Tape, edge_of
 from actrelax.models.network.graph import Graph
-from actrelax.models.network.held import Held
-from actrelax.models.network.module_names import operation_names, running_module
 from actrelax.models.network.network import Network
-from actrelax.models.network.paths import Path, record
-from actrelax.models.network.pieces import partition
 from actrelax.models.network.population import Population
 from actrelax.models.network.stimuli import check_stimuli, check_tensor
-from actrelax.models.network.tape import AnotherPath, Edge, Tape, edge_of
-from actrelax.models.network.turn import Turn
 
 Output = Callable[[Any], Tensor]
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from actrelax.models.network import Network
-from actrelax.models.network.held import Held
+from actrelax.models.network.captured.held import Held
 
 
 def layers():

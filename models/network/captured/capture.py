@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.captured import CapturedNetwork, Output
+from actrelax.models.network.captured.network import CapturedNetwork, Output
 from actrelax.models.network.stimuli import check_tensor
 
 

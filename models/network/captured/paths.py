@@ -10,8 +10,8 @@ from functools import cached_property
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.pieces import Partition, Piece, follow
-from actrelax.models.network.tape import AnotherPath, Edge, Place, Tape
+from actrelax.models.network.captured.pieces import Partition, Piece, follow
+from actrelax.models.network.captured.tape import AnotherPath, Edge, Place, Tape
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.gates import Turn
+from actrelax.models.network.captured.operations import Operation
+from actrelax.models.network.captured.paths import Path
+from actrelax.models.network.captured.pieces import is_inside, transpose
+from actrelax.models.network.captured.tape import Edge
 from actrelax.models.network.feedforward_pass import FeedforwardPass
-from actrelax.models.network.operations import Operation
-from actrelax.models.network.paths import Path
-from actrelax.models.network.pieces import is_inside, transpose
-from actrelax.models.network.tape import Edge
-from actrelax.models.network.turn import Turn
 
 
 @dataclass(frozen=True)

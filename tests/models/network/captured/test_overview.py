@@ -3,7 +3,7 @@
 from modules import MODULES
 
 from actrelax.models.network import Network
-from actrelax.models.network.captured_text import functions_of, locality
+from actrelax.models.network.captured.overview import functions_of, locality
 
 
 def text(name):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from actrelax.models.network.operations import Convolution, Linear, Recorded
+from actrelax.models.network.captured.operations import Convolution, Linear, Recorded
 
 
 def same(tensor):

@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.operations import Operation
-from actrelax.models.network.turn import Hook
-from actrelax.models.network.weighted_functions import OPERATIONS
+from actrelax.models.network.captured.gates import Hook
+from actrelax.models.network.captured.operations import Operation
+from actrelax.models.network.captured.weighted_functions import OPERATIONS
 
 Edge = tuple[Node, int]
 """A tensor of autograd's graph: the node that made it, and which of the node's results it is."""

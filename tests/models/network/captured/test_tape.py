@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.held import Held
-from actrelax.models.network.tape import AnotherPath, Tape, edge_of
+from actrelax.models.network.captured.held import Held
+from actrelax.models.network.captured.tape import AnotherPath, Tape, edge_of
 
 
 def taped(function, x, module, **options):
