@@ -134,13 +134,9 @@ class CapturedPass(FeedforwardPass):
             return []
         self.turn.population = number
         found = transpose(self.edges[number], ends, signal, keep or piece.keep, number in self.turn.hooked)
-        elsewhere = {id(p) for p in self.path.parameters[number] if isinstance(p, Tensor)}
         for end, part in zip(ends, found, strict=True):
-            if part is None and id(end) not in elsewhere and not is_inside(end, self.edges[number], self.edges):
-                raise ActrelaxError(
-                    f"population {self.path.names[number]!r} depends on other tensors than for the example: capture "
-                    'the module with paths="many".'
-                )
+            if part is None:
+                self._refuse_other_tensors(number, end)
         return found
 
     def sent(self, projection: CapturedProjection, x: Tensor) -> Tensor:
@@ -161,6 +157,16 @@ class CapturedPass(FeedforwardPass):
         if known is None or any(a is not b for a, b in zip(known[0], reads, strict=True)):
             known = self._relayed[name] = (tuple(reads), total())
         return known[1]
+
+    def _refuse_other_tensors(self, number: int, end: Edge | Tensor) -> None:
+        """Refuse a piece without something that it contained on the recorded path, unless each pass makes it anew."""
+        if isinstance(end, Tensor) and any(end is own for own in self.path.parameters[number]):
+            return
+        if not is_inside(end, self.edges[number], self.edges):
+            raise ActrelaxError(
+                f"population {self.path.names[number]!r} depends on other tensors than for the example: capture the "
+                'module with paths="many".'
+            )
 
     def _silent(self, projection: CapturedProjection) -> Tensor:
         """Return the zeros that go along a projection where no signal arrives."""

@@ -125,7 +125,7 @@ class Tape(TorchFunctionMode):
     ) -> Any:
         """Run one function of the module."""
         kwargs = kwargs or {}
-        if not torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
+        if not torch.is_grad_enabled() or _transform() is not None:
             return func(*args, **kwargs)  # transforms of torch.func belong to pieces as they are
         if types and (other := [t for t in types if t not in _TENSORS]):
             raise ActrelaxError(
@@ -156,9 +156,8 @@ class Tape(TorchFunctionMode):
         assert isinstance(tensor, Tensor)
         if tensor.is_complex():
             return False  # pieces may be complex, populations not
-        if id(tensor) in self.constants and tensor.grad_fn is None:
-            return True
-        return tensor.requires_grad and not self.is_data(tensor)
+        is_held = id(tensor) in self.constants and tensor.grad_fn is None
+        return is_held or (tensor.requires_grad and not self.is_data(tensor))
 
     def is_data(self, tensor: Tensor) -> bool:
         """Return whether a tensor depends on a drive, or on a stimulus that requires a gradient."""
@@ -177,7 +176,7 @@ class Tape(TorchFunctionMode):
 
     def cast(self, tensor: Tensor) -> Tensor:
         """Return the tensor in the precision of autocast."""
-        dtype = _autocast_dtype(tensor)
+        dtype = _autocast_dtype(tensor) if torch._C._is_any_autocast_enabled() else None
         if dtype is None or not tensor.is_floating_point() or tensor.dtype is torch.float64:
             return tensor
         return tensor.to(dtype)
@@ -257,6 +256,7 @@ class Tape(TorchFunctionMode):
 
 
 _TENSORS = (Tensor, nn.Parameter, nn.Buffer)
+_transform = torch._C._functorch.peek_interpreter_stack
 _DIFFERENTIATE = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 
 
