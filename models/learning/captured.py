@@ -87,7 +87,8 @@ def learn_at(problem: RelaxationProblem, state: State, updates: ParameterUpdates
     with without_autocast(problem.clamped.device), without_hooks(passed.parameters):
         for number, name in enumerate(passed.path.names):
             x = problem.activity_of(name, state)
-            if len(x) == len(counted):  # nothing is learned from a sample without a loss gradient
+            by_sample = x.dim() > len(passed.path.shapes[number]) and len(x) == len(counted)
+            if by_sample:  # nothing is learned from a sample without a loss gradient
                 x = x * counted.view(-1, *[1] * (x.dim() - 1))
             _learn(passed, number, passed.transposed(number, x, keep=True), updates, None)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.gates import Turn
 from actrelax.models.network.captured.operations import Operation
-from actrelax.models.network.captured.paths import Path
+from actrelax.models.network.captured.paths import OTHER_TENSORS, Path
 from actrelax.models.network.captured.pieces import is_inside, transpose
 from actrelax.models.network.captured.tape import Edge
 from actrelax.models.network.feedforward_pass import FeedforwardPass
@@ -163,10 +163,7 @@ class CapturedPass(FeedforwardPass):
         if isinstance(end, Tensor) and any(end is own for own in self.path.parameters[number]):
             return
         if not is_inside(end, self.edges[number], self.edges):
-            raise ActrelaxError(
-                f"population {self.path.names[number]!r} depends on other tensors than for the example: capture the "
-                'module with paths="many".'
-            )
+            raise ActrelaxError(OTHER_TENSORS.format(self.path.names[number]))
 
     def _silent(self, projection: CapturedProjection) -> Tensor:
         """Return the zeros that go along a projection where no signal arrives."""

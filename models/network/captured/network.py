@@ -19,7 +19,7 @@ from actrelax.models.network.captured.gates import Turn
 from actrelax.models.network.captured.held import Held
 from actrelax.models.network.captured.names import operation_names, running_module
 from actrelax.models.network.captured.overview import described
-from actrelax.models.network.captured.paths import Path, record
+from actrelax.models.network.captured.paths import KnownPaths, Path, record
 from actrelax.models.network.captured.pieces import partition
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Tape, edge_of
 from actrelax.models.network.graph import Graph
@@ -62,7 +62,7 @@ class CapturedNetwork(Network):
         nn.Module.__init__(self)
         own = {"module": module, "_output_of": output, "_modules": module._modules, "_parameters": module._parameters}
         self.__dict__.update(own, _buffers=module._buffers, training=module.training, paths=paths)
-        self._known: dict[object, Path] = {}
+        self._known = KnownPaths()
         self.said: set[str] = set()
         self._held = Held(module)
 
@@ -92,10 +92,12 @@ class CapturedNetwork(Network):
             kept = {known[edge]: seen.value for edge, seen in (tape.seen or {}).items() if edge in known}
             path = record(found, tape, parameters, operation_names(tape, parameters), stimulus)
             if self.paths == "one":
-                self._known[key] = path
+                self._known.add(key, path)
         else:
             kept = tape.values
             edges = self._located(path, tape, output)
+            if self._known.is_checked(key):
+                path.check(partition(edge_of(output), tape), parameters, stimulus)
         network = self.along(path)
         activities = {path.names[number]: value for number, value in kept.items()}
         routes = {p.name: None if p.number is None else tape.operations[p.number] for p in network.projections.values()}
@@ -292,5 +294,5 @@ class CapturedNetwork(Network):
         """Return where the module holds its tensors; a module that has changed starts without known paths."""
         if not self._held.is_current:
             self._held = Held(self.module)
-            self._known.clear()
+            self._known = KnownPaths()
         return self._held

@@ -13,6 +13,29 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.pieces import Partition, Piece, follow
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Place, Tape
 
+OTHER_TENSORS = 'population {!r} depends on other tensors than for the example: capture the module with paths="many".'
+
+
+class KnownPaths:
+    """Recorded paths by what decides them, and the number of passes along each."""
+
+    def __init__(self) -> None:
+        self._paths: dict[object, Path] = {}
+        self._passes: dict[object, int] = {}
+
+    def get(self, key: object) -> Path | None:
+        """Return the path of a key, None for a new one."""
+        return self._paths.get(key)
+
+    def add(self, key: object, path: Path) -> None:
+        """Keep a path."""
+        self._paths[key], self._passes[key] = path, 0
+
+    def is_checked(self, key: object) -> bool:
+        """Count one more pass; return whether to check it as a whole: passes 1, 2, 4, 8 and so on."""
+        self._passes[key] = passes = self._passes[key] + 1
+        return passes & (passes - 1) == 0
+
 
 @dataclass(frozen=True)
 class Wire:
@@ -92,6 +115,15 @@ class Path:
                     raise AnotherPath(tape.operations[wire.operation].call_number)
         return found
 
+    def check(self, found: Partition, parameters: Mapping[str, Tensor], stimulus: Tensor) -> None:
+        """Refuse another pass whose pieces contain other drives, populations or parameters than the recorded ones."""
+        numbers = _numbers(parameters, stimulus)
+        for number, (piece, recorded) in enumerate(zip(found.pieces, self.pieces, strict=False)):
+            own = [numbers.get(id(p)) for p in piece.parameters]
+            was = [n if isinstance(n, int) else None for n in self.parameters[number]]
+            if (sorted(piece.drives), piece.copies, own) != (recorded.drives, recorded.copies, was):
+                raise ActrelaxError(OTHER_TENSORS.format(self.names[number]))
+
     def sentence(self, tape: Tape, call: int, where: str) -> str:
         """Say which call differs from the recorded ones."""
         was = f"was {self.calls[call]}{_inside(self.modules[call])}" if call < len(self.calls) else "was the end"
@@ -110,7 +142,7 @@ def record(
     """Return the path of a pass that has just been partitioned; `name_of` names a weighted operation's module."""
     if _size(found, tape, 0) == ():
         raise ActrelaxError("the module returns a scalar: take its loss out, and return an output per sample.")
-    numbers = {id(p): n for n, p in enumerate(parameters.values())} | {id(stimulus): -1}
+    numbers = _numbers(parameters, stimulus)
     own = tuple(tuple(numbers.get(id(p), p) for p in piece.parameters) for piece in found.pieces)
     unique = _Unique()
     projections = {index: unique(name_of(index)) for index in sorted(found.targets)}
@@ -145,6 +177,10 @@ def record(
         tuple(wires),
         _wanted(found, tape),
     )
+
+
+def _numbers(parameters: Mapping[str, Tensor], stimulus: Tensor) -> dict[int, int]:
+    return {id(p): n for n, p in enumerate(parameters.values())} | {id(stimulus): -1}
 
 
 def _population_names(

@@ -364,7 +364,7 @@ def test_an_embedding_may_scale_its_weight():
 
 
 class Alternates(nn.Module):
-    """Reads, copies or scales by one of two tensors, with the same functions."""
+    """Reads, copies or scales by one of two tensors, or by one twice and by both, with the same functions."""
 
     def __init__(self, kind):
         super().__init__()
@@ -376,13 +376,12 @@ class Alternates(nn.Module):
         a = torch.tanh(self.one(x))
         b = torch.tanh(self.two(a))
         chosen = b if self.other else a
-        y = torch.tanh(self.three(chosen if self.kind == "read" else a))
-        return self.head(
-            self.scales[self.other if self.kind == "own" else 0] * (y + (chosen if self.kind == "copy" else b))
-        )
+        read = {"read": chosen, "both": b}.get(self.kind, a)
+        y = torch.tanh(self.three(read)) + {"copy": chosen, "both": a * chosen}.get(self.kind, b)
+        return self.head(self.scales[self.other and self.kind == "own"] * y)
 
 
-@pytest.mark.parametrize("kind", ["read", "copy", "own"])
+@pytest.mark.parametrize("kind", ["read", "copy", "own", "both"])
 def test_the_same_functions_of_other_tensors_are_another_path(kind):
     module, x = Alternates(kind), torch.randn(4, 6)
     one, many = ActivationRelaxation(module, example=x), Network.from_module(module, x, paths="many")
@@ -418,3 +417,26 @@ def test_complex_populations_have_an_equilibrium_only():
     assert_gradients(found, gradients(module))
     with pytest.raises(ActrelaxError, match="population 'stem' is complex, and has no real state to step"):
         relax_backward(network, x, y, 100, eta=0.1)
+
+
+class TimeFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.stem(x.transpose(0, 1)))).mean(0)
+
+
+def test_steps_of_a_sequence_are_no_samples():
+    """With as many samples as steps, a sample without a loss gradient must not silence the step of its number."""
+    module = TimeFirst()
+    network, x, y = Network.from_module(module, torch.randn(3, 4, 6)), torch.randn(4, 4, 6), torch.randn(4, 3)
+    y[0] = network(x)[0].detach()  # no error
+    found = []
+    for samples in (slice(None), [0, 1, 2, 3, 0]):  # five samples and four steps can't be confused
+        network.zero_grad()
+        relax_backward(network, x[samples], y[samples], 30, eta=0.1, start="zero", loss=LOSS,
+                       options=BackwardOptions(reduction="sum"))  # fmt: skip
+        found.append(gradients(module))
+    assert all(torch.allclose(found[0][key], found[1][key], rtol=1e-12) for key in found[0])
