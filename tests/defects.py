@@ -142,7 +142,7 @@ DEFECTS = {
         Network.feedback_weight, lambda right: lambda network, projection, assumptions: projection.weight
     ),
     "feedback of the first projection only": Defect(
-        RelaxationProblem.feedback_source,
+        RelaxationProblem.sent,
         lambda right: (
             lambda problem, projection, state: (
                 right(problem, projection, state) * (projection is problem.network.outgoing[projection.source][0])

@@ -108,6 +108,69 @@ def graph_case(*, seed=0, output="sigmoid") -> Case:
     return make_case((2, 6, 6), populations, edges, seed=seed, gain=2.0)
 
 
+def recurrent_case(*, seed=0, gain=0.8, activation="tanh") -> Case:
+    """Return a dense population that projects to itself."""
+    edges = [
+        ("input", "a", [nn.Linear(8, 7)]),
+        ("a", "a", [nn.Linear(7, 7, bias=False)]),
+        ("a", "output", [nn.Linear(7, 4)]),
+    ]
+    return make_case((8,), {"a": activation, "output": "identity"}, edges, seed=seed, gain=gain)
+
+
+def hierarchy_case(*, seed=0, gain=0.5, activation="tanh") -> Case:
+    """Return three populations with lateral, top-down and skip connections below two that are in no cycle."""
+    edges = [
+        ("input", "stem", [nn.Linear(8, 9)]),
+        ("stem", "a", [nn.Linear(9, 7)]),
+        ("a", "b", [nn.Linear(7, 6)]),
+        ("b", "c", [nn.Linear(6, 5)]),
+        ("a", "c", [nn.Linear(7, 5, bias=False)]),
+        ("a", "a", [nn.Linear(7, 7, bias=False)]),
+        ("b", "b", [nn.Linear(6, 6)]),
+        ("c", "b", [nn.Linear(5, 6)]),
+        ("b", "a", [nn.Linear(6, 7)]),
+        ("c", "head", [nn.Linear(5, 6)]),
+        ("stem", "head", [nn.Linear(9, 6)]),
+        ("head", "output", [nn.Linear(6, 4)]),
+    ]
+    populations = {"head": "softplus", "c": "sigmoid", "b": activation, "a": activation, "stem": "gelu"}
+    return make_case((8,), populations | {"output": "identity"}, edges, seed=seed, gain=gain)
+
+
+def conv_recurrent_case(*, seed=0, gain=0.4, pool=nn.MaxPool2d) -> Case:
+    """Return maps at two sizes with lateral and upsampled top-down connections, read by a copy."""
+    edges = [
+        ("input", "a", [nn.Conv2d(2, 4, 3, padding=1)]),
+        ("a", "a", [nn.Conv2d(4, 4, 3, padding=1, groups=2)]),
+        ("a", "b", [pool(2), nn.Conv2d(4, 5, 3, padding=1)]),
+        ("b", "a", [nn.Conv2d(5, 4, 3, padding=1, bias=False), nn.Upsample(scale_factor=2)]),
+        ("b", "read", []),
+        ("read", "output", [nn.Flatten(), nn.Linear(45, 4)]),
+    ]
+    populations = {"a": "tanh", "b": "softplus", "read": "identity", "output": "identity"}
+    return make_case((2, 6, 6), populations, edges, seed=seed, gain=gain)
+
+
+def drives_of(case, rates) -> dict[str, Tensor]:
+    """Return population -> drive at given rates, by PyTorch's modules; differentiable."""
+    drives: dict[str, Tensor] = {}
+    for source, target, stages in case.edges:
+        drive = nn.Sequential(*stages)(rates[source])
+        drives[target] = drives[target] + drive if target in drives else drive
+    return drives
+
+
+def responses_of(case, rates) -> dict[str, Tensor]:
+    """Return population -> f(a(r)), by PyTorch's modules."""
+    populations = case.network.populations
+    return {name: populations[name].activation.function(a) for name, a in drives_of(case, rates).items()}
+
+
+RECURRENT = {"dense": recurrent_case, "hierarchy": hierarchy_case, "conv": conv_recurrent_case}
+"""Networks with cycles: name -> function that returns a case."""
+
+
 @st.composite
 def dense_graphs(draw, gains=None) -> Case:
     """Draw acyclic graphs of dense projections: a chain with skips between any two populations."""

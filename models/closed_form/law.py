@@ -16,11 +16,13 @@ from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, Matrix, chain_matrix, coefficients
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem, State
 
 
-def uncovered(problem: RelaxationProblem) -> str | None:
+def uncovered(problem: InitialValueProblem) -> str | None:
     """Return None if the closed form covers the problem, else one sentence with the condition that is not met."""
+    if not isinstance(problem, RelaxationProblem):
+        return "the forward phase is nonlinear and has no closed form: step it."
     if problem.network.is_recurrent:
         cycles = problem.network.graph.cycles_in_words
         return f"the closed form needs a network without cycles, got {cycles}: step the relaxation."

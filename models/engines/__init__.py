@@ -3,6 +3,7 @@
 from actrelax.models.engines.methods import BRIAN2, INTEGRATORS, SCIPY, integrator_named
 from actrelax.models.engines.options import Brian2Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.schedule import schedule
+from actrelax.models.engines.settle import Settle, settle
 from actrelax.models.engines.solve import ENGINES, OPTIONS, solve, unsupported
 from actrelax.models.engines.sparse_problem import SparseProblem, Vector, vector
 from actrelax.models.engines.steps import PAPERS, Steps, StepSize
@@ -16,6 +17,7 @@ __all__ = [
     "SCIPY",
     "Brian2Options",
     "SciPyOptions",
+    "Settle",
     "SparseProblem",
     "StepSize",
     "Steps",
@@ -23,6 +25,7 @@ __all__ = [
     "Vector",
     "integrator_named",
     "schedule",
+    "settle",
     "solve",
     "unsupported",
     "vector",

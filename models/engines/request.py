@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from actrelax.models.closed_form import predict_applications
 from actrelax.models.engines.options import Options
 from actrelax.models.engines.schedule import Schedule
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, State
 from actrelax.models.results import DivergenceError, Status, Trajectory
 from actrelax.models.results.recording import History, populations
 from actrelax.models.results.trajectory import time_after
@@ -34,7 +34,7 @@ class SolveRequest:
     """
 
     engine: str
-    problem: RelaxationProblem
+    problem: Any  # a RelaxationProblem or a ForwardProblem
     integrator: Integrator
     grid: Schedule
     recording: History
@@ -68,7 +68,7 @@ class SolveRequest:
             return Status.COMPLETED
         return Status.SETTLED if settled else Status.NOT_SETTLED
 
-    def of(self, problem: RelaxationProblem) -> SolveRequest:
+    def of(self, problem: InitialValueProblem) -> SolveRequest:
         """Return the same request for the problem of another batch."""
         return replace(self, problem=problem, recording=History(problem, self.recording.record, self.recording.about))
 
@@ -86,7 +86,7 @@ class SolveRequest:
         """
         if applications is None:
             stages, problem = self.integrator.stages, self.problem
-            each = predict_applications(problem) if stages is None else stages * len(problem.feedback_projections)
+            each = predict_applications(problem) if stages is None else stages * len(problem.carriers)
             applications = steps * each
         return Trajectory(
             problem=self.problem,
@@ -127,7 +127,8 @@ def refuse_non_finite(request: SolveRequest, step: int, state: State, previous: 
 def divergence(request: SolveRequest, step: int, state: State, previous: State | None = None) -> DivergenceError:
     """Return the error for a state that is non-finite after a step, or at the start if there is no previous state."""
     activities = request.problem.activities(state)
-    bad = next(name for name in request.problem.network.populations if not is_finite({name: activities[name]}))
+    names = [name for name in request.problem.network.populations if name in activities]
+    bad = next(name for name in names if not is_finite({name: activities[name]}))
     if previous is None:
         sentence = (
             f'population "{bad}" is non-finite at the start: look for inf and nan in stimuli, targets and weights.'

@@ -12,7 +12,7 @@ from actrelax.models.closed_form import gradient_steps, steps_until, uncovered
 from actrelax.models.engines.steps import PAPERS, Steps
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,16 @@ class Schedule:
     tolerance: float | None = None
     stop_change: float | None = None
 
-    def measured(self, problem: RelaxationProblem, integrator: Integrator) -> Schedule:
+    def measured(self, problem: InitialValueProblem, integrator: Integrator) -> Schedule:
         """Return the schedule with the number of steps that the gradient's tolerance needs (`gradient_steps`)."""
         if self.tolerance is None:
             return self
+        assert isinstance(problem, RelaxationProblem)  # `uncovered` refuses the others
         steps = gradient_steps(problem, integrator, dt=self.dt, tolerance=self.tolerance, most=self.steps)
         return Schedule(self.dt, self.steps if steps is None else steps, settles=steps is not None)
 
 
-def schedule(problem: RelaxationProblem, integrator: Integrator, steps: Steps = PAPERS) -> Schedule:
+def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps = PAPERS) -> Schedule:
     """Return the step size and the number of steps of a relaxation.
 
     Refuses unstable steps, durations and delays that are not a multiple of dt, eta with several taus, and problems that
@@ -61,7 +62,7 @@ def schedule(problem: RelaxationProblem, integrator: Integrator, steps: Steps = 
     return Schedule(dt, _whole_steps(dt, steps))
 
 
-def _step_size(problem: RelaxationProblem, steps: Steps) -> float:
+def _step_size(problem: InitialValueProblem, steps: Steps) -> float:
     if steps.dt is not None:
         return steps.dt
     taus = _taus(problem)
@@ -72,7 +73,7 @@ def _step_size(problem: RelaxationProblem, steps: Steps) -> float:
     return (0.1 if steps.eta is None else steps.eta) * taus[0]
 
 
-def _until_settled(problem: RelaxationProblem, integrator: Integrator, dt: float, steps: Steps) -> Schedule:
+def _until_settled(problem: InitialValueProblem, integrator: Integrator, dt: float, steps: Steps) -> Schedule:
     """Return the schedule of `Steps.until`."""
     tolerance, most = steps.tolerance, steps.number
     assert tolerance is not None
@@ -88,18 +89,19 @@ def _until_settled(problem: RelaxationProblem, integrator: Integrator, dt: float
         return Schedule(dt, most, tolerance=tolerance)
     if reason is not None:
         return Schedule(dt, most, stop_change=tolerance * dt / _slowest(problem))
+    assert isinstance(problem, RelaxationProblem)
     found = steps_until(problem, integrator, dt=dt, tolerance=tolerance, most=most)
     return Schedule(dt, most if found is None else found, settles=found is not None)
 
 
-def _slowest(problem: RelaxationProblem) -> float:
+def _slowest(problem: InitialValueProblem) -> float:
     """Return the longest time constant, over leaky populations and the modes of other unit dynamics."""
     modes = [mode for dynamics in problem.dynamics.values() for mode in np.linalg.eigvals(np.asarray(dynamics.A))]
     leaky = [] if len(problem.dynamics) == len(problem.taus.shapes) else _taus(problem)
     return max([*leaky, *(-1 / float(mode.real) for mode in modes)])
 
 
-def _taus(problem: RelaxationProblem) -> list[float]:
+def _taus(problem: InitialValueProblem) -> list[float]:
     """Return the shortest and the longest time constant of each leaky population."""
     leaky = [v for v in problem.taus.shapes if v not in problem.dynamics]
     if not leaky:
@@ -117,7 +119,7 @@ def _check_stability(integrator: Integrator, eta: float) -> None:
         warn(f"eta is {eta:.4g}, above 1: errors may grow by about eta / (2 - eta) per layer before they shrink.")
 
 
-def _check_dynamics(integrator: Integrator, problem: RelaxationProblem, dt: float) -> None:
+def _check_dynamics(integrator: Integrator, problem: InitialValueProblem, dt: float) -> None:
     """Refuse a step at which a mode of some unit dynamics does not decay: |R(dt lambda)| >= 1."""
     if integrator.stability_limit == math.inf:
         return

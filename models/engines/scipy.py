@@ -16,7 +16,7 @@ from actrelax.models.engines.request import SolveRequest, divergence_message, re
 from actrelax.models.engines.sparse_problem import SparseProblem, Vector, refused
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem, State
 from actrelax.models.results import DivergenceError, Status, Trajectory
 from actrelax.models.results.recording import populations
 
@@ -24,7 +24,7 @@ SPARSE_JACOBIAN = ("Radau", "BDF")
 """Implicit methods that take a sparse Jacobian; LSODA approximates its own."""
 
 
-def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
+def unsupported(problem: InitialValueProblem, integrator: Integrator) -> str | None:
     """Return None, or one sentence that says why SciPy can't run the problem."""
     if integrator.engine is None:
         return 'SciPy runs its own methods only: pass one, such as "RK45", or engine="torch".'
@@ -233,7 +233,7 @@ class _Run:
         return self.system.as_tensors(self.system.split(y))
 
     def _outcome(self, status: Status, field: _Field, end: float, y: Vector, **more: object) -> Trajectory:
-        work = field.evaluations * len(self.request.problem.feedback_projections)
+        work = field.evaluations * len(self.request.problem.carriers)
         return self.request.outcome(status, self._tensors(y), field.steps, work, ended=end, **more)
 
 

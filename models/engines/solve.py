@@ -17,7 +17,7 @@ from actrelax.models.engines.schedule import schedule
 from actrelax.models.engines.steps import PAPERS, Steps, StepSize, as_steps
 from actrelax.models.errors import ActrelaxError, enough_memory, warn
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import InitialValueProblem
 from actrelax.models.results import DivergenceError, Record, Status, Trajectory
 from actrelax.models.results.recording import History, Recordable
 
@@ -35,7 +35,7 @@ OPTIONS: dict[str, type[Options]] = {"torch": TorchOptions, "scipy": SciPyOption
 class Engine(Protocol):
     """The interface of an engine's module."""
 
-    def unsupported(self, problem: RelaxationProblem, integrator: Integrator) -> str | None:
+    def unsupported(self, problem: InitialValueProblem, integrator: Integrator) -> str | None:
         """Return None, or one sentence that says why the engine can't run the problem."""
 
     def solve(self, request: SolveRequest) -> Trajectory:
@@ -47,14 +47,14 @@ def engine_named(name: str) -> Engine:
     return cast("Engine", importlib.import_module(ENGINES[known("engine", name, ENGINES)]))
 
 
-def unsupported(problem: RelaxationProblem, integrator: str | Integrator, engine: str) -> str | None:
+def unsupported(problem: InitialValueProblem, integrator: str | Integrator, engine: str) -> str | None:
     """Return None if the engine can run the problem with the integrator, else the reason in one sentence."""
     scheme = integrator_named(integrator)
     return scheme.unsupported(problem) or engine_named(engine).unsupported(problem, scheme)
 
 
 def solve(
-    problem: RelaxationProblem,
+    problem: InitialValueProblem,
     integrator: str | Integrator = "euler",
     steps: int | Steps = PAPERS,
     *,
@@ -69,7 +69,7 @@ def solve(
 
     Parameters
     ----------
-    problem : RelaxationProblem
+    problem : RelaxationProblem or ForwardProblem
     integrator : str or Integrator, default "euler"
         A key of `INTEGRATORS`, a SciPy method such as ``"DOP853"``, or a Brian2 method such as ``"brian2:rk4"``.
     steps : int or Steps, default Steps(100, eta=0.1)
@@ -138,7 +138,7 @@ def _arguments(request: SolveRequest, integrator: str | Integrator, steps: Steps
     own = isinstance(integrator, Integrator) and scheme.engine is None and INTEGRATORS.get(scheme.name) is not scheme
     noise: dict[str, Any] = {}
     if request.problem.is_noisy:
-        device = request.problem.clamped.device if generator is None else generator.device
+        device = request.problem.like.device if generator is None else generator.device
         on_cpu = device.type == "cpu"
         noise = {"random_state": (generator or torch.default_generator).get_state() if on_cpu else None}
     return {
@@ -185,7 +185,7 @@ def warn_unsettled(request: SolveRequest, status: Status) -> None:
 
 
 def resolve(
-    problem: RelaxationProblem,
+    problem: InitialValueProblem,
     integrator: str | Integrator,
     steps: Steps,
     *,

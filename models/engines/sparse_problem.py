@@ -19,7 +19,7 @@ from torch import Tensor
 
 from actrelax.models.assumptions import Gain
 from actrelax.models.network import CapturedNetwork, Projection
-from actrelax.models.problem import Leaky, RelaxationProblem, State, StateSpace, Value
+from actrelax.models.problem import InitialValueProblem, Leaky, RelaxationProblem, State, StateSpace, Value
 
 Vector = NDArray[np.float64]
 Activities = dict[str, Vector]
@@ -226,8 +226,10 @@ class SparseProblem:
         return Drive(matrices, bias)
 
 
-def refused(problem: RelaxationProblem) -> str | None:
+def refused(problem: InitialValueProblem) -> str | None:
     """Return None, or one sentence that says why only PyTorch can run the problem."""
+    if not isinstance(problem, RelaxationProblem):
+        return 'the forward phase runs on PyTorch only: pass engine="torch".'
     if isinstance(problem.network, CapturedNetwork):
         return 'a captured network runs on PyTorch only: pass engine="torch".'
     if problem.assumptions.is_continuous:

@@ -13,11 +13,11 @@ from actrelax.models.engines.request import SolveRequest, divergence, is_finite
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
 from actrelax.models.network import CapturedNetwork
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, State
 from actrelax.models.results import DivergenceError, Trajectory
 
 
-def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
+def unsupported(problem: InitialValueProblem, integrator: Integrator) -> str | None:
     """Return None, or one sentence that says why PyTorch can't run the problem."""
     if integrator.engine not in (None, "torch"):
         return f'"{integrator.name}" is a method of another engine.'
@@ -125,7 +125,7 @@ class _SteppedRun:
 
 def _noise_reset(request: SolveRequest) -> Callable[[], object]:
     """Return a function that resets the noise generator to its current state, to repeat the run."""
-    generator, kind = request.generator, request.problem.clamped.device.type
+    generator, kind = request.generator, request.problem.like.device.type
     if generator is not None:
         return partial(generator.set_state, generator.get_state())
     globally = torch.random if kind == "cpu" else getattr(torch, kind)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, State
 from actrelax.models.problem.delays import delay_line_key
 
 
 @torch.no_grad()
-def fill_delay_lines(problem: RelaxationProblem, state: State, dt: float) -> State:
+def fill_delay_lines(problem: InitialValueProblem, state: State, dt: float) -> State:
     """Add delay lines to a state, one signal per step of dt, as if it had been constant before t = 0."""
     lines: State = {}
     for name, steps in problem.delay.steps(dt).items():
-        sent = problem.feedback_source(problem.feedback_projections[name], state)
+        sent = problem.sent(problem.carriers[name], state)
         lines[delay_line_key(name)] = sent.expand(steps, *sent.shape)
     return state | lines
 
 
-def shift_delay_lines(problem: RelaxationProblem, state: State) -> State:
+def shift_delay_lines(problem: InitialValueProblem, state: State) -> State:
     """Return the delay lines one step later: with the current signals, without the oldest."""
     lines: State = {}
     for name in problem.delay.times:
@@ -29,6 +29,6 @@ def shift_delay_lines(problem: RelaxationProblem, state: State) -> State:
                 f"feedback along {name!r} is delayed, but the state has no delay line for it: "
                 "begin with fill_delay_lines(problem, problem.initial_state(), dt)."
             )
-        sent = problem.feedback_source(problem.feedback_projections[name], state)
+        sent = problem.sent(problem.carriers[name], state)
         lines[line] = torch.cat([sent[None], state[line][:-1]])
     return lines

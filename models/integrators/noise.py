@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, State
 
 
-def add_noise(problem: RelaxationProblem, state: State, dt: float, generator: torch.Generator | None) -> State:
+def add_noise(problem: InitialValueProblem, state: State, dt: float, generator: torch.Generator | None) -> State:
     """Add the noise of one step of dt to the state after `euler`: sigma sqrt(2 dt/tau) xi, xi standard normal.
 
     The variables of a unit with dynamics share one xi (`UnitDynamics.noise`).

@@ -22,9 +22,9 @@ import torch
 
 from actrelax.models.integrators.chain import Transition, holding, polynomial, settled, sweep
 from actrelax.models.integrators.delay_lines import shift_delay_lines
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem, State
 
-Step = Callable[[RelaxationProblem, State, float], State]
+Step = Callable[[InitialValueProblem, State, float], State]
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Integrator:
     takes_time: bool = True
     takes_noise: bool = False
     takes_delays: bool = False
-    refuses: Callable[[RelaxationProblem], str | None] | None = None
+    refuses: Callable[[InitialValueProblem], str | None] | None = None
     engine: str | None = None
 
-    def unsupported(self, problem: RelaxationProblem) -> str | None:
+    def unsupported(self, problem: InitialValueProblem) -> str | None:
         """Return None, or one sentence with the reason why the scheme can't solve the problem."""
         if problem.is_noisy and not self.takes_noise:
             return 'it does not support noise: use "euler", or one of Brian2\'s methods that do.'
@@ -70,7 +70,7 @@ class Integrator:
         return self.name.rpartition(":")[2]
 
 
-def euler(problem: RelaxationProblem, state: State, dt: float) -> State:
+def euler(problem: InitialValueProblem, state: State, dt: float) -> State:
     """Take a step of explicit Euler, synchronous (Jacobi): all populations read old values."""
     new = shift_delay_lines(problem, state)
     for v, unit in problem.units.items():
@@ -78,7 +78,7 @@ def euler(problem: RelaxationProblem, state: State, dt: float) -> State:
     return new
 
 
-def sequential(problem: RelaxationProblem, state: State, dt: float) -> State:
+def sequential(problem: InitialValueProblem, state: State, dt: float) -> State:
     """Take an Euler step in one sweep from the output down, in which populations read their targets' new values.
 
     The papers' loop (Gauss-Seidel). It runs ahead of the ODE by O(dt); like Euler it has order 1.
@@ -89,7 +89,7 @@ def sequential(problem: RelaxationProblem, state: State, dt: float) -> State:
     return state
 
 
-def exponential(problem: RelaxationProblem, state: State, dt: float) -> State:
+def exponential(problem: InitialValueProblem, state: State, dt: float) -> State:
     """Take an exact step for constant feedback: Euler with eta = 1 - exp(-dt/tau)."""
     new: State = {}
     for v, unit in problem.units.items():
@@ -97,14 +97,14 @@ def exponential(problem: RelaxationProblem, state: State, dt: float) -> State:
     return new
 
 
-def heun(problem: RelaxationProblem, state: State, dt: float) -> State:
+def heun(problem: InitialValueProblem, state: State, dt: float) -> State:
     """Take a step of the explicit trapezoidal rule: average the slopes at the start and at the Euler point."""
     k1 = problem.vector_field(state)
     k2 = problem.vector_field(_advance(state, k1, dt))
     return _advance(state, {v: (k1[v] + k2[v]) / 2 for v in state}, dt)
 
 
-def rk4(problem: RelaxationProblem, state: State, dt: float) -> State:
+def rk4(problem: InitialValueProblem, state: State, dt: float) -> State:
     """Take a step of the classical fourth-order Runge-Kutta method."""
     k1 = problem.vector_field(state)
     k2 = problem.vector_field(_advance(state, k1, dt / 2))
@@ -113,7 +113,7 @@ def rk4(problem: RelaxationProblem, state: State, dt: float) -> State:
     return _advance(state, {v: (k1[v] + 2 * k2[v] + 2 * k3[v] + k4[v]) / 6 for v in state}, dt)
 
 
-def equilibrium(problem: RelaxationProblem, state: State, dt: float) -> State:
+def equilibrium(problem: InitialValueProblem, state: State, dt: float) -> State:
     """Return the fixed point for frozen gains: one sweep from the output down with eta = 1; dt is not used."""
     state = dict(state)
     for v, unit in problem.units.items():
@@ -121,7 +121,9 @@ def equilibrium(problem: RelaxationProblem, state: State, dt: float) -> State:
     return state
 
 
-def _needs_one_sweep(problem: RelaxationProblem) -> str | None:
+def _needs_one_sweep(problem: InitialValueProblem) -> str | None:
+    if not isinstance(problem, RelaxationProblem):
+        return "the forward phase is nonlinear: call settle(network, x), or step it until it has settled."
     if problem.network.is_recurrent:
         cycles = problem.network.graph.cycles_in_words
         return f"one sweep needs a network without cycles, got {cycles}: pass another integrator with Steps.until."

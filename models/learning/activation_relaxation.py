@@ -134,7 +134,8 @@ class ActivationRelaxation(nn.Module):
     @property
     def assumptions(self) -> Assumptions:
         """The assumptions; read-only, like all arguments of the constructor."""
-        return self._recipe.request.problem.assumptions
+        assumptions: Assumptions = self._recipe.request.problem.assumptions
+        return assumptions
 
     @property
     def steps(self) -> Steps:

@@ -7,7 +7,7 @@ from actrelax.models.network.captured.forward_pass import CapturedPass, Captured
 from actrelax.models.network.captured.network import CapturedNetwork, refuse_assumptions
 from actrelax.models.network.captured.operations import Operation
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
-from actrelax.models.network.feedforward_pass import FeedforwardPass
+from actrelax.models.network.feedforward_pass import FeedforwardPass, sum_in_order
 from actrelax.models.network.from_sequential import weighted_layers
 from actrelax.models.network.graph import Graph
 from actrelax.models.network.named_modules import MODULES, Design, ModuleArchitecture, build_module
@@ -51,5 +51,6 @@ __all__ = [
     "refuse_assumptions",
     "refuse_stale",
     "structure",
+    "sum_in_order",
     "weighted_layers",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -19,23 +19,32 @@ class FeedforwardPass:
     drives      population -> abar, (batch, *population.shape), except the input; possibly only those that gains need
     activities  population -> xbar = f(abar), including the input
     routes      projection -> the batch's route through its pooling
+    responses   population -> f(abar), where the activity differs: rates that have not settled yet
     """
 
     drives: Mapping[str, Tensor]
     activities: Mapping[str, Tensor]
     routes: Mapping[str, ProjectionRoute]
+    responses: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+
+    def response(self, population: str) -> Tensor:
+        """Return f(abar), from which some activation functions compute their gain."""
+        return self.responses.get(population, self.activities[population])
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors, in the order that `with_tensors` expects."""
         winners = [route.winners for each in self.routes.values() for route in (*each.before, *each.after)]
-        return [*self.drives.values(), *self.activities.values(), *(x for x in winners if x is not None)]
+        named = [*self.drives.values(), *self.activities.values(), *self.responses.values()]
+        return [*named, *(x for x in winners if x is not None)]
 
     def with_tensors(self, tensors: Iterable[Tensor]) -> FeedforwardPass:
         """Return a copy of the pass that holds these tensors, in the order of `tensors`."""
         given = iter(tensors)
         drives = {name: next(given) for name in self.drives}
         activities = {name: next(given) for name in self.activities}
-        return FeedforwardPass(drives, activities, {name: r.with_winners(given) for name, r in self.routes.items()})
+        responses = {name: next(given) for name in self.responses}
+        routes = {name: r.with_winners(given) for name, r in self.routes.items()}
+        return FeedforwardPass(drives, activities, routes, responses=responses)
 
 
 def pass_forward(

@@ -41,10 +41,14 @@ class Graph:
         return any(place[source] <= place[name] for name in self.order for source in self.sources[name])
 
     @cached_property
+    def components(self) -> tuple[tuple[str, ...], ...]:
+        """The strongly connected components, from the lowest up: cycles, and populations in no cycle."""
+        return tuple(map(tuple, _components({name: self.sources[name] for name in reversed(self.order)})))
+
+    @cached_property
     def cycles(self) -> tuple[tuple[str, ...], ...]:
-        """The strongly connected components that contain a cycle, from the lowest up."""
-        upwards = {name: self.sources[name] for name in reversed(self.order)}
-        return tuple(map(tuple, cycles_of(upwards))) if self.is_recurrent else ()
+        """The components that contain a cycle, from the lowest up."""
+        return tuple(c for c in self.components if _is_cycle(c, self.sources)) if self.is_recurrent else ()
 
     @property
     def cycles_in_words(self) -> str:
@@ -108,18 +112,16 @@ def topological_order(input_name: str, populations: Sequence[str], projections: 
     return [name for name in _ordered(parents) if name != outputs[0]] + outputs
 
 
-def cycles_of(parents: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Return the strongly connected components that contain a cycle, in the order of `parents`.
-
-    parents  population -> populations that project to it
-    """
-    components = _components(parents)
-    return [c for c in components if len(c) > 1 or c[0] in parents[c[0]]]
+def _is_cycle(component: Sequence[str], parents: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether a strongly connected component is more than a population that doesn't project to itself."""
+    return len(component) > 1 or component[0] in parents[component[0]]
 
 
 def _check_cycles(parents: Mapping[str, Sequence[str]]) -> None:
     """Refuse a cycle that the input doesn't reach, and one that feeds no population outside it."""
-    for cycle in cycles_of(parents):
+    for cycle in _components(parents):
+        if not _is_cycle(cycle, parents):
+            continue
         listed, inside = ", ".join(map(repr, cycle)), set(cycle)
         if all(source in inside for name in cycle for source in parents[name]):
             raise ActrelaxError(f"nothing outside their cycle drives {listed}: add a projection from 'input' to one.")

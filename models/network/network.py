@@ -261,11 +261,18 @@ class Network(nn.Module):
         ``keep_drives=False`` saves memory: it keeps a drive only if the gain can't be computed from the activity.
         """
         if self.is_recurrent:
-            raise ActrelaxError(f"a feedforward pass needs a network without cycles, got {self.graph.cycles_in_words}.")
+            cycles = self.graph.cycles_in_words
+            raise ActrelaxError(
+                f"a feedforward pass needs a network without cycles, got {cycles}: call settle(network, x)."
+            )
         self._check_sources()
-        check_stimuli(x, self.populations[self.input].shape, self._tensors())
+        self.check_stimuli(x)
         activations = {name: population.activation for name, population in self.populations.items()}
         return pass_forward(x, list(self.populations), self.incoming, activations, keep_drives=keep_drives)
+
+    def check_stimuli(self, x: Tensor) -> None:
+        """Refuse stimuli of another shape, dtype or device than the network's input and weights."""
+        check_stimuli(x, self.populations[self.input].shape, self._tensors())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output activities (batch, *output shape), differentiable if grad mode is on."""

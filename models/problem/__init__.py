@@ -1,6 +1,8 @@
-"""The relaxation as an initial value problem: its ODE, initial state and clamped output."""
+"""The relaxation and the forward phase as initial value problems."""
 
 from actrelax.models.problem.feedback_transforms import apply_transform, transform_named
+from actrelax.models.problem.forward import ForwardProblem
+from actrelax.models.problem.initial_value_problem import InitialValueProblem
 from actrelax.models.problem.losses import (
     LOSSES,
     Loss,
@@ -16,6 +18,8 @@ from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit
 
 __all__ = [
     "LOSSES",
+    "ForwardProblem",
+    "InitialValueProblem",
     "Leaky",
     "Loss",
     "LossFunction",

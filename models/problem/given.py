@@ -37,10 +37,15 @@ def warn_of_default_tau(tau: Any, leaky: Collection[str]) -> None:
             warn(f"tau names {named}; the default, 1, holds for {', '.join(left_out)}: name all populations.")
 
 
-def check_start(start: str | Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], dtype: torch.dtype) -> None:
+def check_start(
+    start: str | Mapping[str, Tensor],
+    shapes: Mapping[str, Sequence[int]],
+    dtype: torch.dtype,
+    names: Sequence[str] = ("feedforward", "zero"),
+) -> None:
     """Refuse an unknown name, and a mapping without a state of the right shape and dtype for each population."""
     if not isinstance(start, Mapping):
-        known("start", start, ["feedforward", "zero"])
+        known("start", start, names)
         return
     for name in start:
         known("population", name, shapes, where="start")

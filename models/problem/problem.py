@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,17 +11,17 @@ from typing import Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from actrelax.models._names import is_number, known, look_up
-from actrelax.models._values import MS, as_number, as_values, without_unit
+from actrelax.models._names import is_number, look_up
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import CapturedPass, FeedforwardPass, Network, Projection, check_network
-from actrelax.models.problem.delays import Delays, delay_line_key
+from actrelax.models.problem.delays import delay_line_key
 from actrelax.models.problem.feedback_transforms import Transform, TransformedFeedback, transform_named
-from actrelax.models.problem.given import check_captured, check_complete, check_start, check_unit, warn_of_default_tau
+from actrelax.models.problem.given import check_captured, check_start
+from actrelax.models.problem.initial_value_problem import InitialValueProblem
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
-from actrelax.models.problem.per_neuron import PerNeuron, Value, brief
-from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
+from actrelax.models.problem.per_neuron import Value
+from actrelax.models.problem.unit_dynamics import State, UnitDynamics
 
 
 class ProblemFields(TypedDict, total=False):
@@ -40,7 +39,7 @@ class ProblemFields(TypedDict, total=False):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RelaxationProblem:
+class RelaxationProblem(InitialValueProblem):
     """The ODE  tau_v dx_v/dt = -x_v + sum_p op_p^T(g_c x_c; psi_p)  of one network and one batch (docs/theory.md).
 
     Usually made by `from_batch`. It holds no step size, integrator or engine. Solvers read the network's current
@@ -165,112 +164,29 @@ class RelaxationProblem:
             )
         if self.clip is not None and not (is_number(self.clip) and self.clip > 0):
             raise ActrelaxError(f"clip must be positive, got {self.clip!r}.")
-        self.taus.check(zero=False)
-        self.sigmas.check(zero=True)
-        check_dynamics(self.dynamics, self.relaxing, tau=self.tau, clip=self.clip)
-        for variable in self.own_variables:
-            if variable in self.network.populations:
-                raise ActrelaxError(f"{variable!r} names a population and a variable of another: rename the first.")
-        warn_of_default_tau(self.tau, [name for name in self.taus.shapes if name not in self.dynamics])
-        if not is_number(self.input_noise) or not 0 <= self.input_noise < math.inf:
-            raise ActrelaxError(f"input_noise must be a number, 0 or positive, got {self.input_noise!r}.")
-        self.delay.check()
+        self._check_shared_fields()
         shapes = {name: self.feedforward.activities[name].shape for name in self.relaxing}
         check_start(self.start, shapes, self.state_like.dtype)
-
-    def _take_plain_values(self) -> None:
-        """Convert NumPy and Brian2 values to numbers and tensors, and set the unit of time."""
-        values, unit = without_unit(tau=self.tau, delays=self.delays)
-        if unit is not None:
-            check_complete(self.tau, [name for name in self.relaxing if name not in self.dynamics])
-        if self.time_unit is not None:
-            known("time_unit", self.time_unit, [MS])
-        values |= {name: as_values(getattr(self, name)) for name in ("start", "noise")}
-        values |= {name: as_number(getattr(self, name)) for name in ("clip", "input_noise")}
-        for name, value in (values | {"time_unit": unit or self.time_unit}).items():
-            object.__setattr__(self, name, value)
-
-    def time(self, name: str, value: float) -> float:
-        """Convert a time to a number in the problem's unit; plain numbers are in that unit already."""
-        values, unit = without_unit(**{name: value})
-        self.check_unit(name, unit)
-        number: float = values[name]
-        return number
-
-    def check_unit(self, name: str, unit: str | None) -> None:
-        """Refuse a time with a unit if the problem has none."""
-        check_unit(name, unit, self.time_unit)
 
     @cached_property
     def relaxing(self) -> list[str]:
         """The hidden populations from the top down, the order in which feedback reaches them."""
         return self.network.hidden[::-1]
 
-    @cached_property
+    @property
     def feedback_projections(self) -> dict[str, Projection]:
         """The projections that carry feedback: all but those from the input."""
-        return {name: p for name, p in self.network.projections.items() if p.source != self.network.input}
-
-    @cached_property
-    def taus(self) -> PerNeuron:
-        """Time constants by population."""
-        names = [*self.relaxing, self.network.input] if self.input_noise else self.relaxing
-        return PerNeuron("tau", self.tau, 1.0, {name: self.network.populations[name].shape for name in names})
-
-    @cached_property
-    def sigmas(self) -> PerNeuron:
-        """Noise by hidden population."""
-        return PerNeuron("noise", self.noise, 0.0, {v: self.network.populations[v].shape for v in self.relaxing})
-
-    @cached_property
-    def noise_levels(self) -> dict[str, Value]:
-        """Sigma of each noisy population, a noisy input included: a number, or one per neuron."""
-        levels = {v: self.sigmas.on(v, self.clamped) for v in self.relaxing if self.sigmas.extremes(v)[1] > 0}
-        return levels | ({self.network.input: self.input_noise} if self.input_noise else {})
+        return self.carriers
 
     @property
-    def is_noisy(self) -> bool:
-        """Return whether the hidden populations or the input have noise."""
-        return bool(self.noise_levels)
-
-    @cached_property
-    def delay(self) -> Delays:
-        """Transmission delays by projection."""
-        return Delays(self.delays, list(self.feedback_projections))
-
-    @cached_property
-    def own_variables(self) -> dict[str, str]:
-        """Variable -> population, for the variables NAME.0, NAME.1, ... of units with dynamics."""
-        own = [name for name in self.relaxing if name in self.dynamics]
-        return {f"{name}.{i}": name for name in own for i in range(self.dynamics[name].order)}
+    def like(self) -> Tensor:
+        """The clamped output, (batch, *output.shape)."""
+        return self.clamped
 
     @property
     def is_frozen(self) -> bool:
         """Return whether all gains of the relaxation are constant: the ODE is linear, except for a clip."""
         return all(knobs.activity_gain != "current" for knobs in self.assumptions.both)
-
-    @cached_property
-    def units(self) -> dict[str, Unit]:
-        """Dynamics of each hidden population, from the top down, and of a noisy input."""
-        return {
-            name: StateSpace(name, self.dynamics[name])
-            if name in self.dynamics
-            else Leaky(name, self.taus.on(name, self.state_like), None if name == self.network.input else self.clip)
-            for name in self.taus.shapes
-        }
-
-    def initial_state(self) -> State:
-        """Return the units' variables at t = 0: the fixed points that have the activities given by `start`."""
-        state: State = {}
-        for name, unit in self.units.items():
-            x = self.initial_activity(name)
-            if x.is_complex() and not self.state_like.is_complex():
-                raise ActrelaxError(
-                    f'population {name!r} is complex, and has no real state to step: pass integrator="equilibrium".'
-                )
-            x = x.to(self.state_like)
-            state |= unit.fixed_point(x if unit.gain == 1 else x / unit.gain)
-        return state
 
     def initial_activity(self, population: str) -> Tensor:
         """Return a population's activity at t = 0, (batch, *population.shape); for the output, its clamp."""
@@ -280,13 +196,6 @@ class RelaxationProblem:
         if isinstance(self.start, Mapping):
             return self.start.get(population, x)
         return torch.zeros_like(x) if self.start == "zero" and population != self.network.input else x
-
-    def vector_field(self, state: State) -> State:
-        """Return the time derivative of every variable of the units."""
-        rates: State = {}
-        for name, unit in self.units.items():
-            rates |= unit.rate(state, self.unit_input(name, state))
-        return rates
 
     def unit_input(self, population: str, state: State) -> Tensor:
         """Return the input u of a population's units: feedback, or the stimulus for a noisy input population."""
@@ -306,11 +215,11 @@ class RelaxationProblem:
     def feedback_along(self, projection: Projection, state: State) -> Tensor:
         """Return op_p^T(g_c x_c; psi_p), the feedback along one projection."""
         line = state.get(delay_line_key(projection.name))
-        sent = self.feedback_source(projection, state) if line is None else line[-1]
+        y = self.sent(projection, state) if line is None else line[-1]
         route = self.feedforward.routes[projection.name]
-        return projection.feedback_signal(sent, route, self.feedback_weight(projection))
+        return projection.feedback_signal(y, route, self.feedback_weight(projection))
 
-    def feedback_source(self, projection: Projection, state: State) -> Tensor:
+    def sent(self, projection: Projection, state: State) -> Tensor:
         """Return g_c x_c, the signal that the projection's target sends back."""
         return self.gain_times_activity(projection, self.activity_gain(projection), state)
 
@@ -357,7 +266,7 @@ class RelaxationProblem:
         if gain == "none":
             return signal
         passed, activation = self.feedforward, self.network.populations[population].activation
-        return activation.times_gain(signal, passed.drives.get(population), passed.activities[population])
+        return activation.times_gain(signal, passed.drives.get(population), passed.response(population))
 
     def activities(self, state: State) -> Mapping[str, Tensor]:
         """Return every population's activity: the output's is its clamp, a noiseless input's the stimulus."""
@@ -367,33 +276,11 @@ class RelaxationProblem:
         }
         return ends | {name: unit.activity(state) for name, unit in self.units.items() if unit.variables[0] in state}
 
-    def activities_like_weights(self, state: State) -> Mapping[str, Tensor]:
-        """Return `activities` in the dtype of the weights."""
-        return {name: x.to(self.clamped) for name, x in self.activities(state).items()}
-
-    @cached_property
-    def state_like(self) -> Tensor:
-        """A tensor with the dtype and device of states (float32 or wider).
-
-        In bfloat16 a step of eta = 0.1 would round to zero once a neuron is within 4 % of its fixed point.
-        """
-        return self.clamped.to(torch.promote_types(self.clamped.dtype, torch.float32))
-
     def __repr__(self) -> str:
-        sizes = ["x".join(map(str, p.shape)) for p in self.network.populations.values()]
-        start = repr(self.start) if isinstance(self.start, str) else "given"
         preset = self.assumptions.preset
-        return (
-            f"RelaxationProblem({'-'.join(sizes)}, batch {len(self.clamped)}, tau {brief(self.tau)}, start {start}, "
-            f"clip {self.clip}, assumptions {repr(preset) if preset else 'custom'}{''.join(self._biology())})"
-        )
+        return self._in_words(f"clip {self.clip}", f"assumptions {repr(preset) if preset else 'custom'}")
 
     def _biology(self) -> Iterator[str]:
-        if self.is_noisy:
-            yield f", noise {brief(self.noise)}, input noise {self.input_noise:g}"
-        if self.delay.times:
-            yield f", delays {brief(self.delays)}"
+        yield from super()._biology()
         if self.feedback_transform is not None:
-            yield f", feedback transform {getattr(self.feedback_transform, '__name__', self.feedback_transform)}"
-        if self.dynamics:
-            yield f", dynamics of {', '.join(self.dynamics)}"
+            yield f"feedback transform {getattr(self.feedback_transform, '__name__', self.feedback_transform)}"

@@ -18,19 +18,21 @@ from torch import Tensor
 from actrelax.models.assumptions import Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.description import describe, rebuild
-from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem, UnitDynamics
 from actrelax.models.problem.feedback_transforms import Quantised, Sparse
 
 GROUP = "problem"
 """The file's group with the problem."""
 
 
-def problem_dataset(problem: RelaxationProblem, arguments: Mapping[str, Any]) -> xr.Dataset:
+def problem_dataset(problem: InitialValueProblem, arguments: Mapping[str, Any]) -> xr.Dataset:
     """Return weights, psi, stimulus, target and clamp as variables, everything else as attributes.
 
     Attributes are JSON text; each tensor is replaced by the name of its variable. "not repeatable" lists the parts that
     a file can't hold.
     """
+    if not isinstance(problem, RelaxationProblem):
+        return xr.Dataset(attrs={"not repeatable": json.dumps(["a forward phase"])})
     network, tensors = describe(problem.network), _Tensors()
     weights = {key: tensors.add(key, x) for key, x in problem.network.state_dict().items()}
     attributes = {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from actrelax.models._names import known, whole_number
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, State
 
 if TYPE_CHECKING:
     from actrelax.models.results.trajectory import Trajectory
@@ -94,7 +94,7 @@ class History:
     units      recorded population -> indices of the recorded units, or None for all units
     """
 
-    problem: RelaxationProblem
+    problem: InitialValueProblem
     record: Record
     about: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -190,22 +190,23 @@ class History:
     def _is_activity(self, name: str, x: Tensor) -> bool:
         populations, owner = self.problem.network.populations, self.problem.own_variables.get(name, name)
         population = populations.get(owner)
-        return population is not None and tuple(x.shape) == (len(self.problem.clamped), *population.shape)
+        return population is not None and tuple(x.shape) == (len(self.problem.like), *population.shape)
 
 
-def populations(problem: RelaxationProblem, state: State) -> State:
-    """Return the activities of the hidden populations and the output, in topological order and the state's dtype."""
+def populations(problem: InitialValueProblem, state: State) -> State:
+    """Return the activities that a problem knows, without the input, in topological order and the state's dtype."""
     activities = problem.activities(state)
-    like = next(iter(state.values()), problem.clamped)
-    return {name: activities[name].to(like) for name in [*problem.network.hidden, problem.network.output]}
+    like = next(iter(state.values()), problem.like)
+    names = [name for name in [*problem.network.hidden, problem.network.output] if name in activities]
+    return {name: activities[name].to(like) for name in names}
 
 
-def recordable(problem: RelaxationProblem, state: State) -> State:
+def recordable(problem: InitialValueProblem, state: State) -> State:
     """Return `populations`, and the variables of units with dynamics."""
     return {**populations(problem, state), **{name: state[name] for name in problem.own_variables}}
 
 
-def record_spec(problem: RelaxationProblem, record: Recordable) -> RecordSpec | None:
+def record_spec(problem: InitialValueProblem, record: Recordable) -> RecordSpec | None:
     """Return the spec of `Record.what`; None for False."""
     if record is False:
         return None
@@ -235,7 +236,7 @@ def _listed(record: str | Iterable[str]) -> list[str]:
         ) from None
 
 
-def _units(problem: RelaxationProblem, name: str, chosen: Sequence[int]) -> list[int]:
+def _units(problem: InitialValueProblem, name: str, chosen: Sequence[int]) -> list[int]:
     """Return the chosen units of a population as a list of integers."""
     size = math.prod(problem.network.populations[problem.own_variables.get(name, name)].shape)
     try:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, State
 from actrelax.models.results.relative_error import relative_error
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def time_after(steps: int, dt: float) -> float:
     return float(f"{steps * dt:.12g}") if steps else 0.0
 
 
-def time_unit_of(problem: RelaxationProblem, engine: str) -> str:
+def time_unit_of(problem: InitialValueProblem, engine: str) -> str:
     """Return the unit of a relaxation's times, for axes: "ms" in Brian2, "units of tau" only if every tau is 1."""
     if engine == "brian2" or problem.time_unit is not None:
         return "ms"
@@ -60,7 +60,7 @@ class Trajectory:
 
     Attributes
     ----------
-    problem : RelaxationProblem
+    problem : RelaxationProblem or ForwardProblem
     integrator, engine : str
     dt : float
         Step size in the problem's unit of time; infinite for "equilibrium".
@@ -105,7 +105,7 @@ class Trajectory:
     {'time': 11, 'sample': 3, 'hidden1_unit': 32, 'output_unit': 10}
     """
 
-    problem: RelaxationProblem
+    problem: Any  # a RelaxationProblem or a ForwardProblem
     integrator: str
     engine: str
     dt: float

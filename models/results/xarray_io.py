@@ -25,7 +25,7 @@ from torch import Tensor
 
 from actrelax.models._files import write_whole
 from actrelax.models.errors import ActrelaxError, enough_memory
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem
 from actrelax.models.results.problem_file import GROUP, problem_dataset
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Label:
     attributes: Mapping[str, Any]
 
 
-def labels(problem: RelaxationProblem, units: Units, point: Mapping[str, Tensor]) -> dict[str, Label]:
+def labels(problem: InitialValueProblem, units: Units, point: Mapping[str, Tensor]) -> dict[str, Label]:
     """Return name -> label of the variables recorded at one point in time.
 
     The activity of a population has the dimensions (sample, NAME_unit), the indices of its units into the flattened
@@ -67,7 +67,7 @@ def labels(problem: RelaxationProblem, units: Units, point: Mapping[str, Tensor]
     return found
 
 
-def _label(problem: RelaxationProblem, units: Units, name: str, shape: tuple[int, ...]) -> Label:
+def _label(problem: InitialValueProblem, units: Units, name: str, shape: tuple[int, ...]) -> Label:
     if name not in units:
         return Label(tuple(f"{name}_{i}" for i in range(len(shape))), shape, {}, {})
     population = problem.network.populations[problem.own_variables.get(name, name)].shape
@@ -129,17 +129,20 @@ def _as_array(x: Tensor) -> NDArray[Any]:
 
 
 def about(
-    problem: RelaxationProblem, integrator: str, engine: str, dt: float, options: Mapping[str, Any]
+    problem: InitialValueProblem, integrator: str, engine: str, dt: float, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the attributes known before a relaxation runs, without options that are None."""
     packages = ("actrelax", "numpy", "scipy", "torch", "brian2")
+    assumed = {}
+    if isinstance(problem, RelaxationProblem):
+        assumed["assumptions"] = problem.assumptions.preset or json.dumps(asdict(problem.assumptions))
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     return {
         **{name: _plain(value) for name, value in options.items() if value is not None},
         "Conventions": "CF-1.11",
         "title": "activation relaxation",
         "problem": repr(problem),
-        "assumptions": problem.assumptions.preset or json.dumps(asdict(problem.assumptions)),
+        **assumed,
         "integrator": integrator,
         "engine": engine,
         "dt": dt,

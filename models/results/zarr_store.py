@@ -14,7 +14,7 @@ import zarr
 from torch import Tensor
 
 from actrelax.models._files import partial_of
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import InitialValueProblem
 from actrelax.models.results.problem_file import GROUP, problem_dataset
 from actrelax.models.results.trajectory import time_unit_of
 from actrelax.models.results.xarray_io import Units, about, attributes, dataset_of, labels, writing
@@ -38,7 +38,7 @@ class ZarrWriter:
     def __init__(
         self,
         path: Path,
-        problem: RelaxationProblem,
+        problem: InitialValueProblem,
         run: Mapping[str, Any],
         units: Units,
         point: Mapping[str, Tensor],

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from actrelax.models.engines import INTEGRATORS as INTEGRATORS
     from actrelax.models.engines import Brian2Options as Brian2Options
     from actrelax.models.engines import SciPyOptions as SciPyOptions
+    from actrelax.models.engines import Settle as Settle
     from actrelax.models.engines import Steps as Steps
     from actrelax.models.engines import TorchOptions as TorchOptions
+    from actrelax.models.engines import settle as settle
     from actrelax.models.engines import solve as solve
     from actrelax.models.errors import ActrelaxError as ActrelaxError
     from actrelax.models.learning import ActivationRelaxation as ActivationRelaxation
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from actrelax.models.network import Network as Network
     from actrelax.models.network import Projection as Projection
     from actrelax.models.network import build as build
+    from actrelax.models.problem import ForwardProblem as ForwardProblem
     from actrelax.models.problem import RelaxationProblem as RelaxationProblem
     from actrelax.models.problem import UnitDynamics as UnitDynamics
     from actrelax.models.results import DivergenceError as DivergenceError
@@ -52,6 +55,7 @@ _MODULE_OF = {
     "BackwardOptions": "models.learning",
     "Brian2Options": "models.engines",
     "DivergenceError": "models.results",
+    "ForwardProblem": "models.problem",
     "INTEGRATORS": "models.engines",
     "Knobs": "models.assumptions",
     "Network": "models.network",
@@ -60,6 +64,7 @@ _MODULE_OF = {
     "Record": "models.results",
     "RelaxationProblem": "models.problem",
     "SciPyOptions": "models.engines",
+    "Settle": "models.engines",
     "Steps": "models.engines",
     "TorchOptions": "models.engines",
     "Trajectory": "models.results",
@@ -73,6 +78,7 @@ _MODULE_OF = {
     "open_trajectory": "models.results",
     "relax_backward": "models.learning",
     "relax_continuously": "models.learning",
+    "settle": "models.engines",
     "solve": "models.engines",
 }
 

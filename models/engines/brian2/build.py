@@ -187,7 +187,7 @@ def _delay(flat: SparseProblem, group: Any, text: equations.PopulationText, cloc
     problem = flat.problem
     for name, (line, sent, steps) in text.lines.items():
         shift(group, line, sent, steps, clock=clock, when="groups", order=equations.LINE)
-        before = vector(problem.feedback_source(problem.feedback_projections[name], problem.initial_state()))
+        before = vector(problem.sent(problem.carriers[name], problem.initial_state()))
         for k in range(steps + 1):
             setattr(group, f"{line}_{k}", before)
 

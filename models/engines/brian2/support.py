@@ -35,6 +35,9 @@ def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | Non
         return f'"{integrator.name}" is a method of another engine.'
     if integrator.engine is None and integrator.name not in OURS:
         return f'Brian2 has no such integrator; use {", ".join(OURS)}, "brian2:rk4", "brian2:exact" ...'
+    reason = equations.refused(problem)
+    if reason is not None:
+        return reason
     if integrator.name == "exponential" and problem.dynamics:
         return "Brian2's exponential Euler treats variables one by one: use another integrator for unit dynamics."
     method = method_of(integrator)
