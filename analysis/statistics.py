@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -136,7 +137,11 @@ def holm(p: Sequence[float]) -> list[float]:
         require_statsmodels()
         from statsmodels.stats.multitest import multipletests
 
-        adjusted[known] = multipletests(adjusted[known], method="holm")[1]
+        gc.freeze()  # multipletests collects garbage, which takes up to seconds in a large process
+        try:
+            adjusted[known] = multipletests(adjusted[known], method="holm")[1]
+        finally:
+            gc.unfreeze()
     return [float(value) for value in adjusted]
 
 

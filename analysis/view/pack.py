@@ -69,7 +69,9 @@ def arrangement(shape: Sequence[int]) -> NDArray[np.int32]:
     Examples
     --------
     >>> arrangement((2, 1, 2))
-    array([[ 0,  1, -1,  2,  3]], dtype=int32)
+    array([[ 0,  1],
+           [-1, -1],
+           [ 2,  3]], dtype=int32)
     """
     count = math.prod(shape)
     if len(shape) != 3:

@@ -64,8 +64,8 @@ def test_angles_are_those_of_many_relaxations():
 def test_noise_is_refused_where_it_is_not_followed():
     case = mlp_case()
     for problem, said in (
-        (problem_of(graph_case(), noise=0.1), "chains of dense projections"),
-        (problem_of(case, noise={"hidden1": torch.full((7,), 0.1)}), "one sigma a population"),
+        (problem_of(graph_case(), noise=0.1), "need a chain of dense projections"),
+        (problem_of(case, noise={"hidden1": torch.full((7,), 0.1)}), "one sigma per population"),
         (problem_of(case, noise=0.1, delays=1.0), "needs feedback without delays"),
     ):
         with pytest.raises(ActrelaxError, match=said):
