@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import repeat
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from actrelax.models.closed_form import PopulationState
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning.captured import without_autocast
 from actrelax.models.network import ACTIVATIONS, CapturedPass, FeedforwardPass, Network, Slot
 from actrelax.models.problem import RelaxationProblem
 
@@ -34,7 +34,7 @@ class _Relaxation(torch.autograd.Function):
     def forward(ctx: Any, network: Network, relax: Relax, x: Tensor, *weights: Tensor) -> Tensor:
         ctx.network, ctx.relax, ctx.count = network, relax, len(weights)
         network = network.with_weights(weights)
-        with _without_autocast(x.device):
+        with without_autocast(x.device):
             passed = network.feedforward(x, keep_drives=False)
         output = passed.activities[network.output]
         if network.populations[network.output].activation == ACTIVATIONS["identity"]:
@@ -54,7 +54,7 @@ class _Relaxation(torch.autograd.Function):
         network = ctx.network.with_weights(weights)
         if passed.activities[network.output].numel() == 0:
             passed.activities[network.output] = gradient  # only the shape is used
-        with _without_autocast(gradient.device):
+        with without_autocast(gradient.device):
             found, at_input = ctx.relax(network, passed, gradient, ctx.needs_input_grad[2])
         return None, None, at_input, *(found.get(slot) for slot in network.slots)
 
@@ -128,8 +128,3 @@ def _refuse_second_derivative() -> None:
         raise ActrelaxError(
             "a relaxation has no second derivative: leave create_graph out, or differentiate the plain module."
         )
-
-
-def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context without autocast: stimuli and weights are already cast, and states keep their dtype."""
-    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()

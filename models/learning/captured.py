@@ -240,7 +240,7 @@ def _warn_of_little(request: SolveRequest) -> None:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Disable autocast for a block: what it cast in the forward pass is cast already."""
+    """Return a context without autocast: stimuli and weights are already cast, and states keep their dtype."""
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 

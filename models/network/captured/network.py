@@ -255,7 +255,7 @@ class CapturedNetwork(Network):
                     result = self.module(stimulus)
             except AnotherPath as error:
                 assert path is not None
-                raise ActrelaxError(path.sentence(tape, error.args[0], tape.where)) from None
+                raise ActrelaxError(path.sentence(tape, error.args[0], tape.left_in)) from None
             output = self._selected(result)
         if not output.requires_grad:
             raise ActrelaxError("the output depends on no weight: give a module with weighted layers.")

@@ -85,7 +85,7 @@ class Tape(TorchFunctionMode):
         Names of the functions whose results need gradients.
     modules : list of str
         Per call of a new path, the module that makes it, as `where` says.
-    where : str
+    left_in : str
         The module that took another path than the recorded one.
     hooks : dict
         Edge -> the hooks that the module has registered there.
@@ -116,7 +116,7 @@ class Tape(TorchFunctionMode):
         self.hooks: dict[Edge, list[Hook]] = {}
         self.seen: dict[Edge, Seen] | None = {} if notes else None
         self._copies = notes == "copied"
-        self.where, self._where, self.of_weights = "", where, set[Node]()
+        self.left_in, self._where, self.of_weights = "", where, set[Node]()
         self._handle = torch.empty(0, requires_grad=True)
         self._hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
 
@@ -221,7 +221,7 @@ class Tape(TorchFunctionMode):
         self.calls.append(name)
         if self.expected is not None:
             if index >= len(self.expected) or self.expected[index] != name:
-                self.where = "" if self._where is None else self._where()
+                self.left_in = "" if self._where is None else self._where()
                 raise AnotherPath(index)
             if index in self.wanted:
                 self._keep(index, False, result)

@@ -6,6 +6,7 @@ from modules import MODULES
 from torch import nn
 
 from actrelax.models.network import Network
+from actrelax.models.network.captured.paths import KnownPaths
 
 CAPTURED = [name for name, case in MODULES.items() if case.refused is None and case.paths == "one"]
 
@@ -25,6 +26,14 @@ def test_the_recorded_path_is_the_walked_one(name):
     for number, name in enumerate(recorded.path.names):
         assert recorded.edges[number][0].name() == walked.edges[number][0].name()
         assert torch.equal(recorded.activities[name], walked.activities[name])
+
+
+def test_passes_are_checked_ever_more_seldom():
+    known = KnownPaths()
+    assert known.get("key") is None
+    known.add("key", path := object())
+    assert known.get("key") is path
+    assert [n for n in range(1, 20) if known.is_checked("key")] == [1, 2, 4, 8, 16]
 
 
 def test_a_path_holds_no_tensor():
