@@ -20,7 +20,8 @@ from actrelax.models.engines import schedule
 from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coefficients
 from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.gradients import to_gradients
-from actrelax.models.network import CapturedPass, Network, paths
+from actrelax.models.network import CapturedPass, Network
+from actrelax.models.network.captured import paths
 from actrelax.models.network.captured.gates import close_gates
 from actrelax.models.network.layers import Dense
 from actrelax.models.network.pooling import AvgPool2d, MaxPool2d
