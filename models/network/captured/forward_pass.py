@@ -11,7 +11,7 @@ from torch import Tensor
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.gates import Turn
 from actrelax.models.network.captured.operations import Operation
-from actrelax.models.network.captured.paths import OTHER_TENSORS, Path
+from actrelax.models.network.captured.paths import Path, other_tensors
 from actrelax.models.network.captured.pieces import is_inside, transpose
 from actrelax.models.network.captured.tape import Edge
 from actrelax.models.network.feedforward_pass import FeedforwardPass
@@ -163,7 +163,7 @@ class CapturedPass(FeedforwardPass):
         if isinstance(end, Tensor) and any(end is own for own in self.path.parameters[number]):
             return
         if not is_inside(end, self.edges[number], self.edges):
-            raise ActrelaxError(OTHER_TENSORS.format(self.path.names[number]))
+            raise other_tensors(self.path.names[number])
 
     def _silent(self, projection: CapturedProjection) -> Tensor:
         """Return the zeros that go along a projection where no signal arrives."""

@@ -13,7 +13,13 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.pieces import Partition, Piece, follow
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Place, Tape
 
-OTHER_TENSORS = 'population {!r} depends on other tensors than for the example: capture the module with paths="many".'
+
+def other_tensors(population: str) -> ActrelaxError:
+    """Return the error for a piece that contains other tensors than on the recorded path."""
+    return ActrelaxError(
+        f"population {population!r} depends on other tensors than for the example: capture the module with "
+        'paths="many".'
+    )
 
 
 class KnownPaths:
@@ -122,7 +128,7 @@ class Path:
             own = [numbers.get(id(p)) for p in piece.parameters]
             was = [n if isinstance(n, int) else None for n in self.parameters[number]]
             if (sorted(piece.drives), piece.copies, own) != (recorded.drives, recorded.copies, was):
-                raise ActrelaxError(OTHER_TENSORS.format(self.names[number]))
+                raise other_tensors(self.names[number])
 
     def sentence(self, tape: Tape, call: int, where: str) -> str:
         """Say which call differs from the recorded ones."""
