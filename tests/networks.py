@@ -189,6 +189,23 @@ def dense_graphs(draw, gains=None) -> Case:
 
 
 @st.composite
+def recurrent_graphs(draw) -> Case:
+    """Draw dense graphs with at least one cycle: a chain, and connections from any hidden population to any."""
+    widths = draw(st.lists(st.integers(2, 6), min_size=3, max_size=6))
+    names = ["input", *(f"hidden{i}" for i in range(1, len(widths) - 1)), "output"]
+    hidden = st.integers(1, len(widths) - 2)
+    back = draw(st.tuples(hidden, hidden).map(lambda ij: (max(ij), min(ij))))
+    extra = draw(st.sets(st.tuples(hidden, hidden), max_size=6)) | {back}
+    pairs = {(i, i + 1) for i in range(len(widths) - 1)} | extra
+    edges = [
+        (names[i], names[j], [nn.Linear(widths[i], widths[j], bias=draw(st.booleans()))]) for i, j in sorted(pairs)
+    ]
+    populations = {name: draw(st.sampled_from(["tanh", "sigmoid", "softplus", "gelu"])) for name in names[1:]}
+    seed, batch = draw(st.integers(0, 1000)), draw(st.integers(1, 3))
+    return make_case((widths[0],), populations, edges, seed=seed, batch=batch, gain=0.2)
+
+
+@st.composite
 def convolutional_chains(draw) -> Case:
     """Draw chains of three convolutions, with random geometry and pooling, and two dense projections."""
     channels, size = draw(st.integers(1, 3)), draw(st.integers(9, 12))

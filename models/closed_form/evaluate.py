@@ -44,6 +44,8 @@ def why_not(problem: RelaxationProblem, integrator: Integrator) -> str | None:
     """Return None if the closed form gives the result of the steps, else the reason in one sentence."""
     if integrator.takes_time:
         return uncovered(problem)
+    if problem.network.is_recurrent:
+        return uncovered(problem)
     if problem.dynamics or problem.delay.times:
         return "the closed form of the equilibrium needs leaky units without delays: step the relaxation."
     return integrator.unsupported(problem)

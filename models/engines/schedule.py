@@ -49,6 +49,8 @@ def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps 
     if reason is not None:
         raise ActrelaxError(f'"{integrator.name}" can\'t be used here: {reason}')
     if not integrator.takes_time:
+        if problem.network.is_recurrent and steps.tolerance is not None:
+            return Schedule(math.inf, 1, stop_change=steps.tolerance)
         if steps != PAPERS:
             raise ActrelaxError(f'"{integrator.name}" is a single sweep without time: leave steps out, got {steps!r}.')
         return Schedule(math.inf, 1)

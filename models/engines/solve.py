@@ -180,7 +180,7 @@ def run(request: SolveRequest) -> Trajectory:
 
 def warn_unsettled(request: SolveRequest, status: Status) -> None:
     """Warn if `Steps.until` ends before the relaxation has settled."""
-    if status is Status.NOT_SETTLED:
+    if status is Status.NOT_SETTLED and request.integrator.takes_time:
         warn(f"not settled after {request.grid.steps} steps: pass Steps.until with a larger most or tolerance.")
 
 

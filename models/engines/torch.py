@@ -9,12 +9,12 @@ from functools import partial
 import torch
 
 from actrelax.models.closed_form import Plan, evaluate_all, plan_applications, plan_of, settled_plan, why_not
-from actrelax.models.engines.request import SolveRequest, divergence, is_finite
-from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
+from actrelax.models.engines.request import SolveRequest, divergence, is_finite, refuse_non_finite
+from actrelax.models.errors import ActrelaxError, warn
+from actrelax.models.integrators import TOLERANCE, Integrator, add_noise, equilibrium_by_components, fill_delay_lines
 from actrelax.models.network import CapturedNetwork
 from actrelax.models.problem import InitialValueProblem, State
-from actrelax.models.results import DivergenceError, Trajectory
+from actrelax.models.results import DivergenceError, Status, Trajectory
 
 
 def unsupported(problem: InitialValueProblem, integrator: Integrator) -> str | None:
@@ -34,6 +34,8 @@ def solve(request: SolveRequest) -> Trajectory:
     DivergenceError
         If a population becomes non-finite; its trajectory ends with the last finite state.
     """
+    if request.problem.network.is_recurrent and not request.integrator.takes_time:
+        return _solve_components(request)
     plan = plan_for(request)
     return _take_steps(request) if plan is None else _evaluate(request, plan)
 
@@ -79,6 +81,26 @@ def _evaluate(request: SolveRequest, plan: Plan) -> Trajectory:
         return _take_steps(request)  # to find the first non-finite step
     work = plan_applications(plan, request.problem.network)
     return request.outcome(request.status(False), state, request.grid.steps, work, evaluation="closed-form")
+
+
+def _solve_components(request: SolveRequest) -> Trajectory:
+    """Return the trajectory that ends with the equilibrium of a network with cycles."""
+    problem, tolerance = request.problem, request.grid.stop_change or TOLERANCE
+    if request.evaluation == "closed-form":
+        plan_for(request)  # which refuses cycles
+    start = problem.initial_state()
+    request.record(0, start)
+    found = equilibrium_by_components(problem, tolerance)
+    if request.options.check_finite:
+        refuse_non_finite(request, 1, found.state, start)
+    request.record(1, found.state)
+    settled = found.residual <= tolerance
+    if not settled:
+        warn(
+            f"the equilibrium has a relative residual of {found.residual:.1e}, more than {tolerance:.1e}: step the "
+            "relaxation, or pass Steps.until with a larger tolerance."
+        )
+    return request.outcome(Status.SETTLED if settled else Status.NOT_SETTLED, found.state, 1, found.applications)
 
 
 @torch.no_grad()

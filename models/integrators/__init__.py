@@ -1,6 +1,7 @@
 """Integrators: numerical schemes for a relaxation, one step at a time."""
 
 from actrelax.models.integrators.chain import Matrix, Transition, chain_matrix, coefficients, flow, holding
+from actrelax.models.integrators.components import TOLERANCE, equilibrium_by_components
 from actrelax.models.integrators.delay_lines import fill_delay_lines
 from actrelax.models.integrators.noise import add_noise
 from actrelax.models.integrators.schemes import (
@@ -21,6 +22,7 @@ __all__ = [
     "HEUN",
     "RK4",
     "SEQUENTIAL",
+    "TOLERANCE",
     "Integrator",
     "Matrix",
     "Transition",
@@ -28,6 +30,7 @@ __all__ = [
     "chain_matrix",
     "coefficients",
     "equilibrium",
+    "equilibrium_by_components",
     "fill_delay_lines",
     "flow",
     "holding",

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from actrelax.models.integrators.chain import Transition, holding, polynomial, settled, sweep
+from actrelax.models.integrators.components import equilibrium_by_components
 from actrelax.models.integrators.delay_lines import shift_delay_lines
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem, State
 
@@ -114,19 +115,21 @@ def rk4(problem: InitialValueProblem, state: State, dt: float) -> State:
 
 
 def equilibrium(problem: InitialValueProblem, state: State, dt: float) -> State:
-    """Return the fixed point for frozen gains: one sweep from the output down with eta = 1; dt is not used."""
+    """Return the fixed point for frozen gains: one sweep from the output down with eta = 1; dt is not used.
+
+    On a network with cycles, the fixed point by components, to a relative residual of 1e-6.
+    """
+    if problem.network.is_recurrent and isinstance(problem, RelaxationProblem):
+        return equilibrium_by_components(problem).state
     state = dict(state)
     for v, unit in problem.units.items():
         state |= unit.fixed_point(problem.unit_input(v, state))
     return state
 
 
-def _needs_one_sweep(problem: InitialValueProblem) -> str | None:
+def _needs_constant_gains(problem: InitialValueProblem) -> str | None:
     if not isinstance(problem, RelaxationProblem):
         return "the forward phase is nonlinear: call settle(network, x), or step it until it has settled."
-    if problem.network.is_recurrent:
-        cycles = problem.network.graph.cycles_in_words
-        return f"one sweep needs a network without cycles, got {cycles}: pass another integrator with Steps.until."
     if problem.is_frozen:
         return None
     return (
@@ -164,7 +167,7 @@ EQUILIBRIUM = Integrator(
     stages=1,
     stability_limit=math.inf,
     takes_time=False,
-    refuses=_needs_one_sweep,
+    refuses=_needs_constant_gains,
 )
 
 

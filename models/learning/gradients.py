@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from actrelax.models._names import is_number, known
 from actrelax.models._values import GeneratorLike, as_generator, as_number
 from actrelax.models.assumptions import Assumptions
+from actrelax.models.engines import Settle
 from actrelax.models.engines.request import Evaluation
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network, Projection
@@ -85,6 +86,8 @@ class BackwardOptions:
     generator : torch.Generator, numpy.random.Generator or int, optional
         Generator for the noise, or a seed; by default torch's global generator. `ActivationRelaxation` also draws new
         feedback weights from it.
+    settle : Settle, optional
+        How the rates of a network with cycles settle in `relax_backward`, before the relaxation.
 
     Raises
     ------
@@ -98,6 +101,7 @@ class BackwardOptions:
     keep: bool = False
     check_finite: bool = True
     generator: GeneratorLike | None = None
+    settle: Settle = field(default_factory=Settle)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "generator", as_generator(self.generator))
@@ -105,6 +109,10 @@ class BackwardOptions:
         known("evaluation", self.evaluation, get_args(Evaluation))
         if not isinstance(self.updates, Updates):
             raise ActrelaxError(f"updates must be an Updates, got {self.updates!r}: pass Updates(clip=...).")
+        if not isinstance(self.settle, Settle):
+            raise ActrelaxError(
+                f"settle must be a Settle, got {self.settle!r}: pass Settle(Steps.until(1e-6, eta=0.5))."
+            )
 
     def reduced(self, total: Tensor, batch: int, correction: Tensor | None = None) -> Tensor:
         """Return a total over the batch, reduced and multiplied by `Loss.correction`."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.closed_form import PopulationState, settled_plan, stream
-from actrelax.models.engines import PAPERS, Steps, StepSize
+from actrelax.models.engines import PAPERS, Steps, StepSize, settle
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.solve import resolve, run, warn_unsettled
 from actrelax.models.engines.steps import take_steps
@@ -114,7 +114,7 @@ def relax_backward(
     steps, of_problem = take_steps(steps, fields)
     assumptions = look_up("assumptions", assumptions, PRESETS)
     chosen = loss_named(loss)
-    passed = network.feedforward(x, keep_drives=False)
+    passed = settle(network, x, options.settle) if network.is_recurrent else network.feedforward(x, keep_drives=False)
     output = passed.activities[network.output]
     losses, clamped = chosen.both(output, y)
     correction = chosen.correction(output, y, options.reduction)

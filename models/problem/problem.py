@@ -114,7 +114,7 @@ class RelaxationProblem(InitialValueProblem):
     def from_batch(
         cls,
         network: Network,
-        x: Tensor,
+        x: Tensor | FeedforwardPass,
         y: Tensor,
         *,
         loss: str | Loss | LossFunction = "cross-entropy",
@@ -126,8 +126,8 @@ class RelaxationProblem(InitialValueProblem):
         Parameters
         ----------
         network : Network
-        x : torch.Tensor
-            Stimuli, (batch, *input shape).
+        x : torch.Tensor or FeedforwardPass
+            Stimuli, (batch, *input shape), or a forward pass: with cycles what `settle` returns.
         y : torch.Tensor
             Targets: integer labels (batch,) or (batch, *output shape).
         loss : str, Loss or callable, default "cross-entropy"
@@ -136,7 +136,7 @@ class RelaxationProblem(InitialValueProblem):
             The other fields of the problem.
         """
         check_network(network)
-        passed = network.feedforward(x, keep_drives=False)
+        passed = x if isinstance(x, FeedforwardPass) else network.feedforward(x, keep_drives=False)
         clamped = loss_named(loss).gradient(passed.activities[network.output], y)
         return cls(network, passed, clamped, look_up("assumptions", assumptions, PRESETS), target=y, **fields)
 

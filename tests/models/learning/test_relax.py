@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import exploding_case, graph_case, mlp_case
+from networks import RECURRENT, exploding_case, graph_case, mlp_case, responses_of
 
-from actrelax.models.engines import Steps
+from actrelax.models.engines import Settle, Steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward
 from actrelax.models.learning import relax as learning
@@ -204,3 +204,32 @@ def test_a_saved_network_brings_its_feedback_weights(preset, generator, tmp_path
     for p, q in zip(case.network.projections.values(), fresh.projections.values(), strict=True):
         if p.weight is not None:
             assert torch.equal(p.weight.grad, q.weight.grad)
+
+
+@pytest.mark.parametrize("name", list(RECURRENT))
+def test_on_networks_with_cycles_gradients_are_autograds_through_many_forward_steps(name):
+    case = RECURRENT[name]()
+    populations = case.network.populations
+    rates = {v: torch.zeros(len(case.x), *populations[v].shape) for v in [*case.network.hidden, "output"]}
+    for _ in range(500):
+        towards = responses_of(case, {"input": case.x, **rates})
+        rates = {v: r + 0.4 * (towards[v] - r) for v, r in rates.items()}
+    loss = torch.nn.functional.cross_entropy(responses_of(case, {"input": case.x, **rates})["output"], case.y)
+    parameters = dict(case.network.named_parameters())
+    expected = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    tight = BackwardOptions(settle=Settle(Steps.until(1e-13, eta=0.4)))
+    for integrator, steps in (("equilibrium", Steps.until(1e-12)), ("sequential", Steps.until(1e-12, eta=0.4))):
+        network = copy.deepcopy(case.network)
+        result = relax_backward(network, case.x, case.y, steps, integrator=integrator, options=tight)
+        assert float(result.loss) == pytest.approx(float(loss.detach()), rel=1e-11)
+        for key, parameter in network.named_parameters():
+            assert relative_error(parameter.grad, expected[key]) < 1e-9
+    with pytest.warns(UserWarning, match=r"samples have not settled after 2 steps"):
+        relax_backward(case.network, case.x, case.y, options=BackwardOptions(settle=Settle(Steps.until(most=2))))
+
+
+def test_settle_must_be_a_settle():
+    with pytest.raises(
+        ActrelaxError, match=r"^settle must be a Settle, got 0\.5: pass Settle\(Steps\.until\(1e-6, eta="
+    ):
+        BackwardOptions(settle=0.5)
