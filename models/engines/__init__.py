@@ -5,7 +5,9 @@ from actrelax.models.engines.options import Brian2Options, SciPyOptions, TorchOp
 from actrelax.models.engines.schedule import schedule
 from actrelax.models.engines.settle import Settle, settle
 from actrelax.models.engines.solve import ENGINES, OPTIONS, solve, unsupported
-from actrelax.models.engines.sparse_problem import SparseProblem, Vector, vector
+from actrelax.models.engines.sparse_forward import SparseForward
+from actrelax.models.engines.sparse_problem import SparseProblem
+from actrelax.models.engines.sparse_system import Vector, vector
 from actrelax.models.engines.steps import PAPERS, Steps, StepSize
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Brian2Options",
     "SciPyOptions",
     "Settle",
+    "SparseForward",
     "SparseProblem",
     "StepSize",
     "Steps",

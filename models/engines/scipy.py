@@ -13,10 +13,11 @@ from scipy import integrate, sparse
 
 from actrelax.models.engines.options import SciPyOptions
 from actrelax.models.engines.request import SolveRequest, divergence_message, refuse_non_finite
-from actrelax.models.engines.sparse_problem import SparseProblem, Vector, refused
+from actrelax.models.engines.sparse_forward import refused, sparse_system
+from actrelax.models.engines.sparse_system import SparseSystem, Vector
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import InitialValueProblem, RelaxationProblem, State
+from actrelax.models.problem import InitialValueProblem, State
 from actrelax.models.results import DivergenceError, Status, Trajectory
 from actrelax.models.results.recording import populations
 
@@ -46,7 +47,7 @@ def solve(request: SolveRequest) -> Trajectory:
     """
     options = request.options
     assert isinstance(options, SciPyOptions)
-    system = SparseProblem(request.problem)
+    system = sparse_system(request.problem)
     start = system.as_tensors(system.split(system.initial_state))
     request.record(0, start)
     checked = replace(request, options=replace(options, check_finite=True))  # SciPy accepts finite values only
@@ -67,14 +68,14 @@ class DenseOutput:
     end       the time of the last step
     """
 
-    problem: RelaxationProblem
+    problem: InitialValueProblem
     solution: integrate.OdeSolution
     end: float
 
     def __call__(self, time: float) -> State:
         if not 0 <= time <= self.end:
             raise ActrelaxError(f"time must lie between 0 and {self.end:g}, the end of the relaxation, got {time:g}.")
-        system = SparseProblem(self.problem)
+        system = sparse_system(self.problem)
         state = system.as_tensors(system.split(self.solution(time)))
         return {name: x.clone() for name, x in populations(self.problem, state).items()}
 
@@ -92,7 +93,7 @@ class _Field:
     steps        number of accepted steps
     """
 
-    def __init__(self, system: SparseProblem, method: str, limit: int) -> None:
+    def __init__(self, system: SparseSystem, method: str, limit: int) -> None:
         self.system, self.method, self.limit = system, method, limit
         self.evaluations, self.running = 0, False
         self.time, self.y, self.steps = 0.0, system.initial_state, 0
@@ -161,7 +162,7 @@ class _Run:
     """
 
     request: SolveRequest
-    system: SparseProblem
+    system: SparseSystem
     options: SciPyOptions
 
     def trajectory(self) -> Trajectory:

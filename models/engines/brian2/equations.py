@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from actrelax.models.assumptions import Gain
 from actrelax.models.engines.brian2.delay_line import delay_line
 from actrelax.models.engines.brian2.names import identifiers
-from actrelax.models.engines.sparse_problem import refused as refused
+from actrelax.models.engines.sparse_problem import refused
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import ACTIVATIONS, Formula, Population
 from actrelax.models.problem import RelaxationProblem, StateSpace

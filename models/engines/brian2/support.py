@@ -14,7 +14,7 @@ from actrelax.models.engines.brian2 import equations
 from actrelax.models.engines.brian2.codegen import is_runtime
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem, UnitDynamics
 
 OURS = {"euler": "euler", "exponential": "exponential_euler"}
 """Integrator of the package -> the equivalent state updater."""
@@ -29,15 +29,14 @@ def check_steps(steps: int) -> None:
         raise ActrelaxError(f"Brian2 counts at most 2**40 steps, got {steps:,}: take fewer.")
 
 
-def unsupported(problem: RelaxationProblem, integrator: Integrator) -> str | None:
+def unsupported(problem: InitialValueProblem, integrator: Integrator) -> str | None:
     """Return None, or one sentence that says why Brian2 can't run the problem."""
     if integrator.engine not in (None, "brian2"):
         return f'"{integrator.name}" is a method of another engine.'
     if integrator.engine is None and integrator.name not in OURS:
         return f'Brian2 has no such integrator; use {", ".join(OURS)}, "brian2:rk4", "brian2:exact" ...'
-    reason = equations.refused(problem)
-    if reason is not None:
-        return reason
+    if not isinstance(problem, RelaxationProblem):
+        return 'Brian2 does not run the forward phase yet: pass engine="torch" or a method of SciPy.'
     if integrator.name == "exponential" and problem.dynamics:
         return "Brian2's exponential Euler treats variables one by one: use another integrator for unit dynamics."
     method = method_of(integrator)

@@ -166,8 +166,10 @@ def test_what_is_refused():
     problem = ForwardProblem(case.network, case.x)
     assert unsupported(problem, "exact", "torch") == "the forward phase is nonlinear and has no closed form: step it."
     assert unsupported(problem, "equilibrium", "torch").startswith("the forward phase is nonlinear: call settle(")
-    for name, engine in (("RK45", "scipy"), ("euler", "brian2")):
-        assert unsupported(problem, name, engine) == 'the forward phase runs on PyTorch only: pass engine="torch".'
+    assert unsupported(problem, "euler", "brian2").startswith("Brian2 does not run the forward phase yet: pass ")
+    pooled = RECURRENT["conv"]()
+    refusal = unsupported(ForwardProblem(pooled.network, pooled.x), "RK45", "scipy")
+    assert refusal == 'max pooling routes by the rates of the moment in the forward phase: pass engine="torch".'
     with pytest.raises(ActrelaxError, match=r"unknown start 'feedforward'"):
         ForwardProblem(case.network, case.x, start="feedforward")
     with pytest.raises(ActrelaxError, match=r"^start must give population 'output' a state of shape \(3, 4\)"):
