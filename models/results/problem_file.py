@@ -137,6 +137,8 @@ def _obstacles(problem: RelaxationProblem, arguments: Mapping[str, Any]) -> list
     if "random_state" in arguments and arguments["random_state"] is None:
         found.append("noise drawn on a GPU")
     network, stimulus = problem.network, problem.feedforward.activities[problem.network.input]
+    if network.is_recurrent:
+        return [*found, "the rates of a network with cycles"]
     with torch.no_grad():
         output = network.feedforward(stimulus, keep_drives=False).activities[network.output]
     if not torch.equal(output, problem.feedforward.activities[network.output]):

@@ -7,10 +7,10 @@ from dataclasses import fields
 import h5py
 import pytest
 import torch
-from networks import graph_case, mlp_case
+from networks import graph_case, mlp_case, recurrent_case
 from torch import nn
 
-from actrelax.models.engines import Brian2Options, SciPyOptions, Steps, solve
+from actrelax.models.engines import Brian2Options, SciPyOptions, Steps, settle, solve
 from actrelax.models.engines.solve import OPTIONS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Activation, Network, Projection
@@ -174,3 +174,15 @@ def test_what_diverged_is_kept_too(tmp_path):
         solve(problem, steps=100, eta=0.5, record=Record(path=tmp_path / "run.nc"))
     with pytest.raises(DivergenceError):
         again(tmp_path / "run.nc", True)
+
+
+@pytest.mark.parametrize("name", ["run.nc", "run.zarr"])
+def test_a_network_with_cycles_is_recorded_but_not_relaxed_again(tmp_path, name):
+    """Its rates took a call of `settle`, which the file doesn't know."""
+    case, path = recurrent_case(), tmp_path / name
+    problem = RelaxationProblem.from_batch(case.network, settle(case.network, case.x), case.y)
+    trajectory = solve(problem, steps=5, eta=0.1, record=Record(path=path))
+    with open_trajectory(path) as found:
+        assert found["a"].shape == (6, 3, 7)
+        assert torch.equal(torch.from_numpy(found["a"].values), trajectory["a"].flatten(2))
+    assert refusal(path).endswith("can't hold the rates of a network with cycles.")
