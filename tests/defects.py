@@ -20,7 +20,7 @@ from actrelax.models.engines import schedule
 from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coefficients
 from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.gradients import to_gradients
-from actrelax.models.network import CapturedPass, Network
+from actrelax.models.network import CapturedPass, FeedforwardPass, Network
 from actrelax.models.network.captured import paths
 from actrelax.models.network.captured.gates import close_gates
 from actrelax.models.network.layers import Dense
@@ -141,6 +141,9 @@ DEFECTS = {
     ),
     "feedback by W where psi is meant": Defect(
         Network.feedback_weight, lambda right: lambda network, projection, assumptions: projection.weight
+    ),
+    "gains from rates that have not settled": Defect(
+        FeedforwardPass.response, lambda right: lambda passed, population: passed.activities[population]
     ),
     "feedback of the first projection only": Defect(
         RelaxationProblem.sent,
