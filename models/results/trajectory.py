@@ -219,6 +219,28 @@ class Trajectory:
 
         save(self, Path(path))
 
+    def to_html(self, path: str | Path, *, samples: int | None = None) -> None:
+        """Write the relaxation as one HTML file for a browser; needs the package bokeh.
+
+        All hidden populations must be recorded: ``solve(..., record=True)``.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            File to write or replace.
+        samples : int, optional
+            Number of samples to show, from the first. Default: all.
+
+        Raises
+        ------
+        ActrelaxError
+            If bokeh is missing, a hidden population was not recorded, the page would exceed 25 MB, or the file can't
+            be written.
+        """
+        from actrelax.analysis.view.page import to_html  # the page compares with predictions, which analysis makes
+
+        to_html(self, path, samples=samples)
+
     def __repr__(self) -> str:
         step = "without time" if math.isinf(self.dt) else f"of {self.dt:g}"
         if self.ended is not None:

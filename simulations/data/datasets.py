@@ -247,9 +247,7 @@ def _channels_first(part: str, x: Array, layout: Layout | None) -> Array:
     """Return images as (n, channels, height, width), and vectors unchanged."""
     if x.ndim < 4:
         if layout is not None:
-            raise ActrelaxError(
-                f"--layout is for images with channels, got x_{part} of shape {x.shape}: leave it out."
-            )
+            raise ActrelaxError(f"--layout is for images with channels, got x_{part} of shape {x.shape}: leave it out.")
         return x[:, None] if x.ndim == 3 else x
     if layout is None:
         fits = {"nchw": x.shape[1] <= MOST_CHANNELS, "nhwc": x.shape[3] <= MOST_CHANNELS}

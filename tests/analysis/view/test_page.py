@@ -41,7 +41,7 @@ def test_one_small_file_without_addresses(file):
 
 
 def test_samples_can_be_left_out(file, trajectory, tmp_path):
-    to_html(trajectory, tmp_path / "one.html", samples=1)
+    trajectory.to_html(tmp_path / "one.html", samples=1)
     assert "relaxation of 1 image<" in (tmp_path / "one.html").read_text()
     assert (tmp_path / "one.html").stat().st_size < file.stat().st_size - 300_000
 

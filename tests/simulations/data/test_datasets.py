@@ -169,7 +169,10 @@ ARRAYS = "x_train must be (n, features), (n, height, width) or with channels (--
         (replaced(y_train=with_label(2**62)), f"{EVERY} got {2**62} for the largest and no 10."),
         (replaced(y_train=lambda y: with_label(2**64 - 1)(y.astype(np.uint64))), f"{EVERY} got {2**64 - 1} for the"),
         (replaced(y_train=lambda y: y + 1), f"{EVERY} got 10 for the largest and no 0."),
-        (replaced(y_train=lambda y: y[:99]), "x_train and y_train must have equal lengths, got 100 images and 99 labels."),
+        (
+            replaced(y_train=lambda y: y[:99]),
+            "x_train and y_train must have equal lengths, got 100 images and 99 labels.",
+        ),
         (replaced(x_test=lambda x: x[:30]), "x_test and y_test must have equal lengths, got 30 images and 40 labels."),
         (replaced(x_train=lambda x: x.astype(int)), "x_train must be uint8 or floats, got int64."),
         (replaced(x_train=lambda x: x[:, 0, 0]), f"{ARRAYS} (100,)."),
@@ -186,7 +189,8 @@ ARRAYS = "x_train must be (n, features), (n, height, width) or with channels (--
         ),
         (
             replaced(x_test=lambda x: x / 255),
-            "x_train and x_test must have the same dtype and image shape, got uint8 (100, 8, 8) and float64 (40, 8, 8).",
+            "x_train and x_test must have the same dtype and image shape, got uint8 (100, 8, 8) and float64 "
+            "(40, 8, 8).",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

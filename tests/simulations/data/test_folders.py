@@ -97,9 +97,7 @@ def test_what_is_no_folder_of_images(folder, tmp_path):
         "resize them."
     )
     (folder / "lily" / "15.png").write_bytes(b"nothing")
-    assert refused(folder, test_split=0.5).endswith(
-        "15.png is not a PNG or JPEG image, or is damaged: replace it."
-    )
+    assert refused(folder, test_split=0.5).endswith("15.png is not a PNG or JPEG image, or is damaged: replace it.")
     whole = (folder / "aster" / "03.png").read_bytes()
     (folder / "aster" / "03.png").write_bytes(whole[:45])
     assert "03.png is not a PNG or JPEG image" in refused(folder, test_split=0.5)
