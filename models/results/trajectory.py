@@ -95,7 +95,7 @@ class Trajectory:
 
     Examples
     --------
-    >>> from actrelax import build, solve
+    >>> from actrelax import RelaxationProblem, build, solve
     >>> network = build("digits-mlp", generator=torch.Generator().manual_seed(0))
     >>> problem = RelaxationProblem.from_batch(network, torch.rand(3, 64), torch.tensor([0, 1, 2]))
     >>> trajectory = solve(problem, "euler", steps=10, record=True)

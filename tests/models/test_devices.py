@@ -177,6 +177,8 @@ ON_THE_CPU = {
     ("learning/recipe.py", "checked_recipe"): "stands for a network without parameters",
     ("learning/brian2/learner.py", "*"): "from Brian2's arrays",
     ("engines/sparse_problem.py", "*"): "from SciPy's arrays",
+    ("engines/sparse_forward.py", "_drive"): "from SciPy's arrays",
+    ("engines/sparse_system.py", "as_tensors"): "from SciPy's arrays, moved",
     ("closed_form/evaluate.py", "_matrix"): "from NumPy's coefficients, moved once",
     ("results/recording.py", "*"): "what was recorded",
     ("results/zarr_store.py", "*"): "what was recorded",
