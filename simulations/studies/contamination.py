@@ -9,7 +9,7 @@ Left: remaining initial activity, relative to the activity from the clamped outp
 projection's update and backprop's at the same weights. Dotted: relaxations that start at zero, whose updates all point
 along the gradient. Bands are 95 % intervals over seeds. It takes a minute.
 
-The last line on screen:  conv1's update is 3 degrees off backprop's at first, 66 after 12 epochs; from zero 0 and 0
+The last line on screen:  conv1's update is 3 degrees off backprop's at first, 65 after 12 epochs; from zero 0 and 0
 """
 
 from __future__ import annotations
