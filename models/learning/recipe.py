@@ -61,13 +61,19 @@ class Recipe:
         clamped = gradient if at_equilibrium else self._clamp(gradient, share)
         if options.check_finite and not bool(gradient.isfinite().all()):
             options = replace(options, check_finite=False)  # GradScaler expects nan and inf in the gradients
-        problem = self.request.problem.of_batch(passed.network, passed, clamped)
+        request = self._request_for(passed.network, passed, clamped, options.check_finite)
+        gradients, _, _ = relax_captured(request, options, 1.0 if at_equilibrium else scale)
+        return gradients
+
+    def _request_for(
+        self, network: Network, passed: FeedforwardPass, clamped: Tensor, check_finite: bool
+    ) -> SolveRequest:
+        """Return the request for one batch."""
+        problem = self.request.problem.of_batch(network, passed, clamped)
         if self.start is not None:
             problem = replace(problem, start=self.start)
         request = self.request.of(problem)
-        request = replace(request, options=replace(request.options, check_finite=options.check_finite))
-        gradients, _, _ = relax_captured(request, options, 1.0 if at_equilibrium else scale)
-        return gradients
+        return replace(request, options=replace(request.options, check_finite=check_finite))
 
     def _share(self, scale: float | Tensor, gradient: Tensor) -> float | Tensor:
         """Return the factor of each sample's loss in the loss that runs backward."""
@@ -93,18 +99,14 @@ class Recipe:
         clamped = self._clamp(gradient, share)
         if options.check_finite and not bool(clamped.isfinite().all()):
             options = replace(options, check_finite=False)  # GradScaler expects nan and inf in the gradients
-        problem = self.request.problem.of_batch(network, passed, clamped)
-        if self.start is not None:
-            problem = replace(problem, start=self.start)
-        request = self.request.of(problem)
-        request = replace(request, options=replace(request.options, check_finite=options.check_finite))
-        at_input = InputFeedback(problem) if wants_input else None
+        request = self._request_for(network, passed, clamped, options.check_finite)
+        at_input = InputFeedback(request.problem) if wants_input else None
         learned, _ = learn(request, options, at_input or iter)
         is_one = not isinstance(scale, Tensor) and scale == 1
         found = {
             (projection.name, slot): update if is_one else update * scale
             for projection, totals in learned.totals.items()
-            for slot, update in to_gradients(network, problem.assumptions, projection, totals, options.updates)
+            for slot, update in to_gradients(network, request.problem.assumptions, projection, totals, options.updates)
         }
         return found, None if at_input is None else at_input.total * share
 
@@ -132,9 +134,7 @@ def checked_recipe(
     network = trial.network
     zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
     passed = network.feedforward(zeros, keep_drives=False)
-    given = fields.get("start") if isinstance(fields.get("start"), Mapping) else None
-    if given is not None:  # a start for a whole batch is checked with that batch
-        fields = {**fields, "start": "feedforward"}
+    fields, given = _without_start(fields)
     problem = RelaxationProblem(network, passed, passed.activities[network.output], assumptions, **fields)
     request = prepare(problem, integrator, steps, options)
     request.measured()
@@ -156,13 +156,17 @@ def captured_recipe(
     """Check all arguments with a pass of zeros, and return the recipe."""
     wrapped.add_feedback(assumptions, None)
     blank = wrapped.network.blank()
-    given = fields.get("start") if isinstance(fields.get("start"), Mapping) else None
-    if given is not None:  # a start for a whole batch is checked with that batch
-        fields = {**fields, "start": "feedforward"}
+    fields, given = _without_start(fields)
     problem = RelaxationProblem(wrapped.network, blank, blank.output, assumptions, **fields)
     request = prepare(problem, integrator, steps, options)
     plan_for(request)
     return Recipe(steps, options, request, given)
+
+
+def _without_start(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Tensor] | None]:
+    """Return the fields without a start for a whole batch, which is checked with that batch, and that start."""
+    start = fields.get("start")
+    return ({**fields, "start": "feedforward"}, start) if isinstance(start, Mapping) else (fields, None)
 
 
 def _beside(scale: float | Tensor, gradient: Tensor) -> float | Tensor:
