@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.utils import skip_init
 
 from actrelax.models._names import known, look_up
 from actrelax.models._values import GeneratorLike, as_generator
@@ -22,6 +21,7 @@ from actrelax.models.network.activations import ACTIVATIONS, Activation
 from actrelax.models.network.captured.capture import capture
 from actrelax.models.network.named_modules import MODULES, Design, build_module
 from actrelax.models.network.network import Network
+from actrelax.models.network.parts import conv, flatten, image_shape, linear, populations
 from actrelax.models.network.projection import Projection
 
 Shape = Sequence[int]
@@ -53,44 +53,44 @@ def mlp(widths: Shape) -> Builder:
         names = ["input", *(f"hidden{i}" for i in range(1, len(widths) + 1)), "output"]
         projections = []
         for i in range(len(sizes) - 1):
-            flatten = [nn.Flatten()] if i == 0 and len(input_shape) > 1 else []
-            projections.append(Projection(names[i], names[i + 1], *flatten, _linear(sizes[i], sizes[i + 1])))
-        return Network(input_shape, _populations(names[1:], activation), projections)
+            before = flatten(input_shape) if i == 0 else []
+            projections.append(Projection(names[i], names[i + 1], *before, linear(sizes[i], sizes[i + 1])))
+        return Network(input_shape, populations(names[1:], activation), projections)
 
     return builder
 
 
 def lenet(input_shape: Shape, classes: int, activation: Activation) -> Network:
     """Build the second paper's CNN: conv 6 and max pool, conv 16, dense 120, dense 120, dense."""
-    channels, height, width = _image(input_shape, at_least=14)
+    channels, height, width = image_shape(input_shape, at_least=14)
     flat = 16 * ((height - 4) // 2 - 4) * ((width - 4) // 2 - 4)
     projections = [
-        Projection("input", "conv1", _conv(channels, 6, 5, bias=False), nn.MaxPool2d(2)),
-        Projection("conv1", "conv2", _conv(6, 16, 5, bias=False)),
-        Projection("conv2", "hidden1", nn.Flatten(), _linear(flat, 120)),
-        Projection("hidden1", "hidden2", _linear(120, 120)),
-        Projection("hidden2", "output", _linear(120, classes)),
+        Projection("input", "conv1", conv(channels, 6, 5, bias=False), nn.MaxPool2d(2)),
+        Projection("conv1", "conv2", conv(6, 16, 5, bias=False)),
+        Projection("conv2", "hidden1", nn.Flatten(), linear(flat, 120)),
+        Projection("hidden1", "hidden2", linear(120, 120)),
+        Projection("hidden2", "output", linear(120, classes)),
     ]
-    return Network(input_shape, _populations([p.target for p in projections], activation), projections)
+    return Network(input_shape, populations([p.target for p in projections], activation), projections)
 
 
 def pooled_cnn(blocks: Sequence[Shape], hidden: int) -> Builder:
     """Return a builder of CNNs: blocks of padded 3x3 convolutions, each max-pooled by 2, then two dense layers."""
 
     def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
-        channels, height, width = _image(input_shape, at_least=2 ** len(blocks))
+        channels, height, width = image_shape(input_shape, at_least=2 ** len(blocks))
         projections: list[Projection] = []
         source = "input"
         for block in blocks:
             for position, count in enumerate(block):
                 pool = [nn.MaxPool2d(2)] if position == len(block) - 1 else []
                 target = f"conv{len(projections) + 1}"
-                projections.append(Projection(source, target, _conv(channels, count, 3, padding=1), *pool))
+                projections.append(Projection(source, target, conv(channels, count, 3, padding=1), *pool))
                 source, channels = target, count
             height, width = height // 2, width // 2
-        projections.append(Projection(source, "hidden1", nn.Flatten(), _linear(channels * height * width, hidden)))
-        projections.append(Projection("hidden1", "output", _linear(hidden, classes)))
-        return Network(input_shape, _populations([p.target for p in projections], activation), projections)
+        projections.append(Projection(source, "hidden1", nn.Flatten(), linear(channels * height * width, hidden)))
+        projections.append(Projection("hidden1", "output", linear(hidden, classes)))
+        return Network(input_shape, populations([p.target for p in projections], activation), projections)
 
     return builder
 
@@ -99,19 +99,19 @@ def skip_cnn(count: int, hidden: int) -> Builder:
     """Return a builder of CNNs with skips: a copy past one population and a weighted projection past two."""
 
     def builder(input_shape: Shape, classes: int, activation: Activation) -> Network:
-        channels, height, width = _image(input_shape, at_least=4)
+        channels, height, width = image_shape(input_shape, at_least=4)
         flat = count * (height // 4) * (width // 4)
         projections = [
-            Projection("input", "conv1", _conv(channels, count, 3, padding=1), nn.MaxPool2d(2)),
-            Projection("conv1", "conv2", _conv(count, count, 3, padding=1)),
-            Projection("conv2", "conv3", _conv(count, count, 3, padding=1)),
+            Projection("input", "conv1", conv(channels, count, 3, padding=1), nn.MaxPool2d(2)),
+            Projection("conv1", "conv2", conv(count, count, 3, padding=1)),
+            Projection("conv2", "conv3", conv(count, count, 3, padding=1)),
             Projection("conv1", "conv3"),
-            Projection("conv3", "hidden1", nn.AvgPool2d(2), nn.Flatten(), _linear(flat, hidden)),
-            Projection("conv1", "hidden1", nn.MaxPool2d(2), nn.Flatten(), _linear(flat, hidden)),
-            Projection("hidden1", "output", _linear(hidden, classes)),
+            Projection("conv3", "hidden1", nn.AvgPool2d(2), nn.Flatten(), linear(flat, hidden)),
+            Projection("conv1", "hidden1", nn.MaxPool2d(2), nn.Flatten(), linear(flat, hidden)),
+            Projection("hidden1", "output", linear(hidden, classes)),
         ]
         names = ["conv1", "conv2", "conv3", "hidden1", "output"]
-        return Network(input_shape, _populations(names, activation), projections)
+        return Network(input_shape, populations(names, activation), projections)
 
     return builder
 
@@ -221,25 +221,3 @@ def _architecture(name: str) -> Architecture:
             raise ActrelaxError(f"{name!r} has more than {DEEPEST:,} layers: choose a smaller depth.")
         return Architecture(mlp([width] * (depth - 1)), (784,))
     return ARCHITECTURES[known("network", name, [*ARCHITECTURES, *MODULES, "mlp-DEPTHxWIDTH"])]
-
-
-def _image(input_shape: Shape, at_least: int) -> tuple[int, int, int]:
-    if len(input_shape) != 3 or min(input_shape[1:]) < at_least:
-        raise ActrelaxError(
-            f"this network takes images (channels, height, width) of at least {at_least} x {at_least}, "
-            f"got shape {tuple(input_shape)}."
-        )
-    return input_shape[0], input_shape[1], input_shape[2]
-
-
-def _populations(names: Sequence[str], activation: Activation) -> dict[str, str | Activation]:
-    return {**dict.fromkeys(names, activation), "output": "identity"}
-
-
-# skip_init: `build` draws the weights, without using torch's global generator
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    return skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def _conv(inputs: int, outputs: int, size: int, padding: int = 0, bias: bool = True) -> nn.Conv2d:
-    return skip_init(nn.Conv2d, inputs, outputs, size, padding=padding, bias=bias)  # type: ignore[no-untyped-call, no-any-return]
