@@ -22,10 +22,9 @@ from weakref import WeakSet
 from actrelax.analysis.view.charts import require_bokeh
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import ARCHITECTURES
 from actrelax.simulations.explorer.compute import relaxed
 from actrelax.simulations.explorer.serve import free_port, serve
-from actrelax.simulations.explorer.setting import Setting
+from actrelax.simulations.explorer.setting import SHOWN, Setting
 from actrelax.simulations.training.experiment import Model
 from actrelax.simulations.training.options import require
 
@@ -82,7 +81,7 @@ def beginning(config: Config) -> Setting:
     usual = Setting()
     if config.network is None:
         return usual
-    return replace(usual, problem=replace(usual.problem, model=Model(known("network", config.network, ARCHITECTURES))))
+    return replace(usual, problem=replace(usual.problem, model=Model(known("network", config.network, SHOWN))))
 
 
 def _say(address: str) -> None:

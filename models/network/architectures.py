@@ -1,15 +1,16 @@
 """Named networks: the papers' networks, small ones for the bundled digits, and larger ones.
 
 Weights are normal. Their standard deviation is 0.05 in the papers' networks (arXiv 2009.05359 and 2010.06219),
-elsewhere sqrt(gain / fan-in) with gain 2 for relu and 1 otherwise. Biases start at 0; `lenet`'s convolutions have none.
+elsewhere sqrt(gain / fan-in) with gain 2 for relu and 1 otherwise, and inside a cycle that of `recurrent.py`. Biases
+start at 0; `lenet`'s convolutions have none.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -23,11 +24,19 @@ from actrelax.models.network.named_modules import MODULES, Design, build_module
 from actrelax.models.network.network import Network
 from actrelax.models.network.parts import conv, flatten, image_shape, linear, populations
 from actrelax.models.network.projection import Projection
+from actrelax.models.network.recurrent import (
+    EXCITATORY_INHIBITORY,
+    Builder,
+    excitatory_inhibitory,
+    hierarchy,
+    recurrent,
+    recurrent_cnn,
+    recurrent_scales,
+)
 
 Shape = Sequence[int]
 DEEPEST = 10_000
 """Largest depth of mlp-DEPTHxWIDTH."""
-Builder = Callable[[Shape, int, Activation], Network]
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class Architecture:
 
     builder     (input shape, classes, activation) -> Network
     weight_std  standard deviation of every weight; None for sqrt(gain / fan-in)
+    signs       population -> sign and relative size of its recurrent weights, which are normal where none is given
+    is_recurrent  whether the network has cycles
     """
 
     builder: Builder
@@ -43,6 +54,8 @@ class Architecture:
     classes: int = 10
     activation: str = "tanh"
     weight_std: float | None = None
+    signs: Mapping[str, float] = field(default_factory=dict)
+    is_recurrent: bool = False
 
 
 def mlp(widths: Shape) -> Builder:
@@ -125,6 +138,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "cnn": Architecture(lenet, (3, 32, 32), weight_std=0.05),
     "cnn-skip": Architecture(skip_cnn(16, 64), (3, 32, 32)),
     "vgg8": Architecture(pooled_cnn([[64, 64], [128, 128], [256, 256]], 256), (3, 32, 32), activation="relu"),
+    "rec": Architecture(recurrent(300), (784,), is_recurrent=True),
+    "digits-rec": Architecture(recurrent(32), (64,), is_recurrent=True),
+    "hierarchy": Architecture(hierarchy(3, 100), (784,), is_recurrent=True),
+    "ei": Architecture(excitatory_inhibitory(80, 20), (784,), signs=EXCITATORY_INHIBITORY, is_recurrent=True),
+    "conv-rec": Architecture(recurrent_cnn(8, 16), (1, 28, 28), is_recurrent=True),
 }
 
 
@@ -195,20 +213,32 @@ def build(
         network = architecture.builder(
             tuple(input_shape or architecture.input_shape), classes or architecture.classes, chosen
         )
-        _draw_weights(network, chosen, architecture.weight_std if weight_std is None else weight_std, drawing)
+        std = architecture.weight_std if weight_std is None else weight_std
+        _draw_weights(network, chosen, std, architecture.signs, drawing)
     return network
 
 
 def _draw_weights(
-    network: Network, activation: Activation, weight_std: float | None, generator: torch.Generator | None
+    network: Network,
+    activation: Activation,
+    weight_std: float | None,
+    signs: Mapping[str, float],
+    generator: torch.Generator | None,
 ) -> None:
-    """Draw normal weights, with standard deviation sqrt(gain / fan-in) unless one is given, and set biases to 0."""
+    """Draw normal weights, of the given signs inside a cycle, and set biases to 0.
+
+    Without `weight_std` the standard deviation is sqrt(gain / fan-in), inside a cycle that of `recurrent_scales`.
+    """
     gain = 2 if activation.name == "relu" else 1
+    scales = recurrent_scales(network, signs)
     with torch.no_grad():
         for p in network.projections.values():
             if p.weight is not None:
-                std = math.sqrt(gain / p.weight[0].numel()) if weight_std is None else weight_std
-                p.weight.copy_(std * torch.randn(p.weight.shape, generator=generator, dtype=torch.float64))
+                std = scales.get(p.name, math.sqrt(gain / p.weight[0].numel())) if weight_std is None else weight_std
+                weight = std * torch.randn(p.weight.shape, generator=generator, dtype=torch.float64)
+                if p.name in scales and p.source in signs:
+                    weight = math.copysign(1, signs[p.source]) * weight.abs()
+                p.weight.copy_(weight)
             if p.bias is not None:
                 p.bias.zero_()
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines import INTEGRATORS
-from actrelax.models.network import ARCHITECTURES
-from actrelax.simulations.explorer.setting import Setting
+from actrelax.simulations.explorer.setting import SHOWN, Setting
 from actrelax.simulations.training.assumption_names import assumptions_named, name_of
 from actrelax.simulations.training.usual_images import drawing_shape
 
@@ -149,7 +148,7 @@ class Controls:
 
     def _add_image(self, setting: Setting) -> None:
         run = setting.problem.run
-        networks = [*ARCHITECTURES] if run is None else [f"{setting.problem.model.network} of {run.name}"]
+        networks = SHOWN if run is None else [f"{setting.problem.model.network} of {run.name}"]
         self._choice("network", "network", networks)
         if run is None:
             self.widgets["network"].on_change("value", heard(self._follow_network))

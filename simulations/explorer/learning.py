@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any
 
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.network import ARCHITECTURES
 from actrelax.simulations.explorer.controls import looks
 from actrelax.simulations.explorer.latest import as_sentence
 from actrelax.simulations.explorer.lessons import Progress, learn
-from actrelax.simulations.explorer.setting import Lesson
+from actrelax.simulations.explorer.setting import SHOWN, Lesson
 
 COLOURS = {"A": "#0072B2", "B": "#D55E00"}
 DASHES = {"A": "solid", "B": "dashed"}
@@ -31,7 +30,7 @@ class Learning:
 
         self.document, self.stop = document, threading.Event()
         how: dict[str, Any] = {"sizing_mode": "stretch_width", "stylesheets": looks()}
-        networks = [name for name in ARCHITECTURES if name.startswith("digits-")]
+        networks = [name for name in SHOWN if name.startswith("digits-")]
         # Kolen-Pollack feedback needs a decay rate, which has no usual value
         rules = ["backprop", *(name for name, preset in PRESETS.items() if not preset.needs_decay)]
         self.network = Select(name="lesson network", title="network", options=networks, value="digits-cnn", **how)

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from actrelax.analysis.reports.load_runs import as_words
+from actrelax.models.network import ARCHITECTURES
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
 from actrelax.simulations.training.problem_options import ProblemOptions, of_run
 from actrelax.simulations.training.relaxation import Relaxation
+
+SHOWN = [name for name, architecture in ARCHITECTURES.items() if not architecture.is_recurrent]
+"""Networks that the explorer offers."""
 
 
 @dataclass(frozen=True)

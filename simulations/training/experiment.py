@@ -47,7 +47,7 @@ class Model:
     """Options of network and loss."""
 
     network: str = "digits-cnn"
-    """Network by name (such as mlp, cnn, vgg8, resnet-20, vit, mlp-DEPTHxWIDTH), or your own as FILE.py:FUNCTION."""
+    """Network by name (mlp, cnn, resnet-20, vit, conv-rec, mlp-DEPTHxWIDTH, ...), or your own as FILE.py:FUNCTION."""
     activation: str | None = None
     """Activation function of the hidden populations. Default: the network's."""
     weight_std: float | None = None

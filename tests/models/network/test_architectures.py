@@ -32,6 +32,8 @@ def test_scale_of_the_weights(name, generator):
     for p in network.projections.values():
         if p.weight is None:
             continue
+        if any(p.source in cycle and p.target in cycle for cycle in network.graph.cycles):
+            continue
         fan_in = math.prod(p.weight.shape[1:])
         papers = name in ("mlp", "mlp-figure1", "cnn")
         expected = 0.05 if papers else math.sqrt((2 if hidden == "relu" else 1) / fan_in)
@@ -44,6 +46,11 @@ def test_a_scale_of_ones_own(generator):
     weights = torch.cat([p.weight.detach().flatten() for p in network.projections.values()])
     assert float(weights.std()) == pytest.approx(0.3, rel=0.02)
     assert not build("digits-cnn", weight_std=0.0).projections["hidden1->output"].weight.any()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_which_networks_have_cycles(name):
+    assert build(name).is_recurrent == ARCHITECTURES[name].is_recurrent
 
 
 def test_skips_of_two_lengths_and_both_poolings():
