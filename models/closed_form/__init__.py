@@ -18,6 +18,7 @@ from actrelax.models.closed_form.law import (
     predict_applications,
     terms,
     uncovered,
+    uncovered_by_walks,
     weighted_sum,
 )
 from actrelax.models.closed_form.plan import Generators, Plan, exact_plan, settled_plan
@@ -45,6 +46,7 @@ __all__ = [
     "stream",
     "terms",
     "uncovered",
+    "uncovered_by_walks",
     "weighted_sum",
     "why_not",
 ]

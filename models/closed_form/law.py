@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from actrelax.models.closed_form.walks import sum_over_walks
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, Matrix, chain_matrix, coefficients
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem, State
@@ -26,6 +27,11 @@ def uncovered(problem: InitialValueProblem) -> str | None:
     if problem.network.is_recurrent:
         cycles = problem.network.graph.cycles_in_words
         return f"the closed form needs a network without cycles, got {cycles}: step the relaxation."
+    return uncovered_by_walks(problem)
+
+
+def uncovered_by_walks(problem: RelaxationProblem) -> str | None:
+    """Return None if `predict` covers the problem, whose network may have cycles, else one sentence with the reason."""
     if not problem.is_frozen:
         return "the closed form needs frozen gains: a current activity gain makes the relaxation nonlinear."
     if problem.assumptions.is_continuous:
@@ -43,9 +49,10 @@ def uncovered(problem: InitialValueProblem) -> str | None:
         return "the closed form needs one tau per population, got one per neuron: pass numbers, or step the relaxation."
     several = len({float(tau) for tau in taus})
     if several > 1 and not problem.network.graph.is_chain:
+        wiring = "cycles" if problem.network.is_recurrent else "skip connections"
         return (
-            f"the closed form needs one tau when the network has skip connections, got {several}: pass one tau, or "
-            "step the relaxation."
+            f"the closed form needs one tau when the network has {wiring}, got {several}: pass one tau, or step the "
+            "relaxation."
         )
     return None
 
@@ -63,7 +70,8 @@ def hop_matrix(problem: RelaxationProblem) -> Matrix:
 def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, steps: int) -> State:
     """Return the state of a relaxation after `steps` steps of `dt`, without taking them.
 
-    Exact to rounding, at the same cost for any number of steps.
+    Exact to rounding, at the same cost for any number of steps; on a network with cycles, where signals walk along as
+    many projections as there are steps, at the cost of the steps.
 
     Returns
     -------
@@ -73,8 +81,13 @@ def predict(problem: RelaxationProblem, integrator: Integrator, *, dt: float, st
     Raises
     ------
     ActrelaxError
-        If `uncovered` gives a reason.
+        If `uncovered_by_walks` gives a reason.
     """
+    if problem.network.is_recurrent:
+        reason = uncovered_by_walks(problem)
+        if reason is not None:
+            raise ActrelaxError(reason)
+        return sum_over_walks(problem, integrator, dt=problem.time("dt", dt), steps=steps)
     by_population = terms(problem)
     C = coefficients(integrator.transition, hop_matrix(problem), problem.time("dt", dt), steps)
     return {name: weighted_sum(of_population, C) for name, of_population in by_population.items()}
