@@ -146,6 +146,11 @@ def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
     if (config.out / FILE).resolve() == path.resolve():
         raise ActrelaxError(f"--again would replace its own file {path}: give another --out.")
     problem, given = load_problem(path)
+    if not isinstance(problem, RelaxationProblem) or problem.network.is_recurrent:
+        raise ActrelaxError(
+            f"--again compares a relaxation with backprop, and {path} holds a forward phase or a network with cycles: "
+            "call load_problem and solve in Python."
+        )
     scheme, steps = integrator_named(given["integrator"]), Steps(**given["steps"])
     if not scheme.takes_time:
         raise ActrelaxError(

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from actrelax.models.assumptions import Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.network.description import describe, rebuild
-from actrelax.models.problem import InitialValueProblem, RelaxationProblem, UnitDynamics
+from actrelax.models.problem import ForwardProblem, InitialValueProblem, RelaxationProblem, UnitDynamics
 from actrelax.models.problem.feedback_transforms import Quantised, Sparse
 
 GROUP = "problem"
@@ -26,37 +27,44 @@ GROUP = "problem"
 
 
 def problem_dataset(problem: InitialValueProblem, arguments: Mapping[str, Any]) -> xr.Dataset:
-    """Return weights, psi, stimulus, target and clamp as variables, everything else as attributes.
+    """Return weights, psi, stimulus, target, clamp and rates as variables, everything else as attributes.
 
     Attributes are JSON text; each tensor is replaced by the name of its variable. "not repeatable" lists the parts that
     a file can't hold.
     """
-    if not isinstance(problem, RelaxationProblem):
-        return xr.Dataset(attrs={"not repeatable": json.dumps(["a forward phase"])})
     network, tensors = describe(problem.network), _Tensors()
-    weights = {key: tensors.add(key, x) for key, x in problem.network.state_dict().items()}
+    obstacles = [*network["functions"], *_obstacles(problem, arguments)]
+    own: dict[str, Any] = {"stimulus": tensors.add("stimulus", _stimulus(problem))}
+    if isinstance(problem, RelaxationProblem):
+        rates = _settled_rates(problem)
+        own |= {
+            "rates": tensors.pack("rates", rates),
+            "clamped": tensors.add("clamped", problem.clamped),
+            "target": None if problem.target is None else tensors.add("target", problem.target),
+            "assumptions": asdict(problem.assumptions),
+            "feedback_transform": _transform(problem.feedback_transform),
+            "clip": problem.clip,
+        }
+        obstacles += _obstacles_of_relaxation(problem, rates)
     attributes = {
+        "kind": "relaxation" if isinstance(problem, RelaxationProblem) else "forward phase",
         "network": network,
-        "weights": weights,
-        "dtype": str(problem.clamped.dtype).removeprefix("torch."),
-        "stimulus": tensors.add("stimulus", problem.feedforward.activities[problem.network.input]),
-        "clamped": tensors.add("clamped", problem.clamped),
-        "target": None if problem.target is None else tensors.add("target", problem.target),
-        "assumptions": asdict(problem.assumptions),
-        "feedback_transform": _transform(problem.feedback_transform),
+        "weights": {key: tensors.add(key, x) for key, x in problem.network.state_dict().items()},
+        "dtype": str(problem.like.dtype).removeprefix("torch."),
         "dynamics": {name: asdict(dynamics) for name, dynamics in problem.dynamics.items()},
+        **own,
         **{name: tensors.pack(name, getattr(problem, name)) for name in _FIELDS},
         "arguments": {name: tensors.pack(name, value) for name, value in arguments.items()},
-        "not repeatable": [*network["functions"], *_obstacles(problem, arguments)],
+        "not repeatable": obstacles,
     }
     return xr.Dataset(tensors.variables, attrs={name: json.dumps(value) for name, value in attributes.items()})
 
 
-_FIELDS = ("tau", "start", "clip", "noise", "input_noise", "delays", "time_unit")
-"""Fields of a problem that hold a number, name or tensor, or one per population."""
+_FIELDS = ("tau", "start", "noise", "input_noise", "delays", "time_unit")
+"""Fields of all problems that hold a number, name or tensor, or one per population."""
 
 
-def load_problem(path: str | Path) -> tuple[RelaxationProblem, dict[str, Any]]:
+def load_problem(path: str | Path) -> tuple[RelaxationProblem | ForwardProblem, dict[str, Any]]:
     """Return the problem in a trajectory's file, and the arguments of the call of `solve`.
 
     Parameters
@@ -66,8 +74,8 @@ def load_problem(path: str | Path) -> tuple[RelaxationProblem, dict[str, Any]]:
 
     Returns
     -------
-    problem : RelaxationProblem
-        On the CPU.
+    problem : RelaxationProblem or ForwardProblem
+        On the CPU. A relaxation on a network with cycles has the rates from which it started; they don't settle anew.
     arguments : dict
         "integrator", "engine", "steps", "evaluation", "every", "options", "seed", and the noise's "random_state".
 
@@ -93,24 +101,48 @@ def load_problem(path: str | Path) -> tuple[RelaxationProblem, dict[str, Any]]:
         raise ActrelaxError(f"{path} holds no problem to relax again: its group {GROUP!r} is damaged.") from error
 
 
-def _problem(attributes: Mapping[str, Any], variables: Mapping[str, Tensor]) -> RelaxationProblem:
+def _problem(attributes: Mapping[str, Any], variables: Mapping[str, Tensor]) -> RelaxationProblem | ForwardProblem:
     dtype = getattr(torch, attributes["dtype"])
     weights = {key: variables[name] for key, name in attributes["weights"].items()}
     network = rebuild(attributes["network"], {key: x.to(dtype) for key, x in weights.items()})
-    with torch.no_grad():
-        passed = network.feedforward(variables[attributes["stimulus"]].to(dtype), keep_drives=False)
+    stimulus = variables[attributes["stimulus"]].to(dtype)
     fields = {name: _unpack(attributes[name], variables) for name in _FIELDS}
-    target = attributes["target"]
+    fields["dynamics"] = {name: UnitDynamics(**given) for name, given in attributes["dynamics"].items()}
+    if attributes.get("kind") == "forward phase":
+        return ForwardProblem(network, stimulus, **fields)
+    target, rates = attributes["target"], _unpack(attributes.get("rates", {}), variables)
     return RelaxationProblem(
         network,
-        passed,
+        _pass_at(network, stimulus, {name: r.to(dtype) for name, r in rates.items()}),
         variables[attributes["clamped"]].to(dtype),
         Assumptions(*(Knobs(**attributes["assumptions"][kind]) for kind in ("dense", "conv"))),
+        clip=_unpack(attributes["clip"], variables),
         feedback_transform=_rebuild_transform(attributes["feedback_transform"]),
-        dynamics={name: UnitDynamics(**given) for name, given in attributes["dynamics"].items()},
         target=None if target is None else variables[target],
         **fields,
     )
+
+
+def _stimulus(problem: InitialValueProblem) -> Tensor:
+    if isinstance(problem, RelaxationProblem):
+        return problem.feedforward.activities[problem.network.input]
+    assert isinstance(problem, ForwardProblem)
+    return problem.stimulus
+
+
+def _settled_rates(problem: RelaxationProblem) -> dict[str, Tensor]:
+    """Return the rates that a feedforward pass does not compute: of populations in cycles, and any that differ."""
+    passed, cycles = problem.feedforward, problem.network.graph.cycles
+    names = {*passed.responses, *(name for cycle in cycles for name in cycle)}
+    return {name: r for name, r in passed.activities.items() if name in names}
+
+
+@torch.no_grad()
+def _pass_at(network: Network, stimulus: Tensor, rates: Mapping[str, Tensor]) -> FeedforwardPass:
+    """Return the forward pass in which some populations have these rates in place of f(a)."""
+    if rates:
+        return ForwardProblem(network, stimulus).feedforward_pass(dict(rates))
+    return network.feedforward(stimulus, keep_drives=False)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -125,23 +157,25 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return variables, {name: json.loads(value) for name, value in dataset.attrs.items()}
 
 
-def _obstacles(problem: RelaxationProblem, arguments: Mapping[str, Any]) -> list[str]:
-    """Return the parts of a problem that a file can't hold, besides the network's functions, in words."""
+def _obstacles(problem: InitialValueProblem, arguments: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that a file can't hold, in words."""
     found = []
-    if problem.feedback_transform is not None and _transform(problem.feedback_transform) is None:
-        found.append("a feedback transform that is a Python function")
     if not arguments:
         found.append("the arguments of a relaxation that was not run by solve")
     elif arguments["integrator"] is None:
         found.append("a custom integrator")
     if "random_state" in arguments and arguments["random_state"] is None:
         found.append("noise drawn on a GPU")
-    network, stimulus = problem.network, problem.feedforward.activities[problem.network.input]
-    if network.is_recurrent:
-        return [*found, "the rates of a network with cycles"]
-    with torch.no_grad():
-        output = network.feedforward(stimulus, keep_drives=False).activities[network.output]
-    if not torch.equal(output, problem.feedforward.activities[network.output]):
+    return found
+
+
+def _obstacles_of_relaxation(problem: RelaxationProblem, rates: Mapping[str, Tensor]) -> list[str]:
+    """Return the parts of a relaxation that a file can't hold, besides the network's functions, in words."""
+    found, network = [], problem.network
+    if problem.feedback_transform is not None and _transform(problem.feedback_transform) is None:
+        found.append("a feedback transform that is a Python function")
+    again = _pass_at(network, _stimulus(problem), rates).activities[network.output]
+    if not torch.equal(again, problem.feedforward.activities[network.output]):
         found.append("a feedforward pass with weights other than the network's")
     return found
 

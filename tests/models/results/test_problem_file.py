@@ -7,15 +7,15 @@ from dataclasses import fields
 import h5py
 import pytest
 import torch
-from networks import graph_case, mlp_case, recurrent_case
+from networks import RECURRENT, graph_case, mlp_case, recurrent_case
 from torch import nn
 
-from actrelax.models.engines import Brian2Options, SciPyOptions, Steps, settle, solve
+from actrelax.models.engines import Brian2Options, SciPyOptions, Settle, Steps, settle, solve
 from actrelax.models.engines.solve import OPTIONS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Activation, Network, Projection
 from actrelax.models.network.activations import leaky_relu
-from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.problem import ForwardProblem, RelaxationProblem, UnitDynamics
 from actrelax.models.results import DivergenceError, Record, load_problem, open_trajectory
 
 EACH = torch.linspace(0.5, 2, 6, dtype=torch.float64)
@@ -176,13 +176,66 @@ def test_what_diverged_is_kept_too(tmp_path):
         again(tmp_path / "run.nc", True)
 
 
-@pytest.mark.parametrize("name", ["run.nc", "run.zarr"])
-def test_a_network_with_cycles_is_recorded_but_not_relaxed_again(tmp_path, name):
-    """Its rates took a call of `settle`, which the file doesn't know."""
-    case, path = recurrent_case(), tmp_path / name
-    problem = RelaxationProblem.from_batch(case.network, settle(case.network, case.x), case.y)
-    trajectory = solve(problem, steps=5, eta=0.1, record=Record(path=path))
+FORWARD = {
+    "plain": {},
+    "own start": {
+        "start": {"a": torch.full((3, 7), 0.2, dtype=torch.float64), "output": torch.ones(3, 4, dtype=torch.float64)}
+    },
+    "noise": {"tau": {"a": 2.0, "output": 0.7, "input": 3.0}, "noise": {"a": 0.1, "output": 0.2}, "input_noise": 0.2},
+    "delays": {"delays": {"a->a": 0.4}, "tau": 2},
+    "dynamics": {"dynamics": {"a": UnitDynamics.second_order(tau=1.0, damping=0.9)}},
+}
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+@pytest.mark.parametrize("options", FORWARD.values(), ids=FORWARD)
+def test_forward_phases(tmp_path, options, suffix):
+    if suffix == "zarr":
+        pytest.importorskip("zarr")
+    case, path, generator = recurrent_case(), tmp_path / f"run.{suffix}", torch.Generator().manual_seed(3)
+    problem = ForwardProblem(case.network, case.x, **options)
+    first = solve(problem, **RUNS["euler"], record=Record(path=path), generator=generator)
+    assert_same(first, again(path, True))
+    assert first["a"][-1].abs().min() > 0
+    loaded, _ = load_problem(path)
+    for name in (f.name for f in fields(problem) if f.name != "network"):
+        one, other = getattr(problem, name), getattr(loaded, name)
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else str(one) == str(other), name
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+@pytest.mark.parametrize("make", RECURRENT.values(), ids=RECURRENT)
+def test_relaxations_with_cycles(tmp_path, make, suffix):
+    """The file holds the rates, settled or not, and the pass around them: drives, gains and routes."""
+    if suffix == "zarr":
+        pytest.importorskip("zarr")
+    case, path = make(), tmp_path / f"run.{suffix}"
+    how = Settle(Steps(6, eta=0.5))  # f(a(r)) still differs from r
+    problem = RelaxationProblem.from_batch(case.network, settle(case.network, case.x, how), case.y)
+    first = solve(problem, "euler", 9, eta=0.3, record=Record(path=path))
+    assert_same(first, again(path, True))
+    loaded = load_problem(path)[0].feedforward
+    for name, response in problem.feedforward.responses.items():
+        assert (response - problem.feedforward.activities[name]).abs().max() > 1e-6
+        assert torch.equal(loaded.responses[name], response)
     with open_trajectory(path) as found:
-        assert found["a"].shape == (6, 3, 7)
-        assert torch.equal(torch.from_numpy(found["a"].values), trajectory["a"].flatten(2))
-    assert refusal(path).endswith("can't hold the rates of a network with cycles.")
+        name = case.network.hidden[0]
+        assert torch.equal(torch.from_numpy(found[name].values), first[name].flatten(2))
+
+
+def test_any_rates_of_a_forward_phase(tmp_path):
+    """All populations, without cycles too, may have rates other than f(a)."""
+    case, path = mlp_case(), tmp_path / "run.nc"
+    forward = ForwardProblem(case.network, case.x)
+    passed = forward.feedforward_pass(solve(forward, "euler", 4, eta=0.3).state)
+    first = solve(RelaxationProblem.from_batch(case.network, passed, case.y), steps=5, record=Record(path=path))
+    assert_same(first, again(path, True))
+
+
+def test_a_network_with_cycles_and_other_weights(tmp_path):
+    case, path = recurrent_case(), tmp_path / "run.nc"
+    problem = RelaxationProblem.from_batch(case.network, settle(case.network, case.x), case.y)
+    with torch.no_grad():
+        case.network.projections["a->output"].weight.mul_(2)
+    solve(problem, steps=3, record=Record(path=path))
+    assert refusal(path).endswith("can't hold a feedforward pass with weights other than the network's.")
