@@ -13,7 +13,7 @@ from actrelax.models.closed_form import predict_applications
 from actrelax.models.engines.options import Options
 from actrelax.models.engines.schedule import Schedule
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import InitialValueProblem, State
+from actrelax.models.problem import InitialValueProblem, State, Value
 from actrelax.models.results import DivergenceError, Status, Trajectory
 from actrelax.models.results.recording import History, populations
 from actrelax.models.results.trajectory import time_after
@@ -56,9 +56,11 @@ class SolveRequest:
         bound = self.grid.stop_change
         if bound is None or not previous:
             return False
-        groups = [unit.variables for unit in self.problem.units.values()]
-        groups += [(v,) for v in state if not any(v in group for group in groups)]  # delay lines
-        return all(_has_settled(previous, state, group, bound) for group in groups)
+        units, bounds = self.problem.units, self.grid.bounds
+        lines = [v for v in state if not any(v in unit.variables for unit in units.values())]  # delays
+        return all(
+            _has_settled(previous, state, unit.variables, bounds.get(name, bound)) for name, unit in units.items()
+        ) and all(_has_settled(previous, state, (v,), bound) for v in lines)
 
     def status(self, settled: bool) -> Status:
         """Return the final status of a relaxation that has not diverged."""
@@ -107,10 +109,13 @@ class SolveRequest:
         )
 
 
-def _has_settled(previous: State, state: State, variables: Sequence[str], bound: float) -> bool:
+def _has_settled(previous: State, state: State, variables: Sequence[str], bound: Value) -> bool:
     """Return whether all variables changed by at most the bound, relative to the largest magnitude among them."""
     scale = max(state[v].abs().amax() for v in variables)
-    return all(bool((state[v] - previous[v]).abs().amax() <= bound * scale) for v in variables)
+    changes = ((state[v] - previous[v]).abs() for v in variables)
+    if isinstance(bound, Tensor):
+        return all(bool((change <= bound * scale).all()) for change in changes)
+    return all(bool(change.amax() <= bound * scale) for change in changes)
 
 
 def is_finite(activities: Mapping[str, Tensor]) -> bool:

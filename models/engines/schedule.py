@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from actrelax.models._names import whole_steps
 from actrelax.models.closed_form import gradient_steps, steps_until, uncovered
 from actrelax.models.engines.steps import PAPERS, Steps
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import InitialValueProblem, RelaxationProblem
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem, Value
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Schedule:
     settles      whether the relaxation settles within the steps; None unless the closed form predicts it
     tolerance    tolerance of the gradient; `measured` replaces it with a number of steps
     stop_change  relative change per step at which the relaxation ends; None to take all steps
+    bounds       population -> its own bound on the change, in place of `stop_change`: one, or one per neuron
     """
 
     dt: float
@@ -29,6 +33,7 @@ class Schedule:
     settles: bool | None = None
     tolerance: float | None = None
     stop_change: float | None = None
+    bounds: Mapping[str, Value] = field(default_factory=dict)
 
     def measured(self, problem: InitialValueProblem, integrator: Integrator) -> Schedule:
         """Return the schedule with the number of steps that the gradient's tolerance needs (`gradient_steps`)."""
@@ -90,17 +95,32 @@ def _until_settled(problem: InitialValueProblem, integrator: Integrator, dt: flo
             raise ActrelaxError(f'of="gradient" needs the closed form, otherwise pass of="change": {reason}')
         return Schedule(dt, most, tolerance=tolerance)
     if reason is not None:
-        return Schedule(dt, most, stop_change=tolerance * dt / _slowest(problem))
+        shares = {name: _share(problem, name, integrator, dt) for name in problem.units}
+        bounds = {name: tolerance * share for name, share in shares.items()}
+        return Schedule(dt, most, stop_change=min(map(_least, bounds.values()), default=tolerance), bounds=bounds)
     assert isinstance(problem, RelaxationProblem)
     found = steps_until(problem, integrator, dt=dt, tolerance=tolerance, most=most)
     return Schedule(dt, most if found is None else found, settles=found is not None)
 
 
-def _slowest(problem: InitialValueProblem) -> float:
-    """Return the longest time constant, over leaky populations and the modes of other unit dynamics."""
-    modes = [mode for dynamics in problem.dynamics.values() for mode in np.linalg.eigvals(np.asarray(dynamics.A))]
-    leaky = [] if len(problem.dynamics) == len(problem.taus.shapes) else _taus(problem)
-    return max([*leaky, *(-1 / float(mode.real) for mode in modes)])
+def _share(problem: InitialValueProblem, population: str, integrator: Integrator, dt: float) -> Value:
+    """Return the change in a step over the distance u - x to rest, for the slowest mode of a population's units.
+
+    dt/tau, but 1 - exp(-dt/tau) where dt may exceed tau. SciPy compares rates of change, for which it is dt/tau too.
+    """
+    if population in problem.dynamics:
+        modes = np.linalg.eigvals(np.asarray(problem.dynamics[population].A))
+        tau: Value = max(-1 / float(mode.real) for mode in modes)
+    else:
+        tau = problem.taus.on(population, problem.state_like)
+    ratio = dt / tau
+    if integrator.stability_limit < math.inf or integrator.engine == "scipy":
+        return ratio
+    return -torch.expm1(-ratio) if isinstance(ratio, Tensor) else -math.expm1(-ratio)
+
+
+def _least(value: Value) -> float:
+    return float(value.min()) if isinstance(value, Tensor) else value
 
 
 def _taus(problem: InitialValueProblem) -> list[float]:

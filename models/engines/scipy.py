@@ -13,6 +13,7 @@ from scipy import integrate, sparse
 
 from actrelax.models.engines.options import SciPyOptions
 from actrelax.models.engines.request import SolveRequest, divergence_message, refuse_non_finite
+from actrelax.models.engines.schedule import Schedule
 from actrelax.models.engines.sparse_forward import refused, sparse_system
 from actrelax.models.engines.sparse_system import SparseSystem, Vector
 from actrelax.models.errors import ActrelaxError
@@ -132,26 +133,27 @@ class _Field:
 
 @dataclass(frozen=True)
 class _Settling:
-    """The event that ends the integration: no variable changes by more than `bound` over dt.
+    """The event that ends the integration: no variable changes by more than the schedule's bounds over dt.
 
     Changes are relative to the largest activity of the population.
     """
 
     field: _Field
-    dt: float
-    bound: float
+    grid: Schedule
     terminal = True
     direction = -1
 
     def __call__(self, time: float, y: Vector) -> float:
-        """Return log(largest change / bound)."""
+        """Return the logarithm of the largest change over its bound."""
         system = self.field.system
         state, rates = system.split(y), system.split(self.field(time, y))
+        assert self.grid.stop_change is not None
         changes = [1e-300]
-        for unit in system.problem.units.values():
+        for name, unit in system.problem.units.items():
+            bound = system.per_neuron(self.grid.bounds.get(name, self.grid.stop_change))
             scale = max(1e-300, *(float(np.abs(state[v]).max()) for v in unit.variables))
-            changes += [self.dt * float(np.abs(rates[v]).max()) / scale for v in unit.variables]
-        return float(np.log(max(changes) / self.bound))
+            changes += [self.grid.dt * float(np.abs(rates[v] / bound).max()) / scale for v in unit.variables]
+        return float(np.log(max(changes)))
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class _Run:
         """Integrate and return the trajectory."""
         request, dt, points = self.request, self.request.grid.dt, self.request.grid.steps
         field = self._field()
-        stopping = [] if request.grid.stop_change is None else [_Settling(field, dt, request.grid.stop_change)]
+        stopping = [] if request.grid.stop_change is None else [_Settling(field, request.grid)]
         try:
             settled = any(event(0.0, field.y) <= 0 for event in stopping)
             result = self._integrate(field, 0.0 if settled else request.time(points), stopping)

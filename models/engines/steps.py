@@ -112,9 +112,9 @@ class Steps:
             Quantity that the tolerance bounds, in every hidden population:
 
             - "activity": the remaining share of the initial activity. With the closed form, the number of steps is
-              computed beforehand, from the depth and the scheme alone. Otherwise the relaxation ends when the change in
-              a step, relative to the population's largest activity, is at most tolerance * dt/tau of the slowest
-              population.
+              computed beforehand, from the depth and the scheme alone. Otherwise the relaxation ends when the residual
+              |-x + feedback|, measured as the change in a step over dt/tau of each neuron, is at most the tolerance,
+              relative to the population's largest activity.
             - "gradient": the distance from equilibrium, relative to the population's largest gradient. The number of
               steps is computed for each batch, at the cost of L (L - 1) / 2 feedback applications in a chain of L.
               Needs the closed form.

@@ -4,13 +4,45 @@ import pytest
 import torch
 from networks import exploding_case, mlp_case
 
-from actrelax.models.engines import Steps, TorchOptions, solve
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.engines import SciPyOptions, Steps, TorchOptions, solve
+from actrelax.models.problem import ForwardProblem, RelaxationProblem
 from actrelax.models.results import DivergenceError, Status, relative_error
 
 
 def problem_of(case, **fields):
     return RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+
+
+def residual(problem, state):
+    """Return max |u - x| of each leaky population, relative to its largest activity."""
+    inputs = {v: problem.unit_input(v, state) for v in problem.units}
+    return {v: float((u - state[v]).abs().max() / state[v].abs().max()) for v, u in inputs.items()}
+
+
+OWN_TAUS = {"hidden1": torch.linspace(0.3, 30, 7, dtype=torch.float64), "hidden2": 0.5, "hidden3": 4.0}
+
+
+@pytest.mark.parametrize(("integrator", "dt"), [("euler", 0.2), ("exponential", 0.2), ("exponential", 5.0)])
+def test_the_residual_is_measured_with_each_neurons_own_time_constant(integrator, dt):
+    """Fast units with an input that moves slowly, and slow units that hardly move: both count by |u - x|."""
+    case, tolerance = mlp_case(gain=2.0), 1e-5
+    for problem in (
+        problem_of(case, tau=OWN_TAUS, start="zero"),
+        ForwardProblem(case.network, case.x, tau=OWN_TAUS | {"output": 1.0}),
+    ):
+        found = solve(problem, integrator, Steps.until(tolerance, dt=dt), record=True)
+        assert found.status is Status.SETTLED
+        before = [{v: found[v][k] for v in problem.units} for k in (-3, -2)]
+        last = max(residual(problem, before[1]).values())
+        assert 0.5 * tolerance < last <= 1.001 * tolerance  # |u - x| before the last step, which led to the change
+        assert max(residual(problem, before[0]).values()) > tolerance
+
+
+def test_scipy_ends_at_the_same_residual():
+    problem = problem_of(mlp_case(gain=2.0), tau=OWN_TAUS, start="zero")
+    found = solve(problem, "RK45", Steps.until(1e-5, dt=0.2), options=SciPyOptions(rtol=1e-9, atol=1e-12))
+    assert found.status is Status.SETTLED
+    assert max(residual(problem, found.state).values()) == pytest.approx(1e-5, rel=1e-2)
 
 
 @pytest.mark.parametrize("start", ["feedforward", "zero"])
