@@ -22,7 +22,7 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.GELU: "gelu",
     nn.LeakyReLU: "leaky-relu",
 }
-_STAGES = (nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten)
+_STAGES = (nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Upsample, nn.Flatten)
 
 
 def split_chain(module: nn.Module, input_shape: object) -> tuple[dict[str, Activation], list[Projection]]:
@@ -42,8 +42,8 @@ def split_chain(module: nn.Module, input_shape: object) -> tuple[dict[str, Activ
             stages = []
         elif type(layer) not in _STAGES:
             raise ActrelaxError(
-                f"{type(layer).__name__} is not supported: use Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and "
-                f"the activations {', '.join(ACTIVATIONS)}."
+                f"{type(layer).__name__} is not supported: use Linear, Conv2d, MaxPool2d, AvgPool2d, Upsample, "
+                f"Flatten and the activations {', '.join(ACTIVATIONS)}."
             )
         elif _weighted(layer) and any(map(_weighted, stages)):
             hops.append((stages, ACTIVATIONS["identity"]))

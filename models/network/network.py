@@ -116,7 +116,7 @@ class Network(nn.Module):
         ----------
         module : torch.nn.Module
             An `nn.Sequential`, also nested, or any module whose forward pass applies its layers one after another:
-            Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten and activation functions.
+            Linear, Conv2d, MaxPool2d, AvgPool2d, Upsample, Flatten and activation functions.
         input_shape : sequence of int
             Shape of one sample.
 

@@ -24,6 +24,11 @@ def sequences():
             (1, 8, 8),
             ["input", "conv1", "conv2", "output"],
         ),
+        "decoder": (
+            nn.Sequential(conv(2, 3, 1), nn.Tanh(), nn.Upsample(scale_factor=2), conv(3, 1, 3), nn.Upsample(None, 2)),
+            (2, 4, 3),
+            ["input", "conv1", "output"],
+        ),
         "linear-linear": (
             nn.Sequential(linear(4, 3), linear(3, 3), nn.Softplus(), linear(3, 2)),
             (4,),
