@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from actrelax.models.errors import warn
-from actrelax.models.integrators.gmres import Solution, gmres
+from actrelax.models.integrators.gmres import basis_bytes, gmres, rightmost
 from actrelax.models.network import Projection
-from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.problem import Leaky, RelaxationProblem, State
 
 TOLERANCE = 1e-6
 """Relative residual at which the iteration inside a cycle ends, unless `Steps.until` gives another."""
@@ -31,16 +32,58 @@ class Equilibrium:
     applications: int
 
 
+MEMORY = 2**28
+"""Bytes for the basis of GMRES: larger batches are solved in parts, at least one sample at a time."""
+
+PRODUCTS = 40
+"""Products with the Jacobian for its rightmost eigenvalue, where it has several time constants."""
+
+
 @torch.no_grad()
 def equilibrium_by_components(problem: RelaxationProblem, tolerance: float = TOLERANCE) -> Equilibrium:
     """Return the equilibrium: one evaluation for a population in no cycle, GMRES for the populations of a cycle.
 
-    Needs constant gains. Warns of samples whose equilibrium exists although no relaxation reaches it: the feedback in
-    a cycle then has an eigenvalue with a real part of 1 or more.
+    Needs constant gains. Warns of samples whose equilibrium exists although no relaxation reaches it: with one time
+    constant the feedback in a cycle then has an eigenvalue with a real part of 1 or more, with several, or other unit
+    dynamics, the Jacobian one of 0 or more. That Jacobian takes `PRODUCTS` further products.
     """
+    parts = [_in_one_go(part, tolerance) for part in _parts(problem)]
+    for i, members in enumerate(reversed(problem.network.graph.cycles)):
+        _warn_of_instability(problem, torch.cat([part.abscissae[i] for part in parts]), members)
+    variables = parts[0].state
+    state = {v: torch.cat([part.state[v] for part in parts]) if len(parts) > 1 else x for v, x in variables.items()}
+    return Equilibrium(state, max(part.residual for part in parts), max(part.applications for part in parts))
+
+
+def _parts(problem: RelaxationProblem) -> list[RelaxationProblem]:
+    """Split a problem's batch into parts whose bases fit in memory."""
+    populations = problem.network.populations
+    units = [sum(math.prod(populations[name].shape) for name in cycle) for cycle in problem.network.graph.cycles]
+    batch, each = len(problem.clamped), basis_bytes(max(units), problem.state_like.element_size())
+    size = max(1, MEMORY // each)
+    if size >= batch:
+        return [problem]
+    parts = []
+    for first in range(0, batch, size):
+        chosen = slice(first, first + size)
+        part = problem.of_batch(problem.network, problem.feedforward.of_samples(chosen), problem.clamped[chosen])
+        if problem.feedback_transform is not None:
+            part.__dict__["_transformed"] = problem._transformed  # the same weights in all parts
+        parts.append(part)
+    return parts
+
+
+@dataclass(frozen=True, eq=False)
+class _Part(Equilibrium):
+    """The equilibrium of some samples, and what decides on stability in each cycle, from the output down."""
+
+    abscissae: list[Tensor]
+
+
+def _in_one_go(problem: RelaxationProblem, tolerance: float) -> _Part:
     network = problem.network
     state: State = {}
-    residual, applications = 0.0, 0
+    residual, applications, abscissae = 0.0, 0, list[Tensor]()
     for members in reversed(network.graph.components):
         if network.output in members:
             continue
@@ -51,13 +94,26 @@ def equilibrium_by_components(problem: RelaxationProblem, tolerance: float = TOL
             state |= cycle.as_state(solution.x)
             residual = max(residual, float(solution.residual.amax()))
             applications += cycle.outside + solution.products * cycle.inside
-            _warn_of_instability(solution, members)
+            if _has_one_tau(problem, members):
+                abscissae.append(solution.abscissa)
+            else:
+                abscissa, products = cycle.abscissa()
+                abscissae.append(abscissa)
+                applications += products * cycle.inside
         else:
             (name,) = members
             state |= problem.units[name].fixed_point(problem.unit_input(name, state))
             applications += cycle.outside
     ordered = {variable: state[variable] for unit in problem.units.values() for variable in unit.variables}
-    return Equilibrium(ordered, residual, applications)
+    return _Part(ordered, residual, applications, abscissae)
+
+
+def _has_one_tau(problem: RelaxationProblem, members: Sequence[str]) -> bool:
+    """Return whether all units of a cycle are leaky with the same time constant."""
+    if any(name in problem.dynamics for name in members):
+        return False
+    taus = [tau for name in members for tau in problem.taus.extremes(name)]
+    return min(taus) == max(taus)
 
 
 class _Cycle:
@@ -79,11 +135,31 @@ class _Cycle:
 
     def input_from_outside(self) -> Tensor:
         """Return b, (batch, units)."""
-        return self._received(self._outside, self.above)
+        return self._at_rest(self._received(self._outside, self.above))
 
     def feedback(self, x: Tensor) -> Tensor:
         """Return A x, (batch, units)."""
-        return self._received(self._inside, self.as_state(x))
+        return self._at_rest(self._received(self._inside, self.as_state(x)))
+
+    def abscissa(self) -> tuple[Tensor, int]:
+        """Return the real part of the Jacobian's rightmost eigenvalue per sample, and the products for it."""
+        units = [self.problem.units[name] for name in self.members]
+        linear = [replace(unit, clip=None) if isinstance(unit, Leaky) else unit for unit in units]
+        silent = {v: torch.zeros_like(x) for v, x in self.as_state(self.input_from_outside()).items()}
+
+        def rates(state: State, inputs: list[Tensor]) -> Tensor:
+            found: State = {}
+            for unit, u in zip(linear, inputs, strict=True):
+                found |= unit.rate(state, u)
+            return torch.cat([found[v].flatten(1) for v in silent], 1)
+
+        def jacobian(y: Tensor) -> Tensor:
+            parts = torch.split(y, [x[0].numel() for x in silent.values()], dim=1)
+            state = {v: part.reshape(x.shape) for (v, x), part in zip(silent.items(), parts, strict=True)}
+            return rates(state, self._received(self._inside, state))
+
+        start = rates(silent, self._received(self._outside, self.above))
+        return rightmost(jacobian, start, PRODUCTS)
 
     def as_state(self, x: Tensor) -> State:
         """Return the variables at which the units rest with activities x."""
@@ -94,22 +170,32 @@ class _Cycle:
             state |= unit.fixed_point(part.reshape(-1, *shape) / unit.gain)
         return state
 
-    def _received(self, projections: dict[str, list[Projection]], state: State) -> Tensor:
-        """Return the members' activity for their feedback along some of their projections, at rest."""
-        like, parts = self.problem.state_like, []
+    def _received(self, projections: dict[str, list[Projection]], state: State) -> list[Tensor]:
+        """Return each member's feedback along some of its projections, (batch, *shape)."""
+        like, received = self.problem.state_like, []
         for name, shape in zip(self.members, self.shapes, strict=True):
             total = like.new_zeros(len(like), *shape)
             for p in projections[name]:
                 total = total + self.problem.feedback_along(p, state).to(like)
-            parts.append(self.problem.units[name].gain * total.flatten(1))
-        return torch.cat(parts, 1)
+            received.append(total)
+        return received
+
+    def _at_rest(self, received: list[Tensor]) -> Tensor:
+        """Return the members' activity at rest for their feedback, (batch, units)."""
+        gains = [self.problem.units[name].gain for name in self.members]
+        return torch.cat([gain * u.flatten(1) for gain, u in zip(gains, received, strict=True)], 1)
 
 
-def _warn_of_instability(solution: Solution, members: Sequence[str]) -> None:
-    unstable = int((solution.abscissa >= 1).sum())
-    if unstable:
-        warn(
-            f"{unstable} of {len(solution.abscissa)} samples have an equilibrium that no relaxation reaches: their "
-            f"feedback in the cycle of {', '.join(members)} has an eigenvalue with real part "
-            f"{float(solution.abscissa.amax()):.3g}, which must be below 1."
+def _warn_of_instability(problem: RelaxationProblem, abscissae: Tensor, members: Sequence[str]) -> None:
+    cycle, found = f"the cycle of {', '.join(members)}", f"{float(abscissae.amax()):.3g}"
+    if _has_one_tau(problem, members):
+        unstable = int((abscissae >= 1).sum())
+        reason = f"their feedback in {cycle} has an eigenvalue with real part {found}, which must be below 1"
+    else:
+        unstable = int((abscissae >= 0).sum())
+        reason = (
+            f"with these time constants {cycle} has an eigenvalue with real part {found} per unit of time, which must "
+            "be below 0"
         )
+    if unstable:
+        warn(f"{unstable} of {len(abscissae)} samples have an equilibrium that no relaxation reaches: {reason}.")

@@ -28,7 +28,8 @@ class Solution:
 def gmres(apply: Callable[[Tensor], Tensor], b: Tensor, *, tolerance: float, most: int = 100) -> Solution:
     """Solve x = A x + b from x = 0, until each sample's residual is within the tolerance, relative to |b|.
 
-    Arnoldi's basis of all products is kept: (products + 1, batch, n). A sample that is done adds nothing to its basis.
+    Arnoldi's basis of all products is kept: (products + 1, batch, n), `basis_bytes` at most. A sample that is done adds
+    nothing to its basis.
 
     Parameters
     ----------
@@ -48,6 +49,22 @@ def gmres(apply: Callable[[Tensor], Tensor], b: Tensor, *, tolerance: float, mos
     error = (b + apply(x) - x).norm(dim=1)
     residual = torch.where(size > 0, error / torch.where(size > 0, size, 1.0), error)
     return Solution(x, residual, system.abscissa(), len(system.columns) + 1)
+
+
+def basis_bytes(size: int, element_size: int, most: int = 100) -> int:
+    """Return the memory of a sample's largest basis: `most` vectors of `size` elements."""
+    return most * size * element_size
+
+
+def rightmost(apply: Callable[[Tensor], Tensor], start: Tensor, most: int) -> tuple[Tensor, int]:
+    """Return the largest real part of A's Ritz values, (batch,), an estimate of its abscissa, and the products used.
+
+    `apply` maps x to A x, both (batch, n); `start`, (batch, n), must have a share of the rightmost eigenvector.
+    """
+    system = _Arnoldi(start, start.norm(dim=1), 1e-12)
+    while system.active.any() and len(system.columns) < most:
+        system.extend(apply)
+    return system.abscissa(), len(system.columns)
 
 
 _FAR = 1e6

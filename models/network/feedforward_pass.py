@@ -31,6 +31,14 @@ class FeedforwardPass:
         """Return f(abar), from which some activation functions compute their gain."""
         return self.responses.get(population, self.activities[population])
 
+    def of_samples(self, chosen: slice) -> FeedforwardPass:
+        """Return the pass of some samples of the batch; its tensors are views."""
+        drives, activities, responses = (
+            {name: x[chosen] for name, x in named.items()} for named in (self.drives, self.activities, self.responses)
+        )
+        routes = {name: route.of_samples(chosen) for name, route in self.routes.items()}
+        return FeedforwardPass(drives, activities, routes, responses=responses)
+
     def tensors(self) -> list[Tensor]:
         """Return all tensors, in the order that `with_tensors` expects."""
         winners = [route.winners for each in self.routes.values() for route in (*each.before, *each.after)]

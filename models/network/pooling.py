@@ -35,6 +35,11 @@ class Route(NamedTuple):
         """Return an empty tensor of the input's shape and layout; kernels copy its layout."""
         return torch.empty(self.shape, dtype=like.dtype, device=like.device, memory_format=self.memory_format)
 
+    def of_samples(self, chosen: slice) -> Route:
+        """Return the route of some samples of the batch."""
+        winners = None if self.winners is None else self.winners[chosen]
+        return Route(Size((len(range(self.shape[0])[chosen]), *self.shape[1:])), winners, self.memory_format)
+
     def repeated(self, times: int) -> Route:
         """Return the route of `times` concatenated copies of the batch."""
         winners = None if self.winners is None else self.winners.repeat(times, 1, 1, 1)

@@ -31,6 +31,11 @@ class ProjectionRoute(NamedTuple):
     weighted: Route
     after: tuple[Route, ...]
 
+    def of_samples(self, chosen: slice) -> ProjectionRoute:
+        """Return the route of some samples of the batch."""
+        before, after = (tuple(route.of_samples(chosen) for route in routes) for routes in (self.before, self.after))
+        return ProjectionRoute(before, self.weighted.of_samples(chosen), after)
+
     def repeated(self, times: int) -> ProjectionRoute:
         """Return the route of `times` concatenated copies of the batch."""
         if times == 1:

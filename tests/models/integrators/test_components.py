@@ -4,6 +4,7 @@ Oracles: autograd through many forward steps, the implicit gradient by a dense s
 loss, backpropagation through k forward steps, eigenvalues of Jacobians by autograd.
 """
 
+import math
 import warnings
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from actrelax.models.engines import Settle, Steps, settle, solve, unsupported
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import components
 from actrelax.models.integrators.components import equilibrium_by_components
 from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.plasticity import local_updates
@@ -243,6 +245,98 @@ def test_an_equilibrium_that_no_relaxation_reaches():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solve(problem_of(recurrent_case(gain=0.5), assumptions="no-derivatives"), "equilibrium")
+
+
+def excitation_and_inhibition(tau):
+    """Return M = [[1.6, -1.5], [1.4, -0.6]] with linear units; it is stable for tau_i / tau_e < 1.6 / 0.6."""
+    M = {("e", "e"): 1.6, ("i", "e"): -1.5, ("e", "i"): 1.4, ("i", "i"): -0.6}
+    edges = [("input", "e", [nn.Linear(2, 1)]), ("e", "output", [nn.Linear(1, 3)])]
+    edges += [(source, target, [nn.Linear(1, 1, bias=False)]) for source, target in M]
+    case = make_case((2,), dict.fromkeys(["e", "i", "output"], "identity"), edges)
+    with torch.no_grad():
+        for (source, target), weight in M.items():
+            case.network.projections[f"{source}->{target}"].weight.fill_(weight)
+    return problem_of(case, tau=tau)
+
+
+def test_time_constants_decide_whether_a_relaxation_reaches_the_equilibrium():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(excitation_and_inhibition(20.0), "equilibrium")
+        solve(excitation_and_inhibition({"e": 10.0, "i": 26.6}), "equilibrium")
+    beyond = excitation_and_inhibition({"e": 10.0, "i": 27.0})
+    abscissa = np.linalg.eigvals(np.array([[0.6, 1.4], [-1.5, -1.6]]) / [[10.0], [27.0]]).real.max()
+    assert abscissa > 0
+    with pytest.warns(
+        UserWarning,
+        match=rf"^3 of 3 samples .* with these time constants the cycle of \S+, \S+ has an eigenvalue with real part "
+        rf"{abscissa:.3g} per unit of time, which must be below 0\.$",
+    ):
+        solve(beyond, "equilibrium")
+    with pytest.warns(UserWarning, match="not settled"):
+        away = solve(replace(beyond, tau={"e": 10.0, "i": 40.0}), "euler", Steps.until(1e-6, dt=0.1, most=9000)).final[
+            "e"
+        ]
+    assert float(away.abs().max()) > 100 * float(solve(replace(beyond, tau=10.0), "equilibrium").final["e"].abs().max())
+
+
+@pytest.mark.parametrize("fields", ["tau", "second order"])
+@pytest.mark.parametrize("scale", [0.9, 1.1])
+def test_the_abscissa_of_units_with_their_own_dynamics(fields, scale, generator):
+    """Dropped gains make the feedback W^T; the weights are scaled to either side of the onset."""
+    case = recurrent_case(gain=1.0)
+    W = case.network.projections["a->a"].weight
+    tau = 0.3 + 2.7 * torch.rand(7, generator=generator)
+    own = {"tau": tau} if fields == "tau" else {"dynamics": {"a": UnitDynamics.second_order(tau=1.0, damping=0.4)}}
+
+    def abscissa(w):
+        M = w.detach().double()
+        if fields == "tau":
+            return float(torch.linalg.eigvals((M.mT - torch.eye(7)) / tau[:, None]).real.max())
+        m = torch.linalg.eigvals(M)  # s^2 + 2 z s + 1 - m = 0
+        return float((-0.4 + torch.sqrt(0.4**2 - 1 + m)).real.max())
+
+    low, high = 0.01, 20.0
+    for _ in range(60):
+        low, high = (low, (low + high) / 2) if abscissa(W * (low + high) / 2) > 0 else ((low + high) / 2, high)
+    with torch.no_grad():
+        W.mul_(low * scale)
+    own = {"tau": {"a": tau}} if fields == "tau" else own
+    passed = settle(case.network, case.x, Settle(Steps(50, eta=0.1)))
+    problem = RelaxationProblem.from_batch(case.network, passed, case.y, assumptions="no-derivatives", **own)
+    if scale < 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            solve(problem, "equilibrium")
+        assert -0.5 < abscissa(W) < -1e-3
+    else:
+        with pytest.warns(UserWarning, match=rf"real part {abscissa(W):.3g} per unit of time"):
+            found = solve(problem, "equilibrium")
+        assert found.feedback_applications == 1 + 8 + (7 if fields == "tau" else 14)
+
+
+def test_large_batches_are_solved_in_parts(case, monkeypatch):
+    """The basis of each part fits in memory; together they are the same, up to the rounding of other batch sizes."""
+    problem = problem_of(case, feedback_transform="sparse-0.9")
+    with warnings.catch_warnings(record=True) as expected:
+        warnings.simplefilter("always")
+        whole = solve(problem, "equilibrium", EXACT)
+    units = sum(math.prod(case.network.populations[name].shape) for name in case.network.graph.cycles[0])
+    sizes, solved = [], components.gmres
+    monkeypatch.setattr(components, "MEMORY", 2 * 100 * units * 8 + 7)
+    monkeypatch.setattr(components, "gmres", lambda f, b, **how: sizes.append(tuple(b.shape)) or solved(f, b, **how))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        parts = solve(problem, "equilibrium", EXACT)
+    assert sizes == [(2, units), (1, units)]
+    close(parts.state, whole.state, 1e-11)
+    assert [str(w.message) for w in said] == [str(w.message) for w in expected]
+    monkeypatch.setattr(components, "MEMORY", 1)
+    sizes.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        solve(problem, "equilibrium")
+    assert sizes == [(1, units)] * 3
 
 
 def test_too_few_products_are_reported():
