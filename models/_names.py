@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import operator
 from collections.abc import Iterable, Mapping
@@ -35,6 +36,20 @@ def known(kind: str, name: object, names: Iterable[str], also: str = "", where: 
         sentence = f"unknown {kind} {name!r}; known: {listed}."
         raise ActrelaxError(f"{where} names an {sentence}" if where else sentence)
     return name
+
+
+def nearest(name: str, names: Iterable[str], most: int = 5) -> str:
+    """Return a list of names in words: the `most` that are most like one name, and the number of the others.
+
+    Examples
+    --------
+    >>> nearest("conv3", ["input", "conv1", "conv2", "head"], most=2)
+    'conv1, conv2 and 2 more'
+    """
+    names = list(names)
+    alike = sorted(names, key=lambda other: -difflib.SequenceMatcher(None, name, other).ratio())
+    more = len(names) - most
+    return ", ".join(alike[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def is_number(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Knobs for the biologically implausible assumptions, for dense and convolutional projections.
+"""Knobs for the biologically implausible assumptions, by kind of projection or for single projections.
 
 The knobs are data: networks read the feedback, problems the gains, and learning the presynaptic factor and the timing.
 docs/theory.md, section 2, defines them.
@@ -6,10 +6,12 @@ docs/theory.md, section 2, defines them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args, get_type_hints
 
-from actrelax.models._names import known
+from actrelax.models._names import known, nearest
+from actrelax.models.errors import ActrelaxError
 
 Feedback = Literal["transpose", "learned", "kolen-pollack", "random", "sign"]
 Gain = Literal["feedforward", "current", "none"]
@@ -19,7 +21,7 @@ Plasticity = Literal["equilibrium", "continuous"]
 
 @dataclass(frozen=True)
 class Knobs:
-    """The assumptions of one kind of projection.
+    """The assumptions of one kind of projection, or of one projection.
 
     Parameters
     ----------
@@ -52,24 +54,75 @@ class Knobs:
             known(name, getattr(self, name), get_args(values))
 
 
+Changes = Mapping[str, str]
+"""Some knobs and their values."""
+
+
 @dataclass(frozen=True)
 class Assumptions:
-    """The knobs of dense and of convolutional projections.
+    """The knobs of dense and of convolutional projections, and of single projections by name.
 
-    A skip without weights has the gains of `conv` if its target is spatial, else of `dense`.
+    Parameters
+    ----------
+    dense, conv : Knobs
+        By kind. A skip without weights has the gains of `conv` if its target is spatial, else of `dense`.
+    projections : mapping, optional
+        Name of a projection -> `Knobs` in place of those of its kind, or a mapping of the knobs that differ from these.
+
+    Raises
+    ------
+    ActrelaxError
+        For `projections` of another form, unknown knobs and values.
 
     Examples
     --------
     >>> Assumptions(dense=Knobs(feedback="learned"), conv=Knobs(activity_gain="none")).conv.feedback
     'transpose'
+    >>> lifted = Assumptions(projections={"hidden1->output": {"feedback": "random"}})
+    >>> lifted.of("hidden1->output", "dense").feedback, lifted.of("input->hidden1", "dense").feedback
+    ('random', 'transpose')
     """
 
     dense: Knobs = Knobs()
     conv: Knobs = Knobs()
+    projections: Mapping[str, Knobs | Changes] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        given = self.projections
+        if not isinstance(given, Mapping) or not all(isinstance(each, Knobs | Mapping) for each in given.values()):
+            raise ActrelaxError(
+                f"projections must map names of projections to Knobs, got {given!r}: pass "
+                'projections={"hidden1->output": Knobs(...)}.'
+            )
+        own = {name: each if isinstance(each, Knobs) else _checked(each) for name, each in given.items()}
+        kinds = {"dense": self.dense, "conv": self.conv}
+        named = {(name, kind): _with(knobs, each) for name, each in own.items() for kind, knobs in kinds.items()}
+        self.__dict__.update(projections=own, _named=named)
+
+    def of(self, name: str, kind: str) -> Knobs:
+        """Return the knobs of one projection: those of its name, else of its kind, "dense" or "conv"."""
+        named: dict[tuple[str, str], Knobs] = self.__dict__["_named"]
+        return named.get((name, kind)) or (self.conv if kind == "conv" else self.dense)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse knobs for a projection that is not among the names of a network's projections."""
+        names = list(names) if self.projections else []
+        for name in self.projections:
+            if name not in names:
+                raise ActrelaxError(f"assumptions name an unknown projection {name!r}; known: {nearest(name, names)}.")
+
+    def changed(self, **knobs: str) -> Assumptions:
+        """Return the assumptions with some knobs changed for all projections."""
+        named: dict[str, Knobs | Changes] = {
+            name: _with(each, knobs) if isinstance(each, Knobs) else {**each, **knobs}
+            for name, each in self.projections.items()
+        }
+        return replace(self, dense=_with(self.dense, knobs), conv=_with(self.conv, knobs), projections=named)
 
     @property
-    def both(self) -> tuple[Knobs, Knobs]:
-        return self.dense, self.conv
+    def all_knobs(self) -> tuple[Knobs, ...]:
+        """The knobs of both kinds, and those that single projections of either kind have."""
+        return self.dense, self.conv, *self.__dict__["_named"].values()
 
     @property
     def preset(self) -> str | None:
@@ -79,12 +132,24 @@ class Assumptions:
     @property
     def is_continuous(self) -> bool:
         """Return whether some weights change during the relaxation."""
-        return any(knobs.plasticity == "continuous" for knobs in self.both)
+        return any(knobs.plasticity == "continuous" for knobs in self.all_knobs)
 
     @property
     def needs_decay(self) -> bool:
         """Return whether some feedback follows Kolen and Pollack's rule."""
-        return any(knobs.feedback == "kolen-pollack" for knobs in self.both)
+        return any(knobs.feedback == "kolen-pollack" for knobs in self.all_knobs)
+
+
+def _checked(changes: Changes) -> Knobs | Changes:
+    """Return changes of known knobs to known values, as `Knobs` if they are all of them."""
+    for name in changes:
+        known("knob", name, get_type_hints(Knobs))
+    every = Knobs(**changes)  # type: ignore[arg-type]
+    return every if len(changes) == len(get_type_hints(Knobs)) else dict(changes)
+
+
+def _with(knobs: Knobs, changes: Knobs | Changes) -> Knobs:
+    return changes if isinstance(changes, Knobs) else replace(knobs, **changes)  # type: ignore[arg-type]
 
 
 def _everywhere(knobs: Knobs) -> Assumptions:

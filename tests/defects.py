@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from actrelax.models.assumptions import Assumptions
 from actrelax.models.closed_form import steps_until
 from actrelax.models.engines import schedule
 from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coefficients
@@ -138,6 +139,9 @@ DEFECTS = {
     ),
     "presynaptic factor always the feedforward activity": Defect(
         Network.knobs, lambda right: lambda *args: replace(right(*args), presynaptic="feedforward")
+    ),
+    "knobs of a kind in place of a projection's": Defect(
+        Assumptions.of, lambda right: lambda assumptions, name, kind: getattr(assumptions, kind)
     ),
     "feedback by W where psi is meant": Defect(
         Network.feedback_weight, lambda right: lambda network, projection, assumptions: projection.weight

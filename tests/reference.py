@@ -5,7 +5,8 @@ routing before (B), weights (M), routing after (A), at the feedforward pass of o
 package but the names of the assumptions' fields.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ class Edge:
     mapped_from: torch.Size  # shape of the weights' input
     mapped_to: torch.Size
     psi: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    name: str = ""
 
     def drive(self, x):
         return self.after @ (self.forward @ (self.before @ x) + self.bias)
@@ -87,6 +89,7 @@ class Reference:
             self.xbar[name] = signals[name].reshape(-1).numpy()
             self.shapes[name] = drive.shape
         for edge in self.edges:
+            edge.name = f"{edge.source}{'=>' if edge.kind == 'copy' else '->'}{edge.target}"
             if edge.kind == "copy":
                 edge.kind = "conv" if len(self.shapes[edge.target]) == 3 else "dense"
 
@@ -142,6 +145,12 @@ class Reference:
         drive = sum(edge.drive(x[edge.source]) for edge in self.edges if edge.target == name)
         return derivative(self.activation[name], drive)
 
+    def knobs(self, edge):
+        """Return the knobs of a projection's name, and of its kind where the name says nothing."""
+        named = self.assumptions.projections.get(edge.name, {})
+        named = asdict(named) if is_dataclass(named) else named
+        return SimpleNamespace(**asdict(getattr(self.assumptions, edge.kind)) | named)
+
     def pull(self, name, x):
         return self.pull_of(name, lambda edge: x)
 
@@ -151,7 +160,7 @@ class Reference:
         for edge in self.edges:
             if edge.source == name:
                 x = sent_at(edge)
-                when = getattr(self.assumptions, edge.kind).activity_gain
+                when = self.knobs(edge).activity_gain
                 total = total + edge.feedback(self.gain(when, edge.target, x) * x[edge.target])
         return total
 
@@ -188,7 +197,7 @@ class Reference:
         for edge in self.edges:
             if edge.module is None:
                 continue
-            knobs = getattr(self.assumptions, edge.kind)
+            knobs = self.knobs(edge)
             pre = edge.before @ (self.xbar if knobs.presynaptic == "feedforward" else x)[edge.source]
             post = edge.after.T @ (self.gain(knobs.weight_gain, edge.target, x) * x[edge.target])
             pre, post = torch.tensor(pre).reshape(edge.mapped_from), torch.tensor(post).reshape(edge.mapped_to)

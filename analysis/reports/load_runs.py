@@ -94,7 +94,7 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def rule_of(config: Mapping[str, Any]) -> str:
     """Return "backprop", or the name of AR's assumptions."""
-    return "backprop" if config["rule"] == "backprop" else str(config["assumptions"])
+    return "backprop" if config["rule"] == "backprop" else ",".join([config["assumptions"], *config.get("lift", ())])
 
 
 def shown(value: Any) -> str:
@@ -139,7 +139,7 @@ def command(config: Mapping[str, Any]) -> str:
 
 
 def as_words(options: Mapping[str, Any]) -> list[str]:
-    """Return options as words of a command line.
+    """Return options as words of a command line; an option with a list is repeated.
 
     Examples
     --------
@@ -147,7 +147,8 @@ def as_words(options: Mapping[str, Any]) -> list[str]:
     ['--clip', 'None', '--json', '--no-channels-last', '--rates', '0.1', '0.2']
     """
     words = []
-    for name, value in options.items():
+    repeated = [(name, each) for name, value in options.items() for each in (value if type(value) is list else [value])]
+    for name, value in repeated:
         option = name.replace("_", "-")
         words.append(f"--no-{option}" if value is False else f"--{option}")
         if not isinstance(value, bool):

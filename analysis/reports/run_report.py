@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actrelax.analysis.reports import comparison, comparison_text, curves
-from actrelax.analysis.reports.load_runs import Run, command, differing, shown
+from actrelax.analysis.reports.load_runs import Run, command, differing, rule_of, shown
 from actrelax.analysis.reports.page import Page, Section
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
@@ -77,7 +77,7 @@ def _distance(run: Run) -> float | None:
 _COLUMNS: list[tuple[str, str, Callable[[Run], Any]]] = [
     ("run", "", lambda run: run.name),
     ("rule", "", lambda run: run.config["rule"]),
-    ("assumptions", "", lambda run: "" if run.config["rule"] == "backprop" else run.config["assumptions"]),
+    ("assumptions", "", lambda run: "" if run.config["rule"] == "backprop" else rule_of(run.config)),
     ("seed", "", lambda run: run.outcome.seed),
     ("test accuracy (%)", ".2f", lambda run: _accuracy(run, "test")),
     ("validation accuracy (%)", ".2f", lambda run: _accuracy(run, "validation")),

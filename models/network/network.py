@@ -283,8 +283,8 @@ class Network(nn.Module):
         return sum_in_order([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
 
     def knobs(self, projection: Projection, assumptions: Assumptions) -> Knobs:
-        """Return the knobs of a projection's kind."""
-        return assumptions.conv if self.kind(projection) == "conv" else assumptions.dense
+        """Return the knobs of a projection: those of its name, else of its kind."""
+        return assumptions.of(projection.name, self.kind(projection))
 
     def kind(self, projection: Projection) -> str:
         """Return the kind of a projection, "dense" or "conv"; a copy is "conv" if its target is spatial."""
@@ -313,9 +313,10 @@ class Network(nn.Module):
         Raises
         ------
         ActrelaxError
-            If a projection already has feedback weights.
+            If a projection already has feedback weights, or the assumptions name an unknown one.
         """
         assumptions, drawing = look_up("assumptions", assumptions, PRESETS), as_generator(generator)
+        assumptions.check_names(self.projections)
         asked = {p: self.knobs(p, assumptions).feedback for p in self.projections.values()}
         asked = {p: kind for p, kind in asked.items() if self.carries_feedback(p) and kind != "transpose"}
         for p in asked:

@@ -155,6 +155,7 @@ class RelaxationProblem(InitialValueProblem):
             object.__setattr__(self, "network", self.feedforward.network)  # as the module ran on this batch
             given = {name: getattr(self, name) for name in ("tau", "noise", "start", "dynamics")}
             check_captured(given, self.feedforward.network.relays, self.feedback_transform)
+        self.assumptions.check_names(self.network.projections)
         for projection in self.network.projections.values():
             self.network.feedback_weight(projection, self.assumptions)  # raises if it is missing
         output = self.feedforward.activities[self.network.output]
@@ -186,7 +187,9 @@ class RelaxationProblem(InitialValueProblem):
     @property
     def is_frozen(self) -> bool:
         """Return whether all gains of the relaxation are constant: the ODE is linear, except for a clip."""
-        return all(knobs.activity_gain != "current" for knobs in self.assumptions.both)
+        return all(knobs.activity_gain != "current" for knobs in self.assumptions.all_knobs) or all(
+            self.activity_gain(projection) != "current" for projection in self.feedback_projections.values()
+        )
 
     def initial_activity(self, population: str) -> Tensor:
         """Return a population's activity at t = 0, (batch, *population.shape); for the output, its clamp."""

@@ -115,7 +115,7 @@ def _problem(attributes: Mapping[str, Any], variables: Mapping[str, Tensor]) -> 
         network,
         _pass_at(network, stimulus, {name: r.to(dtype) for name, r in rates.items()}),
         variables[attributes["clamped"]].to(dtype),
-        Assumptions(*(Knobs(**attributes["assumptions"][kind]) for kind in ("dense", "conv"))),
+        _assumptions(attributes["assumptions"]),
         clip=_unpack(attributes["clip"], variables),
         feedback_transform=_rebuild_transform(attributes["feedback_transform"]),
         target=None if target is None else variables[target],
@@ -143,6 +143,11 @@ def _pass_at(network: Network, stimulus: Tensor, rates: Mapping[str, Tensor]) ->
     if rates:
         return ForwardProblem(network, stimulus).feedforward_pass(dict(rates))
     return network.feedforward(stimulus, keep_drives=False)
+
+
+def _assumptions(given: Mapping[str, Any]) -> Assumptions:
+    dense, conv = (Knobs(**given[kind]) for kind in ("dense", "conv"))
+    return Assumptions(dense, conv, given.get("projections", {}))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -83,13 +83,13 @@ class Controls:
         )
         assumptions, size = self._assumptions(value), value["size"]
         # what is usual is left out: a command has only what matters
-        usual_start = "zero" if assumptions.is_continuous else "feedforward"
+        named = replace(self.setting.relaxation, assumptions=name_of(assumptions))
+        usual_start = "zero" if named.is_continuous else "feedforward"
         relaxation = replace(
-            self.setting.relaxation,
+            named,
             **{name: value[name] for name in _NUMBERS},
             eta=None if value["size of"] == "dt" or size == USUAL_ETA else size,
             dt=size if value["size of"] == "dt" else None,
-            assumptions=name_of(assumptions),
             integrator=value["integrator"],
             start=None if value["start"] == usual_start else value["start"],
             tau_spread_over=value["spread over"],

@@ -83,6 +83,7 @@ def flat(options: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for each in fields(options):
         value = getattr(options, each.name)
+        value = list(value) if isinstance(value, tuple) else value
         found |= flat(value) if is_dataclass(value) else {each.name: value}
     return found
 

@@ -17,7 +17,7 @@ from actrelax.simulations.training.experiment import Experiment
 
 T = TypeVar("T")
 
-LATER = ("width", "skips", "norm")
+LATER: dict[str, Any] = {"width": None, "skips": None, "norm": None, "lift": []}
 """Options that a configuration has only where they are given: older ones, and their fingerprints, lack them."""
 
 
@@ -26,7 +26,8 @@ def as_options(part: Experiment | Execution) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in asdict(part).items():
         flat.update(value if isinstance(value, dict) else {name: value})
-    return {name: str(value) if isinstance(value, Path) else value for name, value in flat.items()}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in flat.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def hash_of(experiment: Experiment) -> str:
@@ -41,7 +42,9 @@ def hash_of(experiment: Experiment) -> str:
 
 def as_config(experiment: Experiment, execution: Execution) -> dict[str, Any]:
     """Return the content of config.json."""
-    options = {name: value for name, value in as_options(experiment).items() if name not in LATER or value is not None}
+    options = {
+        name: value for name, value in as_options(experiment).items() if name not in LATER or value != LATER[name]
+    }
     return {"version": VERSION, "experiment": options, "execution": as_options(execution)}
 
 
@@ -58,7 +61,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
         part = config.get(name)
         if differing := (set(part if isinstance(part, dict) else ()) ^ expected[name].keys()).difference(LATER):
             raise ActrelaxError(f"the configuration has missing or unknown options: {', '.join(sorted(differing))}.")
-    options = {**dict.fromkeys(LATER), **config["experiment"]}
+    options = {**LATER, **config["experiment"]}
     return structured(Experiment, options), structured(Execution, config["execution"])
 
 
@@ -101,6 +104,7 @@ def structured(kind: type[T], options: Mapping[str, Any]) -> T:
         value = options[f.name]
         if isinstance(value, str) and Path in typing.get_args(hint):
             value = Path(value)
+        value = tuple(value) if isinstance(value, list) and typing.get_origin(hint) is tuple else value
         try:
             if isinstance(value, bool) and hint is not bool:  # a bool is also an int
                 raise TypeCheckError("a number or a name")

@@ -140,7 +140,7 @@ class Experiment:
     @property
     def name(self) -> str:
         """Short name: DATASET-NETWORK-CONDITION-seedN."""
-        rule = "backprop" if self.rule == "backprop" else self.relaxation.assumptions
+        rule = "backprop" if self.rule == "backprop" else self.relaxation.condition
         network = Path(self.model.network.rpartition(":")[0]).stem or self.model.network
         return f"{Path(self.images.dataset).stem}-{network}-{rule}-seed{self.seed}"
 

@@ -82,11 +82,11 @@ def _reasons_of_spread(r: Relaxation) -> Iterator[tuple[list[str], str]]:
 
 
 def _reasons_of_input_noise(r: Relaxation, *, learns: bool) -> Iterator[tuple[list[str], str]]:
-    knobs = r.knobs.both
+    knobs = r.knobs.all_knobs
     if any(k.activity_gain == "current" for k in knobs):
         return
     if not learns:
-        yield ["input_noise"], f"under {r.assumptions} gains are those of the feedforward pass"
+        yield ["input_noise"], f"under {r.condition} gains are those of the feedforward pass"
     elif not any("current" in (k.weight_gain, k.presynaptic) for k in knobs):
         yield ["input_noise"], "gains and presynaptic factors are those of the feedforward pass"
 

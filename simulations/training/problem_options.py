@@ -133,8 +133,9 @@ def without_continuous_plasticity(assumptions: Assumptions) -> tuple[Assumptions
     """Return the assumptions with plasticity at equilibrium, and a remark if it was continuous."""
     if not assumptions.is_continuous:
         return assumptions, []
-    dense, conv = (replace(knobs, plasticity="equilibrium") for knobs in assumptions.both)
-    return Assumptions(dense, conv), ["continuous plasticity is left out: weights stay constant here."]
+    return assumptions.changed(plasticity="equilibrium"), [
+        "continuous plasticity is left out: weights stay constant here."
+    ]
 
 
 def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Hardware) -> Sample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -18,6 +18,11 @@ from actrelax.models.problem import ProblemFields, Value, transform_named
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training.assumption_names import assumptions_named
 from actrelax.simulations.training.options import POSITIVE, require
+
+try:
+    from tyro.conf import UseAppendAction
+except ModuleNotFoundError:  # benchmarks/gpu.py runs without it
+    UseAppendAction = None  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class Relaxation:
     feedback_transform: str | None = None
     """Transform of feedback weights: sparse-SHARE (such as sparse-0.5) or quantised-LEVELS (such as quantised-16).
     Default: none."""
+    lift: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """Change of one projection, NAME.KNOB=VALUE, such as layer1.0.conv1.weight-gain=none; may be repeated."""
 
     def check(self) -> None:
         """Raise an error for unknown names, values out of range and incompatible options."""
@@ -98,8 +105,13 @@ class Relaxation:
 
     @property
     def knobs(self) -> Assumptions:
-        """Assumptions of the preset with its changes."""
-        return assumptions_named(self.assumptions)
+        """Assumptions of the preset with its changes, and those of single projections."""
+        return assumptions_named(self.assumptions, self.lift)
+
+    @property
+    def condition(self) -> str:
+        """The assumptions in one word."""
+        return ",".join([self.assumptions, *self.lift])
 
     @property
     def is_continuous(self) -> bool:

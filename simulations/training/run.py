@@ -137,7 +137,7 @@ def _summary(experiment: Experiment, parts: Parts, made_with: Mapping[str, str])
         train_accuracy=metrics["train_accuracy"],
         validation_accuracy=metrics.get("validation_accuracy"),
         rule=experiment.rule,
-        assumptions=experiment.relaxation.assumptions if experiment.rule == "ar" else "",
+        assumptions=experiment.relaxation.condition if experiment.rule == "ar" else "",
         dataset=training.batches.data.name,
         network=experiment.model.network,
         epochs=training.epoch,

@@ -1,6 +1,7 @@
 """Assumptions. Oracle: each written out in NumPy (tests/reference.py)."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import BackwardOptions, Updates, relax_backward
 from actrelax.models.network import Network, Projection
+from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import relative_error
 
 KOLEN_POLLACK_DECAY = 0.03
@@ -24,7 +26,7 @@ def relaxed(case, assumptions, integrator="sequential", evaluation="auto"):
     """Return final state and gradients of a fresh copy of a network with feedback weights."""
     network = copy.deepcopy(case.network)
     network.add_feedback(assumptions, torch.Generator().manual_seed(5))
-    decays = any(knobs.feedback == "kolen-pollack" for knobs in look_up("assumptions", assumptions, PRESETS).both)
+    decays = any(knobs.feedback == "kolen-pollack" for knobs in look_up("assumptions", assumptions, PRESETS).all_knobs)
     updates = Updates(decay=KOLEN_POLLACK_DECAY if decays else None)
     result = relax_backward(
         network,
@@ -39,13 +41,17 @@ def relaxed(case, assumptions, integrator="sequential", evaluation="auto"):
     return network, result.trajectory.final
 
 
+def problem_of(case, assumptions):
+    return RelaxationProblem.from_batch(case.network, case.x, case.y, assumptions=assumptions)
+
+
 def feedback_weights(network, assumptions):
     """Return (source, target) -> psi, by the definitions of docs/theory.md."""
     psi = {}
     for p in network.projections.values():
         if p.map is None or p.source == "input":
             continue
-        kind = getattr(assumptions, network.kind(p)).feedback
+        kind = assumptions.of(p.name, network.kind(p)).feedback
         if kind == "sign":
             psi[p.source, p.target] = p.weight.detach().sign() * p.weight.detach().std(correction=0)
         elif kind != "transpose":
@@ -69,7 +75,7 @@ def test_preset_equals_the_rule_written_out(preset, scheme):
 
 
 def assert_equals_the_rule(case, preset, network, final, scheme):
-    assumptions = PRESETS[preset]
+    assumptions = look_up("assumptions", preset, PRESETS)
     psi = feedback_weights(network, assumptions)
     states, totals = [], {}
     for sample in range(len(case.x)):
@@ -88,7 +94,7 @@ def assert_equals_the_rule(case, preset, network, final, scheme):
                 continue
             expected = totals[p.source, p.target, name]
             if isinstance(p.feedback, torch.nn.Parameter) and name == "weight":
-                is_decaying = getattr(assumptions, network.kind(p)).feedback == "kolen-pollack"
+                is_decaying = assumptions.of(p.name, network.kind(p)).feedback == "kolen-pollack"
                 decay = KOLEN_POLLACK_DECAY if is_decaying else 0
                 assert relative_error(p.feedback.grad, expected + decay * p.feedback) < 1e-12
                 expected = expected + decay * p.weight
@@ -144,6 +150,88 @@ def test_one_knob_of_one_kind(kind, knob, value):
         assert moved["conv1"] > 1e-3
     else:
         assert moved["hidden1"] > 1e-3
+
+
+ONE_BY_ONE = Assumptions(
+    dense=Knobs(feedback="learned", activity_gain="current"),
+    projections={
+        "conv1->conv2": {"feedback": "random", "activity_gain": "none"},
+        "conv1=>conv3": {"activity_gain": "none"},
+        "conv1->hidden1": Knobs(feedback="kolen-pollack", weight_gain="none"),
+        "conv3->hidden1": {"weight_gain": "current", "activity_gain": "feedforward"},
+        "hidden1->hidden2": Knobs(feedback="sign", presynaptic="current"),
+        "hidden2=>hidden3": {"activity_gain": "feedforward"},
+    },
+)
+
+
+@pytest.mark.catches("knobs of a kind in place of a projection's")
+@pytest.mark.parametrize("scheme", ["euler", "sequential"])
+def test_knobs_of_single_projections_equal_the_rule_written_out(scheme):
+    """Projections into one population differ in their gains, and knobs that are not named are those of the kind."""
+    case = graph_case(output="sigmoid")
+    assert_equals_the_rule(case, ONE_BY_ONE, *relaxed(case, ONE_BY_ONE, scheme), scheme)
+    frozen = replace(ONE_BY_ONE, dense=Knobs(feedback="learned"))
+    for evaluation in ("stepped", "closed-form"):
+        assert_equals_the_rule(case, frozen, *relaxed(case, frozen, scheme, evaluation=evaluation), scheme)
+
+
+def test_the_knobs_of_a_kind_and_of_all_its_projections_are_the_same():
+    case, own = graph_case(), {"activity_gain": "none", "weight_gain": "current"}
+    network = case.network
+    convolutions = [name for name, p in network.projections.items() if network.kind(p) == "conv"]
+    by_kind, by_name = Assumptions(conv=Knobs(**own)), Assumptions(projections=dict.fromkeys(convolutions, own))
+    (one, at_one), (other, at_other) = relaxed(case, by_kind), relaxed(case, by_name)
+    assert all(torch.equal(at_one[name], at_other[name]) for name in at_one)
+    for p, q in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+
+
+def test_a_name_goes_before_its_kind():
+    named = Assumptions(dense=Knobs(feedback="learned"), projections={"a": {"weight_gain": "none"}, "b": Knobs()})
+    assert named.of("a", "dense") == Knobs(feedback="learned", weight_gain="none")
+    assert named.of("a", "conv") == Knobs(weight_gain="none")
+    assert named.of("b", "dense") == Knobs()
+    assert named.of("c", "dense") == Knobs(feedback="learned")
+    assert Assumptions(projections={"a": vars(Knobs(feedback="sign"))}) == Assumptions(projections={"a": Knobs("sign")})
+    assert hash(copy.deepcopy(named)) == hash(named)
+    assert copy.deepcopy(named) == named
+    changed = named.changed(weight_gain="current", presynaptic="current")
+    assert {k.weight_gain for k in changed.all_knobs} == {k.presynaptic for k in changed.all_knobs} == {"current"}
+    assert changed.of("a", "dense").feedback == "learned"
+
+
+@pytest.mark.parametrize("kind", ["kolen-pollack", "continuous"])
+def test_one_projection_is_enough_to_need_a_decay_or_to_be_continuous(kind):
+    one = Assumptions(projections={"a": {"feedback" if kind == "kolen-pollack" else "plasticity": kind}})
+    assert (one.needs_decay, one.is_continuous) == (kind == "kolen-pollack", kind == "continuous")
+
+
+def test_a_current_gain_that_no_feedback_reads_leaves_the_relaxation_frozen():
+    case = graph_case()
+    first = Assumptions(projections={"input->conv1": {"activity_gain": "current"}})
+    above = Assumptions(projections={"conv1->conv2": {"activity_gain": "current"}})
+    assert [problem_of(case, each).is_frozen for each in (first, above)] == [True, False]
+
+
+def test_unknown_projections_are_refused():
+    case, wrong = graph_case(), Assumptions(projections={"conv1->conv": Knobs(feedback="sign")})
+    sentence = (
+        r"^assumptions name an unknown projection 'conv1->conv'; "
+        r"known: (?=.*conv1->conv2, )[^ ,]+, [^ ,]+, [^ ,]+, [^ ,]+, [^ ,]+ and 5 more\.$"
+    )
+    with pytest.raises(ActrelaxError, match=sentence):
+        problem_of(case, wrong)
+    with pytest.raises(ActrelaxError, match=sentence):
+        case.network.add_feedback(wrong, 0)
+    assert not any("feedback" in key for key in case.network.state_dict())
+    for given in ([], {"a": "none"}, math.pi):
+        with pytest.raises(ActrelaxError, match=r"^projections must map names of projections to Knobs, got .*: pass "):
+            Assumptions(projections=given)
+    with pytest.raises(ActrelaxError, match=r"^unknown knob 'gain'; known: feedback, activity_gain, "):
+        Assumptions(projections={"a": {"gain": "none"}})
+    with pytest.raises(ActrelaxError, match=r"^unknown feedback 'none'; known: transpose, "):
+        Assumptions(projections={"a": {"feedback": "none"}})
 
 
 def test_skips_go_by_the_shape_of_their_target():

@@ -320,6 +320,15 @@ def test_any_image_and_any_knobs(npz, tmp_path, capsys):
         for each in ("no-derivatives-relaxation", "ar,dense.activity-gain=none,conv.activity-gain=none")
     )
     assert np.array_equal(named["hidden1"], spelled["hidden1"])
+    projections = [p.name for p in sample_of(npz).network.projections.values() if p.source != "input"]
+    lifts = [word for name in projections for word in ("--lift", f"{name}.activity-gain=none")]
+    assert np.array_equal(named["hidden1"], states("--dataset", npz, *lifts)["hidden1"])
+    first = states("--dataset", npz, *lifts[:2])["hidden1"]
+    assert not np.array_equal(named["hidden1"], first)
+    assert run(*SMALL, "--lift", f"{projections[0]}!.feedback=sign", "--dataset", npz) == 2
+    assert f"assumptions name an unknown projection '{projections[0]}!'; known: {projections[0]}, " in (
+        capsys.readouterr().err
+    )
     assert np.abs(named["hidden1"][:, 0] - three["hidden1"][:, 0]).max() > 1e-3
 
 

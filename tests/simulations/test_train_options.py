@@ -39,6 +39,19 @@ def refused(capsys, *arguments):
     return capsys.readouterr().err.strip().partition(": ")[2]
 
 
+def test_the_knobs_of_one_projection(tmp_path, tiny, capsys):
+    lift = ["--lift", "hidden1->output.feedback=random", "--lift", "input->hidden1.weight-gain=none"]
+    assert run("train", *tiny, *lift, "--epochs", 1, "--out", tmp_path / "run") == 0
+    assert "hidden1->output.feedback" in load_run(tmp_path / "run").network.state_dict()
+    words = tuple(lift[1::2])
+    assert read_config(RunFolder(tmp_path / "run"))[0].relaxation.lift == words
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["assumptions"] == ",".join(["ar", *words])
+    sentence = "assumptions name an unknown projection 'hidden2'; known: input->hidden1, hidden1->output."
+    assert sentence in refused(capsys, "train", *tiny, "--lift", "hidden2.feedback=sign", "--out", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 # ---- more epochs
 
 

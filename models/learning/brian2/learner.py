@@ -209,6 +209,7 @@ class Learner:
         reason = equations.unsupported(self.network, self.assumptions)
         if reason:
             raise ActrelaxError(reason)
+        self.assumptions.check_names(self.network.projections)
         for projection in self.network.projections.values():
             self.network.feedback_weight(projection, self.assumptions)
         if not (is_number(self.rate) and 0 <= self.rate < math.inf):

@@ -110,7 +110,7 @@ def test_other_problems(fields, steps):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_autograd_is_a_reference_only_where_backprop_is_the_equilibrium(name):
-    if PRESETS[name].is_continuous or any(k.activity_gain == "current" for k in PRESETS[name].both):
+    if PRESETS[name].is_continuous or any(k.activity_gain == "current" for k in PRESETS[name].all_knobs):
         return
     report = verified(mlp_case(), assumptions=name, engines=["torch"], integrators=["equilibrium"])
     assert report.ok

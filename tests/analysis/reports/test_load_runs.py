@@ -45,6 +45,7 @@ def test_a_label_names_what_differs_among_the_runs_of_a_rule(tmp_path):
         written(tmp_path / "c", lr=0.1, clip=50.0),
         written(tmp_path / "d", assumptions="random-feedback", lr=0.5),
         written(tmp_path / "e", rule="backprop", lr=0.7, assumptions="simplified"),
+        written(tmp_path / "f", lift=["a.feedback=sign", "b.weight-gain=none"]),
     ]
     assert conditions(*folders) == [
         "ar, lr 0.1, clip not given",
@@ -52,6 +53,7 @@ def test_a_label_names_what_differs_among_the_runs_of_a_rule(tmp_path):
         "ar, lr 0.1, clip 50",
         "random-feedback",
         "backprop",
+        "ar,a.feedback=sign,b.weight-gain=none",
     ]
 
 
@@ -95,6 +97,8 @@ def test_what_is_no_configuration(tmp_path):
 
 def test_a_command_is_one_for_the_shell():
     assert command({"network": "my net.py:small"}) == "actrelax train --network 'my net.py:small'"
+    lifts = ["a.feedback=sign", "b->c.weight-gain=none"]
+    assert command({"lift": lifts}) == "actrelax train --lift a.feedback=sign --lift 'b->c.weight-gain=none'"
 
 
 def test_a_condition_counts_the_seeds_that_diverged(tmp_path):

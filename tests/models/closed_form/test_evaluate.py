@@ -28,7 +28,9 @@ TIMED = [*STEPPED, "exact"]
 
 
 FROZEN = [
-    name for name, p in PRESETS.items() if not p.is_continuous and all(k.activity_gain != "current" for k in p.both)
+    name
+    for name, p in PRESETS.items()
+    if not p.is_continuous and all(k.activity_gain != "current" for k in p.all_knobs)
 ]
 
 

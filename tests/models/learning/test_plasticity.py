@@ -62,7 +62,9 @@ def gradients(rule, case, **options):
 
 
 FROZEN = {
-    name: p for name, p in PRESETS.items() if not p.is_continuous and all(k.activity_gain != "current" for k in p.both)
+    name: p
+    for name, p in PRESETS.items()
+    if not p.is_continuous and all(k.activity_gain != "current" for k in p.all_knobs)
 }
 
 

@@ -10,6 +10,7 @@ import torch
 from networks import RECURRENT, graph_case, mlp_case, recurrent_case
 from torch import nn
 
+from actrelax.models.assumptions import Assumptions, Knobs
 from actrelax.models.engines import Brian2Options, SciPyOptions, Settle, Steps, settle, solve
 from actrelax.models.engines.solve import OPTIONS
 from actrelax.models.errors import ActrelaxError
@@ -30,6 +31,11 @@ PROBLEMS = {
     "unfrozen, quantised": {"assumptions": "unfrozen", "feedback_transform": "quantised-9", "start": "zero"},
     "noise": {"tau": {"hidden1": 2.0, "hidden2": EACH, "hidden3": 1.5, "input": 3.0}, "noise": 0.1, "input_noise": 0.2},
     "noise of some": {"noise": {"hidden2": EACH / 10, "hidden1": 0.3}},
+    "one projection": {
+        "assumptions": Assumptions(
+            projections={"hidden1->hidden2": {"feedback": "sign"}, "hidden2->hidden3": Knobs(activity_gain="none")}
+        )
+    },
     "delays": {"delays": {"hidden2->hidden3": 0.4}, "tau": 2},
     "dynamics": {"dynamics": {"hidden2": UnitDynamics.adapting(tau=1.0, tau_adaptation=3.0, strength=0.5)}},
 }

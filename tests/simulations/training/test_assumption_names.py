@@ -53,3 +53,31 @@ def test_refusals(text, said):
     with pytest.raises(ActrelaxError) as refused:
         assumptions_named(text)
     assert str(refused.value).startswith(said)
+
+
+def test_lifts_change_single_projections():
+    lifts = ["layer1.0.conv1.weight_gain=none", "a=>b.feedback=sign", "layer1.0.conv1.activity-gain=none"]
+    found = assumptions_named("simplified-dense", lifts)
+    assert found == Assumptions(
+        dense=PRESETS["simplified-dense"].dense,
+        projections={
+            "layer1.0.conv1": {"weight_gain": "none", "activity_gain": "none"},
+            "a=>b": {"feedback": "sign"},
+        },
+    )
+    assert found.of("a=>b", "dense") == Knobs(feedback="sign", activity_gain="none", weight_gain="none")
+
+
+@pytest.mark.parametrize(
+    ("lift", "said"),
+    [
+        ("conv1", "--lift must be NAME.KNOB=VALUE, such as block.conv1.activity-gain=none, got 'conv1'."),
+        (".feedback=sign", "--lift must be NAME.KNOB=VALUE, such as block.conv1.activity-gain=none, got '.feedback"),
+        ("a.gain=none", "unknown knob 'gain'; known: feedback, activity-gain, weight-gain, presynaptic,"),
+        ("a.feedback=nix", "unknown feedback 'nix'; known: transpose, learned,"),
+    ],
+)
+def test_refused_lifts(lift, said):
+    with pytest.raises(ActrelaxError) as refused:
+        assumptions_named("ar", [lift])
+    assert str(refused.value).startswith(said)

@@ -25,12 +25,13 @@ def with_option(**change):
 
 
 def test_options_survive_json():
+    lifts = ("layer1.0.conv1.weight-gain=none", "a.feedback=sign")
     other = Experiment(
         seed=3,
         precision="bf16",
         images=Images("mnist", augment="flip,crop"),
         optimisation=Optimisation(lr=1, update_clip=2.5),
-        relaxation=Relaxation(start="zero", dt=0.25, noise=0.1, delay=1, feedback_transform="quantised-4"),
+        relaxation=Relaxation(lift=lifts, start="zero", dt=0.25, noise=0.1, delay=1, feedback_transform="quantised-4"),
     )
     computed = Execution("cuda", 2, channels_last=True, data_dir=Path("some/where"), processes=1)
     for experiment in (Experiment(), other, *PROTOCOLS.values()):
@@ -76,8 +77,11 @@ def test_a_configuration_that_lacks_options():
 
 def test_configurations_from_before_an_option_was_added():
     """Neither their hash nor the fingerprint of their options changes where they are read and written again."""
-    assert "norm" not in CONFIG["experiment"]
-    assert from_config(CONFIG)[0].model.norm is None
+    assert not {"norm", "lift"} & CONFIG["experiment"].keys()
+    assert (from_config(CONFIG)[0].model.norm, from_config(CONFIG)[0].relaxation.lift) == (None, ())
+    lifted = Experiment(relaxation=Relaxation(lift=("a.feedback=sign",)))
+    assert hash_of(Experiment(seed=7)) == "5f83350f79a3"
+    assert len({hash_of(lifted), hash_of(Experiment())}) == 2
     given = Experiment(model=Model("resnet-8", width=4, skips="no", norm="group"))
     config = json.loads(json.dumps(as_config(given, Execution())))
     assert config["experiment"]["width"] == 4
