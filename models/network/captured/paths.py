@@ -225,8 +225,7 @@ def _wanted(found: Partition, tape: Tape) -> Mapping[int, Sequence[tuple[Place, 
     for number, edge in enumerate(found.edges):
         seen = None if tape.seen is None else tape.seen.get(edge)
         if seen is not None:
-            copies = seen.value._version != seen.version
-            wanted.setdefault(seen.place[0], []).append((seen.place, number, copies))
+            wanted.setdefault(seen.place[0], []).append((seen.place, number, seen.has_changed))
     return wanted
 
 

@@ -47,11 +47,17 @@ class Drive(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Seen:
-    """A tensor of the graph that went by: its value, its version then, and where it was seen."""
+    """A tensor of the graph that went by: its value, or a copy, and where it was seen; the tensor and its version."""
 
     value: Tensor
-    version: int
     place: Place
+    tensor: Tensor
+    version: int
+
+    @property
+    def has_changed(self) -> bool:
+        """Return whether the tensor has changed in place since."""
+        return self.tensor._version != self.version
 
 
 class Tape(TorchFunctionMode):
@@ -239,8 +245,9 @@ class Tape(TorchFunctionMode):
             if isinstance(value, Tensor) and value.requires_grad:
                 edge = edge_of(value)
                 if edge not in self.seen:
-                    kept = value.detach().clone() if self._copies else value.detach()
-                    found.append((edge, Seen(kept, kept._version, (index, is_argument, leaf))))
+                    tensor = value.detach()
+                    kept = tensor.clone() if self._copies else tensor
+                    found.append((edge, Seen(kept, (index, is_argument, leaf), tensor, tensor._version)))
         return found
 
     def _keep(self, index: int, is_argument: bool, tree: Any) -> None:

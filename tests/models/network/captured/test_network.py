@@ -153,8 +153,8 @@ def test_lost_initial_activities_are_kept_from_the_start():
     module = case.make()
     network = Network.from_module(module, case.stimuli())
     x = case.stimuli(3, seed=5)
-    for _ in range(2):
-        passed = network.feedforward(x)
+    for training in (True, True, False, False):  # a path is recorded with the values of its first pass, or without
+        passed = network.train(training).feedforward(x)
         stem = F.softplus(F.linear(x, module.stem.weight, module.stem.bias)) - 1
         hidden = stem + torch.tanh(module.hidden(stem))
         assert torch.allclose(passed.activities["stem"], stem, atol=1e-14)
