@@ -27,7 +27,6 @@ from actrelax.models.engines import (
 )
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, chain_matrix
-from actrelax.models.network import CapturedNetwork
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Trajectory
 
@@ -162,8 +161,6 @@ def _schemes(engine: str) -> Iterator[Integrator]:
 def _refusal(problem: RelaxationProblem, engine: str, scheme: Integrator) -> str | None:
     """Return why an entry can't run a problem for any number of steps, in one sentence; None if it can."""
     reason = uncovered(problem) if engine == CLOSED_FORM else unsupported(problem, scheme, engine)
-    if reason is None and engine == CLOSED_FORM and isinstance(problem.network, CapturedNetwork):
-        reason = "a captured network has a closed form at equilibrium only."
     if reason is None and scheme.engine == "scipy" and _has_kinks(problem):
         reason = "adaptive integrators stall at the kinks of relu with current gains."
     return reason

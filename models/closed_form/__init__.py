@@ -1,5 +1,6 @@
 """The closed form: the final state of a frozen relaxation, for any number of steps."""
 
+from actrelax.models.closed_form.captured import stream_captured
 from actrelax.models.closed_form.evaluate import (
     PopulationState,
     evaluate_all,
@@ -44,6 +45,7 @@ __all__ = [
     "settled_plan",
     "steps_until",
     "stream",
+    "stream_captured",
     "terms",
     "uncovered",
     "uncovered_by_walks",

@@ -12,7 +12,6 @@ from actrelax.models.closed_form import Plan, evaluate_all, plan_applications, p
 from actrelax.models.engines.request import SolveRequest, divergence, is_finite, refuse_non_finite
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import TOLERANCE, Integrator, add_noise, equilibrium_by_components, fill_delay_lines
-from actrelax.models.network import CapturedNetwork
 from actrelax.models.problem import InitialValueProblem, State
 from actrelax.models.results import DivergenceError, Status, Trajectory
 
@@ -58,19 +57,9 @@ def _why_stepped(request: SolveRequest) -> str | None:
     if request.recording.spec is not None:
         return "recording needs every step: leave record out, or step the relaxation."
     reason = why_not(request.problem, request.integrator)
-    if reason is None and isinstance(request.problem.network, CapturedNetwork) and not at_equilibrium(request):
-        return (
-            "a captured network has a closed form at equilibrium only: pass Steps.until(...) or "
-            'integrator="equilibrium", or step the relaxation.'
-        )
     if reason is None and request.grid.stop_change is not None:
         return 'of="change" compares successive steps: pass of="activity", or step the relaxation.'
     return reason
-
-
-def at_equilibrium(request: SolveRequest) -> bool:
-    """Return whether a request asks for the equilibrium: by its integrator, or by steps that reach it."""
-    return not request.integrator.takes_time or bool(request.grid.settles)
 
 
 def _evaluate(request: SolveRequest, plan: Plan) -> Trajectory:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from actrelax.models.closed_form import remainders, uncovered
+from actrelax.models.closed_form import Plan, remainders, settled_plan, stream_captured, uncovered
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.solve import run, warn_unsettled
 from actrelax.models.engines.torch import plan_for
@@ -73,24 +73,44 @@ def deliver(passed: CapturedPass, clamped: Tensor, updates: ParameterUpdates) ->
     with without_autocast(clamped.device), without_hooks(passed.parameters):
         for number in range(len(passed.path.pieces)):
             if number in arrived.signals:
-                _learn(
-                    passed, number, passed.transposed(number, arrived.signals.pop(number), keep=False), updates, arrived
-                )
+                found = passed.transposed(number, arrived.signals.pop(number), keep=False)
+                _learn(passed, number, found, updates, arrived, keep=False)
 
 
 @torch.no_grad()
 def learn_at(problem: RelaxationProblem, state: State, updates: ParameterUpdates) -> None:
     """Add the updates that the populations of a captured network give at any state of a relaxation."""
+    with _learning(problem) as (passed, counted):
+        for number, name in enumerate(passed.path.names):
+            _learn_at(passed, number, problem.activity_of(name, state), counted, updates, keep=True)
+
+
+@torch.no_grad()
+def learn_along(problem: RelaxationProblem, plan: Plan, updates: ParameterUpdates) -> None:
+    """Add the updates at the end of a relaxation by a plan of the closed form, and free the pass on the way."""
+    with _learning(problem) as (passed, counted):
+        for name, x in stream_captured(problem, plan):
+            passed.activities.pop(name, None)  # type: ignore[attr-defined]  # the initial activity
+            _learn_at(passed, passed.path.names.index(name), x, counted, updates, keep=False)
+
+
+@contextmanager
+def _learning(problem: RelaxationProblem) -> Iterator[tuple[CapturedPass, Tensor]]:
+    """Yield the pass, and 1 for each sample from which it learns: nothing is learned without a loss gradient."""
     passed = problem.feedforward
     assert isinstance(passed, CapturedPass)
-    counted = counted_samples(problem)
     with without_autocast(problem.clamped.device), without_hooks(passed.parameters):
-        for number, name in enumerate(passed.path.names):
-            x = problem.activity_of(name, state)
-            by_sample = x.dim() > len(passed.path.shapes[number]) and len(x) == len(counted)
-            if by_sample:  # nothing is learned from a sample without a loss gradient
-                x = x * counted.view(-1, *[1] * (x.dim() - 1))
-            _learn(passed, number, passed.transposed(number, x, keep=True), updates, None)
+        yield passed, counted_samples(problem)
+
+
+def _learn_at(
+    passed: CapturedPass, number: int, x: Tensor, counted: Tensor, updates: ParameterUpdates, keep: bool
+) -> None:
+    """Add the updates that a population gives at an activity; without `keep`, free what they read."""
+    by_sample = x.dim() > len(passed.path.shapes[number]) and len(x) == len(counted)
+    if by_sample:
+        x = x * counted.view(-1, *[1] * (x.dim() - 1))
+    _learn(passed, number, passed.transposed(number, x, keep), updates, None, keep)
 
 
 class Arrivals:
@@ -121,6 +141,7 @@ def _learn(
     found: list[Tensor | None],
     updates: ParameterUpdates,
     arrived: Arrivals | None,
+    keep: bool,
 ) -> None:
     """Add the updates that a population's transposed activity gives; send on what follows, if anything `arrived`."""
     wires = passed.path.incoming[number]
@@ -132,7 +153,7 @@ def _learn(
         if wire.operation is not None:
             operation = passed.operations[wire.operation]
             sends = arrived is not None and wire.source is not None
-            signal, is_new = _product(operation, signal, sends, updates, arrived is None), operation.sends_new
+            signal, is_new = _product(operation, signal, sends, updates, keep), operation.sends_new
         if arrived is not None and wire.source is not None and signal is not None:
             arrived.add(wire.source, signal, is_new)
     for parameter, update in zip(passed.own_parameters(number), found[len(wires) :], strict=True):
@@ -189,7 +210,8 @@ def relax_captured(
     refuse_factors(problem.network, factors)
     share = scale / batch if options.reduction == "mean" else scale
     with enough_memory("this relaxation", "take smaller batches or networks"):
-        if plan_for(request) is not None and not options.keep:
+        plan = plan_for(request)
+        if plan is settled_plan(problem.network.graph) and not options.keep:
             # at equilibrium all is linear in the clamp: scaled there, gradients equal autograd's bit for bit
             updates = ParameterUpdates(factors)
             assert isinstance(problem.feedforward, CapturedPass)
@@ -198,9 +220,12 @@ def relax_captured(
             warn_unsettled(request, request.status(False))
         else:
             _warn_of_little(request)
-            trajectory = run(request)  # raises for a non-finite population
             updates = ParameterUpdates({kind: factors.get(kind, 1.0) * share for kind in ("dense", "conv", "phi")})
-            learn_at(problem, trajectory.state, updates)
+            if plan is None or options.keep:
+                trajectory = run(request)  # raises for a non-finite population
+                learn_at(problem, trajectory.state, updates)
+            else:
+                learn_along(problem, plan, updates)
         gradients = {leaf: options.updates.clipped_(update) for leaf, update in updates.gradients().items()}
     finite = is_finite(torch.stack([_sum(problem.clamped), *map(_norm, gradients.values())]).sum())
     if options.check_finite and not bool(finite):

@@ -153,13 +153,17 @@ class InitialValueProblem(ABC):
         state: State = {}
         for name, unit in self.units.items():
             x = self.initial_activity(name)
-            if x.is_complex() and not self.state_like.is_complex():
-                raise ActrelaxError(
-                    f'population {name!r} is complex, and has no real state to step: pass integrator="equilibrium".'
-                )
+            self.refuse_complex(name, x)
             x = x.to(self.state_like)
             state |= unit.fixed_point(x if unit.gain == 1 else x / unit.gain)
         return state
+
+    def refuse_complex(self, name: str, x: Tensor) -> None:
+        """Refuse a complex activity of a population, which has no real state."""
+        if x.is_complex() and not self.state_like.is_complex():
+            raise ActrelaxError(
+                f'population {name!r} is complex, and has no real state to step: pass integrator="equilibrium".'
+            )
 
     def vector_field(self, state: State) -> State:
         """Return the time derivative of every variable of the units."""

@@ -179,7 +179,7 @@ ON_THE_CPU = {
     ("engines/sparse_problem.py", "*"): "from SciPy's arrays",
     ("engines/sparse_forward.py", "_drive"): "from SciPy's arrays",
     ("engines/sparse_system.py", "as_tensors"): "from SciPy's arrays, moved",
-    ("closed_form/evaluate.py", "_matrix"): "from NumPy's coefficients, moved once",
+    ("closed_form/stack.py", "_matrix"): "from NumPy's coefficients, moved once",
     ("results/recording.py", "*"): "what was recorded",
     ("results/zarr_store.py", "*"): "what was recorded",
     ("results/problem_file.py", "_read"): "from a file",

@@ -151,6 +151,10 @@ class CapturedPass(FeedforwardPass):
         signal = known.signals[projection.name]
         return self._silent(projection) if signal is None else signal
 
+    def forget(self, population: str) -> None:
+        """Free what `sent` has kept of a population."""
+        self._sent.pop(population, None)
+
     def relayed(self, name: str, reads: Sequence[object], total: Callable[[], Tensor]) -> Tensor:
         """Return the activity of a relay, its feedback, which is added up anew only where what it reads has changed."""
         known = self._relayed.get(name)

@@ -29,11 +29,13 @@ class Operation:
     bias    the bias, or None
     call_number  number of the call on its tape
     sends_new  whether its signal is a tensor that nothing else holds
+    takes_several  whether `both` takes several signals, stacked in front, if it is asked for the signal for x alone
     used    weight as the operation used it: under autocast in the lower precision
     """
 
     kind = "dense"
     sends_new = True
+    takes_several = True
 
     def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast) -> None:
         self.read: Tensor | None = x
@@ -97,7 +99,7 @@ class Linear(Operation):
         signal = update = of_bias = None
         if wanted[0]:
             signal = rows.mm(matrix)
-            signal = signal if x.dim() == 2 else signal.view(x.shape)
+            signal = signal if y.dim() == 2 else signal.view(*y.shape[:-1], -1)
         if wanted[1]:
             read = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
             update = read.t().mm(rows) if self.by_columns else rows.t().mm(read)
@@ -122,15 +124,34 @@ class Convolution(Operation):
         return drive
 
     def both(self, y: Tensor, wanted: Wanted, keep: bool = False) -> Found:
+        assert self.x is not None
         sizes = None if self.bias is None else self.bias.shape
+        if y.dim() > self.x.dim():
+            return self._several(y), None, None
         found: Found = torch.ops.aten.convolution_backward(y, self.x, self.used, sizes, *self.options, wanted)
         return found
+
+    def _several(self, y: Tensor) -> Tensor:
+        """Return the signals for x of several y, stacked in front."""
+        assert self.x is not None
+        several = y.flatten(0, 1)
+        layout = torch.channels_last if _is_channels_last(self.x) else torch.contiguous_format
+        x = torch.empty((len(several), *self.x.shape[1:]), dtype=y.dtype, device=y.device, memory_format=layout)
+        wanted = True, False, False
+        found: Found = torch.ops.aten.convolution_backward(several, x, self.used, None, *self.options, wanted)
+        assert found[0] is not None
+        return found[0].view(len(y), *self.x.shape)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 class Recorded(Operation):
     """Any other weighted operation; autograd records it, and transposes it."""
 
     sends_new = False
+    takes_several = False
 
     def __init__(
         self, function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast, kind: str

@@ -238,6 +238,10 @@ def test_a_wrong_plan_disagrees(monkeypatch, make, is_clamp):
     assert failed == {("closed-form", "euler"), ("closed-form", "sequential")}
 
 
+def _exchanged(slots):
+    return tuple((vector, slot) for (vector, _), (_, slot) in zip(slots, slots[::-1], strict=True))
+
+
 def test_a_vector_carried_to_the_wrong_slot_disagrees(monkeypatch):
     """Exchanging two vectors that arrive at one population of a graph is detected."""
     right = evaluate.exact_plan
@@ -245,7 +249,8 @@ def test_a_vector_carried_to_the_wrong_slot_disagrees(monkeypatch):
     def exchanged(*arguments, **options):
         plan = dict(right(*arguments, **options))
         name = next(v for v, g in plan.items() if any(len(slots) > 1 for slots in g.slots.values()))
-        plan[name] = replace(plan[name], slots={v: slots[::-1] for v, slots in plan[name].slots.items()})
+        exchanged = {v: _exchanged(slots) for v, slots in plan[name].slots.items()}
+        plan[name] = replace(plan[name], slots=exchanged)
         return plan
 
     monkeypatch.setattr(evaluate, "exact_plan", exchanged)

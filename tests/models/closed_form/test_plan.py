@@ -36,17 +36,18 @@ def graphs(draw):
     return from_edges(hidden, edges)
 
 
-def by_hand(graph, plan, feedback, start):
+def by_hand(graph, plan, feedback, start, relays=()):
     """Return population -> activity by carrying out the plan step by step."""
     arrived = {name: np.zeros(generators.arriving) for name, generators in plan.items()}
     result = {}
     for name, generators in plan.items():
         stack = np.concatenate([[start[name]] if generators.own else [], arrived[name]])
-        result[name], *sent = generators.matrix @ stack
+        assert not (generators.own and name in relays)
+        result[name], *sent = generators.matrix @ stack if stack.size else [0.0]
         assert set(generators.slots) == set(graph.sources[name])
         for source, slots in generators.slots.items():
-            for slot, vector in zip(slots, sent[: len(slots)], strict=True):
-                arrived[source][slot] += feedback[source, name] * vector
+            for vector, slot in slots:
+                arrived[source][slot] += feedback[source, name] * sent[vector]
     return result
 
 
@@ -84,13 +85,6 @@ def assert_equals_steps(graph, plan, seed, taus, name, dt, steps, silent):
         assert abs(found[unit] - x) <= 1e-12 * size[unit], unit
 
 
-def from_zero(law):
-    """Return the coefficients for initial activities of zero."""
-    law = law.copy()
-    law[:, :-1] = 0
-    return law
-
-
 SCHEMES = st.sampled_from(STEPPED)
 
 
@@ -98,7 +92,7 @@ SCHEMES = st.sampled_from(STEPPED)
 def test_on_any_graph_the_plan_gives_what_steps_give(graph, name, steps, eta, silent, seed):
     """x(n) = sum_k c_k A^k x(0) + d_k A^(k-1) A_o eps, with paths of all lengths (one time constant)."""
     law = coefficients(INTEGRATORS[name].transition, chain_matrix([1.0] * (len(graph.order) - 1)), eta, steps)
-    plan = exact_plan(graph, from_zero(law) if silent else law)
+    plan = exact_plan(graph, law, from_zero=silent)
     assert_equals_steps(graph, plan, seed, dict.fromkeys(graph.order, 1.0), name, eta, steps, silent)
 
 
@@ -108,9 +102,44 @@ def test_on_chains_the_plan_gives_what_steps_give_for_any_time_constants(data, h
     taus = data.draw(st.lists(st.floats(0.5, 5.0), min_size=hidden, max_size=hidden))
     graph = chain(hidden)
     law = coefficients(INTEGRATORS[name].transition, chain_matrix(taus), 0.4, steps)
-    plan = exact_plan(graph, from_zero(law) if silent else law)
+    plan = exact_plan(graph, law, from_zero=silent)
     named = {f"p{i}": tau for i, tau in enumerate(taus)}
     assert_equals_steps(graph, plan, 3, named, name, 0.4, steps, silent)
+
+
+@given(graphs(), st.data(), SCHEMES, st.integers(0, 30), st.booleans(), st.integers(0, 100))
+def test_relays_hold_at_all_times_what_they_receive(graph, data, name, steps, silent, seed):
+    """With relays R eliminated, the others relax by A_hh + A_hR (1 - A_RR)^-1 A_Rh."""
+    relays = data.draw(st.sets(st.sampled_from(graph.order[1:]), max_size=len(graph.order) - 2))
+    feedback, start = drawn(graph, seed)
+    order = [unit for unit in graph.order if unit not in relays]
+    through: dict[tuple[str, str], float] = {}
+    for target in order:  # the sum over all ways from a target to a source that pass relays alone
+        reached = {target: 1.0}
+        for unit in graph.order:
+            for source in graph.sources[unit] if unit in reached and unit in (target, *relays) else ():
+                reached[source] = reached.get(source, 0.0) + feedback[source, unit] * reached[unit]
+        through |= {(source, target): value for source, value in reached.items() if source != target}
+    contracted = Graph(tuple(order), tuple(tuple(s for s, t in through if t == u and s not in relays) for u in order))
+    law = coefficients(INTEGRATORS[name].transition, chain_matrix([1.0] * (len(order) - 1)), 0.3, steps)
+    start = {unit: x if unit == order[0] or not silent else 0.0 for unit, x in start.items()}
+    plan = exact_plan(graph, law, from_zero=silent, relays=relays)
+    found = by_hand(graph, plan, feedback, start, relays)
+    taus = dict.fromkeys(order, 1.0)
+    expected, size = stepped(contracted, through, start, taus, name, 0.3, steps)
+    for unit in order:
+        assert abs(found[unit] - expected[unit]) <= 1e-12 * size[unit], unit
+    for relay in relays:
+        holds = [feedback[relay, unit] * found[unit] for unit in graph.order if relay in graph.sources[unit]]
+        assert abs(found[relay] - sum(holds)) <= 1e-12 * bound(relay, feedback, graph, size, relays)
+
+
+def bound(unit, feedback, graph, size, relays):
+    """Return the sum of the magnitudes of all terms in what a unit receives."""
+    above = [target for target in graph.order if unit in graph.sources[target]]
+    return sum(
+        abs(feedback[unit, t]) * (bound(t, feedback, graph, size, relays) if t in relays else size[t]) for t in above
+    )
 
 
 @given(graphs(), st.integers(0, 100))
@@ -124,17 +153,22 @@ def test_the_settled_plan_is_backpropagation(graph, seed):
             feedback[name, target] * found[target] for target in graph.order if name in graph.sources[target]
         )
         assert found[name] == pytest.approx(expected, rel=1e-12, abs=1e-300)
-    assert all(len(slots) == 1 for generators in plan.values() for slots in generators.slots.values())
+    assert set(along_edges(plan)) <= {1}
+
+
+def along_edges(plan):
+    """Return the number of vectors along each edge, from the output down."""
+    return [len(taken) for generators in plan.values() for taken in generators.taken.values()]
 
 
 def widths(plan):
     """Return the number of vectors over each hop of a chain, from the lowest up."""
-    return [len(slots) for generators in plan.values() for slots in generators.slots.values()][::-1]
+    return along_edges(plan)[::-1]
 
 
 def plan_on_chain(hidden, name, eta, steps, silent=False):
     law = coefficients(INTEGRATORS[name].transition, chain_matrix([1.0] * hidden), eta, steps)
-    return exact_plan(chain(hidden), from_zero(law) if silent else law)
+    return exact_plan(chain(hidden), law, from_zero=silent)
 
 
 @given(st.integers(1, 50), st.sampled_from(STEPPED), st.integers(0, 600), st.floats(0.01, 1.0))
@@ -191,13 +225,13 @@ def test_a_graph_of_fifty_hops_with_skips_takes_about_fifteen_an_edge():
     graph = from_edges(hidden, edges)
     law = coefficients(INTEGRATORS["euler"].transition, chain_matrix([1.0] * hidden), 0.1, 500)
     plan = exact_plan(graph, law)
-    along = [len(slots) for generators in plan.values() for slots in generators.slots.values()]
+    along = along_edges(plan)
     assert len(along) == len(edges)
     assert 10 < sum(along) / len(edges) < 16
     for target, generators in zip(graph.order, plan.values(), strict=True):
-        # initial activities and the clamp each arrive over as many numbers of hops as paths may have
-        most = min(graph.below[target], max(1, 2 * graph.above[target]))
-        assert all(len(slots) <= most for slots in generators.slots.values())
+        # one vector of initial activities for each number of hops that paths may have, and one of the clamp
+        most = min(graph.below[target], 1 + graph.above[target])
+        assert all(len(taken) <= most for taken in generators.taken.values())
 
 
 def test_above_and_below_count_hops_along_the_longest_path():

@@ -87,3 +87,26 @@ def test_forgetting_frees_what_was_read():
     operation = Linear(torch.ones(2, 5), torch.ones(4, 5), None, same)
     operation.forget()
     assert operation.x is None
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "einsum"])
+def test_several_signals_at_once(case, generator):
+    make, *shapes = CASES[case]
+    x, w, b = (None if s is None else torch.randn(s, generator=generator) for s in shapes)
+    operation, like = make(x, w, b)
+    assert operation.takes_several
+    operation.call()
+    several = torch.randn(3, *like.shape, generator=generator)
+    found, *updates = operation.both(several, (True, False, False))
+    assert updates == [None, None]
+    for y, signal in zip(several, found, strict=True):
+        assert torch.allclose(signal, operation.both(y, (True, False, False))[0], rtol=1e-13, atol=1e-13)
+
+
+def test_several_images_keep_the_channels_last(generator):
+    x = torch.randn(2, 4, 5, 6, generator=generator).to(memory_format=torch.channels_last)
+    operation = Convolution(x, torch.randn(3, 4, 3, 3), None, same, ([1, 1], [1, 1], [1, 1], False, [0, 0], 1))
+    several = torch.randn(4, 2, 3, 5, 6, generator=generator)
+    found, _, _ = operation.both(several, (True, False, False))
+    assert torch.allclose(found[2], operation.both(several[2], (True, False, False))[0], rtol=1e-13, atol=1e-13)
+    assert not Recorded(F.linear, x, x, None, same, "dense").takes_several
