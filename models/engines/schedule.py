@@ -43,6 +43,12 @@ class Schedule:
         steps = gradient_steps(problem, integrator, dt=self.dt, tolerance=self.tolerance, most=self.steps)
         return Schedule(self.dt, self.steps if steps is None else steps, settles=steps is not None)
 
+    def residual(self, problem: InitialValueProblem) -> float | None:
+        """Return the relative residual |-x + u| at which the relaxation ends, or None if it takes all steps."""
+        if self.stop_change is None or math.isinf(self.dt):
+            return self.stop_change
+        return self.stop_change * _slowest(problem) / self.dt
+
 
 def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps = PAPERS) -> Schedule:
     """Return the step size and the number of steps of a relaxation.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from actrelax.models._names import known
+from actrelax.models.engines.options import TorchOptions
+from actrelax.models.engines.residual import residual_of_pass
 from actrelax.models.engines.solve import engine_named, resolve
 from actrelax.models.engines.steps import Steps
 from actrelax.models.errors import ActrelaxError, enough_memory, warn
@@ -114,10 +115,25 @@ def settle(network: Network, x: Tensor, how: Settle | None = None) -> Feedforwar
     >>> settle(network, torch.rand(5, 4)).activities["output"].shape
     torch.Size([5, 2])
     """
+    how = how or Settle()
+    passed = settled_pass(network, x, how)
+    if passed.reached is False and how.steps.tolerance is not None:
+        for members in network.graph.cycles:
+            moving = int((residual_of_pass(passed, members) > how.steps.tolerance).sum())
+            if moving:
+                warn(
+                    f"{moving} of {len(x)} samples have not settled after {passed.steps} steps in the cycle of "
+                    f"{', '.join(members)}: a smaller eta may help, or Steps.until with a larger most."
+                )
+    return passed
+
+
+@torch.no_grad()
+def settled_pass(network: Network, x: Tensor, how: Settle, *, check_finite: bool = True) -> FeedforwardPass:
+    """Return the result of `settle` without a warning; `FeedforwardPass.reached` says whether the steps sufficed."""
     check_network(network)
     if not network.is_recurrent:
         return network.feedforward(x)
-    how = how or Settle()
     if isinstance(how.start, Mapping):
         for name in how.start:
             known("population", name, [name for cycle in network.graph.cycles for name in cycle], where="start")
@@ -128,37 +144,24 @@ def settle(network: Network, x: Tensor, how: Settle | None = None) -> Feedforwar
         if isinstance(start, Mapping):
             start = {name: rates for name, rates in start.items() if name in members}
         component = _Component(network, x, start=start, members=members, rates=whole.activities)
-        part = _settled(component, how) if members in network.graph.cycles else component.feedforward_pass({})
+        settles = members in network.graph.cycles
+        part = _settled(component, how, check_finite) if settles else component.feedforward_pass({})
         whole = FeedforwardPass(
             {**whole.drives, **part.drives},
             {**whole.activities, **part.activities},
             {**whole.routes, **part.routes},
             responses={**whole.responses, **part.responses},
+            steps=max((each.steps for each in (whole, part) if each.steps is not None), default=None),
+            reached=False if part.reached is False or whole.reached is False else part.reached or whole.reached,
         )
     return whole
 
 
-def _settled(component: _Component, how: Settle) -> FeedforwardPass:
-    """Let the populations of a cycle settle; warn of samples that have not."""
-    request = resolve(component, how.integrator, how.steps, engine="torch")
+def _settled(component: _Component, how: Settle, check_finite: bool) -> FeedforwardPass:
+    """Let the populations of a cycle settle."""
+    options = TorchOptions(check_finite=check_finite)
+    request = resolve(component, how.integrator, how.steps, engine="torch", options=options)
     with enough_memory("this network's forward phase", "take smaller batches or networks"):
         trajectory = engine_named("torch").solve(request)
-    passed = component.feedforward_pass(trajectory.state)
-    if trajectory.status is Status.NOT_SETTLED:
-        moving = _unsettled(passed, component.members, how.steps.tolerance)
-        if moving:
-            warn(
-                f"{moving} of {len(component.stimulus)} samples have not settled after {trajectory.steps} steps in the "
-                f"cycle of {', '.join(component.members)}: a smaller eta may help, or Steps.until with a larger most."
-            )
-    return passed
-
-
-def _unsettled(passed: FeedforwardPass, members: tuple[str, ...], tolerance: Any) -> int:
-    """Return the number of samples with a residual above the tolerance, relative to the population's largest rate."""
-    above = []
-    for name in members:
-        rates = passed.activities[name]
-        residual = (passed.response(name) - rates).abs().flatten(1).amax(1)
-        above.append(residual > tolerance * rates.abs().amax())
-    return int(torch.stack(above).any(0).sum())
+    reached = None if how.steps.tolerance is None else trajectory.status is Status.SETTLED
+    return replace(component.feedforward_pass(trajectory.state), steps=trajectory.steps, reached=reached)

@@ -1,7 +1,7 @@
 """Integrators: numerical schemes for a relaxation, one step at a time."""
 
 from actrelax.models.integrators.chain import Matrix, Transition, chain_matrix, coefficients, flow, holding, sweep
-from actrelax.models.integrators.components import TOLERANCE, equilibrium_by_components
+from actrelax.models.integrators.components import TOLERANCE, equilibrium_by_components, residual_of_equilibrium
 from actrelax.models.integrators.delay_lines import fill_delay_lines
 from actrelax.models.integrators.noise import add_noise
 from actrelax.models.integrators.schemes import (
@@ -34,5 +34,6 @@ __all__ = [
     "fill_delay_lines",
     "flow",
     "holding",
+    "residual_of_equilibrium",
     "sweep",
 ]

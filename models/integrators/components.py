@@ -116,6 +116,18 @@ def _has_one_tau(problem: RelaxationProblem, members: Sequence[str]) -> bool:
     return min(taus) == max(taus)
 
 
+@torch.no_grad()
+def residual_of_equilibrium(problem: RelaxationProblem, state: State) -> Tensor:
+    """Return |b + A x - x| of each sample, (batch,), relative to |b|: the largest over the cycles."""
+    found = []
+    for members in problem.network.graph.cycles:
+        cycle = _Cycle(problem, members, state)
+        b, x = cycle.input_from_outside(), cycle.activity(state)
+        error, size = (b + cycle.feedback(x) - x).norm(dim=1), b.norm(dim=1)
+        found.append(torch.where((error == 0) & (size == 0), error, error / size))
+    return torch.stack(found).amax(0)
+
+
 class _Cycle:
     """The populations of one component as one vector per sample, (batch, units), from the top down.
 
@@ -160,6 +172,10 @@ class _Cycle:
 
         start = rates(silent, self._received(self._outside, self.above))
         return rightmost(jacobian, start, PRODUCTS)
+
+    def activity(self, state: State) -> Tensor:
+        """Return the members' activity, (batch, units)."""
+        return torch.cat([self.problem.units[name].activity(state).flatten(1) for name in self.members], 1)
 
     def as_state(self, x: Tensor) -> State:
         """Return the variables at which the units rest with activities x."""

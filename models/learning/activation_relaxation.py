@@ -22,8 +22,10 @@ from actrelax.models.learning.autograd import captured_output, feedforward
 from actrelax.models.learning.gradients import BackwardOptions
 from actrelax.models.learning.recipe import Recipe, captured_recipe, checked_recipe
 from actrelax.models.learning.relax import RelaxFields
+from actrelax.models.learning.report import SettlingReport
+from actrelax.models.learning.settling import default_steps
 from actrelax.models.learning.wrapped import Wrapped, WrappedCapture
-from actrelax.models.network import CapturedNetwork, Network, check_tensor
+from actrelax.models.network import CapturedNetwork, Network, Slot, check_tensor
 
 SETTLED = Steps.until(1e-6)
 """The default steps. A settled relaxation without "current" knobs is linear in the clamp: it needs no `loss_scale`."""
@@ -54,13 +56,15 @@ class ActivationRelaxation(nn.Module):
         A key of `PRESETS`, or any combination of knobs, except continuous plasticity (use `relax_continuously`).
     steps : int or Steps, default Steps.until(1e-6)
         As for `solve`; by default the relaxation runs until it has settled. The papers use ``Steps(100, eta=0.1)``.
+        On a network with cycles the default is ``Steps.until(1e-2, eta=0.5, most=100)``, from zero.
     integrator : str or Integrator, default "sequential"
         As for `solve`.
     reduction : {"mean", "sum"}, default "mean"
         Reduction over the batch; must match the loss that you call. Each index of dimension 0 is one sample.
     options : BackwardOptions, optional
         Update factors, clip and decay, evaluation, checks, and the generator of noise and feedback weights. Assumptions
-        with separate feedback weights need the generator, unless the network already has these weights.
+        with separate feedback weights need the generator, unless the network already has these weights. On a network
+        with cycles also how its rates settle, and what becomes of samples that have not.
     **fields
         Other fields of `RelaxationProblem` (tau, start, clip, noise, delays, ...), and eta, dt or duration as shorthand
         for `Steps`.
@@ -69,6 +73,8 @@ class ActivationRelaxation(nn.Module):
     ----------
     module : torch.nn.Module
         The wrapped module.
+    report : SettlingReport or None
+        Whether the samples of the last backward pass had settled, on a network with cycles.
     loss_scale : float, torch.Tensor or callable
         Factor by which the loss is scaled before ``backward()``, apart from `reduction`; 1.0 by default, read in each
         forward pass. Set it if the number of steps is fixed: ``scaler.get_scale`` with a GradScaler, 1/k for gradients
@@ -116,12 +122,13 @@ class ActivationRelaxation(nn.Module):
         if type(module) is ActivationRelaxation:
             raise ActrelaxError("the module is already an ActivationRelaxation: wrap its .module.")
         scheme = integrator_named(integrator)
-        length, of_problem = take_steps(steps, fields, SETTLED)
+        wrapped = _wrapped(module, input_shape, example, output)
+        usual = default_steps(wrapped.network, scheme, SETTLED)
+        length, of_problem = take_steps(usual if steps is SETTLED else steps, fields, usual)
         if length == SETTLED and not scheme.takes_time:
             length = PAPERS  # ignored by the equilibrium sweep
         checked = _with_reduction(options or BackwardOptions(), reduction)
         knobs = look_up("assumptions", assumptions, PRESETS)
-        wrapped = _wrapped(module, input_shape, example, output)
         if isinstance(wrapped, WrappedCapture):
             self._recipe: Recipe = captured_recipe(wrapped, knobs, scheme, length, checked, of_problem)
         else:
@@ -130,6 +137,7 @@ class ActivationRelaxation(nn.Module):
         if wrapped.feedback is not None:
             self.feedback = wrapped.feedback
         self.loss_scale: Scale = 1.0
+        self.report: SettlingReport | None = None
 
     @property
     def assumptions(self) -> Assumptions:
@@ -154,6 +162,8 @@ class ActivationRelaxation(nn.Module):
         if getattr(self, "_is_replica", False):
             raise ActrelaxError("nn.DataParallel is not supported: use DistributedDataParallel.")
         if not torch.is_grad_enabled():
+            if self._wrapped.network.is_recurrent:
+                return self._recipe.run(self.network, x).activities[self.network.output]
             output: Tensor = self.module(x) if isinstance(self._wrapped, Wrapped) else self._wrapped.network(x)
             return output
         scale = _scale(self.loss_scale)
@@ -180,7 +190,13 @@ class ActivationRelaxation(nn.Module):
             return zero + x.new_zeros(0, *network.populations[network.output].shape)
         if recording:  # checks read values, which torch.compile can't record
             recipe = replace(recipe, options=replace(recipe.options, check_finite=False))
-        return feedforward(network, partial(recipe.relax, scale), x, weights)
+        return feedforward(network, recipe.run, partial(self._relax, recipe, scale), x, weights)
+
+    def _relax(self, recipe: Recipe, *arguments: Any) -> tuple[dict[Slot, Tensor], Tensor | None]:
+        """Relax one batch, and keep the report."""
+        relaxed = recipe.relax(*arguments)
+        self.report = relaxed.report
+        return relaxed.weights, relaxed.input
 
     def _captured(self, wrapped: WrappedCapture, x: Tensor, scale: float | Tensor) -> Tensor:
         """Return the output of a captured module; its backward pass is a relaxation."""

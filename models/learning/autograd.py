@@ -16,14 +16,16 @@ from actrelax.models.learning.captured import without_autocast
 from actrelax.models.network import ACTIVATIONS, CapturedPass, FeedforwardPass, Network, Slot
 from actrelax.models.problem import RelaxationProblem
 
+Run = Callable[[Network, Tensor], FeedforwardPass]
+"""(network, stimuli) -> pass."""
 Relax = Callable[[Network, FeedforwardPass, Tensor, bool], tuple[Mapping[Slot, Tensor], Tensor | None]]
 """(network, pass, output gradient, whether the input needs one) -> gradients of the weights and of the input."""
 _NOTHING = torch.empty(0)
 
 
-def feedforward(network: Network, relax: Relax, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+def feedforward(network: Network, run: Run, relax: Relax, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """Return the output of a network with these weights in its slots; its backward pass calls `relax`."""
-    output: Tensor = _Relaxation.apply(network, relax, x, *weights)  # type: ignore[no-untyped-call]
+    output: Tensor = _Relaxation.apply(network, run, relax, x, *weights)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -31,11 +33,11 @@ class _Relaxation(torch.autograd.Function):
     """Feedforward pass with a relaxation as its backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, network: Network, relax: Relax, x: Tensor, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, network: Network, run: Run, relax: Relax, x: Tensor, *weights: Tensor) -> Tensor:
         ctx.network, ctx.relax, ctx.count = network, relax, len(weights)
         network = network.with_weights(weights)
         with without_autocast(x.device):
-            passed = network.feedforward(x, keep_drives=False)
+            passed = run(network, x)
         output = passed.activities[network.output]
         if network.populations[network.output].activation == ACTIVATIONS["identity"]:
             # the gain of identity does not need the output, which the caller may change in place
@@ -55,8 +57,8 @@ class _Relaxation(torch.autograd.Function):
         if passed.activities[network.output].numel() == 0:
             passed.activities[network.output] = gradient  # only the shape is used
         with without_autocast(gradient.device):
-            found, at_input = ctx.relax(network, passed, gradient, ctx.needs_input_grad[2])
-        return None, None, at_input, *(found.get(slot) for slot in network.slots)
+            found, at_input = ctx.relax(network, passed, gradient, ctx.needs_input_grad[3])
+        return None, None, None, at_input, *(found.get(slot) for slot in network.slots)
 
 
 CapturedRelax = Callable[[CapturedPass, Tensor], Mapping[Tensor, Tensor]]

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from actrelax.models._names import is_number, known
 from actrelax.models._values import GeneratorLike, as_generator, as_number
 from actrelax.models.assumptions import Assumptions
-from actrelax.models.engines import Settle
+from actrelax.models.engines import Settle, Steps
 from actrelax.models.engines.request import Evaluation
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning.report import Phase, SettlingReport
 from actrelax.models.network import Network, Projection
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Trajectory
+
+SETTLE = Steps.until(1e-2, eta=0.5, most=100)
+"""Default steps of both phases in learning on a network with cycles."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,21 @@ class BackwardOptions:
     generator : torch.Generator, numpy.random.Generator or int, optional
         Generator for the noise, or a seed; by default torch's global generator. `ActivationRelaxation` also draws new
         feedback weights from it.
-    settle : Settle, optional
-        How the rates of a network with cycles settle in `relax_backward`, before the relaxation.
+    settle : Settle, default Settle(Steps.until(1e-2, eta=0.5, most=100))
+        How the rates of a network with cycles settle, before the relaxation.
+    unsettled : {"keep", "drop"}, default "keep"
+        Whether samples of a network with cycles learn although a phase has not settled. `Backward.report` counts them.
+    unsettled_above : float, optional
+        Residual above which a sample counts as unsettled; by default ten times the tolerance of the phase's steps, or
+        0.1 if they have none.
+    sample_clip : float, optional
+        Bound on the norm of each sample's activities, relative to its loss gradient, on a network with cycles: the
+        updates of a sample beyond it are scaled down to it.
 
     Raises
     ------
     ActrelaxError
-        For an unknown name.
+        For an unknown name, or a value out of range.
     """
 
     updates: Updates = Updates()
@@ -101,7 +113,10 @@ class BackwardOptions:
     keep: bool = False
     check_finite: bool = True
     generator: GeneratorLike | None = None
-    settle: Settle = field(default_factory=Settle)
+    settle: Settle = field(default_factory=lambda: Settle(SETTLE))
+    unsettled: Literal["keep", "drop"] = "keep"
+    unsettled_above: float | None = None
+    sample_clip: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "generator", as_generator(self.generator))
@@ -113,6 +128,12 @@ class BackwardOptions:
             raise ActrelaxError(
                 f"settle must be a Settle, got {self.settle!r}: pass Settle(Steps.until(1e-6, eta=0.5))."
             )
+        known("unsettled", self.unsettled, ["keep", "drop"])
+        for name in ("unsettled_above", "sample_clip"):
+            value = as_number(getattr(self, name))
+            object.__setattr__(self, name, value)
+            if value is not None and not (is_number(value) and 0 < value < math.inf):
+                raise ActrelaxError(f"{name} must be a positive number, got {value!r}.")
 
     def reduced(self, total: Tensor, batch: int, correction: Tensor | None = None) -> Tensor:
         """Return a total over the batch, reduced and multiplied by `Loss.correction`."""
@@ -134,6 +155,7 @@ class Backward:
     finite      whether the relaxation and its updates are finite, a boolean tensor on the device
     samples     the batch size
     trajectory  the relaxation, if kept
+    report      whether each sample has settled in both phases, on a network with cycles
     """
 
     loss: Tensor
@@ -141,6 +163,17 @@ class Backward:
     finite: Tensor
     samples: int
     trajectory: Trajectory | None = None
+    report: SettlingReport | None = None
+
+    @property
+    def residual(self) -> Mapping[Phase, Tensor]:
+        """Phase -> residual of each sample, (batch,); empty without cycles (`SettlingReport`)."""
+        return {} if self.report is None else self.report.residual
+
+    @property
+    def settled(self) -> Mapping[Phase, Tensor]:
+        """Phase -> whether each sample has settled, (batch,); empty without cycles."""
+        return {} if self.report is None else self.report.settled
 
 
 Rule = Callable[[Network, Tensor, Tensor], Backward]

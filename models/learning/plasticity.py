@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from actrelax.models.closed_form import PopulationState
 from actrelax.models.learning.gradients import BackwardOptions, corrected, is_finite, to_gradients
+from actrelax.models.learning.report import SettlingReport
 from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State
 
@@ -21,16 +22,20 @@ def hebbian_product(
     options: BackwardOptions,
     counted: Tensor | None = None,
     target: PopulationState | None = None,
+    shares: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the updates of one projection at a state, and a number that is finite only if they are.
 
     dW = outer(presynaptic, postsynaptic) and db = postsynaptic (`Projection.plasticity`), summed over the samples and
-    multiplied by `BackwardOptions.scale`. `counted` (`counted_samples`) excludes samples without a loss gradient.
+    multiplied by `BackwardOptions.scale`. `counted` (`counted_samples`) excludes samples without a loss gradient;
+    `shares` multiply the samples' updates.
     """
     pre = presynaptic_factor(problem, projection, state)
     post = postsynaptic_factor(problem, projection, state, target)
     if counted is not None:
         post = post * counted.view(-1, *[1] * (post.dim() - 1))
+    if shares is not None:
+        post = times_shares(post, shares)
     scale = options.scale(problem.network.kind(projection), len(problem.clamped))
     updates = projection.plasticity(pre, post, scale)
     weight = updates["weight"]
@@ -61,6 +66,12 @@ def local_updates(
     scaled = corrected(updates, correction)
     for slot, gradient in to_gradients(problem.network, problem.assumptions, projection, scaled, options.updates):
         yield getattr(projection, slot), gradient
+
+
+def times_shares(x: Tensor, shares: Tensor) -> Tensor:
+    """Multiply the samples of a batch by their shares, (batch,); a share of 0 gives 0 for nan and inf, too."""
+    shares = shares.view(-1, *[1] * (x.dim() - 1))
+    return torch.where(shares == 0, 0.0, x * shares)
 
 
 def populations_read(problem: RelaxationProblem, projection: Projection) -> set[str]:
@@ -100,7 +111,7 @@ def postsynaptic_factor(
 class Plasticity:
     """The updates of a network, each computed as soon as its populations have arrived, from the output down.
 
-    Set `settled` if the populations are at equilibrium.
+    Set `settled` if the populations are at equilibrium; `shares` are factors of the samples, (batch,).
 
     Attributes
     ----------
@@ -109,7 +120,13 @@ class Plasticity:
     finite : torch.Tensor
         Whether stimuli, clamp, updates and the activities that no update reads are all finite: a zero-dimensional
         boolean on the device.
+    report : SettlingReport or None
+        Whether the phases have settled, on a network with cycles.
+    shares : torch.Tensor or None
+        As given.
     """
+
+    report: SettlingReport | None = None
 
     def __init__(
         self,
@@ -117,8 +134,9 @@ class Plasticity:
         arrivals: Iterable[PopulationState],
         options: BackwardOptions,
         settled: bool = False,
+        shares: Tensor | None = None,
     ) -> None:
-        network = problem.network
+        network, self.shares = problem.network, shares
         counted = None if settled else counted_samples(problem)  # at equilibrium, activity is zero without a clamp
         self.totals: dict[Projection, dict[str, Tensor]] = {}
         waiting = {p: populations_read(problem, p) for p in network.projections.values() if learns(p)}
@@ -133,7 +151,9 @@ class Plasticity:
                 del waiting[projection]
                 state = {variable: x for each in here.values() for variable, x in each.state.items()}
                 target = here[projection.target]
-                self.totals[projection], size = hebbian_product(problem, projection, state, options, counted, target)
+                self.totals[projection], size = hebbian_product(
+                    problem, projection, state, options, counted, target, shares
+                )
                 sums.append(size)
             needed = set().union(*waiting.values())
             here = {name: each for name, each in here.items() if name in needed}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from actrelax.models._values import as_generator
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.closed_form import settled_plan
-from actrelax.models.engines import Steps
+from actrelax.models.engines import Settle, Steps
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
@@ -21,10 +21,21 @@ from actrelax.models.integrators import Integrator
 from actrelax.models.learning.autograd import InputFeedback
 from actrelax.models.learning.captured import relax_captured
 from actrelax.models.learning.gradients import BackwardOptions, to_gradients
+from actrelax.models.learning.plasticity import times_shares
 from actrelax.models.learning.relax import learn, prepare
+from actrelax.models.learning.report import SettlingReport
+from actrelax.models.learning.settling import pass_for, with_default_start
 from actrelax.models.learning.wrapped import Wrapped, WrappedCapture
 from actrelax.models.network import CapturedPass, FeedforwardPass, Network, Slot
 from actrelax.models.problem import RelaxationProblem
+
+
+class Relaxed(NamedTuple):
+    """The gradients of the weights and of the input, and whether the phases have settled, on a network with cycles."""
+
+    weights: dict[Slot, Tensor]
+    input: Tensor | None
+    report: SettlingReport | None
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ class Recipe:
     @property
     def reads_values(self) -> bool:
         """Return whether the number of steps depends on activities."""
+        if self.request.problem.network.is_recurrent:
+            return True
         return self.request.grid.stop_change is not None or self.steps.of == "gradient"
 
     @property
@@ -64,6 +77,10 @@ class Recipe:
         request = self._request_for(passed.network, passed, clamped, options.check_finite)
         gradients, _, _ = relax_captured(request, options, 1.0 if at_equilibrium else scale)
         return gradients
+
+    def run(self, network: Network, x: Tensor) -> FeedforwardPass:
+        """Return the forward pass of a batch."""
+        return pass_for(network, x, self.options.settle, check_finite=self.options.check_finite)
 
     def _request_for(
         self, network: Network, passed: FeedforwardPass, clamped: Tensor, check_finite: bool
@@ -92,8 +109,8 @@ class Recipe:
     @torch.no_grad()
     def relax(
         self, scale: float | Tensor, network: Network, passed: FeedforwardPass, gradient: Tensor, wants_input: bool
-    ) -> tuple[dict[Slot, Tensor], Tensor | None]:
-        """Return the gradients of the weights and, if `wants_input`, of the input."""
+    ) -> Relaxed:
+        """Return the gradients of the weights and, if `wants_input`, of the input, with a report."""
         scale = _beside(scale, gradient)
         options, share = self.options, self._share(scale, gradient)
         clamped = self._clamp(gradient, share)
@@ -108,7 +125,10 @@ class Recipe:
             for projection, totals in learned.totals.items()
             for slot, update in to_gradients(network, request.problem.assumptions, projection, totals, options.updates)
         }
-        return found, None if at_input is None else at_input.total * share
+        if at_input is None:
+            return Relaxed(found, None, learned.report)
+        total = at_input.total if learned.shares is None else times_shares(at_input.total, learned.shares)
+        return Relaxed(found, total * share, learned.report)
 
     def __str__(self) -> str:
         request = self.request
@@ -133,8 +153,8 @@ def checked_recipe(
     trial.add_feedback(assumptions, None if generator is None else generator.clone_state())
     network = trial.network
     zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
-    passed = network.feedforward(zeros, keep_drives=False)
-    fields, given = _without_start(fields)
+    passed = pass_for(network, zeros, _of_one_sample(options.settle))
+    fields, given = _without_start(with_default_start(network, dict(fields)))
     problem = RelaxationProblem(network, passed, passed.activities[network.output], assumptions, **fields)
     request = prepare(problem, integrator, steps, options)
     request.measured()
@@ -167,6 +187,11 @@ def _without_start(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mappin
     """Return the fields without a start for a whole batch, which is checked with that batch, and that start."""
     start = fields.get("start")
     return ({**fields, "start": "feedforward"}, start) if isinstance(start, Mapping) else (fields, None)
+
+
+def _of_one_sample(how: Settle) -> Settle:
+    """Return the same without initial rates of a whole batch, which are checked with that batch."""
+    return replace(how, start="zero") if isinstance(how.start, Mapping) else how
 
 
 def _beside(scale: float | Tensor, gradient: Tensor) -> float | Tensor:

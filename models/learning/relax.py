@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.closed_form import PopulationState, settled_plan, stream
-from actrelax.models.engines import PAPERS, Steps, StepSize, settle
+from actrelax.models.engines import PAPERS, Steps, StepSize, integrator_named
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.solve import resolve, run, warn_unsettled
 from actrelax.models.engines.steps import take_steps
@@ -29,6 +29,14 @@ from actrelax.models.learning.gradients import (
     to_gradients,
 )
 from actrelax.models.learning.plasticity import Plasticity
+from actrelax.models.learning.settling import (
+    check_cycles,
+    default_steps,
+    pass_for,
+    report_on,
+    shares_of,
+    with_default_start,
+)
 from actrelax.models.network import CapturedNetwork, Network, check_network
 from actrelax.models.problem import Loss, LossFunction, ProblemFields, RelaxationProblem, loss_named
 from actrelax.models.results import DivergenceError, Trajectory
@@ -66,7 +74,8 @@ def relax_backward(
     y : torch.Tensor
         Targets: integer labels (batch,) or (batch, *output shape).
     steps : int or Steps, default Steps(100, eta=0.1)
-        As for `solve`; by default the papers' steps.
+        As for `solve`; by default the papers' steps. On a network with cycles the default is
+        ``Steps.until(1e-2, eta=0.5, most=100)``, from zero.
     loss : str, Loss or callable, default "cross-entropy"
         A key of `losses.LOSSES`, a `Loss`, or a function (output, target) -> one loss per sample. A mean over the batch
         divides by the batch size, or by the sum of class weights for the losses that `from_function` lists.
@@ -76,7 +85,8 @@ def relax_backward(
         As for `solve`; by default the papers' sweep. ``"equilibrium"`` gives backprop's gradient exactly, in one sweep,
         under the standard assumptions.
     options : BackwardOptions, optional
-        Reduction over the batch; update factors, clip and decay; evaluation; checks; generator for the noise.
+        Reduction over the batch; update factors, clip and decay; evaluation; checks; generator for the noise; on a
+        network with cycles how its rates settle, and what becomes of samples that have not.
     **fields
         Other fields of `RelaxationProblem` (tau, start, clip, noise, delays, ...), and eta, dt or duration as shorthand
         for `Steps`.
@@ -111,14 +121,15 @@ def relax_backward(
     """
     check_network(network)
     options = options or BackwardOptions()
-    steps, of_problem = take_steps(steps, fields)
+    usual = default_steps(network, integrator_named(integrator), PAPERS)
+    steps, of_problem = take_steps(usual if steps is PAPERS else steps, fields, usual)
     assumptions = look_up("assumptions", assumptions, PRESETS)
     chosen = loss_named(loss)
-    passed = settle(network, x, options.settle) if network.is_recurrent else network.feedforward(x, keep_drives=False)
+    passed = pass_for(network, x, options.settle, check_finite=options.check_finite)
     output = passed.activities[network.output]
     losses, clamped = chosen.both(output, y)
     correction = chosen.correction(output, y, options.reduction)
-    problem = RelaxationProblem(network, passed, clamped, assumptions, **of_problem)
+    problem = RelaxationProblem(network, passed, clamped, assumptions, **with_default_start(network, of_problem))
     request = prepare(problem, integrator, steps, options)
     if isinstance(network, CapturedNetwork):
         return _relax_captured(request, options, losses, correction)
@@ -132,7 +143,7 @@ def relax_backward(
     for parameter, gradient in gradients.items():
         add_to_grad(parameter, gradient)
     loss_value = options.reduced(losses.sum(), len(x), correction)
-    return Backward(loss_value, output, learned.finite, len(x), trajectory)
+    return Backward(loss_value, output, learned.finite, len(x), trajectory, learned.report)
 
 
 def _relax_captured(
@@ -168,7 +179,10 @@ def learn(
             return learned, None
     trajectory = run(request)  # raises for a non-finite population
     all_at_once = PopulationState(tuple(trajectory.final), trajectory.state)
-    learned = Plasticity(problem, watch(iter([all_at_once])), options)
+    report = report_on(request, trajectory, options) if problem.network.is_recurrent else None
+    shares = None if report is None else shares_of(report, problem, trajectory.state, options)
+    learned = Plasticity(problem, watch(iter([all_at_once])), options, shares=shares)
+    learned.report = report
     overflow = learned.first_overflow() if options.check_finite and not bool(learned.finite) else None
     if overflow is not None:
         raise DivergenceError(
@@ -185,5 +199,7 @@ def prepare(
     if problem.assumptions.is_continuous:
         raise ActrelaxError("continuous plasticity changes weights during the relaxation: use relax_continuously.")
     check_decay(problem, options.updates)
+    check_cycles(problem.network, options)
     request = resolve(problem, integrator, steps, evaluation=options.evaluation, generator=options.generator)
-    return replace(request, options=replace(request.options, check_finite=options.check_finite))
+    dropping = options.unsettled == "drop" and problem.network.is_recurrent  # drops non-finite samples, too
+    return replace(request, options=replace(request.options, check_finite=options.check_finite and not dropping))

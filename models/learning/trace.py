@@ -55,6 +55,8 @@ class Traced:
         """Run the rule on a batch; refuse labels out of range, and rules with random numbers or a trajectory."""
         if isinstance(network, CapturedNetwork) or any(map(has_hooks, network.parameters())):
             return self.rule(network, x, y)  # modules and hooks are Python code, which a list of kernels can't call
+        if network.is_recurrent:
+            return self.rule(network, x, y)  # the number of steps depends on values
         # converted outside the list of kernels, where labels can be checked
         target = dense_targets(y, network.populations[network.output].shape, x)
         lists = self._lists.setdefault(network, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -20,12 +20,16 @@ class FeedforwardPass:
     activities  population -> xbar = f(abar), including the input
     routes      projection -> the batch's route through its pooling
     responses   population -> f(abar), where the activity differs: rates that have not settled yet
+    steps       number of steps in which the rates of cycles have settled; None without cycles
+    reached     whether they have reached the tolerance of the steps; None without a tolerance
     """
 
     drives: Mapping[str, Tensor]
     activities: Mapping[str, Tensor]
     routes: Mapping[str, ProjectionRoute]
     responses: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+    steps: int | None = field(default=None, kw_only=True)
+    reached: bool | None = field(default=None, kw_only=True)
 
     def response(self, population: str) -> Tensor:
         """Return f(abar), from which some activation functions compute their gain."""
@@ -52,7 +56,7 @@ class FeedforwardPass:
         activities = {name: next(given) for name in self.activities}
         responses = {name: next(given) for name in self.responses}
         routes = {name: r.with_winners(given) for name, r in self.routes.items()}
-        return FeedforwardPass(drives, activities, routes, responses=responses)
+        return replace(self, drives=drives, activities=activities, routes=routes, responses=responses)
 
 
 def pass_forward(

@@ -14,6 +14,10 @@ def weights_of(network):
     return [getattr(network.projections[name], slot) for name, slot in network.slots]
 
 
+def passed_forward(network, x):
+    return network.feedforward(x, keep_drives=False)
+
+
 def doubled(network, passed, gradient, wants_input):
     """Return twice the weights, instead of a relaxation."""
     found = {(name, slot): 2 * getattr(network.projections[name], slot) for name, slot in network.slots}
@@ -27,7 +31,7 @@ def test_the_relaxation_gets_the_feedforward_pass_and_the_gradient():
         seen.append((network, passed, gradient, wants_input))
         return {}, None
 
-    output = feedforward(case.network, relax, case.x, weights_of(case.network))
+    output = feedforward(case.network, passed_forward, relax, case.x, weights_of(case.network))
     top = torch.randn_like(output)
     output.backward(top)
     ((network, passed, gradient, wants_input),) = seen
@@ -46,7 +50,7 @@ def test_gradients_go_to_their_weights_and_the_input():
     case = mlp_case()
     x = case.x.clone().requires_grad_()
     others = [(w + 1).detach().requires_grad_() for w in weights_of(case.network)]
-    feedforward(case.network, doubled, x, others).sum().backward()
+    feedforward(case.network, passed_forward, doubled, x, others).sum().backward()
     assert torch.equal(x.grad, x)
     assert all(torch.equal(w.grad, 2 * w) for w in others)
     assert all(p.grad is None for p in case.network.parameters())
@@ -54,7 +58,7 @@ def test_gradients_go_to_their_weights_and_the_input():
 
 def test_refuses_a_second_derivative():
     case = mlp_case()
-    output = feedforward(case.network, doubled, case.x, weights_of(case.network))
+    output = feedforward(case.network, passed_forward, doubled, case.x, weights_of(case.network))
     with pytest.raises(ActrelaxError, match="no second derivative"):
         output.sum().backward(create_graph=True)
     assert all(p.grad is None for p in case.network.parameters())

@@ -1,0 +1,87 @@
+"""Learning on networks with cycles: whether each sample has settled, and what share of it learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actrelax.models.engines import Settle, Steps
+from actrelax.models.engines.request import SolveRequest
+from actrelax.models.engines.residual import residual_of_pass, residual_of_state
+from actrelax.models.engines.settle import settled_pass
+from actrelax.models.errors import ActrelaxError, warn
+from actrelax.models.integrators import TOLERANCE, Integrator, residual_of_equilibrium
+from actrelax.models.learning.gradients import SETTLE, BackwardOptions
+from actrelax.models.learning.report import Phase, SettlingReport
+from actrelax.models.network import FeedforwardPass, Network
+from actrelax.models.problem import RelaxationProblem, State
+from actrelax.models.results import Trajectory
+
+_UNKNOWN = SETTLE.tolerance or 0.0
+"""Tolerance that stands for that of a fixed number of steps."""
+
+
+def pass_for(network: Network, x: Tensor, how: Settle, *, check_finite: bool = True) -> FeedforwardPass:
+    """Return the forward pass that a backward phase reads: settled rates, on a network with cycles.
+
+    Warns if the steps did not suffice; the sentence is the same for all batches, so that a loop prints it once.
+    """
+    if not network.is_recurrent:
+        return network.feedforward(x, keep_drives=False)
+    passed = settled_pass(network, x, how, check_finite=check_finite)
+    if passed.reached is False:
+        warn(
+            f"some samples have not settled after {passed.steps} steps of the forward phase: the report says how many; "
+            "a smaller eta may help, or Steps.until with a larger most."
+        )
+    populations = network.populations
+    drives = {name: drive for name, drive in passed.drives.items() if populations[name].activation.needs_drive}
+    return replace(passed, drives=drives)
+
+
+def default_steps(network: Network, integrator: Integrator, otherwise: Steps) -> Steps:
+    """Return the steps of a relaxation for which a caller gave none."""
+    return SETTLE if network.is_recurrent and integrator.takes_time else otherwise
+
+
+def with_default_start(network: Network, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a problem, with a start of zero on a network with cycles unless another is given."""
+    return {"start": "zero", **fields} if network.is_recurrent else fields
+
+
+def check_cycles(network: Network, options: BackwardOptions) -> None:
+    """Refuse options that need a network with cycles."""
+    if options.sample_clip is not None and not network.is_recurrent:
+        raise ActrelaxError("sample_clip needs a network with cycles: leave it out, or pass clip to the problem.")
+
+
+def report_on(request: SolveRequest, trajectory: Trajectory, options: BackwardOptions) -> SettlingReport:
+    """Return the report on a relaxation that has ended, without waiting for the device."""
+    problem: RelaxationProblem = request.problem
+    passed, tolerance = problem.feedforward, request.grid.residual(problem)
+    if request.integrator.takes_time:
+        residual = residual_of_state(problem, trajectory.state)
+    else:
+        residual, tolerance = residual_of_equilibrium(problem, trajectory.state), tolerance or TOLERANCE
+    tolerances: dict[Phase, float | None] = {"forward": options.settle.steps.tolerance, "backward": tolerance}
+    return SettlingReport(
+        {"forward": residual_of_pass(passed), "backward": residual},
+        {phase: options.unsettled_above or 10 * (given or _UNKNOWN) for phase, given in tolerances.items()},
+        {"forward": passed.steps or 0, "backward": trajectory.steps},
+        options.unsettled,
+    )
+
+
+def shares_of(report: SettlingReport, problem: RelaxationProblem, state: State, options: BackwardOptions) -> Tensor:
+    """Return the factor of each sample's updates, (batch,): 0 if it is dropped, below 1 if it is clipped."""
+    kept = report.in_both if options.unsettled == "drop" else torch.ones_like(report.in_both)
+    shares = kept.to(problem.clamped)
+    if options.sample_clip is None:
+        return shares
+    norms = [problem.units[name].activity(state).flatten(1).norm(dim=1) for name in problem.relaxing]
+    bound = options.sample_clip * problem.clamped.flatten(1).norm(dim=1)
+    size = torch.stack(norms).norm(dim=0)
+    return torch.where(kept & (size > bound), (bound / size).to(shares), shares)

@@ -1,0 +1,212 @@
+"""Samples that have not settled: they are reported, learn or don't, at both doors. Oracle: single samples."""
+
+import copy
+import warnings
+from collections import Counter
+
+import pytest
+import torch
+from networks import RECURRENT, mlp_case, recurrent_case
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from actrelax.models.engines import Settle, Steps, settle
+from actrelax.models.engines.residual import residual_of_pass, residual_of_state
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import ActivationRelaxation, BackwardOptions, relax_backward
+from actrelax.models.problem import RelaxationProblem
+from actrelax.models.results import relative_error
+
+FEW = Steps(6, eta=0.4)
+
+
+@pytest.fixture(params=list(RECURRENT))
+def case(request):
+    return RECURRENT[request.param](gain=0.9)
+
+
+def gradients(case, x, y, steps=FEW, **options):
+    network = copy.deepcopy(case.network)
+    result = relax_backward(network, x, y, steps, options=BackwardOptions(settle=Settle(FEW), **options))
+    return [p.grad for p in network.parameters()], result
+
+
+def door_gradients(case, steps=FEW, **options):
+    network, x = copy.deepcopy(case.network), case.x.clone().requires_grad_()
+    model = ActivationRelaxation(network, steps=steps, options=BackwardOptions(settle=Settle(FEW), **options))
+    torch.nn.functional.cross_entropy(model(x), case.y).backward()
+    return [p.grad for p in network.parameters()], x.grad, model.report
+
+
+def assert_equal(ours, theirs, bound=1e-12):
+    for one, other in zip(ours, theirs, strict=True):
+        assert relative_error(one, other) < bound
+
+
+def test_residuals_are_those_of_both_phases(case):
+    _, result = gradients(case, case.x, case.y, keep=True)
+    passed = settle(case.network, case.x, Settle(FEW))
+    assert torch.equal(result.residual["forward"], residual_of_pass(passed))
+    problem = RelaxationProblem.from_batch(case.network, passed, case.y, start="zero")
+    assert torch.equal(result.residual["backward"], residual_of_state(problem, result.trajectory.state))
+    assert result.report.above == {"forward": 0.1, "backward": 0.1}  # ten times 1e-2, without a tolerance
+    assert result.report.steps == {"forward": 6, "backward": 6}
+    assert all(torch.equal(result.settled[phase], r <= 0.1) for phase, r in result.residual.items())
+
+
+def test_dropped_samples_learn_nothing(case):
+    each = [gradients(case, case.x[i : i + 1], case.y[i : i + 1])[1] for i in range(3)]
+    worst = [max(float(r) for r in result.residual.values()) for result in each]
+    bound = sorted(worst)[1] * 1.000001  # two samples are below it
+    kept = [i for i in range(3) if worst[i] <= bound]
+    assert len(kept) == 2
+    expected, _ = gradients(case, case.x[kept], case.y[kept], reduction="sum")
+    dropped, result = gradients(case, case.x, case.y, reduction="sum", unsettled="drop", unsettled_above=bound)
+    assert_equal(dropped, expected)
+    assert int(result.report.count) == 1
+    everything, result = gradients(case, case.x, case.y, reduction="sum", unsettled_above=bound)
+    assert_equal(everything, gradients(case, case.x, case.y, reduction="sum")[0])
+    assert int(result.report.count) == 1
+    assert max(relative_error(one, other) for one, other in zip(everything, dropped, strict=True)) > 1e-3
+
+
+def test_a_sample_that_runs_away_is_dropped():
+    """Without gains its relaxation overflows; the other two learn what they would learn alone."""
+    case = recurrent_case(gain=1.5)
+    case.x[0] *= 20  # saturated: no gain, and no feedback
+    case.x[2] *= 20
+    steps = Steps(40, eta=0.5)
+    with torch.no_grad():
+        case.network.projections["a->a"].weight.mul_(1e15)  # saturated units settle all the same
+        case.network.projections["a->output"].weight.mul_(1e-3)
+    case.network.projections["a->a"].weight.requires_grad_(False)
+    options = BackwardOptions(settle=Settle(Steps(3, eta=1.0)), unsettled="drop", reduction="sum", unsettled_above=0.5)
+    result = relax_backward(case.network, case.x, case.y, steps, assumptions="no-derivatives", options=options)
+    assert not bool(result.residual["backward"].isfinite().all())
+    assert bool(result.finite)
+    assert all(bool(p.grad.isfinite().all()) for p in case.network.parameters() if p.grad is not None)
+
+
+def test_the_clip_scales_single_samples(case):
+    each = [gradients(case, case.x[i : i + 1], case.y[i : i + 1], keep=True, reduction="sum") for i in range(3)]
+    sizes = []
+    for _, result in each:
+        problem = result.trajectory.problem
+        x = torch.cat([problem.units[name].activity(result.trajectory.state).flatten() for name in problem.relaxing])
+        sizes.append(float(x.norm() / problem.clamped.norm()))
+    bound = sorted(sizes)[0] * 1.01
+    shares = [min(1.0, bound / size) for size in sizes]
+    assert sum(share < 1 for share in shares) == 2
+    expected = [
+        sum(s * g for s, g in zip(shares, parts, strict=True)) for parts in zip(*(g for g, _ in each), strict=True)
+    ]
+    assert_equal(gradients(case, case.x, case.y, reduction="sum", sample_clip=bound)[0], expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"unsettled": "drop"}, {"sample_clip": 0.5}])
+def test_both_doors_agree(case, options):
+    if "unsettled" in options:
+        residual = gradients(case, case.x, case.y)[1].residual
+        worst = torch.maximum(residual["forward"], residual["backward"]).sort().values
+        options = {**options, "unsettled_above": float(worst[:2].mean())}  # one sample is below it
+    expected, result = gradients(case, case.x, case.y, **options)
+    found, at_input, report = door_gradients(case, **options)
+    assert_equal(found, expected)
+    for phase in ("forward", "backward"):
+        assert relative_error(report.residual[phase], result.residual[phase]) < 1e-9
+    assert report.above == result.report.above
+    if options.get("unsettled") == "drop":
+        away = ~report.in_both
+        assert int(away.sum()) == 2
+        assert not at_input[away].any()
+        assert at_input[~away].flatten(1).any(1).all()
+
+
+def test_defaults(case):
+    network = copy.deepcopy(case.network)
+    model = ActivationRelaxation(network)
+    assert model.steps == Steps.until(1e-2, eta=0.5, most=100)
+    assert model.report is None
+    torch.nn.functional.cross_entropy(model(case.x), case.y).backward()
+    assert model.report.above == {"forward": pytest.approx(0.1), "backward": pytest.approx(0.1)}
+    assert all(3 < steps < 100 for steps in model.report.steps.values())
+    assert all(float(r.max()) < 0.1 for r in model.report.residual.values())
+    given = Settle(Steps.until(1e-2, eta=0.5, most=100))
+    steps = Steps.until(1e-2, eta=0.5, most=100)
+    explicit, implicit = copy.deepcopy(case.network), copy.deepcopy(case.network)
+    relax_backward(explicit, case.x, case.y, steps, start="zero", options=BackwardOptions(settle=given))
+    relax_backward(implicit, case.x, case.y)
+    for p, q, r in zip(explicit.parameters(), implicit.parameters(), network.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+        assert relative_error(r.grad, p.grad) < 1e-12
+    with torch.no_grad():
+        assert torch.equal(model(case.x), settle(network, case.x, given).activities["output"])
+
+
+def test_eta_alone_replaces_that_of_the_default(case):
+    steps = ActivationRelaxation(case.network, eta=0.3).steps
+    assert steps == Steps.until(1e-2, eta=0.3, most=100)
+
+
+def test_tolerances_set_what_counts_as_unsettled(case):
+    options = BackwardOptions(settle=Settle(Steps.until(1e-5, eta=0.5)))
+    for integrator, backward in (("equilibrium", 1e-8), ("sequential", 1e-4), ("euler", 1e-4)):
+        steps = Steps.until(backward) if integrator == "equilibrium" else Steps.until(backward, eta=0.5)
+        result = relax_backward(case.network, case.x, case.y, steps, integrator=integrator, options=options)
+        assert result.report.above == {"forward": pytest.approx(1e-4), "backward": pytest.approx(10 * backward)}
+        assert bool(result.report.in_both.all())
+        assert float(result.residual["backward"].max()) <= 1.01 * backward or integrator != "equilibrium"
+    steps = Steps.until(1e-3, of="change", eta=0.5)
+    result = relax_backward(case.network, case.x, case.y, steps, options=options)
+    assert result.report.above["backward"] == pytest.approx(2e-2)  # of a residual, which is the change over eta
+
+
+def test_steps_that_do_not_suffice_are_said_once(case):
+    options = BackwardOptions(settle=Settle(Steps.until(1e-6, eta=0.5, most=2)))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for x in (case.x, case.x[:1], case.x[1:]):
+            relax_backward(case.network, x, case.y[: len(x)], options=options)
+    forward = [str(w.message) for w in said if "forward phase" in str(w.message)]
+    assert forward == [
+        "some samples have not settled after 2 steps of the forward phase: the report says how many; a smaller eta may "
+        "help, or Steps.until with a larger most."
+    ]
+
+
+class Reads(TorchDispatchMode):
+    """Count reads of values, which wait for the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.counts[str(function)] += "_local_scalar_dense" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"unsettled": "drop"}, {"sample_clip": 2.0}])
+def test_counting_reads_no_values(case, options):
+    """With fixed steps and one-hot targets a batch never waits for the device."""
+    target = torch.nn.functional.one_hot(case.y, 4).to(case.x)
+    with Reads() as reads:
+        _, result = gradients(case, case.x, target, check_finite=False, **options)
+        count = result.report.count
+    assert reads.counts.total() == 0
+    assert count.shape == ()
+    with Reads() as reads:
+        str(result.report)
+    assert reads.counts.total() == 3
+
+
+def test_what_is_refused():
+    with pytest.raises(ActrelaxError, match=r"^unknown unsettled 'forget'; known: keep, drop\."):
+        BackwardOptions(unsettled="forget")
+    for name in ("unsettled_above", "sample_clip"):
+        with pytest.raises(ActrelaxError, match=f"^{name} must be a positive number, got 0\\.$"):
+            BackwardOptions(**{name: 0})
+    case = mlp_case()
+    with pytest.raises(ActrelaxError, match=r"^sample_clip needs a network with cycles: leave it out, or pass clip to"):
+        relax_backward(case.network, case.x, case.y, options=BackwardOptions(sample_clip=1.0))
+    assert all(p.grad is None for p in case.network.parameters())
+    assert relax_backward(case.network, case.x, case.y).report is None
