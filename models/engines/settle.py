@@ -1,4 +1,4 @@
-"""`settle`: the rates of a network with cycles, component by component (docs/theory.md)."""
+"""`settle`: the rates of a network with cycles, component by component (docs/theory.md, section 7)."""
 
 from __future__ import annotations
 

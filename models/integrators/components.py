@@ -1,4 +1,4 @@
-"""The equilibrium of a frozen relaxation on a network with cycles, component by component (docs/theory.md)."""
+"""The equilibrium of a frozen relaxation on a network with cycles, by components (docs/theory.md, section 7)."""
 
 from __future__ import annotations
 
@@ -203,15 +203,16 @@ class _Cycle:
 
 
 def _warn_of_instability(problem: RelaxationProblem, abscissae: Tensor, members: Sequence[str]) -> None:
+    shared = _has_one_tau(problem, members)
+    unstable, batch = int((abscissae >= (1 if shared else 0)).sum()), len(abscissae)
     cycle, found = f"the cycle of {', '.join(members)}", f"{float(abscissae.amax()):.3g}"
-    if _has_one_tau(problem, members):
-        unstable = int((abscissae >= 1).sum())
-        reason = f"their feedback in {cycle} has an eigenvalue with real part {found}, which must be below 1"
-    else:
-        unstable = int((abscissae >= 0).sum())
-        reason = (
-            f"with these time constants {cycle} has an eigenvalue with real part {found} per unit of time, which must "
-            "be below 0"
+    if unstable and shared:
+        warn(
+            f"{unstable} of {batch} samples have an equilibrium that no relaxation reaches: their feedback in {cycle} "
+            f"has an eigenvalue with real part {found}, which must be below 1."
         )
-    if unstable:
-        warn(f"{unstable} of {len(abscissae)} samples have an equilibrium that no relaxation reaches: {reason}.")
+    elif unstable:
+        warn(
+            f"{unstable} of {batch} samples have an equilibrium that no relaxation reaches: with these time constants "
+            f"{cycle} has an eigenvalue with real part {found} per unit of time, which must be below 0."
+        )

@@ -1,4 +1,4 @@
-"""The forward phase as an initial value problem: units that settle to their rates (docs/theory.md)."""
+"""The forward phase as an initial value problem: units that settle to their rates (docs/theory.md, section 7)."""
 
 from __future__ import annotations
 
