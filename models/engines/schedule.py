@@ -26,6 +26,7 @@ class Schedule:
     tolerance    tolerance of the gradient; `measured` replaces it with a number of steps
     stop_change  relative change per step at which the relaxation ends; None to take all steps
     bounds       population -> its own bound on the change, in place of `stop_change`: one, or one per neuron
+    residual     relative residual |-x + u| at which the relaxation ends; None to take all steps
     """
 
     dt: float
@@ -34,6 +35,7 @@ class Schedule:
     tolerance: float | None = None
     stop_change: float | None = None
     bounds: Mapping[str, Value] = field(default_factory=dict)
+    residual: float | None = None
 
     def measured(self, problem: InitialValueProblem, integrator: Integrator) -> Schedule:
         """Return the schedule with the number of steps that the gradient's tolerance needs (`gradient_steps`)."""
@@ -42,12 +44,6 @@ class Schedule:
         assert isinstance(problem, RelaxationProblem)  # `uncovered` refuses the others
         steps = gradient_steps(problem, integrator, dt=self.dt, tolerance=self.tolerance, most=self.steps)
         return Schedule(self.dt, self.steps if steps is None else steps, settles=steps is not None)
-
-    def residual(self, problem: InitialValueProblem) -> float | None:
-        """Return the relative residual |-x + u| at which the relaxation ends, or None if it takes all steps."""
-        if self.stop_change is None or math.isinf(self.dt):
-            return self.stop_change
-        return self.stop_change * _slowest(problem) / self.dt
 
 
 def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps = PAPERS) -> Schedule:
@@ -61,7 +57,7 @@ def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps 
         raise ActrelaxError(f'"{integrator.name}" can\'t be used here: {reason}')
     if not integrator.takes_time:
         if problem.network.is_recurrent and steps.tolerance is not None:
-            return Schedule(math.inf, 1, stop_change=steps.tolerance)
+            return Schedule(math.inf, 1, stop_change=steps.tolerance, residual=steps.tolerance)
         if steps != PAPERS:
             raise ActrelaxError(f'"{integrator.name}" is a single sweep without time: leave steps out, got {steps!r}.')
         return Schedule(math.inf, 1)
@@ -94,7 +90,7 @@ def _until_settled(problem: InitialValueProblem, integrator: Integrator, dt: flo
     if problem.is_noisy:
         raise ActrelaxError("a relaxation with noise never settles: pass a number of steps in place of Steps.until.")
     if steps.of == "change":
-        return Schedule(dt, most, stop_change=tolerance)
+        return Schedule(dt, most, stop_change=tolerance, residual=tolerance * max(_taus(problem)) / dt)
     reason = uncovered(problem)
     if steps.of == "gradient":
         if reason is not None:
@@ -103,7 +99,8 @@ def _until_settled(problem: InitialValueProblem, integrator: Integrator, dt: flo
     if reason is not None:
         shares = {name: _share(problem, name, integrator, dt) for name in problem.units}
         bounds = {name: tolerance * share for name, share in shares.items()}
-        return Schedule(dt, most, stop_change=min(map(_least, bounds.values()), default=tolerance), bounds=bounds)
+        least = min(map(_least, bounds.values()), default=tolerance)
+        return Schedule(dt, most, stop_change=least, bounds=bounds, residual=tolerance)
     assert isinstance(problem, RelaxationProblem)
     found = steps_until(problem, integrator, dt=dt, tolerance=tolerance, most=most)
     return Schedule(dt, most if found is None else found, settles=found is not None)

@@ -61,7 +61,7 @@ def check_cycles(network: Network, options: BackwardOptions) -> None:
 def report_on(request: SolveRequest, trajectory: Trajectory, options: BackwardOptions) -> SettlingReport:
     """Return the report on a relaxation that has ended, without waiting for the device."""
     problem: RelaxationProblem = request.problem
-    passed, tolerance = problem.feedforward, request.grid.residual(problem)
+    passed, tolerance = problem.feedforward, request.grid.residual
     if request.integrator.takes_time:
         residual = residual_of_state(problem, trajectory.state)
     else:
