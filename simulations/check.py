@@ -8,6 +8,10 @@ delays, different time constants) engines are compared at equal steps. With --no
 compared with those of Euler's scheme. Activation relaxation: Millidge, Tschantz, Buckley & Seth 2020 (arXiv
 2009.05359).
 
+On a network with cycles the rates are compared too, after every integrator has settled, and the closed form sums over
+walks. The equilibrium is compared with a sparse solve and with the gradient of the settled loss by autograd, k steps
+from zero with backprop through k forward steps, and the Jacobians of both phases with each other.
+
 Prints a table of errors per population, the largest difference relative to the largest magnitude; omitted entries and
 their reasons go to standard error. The exit status is 1 if any comparison disagrees. The last line on screen is
 
@@ -18,7 +22,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -27,10 +31,12 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from actrelax.analysis.checks.compare import Report, Row, verify
+from actrelax.analysis.checks.compare import Report, Row, joined, verify
 from actrelax.analysis.checks.sampling import verify_noise
 from actrelax.analysis.checks.solvers import NAMES, Restrictions
+from actrelax.analysis.checks.two_phases import verify_rates, verify_spectra, verify_unrolled
 from actrelax.models._names import known
+from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import integrator_named
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
@@ -38,6 +44,7 @@ from actrelax.simulations.training.hardware import FullPrecision
 from actrelax.simulations.training.idle import idle_in_one_relaxation
 from actrelax.simulations.training.problem_options import (
     ProblemOptions,
+    Sample,
     make_sample,
     of_run,
     without_continuous_plasticity,
@@ -112,7 +119,25 @@ def check(config: Config) -> Report:
     else:
         bound = BOUNDS[hardware.precision]
         report = verify(problem, sample.gradients(), steps, bound=bound, watch=_watched, **restrictions)
+        if sample.rates is not None:
+            forward = sample.forward_problem(relaxation, config.problem.seed)
+            added = verify_rates(forward, sample.rates, steps, bound=bound, watch=_watched, **restrictions)
+            report = joined(added, report, *_of_both_phases(config, sample, relaxation, bound))
     return replace(report, remarks=[*remarks, *report.remarks])
+
+
+def _of_both_phases(config: Config, sample: Sample, relaxation: Relaxation, bound: float) -> Iterator[Report]:
+    """Yield the checks that compare the phases, unless engines or integrators are chosen or feedback is not W^T."""
+    chosen = (config.engine, relaxation.integrator) != (EVERY, EVERY)
+    if chosen or relaxation.knobs != PRESETS["ar"]:
+        return
+    plain = Relaxation()
+    exact = 1e-12 if bound == BOUNDS["fp64"] else bound
+    yield verify_unrolled(
+        sample.problem(plain, 0, plain.knobs), sample.y, sample.loss, eta=relaxation.eta or 0.2, bound=exact
+    )
+    one = sample.copies(1)
+    yield verify_spectra(one.problem(plain, 0, plain.knobs), bound=bound, seed=config.problem.seed)
 
 
 def print_table(report: Report) -> None:

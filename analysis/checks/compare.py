@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actrelax.analysis.checks.expected import Reference, References
 from actrelax.analysis.checks.solvers import Entry, Restrictions, entries
-from actrelax.models.closed_form import uncovered
+from actrelax.models.closed_form import uncovered_by_walks
 from actrelax.models.engines import Steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
@@ -55,6 +55,11 @@ class Report:
         return all(row.ok for row in self.rows)
 
 
+def joined(*reports: Report) -> Report:
+    """Return one report with the rows and remarks of all."""
+    return Report([row for each in reports for row in each.rows], [said for each in reports for said in each.remarks])
+
+
 def verify(
     problem: RelaxationProblem,
     gradients: Mapping[str, Tensor],
@@ -88,7 +93,7 @@ def verify(
     """
     found, remarks = entries(problem, steps, **restrictions)
     report = Report(remarks=remarks)
-    reason = uncovered(problem)
+    reason = uncovered_by_walks(problem)
     if reason is not None:
         report.remarks.append(f"integrators are compared with each other: {reason}")
     references = References(problem, gradients, steps)
@@ -101,7 +106,7 @@ def verify(
             _fail(report, problem, entry, str(error), bound)
             continue
         own[entry] = references.of(entry)
-        for reference in filter(None, (own[entry], _mate(entry, results, own))):
+        for reference in filter(None, (own[entry], references.second(entry), _mate(entry, results, own))):
             report.rows += _compared(entry, results[entry], reference, bound)
     _name_the_lonely(report, results)
     if not report.rows:

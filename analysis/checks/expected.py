@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,8 +14,9 @@ from torch import Tensor
 from actrelax.analysis.checks.laws import CapturedLinearRelaxation, LinearRelaxation, law_of
 from actrelax.analysis.checks.solvers import Entry, hidden
 from actrelax.analysis.convergence import hidden_gradients
-from actrelax.models.closed_form import predict, uncovered
+from actrelax.models.closed_form import predict, uncovered_by_walks
 from actrelax.models.engines import BRIAN2, INTEGRATORS, Steps, schedule, solve
+from actrelax.models.integrators import sweep
 from actrelax.models.network import CapturedNetwork
 from actrelax.models.problem import RelaxationProblem, Value
 
@@ -49,14 +51,23 @@ class References:
         if not entry.scheme.takes_time:
             if _leads_to_backprop(self.problem):
                 return Reference("autograd", {name: g.detach().cpu().double() for name, g in self.gradients.items()})
-            return Reference("sparse solve", LinearRelaxation(replace(self.problem, clip=None)).fixed_point())
-        if uncovered(self.problem) is None:
+            return self._sparse_solve
+        if uncovered_by_walks(self.problem) is None:
             return self._law(entry)
         if entry.scheme.engine == "scipy":
             return self._finer
         if entry.scheme.engine == "brian2" and self.problem.clip is None:
             return self._held_input(entry)
         return None
+
+    def second(self, entry: Entry) -> Reference | None:
+        """Return a second reference: with cycles autograd's gradient is an equilibrium that a solver has found, too."""
+        is_settled_by_gmres = self.problem.network.is_recurrent and not entry.scheme.takes_time
+        return self._sparse_solve if is_settled_by_gmres and _leads_to_backprop(self.problem) else None
+
+    @cached_property
+    def _sparse_solve(self) -> Reference:
+        return Reference("sparse solve", LinearRelaxation(replace(self.problem, clip=None)).fixed_point())
 
     def _law(self, entry: Entry) -> Reference:
         """Return the result by the distribution of hops for one tau, or by the chain's matrix for several."""
@@ -67,7 +78,13 @@ class References:
             predicted = predict(problem, scheme, dt=grid.dt, steps=grid.steps)
             return Reference("law of the chain", {v: x.cpu().double() for v, x in predicted.items()})
         eta = grid.dt / taus.pop()
-        law = law_of(scheme, eta, grid.steps, self._linear.hops)
+        hops = self._linear.hops
+        if problem.network.is_recurrent:
+            if scheme.transition is sweep:
+                assert isinstance(self._linear, LinearRelaxation)
+                return Reference("law of its sweeps", self._linear.sweep(eta, grid.steps))
+            hops = max(4 * grid.steps + 1, math.ceil(8 * eta * grid.steps) + 60)  # "rk4" has four hops in a step
+        law = law_of(scheme, eta, grid.steps, hops)
         value, magnitude = self._linear.predict(law)
         return Reference(law.name, value, magnitude if eta > 1 else None)
 

@@ -8,7 +8,7 @@ with A one sparse matrix.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from numpy.polynomial import Polynomial
 from numpy.polynomial.polynomial import polypow
 from scipy import sparse, stats
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import splu, spsolve
 from torch import Tensor
 
 from actrelax.models.engines import BRIAN2, SparseProblem, Vector
@@ -112,7 +112,8 @@ def _power_law(step: Polynomial, steps: int, hops: int) -> Law:
 class LinearRelaxation:
     """Relaxation with constant gains and one tau, x' = (-x + A x + b) / tau, on sparse matrices.
 
-    The closed form must apply to the problem (`closed_form.uncovered`); `fixed_point` also supports several taus.
+    The closed form must apply to the problem (`closed_form.uncovered_by_walks`); `fixed_point` also supports several
+    taus.
     """
 
     def __init__(self, problem: RelaxationProblem) -> None:
@@ -128,22 +129,47 @@ class LinearRelaxation:
 
     def predict(self, law: Law) -> tuple[State, State]:
         """Return sum_k P(K = k) A^k x(0) + P(K > k) A^k b, and the sum of the terms' magnitudes."""
-        starts, arrivals = self._series
-        terms = [w * x for w, x in zip(law.weights, starts, strict=True)]
-        terms += [w * x for w, x in zip(law.tails, arrivals, strict=True)]
-        return self._populations(sum(terms)), self._populations(sum(map(np.abs, terms)))
+        tau = self._tau
+        starts = _powers(self._feedback, len(law.weights), self.flat.initial_state)
+        arrivals = _powers(self._feedback, len(law.tails), tau * self.rate)
+        value, magnitude = np.zeros_like(self.rate), np.zeros_like(self.rate)
+        for weight, tail, x, b in zip(law.weights, law.tails, starts, arrivals, strict=True):
+            value += weight * x + tail * b
+            magnitude += np.abs(weight * x) + np.abs(tail * b)
+        return self._populations(value), self._populations(magnitude)
 
     def fixed_point(self) -> State:
         """Return the state at which the derivative is zero."""
-        # populations are ordered from the top down, so the matrix is block triangular, the best order for a solve
-        return self._populations(spsolve(self.jacobian, -self.rate, permc_spec="NATURAL"))
+        # without cycles, the order from the top down makes the matrix block triangular, the best order for a solve
+        order = "COLAMD" if self.problem.network.is_recurrent else "NATURAL"
+        return self._populations(spsolve(self.jacobian, -self.rate, permc_spec=order))
+
+    def sweep(self, eta: float, steps: int) -> State:
+        """Return x after `steps` times x <- (I - eta U)^-1 ((1 - eta) x + eta (L x + b)), with U + L = A.
+
+        U carries feedback from populations that the sweep has reached before, L all other feedback.
+        """
+        place = np.repeat(np.arange(len(self.problem.units)), [self.flat.sizes[name] for name in self.problem.units])
+        A = self._feedback.tocoo()
+        is_newer = place[A.col] < place[A.row]
+        L, U = (
+            sparse.csr_array((A.data[kept], (A.row[kept], A.col[kept])), shape=A.shape)
+            for kept in (~is_newer, is_newer)
+        )
+        x, b = self.flat.initial_state, self._tau * self.rate
+        sweep = splu((sparse.eye_array(len(x)) - eta * U).tocsc(), permc_spec="NATURAL")
+        for _ in range(steps):
+            x = sweep.solve((1 - eta) * x + eta * (L @ x + b))
+        return self._populations(x)
 
     @cached_property
-    def _series(self) -> tuple[list[Vector], list[Vector]]:
-        """A^k x(0) and A^k b for each k below the number of hops."""
-        tau = float(self.problem.taus.of(self.problem.relaxing[0]))
-        A = sparse.eye_array(len(self.rate), format="csr") + tau * self.jacobian.tocsr()
-        return _powers(A, self.hops, self.flat.initial_state), _powers(A, self.hops, tau * self.rate)
+    def _tau(self) -> float:
+        return float(self.problem.taus.of(self.problem.relaxing[0]))
+
+    @cached_property
+    def _feedback(self) -> sparse.csr_array:
+        """A, the feedback among the hidden populations."""
+        return sparse.eye_array(len(self.rate), format="csr") + self._tau * self.jacobian.tocsr()
 
     def _populations(self, x: Any) -> State:
         return self.flat.as_tensors(self.flat.split(np.asarray(x)))
@@ -182,9 +208,8 @@ class CapturedLinearRelaxation:
         return {name: problem.feedback(name, state) for name in problem.network.hidden}
 
 
-def _powers(matrix: sparse.csr_array, count: int, x: Vector) -> list[Vector]:
-    """Return x, A x, A^2 x, ..."""
-    powers = [x]
-    for _ in range(count - 1):
-        powers.append(matrix @ powers[-1])
-    return powers
+def _powers(matrix: sparse.csr_array, count: int, x: Vector) -> Iterator[Vector]:
+    """Yield x, A x, A^2 x, ..."""
+    for k in range(count):
+        x = matrix @ x if k else x
+        yield x

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
 import numpy as np
+import torch
 from torch import Generator, Tensor
 
 from actrelax.models._names import known
-from actrelax.models.closed_form import uncovered
+from actrelax.models.closed_form import predict, uncovered, uncovered_by_walks
 from actrelax.models.engines import (
     BRIAN2,
     ENGINES,
@@ -27,7 +28,7 @@ from actrelax.models.engines import (
 )
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, chain_matrix
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem
 from actrelax.models.results import Trajectory
 
 CLOSED_FORM = "closed-form"
@@ -39,6 +40,8 @@ RELATIVE_TOLERANCE = {"DOP853": 1e-10, "RK45": 1e-10, "LSODA": 1e-10, "RK23": 1e
 BOUND = {1e-10: 1e-8, 1e-6: 1e-4}
 """Relative tolerance -> bound on the error against the closed form; errors of many steps add up."""
 ABSOLUTE_TOLERANCE = 1e-14
+SETTLED = {torch.float64: 1e-13, torch.float32: 5e-6}
+"""Dtype -> relative residual at which the rates and gradients of a network with cycles have settled."""
 KINKED = ("relu", "leaky-relu")
 """Activations with a discontinuous derivative."""
 
@@ -86,22 +89,30 @@ class Entry:
 
     def run(self, problem: RelaxationProblem, steps: Steps, generator: Generator | None = None) -> Mapping[str, Tensor]:
         """Return the final state of the hidden populations, in float64."""
+        if self.engine == CLOSED_FORM and problem.network.is_recurrent:  # which `solve` does not take
+            grid = schedule(problem, self.scheme, steps)
+            return hidden(problem, predict(problem, self.scheme, dt=grid.dt, steps=grid.steps))
         return hidden(problem, self.solve(problem, steps, generator=generator).final)
 
     def solve(
-        self, problem: RelaxationProblem, steps: Steps, *, record: bool = False, generator: Generator | None = None
+        self, problem: InitialValueProblem, steps: Steps, *, record: bool = False, generator: Generator | None = None
     ) -> Trajectory:
         """Run `solve` with this engine and integrator; steps are ignored if the integrator has no time."""
         return solve(
             problem,
             self.scheme,
-            steps if self.scheme.takes_time else PAPERS,
+            steps if self.scheme.takes_time else self._tolerance(problem),
             record=record,
             engine="torch" if self.engine == CLOSED_FORM else self.engine,
             evaluation="closed-form" if self.engine == CLOSED_FORM else "stepped",
             generator=generator,
             options=self._options(),
         )
+
+    @staticmethod
+    def _tolerance(problem: InitialValueProblem) -> Steps:
+        """Return the tolerance of an equilibrium: with cycles GMRES stops at it."""
+        return Steps.until(SETTLED[problem.like.dtype], dt=1.0) if problem.network.is_recurrent else PAPERS
 
     def _options(self) -> SciPyOptions | Brian2Options | None:
         if self.engine == "brian2":
@@ -120,7 +131,7 @@ class Restrictions(TypedDict, total=False):
 
 
 def entries(
-    problem: RelaxationProblem,
+    problem: InitialValueProblem,
     steps: Steps,
     **restrictions: Unpack[Restrictions],
 ) -> tuple[list[Entry], list[str]]:
@@ -158,14 +169,19 @@ def _schemes(engine: str) -> Iterator[Integrator]:
     yield from map(integrator_named, [*INTEGRATORS, *(f"{engine}:{method}" for method in own)])
 
 
-def _refusal(problem: RelaxationProblem, engine: str, scheme: Integrator) -> str | None:
+def _refusal(problem: InitialValueProblem, engine: str, scheme: Integrator) -> str | None:
     """Return why an entry can't run a problem for any number of steps, in one sentence; None if it can."""
-    reason = uncovered(problem) if engine == CLOSED_FORM else unsupported(problem, scheme, engine)
+    if engine != CLOSED_FORM:
+        reason = unsupported(problem, scheme, engine)
+    else:
+        reason = uncovered_by_walks(problem) if isinstance(problem, RelaxationProblem) else uncovered(problem)
     if reason is None and scheme.engine == "scipy" and _has_kinks(problem):
         reason = "adaptive integrators stall at the kinks of relu with current gains."
     return reason
 
 
-def _has_kinks(problem: RelaxationProblem) -> bool:
+def _has_kinks(problem: InitialValueProblem) -> bool:
+    if not isinstance(problem, RelaxationProblem):
+        return False
     activations = {population.activation.name for population in problem.network.populations.values()}
     return not problem.is_frozen and not activations.isdisjoint(KINKED)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +13,16 @@ import torch
 import tyro
 from torch import Tensor
 
+from actrelax.analysis.checks.solvers import SETTLED
 from actrelax.analysis.fingerprints import verify
+from actrelax.analysis.implicit_gradients import implicit_gradients
 from actrelax.analysis.runs import RunFolder
 from actrelax.models.assumptions import Assumptions
+from actrelax.models.engines import Settle, Steps, settle
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
-from actrelax.models.network import Network
-from actrelax.models.problem import Loss, RelaxationProblem
+from actrelax.models.network import FeedforwardPass, Network
+from actrelax.models.problem import ForwardProblem, Loss, RelaxationProblem
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.data.datasets import load_to_test
 from actrelax.simulations.data.fingerprint import of_test_images
@@ -90,11 +94,27 @@ class Sample:
         """Return the relaxation problem under the given assumptions."""
         fields = relaxation.problem_fields(self.network, seed)
         return RelaxationProblem.from_batch(
-            self.network, self.x, self.y, loss=self.loss, assumptions=assumptions, **fields
+            self.network, self.rates or self.x, self.y, loss=self.loss, assumptions=assumptions, **fields
         )
 
+    def forward_problem(self, relaxation: Relaxation, seed: int) -> ForwardProblem:
+        """Return the forward phase, with the relaxation's time constants and the mean one for the output."""
+        tau = relaxation.time_constants(self.network, seed)
+        return ForwardProblem(
+            self.network, self.x, tau={**tau, self.network.output: relaxation.tau} if isinstance(tau, Mapping) else tau
+        )
+
+    @cached_property
+    def rates(self) -> FeedforwardPass | None:
+        """Settled rates of a network with cycles, else None."""
+        if not self.network.is_recurrent:
+            return None
+        return settle(self.network, self.x, Settle(Steps.until(SETTLED[self.x.dtype], eta=0.5, most=100_000)))
+
     def gradients(self) -> dict[str, Tensor]:
-        """Return population -> backprop's gradient."""
+        """Return population -> backprop's gradient, with cycles that of the settled loss."""
+        if self.rates is not None:
+            return implicit_gradients(self.network, self.rates, self.y, loss=self.loss)
         return activity_gradients(self.network, self.x, self.y, loss=self.loss)
 
     def copies(self, count: int) -> Sample:

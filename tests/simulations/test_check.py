@@ -53,6 +53,37 @@ def test_a_captured_network_agrees_where_it_runs(npz, capsys):
         ]
 
 
+@pytest.mark.parametrize("network", ["digits-rec", "conv-rec"])
+def test_a_network_with_cycles(network, npz, capsys):
+    """Both phases agree on all engines, with backprop through steps, and with each other's spectrum."""
+    assert run("--network", network, "--dataset", npz, "--json") == 0
+    said = capsys.readouterr()
+    rows = json.loads(said.out)["rows"]
+    found = {(row["integrator"], row["reference"]) for row in rows}
+    assert {("equilibrium", "autograd"), ("equilibrium", "sparse solve"), ("euler", "binomial law")} < found
+    assert {("euler", "settled rates"), ("scipy:DOP853", "settled rates"), ("euler", "BPTT through 5 steps")} < found
+    assert {("J_B", "transpose of J_F"), ("J_B", "eigenvalues of J_F")} < found
+    assert {row["engine"] for row in rows} == {"torch", "scipy", "brian2", "closed-form"}
+    assert {row["population"] for row in rows if row["reference"] == "settled rates"} >= {"output"}
+    assert "forward phase: scipy leaves out euler" in said.err
+    assert run("--network", network, "--dataset", npz, "--integrator", "euler", "--json") == 0
+    assert {(row["integrator"], row["reference"]) for row in rows_of(capsys)} == {
+        ("euler", "settled rates"),
+        ("euler", "binomial law"),
+        ("euler", "torch euler"),
+    }
+
+
+def test_other_feedback_in_a_cycle(npz, capsys):
+    """Random feedback has no gradient of the loss to rest at, and other eigenvalues than the rates."""
+    options = ["--network", "digits-rec", "--assumptions", "random-feedback", "--engine", "torch", "--json"]
+    assert run(*options, "--dataset", npz) == 0
+    references = {(row["integrator"], row["reference"]) for row in rows_of(capsys)}
+    assert ("equilibrium", "sparse solve") in references
+    assert "autograd" not in {reference for _, reference in references}
+    assert not [1 for _, reference in references if "BPTT" in reference or "J_F" in reference]
+
+
 def test_the_table(npz, capsys):
     assert run(*FAST, "--dataset", npz, "--integrator", "euler") == 0
     lines = capsys.readouterr().out.splitlines()
