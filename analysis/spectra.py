@@ -1,17 +1,18 @@
-"""Numerical range and pseudospectra of a frozen relaxation.
+"""Eigenvalues, numerical range and pseudospectra of a frozen relaxation.
 
 With frozen gains a relaxation is dx/dt = A x + b, A = -1/tau + N with feedback N among the hidden populations.
-Sorted from the top down A is triangular, so its eigenvalues are -1/tau, for any weights. But A is far from
-normal: its numerical range and its pseudospectra bound transient growth and the effect of small errors on its
+Without cycles A is triangular, sorted from the top down, so its eigenvalues are -1/tau, for any weights. But A is far
+from normal: its numerical range and its pseudospectra bound transient growth and the effect of small errors on its
 eigenvalues (Trefethen & Embree 2005, "Spectra and Pseudospectra").
 
-All functions take A as a sparse matrix, also a Jacobian of an unfrozen relaxation (`fixed_points`). The sparse
-LU of a triangular matrix has no more entries than the matrix, and a smallest singular value is accurate
-relative to itself, even at 1e-40; a dense SVD ends at 1e-16.
+All functions take A as a sparse matrix, also a Jacobian of an unfrozen relaxation (`fixed_points`) or one of a network
+with cycles (`stability`). The sparse LU of a triangular matrix has no more entries than the matrix, and a smallest
+singular value is accurate relative to itself, even at 1e-40; a dense SVD ends at 1e-16.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.optimize import brentq
-from scipy.sparse.linalg import LinearOperator, eigsh, splu
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import LinearOperator, eigs, eigsh, splu
 
 from actrelax.models.engines import SparseProblem, Vector
 from actrelax.models.errors import ActrelaxError
@@ -31,6 +33,8 @@ _TOLERANCE = 1e-9
 """Relative tolerance of eigenvalues by Lanczos iteration."""
 _DENSE = 12
 """Number of unknowns up to which matrices are dense: ARPACK needs more."""
+LARGE = 500
+"""Number of units in a cycle from which eigenvalues are found by ARPACK, not by LAPACK."""
 
 
 def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
@@ -45,7 +49,7 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
     -------
     scipy.sparse.csr_array
         (units, units), in 1 / unit of time, in the order of `SparseProblem.join`: from the top down. Lower triangular
-        for leaky units.
+        for leaky units in a network without cycles.
     """
     if not problem.is_frozen or problem.clip is not None or problem.assumptions.is_continuous:
         raise ActrelaxError("the matrix of a relaxation needs frozen gains, fixed weights and no clip.")
@@ -71,7 +75,10 @@ def smallest_singular_value(matrix: sparse.csr_array, z: complex) -> float:
             return 0.0
         factors = splu(shifted, permc_spec="NATURAL", diag_pivot_thresh=0.0)  # no fill-in
     else:
-        factors = splu(shifted)
+        try:
+            factors = splu(shifted)
+        except RuntimeError:  # exactly singular
+            return 0.0
     # scale the inverse to order one, so that its square cannot overflow
     scale = float(np.abs(factors.solve(_start(matrix.shape[0]))).max())
     if not math.isfinite(scale):
@@ -91,24 +98,24 @@ def pseudospectrum(matrix: sparse.csr_array, real: ArrayLike, imaginary: ArrayLi
 
 
 def reach(matrix: sparse.csr_array, epsilon: float) -> float:
-    """Return the largest real z that a change of A of size epsilon > 0 can make an eigenvalue.
+    """Return the largest real part that a change of A of size epsilon > 0 can give to an eigenvalue.
 
-    Exact for a chain with one tau, whose pseudospectra are discs around -1/tau; for other problems the result is a
-    lower bound, found by bisection. A must be triangular (`linear_part`).
+    Exact for a chain with one tau, whose pseudospectra are discs around -1/tau. For other problems the result is a
+    lower bound: the search goes to the right of the rightmost eigenvalue, at its imaginary part.
     """
     if not epsilon > 0:
         raise ActrelaxError(f"epsilon, the size of a perturbation, must be above 0, got {epsilon:g}.")
-    top = float(matrix.diagonal().max())
+    eigenvalue = rightmost_eigenvalue(matrix)
 
     def excess(distance: float) -> float:
-        return smallest_singular_value(matrix, top + distance) / epsilon - 1
+        return smallest_singular_value(matrix, eigenvalue + distance) / epsilon - 1
 
     # no z beyond `far` is reached; search from there towards the eigenvalue, where sigma_min is zero
     far = epsilon + 2 * float(abs(matrix).sum(axis=1).max() * abs(matrix).sum(axis=0).max()) ** 0.5
     near = far / 2
     while excess(near) > 0:
         far, near = near, near / 2
-    return top + float(brentq(excess, near, far, xtol=1e-12, rtol=1e-9))
+    return eigenvalue.real + float(brentq(excess, near, far, xtol=1e-12, rtol=1e-9))
 
 
 def numerical_range(matrix: sparse.csr_array, angles: int = 64) -> NDArray[np.complex128]:
@@ -141,6 +148,40 @@ def numerical_abscissa(matrix: sparse.csr_array) -> float:
     |exp(tA)| <= exp(omega t), with equality to first order at t = 0.
     """
     return largest_eigenvalue(lambda v: _hermitian(matrix, 0.0, v), matrix.shape[0])
+
+
+def rightmost_eigenvalue(matrix: sparse.csr_array) -> complex:
+    """Return the eigenvalue with the largest real part; of a conjugate pair the one above the real axis."""
+    found = [eigenvalues_of_block(block, "LR") for block in blocks(matrix)]
+    best = max((complex(values[values.real.argmax()]) for values in found), key=lambda value: value.real)
+    return complex(best.real, abs(best.imag))
+
+
+def blocks(matrix: sparse.csr_array) -> list[sparse.csr_array]:
+    """Return the diagonal blocks of the units' strongly connected components; their eigenvalues are those of A.
+
+    A unit that lies in no cycle is a block by itself: its eigenvalue is its diagonal entry, however far A is from
+    normal.
+    """
+    count, labels = csgraph.connected_components(matrix != 0, connection="strong")  # stored zeros are no connections
+    if count == matrix.shape[0]:
+        return [sparse.csr_array([[entry]]) for entry in matrix.diagonal()]
+    order = np.argsort(labels, kind="stable")
+    edges = np.cumsum([0, *np.bincount(labels)])
+    sorted_matrix = matrix[order][:, order].tocsr()
+    return [sorted_matrix[first:end, first:end] for first, end in itertools.pairwise(edges)]
+
+
+def eigenvalues_of_block(block: sparse.csr_array, which: str, count: int = 6) -> NDArray[np.complex128]:
+    """Return all eigenvalues of a matrix below `LARGE` units, else `count` of them, by ARPACK.
+
+    `which` says where: "LR" with the largest real part, "LM" with the largest magnitude.
+    """
+    size = block.shape[0]
+    if size < LARGE or count > size - 2:
+        return np.asarray(np.linalg.eigvals(block.toarray()), dtype=complex)
+    start, basis = _start(size).real, min(size - 1, max(80, 2 * count + 1))
+    return np.asarray(eigs(block, count, which=which, v0=start, ncv=basis, tol=1e-10, return_eigenvectors=False))
 
 
 def is_triangular(matrix: sparse.csr_array) -> bool:

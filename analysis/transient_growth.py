@@ -6,7 +6,7 @@ A is the matrix of `spectra.linear_part`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,13 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.sparse.linalg import expm_multiply
 from scipy.stats import poisson
 
-from actrelax.analysis.spectra import Product, is_triangular, largest_eigenvalue, smallest_singular_value
+from actrelax.analysis.spectra import (
+    Product,
+    is_triangular,
+    largest_eigenvalue,
+    rightmost_eigenvalue,
+    smallest_singular_value,
+)
 from actrelax.models.engines import Vector
 from actrelax.models.errors import ActrelaxError
 
@@ -26,27 +32,34 @@ def kreiss_constant(matrix: sparse.csr_array) -> float:
     K <= max over t of |exp(tA)| <= e m K (Kreiss's matrix theorem with Spijker's lemma), with m the degree of the
     minimal polynomial of A: with one tau per population, at most the number of hidden populations.
 
-    The search runs along the real axis, where a chain with one tau has its maximum, and then in the plane. The result
-    is a local maximum, at least 1, so it remains a lower bound on growth. A must be stable: its diagonal must be
-    negative, which is checked; the eigenvalues of a matrix that is not triangular are not.
+    The search runs along the real axis, where a chain with one tau has its maximum, along the line at the imaginary
+    part of the rightmost eigenvalue, and then in the plane. The result is a local maximum, at least 1, so it remains a
+    lower bound on growth. A must be stable.
     """
-    if not matrix.diagonal().max() < 0:
+    eigenvalue = rightmost_eigenvalue(matrix)
+    if not eigenvalue.real < 0:
         raise ActrelaxError(
-            f"Kreiss's constant needs a stable A, got {matrix.diagonal().max():g} on its diagonal: "
-            "all diagonal entries must be negative."
+            f"Kreiss's constant needs a stable A, got an eigenvalue with real part {eigenvalue.real:g}: all must be "
+            "negative."
         )
 
     def negative(place: NDArray[np.float64]) -> float:
         x = math.exp(place[0])
         return -x / smallest_singular_value(matrix, complex(x, place[1]))
 
+    heights = [0.0] if eigenvalue.imag == 0 else [0.0, eigenvalue.imag]
+    return max(1.0, *(_largest_from(negative, height) for height in heights))
+
+
+def _largest_from(negative: Callable[[NDArray[np.float64]], float], height: float) -> float:
+    """Return the largest value found along a line parallel to the real axis, and then in the plane around it."""
     grid = np.linspace(math.log(1e-3), math.log(1e2), 24)
-    best = int(np.argmin([negative(np.array([x, 0.0])) for x in grid]))
+    best = int(np.argmin([negative(np.array([x, height])) for x in grid]))
     ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    on_axis = minimize_scalar(lambda x: negative(np.array([x, 0.0])), bounds=ends, method="bounded")
-    start = np.array([on_axis.x, 0.3])
+    on_line = minimize_scalar(lambda x: negative(np.array([x, height])), bounds=ends, method="bounded")
+    start = np.array([on_line.x, height + 0.3 if height == 0 else height])
     in_plane = minimize(negative, start, method="Nelder-Mead", options={"maxfev": 60, "xatol": 1e-4, "fatol": 1e-6})
-    return max(1.0, -float(on_axis.fun), -float(in_plane.fun))
+    return max(-float(on_line.fun), -float(in_plane.fun))
 
 
 def propagator_norms(matrix: sparse.csr_array, times: Sequence[float]) -> list[float]:

@@ -135,6 +135,11 @@ class SparseSystem(ABC):
             result = sparse.diags_array((np.abs(u - C @ y) <= self.problem.clip).astype(float)) @ result
         return result.tocsr()
 
+    @property
+    def state_space(self) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]:
+        """A, B and C of all units: y' = A y + B u, x = C y."""
+        return self._system
+
     @cached_property
     def _system(self) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]:
         """A, B and C of all units, with one block per population."""
