@@ -17,8 +17,8 @@ def residual_of_pass(passed: FeedforwardPass, populations: Iterable[str] | None 
     For each sample the largest over the populations, by default over those that are in cycles.
     """
     names = passed.responses if populations is None else populations
-    return _largest(
-        [_relative(passed.responses[name] - passed.activities[name], passed.activities[name]) for name in names]
+    return largest_residual(
+        [relative_residual(passed.responses[name] - passed.activities[name], passed.activities[name]) for name in names]
     )
 
 
@@ -32,15 +32,16 @@ def residual_of_state(problem: RelaxationProblem, state: State) -> Tensor:
     for name in problem.relaxing:
         unit = problem.units[name]
         x = unit.activity(state)
-        parts.append(_relative(unit.gain * problem.unit_input(name, state) - x, x))
-    return _largest(parts)
+        parts.append(relative_residual(unit.gain * problem.unit_input(name, state) - x, x))
+    return largest_residual(parts)
 
 
-def _relative(change: Tensor, x: Tensor) -> Tensor:
-    """Return the largest change of each sample's units over their largest magnitude; 0 where both are 0."""
+def relative_residual(change: Tensor, x: Tensor) -> Tensor:
+    """Return the largest change of each sample's units over their largest magnitude, (batch,); 0 where both are 0."""
     most, scale = change.abs().flatten(1).amax(1), x.abs().flatten(1).amax(1)
     return torch.where((most == 0) & (scale == 0), most, most / scale)
 
 
-def _largest(parts: list[Tensor]) -> Tensor:
+def largest_residual(parts: list[Tensor]) -> Tensor:
+    """Return the largest of several residuals of each sample, (batch,)."""
     return torch.stack(parts).amax(0)

@@ -2,6 +2,7 @@
 
 from actrelax.models.learning.activation_relaxation import ActivationRelaxation
 from actrelax.models.learning.backprop import activity_gradients, backprop_backward, parameter_gradients
+from actrelax.models.learning.bptt import bptt_backward
 from actrelax.models.learning.continuous import relax_continuously
 from actrelax.models.learning.gradients import (
     Backward,
@@ -15,16 +16,19 @@ from actrelax.models.learning.gradients import (
 )
 from actrelax.models.learning.plasticity import postsynaptic_factor, presynaptic_factor
 from actrelax.models.learning.relax import relax_backward
+from actrelax.models.learning.report import SettlingReport
 
 __all__ = [
     "ActivationRelaxation",
     "Backward",
     "BackwardOptions",
     "Rule",
+    "SettlingReport",
     "Updates",
     "activity_gradients",
     "add_to_grad",
     "backprop_backward",
+    "bptt_backward",
     "is_finite",
     "learning_slots",
     "parameter_gradients",

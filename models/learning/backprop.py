@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from actrelax.models.engines import Settle
 from actrelax.models.learning.captured import refuse_factors, without_hooks
 from actrelax.models.learning.gradients import Backward, BackwardOptions, Updates, add_to_grad, has_hooks, is_finite
+from actrelax.models.learning.implicit import ImplicitPass
+from actrelax.models.learning.report import SettlingReport
 from actrelax.models.network import CapturedNetwork, Network, check_network, left_alone
 from actrelax.models.problem import Loss, LossFunction, loss_named
 
@@ -23,10 +27,13 @@ def backprop_backward(
     loss: str | Loss | LossFunction = "cross-entropy",
     reduction: Literal["mean", "sum"] = "mean",
     updates: Updates | None = None,
+    options: BackwardOptions | None = None,
 ) -> Backward:
     """Add the gradient of the loss to each parameter's `.grad`, by autograd.
 
-    The feedforward pass, the loss gradient and the updates' options are the same as in `relax_backward`.
+    The forward pass, the loss gradient and the updates' options are the same as in `relax_backward`. On a network with
+    cycles this is implicit differentiation: the rates settle, and GMRES solves the linear system of the gradients, with
+    autograd's vector-Jacobian products at the settled rates, to a relative residual of 1e-6 or that of the rates.
 
     Parameters
     ----------
@@ -34,13 +41,16 @@ def backprop_backward(
         As for `relax_backward`.
     reduction, updates
         As for `BackwardOptions`.
+    options : BackwardOptions, optional
+        For a network with cycles: its `settle`, `unsettled` and `unsettled_above`.
 
     Returns
     -------
     Backward
         Its trajectory is None.
     """
-    gradients, backward = _gradients(network, x, y, loss_named(loss), BackwardOptions(updates or Updates(), reduction))
+    options = replace(options or BackwardOptions(), updates=updates or Updates(), reduction=reduction)
+    gradients, backward = _gradients(network, x, y, loss_named(loss), options)
     for w, gradient in gradients.items():
         add_to_grad(w, gradient)
     return backward
@@ -54,9 +64,34 @@ def parameter_gradients(
     loss: str | Loss | LossFunction = "cross-entropy",
     reduction: Literal["mean", "sum"] = "sum",
     updates: Updates | None = None,
+    options: BackwardOptions | None = None,
 ) -> dict[nn.Parameter, Tensor]:
     """Return parameter -> gradient of the loss, for each weight and bias that requires a gradient."""
-    return _gradients(network, x, y, loss_named(loss), BackwardOptions(updates or Updates(), reduction))[0]
+    options = replace(options or BackwardOptions(), updates=updates or Updates(), reduction=reduction)
+    return _gradients(network, x, y, loss_named(loss), options)[0]
+
+
+class Differentiable(Protocol):
+    """A forward pass in autograd's graph."""
+
+    output: Tensor
+    report: SettlingReport | None
+
+    def gradients(self, of: Sequence[Tensor], top: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of tensors for a loss gradient, (batch, *output shape)."""
+
+
+class _Plain:
+    """The pass of a network without cycles."""
+
+    report: SettlingReport | None = None
+
+    def __init__(self, network: Network, x: Tensor) -> None:
+        with torch.enable_grad():
+            self.output = network(x)
+
+    def gradients(self, of: Sequence[Tensor], top: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(self.output, of, top)
 
 
 def _gradients(
@@ -65,26 +100,39 @@ def _gradients(
     check_network(network)
     if isinstance(network, CapturedNetwork):
         return _captured_gradients(network, x, y, loss, options)
+
+    def run(network: Network) -> Differentiable:
+        return ImplicitPass(network, x, options) if network.is_recurrent else _Plain(network, x)
+
+    return gradients_of(run, network, y, loss, options)
+
+
+def gradients_of(
+    run: Callable[[Network], Differentiable], network: Network, y: Tensor, loss: Loss, options: BackwardOptions
+) -> tuple[dict[nn.Parameter, Tensor], Backward]:
+    """Return parameter -> gradient of the loss by autograd, for the pass that `run` makes of a network."""
     kinds = {w: network.kind(p) for p in reversed(network.projections.values()) for w in (p.weight, p.bias)}
     # a Parameter shared by two projections occurs once: its gradient is the sum over both
     parts = (w for p in network.projections.values() for w in (p.weight, p.bias))
     learned = list(dict.fromkeys(w for w in parts if w is not None and w.requires_grad))
     network, leaves = _without_hooks(network, learned)
-    with torch.enable_grad():
-        output = network(x)
-    losses, top = loss.both(output.detach(), y)
-    correction = loss.correction(output.detach(), y, options.reduction)
+    passed = run(network)
+    output = passed.output.detach()
+    batch = len(output)
+    losses, top = loss.both(output, y)
+    correction = loss.correction(output, y, options.reduction)
     if correction is not None:
         top = top * correction
     # the factor of dense projections scales the loss; gradients of convolutions are rescaled afterwards
-    scales = {kind: options.scale(kind, len(x)) for kind in ("dense", "conv")}
-    gradients = torch.autograd.grad(output, leaves, top * scales["dense"]) if learned else ()
+    scales = {kind: options.scale(kind, batch) for kind in ("dense", "conv")}
+    gradients = passed.gradients(leaves, top * scales["dense"]) if learned else ()
     if scales["conv"] != scales["dense"]:
         for w, gradient in zip(learned, gradients, strict=True):
             if kinds[w] == "conv":
                 gradient.mul_(scales["conv"] / scales["dense"])
-    output = output.detach()
-    backward = Backward(options.reduced(losses.sum(), len(x), correction), output, is_finite(output.sum()), len(x))
+    backward = Backward(
+        options.reduced(losses.sum(), batch, correction), output, is_finite(output.sum()), batch, report=passed.report
+    )
     return {w: options.updates.clipped_(each) for w, each in zip(learned, gradients, strict=True)}, backward
 
 
@@ -122,9 +170,17 @@ def _without_hooks(network: Network, learned: list[nn.Parameter]) -> tuple[Netwo
 
 
 def activity_gradients(
-    network: Network, x: Tensor, y: Tensor, *, loss: str | Loss | LossFunction = "cross-entropy"
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: str | Loss | LossFunction = "cross-entropy",
+    settle: Settle | None = None,
 ) -> dict[str, Tensor]:
     """Return dLoss/dx of the hidden populations and the output, the equilibrium of AR with the standard assumptions.
+
+    On a network with cycles by implicit differentiation at the rates that settle as `settle` says, by default
+    ``Settle()``.
 
     Returns
     -------
@@ -132,15 +188,30 @@ def activity_gradients(
         Population -> (batch, *population.shape), the gradient of each sample's loss, in topological order.
     """
     check_network(network)
+    chosen, names = loss_named(loss), [*network.hidden, network.output]
     if isinstance(network, CapturedNetwork):
-        return _captured_activities(network, x, y, loss_named(loss))
+        return _captured_activities(network, x, y, chosen)
+    if network.is_recurrent:
+        return _recurrent_activities(ImplicitPass(network, x, BackwardOptions(settle=settle or Settle())), y, chosen)
     with torch.enable_grad():
         passed = network.feedforward(x.detach().requires_grad_())
-    names = [*network.hidden, network.output]
     output = passed.activities[network.output]
-    top = loss_named(loss).gradient(output.detach(), y)
-    gradients = torch.autograd.grad(output, [passed.activities[name] for name in names], top)
+    gradients = torch.autograd.grad(
+        output, [passed.activities[name] for name in names], chosen.gradient(output.detach(), y)
+    )
     return dict(zip(names, gradients, strict=True))
+
+
+def _recurrent_activities(passed: ImplicitPass, y: Tensor, loss: Loss) -> dict[str, Tensor]:
+    """Return the gradients of all populations of a network with cycles."""
+    top = loss.gradient(passed.output.detach(), y)
+    gradients = passed.gradients(list(passed.ends.values()), top)
+    found: dict[str, Tensor] = {}
+    rates = passed.passed.activities
+    for members, gradient in zip(passed.ends, gradients, strict=True):
+        parts = torch.split(gradient.flatten(1), [rates[name][0].numel() for name in members], dim=1)
+        found |= {name: part.reshape(rates[name].shape) for name, part in zip(members, parts, strict=True)}
+    return {name: found[name] for name in [*passed.network.hidden, passed.network.output]}
 
 
 def _captured_activities(network: CapturedNetwork, x: Tensor, y: Tensor, loss: Loss) -> dict[str, Tensor]:

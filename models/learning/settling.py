@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -66,11 +67,16 @@ def report_on(request: SolveRequest, trajectory: Trajectory, options: BackwardOp
         residual = residual_of_state(problem, trajectory.state)
     else:
         residual, tolerance = residual_of_equilibrium(problem, trajectory.state), tolerance or TOLERANCE
-    tolerances: dict[Phase, float | None] = {"forward": options.settle.steps.tolerance, "backward": tolerance}
+    forward = residual_of_pass(passed), options.settle.steps.tolerance, passed.steps or 0
+    return report_of(options, {"forward": forward, "backward": (residual, tolerance, trajectory.steps)})
+
+
+def report_of(options: BackwardOptions, phases: Mapping[Phase, tuple[Tensor, float | None, int]]) -> SettlingReport:
+    """Return the report on phases, each with its residuals, its tolerance if it has one, and its number of steps."""
     return SettlingReport(
-        {"forward": residual_of_pass(passed), "backward": residual},
-        {phase: options.unsettled_above or 10 * (given or _UNKNOWN) for phase, given in tolerances.items()},
-        {"forward": passed.steps or 0, "backward": trajectory.steps},
+        {phase: residual for phase, (residual, _, _) in phases.items()},
+        {phase: options.unsettled_above or 10 * (given or _UNKNOWN) for phase, (_, given, _) in phases.items()},
+        {phase: steps for phase, (_, _, steps) in phases.items()},
         options.unsettled,
     )
 

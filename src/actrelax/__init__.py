@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from actrelax.models.learning import ActivationRelaxation as ActivationRelaxation
     from actrelax.models.learning import Backward as Backward
     from actrelax.models.learning import BackwardOptions as BackwardOptions
+    from actrelax.models.learning import SettlingReport as SettlingReport
     from actrelax.models.learning import Updates as Updates
     from actrelax.models.learning import activity_gradients as activity_gradients
     from actrelax.models.learning import backprop_backward as backprop_backward
+    from actrelax.models.learning import bptt_backward as bptt_backward
     from actrelax.models.learning import relax_backward as relax_backward
     from actrelax.models.learning import relax_continuously as relax_continuously
     from actrelax.models.network import Activation as Activation
@@ -65,6 +67,7 @@ _MODULE_OF = {
     "RelaxationProblem": "models.problem",
     "SciPyOptions": "models.engines",
     "Settle": "models.engines",
+    "SettlingReport": "models.learning",
     "Steps": "models.engines",
     "TorchOptions": "models.engines",
     "Trajectory": "models.results",
@@ -72,6 +75,7 @@ _MODULE_OF = {
     "Updates": "models.learning",
     "activity_gradients": "models.learning",
     "backprop_backward": "models.learning",
+    "bptt_backward": "models.learning",
     "build": "models.network",
     "digits": "simulations.data",
     "load_run": "simulations.training.saved",

@@ -1,0 +1,147 @@
+"""Backprop through time: autograd through the steps of the forward phase, a baseline for networks with cycles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from actrelax.models._names import whole_number
+from actrelax.models.engines import Settle, integrator_named
+from actrelax.models.engines.residual import largest_residual, relative_residual
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning.backprop import gradients_of
+from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to_grad
+from actrelax.models.learning.implicit import respond
+from actrelax.models.learning.report import SettlingReport
+from actrelax.models.learning.settling import pass_for, report_of
+from actrelax.models.network import Network, check_network
+from actrelax.models.problem import Loss, LossFunction, loss_named
+
+
+def bptt_backward(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    last: int | None = None,
+    loss: str | Loss | LossFunction = "cross-entropy",
+    options: BackwardOptions | None = None,
+) -> Backward:
+    """Add the gradient of the loss to each parameter's `.grad`, by autograd through the steps of the forward phase.
+
+    All hidden populations take the steps, r <- r + eta (f(a(r)) - r), and the output is f(a(r)) after the last one. The
+    memory grows with the number of steps. Through all steps to a fixed point this is the implicit gradient; through the
+    last k it is exactly k steps of a relaxation from zero, with Euler's method and the same eta.
+
+    Parameters
+    ----------
+    network, x, y, loss
+        As for `relax_backward`; the network has cycles.
+    last : int, optional
+        Number of steps to differentiate, after the rates have settled without a graph; by default all, from the start
+        of the rates.
+    options : BackwardOptions, optional
+        Reduction, update factors and clip; `settle`, whose integrator is "euler" or "sequential"; `unsettled` and
+        `unsettled_above`, for the forward phase.
+
+    Returns
+    -------
+    Backward
+        Its trajectory is None, and its report is about the forward phase.
+
+    Raises
+    ------
+    ActrelaxError
+        For a network without cycles, or another integrator.
+    """
+    check_network(network)
+    if not network.is_recurrent:
+        raise ActrelaxError("bptt_backward needs a network with cycles: call backprop_backward.")
+    options = options or BackwardOptions()
+    if last is not None:
+        last = whole_number("last", last, least=1)
+    gradients, backward = gradients_of(
+        lambda network: Unrolled(network, x, options, last), network, y, loss_named(loss), options
+    )
+    for w, gradient in gradients.items():
+        add_to_grad(w, gradient)
+    return backward
+
+
+class Unrolled:
+    """Steps of the forward phase in autograd's graph.
+
+    output  (batch, *output.shape), f(a(r)) after the last step
+    report  how far the rates are from their fixed point
+    """
+
+    def __init__(self, network: Network, x: Tensor, options: BackwardOptions, last: int | None) -> None:
+        self.network, self.options, how = network, options, options.settle
+        network.check_stimuli(x)
+        self.eta, self.sweeps = _step_size(how), integrator_named(how.integrator).name == "sequential"
+        if last is None:
+            rates, tolerance, most = (
+                self._start(x, how),
+                how.steps.tolerance,
+                100 if how.steps.number is None else how.steps.number,
+            )
+        else:
+            passed = pass_for(network, x, how, check_finite=options.check_finite)
+            rates, tolerance, most = {name: passed.activities[name] for name in network.hidden}, None, last
+        with torch.enable_grad():
+            taken, rates = self._unroll({network.input: x, **rates}, tolerance, most)
+            self.output = respond(network, network.output, rates)
+        self.report: SettlingReport | None = self._report(rates, taken)
+
+    def gradients(self, of: Sequence[Tensor], top: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of tensors for a loss gradient; samples that are dropped give none."""
+        if self.options.unsettled == "drop" and self.report is not None:
+            kept = self.report.in_both.view(-1, *[1] * (top.dim() - 1))
+            top = torch.where(kept, top, 0.0)
+        return torch.autograd.grad(self.output, of, top, materialize_grads=True)
+
+    def _start(self, x: Tensor, how: Settle) -> dict[str, Tensor]:
+        shapes = {name: self.network.populations[name].shape for name in self.network.hidden}
+        zeros = {name: x.new_zeros(len(x), *shape) for name, shape in shapes.items()}
+        return zeros | dict(how.start) if isinstance(how.start, Mapping) else zeros
+
+    def _unroll(self, rates: dict[str, Tensor], tolerance: float | None, most: int) -> tuple[int, dict[str, Tensor]]:
+        """Return the number of steps taken, and the rates after them."""
+        taken = 0
+        for taken in range(1, most + 1):  # noqa: B007
+            before = rates
+            rates = self._step(rates)
+            if tolerance is not None and self._has_settled(before, rates, tolerance):
+                break
+        return taken, rates
+
+    def _step(self, rates: dict[str, Tensor]) -> dict[str, Tensor]:
+        new = dict(rates)
+        for name in self.network.hidden:
+            new[name] = torch.lerp(rates[name], respond(self.network, name, new if self.sweeps else rates), self.eta)
+        return new
+
+    @torch.no_grad()
+    def _has_settled(self, before: Mapping[str, Tensor], rates: Mapping[str, Tensor], tolerance: float) -> bool:
+        bound = tolerance * self.eta
+        names = self.network.hidden
+        return all(bool((rates[v] - before[v]).abs().amax() <= bound * rates[v].abs().amax()) for v in names)
+
+    @torch.no_grad()
+    def _report(self, rates: Mapping[str, Tensor], taken: int) -> SettlingReport:
+        names = [name for cycle in self.network.graph.cycles for name in cycle]
+        parts = [relative_residual(respond(self.network, v, rates) - rates[v], rates[v]) for v in names]
+        forward = largest_residual(parts), self.options.settle.steps.tolerance, taken
+        return report_of(self.options, {"forward": forward})
+
+
+def _step_size(how: Settle) -> float:
+    """Return eta, for units with a time constant of 1."""
+    name = integrator_named(how.integrator).name
+    if name not in ("euler", "sequential"):
+        raise ActrelaxError(f'bptt_backward differentiates steps of "euler" or "sequential", got "{name}".')
+    if how.steps.duration is not None:
+        raise ActrelaxError(f"bptt_backward takes a number of steps, got {how.steps}: pass Steps(30, eta=0.5).")
+    return how.steps.eta or how.steps.dt or 0.1
