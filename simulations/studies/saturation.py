@@ -11,7 +11,7 @@ intervals over seeds.
 
 It takes 30 minutes on one core.
 
-The last line on screen:  no derivatives in convolutions, converged: 41.6% of test images, mean f' 0.03, cosine -0.79
+The last line on screen:  no derivatives in convolutions, converged: 41.5% of test images, mean f' 0.03, cosine -0.79
 """
 
 from __future__ import annotations
