@@ -118,7 +118,7 @@ def recurrent_case(*, seed=0, gain=0.8, activation="tanh") -> Case:
     return make_case((8,), {"a": activation, "output": "identity"}, edges, seed=seed, gain=gain)
 
 
-def hierarchy_case(*, seed=0, gain=0.5, activation="tanh") -> Case:
+def hierarchy_case(*, seed=0, gain=0.5, activation="tanh", stem="gelu") -> Case:
     """Return three populations with lateral, top-down and skip connections below two that are in no cycle."""
     edges = [
         ("input", "stem", [nn.Linear(8, 9)]),
@@ -134,7 +134,7 @@ def hierarchy_case(*, seed=0, gain=0.5, activation="tanh") -> Case:
         ("stem", "head", [nn.Linear(9, 6)]),
         ("head", "output", [nn.Linear(6, 4)]),
     ]
-    populations = {"head": "softplus", "c": "sigmoid", "b": activation, "a": activation, "stem": "gelu"}
+    populations = {"head": "softplus", "c": "sigmoid", "b": activation, "a": activation, "stem": stem}
     return make_case((8,), populations | {"output": "identity"}, edges, seed=seed, gain=gain)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import sparse
 from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.engines.sparse_problem import refused as refused_relaxation
 from actrelax.models.engines.sparse_system import Activities, Drive, SparseSystem, Vector, vector
+from actrelax.models.network import Projection, ProjectionRoute
 from actrelax.models.network.pooling import MaxPool2d
 from actrelax.models.problem import ForwardProblem, InitialValueProblem
 
@@ -28,10 +30,19 @@ class SparseForward(SparseSystem):
         return {self.network.input: self.stimulus}
 
     @cached_property
+    def routes(self) -> Mapping[str, ProjectionRoute]:
+        """Routes at the initial rates; without max pooling, routes don't depend on the rates."""
+        routes: Mapping[str, ProjectionRoute] = self.problem.feedforward_pass(self.problem.initial_state()).routes
+        return routes
+
+    @cached_property
     def drives(self) -> dict[str, Drive]:
-        """Drive by population; without max pooling, routes don't depend on the rates."""
-        routes = self.problem.feedforward_pass(self.problem.initial_state()).routes
-        return {name: self.drive_of(name, routes) for name in self.problem.relaxing}
+        """Drive by population."""
+        return {name: self.drive_of(name, self.routes) for name in self.problem.relaxing}
+
+    def drive_matrix(self, projection: Projection) -> sparse.csr_array:
+        """Return a projection's drive without its bias, (batch * target units, batch * source units)."""
+        return projection.as_sparse(self.routes[projection.name], projection.weight)
 
     def _drive(self, population: str, x: Activities) -> torch.Tensor:
         drive = self.drives[population]
@@ -51,7 +62,7 @@ class SparseForward(SparseSystem):
         return list(row.values())
 
 
-def sparse_system(problem: InitialValueProblem) -> SparseSystem:
+def sparse_system(problem: InitialValueProblem) -> SparseProblem | SparseForward:
     """Return a problem's ODE as a sparse vector field."""
     return SparseForward(problem) if isinstance(problem, ForwardProblem) else SparseProblem(problem)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""A relaxation as a `brian2.Network`: one NeuronGroup per population, one Synapses per projection."""
+"""A relaxation or a forward phase as a `brian2.Network`: groups for populations, synapses for projections."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import numpy as np
 from scipy import sparse
 
 from actrelax.models._names import is_number, known, whole_number
-from actrelax.models.engines import SparseProblem, integrator_named, vector
-from actrelax.models.engines.brian2 import equations
+from actrelax.models.engines import SparseForward, SparseProblem, integrator_named, vector
+from actrelax.models.engines.brian2 import equations, forward
 from actrelax.models.engines.brian2.codegen import generating
 from actrelax.models.engines.brian2.delay_line import shift
 from actrelax.models.engines.brian2.names import identifiers
-from actrelax.models.engines.brian2.support import unsupported
+from actrelax.models.engines.brian2.support import text_of, unsupported
+from actrelax.models.engines.sparse_forward import sparse_system
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import Leaky, RelaxationProblem, StateSpace
+from actrelax.models.problem import InitialValueProblem, Leaky, StateSpace
 
 UNIT = b2.ms
 """Brian2's unit for a problem's time: one millisecond."""
@@ -29,11 +30,11 @@ Units = bool | Sequence[int]
 
 @dataclass(frozen=True)
 class Simulation:
-    """The Brian2 objects of a relaxation, by the names of its populations and projections.
+    """The Brian2 objects of a problem, by the names of its populations and projections.
 
     populations  population -> NeuronGroup of batch * units neurons, sample after sample
     feedback     projection -> Synapses from its target to its source
-    drives       projection -> Synapses from its source to its target, for current gains
+    drives       projection -> Synapses from its source to its target, for current gains and the forward phase
     monitors     population -> StateMonitor of x, and of s0, s1, ... of units with dynamics
     network      brian2.Network of all these objects; add further objects to it
     clock        clock of all objects
@@ -48,27 +49,27 @@ class Simulation:
 
 
 def build(
-    problem: RelaxationProblem,
+    problem: InitialValueProblem,
     method: str = "euler",
     *,
     dt: float = 0.1,
     monitor: Mapping[str, Units] | Sequence[str] = (),
     every: int = 1,
 ) -> Simulation:
-    """Build the populations and synapses of a relaxation, ready to run.
+    """Build the populations and synapses of a relaxation or a forward phase, ready to run.
 
     Standalone programs are supported: ``brian2.set_device("cpp_standalone", build_on_run=False)``.
 
     Parameters
     ----------
-    problem : RelaxationProblem
+    problem : RelaxationProblem or ForwardProblem
     method : str, default "euler"
         State updater of Brian2: "euler", "rk4", "exact" ...
     dt : float, default 0.1
         Step size in the problem's unit of time: milliseconds in Brian2.
     monitor : mapping or sequence of str, optional
-        Populations to record, or population -> True for all units, or their indices below batch * units. The simulation
-        includes the input only if a drive reads it or it is noisy.
+        Populations to record, or population -> True for all units, or their indices below batch * units. A relaxation
+        includes the input only if a drive reads it or it is noisy, a forward phase only if it is noisy.
     every : int, default 1
         Record every `every`-th step.
 
@@ -99,25 +100,20 @@ def build(
     method, dt = method.removeprefix("brian2:"), problem.time("dt", dt)
     _check(problem, method, dt)
     every = whole_number("every", every, least=1)
-    flat, clock = SparseProblem(problem), b2.Clock(dt * UNIT, name="actrelax_steps")
+    flat, clock = sparse_system(problem), b2.Clock(dt * UNIT, name="actrelax_steps")
     delays = problem.delay.steps(dt)
     wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
+    taking_part = text_of(problem).participants(problem)
     for name in wanted:
-        known("population", name, equations.participants(problem), where="monitor")
+        known("population", name, taking_part, where="monitor")
     parts = [f"{p} {part}" for p in problem.network.projections for part in ("feedback", "drive")]
     names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
     with generating("numpy"):  # this code runs once: compiling would not pay off
-        groups = {v: _group(flat, v, names[v], method, delays, clock) for v in equations.participants(problem)}
-        feedback, drives = {}, {}
-        for p, projection in problem.feedback_projections.items():
-            pre, post = groups[projection.target], groups[projection.source]
-            text, matrix = equations.feedback_text(problem, p, delays), flat.feedback[p].matrix
-            feedback[p] = _synapses(pre, post, text, matrix, names[f"{p} feedback"], equations.FEEDBACK)
-        for p in equations.drives(problem):
-            projection = problem.network.projections[p]
-            pre, post = groups[projection.source], groups[projection.target]
-            text, matrix = equations.drive_text(problem, p), flat.drive_matrix(projection)
-            drives[p] = _synapses(pre, post, text, matrix, names[f"{p} drive"], equations.DRIVE)
+        groups = {v: _group(flat, v, names[v], method, delays, clock) for v in taking_part}
+        feedback = {}
+        if isinstance(flat, SparseProblem):
+            feedback = {p: _feedback(flat, p, groups, names[f"{p} feedback"], delays) for p in flat.feedback}
+        drives = {p: _drive(flat, p, groups, names[f"{p} drive"], delays) for p in text_of(problem).drives(problem)}
         often = b2.Clock(every * dt * UNIT, name="actrelax_records") if every > 1 else clock
         monitors = {
             v: b2.StateMonitor(groups[v], _monitored(problem, v), record=units, clock=often, name=names[f"{v} monitor"])
@@ -127,13 +123,29 @@ def build(
     return Simulation(groups, feedback, drives, monitors, network, clock)
 
 
-def _monitored(problem: RelaxationProblem, name: str) -> list[str]:
+def _feedback(flat: SparseProblem, name: str, groups: Mapping[str, Any], word: str, delays: Mapping[str, int]) -> Any:
+    """Connect the target of a projection to its source."""
+    p, text = flat.network.projections[name], equations.feedback_text(flat.problem, name, delays)
+    return _synapses(groups[p.target], groups[p.source], text, flat.feedback[name].matrix, word, equations.FEEDBACK)
+
+
+def _drive(
+    flat: SparseProblem | SparseForward, name: str, groups: Mapping[str, Any], word: str, delays: Mapping[str, int]
+) -> Any:
+    """Connect the source of a projection to its target; in the forward phase drives read delay lines."""
+    p, is_forward = flat.network.projections[name], isinstance(flat, SparseForward)
+    text = forward.drive_text(flat.problem, name, delays) if is_forward else equations.drive_text(flat.problem, name)
+    order = equations.FEEDBACK if is_forward else equations.DRIVE
+    return _synapses(groups[p.source], groups[p.target], text, flat.drive_matrix(p), word, order)
+
+
+def _monitored(problem: InitialValueProblem, name: str) -> list[str]:
     """Return the names of the variables to monitor in a population."""
     unit = problem.units.get(name)
     return ["x", *(f"s{i}" for i in range(len(unit.variables)))] if isinstance(unit, StateSpace) else ["x"]
 
 
-def _check(problem: RelaxationProblem, method: str, dt: float) -> None:
+def _check(problem: InitialValueProblem, method: str, dt: float) -> None:
     if not (is_number(dt) and 0 < dt < math.inf):
         raise ActrelaxError(f"dt must be a positive number, got {dt!r}.")
     scheme = integrator_named(f"brian2:{method}")
@@ -142,7 +154,7 @@ def _check(problem: RelaxationProblem, method: str, dt: float) -> None:
         raise ActrelaxError(f"Brian2's {method} can't be used here: {reason}")
 
 
-def state_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[str, tuple[Any, str]]:
+def state_variables(problem: InitialValueProblem, simulation: Simulation) -> dict[str, tuple[Any, str]]:
     """Return state variable -> (NeuronGroup, name in the group)."""
     found: dict[str, tuple[Any, str]] = {}
     for name, unit in problem.units.items():
@@ -151,8 +163,10 @@ def state_variables(problem: RelaxationProblem, simulation: Simulation) -> dict[
     return found
 
 
-def _group(flat: SparseProblem, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any) -> Any:
-    text = equations.population_text(flat.problem, name, delays)
+def _group(
+    flat: SparseProblem | SparseForward, name: str, word: str, method: str, delays: Mapping[str, int], clock: Any
+) -> Any:
+    text = text_of(flat.problem).population_text(flat.problem, name, delays)
     group = b2.NeuronGroup(flat.sizes[name], text.equations, method=method, clock=clock, name=word, namespace={})
     for variable, value in _values(flat, name).items():
         if variable in group.variables:
@@ -163,14 +177,14 @@ def _group(flat: SparseProblem, name: str, word: str, method: str, delays: Mappi
     return group
 
 
-def _values(flat: SparseProblem, name: str) -> dict[str, Any]:
+def _values(flat: SparseProblem | SparseForward, name: str) -> dict[str, Any]:
     """Return variable -> initial value, for all possible variables of a population."""
     unit, noisy = flat.problem.units.get(name), flat.problem.noise_levels
-    values: dict[str, Any] = {"gain": flat.gains.get(name)}
+    values: dict[str, Any] = {"gain": flat.gains.get(name)} if isinstance(flat, SparseProblem) else {}
     if name in noisy:
         values["sigma"] = flat.per_neuron(noisy[name])
     if name in flat.drives:
-        values["bias"] = flat.drives[name].bias
+        values["bias"] = forward.biases(flat, name) if isinstance(flat, SparseForward) else flat.drives[name].bias
     if isinstance(unit, StateSpace):
         start = flat.split(flat.initial_state)
         return values | {f"s{i}": start[variable] for i, variable in enumerate(unit.variables)}
@@ -182,7 +196,7 @@ def _values(flat: SparseProblem, name: str) -> dict[str, Any]:
     return values
 
 
-def _delay(flat: SparseProblem, group: Any, text: equations.PopulationText, clock: Any) -> None:
+def _delay(flat: SparseProblem | SparseForward, group: Any, text: equations.PopulationText, clock: Any) -> None:
     """Make the group shift its delay lines after the drives are summed, and fill them with the initial signals."""
     problem = flat.problem
     for name, (line, sent, steps) in text.lines.items():

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from brian2.core.base import BrianObjectException
 
-from actrelax.models.engines import Brian2Options, SparseProblem
+from actrelax.models.engines import Brian2Options
 from actrelax.models.engines.brian2.build import UNIT, Simulation, build, state_variables
 from actrelax.models.engines.brian2.codegen import generating, require_runtime, target_named
 from actrelax.models.engines.brian2.support import check_steps, method_of
 from actrelax.models.engines.brian2.support import unsupported as unsupported
 from actrelax.models.engines.request import SolveRequest, is_finite, refuse_non_finite
+from actrelax.models.engines.sparse_forward import sparse_system
+from actrelax.models.engines.sparse_system import SparseSystem
 from actrelax.models.problem import State
 from actrelax.models.results import Trajectory
 
@@ -66,7 +68,7 @@ class _Watch:
     def __init__(self, request: SolveRequest, every_step: bool) -> None:
         self.request, self.every_step = request, every_step
         self.step, self.state, self.settled = 0, State(), False
-        self.flat = SparseProblem(request.problem)
+        self.flat = sparse_system(request.problem)
 
     @property
     def every(self) -> int | None:
@@ -85,7 +87,7 @@ class _Watch:
         return self.settled
 
 
-def _read_state(flat: SparseProblem, simulation: Simulation) -> State:
+def _read_state(flat: SparseSystem, simulation: Simulation) -> State:
     """Return the current values of all state variables, in the problem's shapes."""
     variables = state_variables(flat.problem, simulation)
     return flat.as_tensors({v: np.array(getattr(group, own)) for v, (group, own) in variables.items()})

@@ -15,7 +15,7 @@ from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.sparse_problem import refused
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import ACTIVATIONS, Formula, Population
-from actrelax.models.problem import RelaxationProblem, StateSpace
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem, StateSpace
 
 Constants = dict[str, tuple[float, bool]]
 
@@ -59,7 +59,7 @@ def drives(problem: RelaxationProblem) -> list[str]:
 def population_text(problem: RelaxationProblem, name: str, delays: Mapping[str, int]) -> PopulationText:
     """Return the equations of a population; `delays` maps projections to steps."""
     network, tag = problem.network, identifiers(problem.network.projections)
-    parts, constants = _dynamics(problem, name)
+    parts, constants = dynamics_text(problem, name)
     parts.append(sum_text("received", [f"{tag[p.name]}_feedback" for p in network.outgoing[name]]))
     if name in _with_current_gain(problem):
         drives = [f"{tag[p.name]}_drive" for p in network.incoming[name]]
@@ -127,10 +127,10 @@ def missing_formula(populations: Iterable[Population]) -> str | None:
     )
 
 
-def _dynamics(problem: RelaxationProblem, name: str) -> tuple[list[str], Constants]:
-    """Return the differential equations of a population and their constants."""
+def dynamics_text(problem: InitialValueProblem, name: str) -> tuple[list[str], Constants]:
+    """Return the differential equations of a population that receives `received`, and their constants."""
     network = problem.network
-    if name == network.output or (name == network.input and not problem.input_noise):
+    if name not in problem.units:
         return ["x : 1 (constant)"], {}
     unit = problem.units[name]
     if isinstance(unit, StateSpace):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ctypes.util
 import functools
+from types import ModuleType
 
 import brian2 as b2
 import numpy as np
 from brian2.stateupdaters.base import UnsupportedEquationsException
 from brian2.utils.logger import catch_logs
 
-from actrelax.models.engines.brian2 import equations
+from actrelax.models.engines.brian2 import equations, forward
 from actrelax.models.engines.brian2.codegen import is_runtime
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.problem import InitialValueProblem, RelaxationProblem, UnitDynamics
+from actrelax.models.problem import ForwardProblem, InitialValueProblem, UnitDynamics
 
 OURS = {"euler": "euler", "exponential": "exponential_euler"}
 """Integrator of the package -> the equivalent state updater."""
@@ -35,8 +36,6 @@ def unsupported(problem: InitialValueProblem, integrator: Integrator) -> str | N
         return f'"{integrator.name}" is a method of another engine.'
     if integrator.engine is None and integrator.name not in OURS:
         return f'Brian2 has no such integrator; use {", ".join(OURS)}, "brian2:rk4", "brian2:exact" ...'
-    if not isinstance(problem, RelaxationProblem):
-        return 'Brian2 does not run the forward phase yet: pass engine="torch" or a method of SciPy.'
     if integrator.name == "exponential" and problem.dynamics:
         return "Brian2's exponential Euler treats variables one by one: use another integrator for unit dynamics."
     method = method_of(integrator)
@@ -44,14 +43,20 @@ def unsupported(problem: InitialValueProblem, integrator: Integrator) -> str | N
         return f"Brian2's {method} does not solve units with mutually coupled variables: use another of its methods."
     if method.startswith("gsl") and ctypes.util.find_library("gsl") is None:
         return "Brian2's gsl methods need the GNU Scientific Library, which is not installed."
-    reason = equations.unsupported(problem)
+    text = text_of(problem)
+    reason: str | None = text.unsupported(problem)
     if reason is not None:
         return reason
     if not is_runtime():  # a test group would become part of the standalone program
         return None
-    texts = {equations.population_text(problem, v, {}).equations for v in problem.units}
+    texts = {text.population_text(problem, v, {}).equations for v in problem.units}
     refusals = (_refusal(text, method) for text in sorted(texts))
     return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def text_of(problem: InitialValueProblem) -> ModuleType:
+    """Return the module that writes the problem's equations."""
+    return forward if isinstance(problem, ForwardProblem) else equations
 
 
 def method_of(integrator: Integrator) -> str:
