@@ -30,6 +30,8 @@ class Summary:
     hash                   hash of the options that determine the result, which also identifies a suite's runs
     best_epoch             epoch with the best validation accuracy, whose network is in best.pt, or None
     test_accuracy_at_best  test accuracy after that epoch, or None
+    unsettled              number of images, over all epochs, from which a network with cycles learned, or would have,
+                           before both phases had settled; None without cycles
     """
 
     test_accuracy: float
@@ -52,6 +54,7 @@ class Summary:
     hash: str | None = None
     best_epoch: int | None = None
     test_accuracy_at_best: float | None = None
+    unsettled: int | None = None
 
 
 def versions() -> dict[str, str]:

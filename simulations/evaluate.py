@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +21,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data import Dataset, Split
 from actrelax.simulations.data.datasets import load_to_test
 from actrelax.simulations.data.fingerprint import of_test_images
-from actrelax.simulations.training.accuracy import accuracy
+from actrelax.simulations.training.accuracy import accuracy, outputs
 from actrelax.simulations.training.assemble import on_device, set_up
 from actrelax.simulations.training.hardware import FullPrecision
 from actrelax.simulations.training.options import POSITIVE, require
@@ -72,7 +73,8 @@ def main(config: Config) -> None:
             f"{data.name} has {data.classes} classes, but the network of {config.run} has {run.classes} outputs: "
             "give another --dataset."
         )
-    share = accuracy(run.network.to(hardware.device), data.test, run.preprocess.to(hardware.device))
+    respond = partial(outputs, run.network.to(hardware.device), run.experiment.forward.settle)
+    share = accuracy(respond, data.test, run.preprocess.to(hardware.device))
     if config.json:
         found = {"run": str(config.run), "dataset": data.name, "test_accuracy": share, "images": len(data.test.labels)}
         print(json.dumps(found))

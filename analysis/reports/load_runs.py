@@ -93,8 +93,8 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def rule_of(config: Mapping[str, Any]) -> str:
-    """Return "backprop", or the name of AR's assumptions."""
-    return "backprop" if config["rule"] == "backprop" else ",".join([config["assumptions"], *config.get("lift", ())])
+    """Return "backprop" or "bptt", or the name of AR's assumptions."""
+    return ",".join([config["assumptions"], *config.get("lift", ())]) if config["rule"] == "ar" else str(config["rule"])
 
 
 def shown(value: Any) -> str:

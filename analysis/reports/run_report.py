@@ -77,7 +77,7 @@ def _distance(run: Run) -> float | None:
 _COLUMNS: list[tuple[str, str, Callable[[Run], Any]]] = [
     ("run", "", lambda run: run.name),
     ("rule", "", lambda run: run.config["rule"]),
-    ("assumptions", "", lambda run: "" if run.config["rule"] == "backprop" else rule_of(run.config)),
+    ("assumptions", "", lambda run: rule_of(run.config) if run.config["rule"] == "ar" else ""),
     ("seed", "", lambda run: run.outcome.seed),
     ("test accuracy (%)", ".2f", lambda run: _accuracy(run, "test")),
     ("validation accuracy (%)", ".2f", lambda run: _accuracy(run, "validation")),

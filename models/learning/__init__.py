@@ -5,6 +5,7 @@ from actrelax.models.learning.backprop import activity_gradients, backprop_backw
 from actrelax.models.learning.bptt import bptt_backward
 from actrelax.models.learning.continuous import relax_continuously
 from actrelax.models.learning.gradients import (
+    SETTLE,
     Backward,
     BackwardOptions,
     Rule,
@@ -19,6 +20,7 @@ from actrelax.models.learning.relax import relax_backward
 from actrelax.models.learning.report import SettlingReport
 
 __all__ = [
+    "SETTLE",
     "ActivationRelaxation",
     "Backward",
     "BackwardOptions",

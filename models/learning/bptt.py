@@ -144,4 +144,7 @@ def _step_size(how: Settle) -> float:
         raise ActrelaxError(f'bptt_backward differentiates steps of "euler" or "sequential", got "{name}".')
     if how.steps.duration is not None:
         raise ActrelaxError(f"bptt_backward takes a number of steps, got {how.steps}: pass Steps(30, eta=0.5).")
-    return how.steps.eta or how.steps.dt or 0.1
+    eta = how.steps.eta or how.steps.dt or 0.1
+    if eta >= 2:
+        raise ActrelaxError(f'eta must lie between 0 and 2 for "{name}", got {eta:g}: take a smaller eta.')
+    return eta

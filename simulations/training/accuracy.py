@@ -7,10 +7,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from actrelax.models.engines import Settle
+from actrelax.models.engines.settle import settled_pass
+from actrelax.models.network import Network
 from actrelax.simulations.data import Split
 from actrelax.simulations.training.processes import ALONE, Processes
 
 Convert = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def outputs(network: Network, how: Settle, stimuli: Tensor) -> Tensor:
+    """Return the outputs of a batch, (batch, ...), from settled rates if the network has cycles."""
+    if network.is_recurrent:
+        return settled_pass(network, stimuli, how).activities[network.output]
+    found: Tensor = network(stimuli)
+    return found
 
 
 @torch.no_grad()

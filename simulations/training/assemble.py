@@ -20,6 +20,7 @@ from actrelax.models.network import Network
 from actrelax.models.problem import Loss
 from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.data.fingerprint import fingerprint
+from actrelax.simulations.training.accuracy import outputs
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
@@ -97,7 +98,16 @@ def assemble(
     if factors and "conv" not in kinds(network).values():
         warn(f"--conv-factor has no effect: {experiment.model.network} has no convolution.")
     updates = Updates(factors, o.update_clip, o.decay)
-    options = BackwardOptions(updates, o.reduction)
+    forward = experiment.forward
+    forward.check_network(network, experiment.model.network)
+    options = BackwardOptions(
+        updates,
+        o.reduction,
+        settle=forward.settle,
+        unsettled=forward.unsettled or "keep",
+        unsettled_above=forward.unsettled_above,
+        sample_clip=forward.sample_clip,
+    )
     loss = experiment.model.as_loss
     if hardware.precision == "bf16":
         loss = in_single_precision(loss)
@@ -118,6 +128,7 @@ def assemble(
         loss_is_sum=o.reduction == "sum",
         clip_norm=o.clip_norm,
         patience=experiment.patience,
+        respond=partial(outputs, network, forward.settle) if network.is_recurrent else None,
     )
     return Parts(training, module, loss, options, hardware, images)
 

@@ -17,7 +17,8 @@ from actrelax.simulations.training.experiment import Experiment
 
 T = TypeVar("T")
 
-LATER: dict[str, Any] = {"width": None, "skips": None, "norm": None, "lift": []}
+_OF_CYCLES = ("settle_steps", "settle_eta", "settle_tolerance", "unsettled", "unsettled_above", "sample_clip")
+LATER: dict[str, Any] = dict.fromkeys(("width", "skips", "norm", *_OF_CYCLES)) | {"lift": []}
 """Options that a configuration has only where they are given: older ones, and their fingerprints, lack them."""
 
 

@@ -12,6 +12,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Design
 from actrelax.models.problem import LOSSES, Loss, smoothed
 from actrelax.simulations.data.folders import is_folder
+from actrelax.simulations.training.forward_phase import ForwardPhase
 from actrelax.simulations.training.hardware import Precision
 from actrelax.simulations.training.optimisers import optimiser_named, takes
 from actrelax.simulations.training.options import LARGEST, POSITIVE, require
@@ -117,8 +118,9 @@ class Optimisation:
 class Experiment:
     """Options that determine the result of a training run."""
 
-    rule: Literal["ar", "backprop"] = "ar"
-    """Learning rule: activation relaxation or backprop."""
+    rule: Literal["ar", "backprop", "bptt"] = "ar"
+    """Learning rule: ar, activation relaxation; backprop, on networks with cycles by implicit differentiation; bptt, on
+    networks with cycles: backprop through the steps of the forward phase."""
     epochs: int = 20
     """Number of passes through the training images."""
     batch_size: int = 64
@@ -132,6 +134,7 @@ class Experiment:
     images: Images = field(default_factory=Images)
     model: Model = field(default_factory=Model)
     relaxation: Relaxation = field(default_factory=Relaxation)
+    forward: ForwardPhase = field(default_factory=ForwardPhase)
     optimisation: Optimisation = field(default_factory=Optimisation)
     patience: int | None = None
     """Number of epochs without a better validation accuracy after which training stops; needs --validation. Default: no
@@ -140,7 +143,7 @@ class Experiment:
     @property
     def name(self) -> str:
         """Short name: DATASET-NETWORK-CONDITION-seedN."""
-        rule = "backprop" if self.rule == "backprop" else self.relaxation.condition
+        rule = self.relaxation.condition if self.rule == "ar" else self.rule
         network = Path(self.model.network.rpartition(":")[0]).stem or self.model.network
         return f"{Path(self.images.dataset).stem}-{network}-{rule}-seed{self.seed}"
 
@@ -191,6 +194,7 @@ class Experiment:
         _ = self.model.as_loss, self.model.design  # raise
         known("augment", self.images.augment, get_args(Augment))
         self.relaxation.check()
+        self.forward.check()
         decays = self.rule == "ar" and self.relaxation.knobs.needs_decay
         if decays and o.decay is None:
             raise ActrelaxError("Kolen-Pollack feedback needs a decay rate: give --decay.")

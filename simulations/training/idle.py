@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from actrelax.models.engines import integrator_named
 from actrelax.simulations.training.experiment import Experiment, Optimisation
+from actrelax.simulations.training.forward_phase import ForwardPhase
 from actrelax.simulations.training.relaxation import Relaxation
 
 
@@ -53,8 +54,8 @@ def _idle(experiment: Experiment, usual: Experiment) -> dict[str, str]:
 def _reasons(experiment: Experiment) -> Iterator[tuple[list[str], str]]:
     """Yield names of options, and the reason why they have no effect."""
     o, r = experiment.optimisation, experiment.relaxation
-    if experiment.rule == "backprop":
-        yield [*(f.name for f in fields(Relaxation)), "evaluation"], "backprop relaxes nothing"
+    if experiment.rule != "ar":
+        yield [*(f.name for f in fields(Relaxation)), "evaluation", "sample_clip"], f"{experiment.rule} relaxes nothing"
     else:
         yield from _reasons_of_relaxation(r)
     decays = o.decay or (o.optimiser == "adam" and o.weight_decay)
@@ -92,5 +93,6 @@ def _reasons_of_input_noise(r: Relaxation, *, learns: bool) -> Iterator[tuple[li
 
 
 def _flat(experiment: Experiment) -> dict[str, object]:
-    parts: list[Experiment | Relaxation | Optimisation] = [experiment, experiment.relaxation, experiment.optimisation]
+    e = experiment
+    parts: list[Experiment | Relaxation | ForwardPhase | Optimisation] = [e, e.relaxation, e.forward, e.optimisation]
     return {f.name: getattr(part, f.name) for part in parts for f in fields(part)}

@@ -20,10 +20,19 @@ from actrelax.simulations.training.processes import Processes
 class SharedBackward(Backward):
     """Result for a whole batch, except `output`, which belongs to this process's share.
 
-    correct  number of correct answers in the whole batch
+    correct    number of correct answers in the whole batch
+    unsettled  number of samples of the whole batch that have not settled; None without cycles
     """
 
     correct: Tensor = field(kw_only=True)
+    unsettled: Tensor | None = field(default=None, kw_only=True)
+
+
+def unsettled_in(result: Backward) -> Tensor | None:
+    """Return the number of samples that have not settled, on the device; None without cycles."""
+    if isinstance(result, SharedBackward):
+        return result.unsettled
+    return None if result.report is None else result.report.count
 
 
 @dataclass(eq=False)
@@ -75,19 +84,26 @@ class Shared:
         """Learn from this process's share; `.grad` must be cleared."""
         samples, updates = self.size(), self.options.updates
         like = next(iter(self.learning))
-        output, here = x.new_zeros(0, *network.populations[network.output].shape), like.new_zeros(3)
+        output, here = x.new_zeros(0, *network.populations[network.output].shape), like.new_zeros(4)
         if len(x):
             result = self.rule(network, x, y)
             output, correct = result.output, (result.output.argmax(1) == y).sum()
-            here = torch.stack([result.loss.to(like), (~result.finite).to(like), correct.to(like)])
+            count = unsettled_in(result)
+            unsettled = torch.zeros_like(correct) if count is None else count
+            here = torch.stack([x.to(like) for x in (result.loss, ~result.finite, correct, unsettled)])
         gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.learning]
         if is_module(network):  # running statistics are those of the first one's share
             self.processes.agree_on(list(network.buffers()))
-        *gradients, (loss, lost, correct) = self.processes.total([*gradients, here])
+        *gradients, (loss, lost, correct, unsettled) = self.processes.total([*gradients, here])
         for (w, (kind, decays)), gradient in zip(self.learning.items(), gradients, strict=True):
             w.grad = updates.clipped_(gradient * self.options.scale(kind, samples))
             if updates.decay and decays:
                 w.grad += updates.decay * decays * w.detach()
         return SharedBackward(
-            self.options.reduced(loss, samples), output, lost == 0, samples, correct=correct.to(torch.int64)
+            self.options.reduced(loss, samples),
+            output,
+            lost == 0,
+            samples,
+            correct=correct.to(torch.int64),
+            unsettled=unsettled.to(torch.int64) if network.is_recurrent else None,
         )

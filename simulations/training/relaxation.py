@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
 
 from actrelax.models._names import known
 from actrelax.models.assumptions import Assumptions
-from actrelax.models.engines import INTEGRATORS, PAPERS, Steps
+from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, integrator_named
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning import SETTLE
 from actrelax.models.network import Network
 from actrelax.models.problem import ProblemFields, Value, transform_named
 from actrelax.simulations.data import random_stream
@@ -34,7 +35,8 @@ class Relaxation:
     integrator: str = "sequential"
     """Integration scheme, such as sequential, euler, rk4 or equilibrium."""
     steps: int | Literal["auto"] | None = None
-    """Number of relaxation steps, or auto: as many as it takes to settle. Default: 100, unless --duration is given."""
+    """Number of relaxation steps, or auto: as many as it takes to settle. Default: 100, unless --duration is given; on
+    networks with cycles until the residual is 0.01, at most 100 of --eta 0.5."""
     tolerance: float | None = None
     """With --steps auto: remaining share of the distance to equilibrium at which a relaxation has settled. Default:
     1e-6."""
@@ -56,7 +58,7 @@ class Relaxation:
     """With --tau-spread: draw one time constant per neuron, or one per population."""
     start: Literal["feedforward", "zero"] | None = None
     """Initial state of relaxations: feedforward activities, or zero. Default: feedforward; zero with continuous
-    plasticity."""
+    plasticity, and on networks with cycles."""
     clip: float | None = None
     """Bound on |-x + feedback| of each neuron. Default: no bound."""
     noise: float = 0.0
@@ -133,11 +135,19 @@ class Relaxation:
             return PAPERS
         return Steps(self.steps, eta=self.eta, dt=self.dt, duration=self.duration)
 
+    def steps_of(self, network: Network) -> Steps:
+        """Return the steps on a network, whose default depends on cycles."""
+        takes_time = network.is_recurrent and integrator_named(self.integrator).takes_time
+        if not takes_time or self.steps is not None or self.duration is not None:
+            return self.as_steps
+        given = self.eta is not None or self.dt is not None
+        return replace(SETTLE, eta=self.eta, dt=self.dt) if given else SETTLE
+
     def problem_fields(self, network: Network, seed: int) -> ProblemFields:
         """Return keyword arguments of `RelaxationProblem.from_batch`, without the assumptions."""
         return {
             "tau": self.time_constants(network, seed),
-            "start": self.start or ("zero" if self.is_continuous else "feedforward"),
+            "start": self.start or ("zero" if self.is_continuous or network.is_recurrent else "feedforward"),
             "clip": self.clip,
             "noise": self.noise,
             "input_noise": self.input_noise,

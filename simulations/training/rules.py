@@ -14,6 +14,7 @@ from torch import Tensor
 
 from actrelax.models.closed_form import why_not
 from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule
+from actrelax.models.engines.settle import settled_pass
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.learning import (
@@ -22,6 +23,7 @@ from actrelax.models.learning import (
     Rule,
     Updates,
     backprop_backward,
+    bptt_backward,
     relax_backward,
     relax_continuously,
 )
@@ -68,13 +70,19 @@ def make_rule(
     if processes.count > 1:  # `Shared` applies the options to the sums over the processes
         own = replace(own, reduction="sum", updates=Updates(decay=None if options.updates.decay is None else 0.0))
     if experiment.rule == "backprop":
-        rule: Rule = partial(backprop_backward, loss=loss, reduction=own.reduction, updates=own.updates)
+        rule: Rule = partial(backprop_backward, loss=loss, reduction=own.reduction, updates=own.updates, options=own)
         compile_as = _compile_as(execution, worthwhile=False)
+    elif experiment.rule == "bptt":
+        if not network.is_recurrent:
+            raise ActrelaxError("--rule bptt needs a network with cycles: use --rule backprop.")
+        rule, compile_as = partial(bptt_backward, loss=loss, options=own), "no"
     elif experiment.relaxation.is_continuous:
         rule = _continuous(experiment, execution, network, loss, own, optimiser)
         compile_as = _compile_as(execution, "does not support continuous plasticity: leave it out.")
     else:
         rule, compile_as = _relaxed(experiment, execution, network, loss, own, batches)
+    if network.is_recurrent:
+        compile_as = _compile_as(execution, "needs a network without cycles: leave it out.")
     if captured:
         compile_as = _compile_as(execution, "does not support captured networks: leave it out.")
     in_precision: Callable[[Rule], Rule] = lambda rule: rule  # noqa: E731
@@ -106,12 +114,16 @@ def _relaxed(
 ) -> tuple[Rule, str]:
     """Return AR's rule, by the closed form if it applies, and the way to compile it."""
     relaxation, evaluation = experiment.relaxation, experiment.evaluation
-    steps, integrator = relaxation.as_steps, integrator_named(relaxation.integrator)
+    steps, integrator = relaxation.steps_of(network), integrator_named(relaxation.integrator)
     fields = relaxation.problem_fields(network, experiment.seed)
     example = batches.example()
     with unmoved(network, example.images):
-        problem = RelaxationProblem.from_batch(network, *example, loss=loss, assumptions=relaxation.knobs, **fields)
-    reason, obstacle, worthwhile = _why_stepped(problem, integrator, steps), None, True
+        passed = settled_pass(network, example.images, options.settle) if network.is_recurrent else example.images
+        problem = RelaxationProblem.from_batch(
+            network, passed, example.labels, loss=loss, assumptions=relaxation.knobs, **fields
+        )
+    reason, worthwhile = _why_stepped(problem, integrator, steps), True
+    obstacle = "needs a network without cycles: leave it out." if network.is_recurrent else None
     if evaluation == "closed-form" and relaxation.clip is not None:
         raise ActrelaxError(
             "the closed form needs a relaxation without clip: leave --clip out, or use --evaluation stepped."
@@ -122,7 +134,7 @@ def _relaxed(
         options = replace(options, evaluation="stepped")
         worthwhile = problem.is_frozen  # otherwise the many kernels dominate, and tracing saves little
         if problem.is_noisy or steps.tolerance is not None:
-            obstacle = "needs relaxations with a fixed number of steps and without noise."
+            obstacle = obstacle or "needs relaxations with a fixed number of steps and without noise."
     else:
         options = replace(options, evaluation="closed-form")
         grid = schedule(problem, integrator, steps).measured(problem, integrator)

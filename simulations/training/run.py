@@ -153,13 +153,16 @@ def _summary(experiment: Experiment, parts: Parts, made_with: Mapping[str, str])
         hash=hash_of(experiment),
         best_epoch=best,
         test_accuracy_at_best=None if best is None else accuracies[best],
+        unsettled=training.unsettled_so_far,
     )
 
 
 def _ends(experiment: Experiment, training: Training) -> tuple[Distances | None, float | None]:
     """Return distances from equilibrium and a bound on |-x + feedback|, for the first batch and the final weights."""
     relaxation = experiment.relaxation
-    if experiment.rule == "backprop" or relaxation.is_continuous or relaxation.delay or relaxation.noise:
+    if experiment.rule != "ar" or relaxation.is_continuous or relaxation.delay or relaxation.noise:
+        return None, None
+    if training.network.is_recurrent:  # the tables say how many samples have not settled
         return None, None
     example = training.batches.example()
     with unmoved(training.network, example.images):

@@ -15,7 +15,7 @@ from actrelax.models.learning import Backward, Rule
 from actrelax.models.network import Network
 from actrelax.simulations.training.accuracy import Convert
 from actrelax.simulations.training.batches import Batches
-from actrelax.simulations.training.parallel import SharedBackward
+from actrelax.simulations.training.parallel import SharedBackward, unsettled_in
 from actrelax.simulations.training.processes import Processes
 
 Row = dict[str, float]
@@ -42,7 +42,8 @@ class Training:
     epoch, batch   number of finished epochs, and of finished batches of the current epoch
     since          number of these batches at the last row of metrics
     seconds        learning time since then, in seconds
-    totals         sums since then, on the device: loss, correct answers, and a flag for divergence
+    totals         sums since then, on the device: loss, correct answers, a flag for divergence, and with cycles the
+                   number of images that have not settled
     first_loss     loss per image of the first batch, the reference for divergence
     learning_rate  learning rate of the last batch; nan before the first
     tables         name -> rows: metrics and alignment, which the seed determines, and timing
@@ -80,6 +81,8 @@ class Training:
             "correct": torch.zeros((), dtype=torch.int64, device=device),
             "sound": torch.ones((), dtype=torch.bool, device=device),
         }
+        if self.network.is_recurrent:
+            self.totals["unsettled"] = torch.zeros((), dtype=torch.int64, device=device)
 
     @property
     def processes(self) -> Processes:
@@ -98,6 +101,9 @@ class Training:
             self.totals["correct"] += result.correct
         else:
             self.totals["correct"] += (result.output.argmax(1) == y).sum()
+        unsettled = unsettled_in(result)
+        if unsettled is not None:
+            self.totals["unsettled"] += unsettled
         self.totals["sound"] &= result.finite & (loss < EXPLODED * (1 + self.first_loss))
 
     def is_sound(self) -> bool:
@@ -117,6 +123,13 @@ class Training:
         """First epoch with the best validation accuracy; None if there is none."""
         rows = [row for row in self.tables["metrics"] if row["epoch"] >= 1 and "validation_accuracy" in row]
         return int(max(rows, key=lambda row: row["validation_accuracy"])["epoch"]) if rows else None
+
+    @property
+    def unsettled_so_far(self) -> int | None:
+        """Number of images that had not settled when the network learned from them; None without cycles."""
+        if not self.network.is_recurrent:
+            return None
+        return int(sum(row.get("unsettled", 0) for row in self.tables["metrics"]))
 
     @property
     def is_over(self) -> bool:
@@ -146,7 +159,8 @@ class Training:
     def averages(self) -> Row:
         """Return mean loss and accuracy since the last row, each batch before its update; wait for the device."""
         loss, correct, images = float(self.totals["loss"]), int(self.totals["correct"]), self.counted or math.nan
-        return {"train_loss": loss / images, "train_accuracy": correct / images}
+        found = {"train_loss": loss / images, "train_accuracy": correct / images}
+        return found | {name: int(self.totals[name]) for name in ("unsettled",) if name in self.totals}
 
     def time_taken(self) -> tuple[float, float]:
         """Return the total time of a finished training in seconds, including tests, and its images per second."""

@@ -134,6 +134,7 @@ def test_what_is_refused():
     case = recurrent_case()
     for how, message in (
         (Settle(integrator="rk4"), r'^bptt_backward differentiates steps of "euler" or "sequential", got "rk4"\.$'),
+        (Settle(Steps(3, eta=2.5)), r'^eta must lie between 0 and 2 for "sequential", got 2\.5: take a sm'),
         (Settle(Steps(eta=0.5, duration=3.0)), r"^bptt_backward takes a number of steps, got Steps\(eta=0\.5, dur"),
     ):
         with pytest.raises(ActrelaxError, match=message):
