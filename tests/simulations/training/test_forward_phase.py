@@ -205,5 +205,5 @@ def test_options_reach_the_rule():
     found = parts.options
     assert found.settle == Settle(Steps(4, eta=0.5))
     assert (found.unsettled, found.unsettled_above, found.sample_clip) == ("drop", 0.5, 3.0)
-    with pytest.raises(ActrelaxError, match="^--sample-clip must be positive"):
+    with pytest.raises(ActrelaxError, match=r"^--sample-clip must be positive"):
         ForwardPhase(sample_clip=-1.0).check()
