@@ -58,7 +58,7 @@ def peak(method: Method, base: Experiment, execution: Execution, shape: tuple[in
     stepper.training.optimiser.zero_grad()  # else the step would free gradients that the profiler did not see allocated
     device = torch.device(hardware.device)
     if device.type != "cuda":
-        return _peak_on_cpu(stepper.step)
+        return peak_on_cpu(stepper.step)
     return step_peak(stepper, device)
 
 
@@ -71,7 +71,7 @@ def step_peak(stepper: Stepper, device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _peak_on_cpu(step: Callable[[], None]) -> int:
+def peak_on_cpu(step: Callable[[], None]) -> int:
     """Return the peak of the memory allocated and freed during a step, from the profiler's events."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()

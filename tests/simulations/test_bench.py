@@ -348,7 +348,7 @@ def test_peak_memory_by_the_allocator():
         c = b + 1
         del b, c
 
-    assert 8_000_000 <= memory._peak_on_cpu(step) < 8_000_100  # numbers become small tensors
+    assert 8_000_000 <= memory.peak_on_cpu(step) < 8_000_100  # numbers become small tensors
 
 
 def test_a_process_that_fails_is_one_sentence(base):
