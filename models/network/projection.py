@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.layers import LinearMap, linear_map
-from actrelax.models.network.pooling import Route, Routing, memory_format, routing_stage
+from actrelax.models.network.pooling import MaxPool2d, Route, Routing, memory_format, routing_stage
 from actrelax.models.network.source import Source, refuse_ignored
 
 
@@ -124,6 +124,11 @@ class Projection(nn.Module):
     def slots(self) -> list[str]:
         """The tensors that the projection has, among "weight", "bias" and "feedback"."""
         return [slot for slot in ("weight", "bias", "feedback") if getattr(self, slot) is not None]
+
+    @property
+    def has_winners(self) -> bool:
+        """Return whether the route holds winners of max pooling."""
+        return any(isinstance(stage, MaxPool2d) for stage in (*self.before, *self.after))
 
     def with_weights(self, weights: Mapping[tuple[str, str], Tensor]) -> Projection:
         """Return a copy of the projection with other weight, bias and feedback tensors (`Network.with_weights`)."""

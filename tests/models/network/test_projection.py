@@ -90,3 +90,11 @@ def test_feedback_comes_back_in_the_layout_of_the_drive(stages, seed):
 def test_what_is_refused(stages, sentence):
     with pytest.raises(ActrelaxError, match=sentence):
         Projection("a", "b", *stages)
+
+
+def test_winners_are_those_of_max_pooling():
+    before = Projection("a", "b", nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+    after = Projection("a", "b", nn.Conv2d(1, 1, 3), nn.MaxPool2d(2))
+    assert before.has_winners
+    assert after.has_winners
+    assert not Projection("a", "b", nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 3)).has_winners

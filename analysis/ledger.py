@@ -1,0 +1,220 @@
+"""The ledger of a learning rule: what each weight update used, derived from the network and its assumptions.
+
+Papers assert which parts of a rule are local. `ledger_of` derives it: which weights carry feedback, which derivatives
+are read and when, what is remembered from the forward pass, whether samples or units mix, how many synapses share a
+weight; and for the network as a whole phases, hops, time and global signals (docs/ledger.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from scipy import stats
+
+from actrelax.analysis.reads import Entry, Read, Reads, entries
+from actrelax.analysis.tables import Table
+from actrelax.models._names import look_up
+from actrelax.models.assumptions import PRESETS, Assumptions
+from actrelax.models.network import Network, check_network
+
+SHARE = 0.99
+"""Share of the error signal that has arrived at the lowest population after `Ledger.time`."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What learning in a network used; `print` shows it.
+
+    network         the network in words
+    assumptions     the preset, or "custom"
+    entries         one per projection
+    phases          the phases of one stimulus, in order
+    hops            hops of the error signal from the output to the lowest population; None in a cycle
+    time            time, in time constants, until 99 % of the error signal has arrived there; None if no law says so
+    lowest          the population with the most hops; "" without hidden populations
+    global_signals  what all neurons or synapses must be told
+    """
+
+    network: str
+    assumptions: str
+    entries: tuple[Entry, ...]
+    phases: tuple[str, ...]
+    hops: int | None
+    time: float | None
+    lowest: str
+    global_signals: tuple[str, ...]
+
+    def __getitem__(self, projection: str) -> Entry:
+        return look_up("projection", projection, self._by_name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Entry]:
+        return {entry.projection: entry for entry in self.entries}
+
+    @property
+    def not_local(self) -> list[str]:
+        """All that some projection needs beyond its synapses and their neurons, each once."""
+        return list(dict.fromkeys(reason for entry in self.entries for reason in entry.not_local))
+
+    def reads(self, projection: str) -> Reads:
+        """Return all that a weight update depends on: its own reads, and those of the activities among them.
+
+        Activities follow from the feedback that arrives; the initial state is left out.
+        """
+        found, todo = set[Read](), set(self[projection].update_reads)
+        while todo:
+            read = todo.pop()
+            found.add(read)
+            if read.what == "activity":
+                arriving = (entry.feedback_reads for entry in self.entries if entry.source == read.of)
+                todo |= frozenset[Read]().union(*arriving) - found
+        return frozenset(found)
+
+    def table(self) -> Table:
+        """Return the table of the projections."""
+        return Table.of(f"What learning uses: assumptions {self.assumptions}", _COLUMNS, map(_cells, self.entries))
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Name and text of what holds for the network as a whole."""
+        hops = "without end, in a cycle" if self.hops is None else f"{self.hops}, from the output to {self.lowest}"
+        arrival = f"until {100 * SHARE:.0f} % of the error signal is at {self.lowest}"
+        time = "no law" if self.time is None else f"{self.time:.1f} time constants {arrival}"
+        return [
+            ("phases", ", then ".join(self.phases)),
+            *([("hops", hops), ("time", time)] if self.lowest else []),
+            *zip(["global signals", *[""] * len(self.global_signals)], self.global_signals, strict=False),
+            ("not local", ", ".join(self.not_local) or "nothing"),
+        ]
+
+    def __str__(self) -> str:
+        rows = [[name for name, _ in _COLUMNS], *([*map(str, _cells(entry))] for entry in self.entries)]
+        title = f"ledger of {self.network}, assumptions {self.assumptions}"
+        return "\n".join([title, *_aligned(rows), "", *_aligned(list(map(list, self.facts)))])
+
+
+def ledger_of(network: Network, assumptions: str | Assumptions = "ar") -> Ledger:
+    """Derive what learning in a network uses under some assumptions.
+
+    The graph of the network and the knobs of each projection decide, not the name of a preset. Feedback weights need
+    not exist yet.
+
+    Parameters
+    ----------
+    network : Network
+    assumptions : str or Assumptions, default "ar"
+
+    Returns
+    -------
+    Ledger
+
+    Raises
+    ------
+    ActrelaxError
+        For unknown assumptions, and names of unknown projections in them.
+
+    Examples
+    --------
+    >>> from actrelax import build
+    >>> print(ledger_of(build("digits-mlp"), "random-feedback"))
+    ledger of 64-32-10, assumptions 'random-feedback'
+      projection       local  feedback weights  f' in feedback  f' in update  remembers      synapses per weight
+      input->hidden1   yes    -                 -               forward pass  f' of hidden1  1
+      hidden1->output  yes    psi, fixed        constant        constant      x of hidden1   1
+    <BLANKLINE>
+      phases          forward pass, then relaxation, then weights change
+      hops            1, from the output to hidden1
+      time            4.6 time constants until 99 % of the error signal is at hidden1
+      global signals  the output holds the gradient of its loss
+                      all neurons begin to relax together
+                      synapses learn when the relaxation has ended
+                      nothing is learned from a sample without a loss gradient
+      not local       nothing
+    """
+    check_network(network)
+    given = look_up("assumptions", assumptions, PRESETS)
+    given.check_names(network.projections)
+    found = tuple(entries(network, given))
+    sizes = "-".join("x".join(map(str, population.shape)) for population in network.populations.values())
+    name = given.preset
+    hops, lowest = _hops(network)
+    is_lawful = hops and "now" not in {entry.feedback_slope for entry in found}
+    return Ledger(
+        sizes,
+        repr(name) if name else "custom",
+        found,
+        tuple(_phases(network, given)),
+        hops,
+        # P(K >= hops) of Poisson's law (docs/theory.md, section 4) is the distribution function of a gamma variable
+        float(stats.gamma.ppf(SHARE, hops)) if is_lawful else None,
+        lowest,
+        tuple(_global_signals(network, given)),
+    )
+
+
+def _hops(network: Network) -> tuple[int | None, str]:
+    """Return the hops from the output to the lowest hidden population, and its name."""
+    if network.is_recurrent:
+        return None, network.hidden[0]
+    above = network.graph.above
+    lowest = max(network.hidden, key=lambda name: above[name], default="")
+    return (above[lowest], lowest) if lowest else (0, "")
+
+
+def _phases(network: Network, assumptions: Assumptions) -> Iterator[str]:
+    """Yield the phases of one stimulus."""
+    yield "rates settle" if network.is_recurrent else "forward pass"
+    during, learning = _during(network, assumptions)
+    all_of = "weights" if len(during) == learning else f"weights of {', '.join(during)}"
+    yield f"relaxation, in which {all_of} change" if during else "relaxation"
+    if len(during) < learning:
+        yield "other weights change" if during else "weights change"
+
+
+def _during(network: Network, assumptions: Assumptions) -> tuple[list[str], int]:
+    """Return the projections whose weights change during the relaxation, and the number of all with weights."""
+    learning = [p for p in network.projections.values() if network.kind(p) and p.map is not None]
+    timing = {p.name: network.knobs(p, assumptions).plasticity for p in learning}
+    return [name for name, when in timing.items() if when == "continuous"], len(learning)
+
+
+def _global_signals(network: Network, assumptions: Assumptions) -> Iterator[str]:
+    """Yield what all neurons or synapses must be told."""
+    yield "the output holds the gradient of its loss"
+    yield "all neurons begin to relax together"
+    during, learning = _during(network, assumptions)
+    if len(during) < learning:
+        yield "synapses learn when the relaxation has ended"
+    yield "nothing is learned from a sample without a loss gradient"
+
+
+_COLUMNS = [
+    ("projection", ""),
+    ("local", ""),
+    ("feedback weights", ""),
+    ("f' in feedback", ""),
+    ("f' in update", ""),
+    ("remembers", ""),
+    ("synapses per weight", ","),
+]
+
+
+def _cells(entry: Entry) -> list[str | int | None]:
+    """Return the row of one projection."""
+    return [
+        entry.projection,
+        f"no: {', '.join(entry.not_local)}" if entry.not_local else "yes",
+        entry.feedback or "-",
+        entry.feedback_slope or "-",
+        entry.update_slope or "-",
+        ", ".join(entry.remembered) or "-",
+        f"{entry.synapses:,}" if entry.synapses else "-",
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return one line per row, in columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
