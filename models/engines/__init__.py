@@ -3,7 +3,7 @@
 from actrelax.models.engines.methods import BRIAN2, INTEGRATORS, SCIPY, integrator_named
 from actrelax.models.engines.options import Brian2Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.schedule import schedule
-from actrelax.models.engines.settle import Settle, settle
+from actrelax.models.engines.settle import Settle, settle, settled_pass
 from actrelax.models.engines.solve import ENGINES, OPTIONS, solve, unsupported
 from actrelax.models.engines.sparse_forward import SparseForward
 from actrelax.models.engines.sparse_problem import SparseProblem
@@ -29,6 +29,7 @@ __all__ = [
     "integrator_named",
     "schedule",
     "settle",
+    "settled_pass",
     "solve",
     "unsupported",
     "vector",

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actrelax.models.engines import Settle, Steps
+from actrelax.models.engines import Settle, Steps, settled_pass
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.residual import residual_of_pass, residual_of_state
-from actrelax.models.engines.settle import settled_pass
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import TOLERANCE, Integrator, residual_of_equilibrium
 from actrelax.models.learning.gradients import SETTLE, BackwardOptions

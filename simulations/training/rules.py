@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.closed_form import why_not
-from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule
-from actrelax.models.engines.settle import settled_pass
+from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule, settled_pass
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.learning import (
