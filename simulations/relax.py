@@ -12,6 +12,9 @@ screen is the folder:
 
     trajectory and figure: runs/relax
 
+On a network with cycles the rates settle first, for as many steps: forward.nc holds this phase, and the figure shows
+both on one time axis. The gradient is then that of the loss at the rates which the relaxation holds.
+
 trajectory.nc also contains the complete problem, including weights and noise: `actrelax relax --again FILE --out
 FOLDER` repeats the relaxation from the file alone, on any machine.
 """
@@ -32,31 +35,35 @@ from torch import Tensor
 from tqdm import tqdm
 
 from actrelax.analysis import figures
-from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.analysis.files import claimed
+from actrelax.analysis.two_phases import ForwardPhase, draw_phases
 from actrelax.analysis.view.charts import require_bokeh
 from actrelax.analysis.view.page import require_size, to_html
+from actrelax.analysis.view.scene import gradients_of
 from actrelax.models._names import known
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import ENGINES, OPTIONS, Brian2Options, Steps, integrator_named, schedule, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import activity_gradients
+from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.results import Record, Trajectory, load_problem, relative_error
+from actrelax.models.results import Record, Trajectory, load_problem
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training.assemble import set_up
+from actrelax.simulations.training.both_phases import forward_phase, print_forward
 from actrelax.simulations.training.hardware import FullPrecision
 from actrelax.simulations.training.idle import idle_in_one_relaxation
 from actrelax.simulations.training.options import require
+from actrelax.simulations.training.outcome import Outcome, measured
 from actrelax.simulations.training.problem_options import (
     ProblemOptions,
+    Sample,
     make_sample,
     of_run,
     without_continuous_plasticity,
 )
 from actrelax.simulations.training.relaxation import Relaxation
 
-FILE, FIGURE = "trajectory.nc", "relaxation.png"
+FILE, FORWARD, FIGURE = "trajectory.nc", "forward.nc", "relaxation.png"
 
 
 @dataclass(frozen=True)
@@ -91,21 +98,6 @@ def defaults(arguments: Sequence[str]) -> Config:
     return Config() if found is None else Config(problem=found[0], relaxation=found[1])
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Trajectory of a relaxation, with its errors against backprop.
-
-    errors     population -> error at each recorded time
-    final      population -> final error
-    predicted  times, and population -> predicted errors; None if the closed form does not apply
-    """
-
-    trajectory: Trajectory
-    errors: Mapping[str, Sequence[float]]
-    final: Mapping[str, float]
-    predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None
-
-
 def main(config: Config) -> None:
     """Relax, draw the results, and print the errors."""
     check_page(config)
@@ -118,21 +110,27 @@ def main(config: Config) -> None:
     hardware = config.hardware.resolved()
     assumptions, remarks = without_continuous_plasticity(config.relaxation.knobs)
     sample = make_sample(config.problem, assumptions, hardware)
-    problem = sample.problem(config.relaxation, config.problem.seed, assumptions)
+    forward = _forward(config, sample)
+    passed = None if forward is None else forward.passed
+    problem = sample.problem(config.relaxation, config.problem.seed, assumptions, passed)
     for remark in (*remarks, *idle_in_one_relaxation(config.relaxation)):
         print(remark, file=sys.stderr)
     with claimed(config.out):
-        report(config, measured(relaxed(config, problem), sample.gradients()), sample.source)
+        report(config, measured(relaxed(config, problem), sample.gradients(passed), forward), sample.source)
 
 
 def report(config: Config, outcome: Outcome, source: str) -> None:
     """Draw a relaxation of images from `source`, and print its summary."""
     draw(config, outcome)
+    if outcome.forward is not None:
+        outcome.forward.trajectory.save(config.out / FORWARD)
     if config.html is not None:
         to_html(outcome.trajectory, config.html, samples=config.samples, source=source)
     if config.json:
         print(json.dumps(summary(config, outcome)))
     else:
+        if outcome.forward is not None:
+            print_forward(outcome.forward, source)
         print(f"{outcome.trajectory.problem} on {source}")
         print_summary(config, outcome)
 
@@ -146,10 +144,10 @@ def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
     if (config.out / FILE).resolve() == path.resolve():
         raise ActrelaxError(f"--again would replace its own file {path}: give another --out.")
     problem, given = load_problem(path)
-    if not isinstance(problem, RelaxationProblem) or problem.network.is_recurrent:
+    if not isinstance(problem, RelaxationProblem):
         raise ActrelaxError(
-            f"--again compares a relaxation with backprop, and {path} holds a forward phase or a network with cycles: "
-            "call load_problem and solve in Python."
+            f"--again repeats a relaxation, and {path} holds a forward phase: give {FILE}, or use load_problem in "
+            "Python."
         )
     scheme, steps = integrator_named(given["integrator"]), Steps(**given["steps"])
     if not scheme.takes_time:
@@ -172,17 +170,11 @@ def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
             generator=generator,
             options=OPTIONS[given["engine"]](**given["options"]),
         )
-    x, clamped = problem.feedforward.activities[problem.network.input], problem.clamped
-    gradients = activity_gradients(problem.network, x, clamped, loss=_whose_gradient_is_the_target)
-    return measured(trajectory, gradients), str(path)
+    return measured(trajectory, gradients_of(problem)), str(path)
 
 
-def _whose_gradient_is_the_target(output: Tensor, target: Tensor) -> Tensor:
-    return (output * target).flatten(1).sum(1)
-
-
-def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
-    """Relax with a progress bar, and write the trajectory to disk."""
+def _solver(config: Config) -> tuple[Integrator, str, Brian2Options | None]:
+    """Return integrator, engine and the engine's options."""
     scheme = integrator_named(config.relaxation.integrator)
     engine = scheme.engine or "torch" if config.engine is None else known("engine", config.engine, ENGINES)
     if not scheme.takes_time:
@@ -192,6 +184,18 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
         )
     if config.codegen is not None and engine != "brian2":
         raise ActrelaxError(f"--codegen is for Brian2, got engine {engine}: leave it out.")
+    return scheme, engine, None if config.codegen is None else Brian2Options(codegen=config.codegen)
+
+
+def _forward(config: Config, sample: Sample) -> ForwardPhase | None:
+    scheme, engine, options = _solver(config)
+    seed, every = config.problem.seed, config.every
+    return forward_phase(sample, config.relaxation, seed, scheme, engine, every=every, options=options)
+
+
+def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
+    """Relax with a progress bar, and write the trajectory to disk."""
+    scheme, engine, options = _solver(config)
     steps = config.relaxation.as_steps
     grid = schedule(problem, scheme, steps).measured(problem, scheme)
     if grid.steps < config.every:
@@ -205,7 +209,7 @@ def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
             record=Record(record, every=config.every, path=config.out / FILE),
             engine=engine,
             generator=random_stream(config.problem.seed, "noise"),
-            options=None if config.codegen is None else Brian2Options(codegen=config.codegen),
+            options=options,
         )
 
 
@@ -226,21 +230,6 @@ def check_size(config: Config, problem: RelaxationProblem, points: int) -> None:
     require_size(problem, points, config.samples or batch)
 
 
-def measured(trajectory: Trajectory, gradients: Mapping[str, Tensor]) -> Outcome:
-    """Return the outcome, with errors against backprop and predicted errors if the closed form applies."""
-    problem, gradients = trajectory.problem, {name: x.cpu() for name, x in gradients.items()}
-    hidden = problem.network.hidden
-    errors = trajectory.error({name: gradients[name] for name in hidden})
-    final = {name: relative_error(trajectory.final[name].cpu(), gradients[name]) for name in hidden}
-    predicted = None
-    if uncovered(problem) is None:
-        dt = trajectory.dt
-        at = spread_out(round(trajectory.time / dt))
-        law = predicted_errors(problem, gradients, trajectory.integrator, dt=dt, at=at)
-        predicted = [step * dt for step in at], law
-    return Outcome(trajectory, {name: error.tolist() for name, error in errors.items()}, final, predicted)
-
-
 @contextmanager
 def progress(steps: int, every: int) -> Iterator[Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]]:
     """Show a progress bar over the steps, and yield a function that records whole states and updates the bar."""
@@ -256,6 +245,9 @@ def progress(steps: int, every: int) -> Iterator[Callable[[Mapping[str, Tensor]]
 def draw(config: Config, outcome: Outcome) -> None:
     """Draw the activities for the first image, and the errors."""
     trajectory = outcome.trajectory
+    if outcome.forward is not None:
+        draw_phases(config.out / FIGURE, outcome.forward, trajectory, outcome.errors)
+        return
     activities = {name: trajectory[name][:, 0].flatten(1).numpy() for name in outcome.errors}
     with figures.saved(config.out / FIGURE, columns=2) as (_, (left, right)):
         figures.heat_map(left, trajectory.times, activities, unit=trajectory.time_unit)
@@ -275,6 +267,7 @@ def summary(config: Config, outcome: Outcome) -> dict[str, Any]:
         "steps": trajectory.steps,
         "status": trajectory.status.value,
         "feedback_applications": trajectory.feedback_applications,
+        "forward": None if outcome.forward is None else outcome.forward.summary(),
         "error": dict(outcome.final),
         "predicted_error": None if predicted is None else {name: values[-1] for name, values in predicted[1].items()},
     }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actrelax.analysis.convergence import hidden_gradients, laws_at, spread_out, states_under
+from actrelax.analysis.implicit_gradients import implicit_gradients
 from actrelax.models.closed_form import Term, terms, uncovered
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix
@@ -123,8 +124,14 @@ def scene_of(
 
 
 def gradients_of(problem: RelaxationProblem) -> dict[str, Tensor]:
-    """Return backprop's gradients of a problem's activities, from its stimuli and the clamped output."""
+    """Return backprop's gradients of a problem's activities, from its stimuli and the clamped output.
+
+    With cycles they are those of the loss at the rates that the problem holds.
+    """
     with torch.enable_grad():
+        if problem.network.is_recurrent:
+            held, clamped = problem.feedforward, problem.clamped
+            return implicit_gradients(problem.network, held, clamped, loss=_whose_gradient_is_the_target)
         x = problem.feedforward.activities[problem.network.input]
         return activity_gradients(problem.network, x, problem.clamped, loss=_whose_gradient_is_the_target)
 
@@ -135,10 +142,11 @@ def _whose_gradient_is_the_target(output: Tensor, target: Tensor) -> Tensor:
 
 def hops_from_output(network: Network) -> dict[str, int]:
     """Return hidden population -> minimum number of hops from the output, over which its signal arrives first."""
-    hops = {network.output: 0}
-    for name in network.graph.order:
-        for source in network.graph.sources[name]:
-            hops[source] = min(hops.get(source, hops[name] + 1), hops[name] + 1)
+    hops, reached = {network.output: 0}, [network.output]
+    for name in reached:
+        new = [source for source in network.graph.sources[name] if source not in hops]
+        hops |= dict.fromkeys(new, hops[name] + 1)
+        reached += new
     return {name: hops[name] for name in network.hidden}
 
 

@@ -90,11 +90,13 @@ class Sample:
     loss: Loss
     source: str
 
-    def problem(self, relaxation: Relaxation, seed: int, assumptions: Assumptions) -> RelaxationProblem:
-        """Return the relaxation problem under the given assumptions."""
+    def problem(
+        self, relaxation: Relaxation, seed: int, assumptions: Assumptions, passed: FeedforwardPass | None = None
+    ) -> RelaxationProblem:
+        """Return the relaxation problem under the given assumptions, with cycles from settled rates or those given."""
         fields = relaxation.problem_fields(self.network, seed)
         return RelaxationProblem.from_batch(
-            self.network, self.rates or self.x, self.y, loss=self.loss, assumptions=assumptions, **fields
+            self.network, passed or self.rates or self.x, self.y, loss=self.loss, assumptions=assumptions, **fields
         )
 
     def forward_problem(self, relaxation: Relaxation, seed: int) -> ForwardProblem:
@@ -111,10 +113,10 @@ class Sample:
             return None
         return settle(self.network, self.x, Settle(Steps.until(SETTLED[self.x.dtype], eta=0.5, most=100_000)))
 
-    def gradients(self) -> dict[str, Tensor]:
-        """Return population -> backprop's gradient, with cycles that of the settled loss."""
+    def gradients(self, passed: FeedforwardPass | None = None) -> dict[str, Tensor]:
+        """Return population -> backprop's gradient, with cycles that of the loss at settled rates or those given."""
         if self.rates is not None:
-            return implicit_gradients(self.network, self.rates, self.y, loss=self.loss)
+            return implicit_gradients(self.network, passed or self.rates, self.y, loss=self.loss)
         return activity_gradients(self.network, self.x, self.y, loss=self.loss)
 
     def copies(self, count: int) -> Sample:

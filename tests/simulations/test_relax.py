@@ -350,6 +350,92 @@ def test_a_captured_network(npz, tmp_path, capsys):
         assert "a captured network runs on PyTorch only" in capsys.readouterr().err
 
 
+RECURRENT = ["--network", "digits-rec", "--steps", "40", "--eta", "0.5"]
+
+
+def test_both_phases_of_a_network_with_cycles(npz, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(*RECURRENT, "--dataset", npz, "--integrator", "euler", "--out", out) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(path.name for path in out.iterdir()) == ["forward.nc", "relaxation.png", "trajectory.nc"]
+    assert is_drawn(out / "relaxation.png")
+    assert lines[0].startswith("ForwardProblem(1x8x8-32-10, batch 2, tau 1, start 'zero') on tiny")
+    assert lines[1].startswith("Trajectory(completed after 40 steps of 0.5 by euler on torch, stepped, 41 recorded)")
+    assert lines[3].split() == ["population", "error", "of", "the", "rates"]
+    printed = {line.split()[0]: line.split()[1] for line in lines[4:6]}
+    assert list(printed) == ["hidden1", "output"]
+    assert lines[7].startswith("RelaxationProblem(1x8x8-32-10, batch 2,")
+    with open_trajectory(out / "forward.nc") as forward, open_trajectory(out / "trajectory.nc") as backward:
+        assert forward.sizes["time"] == backward.sizes["time"] == 41
+        assert not forward["hidden1"][0].any()
+        assert np.array_equal(forward["hidden1"][-1], backward["hidden1"][0])
+        rates, gradients = (
+            torch.as_tensor(forward["hidden1"][-1].values),
+            torch.as_tensor(backward["hidden1"][-1].values),
+        )
+    sample = make_sample(
+        ProblemOptions(dataset=str(npz), model=Model("digits-rec")),
+        Relaxation().knobs,
+        Hardware(precision="fp64").resolved(),
+    )
+    assert f"{relative_error(rates, sample.rates.activities['hidden1'].detach()):.3e}" == printed["hidden1"]
+    assert relative_error(rates, sample.rates.activities["hidden1"]) < 1e-3
+    assert relative_error(gradients, sample.gradients()["hidden1"]) < 1e-2
+
+
+@pytest.mark.parametrize("integrator", ["DOP853", "brian2:rk4", "sequential"])
+def test_both_phases_on_any_engine(npz, tmp_path, capsys, integrator):
+    options = ["--network", "conv-rec", "--steps", 40, "--eta", 0.5, "--dataset", npz, "--integrator", integrator]
+    assert run(*options, "--every", 4, "--json", "--out", tmp_path / "out") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["forward"]["engine"] == found["engine"]
+    assert list(found["forward"]["error"]) == ["conv1", "conv2", "output"]
+    assert max([*found["forward"]["error"].values(), *found["error"].values()]) < 1e-3
+    assert run("--again", tmp_path / "out" / "trajectory.nc", "--json", "--out", tmp_path / "again") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["error"] == pytest.approx(found["error"], rel=1e-6)
+    assert again["forward"] is None
+    assert run("--again", tmp_path / "out" / "forward.nc", "--out", tmp_path / "again") == 2
+    assert "--again repeats a relaxation, and " in capsys.readouterr().err
+
+
+def test_phases_that_settle(npz, tmp_path, capsys):
+    options = ["--network", "hierarchy", "--dataset", npz, "--steps", "auto", "--tolerance", 1e-5, "--eta", 0.5]
+    assert run(*options, "--json", "--out", tmp_path / "out") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["status"], found["forward"]["status"]) == ("settled", "settled")
+    assert max([*found["forward"]["error"].values(), *found["error"].values()]) < 1e-4
+
+
+POOLED = """
+from torch import nn
+
+from actrelax import Network, Projection
+
+
+def net(input_shape, classes):
+    projections = [
+        Projection("input", "maps", nn.Conv2d(input_shape[0], 2, 3, padding=1), nn.MaxPool2d(2)),
+        Projection("maps", "maps", nn.Conv2d(2, 2, 3, padding=1, bias=False)),
+        Projection("maps", "output", nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, classes)),
+    ]
+    return Network(input_shape, {"maps": "tanh", "output": "identity"}, projections)
+"""
+
+
+def test_a_forward_phase_with_max_pooling_runs_on_pytorch(npz, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(POOLED)
+    options = ["--network", tmp_path / "own.py:net", "--dataset", npz, "--integrator", "brian2:euler", "--json"]
+    assert run(*options, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    assert said.err == (
+        "the forward phase runs by sequential on torch: max pooling routes by the rates of the moment in the forward "
+        'phase: pass engine="torch".\n'
+    )
+    assert json.loads(said.out)["forward"]["engine"] == "torch"
+    assert json.loads(said.out)["engine"] == "brian2"
+
+
 def test_a_drawing(tmp_path, capsys):
     pixels = [0, 5, 15] * 21 + [10]
     drawing = "".join(f"{x:x}" for x in pixels)

@@ -126,7 +126,7 @@ def build(
 def _feedback(flat: SparseProblem, name: str, groups: Mapping[str, Any], word: str, delays: Mapping[str, int]) -> Any:
     """Connect the target of a projection to its source."""
     p, text = flat.network.projections[name], equations.feedback_text(flat.problem, name, delays)
-    return _synapses(groups[p.target], groups[p.source], text, flat.feedback[name].matrix, word, equations.FEEDBACK)
+    return _synapses(groups[p.target], groups[p.source], text, flat.feedback[name].matrix, word, equations.SUM)
 
 
 def _drive(
@@ -135,7 +135,7 @@ def _drive(
     """Connect the source of a projection to its target; in the forward phase drives read delay lines."""
     p, is_forward = flat.network.projections[name], isinstance(flat, SparseForward)
     text = forward.drive_text(flat.problem, name, delays) if is_forward else equations.drive_text(flat.problem, name)
-    order = equations.FEEDBACK if is_forward else equations.DRIVE
+    order = equations.SUM if is_forward else equations.DRIVE
     return _synapses(groups[p.source], groups[p.target], text, flat.drive_matrix(p), word, order)
 
 
@@ -174,6 +174,8 @@ def _group(
     for constant, (value, is_rate) in text.constants.items():
         setattr(group, constant, value / UNIT if is_rate else value)
     _delay(flat, group, text, clock)
+    if text.response:
+        group.run_regularly(f"received = {text.response}", clock=clock, when="groups", order=equations.RESPONSE)
     return group
 
 

@@ -19,8 +19,9 @@ from actrelax.models.problem import InitialValueProblem, RelaxationProblem, Stat
 
 Constants = dict[str, tuple[float, bool]]
 
-DRIVE, LINE, FEEDBACK = -3, -2, -1
-"""Orders within a step, in the slot "groups"; states change at 0."""
+DRIVE, LINE, SUM, RESPONSE = -4, -3, -2, -1
+"""Orders within a step, in the slot "groups", of drives for current gains, delay lines, what units receive, and in the
+forward phase their response f(a); states change at 0."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class PopulationText:
     equations   equations of its NeuronGroup
     constants   shared parameter -> (value, whether it is a rate), for unit dynamics and the clip
     lines       projection -> (name of its delay line, expression to delay, steps)
+    response    expression of `received` in the forward phase, f(a)
     """
 
     equations: str
     constants: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
     lines: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
+    response: str = ""
 
 
 def unsupported(problem: RelaxationProblem) -> str | None:

@@ -1,7 +1,8 @@
 """The forward phase as equations for Brian2: units that follow f(a), with a the sum of their drives (docs/theory.md).
 
-A step first shifts delay lines, then computes drives; rates change last. The drive of an input without noise is
-constant, and part of the bias.
+A step first shifts delay lines, then computes drives a, then the responses f(a); rates change last. Responses are
+parameters, so that state updaters for linear equations take any f. The drive of an input without noise is constant, and
+part of the bias.
 """
 
 from __future__ import annotations
@@ -45,8 +46,10 @@ def population_text(problem: ForwardProblem, name: str, delays: Mapping[str, int
     """Return the equations of a population; `delays` maps projections to steps."""
     network, tag = problem.network, identifiers(problem.network.projections)
     parts, constants = dynamics_text(problem, name)
+    response = ""
     if name in problem.relaxing:
-        parts.append(f"received = {formula_of(network.populations[name]).function} : 1")
+        response = formula_of(network.populations[name]).function
+        parts.append("received : 1")
         terms = [f"{tag[p.name]}_drive" for p in _incoming(problem, name)]
         parts.append(sum_text("a", [*terms, "bias"], constant={"bias"}))
     lines = {}
@@ -56,7 +59,7 @@ def population_text(problem: ForwardProblem, name: str, delays: Mapping[str, int
             equations, _ = delay_line(f"{tag[p.name]}_sent", steps)
             parts.append(equations)
             lines[p.name] = (f"{tag[p.name]}_sent", "x", steps)
-    return PopulationText("\n".join(parts), constants, lines)
+    return PopulationText("\n".join(parts), constants, lines, response)
 
 
 def drive_text(problem: ForwardProblem, projection: str, delays: Mapping[str, int]) -> str:

@@ -6,10 +6,11 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
-from actrelax import Network, RelaxationProblem, build, solve
+from actrelax import Network, RelaxationProblem, Settle, Steps, build, settle, solve
 from actrelax.analysis.view.scene import ARRIVED, COSINE, gradients_of, scene_of
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
+from actrelax.models.results import relative_error
 
 
 def problem_of(name="mlp-4x7", shape=(5,), *, batch=3, **fields):
@@ -139,3 +140,16 @@ def test_refusals():
     for samples in (0, 4):
         with pytest.raises(ActrelaxError, match=f"between 1 and 3, the relaxation's batch, got {samples}"):
             scene_of(trajectory, samples=samples)
+
+
+def test_a_network_with_cycles():
+    """A population that only feeds a cycle is farther from the output; gradients are those of the held rates."""
+    network = build("ei", input_shape=(5,), generator=0)
+    x, y = torch.rand(3, 5, generator=torch.Generator().manual_seed(1)), torch.arange(3)
+    problem = RelaxationProblem.from_batch(network, settle(network, x, Settle(Steps(3, eta=0.5))), y)
+    settled = solve(problem, "equilibrium", Steps.until(1e-12, dt=1.0)).final
+    for name in network.hidden:
+        assert relative_error(gradients_of(problem)[name], settled[name]) < 1e-10
+    scene = scene_of(solve(problem, "euler", 12, eta=0.2, record=True))
+    assert {name: shown.hops for name, shown in scene.populations.items()} == {"excitatory": 1, "inhibitory": 2}
+    assert scene.no_law.startswith("the closed form needs a network without cycles")
