@@ -24,6 +24,7 @@ from actrelax.models.learning.recipe import Recipe, captured_recipe, checked_rec
 from actrelax.models.learning.relax import RelaxFields
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import default_steps
+from actrelax.models.learning.without_gradient import warn_of_no_gradient
 from actrelax.models.learning.wrapped import Wrapped, WrappedCapture
 from actrelax.models.network import CapturedNetwork, Network, Slot, check_tensor
 
@@ -92,7 +93,10 @@ class ActivationRelaxation(nn.Module):
     Notes
     -----
     Under ``torch.no_grad()`` a call only runs the wrapped module. In ``eval()`` mode with gradients enabled,
-    ``backward`` relaxes as in training. The gradient of the input is the sum of all feedback to it.
+    ``backward`` relaxes as in training. The gradient of the input is the sum of all feedback to it. A network with
+    cycles can be a layer of a larger model, as a deep-equilibrium layer is.
+
+    Warns of parameters and other tensors that require a gradient and get none.
 
     Examples
     --------
@@ -133,6 +137,7 @@ class ActivationRelaxation(nn.Module):
             self._recipe: Recipe = captured_recipe(wrapped, knobs, scheme, length, checked, of_problem)
         else:
             self._recipe = checked_recipe(wrapped, knobs, scheme, length, checked, of_problem)
+            warn_of_no_gradient(module, wrapped.network, knobs, of_problem, checked.settle)
         self._wrapped, self.module = wrapped, module
         if wrapped.feedback is not None:
             self.feedback = wrapped.feedback

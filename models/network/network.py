@@ -14,6 +14,7 @@ from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
+from actrelax.models.network.bound_recurrence import bound_recurrence
 from actrelax.models.network.feedback import draw_feedback, existing_feedback
 from actrelax.models.network.feedforward_pass import FeedforwardPass, pass_forward, sum_in_order
 from actrelax.models.network.from_sequential import check_same_function, split_chain
@@ -324,6 +325,43 @@ class Network(nn.Module):
                 raise ActrelaxError(f"projection {p.name!r} already has feedback weights: build a new network.")
         for p, kind in asked.items():
             draw_feedback(p, kind, drawing)
+
+    def bound_recurrence(self, limit: float, iterations: int = 20) -> dict[tuple[str, ...], Tensor]:
+        """Scale recurrent weights down so that the norm of each cycle's linear map is at most a limit.
+
+        Call it after each step of the optimiser. All weights inside a cycle get the same factor, and so do its learned
+        feedback weights, as a map of their own; biases stay. With slopes of at most 1, as tanh has, a limit below 1
+        makes the rates settle for every stimulus, and relaxations with the gains of the forward phase, too; larger
+        limits, such as 1.5, only keep training away from unstable loops.
+
+        Parameters
+        ----------
+        limit : float
+            Bound on the largest singular value of the map from all rates of a cycle to the drives inside it.
+        iterations : int, default 20
+            Steps of the power iteration, which approaches the singular value from below.
+
+        Returns
+        -------
+        dict
+            Populations of each cycle -> the norm before, a zero-dimensional tensor; empty without cycles.
+
+        Raises
+        ------
+        ActrelaxError
+            If a copy is inside a cycle, or for a limit that is not positive.
+
+        Examples
+        --------
+        >>> from actrelax import build
+        >>> network = build("digits-rec", generator=0)
+        >>> norms = network.bound_recurrence(0.9)
+        >>> [f"{float(norm):.1f}" for norm in norms.values()]
+        ['1.6']
+        >>> [f"{float(norm):.1f}" for norm in network.bound_recurrence(0.9).values()]
+        ['0.9']
+        """
+        return bound_recurrence(self, limit, iterations)
 
     def lacks_feedback(self, assumptions: Assumptions) -> bool:
         """Return whether any projection needs feedback weights that do not exist yet."""

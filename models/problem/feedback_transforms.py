@@ -1,7 +1,8 @@
-"""Biological limits on feedback weights: missing connections and quantised strengths."""
+"""Transforms of feedback weights: missing connections, quantised strengths, and one factor for all."""
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Callable
@@ -71,6 +72,26 @@ class Quantised:
         return torch.where(largest > 0, rounded, weight)  # all weights may be 0
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """Feedback weights times one factor, which weakens the feedback around cycles.
+
+    Examples
+    --------
+    >>> Scaled(0.5)(torch.tensor([-1.0, 0.6]))
+    tensor([-0.5000,  0.3000])
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            raise ActrelaxError(f"the factor of scaled feedback must be positive, got {self.factor:g}.")
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        return weight * self.factor
+
+
 def apply_transform(transform: Transform, weight: Tensor, projection: str) -> Tensor:
     """Apply a transform to a projection's feedback weights; refuse a result of another shape or dtype."""
     own = transform.of_projection(projection) if isinstance(transform, Sparse) else transform
@@ -103,11 +124,12 @@ class TransformedFeedback:
 
 
 def transform_named(given: str | Transform | None, seed: int = 0) -> Transform | None:
-    """Return a transform by name, ``sparse-0.5`` or ``quantised-16``; a function of the weights passes through.
+    """Return a transform by name, such as ``sparse-0.5``; a function of the weights passes through.
 
     Parameters
     ----------
     given : str or callable, optional
+        ``sparse-SHARE``, ``quantised-LEVELS``, ``scaled-FACTOR``, or a function.
     seed : int, default 0
         Seed of the missing connections.
 
@@ -124,4 +146,8 @@ def transform_named(given: str | Transform | None, seed: int = 0) -> Transform |
         return Sparse(float(match[1]), seed)
     if match := re.fullmatch(r"quantised-(\d+)", given):
         return Quantised(int(match[1]))
-    raise ActrelaxError(f"unknown feedback transform {given!r}; known: sparse-SHARE (sparse-0.5), quantised-LEVELS.")
+    if match := re.fullmatch(r"scaled-(\d*\.?\d+)", given):
+        return Scaled(float(match[1]))
+    raise ActrelaxError(
+        f"unknown feedback transform {given!r}; known: sparse-SHARE (sparse-0.5), quantised-LEVELS, scaled-FACTOR."
+    )

@@ -100,6 +100,12 @@ def assemble(
     updates = Updates(factors, o.update_clip, o.decay)
     forward = experiment.forward
     forward.check_network(network, experiment.model.network)
+    if o.recurrent_bound is not None:
+        if not network.is_recurrent:
+            raise ActrelaxError(
+                f"--recurrent-bound needs a network with cycles, but {experiment.model.network} has none: leave it out."
+            )
+        network.bound_recurrence(o.recurrent_bound)
     options = BackwardOptions(
         updates,
         o.reduction,
@@ -127,6 +133,7 @@ def assemble(
         experiment.epochs,
         loss_is_sum=o.reduction == "sum",
         clip_norm=o.clip_norm,
+        recurrent_bound=o.recurrent_bound,
         patience=experiment.patience,
         respond=partial(outputs, network, forward.settle) if network.is_recurrent else None,
     )

@@ -18,7 +18,8 @@ from actrelax.simulations.training.experiment import Experiment
 T = TypeVar("T")
 
 _OF_CYCLES = ("settle_steps", "settle_eta", "settle_tolerance", "unsettled", "unsettled_above", "sample_clip")
-LATER: dict[str, Any] = dict.fromkeys(("width", "skips", "norm", *_OF_CYCLES)) | {"lift": []}
+_STABILITY = ("feedback_strength", "recurrent_bound")
+LATER: dict[str, Any] = dict.fromkeys(("width", "skips", "norm", *_OF_CYCLES, *_STABILITY)) | {"lift": []}
 """Options that a configuration has only where they are given: older ones, and their fingerprints, lack them."""
 
 
@@ -46,7 +47,8 @@ def as_config(experiment: Experiment, execution: Execution) -> dict[str, Any]:
     options = {
         name: value for name, value in as_options(experiment).items() if name not in LATER or value != LATER[name]
     }
-    return {"version": VERSION, "experiment": options, "execution": as_options(execution)}
+    computed = {name: value for name, value in as_options(execution).items() if name != "watch" or value}
+    return {"version": VERSION, "experiment": options, "execution": computed}
 
 
 def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
@@ -60,10 +62,12 @@ def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
     expected = as_config(Experiment(), Execution())
     for name in ("experiment", "execution"):
         part = config.get(name)
-        if differing := (set(part if isinstance(part, dict) else ()) ^ expected[name].keys()).difference(LATER):
+        if differing := (set(part if isinstance(part, dict) else ()) ^ expected[name].keys()).difference(
+            [*LATER, "watch"]
+        ):
             raise ActrelaxError(f"the configuration has missing or unknown options: {', '.join(sorted(differing))}.")
-    options = {**LATER, **config["experiment"]}
-    return structured(Experiment, options), structured(Execution, config["execution"])
+    options, computed = {**LATER, **config["experiment"]}, {"watch": False, **config["execution"]}
+    return structured(Experiment, options), structured(Execution, computed)
 
 
 def read_config(folder: RunFolder) -> tuple[Experiment, Execution]:

@@ -29,6 +29,10 @@ class Execution(Machine):
     """Number of batches between measurements of the angle between AR's and backprop's updates; finished runs of a suite
     are not measured again. Default: no measurements."""
 
+    watch: bool = False
+    """Networks with cycles: write for each epoch how stable both phases are on eight fixed images, the share of images
+    that had not settled, and the numbers of steps."""
+
     def hardware(self, precision: Precision) -> Hardware:
         """Return device, threads and precision, with `auto` and None replaced for this machine.
 

@@ -110,6 +110,9 @@ class Optimisation:
     """Bound on the magnitude of each element of an update. Default: no bound."""
     decay: float | None = None
     """Kolen-Pollack's decay of W and psi per update, relative to the learning rate."""
+    recurrent_bound: float | None = None
+    """Networks with cycles: bound on the norm of each cycle's linear map, to which its weights are scaled down after each
+    update. Default: no bound."""
     clip_norm: float | None = None
     """Bound on the norm of all updates of a batch together, which are scaled down to it. Default: no bound."""
 
@@ -183,6 +186,7 @@ class Experiment:
             conv_factor=(o.conv_factor, POSITIVE, math.inf),
             update_clip=(o.update_clip, POSITIVE, math.inf),
             clip_norm=(o.clip_norm, POSITIVE, math.inf),
+            recurrent_bound=(o.recurrent_bound, POSITIVE, math.inf),
             label_smoothing=(self.model.label_smoothing, 0, 1),
             patience=(self.patience, 1, math.inf),
             decay=(o.decay, 0, math.inf),

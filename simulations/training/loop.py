@@ -84,6 +84,8 @@ def learn(training: Training, x: Tensor, y: Tensor, callbacks: Sequence[Callback
         torch.nn.utils.clip_grad_norm_(training.network.parameters(), training.clip_norm)
     training.learning_rate = training.optimiser.param_groups[0]["lr"]
     training.optimiser.step()
+    if training.recurrent_bound is not None:
+        training.network.bound_recurrence(training.recurrent_bound)
     training.schedule.step()
     training.batch += 1
     training.count(result, y)

@@ -16,6 +16,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import SETTLE
 from actrelax.models.network import Network
 from actrelax.models.problem import ProblemFields, Value, transform_named
+from actrelax.models.problem.feedback_transforms import Scaled, Transform
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training.assumption_names import assumptions_named
 from actrelax.simulations.training.options import POSITIVE, require
@@ -71,6 +72,8 @@ class Relaxation:
     feedback_transform: str | None = None
     """Transform of feedback weights: sparse-SHARE (such as sparse-0.5) or quantised-LEVELS (such as quantised-16).
     Default: none."""
+    feedback_strength: float | None = None
+    """Factor of all feedback weights, below 1 to stabilise the feedback around cycles. Default: 1."""
     lift: Annotated[tuple[str, ...], UseAppendAction] = ()
     """Change of one projection, NAME.KNOB=VALUE, such as layer1.0.conv1.weight-gain=none; may be repeated."""
 
@@ -94,6 +97,7 @@ class Relaxation:
             noise=(self.noise, 0, math.inf),
             input_noise=(self.input_noise, 0, math.inf),
             delay=(self.delay, 0, math.inf),
+            feedback_strength=(self.feedback_strength, POSITIVE, math.inf),
         )
         _ = self.knobs  # raises
         only_auto = {"tolerance": self.tolerance, "tolerance-of": self.tolerance_of, "max-steps": self.max_steps}
@@ -103,6 +107,8 @@ class Relaxation:
         for one, other in (("steps", "duration"), ("dt", "eta")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ActrelaxError(f"--{one} and --{other} exclude each other: give one of them.")
+        if self.feedback_transform is not None and self.feedback_strength is not None:
+            raise ActrelaxError("--feedback-transform and --feedback-strength exclude each other: give one of them.")
         transform_named(self.feedback_transform)
 
     @property
@@ -152,8 +158,14 @@ class Relaxation:
             "noise": self.noise,
             "input_noise": self.input_noise,
             "delays": self.delay,
-            "feedback_transform": transform_named(self.feedback_transform, seed),
+            "feedback_transform": self.transform(seed),
         }
+
+    def transform(self, seed: int) -> Transform | None:
+        """Return the transform of feedback weights, or None."""
+        if self.feedback_strength is not None:
+            return Scaled(self.feedback_strength)
+        return transform_named(self.feedback_transform, seed)
 
     def time_constants(self, network: Network, seed: int) -> float | Mapping[str, Value]:
         """Return the time constants: tau, or hidden population -> one value, or one per neuron, on the CPU.

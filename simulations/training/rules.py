@@ -143,7 +143,7 @@ def _relaxed(
             steps, integrator = PAPERS, integrator_named("equilibrium")
         elif steps.tolerance is not None:
             steps = Steps(grid.steps, dt=grid.dt)
-    if relaxation.feedback_transform is not None:  # it may draw random numbers, which a trace would repeat
+    if problem.feedback_transform is not None:  # it may draw random numbers, which a trace would repeat
         obstacle = obstacle or "does not support feedback transforms: leave --feedback-transform out."
     rule = partial(
         relax_backward,

@@ -32,6 +32,7 @@ from actrelax.simulations.training.recording import Recording as Recording
 from actrelax.simulations.training.signals import stopping_cleanly
 from actrelax.simulations.training.state import Training
 from actrelax.simulations.training.user_code import is_own
+from actrelax.simulations.training.watch import Watch
 
 
 def run(experiment: Experiment, execution: Execution, recording: Recording, data: Dataset | None = None) -> Summary:
@@ -119,6 +120,8 @@ def _watchers(
     watchers: list[Callback] = []
     if execution.measure_alignment:
         watchers.append(Alignment(execution.measure_alignment, parts.loss, parts.options, experiment.relaxation.knobs))
+    if execution.watch:
+        watchers.append(Watch(experiment, parts.training.network))
     if recording.tensorboard:
         board = TensorBoard(folder.tensorboard)
         watchers += [board] if parts.training.processes.is_first else []

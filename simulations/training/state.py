@@ -37,6 +37,7 @@ class Training:
     epochs         number of epochs
     loss_is_sum    True if the rule's loss is a sum over the batch, False for a mean
     clip_norm      bound on the norm of all gradients of a batch; None for no bound
+    recurrent_bound  bound on the norm of the linear map of each cycle, after each update; None for no bound
     patience       number of epochs without a better validation accuracy after which training ends, or None
     respond        function of stimuli that returns the outputs to test; None for the network
     epoch, batch   number of finished epochs, and of finished batches of the current epoch
@@ -57,6 +58,7 @@ class Training:
     epochs: int
     loss_is_sum: bool = False
     clip_norm: float | None = None
+    recurrent_bound: float | None = None
     patience: int | None = None
     respond: Convert | None = None
     epoch: int = 0

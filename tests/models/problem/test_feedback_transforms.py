@@ -16,7 +16,7 @@ from actrelax.models.problem import RelaxationProblem, apply_transform, transfor
 from actrelax.models.problem.feedback_transforms import Quantised, Sparse
 from actrelax.models.results import relative_error
 
-NAMED = ["sparse-0.6", "quantised-4"]
+NAMED = ["sparse-0.6", "quantised-4", "scaled-0.7"]
 
 
 def problem_of(case, **fields):
@@ -68,7 +68,10 @@ def test_names():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ("sparse", r"^unknown feedback transform 'sparse'; known: sparse-SHARE \(sparse-0\.5\), quantised-LEVELS\.$"),
+        (
+            "sparse",
+            r"^unknown feedback transform 'sparse'; known: sparse-SHARE \(sparse-0\.5\), quantised-LEVELS, scaled-FACTOR\.$",
+        ),
         ("quantised-2.5", r"^unknown feedback transform 'quantised-2\.5'"),
         ("sparse-0", r"^the share of sparse feedback must be above 0 and at most 1, got 0\.$"),
         ("sparse-1.5", r"^the share of sparse feedback must be above 0 and at most 1, got 1\.5\.$"),

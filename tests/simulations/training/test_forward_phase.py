@@ -11,6 +11,7 @@ from actrelax.models.engines import Settle, Steps, settle
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import SETTLE, BackwardOptions
 from actrelax.models.network import build
+from actrelax.models.problem.feedback_transforms import Scaled
 from actrelax.simulations import cli
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.configuration import as_config, from_config, hash_of
@@ -207,3 +208,46 @@ def test_options_reach_the_rule():
     assert (found.unsettled, found.unsettled_above, found.sample_clip) == ("drop", 0.5, 3.0)
     with pytest.raises(ActrelaxError, match=r"^--sample-clip must be positive"):
         ForwardPhase(sample_clip=-1.0).check()
+
+
+def test_a_bound_on_recurrent_weights_holds_after_each_update(tmp_path, tiny):
+    assert run(*tiny, "--out", tmp_path / "bound", "--recurrent-bound", 0.7, "--lr", 1.0) == 0
+    assert run(*tiny, "--out", tmp_path / "free", "--lr", 1.0) == 0
+    norms = {}
+    for name in ("bound", "free"):
+        weight = load_run(tmp_path / name).network.projections["hidden1->hidden1"].weight
+        norms[name] = float(torch.linalg.matrix_norm(weight.double(), 2))
+    assert 0.6 < norms["bound"] < 0.75 < 1.2 < norms["free"]
+
+
+def test_feedback_strength_scales_the_feedback(tmp_path, tiny):
+    network = build("digits-rec", generator=0)
+    assert Relaxation(feedback_strength=0.25).problem_fields(network, 0)["feedback_transform"] == Scaled(0.25)
+    assert run(*tiny, "--out", tmp_path / "weak", "--feedback-strength", 0.25) == 0
+    assert run(*tiny, "--out", tmp_path / "whole") == 0
+    weak, whole = (RunFolder(tmp_path / name).checkpoint()["network"] for name in ("weak", "whole"))
+    assert not torch.equal(weak["hidden1->hidden1.weight"], whole["hidden1->hidden1.weight"])
+    names = {"feedback_strength", "recurrent_bound"}
+    assert not names & as_config(Experiment(), Execution())["experiment"].keys()
+    config = RunFolder(tmp_path / "weak").config()
+    assert config["experiment"]["feedback_strength"] == 0.25
+    assert as_config(*from_config(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--recurrent-bound", "1"], "--recurrent-bound needs a network with cycles, but digits-mlp has none: leave"),
+        (["--recurrent-bound", "0"], "--recurrent-bound must be positive, got 0."),
+        (["--feedback-strength", "0"], "--feedback-strength must be positive, got 0."),
+        (
+            ["--feedback-strength", "0.5", "--feedback-transform", "quantised-4"],
+            "--feedback-transform and --feedback-strength exclude each other: give one of them.",
+        ),
+        (["--watch"], "--watch needs a network with cycles, but digits-mlp has none."),
+    ],
+)
+def test_what_else_is_refused(tmp_path, capsys, options, sentence):
+    assert run("--network", "digits-mlp", *options, "--out", tmp_path / "run", "--epochs", 1) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
