@@ -62,9 +62,8 @@ def from_config(config: Mapping[str, Any]) -> tuple[Experiment, Execution]:
     expected = as_config(Experiment(), Execution())
     for name in ("experiment", "execution"):
         part = config.get(name)
-        if differing := (set(part if isinstance(part, dict) else ()) ^ expected[name].keys()).difference(
-            [*LATER, "watch"]
-        ):
+        differing = set(part if isinstance(part, dict) else ()) ^ expected[name].keys()
+        if differing := differing.difference([*LATER, "watch"]):
             raise ActrelaxError(f"the configuration has missing or unknown options: {', '.join(sorted(differing))}.")
     options, computed = {**LATER, **config["experiment"]}, {"watch": False, **config["execution"]}
     return structured(Experiment, options), structured(Execution, computed)

@@ -111,8 +111,8 @@ class Optimisation:
     decay: float | None = None
     """Kolen-Pollack's decay of W and psi per update, relative to the learning rate."""
     recurrent_bound: float | None = None
-    """Networks with cycles: bound on the norm of each cycle's linear map, to which its weights are scaled down after each
-    update. Default: no bound."""
+    """Networks with cycles: bound on the norm of each cycle's linear map; after each update the weights are scaled down
+    to it. Default: no bound."""
     clip_norm: float | None = None
     """Bound on the norm of all updates of a batch together, which are scaled down to it. Default: no bound."""
 

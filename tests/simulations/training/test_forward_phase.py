@@ -215,7 +215,7 @@ def test_a_bound_on_recurrent_weights_holds_after_each_update(tmp_path, tiny):
     assert run(*tiny, "--out", tmp_path / "free", "--lr", 1.0) == 0
     norms = {}
     for name in ("bound", "free"):
-        weight = load_run(tmp_path / name).network.projections["hidden1->hidden1"].weight
+        weight = load_run(tmp_path / name).network.projections["hidden1->hidden1"].weight.detach()
         norms[name] = float(torch.linalg.matrix_norm(weight.double(), 2))
     assert 0.6 < norms["bound"] < 0.75 < 1.2 < norms["free"]
 
