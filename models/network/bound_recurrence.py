@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,37 +11,38 @@ from actrelax.models._names import is_number, whole_number
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.projection import Projection
 
-if TYPE_CHECKING:
-    from actrelax.models.network.network import Network
+Shapes = Mapping[str, Sequence[int]]
+"""Population -> shape of its activity."""
 
 
 @torch.no_grad()
-def bound_recurrence(network: Network, limit: float, iterations: int = 20) -> dict[tuple[str, ...], Tensor]:
-    """Implement `Network.bound_recurrence`."""
+def bound_recurrence(
+    cycles: Mapping[tuple[str, ...], Sequence[Projection]], shapes: Shapes, limit: float, iterations: int
+) -> dict[tuple[str, ...], Tensor]:
+    """Scale down the weights of each cycle's projections: `Network.bound_recurrence`."""
     iterations = whole_number("iterations", iterations, least=1)
     if not (is_number(limit) and limit > 0):
         raise ActrelaxError(f"the limit of recurrent weights must be a positive number, got {limit!r}.")
     found: dict[tuple[str, ...], Tensor] = {}
     done: set[int] = set()
-    for members in network.graph.cycles:
-        inside = [p for name in members for p in network.incoming[name] if p.source in members]
+    for members, inside in cycles.items():
         copies = [p.name for p in inside if p.map is None]
         if copies:
             raise ActrelaxError(
                 f"the recurrent weights of {', '.join(members)} can't be bounded, because {copies[0]!r} is a copy: "
                 "give it weights."
             )
-        shapes = {name: network.populations[name].shape for name in members}
-        found[members] = _scale({p: p.weight for p in inside}, shapes, limit, iterations, done)
+        own = {name: shapes[name] for name in members}
+        found[members] = _scale({p: p.weight for p in inside}, own, limit, iterations, done)
         learned = {p: p.feedback for p in inside if isinstance(p.feedback, torch.nn.Parameter)}
         if learned:
-            _scale(learned, shapes, limit, iterations, done)
+            _scale(learned, own, limit, iterations, done)
     return found
 
 
 def _scale(
     weights: Mapping[Projection, Tensor | None],
-    shapes: Mapping[str, Sequence[int]],
+    shapes: Shapes,
     limit: float,
     iterations: int,
     done: set[int],
@@ -57,7 +57,7 @@ def _scale(
     return norm
 
 
-def _norm(weights: Mapping[Projection, Tensor | None], shapes: Mapping[str, Sequence[int]], iterations: int) -> Tensor:
+def _norm(weights: Mapping[Projection, Tensor | None], shapes: Shapes, iterations: int) -> Tensor:
     """Return the largest singular value of the map of all projections together, by power iteration from a fixed start.
 
     A maximum over pixels takes the routes of the vector that it is given.

@@ -361,7 +361,12 @@ class Network(nn.Module):
         >>> [f"{float(norm):.1f}" for norm in network.bound_recurrence(0.9).values()]
         ['0.9']
         """
-        return bound_recurrence(self, limit, iterations)
+        cycles = {
+            members: [p for name in members for p in self.incoming[name] if p.source in members]
+            for members in self.graph.cycles
+        }
+        shapes = {name: population.shape for name, population in self.populations.items()}
+        return bound_recurrence(cycles, shapes, limit, iterations)
 
     def lacks_feedback(self, assumptions: Assumptions) -> bool:
         """Return whether any projection needs feedback weights that do not exist yet."""

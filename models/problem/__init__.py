@@ -1,6 +1,6 @@
 """The relaxation and the forward phase as initial value problems."""
 
-from actrelax.models.problem.feedback_transforms import apply_transform, transform_named
+from actrelax.models.problem.feedback_transforms import Scaled, Transform, apply_transform, transform_named
 from actrelax.models.problem.forward import ForwardProblem
 from actrelax.models.problem.initial_value_problem import InitialValueProblem
 from actrelax.models.problem.losses import (
@@ -25,8 +25,10 @@ __all__ = [
     "LossFunction",
     "ProblemFields",
     "RelaxationProblem",
+    "Scaled",
     "State",
     "StateSpace",
+    "Transform",
     "Unit",
     "UnitDynamics",
     "Value",

@@ -15,8 +15,7 @@ from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, integrator_named
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import SETTLE
 from actrelax.models.network import Network
-from actrelax.models.problem import ProblemFields, Value, transform_named
-from actrelax.models.problem.feedback_transforms import Scaled, Transform
+from actrelax.models.problem import ProblemFields, Scaled, Transform, Value, transform_named
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training.assumption_names import assumptions_named
 from actrelax.simulations.training.options import POSITIVE, require

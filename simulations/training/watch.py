@@ -10,8 +10,7 @@ from torch import Tensor
 
 from actrelax.analysis.spectra import rightmost_eigenvalue
 from actrelax.analysis.stability import Phase, loop_matrix
-from actrelax.models.engines import TorchOptions, solve
-from actrelax.models.engines.settle import settled_pass
+from actrelax.models.engines import TorchOptions, settled_pass, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.problem import RelaxationProblem
