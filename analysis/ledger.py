@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from scipy import stats
+from torch import Tensor
 
-from actrelax.analysis.reads import Entry, Read, Reads, entries
+from actrelax.analysis.captured_reads import captured_entries
+from actrelax.analysis.reads import Entry, Read, Reads, entries, has_weights
 from actrelax.analysis.tables import Table
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
-from actrelax.models.network import Network, check_network
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import CapturedNetwork, CapturedPass, FeedforwardPass, Network, check_network, left_alone
 
 SHARE = 0.99
 """Share of the error signal that has arrived at the lowest population after `Ledger.time`."""
@@ -74,7 +77,8 @@ class Ledger:
 
     def table(self) -> Table:
         """Return the table of the projections."""
-        return Table.of(f"What learning uses: assumptions {self.assumptions}", _COLUMNS, map(_cells, self.entries))
+        columns = [(name, "") for name in _COLUMNS]
+        return Table.of(f"What learning uses: assumptions {self.assumptions}", columns, map(_cells, self.entries))
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -90,12 +94,14 @@ class Ledger:
         ]
 
     def __str__(self) -> str:
-        rows = [[name for name, _ in _COLUMNS], *([*map(str, _cells(entry))] for entry in self.entries)]
+        rows = [list(_COLUMNS), *(_cells(entry) for entry in self.entries)]
         title = f"ledger of {self.network}, assumptions {self.assumptions}"
         return "\n".join([title, *_aligned(rows), "", *_aligned(list(map(list, self.facts)))])
 
 
-def ledger_of(network: Network, assumptions: str | Assumptions = "ar") -> Ledger:
+def ledger_of(
+    network: Network, assumptions: str | Assumptions = "ar", x: Tensor | FeedforwardPass | None = None
+) -> Ledger:
     """Derive what learning in a network uses under some assumptions.
 
     The graph of the network and the knobs of each projection decide, not the name of a preset. Feedback weights need
@@ -105,6 +111,9 @@ def ledger_of(network: Network, assumptions: str | Assumptions = "ar") -> Ledger
     ----------
     network : Network
     assumptions : str or Assumptions, default "ar"
+    x : torch.Tensor or FeedforwardPass, optional
+        For a captured network, a batch or its forward pass: what autograd's graph of this batch contains is what
+        learning uses. Two samples show whether samples mix. The module's buffers and random generators are restored.
 
     Returns
     -------
@@ -113,16 +122,16 @@ def ledger_of(network: Network, assumptions: str | Assumptions = "ar") -> Ledger
     Raises
     ------
     ActrelaxError
-        For unknown assumptions, and names of unknown projections in them.
+        For unknown assumptions, names of unknown projections in them, and a captured network without a batch.
 
     Examples
     --------
     >>> from actrelax import build
     >>> print(ledger_of(build("digits-mlp"), "random-feedback"))
     ledger of 64-32-10, assumptions 'random-feedback'
-      projection       local  feedback weights  f' in feedback  f' in update  remembers      synapses per weight
-      input->hidden1   yes    -                 -               forward pass  f' of hidden1  1
-      hidden1->output  yes    psi, fixed        constant        constant      x of hidden1   1
+      projection       local  feedback weights  f' in feedback  f' in update  remembers  synapses per weight  adjoint
+      input->hidden1   yes    -                 -               forward pass  f'         1                    formula
+      hidden1->output  yes    psi, fixed        constant        constant      x          1                    formula
     <BLANKLINE>
       phases          forward pass, then relaxation, then weights change
       hops            1, from the output to hidden1
@@ -135,15 +144,12 @@ def ledger_of(network: Network, assumptions: str | Assumptions = "ar") -> Ledger
     """
     check_network(network)
     given = look_up("assumptions", assumptions, PRESETS)
-    given.check_names(network.projections)
-    found = tuple(entries(network, given))
-    sizes = "-".join("x".join(map(str, population.shape)) for population in network.populations.values())
-    name = given.preset
+    network, found = _derived(network, given, x)
     hops, lowest = _hops(network)
     is_lawful = hops and "now" not in {entry.feedback_slope for entry in found}
     return Ledger(
-        sizes,
-        repr(name) if name else "custom",
+        _in_words(network),
+        repr(given.preset) if given.preset else "custom",
         found,
         tuple(_phases(network, given)),
         hops,
@@ -152,6 +158,32 @@ def ledger_of(network: Network, assumptions: str | Assumptions = "ar") -> Ledger
         lowest,
         tuple(_global_signals(network, given)),
     )
+
+
+def _derived(
+    network: Network, assumptions: Assumptions, x: Tensor | FeedforwardPass | None
+) -> tuple[Network, tuple[Entry, ...]]:
+    """Return the network, with the populations of this batch, and its entries."""
+    if not isinstance(network, CapturedNetwork):
+        assumptions.check_names(network.projections)
+        return network, tuple(entries(network, assumptions))
+    network.lacks_feedback(assumptions)  # refuses what captured networks don't have
+    if isinstance(x, Tensor):
+        with left_alone(network.module, x):
+            x = network.feedforward(x)
+    if not isinstance(x, CapturedPass):
+        raise ActrelaxError(
+            "the ledger of a captured network is derived from the graph of a batch: pass ledger_of(network, "
+            "assumptions, images)."
+        )
+    assumptions.check_names(x.network.projections)
+    return x.network, tuple(captured_entries(x, assumptions))
+
+
+def _in_words(network: Network) -> str:
+    if isinstance(network, CapturedNetwork):
+        return f"a captured {type(network.module).__name__}"
+    return "-".join("x".join(map(str, population.shape)) for population in network.populations.values())
 
 
 def _hops(network: Network) -> tuple[int | None, str]:
@@ -175,7 +207,7 @@ def _phases(network: Network, assumptions: Assumptions) -> Iterator[str]:
 
 def _during(network: Network, assumptions: Assumptions) -> tuple[list[str], int]:
     """Return the projections whose weights change during the relaxation, and the number of all with weights."""
-    learning = [p for p in network.projections.values() if network.kind(p) and p.map is not None]
+    learning = [p for p in network.projections.values() if has_weights(p)]
     timing = {p.name: network.knobs(p, assumptions).plasticity for p in learning}
     return [name for name, when in timing.items() if when == "continuous"], len(learning)
 
@@ -190,18 +222,19 @@ def _global_signals(network: Network, assumptions: Assumptions) -> Iterator[str]
     yield "nothing is learned from a sample without a loss gradient"
 
 
-_COLUMNS = [
-    ("projection", ""),
-    ("local", ""),
-    ("feedback weights", ""),
-    ("f' in feedback", ""),
-    ("f' in update", ""),
-    ("remembers", ""),
-    ("synapses per weight", ","),
-]
+_COLUMNS = (
+    "projection",
+    "local",
+    "feedback weights",
+    "f' in feedback",
+    "f' in update",
+    "remembers",
+    "synapses per weight",
+    "adjoint",
+)
 
 
-def _cells(entry: Entry) -> list[str | int | None]:
+def _cells(entry: Entry) -> list[str]:
     """Return the row of one projection."""
     return [
         entry.projection,
@@ -211,6 +244,7 @@ def _cells(entry: Entry) -> list[str | int | None]:
         entry.update_slope or "-",
         ", ".join(entry.remembered) or "-",
         f"{entry.synapses:,}" if entry.synapses else "-",
+        "autograd" if entry.by_autograd else "formula",
     ]
 
 

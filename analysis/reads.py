@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from actrelax.models.assumptions import Assumptions, Gain
-from actrelax.models.network import Network, Projection
+from actrelax.models.network import CapturedProjection, Network, Projection
 
 Mixing = Literal["unit", "population", "batch"]
 """Whose states a signal needs on its way through a population: the unit's own, other units', other samples'."""
@@ -24,7 +24,8 @@ class Read(NamedTuple):
     """A tensor that is read.
 
     what  "weight", "bias", "feedback" (psi) and "winners" of a projection; "activity" (at this moment), "forward
-          activity", "forward response" and "forward drive" of a population; "saved by FUNCTION" in a captured piece
+          activity", "forward response" and "forward drive" of a population; in captured networks "saved by FUNCTION",
+          what autograd has saved in the piece of a population
     of    name of the projection or population
     """
 
@@ -45,7 +46,8 @@ class Entry:
                     "copy"; "" where it carries none
     feedback_slope  f' in its feedback: "forward pass", "now", "dropped", or "constant" where f' is 1; "" for none
     update_slope    f' in its weight update, likewise
-    remembered      values of the forward pass that are read after they have changed
+    remembered      what is read of the forward pass after it has changed: "x", the presynaptic activity; "f'", the
+                    slope of the target; "winners" of its pools; functions that need states of other units, by name
     synapses        number of synapses that share each weight, within a sample; 0 for a copy
     mixing          whose states its signals need in the target: "unit", "population" or "batch"
     by_autograd     whether autograd computes how its signals pass the target
@@ -151,6 +153,11 @@ def slope_reads(network: Network, population: str, gain: Gain) -> Reads:
     return frozenset(found)
 
 
+def has_weights(projection: Projection | CapturedProjection) -> bool:
+    """Return whether a projection is more than a copy."""
+    return (projection.number if isinstance(projection, CapturedProjection) else projection.map) is not None
+
+
 def has_constant_slope(network: Network, population: str) -> bool:
     """Return whether f' of a population is 1 at any drive."""
     return network.populations[population].activation.derivative is torch.ones_like
@@ -192,9 +199,9 @@ def _remembered(network: Network, projection: Projection, assumptions: Assumptio
     knobs, target = network.knobs(projection, assumptions), projection.target
     learns, is_fed_back = projection.map is not None, projection.source != network.input
     if learns and _presynaptic(network, projection, assumptions).what != "activity":
-        yield f"x of {projection.source}"
+        yield "x"
     gains = [knobs.activity_gain] * is_fed_back + [knobs.weight_gain] * learns
     if "feedforward" in gains and not has_constant_slope(network, target):
-        yield f"f' of {target}"
+        yield "f'"
     if winners(projection):
-        yield "winners of pools"
+        yield "winners"

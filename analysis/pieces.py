@@ -1,0 +1,183 @@
+"""How signals pass the pieces of a captured network: what the functions on their way need.
+
+A signal leaves a population through its piece, and arrives at drives, copies and parameters. Each function on the way
+needs nothing of the batch, the slope of a unit, the winners of pools, or states of other units (docs/theory.md,
+section 7). The names of autograd's functions tell, and for products which of their factors depend on the stimulus. A
+function that is not listed here may need anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from actrelax.models.assumptions import Gain
+
+Edge = tuple[Any, int]
+Needs = Literal["nothing", "slope", "winners", "states"]
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+BY_NAME = _names("Relu LeakyRelu Tanh Sigmoid Softplus Gelu Silu Elu Hardtanh")
+"""Pointwise functions whose slope is a gain knob's."""
+POINTWISE = BY_NAME | _names(
+    "Hardswish Hardsigmoid Mish Exp Expm1 Log Log1P Sqrt Rsqrt Abs Sin Cos Clamp ClampMin ClampMax Threshold Erf "
+    "LogSigmoid Reciprocal CopySlices"
+)
+"""Functions of a unit alone; CopySlices, which writes into part of a tensor, hides its function."""
+WINNERS = _names(
+    "MaxPool MaxPoolWithIndices AdaptiveMaxPool FractionalMaxPool Max Min Amax Amin Maximum Minimum Topk Sort Median "
+    "Where Index IndexAdd MaskedSelect"
+)
+"""Functions that choose among units."""
+PRODUCTS = _names("Mul Div Addcmul Addcdiv Lerp Pow")
+"""Functions of a unit alone where one of their factors depends on the stimulus; otherwise they need states."""
+FIXED = _names(
+    "Add Sub Rsub Neg Sum Mean Cat Stack AvgPool AdaptiveAvgPool MkldnnAdaptiveAvgPool UpsampleNearest "
+    "UpsampleBilinear UpsampleLinear UpsampleBicubic UpsampleTrilinear UpsampleNearestExact ConstantPadNd "
+    "ReflectionPad ReplicationPad Roll Flip Repeat Gather IndexSelect Cumsum Tril Triu Diagonal NativeDropout "
+    "MaskedFill View UnsafeView Reshape ReshapeAlias T Transpose Permute Unsqueeze Squeeze Expand "
+    "Clone Alias Slice Select Split UnsafeSplit SplitWithSizes Unbind AsStrided ToCopy"
+)
+"""Linear functions without weights, whose adjoint needs no activity."""
+OF_ONE_UNIT = POINTWISE | _names("Add Sub Rsub Neg Mul Div Pow Clone Alias ToCopy")
+"""Functions by which each unit of a tensor follows from the same unit of others."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way of signals through a piece, from its population to one end: a drive, a copy or a parameter.
+
+    slopes   pointwise functions on it, by name
+    winners  functions on it that need winners
+    states   functions on it that need other units' states, and functions that are not known
+    own      whether a parameter at its end is multiplied by the unit's own state, as the scale of a norm is
+    length   number of functions on it
+    """
+
+    slopes: tuple[str, ...]
+    winners: tuple[str, ...]
+    states: tuple[str, ...]
+    own: bool
+    length: int
+
+    def slopes_read(self, gain: Gain) -> list[str]:
+        """Return the pointwise functions whose slope in the forward pass is read, as a knob has it."""
+        return [name for name in self.slopes if gain == "feedforward" or name not in BY_NAME]
+
+    def functions(self, gain: Gain) -> Iterator[str]:
+        """Yield the functions whose adjoint reads what autograd has saved, as a knob has it."""
+        yield from (*self.slopes_read(gain), *self.winners, *self.states)
+
+    def slope(self, gain: Gain) -> str:
+        """Return the slope in words, as a knob has it."""
+        read, changed = self.slopes_read(gain), {"none": "dropped", "current": "now"}.get(gain, "")
+        if not self.slopes:
+            return "constant"
+        if len(read) == len(self.slopes):
+            return "forward pass"
+        return f"{changed}, but {', '.join(read)}" if read else changed
+
+
+@dataclass
+class PieceGraph:
+    """The part of autograd's graph that is one population's piece.
+
+    start  the population's edge
+    ends   the edges of its drives, and of the populations that are copied into it
+    """
+
+    start: Edge
+    ends: Collection[Edge]
+    _reached: dict[Any, frozenset[Edge | int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for node in self._children_first():
+            self._reached[node] = frozenset[Edge | int]().union(*map(self._from, _children(node)))
+
+    def way(self, end: Edge | int) -> Way:
+        """Return the way to an end: an edge, or a parameter by its identity."""
+        found: dict[Needs, dict[str, None]] = {"nothing": {}, "slope": {}, "winners": {}, "states": {}}
+        nodes = [node for node, reached in self._reached.items() if end in reached]
+        own = False
+        for node in nodes:
+            if isinstance(end, int) and any(self._from(child) == {end} for child in _children(node)):
+                own |= _brief(node) not in FIXED  # whose update is a product of the signal and the state beside it
+            else:
+                found[self._needs(node)][_brief(node)] = None
+        return Way(tuple(found["slope"]), tuple(found["winners"]), tuple(found["states"]), own, len(nodes))
+
+    def _children_first(self) -> list[Any]:
+        """Return the nodes of the piece, each after those that it depends on."""
+        if self.start in self.ends or hasattr(self.start[0], "variable"):
+            return []
+        order, visited, stack = list[Any](), {self.start[0]}, [(self.start[0], iter(_children(self.start[0])))]
+        while stack:
+            child = next((c for c in stack[-1][1] if not self._is_end(c) and c[0] not in visited), None)
+            if child is None:
+                order.append(stack.pop()[0])
+            else:
+                visited.add(child[0])
+                stack.append((child[0], iter(_children(child[0]))))
+        return order
+
+    def _is_end(self, edge: Edge) -> bool:
+        return hasattr(edge[0], "variable") or edge in self.ends
+
+    def _from(self, edge: Edge) -> frozenset[Edge | int]:
+        """Return the ends that an edge depends on."""
+        if hasattr(edge[0], "variable"):
+            return frozenset({id(edge[0].variable)})
+        return frozenset({edge}) if edge in self.ends else self._reached.get(edge[0], frozenset())
+
+    def _is_stimulated(self, edge: Edge) -> bool:
+        """Return whether an edge depends on a drive or a copied population."""
+        return any(isinstance(end, tuple) for end in self._from(edge))
+
+    def _needs(self, node: Any) -> Needs:
+        """Return what a function needs to pass a signal; what is not known may need anything."""
+        name = _brief(node)
+        if name in PRODUCTS:
+            return self._needs_of_product(node, name)
+        if name.endswith("BatchNorm") and not getattr(node, "_saved_training", True):
+            return "nothing"
+        by_name: dict[Needs, frozenset[str]] = {"slope": POINTWISE, "winners": WINNERS, "nothing": FIXED}
+        return next((needs for needs, names in by_name.items() if name in names), "states")
+
+    def _needs_of_product(self, node: Any, name: str) -> Needs:
+        factors = [child for child in _children(node) if self._is_stimulated(child)]
+        if len(factors) < 2:
+            return "slope" if name == "Pow" else "nothing"
+        if name not in OF_ONE_UNIT:
+            return "states"
+        origins = {self._origin(child) for child in factors}
+        return "slope" if len(origins) == 1 and None not in origins else "states"
+
+    def _origin(self, edge: Edge) -> Edge | None:
+        """Return the end of which each unit of an edge is a function; None if it follows from several units."""
+        if self._is_end(edge):
+            return edge
+        if _brief(edge[0]) not in OF_ONE_UNIT:
+            return None
+        found = {self._origin(child) for child in _children(edge[0]) if self._is_stimulated(child)}
+        return found.pop() if len(found) == 1 else None
+
+
+def _children(node: Any) -> Iterator[Edge]:
+    """Yield the edges that a node depends on."""
+    return iter([child for child in node.next_functions if child[0] is not None])
+
+
+def _brief(node: Any) -> str:
+    """Return the name of an autograd function: "MaxPoolWithIndices" for MaxPool2DWithIndicesBackward0.
+
+    Softmax and attention have a name for each of their kernels.
+    """
+    name = re.sub(r"Backward\d*$", "", str(node.name()).rpartition("::")[2])
+    name = next((short for short in ("Attention", "Softmax") if short in name), name)
+    return re.sub(r"\dD", "", name).removeprefix("Native")

@@ -1,0 +1,285 @@
+"""The ledger of captured networks. Oracle: interventions on drives, signals, weights and activities of a module."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from modules import MODULES
+from torch import Tensor, nn
+
+from actrelax.analysis.ledger import Ledger, ledger_of
+from actrelax.analysis.reads import Read
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.learning.captured import ParameterUpdates, learn_at
+from actrelax.models.network import CapturedPass, Network, build, build_module, left_alone
+from actrelax.models.network.captured.operations import Convolution, Linear, Recorded
+from actrelax.models.problem import RelaxationProblem
+
+CASES = {
+    **{name: (case.make, case.stimuli, case.output) for name, case in MODULES.items() if not case.refused},
+    "digits-resnet-8": (lambda: build_module("digits-resnet-8", generator=0), lambda: torch.rand(3, 1, 8, 8), None),
+    "digits-vit": (lambda: build_module("digits-vit", generator=0), lambda: torch.rand(3, 1, 8, 8), None),
+}
+FIXED = [name for name in CASES if name not in MODULES or MODULES[name].paths == "one"]
+"""Modules whose operations don't depend on the data."""
+
+
+def captured(name) -> tuple[Network, Tensor]:
+    make, stimuli, output = CASES[name]
+    paths = MODULES[name].paths if name in MODULES else "one"
+    x = stimuli()
+    return Network.from_module(make(), x, output, paths), x
+
+
+def forward(network, x, bump=None) -> CapturedPass:
+    """Return a forward pass, always with the same random numbers; `bump` changes the drives."""
+    with left_alone(network.module, x), bumped(bump):
+        torch.manual_seed(5)
+        return network.feedforward(x)
+
+
+@contextmanager
+def bumped(bump):
+    """Add `bump(number, drive)` to each drive of a forward pass."""
+    kinds, number = (Linear, Convolution, Recorded), iter(range(1000))
+    originals = {kind: kind.call for kind in kinds}
+    for kind in kinds if bump else ():
+        kind.call = lambda self, call=originals[kind]: (drive := call(self)) + bump(next(number), drive)
+    try:
+        yield
+    finally:
+        for kind, call in originals.items():
+            kind.call = call
+
+
+def sent(passed, signals) -> dict[str, Tensor]:
+    """Return what each population sends along each projection into it, for given activities."""
+    found = {}
+    for number, name in enumerate(passed.path.names):
+        arrived = passed.transposed(number, signals[name], keep=True, learn=False)
+        found |= {wire.name: x for wire, x in zip(passed.path.incoming[number], arrived, strict=True)}
+    return found
+
+
+def activities(passed) -> dict[str, Tensor]:
+    """Return random activities of all populations, relays included."""
+    generator = torch.Generator().manual_seed(1)
+    found = {}
+    for number, (node, slot) in enumerate(passed.edges):
+        shape = node.variable.shape if hasattr(node, "variable") else node._input_metadata[slot].shape
+        x = torch.randn(tuple(shape), generator=generator)
+        is_complex = not hasattr(node, "variable") and node._input_metadata[slot].dtype.is_complex
+        found[passed.path.names[number]] = x.to(torch.complex128) if is_complex else x
+    return found
+
+
+def noise(drive) -> Tensor:
+    return 3 * torch.randn(drive.shape, generator=torch.Generator().manual_seed(drive.numel()), dtype=drive.dtype)
+
+
+def ledger(network, x) -> Ledger:
+    torch.manual_seed(5)
+    return ledger_of(network, "ar", x)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_signals_depend_on_the_forward_pass_only_where_the_ledger_says_so(name):
+    network, x = captured(name)
+    before = forward(network, x)
+    signals, found = activities(before), ledger(network, x)
+    one, other = sent(before, signals), sent(forward(network, x, lambda number, drive: noise(drive)), signals)
+    for entry in found.entries:
+        if entry.projection in one and one[entry.projection] is not None:
+            reads = any(what.startswith("saved") for what, _ in entry.feedback_reads | entry.update_reads)
+            assert torch.equal(one[entry.projection], other[entry.projection]) == (not reads), entry
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_where_the_ledger_says_unit_no_signal_needs_the_state_of_another_unit(name):
+    network, x = captured(name)
+    before = forward(network, x)
+    signals, found = activities(before), ledger(network, x)
+    one = sent(before, signals)
+    for p in before.network.projections.values():
+        if p.number is None:
+            continue
+        chosen = dict[int, Tensor]()
+
+        def half(number, drive, p=p, chosen=chosen):
+            if number != p.number:
+                return torch.zeros_like(drive)
+            chosen[number] = torch.rand(drive.shape, generator=torch.Generator().manual_seed(2)) < 0.5
+            return noise(drive) * chosen[number]
+
+        other = sent(forward(network, x, half), signals)
+        entry = found[p.name]
+        if one[p.name] is not None and entry.mixing == "unit" and "winners" not in entry.remembered:
+            unchanged = ~chosen[p.number]
+            assert torch.equal(one[p.name][unchanged], other[p.name][unchanged]), entry
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_samples_mix_where_the_ledger_says_so(name):
+    network, x = captured(name)
+    passed = forward(network, x)
+    signals, found = activities(passed), ledger(network, x)
+    one = sent(passed, signals)
+    others = {population: signal.clone() for population, signal in signals.items()}
+    for signal in others.values():
+        signal[-1] = 0.5 - signal[-1]
+    other = sent(passed, others)
+    for entry in found.entries:
+        before, after = (each.get(entry.projection) for each in (one, other))
+        by_sample = signals[entry.target].shape[:1] == (len(x),) if entry.target in signals else False
+        if before is not None and by_sample and before.shape[:1] == (len(x),):
+            assert torch.equal(before[:-1], after[:-1]) == (entry.mixing != "batch"), entry
+
+
+@pytest.mark.parametrize("name", ["digits-resnet-8", "digits-vit", "pre-activation", "gated", "tied-transposed"])
+def test_feedback_reads_its_own_weight_and_updates_read_the_presynaptic_activity(name):
+    network, x = captured(name)
+    passed, found = forward(network, x), ledger(network, x)
+    problem = RelaxationProblem.from_batch(network, passed, torch.randn_like(passed.output), loss="sum-of-squares")
+    state = {name: torch.randn_like(activity) for name, activity in problem.initial_state().items()}
+    weighted = [p for p in passed.network.projections.values() if p.number is not None]
+    feedback, learned = feedback_of(problem, state), updates_of(problem, state)
+    for p in weighted:
+        operation = passed.operations[p.number]
+        own = [q.name for q in weighted if shares(passed.operations[q.number].weight, operation.weight)]
+        operation.used.data.neg_()
+        passed._sent.clear()
+        changed = {name for name, x in feedback_of(problem, state).items() if not torch.equal(x, feedback[name])}
+        operation.used.data.neg_()
+        assert changed == {name for name in own if Read("weight", name) in found[name].feedback_reads}
+        kept, operation.x = operation.x, -operation.x
+        changed = {name for name, x in updates_of(problem, state).items() if not torch.equal(x, learned[name])}
+        operation.x = kept
+        (what,) = {read.what for read in found[p.name].update_reads if read.of == p.source}
+        assert what == ("activity" if p.source == "input" else "forward activity")
+        assert changed == {p.weight}
+
+
+def shares(one, other) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def feedback_of(problem, state):
+    problem.feedforward._relayed.clear()
+    relays = problem.network.relays  # what they send follows from all that they receive
+    carrying = [p for p in problem.feedback_projections.values() if p.target not in relays]
+    return {p.name: problem.feedback_along(p, dict(state)).clone() for p in carrying}
+
+
+def updates_of(problem, state):
+    updates = ParameterUpdates()
+    learn_at(problem, dict(state), updates)
+    names = {id(p): name for name, p in problem.network.named_parameters()}
+    return {names[id(p)]: update.clone() for p, update in updates.gradients().items()}
+
+
+@pytest.mark.parametrize("name", ["digits-resnet-8", "digits-vit", "depthwise", "lstm", "embedding"])
+def test_pieces_that_autograd_transposes_say_so(name, monkeypatch):
+    network, x = captured(name)
+    passed, found = forward(network, x), ledger(network, x)
+    signals = activities(passed)
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("autograd is asked")
+
+    def pass_down(number, wires):
+        arrived = passed.transposed(number, signals[passed.path.names[number]], keep=True, learn=False)
+        for wire, signal in zip(wires, arrived, strict=True):
+            if wire.operation is not None:
+                passed.operations[wire.operation].both(signal, (True, True, False), keep=True)
+
+    monkeypatch.setattr(torch.autograd, "grad", refuse)
+    for number, wires in enumerate(passed.path.incoming):
+        by_autograd = {found[wire.name].by_autograd for wire in wires}
+        if by_autograd == {False}:
+            pass_down(number, wires)
+        elif wires:
+            assert by_autograd == {True}
+            with pytest.raises(RuntimeError, match="autograd is asked"):
+                pass_down(number, wires)
+
+
+class Gates(nn.Module):
+    """A SiLU written out, which a unit computes alone, and a gate, which needs another unit's state."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(5, 5) for _ in range(4))
+
+    def forward(self, x):
+        x = self.a(x)
+        x = x * torch.sigmoid(x)
+        return self.d(self.b(x) * torch.tanh(self.c(x)))
+
+
+def test_a_product_of_two_drives_needs_states_and_a_function_of_one_drive_does_not():
+    network = Network.from_module(Gates(), torch.randn(3, 5))
+    found = ledger_of(network, "ar", torch.randn(3, 5))
+    assert found["a"].mixing == "unit"
+    assert found["b"].mixing == found["c"].mixing == "population"
+    assert found["b"].remembered == ("x", "Mul")
+    assert found["c"].remembered == ("x", "f'", "Mul")
+
+
+def test_normalisation_needs_other_samples_other_units_or_neither():
+    x = torch.randn(3, 4, 6, 6)
+    mixing = {}
+    for norm in (nn.BatchNorm2d(4), nn.InstanceNorm2d(4), nn.GroupNorm(2, 4), nn.BatchNorm2d(4).eval()):
+        module = nn.Sequential(nn.Conv2d(4, 4, 3), norm, nn.Tanh(), nn.Flatten(), nn.Linear(64, 2))
+        found = ledger_of(Network.from_module(module, x), "ar", x)
+        mixing[f"{type(norm).__name__} {norm.training}"] = found["0"].mixing
+    assert mixing == {
+        "BatchNorm2d True": "batch",
+        "InstanceNorm2d True": "population",
+        "GroupNorm True": "population",
+        "BatchNorm2d False": "unit",
+    }
+
+
+def test_attention_needs_other_units_and_the_residual_stream_needs_nothing():
+    found = ledger(*captured("digits-vit"))
+    assert found["blocks.0.qkv"].remembered == ("x", "Attention")
+    assert found["patches->patches'"].not_local == ["other units"]
+    assert found["blocks.0.out->blocks.0.down"].not_local == []
+    assert found["blocks.0.up"].synapses == 17  # tokens
+    assert found["phi of patches"].remembered == ()  # class token and positions are added
+    assert found["phi of patches'"].remembered == ("x",)
+    assert found.hops == 17
+
+
+def test_a_tied_weight_counts_the_synapses_of_all_its_projections():
+    found = ledger(*captured("tied-transposed"))
+    assert [entry.synapses for entry in found.entries if entry.synapses] == [2, 2]
+    found = ledger(*captured("tied"))
+    assert {entry.synapses for entry in found.entries if entry.synapses} == {1, 6}  # five tokens, and the readout
+
+
+def test_a_captured_chain_has_the_ledger_of_the_network_that_was_built():
+    module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 3))
+    built, x = ledger_of(Network.from_sequential(module, (6,))), torch.randn(3, 6)
+    found = ledger_of(Network.from_module(module, x), "ar", x)
+    same = ("feedback", "feedback_slope", "update_slope", "remembered", "synapses", "mixing")
+    for ours, theirs in zip(found.entries, built.entries, strict=True):
+        assert [getattr(ours, part) for part in same] == [getattr(theirs, part) for part in same]
+    assert (found.hops, found.time, found.global_signals) == (built.hops, built.time, built.global_signals)
+
+
+def test_the_module_is_left_as_it_was():
+    module = build_module("digits-resnet-8", generator=0)
+    network = Network.from_module(module, torch.rand(3, 1, 8, 8))
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    state = torch.get_rng_state()
+    ledger_of(network, "ar", torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
+
+
+def test_a_captured_network_needs_a_batch():
+    network = Network.from_module(nn.Linear(4, 3), torch.zeros(2, 4))
+    with pytest.raises(ActrelaxError, match=r"derived from the graph of a batch: pass ledger_of\(network, "):
+        ledger_of(network)
+    assert ledger_of(build("digits-mlp"), "ar").network == "64-32-10"
