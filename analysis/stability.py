@@ -228,13 +228,13 @@ def predicted_steps(matrix: sparse.csr_array, tolerance: float) -> float:
     eigenvalue, |y| |x| / |y* x| with its left and right eigenvectors: the factor that errors keep after the transient.
     Infinite if rho is 1 or more. For Euler's scheme T = I + dt J (`jacobian`).
     """
-    rho, kappa = _largest_with_condition(matrix)
+    rho, kappa = condition_of_largest(matrix)
     if rho >= 1:
         return math.inf
     return math.log(kappa / tolerance) / -math.log(rho)
 
 
-def _largest_with_condition(matrix: sparse.csr_array) -> tuple[float, float]:
+def condition_of_largest(matrix: sparse.csr_array) -> tuple[float, float]:
     """Return the largest magnitude of an eigenvalue, and the condition of that eigenvalue."""
     size = matrix.shape[0]
     if size < LARGE:

@@ -37,7 +37,7 @@ BATCH, ETA, ROUNDS, TURN = 64, 0.5, 15, 1
 TOLERANCES = (1e-2, 1e-3, 1e-6)
 COUNTS = (15, 30, 60)
 UNITS, SAMPLES, MOST = 300, 8, 5000
-ETAS = (0.5, 0.7, 1.0)
+ETAS = (0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 def unrolled(network: Network, x: Tensor, y: Tensor, steps: int) -> None:

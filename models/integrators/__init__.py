@@ -3,6 +3,7 @@
 from actrelax.models.integrators.chain import Matrix, Transition, chain_matrix, coefficients, flow, holding, sweep
 from actrelax.models.integrators.components import TOLERANCE, equilibrium_by_components, residual_of_equilibrium
 from actrelax.models.integrators.delay_lines import fill_delay_lines
+from actrelax.models.integrators.gmres import gmres
 from actrelax.models.integrators.noise import add_noise
 from actrelax.models.integrators.schemes import (
     EQUILIBRIUM,
@@ -33,6 +34,7 @@ __all__ = [
     "equilibrium_by_components",
     "fill_delay_lines",
     "flow",
+    "gmres",
     "holding",
     "residual_of_equilibrium",
     "sweep",
