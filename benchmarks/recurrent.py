@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actrelax.models.engines import Settle, Steps
-from actrelax.models.integrators.gmres import gmres
+from actrelax.models.integrators import gmres
 from actrelax.models.learning import BackwardOptions, relax_backward
 from actrelax.models.network import Network, build
 from actrelax.simulations.costs.memory import peak_on_cpu

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from actrelax.models.engines.residual import largest_residual, residual_of_pass
-from actrelax.models.integrators.gmres import Solution, gmres
+from actrelax.models.integrators import gmres
+from actrelax.models.integrators.gmres import Solution
 from actrelax.models.learning.gradients import BackwardOptions
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import pass_for, report_of
