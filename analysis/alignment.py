@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,15 @@ def update_angles(
 
 
 def _decaying(network: Network, weight: nn.Parameter, assumptions: Assumptions) -> int:
-    """Return the number of projections that add Kolen-Pollack's decay of this weight to its gradient."""
+    """Return how often Kolen-Pollack's decay of this weight is added to its gradient: by each projection that has it.
+
+    In a captured network projections with tied weights have one psi, and decay once.
+    """
+    if isinstance(network, CapturedNetwork):
+        named = dict(network.named_parameters())
+        return any(
+            network.decays(p, assumptions) and named[p.parameter] is weight for p in network.projections.values()
+        )
     return sum(network.decays(p, assumptions) for p in network.projections.values() if p.weight is weight)
 
 
@@ -67,8 +76,18 @@ class FeedbackAlignment(NamedTuple):
 
 @torch.no_grad()
 def feedback_alignment(network: Network) -> dict[str, FeedbackAlignment]:
-    """Return the `FeedbackAlignment` of each projection with separate feedback weights."""
+    """Return the `FeedbackAlignment` of each projection with separate feedback weights; tied weights have one."""
+    pairs: Mapping[str, tuple[Tensor | None, Tensor | None]]
+    if isinstance(network, CapturedNetwork):
+        named = dict(network.named_parameters())
+        own = {p.psi: p.parameter for p in network.projections.values() if p.parameter}
+        pairs = {psi: (named.get(parameter), network.feedback.find(psi)) for psi, parameter in own.items()}
+        return _alignments(pairs)
     pairs = {name: (p.weight, p.feedback) for name, p in network.projections.items()}
+    return _alignments(pairs)
+
+
+def _alignments(pairs: Mapping[str, tuple[Tensor | None, Tensor | None]]) -> dict[str, FeedbackAlignment]:
     return {
         name: FeedbackAlignment(_angle(w, psi), float((w - psi).norm()), effective_rank(psi))
         for name, (w, psi) in pairs.items()

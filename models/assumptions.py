@@ -17,6 +17,7 @@ Feedback = Literal["transpose", "learned", "kolen-pollack", "random", "sign"]
 Gain = Literal["feedforward", "current", "none"]
 Presynaptic = Literal["feedforward", "current"]
 Plasticity = Literal["equilibrium", "continuous"]
+Statistics = Literal["exact", "constant"]
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,14 @@ class Assumptions:
         By kind. A skip without weights has the gains of `conv` if its target is spatial, else of `dense`.
     projections : mapping, optional
         Name of a projection -> `Knobs` in place of those of its kind, or a mapping of the knobs that differ from these.
+    statistics : {"exact", "constant"}
+        How signals pass a BatchNorm in training: by its adjoint, which subtracts means over the batch, or with gamma /
+        sigma per unit, as if mean and variance were constants.
 
     Raises
     ------
     ActrelaxError
-        For `projections` of another form, unknown knobs and values.
+        For `projections` of another form, unknown names and values.
 
     Examples
     --------
@@ -86,8 +90,10 @@ class Assumptions:
     dense: Knobs = Knobs()
     conv: Knobs = Knobs()
     projections: Mapping[str, Knobs | Changes] = field(default_factory=dict, hash=False)
+    statistics: Statistics = "exact"
 
     def __post_init__(self) -> None:
+        known("statistics", self.statistics, get_args(Statistics))
         given = self.projections
         if not isinstance(given, Mapping) or not all(isinstance(each, Knobs | Mapping) for each in given.values()):
             raise ActrelaxError(
@@ -180,4 +186,5 @@ PRESETS: dict[str, Assumptions] = {
     "unfrozen": _everywhere(Knobs(activity_gain="current", weight_gain="current")),
     "current-presynaptic": _everywhere(Knobs(presynaptic="current")),
     "continuous": _everywhere(Knobs(plasticity="continuous")),
+    "constant-statistics": Assumptions(statistics="constant"),
 }

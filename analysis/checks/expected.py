@@ -120,4 +120,5 @@ def _leads_to_backprop(problem: RelaxationProblem) -> bool:
     """Return whether the equilibrium is backprop's gradient."""
     used = [problem.network.knobs(p, problem.assumptions) for p in problem.feedback_projections.values()]
     standard = all(k.feedback == "transpose" and k.activity_gain == "feedforward" for k in used)
-    return standard and problem.feedback_transform is None and not problem.dynamics
+    exact = problem.assumptions.statistics == "exact" or not isinstance(problem.network, CapturedNetwork)
+    return standard and exact and problem.feedback_transform is None and not problem.dynamics

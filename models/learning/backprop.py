@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import Settle
-from actrelax.models.learning.captured import refuse_factors, without_hooks
+from actrelax.models.learning.captured import refuse_computed_weights, without_hooks
 from actrelax.models.learning.gradients import Backward, BackwardOptions, Updates, add_to_grad, has_hooks, is_finite
 from actrelax.models.learning.implicit import ImplicitPass
 from actrelax.models.learning.report import SettlingReport
@@ -140,7 +141,7 @@ def _captured_gradients(
     network: CapturedNetwork, x: Tensor, y: Tensor, loss: Loss, options: BackwardOptions
 ) -> tuple[dict[nn.Parameter, Tensor], Backward]:
     """Return the gradients of a captured network's parameters, by autograd on its module."""
-    refuse_factors(network, options.updates.factors)
+    refuse_computed_weights(network, PRESETS["ar"], options.updates.factors)
     learned = [w for w in network.parameters() if w.requires_grad]
     kinds = {name: p.kind for p in network.projections.values() for name in (p.weight, p.bias) if name}
     by_weight = {w: kinds.get(name, "phi") for name, w in network.named_parameters()}

@@ -6,20 +6,32 @@ what arrives at its own parameters their update (docs/any-module.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from actrelax.models.assumptions import Assumptions, Gain
 from actrelax.models.closed_form import Plan, remainders, settled_plan, stream_captured, uncovered
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.solve import run, warn_unsettled
 from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError, enough_memory, warn
-from actrelax.models.learning.gradients import BackwardOptions, is_finite
+from actrelax.models.learning.gradients import BackwardOptions, Updates, is_finite
 from actrelax.models.learning.plasticity import counted_samples
-from actrelax.models.network import CapturedNetwork, CapturedPass, Operation, leaves_of, refuse_stale
+from actrelax.models.network import (
+    CapturedNetwork,
+    CapturedPass,
+    Operation,
+    learned_feedback,
+    leaves_of,
+    parameter_of,
+    refuse_stale,
+    signal_of,
+)
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import DivergenceError, Trajectory
 
@@ -47,6 +59,11 @@ class ParameterUpdates:
         before = self._found.get(id(to))
         self._found[id(to)] = (to, update if before is None else before[1] + update)
 
+    def of(self, weight: Tensor) -> Tensor | None:
+        """Return the update of a weight itself, also where it is computed from parameters."""
+        found = self._found.get(id(weight))
+        return None if found is None else found[1]
+
     def gradients(self) -> dict[Tensor, Tensor]:
         """Return leaf -> update, summed over all tensors that are made of it."""
         found = {leaf: update for leaf, update in self._found.values() if leaf.grad_fn is None}
@@ -61,28 +78,34 @@ class ParameterUpdates:
         return found
 
 
+Feedback = Mapping[str, Tensor]
+"""Projection -> the weights of its feedback, for the projections whose own weights do not carry it."""
+
+
 @torch.no_grad()
-def deliver(passed: CapturedPass, clamped: Tensor, updates: ParameterUpdates) -> None:
+def deliver(passed: CapturedPass, clamped: Tensor, updates: ParameterUpdates, feedback: Feedback | None = None) -> None:
     """Carry a clamp down to the equilibrium, population by population, and add the updates on the way.
 
     Each population is delivered to those below at once and freed, with what its weights read: the pass is used up.
     """
     for name in [name for name in passed.activities if name != passed.network.output]:
         del passed.activities[name]  # type: ignore[attr-defined]  # initial activities, which are not needed
-    arrived = Arrivals(clamped)
+    arrived = Arrivals(clamped, feedback or {})
     with without_autocast(clamped.device), without_hooks(passed.parameters):
         for number in range(len(passed.path.pieces)):
             if number in arrived.signals:
-                found = passed.transposed(number, arrived.signals.pop(number), keep=False)
+                gains = passed.gains_of(number).all
+                found = passed.adjoints(number, arrived.signals.pop(number), gains, keep=False)
                 _learn(passed, number, found, updates, arrived, keep=False)
 
 
 @torch.no_grad()
 def learn_at(problem: RelaxationProblem, state: State, updates: ParameterUpdates) -> None:
     """Add the updates that the populations of a captured network give at any state of a relaxation."""
+    activity = partial(problem.activity_of, state=state)
     with _learning(problem) as (passed, counted):
         for number, name in enumerate(passed.path.names):
-            _learn_at(passed, number, problem.activity_of(name, state), counted, updates, keep=True)
+            _learn_at(passed, number, activity(name), counted, updates, keep=True, activity=activity)
 
 
 @torch.no_grad()
@@ -104,19 +127,33 @@ def _learning(problem: RelaxationProblem) -> Iterator[tuple[CapturedPass, Tensor
 
 
 def _learn_at(
-    passed: CapturedPass, number: int, x: Tensor, counted: Tensor, updates: ParameterUpdates, keep: bool
+    passed: CapturedPass,
+    number: int,
+    x: Tensor,
+    counted: Tensor,
+    updates: ParameterUpdates,
+    keep: bool,
+    activity: Callable[[str], Tensor] | None = None,
 ) -> None:
-    """Add the updates that a population gives at an activity; without `keep`, free what they read."""
+    """Add the updates that a population gives at an activity; without `keep`, free what they read.
+
+    `activity`, population -> tensor, is needed where gains or presynaptic factors are current.
+    """
     by_sample = x.dim() > len(passed.path.shapes[number]) and len(x) == len(counted)
     if by_sample:
         x = x * counted.view(-1, *[1] * (x.dim() - 1))
-    _learn(passed, number, passed.transposed(number, x, keep), updates, None, keep)
+    gains, drive = passed.gains_of(number).learning, None
+    if "current" in gains:
+        assert activity is not None
+        drive = passed.current_drive(number, activity)
+    _learn(passed, number, passed.adjoints(number, x, gains, keep, drive), updates, None, keep, activity)
 
 
 class Arrivals:
     """Signals on their way to populations, added up in place where nothing else holds the tensor."""
 
-    def __init__(self, clamped: Tensor) -> None:
+    def __init__(self, clamped: Tensor, feedback: Feedback) -> None:
+        self.feedback = feedback
         self.signals: dict[int, Tensor] = {0: clamped}
         self._own: set[int] = set()
 
@@ -138,47 +175,83 @@ class Arrivals:
 def _learn(
     passed: CapturedPass,
     number: int,
-    found: list[Tensor | None],
+    found: Mapping[Gain, list[Tensor | None]],
     updates: ParameterUpdates,
     arrived: Arrivals | None,
     keep: bool,
+    activity: Callable[[str], Tensor] | None = None,
 ) -> None:
-    """Add the updates that a population's transposed activity gives; send on what follows, if anything `arrived`."""
-    wires = passed.path.incoming[number]
+    """Add the updates that a population's transposed activity gives; send on what follows, if anything `arrived`.
+
+    `activity`, population -> tensor, is read by projections whose presynaptic factor is current.
+    """
+    wires, gains = passed.path.incoming[number], passed.gains_of(number)
     for position, wire in enumerate(wires):
-        signal, found[position] = found[position], None  # free each as soon as it is used
-        if signal is None:
-            continue
+        sends = arrived is not None and wire.source is not None
+        signal = found[gains.sent[position]][position] if sends else None
+        learned = gains.learned[position]
+        to_learn = signal if learned is None else found[learned][position]
+        for each in found.values():
+            each[position] = None  # free each as soon as it is used
         is_new = False
         if wire.operation is not None:
             operation = passed.operations[wire.operation]
-            sends = arrived is not None and wire.source is not None
-            signal, is_new = _product(operation, signal, sends, updates, keep), operation.sends_new
+            psi = arrived.feedback.get(wire.name) if arrived is not None else None
+            if activity is not None and wire.source is not None and gains.presynaptic[position] == "current":
+                operation = operation.reading(activity(passed.path.names[wire.source]))
+            how = Sending(sends, psi, passed.learns_feedback(wire.name), keep)
+            signal = _product(operation, to_learn, signal, updates, how)
+            is_new = operation.sends_new
         if arrived is not None and wire.source is not None and signal is not None:
             arrived.add(wire.source, signal, is_new)
-    for parameter, update in zip(passed.own_parameters(number), found[len(wires) :], strict=True):
+    own = found[gains.own][len(wires) :]
+    for parameter, update in zip(passed.own_parameters(number), own, strict=True):
         updates.add(parameter, update, "phi")
 
 
-def _product(operation: Operation, y: Tensor, sends: bool, updates: ParameterUpdates, keep: bool) -> Tensor | None:
-    """Add the Hebbian products of one operation, and return the signal for what it reads if that is wanted."""
+@dataclass(frozen=True)
+class Sending:
+    """What becomes of a signal at an operation.
+
+    sends  whether it goes on to what the operation reads
+    psi    the weights that carry it there; None for the operation's own
+    also   whether psi learns, and so needs the update even if the weight does not
+    keep   whether the operation is used again
+    """
+
+    sends: bool
+    psi: Tensor | None
+    also: bool
+    keep: bool
+
+
+def _product(
+    operation: Operation, y: Tensor | None, sent: Tensor | None, updates: ParameterUpdates, how: Sending
+) -> Tensor | None:
+    """Add the Hebbian products of one operation and y; return what `sent` becomes at what it reads, if wanted."""
     refuse_stale(operation)
     weight, bias = operation.weight, operation.bias
-    wanted = (sends, weight.requires_grad, bias is not None and bias.requires_grad)
-    if not any(wanted):
+    learns = weight.requires_grad or how.also
+    wanted = (how.sends, learns, bias is not None and bias.requires_grad)
+    if not any(wanted) or (y is None and sent is None):
         return None
-    if weight.requires_grad and operation.is_overwritten:
+    if learns and operation.is_overwritten:
         raise ActrelaxError(
             "a tensor that a weight reads has changed in place since the forward pass: clone it before writing to it."
         )
-    if y.dtype != operation.used.dtype:
-        y = y.to(operation.used.dtype)
-    signal, update, of_bias = operation.both(y, wanted, keep)
-    if update is not None:
-        updates.add(weight, update, operation.kind)
-    if bias is not None and of_bias is not None:
-        updates.add(bias, of_bias, operation.kind)
-    if not keep:
+    signal = None
+    if how.sends and (how.psi is not None or sent is not y):
+        signal = None if sent is None else signal_of(operation, sent, how.psi)
+        wanted = (False, *wanted[1:])
+    if y is not None and any(wanted):
+        y = y if y.dtype == operation.used.dtype else y.to(operation.used.dtype)
+        together, update, of_bias = operation.both(y, wanted, how.keep)
+        signal = together if wanted[0] else signal
+        if update is not None:
+            updates.add(weight, update, operation.kind)
+        if bias is not None and of_bias is not None:
+            updates.add(bias, of_bias, operation.kind)
+    if not how.keep:
         operation.forget()
     return signal if signal is None or signal.dtype == operation.dtype else signal.to(operation.dtype)
 
@@ -207,16 +280,16 @@ def relax_captured(
     problem, trajectory = request.problem, None
     batch, factors = len(problem.clamped), options.updates.factors
     assert isinstance(problem.network, CapturedNetwork)
-    refuse_factors(problem.network, factors)
+    refuse_computed_weights(problem.network, problem.assumptions, factors)
     share = scale / batch if options.reduction == "mean" else scale
     with enough_memory("this relaxation", "take smaller batches or networks"):
-        plan = plan_for(request)
+        plan = None if reads_state(problem.assumptions) else plan_for(request)
         if plan is settled_plan(problem.network.graph) and not options.keep:
             # at equilibrium all is linear in the clamp: scaled there, gradients equal autograd's bit for bit
             updates = ParameterUpdates(factors)
             assert isinstance(problem.feedforward, CapturedPass)
             clamped = problem.clamped if isinstance(share, float) and share == 1 else problem.clamped * share
-            deliver(problem.feedforward, clamped, updates)
+            deliver(problem.feedforward, clamped, updates, _own_feedback(problem))
             warn_unsettled(request, request.status(False))
         else:
             _warn_of_little(request)
@@ -226,7 +299,7 @@ def relax_captured(
                 learn_at(problem, trajectory.state, updates)
             else:
                 learn_along(problem, plan, updates)
-        gradients = {leaf: options.updates.clipped_(update) for leaf, update in updates.gradients().items()}
+        gradients = _gradients(problem, updates, options.updates)
     finite = is_finite(torch.stack([_sum(problem.clamped), *map(_norm, gradients.values())]).sum())
     if options.check_finite and not bool(finite):
         raise DivergenceError(
@@ -236,14 +309,52 @@ def relax_captured(
     return gradients, finite, trajectory if options.keep else None
 
 
-def refuse_factors(network: CapturedNetwork, factors: Mapping[str, float]) -> None:
-    """Refuse factors for weights that are computed from parameters: whose updates they would scale is not defined."""
+def reads_state(assumptions: Assumptions) -> bool:
+    """Return whether updates read gains or presynaptic factors of the moment, and so all populations at once."""
+    return any("current" in (knobs.weight_gain, knobs.presynaptic) for knobs in assumptions.all_knobs)
+
+
+def _own_feedback(problem: RelaxationProblem) -> Feedback:
+    """Return the weights of feedback that is not carried by the weights themselves."""
+    plain = all(knobs.feedback == "transpose" for knobs in problem.assumptions.all_knobs)
+    if plain and problem.feedback_transform is None:
+        return {}
+    found = {name: problem.feedback_weight(p) for name, p in problem.feedback_projections.items()}
+    return {name: psi for name, psi in found.items() if psi is not None}
+
+
+def _gradients(problem: RelaxationProblem, updates: ParameterUpdates, options: Updates) -> dict[Tensor, Tensor]:
+    """Return the gradients of parameters and of feedback weights: clipped, then with Kolen and Pollack's decay."""
+    network, passed = problem.network, problem.feedforward
+    assert isinstance(network, CapturedNetwork)
+    assert isinstance(passed, CapturedPass)
+    found = {leaf: options.clipped_(update) for leaf, update in updates.gradients().items()}
+    for name, projection in learned_feedback(network, problem.assumptions).items():
+        weight, psi = parameter_of(passed.operations[projection.number].weight), network.feedback.find(name)
+        assert psi is not None
+        update = found.get(weight) if weight.grad_fn is None else updates.of(weight)
+        if update is None:
+            continue
+        found[psi] = update.clone() if weight.grad_fn is None else options.clipped_(update.clone())
+        if options.decay and network.decays(projection, problem.assumptions):
+            for w in (weight, psi):
+                found[w] = found[w] + options.decay * w.detach()
+    return {leaf: update for leaf, update in found.items() if leaf.requires_grad}
+
+
+def refuse_computed_weights(network: CapturedNetwork, assumptions: Assumptions, factors: Mapping[str, float]) -> None:
+    """Refuse factors and decay of weights that are computed from parameters: what they would scale is not defined."""
     for projection in network.projections.values():
         factor = factors.get(projection.kind, 1.0)
         if factor != 1 and projection.number is not None and not projection.weight:
             raise ActrelaxError(
                 f"factors={{{projection.kind!r}: {factor:g}}} needs weights that are Parameters, but the weights of "
                 f"{projection.name!r} are computed from others (pruned, normalised, masked ...): leave the factor out."
+            )
+        if not projection.parameter and network.decays(projection, assumptions):
+            raise ActrelaxError(
+                f'"kolen-pollack" feedback needs weights that are Parameters, but the weights of {projection.name!r} '
+                "are computed from others (pruned, normalised, masked ...): use learned feedback."
             )
 
 
@@ -258,8 +369,9 @@ def _warn_of_little(request: SolveRequest) -> None:
     lowest, share = max(left.items(), key=lambda item: item[1])
     if share > 0.5:
         network.said.add("little has arrived")
+        arrived = max(0.0, 1 - share)
         warn(
-            f"after {request.grid.steps} steps {1 - share:.0%} of what population {lowest!r} should hold has arrived: "
+            f"after {request.grid.steps} steps {arrived:.0%} of what population {lowest!r} should hold has arrived: "
             'pass Steps.until(...), which costs what the equilibrium costs, or start="zero", which keeps directions.'
         )
 

@@ -19,7 +19,7 @@ from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.learning.autograd import InputFeedback
-from actrelax.models.learning.captured import relax_captured
+from actrelax.models.learning.captured import reads_state, refuse_computed_weights, relax_captured
 from actrelax.models.learning.gradients import BackwardOptions, to_gradients
 from actrelax.models.learning.plasticity import times_shares
 from actrelax.models.learning.relax import learn, prepare
@@ -63,7 +63,8 @@ class Recipe:
     @property
     def at_equilibrium(self) -> bool:
         """Return whether relaxations are evaluated at equilibrium, without initial activities."""
-        return plan_for(self.request) is settled_plan(self.request.problem.network.graph)
+        problem = self.request.problem
+        return plan_for(self.request) is settled_plan(problem.network.graph) and not reads_state(problem.assumptions)
 
     @torch.no_grad()
     def relax_captured(self, scale: float | Tensor, passed: CapturedPass, gradient: Tensor) -> Mapping[Tensor, Tensor]:
@@ -174,12 +175,20 @@ def captured_recipe(
     fields: Mapping[str, Any],
 ) -> Recipe:
     """Check all arguments with a pass of zeros, and return the recipe."""
-    wrapped.add_feedback(assumptions, None)
-    blank = wrapped.network.blank()
+    network, generator = wrapped.network, as_generator(options.generator)
+    drawing = None if generator is None else generator.clone_state()
     fields, given = _without_start(fields)
-    problem = RelaxationProblem(wrapped.network, blank, blank.output, assumptions, **fields)
-    request = prepare(problem, integrator, steps, options)
-    plan_for(request)
+    with network.feedback.unchanged_by_errors():
+        wrapped.add_feedback(assumptions, drawing)
+        blank = network.blank()
+        problem = RelaxationProblem(network, blank, blank.output, assumptions, **fields)
+        refuse_computed_weights(network, assumptions, options.updates.factors)
+        request = prepare(problem, integrator, steps, options)
+        plan_for(request)
+        if any("current" in (k.activity_gain, k.weight_gain) for k in assumptions.all_knobs):
+            network.trial().under(assumptions).check_current()
+    if generator is not None and drawing is not None:
+        generator.set_state(drawing.get_state())
     return Recipe(steps, options, request, given)
 
 

@@ -43,12 +43,7 @@ class Wrapped:
         """Create the feedback weights that the assumptions need, if they are missing."""
         if not self.network.lacks_feedback(assumptions):
             return
-        if generator is None:
-            raise ActrelaxError(
-                "the assumptions need feedback weights, which are drawn at random: pass "
-                "options=BackwardOptions(generator=torch.Generator().manual_seed(0))."
-            )
-        self.network.add_feedback(assumptions, generator)
+        self.network.add_feedback(assumptions, _given(generator))
         if self.module is not self.network:
             self.feedback = _feedback_of(self.network)
         self._structure = structure(self.module)
@@ -72,22 +67,29 @@ class Wrapped:
 
 
 class WrappedCapture:
-    """A module and its captured network, which is the module itself in another form."""
+    """A module and its captured network, which is the module itself in another form.
 
-    feedback = None
+    `feedback` is a module with the feedback weights: None if there are none, or if `module` is a `CapturedNetwork`.
+    """
+
+    feedback: nn.Module | None = None
 
     def __init__(self, module: nn.Module, example: Tensor | None, output: Callable[[Any], Tensor] | None) -> None:
         if isinstance(module, CapturedNetwork):
             if example is not None or output is not None:
                 raise ActrelaxError("the network is captured already: leave example and output out.")
-            self.network = module
+            self.network, self.is_network = module, True
         else:
+            self.is_network = False
             assert example is not None
             self.network = capture(module, example, output)
 
-    def add_feedback(self, assumptions: Assumptions, generator: object) -> None:
-        """Refuse assumptions other than "ar", which has no feedback weights."""
-        self.network.lacks_feedback(assumptions)
+    def add_feedback(self, assumptions: Assumptions, generator: torch.Generator | None) -> None:
+        """Create the feedback weights that the assumptions need, if they are missing."""
+        if self.network.lacks_feedback(assumptions):
+            self.network.add_feedback(assumptions, _given(generator))
+        if not (self.is_network or self.network.feedback.is_empty):
+            self.feedback = self.network.feedback
 
     @contextmanager
     def leaves(self) -> Iterator[dict[Tensor, Tensor]]:
@@ -106,6 +108,16 @@ class WrappedCapture:
         finally:
             for owner, key, tensor in swapped:
                 owner[key] = tensor
+
+
+def _given(generator: torch.Generator | None) -> torch.Generator:
+    """Return a generator, or refuse that there is none."""
+    if generator is None:
+        raise ActrelaxError(
+            "the assumptions need feedback weights, which are drawn at random: pass "
+            "options=BackwardOptions(generator=torch.Generator().manual_seed(0))."
+        )
+    return generator
 
 
 def _network_of(module: nn.Module, input_shape: Sequence[int] | None) -> Network:

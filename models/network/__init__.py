@@ -2,10 +2,18 @@
 
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
-from actrelax.models.network.captured.capture import capture, left_alone
-from actrelax.models.network.captured.forward_pass import CapturedPass, CapturedProjection, leaves_of, refuse_stale
-from actrelax.models.network.captured.network import CapturedNetwork, refuse_assumptions
+from actrelax.models.network.captured.capture import capture
+from actrelax.models.network.captured.forward_pass import (
+    CapturedPass,
+    CapturedProjection,
+    leaves_of,
+    refuse_stale,
+    signal_of,
+)
+from actrelax.models.network.captured.held import left_alone
+from actrelax.models.network.captured.network import CapturedNetwork, refuse_continuous
 from actrelax.models.network.captured.operations import Operation
+from actrelax.models.network.captured.psi import learned_feedback, parameter_of
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
 from actrelax.models.network.feedforward_pass import FeedforwardPass, sum_in_order
 from actrelax.models.network.from_sequential import weighted_layers
@@ -46,10 +54,13 @@ __all__ = [
     "check_network",
     "check_tensor",
     "leaky_relu",
+    "learned_feedback",
     "leaves_of",
     "left_alone",
-    "refuse_assumptions",
+    "parameter_of",
+    "refuse_continuous",
     "refuse_stale",
+    "signal_of",
     "structure",
     "sum_in_order",
     "weighted_layers",

@@ -173,8 +173,8 @@ class Network(nn.Module):
         Returns
         -------
         CapturedNetwork
-            A `Network` for `RelaxationProblem`, `solve`, `relax_backward` and `ActivationRelaxation`, with the
-            assumptions "ar". ``print`` lists its populations.
+            A `Network` for `RelaxationProblem`, `solve`, `relax_backward` and `ActivationRelaxation`. ``print`` lists
+            its populations.
 
         Raises
         ------

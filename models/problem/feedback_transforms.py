@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import Projection
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -112,14 +111,14 @@ class TransformedFeedback:
         self.transform = transform
         self._found: dict[str, tuple[tuple[int, ...], Tensor]] = {}
 
-    def of(self, projection: Projection, psi: Tensor) -> Tensor:
-        """Return the feedback weights psi of a projection, transformed."""
+    def of(self, projection: str, psi: Tensor, reads: Iterable[Tensor | None]) -> Tensor:
+        """Return the feedback weights psi of a projection, which depend on the tensors `reads`, transformed."""
         # every in-place change, such as an optimiser's, raises a tensor's version
-        versions = tuple(w._version for w in (projection.weight, projection.feedback) if w is not None)
-        found = self._found.get(projection.name)
+        versions = tuple(w._version for w in reads if w is not None)
+        found = self._found.get(projection)
         if found is None or found[0] != versions:
-            found = versions, apply_transform(self.transform, psi, projection.name)
-            self._found[projection.name] = found
+            found = versions, apply_transform(self.transform, psi, projection)
+            self._found[projection] = found
         return found[1]
 
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from actrelax.models._names import known
+from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError, warn
+from actrelax.models.network import refuse_continuous
 
 
 def check_complete(tau: Any, leaky: Collection[str]) -> None:
@@ -55,10 +57,17 @@ def check_start(
             raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(shape)}, {dtype}.")
 
 
-def check_captured(given: Mapping[str, object], relays: Container[str], transform: object) -> None:
-    """Refuse what captured networks lack: feedback weights of their own, and relays with a state."""
-    if transform is not None:
-        raise ActrelaxError("a captured network has no feedback weights of its own: leave feedback_transform out.")
+def check_captured(
+    given: Mapping[str, object], relays: Container[str], assumptions: Assumptions, input_noise: float
+) -> None:
+    """Refuse what captured networks lack: plasticity while they relax, noise of the input, relays with a state."""
+    refuse_continuous(assumptions)
+    current = [k for k in assumptions.all_knobs if "current" in (k.activity_gain, k.weight_gain, k.presynaptic)]
+    if input_noise and current:
+        raise ActrelaxError(
+            "the current gains and presynaptic factors of a captured network read the stimulus itself: leave "
+            "input_noise out."
+        )
     for what, values in given.items():
         for name in values if isinstance(values, Mapping) else ():
             if name in relays:

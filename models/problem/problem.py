@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, TypedDict, Unpack
 
 import torch
@@ -144,6 +144,8 @@ class RelaxationProblem(InitialValueProblem):
         """Return the same problem for another batch, without repeating the checks (`start` must not be a mapping)."""
         other = object.__new__(RelaxationProblem)
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if isinstance(feedforward, CapturedPass):
+            feedforward = feedforward.under(self.assumptions)
         other.__dict__.update(own, network=network, feedforward=feedforward, clamped=clamped, target=None)
         return other
 
@@ -153,8 +155,10 @@ class RelaxationProblem(InitialValueProblem):
         self._take_plain_values()
         if isinstance(self.feedforward, CapturedPass):
             object.__setattr__(self, "network", self.feedforward.network)  # as the module ran on this batch
+            object.__setattr__(self, "feedforward", self.feedforward.under(self.assumptions))
             given = {name: getattr(self, name) for name in ("tau", "noise", "start", "dynamics")}
-            check_captured(given, self.feedforward.network.relays, self.feedback_transform)
+            check_captured(given, self.feedforward.network.relays, self.assumptions, self.input_noise)
+            self.feedforward.check_current()
         self.assumptions.check_names(self.network.projections)
         for projection in self.network.projections.values():
             self.network.feedback_weight(projection, self.assumptions)  # raises if it is missing
@@ -232,10 +236,15 @@ class RelaxationProblem(InitialValueProblem):
 
     def feedback_weight(self, projection: Projection) -> Tensor | None:
         """Return the projection's feedback weights, transformed; None for a copy."""
-        psi = self.network.feedback_weight(projection, self.assumptions)
+        passed = self.feedforward
+        if isinstance(passed, CapturedPass):
+            psi, reads = passed.feedback_of(projection, explicit=self.feedback_transform is not None)  # type: ignore[arg-type]
+        else:
+            psi = self.network.feedback_weight(projection, self.assumptions)
+            reads = (projection.weight, projection.feedback)
         if psi is None or self.feedback_transform is None:
             return psi
-        return self._transformed.of(projection, psi)
+        return self._transformed.of(projection.name, psi, reads)
 
     @cached_property
     def _transformed(self) -> TransformedFeedback:
@@ -247,7 +256,8 @@ class RelaxationProblem(InitialValueProblem):
         name = projection.target
         x = self.activity_of(name, state)
         if isinstance(self.feedforward, CapturedPass):
-            return self.feedforward.sent(projection, x)  # type: ignore[arg-type]
+            read = partial(self.activity_of, state=state)
+            return self.feedforward.sent(projection, x, read)  # type: ignore[arg-type]
         if gain != "current":
             return self.apply_gain(name, gain, x)
         drive = self.network.drive(name, self.activities_like_weights(state), self.feedforward.routes)

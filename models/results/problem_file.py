@@ -147,7 +147,7 @@ def _pass_at(network: Network, stimulus: Tensor, rates: Mapping[str, Tensor]) ->
 
 def _assumptions(given: Mapping[str, Any]) -> Assumptions:
     dense, conv = (Knobs(**given[kind]) for kind in ("dense", "conv"))
-    return Assumptions(dense, conv, given.get("projections", {}))
+    return Assumptions(dense, conv, given.get("projections", {}), given.get("statistics", "exact"))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -144,7 +144,7 @@ class Controls:
             replace(knobs, feedback=value[f"{kind} feedback"], activity_gain=value[f"{kind} gain"])
             for kind, knobs in (("dense", preset.dense), ("conv", preset.conv))
         )
-        return Assumptions(dense, conv)
+        return replace(preset, dense=dense, conv=conv)
 
     def _add_image(self, setting: Setting) -> None:
         run = setting.problem.run

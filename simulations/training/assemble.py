@@ -26,7 +26,7 @@ from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.mixed_precision import in_single_precision
-from actrelax.simulations.training.modules import kinds
+from actrelax.simulations.training.modules import has_batch_norm, kinds
 from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.optimisers import make_optimiser
 from actrelax.simulations.training.processes import ALONE, Processes
@@ -97,6 +97,9 @@ def assemble(
     factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
     if factors and "conv" not in kinds(network).values():
         warn(f"--conv-factor has no effect: {experiment.model.network} has no convolution.")
+    is_constant = experiment.rule == "ar" and experiment.relaxation.knobs.statistics == "constant"
+    if is_constant and not has_batch_norm(network):
+        warn(f"--assumptions constant-statistics has no effect: {experiment.model.network} has no BatchNorm.")
     updates = Updates(factors, o.update_clip, o.decay)
     forward = experiment.forward
     forward.check_network(network, experiment.model.network)

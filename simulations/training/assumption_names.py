@@ -66,8 +66,9 @@ def name_of(assumptions: Assumptions) -> str:
     >>> name_of(Assumptions(conv=Knobs(feedback="sign", activity_gain="none")))
     'ar,conv.feedback=sign,conv.activity-gain=none'
     """
+    presets = {name: preset for name, preset in PRESETS.items() if preset.statistics == assumptions.statistics}
     return min(
-        (_changed(name, preset, assumptions) for name, preset in PRESETS.items()), key=lambda text: text.count(",")
+        (_changed(name, preset, assumptions) for name, preset in presets.items()), key=lambda text: text.count(",")
     )
 
 

@@ -23,8 +23,21 @@ def kinds(network: Network) -> dict[nn.Parameter, str]:
     if not isinstance(network, CapturedNetwork):
         found = {w: network.kind(p) for p in network.projections.values() for w in (p.weight, p.bias)}
         return {w: kind for w, kind in found.items() if w is not None}
-    named = {name: p.kind for p in network.projections.values() for name in (p.weight, p.bias)}
+    named = {name: p.kind for p in network.projections.values() for name in (p.weight, p.bias, f"{p.psi}.feedback")}
     return {w: named.get(name, "phi") for name, w in network.named_parameters()}
+
+
+def has_feedback(network: Network) -> bool:
+    """Return whether a network has feedback weights of its own."""
+    if isinstance(network, CapturedNetwork):
+        return not network.feedback.is_empty
+    return any(p.feedback is not None for p in network.projections.values())
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Return whether a network has a BatchNorm that uses the statistics of the batch in training."""
+    parts = network.module.modules() if isinstance(network, CapturedNetwork) else ()
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts)
 
 
 @contextmanager

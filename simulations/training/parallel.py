@@ -69,7 +69,14 @@ class Shared:
         self.learning: dict[nn.Parameter, tuple[str, int]] = {}  # -> kind, number of projections that let it decay
         if is_module(self.network):
             found = kinds(self.network)
-            self.learning = {w: (kind, 0) for w, kind in found.items() if w.requires_grad}
+            named = dict(self.network.named_parameters())
+            pairs = [
+                (named[str(p.parameter)], named[f"{p.psi}.feedback"])  # tied weights decay once
+                for p in self.network.projections.values()
+                if self.assumptions is not None and self.network.decays(p, self.assumptions)
+            ]
+            decaying = {w for pair in pairs for w in pair}
+            self.learning = {w: (kind, int(w in decaying)) for w, kind in found.items() if w.requires_grad}
             return
         for p in self.network.projections.values():
             for _, w, is_decaying in learning_slots(self.network, self.assumptions or PRESETS["ar"], p):

@@ -31,7 +31,7 @@ from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.experiment import Images, Model
 from actrelax.simulations.training.hardware import Hardware
-from actrelax.simulations.training.modules import is_module
+from actrelax.simulations.training.modules import has_feedback
 from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.options import POSITIVE, given_in, require
 from actrelax.simulations.training.relaxation import Relaxation
@@ -190,7 +190,7 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
         network, preprocess, source = run.network, run.preprocess, f"{source}, network of {options.run}"
     network.to(device=hardware.device, dtype=hardware.dtype)
     network.eval()
-    if is_module(network) or all(p.feedback is None for p in network.projections.values()):
+    if not has_feedback(network):
         network.add_feedback(assumptions, random_stream(options.seed, "feedback"))
     if not network.hidden:
         raise ActrelaxError(f"{options.model.network} has no hidden population to relax: take a deeper network.")

@@ -101,7 +101,7 @@ def assert_equals_the_rule(case, preset, network, final, scheme):
             assert relative_error(getattr(p, name).grad, expected) < 1e-11, (p.name, name)
 
 
-@pytest.mark.parametrize("preset", [name for name in AT_EQUILIBRIUM if name != "ar"])
+@pytest.mark.parametrize("preset", [name for name in AT_EQUILIBRIUM if name not in ("ar", "constant-statistics")])
 def test_preset_is_not_ar(preset):
     """Every preset changes the result, so each assumption has an effect."""
     case = graph_case()
@@ -247,6 +247,8 @@ def test_presets_are_what_theory_says():
     """Fields that differ from `ar`, preset by preset, against the table of assumptions."""
     changed = {}
     for name, preset in PRESETS.items():
+        assert preset.statistics == ("constant" if name == "constant-statistics" else "exact")
+        assert preset.projections == {}
         for kind, knobs in (("dense", preset.dense), ("conv", preset.conv)):
             changed[name, kind] = {k: v for k, v in vars(knobs).items() if v != getattr(Knobs(), k)}
     learned, none = {"feedback": "learned"}, {"activity_gain": "none", "weight_gain": "none"}
@@ -270,6 +272,7 @@ def test_presets_are_what_theory_says():
         "unfrozen": ({"activity_gain": "current", "weight_gain": "current"},) * 2,
         "current-presynaptic": ({"presynaptic": "current"},) * 2,
         "continuous": ({"plasticity": "continuous"},) * 2,
+        "constant-statistics": ({}, {}),
     }
     assert changed == {(name, kind): row[i] for name, row in table.items() for i, kind in enumerate(("dense", "conv"))}
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -13,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.held import left_alone
 from actrelax.models.network.captured.network import CapturedNetwork, Output
 from actrelax.models.network.stimuli import check_tensor
 
@@ -46,23 +44,3 @@ def _check(module: object) -> None:
             )
         if isinstance(part, nn.SyncBatchNorm):
             raise ActrelaxError(f"SyncBatchNorm{of} can't be captured: use BatchNorm or GroupNorm.")
-
-
-@contextmanager
-def left_alone(module: nn.Module, example: Tensor) -> Iterator[None]:
-    """Restore the module's buffers and the random generators: the buffers themselves, not their values."""
-    before = [(part._buffers, dict(part._buffers)) for part in module.modules()]
-    for buffers, kept in before:
-        for name, buffer in kept.items():
-            if buffer is not None:
-                buffers[name] = buffer.clone()
-    python = random.getstate()
-    devices = [example.device] if example.is_cuda else []
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(python)
-        for buffers, kept in before:
-            buffers.clear()
-            buffers.update(kept)

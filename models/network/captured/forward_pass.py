@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.current import CurrentDrive
+from actrelax.models.network.captured.gains import Gains, PieceGains
 from actrelax.models.network.captured.gates import Turn
 from actrelax.models.network.captured.operations import Operation
 from actrelax.models.network.captured.paths import Path, other_tensors
 from actrelax.models.network.captured.pieces import is_inside, transpose
+from actrelax.models.network.captured.psi import learned_feedback, view_of_feedback
 from actrelax.models.network.captured.tape import Edge
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 
@@ -26,6 +31,9 @@ class CapturedProjection:
     kind            "dense" or "conv"
     weight, bias    names of its weight and bias in the module; "" for none, and for a weight that is computed
     number          number of the operation on its path, None for a copy
+    parameter       name of the parameter that the weight is, or of which it is a view
+    psi             name of the projection after which the feedback weights are called: the first of those that share
+                    the weight
     """
 
     name: str
@@ -35,10 +43,12 @@ class CapturedProjection:
     weight: str
     bias: str
     number: int | None
+    parameter: str = ""
+    psi: str = ""
 
     def feedback_signal(self, y: Tensor, route: Operation | None, weight: Tensor | None) -> Tensor:
-        """Return op^T(y; W); the route of a captured projection is its operation of this pass."""
-        return y if route is None else signal_of(route, y)
+        """Return op^T(y; weight), None for W; the route of a captured projection is its operation of this pass."""
+        return y if route is None else signal_of(route, y, weight)
 
 
 def leaves_of(weights: Sequence[Tensor]) -> list[Tensor]:
@@ -56,9 +66,11 @@ def leaves_of(weights: Sequence[Tensor]) -> list[Tensor]:
     return list(found.values())
 
 
-def signal_of(operation: Operation, y: Tensor) -> Tensor:
-    """Return op^T(y), and keep what the operation reads."""
+def signal_of(operation: Operation, y: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return op^T(y; weight), None for the operation's own weight, and keep what the operation reads."""
     refuse_stale(operation)
+    if weight is not None:
+        operation = operation.by(weight)
     signal, _, _ = operation.both(y.to(operation.used.dtype), (True, False, False), keep=True)
     assert signal is not None
     return signal.to(operation.dtype)
@@ -93,6 +105,8 @@ class CapturedPass(FeedforwardPass):
     parameters  the module's parameters
     stimulus    the stimulus, as the module saw it
     turn        whose signals may pass the gates
+    gains       which derivatives pieces have
+    assumptions  those under which signals are sent
     """
 
     network: Any
@@ -103,6 +117,9 @@ class CapturedPass(FeedforwardPass):
     parameters: Sequence[Tensor]
     stimulus: Tensor
     turn: Turn
+    gains: Gains = field(default_factory=Gains)
+    assumptions: Assumptions = PRESETS["ar"]
+    _current: dict[int, CurrentDrive] = field(default_factory=dict)
     _sent: dict[str, Sent] = field(default_factory=dict)
     _relayed: dict[str, tuple[tuple[object, ...], Tensor]] = field(default_factory=dict)
 
@@ -114,6 +131,7 @@ class CapturedPass(FeedforwardPass):
     def leaves(self) -> list[Tensor]:
         """Return the parameters that learn, those that the module uses without holding them included."""
         held = [*self.parameters, *(p for own in self.path.parameters for p in own if isinstance(p, Tensor))]
+        held += self.network.feedback.parameters()
         held += leaves_of([w for op in self.operations for w in (op.weight, op.bias) if w is not None])
         return [p for p in {id(p): p for p in held}.values() if p.requires_grad]
 
@@ -126,27 +144,99 @@ class CapturedPass(FeedforwardPass):
         """Return the parameters of a population's piece that learn."""
         return [p for each in self.path.parameters[number] if (p := self._leaf(each)).requires_grad]
 
-    def transposed(self, number: int, signal: Tensor, keep: bool, learn: bool = True) -> list[Tensor | None]:
-        """Return what a population's activity becomes at its drives, at its copies and, to learn, at its parameters."""
+    def under(self, assumptions: Assumptions) -> CapturedPass:
+        """Return the same pass under other assumptions."""
+        if assumptions is self.assumptions or assumptions == self.assumptions:
+            return self
+        return replace(self, assumptions=assumptions, _sent={}, _relayed={})
+
+    def gains_of(self, number: int) -> PieceGains:
+        """Return the gains of a population's piece under the assumptions."""
+        found = self._piece_gains.get(number)
+        if found is None:
+            found = self._piece_gains[number] = PieceGains.of(self.path.incoming[number], self.assumptions)
+        return found
+
+    @cached_property
+    def _piece_gains(self) -> dict[int, PieceGains]:
+        return self.path.gains.setdefault(self.assumptions, {})
+
+    def current_drive(self, number: int, activity: Callable[[str], Tensor]) -> Tensor | None:
+        """Return the drive of a population's pointwise function at some activities, None if it has no such function."""
+        if number not in self._current:
+            self._current[number] = CurrentDrive(self, number)
+        return self._current[number].at(activity)
+
+    def check_current(self) -> None:
+        """Refuse current gains of pieces that have none; a pass without a graph is not checked."""
+        for number in range(len(self.edges)):
+            gains = self.gains_of(number)
+            if "current" in (*gains.sending, *gains.learning) and number not in self._current:
+                self._current[number] = CurrentDrive(self, number)
+
+    def adjoints(
+        self, number: int, signal: Tensor, gains: Sequence[Gain], keep: bool, drive: Tensor | None = None
+    ) -> dict[Gain, list[Tensor | None]]:
+        """Return the results of `transposed`, with parameters, for each of some gains."""
+        last = gains[-1]
+        return {
+            gain: self.transposed(number, signal, keep=keep or gain != last, gain=gain, drive=drive) for gain in gains
+        }
+
+    def transposed(
+        self,
+        number: int,
+        signal: Tensor,
+        keep: bool,
+        learn: bool = True,
+        gain: Gain = "feedforward",
+        drive: Tensor | None = None,
+    ) -> list[Tensor | None]:
+        """Return what a population's activity becomes at its drives, at its copies and, to learn, at its parameters.
+
+        The gain is that of the piece's pointwise functions; `drive` is what they read now, for the current gain.
+        """
         piece = self.path.pieces[number]
         ends: list[Edge | Tensor] = [*self.inputs(number), *(self.own_parameters(number) if learn else ())]
         if not ends:
             return []
         self.turn.population = number
-        found = transpose(self.edges[number], ends, signal, keep or piece.keep, number in self.turn.hooked)
+        is_hooked, keep = number in self.turn.hooked, keep or piece.keep
+        if gain == "feedforward" and self.assumptions.statistics == "exact":
+            found = transpose(self.edges[number], ends, signal, keep, is_hooked)
+        else:
+            with self.gains.set(gain, self.assumptions.statistics, drive):
+                found = transpose(self.edges[number], ends, signal, keep, is_hooked)
         for end, part in zip(ends, found, strict=True):
             if part is None:
                 self._refuse_other_tensors(number, end)
         return found
 
-    def sent(self, projection: CapturedProjection, x: Tensor) -> Tensor:
-        """Return what the target of a projection sends along it at activity x; a piece is transposed once for all."""
+    def sent(
+        self, projection: CapturedProjection, x: Tensor, activity: Callable[[str], Tensor] | None = None
+    ) -> Tensor:
+        """Return what the target of a projection sends along it at activity x; a piece is transposed once for all.
+
+        `activity`, population -> tensor, is needed where gains are current.
+        """
         known = self._sent.get(projection.target)
-        if known is None or known.activity is not x or known.version != x._version:
-            number = self.path.names.index(projection.target)
-            found = self.transposed(number, x, keep=True, learn=False)
-            names = [wire.name for wire in self.path.incoming[number]]
-            known = Sent(x, x._version, dict(zip(names, found, strict=True)))
+        number = self.path.names.index(projection.target)
+        gains = self.gains_of(number)
+        is_current = "current" in gains.sending
+        if known is None or known.activity is not x or known.version != x._version or is_current:
+            drive = None
+            if is_current:
+                assert activity is not None
+                drive = self.current_drive(number, activity)
+            found = {
+                gain: self.transposed(number, x, keep=True, learn=False, gain=gain, drive=drive)
+                for gain in gains.sending
+            }
+            signals = {
+                wire.name: found[gain][position]
+                for position, (wire, gain) in enumerate(zip(self.path.incoming[number], gains.sent, strict=True))
+            }
+            known = Sent(x, x._version, signals)
             self._sent[projection.target] = known
         signal = known.signals[projection.name]
         return self._silent(projection) if signal is None else signal
@@ -161,6 +251,34 @@ class CapturedPass(FeedforwardPass):
         if known is None or any(a is not b for a, b in zip(known[0], reads, strict=True)):
             known = self._relayed[name] = (tuple(reads), total())
         return known[1]
+
+    @cached_property
+    def _learning_psi(self) -> set[str]:
+        """The names of the psi that learn under the assumptions."""
+        return {*learned_feedback(self.network, self.assumptions)}
+
+    def learns_feedback(self, name: str) -> bool:
+        """Return whether a projection's weight has feedback weights that learn."""
+        return bool(self._learning_psi) and self.network.projections[name].psi in self._learning_psi
+
+    def feedback_of(
+        self, projection: CapturedProjection, *, explicit: bool = False
+    ) -> tuple[Tensor | None, tuple[Tensor | None, ...]]:
+        """Return psi, the weights of a projection's feedback, and the tensors on which they depend.
+
+        None for a copy and, unless `explicit`, where the projection's own weight carries its feedback. Raises an
+        ActrelaxError if psi is missing; `Network.add_feedback` creates it.
+        """
+        psi: Tensor | None = self.network.feedback_weight(projection, self.assumptions)
+        if projection.number is None or not self.operations:
+            return None, ()
+        operation = self.operations[projection.number]
+        reads = operation.weight, psi
+        if psi is None:
+            return operation.used if explicit else None, reads
+        if psi.dim() == 0:
+            return operation.used.sign() * psi.to(operation.used.dtype), reads
+        return view_of_feedback(psi.detach(), operation.weight), reads
 
     def _refuse_other_tensors(self, number: int, end: Edge | Tensor) -> None:
         """Refuse a piece without something that it contained on the recorded path, unless each pass makes it anew."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from torch import Tensor, nn
 
 Holder = dict[str, Tensor | None]
@@ -48,3 +53,23 @@ class Held:
 
     def _count(self) -> list[int]:
         return [len(part._modules) + len(part._parameters) for part in self.parts]
+
+
+@contextmanager
+def left_alone(module: nn.Module, example: Tensor) -> Iterator[None]:
+    """Restore the module's buffers and the random generators: the buffers themselves, not their values."""
+    before = [(part._buffers, dict(part._buffers)) for part in module.modules()]
+    for buffers, kept in before:
+        for name, buffer in kept.items():
+            if buffer is not None:
+                buffers[name] = buffer.clone()
+    python = random.getstate()
+    devices = [example.device] if example.is_cuda else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        for buffers, kept in before:
+            buffers.clear()
+            buffers.update(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
@@ -10,17 +11,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from actrelax.models._values import GeneratorLike
+from actrelax.models._names import look_up
+from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS
 from actrelax.models.network.captured.forward_pass import CapturedPass, CapturedProjection
+from actrelax.models.network.captured.gains import Gains
 from actrelax.models.network.captured.gates import Turn
-from actrelax.models.network.captured.held import Held
+from actrelax.models.network.captured.held import Held, left_alone
 from actrelax.models.network.captured.names import operation_names, running_module
 from actrelax.models.network.captured.overview import described
 from actrelax.models.network.captured.paths import KnownPaths, Path, record
 from actrelax.models.network.captured.pieces import partition
+from actrelax.models.network.captured.psi import FeedbackWeights, draw_feedback, like_feedback, own_feedback
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Tape, edge_of
 from actrelax.models.network.graph import Graph
 from actrelax.models.network.network import Network
@@ -30,12 +34,12 @@ from actrelax.models.network.stimuli import check_stimuli, check_tensor
 Output = Callable[[Any], Tensor]
 
 
-def refuse_assumptions(assumptions: Assumptions) -> None:
-    """Refuse all assumptions but the standard ones."""
-    if assumptions != PRESETS["ar"]:
+def refuse_continuous(assumptions: Assumptions) -> None:
+    """Refuse plasticity during the relaxation."""
+    if assumptions.is_continuous:
         raise ActrelaxError(
-            f'a captured network takes assumptions "ar" only, got {assumptions.preset or assumptions!r}: describe the '
-            "network by populations and projections, or use Network.from_sequential."
+            "a captured network learns after its relaxations, not during them: choose plasticity at equilibrium, or "
+            "use Network.from_sequential."
         )
 
 
@@ -56,6 +60,9 @@ class CapturedNetwork(Network):
 
     module: nn.Module
     path: Path
+    feedback: FeedbackWeights
+    dtype: torch.dtype
+    _psi_names: dict[str, str]
     _output_of: Output | None
 
     def __init__(self, module: nn.Module, output: Output | None, paths: Literal["one", "many"]) -> None:
@@ -65,6 +72,7 @@ class CapturedNetwork(Network):
         self._known = KnownPaths()
         self.said: set[str] = set()
         self._held = Held(module)
+        self.__dict__.update(feedback=FeedbackWeights(), _psi_names={})
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's output, (batch, *output shape)."""
@@ -113,6 +121,7 @@ class CapturedNetwork(Network):
             list(parameters.values()),
             stimulus,
             Turn([piece.gated for piece in path.pieces], edges, tape.hooks),
+            Gains(tape.known, tape.norms),
         )
 
     def watch(self, x: Tensor, path: Path) -> tuple[Tensor, dict[str, Edge]]:
@@ -126,6 +135,7 @@ class CapturedNetwork(Network):
     def _check(self, x: Tensor) -> None:
         """Refuse stimuli that are not in the dtype and on the device of the weights, unless the example was not."""
         check_tensor(x)
+        self.__dict__.setdefault("dtype", x.dtype)
         weight = next((p for p in self._held.parameters().values() if p.is_floating_point()), None)
         if weight is None or not x.is_floating_point():
             return
@@ -155,6 +165,8 @@ class CapturedNetwork(Network):
                 own.get(-1 if w.weight is None else w.weight, ""),
                 own.get(-1 if w.bias is None else w.bias, ""),
                 w.operation,
+                parameter := "" if w.parameter is None else own[w.parameter],
+                self._psi_names.setdefault(parameter, w.shared) if parameter else w.shared,
             )
             for w in path.wires
         ]
@@ -162,6 +174,7 @@ class CapturedNetwork(Network):
         self._wired = {p.name: p for p in named}
         self.outgoing = {name: [p for p in named if p.source == name] for name in everything}  # type: ignore[misc]
         self.incoming = {name: [p for p in named if p.target == name] for name in everything}  # type: ignore[misc]
+        self._of_stimulus = {self.input, *(path.names[n] for n in path.of_stimulus)}
         relays = {name for name, r in zip(path.names, path.relays, strict=True) if r and name != "output"}
         shapes = dict(zip(path.names, path.shapes, strict=True))
         self.relays = {name: shapes[name] for name in path.names if name in relays}
@@ -191,33 +204,63 @@ class CapturedNetwork(Network):
         return kind
 
     def carries_feedback(self, projection: Any) -> bool:
-        """Return whether the projection has weights and is not from the input."""
-        return projection.number is not None and projection.source != self.input
+        """Return whether the projection has weights and is not from the input, or from what is made of it alone."""
+        return projection.number is not None and projection.source not in self._of_stimulus
 
     def lacks_feedback(self, assumptions: Assumptions) -> bool:
-        """Refuse assumptions other than "ar"; that has no feedback weights."""
-        refuse_assumptions(assumptions)
-        return False
+        """Return whether any projection needs feedback weights that do not exist yet."""
+        refuse_continuous(assumptions)
+        assumptions.check_names(self.projections)
+        return any(self.feedback.find(p.psi) is None for p, _ in own_feedback(self, assumptions))
 
-    def feedback_weight(self, projection: Any, assumptions: Assumptions) -> None:
-        """Refuse assumptions other than "ar": a captured operation holds its weight itself."""
-        refuse_assumptions(assumptions)
+    def feedback_weight(self, projection: Any, assumptions: Assumptions) -> Tensor | None:
+        """Return the feedback weights of a projection's weight; of sign-concordant feedback the scale.
+
+        None for a copy, and where the weight itself carries the feedback. Raises an ActrelaxError if they are missing.
+        """
+        kind = self.knobs(projection, assumptions).feedback
+        if kind == "transpose" or not self.carries_feedback(projection):
+            return None
+        return self.feedback.existing(projection.name, projection.psi, kind)
 
     def decays(self, projection: Any, assumptions: Assumptions) -> bool:
-        """Return False: captured networks have no feedback weights that decay."""
-        return False
+        """Return whether the projection's W and psi decay together by Kolen and Pollack's rule."""
+        return self.carries_feedback(projection) and self.knobs(projection, assumptions).feedback == "kolen-pollack"
 
     def add_feedback(self, assumptions: str | Assumptions, generator: GeneratorLike) -> None:
-        """Refuse: captured networks have no feedback weights of their own."""
-        refuse_assumptions(PRESETS.get(assumptions, Assumptions()) if isinstance(assumptions, str) else assumptions)
+        """Create the feedback weights that the assumptions need, one psi per weight (`Network.add_feedback`).
+
+        In the state_dict they are ``NAME.feedback``, with the name of the first projection that uses the weight. Psi
+        of weights that are views of a parameter is of the whole parameter.
+        """
+        assumptions = look_up("assumptions", assumptions, PRESETS)
+        refuse_continuous(assumptions)
+        assumptions.check_names(self.projections)
+        draw_feedback(self, assumptions, as_generator(generator))
+
+    def named_modules(self, memo: Any = None, prefix: str = "", remove_duplicate: bool = True) -> Any:
+        """Yield the module's parts, and what holds the feedback weights, under the network's own name."""
+        memo = set() if memo is None else memo
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+        if not (self.feedback.is_empty or self.feedback in memo):
+            memo.add(self.feedback)
+            yield prefix, self.feedback
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the module's state_dict."""
-        return self.module.state_dict(*args, **kwargs)
+        """Return the module's state_dict, and the feedback weights."""
+        found = self.module.state_dict(*args, **kwargs)
+        prefix, keep_vars = ([*args[1:], "", False][n] for n in (0, 1)) if args else ("", False)
+        self.feedback.save(found, kwargs.get("prefix", prefix), kwargs.get("keep_vars", keep_vars))
+        return found
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load the module's state_dict."""
-        return self.module.load_state_dict(*args, **kwargs)
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load the module's state_dict, and feedback weights, which need not exist yet."""
+        own, metadata = OrderedDict(state_dict), getattr(state_dict, "_metadata", {})
+        own._metadata = metadata  # type: ignore[attr-defined]
+        missing = self.feedback.load(own, "", like_feedback(self), metadata.get("", {}), assign)
+        if missing and strict:
+            raise RuntimeError(f"Missing key(s) in state_dict: {', '.join(map(repr, missing))}.")
+        return self.module.load_state_dict(own, strict, assign)
 
     def train(self, mode: bool = True) -> CapturedNetwork:
         """Set the module's training mode."""
@@ -227,10 +270,13 @@ class CapturedNetwork(Network):
 
     def _apply(self, fn: Any, recurse: bool = True) -> CapturedNetwork:
         self.module._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.feedback._apply(fn)  # type: ignore[no-untyped-call]
         return self
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self.module._load_from_state_dict(*args)
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, *rest):  # type: ignore[no-untyped-def]
+        lacking = self.feedback.load(state_dict, prefix, like_feedback(self), metadata)
+        missing += lacking if strict else []
+        self.module._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *rest)
 
     def _refuse_changes(self) -> None:
         """Accept any change: the module's own code runs in each pass."""
@@ -280,6 +326,13 @@ class CapturedNetwork(Network):
         learning = tuple([p.requires_grad for p in self._held.parameters().values()])
         modes = tuple([part.training for part in self._held.parts])
         return wants_input, torch.is_autocast_enabled(x.device.type), modes, learning
+
+    def trial(self) -> CapturedPass:
+        """Return a pass of two samples of zeros, which leaves the module as it was."""
+        like = next(iter(self.held().parameters().values()))
+        zeros = torch.zeros(2, *self.path.stimulus, dtype=self.dtype, device=like.device)
+        with left_alone(self.module, zeros):
+            return self.run(zeros, values=True)
 
     def blank(self) -> CapturedPass:
         """Return a pass of one sample of zeros, without a graph, to check a problem's arguments with."""

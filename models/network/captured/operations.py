@@ -6,6 +6,7 @@ Hebbian products, by the kernels that autograd would call (docs/any-module.md).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,20 @@ class Operation:
     def forget(self) -> None:
         """Free what the operation read."""
         self.x = None
+
+    def by(self, weight: Tensor) -> Operation:
+        """Return the same operation with another weight, such as feedback weights."""
+        other = copy.copy(self)
+        other.used = weight.to(self.used.dtype)
+        return other
+
+    def reading(self, x: Tensor) -> Operation:
+        """Return the same operation as it reads another tensor of the same shape."""
+        assert self.x is not None
+        other = copy.copy(self)
+        other.x = x.to(self.x.dtype)
+        other.versions = self.versions[0], other.x._version
+        return other
 
     @property
     def is_stale(self) -> bool:
@@ -174,6 +189,22 @@ class Recorded(Operation):
         given = iter(torch.autograd.grad(self.result, asked, y, retain_graph=keep) if asked else ())
         signal, update, of_bias = (next(given) if is_wanted else None for is_wanted in wanted)
         return signal, update, of_bias
+
+    def by(self, weight: Tensor) -> Recorded:
+        other = super().by(weight)
+        assert isinstance(other, Recorded)
+        other.leaves = [self.leaves[0], other.used, *self.leaves[2:]]
+        other.call()
+        return other
+
+    def reading(self, x: Tensor) -> Recorded:
+        other = super().reading(x)
+        assert isinstance(other, Recorded)
+        assert other.x is not None
+        other.leaves = [other.x, *self.leaves[1:]]
+        other.call()
+        other.versions = self.versions[0], other.versions[1]
+        return other
 
     def forget(self) -> None:
         super().forget()

@@ -9,8 +9,11 @@ from functools import cached_property
 
 from torch import Tensor
 
+from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.gains import PieceGains
 from actrelax.models.network.captured.pieces import Partition, Piece, follow
+from actrelax.models.network.captured.psi import parameter_of
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Place, Tape
 
 
@@ -53,6 +56,8 @@ class Wire:
     operation  number of the weighted operation, None for a copy
     kind       "dense" or "conv"
     weight     number of its weight among the module's parameters, None for one that is computed; the bias likewise
+    parameter  number of the parameter that the weight is, or of which it is a view
+    shared     name of the first projection that uses the same weight, or views of the same parameter
     """
 
     name: str
@@ -62,6 +67,8 @@ class Wire:
     kind: str
     weight: int | None = None
     bias: int | None = None
+    parameter: int | None = None
+    shared: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +104,27 @@ class Path:
     def incoming(self) -> tuple[tuple[Wire, ...], ...]:
         """Per population, its projections: drives first, then copies."""
         return tuple(tuple(w for w in self.wires if w.target == number) for number in range(len(self.pieces)))
+
+    @cached_property
+    def of_stimulus(self) -> set[int]:
+        """The populations that are made of the stimulus alone, without weights."""
+        found: set[int] = set()
+        for number in reversed(range(len(self.pieces))):
+            piece, own = self.pieces[number], self.parameters[number]
+            inputs = piece.copies or own
+            if (
+                inputs
+                and not piece.drives
+                and found.issuperset(piece.copies)
+                and all(isinstance(p, int) and p == -1 for p in own)
+            ):
+                found.add(number)
+        return found
+
+    @cached_property
+    def gains(self) -> dict[Assumptions, dict[int, PieceGains]]:
+        """The gains of pieces found so far, by assumptions and population."""
+        return {}
 
     def edges(self, tape: Tape, output: Edge) -> list[Edge]:
         """Return the edge of each population in the graph of another pass along this path."""
@@ -156,13 +184,17 @@ def record(
     names = _population_names(found, projections, leaves, stimulus)
     by_edge = {edge: number for number, edge in enumerate(found.edges)}
     sizes, batch = [_size(found, tape, number) for number in range(len(names))], tuple(stimulus.shape[:1])
-    wires = []
+    wires, shared = [], dict[int, str]()
+    for index, name in projections.items():
+        shared.setdefault(id(parameter_of(tape.operations[index].weight)), name)
     for number, piece in enumerate(found.pieces):
         for index in sorted(piece.drives):
             operation, source = tape.operations[index], tape.sources[index]
             weight, bias = numbers.get(id(operation.weight)), numbers.get(id(operation.bias))
             start = None if source is None else by_edge[source]
-            wires.append(Wire(projections[index], start, number, index, operation.kind, weight, bias))
+            parameter = id(parameter_of(operation.weight))
+            psi = numbers.get(parameter), shared[parameter]
+            wires.append(Wire(projections[index], start, number, index, operation.kind, weight, bias, *psi))
         for copied in piece.copies:
             kind = "conv" if len(sizes[number]) > 2 else "dense"
             wires.append(Wire(unique(f"{names[copied]}->{names[number]}"), copied, number, None, kind))

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.gains import BATCH_NORM, POINTWISE, Known
 from actrelax.models.network.captured.gates import Hook
 from actrelax.models.network.captured.operations import Operation
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
@@ -95,6 +96,8 @@ class Tape(TorchFunctionMode):
         The module that took another path than the recorded one.
     hooks : dict
         Edge -> the hooks that the module has registered there.
+    known, norms : list of Known
+        The pointwise functions known by name, and the BatchNorms.
     of_weights : set of Node
         Nodes of which weights are computed.
     """
@@ -120,6 +123,8 @@ class Tape(TorchFunctionMode):
         self.values: dict[int, Tensor] = {}
         self.edges: dict[int, Edge] = {}
         self.hooks: dict[Edge, list[Hook]] = {}
+        self.known: list[Known] = []
+        self.norms: list[Known] = []
         self.seen: dict[Edge, Seen] | None = {} if notes else None
         self._copies = notes == "copied"
         self.left_in, self._where, self.of_weights = "", where, set[Node]()
@@ -148,6 +153,11 @@ class Tape(TorchFunctionMode):
         elif func is F.multi_head_attention_forward:
             with self:
                 return _attention(*args, **kwargs)
+        elif func in POINTWISE or func in BATCH_NORM:
+            result = self._other(func, args, kwargs)
+            if result.requires_grad:
+                (self.norms if func in BATCH_NORM else self.known).append(Known.of(func, args, kwargs, result))
+            return result
         elif func in _DIFFERENTIATE and self.cut and any(self.is_data(x) for x in tree_leaves(args[0])):
             raise ActrelaxError(
                 "the module differentiates in its forward pass, past weights cut out of the graph: use torch.func.grad."

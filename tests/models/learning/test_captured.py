@@ -259,14 +259,19 @@ def test_numbers_that_are_not_finite():
 REFUSED = {
     "preset": (
         {"assumptions": "random-feedback"},
-        "a captured network takes assumptions .ar. only, got 'random-feedback': des",
+        r"^projection 'head' has no random feedback weights: call network.add_feedback\(assumptions, gen",
     ),
     "engine": ({"integrator": "RK45"}, "a captured network runs on PyTorch only"),
     "closed form": (
         {"options": BackwardOptions(evaluation="closed-form"), "clip": 0.1},
         "the closed form needs a linear relaxation: leave clip out",
     ),
-    "transform": ({"feedback_transform": "sparse-0.5"}, "no feedback weights of its own"),
+    "continuous": ({"assumptions": "continuous"}, "a captured network learns after its relaxations, not during them"),
+    "current": ({"assumptions": "unfrozen"}, "^population '.*' is not one pointwise function of a sum of drives"),
+    "noise": (
+        {"assumptions": "current-presynaptic", "input_noise": 0.1},
+        "the current gains and presynaptic factors of a captured network read the stimulus itself: leave input_noise",
+    ),
     "relay": ({"tau": {"stem'": 2.0}}, """"stem'" is a relay, it has no tau: it equals its input at all times"""),
 }
 
@@ -280,18 +285,6 @@ def test_refused_in_one_sentence(case):
     with pytest.raises(ActrelaxError, match=sentence):
         run(network, x, y, **fields)
     assert all(p.grad is None for p in module.parameters())
-
-
-def test_every_other_preset_is_refused():
-    from actrelax import PRESETS
-
-    given, _, network = make("batch-norm")
-    x, y = given.stimuli(4), torch.randint(3, (4,))
-    for name in set(PRESETS) - {"ar"}:
-        with pytest.raises(ActrelaxError, match=f'takes assumptions "ar" only, got .{name}.:'):
-            RelaxationProblem.from_batch(network, x, y, assumptions=name)
-        with pytest.raises(ActrelaxError, match='takes assumptions "ar" only'):
-            network.add_feedback(name, 0)
 
 
 def test_brian2_is_refused():

@@ -206,7 +206,8 @@ REFUSED = {
     "both": "example and input_shape exclude each other: pass example for any module",
     "output alone": "output needs an example: pass a batch as the module takes it",
     "captured": "the network is captured already: leave example and output out",
-    "preset": 'a captured network takes assumptions "ar" only, got .random-feedback.',
+    "preset": "the assumptions need feedback weights, which are drawn at random: pass options=BackwardOptions",
+    "current": "population '.*' is not one pointwise function of a sum of drives from populations that relax",
     "tau": "tau names an unknown population 'nowhere'; known: 4, 1, 0",
 }
 
@@ -222,6 +223,7 @@ def test_refused_in_one_sentence(case):
         "output alone": lambda: build(module, input_shape=(6,), output=lambda result: result),
         "captured": lambda: build(model.network, example=x),
         "preset": lambda: build(module, example=x, assumptions="random-feedback"),
+        "current": lambda: build(module, example=x, assumptions="unfrozen-weights"),
         "tau": lambda: build(module, example=x, tau={"nowhere": 1.0}),
         "changed": lambda: changed(model, module, x),
     }

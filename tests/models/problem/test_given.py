@@ -4,6 +4,7 @@ import pytest
 import torch
 from networks import mlp_case
 
+from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.problem.given import check_captured
@@ -50,9 +51,12 @@ def test_time_constants_that_are_left_out_are_named():
     problem_of(mlp_case(), tau={"hidden1": 2.0, "hidden2": 1, "hidden3": 1.5})
 
 
-def test_relays_of_captured_networks_have_no_state():
+def test_what_captured_networks_lack():
+    standard = PRESETS["ar"]
     with pytest.raises(ActrelaxError, match=r".stem'. is a relay, it has no noise"):
-        check_captured({"tau": 1.0, "noise": {"stem'": 0.1}}, {"stem'": (3,)}, None)
-    with pytest.raises(ActrelaxError, match="leave feedback_transform out"):
-        check_captured({}, {}, "sparse-0.5")
-    check_captured({"tau": {"stem": 2.0}}, {"stem'": (3,)}, None)
+        check_captured({"tau": 1.0, "noise": {"stem'": 0.1}}, {"stem'": (3,)}, standard, 0.0)
+    with pytest.raises(ActrelaxError, match="learns after its relaxations, not during them"):
+        check_captured({}, {}, PRESETS["continuous"], 0.0)
+    with pytest.raises(ActrelaxError, match="read the stimulus itself: leave input_noise out"):
+        check_captured({}, {}, PRESETS["unfrozen-weights"], 0.1)
+    check_captured({"tau": {"stem": 2.0}}, {"stem'": (3,)}, standard, 0.1)

@@ -191,7 +191,7 @@ def test_ar_trains_as_backprop_does(experiment, depth):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"assumptions": "random-feedback"}, "^a captured network takes assumptions .ar. only, got 'random-feedback'"),
+        ({"assumptions": "unfrozen"}, "^population '.*' is not one pointwise function of a sum of drives from populat"),
         ({"steps": 10}, r"^--evaluation closed-form can't be used here: a captured network has a closed"),
     ],
 )

@@ -1,0 +1,158 @@
+"""The present drive of a pointwise function: for gains that are current rather than those of the feedforward pass.
+
+A piece has one if it is a sum of drives and copies, sent through views and pooling, and at most one pointwise function
+known by name, and if no drive reads a relay, whose activity would follow from the gain itself. The sum is linear; its
+transpose, which autograd knows, is transposed once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.gains import Known
+from actrelax.models.network.captured.tape import Edge
+
+LINEAR = (
+    "Add", "View", "UnsafeView", "Reshape", "T", "Transpose", "Permute", "Unsqueeze", "Squeeze", "Expand", "Clone",
+    "Alias", "ToCopy", "MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "MaxPool2DWithIndices",
+    "MaxPool3DWithIndices", "MkldnnAdaptiveAvgPool",
+)  # fmt: skip
+"""Functions of autograd that are linear once their routes are those of the feedforward pass."""
+
+
+class CurrentDrive:
+    """The sum of drives that the pointwise function of one population reads, as a function of the activities.
+
+    Parameters
+    ----------
+    passed : CapturedPass
+    number : int
+        Number of the population.
+
+    Raises
+    ------
+    ActrelaxError
+        For a piece of another form.
+    """
+
+    def __init__(self, passed: Any, number: int) -> None:
+        self.passed, self.number = passed, number
+        edges = passed.inputs(number)
+        known, leaves = _only_function(passed, number, edges)
+        self.is_linear = known is None
+        if known is None:
+            return
+        sources = [wire.source for wire in passed.path.incoming[number] if wire.source is not None]
+        if any(passed.path.relays[source] for source in sources):
+            raise _refused(passed.path.names[number])
+        child = known.node.next_functions[0]
+        assert child[0] is not None
+        self._ends: list[Edge | Tensor] = [*edges, *leaves]
+        self._linear = _Linear((child[0], child[1]), self._ends)
+        self._offset: Tensor | None = None
+        if leaves:
+            self._offset = self._linear([*[None] * len(edges), *(leaf.detach() for leaf in leaves)])
+        self._check(known)
+
+    def at(self, activity: Callable[[str], Tensor]) -> Tensor | None:
+        """Return the drive at some activities, population -> (batch, *shape); None for a linear piece.
+
+        The stimulus is that of the pass.
+        """
+        if self.is_linear:
+            return None
+        passed, values = self.passed, list[Tensor | None]()
+        for wire in passed.path.incoming[self.number]:
+            x = None if wire.source is None else activity(passed.path.names[wire.source])
+            if wire.operation is None:
+                values.append(x)
+                continue
+            operation = passed.operations[wire.operation]
+            values.append((operation if x is None else operation.reading(x)).call().detach())
+        leaves = len(self._ends) - len(values)
+        total = self._linear([*values, *[None] * leaves])
+        return total if self._offset is None else total + self._offset
+
+    def _check(self, known: Known) -> None:
+        """Refuse a piece that adds constants, which autograd does not know of."""
+        passed, name = self.passed, self.passed.path.names[self.number]
+        drive = self.at(passed.activities.__getitem__)
+        assert drive is not None
+        f = known.function(drive)
+        above = _Linear(passed.edges[self.number], [(known.node, 0)])([f])
+        expected = passed.activities["output" if self.number == 0 else name]
+        if not torch.allclose(above, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max() + 1)):
+            raise _refused(name)
+
+
+class _Linear:
+    """What lies between some edges and another one, as a linear function of their values."""
+
+    def __init__(self, edge: Edge, ends: list[Edge | Tensor]) -> None:
+        if len(ends) == 1 and ends[0] == edge:
+            self._only: bool = True
+            return
+        self._only = False
+        metadata = edge[0]._input_metadata[edge[1]]
+        self._signal = torch.zeros(
+            tuple(metadata.shape), dtype=metadata.dtype, device=metadata.device, requires_grad=True
+        )
+        starts: Any = [GradientEdge(*end, None) if isinstance(end, tuple) else end for end in ends]
+        with torch.enable_grad():
+            self._found = torch.autograd.grad(
+                [GradientEdge(*edge, None)], starts, [self._signal], create_graph=True, allow_unused=True
+            )
+
+    def __call__(self, values: list[Tensor | None]) -> Tensor:
+        """Return the value at the edge; None stands for zeros."""
+        if self._only:
+            assert values[0] is not None
+            return values[0]
+        pairs = [(f, v) for f, v in zip(self._found, values, strict=True) if f is not None and v is not None]
+        with torch.enable_grad():
+            (total,) = torch.autograd.grad(
+                [f for f, _ in pairs], self._signal, [v.to(f.dtype) for f, v in pairs], retain_graph=True
+            )
+        return total
+
+
+def _only_function(passed: Any, number: int, edges: list[Edge]) -> tuple[Known | None, list[Tensor]]:
+    """Return the only pointwise function of a piece, if it has any, and the parameters that are added.
+
+    Refuses pieces with other functions, unless these are linear, or with several pointwise functions.
+    """
+    name, start = passed.path.names[number], passed.edges[number]
+    functions = {known.node: known for known in passed.gains.known}
+    found: list[Known] = []
+    leaves: dict[int, Tensor] = {}
+    visited, stack = {start}, [start]
+    while stack:
+        edge = stack.pop()
+        node: Node = edge[0]
+        if edge in edges:
+            continue
+        if hasattr(node, "variable"):
+            leaves[id(node.variable)] = node.variable
+        elif node in functions:
+            found.append(functions[node])
+        elif node.name().rstrip("0123456789").removesuffix("Backward") not in LINEAR:
+            raise _refused(name)
+        children = [(child, n) for child, n in node.next_functions if child is not None and (child, n) not in visited]
+        visited.update(children)
+        stack += children
+    if len({known.node for known in found}) > 1:
+        raise _refused(name)
+    return (found[0] if found else None), list(leaves.values())
+
+
+def _refused(name: str) -> ActrelaxError:
+    return ActrelaxError(
+        f"population {name!r} is not one pointwise function of a sum of drives from populations that relax, so it has "
+        "no current gain: use the gain of the feedforward pass, or none, for the projections into it."
+    )

@@ -1,0 +1,104 @@
+"""The present drive of a pointwise function. Oracle: the module's own layers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from actrelax import ActrelaxError, Network
+from actrelax.models.network.captured.current import CurrentDrive
+
+
+class Added(nn.Module):
+    """Two weighted maps, a copy and a parameter are added, and pooled before the pointwise function."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.shift = nn.Conv2d(1, 4, 3, padding=1), nn.Parameter(torch.randn(4, 1, 1))
+        self.left, self.right = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1, bias=False)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.stem(x))
+        return self.head(F.silu(F.max_pool2d(self.left(x) + self.right(x) + self.shift + x, 2)).flatten(1))
+
+
+def passed_of(module, shape=(1, 4, 4)):
+    torch.manual_seed(0)
+    x = torch.randn(3, *shape)
+    network = Network.from_module(module, x)
+    return network, network.feedforward(x), x
+
+
+def test_the_drive_is_the_sum_of_what_enters():
+    """At the feedforward activities, and at others, along the feedforward pass's winners."""
+    module = Added()
+    _, passed, x = passed_of(module)
+    stem = module.stem(x).tanh().detach()
+    number = passed.path.names.index("left")
+    drive = CurrentDrive(passed, number)
+
+    def total(u):
+        return (module.left(u) + module.right(u) + module.shift + u).detach()
+
+    pooled, winners = F.max_pool2d(total(stem), 2, return_indices=True)
+    assert torch.allclose(drive.at(lambda name: {"stem": stem}[name]), pooled, atol=1e-14)
+    other = torch.randn_like(stem)
+    expected = total(other).flatten(2).gather(2, winners.flatten(2)).view_as(pooled)
+    assert not torch.allclose(expected, F.max_pool2d(total(other), 2))  # others would win now
+    assert torch.allclose(drive.at(lambda name: {"stem": other}[name]), expected, atol=1e-14)
+
+
+def test_a_linear_piece_has_none():
+    _, passed, _ = passed_of(Added())
+    assert CurrentDrive(passed, 0).at({}.__getitem__) is None
+
+
+class Between(nn.Module):
+    """Two dense layers with a function between them."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.stem, self.below, self.above = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.function = function
+
+    def forward(self, x):
+        return self.above(self.function(self.below(torch.tanh(self.stem(x)))))
+
+
+class AfterARelay(nn.Module):
+    """A drive that reads a norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.below = nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 6)
+        self.above = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.above(torch.tanh(self.below(self.norm(x))) + x)
+
+
+REFUSED = {
+    "norm": lambda a: torch.tanh(F.layer_norm(a, (6,))),
+    "softmax": lambda a: a.softmax(-1),
+    "two functions": lambda a: torch.tanh(F.gelu(a)),
+    "gate": lambda a: a * torch.sigmoid(a),
+    "a constant": lambda a: torch.tanh(a + 0.5),
+    "unknown": torch.sin,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_pieces_are_refused(name):
+    _, passed, _ = passed_of(Between(REFUSED[name]), (4,))
+    with pytest.raises(ActrelaxError, match=r"^population 'below' is not one pointwise function of a sum of drives"):
+        CurrentDrive(passed, passed.path.names.index("below"))
+
+
+def test_drives_that_read_a_relay_are_refused():
+    _, passed, _ = passed_of(AfterARelay(), (4,))
+    number = passed.path.names.index("below")
+    with pytest.raises(ActrelaxError, match=r"^population 'below' is not one pointwise function of a sum of drives"):
+        CurrentDrive(passed, number)
+    assert CurrentDrive(passed, passed.path.names.index("stem")).at({}.__getitem__) is None

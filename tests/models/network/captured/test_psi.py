@@ -1,0 +1,264 @@
+"""Feedback weights of captured networks: one psi per weight, and where it is kept."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from actrelax import (
+    ActivationRelaxation,
+    ActrelaxError,
+    Assumptions,
+    BackwardOptions,
+    Knobs,
+    Network,
+    RelaxationProblem,
+    Updates,
+    relax_backward,
+)
+from actrelax.models.network.captured.psi import FeedbackWeights, parameter_of, view_of_feedback
+
+LOSS = "half-sum-of-squares"
+
+
+class Tied(nn.Module):
+    """One matrix three times: as it is, transposed, and a slice of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.tied, self.last = nn.Linear(4, 6), nn.Linear(6, 6, bias=False), nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.tied(torch.tanh(self.first(x))))
+        x = torch.tanh(nn.functional.linear(x, self.tied.weight.t()))
+        return self.last(torch.tanh(nn.functional.linear(x, self.tied.weight[1:])))
+
+
+def make(module=None, assumptions="learned-feedback", seed=0):
+    torch.manual_seed(0)
+    module = Tied() if module is None else module
+    x = torch.randn(7, 4)
+    network = Network.from_module(module, x)
+    network.add_feedback(assumptions, seed)
+    return network, x, torch.randn(7, 3)
+
+
+def learn(network, x, y, assumptions="learned-feedback", integrator="equilibrium", **options):
+    backward = BackwardOptions(**options)
+    relax_backward(network, x, y, loss=LOSS, assumptions=assumptions, integrator=integrator, options=backward)
+
+
+def test_names_and_places():
+    network, _, _ = make()
+    module = network.module
+    assert list(module.state_dict()) == [key for key in network.state_dict() if not key.endswith(".feedback")]
+    own = ["tied.feedback", "last.feedback"]
+    assert [key for key in network.state_dict() if key.endswith(".feedback")] == own
+    assert [name for name, _ in network.named_parameters()] == [*dict(module.named_parameters()), *own]
+    assert network.state_dict()["tied.feedback"].shape == (6, 6)
+    assert len(list(network.modules())) == len(list(module.modules())) + 1
+    assert network.double().state_dict()["tied.feedback"].dtype == torch.float64
+    fixed, _, _ = make(assumptions="random-feedback")
+    assert [name for name, _ in fixed.named_buffers()] == own
+    assert not any("feedback" in name for name, _ in fixed.named_parameters())
+    signs, _, _ = make(assumptions="sign-feedback")
+    assert signs.state_dict()["tied.feedback"] == signs.module.tied.weight.std(correction=0)
+
+
+def test_tied_weights_share_psi_as_they_share_w():
+    """Against three separate weights with W, W^T and a slice of W, and psi likewise."""
+    network, x, y = make()
+    learn(network, x, y)
+    tied, psi = network.module.tied.weight, network.feedback.find("tied")
+    plain = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6, bias=False), nn.Tanh(),
+                          nn.Linear(6, 6, bias=False), nn.Tanh(), nn.Linear(6, 5, bias=False), nn.Tanh(),
+                          nn.Linear(5, 3))  # fmt: skip
+    separate = Network.from_sequential(plain, (4,))
+    separate.add_feedback("learned-feedback", 1)
+    first, *same, last = separate.projections.values()
+    with torch.no_grad():
+        for p, w in zip(same, (tied, tied.t(), tied[1:]), strict=True):
+            p.weight.copy_(w)
+        for p, w in zip(same, (psi, psi.t(), psi[1:]), strict=True):
+            p.feedback.copy_(w)
+        for p, layer in ((first, network.module.first), (last, network.module.last)):
+            p.weight.copy_(layer.weight)
+            p.bias.copy_(layer.bias)
+        last.feedback.copy_(network.feedback.find("last"))
+    learn(separate, x, y)
+    total = same[0].weight.grad + same[1].weight.grad.t()
+    total[1:] += same[2].weight.grad
+    assert torch.allclose(tied.grad, total, atol=1e-15)
+    assert torch.equal(psi.grad, tied.grad)
+    assert torch.allclose(network.module.first.weight.grad, first.weight.grad, atol=1e-15)
+    assert not torch.allclose(psi, tied, atol=0.1)
+
+
+def test_the_distance_shrinks_exactly_under_tying():
+    """W - psi is multiplied by 1 - lr decay per step, whatever the data (THEORY, section 7)."""
+    network, x, y = make(assumptions="kolen-pollack")
+    tied, psi = network.module.tied.weight, network.feedback.find("tied")
+    before = (tied - psi).detach()
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.5)
+    for _ in range(3):
+        optimiser.zero_grad()
+        learn(network, x, y, "kolen-pollack", updates=Updates(decay=0.2, clip=0.05))
+        optimiser.step()
+    assert torch.allclose((tied - psi).detach(), 0.9**3 * before, atol=1e-14)
+    learned, x, y = make()
+    before = (learned.module.tied.weight - learned.feedback.find("tied")).detach()
+    optimiser = torch.optim.SGD(learned.parameters(), lr=0.5)
+    learn(learned, x, y)
+    optimiser.step()
+    assert torch.allclose((learned.module.tied.weight - learned.feedback.find("tied")).detach(), before, atol=1e-14)
+
+
+def test_computed_weights_have_a_psi_of_their_own():
+    layers = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), weight_norm(nn.Linear(6, 5)), nn.Tanh(), nn.Linear(5, 3))
+    network, x, y = make(layers)
+    psi, weight = network.state_dict()["2.feedback"], layers[2].weight.detach()
+    assert psi.shape == weight.shape
+    assert 0.5 < float(psi.std() / weight.std()) < 2
+    signal = network.feedforward(x)
+    problem = RelaxationProblem.from_batch(network, x, y, loss=LOSS, assumptions="learned-feedback")
+    delta = torch.randn(7, 5)
+    along = network.projections["2"].feedback_signal(
+        delta, signal.routes["2"], problem.feedback_weight(network.projections["2"])
+    )
+    assert torch.allclose(along, delta @ psi)
+    learn(network, x, y)
+    presynaptic = torch.tanh(layers[0](x)).detach()
+    post = ((layers(x) - y) / 7).detach() @ network.feedback.find("4").detach()
+    post = post * (1 - torch.tanh(layers[2](presynaptic)).detach() ** 2)
+    assert torch.allclose(network.feedback.find("2").grad, post.t() @ presynaptic, atol=1e-14)
+    with pytest.raises(ActrelaxError, match=r'^"kolen-pollack" feedback needs weights that are Parameters'):
+        learn(network, x, y, "kolen-pollack", updates=Updates(decay=0.1))
+
+
+def test_a_frozen_weight_and_a_psi_that_learns():
+    network, x, y = make()
+    network.module.last.weight.requires_grad_(False)
+    learn(network, x, y)
+    assert network.module.last.weight.grad is None
+    assert network.feedback.find("last").grad.any()
+    network.feedback.find("tied").requires_grad_(False)
+    network.zero_grad()
+    learn(network, x, y)
+    assert network.feedback.find("tied").grad is None
+    assert network.module.tied.weight.grad.any()
+
+
+@pytest.mark.parametrize("kind", ["learned-feedback", "random-feedback", "sign-feedback"])
+def test_state_dicts(kind, tmp_path):
+    """Into a network without psi, into one with another psi, into a part of another module; through a file."""
+    network, x, _ = make(assumptions=kind)
+    torch.save(network.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt")
+    fresh = Network.from_module(Tied(), x)
+    fresh.load_state_dict(state)
+    other, _, _ = make(assumptions=kind, seed=9)
+    other.load_state_dict(state)
+    whole = nn.ModuleDict({"a": network, "b": nn.Linear(1, 1)})
+    copied = nn.ModuleDict({"a": Network.from_module(Tied(), x), "b": nn.Linear(1, 1)})
+    copied.load_state_dict(whole.state_dict())
+    for loaded in (fresh, other, copied["a"], copy.deepcopy(network)):
+        assert loaded.state_dict().keys() == state.keys()
+        for key, value in state.items():
+            assert torch.equal(loaded.state_dict()[key], value)
+        assert isinstance(loaded.feedback.find("tied"), nn.Parameter) == (kind == "learned-feedback")
+        RelaxationProblem.from_batch(loaded, x, torch.randn(7, 3), loss=LOSS, assumptions=kind)
+    assert dict(copied.named_parameters()).keys() == dict(whole.named_parameters()).keys()
+    del state["tied.feedback"]
+    with pytest.raises(RuntimeError, match=r"tied.feedback"):
+        other.load_state_dict(state)
+    other.load_state_dict(state, strict=False)
+
+
+def test_the_front_door_has_psi_among_its_parameters():
+    """With a module it holds psi beside it, with a network in it."""
+    network, x, y = make()
+    generator, options = torch.Generator().manual_seed(0), {}
+    for given in ({"module": network}, {"module": Tied(), "example": x}):
+        options = {} if "example" not in given else {"options": BackwardOptions(generator=generator)}
+        model = ActivationRelaxation(**given, assumptions="learned-feedback", **options)
+        names = [name for name, _ in model.named_parameters() if name.endswith("tied.feedback")]
+        assert len(names) == 1
+        (0.5 * (model(x) - y).square().sum(1)).mean().backward()
+        assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            for p in other.parameters():
+                p.zero_()
+        other.load_state_dict(model.state_dict())
+        assert all(torch.equal(p, q) for p, q in zip(other.parameters(), model.parameters(), strict=True))
+    bad = dict(model.state_dict()) | {"feedback.nowhere.feedback": torch.zeros(1)}
+    with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict: .feedback.nowhere.feedback"):
+        model.load_state_dict(bad)
+
+
+def test_what_is_refused_changes_nothing():
+    module, x = Tied(), torch.randn(7, 4)
+    network, generator = Network.from_module(module, x), torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    with pytest.raises(ActrelaxError, match=r"^tau names an unknown population"):
+        ActivationRelaxation(
+            network, assumptions="learned-feedback", tau={"a": 1.0}, options=BackwardOptions(generator=generator)
+        )
+    assert network.feedback.is_empty
+    assert torch.equal(generator.get_state(), before)
+    names = [p.name for p in network.projections.values()]
+    second = next(name for name in names if network.projections[name].psi == "tied" and name != "tied")
+    mixed = Assumptions(dense=Knobs(feedback="random"), projections={second: {"feedback": "learned"}})
+    with pytest.raises(ActrelaxError, match=r"^projections 'tied' and '.*' share a weight, so they need the same"):
+        network.add_feedback(mixed, 0)
+    with pytest.raises(ActrelaxError, match=r"^assumptions name an unknown projection 'tide'; known: tied, "):
+        network.add_feedback(Assumptions(projections={"tide": Knobs()}), 0)
+    with pytest.raises(ActrelaxError, match=r"^projection 'last' has no learned feedback weights: call network.add_f"):
+        RelaxationProblem.from_batch(network, x, torch.randn(7, 3), loss=LOSS, assumptions="learned-feedback")
+    network.add_feedback("random-feedback", 0)
+    with pytest.raises(ActrelaxError, match=r"already has feedback weights: build a new network"):
+        network.add_feedback("random-feedback", 0)
+    with pytest.raises(
+        ActrelaxError, match=r"^projection 'last' has feedback weights of another kind: build a new net"
+    ):
+        RelaxationProblem.from_batch(network, x, torch.randn(7, 3), loss=LOSS, assumptions="learned-feedback")
+
+
+def test_feedback_transforms():
+    """Half of the connections are missing in the feedback alone, and the same ones at all times."""
+    network, x, y = make(assumptions="ar")
+    sparse = RelaxationProblem.from_batch(network, x, y, loss=LOSS, feedback_transform="sparse-0.5")
+    last = network.projections["last"]
+    psi = sparse.feedback_weight(last)
+    kept = psi != 0
+    assert 0 < int(kept.sum()) < kept.numel()
+    assert torch.equal(psi[kept], network.module.last.weight.detach()[kept])
+    relax_backward(network, x, y, loss=LOSS, integrator="equilibrium", feedback_transform="sparse-0.5")
+    clamp = ((network(x) - y) / 7).detach()
+    below = clamp @ psi
+    hidden = network.feedforward(x).activities[last.source]
+    read = next(p for p in network.projections.values() if p.target == last.source)
+    presynaptic = network.feedforward(x).activities[read.source]
+    slice_grad = ((1 - hidden**2) * below).t() @ presynaptic
+    whole = network.module.tied.weight.grad.clone()
+    network.zero_grad()
+    relax_backward(network, x, y, loss=LOSS, integrator="equilibrium")
+    assert not torch.allclose(whole, network.module.tied.weight.grad, atol=1e-4)
+    assert slice_grad.any()
+
+
+def test_views_of_psi():
+    weight, psi = nn.Parameter(torch.randn(4, 6)), torch.randn(6, 4).t()
+    for view in (lambda w: w, lambda w: w.t(), lambda w: w[1:3], lambda w: w.chunk(2, 1)[1], lambda w: w.view(2, 12)):
+        assert parameter_of(view(weight)) is weight
+        assert torch.equal(view_of_feedback(psi, view(weight)), view(psi.contiguous()))
+
+
+def test_a_key_that_is_missing_is_named():
+    weights = FeedbackWeights()
+    weights.add("a.b", torch.zeros(2), learned=True)
+    assert weights.load({}, "", {"a.b": torch.zeros(2)}, {}) == ["a.b.feedback"]
+    with pytest.raises(RuntimeError, match=r"size mismatch for a.b.feedback"):
+        weights.load({"a.b.feedback": torch.zeros(3)}, "", {"a.b": torch.zeros(2)}, {})
