@@ -1,8 +1,9 @@
 """A learning network as equations for Brian2: two phases and the local rule (docs/theory.md).
 
-Every stimulus lasts the same number of steps. In the *feedforward* steps units follow their drive; at the end of the
-last one the event `hold` stores their rates r and gains g = f'(a). In the *relaxing* steps units follow their
-feedback. In the last step the event `learn` changes the weights, and activities stay constant.
+Every stimulus lasts the same number of steps. In the *feedforward* steps units follow their drive. In the next step,
+once the drives a of their last rates r are summed, the event `hold` stores r and the gains f'(a); the output's rate is
+f(a), which has no lag. In the *relaxing* steps units follow their feedback. In the last step the event `learn` changes
+the weights, and activities stay constant.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from actrelax.models.assumptions import Assumptions, Gain
 from actrelax.models.engines.brian2.equations import formula_of, leak_text, missing_formula, sum_text
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.network import CapturedNetwork, Network, Projection
-from actrelax.models.network.pooling import Flatten
+from actrelax.models.network.layers import Conv2d
+from actrelax.models.network.pooling import Flatten, MaxPool2d
 
 TOP_GRADIENTS = {
     "cross-entropy": "total / normaliser - target",
@@ -35,6 +37,7 @@ relaxing = int(step >= feedforward_end) * int(step < relaxing_end) : 1 (shared)
 """
 _UNIT = """
 dx/dt = feedforward * {forward} + relaxing * {backward} : 1
+slowness : 1 (constant)
 signal = {signal} : 1
 current_gain = {derivative} : 1
 r : 1
@@ -42,7 +45,7 @@ g : 1
 """
 _STIMULUS = "{name} = {array}(t - begin * dt, i) : 1 (constant over dt)\n"
 INPUT = _STIMULUS.format(name="x", array="stimuli")
-EVENTS = {"hold": "step == feedforward_end - 1", "learn": "step == relaxing_end"}
+EVENTS = {"hold": "step == feedforward_end", "learn": "step == learning"}
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,25 @@ def unsupported(network: Network, assumptions: Assumptions) -> str | None:
         return "a captured network learns on PyTorch only: use relax_backward or ActivationRelaxation."
     if assumptions.is_continuous:
         return "in Brian2 weights change after the relaxation, not during it: choose plasticity at equilibrium."
-    for p in network.projections.values():
-        stages = (*p.before, *p.after)
-        if network.kind(p) == "conv" or not all(isinstance(stage, Flatten) for stage in stages):
-            return (
-                f"Brian2 needs dense projections or copies, {p.name!r} is {p.pipeline}: "
-                "choose a network like digits-mlp."
-            )
-    return missing_formula(network.populations.values())
+    reasons = (_why_not_fixed(network, assumptions, p) for p in network.projections.values() if is_sparse(p))
+    return next(filter(None, reasons), None) or missing_formula(network.populations.values())
+
+
+def is_sparse(p: Projection) -> bool:
+    """Return whether a projection's connections share weights or have none of their own: fixed ones, in Brian2."""
+    return isinstance(p.map, Conv2d) or not all(isinstance(stage, Flatten) for stage in (*p.before, *p.after))
+
+
+def _why_not_fixed(network: Network, assumptions: Assumptions, p: Projection) -> str | None:
+    if any(isinstance(stage, MaxPool2d) for stage in (*p.before, *p.after)):
+        remedy = "choose a network like digits-mlp, or average pooling with fixed weights"
+    elif any(w is not None and w.requires_grad for w in (p.weight, p.bias)):
+        remedy = "choose a network like digits-mlp, or fix its weights with requires_grad_(False)"
+    elif network.carries_feedback(p) and network.knobs(p, assumptions).feedback != "transpose":
+        remedy = 'choose feedback="transpose" for it'
+    else:
+        return None
+    return f"Brian2 learns in dense projections, {p.name!r} is {p.pipeline}: {remedy}."
 
 
 def depth(network: Network) -> int:
@@ -97,8 +111,8 @@ def population_text(network: Network, assumptions: Assumptions, name: str, loss:
     formula = formula_of(network.populations[name])
     signal = "x" if outgoing else TOP_GRADIENTS[loss]
     equations = _CLOCK + _UNIT.format(
-        forward=leak_text(formula.function, "tau_feedforward"),
-        backward=leak_text("received"),
+        forward=leak_text(formula.function, "(tau_feedforward * slowness)"),
+        backward=leak_text("received", "(tau * slowness)"),
         signal=signal,
         derivative=formula.derivative,
     )
@@ -112,18 +126,19 @@ def population_text(network: Network, assumptions: Assumptions, name: str, loss:
         f"{tag[p.name]}_change = rate * {_gain(network.knobs(p, assumptions).weight_gain)} * signal" for p in trained
     ]
     learn += [f"{tag[p.name]}_bias -= {tag[p.name]}_change" for p in trained]
-    return PopulationText(equations, "r = x\ng = current_gain", "\n".join(learn))
+    rate = "x" if outgoing else formula.function
+    return PopulationText(equations, f"r = {rate}\ng = current_gain", "\n".join(learn))
 
 
 def synapses_text(network: Network, assumptions: Assumptions, p: Projection) -> Synapses:
     """Return the text of a projection: a drive for its target, feedback for its source, and the local rule."""
     tag, knobs = identifiers(network.projections)[p.name], network.knobs(p, assumptions)
-    weight = "1" if p.map is None else "w"
+    weight = "1" if p.map is None and not is_sparse(p) else "w"
     psi, own = weight, network.carries_feedback(p) and knobs.feedback != "transpose"
     if own:
         psi = "sign(w) * psi" if knobs.feedback == "sign" else "psi"
     lines = [f"{tag}_drive_post = {weight} * x_pre : 1 (summed)"]
-    lines += ["w : 1"] * (p.map is not None) + ["psi : 1"] * own
+    lines += ["w : 1"] * (weight == "w") + ["psi : 1"] * own
     orders = {f"{tag}_drive_post": DRIVE_ORDER}
     if p.source != network.input:
         lines.append(f"{tag}_feedback_pre = {psi} * {_gain(knobs.activity_gain, '_post')} * signal_post : 1 (summed)")
@@ -140,8 +155,8 @@ def synapses_text(network: Network, assumptions: Assumptions, p: Projection) -> 
     return Synapses("\n".join(lines), "\n".join(learn), orders)
 
 
-NORMALISER_ORDER, DRIVE_ORDER, FEEDBACK_ORDER = -3, -2, -1
-"""Orders of the sums within a step: softmax, drives (for current gains), feedback; states change last."""
+HOLD_EVENT_ORDER, DRIVE_ORDER, HOLD_ORDER, NORMALISER_ORDER, FEEDBACK_ORDER = -5, -4, -3, -2, -1
+"""Orders within a step, in the slot "groups": whether to hold, drives, hold, softmax, feedback; states change last."""
 
 
 def _gain(gain: Gain, side: str = "") -> str:

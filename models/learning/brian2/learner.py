@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import brian2 as b2
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actrelax.models._names import is_number, known, look_up, whole_number
+from actrelax.models._names import is_number, known, look_up
 from actrelax.models._values import as_number
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines.brian2 import UNIT, generating, target_named
@@ -22,48 +21,14 @@ from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.brian2.support import check_steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.brian2 import equations
-from actrelax.models.learning.brian2.objects import assemble, check_weights, learning_in
+from actrelax.models.learning.brian2.objects import assemble, biases_of, check_weights, learning_in, matrix_of
+from actrelax.models.learning.brian2.phases import Phases
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import LOSSES
 from actrelax.models.results import DivergenceError
 
-
-@dataclass(frozen=True)
-class Phases:
-    """Number and size of the steps per stimulus, in both phases.
-
-    Parameters
-    ----------
-    steps : int, default 100
-        Relaxation steps per stimulus.
-    eta : float, default 0.1
-        dt / tau of the relaxation: the size of an explicit Euler step.
-    feedforward_steps : int, optional
-        Steps of the feedforward phase; by default the depth of the network.
-    feedforward_eta : float, default 1.0
-        dt / tau of the feedforward phase. With 1 each step computes one layer, and the phase is exactly the
-        feedforward pass; below 1 it approaches the feedforward pass exponentially with the number of steps.
-
-    Raises
-    ------
-    ActrelaxError
-        For values out of range.
-    """
-
-    steps: int = 100
-    eta: float = 0.1
-    feedforward_steps: int | None = None
-    feedforward_eta: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("eta", "feedforward_eta"):
-            eta = as_number(getattr(self, name))
-            object.__setattr__(self, name, eta)
-            if not (is_number(eta) and 0 < eta < 2):
-                raise ActrelaxError(f"{name} must lie between 0 and 2, got {eta}: take more and smaller steps.")
-        for name, count in (("steps", self.steps), ("feedforward_steps", self.feedforward_steps)):
-            if count is not None:
-                check_steps(whole_number(name, count, least=1))
+NEVER = -1
+"""Step of an event that doesn't take place."""
 
 
 class Learner:
@@ -81,7 +46,8 @@ class Learner:
     ----------
     network : Network
         Network of dense projections and copies whose activations have a formula; call `add_feedback` first if the
-        assumptions need feedback weights.
+        assumptions need feedback weights. Convolutions and average pooling keep their weights, which must not require
+        a gradient. Networks with cycles are trained at the rates that the feedforward phase reaches.
     rate : float
         Learning rate; each stimulus is one step of plain gradient descent.
     loss : str, default "cross-entropy"
@@ -129,6 +95,7 @@ class Learner:
         self._check()
         self.feedforward_steps = self.phases.feedforward_steps or equations.depth(network)
         self._simulation = assemble(network, self.assumptions, self.loss, self.phases.eta)
+        self._set_taus()
         self._learning = learning_in(network)
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
@@ -170,7 +137,7 @@ class Learner:
             (n, output units), as from `learn`.
         """
         self._read_weights()
-        return self._run(x, None, self.feedforward_steps, 0.0)
+        return self._run(x, None, self.feedforward_steps + 1, 0.0)
 
     def watch(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Present stimuli like `learn`, with a learning rate of 0, and record the activities.
@@ -209,6 +176,7 @@ class Learner:
         reason = equations.unsupported(self.network, self.assumptions)
         if reason:
             raise ActrelaxError(reason)
+        self.phases.check(self.network)
         self.assumptions.check_names(self.network.projections)
         for projection in self.network.projections.values():
             self.network.feedback_weight(projection, self.assumptions)
@@ -221,6 +189,10 @@ class Learner:
                 f'"kolen-pollack" feedback needs a decay rate and other feedback takes none, got decay={self.decay}.'
             )
 
+    def _set_taus(self) -> None:
+        for name, tau in self.phases.taus(self.network).items():
+            self._simulation.groups[name].slowness = _array(torch.as_tensor(tau).flatten())
+
     def _run(self, x: Tensor, y: Tensor | None, period: int, rate: float) -> Tensor:
         stimuli, targets = self._arrays(x, y)
         simulation, stimulus = self._simulation, period * self._simulation.dt
@@ -230,7 +202,8 @@ class Learner:
             "begin": begin,
             "period": period,
             "feedforward_end": self.feedforward_steps,
-            "relaxing_end": self.feedforward_steps + self.phases.steps,
+            "relaxing_end": period - 1,
+            "learning": NEVER if y is None else period - 1,
             "tau": 1.0 * UNIT,
             "tau_feedforward": simulation.dt / self.phases.feedforward_eta,
             "rate": rate,
@@ -249,8 +222,9 @@ class Learner:
         if not bool(torch.isfinite(x).all()):
             raise ActrelaxError("stimuli must be finite: look for inf and nan in them.")
         require_runtime()
+        self.network.check_stimuli(x)
         with torch.no_grad():
-            silent = torch.zeros_like(self.network(x))
+            silent = x.new_zeros(len(x), *self.network.populations[self.network.output].shape)
             if y is not None:
                 LOSSES[self.loss].value(silent, y)  # refuses invalid targets
         # the gradient of half the sum of squares at 0 is minus the target, for labels and for dense targets
@@ -259,9 +233,19 @@ class Learner:
 
     def _read_weights(self) -> None:
         check_weights(self.network, self._learning, [tensor for *_, tensor in self._weights()])
+        self._read_fixed_weights()
         for _, group, variable, tensor in self._weights():
             values = _array(tensor)
             setattr(group, variable, values[group.j[:], group.i[:]] if values.ndim == 2 else values)
+
+    @torch.no_grad()
+    def _read_fixed_weights(self) -> None:
+        tag = identifiers(self.network.projections)
+        for p in filter(equations.is_sparse, self.network.projections.values()):
+            synapses = self._simulation.synapses[p.name]
+            synapses.w = matrix_of(self.network, p, p.weight)[synapses.j[:], synapses.i[:]]
+            if p.bias is not None:
+                setattr(self._simulation.groups[p.target], f"{tag[p.name]}_bias", _array(biases_of(self.network, p)))
 
     @torch.no_grad()
     def _write_weights(self) -> None:
@@ -283,6 +267,8 @@ class Learner:
         """Yield (name in the state_dict, Brian2 object, its variable, tensor) of each weight and bias."""
         tag = identifiers(self.network.projections)
         for p in self.network.projections.values():
+            if equations.is_sparse(p):
+                continue
             synapses, target = self._simulation.synapses[p.name], self._simulation.groups[p.target]
             for kind, group, variable in (
                 ("weight", synapses, "w"),

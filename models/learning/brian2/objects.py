@@ -8,6 +8,9 @@ from math import prod
 from typing import Any
 
 import brian2 as b2
+import numpy as np
+import torch
+from scipy import sparse
 from torch import Tensor
 
 from actrelax.models.assumptions import Assumptions
@@ -72,9 +75,9 @@ def _group(network: Network, assumptions: Assumptions, name: str, loss: str, clo
         return b2.NeuronGroup(size, equations.INPUT, **options)
     text = equations.population_text(network, assumptions, name, loss)
     group = b2.NeuronGroup(size, text.equations, method="euler", events=equations.EVENTS, **options)
-    for event in equations.EVENTS:
-        group.set_event_schedule(event, when="thresholds")
-    group.run_on_event("hold", text.hold, when="after_thresholds")
+    group.set_event_schedule("hold", when="groups", order=equations.HOLD_EVENT_ORDER)
+    group.set_event_schedule("learn", when="thresholds")
+    group.run_on_event("hold", text.hold, when="groups", order=equations.HOLD_ORDER)
     if text.learn:
         # after the synapses, whose current gains read the drive, biases included
         group.run_on_event("learn", text.learn, when="after_synapses")
@@ -92,11 +95,30 @@ def _synapses(network: Network, assumptions: Assumptions, p: Projection, groups:
         name=f"{identifiers(network.projections)[p.name]}_synapses",
         clock=clock,
     )
-    synapses.connect(**({"j": "i"} if p.map is None else {}))
+    if equations.is_sparse(p):
+        pattern = matrix_of(network, p, None if p.weight is None else torch.ones_like(p.weight)).tocsc().tocoo()
+        synapses.connect(i=pattern.col.astype(np.int32), j=pattern.row.astype(np.int32))
+    else:
+        synapses.connect(**({"j": "i"} if p.map is None else {}))
     # without these orders, Brian2 would compute the sums in the order of the objects' names
     for variable, order in text.orders.items():
         synapses.summed_updaters[variable].order = order
     return synapses
+
+
+def matrix_of(network: Network, p: Projection, weight: Tensor | None) -> sparse.csr_array:
+    """Return a projection's connections with these weights, (target units, source units)."""
+    return p.as_sparse(p.find(_silent(network, p))[1], weight).tocsr()
+
+
+def biases_of(network: Network, p: Projection) -> Tensor:
+    """Return a projection's drive without activity, (target units,)."""
+    return p.find(_silent(network, p))[0].flatten()
+
+
+def _silent(network: Network, p: Projection) -> Tensor:
+    like = next(network.parameters())
+    return like.new_zeros(1, *network.populations[p.source].shape)
 
 
 def _softmax(output: Any, clock: Any) -> Any:

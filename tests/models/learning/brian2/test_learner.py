@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from networks import make_case, mlp_case
+from networks import make_case, mlp_case, recurrent_case
 from torch import nn
 
 from actrelax.models._names import look_up
@@ -286,8 +286,17 @@ def test_networks_that_are_refused():
     for network, sentence in (
         (
             build("digits-cnn"),
-            "Brian2 needs dense projections or copies, 'input->conv1' is Conv2d(1, 32, 3, padding=1), MaxPool2d(2): "
-            "choose a network like digits-mlp.",
+            "Brian2 learns in dense projections, 'input->conv1' is Conv2d(1, 32, 3, padding=1), MaxPool2d(2): choose a "
+            "network like digits-mlp, or average pooling with fixed weights.",
+        ),
+        (
+            build("conv-rec", input_shape=(1, 8, 8)),
+            "Brian2 learns in dense projections, 'input->conv1' is Conv2d(1, 8, 3, padding=1): choose a network like "
+            "digits-mlp, or fix its weights with requires_grad_(False).",
+        ),
+        (
+            recurrent_case().network,
+            "rates must settle in a cycle of a: pass Phases(feedforward_steps=...), and a feedforward_eta below 1.",
         ),
         (
             chain(nn.Linear(4, 3), activation="gelu"),

@@ -4,11 +4,12 @@ import brian2 as b2
 from networks import mlp_case
 
 from actrelax.models.assumptions import PRESETS
+from actrelax.models.learning.brian2.equations import HOLD_ORDER
 from actrelax.models.learning.brian2.objects import assemble
 
 
 def test_sums_that_depend_on_each_other_have_an_order():
-    """Softmax runs before drives and drives before feedback, whatever the names of the objects."""
+    """Drives, then what is held, softmax of the held rates and feedback, whatever the names of the objects."""
     simulation = assemble(mlp_case().network, PRESETS["unfrozen"], "cross-entropy", eta=0.2)
     synapses = [thing for thing in simulation.network.objects if isinstance(thing, b2.Synapses)]
     orders = {
@@ -16,7 +17,9 @@ def test_sums_that_depend_on_each_other_have_an_order():
         for thing in synapses
         for variable, updater in thing.summed_updaters.items()
     }
-    assert orders["normaliser"] < orders["drive"] < orders["feedback"] < 0
+    assert orders["drive"] < HOLD_ORDER < orders["normaliser"] < orders["feedback"] < 0
+    (thresholder,) = {simulation.groups[name].thresholder["hold"].order for name in ("hidden1", "output")}
+    assert thresholder < HOLD_ORDER
 
 
 def test_monitors_are_silent_until_asked():
