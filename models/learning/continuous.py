@@ -12,13 +12,16 @@ from actrelax.models._names import is_number, look_up
 from actrelax.models._values import as_generator
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, schedule
+from actrelax.models.engines.residual import residual_of_pass, residual_of_state
 from actrelax.models.engines.steps import take_steps
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
 from actrelax.models.learning.gradients import Backward, BackwardOptions, check_decay, refuse_hooks
 from actrelax.models.learning.plasticity import local_updates
 from actrelax.models.learning.relax import RelaxFields
-from actrelax.models.network import Network, Projection
+from actrelax.models.learning.report import Phase
+from actrelax.models.learning.settling import pass_for, report_of
+from actrelax.models.network import Network, Projection, check_network
 from actrelax.models.problem import Loss, LossFunction, RelaxationProblem, State, loss_named
 from actrelax.models.results import DivergenceError
 
@@ -76,7 +79,9 @@ def relax_continuously(
     _check(options, steps, scheme, rate)
     if others["start"] != "zero":
         warn("continuous plasticity from a start other than zero mostly learns the initial transient: leave start out.")
-    problem = RelaxationProblem.from_batch(network, x, y, loss=chosen, **others)
+    check_network(network)
+    passed = pass_for(network, x, options.settle, check_finite=options.check_finite)
+    problem = RelaxationProblem.from_batch(network, passed, y, loss=chosen, **others)
     check_decay(problem, options.updates)
     refuse_hooks(network, "continuous plasticity changes weights without a gradient")
     grid = schedule(problem, scheme, steps)
@@ -100,7 +105,12 @@ def relax_continuously(
         raise DivergenceError(f"{bad} became non-finite: lower rate or eta; no weight has changed.")
     finite = torch.stack([torch.isfinite(x).all() for x in [problem.clamped, *state.values()]]).all()
     losses = chosen.value(output, y)
-    return Backward(options.reduced(losses.sum(), len(x), correction), output, finite, len(x))
+    phases: dict[Phase, tuple[Tensor, float | None, int]] = {}
+    if network.is_recurrent:
+        phases["forward"] = residual_of_pass(passed), options.settle.steps.tolerance, passed.steps or 0
+        phases["backward"] = residual_of_state(problem, state), None, grid.steps
+    report = report_of(options, phases) if phases else None
+    return Backward(options.reduced(losses.sum(), len(x), correction), output, finite, len(x), report=report)
 
 
 def _first_non_finite(problem: RelaxationProblem, state: State) -> str | None:
@@ -113,6 +123,11 @@ def _first_non_finite(problem: RelaxationProblem, state: State) -> str | None:
 def _check(options: BackwardOptions, steps: Steps, scheme: Integrator, rate: float) -> None:
     if options.evaluation == "closed-form" or options.keep:
         raise ActrelaxError("continuous plasticity has no closed form or trajectory: leave out evaluation and keep.")
+    if options.unsettled == "drop" or options.sample_clip is not None:
+        raise ActrelaxError(
+            "continuous plasticity has changed the weights before it is known which samples settle: leave "
+            'unsettled="drop" and sample_clip out.'
+        )
     if not (is_number(rate) and 0 < rate < math.inf):
         raise ActrelaxError(f"rate must be positive, got {rate!r}.")
     if not scheme.takes_time:
