@@ -10,6 +10,10 @@ table has the median time per step and its ratio to backprop:
     equilibrium  AR at equilibrium
     stepped      AR, step by step
     front-door   AR at equilibrium, by F.cross_entropy(ActivationRelaxation(network)(x), y).backward(); never compiled
+    unrolled     networks with cycles: autograd through the steps of the forward phase
+
+On networks with cycles backprop is implicit differentiation of settled rates; stepped and unrolled take the same number
+of forward steps, stepped as many again for its relaxation.
 
 Peak memory is measured in a separate process for each method, beyond weights and images. Prints a table, or with
 --json
@@ -56,11 +60,12 @@ class Config:
     networks: tuple[str, ...] = ("mlp", "cnn")
     """Networks by name, such as mlp, cnn, vgg8, mlp-DEPTHxWIDTH."""
     methods: tuple[str, ...] = NAMES
-    """Methods: backprop (always measured), autograd, closed-form, equilibrium, stepped, front-door."""
+    """Methods: backprop (always measured), autograd, closed-form, equilibrium, stepped, front-door,
+    unrolled."""
     steps: tuple[int, ...] = (10, 100, 1000)
     """Numbers of steps for closed-form."""
     stepped: tuple[int, ...] | None = None
-    """Numbers of steps for stepped. Default: the values of --steps up to 100."""
+    """Numbers of steps for stepped and unrolled. Default: the values of --steps up to 100."""
     batch_size: int = 64
     """Number of images per batch."""
     rounds: int = 20
@@ -144,11 +149,12 @@ def resolved(config: Config) -> tuple[Experiment, Execution, list[Method]]:
 
 def idle(config: Config) -> Iterator[str]:
     """Yield a sentence on each option without an effect."""
-    takes_steps = "closed-form" in config.methods or ("stepped" in config.methods and config.stepped is None)
+    stepping = {"stepped", "unrolled"} & set(config.methods)
+    takes_steps = "closed-form" in config.methods or (stepping and config.stepped is None)
     if config.steps != Config.steps and not takes_steps:
         yield "--steps has no effect: none of the methods takes its numbers of steps."
-    if config.stepped is not None and "stepped" not in config.methods:
-        yield "--stepped has no effect: stepped is not among --methods."
+    if config.stepped is not None and not stepping:
+        yield "--stepped has no effect: neither stepped nor unrolled is among --methods."
 
 
 def print_table(rows: Sequence[Row]) -> None:

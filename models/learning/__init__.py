@@ -18,9 +18,11 @@ from actrelax.models.learning.gradients import (
 from actrelax.models.learning.plasticity import postsynaptic_factor, presynaptic_factor
 from actrelax.models.learning.relax import relax_backward
 from actrelax.models.learning.report import SettlingReport
+from actrelax.models.learning.settling import SOLVE
 
 __all__ = [
     "SETTLE",
+    "SOLVE",
     "ActivationRelaxation",
     "Backward",
     "BackwardOptions",

@@ -20,6 +20,8 @@ from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import Trajectory
 
+SOLVE = Steps.until(1e-5)
+"""Default tolerance of "equilibrium" in learning on a network with cycles, which single precision reaches."""
 _UNKNOWN = SETTLE.tolerance or 0.0
 """Tolerance that stands for that of a fixed number of steps."""
 
@@ -44,7 +46,9 @@ def pass_for(network: Network, x: Tensor, how: Settle, *, check_finite: bool = T
 
 def default_steps(network: Network, integrator: Integrator, otherwise: Steps) -> Steps:
     """Return the steps of a relaxation for which a caller gave none."""
-    return SETTLE if network.is_recurrent and integrator.takes_time else otherwise
+    if not network.is_recurrent:
+        return otherwise
+    return SETTLE if integrator.takes_time else SOLVE
 
 
 def with_default_start(network: Network, fields: dict[str, Any]) -> dict[str, Any]:

@@ -77,10 +77,11 @@ def measured(
     base = replace(base, model=replace(base.model, network=network))
     data = images_for(network, source, base.batch_size, execution.hardware(base.precision))
     trainings = [methods[0].training(base, execution, data)]
-    unfit = [method for method in methods if not method.fits(trainings[0].network)]
-    if unfit:
-        remark(f"closed-form is left out for {network}, which is captured, except at equilibrium.")
-        methods = [method for method in methods if method not in unfit]
+    reasons = {method: method.misfit(trainings[0].network) for method in methods}
+    for name, reason in dict.fromkeys((method.name, reason) for method, reason in reasons.items() if reason):
+        if name != "unrolled":  # which --help says is for networks with cycles
+            remark(f"{name} is left out for {network}, which {reason}.")
+    methods = [method for method, reason in reasons.items() if reason is None]
     trainings += [method.training(base, execution, data) for method in methods[1:]]
     if not trainings[0].network.hidden:
         raise ActrelaxError(f"{network} has no hidden population to relax: take a deeper network.")

@@ -18,11 +18,13 @@ from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.forward_phase import ForwardPhase
 from actrelax.simulations.training.modules import is_module, unmoved
+from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.state import Training
 
-NAMES = ("backprop", "autograd", "closed-form", "equilibrium", "stepped", "front-door")
+NAMES = ("backprop", "autograd", "closed-form", "equilibrium", "stepped", "front-door", "unrolled")
 ETA, TOLERANCE = 0.1, 1e-6
 
 
@@ -31,7 +33,7 @@ class Method:
     """Method of computing the gradients of a step.
 
     name   one of `NAMES`, explained by `actrelax bench --help`
-    steps  number of relaxation steps, for closed-form and stepped; otherwise None
+    steps  number of relaxation steps, for closed-form and stepped, or of forward steps, for unrolled; otherwise None
     """
 
     name: str
@@ -44,9 +46,20 @@ class Method:
             return Relaxation(integrator="equilibrium")
         return Relaxation(steps=self.steps, eta=ETA, tolerance=TOLERANCE if self.steps == "auto" else None)
 
-    def fits(self, network: Network) -> bool:
-        """Return whether the method can compute a network's gradients; a captured one has a closed form at the end."""
-        return self.name != "closed-form" or self.steps == "auto" or not is_module(network)
+    @property
+    def forward(self) -> ForwardPhase:
+        """Options of the forward phase of a network with cycles: as many steps as the relaxation takes."""
+        assert isinstance(self.steps, int)
+        return ForwardPhase(settle_steps=self.steps, settle_eta=ETA)
+
+    def misfit(self, network: Network) -> str | None:
+        """Return None if the method can compute a network's gradients, else what the network is, for a message."""
+        if network.is_recurrent:
+            return "has cycles" if self.name in ("closed-form", "autograd") else None
+        if self.name == "unrolled":
+            return "has no cycles"
+        captured = self.name == "closed-form" and self.steps != "auto" and is_module(network)
+        return "is captured, except at equilibrium" if captured else None
 
     def training(self, base: Experiment, execution: Execution, data: Dataset) -> Training:
         """Return a new training with the options of `base` and this method.
@@ -58,8 +71,13 @@ class Method:
         """
         if self.name in ("backprop", "autograd"):
             experiment = replace(base, rule="backprop")
+        elif self.name == "unrolled":
+            experiment = replace(base, rule="bptt", forward=self.forward)
         else:
-            evaluated: Literal["stepped", "closed-form"] = "stepped" if self.name == "stepped" else "closed-form"
+            cycles = _has_cycles(base, data)
+            evaluated: Literal["auto", "stepped", "closed-form"] = "auto" if cycles else "closed-form"
+            if self.name == "stepped":
+                evaluated, base = "stepped", replace(base, forward=self.forward) if cycles else base
             experiment = replace(base, rule="ar", relaxation=self.relaxation, evaluation=evaluated)
         training = assemble(experiment, execution, data=data).training
         model: nn.Module = training.network
@@ -81,9 +99,18 @@ class Method:
 
 def chosen(names: tuple[str, ...], steps: tuple[int, ...], stepped: tuple[int, ...]) -> list[Method]:
     """Return the named methods, backprop first, once for each number of steps."""
-    counts: dict[str, tuple[int | Literal["auto"] | None, ...]] = {"closed-form": (*steps, "auto"), "stepped": stepped}
+    counts: dict[str, tuple[int | Literal["auto"] | None, ...]] = {
+        "closed-form": (*steps, "auto"),
+        "stepped": stepped,
+        "unrolled": stepped,
+    }
     wanted = [name for name in NAMES if name == "backprop" or name in names]
     return [Method(name, count) for name in wanted for count in dict.fromkeys(counts.get(name, (None,)))]
+
+
+def _has_cycles(base: Experiment, data: Dataset) -> bool:
+    network, _ = make_network(base.model, data.input_shape, data.classes, base.seed)
+    return network.is_recurrent
 
 
 def autograd(model: nn.Module, network: Network, x: Tensor, y: Tensor, *, mixed: bool = False) -> Backward:

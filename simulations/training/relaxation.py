@@ -13,7 +13,7 @@ from actrelax.models._names import known
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, integrator_named
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import SETTLE
+from actrelax.models.learning import SETTLE, SOLVE
 from actrelax.models.network import Network
 from actrelax.models.problem import ProblemFields, Scaled, Transform, Value, transform_named
 from actrelax.simulations.data import random_stream
@@ -142,9 +142,10 @@ class Relaxation:
 
     def steps_of(self, network: Network) -> Steps:
         """Return the steps on a network, whose default depends on cycles."""
-        takes_time = network.is_recurrent and integrator_named(self.integrator).takes_time
-        if not takes_time or self.steps is not None or self.duration is not None:
+        if not network.is_recurrent or self.steps is not None or self.duration is not None:
             return self.as_steps
+        if not integrator_named(self.integrator).takes_time:
+            return SOLVE
         given = self.eta is not None or self.dt is not None
         return replace(SETTLE, eta=self.eta, dt=self.dt) if given else SETTLE
 

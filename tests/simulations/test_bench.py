@@ -20,6 +20,7 @@ from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.batches import Batches, Preprocessing
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
+from actrelax.simulations.training.forward_phase import ForwardPhase
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.loop import train
 
@@ -183,7 +184,7 @@ def test_options_that_have_no_effect_are_named(capsys):
     assert run(*TIMED, "--methods", "equilibrium", "--steps", 7, "--stepped", 5) == 0
     said = capsys.readouterr().err
     assert "--steps has no effect: none of the methods takes its numbers of steps.\n" in said
-    assert "--stepped has no effect: stepped is not among --methods.\n" in said
+    assert "--stepped has no effect: neither stepped nor unrolled is among --methods.\n" in said
     for effective in (["stepped", "--steps", 7], ["closed-form", "--steps", 7], ["stepped", "--stepped", 5]):
         assert run(*TIMED, "--methods", *effective) == 0
         assert "no effect" not in capsys.readouterr().err
@@ -220,6 +221,52 @@ def test_stepping_a_thousand_times_is_for_those_who_ask():
     assert [m.steps for m in bench.resolved(config)[-1] if m.name == "stepped"] == [10, 100]
     assert [m.steps for m in bench.resolved(asked)[-1] if m.name == "stepped"] == [1000]
     assert [m.steps for m in bench.resolved(config)[-1] if m.name == "closed-form"] == [10, 100, 1000, "auto"]
+
+
+def test_methods_of_a_network_with_cycles(capsys):
+    options = ["--networks", "digits-rec", "--rounds", 5, "--threads", 1, "--no-memory", "--stepped", 7]
+    assert run(*options, "--batch-size", 8, "--json") == 0
+    said = capsys.readouterr()
+    found = [(row["method"], row["steps"]) for row in json.loads(said.out)["rows"]]
+    assert found == [
+        ("backprop", None),
+        ("equilibrium", None),
+        ("stepped", 7),
+        ("front-door", None),
+        ("unrolled", 7),
+    ]
+    for name in ("autograd", "closed-form"):
+        assert said.err.count(f"{name} is left out for digits-rec, which has cycles.") == 1
+
+
+def test_exact_methods_learn_alike_with_cycles(base, data):
+    """After 300 steps all have settled; stepped and unrolled take as many forward steps."""
+    base = replace(
+        base, precision="fp64", model=Model("digits-rec"), forward=ForwardPhase(settle_tolerance=1e-7, settle_steps=900)
+    )
+    weights = {}
+    for method in chosen(("equilibrium", "stepped", "unrolled"), (300,), (300,)):
+        training = method.training(base, EXECUTION, data)
+        before = torch.cat([p.detach().flatten() for p in training.network.parameters()])
+        Stepper(training).step()
+        weights[method.name] = torch.cat([p.detach().flatten() for p in training.network.parameters()]) - before
+    assert list(weights) == ["backprop", "equilibrium", "stepped", "unrolled"]
+    for change in weights.values():
+        assert (change - weights["backprop"]).abs().max() < 1e-4 * weights["backprop"].abs().max()
+
+
+def test_unrolling_calls_as_many_projections_as_stepping_forwards(base, data, monkeypatch):
+    base, calls, find = replace(base, model=Model("digits-rec")), [], Projection.find
+    monkeypatch.setattr(Projection, "find", lambda p, x: calls.append(p.name) or find(p, x))
+    counts = {}
+    for name in ("stepped", "unrolled"):
+        for steps in (5, 25):
+            stepper = Stepper(Method(name, steps).training(base, EXECUTION, data))
+            calls.clear()
+            stepper.step()
+            counts[name, steps] = calls.count("hidden1->hidden1")
+    assert counts["stepped", 25] - counts["stepped", 5] == 20
+    assert counts["unrolled", 25] - counts["unrolled", 5] == 20
 
 
 @pytest.mark.parametrize("precision", ["fp64", "bf16"])

@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_models():
     assert Relaxation(dt=0.3).steps_of(network) == Steps.until(1e-2, dt=0.3, most=100)
     assert Relaxation(steps=9).steps_of(network) == Steps(9)
     assert Relaxation(duration=2.0).steps_of(network) == Steps(duration=2.0)
-    assert Relaxation(integrator="equilibrium").steps_of(network) == Steps(100, eta=0.1)
+    assert Relaxation(integrator="equilibrium").steps_of(network) == Steps.until(1e-5)
     assert Relaxation().problem_fields(network, 0)["start"] == "zero"
     assert Relaxation(start="feedforward").problem_fields(network, 0)["start"] == "feedforward"
     acyclic = build("digits-mlp", generator=0)
