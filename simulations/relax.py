@@ -50,6 +50,7 @@ from actrelax.models.results import Record, Trajectory, load_problem
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training.assemble import set_up
 from actrelax.simulations.training.both_phases import forward_phase, print_forward
+from actrelax.simulations.training.forward_phase import Settling
 from actrelax.simulations.training.hardware import FullPrecision
 from actrelax.simulations.training.idle import idle_in_one_relaxation
 from actrelax.simulations.training.options import require
@@ -77,6 +78,7 @@ class Config:
     --json may be given."""
     problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=Relaxation)
+    settling: Settling = field(default_factory=Settling)
     engine: str | None = None
     """Engine: torch, scipy or brian2. Default: the engine of the integrator, or torch."""
     codegen: str | None = None
@@ -107,6 +109,7 @@ def main(config: Config) -> None:
         return
     require(every=(config.every, 1, math.inf))
     config.relaxation.check_problem()
+    config.settling.check()
     hardware = config.hardware.resolved()
     assumptions, remarks = without_continuous_plasticity(config.relaxation.knobs)
     sample = make_sample(config.problem, assumptions, hardware)
@@ -190,7 +193,9 @@ def _solver(config: Config) -> tuple[Integrator, str, Brian2Options | None]:
 def _forward(config: Config, sample: Sample) -> ForwardPhase | None:
     scheme, engine, options = _solver(config)
     seed, every = config.problem.seed, config.every
-    return forward_phase(sample, config.relaxation, seed, scheme, engine, every=every, options=options)
+    config.settling.check_network(sample.network, config.problem.model.network)
+    how = {"every": every, "options": options, "settling": config.settling}
+    return forward_phase(sample, config.relaxation, seed, scheme, engine, **how)  # type: ignore[arg-type]
 
 
 def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:

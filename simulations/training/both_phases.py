@@ -10,6 +10,7 @@ from actrelax.analysis.two_phases import ForwardPhase
 from actrelax.models.engines import Brian2Options, Steps, solve, unsupported
 from actrelax.models.integrators import Integrator
 from actrelax.models.results import Record
+from actrelax.simulations.training.forward_phase import Settling
 from actrelax.simulations.training.problem_options import Sample
 from actrelax.simulations.training.relaxation import Relaxation
 
@@ -26,10 +27,12 @@ def forward_phase(
     *,
     every: int,
     options: Brian2Options | None = None,
+    settling: Settling = Settling(),  # noqa: B008
 ) -> ForwardPhase | None:
     """Return the recorded forward phase of a network with cycles, None without cycles.
 
-    It takes the relaxation's step size and number of steps, without its noise, delays and clip.
+    It takes the relaxation's step size and number of steps unless `settling` has others, without its noise, delays and
+    clip.
     """
     if sample.rates is None:
         return None
@@ -40,7 +43,7 @@ def forward_phase(
     else:
         print(f"the forward phase runs by {FALLBACK} on torch: {reason}", file=sys.stderr)
         how = {"integrator": FALLBACK, "engine": "torch"}
-    steps = relaxation.as_steps
+    steps = settling.settle.steps if settling.given else relaxation.as_steps
     if steps.tolerance is not None:
         steps = Steps.until(steps.tolerance, eta=steps.eta, dt=steps.dt, most=steps.number or 10_000)
     return ForwardPhase.of(solve(problem, steps=steps, record=Record(True, every), **how), sample.rates)

@@ -14,8 +14,8 @@ from actrelax.simulations.training.options import POSITIVE, require
 
 
 @dataclass(frozen=True)
-class ForwardPhase:
-    """Options of networks with cycles: how rates settle, and what becomes of samples that have not settled."""
+class Settling:
+    """Options of networks with cycles: how rates settle."""
 
     settle_steps: int | None = None
     """Networks with cycles: number of steps of the forward phase; with --settle-tolerance the largest number. Default:
@@ -25,13 +25,6 @@ class ForwardPhase:
     settle_tolerance: float | None = None
     """Networks with cycles: residual |f(a) - r| at which the rates have settled, relative to the largest rate of the
     population. Default: 0.01, unless --settle-steps is given."""
-    unsettled: Literal["keep", "drop"] | None = None
-    """Networks with cycles: whether samples learn that have not settled in both phases. Default: keep."""
-    unsettled_above: float | None = None
-    """Networks with cycles: residual above which a sample counts as unsettled. Default: ten times the tolerance."""
-    sample_clip: float | None = None
-    """Networks with cycles: bound on the norm of each sample's relaxed activities, relative to its loss gradient.
-    Default: no bound."""
 
     def check(self) -> None:
         """Raise an error for values out of range."""
@@ -39,13 +32,16 @@ class ForwardPhase:
             settle_steps=(self.settle_steps, 1, math.inf),
             settle_eta=(self.settle_eta, POSITIVE, 2),
             settle_tolerance=(self.settle_tolerance, POSITIVE, 0.999),
-            unsettled_above=(self.unsettled_above, POSITIVE, math.inf),
-            sample_clip=(self.sample_clip, POSITIVE, math.inf),
         )
+
+    @property
+    def given(self) -> list[str]:
+        """The options that are given, as on the command line."""
+        return [f"--{f.name.replace('_', '-')}" for f in fields(self) if getattr(self, f.name) is not None]
 
     def check_network(self, network: Network, name: str) -> None:
         """Raise an error if options are given for a network without cycles."""
-        given = [f"--{f.name.replace('_', '-')}" for f in fields(self) if getattr(self, f.name) is not None]
+        given = self.given
         if given and not network.is_recurrent:
             raise ActrelaxError(f"{given[0]} needs a network with cycles, but {name} has none: leave it out.")
 
@@ -58,3 +54,24 @@ class ForwardPhase:
         tolerance = (SETTLE.tolerance or 0.0) if self.settle_tolerance is None else self.settle_tolerance
         most = (SETTLE.number or 0) if self.settle_steps is None else self.settle_steps
         return Settle(Steps.until(tolerance, eta=eta, most=most))
+
+
+@dataclass(frozen=True)
+class ForwardPhase(Settling):
+    """Options of networks with cycles: how rates settle, and what becomes of samples that have not settled."""
+
+    unsettled: Literal["keep", "drop"] | None = None
+    """Networks with cycles: whether samples learn that have not settled in both phases. Default: keep."""
+    unsettled_above: float | None = None
+    """Networks with cycles: residual above which a sample counts as unsettled. Default: ten times the tolerance."""
+    sample_clip: float | None = None
+    """Networks with cycles: bound on the norm of each sample's relaxed activities, relative to its loss gradient.
+    Default: no bound."""
+
+    def check(self) -> None:
+        """Raise an error for values out of range."""
+        super().check()
+        require(
+            unsettled_above=(self.unsettled_above, POSITIVE, math.inf),
+            sample_clip=(self.sample_clip, POSITIVE, math.inf),
+        )

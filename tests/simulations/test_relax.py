@@ -423,6 +423,15 @@ def net(input_shape, classes):
 """
 
 
+def test_the_forward_phase_can_have_steps_of_its_own(npz, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run("--dataset", npz, *RECURRENT, "--settle-steps", 7, "--settle-eta", 0.25, "--out", out) == 0
+    with open_trajectory(out / "forward.nc") as forward, open_trajectory(out / "trajectory.nc") as backward:
+        assert (forward.steps, forward.dt, backward.steps, backward.dt) == (7, 0.25, 40, 0.5)
+    assert run("--dataset", npz, "--network", "digits-mlp", "--settle-steps", 7, "--out", out) == 2
+    assert "--settle-steps needs a network with cycles, but digits-mlp has none" in capsys.readouterr().err
+
+
 def test_a_forward_phase_with_max_pooling_runs_on_pytorch(npz, tmp_path, capsys):
     (tmp_path / "own.py").write_text(POOLED)
     options = ["--network", tmp_path / "own.py:net", "--dataset", npz, "--integrator", "brian2:euler", "--json"]
