@@ -60,8 +60,8 @@ def _entry(
     update |= {Read("activity" if is_now else "forward activity", p.source)}
     update |= {Read("weight", p.name)} if network.decays(p, assumptions) else set()
     gains = [knobs.activity_gain] * is_fed_back + [knobs.weight_gain] * learns
-    slopes = ["f'"] * any(way.slopes_read(gain) for gain in gains)
-    remembered = [*["x"] * (learns and not is_now), *slopes, *["winners"] * bool(way.winners), *way.states]
+    slopes = ["slope"] * any(way.slopes_read(gain) for gain in gains)
+    remembered = [*["activity"] * (learns and not is_now), *slopes, *["winners"] * bool(way.winners), *way.states]
     return Entry(
         p.name,
         p.source,
@@ -81,8 +81,8 @@ def _entry(
 def _of_parameters(population: str, way: Way, is_coupled: bool, knobs: Knobs) -> Entry:
     """Return what the parameters of a piece use, whose update is what its signals become there."""
     update = {Read("activity", population), *_saved(way.functions(knobs.weight_gain), population)}
-    slopes = ["f'"] * bool(way.slopes_read(knobs.weight_gain))
-    remembered = (*["x"] * way.own, *slopes, *["winners"] * bool(way.winners), *way.states)
+    slopes = ["slope"] * bool(way.slopes_read(knobs.weight_gain))
+    remembered = (*["activity"] * way.own, *slopes, *["winners"] * bool(way.winners), *way.states)
     mixing = _mixing(way, is_coupled and bool(way.states))
     name, slope = f"phi of {population}", way.slope(knobs.weight_gain)
     return Entry(name, "", population, "", "", slope, remembered, 0, mixing, True, frozenset(), frozenset(update))

@@ -8,8 +8,9 @@ weight; and for the network as a whole phases, hops, time and global signals (do
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 from scipy import stats
 from torch import Tensor
@@ -93,6 +94,17 @@ class Ledger:
             ("not local", ", ".join(self.not_local) or "nothing"),
         ]
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The ledger as JSON has it, with what each projection reads."""
+        shown = [field.name for field in fields(Entry) if not field.name.endswith("reads")]
+        rows = [{name: getattr(entry, name) for name in shown} for entry in self.entries]
+        for row, entry in zip(rows, self.entries, strict=True):
+            row |= {name: sorted(getattr(entry, name)) for name in ("feedback_reads", "update_reads")}
+            row["not_local"] = entry.not_local
+        named = {field.name: getattr(self, field.name) for field in fields(Ledger)}
+        return named | {"entries": rows, "not_local": self.not_local}
+
     def __str__(self) -> str:
         rows = [list(_COLUMNS), *(_cells(entry) for entry in self.entries)]
         title = f"ledger of {self.network}, assumptions {self.assumptions}"
@@ -129,9 +141,9 @@ def ledger_of(
     >>> from actrelax import build
     >>> print(ledger_of(build("digits-mlp"), "random-feedback"))
     ledger of 64-32-10, assumptions 'random-feedback'
-      projection       local  feedback weights  f' in feedback  f' in update  remembers  synapses per weight  adjoint
-      input->hidden1   yes    -                 -               forward pass  f'         1                    formula
-      hidden1->output  yes    psi, fixed        constant        constant      x          1                    formula
+      projection       local  feedback    slope in feedback  slope in update  remembers  synapses/weight  adjoint
+      input->hidden1   yes    -           -                  forward pass     slope      1                formula
+      hidden1->output  yes    psi, fixed  constant           constant         activity   1                formula
     <BLANKLINE>
       phases          forward pass, then relaxation, then weights change
       hops            1, from the output to hidden1
@@ -225,11 +237,11 @@ def _global_signals(network: Network, assumptions: Assumptions) -> Iterator[str]
 _COLUMNS = (
     "projection",
     "local",
-    "feedback weights",
-    "f' in feedback",
-    "f' in update",
+    "feedback",
+    "slope in feedback",
+    "slope in update",
     "remembers",
-    "synapses per weight",
+    "synapses/weight",
     "adjoint",
 )
 

@@ -44,10 +44,10 @@ class Entry:
     source, target  names of its populations
     feedback        weights of its feedback: "W", "sign(W)", "psi, learned", "psi, learned, decays", "psi, fixed" or
                     "copy"; "" where it carries none
-    feedback_slope  f' in its feedback: "forward pass", "now", "dropped", or "constant" where f' is 1; "" for none
-    update_slope    f' in its weight update, likewise
-    remembered      what is read of the forward pass after it has changed: "x", the presynaptic activity; "f'", the
-                    slope of the target; "winners" of its pools; functions that need states of other units, by name
+    feedback_slope  slope f' in its feedback: "forward pass", "now", "dropped", or "constant" if f' is; "" for none
+    update_slope    slope in its weight update, likewise
+    remembered      what is read of the forward pass after it has changed: the presynaptic "activity", the "slope" of
+                    the target, the "winners" of pools, and functions that need states of other units, by name
     synapses        number of synapses that share each weight, within a sample; 0 for a copy
     mixing          whose states its signals need in the target: "unit", "population" or "batch"
     by_autograd     whether autograd computes how its signals pass the target
@@ -199,9 +199,9 @@ def _remembered(network: Network, projection: Projection, assumptions: Assumptio
     knobs, target = network.knobs(projection, assumptions), projection.target
     learns, is_fed_back = projection.map is not None, projection.source != network.input
     if learns and _presynaptic(network, projection, assumptions).what != "activity":
-        yield "x"
+        yield "activity"
     gains = [knobs.activity_gain] * is_fed_back + [knobs.weight_gain] * learns
     if "feedforward" in gains and not has_constant_slope(network, target):
-        yield "f'"
+        yield "slope"
     if winners(projection):
         yield "winners"

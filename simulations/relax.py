@@ -74,8 +74,8 @@ class Config:
     out: Path = Path("runs/relax")
     """Folder for trajectory and figure, which replace earlier ones."""
     again: Path | None = None
-    """File of a relaxation to repeat, trajectory.nc or .zarr; of the other options only --out, --html, --samples and
-    --json may be given."""
+    """File of a relaxation to repeat, trajectory.nc or .zarr; of the other options only --out, --html, --samples,
+    --ledger and --json may be given."""
     problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=Relaxation)
     settling: Settling = field(default_factory=Settling)
@@ -89,6 +89,8 @@ class Config:
     """File of a self-contained page to watch the relaxation in a browser; needs bokeh. Default: no page."""
     samples: int | None = None
     """With --html: number of images on the page, from the first. Default: all."""
+    ledger: bool = False
+    """Also print what each weight update would use: weight transport, slopes, remembered values and more."""
     hardware: FullPrecision = field(default_factory=FullPrecision)
     json: bool = False
     """Print only the summary, as JSON, on standard output."""
@@ -140,9 +142,9 @@ def report(config: Config, outcome: Outcome, source: str) -> None:
 
 def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
     """Repeat the relaxation in a file; return the outcome, and the file as the origin of the images."""
-    if replace(config, again=None, out=Config.out, html=None, samples=None, json=False) != Config():
+    if replace(config, again=None, out=Config.out, html=None, samples=None, ledger=False, json=False) != Config():
         raise ActrelaxError(
-            "--again takes all options from its file: give only --out, --html, --samples and --json with it."
+            "--again takes all options from its file: give only --out, --html, --samples, --ledger and --json with it."
         )
     if (config.out / FILE).resolve() == path.resolve():
         raise ActrelaxError(f"--again would replace its own file {path}: give another --out.")
@@ -275,6 +277,7 @@ def summary(config: Config, outcome: Outcome) -> dict[str, Any]:
         "forward": None if outcome.forward is None else outcome.forward.summary(),
         "error": dict(outcome.final),
         "predicted_error": None if predicted is None else {name: values[-1] for name, values in predicted[1].items()},
+        "ledger": outcome.ledger.summary if config.ledger else None,
     }
 
 
@@ -288,6 +291,8 @@ def print_summary(config: Config, outcome: Outcome) -> None:
         print(f"{name:{width}}  {error:22.3e}" + (f"  {predicted[1][name][-1]:9.3e}" if predicted else ""))
     if predicted is None:
         print(f"\nno prediction: {uncovered(trajectory.problem)}")
+    if config.ledger:
+        print(f"\n{outcome.ledger}")
     if config.html is not None:
         print(f"\npage, to open in a browser: {config.html}")
     print(f"\ntrajectory and figure: {config.out}")

@@ -18,6 +18,7 @@ from jinja2 import ChoiceLoader, Environment, FunctionLoader, StrictUndefined, T
 from torch import Tensor
 
 from actrelax.analysis.files import write_text
+from actrelax.analysis.ledger import Ledger, ledger_of
 from actrelax.analysis.view.charts import charts, require_bokeh
 from actrelax.analysis.view.pack import packed, text
 from actrelax.analysis.view.scene import Scene, scene_of
@@ -74,7 +75,9 @@ def to_html(
     require_bokeh("a page")
     shown = samples or len(trajectory.problem.clamped)
     require_size(trajectory.problem, len(trajectory.times), shown)
-    write_text(Path(path), html(scene_of(trajectory, gradients, samples=samples), source=source))
+    problem = trajectory.problem
+    ledger = ledger_of(problem.network, problem.assumptions, problem.feedforward)
+    write_text(Path(path), html(scene_of(trajectory, gradients, samples=samples), ledger, source=source))
 
 
 def require_size(problem: RelaxationProblem, points: int, samples: int) -> None:
@@ -97,14 +100,15 @@ def require_size(problem: RelaxationProblem, points: int, samples: int) -> None:
         )
 
 
-def html(scene: Scene, *, source: str = "") -> str:
-    """Return a scene as a complete HTML document."""
+def html(scene: Scene, ledger: Ledger, *, source: str = "") -> str:
+    """Return a scene, with what learning there would use, as a complete HTML document."""
     from bokeh.embed import components
     from bokeh.resources import Resources
 
     script, places = components(charts())
     return template("page.html").render(
         scene=scene,
+        ledger=ledger,
         source=source,
         bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
         script=script,

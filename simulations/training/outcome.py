@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from actrelax.analysis.convergence import predicted_errors, spread_out
+from actrelax.analysis.ledger import Ledger, ledger_of
 from actrelax.analysis.two_phases import ForwardPhase
 from actrelax.models.closed_form import uncovered
 from actrelax.models.results import Trajectory, relative_error
@@ -28,6 +29,12 @@ class Outcome:
     final: Mapping[str, float]
     predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None
     forward: ForwardPhase | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """What each weight update would use."""
+        problem = self.trajectory.problem
+        return ledger_of(problem.network, problem.assumptions, problem.feedforward)
 
 
 def measured(trajectory: Trajectory, gradients: Mapping[str, Tensor], forward: ForwardPhase | None = None) -> Outcome:

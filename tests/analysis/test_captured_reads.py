@@ -221,8 +221,8 @@ def test_a_product_of_two_drives_needs_states_and_a_function_of_one_drive_does_n
     found = ledger_of(network, "ar", torch.randn(3, 5))
     assert found["a"].mixing == "unit"
     assert found["b"].mixing == found["c"].mixing == "population"
-    assert found["b"].remembered == ("x", "Mul")
-    assert found["c"].remembered == ("x", "f'", "Mul")
+    assert found["b"].remembered == ("activity", "Mul")
+    assert found["c"].remembered == ("activity", "slope", "Mul")
 
 
 def test_normalisation_needs_other_samples_other_units_or_neither():
@@ -242,12 +242,12 @@ def test_normalisation_needs_other_samples_other_units_or_neither():
 
 def test_attention_needs_other_units_and_the_residual_stream_needs_nothing():
     found = ledger(*captured("digits-vit"))
-    assert found["blocks.0.qkv"].remembered == ("x", "Attention")
+    assert found["blocks.0.qkv"].remembered == ("activity", "Attention")
     assert found["patches->patches'"].not_local == ["other units"]
     assert found["blocks.0.out->blocks.0.down"].not_local == []
     assert found["blocks.0.up"].synapses == 17  # tokens
     assert found["phi of patches"].remembered == ()  # class token and positions are added
-    assert found["phi of patches'"].remembered == ("x",)
+    assert found["phi of patches'"].remembered == ("activity",)
     assert found.hops == 17
 
 

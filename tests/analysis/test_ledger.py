@@ -19,7 +19,6 @@ from actrelax.models.network import Network, Projection, build
 from actrelax.models.problem import RelaxationProblem
 
 CASES = {
-    "mlp": mlp_case,
     "relu": lambda: mlp_case("relu", seed=3),
     "graph": graph_case,
     "hierarchy": hierarchy_case,

@@ -247,7 +247,7 @@ def test_again_takes_nothing_else(tmp_path, npz, capsys):
     for options, said in (
         (
             ["--again", file, "--steps", 3],
-            "--again takes all options from its file: give only --out, --html, --samples and --json with it.",
+            "--again takes all options from its file: give only --out, --html, --samples, --ledger and --json with it.",
         ),
         (
             ["--again", file, "--out", tmp_path],
@@ -473,3 +473,31 @@ def test_a_drawing(tmp_path, capsys):
         assert capsys.readouterr().err.startswith(f"actrelax relax: {said}")
     assert run("--network", "digits-cnn", "--label", 3) == 2
     assert "--label needs --drawing: give --drawing, or leave --label out." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("network", ["mlp-4x6", "digits-resnet-8", "digits-rec"])
+def test_the_ledger_says_what_an_update_would_use(network, npz, tmp_path, capsys):
+    options = ["--network", network, "--dataset", npz, "--integrator", "euler", "--steps", 3, "--out", tmp_path]
+    assert run(*options, "--ledger") == 0
+    said = capsys.readouterr().out
+    assert "  projection " in said
+    assert "  not local       " in said
+    assert said.splitlines()[-1] == f"trajectory and figure: {tmp_path}"
+    assert run(*options, "--ledger", "--json") == 0
+    ledger = json.loads(capsys.readouterr().out)["ledger"]
+    by_autograd = {entry["by_autograd"] for entry in ledger["entries"]}
+    assert by_autograd == ({True, False} if network == "digits-resnet-8" else {False})
+    assert ledger["phases"][0] == ("rates settle" if network == "digits-rec" else "forward pass")
+    assert "weight transport" in ledger["not_local"]
+    assert run(*options, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ledger"] is None
+
+
+def test_the_ledger_of_lifted_assumptions_and_of_a_relaxation_from_its_file(npz, tmp_path, capsys):
+    options = [*SMALL, "--dataset", npz, "--assumptions", "random-feedback", "--ledger", "--json"]
+    assert run(*options, "--out", tmp_path / "first") == 0
+    first = json.loads(capsys.readouterr().out)["ledger"]
+    assert first["not_local"] == []
+    assert {entry["feedback"] for entry in first["entries"]} == {"", "psi, fixed"}
+    assert run("--again", tmp_path / "first" / "trajectory.nc", "--out", tmp_path / "second", "--ledger", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ledger"] == first

@@ -40,6 +40,13 @@ def test_one_small_file_without_addresses(file):
     assert "</script><b>" not in text
 
 
+def test_the_page_says_what_a_weight_update_would_use(file):
+    text = file.read_text()
+    assert "under assumptions &#39;ar&#39;</summary>" in text
+    assert "<th scope=row>conv1-&gt;conv2</th><td>no: weight transport, weight sharing</td><td>W</td>" in text
+    assert "<dt>hops</dt><dd>3, from the output to conv1</dd>" in text
+
+
 def test_samples_can_be_left_out(file, trajectory, tmp_path):
     trajectory.to_html(tmp_path / "one.html", samples=1)
     assert "relaxation of 1 image<" in (tmp_path / "one.html").read_text()
