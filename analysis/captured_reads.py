@@ -48,14 +48,15 @@ def _entry(
 ) -> Entry:
     """Return what one projection uses."""
     network = passed.network
-    knobs, is_fed_back, learns = network.knobs(p, assumptions), p.source != network.input, has_weights(p)
-    feedback = FEEDBACK[knobs.feedback] if network.carries_feedback(p) else "copy"
+    knobs, learns = network.knobs(p, assumptions), has_weights(p)
+    is_fed_back = network.carries_feedback(p) or not (learns or p.source == network.input)
+    feedback = FEEDBACK[knobs.feedback] if network.carries_feedback(p) else "" if learns else "copy"
     arrives, signal = {Read("activity", p.target)}, set[Read]()
     if is_fed_back:
         signal = arrives | _saved(way.functions(knobs.activity_gain), p.target)
         signal |= {Read("weight", p.name)} if feedback in ("W", "sign(W)") else set()
         signal |= {Read("feedback", p.name)} if feedback not in ("W", "copy") else set()
-    is_now = knobs.presynaptic == "current" or not is_fed_back
+    is_now = knobs.presynaptic == "current" or p.source == network.input
     update = arrives | _saved(way.functions(knobs.weight_gain), p.target)
     update |= {Read("activity" if is_now else "forward activity", p.source)}
     update |= {Read("weight", p.name)} if network.decays(p, assumptions) else set()
@@ -94,11 +95,11 @@ def _saved(functions: Iterator[str], population: str) -> set[Read]:
 
 def _joined(ways: list[Way]) -> Way:
     """Return the functions on any of several ways."""
-    slopes, winners, states = (
+    known, others, winners, states = (
         tuple(dict.fromkeys(name for way in ways for name in getattr(way, part)))
-        for part in ("slopes", "winners", "states")
+        for part in ("known", "others", "winners", "states")
     )
-    return Way(slopes, winners, states, any(way.own for way in ways), max(way.length for way in ways))
+    return Way(known, others, winners, states, any(way.own for way in ways), max(way.length for way in ways))
 
 
 def _mixing(way: Way, is_coupled: bool | None) -> Mixing:

@@ -143,7 +143,7 @@ def ledger_of(
     ledger of 64-32-10, assumptions 'random-feedback'
       projection       local  feedback    slope in feedback  slope in update  remembers  synapses/weight  adjoint
       input->hidden1   yes    -           -                  forward pass     slope      1                formula
-      hidden1->output  yes    psi, fixed  constant           constant         activity   1                formula
+      hidden1->output  yes    fixed psi  constant           constant         activity   1                formula
     <BLANKLINE>
       phases          forward pass, then relaxation, then weights change
       hops            1, from the output to hidden1

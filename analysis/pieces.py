@@ -23,9 +23,8 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-BY_NAME = _names("Relu LeakyRelu Tanh Sigmoid Softplus Gelu Silu Elu Hardtanh")
-"""Pointwise functions whose slope is a gain knob's."""
-POINTWISE = BY_NAME | _names(
+POINTWISE = _names(
+    "Relu LeakyRelu Tanh Sigmoid Softplus Gelu Silu Elu Hardtanh "
     "Hardswish Hardsigmoid Mish Exp Expm1 Log Log1P Sqrt Rsqrt Abs Sin Cos Clamp ClampMin ClampMax Threshold Erf "
     "LogSigmoid Reciprocal CopySlices"
 )
@@ -53,22 +52,24 @@ OF_ONE_UNIT = POINTWISE | _names("Add Sub Rsub Neg Mul Div Pow Clone Alias ToCop
 class Way:
     """The way of signals through a piece, from its population to one end: a drive, a copy or a parameter.
 
-    slopes   pointwise functions on it, by name
+    known    pointwise functions on it whose slope the gain knobs choose
+    others   other pointwise functions
     winners  functions on it that need winners
     states   functions on it that need other units' states, and functions that are not known
     own      whether a parameter at its end is multiplied by the unit's own state, as the scale of a norm is
     length   number of functions on it
     """
 
-    slopes: tuple[str, ...]
+    known: tuple[str, ...]
+    others: tuple[str, ...]
     winners: tuple[str, ...]
     states: tuple[str, ...]
     own: bool
     length: int
 
-    def slopes_read(self, gain: Gain) -> list[str]:
+    def slopes_read(self, gain: Gain) -> tuple[str, ...]:
         """Return the pointwise functions whose slope in the forward pass is read, as a knob has it."""
-        return [name for name in self.slopes if gain == "feedforward" or name not in BY_NAME]
+        return self.known + self.others if gain == "feedforward" else self.others
 
     def functions(self, gain: Gain) -> Iterator[str]:
         """Yield the functions whose adjoint reads what autograd has saved, as a knob has it."""
@@ -76,12 +77,10 @@ class Way:
 
     def slope(self, gain: Gain) -> str:
         """Return the slope in words, as a knob has it."""
-        read, changed = self.slopes_read(gain), {"none": "dropped", "current": "now"}.get(gain, "")
-        if not self.slopes:
-            return "constant"
-        if len(read) == len(self.slopes):
-            return "forward pass"
-        return f"{changed}, but {', '.join(read)}" if read else changed
+        changed = {"none": "dropped", "current": "now"}.get(gain) if self.known else None
+        if changed is None:
+            return "forward pass" if self.known or self.others else "constant"
+        return f"{changed}, but {', '.join(self.others)}" if self.others else changed
 
 
 @dataclass
@@ -90,10 +89,12 @@ class PieceGraph:
 
     start  the population's edge
     ends   the edges of its drives, and of the populations that are copied into it
+    known  the nodes of pointwise functions whose slope the gain knobs choose
     """
 
     start: Edge
     ends: Collection[Edge]
+    known: Collection[Any] = ()
     _reached: dict[Any, frozenset[Edge | int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,15 +103,16 @@ class PieceGraph:
 
     def way(self, end: Edge | int) -> Way:
         """Return the way to an end: an edge, or a parameter by its identity."""
-        found: dict[Needs, dict[str, None]] = {"nothing": {}, "slope": {}, "winners": {}, "states": {}}
+        found = {needs: dict[str, None]() for needs in ("known", "nothing", "slope", "winners", "states")}
         nodes = [node for node, reached in self._reached.items() if end in reached]
         own = False
         for node in nodes:
             if isinstance(end, int) and any(self._from(child) == {end} for child in _children(node)):
                 own |= _brief(node) not in FIXED  # whose update is a product of the signal and the state beside it
             else:
-                found[self._needs(node)][_brief(node)] = None
-        return Way(tuple(found["slope"]), tuple(found["winners"]), tuple(found["states"]), own, len(nodes))
+                found["known" if node in self.known else self._needs(node)][_brief(node)] = None
+        known, others, winners, states = (tuple(found[needs]) for needs in ("known", "slope", "winners", "states"))
+        return Way(known, others, winners, states, own, len(nodes))
 
     def _children_first(self) -> list[Any]:
         """Return the nodes of the piece, each after those that it depends on."""

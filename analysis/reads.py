@@ -42,7 +42,7 @@ class Entry:
 
     projection      its name
     source, target  names of its populations
-    feedback        weights of its feedback: "W", "sign(W)", "psi, learned", "psi, learned, decays", "psi, fixed" or
+    feedback        weights of its feedback: "W", "sign(W)", "learned psi", "learned psi, decaying", "fixed psi" or
                     "copy"; "" where it carries none
     feedback_slope  slope f' in its feedback: "forward pass", "now", "dropped", or "constant" if f' is; "" for none
     update_slope    slope in its weight update, likewise
@@ -80,9 +80,9 @@ class Entry:
 
 FEEDBACK = {
     "transpose": "W",
-    "learned": "psi, learned",
-    "kolen-pollack": "psi, learned, decays",
-    "random": "psi, fixed",
+    "learned": "learned psi",
+    "kolen-pollack": "learned psi, decaying",
+    "random": "fixed psi",
     "sign": "sign(W)",
 }
 """The feedback knob in words."""

@@ -11,7 +11,7 @@ A suite is "SUITE", "SUITE/VARIANT" or, of the default suite, "/VARIANT". It can
     <!-- numbers: suite = cnn-cifar10 -->
 
 up to the next heading or such line. Tables of a suite, or of a variant, stand between `<!-- table: SUITE -->` and
-`<!-- end -->`.
+`<!-- end -->`, those of the ledger between `<!-- ledger: NETWORK -->` and `<!-- end -->` (docs/ledger_page.py).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ledger_page
+
 from actrelax.analysis.reports import suite_report
 from actrelax.analysis.reports.results_table import Outcome, read
 from actrelax.analysis.runs import State
@@ -37,7 +39,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROO
 PART = re.compile(
     r"^(?P<heading>\#+\ )"
     r"|<!--\ numbers:\ suite\ =\ (?P<default>\S+)\ -->"
-    r"|(?P<begin><!--\ table:\ (?P<table>[^>]+?)\ -->\n).*?(?P<end><!--\ end\ -->)"
+    r"|(?P<begin><!--\ (?P<kind>table|ledger):\ (?P<table>[^>]+?)\ -->\n).*?(?P<end><!--\ end\ -->)"
     r"|(?:(?P<relation>[=<]\ )?(?<![\w.,])(?P<number><?[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?))?"
     r"<!--=(?P<expression>.*?)-->",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
@@ -244,7 +246,8 @@ def filled(text: str, results: Results, page: str = "page") -> str:
             raise PageError(f"{place}: stands behind no number.")
         try:
             if part["table"]:
-                return f"{part['begin']}\n{results._tables(asked)}\n\n{part['end']}"
+                found = ledger_page.tables(asked) if part["kind"] == "ledger" else results._tables(asked)
+                return f"{part['begin']}\n{found}\n\n{part['end']}"
             value = eval(asked, namespace)
             if not math.isfinite(value):
                 raise PageError(f"the value is {value}")

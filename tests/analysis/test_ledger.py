@@ -231,7 +231,7 @@ def test_a_projection_named_in_the_assumptions_has_its_own_entry():
     lifted = Assumptions(projections={"hidden1->output": Knobs(feedback="random")})
     ledger = ledger_of(build("digits-mlp"), lifted)
     assert ledger.assumptions == "custom"
-    assert ledger["hidden1->output"].feedback == "psi, fixed"
+    assert ledger["hidden1->output"].feedback == "fixed psi"
     assert ledger.not_local == []
     assert ledger_of(build("digits-mlp")).not_local == ["weight transport"]
     with pytest.raises(ActrelaxError, match=r"assumptions name an unknown projection 'hidden9->output'; known"):

@@ -498,6 +498,6 @@ def test_the_ledger_of_lifted_assumptions_and_of_a_relaxation_from_its_file(npz,
     assert run(*options, "--out", tmp_path / "first") == 0
     first = json.loads(capsys.readouterr().out)["ledger"]
     assert first["not_local"] == []
-    assert {entry["feedback"] for entry in first["entries"]} == {"", "psi, fixed"}
+    assert {entry["feedback"] for entry in first["entries"]} == {"", "fixed psi"}
     assert run("--again", tmp_path / "first" / "trajectory.nc", "--out", tmp_path / "second", "--ledger", "--json") == 0
     assert json.loads(capsys.readouterr().out)["ledger"] == first
