@@ -1,6 +1,7 @@
 """Assumptions of captured networks. Oracles: backward passes written out, and hand-built networks."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -216,10 +217,15 @@ def test_a_captured_chain_is_the_hand_built_network(convolutional, preset, steps
     other = relax_backward(captured, x, y, steps, assumptions=named, **given).trajectory.final
     for (name, expected), found in zip(one.items(), other.values(), strict=True):
         assert float((found.flatten(1) - expected.flatten(1)).abs().max()) < 1e-12 * float(expected.abs().max()), name
-    parameters = dict(captured.named_parameters())
-    for p, q in zip(weighted, ours, strict=True):
-        for slot, name in (("weight", q.weight), ("bias", q.bias), ("feedback", f"{q.psi}.feedback")):
-            expected = getattr(p, slot)
-            if isinstance(expected, nn.Parameter):
-                error = (parameters[name].grad - expected.grad).abs().max()
-                assert float(error) < 1e-11 * float(expected.grad.abs().max()), (p.name, slot)
+    for keep in (True, False):  # without, by the closed form where it applies
+        if not keep:
+            captured.zero_grad()
+            given["options"] = replace(options, keep=False)
+            relax_backward(captured, x, y, steps, assumptions=named, **given)
+        parameters = dict(captured.named_parameters())
+        for p, q in zip(weighted, ours, strict=True):
+            for slot, name in (("weight", q.weight), ("bias", q.bias), ("feedback", f"{q.psi}.feedback")):
+                expected = getattr(p, slot)
+                if isinstance(expected, nn.Parameter):
+                    error = (parameters[name].grad - expected.grad).abs().max()
+                    assert float(error) < 1e-11 * float(expected.grad.abs().max()), (p.name, slot, keep)
