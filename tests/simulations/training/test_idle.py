@@ -76,6 +76,12 @@ def test_a_factor_of_convolutions_that_are_not_there():
         assemble(changed(Experiment(), {"network": "digits-mlp", "conv_factor": 2.0}))
 
 
+def test_constant_statistics_without_batch_norm():
+    said = r"^--assumptions constant-statistics has no effect: digits-mlp has no BatchNorm\.$"
+    with pytest.warns(UserWarning, match=said):
+        assemble(changed(Experiment(), {"network": "digits-mlp", "assumptions": "constant-statistics"}))
+
+
 def test_a_suite_names_what_is_idle_in_all_of_its_runs():
     base = Experiment()
     given = changed(base, {"tau": 3.0, "step_factor": 0.5})

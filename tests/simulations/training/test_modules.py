@@ -148,9 +148,12 @@ def test_one_step_is_pytorchs_own(experiment):
     assert not torch.equal(after["body.head.weight"], training.network.module.body.head.weight)  # dropout counted
 
 
-def test_a_killed_run_is_resumed_loaded_and_evaluated(experiment, tmp_path, monkeypatch, file):
-    """Through the run's folder: its checkpoint has the buffers, and the same masks come next."""
-    experiment = replace(experiment, rule="ar", relaxation=Relaxation(integrator="equilibrium"))
+@pytest.mark.parametrize("assumptions", ["ar", "kolen-pollack", "random-feedback,conv.feedback=learned"])
+def test_a_killed_run_is_resumed_loaded_and_evaluated(experiment, tmp_path, monkeypatch, file, assumptions):
+    """Through the run's folder: its checkpoint has the buffers and psi, and the same masks come next."""
+    relaxation = Relaxation(assumptions, integrator="equilibrium", lift=("body.head.weight-gain=none",))
+    optimisation = replace(experiment.optimisation, decay=0.1 if assumptions == "kolen-pollack" else None)
+    experiment = replace(experiment, rule="ar", relaxation=relaxation, optimisation=optimisation)
     whole = Recording(out=tmp_path / "whole", quiet=True)
     broken = Recording(out=tmp_path / "broken", quiet=True, checkpoint_every=1)
     run_module.run(experiment, Execution(), whole)
@@ -164,6 +167,8 @@ def test_a_killed_run_is_resumed_loaded_and_evaluated(experiment, tmp_path, monk
     states = [RunFolder(folder).checkpoint()["network"] for folder in (whole.out, broken.out)]
     assert any("running_var" in name for name in states[0])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    learned = {name for name in states[0] if name.endswith(".feedback")}
+    assert (len(learned) > 5) == (assumptions != "ar")
     loaded = load_run(broken.out, network=f"{file}:resnet")
     assert not loaded.network.training
     assert all(torch.equal(value, states[0][name]) for name, value in loaded.network.state_dict().items())

@@ -11,9 +11,32 @@ from torch import nn
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward
+from actrelax.models.network import Network
 from actrelax.models.results import relative_error
 from actrelax.simulations.training.parallel import Shared
 from actrelax.simulations.training.processes import Processes
+
+
+class Captured:
+    """A captured network with a norm and one matrix twice, and a batch for it."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+
+        class Tied(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.norm, self.last = nn.Linear(5, 6), nn.LayerNorm(6), nn.Linear(6, 4)
+                self.tied = nn.Linear(6, 6)
+
+            def forward(self, x):
+                x = torch.tanh(self.norm(self.first(x)))
+                return self.last(torch.tanh(self.tied(torch.tanh(self.tied(x)))))
+
+        self.x = torch.randn(3, 5, generator=generator)
+        self.y = torch.tensor([0, 3, 1])
+        self.network = Network.from_module(Tied(), self.x)
+
 
 RULES = ["backprop", "ar", "learned-feedback", "kolen-pollack", "current-presynaptic"]
 
@@ -66,6 +89,13 @@ def assert_same(rule, case, options):
 def with_feedback(case, rule, generator):
     case.network.add_feedback("ar" if rule == "backprop" else rule, generator)
     return case
+
+
+@pytest.mark.filterwarnings("ignore:after 12 steps")
+@pytest.mark.parametrize("rule", [*RULES, "constant-statistics"])
+def test_it_is_the_rule_of_one_process_on_a_captured_network(rule, generator):
+    case = with_feedback(Captured(), rule, generator)
+    assert_same(rule, case, BackwardOptions(Updates(clip=0.03, decay=decay_of(rule))))
 
 
 def decay_of(rule):
