@@ -19,7 +19,7 @@ from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
 from actrelax.models.learning.gradients import Backward, BackwardOptions, check_decay, refuse_hooks
 from actrelax.models.learning.plasticity import local_updates
 from actrelax.models.learning.relax import RelaxFields
-from actrelax.models.learning.report import Phase
+from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import pass_for, report_of
 from actrelax.models.network import Network, Projection, check_network
 from actrelax.models.problem import Loss, LossFunction, RelaxationProblem, State, loss_named
@@ -105,12 +105,17 @@ def relax_continuously(
         raise DivergenceError(f"{bad} became non-finite: lower rate or eta; no weight has changed.")
     finite = torch.stack([torch.isfinite(x).all() for x in [problem.clamped, *state.values()]]).all()
     losses = chosen.value(output, y)
-    phases: dict[Phase, tuple[Tensor, float | None, int]] = {}
-    if network.is_recurrent:
-        phases["forward"] = residual_of_pass(passed), options.settle.steps.tolerance, passed.steps or 0
-        phases["backward"] = residual_of_state(problem, state), None, grid.steps
-    report = report_of(options, phases) if phases else None
-    return Backward(options.reduced(losses.sum(), len(x), correction), output, finite, len(x), report=report)
+    loss_value = options.reduced(losses.sum(), len(x), correction)
+    return Backward(loss_value, output, finite, len(x), report=_report(problem, state, grid.steps, options))
+
+
+def _report(problem: RelaxationProblem, state: State, steps: int, options: BackwardOptions) -> SettlingReport | None:
+    """Return how far each sample was from its fixed points after the last step, on a network with cycles."""
+    passed = problem.feedforward
+    if not problem.network.is_recurrent:
+        return None
+    forward = residual_of_pass(passed), options.settle.steps.tolerance, passed.steps or 0
+    return report_of(options, {"forward": forward, "backward": (residual_of_state(problem, state), None, steps)})
 
 
 def _first_non_finite(problem: RelaxationProblem, state: State) -> str | None:

@@ -94,29 +94,9 @@ def assemble(
     processes.agree_on(list(network.state_dict().values()))  # a user's function may draw different weights
     o = experiment.optimisation
     optimiser = make_optimiser(network, o.optimiser, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
-    factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
-    if factors and "conv" not in kinds(network).values():
-        warn(f"--conv-factor has no effect: {experiment.model.network} has no convolution.")
-    is_constant = experiment.rule == "ar" and experiment.relaxation.knobs.statistics == "constant"
-    if is_constant and not has_batch_norm(network):
-        warn(f"--assumptions constant-statistics has no effect: {experiment.model.network} has no BatchNorm.")
-    updates = Updates(factors, o.update_clip, o.decay)
-    forward = experiment.forward
-    forward.check_network(network, experiment.model.network)
+    options = _options(experiment, network)
     if o.recurrent_bound is not None:
-        if not network.is_recurrent:
-            raise ActrelaxError(
-                f"--recurrent-bound needs a network with cycles, but {experiment.model.network} has none: leave it out."
-            )
         network.bound_recurrence(o.recurrent_bound)
-    options = BackwardOptions(
-        updates,
-        o.reduction,
-        settle=forward.settle,
-        unsettled=forward.unsettled or "keep",
-        unsettled_above=forward.unsettled_above,
-        sample_clip=forward.sample_clip,
-    )
     loss = experiment.model.as_loss
     if hardware.precision == "bf16":
         loss = in_single_precision(loss)
@@ -138,9 +118,31 @@ def assemble(
         clip_norm=o.clip_norm,
         recurrent_bound=o.recurrent_bound,
         patience=experiment.patience,
-        respond=partial(outputs, network, forward.settle) if network.is_recurrent else None,
+        respond=partial(outputs, network, options.settle) if network.is_recurrent else None,
     )
     return Parts(training, module, loss, options, hardware, images)
+
+
+def _options(experiment: Experiment, network: Network) -> BackwardOptions:
+    """Return the options of the learning rule; refuse those that need cycles."""
+    o, forward, name = experiment.optimisation, experiment.forward, experiment.model.network
+    forward.check_network(network, name)
+    if o.recurrent_bound is not None and not network.is_recurrent:
+        raise ActrelaxError(f"--recurrent-bound needs a network with cycles, but {name} has none: leave it out.")
+    factors = {"conv": o.conv_factor} if o.conv_factor != 1 else {}
+    if factors and "conv" not in kinds(network).values():
+        warn(f"--conv-factor has no effect: {name} has no convolution.")
+    is_constant = experiment.rule == "ar" and experiment.relaxation.knobs.statistics == "constant"
+    if is_constant and not has_batch_norm(network):
+        warn(f"--assumptions constant-statistics has no effect: {name} has no BatchNorm.")
+    return BackwardOptions(
+        Updates(factors, o.update_clip, o.decay),
+        o.reduction,
+        settle=forward.settle,
+        unsettled=forward.unsettled or "keep",
+        unsettled_above=forward.unsettled_above,
+        sample_clip=forward.sample_clip,
+    )
 
 
 def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple[Network, nn.Module | None]:

@@ -68,13 +68,9 @@ def make_rule(
     own = replace(options, check_finite=False)
     if processes.count > 1:  # `Shared` applies the options to the sums over the processes
         own = replace(own, reduction="sum", updates=Updates(decay=None if options.updates.decay is None else 0.0))
-    if experiment.rule == "backprop":
-        rule: Rule = partial(backprop_backward, loss=loss, reduction=own.reduction, updates=own.updates, options=own)
+    if experiment.rule != "ar":
+        rule = _differentiated(experiment, network, loss, own)
         compile_as = _compile_as(execution, worthwhile=False)
-    elif experiment.rule == "bptt":
-        if not network.is_recurrent:
-            raise ActrelaxError("--rule bptt needs a network with cycles: use --rule backprop.")
-        rule, compile_as = partial(bptt_backward, loss=loss, options=own), "no"
     elif experiment.relaxation.is_continuous:
         rule = _continuous(experiment, execution, network, loss, own, optimiser)
         compile_as = _compile_as(execution, "does not support continuous plasticity: leave it out.")
@@ -101,6 +97,16 @@ def make_rule(
         return rule
     assumptions = experiment.relaxation.knobs if experiment.rule == "ar" else None
     return Shared(rule, network, options, assumptions, processes, lambda: batches.size_of(done() % len(batches)))
+
+
+def _differentiated(experiment: Experiment, network: Network, loss: Loss, options: BackwardOptions) -> Rule:
+    """Return the rule of a baseline, by autograd."""
+    if experiment.rule == "backprop":
+        reduction, updates = options.reduction, options.updates
+        return partial(backprop_backward, loss=loss, reduction=reduction, updates=updates, options=options)
+    if not network.is_recurrent:
+        raise ActrelaxError("--rule bptt needs a network with cycles: use --rule backprop.")
+    return partial(bptt_backward, loss=loss, options=options)
 
 
 def _relaxed(
