@@ -6,6 +6,7 @@ a renaming tool also renames the object here, and a missing object fails on impo
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass, replace
@@ -18,9 +19,11 @@ import pytest
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.closed_form import steps_until
 from actrelax.models.engines import schedule
+from actrelax.models.engines.residual import relative_residual
 from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coefficients
 from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.gradients import to_gradients
+from actrelax.models.learning.settling import shares_of
 from actrelax.models.network import CapturedPass, FeedforwardPass, Network
 from actrelax.models.network.captured import paths
 from actrelax.models.network.captured.gates import close_gates
@@ -217,6 +220,14 @@ DEFECTS = {
     "bias gradient skipped": Defect(Dense.hebbian, no_update_of_the_bias),
     "psi not updated": Defect(to_gradients, no_update_of_psi),
     "decay of W only": Defect(to_gradients, decay_of_the_weights_only),
+    # learning on networks with cycles
+    "unsettled samples learn all the same": Defect(
+        shares_of,
+        lambda right: lambda report, *rest: right(replace(report, above=dict.fromkeys(report.above, math.inf)), *rest),
+    ),
+    "one residual for the whole batch": Defect(
+        relative_residual, lambda right: lambda change, x: right(change, x).amax().expand(len(x))
+    ),
     # captured networks
     "gate left open": Defect(close_gates, lambda right: lambda *given: None),
     "copy forgotten": Defect(CapturedPass.transposed, nothing_along_copies),

@@ -21,6 +21,7 @@ def relative(change, x):
     )
 
 
+@pytest.mark.catches("one residual for the whole batch")
 def test_of_a_forward_phase_that_has_not_settled(case):
     passed = settle(case.network, case.x, Settle(Steps(3, eta=0.5), "euler"))
     towards = responses_of(case, passed.activities)

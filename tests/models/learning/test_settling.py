@@ -53,6 +53,7 @@ def test_residuals_are_those_of_both_phases(case):
     assert all(torch.equal(result.settled[phase], r <= 0.1) for phase, r in result.residual.items())
 
 
+@pytest.mark.catches("unsettled samples learn all the same")
 def test_dropped_samples_learn_nothing(case):
     each = [gradients(case, case.x[i : i + 1], case.y[i : i + 1])[1] for i in range(3)]
     worst = [max(float(r) for r in result.residual.values()) for result in each]
