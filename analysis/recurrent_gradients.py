@@ -86,7 +86,9 @@ def compare(
     if not network.is_recurrent or x.dtype != torch.float64:
         raise ActrelaxError("the comparison needs a network with cycles in float64: pass network.double() and its x.")
     how = Settle(Steps.until(1e-12, eta=eta, most=20_000), "euler")
-    problem = RelaxationProblem.from_batch(network, settle(network, x, how), y, start="zero")
+    passed = settle(network, x, how)
+    problem = RelaxationProblem.from_batch(network, passed, y, start="zero")
+    settled = replace(how, start={name: passed.activities[name] for cycle in network.graph.cycles for name in cycle})
     exact = updates(problem, solution(problem))
     jacobian = SparseProblem(problem).jacobian(np.zeros_like(SparseProblem(problem).initial_state))
     law = _law(jacobian, eta)
@@ -99,7 +101,7 @@ def compare(
     one = next(along(problem, 1.0, [1]))[1]
     rows.append(Row("one step", 1, 1, error(updates(problem, one)), _law(jacobian, 1.0)(1)))
     for n in counts:
-        found = through_time(network, x, y, replace(how, steps=Steps.until(1e-12, eta=eta, most=20_000)), last=n)
+        found = through_time(network, x, y, settled, last=n)
         rows.append(Row("k steps", n, n, error(found), law(n)))
         rows.append(Row("GMRES", n, n, error(updates(problem, krylov(problem, n))), None))
         found = through_time(network, x, y, Settle(Steps(n, eta=eta), "euler"))
