@@ -6,7 +6,6 @@ measured: a signal in the first sample that arrives in others.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 
@@ -15,17 +14,21 @@ from torch import Tensor
 
 from actrelax.analysis.pieces import PieceGraph, Way
 from actrelax.analysis.reads import FEEDBACK, Entry, Mixing, Read, has_weights
-from actrelax.models.assumptions import Assumptions, Knobs
+from actrelax.models.assumptions import Assumptions, Gain, Knobs
 from actrelax.models.network import CapturedPass, CapturedProjection, Operation
 
 
 @torch.no_grad()
 def captured_entries(passed: CapturedPass, assumptions: Assumptions) -> Iterator[Entry]:
     """Yield what each projection uses, and the parameters of each piece, from the lowest population up."""
-    network, path = passed.network, passed.path
-    synapses = _shared_by(passed)
+    passed = passed.under(assumptions)
+    passed.check_current()
+    network, path, synapses = passed.network, passed.path, _shared_by(passed)
+    known = {each.node for each in passed.gains.known}
+    scaled = {each.node for each in passed.gains.norms if assumptions.statistics == "constant"}
     for number in reversed(range(len(path.pieces))):
-        graph, coupled = PieceGraph(passed.edges[number], set(passed.inputs(number))), _samples_coupled(passed, number)
+        graph = PieceGraph(passed.edges[number], set(passed.inputs(number)), known, scaled)
+        coupled = _samples_coupled(passed, number)
         for wire, end in zip(path.incoming[number], passed.inputs(number), strict=True):
             p, way = network.projections[wire.name], graph.way(end)
             recorded = p.number is not None and hasattr(passed.operations[p.number], "leaves")
@@ -34,7 +37,7 @@ def captured_entries(passed: CapturedPass, assumptions: Assumptions) -> Iterator
         if ways:
             first = path.incoming[number]
             knobs = network.knobs(network.projections[first[0].name], assumptions) if first else Knobs()
-            yield _of_parameters(path.names[number], _joined(ways), any(coupled.values()), knobs)
+            yield _of_parameters(passed, path.names[number], _joined(ways), any(coupled.values()), knobs)
 
 
 def _entry(
@@ -53,11 +56,11 @@ def _entry(
     feedback = FEEDBACK[knobs.feedback] if network.carries_feedback(p) else "" if learns else "copy"
     arrives, signal = {Read("activity", p.target)}, set[Read]()
     if is_fed_back:
-        signal = arrives | _saved(way.functions(knobs.activity_gain), p.target)
+        signal = arrives | _slope_reads(passed, way, p.target, knobs.activity_gain)
         signal |= {Read("weight", p.name)} if feedback in ("W", "sign(W)") else set()
-        signal |= {Read("feedback", p.name)} if feedback not in ("W", "copy") else set()
+        signal |= {Read("feedback", p.psi)} if feedback not in ("W", "copy") else set()
     is_now = knobs.presynaptic == "current" or p.source == network.input
-    update = arrives | _saved(way.functions(knobs.weight_gain), p.target)
+    update = arrives | _slope_reads(passed, way, p.target, knobs.weight_gain)
     update |= {Read("activity" if is_now else "forward activity", p.source)}
     update |= {Read("weight", p.name)} if network.decays(p, assumptions) else set()
     gains = [knobs.activity_gain] * is_fed_back + [knobs.weight_gain] * learns
@@ -79,9 +82,9 @@ def _entry(
     )
 
 
-def _of_parameters(population: str, way: Way, is_coupled: bool, knobs: Knobs) -> Entry:
+def _of_parameters(passed: CapturedPass, population: str, way: Way, is_coupled: bool, knobs: Knobs) -> Entry:
     """Return what the parameters of a piece use, whose update is what its signals become there."""
-    update = {Read("activity", population), *_saved(way.functions(knobs.weight_gain), population)}
+    update = {Read("activity", population), *_slope_reads(passed, way, population, knobs.weight_gain)}
     slopes = ["slope"] * bool(way.slopes_read(knobs.weight_gain))
     remembered = (*["activity"] * way.own, *slopes, *["winners"] * bool(way.winners), *way.states)
     mixing = _mixing(way, is_coupled and bool(way.states))
@@ -89,8 +92,14 @@ def _of_parameters(population: str, way: Way, is_coupled: bool, knobs: Knobs) ->
     return Entry(name, "", population, "", "", slope, remembered, 0, mixing, True, frozenset(), frozenset(update))
 
 
-def _saved(functions: Iterator[str], population: str) -> set[Read]:
-    return {Read(f"saved by {name}", population) for name in functions}
+def _slope_reads(passed: CapturedPass, way: Way, population: str, gain: Gain) -> set[Read]:
+    """Return all that signals read on a way through a population's piece, as a knob has the slope."""
+    found = {Read(f"saved by {name}", population) for name in way.functions(gain)}
+    if gain == "current" and way.known:  # the drive of this moment
+        for p in passed.network.incoming[population]:
+            found.add(Read("activity", p.source))
+            found |= {Read("weight", p.name)} if has_weights(p) else set()
+    return found
 
 
 def _joined(ways: list[Way]) -> Way:
@@ -145,11 +154,8 @@ def _uses(operation: Operation, batch: int) -> int:
     assert x is not None
     if not x.is_floating_point():
         return math.ceil(x.numel() / batch)  # tokens, each of which may be the same
-    other = copy.copy(operation)
-    other.x = torch.ones_like(x)
-    if hasattr(other, "leaves"):
-        other.leaves = [other.x, *other.leaves[1:]]
-    drive: Tensor = other.call()
-    _, counts, _ = other.both(torch.ones_like(drive), (False, True, False), keep=True)
+    of_ones = operation.reading(torch.ones_like(x))
+    drive: Tensor = of_ones.call()
+    _, counts, _ = of_ones.both(torch.ones_like(drive), (False, True, False), keep=True)
     assert counts is not None
     return math.ceil(float(counts.detach().abs().max()) / batch)

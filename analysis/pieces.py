@@ -90,11 +90,13 @@ class PieceGraph:
     start  the population's edge
     ends   the edges of its drives, and of the populations that are copied into it
     known  the nodes of pointwise functions whose slope the gain knobs choose
+    scaled  the nodes of norms that only scale signals, by what they have divided by in the forward pass
     """
 
     start: Edge
     ends: Collection[Edge]
     known: Collection[Any] = ()
+    scaled: Collection[Any] = ()
     _reached: dict[Any, frozenset[Edge | int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,6 +146,8 @@ class PieceGraph:
     def _needs(self, node: Any) -> Needs:
         """Return what a function needs to pass a signal; what is not known may need anything."""
         name = _brief(node)
+        if node in self.scaled:
+            return "slope"
         if name in PRODUCTS:
             return self._needs_of_product(node, name)
         if name.endswith("BatchNorm") and not getattr(node, "_saved_training", True):

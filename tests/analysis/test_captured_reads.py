@@ -1,6 +1,7 @@
 """The ledger of captured networks. Oracle: interventions on drives, signals, weights and activities of a module."""
 
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,13 +10,22 @@ from torch import Tensor, nn
 
 from actrelax.analysis.ledger import Ledger, ledger_of
 from actrelax.analysis.reads import Read
+from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.captured import ParameterUpdates, learn_at
 from actrelax.models.network import CapturedPass, Network, build, build_module, left_alone
 from actrelax.models.network.captured.operations import Convolution, Linear, Recorded
 from actrelax.models.problem import RelaxationProblem
 
+
+def _chain():
+    widths = [6, 5, 4, 3]
+    layers = [nn.Sequential(nn.Linear(m, n), nn.Tanh()) for m, n in pairwise(widths)]
+    return nn.Sequential(*layers, nn.Linear(3, 2))
+
+
 CASES = {
+    "chain": (_chain, lambda: torch.randn(3, 6), None),
     **{name: (case.make, case.stimuli, case.output) for name, case in MODULES.items() if not case.refused},
     "digits-resnet-8": (lambda: build_module("digits-resnet-8", generator=0), lambda: torch.rand(3, 1, 8, 8), None),
     "digits-vit": (lambda: build_module("digits-vit", generator=0), lambda: torch.rand(3, 1, 8, 8), None),
@@ -56,8 +66,10 @@ def sent(passed, signals) -> dict[str, Tensor]:
     """Return what each population sends along each projection into it, for given activities."""
     found = {}
     for number, name in enumerate(passed.path.names):
-        arrived = passed.transposed(number, signals[name], keep=True, learn=False)
-        found |= {wire.name: x for wire, x in zip(passed.path.incoming[number], arrived, strict=True)}
+        wires, gains = passed.path.incoming[number], passed.gains_of(number)
+        arrived = passed.adjoints(number, signals[name], gains.sending or ["feedforward"], keep=True)
+        gained = enumerate(zip(wires, gains.sent, strict=True))
+        found |= {wire.name: arrived[gain][position] for position, (wire, gain) in gained}
     return found
 
 
@@ -77,21 +89,23 @@ def noise(drive) -> Tensor:
     return 3 * torch.randn(drive.shape, generator=torch.Generator().manual_seed(drive.numel()), dtype=drive.dtype)
 
 
-def ledger(network, x) -> Ledger:
+def ledger(network, x, assumptions="ar") -> Ledger:
     torch.manual_seed(5)
-    return ledger_of(network, "ar", x)
+    return ledger_of(network, assumptions, x)
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_signals_depend_on_the_forward_pass_only_where_the_ledger_says_so(name):
+@pytest.mark.parametrize("assumptions", ["ar", "no-derivatives", "constant-statistics"])
+def test_signals_depend_on_the_forward_pass_only_where_the_ledger_says_so(name, assumptions):
     network, x = captured(name)
-    before = forward(network, x)
-    signals, found = activities(before), ledger(network, x)
-    one, other = sent(before, signals), sent(forward(network, x, lambda number, drive: noise(drive)), signals)
+    before, after = (forward(network, x, bump) for bump in (None, lambda number, drive: noise(drive)))
+    signals, found = activities(before), ledger(network, x, assumptions)
+    one, other = (sent(passed.under(PRESETS[assumptions]), signals) for passed in (before, after))
     for entry in found.entries:
         if entry.projection in one and one[entry.projection] is not None:
             reads = any(what.startswith("saved") for what, _ in entry.feedback_reads | entry.update_reads)
-            assert torch.equal(one[entry.projection], other[entry.projection]) == (not reads), entry
+            is_equal = torch.equal(one[entry.projection], other[entry.projection])
+            assert is_equal == (not reads) or (is_equal and name in CAUTIOUS), entry
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -119,10 +133,11 @@ def test_where_the_ledger_says_unit_no_signal_needs_the_state_of_another_unit(na
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_samples_mix_where_the_ledger_says_so(name):
+@pytest.mark.parametrize("assumptions", ["ar", "constant-statistics"])
+def test_samples_mix_where_the_ledger_says_so(name, assumptions):
     network, x = captured(name)
-    passed = forward(network, x)
-    signals, found = activities(passed), ledger(network, x)
+    passed = forward(network, x).under(PRESETS[assumptions])
+    signals, found = activities(passed), ledger(network, x, assumptions)
     one = sent(passed, signals)
     others = {population: signal.clone() for population, signal in signals.items()}
     for signal in others.values():
@@ -135,46 +150,95 @@ def test_samples_mix_where_the_ledger_says_so(name):
             assert torch.equal(before[:-1], after[:-1]) == (entry.mixing != "batch"), entry
 
 
-@pytest.mark.parametrize("name", ["digits-resnet-8", "digits-vit", "pre-activation", "gated", "tied-transposed"])
-def test_feedback_reads_its_own_weight_and_updates_read_the_presynaptic_activity(name):
+CAUTIOUS = {"complex", "own-function", "view", "items"}
+"""Modules with functions that the ledger doesn't know, which may need less than it says."""
+REFUSED = {
+    *((name, preset) for name in ("digits-resnet-8", "digits-vit", "pre-activation") for preset in PRESETS),
+} & {(name, preset) for name in CASES for preset in ("unfrozen", "unfrozen-relaxation", "unfrozen-weights")}
+"""Current gains of pieces that are more than one pointwise function of a sum."""
+
+
+@pytest.mark.parametrize("assumptions", [name for name in PRESETS if name != "continuous"])
+@pytest.mark.parametrize("name", ["chain", "digits-resnet-8", "digits-vit", "pre-activation", "tied-transposed"])
+def test_feedback_and_updates_read_what_the_ledger_says_and_nothing_else(name, assumptions):
     network, x = captured(name)
-    passed, found = forward(network, x), ledger(network, x)
-    problem = RelaxationProblem.from_batch(network, passed, torch.randn_like(passed.output), loss="sum-of-squares")
+    network.add_feedback(assumptions, 3)
+    if (name, assumptions) in REFUSED:
+        with pytest.raises(ActrelaxError, match="has no current gain"):
+            ledger(network, x, assumptions)
+        return
+    found, passed = ledger(network, x, assumptions), forward(network, x)
+    clamped = torch.randn_like(passed.output)
+    problem = RelaxationProblem.from_batch(
+        network, passed, clamped, loss="sum-of-squares", assumptions=PRESETS[assumptions]
+    )
     state = {name: torch.randn_like(activity) for name, activity in problem.initial_state().items()}
-    weighted = [p for p in passed.network.projections.values() if p.number is not None]
-    feedback, learned = feedback_of(problem, state), updates_of(problem, state)
+    before = measured(problem, state)
+    weighted = [p for p in problem.network.projections.values() if p.number is not None]
     for p in weighted:
-        operation = passed.operations[p.number]
-        own = [q.name for q in weighted if shares(passed.operations[q.number].weight, operation.weight)]
-        operation.used.data.neg_()
-        passed._sent.clear()
-        changed = {name for name, x in feedback_of(problem, state).items() if not torch.equal(x, feedback[name])}
-        operation.used.data.neg_()
-        assert changed == {name for name in own if Read("weight", name) in found[name].feedback_reads}
+        operation, psi = passed.operations[p.number], network.feedback.find(p.psi)
+        tied = [q for q in weighted if shares(passed.operations[q.number].weight, operation.weight)]
+        with disturbed(operation.used):
+            reads = {Read("weight", q.name) for q in tied}
+            reading = readers(found, problem.network, reads, PRESETS[assumptions])
+            assert changes(before, measured(problem, state)) == reading
+        if psi is not None:
+            with disturbed(psi):
+                reads = {Read("feedback", p.psi)}
+                assert changes(before, measured(problem, state)) == readers(found, problem.network, reads)
         kept, operation.x = operation.x, -operation.x
-        changed = {name for name, x in updates_of(problem, state).items() if not torch.equal(x, learned[name])}
+        what = "activity" if p.source == "input" else "forward activity"
+        changed = changes(before, measured(problem, state))
         operation.x = kept
-        (what,) = {read.what for read in found[p.name].update_reads if read.of == p.source}
-        assert what == ("activity" if p.source == "input" else "forward activity")
-        assert changed == {p.weight}
+        (read,) = {read for read in found[p.name].update_reads if read.of == p.source and read.what == what} or {None}
+        assert (f"update of {p.weight}" in changed) == (read is not None)
+        assert changed <= {f"update of {p.weight}"}
+
+
+@contextmanager
+def disturbed(tensor):
+    tensor.data.neg_()
+    yield
+    tensor.data.neg_()
+
+
+def changes(before, after) -> set[str]:
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def readers(found, network, reads, assumptions=None) -> set[str]:
+    """Return the signals and updates that read one of some tensors; decay is added to updates later."""
+    names = set()
+    for entry in found.entries:
+        p = network.projections.get(entry.projection)
+        if p is None or p.target in network.relays:
+            continue
+        updating = set(entry.update_reads)
+        for other in found.entries:  # the activity of a relay follows from what it receives
+            if other.source in network.relays and Read("activity", other.source) in updating:
+                updating |= other.feedback_reads
+        names |= {f"feedback of {p.name}"} if entry.feedback_reads & reads else set()
+        decay = {Read("weight", p.name)} if assumptions and network.decays(p, assumptions) else set()
+        names |= {f"update of {p.weight}"} if (updating - decay) & reads else set()
+    return names
+
+
+def measured(problem, state) -> dict[str, Tensor]:
+    """Return the feedback of all projections to relaxing populations, and the updates of all weights, at a state."""
+    problem.feedforward._relayed.clear()
+    problem.feedforward._sent.clear()
+    relays = problem.network.relays  # what they send follows from all that they receive
+    carrying = [p for p in problem.feedback_projections.values() if p.target not in relays]
+    signals = {f"feedback of {p.name}": problem.feedback_along(p, dict(state)).clone() for p in carrying}
+    updates, names = ParameterUpdates(), {id(p): name for name, p in problem.network.named_parameters()}
+    learn_at(problem, dict(state), updates)
+    weights = {p.weight for p in problem.network.projections.values() if p.weight}
+    learned = {names[id(p)]: update.clone() for p, update in updates.gradients().items() if id(p) in names}
+    return signals | {f"update of {name}": update for name, update in learned.items() if name in weights}
 
 
 def shares(one, other) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-
-
-def feedback_of(problem, state):
-    problem.feedforward._relayed.clear()
-    relays = problem.network.relays  # what they send follows from all that they receive
-    carrying = [p for p in problem.feedback_projections.values() if p.target not in relays]
-    return {p.name: problem.feedback_along(p, dict(state)).clone() for p in carrying}
-
-
-def updates_of(problem, state):
-    updates = ParameterUpdates()
-    learn_at(problem, dict(state), updates)
-    names = {id(p): name for name, p in problem.network.named_parameters()}
-    return {names[id(p)]: update.clone() for p, update in updates.gradients().items()}
 
 
 @pytest.mark.parametrize("name", ["digits-resnet-8", "digits-vit", "depthwise", "lstm", "embedding"])
