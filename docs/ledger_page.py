@@ -45,7 +45,7 @@ def _of_presets(name: str) -> str:
         try:
             rows.append((f"`{preset}`", *_summary(ledger(name, preset))))
         except ActrelaxError:
-            rows.append((f"`{preset}`", "not for this network", *[""] * 6))
+            rows.append((f"`{preset}`", "refused", *[""] * 6))
     return _markdown(rows)
 
 
