@@ -161,9 +161,10 @@ FACTORIES = [
 ON_THE_CPU = {
     # (file, function): reason for using the CPU
     ("network/network.py", "__init__"): "stands for a network without parameters",
-    ("network/feedback.py", "draw_feedback"): "drawn by a generator of the CPU, and moved",
+    ("network/feedback.py", "drawn_feedback"): "drawn by a generator of the CPU, and moved",
     ("network/architectures.py", "_draw_weights"): "drawn by a generator of the CPU, and copied",
     ("network/architectures.py", "build"): "an example for a module on the CPU",
+    ("network/bound_recurrence.py", "_norm"): "drawn by a generator of the CPU, and moved",
     ("network/named_modules.py", "draw"): "drawn by a generator of the CPU, and copied",
     ("network/vision_transformer.py", "__init__"): "parameters, which the module moves",
     ("network/captured/network.py", "blank"): "stands for a module without parameters",
