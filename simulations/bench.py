@@ -66,6 +66,8 @@ class Config:
     """Numbers of steps for closed-form."""
     stepped: tuple[int, ...] | None = None
     """Numbers of steps for stepped and unrolled. Default: the values of --steps up to 100."""
+    start: Literal["feedforward", "zero"] = "feedforward"
+    """Initial state for closed-form and stepped."""
     batch_size: int = 64
     """Number of images per batch."""
     rounds: int = 20
@@ -144,7 +146,7 @@ def resolved(config: Config) -> tuple[Experiment, Execution, list[Method]]:
     )
     experiment.check()
     execution = Execution(hardware.device, hardware.threads, hardware.channels_last, compile=config.compile)
-    return experiment, execution.resolved(experiment), chosen(config.methods, config.steps, stepped)
+    return experiment, execution.resolved(experiment), chosen(config.methods, config.steps, stepped, config.start)
 
 
 def idle(config: Config) -> Iterator[str]:
@@ -153,6 +155,8 @@ def idle(config: Config) -> Iterator[str]:
     takes_steps = "closed-form" in config.methods or (stepping and config.stepped is None)
     if config.steps != Config.steps and not takes_steps:
         yield "--steps has no effect: none of the methods takes its numbers of steps."
+    if config.start != Config.start and not {"closed-form", "stepped"} & {*config.methods}:
+        yield "--start has no effect: none of the methods starts there."
     if config.stepped is not None and not stepping:
         yield "--stepped has no effect: neither stepped nor unrolled is among --methods."
 

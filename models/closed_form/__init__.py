@@ -1,6 +1,6 @@
 """The closed form: the final state of a frozen relaxation, for any number of steps."""
 
-from actrelax.models.closed_form.captured import stream_captured
+from actrelax.models.closed_form.captured import carried, stream_captured
 from actrelax.models.closed_form.evaluate import (
     PopulationState,
     evaluate_all,
@@ -31,6 +31,7 @@ __all__ = [
     "Plan",
     "PopulationState",
     "Term",
+    "carried",
     "each_term",
     "evaluate_all",
     "exact_plan",

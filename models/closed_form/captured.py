@@ -61,15 +61,16 @@ def _send(
                 signals[projection.name].append(passed.sent(projection, vector))  # type: ignore[arg-type]
     for projection in wires:
         source, given = projection.source, signals.pop(projection.name)
-        route, weight = passed.routes[projection.name], problem.feedback_weight(projection)
-        sent = _through(projection, route, weight, given)
+        several = carried(problem, projection, given)
+        sent = Stack(several if len(given) > 1 else several[0], len(given))
         arrived[source] = add(arrived.get(source), sent, generators, source, plan[source].arriving)
 
 
-def _through(projection: Projection, route: Any, weight: Tensor | None, given: Sequence[Tensor]) -> Stack:
-    """Carry vectors from a projection's target to its source, in one call where the operation takes several."""
-    if len(given) == 1:
-        return Stack(projection.feedback_signal(given[0], route, weight), 1)
-    if route is not None and route.takes_several:
-        return Stack(projection.feedback_signal(torch.stack(list(given)), route, weight), len(given))
-    return Stack(torch.stack([projection.feedback_signal(y, route, weight) for y in given]), len(given))
+def carried(problem: RelaxationProblem, projection: Projection, signals: Sequence[Tensor]) -> Tensor:
+    """Return op^T of several signals, stacked in front: in one call where the operation takes several."""
+    route: Any = problem.feedforward.routes[projection.name]
+    weight = problem.feedback_weight(projection)
+    if len(signals) > 1 and route is not None and route.takes_several:
+        return projection.feedback_signal(torch.stack(list(signals)), route, weight)
+    found = [projection.feedback_signal(y, route, weight) for y in signals]
+    return found[0][None] if len(found) == 1 else torch.stack(found)

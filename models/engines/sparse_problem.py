@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from actrelax.models.assumptions import Gain
+from actrelax.models.engines.captured_feedback import CapturedFeedback
+from actrelax.models.engines.captured_feedback import refused as refused_capture
+from actrelax.models.engines.connections import Connection, connections_of
 from actrelax.models.engines.sparse_system import Activities, Drive, SparseSystem, Vector, vector
 from actrelax.models.network import CapturedNetwork, Projection
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem
@@ -17,15 +20,13 @@ from actrelax.models.problem import InitialValueProblem, RelaxationProblem
 
 @dataclass(frozen=True)
 class Feedback:
-    """The feedback of one projection.
+    """The feedback of one connection.
 
-    projection  the projection
-    gain        knob for the gain that multiplies the target's activity
+    connection  its names and its gain
     matrix      op^T, (batch * source units, batch * target units)
     """
 
-    projection: Projection
-    gain: Gain
+    connection: Connection
     matrix: sparse.csr_array
 
 
@@ -37,6 +38,9 @@ class SparseProblem(SparseSystem):
 
     def __init__(self, problem: RelaxationProblem) -> None:
         super().__init__(problem)
+        self.shapes = {name: tuple(problem.feedforward.activities[name].shape) for name in self.network.populations}
+        self.sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        self.connections = connections_of(problem)
         self.clamped = vector(problem.clamped)
         self.stimulus = vector(problem.feedforward.activities[self.network.input])
         ones = {name: torch.ones_like(x) for name, x in problem.feedforward.activities.items()}
@@ -50,21 +54,27 @@ class SparseProblem(SparseSystem):
 
     @cached_property
     def feedback(self) -> dict[str, Feedback]:
-        """Feedback by projection."""
+        """Feedback by connection."""
         problem = self.problem
+        if isinstance(self.network, CapturedNetwork):
+            captured = CapturedFeedback(problem)
+            return {name: Feedback(c, captured.matrix(c)) for name, c in self.connections.items()}
         return {
-            name: Feedback(
-                p,
-                problem.activity_gain(p),
-                p.as_sparse(problem.feedforward.routes[name], problem.feedback_weight(p)).T.tocsr(),
-            )
-            for name, p in problem.feedback_projections.items()
+            name: Feedback(c, _matrix_of(problem, problem.feedback_projections[name]))
+            for name, c in self.connections.items()
         }
+
+    def sent_at_first(self, connection: str) -> Vector:
+        """Return what a connection sends at t = 0: gain times activity, (batch * target units,)."""
+        if isinstance(self.network, CapturedNetwork):
+            start = self.problem.initial_state()
+            return vector(self.problem.activity_of(self.connections[connection].target, start))
+        return super().sent_at_first(connection)
 
     @cached_property
     def drives(self) -> dict[str, Drive]:
         """Drive by population, for the populations that send feedback with the current gain."""
-        sending = {f.projection.target for f in self.feedback.values() if f.gain == "current"}
+        sending = {c.target for c in self.connections.values() if c.gain == "current"}
         routes = self.problem.feedforward.routes
         return {name: self.drive_of(name, routes) for name in self.network.populations if name in sending}
 
@@ -73,19 +83,21 @@ class SparseProblem(SparseSystem):
         return projection.as_sparse(self.problem.feedforward.routes[projection.name], projection.weight)
 
     def _unit_input(self, population: str, x: Activities) -> Vector:
-        """Return sum_p op_p^T(g_c x_c; psi_p) over the population's projections."""
-        feedback = [self.feedback[p.name] for p in self.network.outgoing[population]]
-        return np.asarray(sum(f.matrix @ (self._gain(f, x) * x[f.projection.target]) for f in feedback))
+        """Return sum_p op_p^T(g_c x_c; psi_p) over the population's connections."""
+        feedback = [f for f in self.feedback.values() if f.connection.source == population]
+        return np.asarray(sum(f.matrix @ (self._gain(f, x) * x[f.connection.target]) for f in feedback))
 
     def _input_row(self, population: str, x: Activities) -> list[sparse.csr_array]:
         """Return the derivatives of a population's feedback with respect to each population's activity."""
         row = {name: sparse.csr_array((self.sizes[population], self.sizes[name])) for name in self.problem.units}
-        for p in self.network.outgoing[population]:
-            feedback, target = self.feedback[p.name], p.target
+        for feedback in self.feedback.values():
+            target = feedback.connection.target
+            if feedback.connection.source != population:
+                continue
             if target in row:
                 gain = np.broadcast_to(self._gain(feedback, x), self.sizes[target])
                 row[target] = row[target] + feedback.matrix @ sparse.diags_array(gain)
-            if feedback.gain == "current":
+            if feedback.connection.gain == "current":
                 curved = feedback.matrix @ sparse.diags_array(self._curvature(target, x) * x[target])
                 for source, matrix in self.drives[target].matrices.items():
                     if source in row:
@@ -93,11 +105,11 @@ class SparseProblem(SparseSystem):
         return list(row.values())
 
     def _gain(self, feedback: Feedback, x: Activities) -> Vector | float:
-        """Return the gain of the projection's target."""
-        name = feedback.projection.target
-        if feedback.gain == "none":
+        """Return the gain of the connection's target."""
+        name = feedback.connection.target
+        if feedback.connection.gain == "none":
             return 1.0
-        if feedback.gain == "feedforward":
+        if feedback.connection.gain == "feedforward":
             return self.gains[name]
         drive = torch.from_numpy(self._current_drive(name, x))
         return vector(self.network.populations[name].activation.derivative(drive))
@@ -121,7 +133,15 @@ def refused(problem: InitialValueProblem) -> str | None:
     if not isinstance(problem, RelaxationProblem):
         return None
     if isinstance(problem.network, CapturedNetwork):
-        return 'a captured network runs on PyTorch only: pass engine="torch".'
+        reason = refused_capture(problem)
+        if reason is not None:
+            return reason
     if problem.assumptions.is_continuous:
         return "continuous plasticity changes weights during the relaxation: use relax_continuously."
     return None
+
+
+def _matrix_of(problem: RelaxationProblem, projection: Projection) -> sparse.csr_array:
+    """Return op^T of a projection, (batch * source units, batch * target units)."""
+    route = problem.feedforward.routes[projection.name]
+    return projection.as_sparse(route, problem.feedback_weight(projection)).T.tocsr()

@@ -48,7 +48,8 @@ class SparseSystem(ABC):
     def __init__(self, problem: Any) -> None:
         self.problem, self.network = problem, problem.network
         self.batch = len(problem.like)
-        self.sizes = {name: self.batch * math.prod(p.shape) for name, p in self.network.populations.items()}
+        self.shapes = {name: (self.batch, *p.shape) for name, p in self.network.populations.items()}
+        self.sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
 
     @property
     @abstractmethod
@@ -76,11 +77,15 @@ class SparseSystem(ABC):
                 bias = bias + vector(p.drive(silent, route))
         return Drive(matrices, bias)
 
-    def per_neuron(self, value: Value) -> Vector | float:
+    def per_neuron(self, population: str, value: Value) -> Vector | float:
         """Return a population's quantity as one number, or as one per neuron and sample, (batch * units,)."""
         if not isinstance(value, Tensor) or value.dim() == 0:
             return float(value)
-        return np.tile(vector(value), self.batch)
+        return np.tile(vector(value), self.sizes[population] // value.numel())
+
+    def sent_at_first(self, projection: str) -> Vector:
+        """Return what enters a projection at t = 0, before its delay."""
+        return vector(self.problem.sent(self.problem.carriers[projection], self.problem.initial_state()))
 
     @cached_property
     def initial_state(self) -> Vector:
@@ -97,13 +102,9 @@ class SparseSystem(ABC):
 
     def as_tensors(self, state: Mapping[str, Vector]) -> State:
         """Return the variables in the problem's shapes, on its device; on the CPU memory is shared."""
-        populations = self.network.populations
-        shapes = {v: populations[name].shape for name, unit in self.problem.units.items() for v in unit.variables}
+        shapes = {v: self.shapes[name] for name, unit in self.problem.units.items() for v in unit.variables}
         device = self.problem.like.device
-        return {
-            v: torch.from_numpy(np.ascontiguousarray(x)).reshape(self.batch, *shapes[v]).to(device)
-            for v, x in state.items()
-        }
+        return {v: torch.from_numpy(np.ascontiguousarray(x)).reshape(shapes[v]).to(device) for v, x in state.items()}
 
     def activities(self, y: Vector) -> Activities:
         """Return the current activities of all populations."""
@@ -157,7 +158,9 @@ class SparseSystem(ABC):
             A, b, c = (np.atleast_2d(values) for values in (d.A, d.b, d.c))
             return sparse.kron(A, identity), sparse.kron(b.T, identity), sparse.kron(c, identity)
         assert isinstance(unit, Leaky)
-        rate = sparse.diags_array(np.broadcast_to(1 / np.asarray(self.per_neuron(unit.tau)), self.sizes[population]))
+        rate = sparse.diags_array(
+            np.broadcast_to(1 / np.asarray(self.per_neuron(population, unit.tau)), self.sizes[population])
+        )
         return -rate, rate, identity
 
 

@@ -19,7 +19,7 @@ from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.forward_phase import ForwardPhase
-from actrelax.simulations.training.modules import is_module, unmoved
+from actrelax.simulations.training.modules import unmoved
 from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.state import Training
@@ -34,17 +34,20 @@ class Method:
 
     name   one of `NAMES`, explained by `actrelax bench --help`
     steps  number of relaxation steps, for closed-form and stepped, or of forward steps, for unrolled; otherwise None
+    start  initial state of relaxations with a number of steps
     """
 
     name: str
     steps: int | Literal["auto"] | None = None
+    start: Literal["feedforward", "zero"] = "feedforward"
 
     @property
     def relaxation(self) -> Relaxation:
         """Relaxation options of the method."""
         if self.name in ("equilibrium", "front-door"):  # both compute the equilibrium
             return Relaxation(integrator="equilibrium")
-        return Relaxation(steps=self.steps, eta=ETA, tolerance=TOLERANCE if self.steps == "auto" else None)
+        tolerance = TOLERANCE if self.steps == "auto" else None
+        return Relaxation(steps=self.steps, eta=ETA, tolerance=tolerance, start=self.start)
 
     @property
     def forward(self) -> ForwardPhase:
@@ -58,8 +61,7 @@ class Method:
             return "has cycles" if self.name in ("closed-form", "autograd") else None
         if self.name == "unrolled":
             return "has no cycles"
-        captured = self.name == "closed-form" and self.steps != "auto" and is_module(network)
-        return "is captured, except at equilibrium" if captured else None
+        return None
 
     def training(self, base: Experiment, execution: Execution, data: Dataset) -> Training:
         """Return a new training with the options of `base` and this method.
@@ -97,7 +99,12 @@ class Method:
         return schedule(problem, integrator_named(self.relaxation.integrator), self.relaxation.as_steps).steps
 
 
-def chosen(names: tuple[str, ...], steps: tuple[int, ...], stepped: tuple[int, ...]) -> list[Method]:
+def chosen(
+    names: tuple[str, ...],
+    steps: tuple[int, ...],
+    stepped: tuple[int, ...],
+    start: Literal["feedforward", "zero"] = "feedforward",
+) -> list[Method]:
     """Return the named methods, backprop first, once for each number of steps."""
     counts: dict[str, tuple[int | Literal["auto"] | None, ...]] = {
         "closed-form": (*steps, "auto"),
@@ -105,7 +112,7 @@ def chosen(names: tuple[str, ...], steps: tuple[int, ...], stepped: tuple[int, .
         "unrolled": stepped,
     }
     wanted = [name for name in NAMES if name == "backprop" or name in names]
-    return [Method(name, count) for name in wanted for count in dict.fromkeys(counts.get(name, (None,)))]
+    return [Method(name, count, start) for name in wanted for count in dict.fromkeys(counts.get(name, (None,)))]
 
 
 def _has_cycles(base: Experiment, data: Dataset) -> bool:

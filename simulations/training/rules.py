@@ -15,7 +15,6 @@ from torch import Tensor
 from actrelax.models.closed_form import why_not
 from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule, settled_pass
 from actrelax.models.errors import ActrelaxError, warn
-from actrelax.models.integrators import Integrator
 from actrelax.models.learning import (
     Backward,
     BackwardOptions,
@@ -127,7 +126,7 @@ def _relaxed(
         problem = RelaxationProblem.from_batch(
             network, passed, example.labels, loss=loss, assumptions=relaxation.knobs, **fields
         )
-    reason, worthwhile = _why_stepped(problem, integrator, steps), True
+    reason, worthwhile = why_not(problem, integrator), True
     obstacle = "needs a network without cycles: leave it out." if network.is_recurrent else None
     if evaluation == "closed-form" and relaxation.clip is not None:
         raise ActrelaxError(
@@ -161,16 +160,6 @@ def _relaxed(
         **fields,
     )
     return rule, _compile_as(execution, obstacle, worthwhile)
-
-
-def _why_stepped(problem: RelaxationProblem, integrator: Integrator, steps: Steps) -> str | None:
-    """Return why the closed form does not apply, in words; None if it does."""
-    reason = why_not(problem, integrator)
-    if reason is not None or not is_module(problem.network) or not integrator.takes_time:
-        return reason
-    if schedule(problem, integrator, steps).measured(problem, integrator).settles:
-        return None
-    return "a captured network has a closed form only at equilibrium: give --steps auto or --integrator equilibrium."
 
 
 def _continuous(

@@ -99,21 +99,22 @@ def test_json(capsys):
 
 @pytest.mark.filterwarnings("ignore:after 1 steps 0%:UserWarning")
 def test_a_captured_network(capsys):
-    """Closed form only at equilibrium, said once; the front door takes it, too."""
+    """By every method, from either start."""
     options = ["--networks", "digits-resnet-8", "--rounds", 5, "--threads", 1, "--no-memory", "--stepped", 1]
-    assert run(*options, "--batch-size", 8, "--json") == 0
+    assert run(*options, "--steps", 100, "--start", "zero", "--batch-size", 8, "--json") == 0
     said = capsys.readouterr()
     report = json.loads(said.out)
     found = [(row["method"], row["steps"]) for row in report["rows"]]
     assert found == [
         ("backprop", None),
         ("autograd", None),
+        ("closed-form", 100),
         ("closed-form", 257),
         ("equilibrium", None),
         ("stepped", 1),
         ("front-door", None),
     ]
-    assert said.err.count("closed-form is left out for digits-resnet-8, which is captured, except at equilibrium.") == 1
+    assert "no effect" not in said.err
 
 
 def test_table_and_figure(tmp_path, capsys, monkeypatch):
@@ -181,8 +182,9 @@ def test_the_layout_of_images_that_can_be_read_in_two_ways(tmp_path, layout, sha
 
 
 def test_options_that_have_no_effect_are_named(capsys):
-    assert run(*TIMED, "--methods", "equilibrium", "--steps", 7, "--stepped", 5) == 0
+    assert run(*TIMED, "--methods", "equilibrium", "--steps", 7, "--stepped", 5, "--start", "zero") == 0
     said = capsys.readouterr().err
+    assert "--start has no effect: none of the methods starts there.\n" in said
     assert "--steps has no effect: none of the methods takes its numbers of steps.\n" in said
     assert "--stepped has no effect: neither stepped nor unrolled is among --methods.\n" in said
     for effective in (["stepped", "--steps", 7], ["closed-form", "--steps", 7], ["stepped", "--stepped", 5]):
@@ -275,6 +277,7 @@ def test_all_exact_methods_learn_alike(base, data, precision):
     base = replace(base, precision=precision)
     methods = chosen(("autograd", "closed-form", "equilibrium", "stepped", "front-door"), (400,), (400,))
     weights = []
+    assert {method.relaxation.start for method in chosen(("stepped",), (), (3,), "zero")[1:]} == {"zero"}
     for method in methods:
         stepper = Stepper(method.training(base, EXECUTION, data))
         before = torch.cat([p.detach().flatten() for p in stepper.training.network.parameters()])

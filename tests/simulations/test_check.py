@@ -38,19 +38,15 @@ def test_everything_agrees(npz, capsys):
     assert "RelaxationProblem(1x8x8-6-6-6-10, batch 2, tau 1, start 'feedforward'," in said.err
 
 
-def test_a_captured_network_agrees_where_it_runs(npz, capsys):
-    """On PyTorch and by the closed form; SciPy and Brian2 say in a sentence why they are left out."""
-    assert run("--network", "digits-resnet-8", "--width", 4, "--dataset", npz, "--json") == 0
-    said = capsys.readouterr()
-    report = json.loads(said.out)
-    assert {row["engine"] for row in report["rows"]} == {"torch", "closed-form"}
-    assert {row["integrator"] for row in report["rows"]} == set(INTEGRATORS)
+def test_a_captured_network_agrees(npz, capsys):
+    """On all engines; BatchNorm mixes the samples of the batch."""
+    assert run("--network", "digits-resnet-8", "--width", 2, "--dataset", npz, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {row["engine"] for row in report["rows"]} == {"torch", "scipy", "brian2", "closed-form"}
+    assert {row["integrator"] for row in report["rows"]} > set(INTEGRATORS)
     assert {"autograd", "binomial law", "Poisson law"} < {row["reference"] for row in report["rows"]}
-    assert max(row["error"] for row in report["rows"]) < 1e-12
-    for engine in ("scipy", "brian2"):
-        assert [
-            line for line in said.err.splitlines() if line.startswith(f"{engine} leaves out") and "captured" in line
-        ]
+    exact = [row["error"] for row in report["rows"] if row["bound"] == 1e-10]
+    assert max(exact) < 1e-12
 
 
 @pytest.mark.parametrize("network", ["digits-rec", "conv-rec"])

@@ -12,12 +12,13 @@ import numpy as np
 from scipy import sparse
 
 from actrelax.models._names import is_number, known, whole_number
-from actrelax.models.engines import SparseForward, SparseProblem, integrator_named, vector
+from actrelax.models.engines import SparseForward, SparseProblem, integrator_named
 from actrelax.models.engines.brian2 import equations, forward
 from actrelax.models.engines.brian2.codegen import generating
 from actrelax.models.engines.brian2.delay_line import shift
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.brian2.support import text_of, unsupported
+from actrelax.models.engines.connections import connection_names
 from actrelax.models.engines.sparse_forward import sparse_system
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import InitialValueProblem, Leaky, StateSpace
@@ -33,7 +34,7 @@ class Simulation:
     """The Brian2 objects of a problem, by the names of its populations and projections.
 
     populations  population -> NeuronGroup of batch * units neurons, sample after sample
-    feedback     projection -> Synapses from its target to its source
+    feedback     projection -> Synapses from its target to its source; on a captured network "source->target"
     drives       projection -> Synapses from its source to its target, for current gains and the forward phase
     monitors     population -> StateMonitor of x, and of s0, s1, ... of units with dynamics
     network      brian2.Network of all these objects; add further objects to it
@@ -106,7 +107,7 @@ def build(
     taking_part = text_of(problem).participants(problem)
     for name in wanted:
         known("population", name, taking_part, where="monitor")
-    parts = [f"{p} {part}" for p in problem.network.projections for part in ("feedback", "drive")]
+    parts = [f"{p} {part}" for p in connection_names(problem) for part in ("feedback", "drive")]
     names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
     with generating("numpy"):  # this code runs once: compiling would not pay off
         groups = {v: _group(flat, v, names[v], method, delays, clock) for v in taking_part}
@@ -124,8 +125,8 @@ def build(
 
 
 def _feedback(flat: SparseProblem, name: str, groups: Mapping[str, Any], word: str, delays: Mapping[str, int]) -> Any:
-    """Connect the target of a projection to its source."""
-    p, text = flat.network.projections[name], equations.feedback_text(flat.problem, name, delays)
+    """Connect the target of a connection to its source."""
+    p, text = flat.connections[name], equations.feedback_text(flat.problem, name, delays)
     return _synapses(groups[p.target], groups[p.source], text, flat.feedback[name].matrix, word, equations.SUM)
 
 
@@ -184,7 +185,7 @@ def _values(flat: SparseProblem | SparseForward, name: str) -> dict[str, Any]:
     unit, noisy = flat.problem.units.get(name), flat.problem.noise_levels
     values: dict[str, Any] = {"gain": flat.gains.get(name)} if isinstance(flat, SparseProblem) else {}
     if name in noisy:
-        values["sigma"] = flat.per_neuron(noisy[name])
+        values["sigma"] = flat.per_neuron(name, noisy[name])
     if name in flat.drives:
         values["bias"] = forward.biases(flat, name) if isinstance(flat, SparseForward) else flat.drives[name].bias
     if isinstance(unit, StateSpace):
@@ -192,7 +193,7 @@ def _values(flat: SparseProblem | SparseForward, name: str) -> dict[str, Any]:
         return values | {f"s{i}": start[variable] for i, variable in enumerate(unit.variables)}
     values["x"] = flat.activities(flat.initial_state)[name]
     if isinstance(unit, Leaky):
-        values["tau"] = flat.per_neuron(unit.tau) * UNIT
+        values["tau"] = flat.per_neuron(name, unit.tau) * UNIT
     if name == flat.network.input:
         values["stimulus"] = flat.stimulus
     return values
@@ -200,10 +201,9 @@ def _values(flat: SparseProblem | SparseForward, name: str) -> dict[str, Any]:
 
 def _delay(flat: SparseProblem | SparseForward, group: Any, text: equations.PopulationText, clock: Any) -> None:
     """Make the group shift its delay lines after the drives are summed, and fill them with the initial signals."""
-    problem = flat.problem
     for name, (line, sent, steps) in text.lines.items():
         shift(group, line, sent, steps, clock=clock, when="groups", order=equations.LINE)
-        before = vector(problem.sent(problem.carriers[name], problem.initial_state()))
+        before = flat.sent_at_first(name)
         for k in range(steps + 1):
             setattr(group, f"{line}_{k}", before)
 

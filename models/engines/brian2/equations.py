@@ -1,4 +1,4 @@
-"""A relaxation as equations for Brian2, one text per population and per projection (docs/theory.md).
+"""A relaxation as equations for Brian2, one text per population and per connection (docs/theory.md).
 
 A step first computes drives, then shifts delay lines, then computes feedback. The state changes last, so that Euler's
 method is exactly the synchronous scheme.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from actrelax.models.assumptions import Gain
 from actrelax.models.engines.brian2.delay_line import delay_line
 from actrelax.models.engines.brian2.names import identifiers
+from actrelax.models.engines.connections import Connection, connection_names, connections_of
 from actrelax.models.engines.sparse_problem import refused
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import ACTIVATIONS, Formula, Population
@@ -30,7 +30,7 @@ class PopulationText:
 
     equations   equations of its NeuronGroup
     constants   shared parameter -> (value, whether it is a rate), for unit dynamics and the clip
-    lines       projection -> (name of its delay line, expression to delay, steps)
+    lines       connection -> (name of its delay line, expression to delay, steps)
     response    expression of `received` in the forward phase, f(a)
     """
 
@@ -61,30 +61,32 @@ def drives(problem: RelaxationProblem) -> list[str]:
 
 def population_text(problem: RelaxationProblem, name: str, delays: Mapping[str, int]) -> PopulationText:
     """Return the equations of a population; `delays` maps projections to steps."""
-    network, tag = problem.network, identifiers(problem.network.projections)
+    network, tag = problem.network, identifiers(connection_names(problem))
+    connections = connections_of(problem).values()
+    outgoing, incoming = ([c for c in connections if getattr(c, end) == name] for end in ("source", "target"))
     parts, constants = dynamics_text(problem, name)
-    parts.append(sum_text("received", [f"{tag[p.name]}_feedback" for p in network.outgoing[name]]))
+    parts.append(sum_text("received", [f"{tag[c.name]}_feedback" for c in outgoing]))
     if name in _with_current_gain(problem):
         drives = [f"{tag[p.name]}_drive" for p in network.incoming[name]]
         parts.append(sum_text("a", [*drives, "bias"], constant={"bias"}))
         parts.append(f"current_gain = {formula_of(network.populations[name]).derivative} : 1")
-    if any(_gain_of(problem, p.name) == "feedforward" for p in network.incoming[name]):
+    if any(c.gain == "feedforward" for c in incoming):
         parts.append("gain : 1 (constant)")
     lines = {}
-    for p in network.incoming[name]:
-        steps = delays.get(p.name, 0)
+    for c in incoming:
+        steps = c.steps(delays)
         if steps:
-            equations, _ = delay_line(f"{tag[p.name]}_sent", steps)
+            equations, _ = delay_line(f"{tag[c.name]}_sent", steps)
             parts.append(equations)
-            lines[p.name] = (f"{tag[p.name]}_sent", _gain_times_activity(problem, p.name), steps)
+            lines[c.name] = (f"{tag[c.name]}_sent", _gain_times_activity(c), steps)
     return PopulationText("\n".join(part for part in parts if part), constants, lines)
 
 
-def feedback_text(problem: RelaxationProblem, projection: str, delays: Mapping[str, int]) -> str:
-    """Return the equations of a projection's feedback: synapses from its target to its source."""
-    tag = identifiers(problem.network.projections)[projection]
-    steps = delays.get(projection, 0)
-    sent = _gain_times_activity(problem, projection, "_pre")
+def feedback_text(problem: RelaxationProblem, connection: str, delays: Mapping[str, int]) -> str:
+    """Return the equations of a connection's feedback: synapses from its target to its source."""
+    tag, found = identifiers(connection_names(problem))[connection], connections_of(problem)[connection]
+    steps = found.steps(delays)
+    sent = _gain_times_activity(found, "_pre")
     if steps:
         _, delayed = delay_line(f"{tag}_sent", steps)
         sent = f"{delayed}_pre"
@@ -173,19 +175,13 @@ def _state_space(unit: StateSpace, *, noisy: bool) -> tuple[list[str], Constants
     return parts, constants | outputs
 
 
-def _gain_times_activity(problem: RelaxationProblem, projection: str, side: str = "") -> str:
-    """Return g_c x_c in variables of the projection's target, with the suffix `_pre` in synapses."""
+def _gain_times_activity(connection: Connection, side: str = "") -> str:
+    """Return g_c x_c in variables of the connection's target, with the suffix `_pre` in synapses."""
     gain = {"none": "", "feedforward": f"gain{side} * ", "current": f"current_gain{side} * "}
-    return f"{gain[_gain_of(problem, projection)]}x{side}"
-
-
-def _gain_of(problem: RelaxationProblem, projection: str) -> Gain:
-    """Return the gain of a projection's feedback; "none" for a projection without feedback."""
-    feedback = problem.feedback_projections
-    return problem.activity_gain(feedback[projection]) if projection in feedback else "none"
+    return f"{gain[connection.gain]}x{side}"
 
 
 def _with_current_gain(problem: RelaxationProblem) -> list[str]:
     """Return the populations whose feedback uses the gain at the current drive."""
-    targets = (p.target for p in problem.feedback_projections.values() if problem.activity_gain(p) == "current")
+    targets = (c.target for c in connections_of(problem).values() if c.gain == "current")
     return list(dict.fromkeys(targets))

@@ -261,7 +261,6 @@ REFUSED = {
         {"assumptions": "random-feedback"},
         r"^projection 'head' has no random feedback weights: call network.add_feedback\(assumptions, gen",
     ),
-    "engine": ({"integrator": "RK45"}, "a captured network runs on PyTorch only"),
     "closed form": (
         {"options": BackwardOptions(evaluation="closed-form"), "clip": 0.1},
         "the closed form needs a linear relaxation: leave clip out",
@@ -281,17 +280,13 @@ def test_refused_in_one_sentence(case):
     fields, sentence = REFUSED[case]
     given, module, network = make("pre-activation")
     x, y = given.stimuli(4), torch.randint(3, (4,))
-    run = relax_backward if case != "engine" else lambda *batch, **f: solve(RelaxationProblem.from_batch(*batch), **f)
     with pytest.raises(ActrelaxError, match=sentence):
-        run(network, x, y, **fields)
+        relax_backward(network, x, y, **fields)
     assert all(p.grad is None for p in module.parameters())
 
 
-def test_brian2_is_refused():
-    given, _, network = make("batch-norm")
-    problem = RelaxationProblem.from_batch(network, given.stimuli(4), torch.randint(3, (4,)))
-    with pytest.raises(ActrelaxError, match="a captured network runs on PyTorch only"):
-        solve(problem, "brian2:rk4")
+def test_learning_in_brian2_is_refused():
+    _, _, network = make("batch-norm")
     from actrelax.models.learning.brian2 import Learner
 
     with pytest.raises(ActrelaxError, match="a captured network learns on PyTorch only"):

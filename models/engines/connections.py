@@ -1,0 +1,84 @@
+"""The feedback between populations that move: what SciPy and Brian2 make matrices and synapses of.
+
+On a hand-built network each connection is one projection. On a captured network it goes from one population to another
+along all paths that pass relays alone: relays have no state, and their pieces become part of the matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actrelax.models.assumptions import Gain
+from actrelax.models.network import CapturedNetwork, Projection
+from actrelax.models.problem import InitialValueProblem, RelaxationProblem
+
+Path = tuple[Projection, ...]
+"""Projections from the target of a connection down to its source."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Feedback from one population, the target of its projections, to another, their source.
+
+    name    the projection's, or "source->target"
+    gain    knob for the gain that multiplies the target's activity; "none" where the matrix contains it
+    paths   the ways from target to source
+    """
+
+    name: str
+    source: str
+    target: str
+    gain: Gain
+    paths: Sequence[Path]
+
+    def steps(self, delays: Mapping[str, int]) -> int:
+        """Return the delay, the same along all paths, from projection -> delay in steps."""
+        return sum(delays.get(projection.name, 0) for projection in self.paths[0])
+
+
+def connections_of(problem: RelaxationProblem) -> dict[str, Connection]:
+    """Return the connections of a relaxation by name."""
+    if isinstance(problem.network, CapturedNetwork):
+        return _between_populations(problem, problem.network)
+    return {
+        name: Connection(name, p.source, p.target, problem.activity_gain(p), [(p,)])
+        for name, p in problem.feedback_projections.items()
+    }
+
+
+def connection_names(problem: InitialValueProblem) -> list[str]:
+    """Return the names of all connections; on a hand-built network, of all projections."""
+    if isinstance(problem.network, CapturedNetwork):
+        assert isinstance(problem, RelaxationProblem)
+        return list(connections_of(problem))
+    return list(problem.network.projections)
+
+
+def _between_populations(problem: RelaxationProblem, network: CapturedNetwork) -> dict[str, Connection]:
+    """Return one connection per pair of populations, and per delay."""
+    paths: dict[tuple[str, str, float], list[Path]] = {}
+    for target in network.populations:
+        for path in _paths(network, target):
+            delay = sum(problem.delay.times.get(p.name, 0.0) for p in path)
+            paths.setdefault((path[-1].source, target, round(delay, 9)), []).append(path)
+    found: dict[str, Connection] = {}
+    for (source, target, _), along in paths.items():
+        name = count = f"{source}->{target}"
+        number = 2
+        while count in found:
+            count, number = f"{name}#{number}", number + 1
+        found[count] = Connection(count, source, target, "none", along)
+    return found
+
+
+def _paths(network: CapturedNetwork, target: str) -> Iterator[Path]:
+    """Yield the paths from a population or relay down to populations."""
+    projections: list[Any] = network.incoming[target]
+    for projection in projections:
+        if projection.source in network.relays:
+            for path in _paths(network, projection.source):
+                yield (projection, *path)
+        elif projection.source != network.input:
+            yield (projection,)
