@@ -150,7 +150,7 @@ class _Settling:
         assert self.grid.stop_change is not None
         changes = [1e-300]
         for name, unit in system.problem.units.items():
-            bound = system.per_neuron(self.grid.bounds.get(name, self.grid.stop_change))
+            bound = system.per_neuron(name, self.grid.bounds.get(name, self.grid.stop_change))
             scale = max(1e-300, *(float(np.abs(state[v]).max()) for v in unit.variables))
             changes += [self.grid.dt * float(np.abs(rates[v] / bound).max()) / scale for v in unit.variables]
         return float(np.log(max(changes)))
