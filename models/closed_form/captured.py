@@ -1,21 +1,25 @@
 """The closed form of captured networks: by the same plans as `evaluate`, with one transpose of a piece per vector.
 
-Weighted operations carry the vectors of a hop in one call where they can. Relays pass vectors on; the way into a relay
-is no hop (docs/any-module.md).
+Relays pass vectors on; the way into a relay is no hop (docs/any-module.md). Vectors are separate tensors, since most
+pass a population as they are, and large ones are carried faster one by one: they fit the cache and reuse its memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from actrelax.models.closed_form.plan import Generators, Plan
-from actrelax.models.closed_form.stack import Stack, add, combine
 from actrelax.models.network import CapturedNetwork, CapturedPass, Graph, Projection
 from actrelax.models.problem import RelaxationProblem
+
+LARGE = 2**16
+"""Elements of a signal from which on a CPU carries several one by one."""
 
 
 def whole_graph(network: CapturedNetwork) -> Graph:
@@ -25,52 +29,134 @@ def whole_graph(network: CapturedNetwork) -> Graph:
     return Graph(order, tuple(map(tuple, sources)))
 
 
+class Slots:
+    """Vectors that have arrived at a population, one per slot; None where nothing has.
+
+    own  slots whose tensor nothing else holds, so that it may change in place
+    """
+
+    def __init__(self, count: int) -> None:
+        self.vectors: list[Tensor | None] = [None] * count
+        self.own: set[int] = set()
+
+    def add(self, slot: int, signal: Tensor, is_new: bool) -> None:
+        """Add a signal; `is_new` says that nothing else holds its tensor."""
+        before = self.vectors[slot]
+        if before is None:
+            self.vectors[slot] = signal
+        elif slot in self.own and before.dtype == signal.dtype:
+            before.add_(signal)
+        elif is_new and before.dtype == signal.dtype:
+            self.vectors[slot] = signal.add_(before)
+        else:
+            self.vectors[slot], is_new = before + signal, True
+        if is_new:
+            self.own.add(slot)
+
+
 def stream_captured(problem: RelaxationProblem, plan: Plan) -> Iterator[tuple[str, Tensor]]:
     """Yield the final activity of each population and relay by a plan, the output first.
 
     A population that is silent for certain, a relay that no vector reaches, is left out. Call it under
     ``torch.no_grad()``.
     """
-    passed, arrived = problem.feedforward, dict[str, Stack]()
+    passed, arrived = problem.feedforward, dict[str, Slots]()
     assert isinstance(passed, CapturedPass)
     for name in problem.relaxing:
         problem.refuse_complex(name, passed.activities[name])
     for name, generators in plan.items():
         own = problem.initial_activity(name).to(problem.clamped) if generators.own else None
-        vectors = arrived.pop(name, None)
-        if own is None and vectors is None:
+        slots = arrived.pop(name, None)
+        if own is None and slots is None:
             continue
-        stack = combine(generators, own, vectors)
-        del own, vectors
-        _send(problem, name, generators, stack, plan, arrived)
+        if slots is None:
+            activity, *sent = combined(generators, [own], ())
+        else:
+            before = [] if own is None else [own]
+            spare = {len(before) + slot for slot in slots.own}
+            activity, *sent = combined(generators, [*before, *slots.vectors], spare)
+        del own, slots
+        _send(problem, name, generators, sent, plan, arrived)
         passed.forget(name)
-        yield name, stack.activity
+        yield name, activity
+
+
+def combined(generators: Generators, inputs: Sequence[Tensor | None], spare: Collection[int]) -> list[Tensor]:
+    """Return a population's activity and, after it, the vectors to send: `generators.matrix` @ inputs.
+
+    `spare` has the numbers of the inputs that may change in place, if no other row reads them.
+    """
+    like = next(x for x in inputs if x is not None)
+    tiny = torch.finfo(like.dtype).tiny  # subnormal numbers are slow and have no effect
+    matrix = np.where(np.abs(generators.matrix) < tiny, 0.0, generators.matrix)
+    readers = np.count_nonzero(matrix, axis=0)
+    rows = []
+    for row in matrix.tolist():
+        terms = [(c, number, x) for number, (c, x) in enumerate(zip(row, inputs, strict=True)) if c and x is not None]
+        terms.sort(key=lambda term: term[0] != 1)  # a coefficient of 1 takes no multiplication
+        total, is_new = torch.zeros_like(like) if not terms else terms[0][2], False
+        if terms:
+            is_new = terms[0][1] in spare and readers[terms[0][1]] == 1
+            if terms[0][0] != 1:
+                total, is_new = total.mul_(terms[0][0]) if is_new else terms[0][0] * total, True
+        for c, _, x in terms[1:]:
+            total, is_new = total.add_(x, alpha=c) if is_new else torch.add(total, x, alpha=c), True
+        rows.append(total)
+    return rows
 
 
 def _send(
-    problem: RelaxationProblem, name: str, generators: Generators, stack: Stack, plan: Plan, arrived: dict[str, Stack]
+    problem: RelaxationProblem,
+    name: str,
+    generators: Generators,
+    sent: list[Tensor],
+    plan: Plan,
+    arrived: dict[str, Slots],
 ) -> None:
-    """Carry a population's vectors to its sources."""
-    passed = problem.feedforward
-    assert isinstance(passed, CapturedPass)
+    """Carry a population's vectors to its sources, and free each on the way."""
+    passed: Any = problem.feedforward
     wires = [p for p in problem.network.incoming[name] if generators.taken.get(p.source)]
-    signals: dict[str, list[Tensor]] = {projection.name: [] for projection in wires}
-    for number, vector in enumerate(stack.vectors):
-        for projection in wires:
-            if number in generators.taken[projection.source]:
-                signals[projection.name].append(passed.sent(projection, vector))  # type: ignore[arg-type]
     for projection in wires:
-        source, given = projection.source, signals.pop(projection.name)
-        several = carried(problem, projection, given)
-        sent = Stack(several if len(given) > 1 else several[0], len(given))
-        arrived[source] = add(arrived.get(source), sent, generators, source, plan[source].arriving)
+        arrived.setdefault(projection.source, Slots(plan[projection.source].arriving))
+    numbers, count = iter(range(len(sent))), _together(sent) if sent else 1
+    while some := list(islice(numbers, count)):
+        signals: dict[str, list[Tensor]] = {projection.name: [] for projection in wires}
+        for number in some:
+            vector, sent[number] = sent[number], sent[number].new_empty(0)
+            for projection in wires:
+                if number in generators.taken[projection.source]:
+                    signals[projection.name].append(passed.sent(projection, vector))
+            del vector
+        for projection in wires:
+            taken = [number for number in some if number in generators.taken[projection.source]]
+            _arrive(problem, projection, generators, taken, signals.pop(projection.name), arrived)
 
 
-def carried(problem: RelaxationProblem, projection: Projection, signals: Sequence[Tensor]) -> Tensor:
-    """Return op^T of several signals, stacked in front: in one call where the operation takes several."""
+def _arrive(
+    problem: RelaxationProblem,
+    projection: Projection,
+    generators: Generators,
+    numbers: Sequence[int],
+    signals: Sequence[Tensor],
+    arrived: Mapping[str, Slots],
+) -> None:
+    """Carry signals through an operation, and add them to the slots of its source."""
+    source, route = projection.source, cast(Any, problem.feedforward.routes[projection.name])
+    for number, signal in zip(numbers, carried(problem, projection, signals), strict=True):
+        places = [slot for vector, slot in generators.slots[source] if vector == number]
+        for slot in places:
+            arrived[source].add(slot, signal, route is not None and route.sends_new and len(places) == 1)
+
+
+def _together(sent: Sequence[Tensor]) -> int:
+    """Return how many vectors to carry at a time: on a CPU one, if they are large."""
+    return 1 if sent[0].device.type == "cpu" and sent[0].numel() > LARGE else len(sent)
+
+
+def carried(problem: RelaxationProblem, projection: Projection, signals: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return op^T of several signals: in one call where the operation takes several."""
     route: Any = problem.feedforward.routes[projection.name]
     weight = problem.feedback_weight(projection)
     if len(signals) > 1 and route is not None and route.takes_several:
-        return projection.feedback_signal(torch.stack(list(signals)), route, weight)
-    found = [projection.feedback_signal(y, route, weight) for y in signals]
-    return found[0][None] if len(found) == 1 else torch.stack(found)
+        return list(projection.feedback_signal(torch.stack(list(signals)), route, weight))
+    return [projection.feedback_signal(y, route, weight) for y in signals]

@@ -126,7 +126,8 @@ class CapturedFeedback:
     def _sent(self, projections: Sequence[Any], signals: Tensor) -> list[Tensor]:
         """Return what arrives at the source of each projection, (signals, *source shape)."""
         sent = [[self.passed.sent(p, signal) for p in projections] for signal in signals]
-        return [carried(self.problem, p, given) for p, given in zip(projections, zip(*sent, strict=True), strict=True)]
+        columns = zip(projections, zip(*sent, strict=True), strict=True)
+        return [torch.stack(list(carried(self.problem, p, given))) for p, given in columns]
 
 
 def _by_sample(stacked: sparse.csc_array, batch: int) -> sparse.csr_array:

@@ -118,19 +118,19 @@ def learn_along(problem: RelaxationProblem, plan: Plan, updates: ParameterUpdate
 
 
 @contextmanager
-def _learning(problem: RelaxationProblem) -> Iterator[tuple[CapturedPass, Tensor]]:
-    """Yield the pass, and 1 for each sample from which it learns: nothing is learned without a loss gradient."""
-    passed = problem.feedforward
+def _learning(problem: RelaxationProblem) -> Iterator[tuple[CapturedPass, Tensor | None]]:
+    """Yield the pass, and 1 for each sample that has a loss gradient: nothing is learned from others; None for all."""
+    passed, counted = problem.feedforward, counted_samples(problem)
     assert isinstance(passed, CapturedPass)
     with without_autocast(problem.clamped.device), without_hooks(passed.parameters):
-        yield passed, counted_samples(problem)
+        yield passed, None if counted.device.type == "cpu" and bool(counted.all()) else counted
 
 
 def _learn_at(
     passed: CapturedPass,
     number: int,
     x: Tensor,
-    counted: Tensor,
+    counted: Tensor | None,
     updates: ParameterUpdates,
     keep: bool,
     activity: Callable[[str], Tensor] | None = None,
@@ -139,8 +139,7 @@ def _learn_at(
 
     `activity`, population -> tensor, is needed where gains or presynaptic factors are current.
     """
-    by_sample = x.dim() > len(passed.path.shapes[number]) and len(x) == len(counted)
-    if by_sample:
+    if counted is not None and x.dim() > len(passed.path.shapes[number]) and len(x) == len(counted):
         x = x * counted.view(-1, *[1] * (x.dim() - 1))
     gains, drive = passed.gains_of(number).learning, None
     if "current" in gains:
