@@ -26,7 +26,9 @@ from actrelax.models.learning.gradients import to_gradients
 from actrelax.models.learning.settling import shares_of
 from actrelax.models.network import CapturedPass, FeedforwardPass, Network
 from actrelax.models.network.captured import paths
+from actrelax.models.network.captured.gains import Gains
 from actrelax.models.network.captured.gates import close_gates
+from actrelax.models.network.captured.psi import view_of_feedback
 from actrelax.models.network.layers import Dense
 from actrelax.models.network.pooling import AvgPool2d, MaxPool2d
 from actrelax.models.problem import LOSSES, Leaky, Loss, RelaxationProblem
@@ -123,6 +125,21 @@ def nothing_along_copies(right):
         found, piece = right(passed, number, *args, **given), passed.path.pieces[number]
         copies = range(len(piece.drives), len(piece.drives) + len(piece.copies))
         return [None if n in copies else signal for n, signal in enumerate(found)]
+
+    return wrong
+
+
+def means_subtracted_still(right):
+    """Constant statistics whose signal has the mean over batch and space subtracted."""
+
+    def wrong(gains, scale):
+        change = right(gains, scale)
+
+        def changed(found, signals):
+            over = [0, *range(2, signals[0].dim())]
+            return change(found, [signals[0] - signals[0].mean(over, keepdim=True)])
+
+        return changed
 
     return wrong
 
@@ -231,6 +248,14 @@ DEFECTS = {
     # captured networks
     "gate left open": Defect(close_gates, lambda right: lambda *given: None),
     "copy forgotten": Defect(CapturedPass.transposed, nothing_along_copies),
+    "gain of the updates in the relaxation of pieces": Defect(
+        CapturedPass.gains_of,
+        lambda right: lambda *given: replace(found := right(*given), sent=tuple(g or "none" for g in found.learned)),
+    ),
+    "means subtracted under constant statistics": Defect(Gains._constant, means_subtracted_still),
+    "psi of a transposed weight not transposed": Defect(
+        view_of_feedback, lambda right: lambda psi, weight: psi if psi.shape == weight.shape else right(psi, weight)
+    ),
     "value lost in place": Defect(
         paths._wanted,
         lambda right: (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 
+from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import integrator_named
 from actrelax.simulations.training.experiment import Experiment, Optimisation
 from actrelax.simulations.training.forward_phase import ForwardPhase
@@ -25,6 +26,8 @@ def idle_in_all(experiments: Iterable[Experiment], usual: Experiment) -> list[st
 def idle_in_one_relaxation(relaxation: Relaxation, batch_size: int | None = None) -> list[str]:
     """Return these sentences for a relaxation without learning; `batch_size` is given if copies of one image relax."""
     found: dict[str, str] = {}
+    if relaxation.knobs == PRESETS["constant-statistics"]:
+        found["assumptions"] = "without learning a BatchNorm is in evaluation mode, where its statistics are constant"
     for names, reason in (*_reasons_of_spread(relaxation), *_reasons_of_input_noise(relaxation, learns=False)):
         found |= {name: reason for name in names if getattr(relaxation, name) != getattr(Relaxation(), name)}
     if batch_size is not None:

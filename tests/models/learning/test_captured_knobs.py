@@ -7,19 +7,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from backward_passes import gradients
+from modules import MODULES
 from torch import nn
 
 from actrelax import (
     PRESETS,
     ActivationRelaxation,
+    ActrelaxError,
     Assumptions,
     BackwardOptions,
     Knobs,
     Network,
+    RelaxationProblem,
     Updates,
     relax_backward,
+    solve,
 )
-from actrelax.models.network import Design, build_module
+from actrelax.models.network import Design, build_module, left_alone
 
 LOSS = "half-sum-of-squares"
 
@@ -118,6 +122,7 @@ def difference(found, expected):
     )
 
 
+@pytest.mark.catches("means subtracted under constant statistics")
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
 @pytest.mark.parametrize("name", ["resnet", "mobile", "vit"])
 def test_equilibrium_is_the_backward_pass_written_out(name, combination):
@@ -159,6 +164,54 @@ def test_equilibrium_is_the_backward_pass_written_out(name, combination):
     assert (difference(standard, expected) < 1e-9) == is_idle
 
 
+@pytest.mark.parametrize("start", ["feedforward", "zero"])
+@pytest.mark.parametrize("integrator", ["euler", "sequential"])
+@pytest.mark.parametrize("name", ["resnet", "mobile", "vit"])
+def test_the_closed_form_is_the_end_of_the_steps(name, integrator, start):
+    module, x = case_of(name)
+    assumptions = assumptions_of("sign", "none", "constant")
+    network = Network.from_module(module, x)
+    network.add_feedback(assumptions, 3)
+    y = torch.randn(network(x).shape, generator=torch.Generator().manual_seed(4))
+    problem = RelaxationProblem.from_batch(network, x, y, loss=LOSS, assumptions=assumptions, start=start)
+    stepped, at_once = (
+        solve(problem, integrator, 20, eta=0.1, evaluation=evaluation).final
+        for evaluation in ("stepped", "closed-form")
+    )
+    for population, expected in stepped.items():
+        error = float((at_once[population] - expected).abs().max())
+        assert error <= 1e-10 * float(expected.abs().max()), population
+
+
+class Branching(nn.Module):
+    """Takes the other of two layers in every second pass, and in both the same readout."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.head, self.passes = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)]), nn.Linear(6, 3), 0
+        self.stem = nn.Linear(4, 6)
+
+    def forward(self, x):
+        self.passes += 1
+        return self.head(torch.tanh(self.layers[self.passes % 2](torch.tanh(self.stem(x)))))
+
+
+def test_psi_stays_with_its_weight_on_other_paths():
+    """The other layer, which the first pass has not called, has none."""
+    module, x = Branching(), torch.randn(5, 4)
+    network = Network.from_module(module, x, paths="many")
+    network.add_feedback("random-feedback", 0)
+    assert {key for key in network.state_dict() if "feedback" in key} == {"layers.1.feedback", "head.feedback"}
+    given = {"loss": LOSS, "assumptions": "random-feedback", "integrator": "equilibrium"}
+    with pytest.raises(
+        ActrelaxError, match=r"^projection 'layers.0' has no random feedback weights: call network.add_"
+    ):
+        relax_backward(network, x, torch.randn(5, 3), **given)
+    relax_backward(network, x, torch.randn(5, 3), **given)
+    only_head = Assumptions(projections={"head": Knobs(feedback="random")})
+    relax_backward(network, x, torch.randn(5, 3), **(given | {"assumptions": only_head}))
+
+
 def chain(convolutional, activation=nn.Tanh):
     """Return a chain in which no pool follows an activation, and stimuli."""
     with torch.random.fork_rng():
@@ -189,6 +242,7 @@ def by_module(assumptions, names):
     return Assumptions(assumptions.dense, assumptions.conv, named)
 
 
+@pytest.mark.catches("gain of the updates in the relaxation of pieces")
 @pytest.mark.filterwarnings("ignore:after .* steps")
 @pytest.mark.parametrize(("steps", "integrator", "start"), STEPPED, ids=str)
 @pytest.mark.parametrize("preset", ON_CHAINS)
@@ -229,3 +283,33 @@ def test_a_captured_chain_is_the_hand_built_network(convolutional, preset, steps
                 if isinstance(expected, nn.Parameter):
                     error = (parameters[name].grad - expected.grad).abs().max()
                     assert float(error) < 1e-11 * float(expected.grad.abs().max()), (p.name, slot, keep)
+
+
+CAPTURED = [name for name, case in MODULES.items() if case.refused is None]
+TWICE = Assumptions(Knobs(activity_gain="none"), Knobs(activity_gain="none"), statistics="constant")
+OTHERWISE = Assumptions(Knobs(weight_gain="none"), Knobs(weight_gain="none"))
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_pieces_that_are_transposed_twice(name):
+    """Freed on the way down, or kept: updates are the same, with parameters that several pieces share."""
+    case = MODULES[name]
+    module, found = case.make(), []
+    network = Network.from_module(module, case.stimuli(), output=case.output, paths=case.paths)
+    x = case.stimuli(4, seed=5)
+    y = torch.randn(network(x).shape)
+    for assumptions in (TWICE, OTHERWISE, PRESETS["no-derivatives"]):
+        for keep in (False, True):
+            network.zero_grad()
+            options = BackwardOptions(reduction="sum", keep=keep)
+            given = {"assumptions": assumptions, "integrator": "equilibrium", "options": options}
+            with left_alone(module, x):  # some move their buffers
+                torch.manual_seed(1)
+                relax_backward(network, x, y, loss=LOSS, **given)
+            found.append({name: p.grad for name, p in module.named_parameters() if p.grad is not None})
+        once, again = found[-2:]
+        assert {name for name, g in once.items() if g.any()} == {name for name, g in again.items() if g.any()}
+        largest = max(float(g.abs().max()) for g in again.values())
+        for key, exact in again.items():
+            error = float((once[key] - exact).abs().max()) if key in once else float(exact.abs().max())
+            assert error <= 1e-9 * max(float(exact.abs().max()), 1e-6 * largest), key

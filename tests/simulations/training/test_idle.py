@@ -103,6 +103,10 @@ def test_one_relaxation_names_what_is_idle_without_learning():
         "--input-noise has no effect: under ar gains are those of the feedforward pass.",
     ]
     assert idle_in_one_relaxation(Relaxation(assumptions="unfrozen", input_noise=0.5)) == []
+    assert idle_in_one_relaxation(Relaxation("constant-statistics", tau_spread=0.1)) == [
+        "--assumptions has no effect: without learning a BatchNorm is in evaluation mode, where its statistics are "
+        "constant."
+    ]
     assert idle_in_one_relaxation(Relaxation(), 5) == [
         "--batch-size has no effect: with noise, copies of the first image relax."
     ]

@@ -67,6 +67,7 @@ def test_names_and_places():
     assert signs.state_dict()["tied.feedback"] == signs.module.tied.weight.std(correction=0)
 
 
+@pytest.mark.catches("psi of a transposed weight not transposed")
 def test_tied_weights_share_psi_as_they_share_w():
     """Against three separate weights with W, W^T and a slice of W, and psi likewise."""
     network, x, y = make()
