@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -20,66 +19,17 @@ from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.solve import run, warn_unsettled
 from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError, enough_memory, warn
+from actrelax.models.learning.captured_updates import Arrivals, Feedback, ParameterUpdates, Sending, hebbian_products
 from actrelax.models.learning.gradients import BackwardOptions, Updates, is_finite
 from actrelax.models.learning.plasticity import counted_samples
 from actrelax.models.network import (
     CapturedNetwork,
     CapturedPass,
-    Operation,
     learned_feedback,
-    leaves_of,
     parameter_of,
-    refuse_stale,
-    signal_of,
 )
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import DivergenceError, Trajectory
-
-
-class ParameterUpdates:
-    """Updates of the tensors that a captured pass read, added up over operations and pieces.
-
-    Weights that are computed from parameters (transposed, pruned, weight-normed) get theirs first; `gradients` carries
-    these back to the parameters.
-    """
-
-    def __init__(self, scales: Mapping[str, float | Tensor] | None = None) -> None:
-        self.scales = scales or {}
-        self._found: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def add(self, to: Tensor, update: Tensor | None, kind: str) -> None:
-        """Add one update of a tensor, times the scale of its kind of projection."""
-        if update is None:
-            return
-        if update.dtype != to.dtype:
-            update = update.to(to.dtype)
-        scale = self.scales.get(kind, 1.0) if self.scales else 1.0
-        if isinstance(scale, Tensor) or scale != 1:
-            update = update * scale
-        before = self._found.get(id(to))
-        self._found[id(to)] = (to, update if before is None else before[1] + update)
-
-    def of(self, weight: Tensor) -> Tensor | None:
-        """Return the update of a weight itself, also where it is computed from parameters."""
-        found = self._found.get(id(weight))
-        return None if found is None else found[1]
-
-    def gradients(self) -> dict[Tensor, Tensor]:
-        """Return leaf -> update, summed over all tensors that are made of it."""
-        found = {leaf: update for leaf, update in self._found.values() if leaf.grad_fn is None}
-        computed = [(weight, update) for weight, update in self._found.values() if weight.grad_fn is not None]
-        if computed:
-            weights, updates = zip(*computed, strict=True)
-            leaves = leaves_of(weights)
-            back = torch.autograd.grad(weights, leaves, updates, allow_unused=True, retain_graph=False)
-            for leaf, update in zip(leaves, back, strict=True):
-                if update is not None:
-                    found[leaf] = found[leaf] + update if leaf in found else update
-        return found
-
-
-Feedback = Mapping[str, Tensor]
-"""Projection -> the weights of its feedback, for the projections whose own weights do not carry it."""
 
 
 @torch.no_grad()
@@ -148,29 +98,6 @@ def _learn_at(
     _learn(passed, number, passed.adjoints(number, x, gains, keep, drive), updates, None, keep, activity)
 
 
-class Arrivals:
-    """Signals on their way to populations, added up in place where nothing else holds the tensor."""
-
-    def __init__(self, clamped: Tensor, feedback: Feedback) -> None:
-        self.feedback = feedback
-        self.signals: dict[int, Tensor] = {0: clamped}
-        self._own: set[int] = set()
-
-    def add(self, number: int, signal: Tensor, is_new: bool) -> None:
-        """Add a signal to what a population receives; `is_new` says that nothing else holds the tensor."""
-        before = self.signals.pop(number, None)
-        if before is None:
-            self.signals[number] = signal
-        elif number in self._own and before.dtype == signal.dtype:
-            self.signals[number] = before.add_(signal)
-        elif is_new and before.dtype == signal.dtype:
-            self.signals[number] = signal.add_(before)
-        else:
-            self.signals[number], is_new = before + signal, True
-        if is_new:
-            self._own.add(number)
-
-
 def _learn(
     passed: CapturedPass,
     number: int,
@@ -199,60 +126,13 @@ def _learn(
             if activity is not None and wire.source is not None and gains.presynaptic[position] == "current":
                 operation = operation.reading(activity(passed.path.names[wire.source]))
             how = Sending(sends, psi, passed.learns_feedback(wire.name), keep)
-            signal = _product(operation, to_learn, signal, updates, how)
+            signal = hebbian_products(operation, to_learn, signal, updates, how)
             is_new = operation.sends_new
         if arrived is not None and wire.source is not None and signal is not None:
             arrived.add(wire.source, signal, is_new)
     own = found[gains.own][len(wires) :]
     for parameter, update in zip(passed.own_parameters(number), own, strict=True):
         updates.add(parameter, update, "phi")
-
-
-@dataclass(frozen=True)
-class Sending:
-    """What becomes of a signal at an operation.
-
-    sends  whether it goes on to what the operation reads
-    psi    the weights that carry it there; None for the operation's own
-    also   whether psi learns, and so needs the update even if the weight does not
-    keep   whether the operation is used again
-    """
-
-    sends: bool
-    psi: Tensor | None
-    also: bool
-    keep: bool
-
-
-def _product(
-    operation: Operation, y: Tensor | None, sent: Tensor | None, updates: ParameterUpdates, how: Sending
-) -> Tensor | None:
-    """Add the Hebbian products of one operation and y; return what `sent` becomes at what it reads, if wanted."""
-    refuse_stale(operation)
-    weight, bias = operation.weight, operation.bias
-    learns = weight.requires_grad or how.also
-    wanted = (how.sends, learns, bias is not None and bias.requires_grad)
-    if not any(wanted) or (y is None and sent is None):
-        return None
-    if learns and operation.is_overwritten:
-        raise ActrelaxError(
-            "a tensor that a weight reads has changed in place since the forward pass: clone it before writing to it."
-        )
-    signal = None
-    if how.sends and (how.psi is not None or sent is not y):
-        signal = None if sent is None else signal_of(operation, sent, how.psi)
-        wanted = (False, *wanted[1:])
-    if y is not None and any(wanted):
-        y = y if y.dtype == operation.used.dtype else y.to(operation.used.dtype)
-        together, update, of_bias = operation.both(y, wanted, how.keep)
-        signal = together if wanted[0] else signal
-        if update is not None:
-            updates.add(weight, update, operation.kind)
-        if bias is not None and of_bias is not None:
-            updates.add(bias, of_bias, operation.kind)
-    if not how.keep:
-        operation.forget()
-    return signal if signal is None or signal.dtype == operation.dtype else signal.to(operation.dtype)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from actrelax.models.learning.relax import learn, prepare
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import pass_for, with_default_start
 from actrelax.models.learning.wrapped import Wrapped, WrappedCapture
-from actrelax.models.network import CapturedPass, FeedforwardPass, Network, Slot
+from actrelax.models.network import CapturedPass, FeedforwardPass, Network, Slot, trial_pass
 from actrelax.models.problem import RelaxationProblem
 
 
@@ -186,7 +186,7 @@ def captured_recipe(
         request = prepare(problem, integrator, steps, options)
         plan_for(request)
         if any("current" in (k.activity_gain, k.weight_gain) for k in assumptions.all_knobs):
-            network.trial().under(assumptions).check_current()
+            trial_pass(network).under(assumptions).check_current()
     if generator is not None and drawing is not None:
         generator.set_state(drawing.get_state())
     return Recipe(steps, options, request, given)

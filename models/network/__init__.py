@@ -6,14 +6,13 @@ from actrelax.models.network.captured.capture import capture
 from actrelax.models.network.captured.forward_pass import (
     CapturedPass,
     CapturedProjection,
-    leaves_of,
     refuse_stale,
     signal_of,
 )
 from actrelax.models.network.captured.held import left_alone
-from actrelax.models.network.captured.network import CapturedNetwork, refuse_continuous
-from actrelax.models.network.captured.operations import Operation
-from actrelax.models.network.captured.psi import learned_feedback, parameter_of
+from actrelax.models.network.captured.network import CapturedNetwork
+from actrelax.models.network.captured.operations import Operation, leaves_of
+from actrelax.models.network.captured.psi import learned_feedback, parameter_of, refuse_continuous, trial_pass
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
 from actrelax.models.network.feedforward_pass import FeedforwardPass, sum_in_order
 from actrelax.models.network.from_sequential import weighted_layers
@@ -63,5 +62,6 @@ __all__ = [
     "signal_of",
     "structure",
     "sum_in_order",
+    "trial_pass",
     "weighted_layers",
 ]

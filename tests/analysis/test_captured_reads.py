@@ -12,7 +12,8 @@ from actrelax.analysis.ledger import Ledger, ledger_of
 from actrelax.analysis.reads import Read
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning.captured import ParameterUpdates, learn_at
+from actrelax.models.learning.captured import learn_at
+from actrelax.models.learning.captured_updates import ParameterUpdates
 from actrelax.models.network import CapturedPass, Network, build, build_module, left_alone
 from actrelax.models.network.captured.operations import Convolution, Linear, Recorded
 from actrelax.models.problem import RelaxationProblem

@@ -14,7 +14,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.current import CurrentDrive
 from actrelax.models.network.captured.gains import Gains, PieceGains
 from actrelax.models.network.captured.gates import Turn
-from actrelax.models.network.captured.operations import Operation
+from actrelax.models.network.captured.operations import Operation, leaves_of
 from actrelax.models.network.captured.paths import Path, other_tensors
 from actrelax.models.network.captured.pieces import is_inside, transpose
 from actrelax.models.network.captured.psi import learned_feedback, view_of_feedback
@@ -49,21 +49,6 @@ class CapturedProjection:
     def feedback_signal(self, y: Tensor, route: Operation | None, weight: Tensor | None) -> Tensor:
         """Return op^T(y; weight), None for W; the route of a captured projection is its operation of this pass."""
         return y if route is None else signal_of(route, y, weight)
-
-
-def leaves_of(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Return the parameters among some weights, and those of which the other weights are computed."""
-    found = {id(w): w for w in weights if w.grad_fn is None}
-    visited, stack = set(), [w.grad_fn for w in weights]
-    while stack:
-        node = stack.pop()
-        if node is None or node in visited:
-            continue
-        visited.add(node)
-        if hasattr(node, "variable"):
-            found[id(node.variable)] = node.variable
-        stack += [child for child, _ in node.next_functions]
-    return list(found.values())
 
 
 def signal_of(operation: Operation, y: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -15,32 +14,28 @@ from actrelax.models._names import look_up
 from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.activations import ACTIVATIONS
-from actrelax.models.network.captured.forward_pass import CapturedPass, CapturedProjection
+from actrelax.models.network.captured.forward_pass import CapturedPass
 from actrelax.models.network.captured.gains import Gains
 from actrelax.models.network.captured.gates import Turn
-from actrelax.models.network.captured.held import Held, left_alone
+from actrelax.models.network.captured.held import Held
 from actrelax.models.network.captured.names import operation_names, running_module
 from actrelax.models.network.captured.overview import described
 from actrelax.models.network.captured.paths import KnownPaths, Path, record
 from actrelax.models.network.captured.pieces import partition
-from actrelax.models.network.captured.psi import FeedbackWeights, draw_feedback, like_feedback, own_feedback
+from actrelax.models.network.captured.psi import (
+    FeedbackWeights,
+    draw_feedback,
+    like_feedback,
+    load_feedback,
+    own_feedback,
+    refuse_continuous,
+)
+from actrelax.models.network.captured.structure import structure_of
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Tape, edge_of
-from actrelax.models.network.graph import Graph
 from actrelax.models.network.network import Network
-from actrelax.models.network.population import Population
 from actrelax.models.network.stimuli import check_stimuli, check_tensor
 
 Output = Callable[[Any], Tensor]
-
-
-def refuse_continuous(assumptions: Assumptions) -> None:
-    """Refuse plasticity during the relaxation."""
-    if assumptions.is_continuous:
-        raise ActrelaxError(
-            "a captured network learns after its relaxations, not during them: choose plasticity at equilibrium, or "
-            "use Network.from_sequential."
-        )
 
 
 class CapturedNetwork(Network):
@@ -62,6 +57,9 @@ class CapturedNetwork(Network):
     path: Path
     feedback: FeedbackWeights
     dtype: torch.dtype
+    relays: dict[str, tuple[int, ...]]
+    _wired: dict[str, Any]
+    _of_stimulus: set[str]
     _psi_names: dict[str, str]
     _output_of: Output | None
 
@@ -151,48 +149,8 @@ class CapturedNetwork(Network):
             return self
         other = self if not hasattr(self, "path") else copy.copy(self)
         other.__dict__["path"] = path
-        other._set_structure(path)
+        other.__dict__.update(structure_of(path, list(self._held.parameters()), self._psi_names))
         return other
-
-    def _set_structure(self, path: Path) -> None:
-        own = dict(enumerate(self._held.parameters()))
-        named = [
-            CapturedProjection(
-                w.name,
-                self.input if w.source is None else path.names[w.source],
-                path.names[w.target],
-                w.kind,
-                own.get(-1 if w.weight is None else w.weight, ""),
-                own.get(-1 if w.bias is None else w.bias, ""),
-                w.operation,
-                parameter := "" if w.parameter is None else own[w.parameter],
-                self._psi_names.setdefault(parameter, w.shared) if parameter else w.shared,
-            )
-            for w in path.wires
-        ]
-        everything = [self.input, *path.names[::-1]]
-        self._wired = {p.name: p for p in named}
-        self.outgoing = {name: [p for p in named if p.source == name] for name in everything}  # type: ignore[misc]
-        self.incoming = {name: [p for p in named if p.target == name] for name in everything}  # type: ignore[misc]
-        self._of_stimulus = {self.input, *(path.names[n] for n in path.of_stimulus)}
-        relays = {name for name, r in zip(path.names, path.relays, strict=True) if r and name != "output"}
-        shapes = dict(zip(path.names, path.shapes, strict=True))
-        self.relays = {name: shapes[name] for name in path.names if name in relays}
-        self.populations = {
-            name: Population(name, shapes.get(name, path.stimulus), ACTIVATIONS["identity"])
-            for name in everything
-            if name not in relays
-        }
-        order = (self.output, *self.hidden[::-1])
-        self.graph = Graph(order, tuple(tuple(dict.fromkeys(self._relaxing_sources(name))) for name in order))
-
-    def _relaxing_sources(self, name: str) -> Iterator[str]:
-        """Yield the populations from which signals reach one, directly or by relays: one hop."""
-        for projection in self.incoming[name]:
-            if projection.source in self.relays:
-                yield from self._relaxing_sources(projection.source)
-            elif projection.source != self.input:
-                yield projection.source
 
     @property
     def projections(self) -> dict[str, Any]:
@@ -255,12 +213,10 @@ class CapturedNetwork(Network):
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load the module's state_dict, and feedback weights, which need not exist yet."""
-        own, metadata = OrderedDict(state_dict), getattr(state_dict, "_metadata", {})
-        own._metadata = metadata  # type: ignore[attr-defined]
-        missing = self.feedback.load(own, "", like_feedback(self), metadata.get("", {}), assign)
+        missing, rest = load_feedback(self, state_dict, assign)
         if missing and strict:
             raise RuntimeError(f"Missing key(s) in state_dict: {', '.join(map(repr, missing))}.")
-        return self.module.load_state_dict(own, strict, assign)
+        return self.module.load_state_dict(rest, strict, assign)
 
     def train(self, mode: bool = True) -> CapturedNetwork:
         """Set the module's training mode."""
@@ -326,13 +282,6 @@ class CapturedNetwork(Network):
         learning = tuple([p.requires_grad for p in self._held.parameters().values()])
         modes = tuple([part.training for part in self._held.parts])
         return wants_input, torch.is_autocast_enabled(x.device.type), modes, learning
-
-    def trial(self) -> CapturedPass:
-        """Return a pass of two samples of zeros, which leaves the module as it was."""
-        like = next(iter(self.held().parameters().values()))
-        zeros = torch.zeros(2, *self.path.stimulus, dtype=self.dtype, device=like.device)
-        with left_alone(self.module, zeros):
-            return self.run(zeros, values=True)
 
     def blank(self) -> CapturedPass:
         """Return a pass of one sample of zeros, without a graph, to check a problem's arguments with."""

@@ -7,7 +7,7 @@ Hebbian products, by the kernels that autograd would call (docs/any-module.md).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -209,3 +209,18 @@ class Recorded(Operation):
     def forget(self) -> None:
         super().forget()
         self.result, self.leaves = None, []
+
+
+def leaves_of(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Return the parameters among some weights, and those of which the other weights are computed."""
+    found = {id(w): w for w in weights if w.grad_fn is None}
+    visited, stack = set(), [w.grad_fn for w in weights]
+    while stack:
+        node = stack.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if hasattr(node, "variable"):
+            found[id(node.variable)] = node.variable
+        stack += [child for child, _ in node.next_functions]
+    return list(found.values())

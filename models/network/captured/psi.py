@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.held import left_alone
 from actrelax.models.network.feedback import LEARNED, checked_feedback, drawn_feedback
 
 ENDING = ".feedback"
@@ -168,7 +170,7 @@ def _weights(network: Any, projections: list[Any]) -> list[Tensor]:
     parameters = network.held().parameters()
     found = {p.psi: parameters[p.parameter] for p in projections if p.parameter}
     if len(found) < len(projections):
-        operations = network.trial().operations
+        operations = trial_pass(network).operations
         found = {p.psi: operations[p.number].weight for p in projections} | found
     return [found[p.psi] for p in projections]
 
@@ -178,3 +180,27 @@ def like_feedback(network: Any) -> dict[str, Tensor]:
     parameters = network.held().parameters()
     like = next(iter(parameters.values()))
     return {p.psi: parameters.get(p.parameter, like) for p in network.projections.values() if p.number is not None}
+
+
+def load_feedback(network: Any, state_dict: Mapping[str, Any], assign: bool) -> tuple[list[str], Any]:
+    """Load the feedback weights in a state_dict; return the names of missing ones, and the rest of the state_dict."""
+    rest, metadata = OrderedDict(state_dict), getattr(state_dict, "_metadata", {})
+    rest._metadata = metadata  # type: ignore[attr-defined]
+    return network.feedback.load(rest, "", like_feedback(network), metadata.get("", {}), assign), rest
+
+
+def trial_pass(network: Any) -> Any:
+    """Return a pass of two samples of zeros, which leaves the module as it was."""
+    like = next(iter(network.held().parameters().values()))
+    zeros = torch.zeros(2, *network.path.stimulus, dtype=network.dtype, device=like.device)
+    with left_alone(network.module, zeros):
+        return network.run(zeros, values=True)
+
+
+def refuse_continuous(assumptions: Assumptions) -> None:
+    """Refuse plasticity during the relaxation."""
+    if assumptions.is_continuous:
+        raise ActrelaxError(
+            "a captured network learns after its relaxations, not during them: choose plasticity at equilibrium, or "
+            "use Network.from_sequential."
+        )

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.drive import Drive
 from actrelax.models.network.captured.gains import BATCH_NORM, POINTWISE, Known
 from actrelax.models.network.captured.gates import Hook
 from actrelax.models.network.captured.operations import Operation
@@ -28,22 +29,6 @@ Edge = tuple[Node, int]
 """A tensor of autograd's graph: the node that made it, and which of the node's results it is."""
 Place = tuple[int, bool, int]
 """Where a tensor is seen: number of the call, whether among its arguments, and which of their leaves."""
-
-
-class Drive(torch.autograd.Function):
-    """Runs a weighted operation without recording it, and marks its result in autograd's graph."""
-
-    @staticmethod
-    def forward(ctx: Any, handle: Tensor, call: Callable[[], Tensor]) -> Tensor:
-        """Return the drive, which requires a gradient because `handle` does."""
-        drive = call()
-        # a view of a Function's result can't be written to in place
-        return torch.ops.aten._unsafe_view(drive, drive.shape) if drive._is_view() else drive
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Refuse: gradients are asked of the drive and go no further."""
-        raise ActrelaxError("a captured drive has no backward pass: call backward on the output of the network.")
 
 
 @dataclass(frozen=True)
@@ -123,8 +108,7 @@ class Tape(TorchFunctionMode):
         self.values: dict[int, Tensor] = {}
         self.edges: dict[int, Edge] = {}
         self.hooks: dict[Edge, list[Hook]] = {}
-        self.known: list[Known] = []
-        self.norms: list[Known] = []
+        self.known, self.norms = list[Known](), list[Known]()
         self.seen: dict[Edge, Seen] | None = {} if notes else None
         self._copies = notes == "copied"
         self.left_in, self._where, self.of_weights = "", where, set[Node]()

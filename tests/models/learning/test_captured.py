@@ -23,7 +23,8 @@ from actrelax import (
 )
 from actrelax.models.closed_form import predict
 from actrelax.models.integrators import EULER, SEQUENTIAL
-from actrelax.models.learning.captured import ParameterUpdates, deliver
+from actrelax.models.learning.captured import deliver
+from actrelax.models.learning.captured_updates import ParameterUpdates
 from actrelax.models.results import DivergenceError
 
 CAPTURED = [name for name, case in MODULES.items() if case.refused is None]

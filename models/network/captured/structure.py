@@ -1,0 +1,70 @@
+"""The populations and projections of a captured network along one path, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from actrelax.models.network.activations import ACTIVATIONS
+from actrelax.models.network.captured.forward_pass import CapturedProjection
+from actrelax.models.network.captured.paths import Path
+from actrelax.models.network.graph import Graph
+from actrelax.models.network.population import Population
+
+INPUT, OUTPUT = "input", "output"
+
+
+def structure_of(path: Path, parameters: Sequence[str], psi_names: dict[str, str]) -> dict[str, Any]:
+    """Return the attributes of a `CapturedNetwork` that follow from a path.
+
+    `parameters` are the names of the module's. `psi_names`, parameter -> name of its feedback weights, keeps the first
+    name of a parameter, whatever other paths call first.
+    """
+    named = [_projection(path, wire, parameters, psi_names) for wire in path.wires]
+    everything = [INPUT, *path.names[::-1]]
+    shapes = dict(zip(path.names, path.shapes, strict=True))
+    relays = [name for name, r in zip(path.names, path.relays, strict=True) if r and name != OUTPUT]
+    populations = {
+        name: Population(name, shapes.get(name, path.stimulus), ACTIVATIONS["identity"])
+        for name in everything
+        if name not in relays
+    }
+    incoming = {name: [p for p in named if p.target == name] for name in everything}
+    order = tuple(reversed([name for name in populations if name != INPUT]))
+    sources = (dict.fromkeys(_relaxing_sources(name, incoming, relays)) for name in order)
+    return {
+        "_wired": {p.name: p for p in named},
+        "_of_stimulus": {INPUT, *(path.names[number] for number in path.of_stimulus)},
+        "outgoing": {name: [p for p in named if p.source == name] for name in everything},
+        "incoming": incoming,
+        "relays": {name: shapes[name] for name in relays},
+        "populations": populations,
+        "graph": Graph(order, tuple(map(tuple, sources))),
+    }
+
+
+def _projection(path: Path, wire: Any, parameters: Sequence[str], psi_names: dict[str, str]) -> CapturedProjection:
+    numbers = wire.weight, wire.bias, wire.parameter
+    weight, bias, parameter = ("" if number is None or number < 0 else parameters[number] for number in numbers)
+    return CapturedProjection(
+        wire.name,
+        INPUT if wire.source is None else path.names[wire.source],
+        path.names[wire.target],
+        wire.kind,
+        weight,
+        bias,
+        wire.operation,
+        parameter,
+        psi_names.setdefault(parameter, wire.shared) if parameter else wire.shared,
+    )
+
+
+def _relaxing_sources(
+    name: str, incoming: Mapping[str, Sequence[CapturedProjection]], relays: Sequence[str]
+) -> Iterator[str]:
+    """Yield the populations from which signals reach one, directly or by relays: one hop."""
+    for projection in incoming[name]:
+        if projection.source in relays:
+            yield from _relaxing_sources(projection.source, incoming, relays)
+        elif projection.source != INPUT:
+            yield projection.source
