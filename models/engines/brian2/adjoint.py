@@ -148,7 +148,9 @@ def _model(group: Any, synapses: Any, rate: str | None, gain: str | None) -> _Mo
         raise ActrelaxError(f"{group.name!r} has {len(moving)} differential equations: name the rates, rate='r'.")
     chosen = next(iter(moving)) if rate is None else rate
     if chosen not in moving:
-        raise ActrelaxError(f"{group.name!r} has no differential equation of {chosen!r}; known: {', '.join(sorted(moving))}.")
+        raise ActrelaxError(
+            f"{group.name!r} has no differential equation of {chosen!r}; known: {', '.join(sorted(moving))}."
+        )
     updaters = list(synapses.summed_updaters.values())
     if len(updaters) != 1 or not updaters[0].target_varname.endswith("_post"):
         raise ActrelaxError(f"{synapses.name!r} must have one summed variable, of its postsynaptic neurons.")
