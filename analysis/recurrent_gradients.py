@@ -85,10 +85,11 @@ def compare(
     """
     if not network.is_recurrent or x.dtype != torch.float64:
         raise ActrelaxError("the comparison needs a network with cycles in float64: pass network.double() and its x.")
-    how = Settle(Steps.until(1e-12, eta=eta, most=20_000), "euler")
-    passed = settle(network, x, how)
+    # near the onset eigenvalues are almost imaginary, where Euler's scheme needs tiny steps, and rk4 does not
+    passed = settle(network, x, Settle(Steps.until(1e-12, eta=0.5, most=20_000), "rk4"))
     problem = RelaxationProblem.from_batch(network, passed, y, start="zero")
-    settled = replace(how, start={name: passed.activities[name] for cycle in network.graph.cycles for name in cycle})
+    rates = {name: passed.activities[name] for cycle in network.graph.cycles for name in cycle}
+    settled = Settle(Steps.until(1e-11, eta=eta), "euler", start=rates)
     exact = updates(problem, solution(problem))
     jacobian = SparseProblem(problem).jacobian(np.zeros_like(SparseProblem(problem).initial_state))
     law = _law(jacobian, eta)

@@ -187,7 +187,7 @@ def _problems(
         p.weight.data.mul_(factor)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of rates that have not settled
-        passed = settle(network, x, Settle(Steps.until(1e-8, eta=0.2, most=10_000), "euler"))
+        passed = settle(network, x, Settle(Steps.until(1e-8, eta=0.5, most=10_000), "rk4"))
     problem = RelaxationProblem.from_batch(network, passed, y)
     parts = [slice(i, i + 1) for i in range(len(x))] if passed.reached else []
     return [problem.of_batch(network, passed.of_samples(i), problem.clamped[i]) for i in parts]
