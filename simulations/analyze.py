@@ -29,6 +29,7 @@ from actrelax.analysis.runs import State
 from actrelax.analysis.statistics import interval
 from actrelax.analysis.tables import Form, Table, without_nan
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.training.ledgers import ledger_sections
 
 FILE = "report.html"
 
@@ -74,7 +75,7 @@ def analysed_runs(config: Config) -> dict[str, Any]:
     for run in runs:
         if run.outcome.state is not State.FINISHED:
             print(f"{run.name}: {run.said}; shown up to its last epoch.", file=sys.stderr)
-    write(config.out / FILE, run_report.page(runs, config.out))
+    write(config.out / FILE, run_report.page(runs, config.out, ledger_sections(runs)))
     if not config.json:
         conditions = [table for section in run_report.compared(outcomes) for table in section.tables]
         print_tables([run_report.outcome_table(runs, brief=True), *conditions], config.table)

@@ -38,6 +38,7 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import Dataset, digits
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model, Optimisation
+from actrelax.simulations.training.ledgers import ledger_sections
 from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.run import Recording, run
@@ -170,7 +171,7 @@ def write_report(config: Config, checked: Report) -> None:
     picture = Picture.read(places / "relaxation.png", "Errors decrease over time, later in lower layers.", caption)
     relaxation = Section("One relaxation of the untrained network", [verdict(checked)], pictures=[picture])
     runs = gather([RunFolder(folder_of(config, label)) for label in RUNS])
-    write(config.out / "report.html", run_report.page(runs, places, [relaxation]))
+    write(config.out / "report.html", run_report.page(runs, places, [relaxation, *ledger_sections(runs)]))
 
 
 def draw_relaxation(config: Config, network: Network, dataset: Dataset) -> None:
