@@ -21,7 +21,7 @@ from actrelax.models.learning.settling import pass_for, report_of
 from actrelax.models.network import Network, sum_in_order
 
 TIGHT = 1e-6
-"""Relative residual of the linear systems, unless the rates settle to a smaller one."""
+"""Relative residual of the linear systems, unless the rates settle to a smaller one or the dtype is coarser."""
 
 
 class ImplicitPass:
@@ -42,7 +42,8 @@ class ImplicitPass:
     def __init__(self, network: Network, x: Tensor, options: BackwardOptions) -> None:
         self.network, self.options = network, options
         how = options.settle
-        self.tolerance = min(TIGHT, how.steps.tolerance or TIGHT)
+        rounding = 4 * torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+        self.tolerance = max(min(TIGHT, how.steps.tolerance or TIGHT), rounding)
         self.passed = pass_for(network, x, how, check_finite=options.check_finite)
         self._solutions: list[Solution] = []
         self.ends: dict[tuple[str, ...], Tensor] = {}
@@ -83,8 +84,8 @@ class ImplicitPass:
         again = _joined(self.network, leaves, {name: r.detach() for name, r in below.items()})
 
         def transposed(v: Tensor) -> Tensor:
-            products = torch.autograd.grad(again, list(leaves.values()), v, retain_graph=True)
-            return torch.cat([product.flatten(1) for product in products], 1)
+            products = torch.autograd.grad(again, list(leaves.values()), v.to(again), retain_graph=True)
+            return torch.cat([product.flatten(1) for product in products], 1).to(v)
 
         found = _Settled.apply(  # type: ignore[no-untyped-call]
             joined, torch.cat([r.flatten(1) for r in rates.values()], 1), transposed, self.tolerance, self._solutions
@@ -111,9 +112,10 @@ class _Settled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        solution = gmres(ctx.transposed, gradients[0], tolerance=ctx.tolerance)
+        wide = torch.promote_types(gradients[0].dtype, torch.float32)
+        solution = gmres(ctx.transposed, gradients[0].to(wide), tolerance=ctx.tolerance)
         ctx.solutions.append(solution)
-        return solution.x, None, None, None, None
+        return solution.x.to(gradients[0]), None, None, None, None
 
 
 def respond(network: Network, name: str, activities: Mapping[str, Tensor]) -> Tensor:

@@ -123,3 +123,18 @@ def test_hooks_see_the_whole_gradient():
     backprop_backward(case.network, case.x, case.y)
     assert len(seen) == 1
     assert relative_error(seen[0], expected) < 1e-9
+
+
+def test_in_half_precision_the_system_is_solved_in_single():
+    """Products are rounded to 8 bits, and the tolerance is no finer."""
+    case = hierarchy_case()
+    half = copy.deepcopy(case.network).bfloat16()
+    result = backprop_backward(half, case.x.bfloat16(), case.y)
+    assert result.residual["backward"].dtype == torch.float32
+    assert result.report.above["backward"] == pytest.approx(40 * 2**-7)
+    assert bool(result.report.in_both.all())
+    expected = parameter_gradients(case.network, case.x, case.y, reduction="mean")
+    for p, q in zip(half.parameters(), case.network.parameters(), strict=True):
+        assert p.grad.dtype == torch.bfloat16
+        cosine = torch.nn.functional.cosine_similarity(p.grad.double().flatten(), expected[q].flatten(), dim=0)
+        assert cosine > 0.99
