@@ -50,8 +50,9 @@ class CapturedFeedback:
         self.problem, self.passed = problem, passed
         for operation in passed.operations:
             refuse_stale(operation)
-        weights = [problem.feedback_weight(p) for p in problem.feedback_projections.values()]
-        key = [(id(w), w._version) for w in weights if w is not None]
+        carriers: Any = problem.feedback_projections.values()
+        read = [tensor for p in carriers for tensor in passed.feedback_of(p)[1]]
+        key = [(id(tensor), tensor._version) for tensor in read if tensor is not None]
         kept, self._matrices = _KNOWN.get(problem, (None, {}))
         if kept != key:
             self._matrices = {}

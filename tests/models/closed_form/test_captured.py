@@ -1,11 +1,12 @@
 """The closed form of captured networks: equal to their steps, for a few transposes of each piece."""
 
+import numpy as np
 import pytest
 import torch
 from modules import MODULES
 
 from actrelax import ActrelaxError, Network, RelaxationProblem, solve
-from actrelax.models.closed_form import plan_applications, plan_of, settled_plan, stream_captured
+from actrelax.models.closed_form import Generators, captured, plan_applications, plan_of, settled_plan, stream_captured
 from actrelax.models.closed_form.captured import whole_graph
 from actrelax.models.integrators import EULER, SEQUENTIAL
 from actrelax.models.network import build_module
@@ -46,6 +47,48 @@ def test_equals_steps(name, training, start):
     for integrator in (EULER, SEQUENTIAL):
         for steps in (20, 200):
             assert_same(problem, integrator, steps, eta=0.1)
+
+
+@pytest.mark.parametrize("name", ["residual", "u-shape", "pre-activation", "shifted", "class-token", "overwritten"])
+def test_large_vectors_go_one_by_one(name, monkeypatch):
+    monkeypatch.setattr(captured, "LARGE", 0)
+    for start in ("feedforward", "zero"):
+        assert_same(problem_of(name, True, start=start), SEQUENTIAL, 20, eta=0.1)
+
+
+def test_combined_changes_only_what_nothing_else_reads(generator):
+    """The product with a matrix, in place where a column has one reader and the input is spare."""
+    given = [torch.randn(3, 4, generator=generator) for _ in range(4)]
+    matrix = np.array([[0.5, 2.0, 0.0, 1.0], [0.0, 0.0, 1.0, 3.0], [0.0, 0.0, 0.0, 1.0]])
+    expected = torch.einsum("ij,jkl->ikl", torch.from_numpy(matrix), torch.stack(given))
+    inputs = [x.clone() for x in given]
+    found = captured.combined(Generators(True, matrix, {}), inputs, spare={2, 3})
+    assert torch.allclose(torch.stack(found), expected)
+    assert found[1] is inputs[2]  # one reader
+    assert found[2] is inputs[3]
+    for number in (0, 1, 3):
+        assert torch.equal(inputs[number], given[number])
+    assert not captured.combined(Generators(True, np.zeros((1, 1)), {}), given[:1], set())[0].any()
+    silent = captured.combined(Generators(True, matrix[:1], {}), [given[0], None, None, given[3]], set())
+    assert torch.allclose(silent[0], 0.5 * given[0] + given[3])
+
+
+def test_slots_add_up_without_touching_what_others_hold(generator):
+    a, b, c = (torch.randn(3, generator=generator) for _ in range(3))
+    total, kept = a + b + c, [x.clone() for x in (a, b, c)]
+    slots = captured.Slots(2)
+    slots.add(1, a, is_new=False)
+    slots.add(1, b, is_new=False)
+    assert slots.own == {1}
+    slots.add(1, c, is_new=False)
+    assert slots.vectors[0] is None
+    assert torch.allclose(slots.vectors[1], total)
+    assert all(torch.equal(x, before) for x, before in zip((a, b, c), kept, strict=True))
+    slots = captured.Slots(1)
+    slots.add(0, a, is_new=False)
+    slots.add(0, b, is_new=True)
+    assert slots.vectors[0] is b
+    assert torch.equal(a, kept[0])
 
 
 @pytest.mark.parametrize("integrator", ["heun", "rk4", "exponential", "exact"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from modules import MODULES
 
-from actrelax import ActrelaxError, Network, RelaxationProblem, SciPyOptions, solve
+from actrelax import PRESETS, ActrelaxError, Network, RelaxationProblem, SciPyOptions, solve
 from actrelax.models.engines import captured_feedback
 from actrelax.models.engines.captured_feedback import CapturedFeedback
 from actrelax.models.engines.sparse_problem import SparseProblem
@@ -46,6 +46,31 @@ def test_the_vector_field_is_pytorchs(name):
     found = flat.split(flat.vector_field(flat.join({k: vector(x) for k, x in state.items()})))
     for population, rate in problem.vector_field(state).items():
         assert torch.allclose(torch.from_numpy(found[population]), rate.flatten(), rtol=1e-12, atol=1e-13)
+
+
+FROZEN = [
+    name
+    for name, preset in PRESETS.items()
+    if not preset.is_continuous and all("current" not in (k.activity_gain, k.weight_gain) for k in preset.all_knobs)
+]
+
+
+@pytest.mark.parametrize("preset", FROZEN)
+@pytest.mark.parametrize("name", ["residual", "pre-activation", "multihead"])
+def test_assumptions_are_part_of_the_matrices(name, preset):
+    case = MODULES[name]
+    network = Network.from_module(case.make(), case.stimuli())
+    network.add_feedback(preset, 3)
+    x = case.stimuli(3, seed=5)
+    problem = RelaxationProblem.from_batch(network, x, torch.tensor([0, 1, 2]), assumptions=preset)
+    stepped = solve(problem, "euler", 12, eta=0.2, evaluation="stepped")
+    same(solve(problem, "euler", 12, eta=0.2, engine="brian2"), stepped, 1e-12)
+    same(solve(problem, "euler", 12, eta=0.2, evaluation="closed-form"), stepped, 1e-12)
+    for feedback in network.feedback.parameters():
+        with torch.no_grad():
+            feedback.mul_(1.5)
+    stepped = solve(problem, "euler", 12, eta=0.2, evaluation="stepped")
+    same(solve(problem, "euler", 12, eta=0.2, engine="brian2"), stepped, 1e-12)
 
 
 @pytest.mark.parametrize(("name", "mixes"), [("batch-norm", True), ("layer-norm", False), ("pre-activation", False)])

@@ -161,6 +161,24 @@ def test_the_closed_form_learns_what_steps_learn(name, start):
     assert_gradients(found[2], found[0])
 
 
+@pytest.mark.parametrize(
+    "preset", ["kolen-pollack", "simplified", "no-derivatives-relaxation", "sign-feedback", "constant-statistics"]
+)
+def test_the_closed_form_learns_under_other_assumptions(preset):
+    case, module, network = make("residual")
+    network.add_feedback(preset, 3)
+    x, y = case.stimuli(4, seed=5), torch.randint(3, (4,))
+    decay = 0.01 if preset == "kolen-pollack" else None
+    found = []
+    for rule in ("stepped", "closed-form"):
+        network.zero_grad()
+        options = BackwardOptions(Updates(decay=decay), evaluation=rule)
+        relax_backward(network, x, y, 60, eta=0.2, assumptions=preset, options=options)
+        found.append({key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None})
+    assert len(found[0]) >= len(list(module.parameters()))
+    assert_gradients(found[1], found[0])
+
+
 def test_factors_and_clip():
     case, module, network = make("residual", training=False)
     x = case.stimuli(4, seed=5)
