@@ -211,7 +211,7 @@ class ActivationRelaxation(nn.Module):
                 empty: Tensor = wrapped.network(x)
                 return empty  # nothing to relax
             passed = wrapped.network.run(x, values=not recipe.at_equilibrium, wants_input=x.requires_grad)
-            return captured_output(passed, partial(recipe.relax_captured, scale), x, leaves)
+            return captured_output(passed, partial(recipe.relax_pass, scale), x, leaves)
 
     def extra_repr(self) -> str:
         return str(self._recipe)

@@ -148,7 +148,7 @@ def without_hooks(parameters: Iterable[Tensor]) -> Iterator[None]:
             registered.update(kept)
 
 
-def relax_captured(
+def captured_gradients(
     request: SolveRequest, options: BackwardOptions, scale: float | Tensor = 1.0
 ) -> tuple[dict[Tensor, Tensor], Tensor, Trajectory | None]:
     """Relax a captured network; return the gradients of its parameters, whether they are finite, and the trajectory.

@@ -19,7 +19,7 @@ from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.learning.autograd import InputFeedback
-from actrelax.models.learning.captured import reads_state, refuse_computed_weights, relax_captured
+from actrelax.models.learning.captured import captured_gradients, reads_state, refuse_computed_weights
 from actrelax.models.learning.gradients import BackwardOptions, to_gradients
 from actrelax.models.learning.plasticity import times_shares
 from actrelax.models.learning.relax import learn, prepare
@@ -67,7 +67,7 @@ class Recipe:
         return plan_for(self.request) is settled_plan(problem.network.graph) and not reads_state(problem.assumptions)
 
     @torch.no_grad()
-    def relax_captured(self, scale: float | Tensor, passed: CapturedPass, gradient: Tensor) -> Mapping[Tensor, Tensor]:
+    def relax_pass(self, scale: float | Tensor, passed: CapturedPass, gradient: Tensor) -> Mapping[Tensor, Tensor]:
         """Return the gradients of the parameters of a captured network, and of its stimulus if it needs one."""
         at_equilibrium, scale = self.at_equilibrium, _beside(scale, gradient)  # scales cancel there
         options = replace(self.options, reduction="sum") if at_equilibrium else self.options
@@ -76,7 +76,7 @@ class Recipe:
         if options.check_finite and not bool(gradient.isfinite().all()):
             options = replace(options, check_finite=False)  # GradScaler expects nan and inf in the gradients
         request = self._request_for(passed.network, passed, clamped, options.check_finite)
-        gradients, _, _ = relax_captured(request, options, 1.0 if at_equilibrium else scale)
+        gradients, _, _ = captured_gradients(request, options, 1.0 if at_equilibrium else scale)
         return gradients
 
     def run(self, network: Network, x: Tensor) -> FeedforwardPass:

@@ -19,7 +19,7 @@ from actrelax.models.engines.steps import take_steps
 from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
-from actrelax.models.learning.captured import relax_captured
+from actrelax.models.learning.captured import captured_gradients
 from actrelax.models.learning.gradients import (
     Backward,
     BackwardOptions,
@@ -132,7 +132,7 @@ def relax_backward(
     problem = RelaxationProblem(network, passed, clamped, assumptions, **with_default_start(network, of_problem))
     request = prepare(problem, integrator, steps, options)
     if isinstance(network, CapturedNetwork):
-        return _relax_captured(request, options, losses, correction)
+        return _add_captured_gradients(request, options, losses, correction)
     learned, trajectory = learn(request, options)
     gradients: dict[nn.Parameter, Tensor] = {}
     for projection in network.projections.values():
@@ -146,12 +146,12 @@ def relax_backward(
     return Backward(loss_value, output, learned.finite, len(x), trajectory, learned.report)
 
 
-def _relax_captured(
+def _add_captured_gradients(
     request: SolveRequest, options: BackwardOptions, losses: Tensor, correction: Tensor | None
 ) -> Backward:
     """Relax a captured network, and add its updates to `.grad`."""
     output = request.problem.feedforward.activities[request.problem.network.output]
-    gradients, finite, trajectory = relax_captured(request, options, 1.0 if correction is None else correction)
+    gradients, finite, trajectory = captured_gradients(request, options, 1.0 if correction is None else correction)
     for parameter, gradient in gradients.items():
         add_to_grad(parameter, gradient)  # type: ignore[arg-type]
     loss = options.reduced(losses.sum(), len(output), correction)
