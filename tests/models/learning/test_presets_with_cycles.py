@@ -119,6 +119,7 @@ def test_each_preset_changes_the_step(name, preset):
     # two networks have no convolutions; the other's only dense projection drives the output, with a gain of 1
     nothing = preset.endswith("-conv") if name != "conv" else preset == "no-derivatives-dense"
     largest = max(relative_error(one, two) for one, two in zip(*gradients, strict=True))
+    nothing = nothing or preset.startswith("constant-statistics")  # of normalisation, which these networks lack
     assert largest == 0 if nothing else largest > 1e-3
 
 
