@@ -128,7 +128,8 @@ def approach(
     unit : str, default "the unit of tau"
         Unit of the times (`Trajectory.time_unit`).
     """
-    for name in _some(list(errors)):
+    drawn = _some(list(errors))
+    for name in drawn:
         (line,) = ax.semilogy(times, errors[name], label=name)
         if predicted is not None:
             at, law = predicted
@@ -137,8 +138,16 @@ def approach(
         circles(ax, [], [], label="predicted")
     ax.set(xlabel=f"time ({unit})", xlim=(min(times), max(times)))
     ax.set_ylabel("error against backprop\n(largest, relative)")
-    ax.legend()
+    _add_legend(ax, len(drawn))
     return ax
+
+
+def _add_legend(ax: Axes, lines: int, size: str | None = None) -> None:
+    """Add a legend: inside the axes, or beside them if there are too many lines for that."""
+    if lines < 5:
+        ax.legend(fontsize=size)
+    else:
+        ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def circles(
@@ -165,10 +174,7 @@ def costs(ax: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
-    if len(lines) < 5:
-        ax.legend(fontsize="small")
-    else:  # too many lines for a legend inside the axes
-        ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    _add_legend(ax, len(lines), "small")
     return ax
 
 

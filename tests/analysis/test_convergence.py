@@ -16,6 +16,7 @@ from actrelax.models.closed_form import remainders
 from actrelax.models.engines import Steps, integrator_named, schedule, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
+from actrelax.models.network import Design, Network, build_module
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Record, relative_error
 
@@ -111,3 +112,24 @@ def test_predicted_steps_on_a_graph():
 )
 def test_stays_below(errors, first):
     assert stays_below(errors, 0.5) == first
+
+
+@pytest.mark.parametrize("name", ["digits-resnet-8", "digits-vit"])
+def test_captured_networks(name):
+    """BatchNorm over the batch, LayerNorm in relays: errors follow the closed form, and end as predicted."""
+    torch.manual_seed(0)
+    network = Network.from_module(build_module(name, design=Design(width=4), generator=0), torch.rand(3, 1, 8, 8))
+    x, y = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2])
+    gradients = activity_gradients(network, x, y)
+    problem = RelaxationProblem.from_batch(network, x, y)
+    found = errors_over_time(problem, gradients, "sequential", 30, eta=0.2, every=10)
+    predicted = predicted_errors(problem, gradients, "sequential", dt=0.2, at=[0, 10, 20, 30])
+    steps = predicted_steps(problem, gradients, "sequential", dt=0.2, tolerance=1e-3)
+    assert {*predicted} == {*steps} == {*network.hidden}
+    end = solve(problem, "sequential", max(steps.values()), eta=0.2)
+    for population, errors in predicted.items():
+        assert found.recorded[population].tolist() == pytest.approx(errors, rel=1e-9)
+        assert relative_error(end.final[population], gradients[population]) < 1e-3
+    told = distances(problem, "sequential", Steps(30, eta=0.2)).by_population
+    for population in network.hidden:
+        assert told[population]["error"] == pytest.approx(predicted[population][-1], rel=1e-9)

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from modules import MODULES
 from networks import graph_case, mlp_case
 
 from actrelax.analysis.initial_state_share import contamination
 from actrelax.models.engines import solve
+from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 
 
@@ -35,3 +37,16 @@ def test_nothing_is_left_from_zero():
     case = mlp_case()
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, start="zero")
     assert contamination(problem, "euler", dt=0.1, at=[50])["hidden1"] == [0.0]
+
+
+@pytest.mark.parametrize("name", ["residual", "pre-activation", "transformer"])
+def test_captured_networks(name):
+    """What two relaxations find: the part of the initial state is the relaxation with a clamp of 0."""
+    case = MODULES[name]
+    network = Network.from_module(case.make(), case.stimuli()).eval()
+    problem = RelaxationProblem.from_batch(network, case.stimuli(3), torch.tensor([0, 1, 2]))
+    left = solve(replace(problem, clamped=0 * problem.clamped), "euler", 12, eta=0.2, evaluation="stepped")
+    come = solve(replace(problem, start="zero"), "euler", 12, eta=0.2, evaluation="stepped")
+    for population, (ratio,) in contamination(problem, "euler", dt=0.2, at=[12]).items():
+        expected = left.final[population].norm() / come.final[population].norm()
+        assert ratio == pytest.approx(float(expected), rel=1e-9)

@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from modules import MODULES
 from networks import deep_case, graph_case, mlp_case
 from scipy.linalg import eigvals, expm
 
 from actrelax.analysis import spectra, transient_growth
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 
 TAUS = {"hidden1": 1.5, "hidden2": 0.7, "hidden3": 1.0}
@@ -196,3 +198,19 @@ def test_what_has_no_answer_is_refused():
         spectra.numerical_range(matrix, 7)
     with pytest.raises(ActrelaxError, match=r"^Kreiss's constant needs a stable A, got "):
         transient_growth.kreiss_constant((-matrix).tocsr())
+
+
+@pytest.mark.parametrize("name", ["residual", "pre-activation", "multihead"])
+def test_captured_networks(name):
+    """A is the derivative of PyTorch's vector field; without cycles its eigenvalues are -1/tau."""
+    case = MODULES[name]
+    network = Network.from_module(case.make(), case.stimuli()).eval()
+    problem = RelaxationProblem.from_batch(network, case.stimuli(1), torch.tensor([0]), tau=2.0)
+    A = spectra.linear_part(problem)
+    state = {population: torch.randn_like(x) for population, x in problem.initial_state().items()}
+    silent = {population: torch.zeros_like(x) for population, x in state.items()}
+    at, rest = problem.vector_field(state), problem.vector_field(silent)
+    expected = torch.cat([(at[population] - rest[population]).flatten() for population in problem.units])
+    found = A @ torch.cat([state[population].flatten() for population in problem.units]).numpy()
+    assert np.allclose(found, expected.numpy(), rtol=1e-11, atol=1e-12)
+    assert spectra.rightmost_eigenvalue(A) == pytest.approx(-0.5)
