@@ -115,7 +115,7 @@ def settle(network: Network, x: Tensor, how: Settle | None = None) -> Feedforwar
     >>> settle(network, torch.rand(5, 4)).activities["output"].shape
     torch.Size([5, 2])
     """
-    how = how or Settle()
+    how = Settle() if how is None else how
     passed = settled_pass(network, x, how)
     if passed.reached is False and how.steps.tolerance is not None:
         for members in network.graph.cycles:
@@ -132,6 +132,8 @@ def settle(network: Network, x: Tensor, how: Settle | None = None) -> Feedforwar
 def settled_pass(network: Network, x: Tensor, how: Settle, *, check_finite: bool = True) -> FeedforwardPass:
     """Return the result of `settle` without a warning; `FeedforwardPass.reached` says whether the steps sufficed."""
     check_network(network)
+    if not isinstance(how, Settle):
+        raise ActrelaxError(f"how must be a Settle, got {how!r}: pass Settle(Steps.until(1e-6, eta=0.5)).")
     if not network.is_recurrent:
         return network.feedforward(x)
     if isinstance(how.start, Mapping):

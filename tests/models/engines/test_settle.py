@@ -110,6 +110,9 @@ def test_what_is_refused():
         case.network(case.x)
     with pytest.raises(ActrelaxError, match=r"^steps must be Steps, got 30: pass Steps\(30, eta=0\.5\)"):
         Settle(30)
+    for how in (Steps.until(1e-3), 0):
+        with pytest.raises(ActrelaxError, match=r"^how must be a Settle, got .*: pass Settle\("):
+            settle(case.network, case.x, how)
     with pytest.raises(ActrelaxError, match=r"^start names an unknown population 'output'; known: a\."):
         settle(case.network, case.x, Settle(start={"output": torch.zeros(3, 4)}))
     with pytest.raises(ActrelaxError, match=r"^start must give population 'a' a state of shape \(3, 7\)"):
