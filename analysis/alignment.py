@@ -33,7 +33,7 @@ def update_angles(
     """
     options, assumptions = options or BackwardOptions(), look_up("assumptions", assumptions, PRESETS)
     updates = options.updates
-    exact = parameter_gradients(network, x, y, loss=loss, reduction=options.reduction, updates=updates, options=options)
+    exact = parameter_gradients(network, x, y, loss=loss, reduction=options.reduction, options=options)
     angles = {}
     for name, weight in aligned(network).items():
         ours = weight.grad if weight.grad is not None else torch.zeros_like(weight)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from actrelax.models._names import is_number, known, look_up
+from actrelax.models._names import is_number, look_up
 from actrelax.models._values import as_number
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.engines import PAPERS, Steps, integrator_named
@@ -19,7 +19,7 @@ from actrelax.models.engines.steps import take_steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.learning.autograd import captured_output, feedforward
-from actrelax.models.learning.gradients import BackwardOptions
+from actrelax.models.learning.gradients import BackwardOptions, with_reduction
 from actrelax.models.learning.recipe import Recipe, captured_recipe, checked_recipe
 from actrelax.models.learning.relax import RelaxFields
 from actrelax.models.learning.report import SettlingReport
@@ -246,11 +246,6 @@ def _scale(given: Scale) -> float | Tensor:
 
 def _with_reduction(options: BackwardOptions, reduction: Literal["mean", "sum"]) -> BackwardOptions:
     """Return the options with the reduction; refuse options that only `relax_backward` supports."""
-    known("reduction", reduction, ["mean", "sum"])
-    if options.reduction not in ("mean", reduction):
-        raise ActrelaxError(
-            f"reduction is {reduction!r}, but {options.reduction!r} in options: leave reduction out of options."
-        )
     if options.keep:
         raise ActrelaxError("loss.backward() returns no trajectory: leave keep out of options, or call relax_backward.")
-    return replace(options, reduction=reduction)
+    return with_reduction(options, reduction)

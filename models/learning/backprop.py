@@ -13,7 +13,16 @@ from torch.autograd.graph import GradientEdge
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import Settle
 from actrelax.models.learning.captured import refuse_computed_weights, without_hooks
-from actrelax.models.learning.gradients import Backward, BackwardOptions, Updates, add_to_grad, has_hooks, is_finite
+from actrelax.models.learning.gradients import (
+    Backward,
+    BackwardOptions,
+    Updates,
+    add_to_grad,
+    has_hooks,
+    is_finite,
+    refuse_sample_clip,
+    with_reduction,
+)
 from actrelax.models.learning.implicit import ImplicitPass
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.network import CapturedNetwork, Network, check_network, left_alone
@@ -43,14 +52,20 @@ def backprop_backward(
     reduction, updates
         As for `BackwardOptions`.
     options : BackwardOptions, optional
-        For a network with cycles: its `settle`, `unsettled` and `unsettled_above`.
+        Updates, unless `updates` is given; for a network with cycles its `settle`, `unsettled` and `unsettled_above`.
 
     Returns
     -------
     Backward
         Its trajectory is None.
+
+    Raises
+    ------
+    ActrelaxError
+        For invalid arguments, another reduction in the options, or a `sample_clip`, which clips relaxations.
     """
-    options = replace(options or BackwardOptions(), updates=updates or Updates(), reduction=reduction)
+    options = _options(options, reduction, updates)
+    refuse_sample_clip(options, "backprop_backward")
     gradients, backward = _gradients(network, x, y, loss_named(loss), options)
     for w, gradient in gradients.items():
         add_to_grad(w, gradient)
@@ -68,15 +83,25 @@ def parameter_gradients(
     options: BackwardOptions | None = None,
 ) -> dict[nn.Parameter, Tensor]:
     """Return parameter -> gradient of the loss, for each weight and bias that requires a gradient."""
-    options = replace(options or BackwardOptions(), updates=updates or Updates(), reduction=reduction)
-    return _gradients(network, x, y, loss_named(loss), options)[0]
+    return _gradients(network, x, y, loss_named(loss), _options(options, reduction, updates))[0]
+
+
+def _options(
+    options: BackwardOptions | None, reduction: Literal["mean", "sum"], updates: Updates | None
+) -> BackwardOptions:
+    """Return the options with the arguments of a function; `updates` replaces theirs."""
+    options = with_reduction(options or BackwardOptions(), reduction)
+    return options if updates is None else replace(options, updates=updates)
 
 
 class Differentiable(Protocol):
     """A forward pass in autograd's graph."""
 
     output: Tensor
-    report: SettlingReport | None
+
+    @property
+    def report(self) -> SettlingReport | None:
+        """Whether the samples have settled, on a network with cycles."""
 
     def gradients(self, of: Sequence[Tensor], top: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients of tensors for a loss gradient, (batch, *output shape)."""

@@ -12,12 +12,14 @@ from actrelax.models.engines import Settle, integrator_named
 from actrelax.models.engines.residual import largest_residual, relative_residual
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.backprop import gradients_of
-from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to_grad
+from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to_grad, refuse_sample_clip
 from actrelax.models.learning.implicit import respond
+from actrelax.models.learning.plasticity import without_dropped
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import pass_for, report_of
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, loss_named
+from actrelax.models.problem.given import check_start
 
 
 def bptt_backward(
@@ -54,12 +56,13 @@ def bptt_backward(
     Raises
     ------
     ActrelaxError
-        For a network without cycles, or another integrator.
+        For a network without cycles, another integrator, or a `sample_clip`, which clips relaxations.
     """
     check_network(network)
     if not network.is_recurrent:
         raise ActrelaxError("bptt_backward needs a network with cycles: call backprop_backward.")
     options = options or BackwardOptions()
+    refuse_sample_clip(options, "bptt_backward")
     if last is not None:
         last = whole_number("last", last, least=1)
     gradients, backward = gradients_of(
@@ -83,29 +86,39 @@ class Unrolled:
         self.eta, self.sweeps = _step_size(how), integrator_named(how.integrator).name == "sequential"
         if last is None:
             rates, tolerance, most = (
-                self._start(x, how),
+                self._initial_rates(x, how),
                 how.steps.tolerance,
                 100 if how.steps.number is None else how.steps.number,
             )
         else:
-            passed = pass_for(network, x, how, check_finite=options.check_finite)
+            passed = pass_for(network, x, options)
             rates, tolerance, most = {name: passed.activities[name] for name in network.hidden}, None, last
-        with torch.enable_grad():
-            taken, rates = self._unroll({network.input: x, **rates}, tolerance, most)
-            self.output = respond(network, network.output, rates)
-        self.report: SettlingReport | None = self._report(rates, taken)
+        self.start = {network.input: x, **rates}
+        self.taken, self.rates = self._run(self.start, tolerance, most)
+        self.report = self._report(self.rates, self.taken)
 
     def gradients(self, of: Sequence[Tensor], top: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients of tensors for a loss gradient; samples that are dropped give none."""
-        if self.options.unsettled == "drop" and self.report is not None:
-            kept = self.report.in_both.view(-1, *[1] * (top.dim() - 1))
-            top = torch.where(kept, top, 0.0)
+        settled = self.report.in_both
+        if self.options.unsettled == "drop" and not bool(settled.all()):
+            top = without_dropped(top, settled)
+            if not all(bool(r.isfinite().all()) for r in self.rates.values()):  # 0 times nan is nan
+                self._run({name: without_dropped(r, settled) for name, r in self.start.items()}, None, self.taken)
         return torch.autograd.grad(self.output, of, top, materialize_grads=True)
 
-    def _start(self, x: Tensor, how: Settle) -> dict[str, Tensor]:
-        shapes = {name: self.network.populations[name].shape for name in self.network.hidden}
-        zeros = {name: x.new_zeros(len(x), *shape) for name, shape in shapes.items()}
+    def _initial_rates(self, x: Tensor, how: Settle) -> dict[str, Tensor]:
+        populations = self.network.populations
+        zeros = {name: x.new_zeros(len(x), *populations[name].shape) for name in self.network.hidden}
+        in_cycles = {name: zeros[name].shape for cycle in self.network.graph.cycles for name in cycle}
+        check_start(how.start, in_cycles, x.dtype, ["zero"])
         return zeros | dict(how.start) if isinstance(how.start, Mapping) else zeros
+
+    def _run(self, rates: dict[str, Tensor], tolerance: float | None, most: int) -> tuple[int, dict[str, Tensor]]:
+        """Take the steps and read the output, in autograd's graph; return the number of steps, and the last rates."""
+        with torch.enable_grad():
+            taken, rates = self._unroll(rates, tolerance, most)
+            self.output = respond(self.network, self.network.output, rates)
+        return taken, rates
 
     def _unroll(self, rates: dict[str, Tensor], tolerance: float | None, most: int) -> tuple[int, dict[str, Tensor]]:
         """Return the number of steps taken, and the rates after them."""

@@ -80,7 +80,7 @@ def relax_continuously(
     if others["start"] != "zero":
         warn("continuous plasticity from a start other than zero mostly learns the initial transient: leave start out.")
     check_network(network)
-    passed = pass_for(network, x, options.settle, check_finite=options.check_finite)
+    passed = pass_for(network, x, options)
     problem = RelaxationProblem.from_batch(network, passed, y, loss=chosen, **others)
     check_decay(problem, options.updates)
     refuse_hooks(network, "continuous plasticity changes weights without a gradient")

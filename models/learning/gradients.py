@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -144,6 +144,22 @@ class BackwardOptions:
         """Return the factor for updates of one kind of projection, divided by the batch size for a mean."""
         factor = self.updates.factors.get(kind, 1.0)
         return factor / batch if self.reduction == "mean" else factor
+
+
+def with_reduction(options: BackwardOptions, reduction: Literal["mean", "sum"]) -> BackwardOptions:
+    """Return the options with an argument `reduction`; refuse options that have another."""
+    known("reduction", reduction, ["mean", "sum"])
+    if options.reduction not in ("mean", reduction):
+        raise ActrelaxError(
+            f"reduction is {reduction!r}, but {options.reduction!r} in options: leave reduction out of options."
+        )
+    return replace(options, reduction=reduction)
+
+
+def refuse_sample_clip(options: BackwardOptions, function: str) -> None:
+    """Refuse a clip of relaxed activities where none are."""
+    if options.sample_clip is not None:
+        raise ActrelaxError(f"sample_clip needs a relaxation, but {function} has none: leave sample_clip out.")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ settled rates, and GMRES solves x = J^T x + e for the populations of each cycle.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from actrelax.models.engines.residual import largest_residual, residual_of_pass
 from actrelax.models.integrators import gmres
 from actrelax.models.integrators.gmres import Solution
 from actrelax.models.learning.gradients import BackwardOptions
+from actrelax.models.learning.plasticity import without_dropped
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import pass_for, report_of
 from actrelax.models.network import Network, sum_in_order
@@ -41,13 +43,16 @@ class ImplicitPass:
 
     def __init__(self, network: Network, x: Tensor, options: BackwardOptions) -> None:
         self.network, self.options = network, options
-        how = options.settle
         rounding = 4 * torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
-        self.tolerance = max(min(TIGHT, how.steps.tolerance or TIGHT), rounding)
-        self.passed = pass_for(network, x, how, check_finite=options.check_finite)
+        self.tolerance = max(min(TIGHT, options.settle.steps.tolerance or TIGHT), rounding)
+        self.passed = pass_for(network, x, options)
         self._solutions: list[Solution] = []
         self.ends: dict[tuple[str, ...], Tensor] = {}
-        activities: dict[str, Tensor] = {network.input: x}
+        self._connect(x)
+
+    def _connect(self, x: Tensor) -> None:
+        """Build autograd's graph of the settled rates for the stimuli x."""
+        network, activities = self.network, {self.network.input: x}
         with torch.enable_grad():
             for members in network.graph.components:
                 if members in network.graph.cycles:
@@ -72,8 +77,10 @@ class ImplicitPass:
         )
         settled = self.report.in_both
         if self.options.unsettled == "drop" and not bool(settled.all()):
-            kept = settled.view(-1, *[1] * (top.dim() - 1))
-            found = torch.autograd.grad(self.output, of, torch.where(kept, top, 0.0), retain_graph=True)
+            rates = {name: without_dropped(r, settled) for name, r in self.passed.activities.items()}
+            self.passed = replace(self.passed, activities=rates)  # which can be nan, as stimuli can
+            self._connect(rates[self.network.input])
+            found = torch.autograd.grad(self.output, of, without_dropped(top, settled), retain_graph=True)
         return found
 
     def _fixed_point(self, members: tuple[str, ...], below: Mapping[str, Tensor]) -> dict[str, Tensor]:

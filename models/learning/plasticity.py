@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ def hebbian_product(
     if counted is not None:
         post = post * counted.view(-1, *[1] * (post.dim() - 1))
     if shares is not None:
-        post = times_shares(post, shares)
+        pre, post = without_dropped(pre, shares), times_shares(post, shares)
     scale = options.scale(problem.network.kind(projection), len(problem.clamped))
     updates = projection.plasticity(pre, post, scale)
     weight = updates["weight"]
@@ -70,8 +71,12 @@ def local_updates(
 
 def times_shares(x: Tensor, shares: Tensor) -> Tensor:
     """Multiply the samples of a batch by their shares, (batch,); a share of 0 gives 0 for nan and inf, too."""
-    shares = shares.view(-1, *[1] * (x.dim() - 1))
-    return torch.where(shares == 0, 0.0, x * shares)
+    return without_dropped(x * shares.view(-1, *[1] * (x.dim() - 1)), shares)
+
+
+def without_dropped(x: Tensor, shares: Tensor) -> Tensor:
+    """Return the samples of a batch, with 0 in place of those with a share of 0."""
+    return torch.where(shares.view(-1, *[1] * (x.dim() - 1)) == 0, 0.0, x)
 
 
 def populations_read(problem: RelaxationProblem, projection: Projection) -> set[str]:
@@ -141,12 +146,13 @@ class Plasticity:
         self.totals: dict[Projection, dict[str, Tensor]] = {}
         waiting = {p: populations_read(problem, p) for p in network.projections.values() if learns(p)}
         read = set().union(*waiting.values())
-        sums = [_sum(problem.feedforward.activities[network.input]), _sum(problem.clamped)]
+        learning = (lambda x: x) if shares is None else partial(without_dropped, shares=shares)
+        sums = [_sum(learning(x)) for x in (problem.feedforward.activities[network.input], problem.clamped)]
         here: dict[str, PopulationState] = {}
         for arrived in arrivals:
             here |= dict.fromkeys(arrived.names, arrived)
             if read.isdisjoint(arrived.names):  # with frozen weights no update reads these populations
-                sums += map(_sum, arrived.state.values())
+                sums += [_sum(learning(x)) for x in arrived.state.values()]
             for projection in [p for p, read in waiting.items() if read <= here.keys()]:
                 del waiting[projection]
                 state = {variable: x for each in here.values() for variable, x in each.state.items()}

@@ -24,7 +24,7 @@ from actrelax.models.learning.gradients import BackwardOptions, to_gradients
 from actrelax.models.learning.plasticity import times_shares
 from actrelax.models.learning.relax import learn, prepare
 from actrelax.models.learning.report import SettlingReport
-from actrelax.models.learning.settling import pass_for, with_default_start
+from actrelax.models.learning.settling import pass_for, stops_at_non_finite, with_default_start
 from actrelax.models.learning.wrapped import Wrapped, WrappedCapture
 from actrelax.models.network import CapturedPass, FeedforwardPass, Network, Slot, trial_pass
 from actrelax.models.problem import RelaxationProblem
@@ -81,7 +81,7 @@ class Recipe:
 
     def run(self, network: Network, x: Tensor) -> FeedforwardPass:
         """Return the forward pass of a batch."""
-        return pass_for(network, x, self.options.settle, check_finite=self.options.check_finite)
+        return pass_for(network, x, self.options)
 
     def _request_for(
         self, network: Network, passed: FeedforwardPass, clamped: Tensor, check_finite: bool
@@ -117,7 +117,7 @@ class Recipe:
         clamped = self._clamp(gradient, share)
         if options.check_finite and not bool(clamped.isfinite().all()):
             options = replace(options, check_finite=False)  # GradScaler expects nan and inf in the gradients
-        request = self._request_for(network, passed, clamped, options.check_finite)
+        request = self._request_for(network, passed, clamped, stops_at_non_finite(network, options))
         at_input = InputFeedback(request.problem) if wants_input else None
         learned, _ = learn(request, options, at_input or iter)
         is_one = not isinstance(scale, Tensor) and scale == 1
@@ -154,7 +154,7 @@ def checked_recipe(
     trial.add_feedback(assumptions, None if generator is None else generator.clone_state())
     network = trial.network
     zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
-    passed = pass_for(network, zeros, _of_one_sample(options.settle))
+    passed = pass_for(network, zeros, replace(options, settle=_of_one_sample(options.settle)))
     fields, given = _without_start(with_default_start(network, dict(fields)))
     problem = RelaxationProblem(network, passed, passed.activities[network.output], assumptions, **fields)
     request = prepare(problem, integrator, steps, options)

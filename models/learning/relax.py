@@ -35,6 +35,7 @@ from actrelax.models.learning.settling import (
     pass_for,
     report_on,
     shares_of,
+    stops_at_non_finite,
     with_default_start,
 )
 from actrelax.models.network import CapturedNetwork, Network, check_network
@@ -125,7 +126,7 @@ def relax_backward(
     steps, of_problem = take_steps(usual if steps is PAPERS else steps, fields, usual)
     assumptions = look_up("assumptions", assumptions, PRESETS)
     chosen = loss_named(loss)
-    passed = pass_for(network, x, options.settle, check_finite=options.check_finite)
+    passed = pass_for(network, x, options)
     output = passed.activities[network.output]
     losses, clamped = chosen.both(output, y)
     correction = chosen.correction(output, y, options.reduction)
@@ -201,5 +202,6 @@ def prepare(
     check_decay(problem, options.updates)
     check_cycles(problem.network, options)
     request = resolve(problem, integrator, steps, evaluation=options.evaluation, generator=options.generator)
-    dropping = options.unsettled == "drop" and problem.network.is_recurrent  # drops non-finite samples, too
-    return replace(request, options=replace(request.options, check_finite=options.check_finite and not dropping))
+    return replace(
+        request, options=replace(request.options, check_finite=stops_at_non_finite(problem.network, options))
+    )

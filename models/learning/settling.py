@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actrelax.models.engines import Settle, Steps, settled_pass
+from actrelax.models.engines import Steps, settled_pass
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.residual import residual_of_pass, residual_of_state
 from actrelax.models.errors import ActrelaxError, warn
@@ -26,14 +26,19 @@ _UNKNOWN = SETTLE.tolerance or 0.0
 """Tolerance that stands for that of a fixed number of steps."""
 
 
-def pass_for(network: Network, x: Tensor, how: Settle, *, check_finite: bool = True) -> FeedforwardPass:
+def stops_at_non_finite(network: Network, options: BackwardOptions) -> bool:
+    """Return whether nan and inf end the call: not if samples that have not settled are dropped, these among them."""
+    return options.check_finite and not (network.is_recurrent and options.unsettled == "drop")
+
+
+def pass_for(network: Network, x: Tensor, options: BackwardOptions) -> FeedforwardPass:
     """Return the forward pass that a backward phase reads: settled rates, on a network with cycles.
 
     Warns if the steps did not suffice; the sentence is the same for all batches, so that a loop prints it once.
     """
     if not network.is_recurrent:
         return network.feedforward(x, keep_drives=False)
-    passed = settled_pass(network, x, how, check_finite=check_finite)
+    passed = settled_pass(network, x, options.settle, check_finite=stops_at_non_finite(network, options))
     if passed.reached is False:
         warn(
             f"some samples have not settled after {passed.steps} steps of the forward phase: the report says how many; "

@@ -8,8 +8,10 @@ from hypothesis import given
 from networks import Case, convolutional_chains, dense_graphs, graph_case, mlp_case
 
 from actrelax.models.engines import INTEGRATORS
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import (
     BackwardOptions,
+    Updates,
     activity_gradients,
     backprop_backward,
     parameter_gradients,
@@ -134,3 +136,16 @@ def test_backprop_is_loss_dot_backward(loss):
     assert relative_error(result.loss, functions[loss].detach()) < 1e-14
     for (name, ours), theirs in zip(case.network.named_parameters(), exact.parameters(), strict=True):
         assert relative_error(ours.grad, theirs.grad) < 1e-13, name
+
+
+def test_options_are_heeded_or_refused():
+    case = graph_case()
+    halved = Updates(factors={"dense": 0.5, "conv": 0.5})
+    expected = parameter_gradients(case.network, case.x, case.y)
+    found = parameter_gradients(case.network, case.x, case.y, options=BackwardOptions(halved))
+    assert all(relative_error(2 * found[w], gradient) < BOUND for w, gradient in expected.items())
+    replaced = parameter_gradients(case.network, case.x, case.y, updates=Updates(), options=BackwardOptions(halved))
+    assert all(torch.equal(replaced[w], gradient) for w, gradient in expected.items())
+    with pytest.raises(ActrelaxError, match=r"^reduction is 'mean', but 'sum' in options: leave reduction out of op"):
+        backprop_backward(case.network, case.x, case.y, options=BackwardOptions(reduction="sum"))
+    assert all(p.grad is None for p in case.network.parameters())

@@ -136,6 +136,8 @@ def test_what_is_refused():
         (Settle(integrator="rk4"), r'^bptt_backward differentiates steps of "euler" or "sequential", got "rk4"\.$'),
         (Settle(Steps(3, eta=2.5)), r'^eta must lie between 0 and 2 for "sequential", got 2\.5: take a sm'),
         (Settle(Steps(eta=0.5, duration=3.0)), r"^bptt_backward takes a number of steps, got Steps\(eta=0\.5, dur"),
+        (Settle(start={"b": torch.zeros(3, 7)}), r"^start names an unknown population 'b'; known: a\."),
+        (Settle(start={"a": torch.zeros(1, 7)}), r"^start must give population 'a' a state of shape \(3, 7\)"),
     ):
         with pytest.raises(ActrelaxError, match=message):
             bptt_backward(case.network, case.x, case.y, options=BackwardOptions(settle=how))

@@ -12,11 +12,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from actrelax.models.engines import Settle, Steps, settle
 from actrelax.models.engines.residual import residual_of_pass, residual_of_state
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import ActivationRelaxation, BackwardOptions, relax_backward
+from actrelax.models.learning import (
+    ActivationRelaxation,
+    BackwardOptions,
+    backprop_backward,
+    bptt_backward,
+    relax_backward,
+)
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import relative_error
 
 FEW = Steps(6, eta=0.4)
+LONG = Steps.until(1e-8, eta=0.4, most=400)
 
 
 @pytest.fixture(params=list(RECURRENT))
@@ -85,6 +92,40 @@ def test_a_sample_that_runs_away_is_dropped():
     assert not bool(result.residual["backward"].isfinite().all())
     assert bool(result.finite)
     assert all(bool(p.grad.isfinite().all()) for p in case.network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_a_sample_without_finite_rates_is_dropped_by_every_rule(case, stopping):
+    """Its stimulus is nan: the other two learn what they would learn alone."""
+    kept = [0, 2]
+    settled = {"settle": Settle(LONG), "reduction": "sum", "unsettled_above": 1e-3}
+    dropping = BackwardOptions(unsettled="drop", check_finite=stopping, **settled)
+    x = case.x.clone()
+    x[1].flatten()[0] = torch.nan
+
+    def found(rule, x, y, options):
+        network = copy.deepcopy(case.network)
+        rule(network, x, y, options)
+        return [p.grad for p in network.parameters()]
+
+    def through_the_door(network, x, y, options):
+        model = ActivationRelaxation(network, steps=LONG, reduction="sum", options=options)
+        torch.nn.functional.cross_entropy(model(x), y, reduction="sum").backward()
+
+    rules = [
+        lambda network, x, y, options: relax_backward(network, x, y, LONG, options=options),
+        lambda network, x, y, options: relax_backward(
+            network, x, y, Steps.until(1e-9), integrator="equilibrium", options=options
+        ),
+        lambda network, x, y, options: backprop_backward(network, x, y, reduction="sum", options=options),
+        lambda network, x, y, options: bptt_backward(network, x, y, options=options),
+        lambda network, x, y, options: bptt_backward(network, x, y, last=50, options=options),
+        through_the_door,
+    ]
+    with warnings.catch_warnings(action="ignore"):  # of steps that nan never ends
+        for rule in rules:
+            expected = found(rule, case.x[kept], case.y[kept], BackwardOptions(**settled))
+            assert_equal(found(rule, x, case.y, dropping), expected, 1e-5)
 
 
 def test_the_clip_scales_single_samples(case):
@@ -211,3 +252,8 @@ def test_what_is_refused():
         relax_backward(case.network, case.x, case.y, options=BackwardOptions(sample_clip=1.0))
     assert all(p.grad is None for p in case.network.parameters())
     assert relax_backward(case.network, case.x, case.y).report is None
+    case = recurrent_case()
+    for rule in (backprop_backward, bptt_backward):
+        with pytest.raises(ActrelaxError, match=f"^sample_clip needs a relaxation, but {rule.__name__} has none"):
+            rule(case.network, case.x, case.y, options=BackwardOptions(sample_clip=1.0))
+    assert all(p.grad is None for p in case.network.parameters())
