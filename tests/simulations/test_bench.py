@@ -463,7 +463,7 @@ def test_lines_of_the_figure():
         (["--networks", "mlp-1x3"], "mlp-1x3 has no hidden population to relax: take a deeper network."),
         (
             ["--methods", "nix"],
-            "unknown method 'nix'; known: backprop, autograd, closed-form, equilibrium, stepped, front-door.",
+            "unknown method 'nix'; known: backprop, autograd, closed-form, equilibrium, stepped, front-door, unrolled.",
         ),
         (["--rounds", "4"], "--rounds must be 5 or more, got 4."),
         (["--steps", "0"], "--steps must be 1 or more, got 0."),
