@@ -345,6 +345,11 @@ def test_a_captured_network(npz, tmp_path, capsys):
         assert dataset["blocks.0.qkv"].shape == (31, 2, 17 * 8)
     assert run("--again", tmp_path / "out" / "trajectory.nc", "--out", tmp_path / "again") == 2
     assert capsys.readouterr().err.endswith("can't be relaxed again: a file can't hold the module VisionTransformer.\n")
+    for engine in (["--engine", "brian2", "--integrator", "euler"], ["--integrator", "RK45"]):
+        assert run(*options, *engine) == 0
+        table = [line.split() for line in capsys.readouterr().out.splitlines()[4:-2]]
+        assert len(table) == 17
+        assert all(error == predicted for _, error, predicted in table)
 
 
 RECURRENT = ["--network", "digits-rec", "--steps", "40", "--eta", "0.5"]
