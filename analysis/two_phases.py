@@ -18,7 +18,7 @@ Errors = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
-class ForwardPhase:
+class RecordedForwardPhase:
     """A recorded forward phase, with its errors against the settled rates.
 
     errors  population -> max |r - settled r| / max |settled r| at each recorded time
@@ -30,7 +30,7 @@ class ForwardPhase:
     final: Mapping[str, float]
 
     @classmethod
-    def of(cls, trajectory: Trajectory, rates: FeedforwardPass) -> ForwardPhase:
+    def of(cls, trajectory: Trajectory, rates: FeedforwardPass) -> RecordedForwardPhase:
         """Compare a recorded forward phase with the settled rates of the same batch."""
         settled = {name: rates.activities[name].cpu() for name in trajectory.problem.relaxing}
         errors = {name: error.tolist() for name, error in trajectory.error(settled).items()}
@@ -50,14 +50,14 @@ class ForwardPhase:
         return {**how, "status": trajectory.status.value, "error": dict(self.final)}
 
 
-def draw_phases(path: Path, forward: ForwardPhase, backward: Trajectory, errors: Errors) -> None:
+def draw_phases(path: Path, forward: RecordedForwardPhase, backward: Trajectory, errors: Errors) -> None:
     """Draw the activities for the first sample and the errors of both phases, with a line between them.
 
     Parameters
     ----------
     path : pathlib.Path
         Image file.
-    forward : ForwardPhase
+    forward : RecordedForwardPhase
     backward : Trajectory
         Recorded relaxation from its rates.
     errors : mapping

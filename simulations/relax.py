@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from actrelax.analysis import figures
 from actrelax.analysis.files import claimed
-from actrelax.analysis.two_phases import ForwardPhase, draw_phases
+from actrelax.analysis.two_phases import RecordedForwardPhase, draw_phases
 from actrelax.analysis.view.charts import require_bokeh
 from actrelax.analysis.view.page import require_size, to_html
 from actrelax.analysis.view.scene import gradients_of
@@ -192,7 +192,7 @@ def _solver(config: Config) -> tuple[Integrator, str, Brian2Options | None]:
     return scheme, engine, None if config.codegen is None else Brian2Options(codegen=config.codegen)
 
 
-def _forward(config: Config, sample: Sample) -> ForwardPhase | None:
+def _forward(config: Config, sample: Sample) -> RecordedForwardPhase | None:
     scheme, engine, options = _solver(config)
     seed, every = config.problem.seed, config.every
     config.settling.check_network(sample.network, config.problem.model.network)

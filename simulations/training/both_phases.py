@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from actrelax.analysis.two_phases import ForwardPhase
+from actrelax.analysis.two_phases import RecordedForwardPhase
 from actrelax.models.engines import Brian2Options, Steps, solve, unsupported
 from actrelax.models.integrators import Integrator
 from actrelax.models.results import Record
@@ -28,7 +28,7 @@ def forward_phase(
     every: int,
     options: Brian2Options | None = None,
     settling: Settling = Settling(),  # noqa: B008
-) -> ForwardPhase | None:
+) -> RecordedForwardPhase | None:
     """Return the recorded forward phase of a network with cycles, None without cycles.
 
     It takes the relaxation's step size and number of steps unless `settling` has others, without its noise, delays and
@@ -46,10 +46,10 @@ def forward_phase(
     steps = settling.settle.steps if settling.given else relaxation.as_steps
     if steps.tolerance is not None:
         steps = Steps.until(steps.tolerance, eta=steps.eta, dt=steps.dt, most=steps.number or 10_000)
-    return ForwardPhase.of(solve(problem, steps=steps, record=Record(True, every), **how), sample.rates)
+    return RecordedForwardPhase.of(solve(problem, steps=steps, record=Record(True, every), **how), sample.rates)
 
 
-def print_forward(phase: ForwardPhase, source: str) -> None:
+def print_forward(phase: RecordedForwardPhase, source: str) -> None:
     """Print the problem, the trajectory's summary and the final errors of the rates."""
     print(f"{phase.trajectory.problem} on {source}")
     print(f"{phase.trajectory}\n")

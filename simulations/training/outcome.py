@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actrelax.analysis.convergence import predicted_errors, spread_out
 from actrelax.analysis.ledger import Ledger, ledger_of
-from actrelax.analysis.two_phases import ForwardPhase
+from actrelax.analysis.two_phases import RecordedForwardPhase
 from actrelax.models.closed_form import uncovered
 from actrelax.models.results import Trajectory, relative_error
 
@@ -28,7 +28,7 @@ class Outcome:
     errors: Mapping[str, Sequence[float]]
     final: Mapping[str, float]
     predicted: tuple[Sequence[float], Mapping[str, Sequence[float]]] | None
-    forward: ForwardPhase | None = None
+    forward: RecordedForwardPhase | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -37,7 +37,9 @@ class Outcome:
         return ledger_of(problem.network, problem.assumptions, problem.feedforward)
 
 
-def measured(trajectory: Trajectory, gradients: Mapping[str, Tensor], forward: ForwardPhase | None = None) -> Outcome:
+def measured(
+    trajectory: Trajectory, gradients: Mapping[str, Tensor], forward: RecordedForwardPhase | None = None
+) -> Outcome:
     """Return the outcome, with errors against backprop and predicted errors if the closed form applies."""
     problem, gradients = trajectory.problem, {name: x.cpu() for name, x in gradients.items()}
     hidden = problem.network.hidden

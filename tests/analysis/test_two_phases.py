@@ -4,7 +4,7 @@ import torch
 from networks import hierarchy_case
 from outcomes import is_drawn
 
-from actrelax.analysis.two_phases import ForwardPhase, draw_phases
+from actrelax.analysis.two_phases import RecordedForwardPhase, draw_phases
 from actrelax.models.engines import Settle, Steps, settle, solve
 from actrelax.models.problem import ForwardProblem, RelaxationProblem
 from actrelax.models.results import relative_error
@@ -14,7 +14,7 @@ def test_a_forward_phase(tmp_path):
     case = hierarchy_case()
     rates = settle(case.network, case.x, Settle(Steps.until(1e-13, eta=0.5)))
     trajectory = solve(ForwardProblem(case.network, case.x), "rk4", 30, eta=0.3, record=True)
-    phase = ForwardPhase.of(trajectory, rates)
+    phase = RecordedForwardPhase.of(trajectory, rates)
     assert list(phase.final) == [*case.network.hidden, "output"]
     for name, errors in phase.errors.items():
         assert len(errors) == 31
