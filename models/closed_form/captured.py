@@ -17,6 +17,7 @@ from torch import Tensor
 from actrelax.models.closed_form.plan import Generators, Plan
 from actrelax.models.network import CapturedNetwork, CapturedPass, Graph, Projection
 from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem.given import refuse_complex
 
 LARGE = 2**16
 """Elements of a signal from which on a CPU carries several one by one."""
@@ -63,7 +64,7 @@ def stream_captured(problem: RelaxationProblem, plan: Plan) -> Iterator[tuple[st
     passed, arrived = problem.feedforward, dict[str, Slots]()
     assert isinstance(passed, CapturedPass)
     for name in problem.relaxing:
-        problem.refuse_complex(name, passed.activities[name])
+        refuse_complex(name, passed.activities[name], problem.state_like)
     for name, generators in plan.items():
         own = problem.initial_activity(name).to(problem.clamped) if generators.own else None
         slots = arrived.pop(name, None)

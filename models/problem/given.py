@@ -57,6 +57,14 @@ def check_start(
             raise ActrelaxError(f"start must give population {name!r} a state of shape {tuple(shape)}, {dtype}.")
 
 
+def refuse_complex(population: str, x: Tensor, state_like: Tensor) -> None:
+    """Refuse a complex activity of a population among real states."""
+    if x.is_complex() and not state_like.is_complex():
+        raise ActrelaxError(
+            f'population {population!r} is complex, and has no real state to step: pass integrator="equilibrium".'
+        )
+
+
 def check_captured(
     given: Mapping[str, object], relays: Container[str], assumptions: Assumptions, input_noise: float
 ) -> None:

@@ -16,7 +16,7 @@ from actrelax.models._values import MS, as_number, as_values, without_unit
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network, Projection
 from actrelax.models.problem.delays import Delays
-from actrelax.models.problem.given import check_complete, check_unit, warn_of_default_tau
+from actrelax.models.problem.given import check_complete, check_unit, refuse_complex, warn_of_default_tau
 from actrelax.models.problem.per_neuron import PerNeuron, Value, brief
 from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
 
@@ -153,17 +153,10 @@ class InitialValueProblem(ABC):
         state: State = {}
         for name, unit in self.units.items():
             x = self.initial_activity(name)
-            self.refuse_complex(name, x)
+            refuse_complex(name, x, self.state_like)
             x = x.to(self.state_like)
             state |= unit.fixed_point(x if unit.gain == 1 else x / unit.gain)
         return state
-
-    def refuse_complex(self, name: str, x: Tensor) -> None:
-        """Refuse a complex activity of a population, which has no real state."""
-        if x.is_complex() and not self.state_like.is_complex():
-            raise ActrelaxError(
-                f'population {name!r} is complex, and has no real state to step: pass integrator="equilibrium".'
-            )
 
     def vector_field(self, state: State) -> State:
         """Return the time derivative of every variable of the units."""
