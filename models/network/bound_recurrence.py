@@ -24,7 +24,6 @@ def bound_recurrence(
     if not (is_number(limit) and limit > 0):
         raise ActrelaxError(f"the limit of recurrent weights must be a positive number, got {limit!r}.")
     found: dict[tuple[str, ...], Tensor] = {}
-    done: set[int] = set()
     for members, inside in cycles.items():
         copies = [p.name for p in inside if p.map is None]
         if copies:
@@ -33,10 +32,10 @@ def bound_recurrence(
                 "give it weights."
             )
         own = {name: shapes[name] for name in members}
-        found[members] = _scale({p: p.weight for p in inside}, own, limit, iterations, done)
+        found[members] = _scale({p: p.weight for p in inside}, own, limit, iterations)
         learned = {p: p.feedback for p in inside if isinstance(p.feedback, torch.nn.Parameter)}
         if learned:
-            _scale(learned, own, limit, iterations, done)
+            _scale(learned, own, limit, iterations)
     return found
 
 
@@ -45,15 +44,12 @@ def _scale(
     shapes: Shapes,
     limit: float,
     iterations: int,
-    done: set[int],
 ) -> Tensor:
     """Scale weights down until the norm of their map is within the limit, and return the norm before."""
     norm = _norm(weights, shapes, iterations)
     factor = torch.where(norm > limit, limit / norm, 1.0)
-    for weight in weights.values():
-        if weight is not None and id(weight) not in done:  # projections may share it
-            done.add(id(weight))
-            weight.mul_(factor)
+    for weight in {id(w): w for w in weights.values() if w is not None}.values():  # projections may share it
+        weight.mul_(factor)
     return norm
 
 

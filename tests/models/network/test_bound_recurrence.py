@@ -9,7 +9,7 @@ from networks import RECURRENT, conv_recurrent_case, make_case, mlp_case, recurr
 from torch import nn
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import build
+from actrelax.models.network import Network, Projection, build
 
 
 def matrix(case_or_network, members, slot="weight"):
@@ -112,6 +112,26 @@ def test_a_limit_below_one_makes_rates_settle():
     assert float(residual_of_pass(settle(network, x, how)).max()) > 0.1
     network.bound_recurrence(0.9)
     assert float(residual_of_pass(settle(network, x, how)).max()) < 1e-6
+
+
+def test_the_bound_holds_for_cycles_that_share_weights():
+    shared = nn.Linear(6, 6, bias=False)
+    edges = [("input", "a", [nn.Linear(5, 6)]), ("a", "a", [shared]), ("a", "b", [nn.Linear(6, 6)])]
+    edges += [("b", "b", [shared]), ("b", "c", [nn.Linear(6, 6)]), ("c", "b", [nn.Linear(6, 6)])]
+    network = Network(
+        (5,),
+        {**dict.fromkeys("abc", "tanh"), "output": "identity"},
+        [
+            Projection(source, target, *stages)
+            for source, target, stages in [*edges, ("c", "output", [nn.Linear(6, 2)])]
+        ],
+    )
+    with torch.no_grad():
+        for name in ("b->c", "c->b"):
+            network.projections[name].weight.mul_(10)
+    network.bound_recurrence(0.5, iterations=200)
+    for norm in network.bound_recurrence(0.5, iterations=200).values():
+        assert float(norm) < 0.5 + 1e-5
 
 
 def test_without_cycles_there_is_nothing_to_bound():
