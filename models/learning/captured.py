@@ -19,9 +19,9 @@ from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.solve import run, warn_unsettled
 from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError, enough_memory, warn
+from actrelax.models.learning.captured_samples import Counted
 from actrelax.models.learning.captured_updates import Arrivals, Feedback, ParameterUpdates, Sending, hebbian_products
 from actrelax.models.learning.gradients import BackwardOptions, Updates, is_finite
-from actrelax.models.learning.plasticity import counted_samples
 from actrelax.models.network import (
     CapturedNetwork,
     CapturedPass,
@@ -68,19 +68,19 @@ def learn_along(problem: RelaxationProblem, plan: Plan, updates: ParameterUpdate
 
 
 @contextmanager
-def _learning(problem: RelaxationProblem) -> Iterator[tuple[CapturedPass, Tensor | None]]:
-    """Yield the pass, and 1 for each sample that has a loss gradient: nothing is learned from others; None for all."""
-    passed, counted = problem.feedforward, counted_samples(problem)
+def _learning(problem: RelaxationProblem) -> Iterator[tuple[CapturedPass, Counted]]:
+    """Yield the pass, and the samples that count."""
+    passed = problem.feedforward
     assert isinstance(passed, CapturedPass)
     with without_autocast(problem.clamped.device), without_hooks(passed.parameters):
-        yield passed, None if counted.device.type == "cpu" and bool(counted.all()) else counted
+        yield passed, Counted(problem)
 
 
 def _learn_at(
     passed: CapturedPass,
     number: int,
     x: Tensor,
-    counted: Tensor | None,
+    counted: Counted,
     updates: ParameterUpdates,
     keep: bool,
     activity: Callable[[str], Tensor] | None = None,
@@ -89,9 +89,7 @@ def _learn_at(
 
     `activity`, population -> tensor, is needed where gains or presynaptic factors are current.
     """
-    if counted is not None and x.dim() > len(passed.path.shapes[number]) and len(x) == len(counted):
-        x = x * counted.view(-1, *[1] * (x.dim() - 1))
-    gains, drive = passed.gains_of(number).learning, None
+    x, gains, drive = counted.of(number, x), passed.gains_of(number).learning, None
     if "current" in gains:
         assert activity is not None
         drive = passed.current_drive(number, activity)

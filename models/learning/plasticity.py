@@ -50,7 +50,7 @@ def counted_samples(problem: RelaxationProblem) -> Tensor:
 
     A sample without a loss gradient has nothing to teach: the remains of its initial activity would only add noise.
     """
-    return (problem.clamped != 0).flatten(1).any(1).to(problem.clamped)
+    return (problem.clamped != 0).unsqueeze(-1).flatten(1).any(1).to(problem.clamped)
 
 
 def local_updates(

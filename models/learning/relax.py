@@ -64,8 +64,8 @@ def relax_backward(
 
     The update of W is the product of the presynaptic activity and the postsynaptic gain times activity; at
     equilibrium it is the exact gradient. Learned feedback weights receive the same update. A sample whose loss gradient
-    is exactly zero adds nothing. Only `.grad` changes, and no autograd graph is built. For ``loss.backward()``, use
-    `ActivationRelaxation`.
+    is exactly zero adds nothing, unless BatchNorm connects it to others. Only `.grad` changes, and no autograd graph
+    is built. For ``loss.backward()``, use `ActivationRelaxation`.
 
     Parameters
     ----------
