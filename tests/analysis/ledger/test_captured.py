@@ -8,8 +8,7 @@ import torch
 from modules import MODULES
 from torch import Tensor, nn
 
-from actrelax.analysis.ledger import Ledger, ledger_of
-from actrelax.analysis.reads import Read
+from actrelax.analysis.ledger import Ledger, Read, ledger_of
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.captured import learn_at

@@ -15,8 +15,8 @@ from typing import Any
 from scipy import stats
 from torch import Tensor
 
-from actrelax.analysis.captured_reads import captured_entries
-from actrelax.analysis.reads import Entry, Read, Reads, entries, has_weights
+from actrelax.analysis.ledger.captured import captured_entries
+from actrelax.analysis.ledger.reads import Entry, Read, Reads, entries, has_weights
 from actrelax.analysis.tables import Table
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions

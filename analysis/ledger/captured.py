@@ -1,6 +1,6 @@
 """What feedback and weight updates in a captured network depend on, derived from one batch's graph and the knobs.
 
-`analysis.pieces` tells from autograd's graph what signals need on their way. Whether they need other samples is
+`analysis.ledger.pieces` tells from autograd's graph what signals need on their way. Whether they need other samples is
 measured: a signal in the first sample that arrives in others.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from actrelax.analysis.pieces import PieceGraph, Way
-from actrelax.analysis.reads import FEEDBACK, Entry, Mixing, Read, has_weights
+from actrelax.analysis.ledger.pieces import PieceGraph, Way
+from actrelax.analysis.ledger.reads import FEEDBACK, Entry, Mixing, Read, has_weights
 from actrelax.models.assumptions import Assumptions, Gain, Knobs
 from actrelax.models.network import CapturedPass, CapturedProjection, Operation
 

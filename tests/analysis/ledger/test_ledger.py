@@ -8,8 +8,7 @@ import torch
 from networks import conv_recurrent_case, graph_case, hierarchy_case, make_case, mlp_case
 from torch import Tensor, nn
 
-from actrelax.analysis.ledger import ledger_of
-from actrelax.analysis.reads import Read
+from actrelax.analysis.ledger import Read, ledger_of
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.engines import Settle, Steps, settle, solve
 from actrelax.models.errors import ActrelaxError
