@@ -16,6 +16,13 @@ def check_tensor(x: object) -> None:
         raise ActrelaxError(f"stimuli must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor.")
 
 
+def check_batch(x: Tensor) -> None:
+    """Refuse stimuli of any shape that are not a tensor, or without a sample."""
+    check_tensor(x)
+    if x.dim() == 0 or len(x) == 0:
+        check_stimuli(x, x.shape[1:], [])
+
+
 def check_stimuli(x: Tensor, shape: Sequence[int], weights: Sequence[Tensor]) -> None:
     """Refuse stimuli of the wrong shape, and stimuli and weights that differ in dtype or device."""
     check_tensor(x)

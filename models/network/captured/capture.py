@@ -12,7 +12,7 @@ from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.held import left_alone
 from actrelax.models.network.captured.network import CapturedNetwork, Output
-from actrelax.models.network.stimuli import check_tensor
+from actrelax.models.network.stimuli import check_batch
 
 
 def capture(
@@ -21,7 +21,7 @@ def capture(
     """Return the network of a module; see `Network.from_module`."""
     known("paths", paths, ["one", "many"])
     _check(module)
-    check_tensor(example)
+    check_batch(example)
     with left_alone(module, example):
         if any(is_lazy(p) for p in module.parameters()):
             with torch.no_grad():

@@ -33,7 +33,7 @@ from actrelax.models.network.captured.psi import (
 from actrelax.models.network.captured.structure import structure_of
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Tape, edge_of
 from actrelax.models.network.network import Network
-from actrelax.models.network.stimuli import check_stimuli, check_tensor
+from actrelax.models.network.stimuli import check_batch, check_stimuli
 
 Output = Callable[[Any], Tensor]
 
@@ -132,7 +132,7 @@ class CapturedNetwork(Network):
 
     def _check(self, x: Tensor) -> None:
         """Refuse stimuli that are not in the dtype and on the device of the weights, unless the example was not."""
-        check_tensor(x)
+        check_batch(x)
         self.__dict__.setdefault("dtype", x.dtype)
         weight = next((p for p in self._held.parameters().values() if p.is_floating_point()), None)
         if weight is None or not x.is_floating_point():

@@ -33,3 +33,12 @@ def test_feedback_weights_stay_with_the_others():
 def test_stimuli_of_another_kind_are_refused():
     with pytest.raises(ActrelaxError, match=r"are torch\.float64 on cpu, got stimuli of torch\.float32 on cpu: bring"):
         made()(torch.rand(2, 4).float())
+
+
+def test_a_captured_network_takes_at_least_one_sample():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    network, nothing = Network.from_module(module, torch.rand(2, 4)), torch.rand(0, 4)
+    with pytest.raises(ActrelaxError, match=r"^the network takes \(batch, 4\), got \(0, 4\)\.$"):
+        relax_backward(network, nothing, torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ActrelaxError, match=r"^the network takes \(batch, 4\), got \(0, 4\)\.$"):
+        Network.from_module(module, nothing)
