@@ -26,12 +26,12 @@ def _names(text: str) -> frozenset[str]:
 POINTWISE = _names(
     "Relu LeakyRelu Tanh Sigmoid Softplus Gelu Silu Elu Hardtanh "
     "Hardswish Hardsigmoid Mish Exp Expm1 Log Log1P Sqrt Rsqrt Abs Sin Cos Clamp ClampMin ClampMax Threshold Erf "
-    "LogSigmoid Reciprocal CopySlices"
+    "LogSigmoid Reciprocal PreluKernel Celu RreluWithNoise Softshrink Hardshrink CopySlices"
 )
 """Functions of a unit alone; CopySlices, which writes into part of a tensor, hides its function."""
 WINNERS = _names(
     "MaxPool MaxPoolWithIndices AdaptiveMaxPool FractionalMaxPool Max Min Amax Amin Maximum Minimum Topk Sort Median "
-    "Where Index IndexAdd MaskedSelect"
+    "Where Index IndexAdd MaskedSelect MaxUnpool"
 )
 """Functions that choose among units."""
 PRODUCTS = _names("Mul Div Addcmul Addcdiv Lerp Pow")
@@ -41,9 +41,12 @@ FIXED = _names(
     "UpsampleBilinear UpsampleLinear UpsampleBicubic UpsampleTrilinear UpsampleNearestExact ConstantPadNd "
     "ReflectionPad ReplicationPad Roll Flip Repeat Gather IndexSelect Cumsum Tril Triu Diagonal NativeDropout "
     "MaskedFill View UnsafeView Reshape ReshapeAlias T Transpose Permute Unsqueeze Squeeze Expand "
-    "Clone Alias Slice Select Split UnsafeSplit SplitWithSizes Unbind AsStrided ToCopy"
+    "Clone Alias Slice Select Split UnsafeSplit SplitWithSizes Unbind AsStrided ToCopy PixelShuffle PixelUnshuffle "
+    "ChannelShuffle Im2Col Col2Im"
 )
 """Linear functions without weights, whose adjoint needs no activity."""
+SUMS = _names("Trilinear Mm Bmm Addmm Baddbmm Addbmm Mv Dot")
+"""Functions that multiply a parameter by states of other units."""
 OF_ONE_UNIT = POINTWISE | _names("Add Sub Rsub Neg Mul Div Pow Clone Alias ToCopy")
 """Functions by which each unit of a tensor follows from the same unit of others."""
 
@@ -111,6 +114,8 @@ class PieceGraph:
         for node in nodes:
             if isinstance(end, int) and any(self._from(child) == {end} for child in _children(node)):
                 own |= _brief(node) not in FIXED  # whose update is a product of the signal and the state beside it
+                if _brief(node) in SUMS:
+                    found["states"][_brief(node)] = None
             else:
                 found["known" if node in self.known else self._needs(node)][_brief(node)] = None
         known, others, winners, states = (tuple(found[needs]) for needs in ("known", "slope", "winners", "states"))

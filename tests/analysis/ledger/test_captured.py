@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -262,7 +263,7 @@ def test_pieces_that_autograd_transposes_say_so(name, monkeypatch):
             if wire.operation is not None:
                 passed.operations[wire.operation].both(signal, (True, True, False), keep=True)
 
-    monkeypatch.setattr(torch.autograd, "grad", refuse)
+    monkeypatch.setattr(torch.autograd.Variable, "_execution_engine", SimpleNamespace(run_backward=refuse))
     for number, wires in enumerate(passed.path.incoming):
         by_autograd = {found[wire.name].by_autograd for wire in wires}
         if by_autograd == {False}:
@@ -308,6 +309,42 @@ def test_normalisation_needs_other_samples_other_units_or_neither():
         "GroupNorm True": "population",
         "BatchNorm2d False": "unit",
     }
+
+
+@pytest.mark.parametrize(
+    ("function", "remembered"),
+    [
+        (nn.PReLU(4), ("slope",)),
+        (nn.CELU(), ("slope",)),
+        (nn.Softshrink(), ("slope",)),
+        (nn.PixelShuffle(2), ()),
+        (nn.ChannelShuffle(2), ()),
+        (nn.Unfold(2, stride=2), ()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_these_functions_need_the_unit_alone(function, remembered):
+    x = torch.randn(3, 4, 6, 6)
+    module = nn.Sequential(nn.Conv2d(4, 4, 3), function, nn.Flatten(), nn.Linear(64, 2)).to(x.dtype)
+    entry = ledger_of(Network.from_module(module, x), "ar", x)["0"]
+    assert (entry.mixing, entry.remembered) == ("unit", remembered)
+
+
+class Bilinear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 4), nn.Linear(6, 5)
+        self.product, self.head = nn.Bilinear(4, 5, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.product(self.one(x), self.two(x))))
+
+
+def test_parameters_that_are_multiplied_by_other_units_need_these():
+    x = torch.randn(3, 6)
+    found = ledger_of(Network.from_module(Bilinear(), x), "ar", x)["phi of one"]
+    assert found.mixing == "population"
+    assert found.remembered == ("activity", "slope", "Trilinear")
 
 
 def test_attention_needs_other_units_and_the_residual_stream_needs_nothing():
