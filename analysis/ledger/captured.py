@@ -84,9 +84,10 @@ def _entry(
 
 def _of_parameters(passed: CapturedPass, population: str, way: Way, is_coupled: bool, knobs: Knobs) -> Entry:
     """Return what the parameters of a piece use, whose update is what its signals become there."""
-    update = {Read("activity", population), *_slope_reads(passed, way, population, knobs.weight_gain)}
+    update = {Read("activity", population), *(Read(f"saved by {name}", population) for name in way.own)}
+    update |= _slope_reads(passed, way, population, knobs.weight_gain)
     slopes = ["slope"] * bool(way.slopes_read(knobs.weight_gain))
-    remembered = (*["activity"] * way.own, *slopes, *["winners"] * bool(way.winners), *way.states)
+    remembered = (*["activity"] * bool(way.own), *slopes, *["winners"] * bool(way.winners), *way.states)
     mixing = _mixing(way, is_coupled and bool(way.states))
     name, slope = f"phi of {population}", way.slope(knobs.weight_gain)
     return Entry(name, "", population, "", "", slope, remembered, 0, mixing, True, frozenset(), frozenset(update))
@@ -104,11 +105,11 @@ def _slope_reads(passed: CapturedPass, way: Way, population: str, gain: Gain) ->
 
 def _joined(ways: list[Way]) -> Way:
     """Return the functions on any of several ways."""
-    known, others, winners, states = (
+    known, others, winners, states, own = (
         tuple(dict.fromkeys(name for way in ways for name in getattr(way, part)))
-        for part in ("known", "others", "winners", "states")
+        for part in ("known", "others", "winners", "states", "own")
     )
-    return Way(known, others, winners, states, any(way.own for way in ways), max(way.length for way in ways))
+    return Way(known, others, winners, states, own, max(way.length for way in ways))
 
 
 def _mixing(way: Way, is_coupled: bool | None) -> Mixing:

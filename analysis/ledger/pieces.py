@@ -59,7 +59,7 @@ class Way:
     others   other pointwise functions
     winners  functions on it that need winners
     states   functions on it that need other units' states, and functions that are not known
-    own      whether a parameter at its end is multiplied by the unit's own state, as the scale of a norm is
+    own      functions that multiply a parameter at its end by states, as a norm does its scale by the unit's own
     length   number of functions on it
     """
 
@@ -67,7 +67,7 @@ class Way:
     others: tuple[str, ...]
     winners: tuple[str, ...]
     states: tuple[str, ...]
-    own: bool
+    own: tuple[str, ...]
     length: int
 
     def slopes_read(self, gain: Gain) -> tuple[str, ...]:
@@ -110,16 +110,17 @@ class PieceGraph:
         """Return the way to an end: an edge, or a parameter by its identity."""
         found = {needs: dict[str, None]() for needs in ("known", "nothing", "slope", "winners", "states")}
         nodes = [node for node, reached in self._reached.items() if end in reached]
-        own = False
+        own = dict[str, None]()
         for node in nodes:
             if isinstance(end, int) and any(self._from(child) == {end} for child in _children(node)):
-                own |= _brief(node) not in FIXED  # whose update is a product of the signal and the state beside it
+                if _brief(node) not in FIXED:
+                    own[_brief(node)] = None  # the update is a product of the signal and the state beside it
                 if _brief(node) in SUMS:
                     found["states"][_brief(node)] = None
             else:
                 found["known" if node in self.known else self._needs(node)][_brief(node)] = None
         known, others, winners, states = (tuple(found[needs]) for needs in ("known", "slope", "winners", "states"))
-        return Way(known, others, winners, states, own, len(nodes))
+        return Way(known, others, winners, states, tuple(own), len(nodes))
 
     def _children_first(self) -> list[Any]:
         """Return the nodes of the piece, each after those that it depends on."""

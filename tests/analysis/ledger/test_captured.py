@@ -347,6 +347,20 @@ def test_parameters_that_are_multiplied_by_other_units_need_these():
     assert found.remembered == ("activity", "slope", "Trilinear")
 
 
+def test_the_scale_of_a_norm_reads_what_the_norm_has_saved():
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2)), torch.randn(3, 4)
+    network = Network.from_module(module, x)
+    passed, updates = network.feedforward(x), []
+    number = passed.path.names.index("0")
+    for _ in range(2):
+        updates.append(passed.transposed(number, torch.ones(3, 6), keep=True)[1:])
+        passed.edges[number][0]._saved_input.data.mul_(torch.rand(6))
+    same = [torch.equal(*pair) for pair in zip(*updates, strict=True)]
+    assert same == [p is not module[1].weight for p in passed.own_parameters(number)]
+    assert Read("saved by LayerNorm", "0") in ledger_of(network, "ar", x)["phi of 0"].update_reads
+
+
 def test_attention_needs_other_units_and_the_residual_stream_needs_nothing():
     found = ledger(*captured("digits-vit"))
     assert found["blocks.0.qkv"].remembered == ("activity", "Attention")
