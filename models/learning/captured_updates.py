@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import Operation, leaves_of, refuse_stale, signal_of
+from actrelax.models.network import Operation, leaves_of, parameter_of, refuse_stale, signal_of
 
 Feedback = Mapping[str, Tensor]
 """Projection -> the weights of its feedback, for the projections whose own weights do not carry it."""
@@ -45,7 +45,10 @@ class ParameterUpdates:
 
     def gradients(self) -> dict[Tensor, Tensor]:
         """Return leaf -> update, summed over all tensors that are made of it."""
-        found = {leaf: update for leaf, update in self._found.values() if leaf.grad_fn is None}
+        found: dict[Tensor, Tensor] = {}
+        for leaf, update in [each for each in self._found.values() if each[0].grad_fn is None]:
+            parameter, update = _whole(leaf, update)
+            found[parameter] = found[parameter] + update if parameter in found else update
         computed = [(weight, update) for weight, update in self._found.values() if weight.grad_fn is not None]
         if computed:
             weights, updates = zip(*computed, strict=True)
@@ -55,6 +58,17 @@ class ParameterUpdates:
                 if update is not None:
                     found[leaf] = found[leaf] + update if leaf in found else update
         return found
+
+
+def _whole(weight: Tensor, update: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the parameter of which a weight is a view, and its update: that of the view, zero elsewhere."""
+    parameter = parameter_of(weight)
+    if parameter is weight:
+        return weight, update
+    whole = torch.zeros_like(parameter)
+    offset = weight.storage_offset() - parameter.storage_offset()
+    whole.as_strided(weight.shape, weight.stride(), offset).copy_(update)
+    return parameter, whole
 
 
 class Arrivals:

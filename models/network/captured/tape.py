@@ -156,7 +156,8 @@ class Tape(TorchFunctionMode):
         assert isinstance(tensor, Tensor)
         if tensor.is_complex():
             return False  # pieces may be complex, populations not
-        is_held = id(tensor) in self.constants and tensor.grad_fn is None
+        held = tensor if tensor._base is None else tensor._base  # a frozen parameter's views have no history
+        is_held = id(held) in self.constants and tensor.grad_fn is None
         return is_held or (tensor.requires_grad and not self.is_data(tensor))
 
     def is_data(self, tensor: Tensor) -> bool:

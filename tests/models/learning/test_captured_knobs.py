@@ -313,3 +313,55 @@ def test_pieces_that_are_transposed_twice(name):
         for key, exact in again.items():
             error = float((once[key] - exact).abs().max()) if key in once else float(exact.abs().max())
             assert error <= 1e-9 * max(float(exact.abs().max()), 1e-6 * largest), key
+
+
+class Halves(nn.Module):
+    """Two layers that share one parameter, as packed projections of attention do, or with a parameter each."""
+
+    def __init__(self, packed):
+        super().__init__()
+        self.first = nn.Linear(5, 4)
+        weight = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
+        if packed:
+            self.weight = nn.Parameter(weight)
+        else:
+            self.upper, self.lower = nn.Parameter(weight[:3].clone()), nn.Parameter(weight[3:].clone())
+        self.packed = packed
+
+    def forward(self, x):
+        upper, lower = self.weight.chunk(2) if self.packed else (self.upper, self.lower)
+        y = self.first(x).tanh()
+        return F.linear(y, upper) + F.linear(y, lower).tanh()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("preset", ["random-feedback", "learned-feedback"])
+def test_psi_of_views_of_a_parameter(preset, frozen):
+    """Views of a frozen parameter have no history, and must not carry feedback themselves."""
+    x, y = torch.randn(7, 5), torch.randn(7, 3)
+    found, psi = {}, None
+    for packed in (True, False):
+        torch.manual_seed(1)
+        module = Halves(packed).double()
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(not (frozen and "first" not in name))
+        network = Network.from_module(module, example=x.double())
+        network.add_feedback(preset, torch.Generator().manual_seed(0))
+        own = {n: w for n, w in network.state_dict().items() if n.endswith("feedback")}
+        if packed:
+            (psi,) = own.values()
+            assert psi.shape == (6, 4)
+        else:
+            assert len(own) == 2
+            for w, part in zip(own.values(), psi.chunk(2), strict=True):
+                with torch.no_grad():
+                    w.copy_(part)
+        relax_backward(network, x.double(), y.double(), loss=LOSS, assumptions=preset, integrator="equilibrium")
+        found[packed] = module.first.weight.grad
+        if preset == "learned-feedback":
+            learned = [p.grad for n, p in network.named_parameters() if n.endswith("feedback")]
+            found[packed, "psi"] = learned[0] if packed else torch.cat(learned)
+    torch.testing.assert_close(found[True], found[False], rtol=1e-12, atol=1e-12)
+    if preset == "learned-feedback":
+        assert found[True, "psi"].any()
+        torch.testing.assert_close(found[True, "psi"], found[False, "psi"], rtol=1e-12, atol=1e-12)
