@@ -10,16 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from actrelax.models._names import look_up
-from actrelax.models._values import GeneratorLike, as_generator
-from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS, Activation
 from actrelax.models.network.bound_recurrence import bound_recurrence
-from actrelax.models.network.feedback import draw_feedback, existing_feedback
+from actrelax.models.network.feedback import FeedbackWeights, kind_of
 from actrelax.models.network.feedforward_pass import FeedforwardPass, pass_forward, sum_in_order
 from actrelax.models.network.from_sequential import check_same_function, split_chain
 from actrelax.models.network.graph import Graph, topological_order
-from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.overview import overview
 from actrelax.models.network.population import populations_of
 from actrelax.models.network.projection import Projection, ProjectionRoute
@@ -33,7 +30,7 @@ Slot = tuple[str, str]
 """Place of a weight in a network: (name of the projection, "weight", "bias" or "feedback")."""
 
 
-class Network(nn.Module):
+class Network(FeedbackWeights, nn.Module):
     """Populations and projections: a `torch.nn.Module` with weights and no relaxation state.
 
     Population v receives the drive ``a_v = sum_p op_p(x_source(p); W_p) + b_p`` from its incoming projections and
@@ -106,7 +103,7 @@ class Network(nn.Module):
         weight = next(self.parameters(), torch.empty(0))
         self.populations = populations_of(tuple(input_shape), order, self.incoming, activations, weight)
         self.graph = self._graph()
-        self._kinds = {p.name: self._kind(p) for p in projections}
+        self._kinds = {p.name: kind_of(p, self.populations[p.target].shape) for p in projections}
         self._source = Source()
 
     @classmethod
@@ -283,49 +280,6 @@ class Network(nn.Module):
         """Return the population's drive for given activities, along the routes of the feedforward pass."""
         return sum_in_order([p.drive(activities[p.source], routes[p.name]) for p in self.incoming[population]])
 
-    def knobs(self, projection: Projection, assumptions: Assumptions) -> Knobs:
-        """Return the knobs of a projection: those of its name, else of its kind."""
-        return assumptions.of(projection.name, self.kind(projection))
-
-    def kind(self, projection: Projection) -> str:
-        """Return the kind of a projection, "dense" or "conv"; a copy is "conv" if its target is spatial."""
-        return self._kinds[projection.name]
-
-    def _kind(self, projection: Projection) -> str:
-        if projection.map is None:
-            return "conv" if len(self.populations[projection.target].shape) > 1 else "dense"
-        return "conv" if isinstance(projection.map, Conv2d) else "dense"
-
-    def add_feedback(self, assumptions: str | Assumptions, generator: GeneratorLike) -> None:
-        """Create the feedback weights that the assumptions need; call it before making the optimiser.
-
-        Learned and Kolen-Pollack weights are Parameters, random ones a buffer; both are normal with the current
-        standard deviation of W, or 1/sqrt(fan-in) if W is constant, such as a readout of zeros. Sign-concordant
-        feedback stores this standard deviation as its scale. In the state_dict they are ``NAME.feedback``. Projections
-        from the input carry no feedback and get none.
-
-        Parameters
-        ----------
-        assumptions : str or Assumptions
-        generator : torch.Generator, numpy.random.Generator or int
-            Generator on the CPU, or a seed. Use a separate generator for W, so that W is the same with and without
-            feedback weights.
-
-        Raises
-        ------
-        ActrelaxError
-            If a projection already has feedback weights, or the assumptions name an unknown one.
-        """
-        assumptions, drawing = look_up("assumptions", assumptions, PRESETS), as_generator(generator)
-        assumptions.check_names(self.projections)
-        asked = {p: self.knobs(p, assumptions).feedback for p in self.projections.values()}
-        asked = {p: kind for p, kind in asked.items() if self.carries_feedback(p) and kind != "transpose"}
-        for p in asked:
-            if p.feedback is not None:
-                raise ActrelaxError(f"projection {p.name!r} already has feedback weights: build a new network.")
-        for p, kind in asked.items():
-            draw_feedback(p, kind, drawing)
-
     def bound_recurrence(self, limit: float, iterations: int = 20) -> dict[tuple[str, ...], Tensor]:
         """Scale recurrent weights down so that the norm of each cycle's linear map is at most a limit.
 
@@ -367,29 +321,6 @@ class Network(nn.Module):
         }
         shapes = {name: population.shape for name, population in self.populations.items()}
         return bound_recurrence(cycles, shapes, limit, iterations)
-
-    def lacks_feedback(self, assumptions: Assumptions) -> bool:
-        """Return whether any projection needs feedback weights that do not exist yet."""
-        carrying = [p for p in self.projections.values() if self.carries_feedback(p)]
-        return any(p.feedback is None and self.knobs(p, assumptions).feedback != "transpose" for p in carrying)
-
-    def carries_feedback(self, projection: Projection) -> bool:
-        """Return whether the projection has feedback weights: it has weights and is not from the input."""
-        return projection.map is not None and projection.source != self.input
-
-    def decays(self, projection: Projection, assumptions: Assumptions) -> bool:
-        """Return whether the projection's W and psi decay together by Kolen and Pollack's rule."""
-        return self.carries_feedback(projection) and self.knobs(projection, assumptions).feedback == "kolen-pollack"
-
-    def feedback_weight(self, projection: Projection, assumptions: Assumptions) -> Tensor | None:
-        """Return psi, the weights that carry a projection's feedback under the assumptions; None for a copy.
-
-        Raises an ActrelaxError if they are missing; `add_feedback` creates them.
-        """
-        kind = self.knobs(projection, assumptions).feedback
-        if kind == "transpose" or not self.carries_feedback(projection):
-            return projection.weight
-        return existing_feedback(projection, kind)
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.parameters())

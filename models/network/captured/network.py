@@ -181,10 +181,6 @@ class CapturedNetwork(Network):
             return None
         return self.feedback.existing(projection.name, projection.psi, kind)
 
-    def decays(self, projection: Any, assumptions: Assumptions) -> bool:
-        """Return whether the projection's W and psi decay together by Kolen and Pollack's rule."""
-        return self.carries_feedback(projection) and self.knobs(projection, assumptions).feedback == "kolen-pollack"
-
     def add_feedback(self, assumptions: str | Assumptions, generator: GeneratorLike) -> None:
         """Create the feedback weights that the assumptions need, one psi per weight (`Network.add_feedback`).
 
