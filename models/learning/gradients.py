@@ -96,8 +96,8 @@ class BackwardOptions:
         Whether samples of a network with cycles learn although a phase has not settled. `Backward.report` counts them.
     unsettled_above : float, optional
         Residual above which a sample counts as unsettled; by default ten times the tolerance of the phase's steps, or
-        0.1 if they have none. A relaxation that runs away slowly has a small residual, too: its growth per time
-        constant. By default growth of up to 0.1 counts as settled; the tolerance itself as a bound excludes it.
+        0.1 if they have none. For a relaxation of t time constants also at most 1 / t, unless the tolerance is larger:
+        one that runs away slowly has a small residual, too.
     sample_clip : float, optional
         Bound on the norm of each sample's activities, relative to its loss gradient, on a network with cycles: the
         updates of a sample beyond it are scaled down to it.

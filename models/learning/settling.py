@@ -76,14 +76,40 @@ def report_on(request: SolveRequest, trajectory: Trajectory, options: BackwardOp
     else:
         residual, tolerance = residual_of_equilibrium(problem, trajectory.state), tolerance or TOLERANCE
     forward = residual_of_pass(passed), options.settle.steps.tolerance, passed.steps or 0
-    return report_of(options, {"forward": forward, "backward": (residual, tolerance, trajectory.steps)})
+    time = None
+    if request.integrator.takes_time and request.grid.dt is not None:
+        time = trajectory.steps * request.grid.dt / max(problem.taus.extremes(v)[1] for v in problem.relaxing)
+    phases: dict[Phase, tuple[Tensor, float | None, int]] = {
+        "forward": forward,
+        "backward": (residual, tolerance, trajectory.steps),
+    }
+    return report_of(options, phases, time)
 
 
-def report_of(options: BackwardOptions, phases: Mapping[Phase, tuple[Tensor, float | None, int]]) -> SettlingReport:
-    """Return the report on phases, each with its residuals, its tolerance if it has one, and its number of steps."""
+def _bound(given: float | None, time: float | None) -> float:
+    """Return the residual above which a sample counts as unsettled.
+
+    Ten times the tolerance; after a relaxation of `time` time constants from zero at most 1 / time, but no less than
+    the tolerance. A real mode that grows with rate s has the residual s / (1 - exp(-s time)), above 1 / time; one that
+    decays is below it.
+    """
+    bound = 10 * (given or _UNKNOWN)
+    return bound if not time else max(given or 0.0, min(bound, 1 / time))
+
+
+def report_of(
+    options: BackwardOptions, phases: Mapping[Phase, tuple[Tensor, float | None, int]], time: float | None = None
+) -> SettlingReport:
+    """Return the report on phases, each with its residuals, its tolerance if it has one, and its number of steps.
+
+    `time` is the length of the backward phase, in time constants.
+    """
     return SettlingReport(
         {phase: residual for phase, (residual, _, _) in phases.items()},
-        {phase: options.unsettled_above or 10 * (given or _UNKNOWN) for phase, (_, given, _) in phases.items()},
+        {
+            phase: options.unsettled_above or _bound(given, time if phase == "backward" else None)
+            for phase, (_, given, _) in phases.items()
+        },
         {phase: steps for phase, (_, _, steps) in phases.items()},
         options.unsettled,
     )
