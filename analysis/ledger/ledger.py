@@ -141,8 +141,8 @@ def ledger_of(
     >>> from actrelax import build
     >>> print(ledger_of(build("digits-mlp"), "random-feedback"))
     ledger of 64-32-10, assumptions 'random-feedback'
-      projection       local  feedback    slope in feedback  slope in update  remembers  synapses/weight  adjoint
-      input->hidden1   yes    -           -                  forward pass     slope      1                formula
+      projection       local  feedback   slope in feedback  slope in update  remembers  synapses/weight  adjoint
+      input->hidden1   yes    -          -                  forward pass     slope      1                formula
       hidden1->output  yes    fixed psi  constant           constant         activity   1                formula
     <BLANKLINE>
       phases          forward pass, then relaxation, then weights change
