@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.closed_form.plan import Generators, Plan
-from actrelax.models.network import CapturedNetwork, CapturedPass, Graph, Projection
+from actrelax.models.network import CapturedNetwork, CapturedPass, Graph, Projection, Sums
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.problem.given import refuse_complex
 
@@ -30,38 +30,13 @@ def whole_graph(network: CapturedNetwork) -> Graph:
     return Graph(order, tuple(map(tuple, sources)))
 
 
-class Slots:
-    """Vectors that have arrived at a population, one per slot; None where nothing has.
-
-    own  slots whose tensor nothing else holds, so that it may change in place
-    """
-
-    def __init__(self, count: int) -> None:
-        self.vectors: list[Tensor | None] = [None] * count
-        self.own: set[int] = set()
-
-    def add(self, slot: int, signal: Tensor, is_new: bool) -> None:
-        """Add a signal; `is_new` says that nothing else holds its tensor."""
-        before = self.vectors[slot]
-        if before is None:
-            self.vectors[slot] = signal
-        elif slot in self.own and before.dtype == signal.dtype:
-            before.add_(signal)
-        elif is_new and before.dtype == signal.dtype:
-            self.vectors[slot] = signal.add_(before)
-        else:
-            self.vectors[slot], is_new = before + signal, True
-        if is_new:
-            self.own.add(slot)
-
-
 def stream_captured(problem: RelaxationProblem, plan: Plan) -> Iterator[tuple[str, Tensor]]:
     """Yield the final activity of each population and relay by a plan, the output first.
 
     A population that is silent for certain, a relay that no vector reaches, is left out. Call it under
     ``torch.no_grad()``.
     """
-    passed, arrived = problem.feedforward, dict[str, Slots]()
+    passed, arrived = problem.feedforward, dict[str, Sums]()
     assert isinstance(passed, CapturedPass)
     for name in problem.relaxing:
         refuse_complex(name, passed.activities[name], problem.state_like)
@@ -75,9 +50,11 @@ def stream_captured(problem: RelaxationProblem, plan: Plan) -> Iterator[tuple[st
         else:
             before = [] if own is None else [own]
             spare = {len(before) + slot for slot in slots.own}
-            activity, *sent = combined(generators, [*before, *slots.vectors], spare)
+            vectors = [slots.signals.get(slot) for slot in range(generators.arriving)]
+            activity, *sent = combined(generators, [*before, *vectors], spare)
+            del before, vectors
         del own, slots
-        _send(problem, name, generators, sent, plan, arrived)
+        _send(problem, name, generators, sent, arrived)
         passed.forget(name)
         yield name, activity
 
@@ -111,14 +88,13 @@ def _send(
     name: str,
     generators: Generators,
     sent: list[Tensor],
-    plan: Plan,
-    arrived: dict[str, Slots],
+    arrived: dict[str, Sums],
 ) -> None:
     """Carry a population's vectors to its sources, and free each on the way."""
     passed: Any = problem.feedforward
     wires = [p for p in problem.network.incoming[name] if generators.taken.get(p.source)]
     for projection in wires:
-        arrived.setdefault(projection.source, Slots(plan[projection.source].arriving))
+        arrived.setdefault(projection.source, Sums())
     numbers, count = iter(range(len(sent))), _together(sent) if sent else 1
     while some := list(islice(numbers, count)):
         signals: dict[str, list[Tensor]] = {projection.name: [] for projection in wires}
@@ -139,7 +115,7 @@ def _arrive(
     generators: Generators,
     numbers: Sequence[int],
     signals: Sequence[Tensor],
-    arrived: Mapping[str, Slots],
+    arrived: Mapping[str, Sums],
 ) -> None:
     """Carry signals through an operation, and add them to the slots of its source."""
     source, route = projection.source, cast(Any, problem.feedforward.routes[projection.name])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import Operation, leaves_of, parameter_of, refuse_stale, signal_of
+from actrelax.models.network import Operation, Sums, leaves_of, parameter_of, refuse_stale, signal_of
 
 Feedback = Mapping[str, Tensor]
 """Projection -> the weights of its feedback, for the projections whose own weights do not carry it."""
@@ -71,27 +71,13 @@ def _whole(weight: Tensor, update: Tensor) -> tuple[Tensor, Tensor]:
     return parameter, whole
 
 
-class Arrivals:
-    """Signals on their way to populations, added up in place where nothing else holds the tensor."""
+class Arrivals(Sums):
+    """Signals on their way to populations, and the weights of the feedback that carries them."""
 
     def __init__(self, clamped: Tensor, feedback: Feedback) -> None:
+        super().__init__()
         self.feedback = feedback
-        self.signals: dict[int, Tensor] = {0: clamped}
-        self._own: set[int] = set()
-
-    def add(self, number: int, signal: Tensor, is_new: bool) -> None:
-        """Add a signal to what a population receives; `is_new` says that nothing else holds the tensor."""
-        before = self.signals.pop(number, None)
-        if before is None:
-            self.signals[number] = signal
-        elif number in self._own and before.dtype == signal.dtype:
-            self.signals[number] = before.add_(signal)
-        elif is_new and before.dtype == signal.dtype:
-            self.signals[number] = signal.add_(before)
-        else:
-            self.signals[number], is_new = before + signal, True
-        if is_new:
-            self._own.add(number)
+        self.signals[0] = clamped
 
 
 @dataclass(frozen=True)

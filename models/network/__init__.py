@@ -13,6 +13,7 @@ from actrelax.models.network.captured.held import left_alone
 from actrelax.models.network.captured.network import CapturedNetwork
 from actrelax.models.network.captured.operations import Operation, leaves_of
 from actrelax.models.network.captured.psi import learned_feedback, parameter_of, refuse_continuous, trial_pass
+from actrelax.models.network.captured.sums import Sums
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
 from actrelax.models.network.feedforward_pass import FeedforwardPass, sum_in_order
 from actrelax.models.network.from_sequential import weighted_layers
@@ -46,6 +47,7 @@ __all__ = [
     "Projection",
     "ProjectionRoute",
     "Slot",
+    "Sums",
     "build",
     "build_module",
     "capture",

@@ -73,24 +73,6 @@ def test_combined_changes_only_what_nothing_else_reads(generator):
     assert torch.allclose(silent[0], 0.5 * given[0] + given[3])
 
 
-def test_slots_add_up_without_touching_what_others_hold(generator):
-    a, b, c = (torch.randn(3, generator=generator) for _ in range(3))
-    total, kept = a + b + c, [x.clone() for x in (a, b, c)]
-    slots = captured.Slots(2)
-    slots.add(1, a, is_new=False)
-    slots.add(1, b, is_new=False)
-    assert slots.own == {1}
-    slots.add(1, c, is_new=False)
-    assert slots.vectors[0] is None
-    assert torch.allclose(slots.vectors[1], total)
-    assert all(torch.equal(x, before) for x, before in zip((a, b, c), kept, strict=True))
-    slots = captured.Slots(1)
-    slots.add(0, a, is_new=False)
-    slots.add(0, b, is_new=True)
-    assert slots.vectors[0] is b
-    assert torch.equal(a, kept[0])
-
-
 @pytest.mark.parametrize("integrator", ["heun", "rk4", "exponential", "exact"])
 @pytest.mark.parametrize("name", ["residual", "pre-activation", "transformer"])
 def test_other_integrators(name, integrator):
