@@ -70,17 +70,14 @@ def check_cycles(network: Network, options: BackwardOptions) -> None:
 def report_on(request: SolveRequest, trajectory: Trajectory, options: BackwardOptions) -> SettlingReport:
     """Return the report on a relaxation that has ended, without waiting for the device."""
     problem: RelaxationProblem = request.problem
-    passed, tolerance = problem.feedforward, request.grid.residual
+    passed, tolerance, time = problem.feedforward, request.grid.residual, None
     if request.integrator.takes_time:
         residual = residual_of_state(problem, trajectory.state)
+        time = trajectory.steps * request.grid.dt / max(problem.taus.extremes(v)[1] for v in problem.relaxing)
     else:
         residual, tolerance = residual_of_equilibrium(problem, trajectory.state), tolerance or TOLERANCE
-    forward = residual_of_pass(passed), options.settle.steps.tolerance, passed.steps or 0
-    time = None
-    if request.integrator.takes_time and request.grid.dt is not None:
-        time = trajectory.steps * request.grid.dt / max(problem.taus.extremes(v)[1] for v in problem.relaxing)
     phases: dict[Phase, tuple[Tensor, float | None, int]] = {
-        "forward": forward,
+        "forward": (residual_of_pass(passed), options.settle.steps.tolerance, passed.steps or 0),
         "backward": (residual, tolerance, trajectory.steps),
     }
     return report_of(options, phases, time)
