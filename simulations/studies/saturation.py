@@ -29,7 +29,8 @@ from torch.nn.functional import cosine_similarity
 from actrelax import Network, relax_backward
 from actrelax.analysis import figures
 from actrelax.simulations.studies.common import OUT, at_epoch, curves, followed, report
-from actrelax.simulations.suites.definitions import CONVERGED, SUITES, ar
+from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.suites.shared import CONVERGED, ar
 from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment

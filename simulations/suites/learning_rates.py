@@ -14,7 +14,7 @@ from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.suites.definitions import IMAGES
+from actrelax.simulations.suites.shared import IMAGES
 from actrelax.simulations.suites.suite import Options, Suite, varied
 
 FILE, FIGURE = "rates.csv", "sensitivity.png"

@@ -10,8 +10,9 @@ from committed import CARRIED_OUT, RESULTS
 
 from actrelax.analysis.reports import results_table
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.suites.definitions import IMAGES, SUITES
+from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.run_store import Kept
+from actrelax.simulations.suites.shared import IMAGES
 from actrelax.simulations.suites.suite import varied
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.configuration import as_options

@@ -1,0 +1,53 @@
+"""What suites share: options of rules, sizes of data sets, and how to vary an experiment."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.suites.suite import Options, varied
+from actrelax.simulations.training.experiment import Experiment
+
+
+def ar(assumptions: str = "ar", **options: Any) -> Options:
+    """Return the options of a condition that learns by AR."""
+    return {"rule": "ar", "assumptions": assumptions, **options}
+
+
+BACKPROP: Options = {"rule": "backprop"}
+
+
+def forgetting(experiment: Experiment) -> float:
+    """Return the decay per update that shrinks the initial W and psi by exp(-2) over the whole training.
+
+    With a much smaller decay, Kolen-Pollack feedback would hardly differ from learned feedback.
+    """
+    if experiment.images.dataset not in IMAGES:
+        raise ActrelaxError(
+            f"the decay of Kolen-Pollack feedback needs the number of training images, unknown for --dataset "
+            f"{experiment.images.dataset}: choose among {', '.join(IMAGES)}."
+        )
+    images = IMAGES[experiment.images.dataset] - experiment.images.validation
+    steps = experiment.epochs * math.ceil(images / experiment.batch_size)
+    return float(f"{2 / (experiment.optimisation.lr * steps):.3g}")
+
+
+def on(base: Experiment, dataset: str, **options: Any) -> Experiment:
+    """Return an experiment on another data set, with other options changed too."""
+    return varied(base, {"dataset": dataset, **options})
+
+
+IMAGES = {
+    "digits": 1_437,
+    "mnist": 60_000,
+    "fashion-mnist": 60_000,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "svhn": 73_257,
+    "svhn10k": 8_001,
+}
+"""Number of training images of each data set."""
+
+CONVERGED = {"steps": "auto"}
+"""Relaxations until they have settled."""
