@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from actrelax.models.errors import ActrelaxError
@@ -36,6 +37,11 @@ def forgetting(experiment: Experiment) -> float:
 def on(base: Experiment, dataset: str, **options: Any) -> Experiment:
     """Return an experiment on another data set, with other options changed too."""
     return varied(base, {"dataset": dataset, **options})
+
+
+def without(conditions: Mapping[str, Options], *names: str) -> Mapping[str, Options]:
+    """Return all conditions but those of these names."""
+    return {name: options for name, options in conditions.items() if name not in names}
 
 
 IMAGES = {

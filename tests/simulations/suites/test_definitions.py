@@ -10,6 +10,7 @@ from committed import CARRIED_OUT, RESULTS
 
 from actrelax.analysis.reports import results_table
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import build
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.run_store import Kept
 from actrelax.simulations.suites.shared import IMAGES
@@ -23,7 +24,7 @@ from actrelax.simulations.training.experiment import Experiment, protocol
 @pytest.mark.parametrize("name", SUITES)
 def test_every_run_can_be_run(name):
     """Options are compatible, all runs differ, and runs of one seed differ only in the suite's options."""
-    suite = SUITES[name]
+    suite = replace(SUITES[name], seeds=2)  # two seeds stand for all
     cases = list(suite.cases())
     assert len(cases) == suite.seeds * len(suite.variants) * len(suite.conditions)
     options = []
@@ -72,7 +73,7 @@ PLANNED = {
     "unfrozen-mnist": ("mnist", "mlp", SSE, 5, 5, UNFROZEN),
     "unfrozen-fashion": ("fashion-mnist", "mlp", SSE, 5, 5, UNFROZEN),
     "cnn-cifar10": ("cifar10", "cnn", SSE, 5, 10, CNN),
-    "cnn-cifar10-long": ("cifar10", "cnn", SSE, 10, 30, ["ar", "simplified"]),
+    "cnn-cifar10-long": ("cifar10", "cnn", SSE, 5, 30, CNN),
     "cnn-cifar100": ("cifar100", "cnn", SSE, 5, 10, CNN),
     "cnn-svhn": ("svhn", "cnn", SSE, 5, 10, CNN),
     "cnn-svhn10k": ("svhn10k", "cnn", SSE, 5, 10, CNN),
@@ -83,6 +84,10 @@ PLANNED = {
     "cnn-cifar10-adam": ("cifar10", "cnn", CE, 5, 10, CNN[:-1]),
     "graph-cifar10": ("cifar10", "cnn-skip", SSE, 5, 10, GRAPH),
     "continuous-digits": ("digits", "digits-mlp", CE, 5, 20, ["ar", "continuous"]),
+    "cnn-cifar10-derivatives": ("cifar10", "cnn", SSE, 5, 10, ["ar", *["no-derivatives-conv"] * 2]),
+    "cnn-cifar10-steps": ("cifar10", "cnn", SSE, 3, 10, ["ar"] * 5 + ["no-derivatives-conv"] * 5),
+    "cnn-cifar10-single": ("cifar10", "cnn", SSE, 5, 10, ["ar"] * 9),
+    "unfrozen-cifar10": ("cifar10", "cnn", SSE, 3, 5, ["ar", *UNFROZEN[2:]]),
     "smoke": ("digits", "digits-cnn", CE, 3, 6, ["ar", "simplified", "random-feedback"]),
 }
 """Name -> data set, network, loss, seeds, epochs, and the presets after backprop."""
@@ -97,9 +102,18 @@ def test_suites_are_what_was_planned(name):
     assert found == (*PLANNED[name][:-1], [None, *PLANNED[name][-1]])
 
 
+def test_one_derivative_or_one_transport_is_lifted_at_a_time():
+    """Each derivative of a hidden population, and each weight whose feedback is read."""
+    suite = SUITES["cnn-cifar10-single"]
+    names = list(build(suite.base.model.network).projections)
+    lifted = [options["lift"] for options in list(suite.conditions.values())[2:]]
+    gains = [(f"{name}.activity-gain=none", f"{name}.weight-gain=none") for name in names[:-1]]
+    assert lifted == gains + [(f"{name}.feedback=learned",) for name in names[1:]]
+
+
 def test_only_one_condition_has_the_papers_clip():
     """The others don't reach it, so stepping them would only cost time."""
-    cases = [(name, case) for name, suite in SUITES.items() for case in suite.cases()]
+    cases = [(name, case) for name, suite in SUITES.items() for case in replace(suite, seeds=1).cases()]
     clipped = {(name, case.condition) for name, case in cases if case.experiment.relaxation.clip is not None}
     assert clipped == {(f"{name}-controls", "simplified, clipped") for name in ("cnn-cifar10", "cnn-svhn10k")}
     assert {case.experiment.relaxation.clip for _, case in cases} == {None, 50.0}
