@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -44,6 +44,7 @@ class Architecture:
     """A network design; the input shape, classes and activation are defaults.
 
     builder     (input shape, classes, activation) -> Network
+    of_width    width -> builder, for a network that has one to choose
     weight_std  standard deviation of every weight; None for sqrt(gain / fan-in)
     signs       population -> sign and relative size of its recurrent weights, which are normal where none is given
     is_recurrent  whether the network has cycles
@@ -56,6 +57,7 @@ class Architecture:
     weight_std: float | None = None
     signs: Mapping[str, float] = field(default_factory=dict)
     is_recurrent: bool = False
+    of_width: Callable[[int], Builder] | None = None
 
 
 def mlp(widths: Shape) -> Builder:
@@ -108,6 +110,11 @@ def pooled_cnn(blocks: Sequence[Shape], hidden: int) -> Builder:
     return builder
 
 
+def vgg8(width: int) -> Builder:
+    """Return a builder of a CNN of six convolutions and two dense layers, with `width` channels in the first block."""
+    return pooled_cnn([[width] * 2, [2 * width] * 2, [4 * width] * 2], 4 * width)
+
+
 def skip_cnn(count: int, hidden: int) -> Builder:
     """Return a builder of CNNs with skips: a copy past one population and a weighted projection past two."""
 
@@ -137,7 +144,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mlp-figure1": Architecture(mlp([300, 100, 100]), (784,), weight_std=0.05),
     "cnn": Architecture(lenet, (3, 32, 32), weight_std=0.05),
     "cnn-skip": Architecture(skip_cnn(16, 64), (3, 32, 32)),
-    "vgg8": Architecture(pooled_cnn([[64, 64], [128, 128], [256, 256]], 256), (3, 32, 32), activation="relu"),
+    "vgg8": Architecture(vgg8(64), (3, 32, 32), activation="relu", of_width=vgg8),
     "rec": Architecture(recurrent(300), (784,), is_recurrent=True),
     "digits-rec": Architecture(recurrent(32), (64,), is_recurrent=True),
     "hierarchy": Architecture(hierarchy(3, 100), (784,), is_recurrent=True),
@@ -173,7 +180,7 @@ def build(
     weight_std : float, optional
         Standard deviation of every weight; by default the architecture's.
     design : Design, optional
-        Width, skips and normalisation of residual networks and transformers.
+        Width, skips and normalisation of residual networks, width of transformers and ``vgg8``.
     generator : torch.Generator, numpy.random.Generator or int, optional
         Generator for the weights, on the CPU, or a seed; by default torch's global generator.
 
@@ -205,14 +212,15 @@ def build(
         )
         return capture(module, torch.zeros(2, *(input_shape or MODULES[name].input_shape)))
     architecture = _architecture(name)
+    builder = architecture.builder
+    if architecture.of_width is not None and design.width is not None:
+        builder, design = architecture.of_width(design.width), replace(design, width=None)
     if design.given:
         raise ActrelaxError(f"{name} has no {design.given[0]} to choose: leave it out.")
     chosen = look_up("activation", activation or architecture.activation, ACTIVATIONS)
     drawing = as_generator(generator)
     with enough_memory(f"network {name!r}", "choose a smaller one"):
-        network = architecture.builder(
-            tuple(input_shape or architecture.input_shape), classes or architecture.classes, chosen
-        )
+        network = builder(tuple(input_shape or architecture.input_shape), classes or architecture.classes, chosen)
         std = architecture.weight_std if weight_std is None else weight_std
         _draw_weights(network, chosen, std, architecture.signs, drawing)
     return network

@@ -25,9 +25,9 @@ from actrelax.models.network.vision_transformer import HEADS, VisionTransformer
 
 @dataclass(frozen=True)
 class Design:
-    """Options of a named module; None for the architecture's default.
+    """Options of a named network; None for the architecture's default.
 
-    width  channels of a residual network's first stage, or the width of a transformer's tokens
+    width  channels of a residual network's first stage or of vgg8's first block, or the width of a transformer's tokens
     skips  "no" removes the skip connections of a residual network
     norm   normalisation of a residual network: BatchNorm, GroupNorm, or a learned scale on each residual branch
     """

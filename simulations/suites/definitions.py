@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from actrelax.simulations.suites.cnn import FURTHER
+from actrelax.simulations.suites.depth import DEEP
 from actrelax.simulations.suites.papers import PAPERS
 from actrelax.simulations.suites.suite import Suite
 
-SUITES: dict[str, Suite] = {**PAPERS, **FURTHER}
+SUITES: dict[str, Suite] = {**PAPERS, **FURTHER, **DEEP}
 """Name -> suite, in the order of `actrelax reproduce list`."""

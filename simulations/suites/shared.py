@@ -22,7 +22,8 @@ BACKPROP: Options = {"rule": "backprop"}
 def forgetting(experiment: Experiment) -> float:
     """Return the decay per update that shrinks the initial W and psi by exp(-2) over the whole training.
 
-    With a much smaller decay, Kolen-Pollack feedback would hardly differ from learned feedback.
+    With a much smaller decay, Kolen-Pollack feedback would hardly differ from learned feedback. Momentum m multiplies
+    the rate by 1 / (1 - m), and a linear or cosine schedule halves it on average.
     """
     if experiment.images.dataset not in IMAGES:
         raise ActrelaxError(
@@ -31,7 +32,9 @@ def forgetting(experiment: Experiment) -> float:
         )
     images = IMAGES[experiment.images.dataset] - experiment.images.validation
     steps = experiment.epochs * math.ceil(images / experiment.batch_size)
-    return float(f"{2 / (experiment.optimisation.lr * steps):.3g}")
+    o = experiment.optimisation
+    rate = o.lr / (1 - o.momentum) * (0.5 if o.schedule in ("linear", "cosine") else 1.0)
+    return float(f"{2 / (rate * steps):.3g}")
 
 
 def on(base: Experiment, dataset: str, **options: Any) -> Experiment:

@@ -59,7 +59,7 @@ class Model:
     """Share of each target that is distributed over all classes, as in torch.nn.CrossEntropyLoss."""
     width: int | None = None
     """Channels of a resnet's first stage: 16 by default, 8 for digits-. Width of a vit's tokens: 64 by default, 32 for
-    digits-vit."""
+    digits-vit. Channels of vgg8's first block: 64 by default."""
     skips: Literal["yes", "no"] | None = None
     """Whether a resnet has skips: yes by default."""
     norm: Literal["batch", "group", "scaled"] | None = None

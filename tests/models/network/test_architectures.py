@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import ARCHITECTURES, build
+from actrelax.models.network import ARCHITECTURES, Design, build
 
 
 def shapes(network):
@@ -82,6 +82,15 @@ def test_global_seed_is_used_without_a_generator():
     first = build("digits-mlp").projections["input->hidden1"].weight
     torch.manual_seed(4)
     assert torch.equal(first, build("digits-mlp").projections["input->hidden1"].weight)
+
+
+def test_the_width_of_a_cnn():
+    """A quarter of the width is a quarter of all channels and dense units but the image's and the classes'."""
+    full, quarter = (build("vgg8", design=Design(width=width)) for width in (None, 16))
+    sizes = [[p.weight.shape[0] for p in network.projections.values()] for network in (full, quarter)]
+    assert sizes == [[64, 64, 128, 128, 256, 256, 256, 10], [16, 16, 32, 32, 64, 64, 64, 10]]
+    with pytest.raises(ActrelaxError, match=r"^vgg8 has no skips to choose: leave it out\.$"):
+        build("vgg8", design=Design(width=16, skips="no"))
 
 
 def test_what_is_refused():

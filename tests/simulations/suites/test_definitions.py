@@ -10,7 +10,7 @@ from committed import CARRIED_OUT, RESULTS
 
 from actrelax.analysis.reports import results_table
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import build
+from actrelax.models.network import build, build_module
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.run_store import Kept
 from actrelax.simulations.suites.shared import IMAGES
@@ -64,6 +64,9 @@ DENSE_AND_CONV += ["learned-feedback-dense", "learned-feedback-conv", "simplifie
 EVERYWHERE = ["random-feedback", "sign-feedback"]
 CNN = ["ar", *DENSE_AND_CONV, *EVERYWHERE, "kolen-pollack"]
 GRAPH = ["ar", "ar", "no-derivatives", "learned-feedback", "simplified", "random-feedback"]
+TEN = ["ar"] * 3 + ["no-derivatives", "kolen-pollack"]
+TEN += ["no-derivatives,dense.feedback=kolen-pollack,conv.feedback=kolen-pollack"]
+TEN += ["sign-feedback", "random-feedback", "constant-statistics"]
 CONTROLS = ["ar", "ar", "kolen-pollack", "simplified", "simplified"]
 SSE, CE = "sum-of-squares", "cross-entropy"
 PLANNED = {
@@ -88,6 +91,11 @@ PLANNED = {
     "cnn-cifar10-steps": ("cifar10", "cnn", SSE, 3, 10, ["ar"] * 5 + ["no-derivatives-conv"] * 5),
     "cnn-cifar10-single": ("cifar10", "cnn", SSE, 5, 10, ["ar"] * 9),
     "unfrozen-cifar10": ("cifar10", "cnn", SSE, 3, 5, ["ar", *UNFROZEN[2:]]),
+    "depth-digits": ("digits", "digits-resnet-8", CE, 5, 20, TEN[:-1]),
+    "depth-digits-statistics": ("digits", "digits-resnet-8", CE, 5, 20, ["ar", "constant-statistics"]),
+    "resnet-cifar10": ("cifar10", "resnet-8", CE, 5, 10, TEN),
+    "resnet20-cifar10": ("cifar10", "resnet-20", CE, 3, 30, ["ar", *TEN[3:6]]),
+    "vgg-cifar10": ("cifar10", "vgg8", CE, 3, 30, ["ar", *DENSE_AND_CONV]),
     "smoke": ("digits", "digits-cnn", CE, 3, 6, ["ar", "simplified", "random-feedback"]),
 }
 """Name -> data set, network, loss, seeds, epochs, and the presets after backprop."""
@@ -225,6 +233,31 @@ def test_kolen_pollack_forgets_in_any_number_of_epochs(epochs):
     experiment = next(c.experiment for c in longer.cases() if c.condition.startswith("Kolen"))
     steps = epochs * -(-IMAGES["svhn10k"] // 64)
     assert experiment.optimisation.lr * experiment.optimisation.decay * steps == pytest.approx(2, rel=0.01)
+
+
+def test_kolen_pollack_forgets_under_momentum_and_a_cosine():
+    """Momentum 0.9 multiplies the rate by 10, and a cosine halves it on average."""
+    suite = SUITES["resnet-cifar10"]
+    experiment = next(c.experiment for c in suite.cases() if c.condition.startswith("Kolen"))
+    o, steps = experiment.optimisation, 10 * -(-IMAGES["cifar10"] // 64)
+    assert (o.momentum, o.schedule) == (0.9, "cosine")
+    assert o.lr * 10 / 2 * o.decay * steps == pytest.approx(2, rel=0.01)
+
+
+def test_networks_of_the_map_at_depth():
+    """Each has the layers of its name, plain networks have no copies, and only BatchNorm depends on the batch."""
+    for suite, norms in (("depth-digits", ("BatchNorm", "GroupNorm")), ("depth-digits-statistics", ("BatchNorm",))):
+        variants = SUITES[suite].variants
+        assert list(variants) == [f"{k}-{n} {m}" for n in (8, 14, 20, 32) for m in norms for k in ("ResNet", "plain")]
+    for name, options in SUITES["depth-digits"].variants.items():
+        network, norm = name.split()
+        model = varied(SUITES["depth-digits"].base, options).model
+        module = build_module(model.network, design=model.design)
+        kinds = [type(part).__name__ for part in module.modules()]
+        assert kinds.count("Conv2d") + kinds.count("Linear") == int(network.partition("-")[2])
+        assert kinds.count(f"{norm}2d" if norm == "BatchNorm" else norm) == kinds.count("Conv2d")
+        assert [module.stages[0][0].shortcut is None] == [network.startswith("plain")]
+        assert module.head.in_features == 32
 
 
 def test_what_is_varied_is_not_to_be_set():
