@@ -1,7 +1,7 @@
 """Outcomes of runs, and the two tables in which a suite keeps them.
 
 runs.csv    one row per run: variant, condition, seed, state, last accuracies, versions and device
-curves.csv  one row per run and epoch: loss, accuracies, mean angle to backprop's updates
+curves.csv  one row per run and epoch: loss, accuracies, mean angle to backprop's updates, stability if watched
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _CURVE = {
     "validation_accuracy": "validation_accuracy",
     "test_accuracy": "test_accuracy",
     "angle": "angle mean",
+    "unsettled_share": "unsettled share",
+    "abscissa_forward": "abscissa forward",
+    "abscissa_backward": "abscissa backward",
 }
 """Column -> column of metrics.csv; columns without any value are left out."""
 
@@ -58,12 +61,12 @@ class Outcome:
     made_with: str = ""
 
     def final_accuracy(self, of: str = "test") -> float:
-        """Return the mean accuracy of the last three epochs (five from 30 epochs on), in percent.
+        """Return the mean accuracy of the last three epochs (five from 30 epochs on, one below five), in percent.
 
         `of` is "test", "train" or "validation"; nan if that accuracy was not measured. Averaging reduces the noise of
         single epochs at a constant learning rate.
         """
-        last = 5 if self.epochs >= 30 else 3
+        last = 5 if self.epochs >= 30 else 3 if self.epochs >= 5 else 1
         found = self.curves.get(f"{of}_accuracy", [])[1:][-last:]  # without the untrained network
         return 100 * fmean(found) if found else math.nan
 

@@ -67,6 +67,20 @@ class Dataset:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
+    def keeping(self, count: int) -> Dataset:
+        """Keep `count` training images, chosen by a fixed random permutation, in their order.
+
+        Raises
+        ------
+        ActrelaxError
+            If there are not as many.
+        """
+        images, labels = self.train
+        if not 0 < count <= len(images):
+            raise ActrelaxError(f"train_images must lie between 1 and {len(images)}, got {count}.")
+        kept = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count].sort().values
+        return replace(self, train=Split(images[kept], labels[kept]))
+
     def holding_out(self, count: int) -> Dataset:
         """Move `count` training images, chosen by a fixed random permutation, to the validation part.
 

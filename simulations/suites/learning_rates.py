@@ -54,7 +54,8 @@ def swept(suite: Suite, rates: Sequence[float] = ()) -> Sweep:
             raise ActrelaxError(
                 f"a sweep needs validation images, and the size of {images.dataset} is unknown: give --validation."
             )
-        suite = replace(suite, base=varied(suite.base, {"validation": IMAGES[images.dataset] // 10}))
+        count = images.train_images or IMAGES[images.dataset]
+        suite = replace(suite, base=varied(suite.base, {"validation": count // 10}))
     labels = {(variant, rate): f"{variant} lr {rate:g}".strip() for variant in suite.variants for rate in rates}
     variants = {label: {**suite.variants[variant], "lr": rate} for (variant, rate), label in labels.items()}
     return Sweep(replace(suite, variants=variants), suite, labels)

@@ -30,7 +30,7 @@ def forgetting(experiment: Experiment) -> float:
             f"the decay of Kolen-Pollack feedback needs the number of training images, unknown for --dataset "
             f"{experiment.images.dataset}: choose among {', '.join(IMAGES)}."
         )
-    images = IMAGES[experiment.images.dataset] - experiment.images.validation
+    images = (experiment.images.train_images or IMAGES[experiment.images.dataset]) - experiment.images.validation
     steps = experiment.epochs * math.ceil(images / experiment.batch_size)
     o = experiment.optimisation
     rate = o.lr / (1 - o.momentum) * (0.5 if o.schedule in ("linear", "cosine") else 1.0)

@@ -24,6 +24,7 @@ from actrelax.simulations.training.accuracy import outputs
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
+from actrelax.simulations.training.freezing import freeze
 from actrelax.simulations.training.hardware import Hardware
 from actrelax.simulations.training.mixed_precision import in_single_precision
 from actrelax.simulations.training.modules import has_batch_norm, kinds
@@ -151,18 +152,21 @@ def _network(experiment: Experiment, data: Dataset, hardware: Hardware) -> tuple
     network.to(device=hardware.device, dtype=hardware.dtype)
     if experiment.rule == "ar":
         network.add_feedback(experiment.relaxation.knobs, random_stream(experiment.seed, "feedback"))
+    freeze(network, experiment.optimisation.freeze)
     if hardware.channels_last:
         _lay_out(network, experiment.model)
     return network, module
 
 
 def load_images(images: Images, data_dir: Path | None = None) -> Dataset:
-    """Load the data set, and hold out the validation images."""
+    """Load the data set, choose the training images, and hold out those for validation."""
     data = load(images.dataset, data_dir, images.test_split, images.layout)
     if images.augment != "none" and len(data.input_shape) != 3:
         raise ActrelaxError(
             f"--augment is for images, but {data.name} has {data.input_shape[0]} features: leave it out."
         )
+    if images.train_images is not None:
+        data = data.keeping(images.train_images)
     return data.holding_out(images.validation) if images.validation else data
 
 

@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 _OF_CYCLES = ("settle_steps", "settle_eta", "settle_tolerance", "unsettled", "unsettled_above", "sample_clip")
 _STABILITY = ("feedback_strength", "recurrent_bound")
-LATER: dict[str, Any] = dict.fromkeys(("width", "skips", "norm", *_OF_CYCLES, *_STABILITY)) | {"lift": []}
+_UNSET = dict.fromkeys(("width", "skips", "norm", *_OF_CYCLES, *_STABILITY, "train_images"))
+LATER: dict[str, Any] = {**_UNSET, "lift": [], "freeze": []}
 """Options that a configuration has only where they are given: older ones, and their fingerprints, lack them."""
 
 

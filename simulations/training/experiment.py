@@ -15,7 +15,7 @@ from actrelax.simulations.data.folders import is_folder
 from actrelax.simulations.training.forward_phase import ForwardPhase
 from actrelax.simulations.training.hardware import Precision
 from actrelax.simulations.training.optimisers import optimiser_named, takes
-from actrelax.simulations.training.options import LARGEST, POSITIVE, require
+from actrelax.simulations.training.options import LARGEST, POSITIVE, Repeated, require
 from actrelax.simulations.training.relaxation import Relaxation
 
 Augment = Literal["none", "flip", "crop", "flip,crop"]
@@ -28,6 +28,8 @@ class Images:
     dataset: str = "digits"
     """Data set: digits, mnist, fashion-mnist, cifar10, cifar100, svhn, the NAME of a NAME.npz in the data directory, a
     .npz file, or a PATH/ of images with one folder per class."""
+    train_images: int | None = None
+    """Number of training images to use, chosen by a permutation that does not depend on the seed. Default: all."""
     validation: int = 0
     """Number of training images to hold out for validation."""
     normalise: Literal["none", "half", "channels"] = "none"
@@ -115,6 +117,8 @@ class Optimisation:
     to it. Default: no bound."""
     clip_norm: float | None = None
     """Bound on the norm of all updates of a batch together, which are scaled down to it. Default: no bound."""
+    freeze: Repeated = ()
+    """Projection, module or parameter that does not learn, such as conv1->conv2; may be repeated."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ class Experiment:
             epochs=(self.epochs, 1, math.inf),
             batch_size=(self.batch_size, 1, math.inf),
             seed=(self.seed, 0, 2**63),
+            train_images=(self.images.train_images, 1, math.inf),
             validation=(self.images.validation, 0, math.inf),
             test_split=(self.images.test_split, POSITIVE, 1),
             weight_std=(self.model.weight_std, 0, math.inf),
@@ -208,6 +213,8 @@ class Experiment:
             if getattr(o, option) and not takes(o.optimiser, option):
                 raise ActrelaxError(f"{o.optimiser} has no --{option.replace('_', '-')}: leave it out.")
         optimiser_named(o.optimiser)
+        if o.freeze and o.recurrent_bound is not None:
+            raise ActrelaxError("--recurrent-bound scales all weights of a cycle, frozen or not: leave --freeze out.")
         if self.is_continuous:
             self._check_continuous()
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from actrelax.models.errors import ActrelaxError
 
+try:
+    from tyro.conf import UseAppendAction
+except ModuleNotFoundError:  # benchmarks/gpu.py runs without it
+    UseAppendAction = None  # type: ignore[misc]
+
 Number = float | int | None
+Repeated = Annotated[tuple[str, ...], UseAppendAction]
+"""Names, each given by repeating the option."""
 
 
 def require(**ranges: tuple[Number, float, float]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 
@@ -18,12 +18,7 @@ from actrelax.models.network import Network
 from actrelax.models.problem import ProblemFields, Scaled, Transform, Value, transform_named
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training.assumption_names import assumptions_named
-from actrelax.simulations.training.options import POSITIVE, require
-
-try:
-    from tyro.conf import UseAppendAction
-except ModuleNotFoundError:  # benchmarks/gpu.py runs without it
-    UseAppendAction = None  # type: ignore[misc]
+from actrelax.simulations.training.options import POSITIVE, Repeated, require
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class Relaxation:
     Default: none."""
     feedback_strength: float | None = None
     """Factor of all feedback weights, below 1 to stabilise the feedback around cycles. Default: 1."""
-    lift: Annotated[tuple[str, ...], UseAppendAction] = ()
+    lift: Repeated = ()
     """Change of one projection, NAME.KNOB=VALUE, such as layer1.0.conv1.weight-gain=none; may be repeated."""
 
     def check(self) -> None:

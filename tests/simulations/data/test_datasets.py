@@ -52,6 +52,20 @@ def test_validation_comes_out_of_the_training_images():
             data.holding_out(count)
 
 
+def test_training_images_are_chosen_at_random_in_their_order():
+    data = digits()
+    few = data.keeping(200)
+    assert [len(part.labels) for part in few.parts.values()] == [200, 360]
+    places = [int((data.train.images == image).flatten(1).all(1).nonzero()[0]) for image in few.train.images]
+    assert places == sorted(places)
+    assert places[100] > 300  # not the first ones
+    assert torch.equal(few.train.labels, data.train.labels[places])
+    assert torch.equal(data.keeping(1437).train.images, data.train.images)
+    for count in (0, 1438):
+        with pytest.raises(ActrelaxError, match=f"^train_images must lie between 1 and 1437, got {count}\\.$"):
+            data.keeping(count)
+
+
 def test_uint8_images_stay_as_they_are(npz, arrays):
     data = read(npz)
     assert (data.name, data.classes, data.input_shape) == ("tiny", 10, (1, 8, 8))

@@ -68,6 +68,8 @@ TEN = ["ar"] * 3 + ["no-derivatives", "kolen-pollack"]
 TEN += ["no-derivatives,dense.feedback=kolen-pollack,conv.feedback=kolen-pollack"]
 TEN += ["sign-feedback", "random-feedback", "constant-statistics"]
 CONTROLS = ["ar", "ar", "kolen-pollack", "simplified", "simplified"]
+RECURRENT = ["ar", None, "ar", "ar", "sign-feedback", "random-feedback", "learned-feedback", "kolen-pollack"]
+RECURRENT += ["no-derivatives-relaxation", "ar,dense.weight-gain=none,conv.weight-gain=none", None, None]
 SSE, CE = "sum-of-squares", "cross-entropy"
 PLANNED = {
     "mlp-mnist": ("mnist", "mlp", SSE, 10, 10, MLP),
@@ -97,6 +99,9 @@ PLANNED = {
     "resnet20-cifar10": ("cifar10", "resnet-20", CE, 3, 30, ["ar", *TEN[3:6]]),
     "vgg-cifar10": ("cifar10", "vgg8", CE, 3, 30, ["ar", *DENSE_AND_CONV]),
     "smoke": ("digits", "digits-cnn", CE, 3, 6, ["ar", "simplified", "random-feedback"]),
+    "recurrent-digits": ("digits", "digits-rec", CE, 10, 30, RECURRENT),
+    "recurrent-mnist": ("mnist", "hierarchy", CE, 3, 4, RECURRENT),
+    "recurrent-fashion": ("fashion-mnist", "conv-rec", CE, 3, 2, RECURRENT),
 }
 """Name -> data set, network, loss, seeds, epochs, and the presets after backprop."""
 
@@ -200,6 +205,8 @@ DEFAULTS = {
     "unsettled_above": None,
     "sample_clip": None,
     "recurrent_bound": None,
+    "train_images": None,
+    "freeze": [],
 }
 
 

@@ -29,8 +29,8 @@ def test_options_survive_json():
     other = Experiment(
         seed=3,
         precision="bf16",
-        images=Images("mnist", augment="flip,crop"),
-        optimisation=Optimisation(lr=1, update_clip=2.5),
+        images=Images("mnist", augment="flip,crop", train_images=100),
+        optimisation=Optimisation(lr=1, update_clip=2.5, freeze=("a", "b.weight")),
         relaxation=Relaxation(lift=lifts, start="zero", dt=0.25, noise=0.1, delay=1, feedback_transform="quantised-4"),
     )
     computed = Execution("cuda", 2, channels_last=True, data_dir=Path("some/where"), processes=1)
