@@ -138,13 +138,14 @@ def _samples_coupled(passed: CapturedPass, number: int) -> dict[str, bool]:
 
 def _shared_by(passed: CapturedPass) -> dict[str, int]:
     """Return projection -> number of synapses of one sample that share each of its weights, over tied projections."""
-    uses, users = dict[str, int](), dict[tuple[int, int], int]()
-    weights = dict[str, tuple[int, int]]()
+    uses, users = dict[str, int](), dict[object, int]()
+    weights = dict[str, object]()
     for p in passed.network.projections.values():
         if p.number is not None:
             operation = passed.operations[p.number]
             uses[p.name] = _uses(operation, len(passed.stimulus))
-            weights[p.name] = operation.weight.data_ptr(), operation.weight.numel()  # a transposed weight is tied
+            place = operation.weight.data_ptr(), operation.weight.numel()  # a transposed weight is tied
+            weights[p.name] = place if p.parameter else p.psi  # a computed weight lies elsewhere in each call
             users[weights[p.name]] = users.get(weights[p.name], 0) + uses[p.name]
     return {name: users[weights[name]] for name in uses}
 

@@ -209,10 +209,12 @@ def _gradients(problem: RelaxationProblem, updates: ParameterUpdates, options: U
     for name, projection in learned_feedback(network, problem.assumptions).items():
         weight, psi = parameter_of(passed.operations[projection.number].weight), network.feedback.find(name)
         assert psi is not None
-        update = found.get(weight) if weight.grad_fn is None else updates.of(weight)
+        users = (p for p in network.projections.values() if p.psi == name)
+        is_computed = weight.grad_fn is not None
+        update = updates.of(passed.operations[p.number].weight for p in users) if is_computed else found.get(weight)
         if update is None:
             continue
-        found[psi] = update.clone() if weight.grad_fn is None else options.clipped_(update.clone())
+        found[psi] = options.clipped_(update.clone()) if is_computed else update.clone()
         if options.decay and network.decays(projection, problem.assumptions):
             for w in (weight, psi):
                 found[w] = found[w] + options.decay * w.detach()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,10 +38,10 @@ class ParameterUpdates:
         before = self._found.get(id(to))
         self._found[id(to)] = (to, update if before is None else before[1] + update)
 
-    def of(self, weight: Tensor) -> Tensor | None:
-        """Return the update of a weight itself, also where it is computed from parameters."""
-        found = self._found.get(id(weight))
-        return None if found is None else found[1]
+    def of(self, weights: Iterable[Tensor]) -> Tensor | None:
+        """Return the sum of the updates of weights themselves, also where they are computed from parameters."""
+        found = [self._found[number][1] for number in {id(w): w for w in weights} if number in self._found]
+        return sum(found[1:], found[0]) if found else None
 
     def gradients(self) -> dict[Tensor, Tensor]:
         """Return leaf -> update, summed over all tensors that are made of it."""

@@ -23,12 +23,14 @@ class Held:
         self.parts = [part for _, part in module.named_modules()]
         self._children = [(part._modules, key, child) for part in self.parts for key, child in part._modules.items()]
         self._parameters: list[tuple[str, Holder, str]] = []
-        self._buffers: list[tuple[Holder, str]] = []
+        self._buffers: list[tuple[str, Holder, str]] = []
         for prefix, part in module.named_modules():
             for key, parameter in part._parameters.items():
                 if parameter is not None:
                     self._parameters.append((f"{prefix}.{key}" if prefix else key, part._parameters, key))
-            self._buffers += [(part._buffers, key) for key, buffer in part._buffers.items() if buffer is not None]
+            for key, buffer in part._buffers.items():
+                if buffer is not None:
+                    self._buffers.append((f"{prefix}.{key}" if prefix else key, part._buffers, key))
         self._sizes = self._count()
 
     @property
@@ -48,8 +50,12 @@ class Held:
 
     def constants(self) -> dict[int, Tensor]:
         """Return the parameters and buffers by identity, which keeps the identities theirs."""
-        tensors = [held.get(key) for held, key in [*self.places(), *self._buffers]]
+        tensors = [held.get(key) for _, held, key in [*self._parameters, *self._buffers]]
         return {id(tensor): tensor for tensor in tensors if tensor is not None}
+
+    def names(self) -> dict[int, str]:
+        """Return the names of the parameters and buffers by identity, the last one of several."""
+        return {id(held.get(key)): name for name, held, key in [*self._buffers, *self._parameters]}
 
     def _count(self) -> list[int]:
         return [len(part._modules) + len(part._parameters) for part in self.parts]

@@ -1,12 +1,14 @@
-"""Names of weighted operations: those of the modules that call them."""
+"""Names of weighted operations, those of the modules that call them, and what tells one weight from another."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from types import CodeType
+from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from actrelax.models.network.captured.tape import Tape
 
@@ -36,3 +38,36 @@ def operation_names(tape: Tape, parameters: Mapping[str, Tensor]) -> Callable[[i
         return module or weight or "weight"
 
     return name_of
+
+
+def origin_of(weight: Tensor, names: Mapping[int, str]) -> Hashable:
+    """Return what a weight is made of: a parameter, or functions, their options, parameters and buffers.
+
+    The same module computes the same weight anew in each of its calls. `names` has the module's parameters and buffers
+    by identity.
+    """
+    if weight.grad_fn is None:
+        return names.get(id(weight), id(weight))
+    numbers, stack = dict[Node, int](), [weight.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node not in numbers:
+            numbers[node] = len(numbers)
+            stack += [child for child, _ in node.next_functions if child is not None]
+    nodes = []
+    for node in numbers:
+        leaf = id(node.variable) if hasattr(node, "variable") else 0
+        children = tuple((numbers.get(child), slot) for child, slot in node.next_functions)  # type: ignore[arg-type]
+        nodes.append((node.name(), names.get(leaf, leaf), children, *_options(node, names)))
+    return weight.output_nr, *nodes
+
+
+def _options(node: Node, names: Mapping[int, str]) -> Iterator[tuple[str, Hashable]]:
+    """Yield the numbers and buffers that a function of autograd's graph has saved, by name."""
+    for name in dir(node):
+        if name.startswith("_saved_"):
+            saved: Any = getattr(node, name)
+            if isinstance(saved, Tensor):
+                is_number = saved.dim() == 0 and not saved.requires_grad
+                saved = saved.item() if is_number else names.get(id(saved))
+            yield name, saved if isinstance(saved, Hashable) else repr(saved)

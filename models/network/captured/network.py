@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Literal
 
@@ -60,7 +60,7 @@ class CapturedNetwork(Network):
     relays: dict[str, tuple[int, ...]]
     _wired: dict[str, Any]
     _of_stimulus: set[str]
-    _psi_names: dict[str, str]
+    _psi_names: dict[Hashable, str]
     _output_of: Output | None
 
     def __init__(self, module: nn.Module, output: Output | None, paths: Literal["one", "many"]) -> None:
@@ -96,7 +96,7 @@ class CapturedNetwork(Network):
                 raise ActrelaxError("the output depends on no weight: give a module with weighted layers.")
             edges, known = found.edges, dict(zip(found.edges, range(len(found.edges)), strict=True))
             kept = {known[edge]: seen.value for edge, seen in (tape.seen or {}).items() if edge in known}
-            path = record(found, tape, parameters, operation_names(tape, parameters), stimulus)
+            path = record(found, tape, parameters, operation_names(tape, parameters), stimulus, self.held().names())
             if self.paths == "one":
                 self._known.add(key, path)
         else:

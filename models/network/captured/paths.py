@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.gains import PieceGains
+from actrelax.models.network.captured.names import origin_of
 from actrelax.models.network.captured.pieces import Partition, Piece, follow
 from actrelax.models.network.captured.psi import parameter_of
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Place, Tape
@@ -58,6 +59,7 @@ class Wire:
     weight     number of its weight among the module's parameters, None for one that is computed; the bias likewise
     parameter  number of the parameter that the weight is, or of which it is a view
     shared     name of the first projection that uses the same weight, or views of the same parameter
+    origin     what tells this weight from others, as `origin_of` says
     """
 
     name: str
@@ -69,6 +71,7 @@ class Wire:
     bias: int | None = None
     parameter: int | None = None
     shared: str = ""
+    origin: Hashable = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,29 +174,36 @@ class Path:
 
 
 def record(
-    found: Partition, tape: Tape, parameters: Mapping[str, Tensor], name_of: Callable[[int], str], stimulus: Tensor
+    found: Partition,
+    tape: Tape,
+    parameters: Mapping[str, Tensor],
+    name_of: Callable[[int], str],
+    stimulus: Tensor,
+    held: Mapping[int, str],
 ) -> Path:
-    """Return the path of a pass that has just been partitioned; `name_of` names a weighted operation's module."""
+    """Return the path of a pass that has just been partitioned.
+
+    `name_of` names a weighted operation's module, `held` the module's parameters and buffers by identity.
+    """
     if _size(found, tape, 0) == ():
         raise ActrelaxError("the module returns a scalar: take its loss out, and return an output per sample.")
     numbers = _numbers(parameters, stimulus)
     own = tuple(tuple(numbers.get(id(p), p) for p in piece.parameters) for piece in found.pieces)
     unique = _Unique()
     projections = {index: unique(name_of(index)) for index in sorted(found.targets)}
-    leaves = {id(p): name for name, p in parameters.items()}
-    names = _population_names(found, projections, leaves, stimulus)
+    names = _population_names(found, projections, held, stimulus)
     by_edge = {edge: number for number, edge in enumerate(found.edges)}
     sizes, batch = [_size(found, tape, number) for number in range(len(names))], tuple(stimulus.shape[:1])
-    wires, shared = [], dict[int, str]()
+    wires, shared = [], dict[Hashable, str]()
+    origins = {index: origin_of(parameter_of(tape.operations[index].weight), held) for index in projections}
     for index, name in projections.items():
-        shared.setdefault(id(parameter_of(tape.operations[index].weight)), name)
+        shared.setdefault(origins[index], name)
     for number, piece in enumerate(found.pieces):
         for index in sorted(piece.drives):
             operation, source = tape.operations[index], tape.sources[index]
             weight, bias = numbers.get(id(operation.weight)), numbers.get(id(operation.bias))
             start = None if source is None else by_edge[source]
-            parameter = id(parameter_of(operation.weight))
-            psi = numbers.get(parameter), shared[parameter]
+            psi = numbers.get(id(parameter_of(operation.weight))), shared[origins[index]], origins[index]
             wires.append(Wire(projections[index], start, number, index, operation.kind, weight, bias, *psi))
         for copied in piece.copies:
             kind = "conv" if len(sizes[number]) > 2 else "dense"

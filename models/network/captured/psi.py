@@ -116,8 +116,8 @@ class FeedbackWeights(nn.Module):
 
 def view_of_feedback(psi: Tensor, weight: Tensor) -> Tensor:
     """Return the feedback weights of a weight that is a view of a parameter: the same view of the parameter's psi."""
-    base = weight._base
-    if base is None or psi.shape != base.shape or psi.dim() == 0:
+    base = parameter_of(weight)
+    if base is weight or psi.shape != base.shape or psi.dim() == 0:
         return psi
     if psi.stride() != base.stride():
         psi = torch.empty_like(base, requires_grad=False).copy_(psi)

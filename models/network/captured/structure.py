@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from actrelax.models.network.activations import ACTIVATIONS
@@ -14,11 +14,11 @@ from actrelax.models.network.population import Population
 INPUT, OUTPUT = "input", "output"
 
 
-def structure_of(path: Path, parameters: Sequence[str], psi_names: dict[str, str]) -> dict[str, Any]:
+def structure_of(path: Path, parameters: Sequence[str], psi_names: dict[Hashable, str]) -> dict[str, Any]:
     """Return the attributes of a `CapturedNetwork` that follow from a path.
 
-    `parameters` are the names of the module's. `psi_names`, parameter -> name of its feedback weights, keeps the first
-    name of a parameter, whatever other paths call first.
+    `parameters` are the names of the module's. `psi_names`, weight -> name of its feedback weights, keeps the first
+    name of a weight, whatever other paths call first.
     """
     named = [_projection(path, wire, parameters, psi_names) for wire in path.wires]
     everything = [INPUT, *path.names[::-1]]
@@ -43,7 +43,7 @@ def structure_of(path: Path, parameters: Sequence[str], psi_names: dict[str, str
     }
 
 
-def _projection(path: Path, wire: Any, parameters: Sequence[str], psi_names: dict[str, str]) -> CapturedProjection:
+def _projection(path: Path, wire: Any, parameters: Sequence[str], psi_names: dict[Hashable, str]) -> CapturedProjection:
     numbers = wire.weight, wire.bias, wire.parameter
     weight, bias, parameter = ("" if number is None or number < 0 else parameters[number] for number in numbers)
     return CapturedProjection(
@@ -55,7 +55,7 @@ def _projection(path: Path, wire: Any, parameters: Sequence[str], psi_names: dic
         bias,
         wire.operation,
         parameter,
-        psi_names.setdefault(parameter, wire.shared) if parameter else wire.shared,
+        psi_names.setdefault(wire.origin, wire.shared) if wire.shared else "",
     )
 
 

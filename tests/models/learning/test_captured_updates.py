@@ -14,8 +14,8 @@ def test_updates_of_leaves_and_of_what_is_made_of_them():
     updates.add(p, torch.ones(3, 2), "conv")
     updates.add(half, torch.full((3, 1), 5.0), "phi")
     updates.add(p, None, "phi")
-    assert torch.equal(updates.of(half), torch.full((3, 1), 5.0))
-    assert updates.of(torch.ones(1)) is None
+    assert torch.equal(updates.of([half]), torch.full((3, 1), 5.0))
+    assert updates.of([torch.ones(1)]) is None
     (found,) = updates.gradients().values()
     assert torch.equal(found, torch.tensor([[21.0, 11.0]] * 3))
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from actrelax import (
     ActivationRelaxation,
@@ -18,6 +18,7 @@ from actrelax import (
     Updates,
     relax_backward,
 )
+from actrelax.analysis.ledger import ledger_of
 from actrelax.models.network.captured.psi import FeedbackWeights, parameter_of, view_of_feedback
 
 LOSS = "half-sum-of-squares"
@@ -136,6 +137,69 @@ def test_computed_weights_have_a_psi_of_their_own():
     assert torch.allclose(network.feedback.find("2").grad, post.t() @ presynaptic, atol=1e-14)
     with pytest.raises(ActrelaxError, match=r'^"kolen-pollack" feedback needs weights that are Parameters'):
         learn(network, x, y, "kolen-pollack", updates=Updates(decay=0.1))
+
+
+class Twice(nn.Module):
+    """One layer twice, between two others."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(4, 6), layer, nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.layer(torch.tanh(self.layer(torch.tanh(self.first(x)))))))
+
+
+@pytest.mark.parametrize("parametrised", [weight_norm, spectral_norm, orthogonal])
+def test_a_weight_that_each_call_computes_anew_has_one_psi(parametrised):
+    """Its update is the sum over both calls, as of a tied Parameter with the same values."""
+    torch.manual_seed(1)
+    module = Twice(parametrised(nn.Linear(6, 6)))
+    network, x, y = make(module)
+    own = {"layer.feedback", "last.feedback"}
+    assert {key for key in network.state_dict() if key.endswith(".feedback")} == own
+    module.eval()  # in which spectral_norm computes the same weight in each call
+    plain = Twice(nn.Linear(6, 6))
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            parameter.copy_(module.get_parameter(name) if "layer" not in name else getattr(module.layer, name[6:]))
+    tied = Network.from_module(plain, x)
+    tied.load_state_dict(plain.state_dict() | {key: network.state_dict()[key] for key in own})
+    learn(network, x, y)
+    learn(tied, x, y)
+    for key in own:
+        psi, same = (dict(each.named_parameters())[key] for each in (network, tied))
+        assert torch.allclose(psi.grad, same.grad, atol=1e-14)
+    assert torch.allclose(network.module.first.weight.grad, plain.first.weight.grad, atol=1e-14)
+    found = ledger_of(tied, "ar", x)
+    assert [e.synapses for e in ledger_of(network, "ar", x).entries] == [e.synapses for e in found.entries]
+
+
+class Parts(nn.Module):
+    """One matrix, masked in two ways, scaled in two ways, and transposed after both."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.first, self.last = nn.Parameter(torch.randn(6, 6)), nn.Linear(4, 6), nn.Linear(6, 3)
+        self.register_buffer("mask", torch.rand(6, 6) < 0.5)
+        self.register_buffer("other", ~self.mask)
+
+    def forward(self, x):
+        x = self.first(x)
+        for weight in (self.w * self.mask, self.w * self.other, self.w * 2, self.w * 3, (self.w * 2).t(), self.w * 2):
+            x = nn.functional.linear(torch.tanh(x), weight)
+        return self.last(torch.tanh(x))
+
+
+def test_weights_that_are_computed_in_different_ways_do_not_share_psi():
+    network, x, y = make(Parts())
+    weights = [p for p in network.projections.values() if p.number is not None][::-1]
+    computed = ["weight", "weight#2", "weight#3", "weight#4", "weight#5", "weight#3"]
+    assert [p.psi for p in weights] == ["first", *computed, "last"]
+    transposed = network.projections["weight#5"]
+    problem = RelaxationProblem.from_batch(network, x, y, loss=LOSS, assumptions="learned-feedback")
+    psi = network.feedback.find("weight#5")
+    assert torch.equal(problem.feedback_weight(transposed), psi)  # in the shape of this weight, as its updates are
 
 
 def test_a_frozen_weight_and_a_psi_that_learns():
