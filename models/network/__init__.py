@@ -3,15 +3,10 @@
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
 from actrelax.models.network.captured.capture import capture
-from actrelax.models.network.captured.forward_pass import (
-    CapturedPass,
-    CapturedProjection,
-    refuse_stale,
-    signal_of,
-)
+from actrelax.models.network.captured.forward_pass import CapturedPass, CapturedProjection
 from actrelax.models.network.captured.held import left_alone
 from actrelax.models.network.captured.network import CapturedNetwork
-from actrelax.models.network.captured.operations import Operation, leaves_of
+from actrelax.models.network.captured.operations import Operation, leaves_of, refuse_stale, signal_of
 from actrelax.models.network.captured.psi import learned_feedback, parameter_of, refuse_continuous, trial_pass
 from actrelax.models.network.captured.sums import Sums
 from actrelax.models.network.captured.weighted_functions import OPERATIONS

@@ -10,11 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
-from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.current import CurrentDrive
 from actrelax.models.network.captured.gains import Gains, PieceGains
 from actrelax.models.network.captured.gates import Turn
-from actrelax.models.network.captured.operations import Operation, leaves_of
+from actrelax.models.network.captured.operations import Operation, leaves_of, signal_of
 from actrelax.models.network.captured.paths import Path, other_tensors
 from actrelax.models.network.captured.pieces import is_inside, transpose
 from actrelax.models.network.captured.psi import learned_feedback, view_of_feedback
@@ -49,24 +48,6 @@ class CapturedProjection:
     def feedback_signal(self, y: Tensor, route: Operation | None, weight: Tensor | None) -> Tensor:
         """Return op^T(y; weight), None for W; the route of a captured projection is its operation of this pass."""
         return y if route is None else signal_of(route, y, weight)
-
-
-def signal_of(operation: Operation, y: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return op^T(y; weight), None for the operation's own weight, and keep what the operation reads."""
-    refuse_stale(operation)
-    if weight is not None:
-        operation = operation.by(weight)
-    signal, _, _ = operation.both(y.to(operation.used.dtype), (True, False, False), keep=True)
-    assert signal is not None
-    return signal.to(operation.dtype)
-
-
-def refuse_stale(operation: Operation) -> None:
-    """Refuse a weight that has changed in place since the forward pass."""
-    if operation.is_stale:
-        raise ActrelaxError(
-            "a weight has changed in place since the forward pass: run backward before optimiser.step()."
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actrelax.models.errors import ActrelaxError
+
 Wanted = tuple[bool, bool, bool]
 """Whether the signal for x, the update of the weight and that of the bias are wanted."""
 Found = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -224,3 +226,21 @@ def leaves_of(weights: Sequence[Tensor]) -> list[Tensor]:
             found[id(node.variable)] = node.variable
         stack += [child for child, _ in node.next_functions]
     return list(found.values())
+
+
+def signal_of(operation: Operation, y: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return op^T(y; weight), None for the operation's own weight, and keep what the operation reads."""
+    refuse_stale(operation)
+    if weight is not None:
+        operation = operation.by(weight)
+    signal, _, _ = operation.both(y.to(operation.used.dtype), (True, False, False), keep=True)
+    assert signal is not None
+    return signal.to(operation.dtype)
+
+
+def refuse_stale(operation: Operation) -> None:
+    """Refuse a weight that has changed in place since the forward pass."""
+    if operation.is_stale:
+        raise ActrelaxError(
+            "a weight has changed in place since the forward pass: run backward before optimiser.step()."
+        )
