@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -19,6 +21,8 @@ from actrelax.models.results.recording import History, populations
 from actrelax.models.results.trajectory import time_after
 
 Evaluation = Literal["auto", "stepped", "closed-form"]
+Agree = Callable[[Tensor], Tensor]
+"""Numbers -> their largest values over all processes that share a batch."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class SolveRequest:
     options       options of the engine
     evaluation    step by step or by the closed form; "auto" chooses
     generator     generator for the noise; None for torch's global generator
+    agree         lets processes that share a batch stop together; None for one process
     """
 
     engine: str
@@ -41,6 +46,7 @@ class SolveRequest:
     options: Options
     evaluation: Evaluation = "auto"
     generator: torch.Generator | None = None
+    agree: Agree | None = None
 
     def time(self, step: int) -> float:
         """Return the time at which a step ends."""
@@ -59,8 +65,9 @@ class SolveRequest:
         units, bounds = self.problem.units, self.grid.bounds
         lines = [v for v in state if not any(v in unit.variables for unit in units.values())]  # delays
         return all(
-            _has_settled(previous, state, unit.variables, bounds.get(name, bound)) for name, unit in units.items()
-        ) and all(_has_settled(previous, state, (v,), bound) for v in lines)
+            change_is_small(previous, state, unit.variables, bounds.get(name, bound), self.agree)
+            for name, unit in units.items()
+        ) and all(change_is_small(previous, state, (v,), bound, self.agree) for v in lines)
 
     def status(self, settled: bool) -> Status:
         """Return the final status of a relaxation that has not diverged."""
@@ -109,13 +116,20 @@ class SolveRequest:
         )
 
 
-def _has_settled(previous: State, state: State, variables: Sequence[str], bound: Value) -> bool:
-    """Return whether all variables changed by at most the bound, relative to the largest magnitude among them."""
-    scale = max(state[v].abs().amax() for v in variables)
-    changes = ((state[v] - previous[v]).abs() for v in variables)
-    if isinstance(bound, Tensor):
-        return all(bool((change <= bound * scale).all()) for change in changes)
-    return all(bool(change.amax() <= bound * scale) for change in changes)
+def change_is_small(
+    previous: State, state: State, variables: Sequence[str], bound: Value, agree: Agree | None = None
+) -> bool:
+    """Return whether all variables changed by at most the bound, relative to the largest magnitude among them.
+
+    The answer is about the samples of all processes that `agree`, which must all call this function.
+    """
+    scale = reduce(torch.maximum, [state[v].abs().amax() for v in variables])
+    change = reduce(torch.maximum, [(state[v] - previous[v]).abs() for v in variables])
+    change = change.amax(0) if isinstance(bound, Tensor) else change.amax()
+    if agree is not None:
+        numbers = agree(torch.cat([scale.view(1), change.flatten()]))
+        scale, change = numbers[0], numbers[1:].view(change.shape)
+    return bool((change <= bound * scale).all()) and bool(scale < math.inf)
 
 
 def is_finite(activities: Mapping[str, Tensor]) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from actrelax.models._names import known
 from actrelax.models.engines.options import TorchOptions
+from actrelax.models.engines.request import Agree
 from actrelax.models.engines.residual import residual_of_pass
 from actrelax.models.engines.solve import engine_named, resolve
 from actrelax.models.engines.steps import Steps
@@ -129,8 +130,13 @@ def settle(network: Network, x: Tensor, how: Settle | None = None) -> Feedforwar
 
 
 @torch.no_grad()
-def settled_pass(network: Network, x: Tensor, how: Settle, *, check_finite: bool = True) -> FeedforwardPass:
-    """Return the result of `settle` without a warning; `FeedforwardPass.reached` says whether the steps sufficed."""
+def settled_pass(
+    network: Network, x: Tensor, how: Settle, *, check_finite: bool = True, agree: Agree | None = None
+) -> FeedforwardPass:
+    """Return the result of `settle` without a warning; `FeedforwardPass.reached` says whether the steps sufficed.
+
+    Processes that `agree` take the same number of steps.
+    """
     check_network(network)
     if not isinstance(how, Settle):
         raise ActrelaxError(f"how must be a Settle, got {how!r}: pass Settle(Steps.until(1e-6, eta=0.5)).")
@@ -147,7 +153,7 @@ def settled_pass(network: Network, x: Tensor, how: Settle, *, check_finite: bool
             start = {name: rates for name, rates in start.items() if name in members}
         component = _Component(network, x, start=start, members=members, rates=whole.activities)
         settles = members in network.graph.cycles
-        part = _settled(component, how, check_finite) if settles else component.feedforward_pass({})
+        part = _settled(component, how, check_finite, agree) if settles else component.feedforward_pass({})
         whole = FeedforwardPass(
             {**whole.drives, **part.drives},
             {**whole.activities, **part.activities},
@@ -159,11 +165,11 @@ def settled_pass(network: Network, x: Tensor, how: Settle, *, check_finite: bool
     return whole
 
 
-def _settled(component: _Component, how: Settle, check_finite: bool) -> FeedforwardPass:
+def _settled(component: _Component, how: Settle, check_finite: bool, agree: Agree | None) -> FeedforwardPass:
     """Let the populations of a cycle settle."""
     options = TorchOptions(check_finite=check_finite)
     request = resolve(component, how.integrator, how.steps, engine="torch", options=options)
     with enough_memory("this network's forward phase", "take smaller batches or networks"):
-        trajectory = engine_named("torch").solve(request)
+        trajectory = engine_named("torch").solve(replace(request, agree=agree))
     reached = None if how.steps.tolerance is None else trajectory.status is Status.SETTLED
     return replace(component.feedforward_pass(trajectory.state), steps=trajectory.steps, reached=reached)

@@ -168,7 +168,7 @@ class ActivationRelaxation(nn.Module):
             raise ActrelaxError("nn.DataParallel is not supported: use DistributedDataParallel.")
         if not torch.is_grad_enabled():
             if self._wrapped.network.is_recurrent:
-                return self._recipe.run(self.network, x).activities[self.network.output]
+                return self._recipe.alone().run(self.network, x).activities[self.network.output]
             output: Tensor = self.module(x) if isinstance(self._wrapped, Wrapped) else self._wrapped.network(x)
             return output
         scale = _scale(self.loss_scale)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from actrelax.models._names import whole_number
 from actrelax.models.engines import Settle, integrator_named
+from actrelax.models.engines.request import change_is_small
 from actrelax.models.engines.residual import largest_residual, relative_residual
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.backprop import gradients_of
@@ -137,10 +138,9 @@ class Unrolled:
         return new
 
     @torch.no_grad()
-    def _has_settled(self, before: Mapping[str, Tensor], rates: Mapping[str, Tensor], tolerance: float) -> bool:
-        bound = tolerance * self.eta
-        names = self.network.hidden
-        return all(bool((rates[v] - before[v]).abs().amax() <= bound * rates[v].abs().amax()) for v in names)
+    def _has_settled(self, before: dict[str, Tensor], rates: dict[str, Tensor], tolerance: float) -> bool:
+        bound, agree = tolerance * self.eta, self.options.agree
+        return all(change_is_small(before, rates, [v], bound, agree) for v in self.network.hidden)
 
     @torch.no_grad()
     def _report(self, rates: Mapping[str, Tensor], taken: int) -> SettlingReport:

@@ -14,7 +14,7 @@ from actrelax.models._names import is_number, known
 from actrelax.models._values import GeneratorLike, as_generator, as_number
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import Settle, Steps
-from actrelax.models.engines.request import Evaluation
+from actrelax.models.engines.request import Agree, Evaluation
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.report import Phase, SettlingReport
 from actrelax.models.network import Network, Projection
@@ -101,6 +101,11 @@ class BackwardOptions:
     sample_clip : float, optional
         Bound on the norm of each sample's activities, relative to its loss gradient, on a network with cycles: the
         updates of a sample beyond it are scaled down to it.
+    agree : callable, optional
+        For processes that share a batch and relax until a tolerance: a function that returns the elementwise largest
+        values of a tensor over the processes. They then stop after the same step, as one process with the whole batch
+        does, and each needs a sample; by default each stops when its share has settled. An `ActivationRelaxation` calls
+        it only with gradients enabled.
 
     Raises
     ------
@@ -118,6 +123,7 @@ class BackwardOptions:
     unsettled: Literal["keep", "drop"] = "keep"
     unsettled_above: float | None = None
     sample_clip: float | None = None
+    agree: Agree | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "generator", as_generator(self.generator))

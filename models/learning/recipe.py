@@ -79,6 +79,10 @@ class Recipe:
         gradients, _, _ = captured_gradients(request, options, 1.0 if at_equilibrium else scale)
         return gradients
 
+    def alone(self) -> Recipe:
+        """Return the recipe of a process that does not wait for others."""
+        return self if self.options.agree is None else replace(self, options=replace(self.options, agree=None))
+
     def run(self, network: Network, x: Tensor) -> FeedforwardPass:
         """Return the forward pass of a batch."""
         return pass_for(network, x, self.options)
@@ -154,7 +158,7 @@ def checked_recipe(
     trial.add_feedback(assumptions, None if generator is None else generator.clone_state())
     network = trial.network
     zeros = next(network.parameters(), torch.empty(0)).new_zeros(1, *network.populations[network.input].shape)
-    passed = pass_for(network, zeros, replace(options, settle=_of_one_sample(options.settle)))
+    passed = pass_for(network, zeros, replace(options, settle=_of_one_sample(options.settle), agree=None))
     fields, given = _without_start(with_default_start(network, dict(fields)))
     problem = RelaxationProblem(network, passed, passed.activities[network.output], assumptions, **fields)
     request = prepare(problem, integrator, steps, options)

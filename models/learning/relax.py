@@ -203,5 +203,7 @@ def prepare(
     check_cycles(problem.network, options)
     request = resolve(problem, integrator, steps, evaluation=options.evaluation, generator=options.generator)
     return replace(
-        request, options=replace(request.options, check_finite=stops_at_non_finite(problem.network, options))
+        request,
+        options=replace(request.options, check_finite=stops_at_non_finite(problem.network, options)),
+        agree=options.agree,
     )

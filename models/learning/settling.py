@@ -38,7 +38,8 @@ def pass_for(network: Network, x: Tensor, options: BackwardOptions) -> Feedforwa
     """
     if not network.is_recurrent:
         return network.feedforward(x, keep_drives=False)
-    passed = settled_pass(network, x, options.settle, check_finite=stops_at_non_finite(network, options))
+    stops = stops_at_non_finite(network, options)
+    passed = settled_pass(network, x, options.settle, check_finite=stops, agree=options.agree)
     if passed.reached is False:
         warn(
             f"some samples have not settled after {passed.steps} steps of the forward phase: the report says how many; "

@@ -8,18 +8,21 @@ import torch
 from torch import Tensor
 
 from actrelax.models.engines import Settle, settled_pass
+from actrelax.models.engines.request import Agree
 from actrelax.models.network import Network
 from actrelax.simulations.data import Split
 from actrelax.simulations.training.processes import ALONE, Processes
 
 Convert = Callable[[Tensor], Tensor]
+AT_ONCE = 1000
+"""Number of images of a batch, which processes share."""
 
 
 @torch.no_grad()
-def outputs(network: Network, how: Settle, stimuli: Tensor) -> Tensor:
+def outputs(network: Network, how: Settle, stimuli: Tensor, agree: Agree | None = None) -> Tensor:
     """Return the outputs of a batch, (batch, ...), from settled rates if the network has cycles."""
     if network.is_recurrent:
-        return settled_pass(network, stimuli, how).activities[network.output]
+        return settled_pass(network, stimuli, how, agree=agree).activities[network.output]
     found: Tensor = network(stimuli)
     return found
 
@@ -39,10 +42,12 @@ def accuracy(respond: Convert, part: Split, preprocess: Convert | None = None, p
         Processes that share the images.
     """
     correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
-    mine = range(len(part.labels))[processes.share(len(part.labels))]
-    for start in mine[::1000]:
-        chosen = slice(start, min(start + 1000, mine.stop))
-        stimuli = part.images[chosen] if preprocess is None else preprocess(part.images[chosen])
-        correct += (respond(stimuli).argmax(1) == part.labels[chosen]).sum()
+    for start in range(0, len(part.labels), AT_ONCE):
+        batch = Split(*(x[start : start + AT_ONCE] for x in part))
+        mine = processes.share(len(batch.labels))
+        chosen = Split(*(x[mine] for x in batch))
+        images = chosen.images if len(chosen.labels) else batch.images[:1]  # which settles along with the others
+        answers = respond(images if preprocess is None else preprocess(images))[: len(chosen.labels)]
+        correct += (answers.argmax(1) == chosen.labels).sum()
     right: int = sum(processes.gathered(int(correct)))
     return right / len(part.labels)

@@ -119,7 +119,7 @@ def assemble(
         clip_norm=o.clip_norm,
         recurrent_bound=o.recurrent_bound,
         patience=experiment.patience,
-        respond=partial(outputs, network, options.settle) if network.is_recurrent else None,
+        respond=partial(outputs, network, options.settle, agree=processes.agree) if network.is_recurrent else None,
     )
     return Parts(training, module, loss, options, hardware, images)
 

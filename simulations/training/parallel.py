@@ -45,6 +45,7 @@ class Shared:
     assumptions  None for backprop
     processes    processes that share the batch; a share may be empty
     size         function that returns the number of samples in the whole batch
+    agrees       True if the rule calls `Processes.agree`, and so needs samples in every process
 
     Statistics of a batch, such as BatchNorm's, are those of a share.
 
@@ -63,6 +64,7 @@ class Shared:
     assumptions: Assumptions | None
     processes: Processes
     size: Callable[[], int]
+    agrees: bool = False
 
     def __post_init__(self) -> None:
         refuse_hooks(self.network, "several processes share a batch, and none has its whole gradient")
@@ -90,6 +92,8 @@ class Shared:
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> SharedBackward:
         """Learn from this process's share; `.grad` must be cleared."""
         samples, updates = self.size(), self.options.updates
+        if self.agrees and samples < self.processes.count:
+            self._settle_along(network, x, y)
         like = next(iter(self.learning))
         output, here = x.new_zeros(0, *network.populations[network.output].shape), like.new_zeros(4)
         if len(x):
@@ -114,3 +118,11 @@ class Shared:
             correct=correct.to(torch.int64),
             unsettled=unsettled.to(torch.int64) if network.is_recurrent else None,
         )
+
+    def _settle_along(self, network: Network, x: Tensor, y: Tensor) -> None:
+        """Without a sample, learn from a copy of another process's, which changes no maximum, and forget the result."""
+        firsts = self.processes.gathered((x[:1].cpu(), y[:1].cpu()))
+        if len(x) == 0:
+            first, label = next(pair for pair in firsts if len(pair[0]))
+            self.rule(network, first.to(x), label.to(y))
+            network.zero_grad()

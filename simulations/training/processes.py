@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 import io
+import math
 import os
 import signal
 import sys
@@ -125,6 +126,18 @@ class Processes:
         with together():
             dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return float(found)
+
+    @property
+    def agree(self) -> Callable[[Tensor], Tensor] | None:
+        """Function that returns the largest numbers over all processes, elementwise; None for a single process."""
+        return None if self.count == 1 else self._largest_each
+
+    def _largest_each(self, numbers: Tensor) -> Tensor:
+        # a backend may lose nan in a comparison; infinity never settles either
+        found = torch.nan_to_num(numbers.double(), nan=math.inf, posinf=math.inf, neginf=-math.inf)
+        with together():
+            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.sums)
+        return found.to(numbers)
 
     def gathered(self, value: Any) -> list[Any]:
         """Return the values of all processes, by rank."""

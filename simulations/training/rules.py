@@ -67,6 +67,9 @@ def make_rule(
     own = replace(options, check_finite=False)
     if processes.count > 1:  # `Shared` applies the options to the sums over the processes
         own = replace(own, reduction="sum", updates=Updates(decay=None if options.updates.decay is None else 0.0))
+    agrees = not captured and (network.is_recurrent or experiment.relaxation.steps == "auto")
+    if agrees:  # on when to stop
+        own = replace(own, agree=processes.agree)
     if experiment.rule != "ar":
         rule = _differentiated(experiment, network, loss, own)
         compile_as = _compile_as(execution, worthwhile=False)
@@ -95,7 +98,8 @@ def make_rule(
     if processes.count == 1:
         return rule
     assumptions = experiment.relaxation.knobs if experiment.rule == "ar" else None
-    return Shared(rule, network, options, assumptions, processes, lambda: batches.size_of(done() % len(batches)))
+    size = lambda: batches.size_of(done() % len(batches))  # noqa: E731
+    return Shared(rule, network, options, assumptions, processes, size, agrees)
 
 
 def _differentiated(experiment: Experiment, network: Network, loss: Loss, options: BackwardOptions) -> Rule:

@@ -1,8 +1,10 @@
 """Samples that have not settled: they are reported, learn or don't, at both doors. Oracle: single samples."""
 
 import copy
+import threading
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -201,6 +203,64 @@ def test_samples_that_run_away_are_not_settled(factor, generator):
     assert (result.residual["backward"][abscissae > 1] < 0.1).any()  # ten times the tolerance
     assert not result.settled["backward"][abscissae > 1].any()
     assert result.settled["backward"][abscissae < 0.9].all()
+
+
+class Meeting:
+    """Processes that share a batch, as threads, which agree on the largest of their numbers."""
+
+    def __init__(self, count):
+        self.sent, self.barrier = [None] * count, threading.Barrier(count, timeout=20)
+
+    def agree(self, rank):
+        def largest(numbers):
+            self.sent[rank] = numbers
+            self.barrier.wait()
+            found = torch.stack(self.sent).amax(0)
+            self.barrier.wait()  # before anyone sends again
+            return found
+
+        return largest
+
+
+@pytest.mark.parametrize("rule", [relax_backward, backprop_backward, bptt_backward])
+def test_processes_that_agree_stop_like_one(case, rule):
+    """Each share settles after another number of steps; together they take those of the whole batch."""
+    case.x[0] *= 0.01
+    shares, meeting = [slice(0, 1), slice(1, 3)], Meeting(2)
+
+    def found(chosen, agree=None):
+        network = copy.deepcopy(case.network)
+        options = BackwardOptions(reduction="sum", agree=agree)
+        fields = {"reduction": "sum"} if rule is backprop_backward else {}
+        result = rule(network, case.x[chosen], case.y[chosen], options=options, **fields)
+        return [p.grad for p in network.parameters()], result.report.steps["forward"], result.report.steps
+
+    together, steps, of_both = found(slice(None))
+    assert len({found(chosen)[1] for chosen in shares}) == 2
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(lambda rank: found(shares[rank], meeting.agree(rank)), range(2)))
+    assert [part[1] for part in parts] == [steps, steps]
+    if rule is relax_backward:
+        assert [part[2] for part in parts] == [of_both, of_both]
+    bound = 1e-5 if rule is backprop_backward else 1e-12  # GMRES ends at 1e-6
+    assert_equal([a + b for a, b in zip(*(part[0] for part in parts), strict=True)], together, bound)
+
+
+def test_the_front_door_agrees_only_with_gradients(case):
+    sent = []
+
+    def agree(numbers):
+        sent.append(numbers)
+        return numbers
+
+    model = ActivationRelaxation(case.network, options=BackwardOptions(agree=agree))
+    with torch.no_grad():
+        model(case.x)  # perhaps in one process only
+    assert not sent
+    output = model(case.x)
+    forward = len(sent)
+    output.sum().backward()
+    assert 0 < forward < len(sent)
 
 
 def test_eta_alone_replaces_that_of_the_default(case):

@@ -203,14 +203,15 @@ FIXED = ["--precision", "fp64", "--epochs", "1", "--threads", "1", "--quiet"]
 CNN = ["--network", "digits-cnn", "--steps", "5", "--batch-size", "718", "--momentum", "0.9", "--augment", "flip,crop"]
 CLIPPED = ["--update-clip", "0.002", "--conv-factor", "2", "--measure-alignment", "1"]
 EQUILIBRIUM = ["--integrator", "equilibrium", "--batch-size", "718", "--conv-factor", "2"]
-CYCLES = ["--network", "digits-rec", "--settle-steps", "6", "--steps", "5", "--eta", "0.4", "--batch-size", "205"]
+CYCLES = ["--network", "digits-rec", "--batch-size", "718", "--lr", "0.05"]
 RUNS = {
     "ar": [*CNN, *CLIPPED, "--reduction", "sum", "--lr", "0.01"],
     "learned": [*CNN, *CLIPPED, "--assumptions", "learned-feedback", "--validation", "33"],
     "kolen-pollack": [*CNN, *CLIPPED, "--assumptions", "kolen-pollack", "--decay", "0.1", "--epochs", "2"],
     "backprop": ["--network", "OWN:unequal", "--rule", "backprop", "--batch-size", "205", "--update-clip", "0.002"],
     "tied": ["--network", "OWN:tied", "--assumptions", "kolen-pollack", "--decay", "0.1", "--batch-size", "718"],
-    "cycles": [*CYCLES, "--unsettled", "drop", "--unsettled-above", "0.05"],
+    "cycles": [*CYCLES, "--settle-steps", "6", "--steps", "5", "--unsettled", "drop", "--unsettled-above", "0.05"],
+    "cycles until a tolerance": CYCLES,
     "cycles, bptt": [*CYCLES, "--rule", "bptt"],
     "group-norm": [
         "--network",
