@@ -21,6 +21,7 @@ from actrelax.simulations.examples import (
     learned_feedback,
     one_relaxation,
     own_network_and_dynamics,
+    recurrent,
     time_constants_and_noise,
     unfrozen,
 )
@@ -111,6 +112,16 @@ def test_late_inhibition_oscillates_where_the_linearised_equation_says(tmp_path)
     swings = {delay: measured[f"{delay}"] for delay in (4, 8, 11, 13, 16, 20)}
     assert max(swings[delay] for delay in (4, 8, 11)) < 0.1 < 1 < min(swings[delay] for delay in (13, 16, 20))
     assert is_drawn(tmp_path / "delay_line.png")
+
+
+def test_both_phases_of_a_network_with_loops_settle_and_learn_as_autograd_does(tmp_path):
+    measured = recurrent.main(tmp_path, duration=200.0)
+    assert measured["implicit"] < 1e-11
+    assert measured["through time"] < 1e-9
+    for name in ("lower", "upper"):
+        assert 1e-3 < measured[f"rates {name}"] < 0.05
+        assert 1e-3 < measured[f"gradients {name}"] < 0.2
+    assert is_drawn(tmp_path / "recurrent.png")
 
 
 @pytest.mark.parametrize("name", ["from_scratch", "one_relaxation"])
