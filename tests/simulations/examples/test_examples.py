@@ -18,6 +18,7 @@ from actrelax.simulations.examples import (
     delay_line,
     delays,
     from_scratch,
+    inhibition_stabilised,
     learned_feedback,
     one_relaxation,
     own_network_and_dynamics,
@@ -122,6 +123,18 @@ def test_both_phases_of_a_network_with_loops_settle_and_learn_as_autograd_does(t
         assert 1e-3 < measured[f"rates {name}"] < 0.05
         assert 1e-3 < measured[f"gradients {name}"] < 0.2
     assert is_drawn(tmp_path / "recurrent.png")
+
+
+def test_both_phases_oscillate_from_the_same_time_constant_of_inhibition(tmp_path):
+    measured = inhibition_stabilised.main(tmp_path, duration=300.0, ratios=(2.2, 2.8))
+    assert measured["alone"] > 1.5
+    assert measured["forward"] == pytest.approx(measured["backward"], rel=1e-5)
+    assert 2.2 < measured["forward"] < 2.8
+    for phase in ("forward", "backward"):
+        rates = [measured[f"{phase} {ratio}"] for ratio in (2.2, 2.8)]
+        assert rates[0] < -1e-3 < 1e-3 < rates[1]
+        assert rates == pytest.approx([measured[f"{phase} {ratio} predicted"] for ratio in (2.2, 2.8)], abs=2e-4)
+    assert is_drawn(tmp_path / "inhibition_stabilised.png")
 
 
 @pytest.mark.parametrize("name", ["from_scratch", "one_relaxation"])
