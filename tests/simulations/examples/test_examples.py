@@ -15,6 +15,7 @@ from outcomes import is_drawn
 
 from actrelax.simulations import examples
 from actrelax.simulations.examples import (
+    deep_equilibrium,
     delay_line,
     delays,
     from_scratch,
@@ -135,6 +136,14 @@ def test_both_phases_oscillate_from_the_same_time_constant_of_inhibition(tmp_pat
         assert rates[0] < -1e-3 < 1e-3 < rates[1]
         assert rates == pytest.approx([measured[f"{phase} {ratio} predicted"] for ratio in (2.2, 2.8)], abs=2e-4)
     assert is_drawn(tmp_path / "inhibition_stabilised.png")
+
+
+def test_a_loop_inside_a_model_learns_as_the_unrolled_one(tmp_path):
+    measured = deep_equilibrium.main(tmp_path, epochs=1, images=128)
+    assert measured["stem"] < 0.01
+    assert measured["loss"] < 0.01
+    assert measured["steps"] < 100
+    assert is_drawn(tmp_path / "deep_equilibrium.png")
 
 
 @pytest.mark.parametrize("name", ["from_scratch", "one_relaxation"])
