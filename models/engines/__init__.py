@@ -2,6 +2,7 @@
 
 from actrelax.models.engines.methods import BRIAN2, INTEGRATORS, SCIPY, integrator_named
 from actrelax.models.engines.options import Brian2Options, SciPyOptions, TorchOptions
+from actrelax.models.engines.request import Agree
 from actrelax.models.engines.schedule import schedule
 from actrelax.models.engines.settle import Settle, settle, settled_pass
 from actrelax.models.engines.solve import ENGINES, OPTIONS, solve, unsupported
@@ -17,6 +18,7 @@ __all__ = [
     "OPTIONS",
     "PAPERS",
     "SCIPY",
+    "Agree",
     "Brian2Options",
     "SciPyOptions",
     "Settle",

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from actrelax.models._names import is_number, known
 from actrelax.models._values import GeneratorLike, as_generator, as_number
 from actrelax.models.assumptions import Assumptions
-from actrelax.models.engines import Settle, Steps
-from actrelax.models.engines.request import Agree, Evaluation
+from actrelax.models.engines import Agree, Settle, Steps
+from actrelax.models.engines.request import Evaluation
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.report import Phase, SettlingReport
 from actrelax.models.network import Network, Projection

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from actrelax.models.engines import Settle, settled_pass
-from actrelax.models.engines.request import Agree
+from actrelax.models.engines import Agree, Settle, settled_pass
 from actrelax.models.network import Network
 from actrelax.simulations.data import Split
 from actrelax.simulations.training.processes import ALONE, Processes
