@@ -21,6 +21,7 @@ from actrelax.models.engines import (
     Brian2Options,
     SciPyOptions,
     Steps,
+    current_functions,
     integrator_named,
     schedule,
     solve,
@@ -42,7 +43,7 @@ BOUND = {1e-10: 1e-8, 1e-6: 1e-4}
 ABSOLUTE_TOLERANCE = 1e-14
 SETTLED = {torch.float64: 1e-13, torch.float32: 5e-6}
 """Dtype -> relative residual at which the rates and gradients of a network with cycles have settled."""
-KINKED = ("relu", "leaky-relu")
+KINKED = ("relu", "leaky-relu", "hardtanh", "relu6")
 """Activations with a discontinuous derivative."""
 
 
@@ -183,5 +184,5 @@ def _refusal(problem: InitialValueProblem, engine: str, scheme: Integrator) -> s
 def _has_kinks(problem: InitialValueProblem) -> bool:
     if not isinstance(problem, RelaxationProblem):
         return False
-    activations = {population.activation.name for population in problem.network.populations.values()}
-    return not problem.is_frozen and not activations.isdisjoint(KINKED)
+    names = {function.population.activation.name for function in current_functions(problem).values()}
+    return any(name.startswith(KINKED) for name in names)

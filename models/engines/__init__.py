@@ -1,5 +1,6 @@
 """Engines: PyTorch, SciPy and Brian2 behind one `solve`."""
 
+from actrelax.models.engines.connections import current_functions
 from actrelax.models.engines.methods import BRIAN2, INTEGRATORS, SCIPY, integrator_named
 from actrelax.models.engines.options import Brian2Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.request import Agree
@@ -28,6 +29,7 @@ __all__ = [
     "Steps",
     "TorchOptions",
     "Vector",
+    "current_functions",
     "integrator_named",
     "schedule",
     "settle",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actrelax.models.assumptions import Gain
-from actrelax.models.network import CapturedNetwork, Projection
+from actrelax.models.network import CapturedNetwork, CapturedPass, Population, Projection
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem
 
 Path = tuple[Projection, ...]
@@ -23,7 +23,8 @@ class Connection:
     """Feedback from one population, the target of its projections, to another, their source.
 
     name    the projection's, or "source->target"
-    gain    knob for the gain that multiplies the target's activity; "none" where the matrix contains it
+    gain    knob for the gain that multiplies the target's activity, or what it becomes at the result of the target's
+            function; "none" where the matrix contains it
     paths   the ways from target to source
     """
 
@@ -56,21 +57,57 @@ def connection_names(problem: InitialValueProblem) -> list[str]:
     return list(problem.network.projections)
 
 
+@dataclass(frozen=True)
+class CurrentFunction:
+    """The pointwise function of a population whose gain is current.
+
+    population  its units: those of the population, or of the function before pooling
+    is_whole    whether they are the same
+    """
+
+    population: Population
+    is_whole: bool
+
+
+def current_functions(problem: RelaxationProblem) -> dict[str, CurrentFunction]:
+    """Return the pointwise function of each population whose feedback has the current gain."""
+    targets = dict.fromkeys(c.target for c in connections_of(problem).values() if c.gain == "current")
+    return {name: _function(problem, name) for name in targets}
+
+
+def _function(problem: RelaxationProblem, name: str) -> CurrentFunction:
+    passed = problem.feedforward
+    if not isinstance(passed, CapturedPass):
+        return CurrentFunction(problem.network.populations[name], True)
+    current = passed.current(passed.path.names.index(name))
+    return CurrentFunction(Population(name, current.shape[1:], current.activation), current.is_whole)
+
+
 def _between_populations(problem: RelaxationProblem, network: CapturedNetwork) -> dict[str, Connection]:
-    """Return one connection per pair of populations, and per delay."""
-    paths: dict[tuple[str, str, float], list[Path]] = {}
+    """Return one connection per pair of populations, per delay and per kind of gain."""
+    paths: dict[tuple[str, str, float, Gain], list[Path]] = {}
     for target in network.populations:
         for path in _paths(network, target):
             delay = sum(problem.delay.times.get(p.name, 0.0) for p in path)
-            paths.setdefault((path[-1].source, target, round(delay, 9)), []).append(path)
+            gain = _own_gain(problem, path[0])
+            paths.setdefault((path[-1].source, target, round(delay, 9), gain), []).append(path)
     found: dict[str, Connection] = {}
-    for (source, target, _), along in paths.items():
+    for (source, target, _, gain), along in paths.items():
         name = count = f"{source}->{target}"
         number = 2
         while count in found:
             count, number = f"{name}#{number}", number + 1
-        found[count] = Connection(count, source, target, "none", along)
+        found[count] = Connection(count, source, target, gain, along)
     return found
+
+
+def _own_gain(problem: RelaxationProblem, projection: Any) -> Gain:
+    """Return the gain that is no part of a captured projection's matrix: the current one, of a pointwise function."""
+    passed = problem.feedforward
+    assert isinstance(passed, CapturedPass)
+    if problem.activity_gain(projection) != "current":
+        return "none"
+    return "none" if passed.current(passed.path.names.index(projection.target)).is_linear else "current"
 
 
 def _paths(network: CapturedNetwork, target: str) -> Iterator[Path]:

@@ -12,9 +12,9 @@ from scipy import sparse
 
 from actrelax.models.engines.captured_feedback import CapturedFeedback
 from actrelax.models.engines.captured_feedback import refused as refused_capture
-from actrelax.models.engines.connections import Connection, connections_of
+from actrelax.models.engines.connections import Connection, connections_of, current_functions
 from actrelax.models.engines.sparse_system import Activities, Drive, SparseSystem, Vector, vector
-from actrelax.models.network import CapturedNetwork, Projection
+from actrelax.models.network import CapturedNetwork, Population, Projection
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem
 
 
@@ -56,71 +56,99 @@ class SparseProblem(SparseSystem):
     def feedback(self) -> dict[str, Feedback]:
         """Feedback by connection."""
         problem = self.problem
-        if isinstance(self.network, CapturedNetwork):
-            captured = CapturedFeedback(problem)
-            return {name: Feedback(c, captured.matrix(c)) for name, c in self.connections.items()}
+        if self._captured is not None:
+            return {name: Feedback(c, self._captured.matrix(c)) for name, c in self.connections.items()}
         return {
             name: Feedback(c, _matrix_of(problem, problem.feedback_projections[name]))
             for name, c in self.connections.items()
         }
 
+    @cached_property
+    def _captured(self) -> CapturedFeedback | None:
+        return CapturedFeedback(self.problem) if isinstance(self.network, CapturedNetwork) else None
+
     def sent_at_first(self, connection: str) -> Vector:
         """Return what a connection sends at t = 0: gain times activity, (batch * target units,)."""
-        if isinstance(self.network, CapturedNetwork):
-            start = self.problem.initial_state()
-            return vector(self.problem.activity_of(self.connections[connection].target, start))
+        if self._captured is not None:
+            return self._sent(self.connections[connection], self.activities(self.initial_state))
         return super().sent_at_first(connection)
 
     @cached_property
+    def functions(self) -> dict[str, Population]:
+        """Population whose feedback has the current gain -> the units of its pointwise function."""
+        return {name: function.population for name, function in current_functions(self.problem).items()}
+
+    @cached_property
     def drives(self) -> dict[str, Drive]:
-        """Drive by population, for the populations that send feedback with the current gain."""
-        sending = {c.target for c in self.connections.values() if c.gain == "current"}
-        routes = self.problem.feedforward.routes
-        return {name: self.drive_of(name, routes) for name in self.network.populations if name in sending}
+        """Drive of the pointwise function by population, for the populations that send with the current gain."""
+        if self._captured is not None:
+            return {name: self._captured.drive(name) for name in self.functions}
+        return {name: self.drive_of(name, self.problem.feedforward.routes) for name in self.functions}
+
+    @cached_property
+    def results(self) -> dict[str, sparse.csr_array]:
+        """Population -> its signals at the result of its function, where pooling lies between them."""
+        found = {} if self._captured is None else {name: self._captured.result(name) for name in self.functions}
+        return {name: matrix for name, matrix in found.items() if matrix is not None}
 
     def drive_matrix(self, projection: Projection) -> sparse.csr_array:
         """Return a projection's drive without its bias, (batch * target units, batch * source units)."""
+        if self._captured is not None:
+            return self._captured.drive_matrix(projection)
         return projection.as_sparse(self.problem.feedforward.routes[projection.name], projection.weight)
 
     def _unit_input(self, population: str, x: Activities) -> Vector:
         """Return sum_p op_p^T(g_c x_c; psi_p) over the population's connections."""
         feedback = [f for f in self.feedback.values() if f.connection.source == population]
-        return np.asarray(sum(f.matrix @ (self._gain(f, x) * x[f.connection.target]) for f in feedback))
+        return np.asarray(sum(f.matrix @ self._sent(f.connection, x) for f in feedback))
+
+    def _sent(self, connection: Connection, x: Activities) -> Vector:
+        """Return gain times activity of a connection's target."""
+        return np.asarray(self._gain(connection, x) * self._at_result(connection, x))
+
+    def _at_result(self, connection: Connection, x: Activities) -> Vector:
+        """Return what the gain multiplies: the target's activity, or what that is where its function's result is."""
+        name = connection.target
+        return np.asarray(self.results[name] @ x[name]) if self._is_pooled(connection) else x[name]
+
+    def _is_pooled(self, connection: Connection) -> bool:
+        return connection.gain == "current" and connection.target in self.results
 
     def _input_row(self, population: str, x: Activities) -> list[sparse.csr_array]:
         """Return the derivatives of a population's feedback with respect to each population's activity."""
         row = {name: sparse.csr_array((self.sizes[population], self.sizes[name])) for name in self.problem.units}
         for feedback in self.feedback.values():
-            target = feedback.connection.target
-            if feedback.connection.source != population:
+            connection, matrix = feedback.connection, feedback.matrix
+            target = connection.target
+            if connection.source != population:
                 continue
             if target in row:
-                gain = np.broadcast_to(self._gain(feedback, x), self.sizes[target])
-                row[target] = row[target] + feedback.matrix @ sparse.diags_array(gain)
-            if feedback.connection.gain == "current":
-                curved = feedback.matrix @ sparse.diags_array(self._curvature(target, x) * x[target])
-                for source, matrix in self.drives[target].matrices.items():
+                gain = np.broadcast_to(self._gain(connection, x), matrix.shape[1])
+                through = matrix @ sparse.diags_array(gain)
+                row[target] = row[target] + (through @ self.results[target] if self._is_pooled(connection) else through)
+            if connection.gain == "current":
+                curved = matrix @ sparse.diags_array(self._curvature(target, x) * self._at_result(connection, x))
+                for source, drives in self.drives[target].matrices.items():
                     if source in row:
-                        row[source] = row[source] + curved @ matrix
+                        row[source] = row[source] + curved @ drives
         return list(row.values())
 
-    def _gain(self, feedback: Feedback, x: Activities) -> Vector | float:
+    def _gain(self, connection: Connection, x: Activities) -> Vector | float:
         """Return the gain of the connection's target."""
-        name = feedback.connection.target
-        if feedback.connection.gain == "none":
+        name = connection.target
+        if connection.gain == "none":
             return 1.0
-        if feedback.connection.gain == "feedforward":
+        if connection.gain == "feedforward":
             return self.gains[name]
-        drive = torch.from_numpy(self._current_drive(name, x))
-        return vector(self.network.populations[name].activation.derivative(drive))
+        return vector(self.functions[name].activation.derivative(torch.from_numpy(self._current_drive(name, x))))
 
     def _curvature(self, population: str, x: Activities) -> Vector:
         """Return f'' at the current drive, by autograd."""
         drive = torch.from_numpy(self._current_drive(population, x)).requires_grad_()
         with torch.enable_grad():
-            gain = self.network.populations[population].activation.derivative(drive)
+            gain = self.functions[population].activation.derivative(drive)
             if not gain.requires_grad:
-                return np.zeros(self.sizes[population])
+                return np.zeros(len(drive))
             return vector(torch.autograd.grad(gain.sum(), drive)[0])
 
     def _current_drive(self, population: str, x: Activities) -> Vector:

@@ -3,6 +3,7 @@
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
 from actrelax.models.network.captured.capture import capture
+from actrelax.models.network.captured.current import CurrentDrive
 from actrelax.models.network.captured.forward_pass import CapturedPass, CapturedProjection
 from actrelax.models.network.captured.held import left_alone
 from actrelax.models.network.captured.network import CapturedNetwork
@@ -30,6 +31,7 @@ __all__ = [
     "CapturedNetwork",
     "CapturedPass",
     "CapturedProjection",
+    "CurrentDrive",
     "Design",
     "FeedforwardPass",
     "Formula",

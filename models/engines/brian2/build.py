@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class Simulation:
     populations  population -> NeuronGroup of batch * units neurons, sample after sample
     feedback     projection -> Synapses from its target to its source; on a captured network "source->target"
     drives       projection -> Synapses from its source to its target, for current gains and the forward phase
+    functions    population of a captured network -> NeuronGroup of the units of its function, if pooling follows there
     monitors     population -> StateMonitor of x, and of s0, s1, ... of units with dynamics
     network      brian2.Network of all these objects; add further objects to it
     clock        clock of all objects
@@ -44,6 +45,7 @@ class Simulation:
     populations: Mapping[str, Any]
     feedback: Mapping[str, Any]
     drives: Mapping[str, Any]
+    functions: Mapping[str, Any]
     monitors: Mapping[str, Any]
     network: Any
     clock: Any
@@ -107,37 +109,68 @@ def build(
     taking_part = text_of(problem).participants(problem)
     for name in wanted:
         known("population", name, taking_part, where="monitor")
-    parts = [f"{p} {part}" for p in connection_names(problem) for part in ("feedback", "drive")]
-    names = identifiers([*problem.network.populations, *parts, *(f"{v} monitor" for v in wanted)])
+    names = _names(problem, wanted)
     with generating("numpy"):  # this code runs once: compiling would not pay off
         groups = {v: _group(flat, v, names[v], method, delays, clock) for v in taking_part}
-        feedback = {}
+        feedback, functions, results = dict[str, Any](), dict[str, Any](), list[Any]()
         if isinstance(flat, SparseProblem):
-            feedback = {p: _feedback(flat, p, groups, names[f"{p} feedback"], delays) for p in flat.feedback}
-        drives = {p: _drive(flat, p, groups, names[f"{p} drive"], delays) for p in text_of(problem).drives(problem)}
+            functions = {v: _function(flat, v, names[f"{v} function"], delays, clock) for v in flat.results}
+            results = [
+                _synapses(groups[v], functions[v], equations.RESULT_TEXT, matrix, names[f"{v} result"], equations.DRIVE)
+                for v, matrix in flat.results.items()
+            ]
+            senders = groups, functions
+            feedback = {p: _feedback(flat, p, senders, names[f"{p} feedback"], delays) for p in flat.feedback}
+        driven = groups | functions
+        drives = {
+            p: _drive(flat, p, groups, driven, names[f"{p} drive"], delays) for p in text_of(problem).drives(problem)
+        }
         often = b2.Clock(every * dt * UNIT, name="actrelax_records") if every > 1 else clock
         monitors = {
             v: b2.StateMonitor(groups[v], _monitored(problem, v), record=units, clock=often, name=names[f"{v} monitor"])
             for v, units in wanted.items()
         }
-    network = b2.Network(*groups.values(), *feedback.values(), *drives.values(), *monitors.values())
-    return Simulation(groups, feedback, drives, monitors, network, clock)
+    everything = [functions, groups, feedback, drives, monitors]
+    network = b2.Network(*(each for named in everything for each in named.values()), *results)
+    return Simulation(groups, feedback, drives, functions, monitors, network, clock)
 
 
-def _feedback(flat: SparseProblem, name: str, groups: Mapping[str, Any], word: str, delays: Mapping[str, int]) -> Any:
-    """Connect the target of a connection to its source."""
-    p, text = flat.connections[name], equations.feedback_text(flat.problem, name, delays)
-    return _synapses(groups[p.target], groups[p.source], text, flat.feedback[name].matrix, word, equations.SUM)
+def _names(problem: InitialValueProblem, monitored: Iterable[str]) -> dict[str, str]:
+    """Return the names of all objects that the simulation may have."""
+    populations = list(problem.network.populations)
+    ways = dict.fromkeys([*connection_names(problem), *text_of(problem).drives(problem)])
+    parts = [f"{p} {part}" for p in ways for part in ("feedback", "drive")]
+    further = [f"{v} {part}" for v in populations for part in ("function", "result")]
+    return identifiers([*populations, *parts, *(f"{v} monitor" for v in monitored), *further])
+
+
+def _feedback(
+    flat: SparseProblem,
+    name: str,
+    senders: tuple[Mapping[str, Any], Mapping[str, Any]],
+    word: str,
+    delays: Mapping[str, int],
+) -> Any:
+    """Connect the target of a connection, or the units of its function, to its source."""
+    c, text = flat.connections[name], equations.feedback_text(flat.problem, name, delays)
+    groups, functions = senders
+    sender = functions[c.target] if c.gain == "current" and c.target in functions else groups[c.target]
+    return _synapses(sender, groups[c.source], text, flat.feedback[name].matrix, word, equations.SUM)
 
 
 def _drive(
-    flat: SparseProblem | SparseForward, name: str, groups: Mapping[str, Any], word: str, delays: Mapping[str, int]
+    flat: SparseProblem | SparseForward,
+    name: str,
+    groups: Mapping[str, Any],
+    driven: Mapping[str, Any],
+    word: str,
+    delays: Mapping[str, int],
 ) -> Any:
     """Connect the source of a projection to its target; in the forward phase drives read delay lines."""
     p, is_forward = flat.network.projections[name], isinstance(flat, SparseForward)
     text = forward.drive_text(flat.problem, name, delays) if is_forward else equations.drive_text(flat.problem, name)
     order = equations.SUM if is_forward else equations.DRIVE
-    return _synapses(groups[p.source], groups[p.target], text, flat.drive_matrix(p), word, order)
+    return _synapses(groups[p.source], driven[p.target], text, flat.drive_matrix(p), word, order)
 
 
 def _monitored(problem: InitialValueProblem, name: str) -> list[str]:
@@ -177,6 +210,15 @@ def _group(
     _delay(flat, group, text, clock)
     if text.response:
         group.run_regularly(f"received = {text.response}", clock=clock, when="groups", order=equations.RESPONSE)
+    return group
+
+
+def _function(flat: SparseProblem, name: str, word: str, delays: Mapping[str, int], clock: Any) -> Any:
+    """Return the units of a population's function before pooling, which have its current gain."""
+    text = equations.function_text(flat.problem, name, delays)
+    group = b2.NeuronGroup(flat.results[name].shape[0], text.equations, clock=clock, name=word, namespace={})
+    group.bias = flat.drives[name].bias
+    _delay(flat, group, text, clock)
     return group
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from actrelax.models.engines import current_functions
 from actrelax.models.engines.brian2.delay_line import delay_line
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.connections import Connection, connection_names, connections_of
 from actrelax.models.engines.sparse_problem import refused
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import ACTIVATIONS, Formula, Population
+from actrelax.models.network import ACTIVATIONS, CapturedNetwork, Formula, Population, Projection
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem, StateSpace
 
 Constants = dict[str, tuple[float, bool]]
@@ -42,34 +43,71 @@ class PopulationText:
 
 def unsupported(problem: RelaxationProblem) -> str | None:
     """Return None, or one sentence that says why the problem can't be written as Brian2's equations."""
-    populations = problem.network.populations
-    return refused(problem) or missing_formula(populations[name] for name in _with_current_gain(problem))
+    return refused(problem) or missing_formula(f.population for f in current_functions(problem).values())
 
 
 def participants(problem: RelaxationProblem) -> list[str]:
     """Return the simulation's populations; the input only if a drive reads it or it is noisy."""
     network = problem.network
-    sources = {p.source for name in _with_current_gain(problem) for p in network.incoming[name]}
+    sources = {network.projections[name].source for name in drives(problem)}
     has_input = network.input in sources or problem.input_noise > 0
     return [name for name in network.populations if name != network.input or has_input]
 
 
 def drives(problem: RelaxationProblem) -> list[str]:
     """Return the projections to populations with a current gain, whose drive the simulation computes."""
-    return [p.name for name in _with_current_gain(problem) for p in problem.network.incoming[name]]
+    return [p.name for name in current_functions(problem) for p in _driving(problem, name)]
+
+
+def _driving(problem: RelaxationProblem, name: str) -> list[Projection]:
+    """Return the projections that drive a population; those of a captured network's stimulus are part of the bias."""
+    network, is_captured = problem.network, isinstance(problem.network, CapturedNetwork)
+    return [p for p in network.incoming[name] if not (is_captured and p.source == network.input)]
+
+
+def pooled(problem: RelaxationProblem) -> list[str]:
+    """Return the populations whose pointwise function has other units: a group of neurons with the current gain."""
+    return [name for name, function in current_functions(problem).items() if not function.is_whole]
 
 
 def population_text(problem: RelaxationProblem, name: str, delays: Mapping[str, int]) -> PopulationText:
     """Return the equations of a population; `delays` maps projections to steps."""
-    network, tag = problem.network, identifiers(connection_names(problem))
-    connections = connections_of(problem).values()
-    outgoing, incoming = ([c for c in connections if getattr(c, end) == name] for end in ("source", "target"))
+    tag = identifiers(connection_names(problem))
+    outgoing, incoming = ([c for c in connections_of(problem).values() if getattr(c, e) == name] for e in _ENDS)
     parts, constants = dynamics_text(problem, name)
     parts.append(sum_text("received", [f"{tag[c.name]}_feedback" for c in outgoing]))
-    if name in _with_current_gain(problem):
-        drives = [f"{tag[p.name]}_drive" for p in network.incoming[name]]
-        parts.append(sum_text("a", [*drives, "bias"], constant={"bias"}))
-        parts.append(f"current_gain = {formula_of(network.populations[name]).derivative} : 1")
+    if name in pooled(problem):
+        incoming = [c for c in incoming if c.gain != "current"]
+    return _sending(problem, name, parts, constants, incoming, delays)
+
+
+_ENDS = "source", "target"
+
+
+def function_text(problem: RelaxationProblem, name: str, delays: Mapping[str, int]) -> PopulationText:
+    """Return the equations of the units of a function before pooling, which receive a population's activity as x."""
+    sending = [c for c in connections_of(problem).values() if c.target == name and c.gain == "current"]
+    return _sending(problem, name, [sum_text("x", ["result"])], {}, sending, delays)
+
+
+RESULT_TEXT = "w : 1 (constant)\nresult_post = w * x_pre : 1 (summed)"
+"""Synapses from a population to the units of its function."""
+
+
+def _sending(
+    problem: RelaxationProblem,
+    name: str,
+    parts: list[str],
+    constants: Constants,
+    incoming: Sequence[Connection],
+    delays: Mapping[str, int],
+) -> PopulationText:
+    """Add gains and delay lines of the connections along which a group sends."""
+    tag, of_drive = identifiers(connection_names(problem)), identifiers(problem.network.projections)
+    if any(c.gain == "current" for c in incoming):
+        summed = [f"{of_drive[p.name]}_drive" for p in _driving(problem, name)]
+        parts.append(sum_text("a", [*summed, "bias"], constant={"bias"}))
+        parts.append(f"current_gain = {formula_of(current_functions(problem)[name].population).derivative} : 1")
     if any(c.gain == "feedforward" for c in incoming):
         parts.append("gain : 1 (constant)")
     lines = {}
@@ -179,9 +217,3 @@ def _gain_times_activity(connection: Connection, side: str = "") -> str:
     """Return g_c x_c in variables of the connection's target, with the suffix `_pre` in synapses."""
     gain = {"none": "", "feedforward": f"gain{side} * ", "current": f"current_gain{side} * "}
     return f"{gain[connection.gain]}x{side}"
-
-
-def _with_current_gain(problem: RelaxationProblem) -> list[str]:
-    """Return the populations whose feedback uses the gain at the current drive."""
-    targets = (c.target for c in connections_of(problem).values() if c.gain == "current")
-    return list(dict.fromkeys(targets))

@@ -15,15 +15,20 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.activations import ACTIVATIONS
 from actrelax.models.network.captured.gains import Known
+from actrelax.models.network.captured.pieces import transpose
 from actrelax.models.network.captured.tape import Edge
 
 LINEAR = (
     "Add", "View", "UnsafeView", "Reshape", "T", "Transpose", "Permute", "Unsqueeze", "Squeeze", "Expand", "Clone",
-    "Alias", "ToCopy", "MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "MaxPool2DWithIndices",
-    "MaxPool3DWithIndices", "MkldnnAdaptiveAvgPool",
+    "Alias", "ToCopy", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "MkldnnAdaptiveAvgPool",
+    "Mean", "Sum", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D",
+    "ConstantPadNd", "UpsampleNearest2D",
 )  # fmt: skip
 """Functions of autograd that are linear once their routes are those of the feedforward pass."""
+VIEWS = ("View", "UnsafeView", "Reshape", "Unsqueeze", "Squeeze", "Alias")
+"""Functions of autograd that leave the order of a tensor's elements as it is."""
 
 
 class CurrentDrive:
@@ -39,22 +44,34 @@ class CurrentDrive:
     ------
     ActrelaxError
         For a piece of another form.
+
+    Attributes
+    ----------
+    is_linear : bool
+        Whether the piece has no pointwise function.
+    activation : Activation
+        The pointwise function; the identity of a linear piece.
+    is_whole : bool
+        Whether the population is the function's result, in another shape at most: no pooling comes between them.
     """
 
     def __init__(self, passed: Any, number: int) -> None:
         self.passed, self.number = passed, number
         edges = passed.inputs(number)
         known, leaves = _only_function(passed, number, edges)
-        self.is_linear = known is None
+        self.is_linear, self.activation, self.is_whole = known is None, ACTIVATIONS["identity"], True
         if known is None:
             return
+        self.activation, self._node = known.activation, known.node
+        self.is_whole = all(_kind(node) in VIEWS for node in _above(passed, number, known.node, edges))
         sources = [wire.source for wire in passed.path.incoming[number] if wire.source is not None]
         if any(passed.path.relays[source] for source in sources):
             raise _refused(passed.path.names[number])
         child = known.node.next_functions[0]
         assert child[0] is not None
+        self._read: Edge = (child[0], child[1])
         self._ends: list[Edge | Tensor] = [*edges, *leaves]
-        self._linear = _Linear((child[0], child[1]), self._ends)
+        self._linear = _Linear(self._read, self._ends)
         self._offset: Tensor | None = None
         if leaves:
             self._offset = self._linear([*[None] * len(edges), *(leaf.detach() for leaf in leaves)])
@@ -78,6 +95,24 @@ class CurrentDrive:
         leaves = len(self._ends) - len(values)
         total = self._linear([*values, *[None] * leaves])
         return total if self._offset is None else total + self._offset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the drive, the batch included."""
+        return tuple(self._read[0]._input_metadata[self._read[1]].shape)
+
+    def above(self, signal: Tensor) -> Tensor:
+        """Return what a signal at the population becomes at the function's result."""
+        (found,) = transpose(self.passed.edges[self.number], [(self._node, 0)], signal, keep=True)
+        assert found is not None
+        return found
+
+    def below(self, signal: Tensor) -> dict[str, Tensor]:
+        """Return what a signal at the drive becomes along each projection: projection -> signal."""
+        turn, wires = self.passed.turn, self.passed.path.incoming[self.number]
+        turn.population = self.number
+        found = transpose(self._read, self._ends[: len(wires)], signal, True, self.number in turn.hooked)
+        return {wire.name: part for wire, part in zip(wires, found, strict=True) if part is not None}
 
     def _check(self, known: Known) -> None:
         """Refuse a piece that adds constants, which autograd does not know of."""
@@ -141,7 +176,7 @@ def _only_function(passed: Any, number: int, edges: list[Edge]) -> tuple[Known |
             leaves[id(node.variable)] = node.variable
         elif node in functions:
             found.append(functions[node])
-        elif node.name().rstrip("0123456789").removesuffix("Backward") not in LINEAR:
+        elif _kind(node) not in LINEAR:
             raise _refused(name)
         children = [(child, n) for child, n in node.next_functions if child is not None and (child, n) not in visited]
         visited.update(children)
@@ -149,6 +184,23 @@ def _only_function(passed: Any, number: int, edges: list[Edge]) -> tuple[Known |
     if len({known.node for known in found}) > 1:
         raise _refused(name)
     return (found[0] if found else None), list(leaves.values())
+
+
+def _kind(node: Node) -> str:
+    return node.name().rstrip("0123456789").removesuffix("Backward")
+
+
+def _above(passed: Any, number: int, function: Node, edges: list[Edge]) -> list[Node]:
+    """Return the nodes between a population and its function; refuse what enters there, past the function."""
+    found, stack = list[Node](), [passed.edges[number]]
+    while stack:
+        node, slot = stack.pop()
+        if (node, slot) in edges or hasattr(node, "variable"):
+            raise _refused(passed.path.names[number])
+        if node is not function and node not in found:
+            found.append(node)
+            stack += [(child, n) for child, n in node.next_functions if child is not None]
+    return found
 
 
 def _refused(name: str) -> ActrelaxError:

@@ -127,18 +127,22 @@ class CapturedPass(FeedforwardPass):
     def _piece_gains(self) -> dict[int, PieceGains]:
         return self.path.gains.setdefault(self.assumptions, {})
 
-    def current_drive(self, number: int, activity: Callable[[str], Tensor]) -> Tensor | None:
-        """Return the drive of a population's pointwise function at some activities, None if it has no such function."""
+    def current(self, number: int) -> CurrentDrive:
+        """Return the present drive of a population's pointwise function; refuse a piece that has none."""
         if number not in self._current:
             self._current[number] = CurrentDrive(self, number)
-        return self._current[number].at(activity)
+        return self._current[number]
+
+    def current_drive(self, number: int, activity: Callable[[str], Tensor]) -> Tensor | None:
+        """Return the drive of a population's pointwise function at some activities, None if it has no such function."""
+        return self.current(number).at(activity)
 
     def check_current(self) -> None:
         """Refuse current gains of pieces that have none; a pass without a graph is not checked."""
         for number in range(len(self.edges)):
             gains = self.gains_of(number)
-            if "current" in (*gains.sending, *gains.learning) and number not in self._current:
-                self._current[number] = CurrentDrive(self, number)
+            if "current" in (*gains.sending, *gains.learning):
+                self.current(number)
 
     def adjoints(
         self, number: int, signal: Tensor, gains: Sequence[Gain], keep: bool, drive: Tensor | None = None

@@ -19,6 +19,8 @@ from torch.autograd.graph import Node
 
 from actrelax.models.assumptions import Assumptions, Gain, Presynaptic, Statistics
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.activations import Activation
+from actrelax.models.network.captured.functions import activation_of
 
 _NAMES = ("relu", "leaky_relu", "tanh", "sigmoid", "softplus", "gelu", "silu", "elu", "hardtanh", "relu6")
 POINTWISE: frozenset[Callable[..., Tensor]] = frozenset(
@@ -38,7 +40,7 @@ BATCH_NORM: frozenset[Callable[..., Tensor]] = frozenset((F.batch_norm, torch.ba
 class Known:
     """A pointwise function or a BatchNorm in one forward pass: its function, and its node in autograd's graph."""
 
-    function: Callable[[Tensor], Tensor]
+    function: partial[Tensor]
     node: Node
 
     @classmethod
@@ -48,6 +50,11 @@ class Known:
         options = {name: value for name, value in kwargs.items() if name != "input"}
         rest = args[1:] if "input" not in kwargs else args
         return cls(partial(_applied, func, tuple(rest), options), result.grad_fn)
+
+    @property
+    def activation(self) -> Activation:
+        """The pointwise function as an activation."""
+        return activation_of(self.function, *self.function.args)
 
 
 def _applied(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any], x: Tensor) -> Tensor:

@@ -1,14 +1,28 @@
 """Matrices of captured networks: PyTorch's feedback unit by unit, and the same relaxations on all engines."""
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from modules import MODULES
+from torch import nn
 
-from actrelax import PRESETS, ActrelaxError, Network, RelaxationProblem, SciPyOptions, solve
+from actrelax import (
+    PRESETS,
+    ActrelaxError,
+    Assumptions,
+    Brian2Options,
+    Knobs,
+    Network,
+    RelaxationProblem,
+    SciPyOptions,
+    solve,
+)
 from actrelax.models.engines import captured_feedback
 from actrelax.models.engines.captured_feedback import CapturedFeedback
 from actrelax.models.engines.sparse_problem import SparseProblem
 from actrelax.models.engines.sparse_system import vector
+from actrelax.models.results import relative_error
 
 CAPTURED = [name for name, case in MODULES.items() if case.refused is None]
 LOSS = "half-sum-of-squares"
@@ -125,6 +139,110 @@ def test_matrices_are_made_once_per_problem(monkeypatch):
         next(problem.network.parameters()).add_(1.0)
     with pytest.raises(ActrelaxError, match="a weight has changed in place since the forward pass"):
         solve(problem, "RK45", 5, eta=0.1)
+
+
+def images(pool=None):
+    """Convolutions and dense layers, each with a smooth function; optionally with a pool after one."""
+    torch.manual_seed(0)
+    pooled = [] if pool is None else [pool]
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Conv2d(2, 3, 2), nn.Softplus(), *pooled, nn.Flatten(),
+        nn.Linear(27 if pool is None else 12, 6), nn.Sigmoid(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh(),
+    )  # fmt: skip
+
+
+def unfrozen(module, preset="unfrozen-relaxation", shape=(1, 6, 6), built=False, **fields):
+    torch.manual_seed(1)
+    x, y = torch.randn(3, *shape), torch.tensor([0, 1, 2])
+    network = Network.from_sequential(module, shape) if built else Network.from_module(module, x)
+    network.add_feedback(preset, 3)
+    return RelaxationProblem.from_batch(network, x, y, assumptions=preset, **fields)
+
+
+TIGHT = SciPyOptions(rtol=1e-12, atol=1e-14)
+
+
+def test_current_gains_are_those_of_a_hand_built_network():
+    captured, built = unfrozen(images()), unfrozen(images(), built=True)
+    for engine, integrator, options in (("scipy", "DOP853", TIGHT), ("brian2", "euler", Brian2Options())):
+        runs = [solve(p, integrator, 12, eta=0.2, engine=engine, options=options).final for p in (captured, built)]
+        for x, y in zip(*(run.values() for run in runs), strict=True):
+            assert relative_error(x.flatten(), y.flatten()) < 1e-12
+    frozen = solve(unfrozen(images(), "ar"), "euler", 12, eta=0.2).final
+    assert relative_error(frozen["2"], runs[0]["2"]) > 1e-3
+
+
+class Branches(nn.Module):
+    """Drives of several populations, a copy, a norm with frozen gains, and a function of a relay."""
+
+    def __init__(self, relay=False):
+        super().__init__()
+        self.stem, self.left, self.right = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.norm, self.top, self.head, self.relay = nn.LayerNorm(6), nn.Linear(6, 5), nn.Linear(5, 3), relay
+
+    def forward(self, x):
+        x = torch.tanh(self.stem(x))
+        y = F.silu(self.left(x) + x)
+        if self.relay:
+            return self.head(self.top(y)) + self.head(self.top(torch.tanh(y)))
+        z = self.norm(torch.tanh(self.right(y)) + x)
+        return self.head(torch.sigmoid(self.top(z) + self.top(y)))
+
+
+BESIDE_A_NORM = {name: Knobs(activity_gain="current") for name in ("left", "stem->left", "top", "top#2")}
+CURRENT = {
+    "learned": (images, Assumptions(dense=Knobs("learned", "current"), conv=Knobs("learned", "current")), (1, 6, 6)),
+    "dense": (images, Assumptions(dense=Knobs(activity_gain="current"), conv=Knobs(activity_gain="none")), (1, 6, 6)),
+    "average": (lambda: images(nn.AvgPool2d(2, 1)), "unfrozen-relaxation", (1, 6, 6)),
+    "maximum": (lambda: images(nn.MaxPool2d(2, 1)), "unfrozen-relaxation", (1, 6, 6)),
+    "norm": (Branches, Assumptions(projections=BESIDE_A_NORM), (4,)),
+}
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_the_vector_field_has_current_gains(name):
+    make, assumptions, shape = CURRENT[name]
+    torch.manual_seed(0)
+    problem = unfrozen(make(), assumptions, shape)
+    flat = SparseProblem(problem)
+    assert "current" in {c.gain for c in flat.connections.values()}
+    state = {population: torch.randn_like(x) for population, x in problem.initial_state().items()}
+    y = flat.join({k: vector(x) for k, x in state.items()})
+    found = flat.split(flat.vector_field(y))
+    for population, rate in problem.vector_field(state).items():
+        assert relative_error(torch.from_numpy(found[population]), rate.flatten()) < 1e-12
+    way = np.random.default_rng(0).standard_normal(len(y))
+    change = (flat.vector_field(y + 1e-6 * way) - flat.vector_field(y - 1e-6 * way)) / 2e-6
+    assert np.abs(flat.jacobian(y) @ way - change).max() < 1e-7 * np.abs(change).max()
+
+
+@pytest.mark.parametrize("name", ["average", "maximum", "norm"])
+def test_brian2_has_current_gains(name):
+    """Behind a pool the units of the function are neurons of their own, which the delay lines read."""
+    make, assumptions, shape = CURRENT[name]
+    torch.manual_seed(0)
+    projections = unfrozen(make(), assumptions, shape).feedback_projections
+    delays = {p: 0.2 * (i % 3) for i, p in enumerate(projections)}
+    problem = unfrozen(make(), assumptions, shape, delays=delays)
+    same(solve(problem, "euler", 12, eta=0.2, engine="brian2"), solve(problem, "euler", 12, eta=0.2), 1e-12)
+
+
+@pytest.mark.parametrize("integrator", ["RK45", "brian2:rk4"])
+def test_the_current_gain_of_a_relay_is_refused(integrator):
+    torch.manual_seed(0)
+    problem = unfrozen(Branches(relay=True), shape=(4,))
+    with pytest.raises(
+        ActrelaxError, match=r"relay \"left'\" has no drive and a pointwise function, whose current gain"
+    ):
+        solve(problem, integrator, 5, eta=0.1)
+
+
+def test_brian2_needs_a_formula():
+    module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6), nn.GELU(), nn.Linear(6, 3))
+    problem = unfrozen(module, shape=(4,))
+    with pytest.raises(ActrelaxError, match="activation 'gelu' of population '2' has no formula for Brian2"):
+        solve(problem, "euler", 5, eta=0.1, engine="brian2")
+    same(solve(problem, "DOP853", 5, eta=0.2, options=TIGHT), solve(problem, "rk4", 200, eta=0.005), 1e-10)
 
 
 @pytest.mark.parametrize("integrator", ["RK45", "brian2:rk4"])

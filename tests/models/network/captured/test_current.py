@@ -79,6 +79,71 @@ class AfterARelay(nn.Module):
         return self.above(torch.tanh(self.below(self.norm(x))) + x)
 
 
+class Pooled(nn.Module):
+    """A function whose result another module of the test pools."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.stem, self.conv, self.pool = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 6, 3, padding=1), pool
+        self.head = nn.Linear(pool(torch.ones(1, 6, 4, 4)).flatten(1).shape[1], 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.conv(torch.sigmoid(self.stem(x))))
+        return self.head(self.pool(x).flatten(1))
+
+
+POOLS = {
+    "average": nn.AvgPool2d(2),
+    "adaptive": nn.AdaptiveAvgPool2d(3),
+    "global": nn.AdaptiveAvgPool2d(1),
+    "maximum": nn.MaxPool2d(2, stride=1),
+    "upsampled": nn.Upsample(scale_factor=2),
+    "padded": nn.ZeroPad2d(1),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_signals_pass_a_piece_in_two_parts(name):
+    """Above and below its function; with the gain between them they are PyTorch's feedback."""
+    _, passed, _ = passed_of(Pooled(POOLS[name]), (1, 6, 6))
+    number = passed.path.names.index("conv")
+    current = passed.current(number)
+    drive = current.at(passed.activities.__getitem__)
+    signal = torch.randn_like(passed.activities["conv"])
+    (expected,) = passed.transposed(number, signal, keep=True, learn=False)
+    amplified = current.above(signal) * current.activation.derivative(drive)
+    assert torch.allclose(current.below(amplified)["conv"], expected, atol=1e-14)
+    assert (current.shape, current.activation.name, current.is_whole) == ((3, 6, 4, 4), "tanh", False)
+
+
+def test_a_view_of_the_result_is_the_whole_population():
+    _, passed, _ = passed_of(Pooled(nn.Identity()), (1, 6, 6))
+    current = passed.current(passed.path.names.index("conv"))
+    assert passed.activities["conv"].shape == (3, 96)
+    assert (current.shape, current.is_whole) == ((3, 6, 4, 4), True)
+
+
+class Skipped(nn.Module):
+    """A drive past the function, zero at first, so that nothing shows at the feedforward activities."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.below, self.past = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.above = nn.Linear(6, 3)
+        nn.init.zeros_(self.past.weight)
+        nn.init.zeros_(self.past.bias)
+
+    def forward(self, x):
+        x = torch.tanh(self.stem(x))
+        return self.above(torch.tanh(self.below(x)) + self.past(x))
+
+
+def test_a_drive_past_the_function_is_refused():
+    _, passed, _ = passed_of(Skipped(), (4,))
+    with pytest.raises(ActrelaxError, match=r"^population 'below' is not one pointwise function of a sum of drives"):
+        CurrentDrive(passed, passed.path.names.index("below"))
+
+
 REFUSED = {
     "norm": lambda a: torch.tanh(F.layer_norm(a, (6,))),
     "softmax": lambda a: a.softmax(-1),
