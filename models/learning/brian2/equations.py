@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from actrelax.models.assumptions import Assumptions, Gain
 from actrelax.models.engines.brian2.equations import formula_of, leak_text, missing_formula, sum_text
 from actrelax.models.engines.brian2.names import identifiers
-from actrelax.models.network import CapturedNetwork, Network, Projection
+from actrelax.models.network import Network, Projection
 from actrelax.models.network.layers import Conv2d
 from actrelax.models.network.pooling import Flatten, MaxPool2d
 
@@ -68,8 +68,6 @@ class Synapses:
 
 def unsupported(network: Network, assumptions: Assumptions) -> str | None:
     """Return None, or one sentence that says why Brian2 can't train the network under the assumptions."""
-    if isinstance(network, CapturedNetwork):
-        return "a captured network learns on PyTorch only: use relax_backward or ActivationRelaxation."
     if assumptions.is_continuous:
         return "in Brian2 weights change after the relaxation, not during it: choose plasticity at equilibrium."
     reasons = (_why_not_fixed(network, assumptions, p) for p in network.projections.values() if is_sparse(p))

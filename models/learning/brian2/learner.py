@@ -21,6 +21,7 @@ from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.brian2.support import check_steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.brian2 import equations
+from actrelax.models.learning.brian2.captured import written
 from actrelax.models.learning.brian2.objects import assemble, biases_of, check_weights, learning_in, matrix_of
 from actrelax.models.learning.brian2.phases import Phases
 from actrelax.models.network import Network, check_network
@@ -47,7 +48,8 @@ class Learner:
     network : Network
         Network of dense projections and copies whose activations have a formula; call `add_feedback` first if the
         assumptions need feedback weights. Convolutions and average pooling keep their weights, which must not require
-        a gradient. Networks with cycles are trained at the rates that the feedforward phase reaches.
+        a gradient. Networks with cycles are trained at the rates that the feedforward phase reaches. In captured
+        networks each population must be one pointwise function, known by name, of the sum of what enters.
     rate : float
         Learning rate; each stimulus is one step of plain gradient descent.
     loss : str, default "cross-entropy"
@@ -89,14 +91,16 @@ class Learner:
     ) -> None:
         self.network, self.rate, self.decay = network, as_number(rate), as_number(decay)
         self.assumptions = look_up("assumptions", assumptions, PRESETS)
+        check_network(network)
+        self._written = written(network, self.assumptions)
         self.loss = known("Brian2 loss", loss, equations.TOP_GRADIENTS)
         self.phases = phases or Phases()
         self.codegen = target_named(codegen)
         self._check()
-        self.feedforward_steps = self.phases.feedforward_steps or equations.depth(network)
-        self._simulation = assemble(network, self.assumptions, self.loss, self.phases.eta)
+        self.feedforward_steps = self.phases.feedforward_steps or equations.depth(self._own)
+        self._simulation = assemble(self._own, self._written.assumptions, self.loss, self.phases.eta)
         self._set_taus()
-        self._learning = learning_in(network)
+        self._learning = learning_in(self._own)
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
         """Learn from stimuli one by one, in one run.
@@ -172,25 +176,24 @@ class Learner:
             group.x, group.r, group.g = _array(given[name]), 0.0, 0.0
 
     def _check(self) -> None:
-        check_network(self.network)
-        reason = equations.unsupported(self.network, self.assumptions)
+        reason = equations.unsupported(self._own, self._written.assumptions)
         if reason:
             raise ActrelaxError(reason)
-        self.phases.check(self.network)
-        self.assumptions.check_names(self.network.projections)
-        for projection in self.network.projections.values():
-            self.network.feedback_weight(projection, self.assumptions)
+        self.phases.check(self._own)
+        self._written.assumptions.check_names(self._own.projections)
+        for projection in self._own.projections.values():
+            self._own.feedback_weight(projection, self._written.assumptions)
         if not (is_number(self.rate) and 0 <= self.rate < math.inf):
             raise ActrelaxError(f"rate must be a number, 0 or positive, got {self.rate!r}.")
         if self.decay is not None and not (is_number(self.decay) and 0 <= self.decay < math.inf):
             raise ActrelaxError(f"decay must be 0 or positive, got {self.decay}.")
-        if self.assumptions.needs_decay != (self.decay is not None):
+        if self._written.assumptions.needs_decay != (self.decay is not None):
             raise ActrelaxError(
                 f'"kolen-pollack" feedback needs a decay rate and other feedback takes none, got decay={self.decay}.'
             )
 
     def _set_taus(self) -> None:
-        for name, tau in self.phases.taus(self.network).items():
+        for name, tau in self.phases.taus(self._own).items():
             self._simulation.groups[name].slowness = _array(torch.as_tensor(tau).flatten())
 
     def _run(self, x: Tensor, y: Tensor | None, period: int, rate: float) -> Tensor:
@@ -222,17 +225,23 @@ class Learner:
         if not bool(torch.isfinite(x).all()):
             raise ActrelaxError("stimuli must be finite: look for inf and nan in them.")
         require_runtime()
-        self.network.check_stimuli(x)
+        self._own.check_stimuli(x)
         with torch.no_grad():
-            silent = x.new_zeros(len(x), *self.network.populations[self.network.output].shape)
+            silent = x.new_zeros(len(x), *self._own.populations[self._own.output].shape)
             if y is not None:
                 LOSSES[self.loss].value(silent, y)  # refuses invalid targets
         # the gradient of half the sum of squares at 0 is minus the target, for labels and for dense targets
         targets = silent if y is None else -LOSSES["half-sum-of-squares"].gradient(silent, y)
         return _array(x.flatten(1)), _array(targets.flatten(1))
 
+    @property
+    def _own(self) -> Network:
+        """The network as populations and projections."""
+        return self._written.network
+
     def _read_weights(self) -> None:
-        check_weights(self.network, self._learning, [tensor for *_, tensor in self._weights()])
+        self._written.check()
+        check_weights(self._own, self._learning, [tensor for *_, tensor in self._weights()])
         self._read_fixed_weights()
         for _, group, variable, tensor in self._weights():
             values = _array(tensor)
@@ -240,12 +249,12 @@ class Learner:
 
     @torch.no_grad()
     def _read_fixed_weights(self) -> None:
-        tag = identifiers(self.network.projections)
-        for p in filter(equations.is_sparse, self.network.projections.values()):
+        tag = identifiers(self._own.projections)
+        for p in filter(equations.is_sparse, self._own.projections.values()):
             synapses = self._simulation.synapses[p.name]
-            synapses.w = matrix_of(self.network, p, p.weight)[synapses.j[:], synapses.i[:]]
+            synapses.w = matrix_of(self._own, p, p.weight)[synapses.j[:], synapses.i[:]]
             if p.bias is not None:
-                setattr(self._simulation.groups[p.target], f"{tag[p.name]}_bias", _array(biases_of(self.network, p)))
+                setattr(self._simulation.groups[p.target], f"{tag[p.name]}_bias", _array(biases_of(self._own, p)))
 
     @torch.no_grad()
     def _write_weights(self) -> None:
@@ -265,8 +274,8 @@ class Learner:
 
     def _weights(self) -> Iterator[tuple[str, Any, str, Tensor]]:
         """Yield (name in the state_dict, Brian2 object, its variable, tensor) of each weight and bias."""
-        tag = identifiers(self.network.projections)
-        for p in self.network.projections.values():
+        tag = identifiers(self._own.projections)
+        for p in self._own.projections.values():
             if equations.is_sparse(p):
                 continue
             synapses, target = self._simulation.synapses[p.name], self._simulation.groups[p.target]

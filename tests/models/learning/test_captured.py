@@ -304,14 +304,6 @@ def test_refused_in_one_sentence(case):
     assert all(p.grad is None for p in module.parameters())
 
 
-def test_learning_in_brian2_is_refused():
-    _, _, network = make("batch-norm")
-    from actrelax.models.learning.brian2 import Learner
-
-    with pytest.raises(ActrelaxError, match="a captured network learns on PyTorch only"):
-        Learner(network, rate=0.1)
-
-
 def test_time_constants_noise_and_delays_take_names():
     case, _, network = make("pre-activation", training=False)
     x, y = case.stimuli(4), torch.randint(3, (4,))
