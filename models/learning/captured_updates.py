@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import Operation, Sums, leaves_of, parameter_of, refuse_stale, signal_of
+from actrelax.models.network import (
+    Operation,
+    Sums,
+    leaves_of,
+    parameter_of,
+    refuse_overwritten,
+    refuse_stale,
+    signal_of,
+)
 
 Feedback = Mapping[str, Tensor]
 """Projection -> the weights of its feedback, for the projections whose own weights do not carry it."""
@@ -106,10 +113,8 @@ def hebbian_products(
     wanted = (how.sends, learns, bias is not None and bias.requires_grad)
     if not any(wanted) or (y is None and sent is None):
         return None
-    if learns and operation.is_overwritten:
-        raise ActrelaxError(
-            "a tensor that a weight reads has changed in place since the forward pass: clone it before writing to it."
-        )
+    if learns:
+        refuse_overwritten(operation)
     signal = None
     if how.sends and (how.psi is not None or sent is not y):
         signal = None if sent is None else signal_of(operation, sent, how.psi)

@@ -69,6 +69,7 @@ class Recipe:
     @torch.no_grad()
     def relax_pass(self, scale: float | Tensor, passed: CapturedPass, gradient: Tensor) -> Mapping[Tensor, Tensor]:
         """Return the gradients of the parameters of a captured network, and of its stimulus if it needs one."""
+        passed.refuse_changed_feedback()
         at_equilibrium, scale = self.at_equilibrium, _beside(scale, gradient)  # scales cancel there
         options = replace(self.options, reduction="sum") if at_equilibrium else self.options
         share = 1.0 if at_equilibrium else self._share(scale, gradient)

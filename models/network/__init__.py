@@ -7,7 +7,13 @@ from actrelax.models.network.captured.current import CurrentDrive
 from actrelax.models.network.captured.forward_pass import CapturedPass, CapturedProjection
 from actrelax.models.network.captured.held import left_alone
 from actrelax.models.network.captured.network import CapturedNetwork
-from actrelax.models.network.captured.operations import Operation, leaves_of, refuse_stale, signal_of
+from actrelax.models.network.captured.operations import (
+    Operation,
+    leaves_of,
+    refuse_overwritten,
+    refuse_stale,
+    signal_of,
+)
 from actrelax.models.network.captured.psi import learned_feedback, parameter_of, refuse_continuous, trial_pass
 from actrelax.models.network.captured.sums import Sums
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
@@ -57,6 +63,7 @@ __all__ = [
     "left_alone",
     "parameter_of",
     "refuse_continuous",
+    "refuse_overwritten",
     "refuse_stale",
     "signal_of",
     "structure",

@@ -31,6 +31,10 @@ class FeedforwardPass:
     steps: int | None = field(default=None, kw_only=True)
     reached: bool | None = field(default=None, kw_only=True)
 
+    def activity(self, population: str) -> Tensor:
+        """Return xbar of a population."""
+        return self.activities[population]
+
     def response(self, population: str) -> Tensor:
         """Return f(abar), from which some activation functions compute their gain."""
         return self.responses.get(population, self.activities[population])

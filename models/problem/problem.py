@@ -199,10 +199,11 @@ class RelaxationProblem(InitialValueProblem):
         """Return a population's activity at t = 0, (batch, *population.shape); for the output, its clamp."""
         if population == self.network.output:
             return self.clamped
-        x = self.feedforward.activities[population]
-        if isinstance(self.start, Mapping):
-            return self.start.get(population, x)
-        return torch.zeros_like(x) if self.start == "zero" and population != self.network.input else x
+        if isinstance(self.start, Mapping) and population in self.start:
+            return self.start[population]
+        if self.start == "zero" and population != self.network.input:
+            return torch.zeros_like(self.feedforward.activities[population])
+        return self.feedforward.activity(population)
 
     def unit_input(self, population: str, state: State) -> Tensor:
         """Return the input u of a population's units: feedback, or the stimulus for a noisy input population."""
@@ -213,11 +214,9 @@ class RelaxationProblem(InitialValueProblem):
     @torch.no_grad()
     def feedback(self, population: str, state: State) -> Tensor:
         """Return sum_p op_p^T(g_c x_c; psi_p) over the population's projections, (batch, *population.shape)."""
-        signals = [self.feedback_along(p, state) for p in self.network.outgoing[population]]
-        total = signals[0]  # hidden populations have at least one outgoing projection
-        for signal in signals[1:]:
-            total = total + signal
-        return total
+        # hidden populations have at least one outgoing projection
+        first, *others = [self.feedback_along(p, state) for p in self.network.outgoing[population]]
+        return sum(others, first)
 
     def feedback_along(self, projection: Projection, state: State) -> Tensor:
         """Return op_p^T(g_c x_c; psi_p), the feedback along one projection."""

@@ -17,6 +17,7 @@ from torch.autograd.graph import GradientEdge, Node
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS
 from actrelax.models.network.captured.gains import Known
+from actrelax.models.network.captured.operations import refuse_overwritten, refuse_stale
 from actrelax.models.network.captured.pieces import transpose
 from actrelax.models.network.captured.tape import Edge
 
@@ -73,6 +74,8 @@ class CurrentDrive:
         self._ends: list[Edge | Tensor] = [*edges, *leaves]
         self._linear = _Linear(self._read, self._ends)
         self._offset: Tensor | None = None
+        for leaf in leaves:
+            passed.versions.refuse_changed_weight(leaf, "a parameter")
         if leaves:
             self._offset = self._linear([*[None] * len(edges), *(leaf.detach() for leaf in leaves)])
         self._check(known)
@@ -91,6 +94,11 @@ class CurrentDrive:
                 values.append(x)
                 continue
             operation = passed.operations[wire.operation]
+            refuse_stale(operation)
+            if x is None:
+                refuse_overwritten(operation)
+            if operation.bias is not None:
+                passed.versions.refuse_changed_weight(operation.bias, "a bias")
             values.append((operation if x is None else operation.reading(x)).call().detach())
         leaves = len(self._ends) - len(values)
         total = self._linear([*values, *[None] * leaves])
@@ -117,11 +125,11 @@ class CurrentDrive:
     def _check(self, known: Known) -> None:
         """Refuse a piece that adds constants, which autograd does not know of."""
         passed, name = self.passed, self.passed.path.names[self.number]
-        drive = self.at(passed.activities.__getitem__)
+        drive = self.at(passed.activity)
         assert drive is not None
         f = known.function(drive)
         above = _Linear(passed.edges[self.number], [(known.node, 0)])([f])
-        expected = passed.activities["output" if self.number == 0 else name]
+        expected = passed.activity("output" if self.number == 0 else name)
         if not torch.allclose(above, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max() + 1)):
             raise _refused(name)
 

@@ -18,6 +18,7 @@ from actrelax.models.network.captured.paths import Path, other_tensors
 from actrelax.models.network.captured.pieces import is_inside, transpose
 from actrelax.models.network.captured.psi import learned_feedback, view_of_feedback
 from actrelax.models.network.captured.tape import Edge
+from actrelax.models.network.captured.versions import Versions
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 
 
@@ -72,6 +73,7 @@ class CapturedPass(FeedforwardPass):
     stimulus    the stimulus, as the module saw it
     turn        whose signals may pass the gates
     gains       which derivatives pieces have
+    versions    the versions of what must not change in place
     assumptions  those under which signals are sent
     """
 
@@ -85,6 +87,7 @@ class CapturedPass(FeedforwardPass):
     turn: Turn
     gains: Gains = field(default_factory=Gains)
     assumptions: Assumptions = PRESETS["ar"]
+    versions: Versions = field(default_factory=Versions)
     _current: dict[int, CurrentDrive] = field(default_factory=dict)
     _sent: dict[str, Sent] = field(default_factory=dict)
     _relayed: dict[str, tuple[tuple[object, ...], Tensor]] = field(default_factory=dict)
@@ -93,6 +96,17 @@ class CapturedPass(FeedforwardPass):
     def output(self) -> Tensor:
         """The output, (batch, *output shape), without its history."""
         return self.activities["output"]
+
+    def activity(self, population: str) -> Tensor:
+        """Return the activity of a population; refuse one that has changed in place since the forward pass."""
+        activity = self.activities[population]
+        self.versions.refuse_changed_activity(population, activity)
+        return activity
+
+    def refuse_changed_feedback(self) -> None:
+        """Refuse feedback weights that have changed in place since the forward pass."""
+        for psi in self.network.feedback.tensors():
+            self.versions.refuse_changed_weight(psi, "a feedback weight")
 
     def leaves(self) -> list[Tensor]:
         """Return the parameters that learn, those that the module uses without holding them included."""

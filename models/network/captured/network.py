@@ -32,6 +32,7 @@ from actrelax.models.network.captured.psi import (
 )
 from actrelax.models.network.captured.structure import structure_of
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Tape, edge_of
+from actrelax.models.network.captured.versions import Versions
 from actrelax.models.network.network import Network
 from actrelax.models.network.stimuli import check_batch, check_stimuli
 
@@ -120,6 +121,7 @@ class CapturedNetwork(Network):
             stimulus,
             Turn([piece.gated for piece in path.pieces], edges, tape.hooks),
             Gains(tape.known, tape.norms),
+            versions=Versions([*parameters.values(), *self.feedback.tensors()], activities),
         )
 
     def watch(self, x: Tensor, path: Path) -> tuple[Tensor, dict[str, Edge]]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.versions import changed_weight
 
 Wanted = tuple[bool, bool, bool]
 """Whether the signal for x, the update of the weight and that of the bias are wanted."""
@@ -241,6 +242,12 @@ def signal_of(operation: Operation, y: Tensor, weight: Tensor | None = None) -> 
 def refuse_stale(operation: Operation) -> None:
     """Refuse a weight that has changed in place since the forward pass."""
     if operation.is_stale:
+        raise changed_weight("a weight")
+
+
+def refuse_overwritten(operation: Operation) -> None:
+    """Refuse an operation that has read a tensor which has changed in place since the forward pass."""
+    if operation.is_overwritten:
         raise ActrelaxError(
-            "a weight has changed in place since the forward pass: run backward before optimiser.step()."
+            "a tensor that a weight reads has changed in place since the forward pass: clone it before writing to it."
         )

@@ -30,6 +30,10 @@ class FeedbackWeights(nn.Module):
         found = self._parameters.get(key)
         return self._buffers.get(key) if found is None else found
 
+    def tensors(self) -> list[Tensor]:
+        """Return all feedback weights."""
+        return [psi for psi in (*self._parameters.values(), *self._buffers.values()) if psi is not None]
+
     def add(self, name: str, psi: Tensor, learned: bool) -> None:
         """Register feedback weights: as a Parameter if learned, else as a buffer."""
         if learned:
