@@ -25,7 +25,6 @@ from actrelax.models.learning.gradients import BackwardOptions, Updates, is_fini
 from actrelax.models.network import (
     CapturedNetwork,
     CapturedPass,
-    learned_feedback,
     parameter_of,
 )
 from actrelax.models.problem import RelaxationProblem, State
@@ -206,9 +205,8 @@ def _gradients(problem: RelaxationProblem, updates: ParameterUpdates, options: U
     assert isinstance(network, CapturedNetwork)
     assert isinstance(passed, CapturedPass)
     found = {leaf: options.clipped_(update) for leaf, update in updates.gradients().items()}
-    for name, projection in learned_feedback(network, problem.assumptions).items():
-        weight, psi = parameter_of(passed.operations[projection.number].weight), network.feedback.find(name)
-        assert psi is not None
+    for name, (psi, projection) in passed.learned_feedback.items():
+        weight = parameter_of(passed.operations[projection.number].weight)
         users = (p for p in network.projections.values() if p.psi == name)
         is_computed = weight.grad_fn is not None
         update = updates.of(passed.operations[p.number].weight for p in users) if is_computed else found.get(weight)

@@ -89,7 +89,7 @@ class WrappedCapture:
         if self.network.lacks_feedback(assumptions):
             self.network.add_feedback(assumptions, _given(generator))
         if not (self.is_network or self.network.feedback.is_empty):
-            self.feedback = self.network.feedback
+            self.feedback = self.network.feedback.root
 
     @contextmanager
     def leaves(self) -> Iterator[dict[Tensor, Tensor]]:
@@ -98,7 +98,8 @@ class WrappedCapture:
         Yields leaf -> the tensor that it stands for.
         """
         stands_for: dict[Tensor, Tensor] = {}
-        held = [(owner, key, owner[key]) for owner, key in self.network.held().places()]
+        places = [*self.network.held().places(), *self.network.feedback.places()]
+        held = [(owner, key, owner[key]) for owner, key in places]
         swapped = [(owner, key, p) for owner, key, p in held if p is not None and p.grad_fn is not None]
         for owner, key, tensor in swapped:
             owner[key] = leaf = tensor.detach().requires_grad_()

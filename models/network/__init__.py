@@ -14,7 +14,7 @@ from actrelax.models.network.captured.operations import (
     refuse_stale,
     signal_of,
 )
-from actrelax.models.network.captured.psi import learned_feedback, parameter_of, refuse_continuous, trial_pass
+from actrelax.models.network.captured.psi import parameter_of, refuse_continuous, trial_pass
 from actrelax.models.network.captured.sums import Sums
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
 from actrelax.models.network.feedforward_pass import FeedforwardPass, sum_in_order
@@ -58,7 +58,6 @@ __all__ = [
     "check_network",
     "check_tensor",
     "leaky_relu",
-    "learned_feedback",
     "leaves_of",
     "left_alone",
     "parameter_of",

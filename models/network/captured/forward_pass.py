@@ -16,9 +16,10 @@ from actrelax.models.network.captured.gates import Turn
 from actrelax.models.network.captured.operations import Operation, leaves_of, signal_of
 from actrelax.models.network.captured.paths import Path, other_tensors
 from actrelax.models.network.captured.pieces import is_inside, transpose
-from actrelax.models.network.captured.psi import learned_feedback, view_of_feedback
+from actrelax.models.network.captured.psi import own_feedback, view_of_feedback
 from actrelax.models.network.captured.tape import Edge
 from actrelax.models.network.captured.versions import Versions
+from actrelax.models.network.feedback import LEARNED
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 
 
@@ -73,6 +74,7 @@ class CapturedPass(FeedforwardPass):
     stimulus    the stimulus, as the module saw it
     turn        whose signals may pass the gates
     gains       which derivatives pieces have
+    psi         name -> the feedback weights at the time of the pass
     versions    the versions of what must not change in place
     assumptions  those under which signals are sent
     """
@@ -87,6 +89,7 @@ class CapturedPass(FeedforwardPass):
     turn: Turn
     gains: Gains = field(default_factory=Gains)
     assumptions: Assumptions = PRESETS["ar"]
+    psi: Mapping[str, Tensor] = field(default_factory=dict)
     versions: Versions = field(default_factory=Versions)
     _current: dict[int, CurrentDrive] = field(default_factory=dict)
     _sent: dict[str, Sent] = field(default_factory=dict)
@@ -105,13 +108,13 @@ class CapturedPass(FeedforwardPass):
 
     def refuse_changed_feedback(self) -> None:
         """Refuse feedback weights that have changed in place since the forward pass."""
-        for psi in self.network.feedback.tensors():
+        for psi in self.psi.values():
             self.versions.refuse_changed_weight(psi, "a feedback weight")
 
     def leaves(self) -> list[Tensor]:
         """Return the parameters that learn, those that the module uses without holding them included."""
         held = [*self.parameters, *(p for own in self.path.parameters for p in own if isinstance(p, Tensor))]
-        held += self.network.feedback.parameters()
+        held += self.psi.values()
         held += leaves_of([w for op in self.operations for w in (op.weight, op.bias) if w is not None])
         return [p for p in {id(p): p for p in held}.values() if p.requires_grad]
 
@@ -237,13 +240,23 @@ class CapturedPass(FeedforwardPass):
         return known[1]
 
     @cached_property
-    def _learning_psi(self) -> set[str]:
-        """The names of the psi that learn under the assumptions."""
-        return {*learned_feedback(self.network, self.assumptions)}
+    def learned_feedback(self) -> dict[str, tuple[Tensor, Any]]:
+        """The psi that learn under the assumptions, by name, and the first projection whose feedback each carries."""
+        found: dict[str, tuple[Tensor, Any]] = {}
+        for p, kind in own_feedback(self.network, self.assumptions):
+            psi = self._psi_of(p)
+            if kind in LEARNED and psi is not None and psi.requires_grad:
+                found.setdefault(p.psi, (psi, p))
+        return found
 
     def learns_feedback(self, name: str) -> bool:
         """Return whether a projection's weight has feedback weights that learn."""
-        return bool(self._learning_psi) and self.network.projections[name].psi in self._learning_psi
+        return bool(self.learned_feedback) and self.network.projections[name].psi in self.learned_feedback
+
+    def _psi_of(self, projection: CapturedProjection) -> Tensor | None:
+        """Return the feedback weights of a projection's weight: those of the pass, if it had any."""
+        psi: Tensor | None = self.network.feedback_weight(projection, self.assumptions)
+        return None if psi is None else self.psi.get(projection.psi, psi)
 
     def feedback_of(
         self, projection: CapturedProjection, *, explicit: bool = False
@@ -253,7 +266,7 @@ class CapturedPass(FeedforwardPass):
         None for a copy and, unless `explicit`, where the projection's own weight carries its feedback. Raises an
         ActrelaxError if psi is missing; `Network.add_feedback` creates it.
         """
-        psi: Tensor | None = self.network.feedback_weight(projection, self.assumptions)
+        psi = self._psi_of(projection)
         if projection.number is None or not self.operations:
             return None, ()
         operation = self.operations[projection.number]

@@ -68,9 +68,7 @@ class CapturedNetwork(Network):
         nn.Module.__init__(self)
         own = {"module": module, "_output_of": output, "_modules": module._modules, "_parameters": module._parameters}
         self.__dict__.update(own, _buffers=module._buffers, training=module.training, paths=paths)
-        self._known = KnownPaths()
-        self.said: set[str] = set()
-        self._held = Held(module)
+        self._known, self._held, self.said = KnownPaths(), Held(module), set[str]()
         self.__dict__.update(feedback=FeedbackWeights(), _psi_names={})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +103,7 @@ class CapturedNetwork(Network):
             edges = self._located(path, tape, output)
             if self._known.is_checked(key):
                 path.check(partition(edge_of(output), tape), parameters, stimulus)
-        network = self.along(path)
+        network, psi = self.along(path), self.feedback.named()
         activities = {path.names[number]: value for number, value in kept.items()}
         routes = {p.name: None if p.number is None else tape.operations[p.number] for p in network.projections.values()}
         return CapturedPass(
@@ -121,7 +119,8 @@ class CapturedNetwork(Network):
             stimulus,
             Turn([piece.gated for piece in path.pieces], edges, tape.hooks),
             Gains(tape.known, tape.norms),
-            versions=Versions([*parameters.values(), *self.feedback.tensors()], activities),
+            psi=psi,
+            versions=Versions([*parameters.values(), *psi.values()], activities),
         )
 
     def watch(self, x: Tensor, path: Path) -> tuple[Tensor, dict[str, Edge]]:
@@ -195,12 +194,13 @@ class CapturedNetwork(Network):
         draw_feedback(self, assumptions, as_generator(generator))
 
     def named_modules(self, memo: Any = None, prefix: str = "", remove_duplicate: bool = True) -> Any:
-        """Yield the module's parts, and what holds the feedback weights, under the network's own name."""
+        """Yield the module's parts, and what holds the feedback weights, under the names of their projections."""
         memo = set() if memo is None else memo
         yield from super().named_modules(memo, prefix, remove_duplicate)
-        if not (self.feedback.is_empty or self.feedback in memo):
-            memo.add(self.feedback)
-            yield prefix, self.feedback
+        for name, node in self.feedback.nodes().items():
+            if node not in memo:
+                memo.add(node)
+                yield f"{prefix}.{name}" if prefix else name, node
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the module's state_dict, and the feedback weights."""
@@ -224,7 +224,7 @@ class CapturedNetwork(Network):
 
     def _apply(self, fn: Any, recurse: bool = True) -> CapturedNetwork:
         self.module._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.feedback._apply(fn)  # type: ignore[no-untyped-call]
+        self.feedback.root._apply(fn)  # type: ignore[no-untyped-call]
         return self
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, *rest):  # type: ignore[no-untyped-def]

@@ -12,54 +12,74 @@ from torch import Tensor, nn
 
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.captured.held import left_alone
+from actrelax.models.network.captured.held import Holder, left_alone
 from actrelax.models.network.feedback import LEARNED, checked_feedback, drawn_feedback
 
-ENDING = ".feedback"
+SLOT = "feedback"
 
 
-class FeedbackWeights(nn.Module):
+class FeedbackWeights:
     """The feedback weights of a captured network, NAME.feedback in its state_dict.
 
     Learned weights are Parameters, random ones buffers; of sign-concordant feedback a buffer holds the scale.
+
+    Attributes
+    ----------
+    root : torch.nn.Module
+        A tree of modules that mirrors the names: the weights of "layer1.0" are ``root.layer1.0.feedback``.
     """
+
+    def __init__(self) -> None:
+        self.root = nn.Module()
 
     def find(self, name: str) -> Tensor | None:
         """Return the feedback weights of a name, None if there are none."""
-        key = name + ENDING
-        found = self._parameters.get(key)
-        return self._buffers.get(key) if found is None else found
+        node = self._node(name)
+        return None if node is None else node._parameters.get(SLOT, node._buffers.get(SLOT))
 
-    def tensors(self) -> list[Tensor]:
-        """Return all feedback weights."""
-        return [psi for psi in (*self._parameters.values(), *self._buffers.values()) if psi is not None]
+    def named(self) -> dict[str, Tensor]:
+        """Return name -> feedback weights: first those that learn."""
+        both = (*self.root.named_parameters(remove_duplicate=False), *self.root.named_buffers(remove_duplicate=False))
+        return {key.removesuffix(f".{SLOT}"): psi for key, psi in both}
+
+    def nodes(self) -> dict[str, Any]:
+        """Return name -> the module that holds the feedback weights of the name."""
+        return {name: node for name, node in self.root.named_modules() if node._parameters or node._buffers}
+
+    def places(self) -> list[tuple[Holder, str]]:
+        """Return a dictionary and a key of it for each psi that learns."""
+        return [(node._parameters, SLOT) for node in self.nodes().values() if SLOT in node._parameters]
 
     def add(self, name: str, psi: Tensor, learned: bool) -> None:
         """Register feedback weights: as a Parameter if learned, else as a buffer."""
+        node = self.root
+        for part in name.split("."):
+            node = node._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
         if learned:
-            self._parameters[name + ENDING] = nn.Parameter(psi)
+            node._parameters[SLOT] = nn.Parameter(psi)
         else:
-            self._buffers[name + ENDING] = psi
+            node._buffers[SLOT] = psi
 
     def existing(self, projection: str, name: str, kind: str) -> Tensor:
         """Return the feedback weights of a projection; refuse missing weights and weights of another kind."""
-        psi = self.find(name)
-        return checked_feedback(projection, psi, kind, is_learned=isinstance(psi, nn.Parameter))
+        return checked_feedback(projection, self.find(name), kind, is_learned=self._is_learned(name))
 
     @contextmanager
     def unchanged_by_errors(self) -> Iterator[None]:
         """Take back the weights that are added in a `with` block that raises an error."""
-        parameters, buffers = dict(self._parameters), dict(self._buffers)
+        before = self.nodes().keys()
         try:
             yield
         except BaseException:
-            self.__dict__.update(_parameters=parameters, _buffers=buffers)
+            for name, node in self.nodes().items():
+                if name not in before:
+                    delattr(node, SLOT)
             raise
 
     @property
     def is_empty(self) -> bool:
         """Return whether there are no feedback weights."""
-        return not (self._parameters or self._buffers)
+        return not self.nodes()
 
     def draw(self, name: str, kind: str, weight: Tensor, generator: torch.Generator | None) -> None:
         """Draw the feedback weights of one weight."""
@@ -70,12 +90,11 @@ class FeedbackWeights(nn.Module):
 
     def save(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """Add the weights to a state_dict; its metadata say which of them are learned."""
-        for key, psi in (*self._parameters.items(), *self._buffers.items()):
-            assert psi is not None
-            destination[prefix + key] = psi if keep_vars else psi.detach()
+        for name, psi in self.named().items():
+            destination[f"{prefix}{name}.{SLOT}"] = psi if keep_vars else psi.detach()
         if not self.is_empty:
             metadata = getattr(destination, "_metadata", {}).setdefault(prefix[:-1], {})
-            metadata["learned feedback"] = list(self._parameters)
+            metadata["learned feedback"] = [key for key, _ in self.root.named_parameters()]
 
     def load(
         self,
@@ -89,33 +108,33 @@ class FeedbackWeights(nn.Module):
 
         `like` maps names of projections to tensors of their weights' dtype and device; `metadata` are the module's.
         """
+        missing = []
         for name, weight in like.items():
-            key = name + ENDING
+            key, own = f"{name}.{SLOT}", self.find(name)
             saved = state.pop(prefix + key, None)
             if saved is None:
-                continue
-            if self.find(name) is None:
+                missing += [prefix + key] if own is not None else []
+            elif own is None:
                 is_learned = bool(saved.dim()) and key in metadata.get("learned feedback", [key])
                 self.add(name, saved.detach().to(weight, copy=True), is_learned)
             elif assign:
-                self.add(name, saved.detach(), key in self._parameters)
+                self.add(name, saved.detach(), self._is_learned(name))
+            elif own.shape != saved.shape:
+                raise RuntimeError(f"size mismatch for {prefix + key}: {tuple(saved.shape)}, {tuple(own.shape)}.")
             else:
-                own = self.find(name)
-                assert own is not None
-                if own.shape != saved.shape:
-                    raise RuntimeError(f"size mismatch for {prefix + key}: {tuple(saved.shape)}, {tuple(own.shape)}.")
                 with torch.no_grad():
                     own.copy_(saved)
-            like = {other: w for other, w in like.items() if other != name}
-        return [prefix + name + ENDING for name in like if self.find(name) is not None]
+        return missing
 
-    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):  # type: ignore[no-untyped-def]
-        # names have dots, which torch takes for names of submodules
-        super()._load_from_state_dict(state_dict, prefix, metadata, False, missing, unexpected, errors)
-        own = {prefix + key for key in (*self._parameters, *self._buffers)}
-        if strict:
-            missing += [key for key in own if key not in state_dict]
-            unexpected += [key for key in state_dict if key.startswith(prefix) and key not in own]
+    def _node(self, name: str) -> nn.Module | None:
+        node: nn.Module | None = self.root
+        for part in name.split("."):
+            node = None if node is None else node._modules.get(part)
+        return node
+
+    def _is_learned(self, name: str) -> bool:
+        node = self._node(name)
+        return node is not None and SLOT in node._parameters
 
 
 def view_of_feedback(psi: Tensor, weight: Tensor) -> Tensor:
@@ -141,15 +160,6 @@ def own_feedback(network: Any, assumptions: Assumptions) -> list[tuple[Any, str]
     carrying = sorted(filter(network.carries_feedback, network.projections.values()), key=lambda p: p.number)
     kinds = [(p, network.knobs(p, assumptions).feedback) for p in carrying]
     return [(p, kind) for p, kind in kinds if kind != "transpose"]
-
-
-def learned_feedback(network: Any, assumptions: Assumptions) -> dict[str, Any]:
-    """Return the name of each psi that learns -> the first projection whose feedback it carries."""
-    found: dict[str, Any] = {}
-    for p, kind in own_feedback(network, assumptions):
-        if kind in LEARNED and network.feedback.existing(p.name, p.psi, kind).requires_grad:
-            found.setdefault(p.psi, p)
-    return found
 
 
 def draw_feedback(network: Any, assumptions: Assumptions, generator: torch.Generator | None) -> None:

@@ -80,7 +80,7 @@ def test_assumptions_are_part_of_the_matrices(name, preset):
     stepped = solve(problem, "euler", 12, eta=0.2, evaluation="stepped")
     same(solve(problem, "euler", 12, eta=0.2, engine="brian2"), stepped, 1e-12)
     same(solve(problem, "euler", 12, eta=0.2, evaluation="closed-form"), stepped, 1e-12)
-    for feedback in network.feedback.parameters():
+    for feedback in network.feedback.root.parameters():
         with torch.no_grad():
             feedback.mul_(1.5)
     stepped = solve(problem, "euler", 12, eta=0.2, evaluation="stepped")

@@ -1,10 +1,12 @@
 """Feedback weights of captured networks: one psi per weight, and where it is kept."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from actrelax import (
@@ -15,6 +17,7 @@ from actrelax import (
     Knobs,
     Network,
     RelaxationProblem,
+    Steps,
     Updates,
     relax_backward,
 )
@@ -59,7 +62,7 @@ def test_names_and_places():
     assert [key for key in network.state_dict() if key.endswith(".feedback")] == own
     assert [name for name, _ in network.named_parameters()] == [*dict(module.named_parameters()), *own]
     assert network.state_dict()["tied.feedback"].shape == (6, 6)
-    assert len(list(network.modules())) == len(list(module.modules())) + 1
+    assert len(list(network.modules())) == len(list(module.modules())) + len(own)
     assert network.double().state_dict()["tied.feedback"].dtype == torch.float64
     fixed, _, _ = make(assumptions="random-feedback")
     assert [name for name, _ in fixed.named_buffers()] == own
@@ -258,9 +261,58 @@ def test_the_front_door_has_psi_among_its_parameters():
                 p.zero_()
         other.load_state_dict(model.state_dict())
         assert all(torch.equal(p, q) for p, q in zip(other.parameters(), model.parameters(), strict=True))
+    assert {key for key in model.state_dict() if key.startswith("feedback")} == {
+        "feedback.tied.feedback",
+        "feedback.last.feedback",
+    }
     bad = dict(model.state_dict()) | {"feedback.nowhere.feedback": torch.zeros(1)}
     with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict: .feedback.nowhere.feedback"):
         model.load_state_dict(bad)
+
+
+@pytest.mark.parametrize("steps", [Steps.until(1e-6), Steps(20, eta=0.3)])
+def test_psi_given_to_functional_call(steps):
+    """They carry the feedback and get the updates, as the psi of a model that holds them do."""
+    torch.manual_seed(0)
+    x, module = torch.randn(7, 4), nn.Sequential(OrderedDict(body=Tied(), head=nn.Linear(3, 3)))
+    options = {"assumptions": "learned-feedback", "steps": steps}
+    model, other = (
+        ActivationRelaxation(copy.deepcopy(module), example=x, options=BackwardOptions(generator=seed), **options)
+        for seed in (0, 1)
+    )
+    names = [name for name, _ in model.named_parameters() if name.startswith("feedback.")]
+    assert names == ["feedback.body.tied.feedback", "feedback.body.last.feedback", "feedback.head.feedback"]
+    given = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    scaled = {name: 1.0 * p for name, p in given.items()}  # no leaves
+    before = copy.deepcopy(other.state_dict())
+    model(x).square().sum().backward()
+    loss = functional_call(other, scaled, (x,)).square().sum()
+    loss.backward()
+    for name, p in model.named_parameters():
+        assert p.grad.any()
+        assert torch.equal(given[name].grad, p.grad)
+    assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
+    assert all(p.grad is None for p in other.parameters())
+    other.load_state_dict(model.state_dict())
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
+
+
+def test_a_part_called_feedback():
+    class Layer(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 4)
+            self.feedback = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return torch.tanh(self.feedback(torch.tanh(super().forward(x))))
+
+    module = nn.Sequential(nn.Linear(4, 4), Layer(), nn.Linear(4, 3))
+    network, _, _ = make(module)
+    own = {"1.feedback", "1.feedback.feedback", "2.feedback"}
+    assert {name for name, _ in network.named_parameters()} - {name for name, _ in module.named_parameters()} == own
+    again = Network.from_module(module, torch.randn(2, 4))
+    again.load_state_dict(network.state_dict())
+    assert all(torch.equal(again.feedback.find(name), psi) for name, psi in network.feedback.named().items())
 
 
 def test_what_is_refused_changes_nothing():
