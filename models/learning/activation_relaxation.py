@@ -206,10 +206,11 @@ class ActivationRelaxation(nn.Module):
     def _captured(self, wrapped: WrappedCapture, x: Tensor, scale: float | Tensor) -> Tensor:
         """Return the output of a captured module; its backward pass is a relaxation."""
         recipe = self._recipe
+        if len(x) == 0:  # nothing to relax
+            learning = [psi for psi in wrapped.network.feedback.named().values() if psi.requires_grad]
+            output: Tensor = wrapped.network(x) + sum(psi.sum() * 0 for psi in learning)
+            return output
         with wrapped.leaves() as leaves:
-            if len(x) == 0:
-                empty: Tensor = wrapped.network(x)
-                return empty  # nothing to relax
             passed = wrapped.network.run(x, values=not recipe.at_equilibrium, wants_input=x.requires_grad)
             return captured_output(passed, partial(recipe.relax_pass, scale), x, leaves)
 

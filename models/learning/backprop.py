@@ -166,6 +166,7 @@ def _captured_gradients(
     network: CapturedNetwork, x: Tensor, y: Tensor, loss: Loss, options: BackwardOptions
 ) -> tuple[dict[nn.Parameter, Tensor], Backward]:
     """Return the gradients of a captured network's parameters, by autograd on its module."""
+    network.check(x)
     refuse_computed_weights(network, PRESETS["ar"], options.updates.factors)
     learned = [w for w in network.parameters() if w.requires_grad]
     kinds = {name: p.kind for p in network.projections.values() for name in (p.weight, p.bias) if name}

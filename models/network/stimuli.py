@@ -26,9 +26,11 @@ def check_batch(x: Tensor) -> None:
 def check_stimuli(x: Tensor, shape: Sequence[int], weights: Sequence[Tensor]) -> None:
     """Refuse stimuli of the wrong shape, and stimuli and weights that differ in dtype or device."""
     check_tensor(x)
-    if tuple(x.shape[1:]) != tuple(shape) or x.dim() == 0 or len(x) == 0:
+    if tuple(x.shape[1:]) != tuple(shape) or x.dim() == 0:
         sizes = ", ".join(map(str, shape))
         raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
+    if len(x) == 0:
+        raise ActrelaxError(f"a batch needs at least one sample, got stimuli of shape {tuple(x.shape)}: leave it out.")
     places = dict.fromkeys((w.dtype, w.device) for w in weights)
     if len(places) > 1:
         listed = " and ".join(f"{dtype} on {device}" for dtype, device in places)

@@ -82,7 +82,7 @@ class CapturedNetwork(Network):
     def run(self, x: Tensor, *, values: bool, wants_input: bool = False) -> CapturedPass:
         """Run the module on a batch, and keep the populations' activities if `values` are wanted."""
         self.held()  # which follows a module that has changed
-        self._check(x)
+        self.check(x)
         stimulus = x.detach().requires_grad_() if wants_input else x.detach()
         key = self._key(wants_input, stimulus)
         path = self._known.get(key) if self.paths == "one" else None
@@ -131,8 +131,8 @@ class CapturedNetwork(Network):
             self.output: edge_of(output)
         }
 
-    def _check(self, x: Tensor) -> None:
-        """Refuse stimuli that are not in the dtype and on the device of the weights, unless the example was not."""
+    def check(self, x: Tensor) -> None:
+        """Refuse an empty batch, and stimuli that have not the dtype and device of the weights, if the example had."""
         check_batch(x)
         self.__dict__.setdefault("dtype", x.dtype)
         weight = next((p for p in self._held.parameters().values() if p.is_floating_point()), None)

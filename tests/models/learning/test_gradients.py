@@ -11,9 +11,17 @@ from networks import graph_case, mlp_case
 from torch import nn
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, relax_backward, relax_continuously
+from actrelax.models.learning import (
+    BackwardOptions,
+    Updates,
+    activity_gradients,
+    backprop_backward,
+    parameter_gradients,
+    relax_backward,
+    relax_continuously,
+)
 from actrelax.models.network import Network
-from actrelax.models.problem import from_function
+from actrelax.models.problem import RelaxationProblem, from_function
 from actrelax.models.results import relative_error
 
 RULES = [relax_backward, backprop_backward]
@@ -144,10 +152,14 @@ def test_random_feedback_is_never_touched(generator):
 
 
 def test_an_empty_batch_is_refused():
-    case = graph_case()
-    for rule in RULES:
-        with pytest.raises(ActrelaxError, match=r"the network takes \(batch, "):
-            rule(case.network, case.x[:0], case.y[:0])
+    case, module = graph_case(), nn.Linear(4, 3)
+    captured = Network.from_module(module, torch.zeros(2, 4))
+    for network, x in ((case.network, case.x), (captured, torch.zeros(2, 4))):
+        for rule in (*RULES, parameter_gradients, activity_gradients, RelaxationProblem.from_batch):
+            with pytest.raises(ActrelaxError, match=r"^a batch needs at least one sample, got stimuli of shape \(0, "):
+                rule(network, x[:0], case.y[:0])
+    with pytest.raises(ActrelaxError, match=r"^the network's weights are torch.float64 on cpu, got stimuli of torch"):
+        backprop_backward(captured, torch.zeros(2, 4).float(), case.y[:2])
 
 
 def tied_case():

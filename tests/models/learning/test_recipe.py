@@ -190,6 +190,12 @@ def test_an_empty_batch():
     case, model, module, _ = door("layer-norm")
     model(case.stimuli(4)[:0]).sum().backward()
     assert all(not bool(g.any()) for g in gradients(module).values())
+    options = BackwardOptions(generator=0)
+    model = ActivationRelaxation(module, example=case.stimuli(4), assumptions="learned-feedback", options=options)
+    given = {name: torch.zeros_like(p).requires_grad_() for name, p in model.named_parameters()}
+    computed = {name: 2 * p for name, p in given.items()}
+    torch.func.functional_call(model, computed, (case.stimuli(4)[:0],)).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in given.values())  # psi, too
 
 
 def test_clamps_that_are_not_finite():

@@ -60,7 +60,7 @@ def test_stimuli_that_do_not_fit():
     network = Network((4,), {"a": "tanh"}, [Projection("input", "a", nn.Linear(4, 3))])
     with pytest.raises(ActrelaxError, match=r"^the network takes \(batch, 4\), got \(2, 5\)\.$"):
         network(torch.zeros(2, 5))
-    with pytest.raises(ActrelaxError, match=r"^the network takes \(batch, 4\), got \(0, 4\)\.$"):
+    with pytest.raises(ActrelaxError, match=r"^a batch needs at least one sample, got stimuli of shape \(0, 4\)"):
         network(torch.zeros(0, 4))
     with pytest.raises(ActrelaxError, match=r"^stimuli must be a torch.Tensor, got list: use torch.as_tensor\.$"):
         network([[0.0] * 4])
