@@ -24,7 +24,9 @@ from actrelax.models.learning.gradients import (
     with_reduction,
 )
 from actrelax.models.learning.implicit import ImplicitPass
+from actrelax.models.learning.plasticity import without_dropped
 from actrelax.models.learning.report import SettlingReport
+from actrelax.models.learning.settling import losses_learned
 from actrelax.models.network import CapturedNetwork, Network, check_network, left_alone
 from actrelax.models.problem import Loss, LossFunction, loss_named
 
@@ -156,9 +158,10 @@ def gradients_of(
         for w, gradient in zip(learned, gradients, strict=True):
             if kinds[w] == "conv":
                 gradient.mul_(scales["conv"] / scales["dense"])
-    backward = Backward(
-        options.reduced(losses.sum(), batch, correction), output, is_finite(output.sum()), batch, report=passed.report
-    )
+    report = passed.report
+    total = losses_learned(losses, report).sum()
+    finite = is_finite((output if report is None else without_dropped(output, report.learning)).sum())
+    backward = Backward(options.reduced(total, batch, correction), output, finite, batch, report=report)
     return {w: options.updates.clipped_(each) for w, each in zip(learned, gradients, strict=True)}, backward
 
 

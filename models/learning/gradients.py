@@ -94,6 +94,7 @@ class BackwardOptions:
         How the rates of a network with cycles settle, before the relaxation.
     unsettled : {"keep", "drop"}, default "keep"
         Whether samples of a network with cycles learn although a phase has not settled. `Backward.report` counts them.
+        A mean of updates and losses divides by the number of all samples, also of those that are dropped.
     unsettled_above : float, optional
         Residual above which a sample counts as unsettled; by default ten times the tolerance of the phase's steps, or
         0.1 if they have none. For a relaxation of t time constants also at most 1 / t, unless the tolerance is larger:
@@ -173,7 +174,7 @@ def refuse_sample_clip(options: BackwardOptions, function: str) -> None:
 class Backward:
     """The result of a backward call.
 
-    loss        reduced over the batch like the updates, a zero-dimensional tensor
+    loss        reduced over the batch like the updates, without samples that are dropped; a zero-dimensional tensor
     output      (batch, *output.shape): the output activities of the feedforward pass
     finite      whether the relaxation and its updates are finite, a boolean tensor on the device
     samples     the batch size

@@ -32,6 +32,7 @@ from actrelax.models.learning.plasticity import Plasticity
 from actrelax.models.learning.settling import (
     check_cycles,
     default_steps,
+    losses_learned,
     pass_for,
     report_on,
     shares_of,
@@ -143,7 +144,7 @@ def relax_backward(
             gradients[parameter] = gradients[parameter] + update if parameter in gradients else update
     for parameter, gradient in gradients.items():
         add_to_grad(parameter, gradient)
-    loss_value = options.reduced(losses.sum(), len(x), correction)
+    loss_value = options.reduced(losses_learned(losses, learned.report).sum(), len(x), correction)
     return Backward(loss_value, output, learned.finite, len(x), trajectory, learned.report)
 
 

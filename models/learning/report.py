@@ -58,6 +58,12 @@ backward steps
         return torch.stack(list(self.settled.values())).all(0)
 
     @property
+    def learning(self) -> Tensor:
+        """Whether each sample learns, (batch,): all do unless unsettled ones are dropped."""
+        settled = self.in_both
+        return settled if self.unsettled == "drop" else torch.ones_like(settled)
+
+    @property
     def count(self) -> Tensor:
         """The number of samples that have not settled in both phases, a zero-dimensional tensor on the device."""
         return (~self.in_both).sum()

@@ -15,6 +15,7 @@ from actrelax.models.engines.residual import residual_of_pass, residual_of_state
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import TOLERANCE, Integrator, residual_of_equilibrium
 from actrelax.models.learning.gradients import SETTLE, BackwardOptions
+from actrelax.models.learning.plasticity import without_dropped
 from actrelax.models.learning.report import Phase, SettlingReport
 from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.problem import RelaxationProblem, State
@@ -113,9 +114,14 @@ def report_of(
     )
 
 
+def losses_learned(losses: Tensor, report: SettlingReport | None) -> Tensor:
+    """Return the loss of each sample, (batch,), and 0 for samples that are dropped."""
+    return losses if report is None else without_dropped(losses, report.learning)
+
+
 def shares_of(report: SettlingReport, problem: RelaxationProblem, state: State, options: BackwardOptions) -> Tensor:
     """Return the factor of each sample's updates, (batch,): 0 if it is dropped, below 1 if it is clipped."""
-    kept = report.in_both if options.unsettled == "drop" else torch.ones_like(report.in_both)
+    kept = report.learning
     shares = kept.to(problem.clamped)
     if options.sample_clip is None:
         return shares

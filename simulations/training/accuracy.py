@@ -18,12 +18,20 @@ AT_ONCE = 1000
 
 
 @torch.no_grad()
-def outputs(network: Network, how: Settle, stimuli: Tensor, agree: Agree | None = None) -> Tensor:
+def outputs(
+    network: Network, how: Settle, stimuli: Tensor, *, check_finite: bool = True, agree: Agree | None = None
+) -> Tensor:
     """Return the outputs of a batch, (batch, ...), from settled rates if the network has cycles."""
     if network.is_recurrent:
-        return settled_pass(network, stimuli, how, agree=agree).activities[network.output]
+        passed = settled_pass(network, stimuli, how, check_finite=check_finite, agree=agree)
+        return passed.activities[network.output]
     found: Tensor = network(stimuli)
     return found
+
+
+def is_right(answers: Tensor, labels: Tensor) -> Tensor:
+    """Return whether the largest output of each image belongs to its label, (batch,); nan and inf are wrong."""
+    return (answers.argmax(1) == labels) & answers.isfinite().all(1)
 
 
 @torch.no_grad()
@@ -47,6 +55,6 @@ def accuracy(respond: Convert, part: Split, preprocess: Convert | None = None, p
         chosen = Split(*(x[mine] for x in batch))
         images = chosen.images if len(chosen.labels) else batch.images[:1]  # which settles along with the others
         answers = respond(images if preprocess is None else preprocess(images))[: len(chosen.labels)]
-        correct += (answers.argmax(1) == chosen.labels).sum()
+        correct += is_right(answers, chosen.labels).sum()
     right: int = sum(processes.gathered(int(correct)))
     return right / len(part.labels)

@@ -108,6 +108,8 @@ def assemble(
     rule = make_rule(
         experiment, execution, network, loss, options, optimiser, batches, done=lambda: schedule.last_epoch
     )
+    drops = options.unsettled == "drop"
+    respond = partial(outputs, network, options.settle, check_finite=not drops, agree=processes.agree)
     training = Training(
         network,
         batches,
@@ -119,7 +121,8 @@ def assemble(
         clip_norm=o.clip_norm,
         recurrent_bound=o.recurrent_bound,
         patience=experiment.patience,
-        respond=partial(outputs, network, options.settle, agree=processes.agree) if network.is_recurrent else None,
+        drops_unsettled=drops,
+        respond=respond if network.is_recurrent else None,
     )
     return Parts(training, module, loss, options, hardware, images)
 

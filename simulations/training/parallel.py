@@ -12,6 +12,7 @@ from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward, BackwardOptions, Rule, learning_slots, refuse_hooks
 from actrelax.models.network import Network
+from actrelax.simulations.training.accuracy import is_right
 from actrelax.simulations.training.modules import is_module, kinds
 from actrelax.simulations.training.processes import Processes
 
@@ -98,7 +99,7 @@ class Shared:
         output, here = x.new_zeros(0, *network.populations[network.output].shape), like.new_zeros(4)
         if len(x):
             result = self.rule(network, x, y)
-            output, correct = result.output, (result.output.argmax(1) == y).sum()
+            output, correct = result.output, is_right(result.output, y).sum()
             count = unsettled_in(result)
             unsettled = torch.zeros_like(correct) if count is None else count
             here = torch.stack([x.to(like) for x in (result.loss, ~result.finite, correct, unsettled)])

@@ -26,7 +26,7 @@ from actrelax.models.learning import (
     relax_continuously,
 )
 from actrelax.models.learning.trace import Traced
-from actrelax.models.network import Network
+from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.problem import Loss, RelaxationProblem
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.batches import Batches
@@ -126,7 +126,9 @@ def _relaxed(
     fields = relaxation.problem_fields(network, experiment.seed)
     example = batches.example()
     with unmoved(network, example.images):
-        passed = settled_pass(network, example.images, options.settle) if network.is_recurrent else example.images
+        passed: FeedforwardPass | Tensor = example.images
+        if network.is_recurrent:  # the run itself reports divergence
+            passed = settled_pass(network, example.images, options.settle, check_finite=False)
         problem = RelaxationProblem.from_batch(
             network, passed, example.labels, loss=loss, assumptions=relaxation.knobs, **fields
         )

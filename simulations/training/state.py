@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from actrelax.analysis.runs import TABLES
 from actrelax.models.learning import Backward, Rule
 from actrelax.models.network import Network
-from actrelax.simulations.training.accuracy import Convert
+from actrelax.simulations.training.accuracy import Convert, is_right
 from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.parallel import SharedBackward, unsettled_in
 from actrelax.simulations.training.processes import Processes
@@ -38,6 +38,7 @@ class Training:
     loss_is_sum    True if the rule's loss is a sum over the batch, False for a mean
     clip_norm      bound on the norm of all gradients of a batch; None for no bound
     recurrent_bound  bound on the norm of the linear map of each cycle, after each update; None for no bound
+    drops_unsettled  True if images that have not settled teach nothing, and count in no loss
     patience       number of epochs without a better validation accuracy after which training ends, or None
     respond        function of stimuli that returns the outputs to test; None for the network
     epoch, batch   number of finished epochs, and of finished batches of the current epoch
@@ -59,6 +60,7 @@ class Training:
     loss_is_sum: bool = False
     clip_norm: float | None = None
     recurrent_bound: float | None = None
+    drops_unsettled: bool = False
     patience: int | None = None
     respond: Convert | None = None
     epoch: int = 0
@@ -102,7 +104,7 @@ class Training:
         if isinstance(result, SharedBackward):  # its output is only a share of the batch
             self.totals["correct"] += result.correct
         else:
-            self.totals["correct"] += (result.output.argmax(1) == y).sum()
+            self.totals["correct"] += is_right(result.output, y).sum()
         unsettled = unsettled_in(result)
         if unsettled is not None:
             self.totals["unsettled"] += unsettled
@@ -159,10 +161,14 @@ class Training:
         return self.batch % every == 0 or self.batch == len(self.batches)
 
     def averages(self) -> Row:
-        """Return mean loss and accuracy since the last row, each batch before its update; wait for the device."""
-        loss, correct, images = float(self.totals["loss"]), int(self.totals["correct"]), self.counted or math.nan
-        found = {"train_loss": loss / images, "train_accuracy": correct / images}
-        return found | {name: int(self.totals[name]) for name in ("unsettled",) if name in self.totals}
+        """Return mean loss and accuracy since the last row, each batch before its update; wait for the device.
+
+        The mean loss is that of the images that learned.
+        """
+        loss, correct, images = float(self.totals["loss"]), int(self.totals["correct"]), self.counted
+        counts = {name: int(self.totals[name]) for name in ("unsettled",) if name in self.totals}
+        learned = images - counts["unsettled"] if self.drops_unsettled else images
+        return {"train_loss": loss / (learned or math.nan), "train_accuracy": correct / (images or math.nan), **counts}
 
     def time_taken(self) -> tuple[float, float]:
         """Return the total time of a finished training in seconds, including tests, and its images per second."""

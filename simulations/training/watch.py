@@ -25,7 +25,8 @@ PHASES: tuple[Phase, ...] = ("forward", "backward")
 class Watch(Callback):
     """Columns of the metrics about the stability of a network with cycles, for the first training images.
 
-    abscissa PHASE   the largest over the images of the largest real part of an eigenvalue: below 1 the phase settles
+    abscissa PHASE   the largest over the images of the largest real part of an eigenvalue: below 1 the phase settles;
+                     images without finite rates are left out
     unsettled share  share of the epoch's images that had not settled
     steps PHASE      number of steps that the images take together
 
@@ -51,12 +52,16 @@ class Watch(Callback):
         row, images = training.tables["metrics"][-1], training.batches.data.train
         x, y = training.batches.preprocess(images.images[:IMAGES]), images.labels[:IMAGES]
         passed = self._settled(training.network, x)
+        alone = [self._settled(training.network, x[i : i + 1]) for i in range(len(x))]
         problems = [
-            self._problem(training.network, self._settled(training.network, x[i : i + 1]), y[i : i + 1])
-            for i in range(len(x))
+            self._problem(training.network, one, y[i : i + 1])
+            for i, one in enumerate(alone)
+            if all(bool(r.isfinite().all()) for r in one.activities.values())
         ]
         abscissae = {
-            f"abscissa {phase}": max(rightmost_eigenvalue(loop_matrix(one, phase)).real for one in problems)
+            f"abscissa {phase}": max(
+                (rightmost_eigenvalue(loop_matrix(one, phase)).real for one in problems), default=math.nan
+            )
             for phase in PHASES
         }
         return {

@@ -98,7 +98,7 @@ def test_a_sample_that_runs_away_is_dropped():
 
 @pytest.mark.parametrize("stopping", [True, False])
 def test_a_sample_without_finite_rates_is_dropped_by_every_rule(case, stopping):
-    """Its stimulus is nan: the other two learn what they would learn alone."""
+    """Its stimulus is nan: the other two learn what they would learn alone, and have the same loss."""
     kept = [0, 2]
     settled = {"settle": Settle(LONG), "reduction": "sum", "unsettled_above": 1e-3}
     dropping = BackwardOptions(unsettled="drop", check_finite=stopping, **settled)
@@ -107,8 +107,9 @@ def test_a_sample_without_finite_rates_is_dropped_by_every_rule(case, stopping):
 
     def found(rule, x, y, options):
         network = copy.deepcopy(case.network)
-        rule(network, x, y, options)
-        return [p.grad for p in network.parameters()]
+        result = rule(network, x, y, options)
+        assert result is None or bool(result.finite)
+        return [p.grad for p in network.parameters()] + ([] if result is None else [result.loss])
 
     def through_the_door(network, x, y, options):
         model = ActivationRelaxation(network, steps=LONG, reduction="sum", options=options)

@@ -1,7 +1,9 @@
 """Options of networks with cycles: what they mean, and what trainings on such networks do with them."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 import torch
 from outcomes import differing, outcome
@@ -117,10 +119,46 @@ def test_an_unsettled_image_teaches_nothing_if_it_is_dropped(tmp_path, tiny):
     assert none.summary().unsettled == 200
     assert run(*tiny, "--settle-steps", 2, "--unsettled-above", 1e-9, "--out", tmp_path / "all") == 0
     rows = [folder.table("metrics") for folder in (none, RunFolder(tmp_path / "all"))]
-    assert rows[0][-1]["train_loss"] == pytest.approx(rows[0][1]["train_loss"])
+    assert all(math.isnan(row["train_loss"]) for row in rows[0])  # the mean over no image
     assert rows[1][-1]["train_loss"] < rows[1][1]["train_loss"]
     trained = load_run(tmp_path / "none").network.state_dict()
     assert {key: w.shape for key, w in trained.items()} == {key: w.shape for key, w in before.state_dict().items()}
+
+
+@pytest.mark.filterwarnings("ignore:not settled after 100 steps")
+@pytest.mark.parametrize("rule", ["ar", "backprop", "bptt"])
+def test_training_goes_on_without_an_image_that_overflows(tmp_path, npz, rule, capsys):
+    """The means of the metrics are those of the other images, whose rates it does not touch."""
+    data = dict(np.load(npz))
+    x = {part: (data[f"x_{part}"] / np.float32(255)).astype(np.float32) for part in ("train", "test")}
+    for part, index in (("train", 3), ("test", 0)):  # the fourth training image is one of those that are watched
+        x[part][index] = 3e38
+    labels = {f"y_{part}": data[f"y_{part}"] for part in x}
+    labels["y_test"][0] = 0  # the position of the first nan
+    np.savez(tmp_path / "spoiled.npz", x_train=x["train"], x_test=x["test"], **labels)
+    options = ["--dataset", tmp_path / "spoiled.npz", "--network", "digits-rec", "--activation", "relu", "--rule", rule]
+    options += ["--batch-size", 50, "--epochs", 1, "--threads", 1, "--quiet", "--lr", 1e-9, "--settle-steps", 40]
+    if rule == "ar":
+        assert run(*options, "--out", tmp_path / "keep") == 1
+    out = tmp_path / "drop"
+    assert run(*options, "--unsettled", "drop", "--watch", "--out", out) == 0
+    row = RunFolder(out).table("metrics")[-1]
+    assert row["unsettled"] == 1
+    assert all(math.isfinite(value) for value in row.values())
+    network = load_run(out).network
+    others = torch.arange(len(x["train"])) != 3
+
+    def respond(images):
+        return settle(network, torch.tensor(images)[:, None], Settle(Steps(40, eta=0.5))).activities["output"]
+
+    answers, y = respond(x["train"][others.numpy()]), torch.tensor(data["y_train"])[others]
+    assert row["train_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(answers, y)), rel=1e-3)
+    assert row["train_accuracy"] == pytest.approx(float((answers.argmax(1) == y).sum()) / len(others))
+    right = int((respond(x["test"][1:]).argmax(1) == torch.tensor(labels["y_test"][1:])).sum())
+    assert row["test_accuracy"] == pytest.approx(right / len(x["test"]))
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == pytest.approx(row["test_accuracy"])
 
 
 class Killed(BaseException):
