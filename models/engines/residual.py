@@ -14,12 +14,13 @@ from actrelax.models.problem import RelaxationProblem, State
 def residual_of_pass(passed: FeedforwardPass, populations: Iterable[str] | None = None) -> Tensor:
     """Return |f(a(r)) - r| of the forward phase, (batch,): the largest over units, relative to the population's rates.
 
-    For each sample the largest over the populations, by default over those that are in cycles.
+    For each sample the largest over the populations, by default over those that are in cycles; it is then nan if any
+    other population has an activity of nan or inf.
     """
     names = passed.responses if populations is None else populations
-    return largest_residual(
-        [relative_residual(passed.responses[name] - passed.activities[name], passed.activities[name]) for name in names]
-    )
+    others = passed.activities.keys() - passed.responses.keys() if populations is None else ()
+    parts = [relative_residual(passed.responses[v] - passed.activities[v], passed.activities[v]) for v in names]
+    return largest_residual([*parts, *(zero_if_finite(passed.activities[v]) for v in others)])
 
 
 @torch.no_grad()
@@ -40,6 +41,11 @@ def relative_residual(change: Tensor, x: Tensor) -> Tensor:
     """Return the largest change of each sample's units over their largest magnitude, (batch,); 0 where both are 0."""
     most, scale = change.abs().flatten(1).amax(1), x.abs().flatten(1).amax(1)
     return torch.where((most == 0) & (scale == 0), most, most / scale)
+
+
+def zero_if_finite(x: Tensor) -> Tensor:
+    """Return 0 for each sample whose units are all finite, else nan: (batch,)."""
+    return (x * 0).flatten(1).sum(1)
 
 
 def largest_residual(parts: list[Tensor]) -> Tensor:

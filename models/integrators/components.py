@@ -118,8 +118,13 @@ def _has_one_tau(problem: RelaxationProblem, members: Sequence[str]) -> bool:
 
 @torch.no_grad()
 def residual_of_equilibrium(problem: RelaxationProblem, state: State) -> Tensor:
-    """Return |b + A x - x| of each sample, (batch,), relative to |b|: the largest over the cycles."""
-    found = []
+    """Return |b + A x - x| of each sample, (batch,), relative to |b|: the largest over the cycles.
+
+    It is nan if any other population has an activity of nan or inf.
+    """
+    inside = [name for members in problem.network.graph.cycles for name in members]
+    others = [problem.units[name].activity(state) for name in problem.relaxing if name not in inside]
+    found = [(x * 0).flatten(1).sum(1) for x in others]
     for members in problem.network.graph.cycles:
         cycle = _Cycle(problem, members, state)
         b, x = cycle.input_from_outside(), cycle.activity(state)

@@ -55,7 +55,7 @@ class _Relaxation(torch.autograd.Function):
         weights, passed = saved[: ctx.count], ctx.passed.with_tensors(saved[ctx.count :])
         network = ctx.network.with_weights(weights)
         if passed.activities[network.output].numel() == 0:
-            passed.activities[network.output] = gradient  # only the shape is used
+            passed.activities[network.output] = gradient.new_zeros(()).expand_as(gradient)  # only the shape is used
         with without_autocast(gradient.device):
             found, at_input = ctx.relax(network, passed, gradient, ctx.needs_input_grad[3])
         return None, None, None, at_input, *(found.get(slot) for slot in network.slots)

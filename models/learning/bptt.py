@@ -10,7 +10,7 @@ from torch import Tensor
 from actrelax.models._names import whole_number
 from actrelax.models.engines import Settle, integrator_named
 from actrelax.models.engines.request import change_is_small
-from actrelax.models.engines.residual import largest_residual, relative_residual
+from actrelax.models.engines.residual import largest_residual, relative_residual, zero_if_finite
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.backprop import gradients_of
 from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to_grad, refuse_sample_clip
@@ -146,6 +146,7 @@ class Unrolled:
     def _report(self, rates: Mapping[str, Tensor], taken: int) -> SettlingReport:
         names = [name for cycle in self.network.graph.cycles for name in cycle]
         parts = [relative_residual(respond(self.network, v, rates) - rates[v], rates[v]) for v in names]
+        parts += [zero_if_finite(x) for x in (self.output, *(r for v, r in rates.items() if v not in names))]
         forward = largest_residual(parts), self.options.settle.steps.tolerance, taken
         return report_of(self.options, {"forward": forward})
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from actrelax.models.engines import Settle, Steps, settle, solve, unsupported
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.integrators import components
+from actrelax.models.integrators import components, residual_of_equilibrium
 from actrelax.models.integrators.components import equilibrium_by_components
 from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.plasticity import local_updates
@@ -381,3 +381,14 @@ def test_what_is_refused():
     with pytest.raises(ActrelaxError, match=r"call settle\(network, x\)\.$"):
         RelaxationProblem.from_batch(case.network, case.x, case.y)
     assert loss_named("cross-entropy").gradient(problem.feedforward.activities["output"], case.y).equal(problem.clamped)
+
+
+def test_the_residual_is_nan_for_samples_that_overflow_outside_the_cycle():
+    problem = problem_of(hierarchy_case(), start="zero")
+    state = dict(solve(problem, "equilibrium", EXACT).state)
+    assert float(residual_of_equilibrium(problem, state).max()) < 1e-12
+    stem = problem.units["stem"].variables[0]
+    state[stem] = state[stem].clone()
+    state[stem][1, 0] = math.inf
+    found = residual_of_equilibrium(problem, state)
+    assert found.isnan().tolist() == [False, True, False]

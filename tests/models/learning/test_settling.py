@@ -5,10 +5,11 @@ import threading
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
-from networks import RECURRENT, mlp_case, recurrent_case
+from networks import RECURRENT, make_case, mlp_case, recurrent_case
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from actrelax.models.engines import Settle, Steps, settle
@@ -94,6 +95,40 @@ def test_a_sample_that_runs_away_is_dropped():
     assert not bool(result.residual["backward"].isfinite().all())
     assert bool(result.finite)
     assert all(bool(p.grad.isfinite().all()) for p in case.network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("integrator", ["sequential", "equilibrium", None])
+def test_a_sample_that_overflows_beside_the_cycle_is_dropped(integrator):
+    """A unit beside the cycle is infinite, while the output, which saturates, and all relaxed activities are finite."""
+    edges = [
+        ("input", "a", [torch.nn.Linear(4, 5)]),
+        ("a", "a", [torch.nn.Linear(5, 5, bias=False)]),
+        ("a", "output", [torch.nn.Linear(5, 3)]),
+        ("input", "beside", [torch.nn.Linear(4, 1)]),
+        ("beside", "output", [torch.nn.Linear(1, 3, bias=False)]),
+    ]
+    case = make_case((4,), {"a": "tanh", "beside": "identity", "output": "tanh"}, edges, gain=0.5)
+    with torch.no_grad():
+        case.network.projections["input->a"].weight[:, 0] = 0.0
+        case.network.projections["input->beside"].weight[:, 0] = 10.0
+    case.x[1, 0] = 1e308
+
+    def found(x, y, **options):
+        network = copy.deepcopy(case.network)
+        options = BackwardOptions(settle=Settle(LONG), reduction="sum", **options)
+        if integrator is None:
+            rules = [partial(backprop_backward, reduction="sum"), bptt_backward]
+        else:
+            steps = LONG if integrator == "sequential" else Steps.until(1e-9)
+            rules = [partial(relax_backward, steps=steps, integrator=integrator)]
+        results = [rule(network, x, y, loss="sum-of-squares", options=options) for rule in rules]
+        return [p.grad for p in network.parameters()], results
+
+    expected, _ = found(case.x[[0, 2]], case.y[[0, 2]])
+    with warnings.catch_warnings(action="ignore"):  # of steps that nan never ends
+        dropped, results = found(case.x, case.y, unsettled="drop", check_finite=False)
+    assert [result.report.in_both.tolist() for result in results] == [[True, False, True]] * len(results)
+    assert_equal(dropped, expected, 1e-7)
 
 
 @pytest.mark.parametrize("stopping", [True, False])
