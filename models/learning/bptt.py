@@ -17,7 +17,7 @@ from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to
 from actrelax.models.learning.implicit import respond
 from actrelax.models.learning.plasticity import without_dropped
 from actrelax.models.learning.report import SettlingReport
-from actrelax.models.learning.settling import pass_for, report_of
+from actrelax.models.learning.settling import Ended, pass_for, report_of, time_from_zero
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, loss_named
 from actrelax.models.problem.given import check_start
@@ -84,6 +84,7 @@ class Unrolled:
     def __init__(self, network: Network, x: Tensor, options: BackwardOptions, last: int | None) -> None:
         self.network, self.options, how = network, options, options.settle
         network.check_stimuli(x)
+        self.before = 0  # steps without a graph
         self.eta, self.sweeps = _step_size(how), integrator_named(how.integrator).name == "sequential"
         if last is None:
             rates, tolerance, most = (
@@ -93,6 +94,7 @@ class Unrolled:
             )
         else:
             passed = pass_for(network, x, options)
+            self.before = passed.steps or 0
             rates, tolerance, most = {name: passed.activities[name] for name in network.hidden}, None, last
         self.start = {network.input: x, **rates}
         self.taken, self.rates = self._run(self.start, tolerance, most)
@@ -147,7 +149,8 @@ class Unrolled:
         names = [name for cycle in self.network.graph.cycles for name in cycle]
         parts = [relative_residual(respond(self.network, v, rates) - rates[v], rates[v]) for v in names]
         parts += [zero_if_finite(x) for x in (self.output, *(r for v, r in rates.items() if v not in names))]
-        forward = largest_residual(parts), self.options.settle.steps.tolerance, taken
+        how = self.options.settle
+        forward = Ended(largest_residual(parts), how.steps.tolerance, taken, time_from_zero(how, self.before + taken))
         return report_of(self.options, {"forward": forward})
 
 

@@ -12,7 +12,7 @@ from actrelax.models._names import is_number, look_up
 from actrelax.models._values import as_generator
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, schedule
-from actrelax.models.engines.residual import residual_of_pass, residual_of_state
+from actrelax.models.engines.residual import residual_of_state
 from actrelax.models.engines.steps import take_steps
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
@@ -20,7 +20,7 @@ from actrelax.models.learning.gradients import Backward, BackwardOptions, check_
 from actrelax.models.learning.plasticity import local_updates
 from actrelax.models.learning.relax import RelaxFields
 from actrelax.models.learning.report import SettlingReport
-from actrelax.models.learning.settling import pass_for, report_of
+from actrelax.models.learning.settling import Ended, forward_end, pass_for, report_of
 from actrelax.models.network import Network, Projection, check_network
 from actrelax.models.problem import Loss, LossFunction, RelaxationProblem, State, loss_named
 from actrelax.models.results import DivergenceError
@@ -114,8 +114,8 @@ def _report(problem: RelaxationProblem, state: State, steps: int, options: Backw
     passed = problem.feedforward
     if not problem.network.is_recurrent:
         return None
-    forward = residual_of_pass(passed), options.settle.steps.tolerance, passed.steps or 0
-    return report_of(options, {"forward": forward, "backward": (residual_of_state(problem, state), None, steps)})
+    backward = Ended(residual_of_state(problem, state), None, steps)  # plasticity moves the fixed point all the time
+    return report_of(options, {"forward": forward_end(options, passed), "backward": backward})
 
 
 def _first_non_finite(problem: RelaxationProblem, state: State) -> str | None:

@@ -97,8 +97,8 @@ class BackwardOptions:
         A mean of updates and losses divides by the number of all samples, also of those that are dropped.
     unsettled_above : float, optional
         Residual above which a sample counts as unsettled; by default ten times the tolerance of the phase's steps, or
-        0.1 if they have none. For a relaxation of t time constants also at most 1 / t, unless the tolerance is larger:
-        one that runs away slowly has a small residual, too.
+        0.1 if they have none. For a phase of t time constants from zero also at most 1 / t, unless the tolerance is
+        larger: rates or activities that run away slowly have a small residual, too.
     sample_clip : float, optional
         Bound on the norm of each sample's activities, relative to its loss gradient, on a network with cycles: the
         updates of a sample beyond it are scaled down to it.

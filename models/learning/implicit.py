@@ -19,7 +19,7 @@ from actrelax.models.integrators.gmres import Solution
 from actrelax.models.learning.gradients import BackwardOptions
 from actrelax.models.learning.plasticity import without_dropped
 from actrelax.models.learning.report import SettlingReport
-from actrelax.models.learning.settling import pass_for, report_of
+from actrelax.models.learning.settling import Ended, forward_end, pass_for, report_of
 from actrelax.models.network import Network, sum_in_order
 
 TIGHT = 1e-6
@@ -71,8 +71,8 @@ class ImplicitPass:
         self.report = report_of(
             self.options,
             {
-                "forward": (residual_of_pass(self.passed), self.options.settle.steps.tolerance, self.passed.steps or 0),
-                "backward": (largest_residual(residual + at_rest), self.tolerance, steps),
+                "forward": forward_end(self.options, self.passed),
+                "backward": Ended(largest_residual(residual + at_rest), self.tolerance, steps),
             },
         )
         settled = self.report.in_both

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from actrelax.models.engines import Steps, settled_pass
+from actrelax.models.engines import Settle, Steps, settled_pass
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.residual import residual_of_pass, residual_of_state
 from actrelax.models.errors import ActrelaxError, warn
@@ -72,44 +72,59 @@ def check_cycles(network: Network, options: BackwardOptions) -> None:
 def report_on(request: SolveRequest, trajectory: Trajectory, options: BackwardOptions) -> SettlingReport:
     """Return the report on a relaxation that has ended, without waiting for the device."""
     problem: RelaxationProblem = request.problem
-    passed, tolerance, time = problem.feedforward, request.grid.residual, None
+    tolerance, steps = request.grid.residual, trajectory.steps
     if request.integrator.takes_time:
-        residual = residual_of_state(problem, trajectory.state)
-        time = trajectory.steps * request.grid.dt / max(problem.taus.extremes(v)[1] for v in problem.relaxing)
+        time = steps * request.grid.dt / max(problem.taus.extremes(v)[1] for v in problem.relaxing)
+        from_zero = problem.start == "zero"
+        backward = Ended(residual_of_state(problem, trajectory.state), tolerance, steps, time if from_zero else None)
     else:
-        residual, tolerance = residual_of_equilibrium(problem, trajectory.state), tolerance or TOLERANCE
-    phases: dict[Phase, tuple[Tensor, float | None, int]] = {
-        "forward": (residual_of_pass(passed), options.settle.steps.tolerance, passed.steps or 0),
-        "backward": (residual, tolerance, trajectory.steps),
-    }
-    return report_of(options, phases, time)
+        backward = Ended(residual_of_equilibrium(problem, trajectory.state), tolerance or TOLERANCE, steps)
+    return report_of(options, {"forward": forward_end(options, problem.feedforward), "backward": backward})
 
 
-def _bound(given: float | None, time: float | None) -> float:
-    """Return the residual above which a sample counts as unsettled.
+class Ended(NamedTuple):
+    """How a phase has ended.
 
-    Ten times the tolerance; after a relaxation of `time` time constants from zero at most 1 / time, but no less than
-    the tolerance. A real mode that grows with rate s has the residual s / (1 - exp(-s time)), above 1 / time; one that
-    decays is below it.
+    residual   (batch,)
+    tolerance  tolerance of its steps; None for a number of steps
+    steps      number of steps taken
+    time       time since the start at zero, in time constants; None for another start, or without time
     """
-    bound = 10 * (given or _UNKNOWN)
-    return bound if not time else max(given or 0.0, min(bound, 1 / time))
+
+    residual: Tensor
+    tolerance: float | None
+    steps: int
+    time: float | None = None
+
+    @property
+    def bound(self) -> float:
+        """The residual above which a sample counts as unsettled.
+
+        Ten times the tolerance; some time after a start at zero at most 1 / time, but no less than the tolerance. A
+        real mode that grows with rate s has the residual s / (1 - exp(-s time)), above 1 / time; one that decays is
+        below it.
+        """
+        bound = 10 * (self.tolerance or _UNKNOWN)
+        return bound if not self.time else max(self.tolerance or 0.0, min(bound, 1 / self.time))
 
 
-def report_of(
-    options: BackwardOptions, phases: Mapping[Phase, tuple[Tensor, float | None, int]], time: float | None = None
-) -> SettlingReport:
-    """Return the report on phases, each with its residuals, its tolerance if it has one, and its number of steps.
+def forward_end(options: BackwardOptions, passed: FeedforwardPass) -> Ended:
+    """Return how the forward phase has ended."""
+    steps = passed.steps or 0
+    return Ended(residual_of_pass(passed), options.settle.steps.tolerance, steps, time_from_zero(options.settle, steps))
 
-    `time` is the length of the backward phase, in time constants.
-    """
+
+def time_from_zero(how: Settle, steps: int) -> float | None:
+    """Return the time of a number of steps of the forward phase, in time constants; None unless it starts at zero."""
+    return steps * (how.steps.eta or how.steps.dt or 0.1) if how.start == "zero" else None
+
+
+def report_of(options: BackwardOptions, phases: Mapping[Phase, Ended]) -> SettlingReport:
+    """Return the report on phases that have ended."""
     return SettlingReport(
-        {phase: residual for phase, (residual, _, _) in phases.items()},
-        {
-            phase: options.unsettled_above or _bound(given, time if phase == "backward" else None)
-            for phase, (_, given, _) in phases.items()
-        },
-        {phase: steps for phase, (_, _, steps) in phases.items()},
+        {phase: each.residual for phase, each in phases.items()},
+        {phase: options.unsettled_above or each.bound for phase, each in phases.items()},
+        {phase: each.steps for phase, each in phases.items()},
         options.unsettled,
     )
 

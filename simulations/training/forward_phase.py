@@ -64,7 +64,7 @@ class ForwardPhase(Settling):
     """Networks with cycles: whether samples learn that have not settled in both phases. Default: keep."""
     unsettled_above: float | None = None
     """Networks with cycles: residual above which a sample counts as unsettled. Default: ten times the tolerance;
-    for relaxations of t time constants at most 1 / t, unless the tolerance is larger."""
+    for a phase of t time constants from zero at most 1 / t, unless the tolerance is larger."""
     sample_clip: float | None = None
     """Networks with cycles: bound on the norm of each sample's relaxed activities, relative to its loss gradient.
     Default: no bound."""

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from networks import RECURRENT, make_case, mlp_case, recurrent_case
+from networks import RECURRENT, make_case, mlp_case, recurrent_case, responses_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from actrelax.models.engines import Settle, Steps, settle
@@ -207,8 +207,8 @@ def test_defaults(case):
     assert model.steps == Steps.until(1e-2, eta=0.5, most=100)
     assert model.report is None
     torch.nn.functional.cross_entropy(model(case.x), case.y).backward()
-    bound = min(0.1, 1 / (0.5 * model.report.steps["backward"]))
-    assert model.report.above == {"forward": pytest.approx(0.1), "backward": pytest.approx(bound)}
+    bounds = {phase: pytest.approx(min(0.1, 1 / (0.5 * steps))) for phase, steps in model.report.steps.items()}
+    assert model.report.above == bounds
     assert all(3 < steps < 100 for steps in model.report.steps.values())
     assert all(float(r.max()) < 0.1 for r in model.report.residual.values())
     given = Settle(Steps.until(1e-2, eta=0.5, most=100))
@@ -239,6 +239,37 @@ def test_samples_that_run_away_are_not_settled(factor, generator):
     assert (result.residual["backward"][abscissae > 1] < 0.1).any()  # ten times the tolerance
     assert not result.settled["backward"][abscissae > 1].any()
     assert result.settled["backward"][abscissae < 0.9].all()
+
+
+@pytest.mark.parametrize("rule", [relax_backward, backprop_backward, bptt_backward])
+def test_rates_that_grow_slowly_are_not_settled(rule, generator):
+    """Rates without a bound grow by a few per cent per time constant. Oracle: the rates after 3,000 steps."""
+    case = recurrent_case(activation="relu", gain=5.6)
+    x = torch.randn(40, 8, generator=generator)
+    with warnings.catch_warnings(action="ignore"):  # of rates that have not settled
+        report = rule(case.network, x, torch.arange(40) % 4).report
+    rates, by_then = torch.zeros(40, 7), None
+    for step in range(3000):
+        rates = rates + 0.5 * (responses_of(case, {"input": x, "a": rates})["a"].detach() - rates)
+        by_then = rates.amax(1) if step == 99 else by_then
+    grow = rates.amax(1) > 2 * by_then
+    assert 3 < int(grow.sum()) < 35
+    assert report.above["forward"] == pytest.approx(1 / 50)
+    assert (report.residual["forward"][grow] < 0.1).any()  # ten times the tolerance
+    assert not report.settled["forward"][grow].any()
+    assert report.settled["forward"][~grow].all()
+
+
+def test_only_a_start_at_zero_bounds_the_residual_by_the_time(case):
+    """From rates near the fixed point a slow mode that decays has a residual that does not shrink with the time."""
+    steps = Steps(40, eta=0.5)
+    start = {v: settle(case.network, case.x).activities[v] for cycle in case.network.graph.cycles for v in cycle}
+    above = {}
+    for name, how, backward in (("zero", Settle(steps), "zero"), ("given", Settle(steps, start=start), "feedforward")):
+        options = BackwardOptions(settle=how)
+        above[name] = relax_backward(case.network, case.x, case.y, steps, start=backward, options=options).report.above
+    assert above["zero"] == {"forward": pytest.approx(1 / 20), "backward": pytest.approx(1 / 20)}
+    assert above["given"] == {"forward": pytest.approx(0.1), "backward": pytest.approx(0.1)}
 
 
 class Meeting:
