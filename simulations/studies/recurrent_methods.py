@@ -21,6 +21,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,10 @@ ABSCISSAE = (0.3, 0.9, 0.99)
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 SAMPLES = 4
 TOLERANCE = 1e-3
+STYLES: dict[str, dict[str, Any]] = {
+    "k steps": {"linestyle": "--"},
+    "one step": {"linestyle": "none", "marker": "o", "fillstyle": "none", "markersize": 8, "zorder": 3},
+}
 METHODS = ("AR", "second order", "one step", "k steps", "GMRES", "BPTT", "EP")
 
 
@@ -108,16 +113,14 @@ def main(
                 for number, method in enumerate(METHODS):
                     points = [(r.products, max(r.error, 1e-16)) for r in found[family][abscissa] if r.method == method]
                     if points:
-                        style = {"k steps": "--", "one step": "none"}.get(method, "-")
-                        ax.loglog(
-                            *zip(*points, strict=True), color=f"C{number}", linestyle=style, marker=".", label=method
-                        )
+                        how = {"color": f"C{number}", "linestyle": "-", "marker": ".", **STYLES.get(method, {})}
+                        ax.loglog(*zip(*points, strict=True), label=method, **how)
                 ax.set(title=f"{family}, abscissa {abscissa:g}", ylim=(1e-13, 3))
         for ax in axes[-1]:
             ax.set_xlabel("products")
         for ax in axes[:, 0]:
             ax.set_ylabel("relative error of the updates")
-        axes[0][0].legend()
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
     needed = {f: {a: {m: products(rows, m) for m in METHODS} for a, rows in of.items()} for f, of in found.items()}
     ends = {f: {a: {m: error(rows, m) for m in METHODS} for a, rows in of.items()} for f, of in found.items()}
     last, first = max(abscissae), families[0]
