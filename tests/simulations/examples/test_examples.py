@@ -25,6 +25,7 @@ from actrelax.simulations.examples import (
     own_network_and_dynamics,
     recurrent,
     time_constants_and_noise,
+    two_phases_in_brian2,
     unfrozen,
 )
 
@@ -144,6 +145,14 @@ def test_a_loop_inside_a_model_learns_as_the_unrolled_one(tmp_path):
     assert measured["loss"] < 0.01
     assert measured["steps"] < 100
     assert is_drawn(tmp_path / "deep_equilibrium.png")
+
+
+def test_both_phases_run_and_learn_in_brian2(tmp_path):
+    measured = two_phases_in_brian2.main(tmp_path, stimuli=8, block=4, updates=6)
+    assert measured["rates"] < measured["gradients"] < 1e-3
+    assert measured["weights"] < 5e-3
+    assert measured["after"] < 0.5 * measured["before"]
+    assert is_drawn(tmp_path / "two_phases_in_brian2.png")
 
 
 @pytest.mark.parametrize("name", ["from_scratch", "one_relaxation"])
