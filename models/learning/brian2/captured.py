@@ -94,7 +94,8 @@ def written(network: Network, assumptions: Assumptions) -> Written:
 def _trial(network: CapturedNetwork) -> tuple[CapturedPass, Tensor]:
     """Return the pass of two random stimuli, which leaves the module as it was."""
     path, like = network.path, next(iter(network.held().parameters().values()))
-    x = torch.randn(2, *path.stimulus, generator=torch.Generator().manual_seed(0)).to(like.device, network.dtype)
+    x = torch.randn(2, *path.stimulus, generator=torch.Generator().manual_seed(0), device="cpu")
+    x = x.to(like.device, network.dtype)
     with left_alone(network.module, x):
         return network.run(x, values=True), x
 

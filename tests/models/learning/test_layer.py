@@ -24,7 +24,10 @@ def layer(network, integrator="sequential"):
 @pytest.mark.parametrize("integrator", METHODS)
 @pytest.mark.parametrize("make", [recurrent_case, hierarchy_case])
 def test_gradcheck(make, integrator):
-    """The gradients of input and parameters are finite differences of the settled output."""
+    """The gradients of input and parameters are finite differences of the settled output.
+
+    Of the larger network, differences in one random direction of each.
+    """
     case = make()
     model = layer(case.network, integrator)
     names, weights = zip(*model.named_parameters(), strict=True)
@@ -36,7 +39,7 @@ def test_gradcheck(make, integrator):
     of = dict(zip(names, weights, strict=True))
     values = [of[name].detach().clone().requires_grad_() for name in chosen]
     x = case.x[:2].clone().requires_grad_()
-    assert torch.autograd.gradcheck(output, (x, *values), eps=1e-6, atol=1e-7, rtol=1e-6)
+    assert torch.autograd.gradcheck(output, (x, *values), eps=1e-6, atol=1e-7, rtol=1e-6, fast_mode=make is hierarchy_case)
 
 
 class Between(nn.Module):
