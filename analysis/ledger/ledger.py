@@ -179,7 +179,6 @@ def _derived(
     if not isinstance(network, CapturedNetwork):
         assumptions.check_names(network.projections)
         return network, tuple(entries(network, assumptions))
-    network.lacks_feedback(assumptions)  # refuses what captured networks don't have
     if isinstance(x, Tensor):
         with left_alone(network.module, x):
             x = network.feedforward(x)

@@ -6,7 +6,7 @@ what arrives at its own parameters their update (docs/any-module.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -49,12 +49,18 @@ def deliver(passed: CapturedPass, clamped: Tensor, updates: ParameterUpdates, fe
 
 
 @torch.no_grad()
-def learn_at(problem: RelaxationProblem, state: State, updates: ParameterUpdates) -> None:
-    """Add the updates that the populations of a captured network give at any state of a relaxation."""
+def learn_at(
+    problem: RelaxationProblem, state: State, updates: ParameterUpdates, learning: Collection[str] | None = None
+) -> None:
+    """Add the updates that the populations of a captured network give at any state of a relaxation.
+
+    `learning` names the projections that learn, by default all; the parameters of a piece learn with its first
+    projection, those of a piece without one with the name "".
+    """
     activity = partial(problem.activity_of, state=state)
     with _learning(problem) as (passed, counted):
         for number, name in enumerate(passed.path.names):
-            _learn_at(passed, number, activity(name), counted, updates, keep=True, activity=activity)
+            _learn_at(passed, number, activity(name), counted, updates, True, activity, learning)
 
 
 @torch.no_grad()
@@ -83,6 +89,7 @@ def _learn_at(
     updates: ParameterUpdates,
     keep: bool,
     activity: Callable[[str], Tensor] | None = None,
+    learning: Collection[str] | None = None,
 ) -> None:
     """Add the updates that a population gives at an activity; without `keep`, free what they read.
 
@@ -92,7 +99,7 @@ def _learn_at(
     if "current" in gains:
         assert activity is not None
         drive = passed.current_drive(number, activity)
-    _learn(passed, number, passed.adjoints(number, x, gains, keep, drive), updates, None, keep, activity)
+    _learn(passed, number, passed.adjoints(number, x, gains, keep, drive), updates, None, keep, activity, learning)
 
 
 def _learn(
@@ -103,10 +110,12 @@ def _learn(
     arrived: Arrivals | None,
     keep: bool,
     activity: Callable[[str], Tensor] | None = None,
+    learning: Collection[str] | None = None,
 ) -> None:
     """Add the updates that a population's transposed activity gives; send on what follows, if anything `arrived`.
 
-    `activity`, population -> tensor, is read by projections whose presynaptic factor is current.
+    `activity`, population -> tensor, is read by projections whose presynaptic factor is current; `learning` names the
+    projections that learn, None for all.
     """
     wires, gains = passed.path.incoming[number], passed.gains_of(number)
     for position, wire in enumerate(wires):
@@ -114,6 +123,8 @@ def _learn(
         signal = found[gains.sent[position]][position] if sends else None
         learned = gains.learned[position]
         to_learn = signal if learned is None else found[learned][position]
+        if learning is not None and wire.name not in learning:
+            to_learn = None
         for each in found.values():
             each[position] = None  # free each as soon as it is used
         is_new = False
@@ -127,6 +138,8 @@ def _learn(
             is_new = operation.sends_new
         if arrived is not None and wire.source is not None and signal is not None:
             arrived.add(wire.source, signal, is_new)
+    if learning is not None and (wires[0].name if wires else "") not in learning:
+        return
     own = found[gains.own][len(wires) :]
     for parameter, update in zip(passed.own_parameters(number), own, strict=True):
         updates.add(parameter, update, "phi")
@@ -154,10 +167,9 @@ def captured_gradients(
     """
     request = request.measured()
     problem, trajectory = request.problem, None
-    batch, factors = len(problem.clamped), options.updates.factors
+    factors, share = options.updates.factors, share_of(problem, options, scale)
     assert isinstance(problem.network, CapturedNetwork)
     refuse_computed_weights(problem.network, problem.assumptions, factors)
-    share = scale / batch if options.reduction == "mean" else scale
     with enough_memory("this relaxation", "take smaller batches or networks"):
         plan = None if reads_state(problem.assumptions) else plan_for(request)
         if plan is settled_plan(problem.network.graph) and not options.keep:
@@ -169,13 +181,13 @@ def captured_gradients(
             warn_unsettled(request, request.status(False))
         else:
             _warn_of_little(request)
-            updates = ParameterUpdates({kind: factors.get(kind, 1.0) * share for kind in ("dense", "conv", "phi")})
+            updates = scaled_updates(options, share)
             if plan is None or options.keep:
                 trajectory = run(request)  # raises for a non-finite population
                 learn_at(problem, trajectory.state, updates)
             else:
                 learn_along(problem, plan, updates)
-        gradients = _gradients(problem, updates, options.updates)
+        gradients = parameter_gradients(problem, updates, options.updates)
     finite = is_finite(torch.stack([_sum(problem.clamped), *map(_norm, gradients.values())]).sum())
     if options.check_finite and not bool(finite):
         raise DivergenceError(
@@ -183,6 +195,16 @@ def captured_gradients(
             "scale the stimuli or the loss down."
         )
     return gradients, finite, trajectory if options.keep else None
+
+
+def share_of(problem: RelaxationProblem, options: BackwardOptions, scale: float | Tensor) -> float | Tensor:
+    """Return the factor of all updates: `scale`, divided by the batch size for a mean."""
+    return scale / len(problem.clamped) if options.reduction == "mean" else scale
+
+
+def scaled_updates(options: BackwardOptions, share: float | Tensor) -> ParameterUpdates:
+    """Return empty updates that are scaled by the options' factors and a share."""
+    return ParameterUpdates({k: options.updates.factors.get(k, 1.0) * share for k in ("dense", "conv", "phi")})
 
 
 def reads_state(assumptions: Assumptions) -> bool:
@@ -199,7 +221,9 @@ def _own_feedback(problem: RelaxationProblem) -> Feedback:
     return {name: psi for name, psi in found.items() if psi is not None}
 
 
-def _gradients(problem: RelaxationProblem, updates: ParameterUpdates, options: Updates) -> dict[Tensor, Tensor]:
+def parameter_gradients(
+    problem: RelaxationProblem, updates: ParameterUpdates, options: Updates
+) -> dict[Tensor, Tensor]:
     """Return the gradients of parameters and of feedback weights: clipped, then with Kolen and Pollack's decay."""
     network, passed = problem.network, problem.feedforward
     assert isinstance(network, CapturedNetwork)

@@ -16,12 +16,13 @@ from actrelax.models.engines.residual import residual_of_state
 from actrelax.models.engines.steps import take_steps
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
+from actrelax.models.learning.captured_continuous import CapturedDescent
 from actrelax.models.learning.gradients import Backward, BackwardOptions, check_decay, refuse_hooks
 from actrelax.models.learning.plasticity import local_updates
 from actrelax.models.learning.relax import RelaxFields
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import Ended, forward_end, pass_for, report_of
-from actrelax.models.network import Network, Projection, check_network
+from actrelax.models.network import CapturedNetwork, Network, Projection, check_network
 from actrelax.models.problem import Loss, LossFunction, RelaxationProblem, State, loss_named
 from actrelax.models.results import DivergenceError
 
@@ -49,7 +50,8 @@ def relax_continuously(
 
     This is plain gradient descent without an optimiser or `.grad`. Transposed, sign-concordant and learned feedback
     weights change with W. Projections with plasticity at "equilibrium" change once, after the last step, at the full
-    rate.
+    rate. In captured networks the adjoints of pieces are those of the forward pass, so their parameters change after
+    the last step, by the sum of their updates; weights that are computed from parameters are refused.
 
     Parameters
     ----------
@@ -85,19 +87,18 @@ def relax_continuously(
     check_decay(problem, options.updates)
     refuse_hooks(network, "continuous plasticity changes weights without a gradient")
     grid = schedule(problem, scheme, steps)
-    by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
-    for projection in network.projections.values():
-        by_timing[network.knobs(projection, problem.assumptions).plasticity].append(projection)
     output = problem.feedforward.activities[network.output]
     correction = chosen.correction(output, y, options.reduction)
-    before = [(parameter, parameter.clone()) for parameter in network.parameters() if options.check_finite]
+    is_captured = isinstance(network, CapturedNetwork)
+    descent = (CapturedDescent if is_captured else _Descent)(problem, options, correction)
+    before = [(parameter, parameter.clone()) for parameter in descent.parameters() if options.check_finite]
     state, noisy = fill_delay_lines(problem, problem.initial_state(), grid.dt), problem.is_noisy
     for _ in range(grid.steps):
         state = scheme.step(problem, state, grid.dt)
         if noisy:
             state = add_noise(problem, state, grid.dt, as_generator(options.generator))
-        _descend(problem, by_timing["continuous"], state, options, rate / grid.steps, correction)
-    _descend(problem, by_timing["equilibrium"], state, options, rate, correction)
+        descent.step(state, rate / grid.steps)
+    descent.end(state, rate)
     bad = _first_non_finite(problem, state) if options.check_finite else None
     if bad is not None:
         for parameter, value in before:
@@ -143,15 +144,30 @@ def _check(options: BackwardOptions, steps: Steps, scheme: Integrator, rate: flo
         )
 
 
-def _descend(
-    problem: RelaxationProblem,
-    projections: list[Projection],
-    state: State,
-    options: BackwardOptions,
-    rate: float,
-    correction: Tensor | None,
-) -> None:
-    # compute all updates before any weight changes
-    changes = [change for p in projections for change in local_updates(problem, p, state, options, correction)]
-    for parameter, update in changes:
-        parameter.sub_(rate * update)
+class _Descent:
+    """Gradient descent during the relaxation and after it."""
+
+    def __init__(self, problem: RelaxationProblem, options: BackwardOptions, correction: Tensor | None) -> None:
+        self.problem, self.options, self.correction = problem, options, correction
+        self.by_timing: dict[str, list[Projection]] = {"equilibrium": [], "continuous": []}
+        for projection in problem.network.projections.values():
+            self.by_timing[problem.network.knobs(projection, problem.assumptions).plasticity].append(projection)
+
+    def parameters(self) -> list[Tensor]:
+        """Return all parameters that may change."""
+        return list(self.problem.network.parameters())
+
+    def step(self, state: State, rate: float) -> None:
+        """Change the weights of projections with continuous plasticity."""
+        self._descend("continuous", state, rate)
+
+    def end(self, state: State, rate: float) -> None:
+        """Change the weights of the other projections."""
+        self._descend("equilibrium", state, rate)
+
+    def _descend(self, timing: str, state: State, rate: float) -> None:
+        # compute all updates before any weight changes
+        projections, given = self.by_timing[timing], (state, self.options, self.correction)
+        changes = [change for p in projections for change in local_updates(self.problem, p, *given)]
+        for parameter, update in changes:
+            parameter.sub_(rate * update)

@@ -14,7 +14,7 @@ from actrelax.models.network.captured.operations import (
     refuse_stale,
     signal_of,
 )
-from actrelax.models.network.captured.psi import parameter_of, refuse_continuous, trial_pass
+from actrelax.models.network.captured.psi import parameter_of, trial_pass
 from actrelax.models.network.captured.sums import Sums
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
 from actrelax.models.network.feedforward_pass import FeedforwardPass, sum_in_order
@@ -61,7 +61,6 @@ __all__ = [
     "leaves_of",
     "left_alone",
     "parameter_of",
-    "refuse_continuous",
     "refuse_overwritten",
     "refuse_stale",
     "signal_of",

@@ -11,7 +11,6 @@ from torch import Tensor
 from actrelax.models._names import known
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError, warn
-from actrelax.models.network import refuse_continuous
 
 
 def check_complete(tau: Any, leaky: Collection[str]) -> None:
@@ -68,8 +67,7 @@ def refuse_complex(population: str, x: Tensor, state_like: Tensor) -> None:
 def check_captured(
     given: Mapping[str, object], relays: Container[str], assumptions: Assumptions, input_noise: float
 ) -> None:
-    """Refuse what captured networks lack: plasticity while they relax, noise of the input, relays with a state."""
-    refuse_continuous(assumptions)
+    """Refuse what captured networks lack: noise of the input, relays with a state."""
     current = [k for k in assumptions.all_knobs if "current" in (k.activity_gain, k.weight_gain, k.presynaptic)]
     if input_noise and current:
         raise ActrelaxError(

@@ -239,6 +239,12 @@ class CapturedPass(FeedforwardPass):
             known = self._relayed[name] = (tuple(reads), total())
         return known[1]
 
+    def follow_weights(self) -> None:
+        """Carry signals by the weights as they are now, after parameters have changed in place."""
+        for operation in self.operations:
+            operation.follow()
+        self._relayed.clear()
+
     @cached_property
     def learned_feedback(self) -> dict[str, tuple[Tensor, Any]]:
         """The psi that learn under the assumptions, by name, and the first projection whose feedback each carries."""

@@ -28,7 +28,6 @@ from actrelax.models.network.captured.psi import (
     like_feedback,
     load_feedback,
     own_feedback,
-    refuse_continuous,
 )
 from actrelax.models.network.captured.structure import structure_of
 from actrelax.models.network.captured.tape import AnotherPath, Edge, Tape, edge_of
@@ -168,7 +167,6 @@ class CapturedNetwork(Network):
 
     def lacks_feedback(self, assumptions: Assumptions) -> bool:
         """Return whether any projection needs feedback weights that do not exist yet."""
-        refuse_continuous(assumptions)
         assumptions.check_names(self.projections)
         return any(self.feedback.find(p.psi) is None for p, _ in own_feedback(self, assumptions))
 
@@ -189,7 +187,6 @@ class CapturedNetwork(Network):
         of weights that are views of a parameter is of the whole parameter.
         """
         assumptions = look_up("assumptions", assumptions, PRESETS)
-        refuse_continuous(assumptions)
         assumptions.check_names(self.projections)
         draw_feedback(self, assumptions, as_generator(generator))
 

@@ -76,6 +76,11 @@ class Operation:
         other.versions = self.versions[0], other.x._version
         return other
 
+    def follow(self) -> None:
+        """Take the weight and the bias as they are now, after they have changed in place."""
+        self.used = self.weight.detach().to(self.used.dtype)
+        self.versions = self.weight._version, self.versions[1]
+
     @property
     def is_stale(self) -> bool:
         """Return whether the weight has changed in place since the forward pass."""
@@ -208,6 +213,12 @@ class Recorded(Operation):
         other.call()
         other.versions = self.versions[0], other.versions[1]
         return other
+
+    def follow(self) -> None:
+        super().follow()
+        own = [] if self.bias is None else [self.bias.detach().to(self.used.dtype)]
+        self.leaves = [self.leaves[0], self.used, *own]
+        self.call()
 
     def forget(self) -> None:
         super().forget()

@@ -209,12 +209,3 @@ def trial_pass(network: Any) -> Any:
     zeros = torch.zeros(2, *network.path.stimulus, dtype=network.dtype, device=like.device)
     with left_alone(network.module, zeros):
         return network.run(zeros, values=True)
-
-
-def refuse_continuous(assumptions: Assumptions) -> None:
-    """Refuse plasticity during the relaxation."""
-    if assumptions.is_continuous:
-        raise ActrelaxError(
-            "a captured network learns after its relaxations, not during them: choose plasticity at equilibrium, or "
-            "use Network.from_sequential."
-        )

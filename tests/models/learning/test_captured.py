@@ -284,7 +284,7 @@ REFUSED = {
         {"options": BackwardOptions(evaluation="closed-form"), "clip": 0.1},
         "the closed form needs a linear relaxation: leave clip out",
     ),
-    "continuous": ({"assumptions": "continuous"}, "a captured network learns after its relaxations, not during them"),
+    "continuous": ({"assumptions": "continuous"}, "continuous plasticity changes weights during the relaxation: use"),
     "current": ({"assumptions": "unfrozen"}, "^population '.*' is not one pointwise function of a sum of drives"),
     "noise": (
         {"assumptions": "current-presynaptic", "input_noise": 0.1},

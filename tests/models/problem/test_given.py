@@ -55,8 +55,6 @@ def test_what_captured_networks_lack():
     standard = PRESETS["ar"]
     with pytest.raises(ActrelaxError, match=r".stem'. is a relay, it has no noise"):
         check_captured({"tau": 1.0, "noise": {"stem'": 0.1}}, {"stem'": (3,)}, standard, 0.0)
-    with pytest.raises(ActrelaxError, match="learns after its relaxations, not during them"):
-        check_captured({}, {}, PRESETS["continuous"], 0.0)
     with pytest.raises(ActrelaxError, match="read the stimulus itself: leave input_noise out"):
         check_captured({}, {}, PRESETS["unfrozen-weights"], 0.1)
     check_captured({"tau": {"stem": 2.0}}, {"stem'": (3,)}, standard, 0.1)
