@@ -47,6 +47,11 @@ FIXED = _names(
 """Linear functions without weights, whose adjoint needs no activity."""
 SUMS = _names("Trilinear Mm Bmm Addmm Baddbmm Addbmm Mv Dot")
 """Functions that multiply a parameter by states of other units."""
+ADDED = {
+    **dict.fromkeys(("Addmm", "Addbmm", "Baddbmm", "Addmv", "Addcmul", "Addcdiv"), 0),
+    **dict.fromkeys(("LayerNorm", "GroupNorm", "BatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"), 2),
+}
+"""Function -> number of the argument that it adds, such as a norm's bias: its update is the signal alone."""
 OF_ONE_UNIT = POINTWISE | _names("Add Sub Rsub Neg Mul Div Pow Clone Alias ToCopy")
 """Functions by which each unit of a tensor follows from the same unit of others."""
 
@@ -112,13 +117,13 @@ class PieceGraph:
         nodes = [node for node, reached in self._reached.items() if end in reached]
         own = dict[str, None]()
         for node in nodes:
-            if isinstance(end, int) and any(self._from(child) == {end} for child in _children(node)):
-                if _brief(node) not in FIXED:
-                    own[_brief(node)] = None  # the update is a product of the signal and the state beside it
-                if _brief(node) in SUMS:
-                    found["states"][_brief(node)] = None
-            else:
-                found["known" if node in self.known else self._needs(node)][_brief(node)] = None
+            name = _brief(node)
+            if not isinstance(end, int) or not (places := self._places(node, end)):
+                found["known" if node in self.known else self._needs(node)][name] = None
+            elif name not in FIXED and places != [ADDED.get(name)]:
+                own[name] = None  # the update is a product of the signal and the state beside it
+                if name in SUMS:
+                    found["states"][name] = None
         known, others, winners, states = (tuple(found[needs]) for needs in ("known", "slope", "winners", "states"))
         return Way(known, others, winners, states, tuple(own), len(nodes))
 
@@ -144,6 +149,11 @@ class PieceGraph:
         if hasattr(edge[0], "variable"):
             return frozenset({id(edge[0].variable)})
         return frozenset({edge}) if edge in self.ends else self._reached.get(edge[0], frozenset())
+
+    def _places(self, node: Any, parameter: int) -> list[int]:
+        """Return the numbers of a function's arguments that depend on a parameter alone, given by its identity."""
+        edges = enumerate(node.next_functions)
+        return [number for number, edge in edges if edge[0] is not None and self._from(edge) == {parameter}]
 
     def _is_stimulated(self, edge: Edge) -> bool:
         """Return whether an edge depends on a drive or a copied population."""

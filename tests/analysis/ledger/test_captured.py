@@ -361,6 +361,35 @@ def test_the_scale_of_a_norm_reads_what_the_norm_has_saved():
     assert Read("saved by LayerNorm", "0") in ledger_of(network, "ar", x)["phi of 0"].update_reads
 
 
+NORMS = {
+    "layer": lambda: nn.LayerNorm([4, 4, 4]),
+    "group": lambda: nn.GroupNorm(2, 4),
+    "batch": lambda: nn.BatchNorm2d(4),
+    "batch, in evaluation": lambda: nn.BatchNorm2d(4).eval(),
+    "instance": lambda: nn.InstanceNorm2d(4, affine=True),
+}
+
+
+@pytest.mark.parametrize("learning", ["bias", "weight"])
+@pytest.mark.parametrize("name", NORMS)
+def test_the_bias_of_a_norm_reads_the_signal_alone_and_its_scale_what_the_norm_has_saved(name, learning):
+    torch.manual_seed(0)
+    norm = NORMS[name]()
+    for parameter in ("bias", "weight"):
+        getattr(norm, parameter).requires_grad_(parameter == learning)
+    module, x = nn.Sequential(nn.Conv2d(4, 4, 3), norm, nn.Conv2d(4, 2, 3)), torch.randn(3, 4, 6, 6)
+    network = Network.from_module(module, x)
+    passed = network.feedforward(x)
+    number, updates = passed.path.names.index("0"), []
+    node = passed.edges[number][0]
+    node = node if hasattr(node, "_saved_input") else node.next_functions[0][0]  # instances are a view of the batch
+    for _ in range(2):
+        updates.append(passed.transposed(number, torch.ones(3, 4, 4, 4), keep=True)[1])
+        node._saved_input.data.mul_(torch.rand(4, 4))
+    reads = {read for read in ledger_of(network, "ar", x)["phi of 0"].update_reads if read.what.startswith("saved")}
+    assert torch.equal(*updates) == (not reads) == (learning == "bias")
+
+
 def test_attention_needs_other_units_and_the_residual_stream_needs_nothing():
     found = ledger(*captured("digits-vit"))
     assert found["blocks.0.qkv"].remembered == ("activity", "Attention")
