@@ -149,16 +149,18 @@ def divergence(request: SolveRequest, step: int, state: State, previous: State |
     names = [name for name in request.problem.network.populations if name in activities]
     bad = next(name for name in names if not is_finite({name: activities[name]}))
     if previous is None:
-        sentence = (
-            f'population "{bad}" is non-finite at the start: look for inf and nan in stimuli, targets and weights.'
-        )
-        return DivergenceError(sentence, request.outcome(Status.DIVERGED, state, 0))
+        return DivergenceError(divergence_message(bad, 0, 0), request.outcome(Status.DIVERGED, state, 0))
     sentence = divergence_message(bad, step, request.grid.steps)
     return DivergenceError(sentence, request.outcome(Status.DIVERGED, previous, step - 1))
 
 
 def divergence_message(population: str, step: int, steps: int) -> str:
-    """Return the sentence about a population that became non-finite during a step."""
+    """Return the sentence about a population that became non-finite during a step, or was so at the start, step 0."""
+    if step == 0:
+        return (
+            f'population "{population}" is non-finite at the start: look for inf and nan in stimuli, targets and '
+            "weights."
+        )
     return (
         f'population "{population}" became non-finite at step {step} of {steps}: '
         "lower eta, the learning rate or the scale of the feedback weights."

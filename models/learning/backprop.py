@@ -65,6 +65,8 @@ def backprop_backward(
     ------
     ActrelaxError
         For invalid arguments, another reduction in the options, or a `sample_clip`, which clips relaxations.
+    DivergenceError
+        If a rate in a cycle becomes non-finite; `.grad` is then unchanged.
     """
     options = _options(options, reduction, updates)
     refuse_sample_clip(options, "backprop_backward")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actrelax.models._names import whole_number
 from actrelax.models.engines import Settle, integrator_named
-from actrelax.models.engines.request import change_is_small
+from actrelax.models.engines.request import change_is_small, divergence_message, is_finite
 from actrelax.models.engines.residual import largest_residual, relative_residual, zero_if_finite
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.backprop import gradients_of
@@ -17,10 +17,21 @@ from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to
 from actrelax.models.learning.implicit import respond
 from actrelax.models.learning.plasticity import without_dropped
 from actrelax.models.learning.report import SettlingReport
-from actrelax.models.learning.settling import Ended, pass_for, report_of, time_from_zero
+from actrelax.models.learning.settling import (
+    Ended,
+    pass_for,
+    report_of,
+    stops_at_non_finite,
+    time_from_zero,
+    warn_of_unsettled_rates,
+)
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, loss_named
 from actrelax.models.problem.given import check_start
+from actrelax.models.results import DivergenceError
+
+Rates = dict[str, Tensor]
+"""Population -> its rates, for the input and all hidden populations."""
 
 
 def bptt_backward(
@@ -47,7 +58,7 @@ def bptt_backward(
         of the rates.
     options : BackwardOptions, optional
         Reduction, update factors and clip; `settle`, whose integrator is "euler" or "sequential"; `unsettled` and
-        `unsettled_above`, for the forward phase.
+        `unsettled_above`, for the forward phase; `check_finite`.
 
     Returns
     -------
@@ -58,6 +69,13 @@ def bptt_backward(
     ------
     ActrelaxError
         For a network without cycles, another integrator, or a `sample_clip`, which clips relaxations.
+    DivergenceError
+        If a rate becomes non-finite; `.grad` is then unchanged.
+
+    Warns
+    -----
+    UserWarning
+        If some samples have not settled after the largest number of steps.
     """
     check_network(network)
     if not network.is_recurrent:
@@ -97,7 +115,11 @@ class Unrolled:
             self.before = passed.steps or 0
             rates, tolerance, most = {name: passed.activities[name] for name in network.hidden}, None, last
         self.start = {network.input: x, **rates}
-        self.taken, self.rates = self._run(self.start, tolerance, most)
+        self.taken, self.rates, settled = self._run(self.start, tolerance, most)
+        if stops_at_non_finite(network, options) and not is_finite(self.rates):
+            raise self._divergence(most)
+        if tolerance is not None and not settled:
+            warn_of_unsettled_rates(self.taken)
         self.report = self._report(self.rates, self.taken)
 
     def gradients(self, of: Sequence[Tensor], top: Tensor) -> tuple[Tensor, ...]:
@@ -105,42 +127,50 @@ class Unrolled:
         settled = self.report.in_both
         if self.options.unsettled == "drop" and not bool(settled.all()):
             top = without_dropped(top, settled)
-            if not all(bool(r.isfinite().all()) for r in self.rates.values()):  # 0 times nan is nan
+            if not is_finite(self.rates):  # 0 times nan is nan
                 self._run({name: without_dropped(r, settled) for name, r in self.start.items()}, None, self.taken)
         return torch.autograd.grad(self.output, of, top, materialize_grads=True)
 
-    def _initial_rates(self, x: Tensor, how: Settle) -> dict[str, Tensor]:
+    def _initial_rates(self, x: Tensor, how: Settle) -> Rates:
         populations = self.network.populations
         zeros = {name: x.new_zeros(len(x), *populations[name].shape) for name in self.network.hidden}
         in_cycles = {name: zeros[name].shape for cycle in self.network.graph.cycles for name in cycle}
         check_start(how.start, in_cycles, x.dtype, ["zero"])
         return zeros | dict(how.start) if isinstance(how.start, Mapping) else zeros
 
-    def _run(self, rates: dict[str, Tensor], tolerance: float | None, most: int) -> tuple[int, dict[str, Tensor]]:
-        """Take the steps and read the output, in autograd's graph; return the number of steps, and the last rates."""
+    def _run(self, rates: Rates, tolerance: float | None, most: int) -> tuple[int, Rates, bool]:
+        """Take the steps and read the output, in autograd's graph; return what `_unroll` returns."""
         with torch.enable_grad():
-            taken, rates = self._unroll(rates, tolerance, most)
+            taken, rates, settled = self._unroll(rates, tolerance, most)
             self.output = respond(self.network, self.network.output, rates)
-        return taken, rates
+        return taken, rates, settled
 
-    def _unroll(self, rates: dict[str, Tensor], tolerance: float | None, most: int) -> tuple[int, dict[str, Tensor]]:
-        """Return the number of steps taken, and the rates after them."""
-        taken = 0
-        for taken in range(1, most + 1):  # noqa: B007
+    def _unroll(self, rates: Rates, tolerance: float | None, most: int) -> tuple[int, Rates, bool]:
+        """Return the number of steps taken, the rates after them, and whether they have reached the tolerance."""
+        for taken in range(1, most + 1):
             before = rates
             rates = self._step(rates)
             if tolerance is not None and self._has_settled(before, rates, tolerance):
-                break
-        return taken, rates
+                return taken, rates, True
+        return most, rates, False
 
-    def _step(self, rates: dict[str, Tensor]) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def _divergence(self, most: int) -> DivergenceError:
+        """Repeat the steps, and return the error with the first population that is not finite."""
+        rates, step = self.start, 0
+        while is_finite(rates):
+            rates, step = self._step(rates), step + 1
+        bad = next(v for v in self.network.populations if v in rates and not is_finite({v: rates[v]}))
+        return DivergenceError(divergence_message(bad, step, most))
+
+    def _step(self, rates: Rates) -> Rates:
         new = dict(rates)
         for name in self.network.hidden:
             new[name] = torch.lerp(rates[name], respond(self.network, name, new if self.sweeps else rates), self.eta)
         return new
 
     @torch.no_grad()
-    def _has_settled(self, before: dict[str, Tensor], rates: dict[str, Tensor], tolerance: float) -> bool:
+    def _has_settled(self, before: Rates, rates: Rates, tolerance: float) -> bool:
         bound, agree = tolerance * self.eta, self.options.agree
         return all(change_is_small(before, rates, [v], bound, agree) for v in self.network.hidden)
 

@@ -42,13 +42,18 @@ def pass_for(network: Network, x: Tensor, options: BackwardOptions) -> Feedforwa
     stops = stops_at_non_finite(network, options)
     passed = settled_pass(network, x, options.settle, check_finite=stops, agree=options.agree)
     if passed.reached is False:
-        warn(
-            f"some samples have not settled after {passed.steps} steps of the forward phase: the report says how many; "
-            "a smaller eta may help, or Steps.until with a larger most."
-        )
+        warn_of_unsettled_rates(passed.steps or 0)
     populations = network.populations
     drives = {name: drive for name, drive in passed.drives.items() if populations[name].activation.needs_drive}
     return replace(passed, drives=drives)
+
+
+def warn_of_unsettled_rates(steps: int) -> None:
+    """Warn that a tolerance was not reached in the forward phase."""
+    warn(
+        f"some samples have not settled after {steps} steps of the forward phase: the report says how many; "
+        "a smaller eta may help, or Steps.until with a larger most."
+    )
 
 
 def default_steps(network: Network, integrator: Integrator, otherwise: Steps) -> Steps:

@@ -10,7 +10,7 @@ from actrelax.models.engines import Settle, Steps, settle
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import BackwardOptions, Updates, backprop_backward, bptt_backward, relax_backward
 from actrelax.models.network import Projection
-from actrelax.models.results import relative_error
+from actrelax.models.results import DivergenceError, relative_error
 
 TIGHT = Settle(Steps.until(1e-14, eta=0.3), "euler")
 
@@ -118,6 +118,32 @@ def test_dropped_samples_learn_nothing():
     expected, _ = gradients(bptt_backward, case, options=BackwardOptions(reduction="sum", settle=few))
     for name, gradient in found.items():
         assert relative_error(gradient, expected[name]) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("where", "begin"),
+    [
+        ("loop", 'population "a" became non-finite at step 5 of 12: lower eta'),
+        ("stimuli", 'population "input" is non-finite at the start: look for inf and nan'),
+    ],
+)
+def test_rates_that_are_not_finite_stop_it_like_the_other_rules(where, begin):
+    case, how = recurrent_case(activation="identity"), Settle(Steps(12, eta=0.5))
+    if where == "loop":
+        with torch.no_grad():
+            case.network.projections["a->a"].weight.mul_(1e100)
+    else:
+        case.x[1, 2] = torch.nan
+    said = []
+    for rule in (bptt_backward, backprop_backward, relax_backward):
+        with pytest.raises(DivergenceError) as caught:
+            rule(case.network, case.x, case.y, options=BackwardOptions(settle=how))
+        said.append(str(caught.value))
+    assert said[0] == said[1] == said[2]
+    assert said[0].startswith(begin)
+    assert all(p.grad is None for p in case.network.parameters())
+    result = bptt_backward(case.network, case.x, case.y, options=BackwardOptions(settle=how, check_finite=False))
+    assert not bool(result.finite)
 
 
 def test_it_calls_no_adjoint_of_the_rule(case, monkeypatch):

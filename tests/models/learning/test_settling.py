@@ -348,12 +348,13 @@ def test_tolerances_set_what_counts_as_unsettled(case):
     assert result.report.above["backward"] == pytest.approx(2e-2)  # of a residual, which is the change over eta
 
 
-def test_steps_that_do_not_suffice_are_said_once(case):
+@pytest.mark.parametrize("rule", [relax_backward, backprop_backward, bptt_backward])
+def test_steps_that_do_not_suffice_are_said_once(case, rule):
     options = BackwardOptions(settle=Settle(Steps.until(1e-6, eta=0.5, most=2)))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
         for x in (case.x, case.x[:1], case.x[1:]):
-            relax_backward(case.network, x, case.y[: len(x)], options=options)
+            rule(case.network, x, case.y[: len(x)], options=options)
     forward = [str(w.message) for w in said if "forward phase" in str(w.message)]
     assert forward == [
         "some samples have not settled after 2 steps of the forward phase: the report says how many; a smaller eta may "
