@@ -28,18 +28,20 @@ from functools import partial
 from itertools import groupby
 from typing import Annotated
 
+import torch
 import tyro
 from tqdm import tqdm
 
 from actrelax.analysis.checks.compare import Report, Row, joined, verify
 from actrelax.analysis.checks.sampling import verify_noise
-from actrelax.analysis.checks.solvers import NAMES, Restrictions
+from actrelax.analysis.checks.solvers import NAMES, SETTLED, Restrictions
 from actrelax.analysis.checks.two_phases import verify_rates, verify_spectra, verify_unrolled
 from actrelax.models._names import known
 from actrelax.models.assumptions import PRESETS
-from actrelax.models.engines import integrator_named
+from actrelax.models.engines import Steps, integrator_named
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
+from actrelax.simulations.training.forward_phase import Settling
 from actrelax.simulations.training.hardware import FullPrecision
 from actrelax.simulations.training.idle import idle_in_one_relaxation
 from actrelax.simulations.training.problem_options import (
@@ -57,11 +59,33 @@ BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}
 
 
 @dataclass(frozen=True)
+class ToSettle(Settling):
+    """Options of networks with cycles: when their rates have settled."""
+
+    settle_steps: int | None = None
+    """Networks with cycles: largest number of steps in which the rates settle. Default: 10,000."""
+    settle_eta: float | None = None
+    """Networks with cycles: step size of the forward phase, relative to tau. Default: that of the relaxation."""
+    settle_tolerance: float | None = None
+    """Networks with cycles: residual |f(a) - r| at which the rates have settled, relative to the largest rate of the
+    population; errors of the rates up to 20 times as large agree. Default: 1e-13, or 5e-6 in fp32."""
+
+    def until(self, dtype: torch.dtype, relaxation: Relaxation) -> Steps:
+        """Return the tolerance and the largest number of steps, and the step size, by default the relaxation's."""
+        tolerance = SETTLED[dtype] if self.settle_tolerance is None else self.settle_tolerance
+        most = 10_000 if self.settle_steps is None else self.settle_steps
+        if self.settle_eta is None:
+            return Steps.until(tolerance, eta=relaxation.eta, dt=relaxation.dt, most=most)
+        return Steps.until(tolerance, eta=self.settle_eta, most=most)
+
+
+@dataclass(frozen=True)
 class Config:
     """Options of a check."""
 
     problem: ProblemOptions = field(default_factory=ProblemOptions)
     relaxation: Relaxation = field(default_factory=lambda: Relaxation(integrator=EVERY))
+    settling: ToSettle = field(default_factory=ToSettle)
     engine: str = EVERY
     """Engine to check: torch, scipy, brian2, closed-form, or all."""
     codegen: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -96,9 +120,10 @@ def check(config: Config) -> Report:
     """Create network and batch, and compare all solvers."""
     relaxation, hardware = config.relaxation, config.hardware.resolved()
     relaxation.check_problem()
+    config.settling.check()
     restrictions = _restrictions(config)
     assumptions, remarks = without_continuous_plasticity(relaxation.knobs)
-    sample = make_sample(config.problem, assumptions, hardware)
+    sample = _sample(config, make_sample(config.problem, assumptions, hardware))
     problem = sample.problem(relaxation, config.problem.seed, assumptions)
     size = config.problem.batch_size
     copied = size if problem.is_noisy and size != ProblemOptions.batch_size else None
@@ -121,9 +146,17 @@ def check(config: Config) -> Report:
         report = verify(problem, sample.gradients(), steps, bound=bound, watch=_watched, **restrictions)
         if sample.rates is not None:
             forward = sample.forward_problem(relaxation, config.problem.seed)
-            added = verify_rates(forward, sample.rates, steps, bound=bound, watch=_watched, **restrictions)
+            until = config.settling.until(sample.x.dtype, relaxation)
+            added = verify_rates(forward, sample.rates, until, bound=bound, watch=_watched, **restrictions)
             report = joined(added, report, *_of_both_phases(config, sample, relaxation, bound))
     return replace(report, remarks=[*remarks, *report.remarks])
+
+
+def _sample(config: Config, sample: Sample) -> Sample:
+    """Return the sample with the options of its forward phase; refuse them without cycles."""
+    settling = config.settling
+    settling.check_network(sample.network, config.problem.model.network)
+    return sample if settling.settle_eta is None else replace(sample, settle_eta=settling.settle_eta)
 
 
 def _of_both_phases(config: Config, sample: Sample, relaxation: Relaxation, bound: float) -> Iterator[Report]:

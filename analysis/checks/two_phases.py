@@ -25,6 +25,8 @@ from actrelax.models.results import Status, relative_error
 
 UNROLLED = (1, 5, 20)
 """Numbers of steps that are compared with backprop through as many forward steps."""
+ERROR = 20
+"""Bound on the error of rates, relative to their residual: 1/(1 - abscissa) up to an abscissa of 0.95."""
 LARGEST = 1_000
 """Largest number of neurons whose eigenvalues are computed."""
 
@@ -46,7 +48,9 @@ def verify_rates(
     rates : FeedforwardPass
         What `settle` returns.
     steps : Steps
-        Step size; the number of steps is 1.2 times that in which Euler's method settles on PyTorch.
+        Step size; with a tolerance also the residual at which the rates have settled, by default that of `SETTLED`, and
+        the largest number of steps for it. The number of steps is 1.2 times that in which Euler's method settles on
+        PyTorch.
     bound, watch, **restrictions
         As for `verify`.
 
@@ -55,12 +59,17 @@ def verify_rates(
     ActrelaxError
         If the rates don't settle.
     """
-    grid = schedule(problem, INTEGRATORS["euler"], replace(steps, number=None, duration=None))
+    until = Steps.until(SETTLED[problem.like.dtype]) if steps.tolerance is None else steps
+    grid = schedule(problem, INTEGRATORS["euler"], Steps(eta=steps.eta, dt=steps.dt, unit=steps.unit))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "not settled", UserWarning)
-        settled = solve(problem, "euler", Steps.until(SETTLED[problem.like.dtype], dt=grid.dt))
+        settled = solve(problem, "euler", replace(until, eta=None, dt=grid.dt))
+    bound = max(bound, ERROR * (until.tolerance or 0.0))
     if settled.status is not Status.SETTLED:
-        raise ActrelaxError(f"the rates have not settled after {settled.steps:,} steps: give a smaller --eta or --dt.")
+        raise ActrelaxError(
+            f"the rates have not settled after {settled.steps:,} steps: give a smaller --settle-eta or --dt, or a "
+            "larger --settle-steps or --settle-tolerance."
+        )
     steps = Steps(max(1, round(1.2 * settled.steps)), dt=grid.dt)
     restrictions["engines"] = [name for name in restrictions.get("engines", NAMES) if name != CLOSED_FORM]
     found, remarks = entries(problem, steps, **restrictions)

@@ -80,8 +80,9 @@ class ProblemOptions:
 class Sample:
     """Network with feedback weights, and a batch of images.
 
-    x, y    stimuli and labels
-    source  description of the images' origin
+    x, y        stimuli and labels
+    source      description of the images' origin
+    settle_eta  step size in which the rates of cycles settle
     """
 
     network: Network
@@ -89,6 +90,7 @@ class Sample:
     y: Tensor
     loss: Loss
     source: str
+    settle_eta: float = 0.5
 
     def problem(
         self, relaxation: Relaxation, seed: int, assumptions: Assumptions, passed: FeedforwardPass | None = None
@@ -111,7 +113,8 @@ class Sample:
         """Settled rates of a network with cycles, else None."""
         if not self.network.is_recurrent:
             return None
-        return settle(self.network, self.x, Settle(Steps.until(SETTLED[self.x.dtype], eta=0.5, most=100_000)))
+        steps = Steps.until(SETTLED[self.x.dtype], eta=self.settle_eta, most=100_000)
+        return settle(self.network, self.x, Settle(steps))
 
     def gradients(self, passed: FeedforwardPass | None = None) -> dict[str, Tensor]:
         """Return population -> backprop's gradient, with cycles that of the loss at settled rates or those given."""

@@ -73,6 +73,18 @@ def test_one_integrator_on_a_network_with_cycles(network, npz, capsys):
     }
 
 
+def test_when_rates_have_settled_is_an_option(npz, capsys):
+    options = ["--network", "digits-rec", "--dataset", npz, "--integrator", "euler", "--engine", "torch", "--json"]
+    assert run(*options, "--settle-tolerance", "1e-5", "--settle-eta", "0.4") == 0
+    rates = [row for row in rows_of(capsys) if row["reference"] == "settled rates"]
+    assert all(row["bound"] == pytest.approx(2e-4) for row in rates)
+    assert all(row["error"] > 1e-9 for row in rates)
+    assert run(*options, "--settle-steps", "4") == 2
+    assert "the rates have not settled after 4 steps: give a smaller --settle-eta" in capsys.readouterr().err
+    assert run(*FAST, "--dataset", npz, "--settle-eta", "0.4") == 2
+    assert "--settle-eta needs a network with cycles, but mlp-4x6 has none: leave it" in capsys.readouterr().err
+
+
 def test_other_feedback_in_a_cycle(npz, capsys):
     """Random feedback has no gradient of the loss to rest at, and other eigenvalues than the rates."""
     options = ["--network", "digits-rec", "--assumptions", "random-feedback", "--engine", "torch", "--json"]

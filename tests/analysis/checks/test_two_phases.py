@@ -82,8 +82,21 @@ def test_other_rates_disagree():
 
 def test_rates_that_do_not_settle_are_refused():
     case = RECURRENT["dense"](gain=60.0)
-    with pytest.raises(ActrelaxError, match=r"^the rates have not settled after 10,000 steps: give a smaller --eta"):
+    with pytest.raises(ActrelaxError, match=r"^the rates have not settled after 10,000 steps: give a smaller --set"):
         verify_rates(ForwardProblem(case.network, case.x), settled(RECURRENT["dense"]()), Steps(eta=1.0))
+    few = Steps.until(1e-13, eta=0.2, most=5)
+    with pytest.raises(ActrelaxError, match=r"^the rates have not settled after 5 steps: give a smaller --settle-eta"):
+        verify_rates(ForwardProblem(RECURRENT["dense"]().network, case.x), settled(RECURRENT["dense"]()), few)
+
+
+def test_a_tolerance_is_a_tolerance_of_the_comparison_too():
+    case = RECURRENT["dense"]()
+    report = verify_rates(
+        ForwardProblem(case.network, case.x), settled(case), Steps.until(1e-4, eta=0.2), engines=["torch"]
+    )
+    assert report.ok
+    assert all(row.bound == pytest.approx(2e-3) for row in report.rows)
+    assert max(row.error for row in report.rows) > 1e-6
 
 
 @pytest.mark.parametrize("name", RECURRENT)
