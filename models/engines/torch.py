@@ -89,7 +89,8 @@ def _solve_components(request: SolveRequest) -> Trajectory:
             f"the equilibrium has a relative residual of {found.residual:.1e}, more than {tolerance:.1e}: step the "
             "relaxation, or pass Steps.until with a larger tolerance."
         )
-    return request.outcome(Status.SETTLED if settled else Status.NOT_SETTLED, found.state, 1, found.applications)
+    status = Status.SETTLED if settled else Status.NOT_SETTLED
+    return request.outcome(status, found.state, 1, found.applications, products=found.products)
 
 
 @torch.no_grad()

@@ -25,11 +25,13 @@ class Equilibrium:
     state         variables of the units
     residual      the largest residual of a sample in a cycle, relative to its input from outside the cycle
     applications  number of times that feedback passed through a projection
+    products      largest number of products with the feedback of a cycle, for its equilibrium
     """
 
     state: State
     residual: float
     applications: int
+    products: int
 
 
 MEMORY = 2**28
@@ -52,7 +54,8 @@ def equilibrium_by_components(problem: RelaxationProblem, tolerance: float = TOL
         _warn_of_instability(problem, torch.cat([part.abscissae[i] for part in parts]), members)
     variables = parts[0].state
     state = {v: torch.cat([part.state[v] for part in parts]) if len(parts) > 1 else x for v, x in variables.items()}
-    return Equilibrium(state, max(part.residual for part in parts), max(part.applications for part in parts))
+    residual, applications = max(part.residual for part in parts), max(part.applications for part in parts)
+    return Equilibrium(state, residual, applications, max(part.products for part in parts))
 
 
 def _parts(problem: RelaxationProblem) -> list[RelaxationProblem]:
@@ -83,7 +86,7 @@ class _Part(Equilibrium):
 def _in_one_go(problem: RelaxationProblem, tolerance: float) -> _Part:
     network = problem.network
     state: State = {}
-    residual, applications, abscissae = 0.0, 0, list[Tensor]()
+    residual, applications, most, abscissae = 0.0, 0, 0, list[Tensor]()
     for members in reversed(network.graph.components):
         if network.output in members:
             continue
@@ -94,6 +97,7 @@ def _in_one_go(problem: RelaxationProblem, tolerance: float) -> _Part:
             state |= cycle.as_state(solution.x)
             residual = max(residual, float(solution.residual.amax()))
             applications += cycle.outside + solution.products * cycle.inside
+            most = max(most, solution.products)
             if _has_one_tau(problem, members):
                 abscissae.append(solution.abscissa)
             else:
@@ -105,7 +109,7 @@ def _in_one_go(problem: RelaxationProblem, tolerance: float) -> _Part:
             state |= problem.units[name].fixed_point(problem.unit_input(name, state))
             applications += cycle.outside
     ordered = {variable: state[variable] for unit in problem.units.values() for variable in unit.variables}
-    return _Part(ordered, residual, applications, abscissae)
+    return _Part(ordered, residual, applications, most, abscissae)
 
 
 def _has_one_tau(problem: RelaxationProblem, members: Sequence[str]) -> bool:

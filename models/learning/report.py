@@ -27,7 +27,8 @@ class SettlingReport:
     above : mapping
         Phase -> residual above which a sample counts as unsettled.
     steps : mapping
-        Phase -> number of steps taken.
+        Phase -> number of steps taken. Where GMRES solves for the gradients, with "equilibrium" and in backprop, each
+        of its products with the feedback of a cycle is a step: one pass through the weights, as in a relaxation.
     unsettled : {"keep", "drop"}
         Whether unsettled samples learn.
 

@@ -83,7 +83,8 @@ def report_on(request: SolveRequest, trajectory: Trajectory, options: BackwardOp
         from_zero = problem.start == "zero"
         backward = Ended(residual_of_state(problem, trajectory.state), tolerance, steps, time if from_zero else None)
     else:
-        backward = Ended(residual_of_equilibrium(problem, trajectory.state), tolerance or TOLERANCE, steps)
+        residual = residual_of_equilibrium(problem, trajectory.state)
+        backward = Ended(residual, tolerance or TOLERANCE, trajectory.products or steps)
     return report_of(options, {"forward": forward_end(options, problem.feedforward), "backward": backward})
 
 
@@ -92,7 +93,7 @@ class Ended(NamedTuple):
 
     residual   (batch,)
     tolerance  tolerance of its steps; None for a number of steps
-    steps      number of steps taken
+    steps      number of steps taken, or of GMRES's products
     time       time since the start at zero, in time constants; None for another start, or without time
     """
 

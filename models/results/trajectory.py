@@ -76,6 +76,9 @@ class Trajectory:
         Name -> (len(times), ...). If `solve` wrote a Zarr store, values are read from it when a name is looked up.
     feedback_applications : int
         Number of times that feedback passed through a projection: a measure of the work.
+    products : int, optional
+        Only for "equilibrium" on a network with cycles, which is a single step: the number of products with the
+        feedback of a cycle that GMRES took, the largest over the cycles.
     state : mapping
         All state variables at the end, in the form of the problem's `initial_state`.
     at : callable, optional
@@ -122,6 +125,7 @@ class Trajectory:
     options: Mapping[str, Any] = field(default_factory=dict)
     evaluation: str = "stepped"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    products: int | None = None
 
     @property
     def t(self) -> NDArray[np.float64]:

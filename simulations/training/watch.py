@@ -28,7 +28,7 @@ class Watch(Callback):
     abscissa PHASE   the largest over the images of the largest real part of an eigenvalue: below 1 the phase settles;
                      images without finite rates are left out
     unsettled share  share of the epoch's images that had not settled
-    steps PHASE      number of steps that the images take together
+    steps PHASE      number of steps that the images take together; with "equilibrium" the products that GMRES takes
 
     With backprop the backward phase is AR's of the same network, in which it takes no steps. The first row is the
     untrained network's.
@@ -89,10 +89,11 @@ class Watch(Callback):
             return 0
         relaxation, generator = self.experiment.relaxation, torch.Generator(problem.like.device).manual_seed(0)
         with warnings.catch_warnings(action="ignore"):
-            return solve(
+            found = solve(
                 problem,
                 relaxation.integrator,
                 relaxation.steps_of(problem.network),
                 generator=generator,
                 options=TorchOptions(check_finite=False),
-            ).steps
+            )
+        return found.steps if found.products is None else found.products

@@ -219,11 +219,13 @@ def test_the_default_tolerance_and_the_work():
     calls = []
     along = RelaxationProblem.feedback_along
     try:
-        RelaxationProblem.feedback_along = lambda *args: calls.append(1) or along(*args)
+        RelaxationProblem.feedback_along = lambda *args: calls.append(args[1].name) or along(*args)
         found = equilibrium_by_components(problem, 1e-6)
     finally:
         RelaxationProblem.feedback_along = along
     assert found.applications == len(calls) == default.feedback_applications
+    assert found.products == calls.count("a->a") == default.products
+    assert solve(problem, "euler", 5).products is None
 
 
 def test_an_equilibrium_that_no_relaxation_reaches():

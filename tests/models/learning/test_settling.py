@@ -343,6 +343,7 @@ def test_tolerances_set_what_counts_as_unsettled(case):
         assert result.report.above == {"forward": pytest.approx(1e-4), "backward": pytest.approx(10 * backward)}
         assert bool(result.report.in_both.all())
         assert float(result.residual["backward"].max()) <= 1.01 * backward or integrator != "equilibrium"
+        assert 3 < result.report.steps["backward"] < 100
     steps = Steps.until(1e-3, of="change", eta=0.5)
     result = relax_backward(case.network, case.x, case.y, steps, options=options)
     assert result.report.above["backward"] == pytest.approx(2e-2)  # of a residual, which is the change over eta

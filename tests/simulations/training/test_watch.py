@@ -59,6 +59,8 @@ def test_steps_are_those_of_the_phases():
     fixed = replace(experiment, forward=ForwardPhase(settle_steps=7), relaxation=Relaxation(steps=9))
     assert [observed(fixed)[1][f"steps {phase}"] for phase in ("forward", "backward")] == [7, 9]
     assert observed(replace(experiment, rule="backprop"))[1]["steps backward"] == 0
+    solved = replace(experiment, relaxation=Relaxation(integrator="equilibrium"))
+    assert 3 < observed(solved)[1]["steps backward"] < 100  # GMRES's products
 
 
 @pytest.mark.parametrize("options", [[], ["--integrator", "euler", "--steps", 5, "--noise", 0.01]])
