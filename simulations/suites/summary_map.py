@@ -15,6 +15,7 @@ from actrelax.analysis.reports.comparison import Row
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.style import written
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.suites import depth_figure
 from actrelax.simulations.suites.definitions import SUITES
 from actrelax.simulations.suites.report import conditions_of
 from actrelax.simulations.suites.suite import Suite
@@ -138,13 +139,14 @@ def _refuse_mixed(folder: Path, found: Sequence[Outcome]) -> None:
 
 
 def write(folder: Path, results: Path, command: str) -> str:
-    """Write table.json and map.png, and return the table as Markdown."""
+    """Write table.json, map.png and, if networks of several depths were trained, depth.png; return the table."""
     found = columns(results)
     names = [row for row in ROWS if any(row in column.cells for column in found)]
     heads = {column.place: f"{column.place} ({suite_report.seeds(column.seeds)})" for column in found}
     rows = [{"": row} | {column.place: column.cells.get(row) for column in found} for row in names]
     part = {"variant": "", "heads": heads, "rows": rows, "notes": NOTES}
     _draw(folder / "map.png", found, names)
+    depth_figure.draw(folder / "depth.png", results)
     said = {"title": TITLE, "command": command, "remark": ""}
     return suite_report.write_document(folder, {"kind": "map", "name": "map", **said, "parts": [part]})
 
