@@ -39,7 +39,9 @@ def test_gradcheck(make, integrator):
     of = dict(zip(names, weights, strict=True))
     values = [of[name].detach().clone().requires_grad_() for name in chosen]
     x = case.x[:2].clone().requires_grad_()
-    assert torch.autograd.gradcheck(output, (x, *values), eps=1e-6, atol=1e-7, rtol=1e-6, fast_mode=make is hierarchy_case)
+    assert torch.autograd.gradcheck(
+        output, (x, *values), eps=1e-6, atol=1e-7, rtol=1e-6, fast_mode=make is hierarchy_case
+    )
 
 
 class Between(nn.Module):
