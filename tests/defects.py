@@ -14,11 +14,13 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.closed_form import steps_until
 from actrelax.models.engines import schedule
+from actrelax.models.engines.captured_feedback import CapturedFeedback
 from actrelax.models.engines.residual import relative_residual
 from actrelax.models.integrators import EULER, RK4, SEQUENTIAL, add_noise, coefficients
 from actrelax.models.learning import BackwardOptions
@@ -255,6 +257,12 @@ DEFECTS = {
     "means subtracted under constant statistics": Defect(Gains._constant, means_subtracted_still),
     "psi of a transposed weight not transposed": Defect(
         view_of_feedback, lambda right: lambda psi, weight: psi if psi.shape == weight.shape else right(psi, weight)
+    ),
+    "stimulus left out of the present drive": Defect(
+        CapturedFeedback.drive, lambda right: lambda *given: replace(right(*given), bias=np.zeros(1))
+    ),
+    "relay kept while weights change": Defect(
+        CapturedPass.follow_weights, lambda right: lambda passed: [op.follow() for op in passed.operations]
     ),
     "value lost in place": Defect(
         paths._wanted,

@@ -126,13 +126,23 @@ def build(
             p: _drive(flat, p, groups, driven, names[f"{p} drive"], delays) for p in text_of(problem).drives(problem)
         }
         often = b2.Clock(every * dt * UNIT, name="actrelax_records") if every > 1 else clock
-        monitors = {
-            v: b2.StateMonitor(groups[v], _monitored(problem, v), record=units, clock=often, name=names[f"{v} monitor"])
-            for v, units in wanted.items()
-        }
+        monitors = _monitors(problem, groups, wanted, names, often)
     everything = [functions, groups, feedback, drives, monitors]
     network = b2.Network(*(each for named in everything for each in named.values()), *results)
     return Simulation(groups, feedback, drives, functions, monitors, network, clock)
+
+
+def _monitors(
+    problem: InitialValueProblem,
+    groups: Mapping[str, Any],
+    wanted: Mapping[str, Units],
+    names: Mapping[str, str],
+    clock: Any,
+) -> dict[str, Any]:
+    return {
+        v: b2.StateMonitor(groups[v], _monitored(problem, v), record=units, clock=clock, name=names[f"{v} monitor"])
+        for v, units in wanted.items()
+    }
 
 
 def _names(problem: InitialValueProblem, monitored: Iterable[str]) -> dict[str, str]:

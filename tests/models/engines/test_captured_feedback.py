@@ -210,6 +210,7 @@ CURRENT = {
 }
 
 
+@pytest.mark.catches("stimulus left out of the present drive")
 @pytest.mark.parametrize("name", CURRENT)
 def test_the_vector_field_has_current_gains(name):
     make, assumptions, shape = CURRENT[name]
