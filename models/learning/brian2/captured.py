@@ -113,6 +113,12 @@ def _own_name(p: CapturedProjection) -> str:
 def _activation(passed: CapturedPass, number: int) -> Activation:
     """Return the pointwise function of a piece; refuse any other piece."""
     name, wires = passed.path.names[number], passed.path.incoming[number]
+    kinds, norms = passed.path.pieces[number].kinds, [norm.node for norm in passed.gains.norms]
+    if any("BatchNorm" in kind for kind in kinds) and not any(getattr(n, "_saved_training", True) for n in norms):
+        raise ActrelaxError(
+            f"population {name!r} has a BatchNorm, with which Brian2 does not learn: fuse it with the weights before "
+            "it (torch.nn.utils.fusion), or use relax_backward or ActivationRelaxation."
+        )
     if passed.path.parameters[number]:
         raise _not_local(name)
     activity = passed.activities[name]

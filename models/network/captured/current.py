@@ -1,8 +1,8 @@
 """The present drive of a pointwise function: for gains that are current rather than those of the feedforward pass.
 
-A piece has one if it is a sum of drives and copies, sent through views and pooling, and at most one pointwise function
-known by name, and if no drive reads a relay, whose activity would follow from the gain itself. The sum is linear; its
-transpose, which autograd knows, is transposed once more.
+A piece has one if it is a sum of drives and copies, sent through views, pooling and BatchNorm in evaluation, and at
+most one pointwise function known by name, and if no drive reads a relay, whose activity would follow from the gain
+itself. The sum is linear, apart from a constant; its transpose, which autograd knows, is transposed once more.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CurrentDrive:
     def __init__(self, passed: Any, number: int) -> None:
         self.passed, self.number = passed, number
         edges = passed.inputs(number)
-        known, leaves = _only_function(passed, number, edges)
+        known, leaves, norms = _only_function(passed, number, edges)
         self.is_linear, self.activation, self.is_whole = known is None, ACTIVATIONS["identity"], True
         if known is None:
             return
@@ -71,13 +71,14 @@ class CurrentDrive:
         child = known.node.next_functions[0]
         assert child[0] is not None
         self._read: Edge = (child[0], child[1])
-        self._ends: list[Edge | Tensor] = [*edges, *leaves]
+        self._ends: list[Edge | Tensor] = [*edges, *leaves, *((norm.node, 0) for norm in norms)]
         self._linear = _Linear(self._read, self._ends)
         self._offset: Tensor | None = None
         for leaf in leaves:
             passed.versions.refuse_changed_weight(leaf, "a parameter")
-        if leaves:
-            self._offset = self._linear([*[None] * len(edges), *(leaf.detach() for leaf in leaves)])
+        if leaves or norms:
+            constants = [*(leaf.detach() for leaf in leaves), *map(_of_silence, norms)]
+            self._offset = self._linear([*[None] * len(edges), *constants])
         self._check(known)
 
     def at(self, activity: Callable[[str], Tensor]) -> Tensor | None:
@@ -100,8 +101,8 @@ class CurrentDrive:
             if operation.bias is not None:
                 passed.versions.refuse_changed_weight(operation.bias, "a bias")
             values.append((operation if x is None else operation.reading(x)).call().detach())
-        leaves = len(self._ends) - len(values)
-        total = self._linear([*values, *[None] * leaves])
+        constants = len(self._ends) - len(values)
+        total = self._linear([*values, *[None] * constants])
         return total if self._offset is None else total + self._offset
 
     @property
@@ -165,14 +166,15 @@ class _Linear:
         return total
 
 
-def _only_function(passed: Any, number: int, edges: list[Edge]) -> tuple[Known | None, list[Tensor]]:
-    """Return the only pointwise function of a piece, if it has any, and the parameters that are added.
+def _only_function(passed: Any, number: int, edges: list[Edge]) -> tuple[Known | None, list[Tensor], list[Known]]:
+    """Return the only pointwise function of a piece, if any, the parameters that are added, and norms in evaluation.
 
     Refuses pieces with other functions, unless these are linear, or with several pointwise functions.
     """
     name, start = passed.path.names[number], passed.edges[number]
     functions = {known.node: known for known in passed.gains.known}
-    found: list[Known] = []
+    norms = {norm.node: norm for norm in passed.gains.norms if not getattr(norm.node, "_saved_training", True)}
+    found, fixed = list[Known](), list[Known]()
     leaves: dict[int, Tensor] = {}
     visited, stack = {start}, [start]
     while stack:
@@ -180,18 +182,29 @@ def _only_function(passed: Any, number: int, edges: list[Edge]) -> tuple[Known |
         node: Node = edge[0]
         if edge in edges:
             continue
+        following = node.next_functions
         if hasattr(node, "variable"):
             leaves[id(node.variable)] = node.variable
         elif node in functions:
             found.append(functions[node])
+        elif node in norms:
+            fixed.append(norms[node])
+            following = following[:1]  # without its own parameters
         elif _kind(node) not in LINEAR:
             raise _refused(name)
-        children = [(child, n) for child, n in node.next_functions if child is not None and (child, n) not in visited]
+        children = [(child, n) for child, n in following if child is not None and (child, n) not in visited]
         visited.update(children)
         stack += children
     if len({known.node for known in found}) > 1:
         raise _refused(name)
-    return (found[0] if found else None), list(leaves.values())
+    return (found[0] if found else None), list(leaves.values()), fixed
+
+
+def _of_silence(norm: Known) -> Tensor:
+    """Return the result of a BatchNorm in evaluation for an input of zeros."""
+    metadata = norm.node._input_metadata[0]
+    silent = torch.zeros(tuple(metadata.shape), dtype=metadata.dtype, device=metadata.device)
+    return norm.function(silent).detach()
 
 
 def _kind(node: Node) -> str:

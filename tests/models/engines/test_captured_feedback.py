@@ -200,12 +200,19 @@ class Branches(nn.Module):
         return self.head(torch.sigmoid(self.top(z) + self.top(y)))
 
 
+def normed():
+    return nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Sigmoid(), nn.Linear(5, 3)
+    ).eval()
+
+
 BESIDE_A_NORM = {name: Knobs(activity_gain="current") for name in ("left", "stem->left", "top", "top#2")}
 CURRENT = {
     "learned": (images, Assumptions(dense=Knobs("learned", "current"), conv=Knobs("learned", "current")), (1, 6, 6)),
     "dense": (images, Assumptions(dense=Knobs(activity_gain="current"), conv=Knobs(activity_gain="none")), (1, 6, 6)),
     "average": (lambda: images(nn.AvgPool2d(2, 1)), "unfrozen-relaxation", (1, 6, 6)),
     "maximum": (lambda: images(nn.MaxPool2d(2, 1)), "unfrozen-relaxation", (1, 6, 6)),
+    "evaluation": (normed, "unfrozen-relaxation", (4,)),
     "norm": (Branches, Assumptions(projections=BESIDE_A_NORM), (4,)),
 }
 

@@ -123,6 +123,7 @@ NOT_LOCAL = "population {!r} is not one pointwise function, known by name, of wh
 NONE_DENSE = "Brian2 learns weights of dense layers, and {!r} into population {!r} has none: use relax_backward or"
 REFUSED = {
     "batch norm": (lambda: Between(nn.BatchNorm1d(6)), NOT_LOCAL.format("below")),
+    "evaluation": (lambda: Between(nn.BatchNorm1d(6)).eval(), "population 'below' has a BatchNorm, with which Brian2"),
     "layer norm": (lambda: Between(nn.LayerNorm(6)), NOT_LOCAL.format("below")),
     "softmax": (lambda: Between(nn.Softmax(1)), NOT_LOCAL.format("below")),
     "unknown": (lambda: Between(torch.sin), NOT_LOCAL.format("below")),

@@ -123,6 +123,40 @@ def test_a_view_of_the_result_is_the_whole_population():
     assert (current.shape, current.is_whole) == ((3, 6, 4, 4), True)
 
 
+class Evaluated(nn.Module):
+    """Drives through norms, whose result a copy and a third drive join."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.left, self.right, self.head = (nn.Conv2d(i, o, 1) for i, o in ((1, 4), (4, 4), (4, 4), (4, 3)))
+        self.norm, self.other = nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)
+        for norm in (self.norm, self.other):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2.0)
+        nn.init.normal_(self.norm.weight)
+        nn.init.normal_(self.norm.bias)
+
+    def total(self, x):
+        return self.other(self.norm(self.left(x))) + self.right(x) + x
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.total(torch.tanh(self.stem(x)))))
+
+
+def test_norms_in_evaluation_are_linear_apart_from_a_constant():
+    torch.manual_seed(0)
+    module = Evaluated()
+    _, passed, _ = passed_of(module)
+    number = passed.path.names.index("left")
+    with pytest.raises(ActrelaxError, match="population 'left' is not one pointwise function of a sum of drives"):
+        passed.current(number)
+    module.eval()
+    _, passed, _ = passed_of(module)
+    current, other = passed.current(passed.path.names.index("left")), torch.randn(3, 4, 4, 4)
+    assert torch.allclose(current.at({"stem": other}.__getitem__), module.total(other).detach(), atol=1e-13)
+    assert (current.activation.name, current.is_whole) == ("tanh", True)
+
+
 class Skipped(nn.Module):
     """A drive past the function, zero at first, so that nothing shows at the feedforward activities."""
 
