@@ -94,8 +94,8 @@ def written(network: Network, assumptions: Assumptions) -> Written:
 def _trial(network: CapturedNetwork) -> tuple[CapturedPass, Tensor]:
     """Return the pass of two random stimuli, which leaves the module as it was."""
     path, like = network.path, next(iter(network.held().parameters().values()))
-    x = torch.randn(2, *path.stimulus, generator=torch.Generator().manual_seed(0), device="cpu")
-    x = x.to(like.device, network.dtype)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, *path.stimulus, generator=generator, device="cpu").to(like.device, network.dtype)
     with left_alone(network.module, x):
         return network.run(x, values=True), x
 
