@@ -24,9 +24,8 @@ from scipy.optimize import root
 
 from actrelax.analysis.long_time import ending
 from actrelax.models._values import GeneratorLike, as_generator
-from actrelax.models.engines import SciPyOptions, SparseProblem, Vector, vector
+from actrelax.models.engines import Connection, SciPyOptions, SparseProblem, Vector, vector
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import relative_error
 
@@ -153,8 +152,11 @@ def box(problem: RelaxationProblem) -> State:
     bounds = {problem.network.output: np.abs(flat.clamped)}
     for name in problem.units:  # from the top down
         received = np.zeros(flat.sizes[name])
-        for p in problem.network.outgoing[name]:
-            received += abs(flat.feedback[p.name].matrix) @ (_largest_gain(problem, p) * bounds[p.target])
+        for feedback in flat.feedback.values():
+            c = feedback.connection
+            if c.source == name:
+                above = abs(flat.results[c.target]) @ bounds[c.target] if flat.is_pooled(c) else bounds[c.target]
+                received += abs(feedback.matrix) @ (_largest_gain(flat, c) * above)
         bounds[name] = received
     return flat.as_tensors({name: bounds[name] for name in problem.units})
 
@@ -176,12 +178,13 @@ def scattered(problem: RelaxationProblem, count: int, generator: GeneratorLike) 
         }
 
 
-def _largest_gain(problem: RelaxationProblem, projection: Projection) -> float:
-    """Return the largest possible gain of the feedback along a projection."""
-    if problem.activity_gain(projection) == "none":
+def _largest_gain(flat: SparseProblem, connection: Connection) -> float:
+    """Return the largest possible gain of the feedback along a connection."""
+    if connection.gain == "none":
         return 1.0
+    units = (flat.functions if connection.gain == "current" else flat.network.populations)[connection.target]
     drives = torch.linspace(-20, 20, 4001, dtype=torch.float64)
-    return float(problem.network.populations[projection.target].activation.derivative(drives).abs().max())
+    return float(units.activation.derivative(drives).abs().max())
 
 
 def _flat(problem: RelaxationProblem) -> SparseProblem:

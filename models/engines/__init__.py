@@ -1,6 +1,6 @@
 """Engines: PyTorch, SciPy and Brian2 behind one `solve`."""
 
-from actrelax.models.engines.connections import current_functions
+from actrelax.models.engines.connections import Connection, current_functions
 from actrelax.models.engines.methods import BRIAN2, INTEGRATORS, SCIPY, integrator_named
 from actrelax.models.engines.options import Brian2Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.request import Agree
@@ -21,6 +21,7 @@ __all__ = [
     "SCIPY",
     "Agree",
     "Brian2Options",
+    "Connection",
     "SciPyOptions",
     "Settle",
     "SparseForward",

@@ -109,9 +109,10 @@ class SparseProblem(SparseSystem):
     def _at_result(self, connection: Connection, x: Activities) -> Vector:
         """Return what the gain multiplies: the target's activity, or what that is where its function's result is."""
         name = connection.target
-        return np.asarray(self.results[name] @ x[name]) if self._is_pooled(connection) else x[name]
+        return np.asarray(self.results[name] @ x[name]) if self.is_pooled(connection) else x[name]
 
-    def _is_pooled(self, connection: Connection) -> bool:
+    def is_pooled(self, connection: Connection) -> bool:
+        """Return whether a connection's gain multiplies what the target's activity is before pooling (`results`)."""
         return connection.gain == "current" and connection.target in self.results
 
     def _input_row(self, population: str, x: Activities) -> list[sparse.csr_array]:
@@ -125,7 +126,7 @@ class SparseProblem(SparseSystem):
             if target in row:
                 gain = np.broadcast_to(self._gain(connection, x), matrix.shape[1])
                 through = matrix @ sparse.diags_array(gain)
-                row[target] = row[target] + (through @ self.results[target] if self._is_pooled(connection) else through)
+                row[target] = row[target] + (through @ self.results[target] if self.is_pooled(connection) else through)
             if connection.gain == "current":
                 curved = matrix @ sparse.diags_array(self._curvature(target, x) * self._at_result(connection, x))
                 for source, drives in self.drives[target].matrices.items():

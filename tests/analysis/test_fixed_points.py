@@ -9,6 +9,7 @@ import pytest
 import torch
 from networks import deep_case, graph_case, mlp_case
 from scipy.optimize import brentq
+from torch import nn
 
 from actrelax.analysis import long_time
 from actrelax.analysis.fixed_points import box, distance, fixed_point, fixed_points, resting_places, scattered
@@ -16,6 +17,7 @@ from actrelax.analysis.long_time import ending
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import solve
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 
 CURRENT = PRESETS["unfrozen-relaxation"]
@@ -55,6 +57,21 @@ def spiral(strength):
 def fates(problem, integrator="euler", *, eta, **options):
     steps = (ending(problem, integrator, eta=size, **options) for size in (eta, eta / 4))
     return long_time.fates(*steps)
+
+
+def test_captured_networks_have_those_of_hand_built_ones():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 6), nn.Sigmoid(), nn.Linear(6, 3))
+    x, y = torch.randn(1, 4), torch.tensor([2])
+    networks = Network.from_module(layers, x), Network.from_sequential(layers, (4,))
+    captured, built = (RelaxationProblem.from_batch(n, x, y, assumptions=CURRENT) for n in networks)
+    for one, other in zip(box(captured).values(), box(built).values(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-13)
+    start = captured.initial_state()
+    renamed = dict(zip(built.units, start.values(), strict=True))
+    found, expected = fixed_point(captured, start), fixed_point(built, renamed)
+    for one, other in zip(found.state.values(), expected.state.values(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-12)
 
 
 @pytest.mark.parametrize("make", [lambda: mlp_case(gain=3.0), graph_case])

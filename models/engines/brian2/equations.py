@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from actrelax.models.engines import current_functions
+from actrelax.models.engines import Connection, current_functions
 from actrelax.models.engines.brian2.delay_line import delay_line
 from actrelax.models.engines.brian2.names import identifiers
-from actrelax.models.engines.connections import Connection, connection_names, connections_of
+from actrelax.models.engines.connections import connection_names, connections_of
 from actrelax.models.engines.sparse_problem import refused
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import ACTIVATIONS, CapturedNetwork, Formula, Population, Projection
