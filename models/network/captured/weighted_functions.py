@@ -54,58 +54,45 @@ def _embedding(
     return Recorded(look_up, input, weight, None, _as_it_is, "dense")
 
 
-def _convolution(dims: int) -> Callable[..., Operation | None]:
-    function = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
+def _plain(stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> dict[str, Any]:
+    return locals()
+
+
+def _transposed(
+    stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
+) -> dict[str, Any]:
+    return locals()
+
+
+def _convolution(
+    function: Callable[..., Tensor], dims: int, options_of: Callable[..., dict[str, Any]]
+) -> Callable[..., Operation | None]:
+    """Return what makes the operation of a convolution; `options_of` has PyTorch's options after the bias, in order."""
 
     def make(
-        tape: Tensors,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: int | Sequence[int] = 1,
-        padding: str | int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
+        tape: Tensors, input: Tensor, weight: Tensor, bias: Tensor | None = None, *options: Any, **named: Any
     ) -> Operation | None:
         if not _is_layer(tape, weight, bias):
             return None
-        wide = _each(dilation, dims)
-        if padding == "same":
-            reach = [d * (k - 1) for d, k in zip(wide, weight.shape[2:], strict=True)]
-            padding = [r // 2 for r in reach] if not any(r % 2 for r in reach) else padding
-        padding = 0 if padding == "valid" else padding
-        if isinstance(padding, str) or input.dim() != dims + 2:
-            rest: Any = (stride, padding, dilation, groups)
-            return Recorded(lambda x, w, b=None: function(x, w, b, *rest), input, weight, bias, tape.cast, "conv")
-        options = (_each(stride, dims), _each(padding, dims), wide, False, [0] * dims, groups)
-        return Convolution(input, weight, bias, tape.cast, options)
+        given = options_of(*options, **named)
+        wide = _each(given["dilation"], dims)
+        if options_of is _plain:
+            given["padding"] = _in_numbers(given["padding"], weight.shape[2:], wide)
+        if isinstance(given["padding"], str) or input.dim() != dims + 2:
+            return Recorded(lambda x, w, b=None: function(x, w, b, **given), input, weight, bias, tape.cast, "conv")
+        stride, padding, beyond = (_each(given.get(name, 0), dims) for name in ("stride", "padding", "output_padding"))
+        rest = wide, options_of is _transposed, beyond, given["groups"]
+        return Convolution(input, weight, bias, tape.cast, (stride, padding, *rest))
 
     return make
 
 
-def _transposed(dims: int) -> Callable[..., Operation | None]:
-    function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
-
-    def make(
-        tape: Tensors,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
-        output_padding: int | Sequence[int] = 0,
-        groups: int = 1,
-        dilation: int | Sequence[int] = 1,
-    ) -> Operation | None:
-        if not _is_layer(tape, weight, bias):
-            return None
-        if input.dim() != dims + 2:
-            rest = (stride, padding, output_padding, groups, dilation)
-            return Recorded(lambda x, w, b=None: function(x, w, b, *rest), input, weight, bias, tape.cast, "conv")
-        sizes = (_each(value, dims) for value in (stride, padding, dilation))
-        return Convolution(input, weight, bias, tape.cast, (*sizes, True, _each(output_padding, dims), groups))
-
-    return make
+def _in_numbers(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> Any:
+    """Return a padding given by name in numbers, unless its two sides differ."""
+    if padding == "same":
+        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return padding if any(r % 2 for r in reach) else [r // 2 for r in reach]
+    return 0 if padding == "valid" else padding
 
 
 def _product(function: Callable[..., Tensor]) -> Callable[..., Operation | None]:
@@ -158,10 +145,10 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 OPERATIONS: dict[Any, Callable[..., Operation | None]] = {
     F.linear: _linear,
     F.embedding: _embedding,
-    **{function: _convolution(n + 1) for n, function in enumerate((F.conv1d, F.conv2d, F.conv3d))},
+    **{f: _convolution(f, n + 1, _plain) for n, f in enumerate((F.conv1d, F.conv2d, F.conv3d))},
     **{
-        function: _transposed(n + 1)
-        for n, function in enumerate((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d))
+        f: _convolution(f, n + 1, _transposed)
+        for n, f in enumerate((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d))
     },
     **{f: _product(torch.matmul) for f in (torch.matmul, Tensor.matmul, Tensor.__matmul__)},
     **{f: _product(torch.mm) for f in (torch.mm, Tensor.mm)},
