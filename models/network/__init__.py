@@ -4,7 +4,7 @@ from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
 from actrelax.models.network.captured.capture import capture
 from actrelax.models.network.captured.current import CurrentDrive
-from actrelax.models.network.captured.forward_pass import CapturedPass, CapturedProjection
+from actrelax.models.network.captured.forward_pass import CapturedPass
 from actrelax.models.network.captured.held import left_alone
 from actrelax.models.network.captured.network import CapturedNetwork
 from actrelax.models.network.captured.operations import (
@@ -15,6 +15,7 @@ from actrelax.models.network.captured.operations import (
     signal_of,
 )
 from actrelax.models.network.captured.psi import parameter_of, trial_pass
+from actrelax.models.network.captured.structure import CapturedProjection
 from actrelax.models.network.captured.sums import Sums
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
 from actrelax.models.network.feedforward_pass import FeedforwardPass, sum_in_order

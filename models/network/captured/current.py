@@ -16,10 +16,10 @@ from torch.autograd.graph import GradientEdge, Node
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.activations import ACTIVATIONS
+from actrelax.models.network.captured.edges import Edge
 from actrelax.models.network.captured.gains import Known
 from actrelax.models.network.captured.operations import refuse_overwritten, refuse_stale
 from actrelax.models.network.captured.pieces import transpose
-from actrelax.models.network.captured.tape import Edge
 
 LINEAR = (
     "Add", "View", "UnsafeView", "Reshape", "T", "Transpose", "Permute", "Unsqueeze", "Squeeze", "Expand", "Clone",

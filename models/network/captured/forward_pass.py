@@ -11,45 +11,17 @@ from torch import Tensor
 
 from actrelax.models.assumptions import PRESETS, Assumptions, Gain
 from actrelax.models.network.captured.current import CurrentDrive
+from actrelax.models.network.captured.edges import Edge
 from actrelax.models.network.captured.gains import Gains, PieceGains
 from actrelax.models.network.captured.gates import Turn
-from actrelax.models.network.captured.operations import Operation, leaves_of, signal_of
+from actrelax.models.network.captured.operations import Operation, leaves_of
 from actrelax.models.network.captured.paths import Path, other_tensors
 from actrelax.models.network.captured.pieces import is_inside, transpose
 from actrelax.models.network.captured.psi import own_feedback, view_of_feedback
-from actrelax.models.network.captured.tape import Edge
+from actrelax.models.network.captured.structure import CapturedProjection
 from actrelax.models.network.captured.versions import Versions
 from actrelax.models.network.feedback import LEARNED
 from actrelax.models.network.feedforward_pass import FeedforwardPass
-
-
-@dataclass(frozen=True)
-class CapturedProjection:
-    """A projection of a captured network: one weighted operation of the module, or a copy.
-
-    name            name of the projection: the module that calls the operation
-    source, target  names of populations; a relay is among them
-    kind            "dense" or "conv"
-    weight, bias    names of its weight and bias in the module; "" for none, and for a weight that is computed
-    number          number of the operation on its path, None for a copy
-    parameter       name of the parameter that the weight is, or of which it is a view
-    psi             name of the projection after which the feedback weights are called: the first of those that share
-                    the weight
-    """
-
-    name: str
-    source: str
-    target: str
-    kind: str
-    weight: str
-    bias: str
-    number: int | None
-    parameter: str = ""
-    psi: str = ""
-
-    def feedback_signal(self, y: Tensor, route: Operation | None, weight: Tensor | None) -> Tensor:
-        """Return op^T(y; weight), None for W; the route of a captured projection is its operation of this pass."""
-        return y if route is None else signal_of(route, y, weight)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 from torch.autograd.graph import Node
 
-Edge = tuple[Node, int]
+from actrelax.models.network.captured.edges import Edge
 
 
 class Hook:

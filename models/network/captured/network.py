@@ -14,6 +14,7 @@ from actrelax.models._names import look_up
 from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.edges import Edge, edge_of
 from actrelax.models.network.captured.forward_pass import CapturedPass
 from actrelax.models.network.captured.gains import Gains
 from actrelax.models.network.captured.gates import Turn
@@ -30,7 +31,7 @@ from actrelax.models.network.captured.psi import (
     own_feedback,
 )
 from actrelax.models.network.captured.structure import structure_of
-from actrelax.models.network.captured.tape import AnotherPath, Edge, Tape, edge_of
+from actrelax.models.network.captured.tape import AnotherPath, Tape
 from actrelax.models.network.captured.versions import Versions
 from actrelax.models.network.network import Network
 from actrelax.models.network.stimuli import check_batch, check_stimuli

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.edges import Edge, Place
 from actrelax.models.network.captured.gains import PieceGains
 from actrelax.models.network.captured.names import origin_of
 from actrelax.models.network.captured.pieces import Partition, Piece, follow
 from actrelax.models.network.captured.psi import parameter_of
-from actrelax.models.network.captured.tape import AnotherPath, Edge, Place, Tape
+from actrelax.models.network.captured.tape import AnotherPath, Tape
 
 
 def other_tensors(population: str) -> ActrelaxError:

@@ -15,7 +15,8 @@ from torch.autograd.graph import GradientEdge, Node
 from torch.autograd.variable import Variable
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.captured.tape import Edge, Tape
+from actrelax.models.network.captured.edges import Edge
+from actrelax.models.network.captured.tape import Tape
 
 
 @dataclass(eq=False)

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from actrelax.models.network.activations import ACTIVATIONS
-from actrelax.models.network.captured.forward_pass import CapturedProjection
+from actrelax.models.network.captured.operations import Operation, signal_of
 from actrelax.models.network.captured.paths import Path
 from actrelax.models.network.graph import Graph
 from actrelax.models.network.population import Population
 
 INPUT, OUTPUT = "input", "output"
+
+
+@dataclass(frozen=True)
+class CapturedProjection:
+    """A projection of a captured network: one weighted operation of the module, or a copy.
+
+    name            name of the projection: the module that calls the operation
+    source, target  names of populations; a relay is among them
+    kind            "dense" or "conv"
+    weight, bias    names of its weight and bias in the module; "" for none, and for a weight that is computed
+    number          number of the operation on its path, None for a copy
+    parameter       name of the parameter that the weight is, or of which it is a view
+    psi             name of the projection after which the feedback weights are called: the first of those that share
+                    the weight
+    """
+
+    name: str
+    source: str
+    target: str
+    kind: str
+    weight: str
+    bias: str
+    number: int | None
+    parameter: str = ""
+    psi: str = ""
+
+    def feedback_signal(self, y: Tensor, route: Operation | None, weight: Tensor | None) -> Tensor:
+        """Return op^T(y; weight), None for W; the route of a captured projection is its operation of this pass."""
+        return y if route is None else signal_of(route, y, weight)
 
 
 def structure_of(path: Path, parameters: Sequence[str], psi_names: dict[Hashable, str]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,30 +19,11 @@ from torch.utils._pytree import tree_leaves
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.drive import Drive
+from actrelax.models.network.captured.edges import Edge, Place, Seen, edge_of
 from actrelax.models.network.captured.gains import BATCH_NORM, POINTWISE, Known
 from actrelax.models.network.captured.gates import Hook
 from actrelax.models.network.captured.operations import Operation
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
-
-Edge = tuple[Node, int]
-"""A tensor of autograd's graph: the node that made it, and which of the node's results it is."""
-Place = tuple[int, bool, int]
-"""Where a tensor is seen: number of the call, whether among its arguments, and which of their leaves."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A tensor of the graph that went by: its value, or a copy, and where it was seen; the tensor and its version."""
-
-    value: Tensor
-    place: Place
-    tensor: Tensor
-    version: int
-
-    @property
-    def has_changed(self) -> bool:
-        """Return whether the tensor has changed in place since."""
-        return self.tensor._version != self.version
 
 
 class Tape(TorchFunctionMode):
@@ -264,18 +244,6 @@ _DIFFERENTIATE = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 
 class AnotherPath(Exception):  # noqa: N818
     """A call that the recorded path doesn't have, by its number."""
-
-
-def edge_of(tensor: Tensor) -> Edge:
-    """Return the edge of a tensor that requires a gradient."""
-    if tensor.grad_fn is not None:
-        return tensor.grad_fn, tensor.output_nr
-    with torch.enable_grad():
-        node = tensor.view_as(tensor).grad_fn
-    assert node is not None
-    accumulates = node.next_functions[0][0]
-    assert accumulates is not None
-    return accumulates, 0
 
 
 def _needs_gradient(result: Any) -> bool:

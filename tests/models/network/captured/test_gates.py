@@ -6,8 +6,8 @@ from torch import nn
 
 from actrelax import ActivationRelaxation, activity_gradients
 from actrelax.models.network import Network
+from actrelax.models.network.captured.edges import edge_of
 from actrelax.models.network.captured.gates import Hook, Turn
-from actrelax.models.network.captured.tape import edge_of
 
 
 @pytest.mark.catches("gate left open")

@@ -6,8 +6,9 @@ from modules import MODULES
 from torch import nn
 
 from actrelax.models.network import Network
+from actrelax.models.network.captured.edges import edge_of
 from actrelax.models.network.captured.pieces import follow, partition, transpose
-from actrelax.models.network.captured.tape import Tape, edge_of
+from actrelax.models.network.captured.tape import Tape
 
 
 def split(function, x, module):

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network.captured.edges import edge_of
 from actrelax.models.network.captured.held import Held
-from actrelax.models.network.captured.tape import AnotherPath, Tape, edge_of
+from actrelax.models.network.captured.tape import AnotherPath, Tape
 
 
 def taped(function, x, module, **options):
