@@ -1,0 +1,113 @@
+"""Mazes: which pixels can be reached from a seed along passages that no local filter sees at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.data.rng import random_stream
+
+WALL, CLOSED = -2, -1
+"""Distances of walls, and of passages that can't be reached."""
+
+
+class Mazes(NamedTuple):
+    """Mazes with a seed each.
+
+    images    (count, 2, side, side): 1 in passages, and 1 at the seed; otherwise 0
+    distance  (count, side, side), int64: steps along passages from the seed, `CLOSED` or `WALL`
+    """
+
+    images: Tensor
+    distance: Tensor
+
+
+def mazes(count: int, cells: int, seed: int, cuts: int = 2) -> Mazes:
+    """Draw mazes of `cells` x `cells` cells with walls between them.
+
+    A random depth-first walk connects all cells by a tree of winding passages, `cuts` of which are closed, and the seed
+    is in a random cell.
+
+    Parameters
+    ----------
+    count : int
+        Number of mazes.
+    cells : int
+        Number of cells on each side; with the walls between them 2 cells - 1 pixels.
+    seed : int
+        Seed of the mazes.
+    cuts : int, default 2
+        Number of passages that are closed, which leave one more part than their number.
+
+    Raises
+    ------
+    ActrelaxError
+        If there are not as many passages.
+
+    Examples
+    --------
+    >>> images, distance = mazes(1, 3, seed=0)
+    >>> distance[0]
+    tensor([[ 8,  7,  6, -2, -1],
+            [ 9, -2,  5, -2, -2],
+            [10, -2,  4,  3,  2],
+            [11, -2, -2, -2,  1],
+            [12, -2, -1, -2,  0]])
+    """
+    if not 0 <= cuts < cells**2:
+        raise ActrelaxError(f"mazes of {cells} x {cells} cells have {cells**2 - 1} passages, got cuts={cuts}.")
+    generator = random_stream(seed, "mazes", cells)
+    side = 2 * cells - 1
+    images = torch.zeros(count, 2, side, side)
+    for passages, origin in images:
+        passages[::2, ::2] = 1
+        doors = _tree(cells, generator)
+        for _ in range(cuts):
+            doors.pop(_draw(len(doors), generator))
+        for row, column in doors:
+            passages[row, column] = 1
+        origin[2 * _draw(cells, generator), 2 * _draw(cells, generator)] = 1
+    return Mazes(images, _distance(images[:, 0] > 0, images[:, 1] > 0))
+
+
+def _tree(cells: int, generator: torch.Generator) -> list[tuple[int, int]]:
+    """Return the pixels between cells that a depth-first walk passes."""
+    stack = [(_draw(cells, generator), _draw(cells, generator))]
+    seen, doors = set(stack), []
+    while stack:
+        i, j = stack[-1]
+        beside = [(i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)]
+        free = [cell for cell in beside if min(cell) >= 0 and max(cell) < cells and cell not in seen]
+        if not free:
+            stack.pop()
+            continue
+        chosen = free[_draw(len(free), generator)]
+        doors.append((i + chosen[0], j + chosen[1]))
+        seen.add(chosen)
+        stack.append(chosen)
+    return doors
+
+
+def _draw(below: int, generator: torch.Generator) -> int:
+    return int(torch.randint(below, (), generator=generator))
+
+
+def _distance(passages: Tensor, reached: Tensor) -> Tensor:
+    """Return the distance from the pixels reached so far, by a wave through the passages."""
+    distance = torch.where(passages, CLOSED, WALL)
+    step = 0
+    new = reached
+    while bool(new.any()):
+        distance[new] = step
+        reached = reached | new
+        x = reached[:, None].float()
+        beside = torch.maximum(
+            max_pool2d(x, (3, 1), stride=1, padding=(1, 0)), max_pool2d(x, (1, 3), stride=1, padding=(0, 1))
+        )
+        new = (beside[:, 0] > 0) & passages & ~reached
+        step += 1
+    return distance
