@@ -74,7 +74,8 @@ def _suite(title: str, epochs: int, images: Images, network: str, lr: float, see
         conditions(network),
         seeds=seeds,
         remark=_REMARK,
-        execution=Execution(threads=1, measure_alignment=50, watch=True),
+        # the eigenvalues of a CNN's cycles cost as much time as its training
+        execution=Execution(threads=1, measure_alignment=50, watch=network != "conv-rec"),
     )
 
 
