@@ -16,8 +16,8 @@ from actrelax.simulations.suites.report import conditions_of
 
 SUITES = ("depth-digits", "depth-digits-statistics")
 PANELS = [f"{kind} {norm}" for norm in ("BatchNorm", "GroupNorm") for kind in ("ResNet", "plain")]
-TICKS = (-10, -3, -1, 0, 1, 3, 10, 30, 90)
-LINEAR = 1.0
+TICKS = (-3, 0, 1, 3, 10, 30, 90)
+LINEAR = 3.0
 """Cost in points up to which the axis is linear; beyond, it is logarithmic."""
 
 CHANCE = 10.0
@@ -27,7 +27,9 @@ CHANCE = 10.0
 class Cost(NamedTuple):
     """Points of test accuracy below backprop, with the interval that is tested.
 
-    diverged  whether some seeds diverged; if all did, the interval is empty
+    diverged  whether some seeds diverged
+
+    The interval is a point for a single seed, and if all seeds diverged.
     """
 
     points: float
@@ -62,7 +64,8 @@ def costs(results: Path) -> dict[str, dict[str, dict[int, Cost]]]:
 def _cost(row: Mapping[str, Any], backprop: Mapping[str, Any] | None) -> Cost | None:
     paired = row["against"].get("backprop")
     if paired is not None:
-        return Cost(-paired["difference"], -paired["high"], -paired["low"], bool(row["diverged"]))
+        low, high = (paired["difference"] if paired[end] is None else paired[end] for end in ("low", "high"))
+        return Cost(-paired["difference"], -high, -low, bool(row["diverged"]))
     if backprop is None or backprop["accuracy"] is None or not row["diverged"]:
         return None
     lost = backprop["accuracy"]["mean"] - CHANCE
@@ -111,7 +114,7 @@ def _draw_rule(ax: Axes, of_layers: Mapping[int, Cost], number: int, rules: int)
 def _style(ax: Axes, title: str) -> None:
     ax.axhline(0, color="0.3", linewidth=0.8)
     ax.set_yscale("symlog", linthresh=LINEAR)
-    ax.set(title=title, ylim=(-10, 110))
+    ax.set(title=title, ylim=(-5, 110))
     ax.yaxis.set_major_locator(FixedLocator(TICKS))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())

@@ -19,6 +19,7 @@ ACCURACIES = {
         "sign feedback": [97.0, None, 97.1],
     },
     "ResNet-20 BatchNorm": {"backprop": [98.0, 98.4, 98.2], "AR, 100 steps": [20.0, 24.0, 16.0]},
+    "ResNet-14 GroupNorm": {"backprop": [97.0], "AR": [96.0]},
     "plain-32 GroupNorm": {"backprop": [60.0, 70.0, 65.0], "no derivatives": [None, None, None]},
 }
 
@@ -67,6 +68,7 @@ def test_costs_and_their_intervals(tmp_path):
     assert skips["sign feedback"][8].diverged
     assert costs["plain GroupNorm"]["no derivatives"][32] == (pytest.approx(55.0), 55.0, 55.0, True)
     assert not skips["no derivatives"][8].diverged
+    assert costs["ResNet GroupNorm"] == {"AR": {14: (1.0, 1.0, 1.0, False)}}  # a single seed has no interval
 
 
 def test_the_map_draws_it_where_there_are_rows(tmp_path, capsys):
