@@ -99,6 +99,21 @@ def sensitivity(ax: Axes, accuracies: Mapping[str, Mapping[float, Sequence[float
     return ax
 
 
+def estimates(
+    ax: Axes, label: str, values: Mapping[float, tuple[float, float, float]], *, number: int, crossed: Sequence[float]
+) -> Axes:
+    """Draw estimates with their intervals as bars; positions in `crossed` get a cross.
+
+    `values` maps positions to (estimate, low, high); `number` is as for `band`.
+    """
+    at = sorted(values)
+    line = _numbered(ax, label, at, [values[x][0] for x in at], number)
+    ax.plot(at, line.get_ydata(), ".", color=line.get_color())
+    ax.vlines(at, [values[x][1] for x in at], [values[x][2] for x in at], color=line.get_color(), linewidth=0.8)
+    ax.plot(crossed, [values[x][0] for x in crossed], "x", color=line.get_color(), markersize=8)
+    return ax
+
+
 def _numbered(ax: Axes, label: str, xs: Sequence[float], ys: ArrayLike, number: int) -> Line2D:
     style = STYLES[(number + number // len(COLOURS)) % len(STYLES)]
     (line,) = ax.plot(xs, ys, label=label, color=COLOURS[number % len(COLOURS)], linestyle=style)

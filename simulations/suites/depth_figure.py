@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
+from actrelax.analysis import figures
 from actrelax.analysis.reports import comparison, results_table
-from actrelax.analysis.style import COLOURS, STYLES, written
+from actrelax.analysis.style import written
 from actrelax.simulations.suites.depth import DEEP, LAYERS
 from actrelax.simulations.suites.report import conditions_of
 
@@ -19,6 +17,9 @@ PANELS = [f"{kind} {norm}" for norm in ("BatchNorm", "GroupNorm") for kind in ("
 TICKS = (-3, 0, 1, 3, 10, 30, 90)
 LINEAR = 3.0
 """Cost in points up to which the axis is linear; beyond, it is logarithmic."""
+
+WIDTH = 1.6
+"""Layers over which the rules of one depth are spread, so that their intervals can be told apart."""
 
 CHANCE = 10.0
 """Accuracy in percent by guessing, at which rules are drawn that diverged with every seed."""
@@ -75,47 +76,32 @@ def _cost(row: Mapping[str, Any], backprop: Mapping[str, Any] | None) -> Cost | 
 def draw(path: Path, results: Path) -> bool:
     """Draw the figure, and return whether there were rows to draw."""
     found = costs(results)
-    rules = [rule for name in SUITES for rule in DEEP[name].conditions if any(rule in found[p] for p in PANELS)]
-    if not rules:
+    rules = dict.fromkeys(rule for name in SUITES for rule in DEEP[name].conditions)
+    shown = [rule for rule in rules if any(rule in found[panel] for panel in PANELS)]
+    if not shown:
         return False
-    numbers = {rule: number for number, rule in enumerate(dict.fromkeys(rules))}
     with written(path, (8.4, 6.8)) as figure:
         axes = figure.subplots(2, 2, sharex=True, sharey=True)
-        lines = {}
+        lines: dict[str, Any] = {}
         for ax, panel in zip(axes.flat, PANELS, strict=True):
-            for rule, of_layers in found[panel].items():
-                lines[rule] = _draw_rule(ax, of_layers, numbers[rule], len(numbers))
-            _style(ax, panel.replace("plain", "no skips,").replace("ResNet", "skips,"))
+            for number, rule in enumerate(shown):
+                if rule in found[panel]:
+                    aside = WIDTH * (number / max(len(shown) - 1, 1) - 0.5)
+                    of = {layers + aside: cost for layers, cost in found[panel][rule].items()}
+                    values = {at: (cost.points, cost.low, cost.high) for at, cost in of.items()}
+                    crossed = [at for at, cost in of.items() if cost.diverged]
+                    figures.estimates(ax, rule, values, number=number, crossed=crossed)
+            handles, labels = ax.get_legend_handles_labels()
+            lines |= zip(labels, handles, strict=True)
+            ax.axhline(0, color="0.3", linewidth=0.8)
+            ax.set_yscale("symlog", linthresh=LINEAR)
+            ax.set(title=panel.replace("plain", "no skips,").replace("ResNet", "skips,"), ylim=(-5, 110))
+            ax.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+            ax.minorticks_off()
+            ax.set_xticks(LAYERS)
         for ax in axes[1]:
             ax.set_xlabel("layers")
         for ax in axes[:, 0]:
             ax.set_ylabel("points below backprop")
-        shown = [rule for rule in numbers if rule in lines]
         figure.legend([lines[rule] for rule in shown], shown, loc="outside lower center", ncols=3)
     return True
-
-
-def _draw_rule(ax: Axes, of_layers: Mapping[int, Cost], number: int, rules: int) -> Any:
-    """Draw one rule, a little to the side of the others, with crosses where seeds diverged; return its line."""
-    at = sorted(of_layers)
-    xs = [layers + 1.6 * (number / max(rules - 1, 1) - 0.5) for layers in at]
-    of = [of_layers[layers] for layers in at]
-    colour, style = COLOURS[number % len(COLOURS)], STYLES[(number + number // len(COLOURS)) % len(STYLES)]
-    errors = [[c.points - c.low for c in of], [c.high - c.points for c in of]]
-    bars = ax.errorbar(
-        xs, [c.points for c in of], errors, color=colour, linestyle=style, marker=".", elinewidth=0.8, linewidth=1.2
-    )
-    crosses = [(x, c.points) for x, c in zip(xs, of, strict=True) if c.diverged]
-    if crosses:
-        ax.plot(*zip(*crosses, strict=True), "x", color=colour, markersize=8)
-    return bars
-
-
-def _style(ax: Axes, title: str) -> None:
-    ax.axhline(0, color="0.3", linewidth=0.8)
-    ax.set_yscale("symlog", linthresh=LINEAR)
-    ax.set(title=title, ylim=(-5, 110))
-    ax.yaxis.set_major_locator(FixedLocator(TICKS))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_locator(FixedLocator(LAYERS))

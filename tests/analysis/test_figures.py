@@ -159,6 +159,21 @@ def test_a_band_is_the_mean_and_its_interval(tmp_path):
         assert len(set(styles)) == 3
 
 
+def test_estimates_with_intervals_and_crosses(tmp_path):
+    with figures.saved(tmp_path / "estimates.png") as (_, (ax,)):
+        figures.estimates(ax, "AR", {20.0: (3.0, 1.0, 4.0), 8.0: (2.0, 1.5, 2.5)}, number=0, crossed=[20.0])
+        line, dots, crosses = ax.lines
+        for drawn in (line, dots):
+            assert list(drawn.get_xdata()) == [8, 20]
+            assert list(drawn.get_ydata()) == [2, 3]
+        assert (list(crosses.get_xdata()), list(crosses.get_ydata())) == ([20], [3])
+        assert [segment.tolist() for segment in ax.collections[0].get_segments()] == [
+            [[8, 1.5], [8, 2.5]],
+            [[20, 1], [20, 4]],
+        ]
+        assert ax.get_legend_handles_labels()[1] == ["AR"]
+
+
 def test_sensitivity(tmp_path):
     accuracies = {"one": {0.1: [50.0, 60.0], 0.01: [30.0]}, "two": {0.1: [80.0], 1.0: [10.0]}}
     with figures.saved(tmp_path / "figure.png", legend=True) as (_, (ax,)):
