@@ -20,6 +20,10 @@ class Versions:
         named = (activities or {}).items()
         self._activities = {name: x._version for name, x in named if not x.is_inference()}  # without keeping them
 
+    def follow_weights(self) -> None:
+        """Accept the weights as they are now, after a step of plasticity during the relaxation."""
+        self._weights = {key: (weight, weight._version) for key, (weight, _) in self._weights.items()}
+
     def refuse_changed_weight(self, weight: Tensor, kind: str) -> None:
         """Refuse a weight that has changed in place; `kind` says of which kind it is, "a feedback weight"."""
         if weight._version != self._weights.get(id(weight), (weight, weight._version))[1]:

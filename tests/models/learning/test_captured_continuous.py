@@ -56,7 +56,7 @@ def test_a_captured_chain_learns_as_the_hand_built_network(name, integrator):
         assert found.grad is None
     psi = [p.feedback for p in networks[1].projections.values() if isinstance(p.feedback, nn.Parameter)]
     assert len(psi) == (3 if name == "kolen-pollack" else 0)
-    for found, expected in zip(networks[0].feedback.parameters(), psi, strict=True):
+    for found, expected in zip(networks[0].feedback.root.parameters(), psi, strict=True):
         assert relative_error(found.detach(), expected.detach()) < 1e-12
 
 
