@@ -262,7 +262,8 @@ DEFECTS = {
         CapturedFeedback.drive, lambda right: lambda *given: replace(right(*given), bias=np.zeros(1))
     ),
     "relay kept while weights change": Defect(
-        CapturedPass.follow_weights, lambda right: lambda passed: [op.follow() for op in passed.operations]
+        CapturedPass.follow_weights,
+        lambda right: lambda passed: [each.follow() for each in (*passed.operations, passed.versions)],
     ),
     "value lost in place": Defect(
         paths._wanted,

@@ -215,7 +215,7 @@ class CapturedPass(FeedforwardPass):
         """Carry signals by the weights as they are now, after parameters have changed in place."""
         for operation in self.operations:
             operation.follow()
-        self.versions.follow_weights()
+        self.versions.follow()
         self._relayed.clear()
 
     @cached_property

@@ -20,9 +20,9 @@ class Versions:
         named = (activities or {}).items()
         self._activities = {name: x._version for name, x in named if not x.is_inference()}  # without keeping them
 
-    def follow_weights(self) -> None:
-        """Accept the weights as they are now, after a step of plasticity during the relaxation."""
-        self._weights = {key: (weight, weight._version) for key, (weight, _) in self._weights.items()}
+    def follow(self) -> None:
+        """Take the weights as they are now, after those that learn during the relaxation have changed."""
+        self._weights = {number: (w, w._version) for number, (w, _) in self._weights.items()}
 
     def refuse_changed_weight(self, weight: Tensor, kind: str) -> None:
         """Refuse a weight that has changed in place; `kind` says of which kind it is, "a feedback weight"."""
