@@ -20,7 +20,7 @@ from actrelax.models.network import Network
 from actrelax.models.problem import Loss
 from actrelax.simulations.data import Dataset, Split, load, random_stream
 from actrelax.simulations.data.fingerprint import fingerprint
-from actrelax.simulations.training.accuracy import outputs
+from actrelax.simulations.training.accuracy import Convert, outputs
 from actrelax.simulations.training.batches import Batches, Preprocessing, normalisation
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
@@ -108,8 +108,6 @@ def assemble(
     rule = make_rule(
         experiment, execution, network, loss, options, optimiser, batches, done=lambda: schedule.last_epoch
     )
-    drops = options.unsettled == "drop"
-    respond = partial(outputs, network, options.settle, check_finite=not drops, agree=processes.agree)
     training = Training(
         network,
         batches,
@@ -121,10 +119,18 @@ def assemble(
         clip_norm=o.clip_norm,
         recurrent_bound=o.recurrent_bound,
         patience=experiment.patience,
-        drops_unsettled=drops,
-        respond=respond if network.is_recurrent else None,
+        drops_unsettled=options.unsettled == "drop",
+        respond=_respond(network, options, processes),
     )
     return Parts(training, module, loss, options, hardware, images)
+
+
+def _respond(network: Network, options: BackwardOptions, processes: Processes) -> Convert | None:
+    """Return the function of stimuli that returns outputs to test, from settled rates; None without cycles."""
+    if not network.is_recurrent:
+        return None
+    drops = options.unsettled == "drop"  # then an image without finite rates is wrong, and no error
+    return partial(outputs, network, options.settle, check_finite=not drops, agree=processes.agree)
 
 
 def _options(experiment: Experiment, network: Network) -> BackwardOptions:
