@@ -26,6 +26,7 @@ from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.freezing import freeze
 from actrelax.simulations.training.hardware import Hardware
+from actrelax.simulations.training.heap import keep_freed_memory
 from actrelax.simulations.training.mixed_precision import in_single_precision
 from actrelax.simulations.training.modules import has_batch_norm, kinds
 from actrelax.simulations.training.networks import make_network
@@ -235,10 +236,11 @@ def _lay_out(network: Network, model: Model) -> None:
 
 
 def set_up(hardware: Hardware, seed: int) -> None:
-    """Seed torch, set its number of threads and its precision, and make its kernels deterministic."""
+    """Seed torch, set its number of threads, its precision and its memory, and make its kernels deterministic."""
     torch.manual_seed(seed)
     assert hardware.threads is not None
     torch.set_num_threads(hardware.threads)
+    keep_freed_memory()
     if hardware.device.startswith("cuda"):
         # cuBLAS reads this when it creates its first handle
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
