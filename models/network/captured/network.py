@@ -81,6 +81,7 @@ class CapturedNetwork(Network):
 
     def run(self, x: Tensor, *, values: bool, wants_input: bool = False) -> CapturedPass:
         """Run the module on a batch, and keep the populations' activities if `values` are wanted."""
+        self.feedback.refuse_replaced(self.module)
         self.held()  # which follows a module that has changed
         self.check(x)
         stimulus = x.detach().requires_grad_() if wants_input else x.detach()

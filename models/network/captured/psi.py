@@ -34,7 +34,7 @@ class FeedbackWeights:
 
     def find(self, name: str) -> Tensor | None:
         """Return the feedback weights of a name, None if there are none."""
-        node = self._node(name)
+        node = _part(self.root, name)
         return None if node is None else node._parameters.get(SLOT, node._buffers.get(SLOT))
 
     def named(self) -> dict[str, Tensor]:
@@ -126,15 +126,33 @@ class FeedbackWeights:
                     own.copy_(saved)
         return missing
 
-    def _node(self, name: str) -> nn.Module | None:
-        node: nn.Module | None = self.root
-        for part in name.split("."):
-            node = None if node is None else node._modules.get(part)
-        return node
+    def refuse_replaced(self, module: nn.Module) -> None:
+        """Refuse feedback weights that functional_call has put beside the weights of a module, where none are read."""
+        for name in self.nodes():
+            part = _part(module, name)
+            given = None if part is None else part.__dict__.get(SLOT, part._parameters.get(SLOT))
+            if isinstance(given, Tensor) and given is not self.find(name):
+                raise ActrelaxError(
+                    f"functional_call can't replace {name}.{SLOT} of a captured network: pass its module, as in "
+                    "ActivationRelaxation(module, example=...)."
+                )
 
     def _is_learned(self, name: str) -> bool:
-        node = self._node(name)
+        node = _part(self.root, name)
         return node is not None and SLOT in node._parameters
+
+
+def _part(module: nn.Module, name: str) -> nn.Module | None:
+    """Return the part of a module with a name, None if there is none."""
+    found: nn.Module | None = module
+    for part in name.split("."):
+        found = None if found is None else found._modules.get(part)
+    return found
+
+
+def _has_own(module: nn.Module, name: str) -> bool:
+    """Return whether a module holds a tensor of its own under the name of feedback weights."""
+    return isinstance(getattr(_part(module, name), SLOT, None), Tensor)
 
 
 def view_of_feedback(psi: Tensor, weight: Tensor) -> Tensor:
@@ -174,6 +192,11 @@ def draw_feedback(network: Any, assumptions: Assumptions, generator: torch.Gener
             )
         if network.feedback.find(p.psi) is not None:
             raise ActrelaxError(f"projection {p.name!r} already has feedback weights: build a new network.")
+        if _has_own(network.module, p.psi):
+            raise ActrelaxError(
+                f"the module holds a tensor {p.psi}.{SLOT}, as the feedback weights of {p.name!r} would be called: "
+                "rename the tensor."
+            )
     weights = _weights(network, [p for p, _ in asked.values()])
     for (p, kind), weight in zip(asked.values(), weights, strict=True):
         network.feedback.draw(p.psi, kind, weight, generator)
@@ -193,7 +216,8 @@ def like_feedback(network: Any) -> dict[str, Tensor]:
     """Return the name of each psi that the network may have -> a tensor of its dtype and device."""
     parameters = network.held().parameters()
     like = next(iter(parameters.values()))
-    return {p.psi: parameters.get(p.parameter, like) for p in network.projections.values() if p.number is not None}
+    named = {p.psi: parameters.get(p.parameter, like) for p in network.projections.values() if p.number is not None}
+    return {name: weight for name, weight in named.items() if not _has_own(network.module, name)}
 
 
 def load_feedback(network: Any, state_dict: Mapping[str, Any], assign: bool) -> tuple[list[str], Any]:

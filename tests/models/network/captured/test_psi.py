@@ -297,6 +297,20 @@ def test_psi_given_to_functional_call(steps):
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
 
 
+def test_functional_call_does_not_reach_the_psi_of_a_network():
+    network, x, _ = make()
+    model = ActivationRelaxation(network, assumptions="learned-feedback")
+    own = dict(model.named_parameters())
+    functional_call(model, own, (x,)).sum().backward()
+    assert all(p.grad is not None for p in own.values())
+    keys = list(network.state_dict())
+    for kind in (torch.clone, nn.Parameter):
+        given = {name: kind(p.detach()) for name, p in own.items()}
+        with pytest.raises(ActrelaxError, match=r"^functional_call can't replace tied.feedback of a captured network"):
+            functional_call(model, given, (x,))
+    assert list(network.state_dict()) == keys
+
+
 def test_a_part_called_feedback():
     class Layer(nn.Linear):
         def __init__(self):
@@ -313,6 +327,23 @@ def test_a_part_called_feedback():
     again = Network.from_module(module, torch.randn(2, 4))
     again.load_state_dict(network.state_dict())
     assert all(torch.equal(again.feedback.find(name), psi) for name, psi in network.feedback.named().items())
+
+
+def test_a_tensor_called_feedback_stays_the_modules():
+    module = Tied()
+    module.tied.register_buffer("feedback", torch.ones(6, 6))
+    x = torch.randn(7, 4)
+    network = Network.from_module(module, x)
+    network.load_state_dict(network.state_dict())
+    assert network.feedback.is_empty
+    with pytest.raises(ActrelaxError, match=r"^the module holds a tensor tied.feedback, as the feedback weights of 't"):
+        network.add_feedback("learned-feedback", 0)
+    assert network.feedback.is_empty
+    network.add_feedback(Assumptions(projections={"last": Knobs(feedback="learned")}), 0)
+    network.feedforward(x)
+    again = Network.from_module(copy.deepcopy(module), x)
+    again.load_state_dict(network.state_dict())
+    assert [*again.feedback.named()] == ["last"]
 
 
 def test_what_is_refused_changes_nothing():
