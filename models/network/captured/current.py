@@ -22,10 +22,10 @@ from actrelax.models.network.captured.operations import refuse_overwritten, refu
 from actrelax.models.network.captured.pieces import transpose
 
 LINEAR = (
-    "Add", "View", "UnsafeView", "Reshape", "T", "Transpose", "Permute", "Unsqueeze", "Squeeze", "Expand", "Clone",
-    "Alias", "ToCopy", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "MkldnnAdaptiveAvgPool",
-    "Mean", "Sum", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D",
-    "ConstantPadNd", "UpsampleNearest2D",
+    "Add", "Sub", "Neg", "View", "UnsafeView", "Reshape", "T", "Transpose", "Permute", "Unsqueeze", "Squeeze", "Expand",
+    "Clone", "Alias", "ToCopy", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D",
+    "MkldnnAdaptiveAvgPool", "Mean", "Sum", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D",
+    "AdaptiveMaxPool3D", "ConstantPadNd", "UpsampleNearest2D",
 )  # fmt: skip
 """Functions of autograd that are linear once their routes are those of the feedforward pass."""
 VIEWS = ("View", "UnsafeView", "Reshape", "Unsqueeze", "Squeeze", "Alias")
@@ -53,24 +53,27 @@ class CurrentDrive:
     activation : Activation
         The pointwise function; the identity of a linear piece.
     is_whole : bool
-        Whether the population is the function's result, in another shape at most: no pooling comes between them.
+        Whether the population is the function's result, in another shape at most: no pooling or hook comes between.
     """
 
     def __init__(self, passed: Any, number: int) -> None:
         self.passed, self.number = passed, number
         edges = passed.inputs(number)
-        known, leaves, norms = _only_function(passed, number, edges)
+        known, leaves, norms, visited = _only_function(passed, number, edges)
         self.is_linear, self.activation, self.is_whole = known is None, ACTIVATIONS["identity"], True
         if known is None:
             return
         self.activation, self._node = known.activation, known.node
-        self.is_whole = all(_kind(node) in VIEWS for node in _above(passed, number, known.node, edges))
+        above, hooks = _above(passed, number, known.node, edges), passed.turn.hooks
+        self.is_whole = passed.edges[number] not in hooks and all(_kind(node) in VIEWS for node in above)
         sources = [wire.source for wire in passed.path.incoming[number] if wire.source is not None]
-        if any(passed.path.relays[source] for source in sources):
+        inside = visited & (hooks.keys() - set(passed.edges))  # hooks change signals, and not the drive
+        if any(passed.path.relays[source] for source in sources) or inside:
             raise _refused(passed.path.names[number])
         child = known.node.next_functions[0]
         assert child[0] is not None
         self._read: Edge = (child[0], child[1])
+        passed.turn.population = number
         self._ends: list[Edge | Tensor] = [*edges, *leaves, *((norm.node, 0) for norm in norms)]
         self._linear = _Linear(self._read, self._ends)
         self._offset: Tensor | None = None
@@ -112,26 +115,28 @@ class CurrentDrive:
 
     def above(self, signal: Tensor) -> Tensor:
         """Return what a signal at the population becomes at the function's result."""
-        (found,) = transpose(self.passed.edges[self.number], [(self._node, 0)], signal, keep=True)
+        turn, start = self.passed.turn, self.passed.edges[self.number]
+        turn.population = self.number
+        (found,) = transpose(start, [(self._node, 0)], signal, True, start in turn.hooks)
         assert found is not None
         return found
 
     def below(self, signal: Tensor) -> dict[str, Tensor]:
         """Return what a signal at the drive becomes along each projection: projection -> signal."""
-        turn, wires = self.passed.turn, self.passed.path.incoming[self.number]
-        turn.population = self.number
-        found = transpose(self._read, self._ends[: len(wires)], signal, True, self.number in turn.hooked)
+        wires, self.passed.turn.population = self.passed.path.incoming[self.number], self.number
+        found = transpose(self._read, self._ends[: len(wires)], signal, keep=True)
         return {wire.name: part for wire, part in zip(wires, found, strict=True) if part is not None}
 
     def _check(self, known: Known) -> None:
-        """Refuse a piece that adds constants, which autograd does not know of."""
+        """Refuse a piece with constants that autograd does not know of, such as the value of a padding."""
         passed, name = self.passed, self.passed.path.names[self.number]
         drive = self.at(passed.activity)
         assert drive is not None
         f = known.function(drive)
         above = _Linear(passed.edges[self.number], [(known.node, 0)])([f])
         expected = passed.activity("output" if self.number == 0 else name)
-        if not torch.allclose(above, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max() + 1)):
+        close = torch.finfo(drive.dtype).eps ** 0.5
+        if not torch.allclose(above, expected, rtol=close, atol=close * float(expected.abs().max() + 1)):
             raise _refused(name)
 
 
@@ -166,10 +171,13 @@ class _Linear:
         return total
 
 
-def _only_function(passed: Any, number: int, edges: list[Edge]) -> tuple[Known | None, list[Tensor], list[Known]]:
+def _only_function(
+    passed: Any, number: int, edges: list[Edge]
+) -> tuple[Known | None, list[Tensor], list[Known], set[Edge]]:
     """Return the only pointwise function of a piece, if any, the parameters that are added, and norms in evaluation.
 
-    Refuses pieces with other functions, unless these are linear, or with several pointwise functions.
+    Also returns all tensors of the piece. Refuses pieces with other functions, unless these are linear, with several
+    pointwise functions, or to which constants are added.
     """
     name, start = passed.path.names[number], passed.edges[number]
     functions = {known.node: known for known in passed.gains.known}
@@ -190,14 +198,14 @@ def _only_function(passed: Any, number: int, edges: list[Edge]) -> tuple[Known |
         elif node in norms:
             fixed.append(norms[node])
             following = following[:1]  # without its own parameters
-        elif _kind(node) not in LINEAR:
+        elif _kind(node) not in LINEAR or node in passed.gains.shifted:
             raise _refused(name)
         children = [(child, n) for child, n in following if child is not None and (child, n) not in visited]
         visited.update(children)
         stack += children
     if len({known.node for known in found}) > 1:
         raise _refused(name)
-    return (found[0] if found else None), list(leaves.values()), fixed
+    return (found[0] if found else None), list(leaves.values()), fixed, visited
 
 
 def _of_silence(norm: Known) -> Tensor:
@@ -216,9 +224,9 @@ def _above(passed: Any, number: int, function: Node, edges: list[Edge]) -> list[
     found, stack = list[Node](), [passed.edges[number]]
     while stack:
         node, slot = stack.pop()
-        if (node, slot) in edges or hasattr(node, "variable"):
-            raise _refused(passed.path.names[number])
         if node is not function and node not in found:
+            if (node, slot) in edges or _kind(node) not in LINEAR:
+                raise _refused(passed.path.names[number])
             found.append(node)
             stack += [(child, n) for child, n in node.next_functions if child is not None]
     return found

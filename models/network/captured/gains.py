@@ -6,7 +6,7 @@ Hooks at their nodes in autograd's graph change what passes; they are laid when 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -34,6 +34,12 @@ POINTWISE: frozenset[Callable[..., Tensor]] = frozenset(
 _NODES = frozenset(("Relu", "LeakyRelu", "Tanh", "Sigmoid", "Softplus", "Gelu", "Silu", "Elu", "Hardtanh"))
 """Their nodes in autograd's graph: a write into a part of a tensor hides them."""
 BATCH_NORM: frozenset[Callable[..., Tensor]] = frozenset((F.batch_norm, torch.batch_norm))
+ADDITIONS: frozenset[Callable[..., Tensor]] = frozenset(
+    getattr(owner, name)
+    for owner in (torch, Tensor)
+    for name in ("add", "add_", "sub", "sub_", "subtract", "subtract_")
+    if hasattr(owner, name)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,15 +67,26 @@ def _applied(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping
     return func(x.clone(), *args, **kwargs)  # it may write in place
 
 
+def adds_constant(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether an addition has an operand without a gradient: a tensor, or a number other than 0."""
+    operands = [*args[:2], kwargs.get("other", 0)]
+    return any(
+        not x.requires_grad if isinstance(x, Tensor) else not isinstance(x, int | float) or x != 0 for x in operands
+    )
+
+
 class Gains:
     """Which derivatives the pieces of one forward pass have, at the moment.
 
-    known  its pointwise functions
-    norms  its BatchNorms
+    known    its pointwise functions
+    norms    its BatchNorms
+    shifted  nodes of its additions with constants
     """
 
-    def __init__(self, known: Sequence[Known] = (), norms: Sequence[Known] = ()) -> None:
-        self.known, self.norms = known, norms
+    def __init__(
+        self, known: Sequence[Known] = (), norms: Sequence[Known] = (), shifted: Collection[Node] = ()
+    ) -> None:
+        self.known, self.norms, self.shifted = known, norms, shifted
         self._gain: Gain = "feedforward"
         self._is_constant = False
         self._laid: set[str] = set()

@@ -29,16 +29,17 @@ class Turn:
 
     population  its number; -1 before the first
     hooked      numbers of the populations with hooks
+    hooks       hooks of the module by tensor, at populations or inside pieces
     """
 
     def __init__(
         self, gated: Sequence[bool] = (), edges: Sequence[Edge] = (), hooks: Mapping[Edge, Sequence[Hook]] | None = None
     ) -> None:
-        self.population = -1
+        self.population, self.hooks = -1, hooks or {}
         self.hooked: set[int] = set()
         close_gates(self, gated, edges)
         for number, edge in enumerate(edges if hooks else ()):
-            for hook in (hooks or {}).get(edge, ()):
+            for hook in self.hooks.get(edge, ()):
                 hook.is_due = _is_turn(self, number)
                 self.hooked.add(number)
 

@@ -119,7 +119,7 @@ class CapturedNetwork(Network):
             list(parameters.values()),
             stimulus,
             Turn([piece.gated for piece in path.pieces], edges, tape.hooks),
-            Gains(tape.known, tape.norms),
+            Gains(tape.known, tape.norms, tape.shifted),
             psi=psi,
             versions=Versions([*parameters.values(), *psi.values()], activities),
         )

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.drive import Drive
 from actrelax.models.network.captured.edges import Edge, Place, Seen, edge_of
-from actrelax.models.network.captured.gains import BATCH_NORM, POINTWISE, Known
+from actrelax.models.network.captured.gains import ADDITIONS, BATCH_NORM, POINTWISE, Known, adds_constant
 from actrelax.models.network.captured.gates import Hook
 from actrelax.models.network.captured.operations import Operation
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
@@ -63,6 +63,8 @@ class Tape(TorchFunctionMode):
         Edge -> the hooks that the module has registered there.
     known, norms : list of Known
         The pointwise functions known by name, and the BatchNorms.
+    shifted : set of Node
+        Additions of constants.
     of_weights : set of Node
         Nodes of which weights are computed.
     """
@@ -88,7 +90,7 @@ class Tape(TorchFunctionMode):
         self.values: dict[int, Tensor] = {}
         self.edges: dict[int, Edge] = {}
         self.hooks: dict[Edge, list[Hook]] = {}
-        self.known, self.norms = list[Known](), list[Known]()
+        self.known, self.norms, self.shifted = list[Known](), list[Known](), set[Node]()
         self.seen: dict[Edge, Seen] | None = {} if notes else None
         self._copies = notes == "copied"
         self.left_in, self._where, self.of_weights = "", where, set[Node]()
@@ -121,6 +123,11 @@ class Tape(TorchFunctionMode):
             result = self._other(func, args, kwargs)
             if result.requires_grad:
                 (self.norms if func in BATCH_NORM else self.known).append(Known.of(func, args, kwargs, result))
+            return result
+        elif func in ADDITIONS and adds_constant(args, kwargs):
+            result = self._other(func, args, kwargs)
+            if result.requires_grad:
+                self.shifted.add(result.grad_fn)
             return result
         elif func in _DIFFERENTIATE and self.cut and any(self.is_data(x) for x in tree_leaves(args[0])):
             raise ActrelaxError(

@@ -206,12 +206,26 @@ def normed():
     ).eval()
 
 
+class Hooked(nn.Module):
+    """Three layers, with a hook at a population."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.below, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = torch.sigmoid(self.below(torch.tanh(self.stem(x))))
+        x.register_hook(lambda signal: signal * torch.linspace(1, 3, 6))
+        return self.head(x)
+
+
 BESIDE_A_NORM = {name: Knobs(activity_gain="current") for name in ("left", "stem->left", "top", "top#2")}
 CURRENT = {
     "learned": (images, Assumptions(dense=Knobs("learned", "current"), conv=Knobs("learned", "current")), (1, 6, 6)),
     "dense": (images, Assumptions(dense=Knobs(activity_gain="current"), conv=Knobs(activity_gain="none")), (1, 6, 6)),
     "average": (lambda: images(nn.AvgPool2d(2, 1)), "unfrozen-relaxation", (1, 6, 6)),
     "maximum": (lambda: images(nn.MaxPool2d(2, 1)), "unfrozen-relaxation", (1, 6, 6)),
+    "hook": (Hooked, "unfrozen-relaxation", (4,)),
     "evaluation": (normed, "unfrozen-relaxation", (4,)),
     "norm": (Branches, Assumptions(projections=BESIDE_A_NORM), (4,)),
 }

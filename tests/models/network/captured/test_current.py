@@ -178,12 +178,23 @@ def test_a_drive_past_the_function_is_refused():
         CurrentDrive(passed, passed.path.names.index("below"))
 
 
+def doubled(a):
+    a.register_hook(lambda signal: 2 * signal)
+    return a
+
+
 REFUSED = {
     "norm": lambda a: torch.tanh(F.layer_norm(a, (6,))),
     "softmax": lambda a: a.softmax(-1),
     "two functions": lambda a: torch.tanh(F.gelu(a)),
     "gate": lambda a: a * torch.sigmoid(a),
     "a constant": lambda a: torch.tanh(a + 0.5),
+    "a small constant": lambda a: torch.tanh(a + 1e-4),
+    "a constant that leaves no unit active": lambda a: torch.relu(a - 100),
+    "a constant tensor": lambda a: torch.relu(a.add(torch.full((6,), -100.0))),
+    "norm in evaluation past the function": lambda a: F.batch_norm(torch.tanh(a), torch.zeros(6), torch.ones(6)),
+    "hook at the drive": lambda a: torch.tanh(doubled(a)),
+    "hook at a result that is viewed": lambda a: doubled(torch.tanh(a)).view(-1, 2, 3).flatten(1),
     "unknown": torch.sin,
 }
 
@@ -193,6 +204,15 @@ def test_other_pieces_are_refused(name):
     _, passed, _ = passed_of(Between(REFUSED[name]), (4,))
     with pytest.raises(ActrelaxError, match=r"^population 'below' is not one pointwise function of a sum of drives"):
         CurrentDrive(passed, passed.path.names.index("below"))
+
+
+def test_signs_and_sums_of_drives_are_linear():
+    """The zero with which Python's sum starts is no constant."""
+    torch.manual_seed(0)
+    module = Between(lambda a: torch.tanh(sum([a, a]) - (-a)))
+    _, passed, _ = passed_of(module, (4,))
+    drive, other = passed.current(passed.path.names.index("below")), torch.randn(3, 6)
+    assert torch.allclose(drive.at({"stem": other}.__getitem__), 3 * module.below(other).detach(), atol=1e-14)
 
 
 def test_drives_that_read_a_relay_are_refused():
