@@ -37,7 +37,8 @@ class CapturedDescent:
     Raises
     ------
     ActrelaxError
-        If a weight that changes during the relaxation is computed from parameters, or enters a piece.
+        If a weight that changes during the relaxation is computed from parameters, cut out of one by chunk, split or
+        unbind, or enters a piece.
     """
 
     def __init__(self, problem: RelaxationProblem, options: BackwardOptions, correction: Tensor | None) -> None:
@@ -99,6 +100,11 @@ class CapturedDescent:
                     f"the weights of {p.name!r} are computed from parameters (pruned, normalised, masked ...) in the "
                     "forward pass, so they can't change during the relaxation: choose plasticity at equilibrium for it."
                 )
+            if any(_is_part(w) for w in weights):
+                raise ActrelaxError(
+                    f"the weights of {p.name!r} are cut out of a parameter by chunk, split or unbind, and PyTorch does "
+                    "not let them change: take slices of it, or choose plasticity at equilibrium for it."
+                )
             if any(id(parameter_of(w)) in fixed for w in weights):
                 raise ActrelaxError(
                     f"the weights of {p.name!r} also enter a function whose derivative is that of the forward pass, so "
@@ -109,3 +115,11 @@ class CapturedDescent:
 def _is_computed(weight: Tensor) -> bool:
     """Return whether a weight is neither a parameter nor a view of one, but a function of parameters that learn."""
     return weight.grad_fn is not None and parameter_of(weight) is weight
+
+
+def _is_part(weight: Tensor) -> bool:
+    """Return whether a weight is one of several views that a single function returns, or a view of one of them."""
+    node = weight.grad_fn
+    while node is not None and not node.name().startswith(("Split", "Unbind")):
+        node = node.next_functions[0][0] if node.next_functions else None
+    return node is not None

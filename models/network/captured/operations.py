@@ -34,7 +34,7 @@ class Operation:
     call_number  number of the call on its tape
     sends_new  whether its signal is a tensor that nothing else holds
     takes_several  whether `both` takes several signals, stacked in front, if it is asked for the signal for x alone
-    used    weight as the operation used it: under autocast in the lower precision
+    used, own_bias  weight and bias as the operation used them: under autocast in the lower precision
     """
 
     kind = "dense"
@@ -46,6 +46,7 @@ class Operation:
         self.x: Tensor | None = cast(x.detach())
         self.weight, self.bias = weight, bias
         self.used = cast(weight.detach())
+        self.own_bias = None if bias is None else cast(bias.detach())
         self.versions = weight._version, self.x._version
         self.dtype = x.dtype
         self.call_number = -1
@@ -79,6 +80,8 @@ class Operation:
     def follow(self) -> None:
         """Take the weight and the bias as they are now, after they have changed in place."""
         self.used = self.weight.detach().to(self.used.dtype)
+        if self.bias is not None:
+            self.own_bias = self.bias.detach().to(self.used.dtype)
         self.versions = self.weight._version, self.versions[1]
 
     @property
@@ -102,7 +105,6 @@ class Linear(Operation):
     def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast, by_columns: bool = False) -> None:
         super().__init__(x, weight, bias, cast)
         self.by_columns = by_columns
-        self.own_bias = None if bias is None else cast(bias.detach())
 
     def call(self) -> Tensor:
         x, bias = self.x, self.own_bias
@@ -140,7 +142,6 @@ class Convolution(Operation):
     def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Cast, options: tuple[Any, ...]) -> None:
         super().__init__(x, weight, bias, cast)
         self.options = options  # stride, padding, dilation, transposed, output padding, groups
-        self.own_bias = None if bias is None else cast(bias.detach())
 
     def call(self) -> Tensor:
         drive: Tensor = torch.convolution(self.x, self.used, self.own_bias, *self.options)  # type: ignore[arg-type]
@@ -181,7 +182,7 @@ class Recorded(Operation):
     ) -> None:
         super().__init__(x, weight, bias, cast)
         self.function, self.kind = function, kind
-        self.leaves: list[Tensor] = [cast(x.detach()), self.used, *([] if bias is None else [cast(bias.detach())])]
+        self.leaves: list[Tensor] = [cast(x.detach()), self.used, *([] if self.own_bias is None else [self.own_bias])]
         self.result: Tensor | None = None
 
     def call(self) -> Tensor:
@@ -216,8 +217,7 @@ class Recorded(Operation):
 
     def follow(self) -> None:
         super().follow()
-        own = [] if self.bias is None else [self.bias.detach().to(self.used.dtype)]
-        self.leaves = [self.leaves[0], self.used, *own]
+        self.leaves = [self.leaves[0], self.used, *([] if self.own_bias is None else [self.own_bias])]
         self.call()
 
     def forget(self) -> None:

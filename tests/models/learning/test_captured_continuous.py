@@ -141,8 +141,29 @@ class Shared(nn.Module):
         return self.above(torch.tanh(self.below(x)) * self.above.weight.mean())
 
 
+class Halves(nn.Module):
+    """Two weights in one parameter, halves by chunk or by slices; or, without the parameter, in two layers."""
+
+    def __init__(self, by_chunk):
+        super().__init__()
+        self.below, self.above, self.by_chunk = nn.Linear(4, 6), nn.Linear(6, 3), by_chunk
+        self.weight = nn.Parameter(0.4 * torch.randn(12, 6))
+
+    def forward(self, x):
+        x = torch.tanh(self.below(x))
+        if self.weight is None:
+            return self.above(torch.tanh(self.left(x) + self.right(torch.sigmoid(x))))
+        left, right = self.weight.chunk(2) if self.by_chunk else (self.weight[:6], self.weight[6:])
+        return self.above(torch.tanh(F.linear(x, left) + F.linear(torch.sigmoid(x), right)))
+
+
 COMPUTED = "the weights of {!r} are computed from parameters (pruned, normalised, masked ...) in the forward pass, so"
 REFUSED = {
+    "chunk": (
+        lambda: Halves(by_chunk=True),
+        lambda: torch.randn(3, 4),
+        "the weights of {!r} are cut out of a parameter by chunk, split or unbind, and PyTorch does not let them change",
+    ),
     "weight-norm": (MODULES["weight-norm"].make, MODULES["weight-norm"].stimuli, COMPUTED),
     "pruned": (MODULES["pruned"].make, MODULES["pruned"].stimuli, COMPUTED),
     "shared": (
@@ -168,6 +189,40 @@ def test_weights_that_cannot_change_in_between_are_refused(name):
     after = Assumptions(projections={p: Knobs() for p in network.projections})
     relax_continuously(network, x, y, N, eta=ETA, rate=RATE, assumptions=after)
     assert any(not torch.equal(w, before[key]) for key, w in module.state_dict().items())
+
+
+def test_slices_of_a_parameter_learn():
+    """As separate parameters do."""
+    torch.manual_seed(0)
+    module, x, y = Halves(by_chunk=False), torch.randn(3, 4), torch.tensor([0, 1, 2])
+    separate = copy.deepcopy(module)
+    separate.weight = None
+    separate.left, separate.right = (nn.Linear(6, 6, bias=False) for _ in range(2))
+    for layer, weight in zip((separate.left, separate.right), module.weight.detach().chunk(2), strict=True):
+        layer.weight = nn.Parameter(weight.clone())
+    before = module.weight.detach().clone()
+    for each in (module, separate):
+        relax_continuously(Network.from_module(each, x), x, y, N, eta=ETA, rate=RATE)
+    assert (
+        relative_error(module.weight.detach(), torch.cat([separate.left.weight, separate.right.weight]).detach())
+        < 1e-14
+    )
+    assert float((module.weight - before).detach().abs().max()) > 1e-4
+
+
+def test_biases_change_under_autocast():
+    """With current gains, which read them."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).float()
+    network, x = Network.from_module(module, torch.randn(3, 4).float()), torch.randn(3, 4).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        passed = network.feedforward(x)
+    number = passed.path.names.index("2")
+    before = passed.current_drive(number, passed.activity)
+    with torch.no_grad():
+        module[2].bias.add_(1.0)
+    passed.follow_weights()
+    assert torch.allclose(passed.current_drive(number, passed.activity), before + 1, rtol=0.02)
 
 
 def test_divergence_changes_nothing():
