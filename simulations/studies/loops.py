@@ -1,0 +1,80 @@
+"""Common parts of the studies of networks with loops: one that has learned the digits, its eigenvalues, and angles."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from actrelax import Network, RelaxationProblem, Settle, Steps, settle, solve
+from actrelax.analysis.recurrent_gradients import updates
+from actrelax.analysis.spectra import rightmost_eigenvalue
+from actrelax.analysis.stability import Phase, loop_matrix
+from actrelax.models.problem import State
+from actrelax.simulations.data import digits
+from actrelax.simulations.studies.common import DIGITS, trained
+from actrelax.simulations.suites.suite import Options, varied
+
+HIERARCHY = varied(
+    DIGITS,
+    {"network": "hierarchy", "rule": "ar", "optimiser": "adam", "schedule": "cosine", "lr": 0.001, "clip_norm": 1.0},
+)
+"""Three populations of 100 tanh units with bottom-up, top-down and lateral connections learn the digits by AR."""
+
+
+def learned(epochs: int, seed: int, options: Options | None = None) -> Network:
+    """Return a hierarchy that has learned the digits, in float64."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of single samples that have not settled while it learns
+        return trained(varied(HIERARCHY, {"epochs": epochs, "seed": seed, **(options or {})})).double()
+
+
+def settled_problem(network: Network, samples: int) -> RelaxationProblem:
+    """Return the relaxation from zero for the first test digits, with their rates settled."""
+    test = digits().test
+    x, y = test.images[:samples].double(), test.labels[:samples]
+    rates = settle(network, x, Settle(Steps.until(1e-10, eta=0.5)))
+    return RelaxationProblem.from_batch(network, rates, y, start="zero")
+
+
+MEASURES = ("update", "digit")
+"""Angles: of the update for a batch; the median over its digits of that of the activities."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient of a batch at settled rates: of all weights and biases as one vector, and of the activities."""
+
+    update: Tensor
+    activities: State
+
+    @classmethod
+    def of(cls, problem: RelaxationProblem) -> Gradient:
+        """Return the gradient at which a relaxation rests."""
+        final = dict(solve(problem, "equilibrium", Steps.until(1e-9)).final)
+        return cls(updates(problem, final), {name: final[name] for name in problem.relaxing})
+
+    def angles(self, problem: RelaxationProblem, state: State) -> tuple[float, float]:
+        """Return the angle of the update, and the median over samples of that of the activities, in degrees."""
+        names = problem.relaxing
+        ours, theirs = (torch.cat([of[name].flatten(1) for name in names], 1) for of in (state, self.activities))
+        each = [angle(x, exact) for x, exact in zip(ours, theirs, strict=True)]
+        return angle(updates(problem, state), self.update), median(each)
+
+
+def abscissae(problem: RelaxationProblem, samples: int, phase: Phase = "backward") -> list[float]:
+    """Return the largest real part of an eigenvalue of the loop, for each of the first samples."""
+    network, passed = problem.network, problem.feedforward
+    parts = [slice(i, i + 1) for i in range(samples)]
+    ones = [problem.of_batch(network, passed.of_samples(i), problem.clamped[i]) for i in parts]
+    return [rightmost_eigenvalue(loop_matrix(one, phase)).real for one in ones]
+
+
+def angle(update: Tensor, exact: Tensor) -> float:
+    """Return the angle between two updates, in degrees."""
+    cosine = float(update @ exact / (update.norm() * exact.norm()))
+    return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))

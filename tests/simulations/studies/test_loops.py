@@ -1,0 +1,49 @@
+"""Studies of networks with loops confirm docs/findings.md, with small settings."""
+
+import math
+
+import pytest
+from outcomes import is_drawn
+
+from actrelax.simulations.studies import loops, recurrent_stability, two_phases
+from actrelax.simulations.suites.suite import varied
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    for module in (loops, recurrent_stability):
+        monkeypatch.setattr(module, "HIERARCHY", varied(loops.HIERARCHY, {"train_images": 640}))
+
+
+def test_both_phases_need_their_time(tmp_path):
+    found = two_phases.main(tmp_path, epochs=1, seeds=1, samples=3, forward=(2, 20), backward=(2, 10, 20))
+    zero, rates, forward = (found[label]["update"] for label in ("from zero", "from the rates", "forward phase"))
+    assert zero[2] > 2 * zero[20]
+    assert rates[2] > zero[2] + 10
+    assert forward[2] > 2 * forward[20]
+    assert found["delays of 1 tau"]["update"][20] > zero[20] + 1
+    assert found["abscissa"][2]["most"] > found["abscissa"]["settled"]["most"] + 0.02
+    assert is_drawn(tmp_path / "two_phases.png")
+
+
+def test_what_decides_whether_a_loop_settles(tmp_path):
+    found = recurrent_stability.main(
+        tmp_path,
+        gains=(1.2,),
+        draws=1,
+        spreads=(1.2, 4.0),
+        tries=3,
+        inhibition=(3.0,),
+        epochs=1,
+        conditions={"no gains": recurrent_stability.CONDITIONS["no gains"]},
+    )
+    gain = {label: of[1.2] for label, of in found["gain"].items()}
+    assert gain["true feedback"] < 1 < gain["current gains"] + 0.05 < gain["no gains"]
+    assert gain["random"] == pytest.approx(found["circular law"][1.2], abs=0.1)
+    assert found["spread"]["excitatory and inhibitory"][1.2] < 0 < found["spread"]["excitatory and inhibitory"][4.0]
+    assert max(found["spread"]["hierarchy"].values()) < 0
+    growth = found["growth"][3.0]
+    assert growth[0.9] < -0.01 < 0.01 < growth[1.1]
+    assert found["learning"]["no gains"]["backward"] > 1.1 > found["learning"]["no gains"]["forward"]
+    assert not math.isnan(found["learning"]["no gains"]["accuracy"])
+    assert is_drawn(tmp_path / "recurrent_stability.png")
