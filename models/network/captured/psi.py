@@ -106,21 +106,22 @@ class FeedbackWeights:
     ) -> list[str]:
         """Take weights out of a state_dict, registering those that are new; return the names of missing ones.
 
-        `like` maps names of projections to tensors of their weights' dtype and device; `metadata` are the module's.
+        `like` is the result of `like_feedback`; `metadata` are the module's.
         """
         missing = []
         for name, weight in like.items():
             key, own = f"{name}.{SLOT}", self.find(name)
             saved = state.pop(prefix + key, None)
+            expected = own if own is not None else weight if weight.dim() else saved
             if saved is None:
                 missing += [prefix + key] if own is not None else []
+            elif saved.shape != expected.shape and not (own is None and saved.dim() == 0):
+                raise RuntimeError(f"size mismatch for {prefix + key}: {tuple(saved.shape)}, {tuple(expected.shape)}.")
             elif own is None:
                 is_learned = bool(saved.dim()) and key in metadata.get("learned feedback", [key])
                 self.add(name, saved.detach().to(weight, copy=True), is_learned)
             elif assign:
                 self.add(name, saved.detach(), self._is_learned(name))
-            elif own.shape != saved.shape:
-                raise RuntimeError(f"size mismatch for {prefix + key}: {tuple(saved.shape)}, {tuple(own.shape)}.")
             else:
                 with torch.no_grad():
                     own.copy_(saved)
@@ -148,11 +149,6 @@ def _part(module: nn.Module, name: str) -> nn.Module | None:
     for part in name.split("."):
         found = None if found is None else found._modules.get(part)
     return found
-
-
-def _has_own(module: nn.Module, name: str) -> bool:
-    """Return whether a module holds a tensor of its own under the name of feedback weights."""
-    return isinstance(getattr(_part(module, name), SLOT, None), Tensor)
 
 
 def view_of_feedback(psi: Tensor, weight: Tensor) -> Tensor:
@@ -190,13 +186,13 @@ def draw_feedback(network: Any, assumptions: Assumptions, generator: torch.Gener
                 f"projections {other.name!r} and {p.name!r} share a weight, so they need the same feedback, got "
                 f"{other_kind!r} and {kind!r}: name both in projections=."
             )
+        if _is_taken(network, p.psi):
+            raise ActrelaxError(
+                f"the module has a tensor {f'{p.psi}.{SLOT}'!r}, which is the name of the feedback weights of "
+                f"{p.name!r}: rename it."
+            )
         if network.feedback.find(p.psi) is not None:
             raise ActrelaxError(f"projection {p.name!r} already has feedback weights: build a new network.")
-        if _has_own(network.module, p.psi):
-            raise ActrelaxError(
-                f"the module holds a tensor {p.psi}.{SLOT}, as the feedback weights of {p.name!r} would be called: "
-                "rename the tensor."
-            )
     weights = _weights(network, [p for p, _ in asked.values()])
     for (p, kind), weight in zip(asked.values(), weights, strict=True):
         network.feedback.draw(p.psi, kind, weight, generator)
@@ -213,11 +209,20 @@ def _weights(network: Any, projections: list[Any]) -> list[Tensor]:
 
 
 def like_feedback(network: Any) -> dict[str, Tensor]:
-    """Return the name of each psi that the network may have -> a tensor of its dtype and device."""
+    """Return the name of each psi that the network may have -> a tensor of its dtype, device and shape.
+
+    The shape is () for weights that are computed. The order is that in which `draw_feedback` makes psi.
+    """
     parameters = network.held().parameters()
-    like = next(iter(parameters.values()))
-    named = {p.psi: parameters.get(p.parameter, like) for p in network.projections.values() if p.number is not None}
-    return {name: weight for name, weight in named.items() if not _has_own(network.module, name)}
+    of_any_shape = next(iter(parameters.values())).new_empty(())
+    weighted = sorted((p for p in network.projections.values() if p.number is not None), key=lambda p: p.number)
+    found = {p.psi: parameters.get(p.parameter, of_any_shape) for p in weighted}
+    return {name: like for name, like in found.items() if not _is_taken(network, name)}
+
+
+def _is_taken(network: Any, name: str) -> bool:
+    """Return whether the module itself has a parameter or buffer under the name of feedback weights."""
+    return f"{name}.{SLOT}" in network.held().names().values()
 
 
 def load_feedback(network: Any, state_dict: Mapping[str, Any], assign: bool) -> tuple[list[str], Any]:

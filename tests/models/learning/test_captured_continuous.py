@@ -162,7 +162,7 @@ REFUSED = {
     "chunk": (
         lambda: Halves(by_chunk=True),
         lambda: torch.randn(3, 4),
-        "the weights of {!r} are cut out of a parameter by chunk, split or unbind, and PyTorch does not let them change",
+        "the weights of {!r} are cut out of a parameter by chunk, split or unbind, and PyTorch does not let them",
     ),
     "weight-norm": (MODULES["weight-norm"].make, MODULES["weight-norm"].stimuli, COMPUTED),
     "pruned": (MODULES["pruned"].make, MODULES["pruned"].stimuli, COMPUTED),

@@ -329,21 +329,29 @@ def test_a_part_called_feedback():
     assert all(torch.equal(again.feedback.find(name), psi) for name, psi in network.feedback.named().items())
 
 
-def test_a_tensor_called_feedback_stays_the_modules():
-    module = Tied()
-    module.tied.register_buffer("feedback", torch.ones(6, 6))
-    x = torch.randn(7, 4)
+def test_a_tensor_called_feedback():
+    """It is the module's own: no state_dict takes it for psi, and psi cannot take its name."""
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3)), torch.randn(2, 4)
+    module[2].register_parameter("feedback", nn.Parameter(torch.randn(3)))
     network = Network.from_module(module, x)
-    network.load_state_dict(network.state_dict())
+    network.load_state_dict({name: tensor + 1 for name, tensor in network.state_dict().items()})
     assert network.feedback.is_empty
-    with pytest.raises(ActrelaxError, match=r"^the module holds a tensor tied.feedback, as the feedback weights of 't"):
-        network.add_feedback("learned-feedback", 0)
+    with pytest.raises(
+        ActrelaxError, match=r"^the module has a tensor '2.feedback', which is the name of the feedback"
+    ):
+        network.add_feedback("random-feedback", 0)
     assert network.feedback.is_empty
-    network.add_feedback(Assumptions(projections={"last": Knobs(feedback="learned")}), 0)
-    network.feedforward(x)
-    again = Network.from_module(copy.deepcopy(module), x)
-    again.load_state_dict(network.state_dict())
-    assert [*again.feedback.named()] == ["last"]
+
+
+def test_loaded_psi_have_the_order_of_drawn_ones():
+    """So that an optimiser's state fits both."""
+    torch.manual_seed(0)
+    module = nn.Sequential(*(layer for _ in range(3) for layer in (nn.Linear(4, 4), nn.Tanh())), nn.Linear(4, 4))
+    network, x, _ = make(module)
+    loaded = Network.from_module(copy.deepcopy(module), x)
+    loaded.load_state_dict(network.state_dict())
+    assert [name for name, _ in loaded.named_parameters()] == [name for name, _ in network.named_parameters()]
 
 
 def test_what_is_refused_changes_nothing():
@@ -410,3 +418,8 @@ def test_a_key_that_is_missing_is_named():
     assert weights.load({}, "", {"a.b": torch.zeros(2)}, {}) == ["a.b.feedback"]
     with pytest.raises(RuntimeError, match=r"size mismatch for a.b.feedback"):
         weights.load({"a.b.feedback": torch.zeros(3)}, "", {"a.b": torch.zeros(2)}, {})
+    with pytest.raises(RuntimeError, match=r"size mismatch for c.feedback: \(3,\), \(2,\)"):
+        weights.load({"c.feedback": torch.zeros(3)}, "", {"c": torch.zeros(2)}, {})
+    assert weights.find("c") is None
+    weights.load({"c.feedback": torch.zeros(())}, "", {"c": torch.zeros(2)}, {})  # the scale of sign feedback
+    assert weights.load({"d.feedback": torch.zeros(3)}, "", {"d": torch.zeros(())}, {}) == []  # of a computed weight
