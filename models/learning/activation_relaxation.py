@@ -167,10 +167,7 @@ class ActivationRelaxation(nn.Module):
         if getattr(self, "_is_replica", False):
             raise ActrelaxError("nn.DataParallel is not supported: use DistributedDataParallel.")
         if not torch.is_grad_enabled():
-            if self._wrapped.network.is_recurrent:
-                return self._recipe.alone().run(self.network, x).activities[self.network.output]
-            output: Tensor = self.module(x) if isinstance(self._wrapped, Wrapped) else self._wrapped.network(x)
-            return output
+            return self._without_graph(x)
         scale = _scale(self.loss_scale)
         if torch.compiler.is_compiling():
             from actrelax.models.learning import compiled  # torch._dynamo takes a second to load
@@ -180,6 +177,19 @@ class ActivationRelaxation(nn.Module):
             given = scale if isinstance(scale, Tensor) else torch.full((), scale, device=x.device)
             return run(self, x, given)
         return self._output(x, scale)
+
+    def _without_graph(self, x: Tensor) -> Tensor:
+        """Return the output of a pass that no relaxation follows."""
+        if isinstance(self._wrapped, WrappedCapture):
+            found: Tensor = self._wrapped.network(x)
+            return found
+        check_tensor(x)
+        if x.dim() > 0 and len(x) == 0:
+            return self._output(x, 1.0)
+        if self._wrapped.network.is_recurrent:
+            return self._recipe.alone().run(self.network, x).activities[self.network.output]
+        output: Tensor = self.module(x)
+        return output
 
     def _output(self, x: Tensor, scale: float | Tensor, *, recording: bool = False) -> Tensor:
         """Return the output; its backward pass is a relaxation."""

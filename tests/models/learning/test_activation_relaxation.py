@@ -22,6 +22,7 @@ from actrelax import (
     RelaxationProblem,
     Steps,
     Updates,
+    build,
     relax_backward,
     solve,
 )
@@ -433,6 +434,13 @@ def test_an_empty_batch_has_zero_gradients():
     model = door(assumptions="learned-feedback", options=options_for("learned-feedback"))
     found = learned(model, x[:0], y[:0], lambda out, y: out.sum())
     assert all(grad is not None and not grad.any() for grad in found.values())
+
+
+@pytest.mark.parametrize("name", ["mlp-2x5", "digits-rec"])
+def test_an_empty_batch_without_gradients(name):
+    model = ActivationRelaxation(build(name, input_shape=(4,), classes=3, generator=0))
+    with torch.no_grad():
+        assert model(torch.zeros(0, 4)).shape == (0, 3)
 
 
 def test_divergence_changes_no_gradient():
