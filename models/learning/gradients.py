@@ -137,6 +137,11 @@ class BackwardOptions:
                 f"settle must be a Settle, got {self.settle!r}: pass Settle(Steps.until(1e-6, eta=0.5))."
             )
         known("unsettled", self.unsettled, ["keep", "drop"])
+        if self.agree is not None and not callable(self.agree):
+            raise ActrelaxError(
+                f"agree must be a function of a tensor, got {self.agree!r}: pass one that returns the largest values "
+                "over the processes."
+            )
         for name in ("unsettled_above", "sample_clip"):
             value = as_number(getattr(self, name))
             object.__setattr__(self, name, value)

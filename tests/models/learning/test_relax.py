@@ -233,3 +233,8 @@ def test_settle_must_be_a_settle():
         ActrelaxError, match=r"^settle must be a Settle, got 0\.5: pass Settle\(Steps\.until\(1e-6, eta="
     ):
         BackwardOptions(settle=0.5)
+
+
+def test_agree_must_be_a_function():
+    with pytest.raises(ActrelaxError, match=r"^agree must be a function of a tensor, got 3: pass one"):
+        BackwardOptions(agree=3)

@@ -130,6 +130,7 @@ REFUSED = {
     "scale": (lambda: Between(lambda a: torch.add(torch.zeros(6), torch.tanh(a), alpha=2)), NOT_LOCAL.format("below")),
     "order": (lambda: Between(lambda a: a.view(-1, 2, 3).mT.flatten(1)), NOT_LOCAL.format("below")),
     "constant": (lambda: Between(lambda a: a + 0.5), NOT_LOCAL.format("below")),
+    "small constant": (lambda: Between(lambda a: a + 1e-6), NOT_LOCAL.format("below")),
     "dropout": (lambda: Between(nn.Dropout(0.5)), NOT_LOCAL.format("below")),
     "relay": (Relay, NOT_LOCAL.format("below'")),
     "positions": (shared_by_positions, NONE_DENSE.format("1", "1")),
