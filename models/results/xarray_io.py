@@ -151,12 +151,13 @@ def about(
 
 
 def attributes(trajectory: Trajectory) -> dict[str, Any]:
-    """Return the attributes of a finished relaxation: `about`, steps, status and feedback applications."""
+    """Return the attributes of a finished relaxation: `about`, steps, status, feedback applications and products."""
     return {
         **about(trajectory.problem, trajectory.integrator, trajectory.engine, trajectory.dt, trajectory.options),
         "steps": trajectory.steps,
         "status": trajectory.status.value,
         "feedback_applications": trajectory.feedback_applications,
+        **({} if trajectory.products is None else {"products": trajectory.products}),
     }
 
 

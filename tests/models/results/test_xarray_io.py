@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from networks import exploding_case, graph_case, mlp_case
+from networks import exploding_case, graph_case, mlp_case, recurrent_case
 from scipy import integrate
 from torch import nn
 
 from actrelax.models.assumptions import Assumptions, Knobs
-from actrelax.models.engines import INTEGRATORS, SciPyOptions, Steps, solve
+from actrelax.models.engines import INTEGRATORS, SciPyOptions, Steps, settle, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.network import Network, Projection
@@ -83,6 +83,15 @@ def test_attributes_say_what_it_was():
     own = Assumptions(dense=Knobs(activity_gain="none", presynaptic="current"))
     said = solve(problem_of(mlp_case(), assumptions=own), steps=1).to_xarray().attrs["assumptions"]
     assert json.loads(said)["dense"]["presynaptic"] == "current"
+
+
+def test_attributes_have_the_products_of_gmres():
+    """Only where GMRES solves: around cycles, at equilibrium."""
+    case = recurrent_case()
+    problem = RelaxationProblem.from_batch(case.network, settle(case.network, case.x), case.y)
+    trajectory = solve(problem, "equilibrium")
+    assert trajectory.to_xarray().attrs["products"] == trajectory.products > 1
+    assert "products" not in solve(problem, "euler", steps=2, eta=0.1).to_xarray().attrs
 
 
 def test_attributes_list_the_options_of_the_engine(tmp_path):
