@@ -69,7 +69,7 @@ ALLOWED["simulations.training"] = ALLOWED["simulations.data"] | {"simulations.tr
 ALLOWED["simulations.suites"] = ALLOWED["simulations.training"] | {"simulations.suites"}
 ALLOWED["simulations.costs"] = ALLOWED["simulations.training"] | {"simulations.costs"}
 ALLOWED["simulations.examples"] = ALLOWED["simulations.data"] | {"simulations.examples"}
-ALLOWED["simulations.studies"] = ALLOWED["simulations.suites"] | {"simulations.studies"}
+ALLOWED["simulations.studies"] = ALLOWED["simulations.suites"] | {"simulations.examples", "simulations.studies"}
 ALLOWED["simulations.explorer"] = ALLOWED["simulations.training"] | {"simulations.explorer"}
 ALLOWED["simulations"] = {
     *ALLOWED["simulations.studies"],
