@@ -11,7 +11,7 @@ inhibition settles, predicted (line), and relaxations with 0.9 and 1.1 times tha
 Lower right: the largest real part of the feedback, over 4 test digits, while a hierarchy learns the digits under
 assumptions.
 
-It takes 4 minutes.
+It takes 2 minutes.
 
 The last line on screen:  random feedback: at most 0.10 off the circular law
 """

@@ -5,13 +5,13 @@ import math
 import pytest
 from outcomes import is_drawn
 
-from actrelax.simulations.studies import loops, recurrent_stability, two_phases
+from actrelax.simulations.studies import loops, recurrent_stability, two_phases, walks
 from actrelax.simulations.suites.suite import varied
 
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
-    for module in (loops, recurrent_stability):
+    for module in (loops, recurrent_stability, walks):
         monkeypatch.setattr(module, "HIERARCHY", varied(loops.HIERARCHY, {"train_images": 640}))
 
 
@@ -24,6 +24,18 @@ def test_both_phases_need_their_time(tmp_path):
     assert found["delays of 1 tau"]["update"][20] > zero[20] + 1
     assert found["abscissa"][2]["most"] > found["abscissa"]["settled"]["most"] + 0.02
     assert is_drawn(tmp_path / "two_phases.png")
+
+
+def test_hops_reach_one_population_after_the_other_as_the_law_of_walks_says(tmp_path):
+    controls = {"settled": walks.CONTROLS["settled"]}
+    found = walks.main(tmp_path, epochs=1, seeds=1, samples=3, zero=(3,), rates=(), controls=controls)
+    assert found["law"] < 1e-13
+    assert [min(found["size"][f"hidden{i}"]) for i in (3, 2, 1)] == [1, 2, 3]
+    angles = found["angle"]
+    assert 90 > angles["from zero"]["update"][1] > angles["from zero"]["update"][3] > angles["from zero"]["update"][10]
+    assert angles["from the rates"]["digit"][3] > angles["from zero"]["digit"][3] + 10
+    assert min(found["accuracy"][name]["mean"] for name in ("settled", "3 hops from zero")) > 40
+    assert is_drawn(tmp_path / "walks.png")
 
 
 def test_what_decides_whether_a_loop_settles(tmp_path):
