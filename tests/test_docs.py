@@ -19,7 +19,7 @@ from actrelax.simulations import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-NAMES = ("first-figure", "coming-from", "tutorial", "theory", "closed-form", "any-module", "ledger")
+NAMES = ("first-figure", "coming-from", "tutorial", "tutorial-loops", "theory", "closed-form", "any-module", "ledger")
 TESTED = [*(DOCS / f"{name}.md" for name in NAMES), *sorted((DOCS / "how-to").glob("*.md"))]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|text|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
