@@ -127,7 +127,9 @@ def change_is_small(
     change = reduce(torch.maximum, [(state[v] - previous[v]).abs() for v in variables])
     change = change.amax(0) if isinstance(bound, Tensor) else change.amax()
     if agree is not None:
-        numbers = agree(torch.cat([scale.view(1), change.flatten()]))
+        both = torch.cat([scale.view(1), change.flatten()])
+        # a maximum over processes may lose nan; infinity never settles either
+        numbers = agree(both.nan_to_num(nan=math.inf, posinf=math.inf))
         scale, change = numbers[0], numbers[1:].view(change.shape)
     return bool((change <= bound * scale).all()) and bool(scale < math.inf)
 

@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import functools
 import io
-import math
 import os
 import signal
 import sys
@@ -133,8 +132,7 @@ class Processes:
         return None if self.count == 1 else self._largest_each
 
     def _largest_each(self, numbers: Tensor) -> Tensor:
-        # a backend may lose nan in a comparison; infinity never settles either
-        found = torch.nan_to_num(numbers.double(), nan=math.inf, posinf=math.inf, neginf=-math.inf)
+        found = numbers.double()
         with together():
             dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.sums)
         return found.to(numbers)

@@ -313,6 +313,23 @@ def test_processes_that_agree_stop_like_one(case, rule):
     assert_equal([a + b for a, b in zip(*(part[0] for part in parts), strict=True)], together, bound)
 
 
+def test_processes_agree_on_infinity_in_place_of_nan(case):
+    """Which a maximum keeps on every backend."""
+    seen = []
+
+    def agree(numbers):
+        seen.append(numbers)
+        return numbers
+
+    how = Settle(Steps.until(1e-2, eta=0.5, most=5))
+    options = BackwardOptions(settle=how, unsettled="drop", check_finite=False, agree=agree)
+    case.x[0] = torch.nan
+    with pytest.warns(UserWarning, match="not settled"):
+        relax_backward(case.network, case.x, case.y, Steps.until(1e-2, eta=0.5, most=5), options=options)
+    assert not torch.cat(seen).isnan().any()
+    assert torch.cat(seen).isinf().any()
+
+
 def test_the_front_door_agrees_only_with_gradients(case):
     sent = []
 
