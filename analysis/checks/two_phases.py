@@ -48,9 +48,9 @@ def verify_rates(
     rates : FeedforwardPass
         What `settle` returns.
     steps : Steps
-        Step size; with a tolerance also the residual at which the rates have settled, by default that of `SETTLED`, and
-        the largest number of steps for it. The number of steps is 1.2 times that in which Euler's method settles on
-        PyTorch.
+        Step size; its tolerance, by default that of `SETTLED`, is the residual at which the rates have settled, and its
+        largest number of steps limits how long that may take. All integrators take 1.2 times as many steps as Euler's
+        method needs on PyTorch.
     bound, watch, **restrictions
         As for `verify`.
 

@@ -51,7 +51,7 @@ ADDED = {
     **dict.fromkeys(("Addmm", "Addbmm", "Baddbmm", "Addmv", "Addcmul", "Addcdiv"), 0),
     **dict.fromkeys(("LayerNorm", "GroupNorm", "BatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"), 2),
 }
-"""Function -> number of the argument that it adds, such as a norm's bias: its update is the signal alone."""
+"""Function -> position of the argument that it adds, such as a norm's bias, whose update is the signal alone."""
 OF_ONE_UNIT = POINTWISE | _names("Add Sub Rsub Neg Mul Div Pow Clone Alias ToCopy")
 """Functions by which each unit of a tensor follows from the same unit of others."""
 
@@ -121,7 +121,7 @@ class PieceGraph:
             if not isinstance(end, int) or not (places := self._places(node, end)):
                 found["known" if node in self.known else self._needs(node)][name] = None
             elif name not in FIXED and places != [ADDED.get(name)]:
-                own[name] = None  # the update is a product of the signal and the state beside it
+                own[name] = None  # the update multiplies the signal by the state that the parameter multiplied
                 if name in SUMS:
                     found["states"][name] = None
         known, others, winners, states = (tuple(found[needs]) for needs in ("known", "slope", "winners", "states"))
@@ -151,7 +151,7 @@ class PieceGraph:
         return frozenset({edge}) if edge in self.ends else self._reached.get(edge[0], frozenset())
 
     def _places(self, node: Any, parameter: int) -> list[int]:
-        """Return the numbers of a function's arguments that depend on a parameter alone, given by its identity."""
+        """Return the positions of a function's arguments that depend only on the parameter with this identity."""
         edges = enumerate(node.next_functions)
         return [number for number, edge in edges if edge[0] is not None and self._from(edge) == {parameter}]
 

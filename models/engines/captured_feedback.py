@@ -25,14 +25,14 @@ TOGETHER = 64
 """Signals that weighted operations carry together."""
 _KNOWN: WeakKeyDictionary[RelaxationProblem, tuple[object, dict[Key, sparse.csr_array]]] = WeakKeyDictionary()
 Key = tuple[str, str]
-"""What a matrix contains, and the name of its projection or population.
+"""The part of the feedback in a matrix, and the name of its projection or population.
 
-sent    all that lies between a target and the source of a projection
-read    what lies below the target's function; drive is the same with the projection's own weight
-result  what lies between a population and its function
+sent    from a projection's target to its source
+read    from below the target's function to the source; drive is the same with the projection's own weight
+result  from a population to its function
 """
 Send = Callable[[Tensor], Sequence[Tensor]]
-"""Signals at one place, (signals, *shape), to what they become at others, (signals, *shape there) each."""
+"""Function that carries signals from one place, (signals, *shape), to others, (signals, *shape there) each."""
 
 
 def refused(problem: RelaxationProblem) -> str | None:
@@ -44,8 +44,8 @@ def refused(problem: RelaxationProblem) -> str | None:
         gains = [problem.activity_gain(p) for p in wires if p.source != network.input]
         if "current" in gains and not passed.current(passed.path.names.index(relay)).is_linear:
             return (
-                f"relay {relay!r} has no drive and a pointwise function, whose current gain runs on PyTorch only: pass "
-                'engine="torch", or frozen gains for the projections into it.'
+                f"relay {relay!r} applies a pointwise function but has no drive, so its current gain runs on PyTorch "
+                'only: pass engine="torch", or frozen gains for the projections into it.'
             )
     units = CapturedFeedback(problem).units
     if units > MOST_UNITS:
@@ -79,11 +79,11 @@ class CapturedFeedback:
     @cached_property
     @torch.no_grad()
     def units(self) -> int:
-        """Number of units, relays included, that take a backward pass, and of the units of pooled functions."""
+        """Number of units that need a backward pass each, those of relays and of functions before pooling included."""
         return sum(self._units_of(name) for name in self.passed.path.names)
 
     def matrix(self, connection: Connection) -> sparse.csr_array:
-        """Return the signals at the source as a matrix, (source units, target units), the batch included.
+        """Return a connection's feedback as a matrix, (source units, target units), the batch included.
 
         With the current gain the target's units are those of its function.
         """
@@ -95,11 +95,11 @@ class CapturedFeedback:
         return total
 
     def drive_matrix(self, projection: Any) -> sparse.csr_array:
-        """Return the drive of a target's function by a projection, (function's units, source units), without bias."""
+        """Return a projection's part of the drive of its target's function, (function's units, source units)."""
         return self._along(projection, "drive").T.tocsr()
 
     def drive(self, target: str) -> Drive:
-        """Return the drive of the pointwise function of a population; its bias includes what the stimulus drives."""
+        """Return the drive of a population's pointwise function; its bias includes the drive of the stimulus."""
         passed, matrices = self.passed, dict[str, sparse.csr_array]()
         for p in self._into(target):
             matrix = self.drive_matrix(p)
@@ -109,7 +109,7 @@ class CapturedFeedback:
         return Drive(matrices, vector(silent))
 
     def result(self, target: str) -> sparse.csr_array | None:
-        """Return a population's signals at the result of its function, (function's units, units); None if the same."""
+        """Return the matrix from a population to its function, (function's units, units); None if they are the same."""
         if self._current(target).is_whole:
             return None
         if ("result", target) not in self._matrices:
@@ -119,7 +119,7 @@ class CapturedFeedback:
         return self._matrices["result", target]
 
     def _along(self, projection: Any, what: str) -> sparse.csr_array:
-        """Return op^T after the transpose of its target's piece, or of what is below the piece's function."""
+        """Return op^T after the transpose of its target's piece, or of the part below the piece's function."""
         key = what, projection.name
         if key not in self._matrices:
             with torch.no_grad():
@@ -142,7 +142,7 @@ class CapturedFeedback:
             self._matrices |= {(what, p.name): matrix for p, matrix in zip(projections, found, strict=True)}
 
     def _matrices_of(self, like: Tensor, send: Send) -> list[sparse.csr_array]:
-        """Return what signals of the shape of `like` become at each of their ends, as matrices."""
+        """Return `send` as matrices, one for each of its results, for signals of the shape of `like`."""
         batch, mixes = len(self.problem.clamped), self._mixes(like, send)
         units = np.arange(like.numel() if mixes else like[0].numel())
         columns: list[list[sparse.csc_array]] = []
@@ -177,7 +177,7 @@ class CapturedFeedback:
         return self.problem.clamped.new_zeros(shape)
 
     def _mixes(self, like: Tensor, send: Send) -> bool:
-        """Return whether signals of one sample reach others, which one signal tells, or may do so."""
+        """Return whether signals of one sample reach others, tested with one signal."""
         batch = len(self.problem.clamped)
         if batch == 1 or like.dim() == 0 or len(like) != batch:
             return True
@@ -189,7 +189,7 @@ class CapturedFeedback:
         return False
 
     def _sent(self, projections: Sequence[Any], signals: Tensor) -> list[Tensor]:
-        """Return what arrives at the source of each projection, (signals, *source shape); gains are frozen."""
+        """Return the signals at the source of each projection, (signals, *source shape), with frozen gains."""
         read = self.passed.activities.__getitem__
         sent = [[self.passed.sent(p, signal, read) for p in projections] for signal in signals]
         columns = zip(projections, zip(*sent, strict=True), strict=True)
@@ -198,7 +198,7 @@ class CapturedFeedback:
     def _below(
         self, projections: Sequence[Any], current: CurrentDrive, signals: Tensor, own: bool = False
     ) -> list[Tensor]:
-        """Return what signals at a drive become at the source of each projection, by psi or by its own weight."""
+        """Carry signals from a drive to the source of each projection, by its psi or its own weight."""
         sent, found = [current.below(signal) for signal in signals], []
         for p in projections:
             given, route = [each[p.name] for each in sent], self.problem.feedforward.routes[p.name]

@@ -23,8 +23,8 @@ class Connection:
     """Feedback from one population, the target of its projections, to another, their source.
 
     name    the projection's, or "source->target"
-    gain    knob for the gain that multiplies the target's activity, or what it becomes at the result of the target's
-            function; "none" where the matrix contains it
+    gain    knob for the gain that multiplies the target's activity, transposed through pooling if pooling follows the
+            target's function; "none" where the matrix contains the gain
     paths   the ways from target to source
     """
 
@@ -61,8 +61,8 @@ def connection_names(problem: InitialValueProblem) -> list[str]:
 class CurrentFunction:
     """The pointwise function of a population whose gain is current.
 
-    population  its units: those of the population, or of the function before pooling
-    is_whole    whether they are the same
+    population  the function's units, which differ from the population's if pooling follows
+    is_whole    whether they are the population's
     """
 
     population: Population
@@ -102,7 +102,7 @@ def _between_populations(problem: RelaxationProblem, network: CapturedNetwork) -
 
 
 def _own_gain(problem: RelaxationProblem, projection: Any) -> Gain:
-    """Return the gain that is no part of a captured projection's matrix: the current one, of a pointwise function."""
+    """Return "current" if a captured projection's matrix excludes the gain of its target's function, else "none"."""
     passed = problem.feedforward
     assert isinstance(passed, CapturedPass)
     if problem.activity_gain(projection) != "current":

@@ -121,7 +121,7 @@ def change_is_small(
 ) -> bool:
     """Return whether all variables changed by at most the bound, relative to the largest magnitude among them.
 
-    The answer is about the samples of all processes that `agree`, which must all call this function.
+    With `agree` the samples of all processes count, and each process must call this function.
     """
     scale = reduce(torch.maximum, [state[v].abs().amax() for v in variables])
     change = reduce(torch.maximum, [(state[v] - previous[v]).abs() for v in variables])
@@ -157,7 +157,7 @@ def divergence(request: SolveRequest, step: int, state: State, previous: State |
 
 
 def divergence_message(population: str, step: int, steps: int) -> str:
-    """Return the sentence about a population that became non-finite during a step, or was so at the start, step 0."""
+    """Return the message for a population that became non-finite during a step, or was so at the start (step 0)."""
     if step == 0:
         return (
             f'population "{population}" is non-finite at the start: look for inf and nan in stimuli, targets and '

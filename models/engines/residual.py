@@ -14,8 +14,8 @@ from actrelax.models.problem import RelaxationProblem, State
 def residual_of_pass(passed: FeedforwardPass, populations: Iterable[str] | None = None) -> Tensor:
     """Return |f(a(r)) - r| of the forward phase, (batch,): the largest over units, relative to the population's rates.
 
-    For each sample the largest over the populations, by default over those that are in cycles; it is then nan if any
-    other population has an activity of nan or inf.
+    For each sample, the largest over the given populations. By default these are the populations in cycles, and the
+    residual is nan if any other population has an activity of nan or inf.
     """
     names = passed.responses if populations is None else populations
     others = passed.activities.keys() - passed.responses.keys() if populations is None else ()

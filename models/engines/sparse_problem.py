@@ -75,19 +75,19 @@ class SparseProblem(SparseSystem):
 
     @cached_property
     def functions(self) -> dict[str, Population]:
-        """Population whose feedback has the current gain -> the units of its pointwise function."""
+        """Population that sends with the current gain -> the units of its pointwise function."""
         return {name: function.population for name, function in current_functions(self.problem).items()}
 
     @cached_property
     def drives(self) -> dict[str, Drive]:
-        """Drive of the pointwise function by population, for the populations that send with the current gain."""
+        """Population that sends with the current gain -> the drive of its pointwise function."""
         if self._captured is not None:
             return {name: self._captured.drive(name) for name in self.functions}
         return {name: self.drive_of(name, self.problem.feedforward.routes) for name in self.functions}
 
     @cached_property
     def results(self) -> dict[str, sparse.csr_array]:
-        """Population -> its signals at the result of its function, where pooling lies between them."""
+        """Population with pooling after its function -> the matrix from its units to the function's."""
         found = {} if self._captured is None else {name: self._captured.result(name) for name in self.functions}
         return {name: matrix for name, matrix in found.items() if matrix is not None}
 
@@ -107,12 +107,12 @@ class SparseProblem(SparseSystem):
         return np.asarray(self._gain(connection, x) * self._at_result(connection, x))
 
     def _at_result(self, connection: Connection, x: Activities) -> Vector:
-        """Return what the gain multiplies: the target's activity, or what that is where its function's result is."""
+        """Return the factor of the gain: the target's activity, transposed through pooling if pooling follows."""
         name = connection.target
         return np.asarray(self.results[name] @ x[name]) if self.is_pooled(connection) else x[name]
 
     def is_pooled(self, connection: Connection) -> bool:
-        """Return whether a connection's gain multiplies what the target's activity is before pooling (`results`)."""
+        """Return whether pooling lies between a connection's target and the function with its gain (`results`)."""
         return connection.gain == "current" and connection.target in self.results
 
     def _input_row(self, population: str, x: Activities) -> list[sparse.csr_array]:

@@ -52,10 +52,10 @@ def deliver(passed: CapturedPass, clamped: Tensor, updates: ParameterUpdates, fe
 def learn_at(
     problem: RelaxationProblem, state: State, updates: ParameterUpdates, learning: Collection[str] | None = None
 ) -> None:
-    """Add the updates that the populations of a captured network give at any state of a relaxation.
+    """Add the updates of a captured network at any state of a relaxation.
 
-    `learning` names the projections that learn, by default all; the parameters of a piece learn with its first
-    projection, those of a piece without one with the name "".
+    `learning` names the projections that learn, by default all. The parameters of a piece learn with its first
+    projection, or, if it has none, with the name "".
     """
     activity = partial(problem.activity_of, state=state)
     with _learning(problem) as (passed, counted):
@@ -114,7 +114,7 @@ def _learn(
 ) -> None:
     """Add the updates that a population's transposed activity gives; send on what follows, if anything `arrived`.
 
-    `activity`, population -> tensor, is read by projections whose presynaptic factor is current; `learning` names the
+    `activity`, population -> tensor, gives projections their current presynaptic factors; `learning` names the
     projections that learn, None for all.
     """
     wires, gains = passed.path.incoming[number], passed.gains_of(number)

@@ -1,7 +1,7 @@
 """Plasticity during the relaxation of a captured network: weights change after each step (docs/any-module.md).
 
-Weights are those of operations, and carry feedback as they are at the moment. The adjoints of pieces are those of the
-forward pass, and so are the parameters that they read: these change by the sum of their updates after the last step.
+The feedback uses the current weights of operations. The adjoints of pieces are fixed by the forward pass, so the
+parameters of pieces change only after the last step, by the sum of their updates.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class CapturedDescent:
             if any(_is_computed(w) for w in weights):
                 raise ActrelaxError(
                     f"the weights of {p.name!r} are computed from parameters (pruned, normalised, masked ...) in the "
-                    "forward pass, so they can't change during the relaxation: choose plasticity at equilibrium for it."
+                    "forward pass, so they can't change during the relaxation: choose plasticity at equilibrium for "
+                    "them."
                 )
             if any(_is_part(w) for w in weights):
                 raise ActrelaxError(
@@ -107,13 +108,13 @@ class CapturedDescent:
                 )
             if any(id(parameter_of(w)) in fixed for w in weights):
                 raise ActrelaxError(
-                    f"the weights of {p.name!r} also enter a function whose derivative is that of the forward pass, so "
-                    "they can't change during the relaxation: choose plasticity at equilibrium for it."
+                    f"the weights of {p.name!r} also enter a function whose derivative is fixed by the forward pass, "
+                    "so they can't change during the relaxation: choose plasticity at equilibrium for them."
                 )
 
 
 def _is_computed(weight: Tensor) -> bool:
-    """Return whether a weight is neither a parameter nor a view of one, but a function of parameters that learn."""
+    """Return whether a weight is a function of parameters that learn, other than a parameter or a view of one."""
     return weight.grad_fn is not None and parameter_of(weight) is weight
 
 

@@ -46,7 +46,7 @@ class ParameterUpdates:
         self._found[id(to)] = (to, update if before is None else before[1] + update)
 
     def of(self, weights: Iterable[Tensor]) -> Tensor | None:
-        """Return the sum of the updates of weights themselves, also where they are computed from parameters."""
+        """Return the sum of the updates of these weights, not of the parameters from which they are computed."""
         found = [self._found[number][1] for number in {id(w): w for w in weights} if number in self._found]
         return sum(found[1:], found[0]) if found else None
 

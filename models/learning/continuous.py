@@ -50,8 +50,8 @@ def relax_continuously(
 
     This is plain gradient descent without an optimiser or `.grad`. Transposed, sign-concordant and learned feedback
     weights change with W. Projections with plasticity at "equilibrium" change once, after the last step, at the full
-    rate. In captured networks the adjoints of pieces are those of the forward pass, so their parameters change after
-    the last step, by the sum of their updates; weights that are computed from parameters are refused.
+    rate. In captured networks the forward pass fixes the adjoints of pieces, so their parameters change after the last
+    step, by the sum of their updates; weights that are computed from parameters are refused.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def _report(problem: RelaxationProblem, state: State, steps: int, options: Backw
     passed = problem.feedforward
     if not problem.network.is_recurrent:
         return None
-    backward = Ended(residual_of_state(problem, state), None, steps)  # plasticity moves the fixed point all the time
+    backward = Ended(residual_of_state(problem, state), None, steps)  # plasticity keeps moving the fixed point
     return report_of(options, {"forward": forward_end(options, passed), "backward": backward})
 
 

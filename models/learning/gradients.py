@@ -94,19 +94,19 @@ class BackwardOptions:
         How the rates of a network with cycles settle, before the relaxation.
     unsettled : {"keep", "drop"}, default "keep"
         Whether samples of a network with cycles learn although a phase has not settled. `Backward.report` counts them.
-        A mean of updates and losses divides by the number of all samples, also of those that are dropped.
+        A mean of updates and losses divides by the number of all samples, dropped ones included.
     unsettled_above : float, optional
         Residual above which a sample counts as unsettled; by default ten times the tolerance of the phase's steps, or
-        0.1 if they have none. For a phase of t time constants from zero also at most 1 / t, unless the tolerance is
-        larger: rates or activities that run away slowly have a small residual, too.
+        0.1 if they have none. For a phase of t time constants from zero the bound is at most 1 / t, unless the
+        tolerance is larger, because rates or activities that run away slowly have a small residual, too.
     sample_clip : float, optional
         Bound on the norm of each sample's activities, relative to its loss gradient, on a network with cycles: the
         updates of a sample beyond it are scaled down to it.
     agree : callable, optional
-        For processes that share a batch and relax until a tolerance: a function that returns the elementwise largest
-        values of a tensor over the processes. They then stop after the same step, as one process with the whole batch
-        does, and each needs a sample; by default each stops when its share has settled. An `ActivationRelaxation` calls
-        it only with gradients enabled.
+        For processes that share a batch and relax until a tolerance: a function that returns the elementwise maximum
+        of a tensor over the processes. They then stop after the same step, like one process with the whole batch, and
+        each process needs at least one sample. By default each process stops when its share has settled. An
+        `ActivationRelaxation` calls the function only with gradients enabled.
 
     Raises
     ------

@@ -94,7 +94,7 @@ class Ended(NamedTuple):
     residual   (batch,)
     tolerance  tolerance of its steps; None for a number of steps
     steps      number of steps taken, or of GMRES's products
-    time       time since the start at zero, in time constants; None for another start, or without time
+    time       time since a start at zero, in time constants; None for another start, or if the phase has no time
     """
 
     residual: Tensor
@@ -106,9 +106,9 @@ class Ended(NamedTuple):
     def bound(self) -> float:
         """The residual above which a sample counts as unsettled.
 
-        Ten times the tolerance; some time after a start at zero at most 1 / time, but no less than the tolerance. A
-        real mode that grows with rate s has the residual s / (1 - exp(-s time)), above 1 / time; one that decays is
-        below it.
+        Ten times the tolerance; after a start at zero also at most 1 / time, but no less than the tolerance. A real
+        mode that grows at rate s has the residual s / (1 - exp(-s time)), which is above 1 / time; the residual of a
+        mode that decays is below 1 / time.
         """
         bound = 10 * (self.tolerance or _UNKNOWN)
         return bound if not self.time else max(self.tolerance or 0.0, min(bound, 1 / self.time))
@@ -121,7 +121,7 @@ def forward_end(options: BackwardOptions, passed: FeedforwardPass) -> Ended:
 
 
 def time_from_zero(how: Settle, steps: int) -> float | None:
-    """Return the time of a number of steps of the forward phase, in time constants; None unless it starts at zero."""
+    """Return the duration of the forward phase in time constants; None unless it starts at zero."""
     return steps * (how.steps.eta or how.steps.dt or 0.1) if how.start == "zero" else None
 
 
@@ -136,7 +136,7 @@ def report_of(options: BackwardOptions, phases: Mapping[Phase, Ended]) -> Settli
 
 
 def losses_learned(losses: Tensor, report: SettlingReport | None) -> Tensor:
-    """Return the loss of each sample, (batch,), and 0 for samples that are dropped."""
+    """Return the loss of each sample, (batch,), with 0 for dropped samples."""
     return losses if report is None else without_dropped(losses, report.learning)
 
 

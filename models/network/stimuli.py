@@ -30,7 +30,7 @@ def check_stimuli(x: Tensor, shape: Sequence[int], weights: Sequence[Tensor]) ->
         sizes = ", ".join(map(str, shape))
         raise ActrelaxError(f"the network takes (batch, {sizes}), got {tuple(x.shape)}.")
     if len(x) == 0:
-        raise ActrelaxError(f"a batch needs at least one sample, got stimuli of shape {tuple(x.shape)}: leave it out.")
+        raise ActrelaxError(f"a batch needs at least one sample, got stimuli of shape {tuple(x.shape)}: skip it.")
     places = dict.fromkeys((w.dtype, w.device) for w in weights)
     if len(places) > 1:
         listed = " and ".join(f"{dtype} on {device}" for dtype, device in places)

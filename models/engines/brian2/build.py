@@ -36,7 +36,7 @@ class Simulation:
     populations  population -> NeuronGroup of batch * units neurons, sample after sample
     feedback     projection -> Synapses from its target to its source; on a captured network "source->target"
     drives       projection -> Synapses from its source to its target, for current gains and the forward phase
-    functions    population of a captured network -> NeuronGroup of the units of its function, if pooling follows there
+    functions    population of a captured network -> NeuronGroup of its function's units, if pooling follows
     monitors     population -> StateMonitor of x, and of s0, s1, ... of units with dynamics
     network      brian2.Network of all these objects; add further objects to it
     clock        clock of all objects
@@ -146,7 +146,7 @@ def _monitors(
 
 
 def _names(problem: InitialValueProblem, monitored: Iterable[str]) -> dict[str, str]:
-    """Return the names of all objects that the simulation may have."""
+    """Return the names of all objects that the simulation can contain."""
     populations = list(problem.network.populations)
     ways = dict.fromkeys([*connection_names(problem), *text_of(problem).drives(problem)])
     parts = [f"{p} {part}" for p in ways for part in ("feedback", "drive")]
@@ -224,7 +224,7 @@ def _group(
 
 
 def _function(flat: SparseProblem, name: str, word: str, delays: Mapping[str, int], clock: Any) -> Any:
-    """Return the units of a population's function before pooling, which have its current gain."""
+    """Return the group of a function's units before pooling, which have the current gain."""
     text = equations.function_text(flat.problem, name, delays)
     group = b2.NeuronGroup(flat.results[name].shape[0], text.equations, clock=clock, name=word, namespace={})
     group.bias = flat.drives[name].bias

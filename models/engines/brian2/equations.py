@@ -60,13 +60,13 @@ def drives(problem: RelaxationProblem) -> list[str]:
 
 
 def _driving(problem: RelaxationProblem, name: str) -> list[Projection]:
-    """Return the projections that drive a population; those of a captured network's stimulus are part of the bias."""
+    """Return the projections that drive a population; in a captured network the bias includes the stimulus's drive."""
     network, is_captured = problem.network, isinstance(problem.network, CapturedNetwork)
     return [p for p in network.incoming[name] if not (is_captured and p.source == network.input)]
 
 
 def pooled(problem: RelaxationProblem) -> list[str]:
-    """Return the populations whose pointwise function has other units: a group of neurons with the current gain."""
+    """Return the populations with pooling after their function, whose units form a group with the current gain."""
     return [name for name, function in current_functions(problem).items() if not function.is_whole]
 
 
@@ -85,13 +85,13 @@ _ENDS = "source", "target"
 
 
 def function_text(problem: RelaxationProblem, name: str, delays: Mapping[str, int]) -> PopulationText:
-    """Return the equations of the units of a function before pooling, which receive a population's activity as x."""
+    """Return the equations of a function's units before pooling, whose x is the transposed activity."""
     sending = [c for c in connections_of(problem).values() if c.target == name and c.gain == "current"]
     return _sending(problem, name, [sum_text("x", ["result"])], {}, sending, delays)
 
 
 RESULT_TEXT = "w : 1 (constant)\nresult_post = w * x_pre : 1 (summed)"
-"""Synapses from a population to the units of its function."""
+"""Equations of the synapses from a population to its function's units."""
 
 
 def _sending(
@@ -102,7 +102,7 @@ def _sending(
     incoming: Sequence[Connection],
     delays: Mapping[str, int],
 ) -> PopulationText:
-    """Add gains and delay lines of the connections along which a group sends."""
+    """Add the gains and delay lines of a group's outgoing connections."""
     tag, of_drive = identifiers(connection_names(problem)), identifiers(problem.network.projections)
     if any(c.gain == "current" for c in incoming):
         summed = [f"{of_drive[p.name]}_drive" for p in _driving(problem, name)]

@@ -1,4 +1,4 @@
-"""Captured networks that learn in Brian2: written as populations and projections, with the module's own Parameters."""
+"""Captured networks that learn in Brian2, rewritten as populations and projections with the module's own Parameters."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Shape = tuple[int, ...]
 class Written:
     """A network of populations and projections, and assumptions with its names.
 
-    tensors, modes  the Parameters and training modes of the module that it was written after
-    module          this module
+    tensors, modes  the module's Parameters and training modes when the network was made
+    module          the captured module
     """
 
     network: Network
@@ -59,15 +59,15 @@ def written(network: Network, assumptions: Assumptions) -> Written:
     Raises
     ------
     ActrelaxError
-        If a population of a captured network is not one pointwise function, known by name, of the sum of what enters,
-        or a weight is not that of a dense layer or a 2-D convolution.
+        If a population of a captured network is not one pointwise function, known by name, of the sum of its inputs,
+        or a weight does not belong to a dense layer or a 2-D convolution.
     """
     if not isinstance(network, CapturedNetwork):
         return Written(network, assumptions)
     if network.paths == "many":
         raise ActrelaxError(
-            'what a module computes with paths="many" depends on the batch, and Brian2 runs one program: use '
-            "relax_backward or ActivationRelaxation."
+            'with paths="many" the computation depends on the batch, and Brian2 runs one program: use relax_backward '
+            "or ActivationRelaxation."
         )
     passed, x = _trial(network)
     assumptions.check_names(passed.network.projections)
@@ -92,7 +92,7 @@ def written(network: Network, assumptions: Assumptions) -> Written:
 
 
 def _trial(network: CapturedNetwork) -> tuple[CapturedPass, Tensor]:
-    """Return the pass of two random stimuli, which leaves the module as it was."""
+    """Return the forward pass of two random stimuli, and leave the module unchanged."""
     path, like = network.path, next(iter(network.held().parameters().values()))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, *path.stimulus, generator=generator, device="cpu").to(like.device, network.dtype)
@@ -105,7 +105,7 @@ def _state(module: nn.Module) -> tuple[tuple[Tensor, ...], tuple[bool, ...]]:
 
 
 def _own_name(p: CapturedProjection) -> str:
-    """Return a name as hand-built projections have it, without dots, which PyTorch reads as parts of modules."""
+    """Return a name without dots, which PyTorch reads as separators of module names."""
     name = f"{p.name} (copy)" if p.number is None else f"{p.source}->{p.name}"
     return name.replace(".", "/")
 
@@ -128,7 +128,7 @@ def _activation(passed: CapturedPass, number: int) -> Activation:
         arrived = passed.transposed(number, signal, keep=True, learn=False, gain="none")
     except ActrelaxError:
         raise _not_local(name) from None
-    for part in arrived:  # without the slope, a sum of drives hands on what it gets
+    for part in arrived:  # without the slope, a sum of drives passes its signal on unchanged
         if part is None or not torch.equal(part.flatten(), signal.flatten()):
             raise _not_local(name)
     entered = [_entering(passed, wire).flatten() for wire in wires]
@@ -164,14 +164,14 @@ def _projection(
     layer = _layer(operation) if p.weight and (p.bias or operation.bias is None) else None
     if layer is None:
         raise ActrelaxError(
-            f"Brian2 learns weights of dense layers, and {p.name!r} into population {p.target!r} has none: use "
-            "relax_backward or ActivationRelaxation."
+            f"Brian2 learns only the weights of dense layers, and {p.name!r} into population {p.target!r} is not one: "
+            "use relax_backward or ActivationRelaxation."
         )
     expected = source.flatten(1) if isinstance(layer, nn.Linear) else source.view(len(x), *shapes[p.source])
     if operation.x is None or operation.x.shape != expected.shape or not torch.equal(operation.x, expected):
         raise ActrelaxError(
-            f"the weights of {p.name!r} don't read population {p.source!r} as it is: change stimuli before you give "
-            "them to the network."
+            f"the weights of {p.name!r} don't read population {p.source!r} unchanged: transform stimuli before you "
+            "pass them to the network."
         )
     return Projection(p.source, p.target, *(flatten if isinstance(layer, nn.Linear) else []), layer, name=name)
 
@@ -208,6 +208,6 @@ def _share_feedback(network: CapturedNetwork, own: Network, names: Mapping[str, 
 
 def _not_local(name: str) -> ActrelaxError:
     return ActrelaxError(
-        f"population {name!r} is not one pointwise function, known by name, of what enters, so its learning is not "
-        "local to its units: use relax_backward or ActivationRelaxation."
+        f"population {name!r} is not one pointwise function, known by name, of the sum of its inputs, so its learning "
+        "is not local to its units: use relax_backward or ActivationRelaxation."
     )

@@ -49,7 +49,7 @@ class Learner:
         Network of dense projections and copies whose activations have a formula; call `add_feedback` first if the
         assumptions need feedback weights. Convolutions and average pooling keep their weights, which must not require
         a gradient. Networks with cycles are trained at the rates that the feedforward phase reaches. In captured
-        networks each population must be one pointwise function, known by name, of the sum of what enters.
+        networks each population must be one pointwise function, known by name, of the sum of its inputs.
     rate : float
         Learning rate; each stimulus is one step of plain gradient descent.
     loss : str, default "cross-entropy"

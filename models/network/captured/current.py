@@ -1,8 +1,9 @@
 """The present drive of a pointwise function: for gains that are current rather than those of the feedforward pass.
 
-A piece has one if it is a sum of drives and copies, sent through views, pooling and BatchNorm in evaluation, and at
-most one pointwise function known by name, and if no drive reads a relay, whose activity would follow from the gain
-itself. The sum is linear, apart from a constant; its transpose, which autograd knows, is transposed once more.
+A piece has a present drive under two conditions. It is a sum of drives and copies, sent through views, pooling,
+BatchNorm in evaluation and at most one pointwise function known by name; and no drive reads a relay, whose activity
+would depend on the gain itself. The sum is linear, apart from a constant: transposing its transpose, which autograd
+provides, computes it.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ def _kind(node: Node) -> str:
 
 
 def _above(passed: Any, number: int, function: Node, edges: list[Edge]) -> list[Node]:
-    """Return the nodes between a population and its function; refuse what enters there, past the function."""
+    """Return the nodes between a population and its function; refuse drives and parameters that enter there."""
     found, stack = list[Node](), [passed.edges[number]]
     while stack:
         node, slot = stack.pop()

@@ -1,4 +1,4 @@
-"""Tensors as edges of autograd's graph, and where a forward pass has seen them."""
+"""Tensors as edges of autograd's graph, with their places in a forward pass."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class CapturedPass(FeedforwardPass):
     turn        whose signals may pass the gates
     gains       which derivatives pieces have
     psi         name -> the feedback weights at the time of the pass
-    versions    the versions of what must not change in place
+    versions    the versions of tensors that must not change in place
     assumptions  those under which signals are sent
     """
 
@@ -212,7 +212,7 @@ class CapturedPass(FeedforwardPass):
         return known[1]
 
     def follow_weights(self) -> None:
-        """Carry signals by the weights as they are now, after parameters have changed in place."""
+        """Use the current weights for feedback, after parameters have changed in place."""
         for operation in self.operations:
             operation.follow()
         self.versions.follow()
@@ -220,7 +220,7 @@ class CapturedPass(FeedforwardPass):
 
     @cached_property
     def learned_feedback(self) -> dict[str, tuple[Tensor, Any]]:
-        """The psi that learn under the assumptions, by name, and the first projection whose feedback each carries."""
+        """Name -> psi that learns under the assumptions, and the first projection whose feedback it carries."""
         found: dict[str, tuple[Tensor, Any]] = {}
         for p, kind in own_feedback(self.network, self.assumptions):
             psi = self._psi_of(p)

@@ -24,7 +24,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 def activation_of(
     function: Callable[[Tensor], Tensor], called: Callable[..., Tensor], args: Sequence[Any], options: Mapping[str, Any]
 ) -> Activation:
-    """Return a pointwise function known by name as an activation.
+    """Return the activation of a pointwise function known by name.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def activation_of(
     called : callable
         PyTorch's function, or method, that the module called.
     args, options : sequence, mapping
-        What it was called with, without the drive.
+        Positional and keyword arguments of that call, without the drive.
     """
     name = called.__name__.rstrip("_")
     given = _OPTIONS.get(name, {}) | dict(zip(_OPTIONS.get(name, {}), args, strict=False))

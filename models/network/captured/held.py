@@ -54,7 +54,7 @@ class Held:
         return {id(tensor): tensor for tensor in tensors if tensor is not None}
 
     def names(self) -> dict[int, str]:
-        """Return the names of the parameters and buffers by identity, the last one of several."""
+        """Return identity -> name of the parameters and buffers; of several names, the last."""
         return {id(held.get(key)): name for name, held, key in [*self._buffers, *self._parameters]}
 
     def _count(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Names of weighted operations, those of the modules that call them, and what tells one weight from another."""
+"""Names of weighted operations, from the modules that call them, and keys that identify their weights."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def operation_names(tape: Tape, parameters: Mapping[str, Tensor]) -> Callable[[i
 
 
 def origin_of(weight: Tensor, names: Mapping[int, str]) -> Hashable:
-    """Return what a weight is made of: a parameter, or functions, their options, parameters and buffers.
+    """Return a key for a weight: its parameter, or the functions, options, parameters and buffers that compute it.
 
-    The same module computes the same weight anew in each of its calls. `names` has the module's parameters and buffers
-    by identity.
+    A weight that a module computes anew in each call has the same key each time. `names` maps the identities of the
+    module's parameters and buffers to their names.
     """
     if weight.grad_fn is None:
         return names.get(id(weight), id(weight))

@@ -133,7 +133,7 @@ class CapturedNetwork(Network):
         }
 
     def check(self, x: Tensor) -> None:
-        """Refuse an empty batch, and stimuli that have not the dtype and device of the weights, if the example had."""
+        """Refuse an empty batch, and stimuli of another dtype or device than the weights, unless the example was."""
         check_batch(x)
         self.__dict__.setdefault("dtype", x.dtype)
         weight = next((p for p in self._held.parameters().values() if p.is_floating_point()), None)
@@ -193,7 +193,7 @@ class CapturedNetwork(Network):
         draw_feedback(self, assumptions, as_generator(generator))
 
     def named_modules(self, memo: Any = None, prefix: str = "", remove_duplicate: bool = True) -> Any:
-        """Yield the module's parts, and what holds the feedback weights, under the names of their projections."""
+        """Yield the module's parts and, under the names of projections, the modules that hold feedback weights."""
         memo = set() if memo is None else memo
         yield from super().named_modules(memo, prefix, remove_duplicate)
         for name, node in self.feedback.nodes().items():

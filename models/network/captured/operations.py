@@ -78,7 +78,7 @@ class Operation:
         return other
 
     def follow(self) -> None:
-        """Take the weight and the bias as they are now, after they have changed in place."""
+        """Use the current weight and bias, after they have changed in place."""
         self.used = self.weight.detach().to(self.used.dtype)
         if self.bias is not None:
             self.own_bias = self.bias.detach().to(self.used.dtype)
@@ -257,7 +257,7 @@ def refuse_stale(operation: Operation) -> None:
 
 
 def refuse_overwritten(operation: Operation) -> None:
-    """Refuse an operation that has read a tensor which has changed in place since the forward pass."""
+    """Refuse an operation whose input has changed in place since the forward pass."""
     if operation.is_overwritten:
         raise ActrelaxError(
             "a tensor that a weight reads has changed in place since the forward pass: clone it before writing to it."

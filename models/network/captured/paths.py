@@ -60,7 +60,7 @@ class Wire:
     weight     number of its weight among the module's parameters, None for one that is computed; the bias likewise
     parameter  number of the parameter that the weight is, or of which it is a view
     shared     name of the first projection that uses the same weight, or views of the same parameter
-    origin     what tells this weight from others, as `origin_of` says
+    origin     key of the weight, as `origin_of` returns it
     """
 
     name: str

@@ -43,11 +43,11 @@ class FeedbackWeights:
         return {key.removesuffix(f".{SLOT}"): psi for key, psi in both}
 
     def nodes(self) -> dict[str, Any]:
-        """Return name -> the module that holds the feedback weights of the name."""
+        """Return name -> the module that holds its feedback weights."""
         return {name: node for name, node in self.root.named_modules() if node._parameters or node._buffers}
 
     def places(self) -> list[tuple[Holder, str]]:
-        """Return a dictionary and a key of it for each psi that learns."""
+        """Return the dictionary and key under which each psi that learns is stored."""
         return [(node._parameters, SLOT) for node in self.nodes().values() if SLOT in node._parameters]
 
     def add(self, name: str, psi: Tensor, learned: bool) -> None:

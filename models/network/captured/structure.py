@@ -49,8 +49,8 @@ class CapturedProjection:
 def structure_of(path: Path, parameters: Sequence[str], psi_names: dict[Hashable, str]) -> dict[str, Any]:
     """Return the attributes of a `CapturedNetwork` that follow from a path.
 
-    `parameters` are the names of the module's. `psi_names`, weight -> name of its feedback weights, keeps the first
-    name of a weight, whatever other paths call first.
+    `parameters` are the names of the module's parameters. `psi_names`, weight -> name of its feedback weights, keeps
+    the first name of a weight, even if another path calls the weight's projections in another order.
     """
     named = [_projection(path, wire, parameters, psi_names) for wire in path.wires]
     everything = [INPUT, *path.names[::-1]]

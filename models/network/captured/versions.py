@@ -1,4 +1,4 @@
-"""What must not change in place between a forward pass and its relaxation, as autograd watches what it has saved."""
+"""Versions of tensors that must not change in place between a forward pass and its relaxation, as in autograd."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from actrelax.models.errors import ActrelaxError
 class Versions:
     """The versions of parameters, feedback weights and activities at the end of a forward pass.
 
-    Each change in place raises a tensor's version. Tensors that are not known may have any.
+    Each change in place raises a tensor's version. Unknown tensors are not checked.
     """
 
     def __init__(self, weights: Iterable[Tensor] = (), activities: Mapping[str, Tensor] | None = None) -> None:
@@ -21,11 +21,11 @@ class Versions:
         self._activities = {name: x._version for name, x in named if not x.is_inference()}  # without keeping them
 
     def follow(self) -> None:
-        """Take the weights as they are now, after those that learn during the relaxation have changed."""
+        """Accept the current weights, after those that learn during the relaxation have changed."""
         self._weights = {number: (w, w._version) for number, (w, _) in self._weights.items()}
 
     def refuse_changed_weight(self, weight: Tensor, kind: str) -> None:
-        """Refuse a weight that has changed in place; `kind` says of which kind it is, "a feedback weight"."""
+        """Refuse a weight that has changed in place; `kind` names it in the message, such as "a feedback weight"."""
         if weight._version != self._weights.get(id(weight), (weight, weight._version))[1]:
             raise changed_weight(kind)
 

@@ -67,7 +67,7 @@ def _transposed(
 def _convolution(
     function: Callable[..., Tensor], dims: int, options_of: Callable[..., dict[str, Any]]
 ) -> Callable[..., Operation | None]:
-    """Return what makes the operation of a convolution; `options_of` has PyTorch's options after the bias, in order."""
+    """Return a function that makes the operation of a convolution; `options_of` takes its arguments after the bias."""
 
     def make(
         tape: Tensors, input: Tensor, weight: Tensor, bias: Tensor | None = None, *options: Any, **named: Any
@@ -88,7 +88,7 @@ def _convolution(
 
 
 def _in_numbers(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> Any:
-    """Return a padding given by name in numbers, unless its two sides differ."""
+    """Convert a padding given by name to numbers, unless its two sides differ."""
     if padding == "same":
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return padding if any(r % 2 for r in reach) else [r // 2 for r in reach]

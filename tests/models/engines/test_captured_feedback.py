@@ -264,9 +264,8 @@ def test_brian2_has_current_gains(name):
 def test_the_current_gain_of_a_relay_is_refused(integrator):
     torch.manual_seed(0)
     problem = unfrozen(Branches(relay=True), shape=(4,))
-    with pytest.raises(
-        ActrelaxError, match=r"relay \"left'\" has no drive and a pointwise function, whose current gain"
-    ):
+    sentence = r"relay \"left'\" applies a pointwise function but has no drive, so its current gain"
+    with pytest.raises(ActrelaxError, match=sentence):
         solve(problem, integrator, 5, eta=0.1)
 
 

@@ -169,7 +169,7 @@ REFUSED = {
     "shared": (
         Shared,
         lambda: torch.randn(3, 4),
-        "the weights of {!r} also enter a function whose derivative is that of",
+        "the weights of {!r} also enter a function whose derivative is fixed by",
     ),
 }
 

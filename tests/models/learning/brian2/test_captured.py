@@ -119,8 +119,8 @@ def weight_normed():
     return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.Tanh(), nn.Linear(3, 3))
 
 
-NOT_LOCAL = "population {!r} is not one pointwise function, known by name, of what enters, so its learning is not local"
-NONE_DENSE = "Brian2 learns weights of dense layers, and {!r} into population {!r} has none: use relax_backward or"
+NOT_LOCAL = "population {!r} is not one pointwise function, known by name, of the sum of its inputs, so its learning is"
+NONE_DENSE = "Brian2 learns only the weights of dense layers, and {!r} into population {!r} is not one: use relax_"
 REFUSED = {
     "batch norm": (lambda: Between(nn.BatchNorm1d(6)), NOT_LOCAL.format("below")),
     "evaluation": (lambda: Between(nn.BatchNorm1d(6)).eval(), "population 'below' has a BatchNorm, with which Brian2"),
@@ -135,7 +135,7 @@ REFUSED = {
     "relay": (Relay, NOT_LOCAL.format("below'")),
     "positions": (shared_by_positions, NONE_DENSE.format("1", "1")),
     "computed weight": (weight_normed, NONE_DENSE.format("0", "0")),
-    "stimuli": (lambda: Scaled(torch.tanh), "the weights of 'below' don't read population 'input' as it is: chan"),
+    "stimuli": (lambda: Scaled(torch.tanh), "the weights of 'below' don't read population 'input' unchanged: tra"),
     "convolution": (
         convolution,
         "Brian2 learns in dense projections, 'input->0' is Conv2d(1, 2, 2, padding=1): choose",
@@ -157,7 +157,7 @@ def test_what_is_not_local_is_refused(name):
 
 def test_modules_that_choose_their_path_are_refused():
     network = Network.from_module(Branches(), torch.randn(2, 4), paths="many")
-    with pytest.raises(ActrelaxError, match='what a module computes with paths="many" depends on the batch'):
+    with pytest.raises(ActrelaxError, match='with paths="many" the computation depends on the batch'):
         Learner(network, rate=0.1)
 
 
