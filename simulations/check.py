@@ -60,7 +60,7 @@ BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}
 
 @dataclass(frozen=True)
 class ToSettle(Settling):
-    """Options of networks with cycles: when their rates have settled."""
+    """Options of the forward phase of networks with cycles."""
 
     settle_steps: int | None = None
     """Networks with cycles: largest number of steps in which the rates settle. Default: 10,000."""
@@ -68,10 +68,10 @@ class ToSettle(Settling):
     """Networks with cycles: step size of the forward phase, relative to tau. Default: that of the relaxation."""
     settle_tolerance: float | None = None
     """Networks with cycles: residual |f(a) - r| at which the rates have settled, relative to the largest rate of the
-    population; errors of the rates up to 20 times as large agree. Default: 1e-13, or 5e-6 in fp32."""
+    population; rates may differ by 20 times as much. Default: 1e-13, or 5e-6 in fp32."""
 
     def until(self, dtype: torch.dtype, relaxation: Relaxation) -> Steps:
-        """Return the tolerance and the largest number of steps, and the step size, by default the relaxation's."""
+        """Return the tolerance, the largest number of steps and the step size (by default the relaxation's)."""
         tolerance = SETTLED[dtype] if self.settle_tolerance is None else self.settle_tolerance
         most = 10_000 if self.settle_steps is None else self.settle_steps
         if self.settle_eta is None:
@@ -153,7 +153,7 @@ def check(config: Config) -> Report:
 
 
 def _sample(config: Config, sample: Sample) -> Sample:
-    """Return the sample with the options of its forward phase; refuse them without cycles."""
+    """Return the sample with the options of its forward phase; refuse these options without cycles."""
     settling = config.settling
     settling.check_network(sample.network, config.problem.model.network)
     return sample if settling.settle_eta is None else replace(sample, settle_eta=settling.settle_eta)

@@ -74,7 +74,7 @@ def main(config: Config) -> None:
             "give another --dataset."
         )
     forward = run.experiment.forward
-    drops = forward.unsettled == "drop"  # then an image without finite rates is wrong, and no error
+    drops = forward.unsettled == "drop"  # an image without finite rates then counts as wrong
     respond = partial(outputs, run.network.to(hardware.device), forward.settle, check_finite=not drops)
     share = accuracy(respond, data.test, run.preprocess.to(hardware.device))
     if config.json:

@@ -10,7 +10,7 @@ interruption. The results are in --out:
 
 Runs with rows in runs.csv are not repeated, even if their folders are missing. Options of `actrelax train` apply to all
 runs of the suite. Two names involve no training: `gradients` is the first paper's figure 1, and takes half a minute;
-`map` compares the results of all suites in the parent folder of --out, and draws what can be lifted, how deep.
+`map` compares the results of all suites in the parent folder of --out, and draws the cost of each rule against depth.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _shared_by(passed: CapturedPass) -> dict[str, int]:
             operation = passed.operations[p.number]
             uses[p.name] = _uses(operation, len(passed.stimulus))
             place = operation.weight.data_ptr(), operation.weight.numel()  # a transposed weight is tied
-            weights[p.name] = place if p.parameter else p.psi  # a computed weight lies elsewhere in each call
+            weights[p.name] = place if p.parameter else p.psi  # a computed weight has another address in each call
             users[weights[p.name]] = users.get(weights[p.name], 0) + uses[p.name]
     return {name: users[weights[name]] for name in uses}
 

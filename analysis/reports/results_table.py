@@ -61,7 +61,7 @@ class Outcome:
     made_with: str = ""
 
     def final_accuracy(self, of: str = "test") -> float:
-        """Return the mean accuracy of the last three epochs (five from 30 epochs on, one below five), in percent.
+        """Return the mean accuracy of the last epochs, in percent: the last 1 of up to 4, 3 of up to 29, else 5.
 
         `of` is "test", "train" or "validation"; nan if that accuracy was not measured. Averaging reduces the noise of
         single epochs at a constant learning rate.

@@ -73,7 +73,7 @@ class Dataset:
         Raises
         ------
         ActrelaxError
-            If there are not as many.
+            Unless `count` lies between 1 and the number of training images.
         """
         images, labels = self.train
         if not 0 < count <= len(images):

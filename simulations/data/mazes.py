@@ -12,7 +12,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.data.rng import random_stream
 
 WALL, CLOSED = -2, -1
-"""Distances of walls, and of passages that can't be reached."""
+"""Values of `distance` for walls, and for passages that can't be reached."""
 
 
 class Mazes(NamedTuple):
@@ -37,16 +37,16 @@ def mazes(count: int, cells: int, seed: int, cuts: int = 2) -> Mazes:
     count : int
         Number of mazes.
     cells : int
-        Number of cells on each side; with the walls between them 2 cells - 1 pixels.
+        Number of cells per side; a side has 2 cells - 1 pixels, walls between cells included.
     seed : int
         Seed of the mazes.
     cuts : int, default 2
-        Number of passages that are closed, which leave one more part than their number.
+        Number of passages to close, which divide the maze into cuts + 1 parts.
 
     Raises
     ------
     ActrelaxError
-        If there are not as many passages.
+        If the maze has fewer passages than `cuts`.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def mazes(count: int, cells: int, seed: int, cuts: int = 2) -> Mazes:
 
 
 def _tree(cells: int, generator: torch.Generator) -> list[tuple[int, int]]:
-    """Return the pixels between cells that a depth-first walk passes."""
+    """Return the pixels between cells through which a depth-first walk passes."""
     stack = [(_draw(cells, generator), _draw(cells, generator))]
     seen, doors = set(stack), []
     while stack:
@@ -97,7 +97,7 @@ def _draw(below: int, generator: torch.Generator) -> int:
 
 
 def _distance(passages: Tensor, reached: Tensor) -> Tensor:
-    """Return the distance from the pixels reached so far, by a wave through the passages."""
+    """Return the distance from the first pixels `reached`, by breadth-first search along passages."""
     distance = torch.where(passages, CLOSED, WALL)
     step = 0
     new = reached

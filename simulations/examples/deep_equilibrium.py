@@ -3,11 +3,11 @@
 Bai, Kolter & Koltun (2019), "Deep Equilibrium Models", arXiv 1909.01377, let a layer settle and differentiate its fixed
 point. Here the backward pass of that layer is a relaxation of the same units.
 
-Between a stem and a head, both plain PyTorch, stand maps at two sizes with lateral convolutions, a strided one up and
-an upsampled one down. `ActivationRelaxation` lets their rates settle in the forward pass and their gradients in the
-backward pass; what reaches its input goes on to the stem by autograd. A copy of the model, unrolled in plain PyTorch,
-takes 40 steps and is trained by autograd through all of them: it must keep the maps of every step. After each update
-the weights of both loops are scaled down to a norm of 1: otherwise this learning rate makes them unstable.
+Between a stem and a head in plain PyTorch lie feature maps of two sizes, with lateral convolutions, a strided one up
+and an upsampled one down. `ActivationRelaxation` lets their rates settle in the forward pass and their gradients in the
+backward pass; from its input autograd carries the gradient on to the stem. A copy of the model, unrolled in plain
+PyTorch, takes 40 steps and is trained by autograd through all of them, so it must keep the maps of every step. After
+each update the weights of both loops are scaled down to a norm of 1: otherwise this learning rate makes them unstable.
 
 Left: training loss of both on the digits, from the same weights and in the same order. Right: steps of each phase until
 the residual is below 0.1 %, batch by batch.
@@ -119,7 +119,7 @@ def main(out: Path = Path("runs/examples"), epochs: int = EPOCHS, images: int = 
 
 
 def convolutions() -> nn.ModuleDict:
-    """Return the connections of maps at two sizes; those inside the loop have no biases."""
+    """Return the connections of maps of two sizes; those inside the loop have no biases."""
 
     def conv(**how: Any) -> nn.Conv2d:
         return nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, **how)
@@ -129,7 +129,7 @@ def convolutions() -> nn.ModuleDict:
 
 
 def loop(convs: nn.ModuleDict) -> Network:
-    """Return the maps as populations in a loop; a copy of the finer ones is read."""
+    """Return the maps as populations in a loop; the output is a copy of the finer maps."""
     return Network(
         input_shape=(CHANNELS, 8, 8),
         populations={"fine": "tanh", "coarse": "tanh", "output": "identity"},

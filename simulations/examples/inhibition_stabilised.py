@@ -2,7 +2,7 @@
 
 Excitatory units excite each other so strongly that they would run away without inhibition, as in models of visual
 cortex (Tsodyks et al. 1997, Journal of Neuroscience 17:4382; Ozeki et al. 2009, Neuron 62:578). The fixed point of the
-rates does not depend on time constants, but its stability does: if inhibition is slow, the rates go around it. The
+rates does not depend on time constants, but its stability does: if inhibition is slow, the rates circle around it. The
 relaxation from the same fixed point has the same eigenvalues (docs/theory.md), so its gradients stop settling at the
 same time constant of inhibition.
 
@@ -142,14 +142,14 @@ def excitatory_inhibitory() -> Network:
 
 
 def taus(ratio: float, output: float | None = None) -> dict[str, float]:
-    """Return the time constants in milliseconds; the output has one in the forward phase."""
+    """Return the time constants in milliseconds, with the output's in the forward phase."""
     return {"E": TAU_E, "I": ratio * TAU_E, **({} if output is None else {"output": output})}
 
 
 def deviations(
     problem: RelaxationProblem, gradients: dict[str, Tensor], phase: Phase, ratio: float, duration: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Start both populations just beside their fixed point; return times and the mean excitatory deviation from it."""
+    """Start both populations near their fixed point; return times and the mean excitatory deviation from it."""
     network, rates = problem.network, problem.feedforward.activities
     rest = {name: (rates if phase == "forward" else gradients)[name] for name in SIZES}
     start = {name: x * (1 + KICK) for name, x in rest.items()}

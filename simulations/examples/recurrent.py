@@ -1,7 +1,7 @@
-"""A network with loops: its rates settle, then its gradients do, and both take time.
+"""A network with loops: first its rates settle, then its gradients, and both take time.
 
 Almeida (1987) and Pineda (1987, Physical Review Letters 59:2229) found that the gradient of a recurrent network's fixed
-point is the fixed point of another network, with the same connections the other way round. That second network is
+point is the fixed point of another network, with the same connections reversed. That second network is
 activation relaxation (Millidge, Tschantz, Buckley & Seth 2020, arXiv 2009.05359) on a graph with cycles.
 
 Two populations with lateral, bottom-up and top-down connections see a digit. In the forward phase their rates r follow
@@ -17,7 +17,7 @@ They rest at dLoss/dr. The local rule, dW = (g x) r^T, is then compared with imp
 with autograd through all steps of the forward phase.
 
 Left: activities in both phases, one row per unit, each phase and population relative to its largest activity. Right:
-errors of the rates against the settled ones, then of the gradients against autograd's. Both fall at the same rate,
+errors of the rates against the settled rates, then of the gradients against autograd's. Both fall at the same rate,
 because both phases have the same eigenvalues.
 
 The last line on screen:  error after 800 ms: rates lower 3.1e-06, upper 3.6e-06; gradients lower 2.0e-05, upper 2.0e-05

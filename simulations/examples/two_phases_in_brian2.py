@@ -4,13 +4,13 @@ Brian2: Stimberg, Brette & Goodman (2019), "Brian 2, an intuitive and efficient 
 Activation relaxation on networks with cycles: docs/theory.md.
 
 The first part builds everything: a recurrent population sees a digit, its rates settle, rates and gains are held, and
-the same units relax to the gradient, here with a time constant for each unit. `Learner` then learns digit after digit
-inside Brian2. The second part starts from a rate model that is already written in Brian2, six units that inhibit and
+the same units relax to the gradient, here with a time constant for each unit. `Learner` then learns one digit after
+another inside Brian2. The second part starts from a rate model already written in Brian2, six units that inhibit and
 excite each other. `adjoint` adds units that follow its gradient while it runs, and a network operation changes the
 weights every 150 ms so that the rates approach targets.
 
-Left: seven units of the population in both phases, settled rates and gradients dotted. Middle: error rate of the
-digits, in blocks, before each is learned. Right: rates of your model, targets dotted.
+Left: seven units of the population in both phases, settled rates and gradients dotted. Middle: error rate per
+block of digits, each tested before it is learned. Right: rates of the second part's model, targets dotted.
 
 The last line on screen:  own model: loss from 1.33 to 0.03 in 30 updates
 """
@@ -32,7 +32,7 @@ from actrelax.analysis.implicit_gradients import implicit_gradients
 from actrelax.brian2 import Learner, Phases, adjoint, generating
 from actrelax.models.results import relative_error
 
-# time, in ms; each unit has its time constant
+# time, in ms; each unit has its own time constant
 STEPS, DT = 80, 0.3
 TAU = {"hidden1": torch.linspace(0.5, 1.5, 32, dtype=torch.float64)}
 PHASES = Phases(steps=STEPS, eta=DT, feedforward_steps=STEPS, feedforward_eta=DT, tau=TAU)
@@ -152,7 +152,7 @@ def own_model(updates: int) -> tuple[Any, Any, list[float]]:
 
         monitor = b2.StateMonitor(group, "r", record=True, dt=5 * b2.ms)
         b2.Network(group, recurrent, back, returning, monitor, learn).run((updates + 1) * EVERY + 1 * b2.ms)
-    return monitor, group.target[:], losses[1:]  # the first is that of silence
+    return monitor, group.target[:], losses[1:]  # the first is the loss at silence
 
 
 if __name__ == "__main__":

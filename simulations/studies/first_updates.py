@@ -1,14 +1,14 @@
 """The first updates of deep networks.
 
-What does the law predict for networks of up to 32 layers, before any of them is trained? Dropped derivatives and what
-remains of the initial activity outgrow the gradient with depth, the former much faster without skips. The networks and
-rules are those of `actrelax reproduce depth-digits`: residual and plain networks (no skips) for the digits, with
-BatchNorm or GroupNorm. Each rule's update of all weights at the first batch, computed by the closed form, is compared
-with the gradient.
+What does the law predict for networks of up to 32 layers, before any of them is trained? As they get deeper, what
+remains of the initial activity outgrows the gradient, and so does feedback without derivatives, the latter much faster
+without skips. The networks and rules are those of `actrelax reproduce depth-digits`: residual and plain networks (no
+skips) for the digits, with BatchNorm or GroupNorm. Each rule's update of all weights at the first batch, computed by
+the closed form, is compared with the gradient.
 
 Lines are relative errors of the update, |update - gradient| / |gradient|, against the number of layers; bands are 95 %
 intervals over initial weights. At equilibrium AR's error is rounding (not drawn), and Kolen-Pollack feedback begins as
-random feedback. Above the dotted line what is wrong in the update is larger than the gradient.
+random feedback. Above the dotted line the error of the update is larger than the gradient.
 
 It takes a minute.
 
@@ -61,8 +61,8 @@ def main(out: Path = OUT, layers: Sequence[int] = LAYERS, seeds: int = SEEDS) ->
     Returns
     -------
     pandas.DataFrame
-        Columns network, layers, kind, condition, seed, "error" and "cosine" of all weights' update, and "lowest error"
-        and "lowest cosine" of the first convolution's.
+        Columns network, layers, kind, condition, seed, "error" and "cosine" of the update of all weights, and "lowest
+        error" and "lowest cosine" of the first convolution's update.
     """
     rows = pd.DataFrame(compared(layers, seeds))
     with written(out / "first_updates.png", (8.4, 6.6)) as figure:
@@ -104,7 +104,7 @@ def compared(layers: Sequence[int], seeds: int) -> list[dict[str, Any]]:
 
 
 def first_update(experiment: Experiment, data: Dataset) -> list[Tensor]:
-    """Return the update of each weight at the first batch, from the lowest weights up, without taking it."""
+    """Return the update of each weight at the first batch, from the lowest weights up, without applying it."""
     training = assemble(experiment, EXECUTION, data=data).training
     training.rule(training.network, *next(training.batches.epoch(1)))
     weights = [w for name, w in training.network.named_parameters() if w.dim() > 1 and "feedback" not in name]
@@ -112,7 +112,7 @@ def first_update(experiment: Experiment, data: Dataset) -> list[Tensor]:
 
 
 def differences(update: Sequence[Tensor], gradient: Sequence[Tensor]) -> dict[str, float]:
-    """Return relative errors and cosines of all weights' update together, and of the lowest weights'."""
+    """Return the relative error and cosine of the update of all weights together, and of the lowest weights."""
     found = {}
     for part, ours, exact in (("", torch.cat([*update]), torch.cat([*gradient])), ("lowest ", update[0], gradient[0])):
         found[f"{part}error"] = float((ours - exact).norm() / exact.norm())
@@ -121,7 +121,7 @@ def differences(update: Sequence[Tensor], gradient: Sequence[Tensor]) -> dict[st
 
 
 def arrived(layers: int) -> float:
-    """Return the share of the gradient that has come down to the lowest population, along the longest path."""
+    """Return the share of the gradient that has arrived at the lowest population along the longest path."""
     hops = layers - 1
     return float(nbinom.sf(hops - 1, STEPS, 1 - ETA))
 

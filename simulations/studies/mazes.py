@@ -2,8 +2,8 @@
 
 A recurrent network that settles, and learns by AR at its equilibrium, follows passages far from the seed, also in
 mazes larger than those it has learned from. The same network stopped after a few hops, and trained through these by
-backprop, is right near the seed and guesses beyond, as does a feedforward network with as many weights: a hop follows a
-passage for one step, around a bend for two.
+backprop, is right near the seed and guesses beyond, and so does a feedforward network with as many weights: one hop
+follows a passage for one step, or for two around a bend.
 
 One population of 16 maps of sigmoid units with 3 x 3 lateral connections sees passages and seed, and a readout says for
 each pixel of a passage whether it can be reached. All networks learn from the same 2,000 mazes of 7 x 7 pixels, in
@@ -48,7 +48,7 @@ TRAINING, TEST = 2000, 300
 FAR, ENOUGH = 10, 100
 UNTIL = Steps.until(1e-2, eta=1.0, most=150)
 LONGER = Steps.until(1e-2, eta=1.0, most=400)
-"""Steps of tests: in larger mazes it takes longer to settle."""
+"""Steps in tests: rates take longer to settle in larger mazes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Way:
     rule      "ar" or "bptt"; without cycles backprop
     hops      number of steps of the forward phase; None until it has settled
     feedback  assumptions of AR
-    cyclic    whether the population projects to itself, or to a second one
+    cyclic    whether the population projects to itself rather than to a second one
     """
 
     rule: str
@@ -74,7 +74,7 @@ class Way:
         """Return the learning rule."""
         if not self.cyclic:
             return partial(backprop_backward, loss=loss)
-        dropped = "keep" if self.hops else "drop"  # a number of hops is not enough to settle
+        dropped = "keep" if self.hops else "drop"  # after a number of hops rates have not settled
         options = BackwardOptions(settle=self.phase(UNTIL), unsettled=dropped)  # type: ignore[arg-type]
         if self.rule == "bptt":
             return partial(bptt_backward, loss=loss, options=options)

@@ -1,4 +1,4 @@
-"""Suites of further questions about the second paper's CNN on CIFAR-10: what causes what `papers` found."""
+"""Suites on the causes of what `papers` found for the second paper's CNN on CIFAR-10."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _one_at_a_time() -> dict[str, Options]:
 
 FURTHER: dict[str, Suite] = {
     "cnn-cifar10-derivatives": Suite(
-        "What does dropping the derivatives of convolutions do, under activations that saturate or don't? (CIFAR-10)",
+        "What does dropping convolutions' derivatives cost, with activations that saturate or don't? (CIFAR-10)",
         BASE,
         {
             "backprop": BACKPROP,
@@ -46,7 +46,7 @@ FURTHER: dict[str, Suite] = {
         {f"{name}, rate {lr:g}": {"activation": name, "lr": lr} for name in ACTIVATIONS for lr in RATES},
     ),
     "cnn-cifar10-steps": Suite(
-        "How many steps does it take until dropped derivatives do harm? (CIFAR-10)",
+        "After how many steps do dropped derivatives do harm? (CIFAR-10)",
         BASE,
         {
             "backprop": BACKPROP,

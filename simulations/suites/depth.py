@@ -1,4 +1,4 @@
-"""Suites of deep networks: what can be lifted with and without skips, and under which normalisation."""
+"""Suites of deep networks: which assumptions can be lifted with and without skips, and with which normalisation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONSTANT = ar("constant-statistics")
 
 
 def rules(decay: Any = forgetting) -> dict[str, Options]:
-    """Return nine rules, at equilibrium if their names do not mention steps; `decay` is Kolen-Pollack's."""
+    """Return nine rules, at equilibrium unless their names give a number of steps; `decay` is Kolen-Pollack's."""
     feedback = "dense.feedback=kolen-pollack,conv.feedback=kolen-pollack"
     return {
         "backprop": BACKPROP,
@@ -61,26 +61,26 @@ UNMEASURED = Execution(threads=1)
 
 DEEP: dict[str, Suite] = {
     "depth-digits": Suite(
-        "What can be lifted, how deep, with and without skips? (digits)",
+        "Up to what depth can AR's assumptions be lifted, with and without skips? (digits)",
         DIGITS,
         rules(decay=0.01),
         networks(),
         execution=UNMEASURED,
     ),
     "depth-digits-statistics": Suite(
-        "Can BatchNorm's statistics be constants to the signals that pass it, how deep? (digits)",
+        "Up to what depth can the feedback treat BatchNorm's statistics as constants? (digits)",
         DIGITS,
         {"backprop": BACKPROP, "AR": ar(), "constant statistics": CONSTANT},
         networks(norms=("BatchNorm",)),
         execution=UNMEASURED,
     ),
     "resnet-cifar10": Suite(
-        "What can be lifted in a residual network of 8 layers? (CIFAR-10)",
+        "Which of AR's assumptions can be lifted in a residual network of 8 layers? (CIFAR-10)",
         RESNET,
         {**rules(), "constant statistics": CONSTANT},
     ),
     "resnet20-cifar10": Suite(
-        "What can be lifted in a residual network of 20 layers, over thirty epochs? (CIFAR-10)",
+        "Which of AR's assumptions can be lifted in a residual network of 20 layers, over thirty epochs? (CIFAR-10)",
         on(RESNET, "cifar10", network="resnet-20", width=16, epochs=30, augment="flip,crop"),
         without(rules(), "AR, 100 steps from zero", "AR, 100 steps", "sign feedback", "random feedback"),
         seeds=3,

@@ -1,4 +1,4 @@
-"""What can be lifted, how deep: the cost of each rule against the number of layers, from the rows of `depth`."""
+"""The cost of each rule against the number of layers, from the results of the suites in `depth`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LINEAR = 3.0
 """Cost in points up to which the axis is linear; beyond, it is logarithmic."""
 
 WIDTH = 1.6
-"""Layers over which the rules of one depth are spread, so that their intervals can be told apart."""
+"""Width, in layers, over which the rules of one depth are spread, so that their intervals don't overlap."""
 
 CHANCE = 10.0
-"""Accuracy in percent by guessing, at which rules are drawn that diverged with every seed."""
+"""Chance accuracy in percent, at which a rule is drawn if it diverged with every seed."""
 
 
 class Cost(NamedTuple):

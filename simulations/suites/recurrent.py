@@ -1,4 +1,4 @@
-"""Suites of networks with cycles: what survives of AR's assumptions where rates and gradients have to settle."""
+"""Suites of networks with cycles: which of AR's assumptions can be lifted where rates and gradients have to settle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITHIN_CYCLES = {
     ),
     "conv-rec": ("conv1->conv1", "conv1->conv2", "conv2->conv1", "conv2->conv2"),
 }
-"""Network -> its projections inside a cycle, whose weights are the recurrent ones."""
+"""Network -> its recurrent projections, those inside a cycle."""
 INPUT = {"digits-rec": "input->hidden1", "hierarchy": "input->hidden1", "conv-rec": "input->conv1"}
 """Network -> its projection from the input."""
 DECAY = 0.01
@@ -29,7 +29,7 @@ DECAY = 0.01
 
 
 def conditions(network: str) -> Mapping[str, Options]:
-    """Return the conditions on a network: exact gradients, AR's assumptions one by one, and two controls.
+    """Return a network's conditions: exact gradients, AR's assumptions lifted one by one, and two controls.
 
     The reference "backprop" is implicit differentiation. Hops are Euler steps of eta = 1 from zero.
     """
@@ -81,7 +81,7 @@ def _suite(title: str, epochs: int, images: Images, network: str, lr: float, see
 
 RECURRENT: dict[str, Suite] = {
     "recurrent-digits": _suite(
-        "What survives of AR's assumptions in a recurrent network? (digits)",
+        "Which of AR's assumptions can be lifted in a recurrent network? (digits)",
         30,
         Images("digits"),
         "digits-rec",
@@ -89,7 +89,8 @@ RECURRENT: dict[str, Suite] = {
         10,
     ),
     "recurrent-mnist": _suite(
-        "What survives of them in a hierarchy with lateral and top-down connections? (10,000 images of MNIST)",
+        "Which of AR's assumptions can be lifted in a hierarchy with lateral and top-down connections? "
+        "(10,000 images of MNIST)",
         4,
         Images("mnist", train_images=10_000),
         "hierarchy",
@@ -97,7 +98,7 @@ RECURRENT: dict[str, Suite] = {
         3,
     ),
     "recurrent-fashion": _suite(
-        "What survives of them in a recurrent CNN? (6,000 images of Fashion-MNIST)",
+        "Which of AR's assumptions can be lifted in a recurrent CNN? (6,000 images of Fashion-MNIST)",
         2,
         Images("fashion-mnist", train_images=6_000),
         "conv-rec",

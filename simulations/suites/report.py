@@ -46,7 +46,7 @@ def _part(suite: Suite, variant: str, outcomes: Sequence[Outcome]) -> dict[str, 
     lengths = f"{' or '.join(map(str, epochs))} epoch{'' if epochs == [1] else 's'}"
     took = f"{count} runs of {lengths}, {minutes:.0f} minutes of wall time in all."
     work = {"runs": done, "runs_wanted": wanted, "epochs": epochs, "minutes": minutes}
-    short = ["A run of fewer than five epochs is judged by its last."] if epochs[0] in range(1, 5) else []
+    short = ["Runs of fewer than five epochs are judged by their last epoch."] if epochs[0] in range(1, 5) else []
     said = {"above": comparison_text.families(part), "notes": [*comparison_text.remarks(part), *short, took]}
     return {"variant": variant} | part | work | said
 

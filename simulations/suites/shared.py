@@ -43,7 +43,7 @@ def on(base: Experiment, dataset: str, **options: Any) -> Experiment:
 
 
 def without(conditions: Mapping[str, Options], *names: str) -> Mapping[str, Options]:
-    """Return all conditions but those of these names."""
+    """Return the conditions without the named ones."""
     return {name: options for name, options in conditions.items() if name not in names}
 
 

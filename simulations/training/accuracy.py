@@ -30,7 +30,7 @@ def outputs(
 
 
 def is_right(answers: Tensor, labels: Tensor) -> Tensor:
-    """Return whether the largest output of each image belongs to its label, (batch,); nan and inf are wrong."""
+    """Return whether the largest output of each image belongs to its label, (batch,); nan and inf count as wrong."""
     return (answers.argmax(1) == labels) & answers.isfinite().all(1)
 
 
@@ -53,7 +53,7 @@ def accuracy(respond: Convert, part: Split, preprocess: Convert | None = None, p
         batch = Split(*(x[start : start + AT_ONCE] for x in part))
         mine = processes.share(len(batch.labels))
         chosen = Split(*(x[mine] for x in batch))
-        images = chosen.images if len(chosen.labels) else batch.images[:1]  # which settles along with the others
+        images = chosen.images if len(chosen.labels) else batch.images[:1]  # to settle along with others
         answers = respond(images if preprocess is None else preprocess(images))[: len(chosen.labels)]
         correct += is_right(answers, chosen.labels).sum()
     right: int = sum(processes.gathered(int(correct)))

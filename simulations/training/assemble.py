@@ -127,10 +127,10 @@ def assemble(
 
 
 def _respond(network: Network, options: BackwardOptions, processes: Processes) -> Convert | None:
-    """Return the function of stimuli that returns outputs to test, from settled rates; None without cycles."""
+    """Return the function from stimuli to outputs at settled rates, for tests; None without cycles."""
     if not network.is_recurrent:
         return None
-    drops = options.unsettled == "drop"  # then an image without finite rates is wrong, and no error
+    drops = options.unsettled == "drop"  # an image without finite rates then counts as wrong
     return partial(outputs, network, options.settle, check_finite=not drops, agree=processes.agree)
 
 

@@ -10,7 +10,7 @@ from actrelax.models.network import Network
 
 
 def freeze(network: Network, names: Sequence[str]) -> None:
-    """Exclude from learning all parameters of the named projections and modules, and those of a name.
+    """Exclude named parameters, and all parameters of named projections and modules, from learning.
 
     Raises
     ------

@@ -121,7 +121,7 @@ class Shared:
         )
 
     def _settle_along(self, network: Network, x: Tensor, y: Tensor) -> None:
-        """Without a sample, learn from a copy of another process's, which changes no maximum, and forget the result."""
+        """Without samples, learn from a copy of another process's, which changes no maximum; discard the gradients."""
         firsts = self.processes.gathered((x[:1].cpu(), y[:1].cpu()))
         if len(x) == 0:
             first, label = next(pair for pair in firsts if len(pair[0]))

@@ -128,7 +128,7 @@ class Processes:
 
     @property
     def agree(self) -> Callable[[Tensor], Tensor] | None:
-        """Function that returns the largest numbers over all processes, elementwise; None for a single process."""
+        """Function that returns the elementwise maximum over all processes; None for a single process."""
         return None if self.count == 1 else self._largest_each
 
     def _largest_each(self, numbers: Tensor) -> Tensor:

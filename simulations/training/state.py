@@ -38,7 +38,7 @@ class Training:
     loss_is_sum    True if the rule's loss is a sum over the batch, False for a mean
     clip_norm      bound on the norm of all gradients of a batch; None for no bound
     recurrent_bound  bound on the norm of the linear map of each cycle, after each update; None for no bound
-    drops_unsettled  True if images that have not settled teach nothing, and count in no loss
+    drops_unsettled  True if images that have not settled change no weights and count in no loss
     patience       number of epochs without a better validation accuracy after which training ends, or None
     respond        function of stimuli that returns the outputs to test; None for the network
     epoch, batch   number of finished epochs, and of finished batches of the current epoch
@@ -163,7 +163,7 @@ class Training:
     def averages(self) -> Row:
         """Return mean loss and accuracy since the last row, each batch before its update; wait for the device.
 
-        The mean loss is that of the images that learned.
+        The mean loss is over the images that learned.
         """
         loss, correct, images = float(self.totals["loss"]), int(self.totals["correct"]), self.counted
         counts = {name: int(self.totals[name]) for name in ("unsettled",) if name in self.totals}

@@ -26,9 +26,9 @@ class Watch(Callback):
     """Columns of the metrics about the stability of a network with cycles, for the first training images.
 
     abscissa PHASE   the largest over the images of the largest real part of an eigenvalue: below 1 the phase settles;
-                     images without finite rates are left out
+                     images without finite rates are excluded
     unsettled share  share of the epoch's images that had not settled
-    steps PHASE      number of steps that the images take together; with "equilibrium" the products that GMRES takes
+    steps PHASE      number of steps that the images take together; with "equilibrium" the number of GMRES's products
 
     With backprop the backward phase is AR's of the same network, in which it takes no steps. The first row is the
     untrained network's.
