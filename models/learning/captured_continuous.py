@@ -104,7 +104,7 @@ class CapturedDescent:
             if any(_is_part(w) for w in weights):
                 raise ActrelaxError(
                     f"the weights of {p.name!r} are cut out of a parameter by chunk, split or unbind, and PyTorch does "
-                    "not let them change: take slices of it, or choose plasticity at equilibrium for it."
+                    "not let them change: take slices of it, or choose plasticity at equilibrium for them."
                 )
             if any(id(parameter_of(w)) in fixed for w in weights):
                 raise ActrelaxError(
