@@ -139,8 +139,8 @@ class BackwardOptions:
         known("unsettled", self.unsettled, ["keep", "drop"])
         if self.agree is not None and not callable(self.agree):
             raise ActrelaxError(
-                f"agree must be a function of a tensor, got {self.agree!r}: pass one that returns the largest values "
-                "over the processes."
+                f"agree must be a function of a tensor, got {self.agree!r}: pass one that returns the elementwise "
+                "maximum over the processes."
             )
         for name in ("unsettled_above", "sample_clip"):
             value = as_number(getattr(self, name))

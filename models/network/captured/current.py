@@ -54,7 +54,7 @@ class CurrentDrive:
     activation : Activation
         The pointwise function; the identity of a linear piece.
     is_whole : bool
-        Whether the population is the function's result, in another shape at most: no pooling or hook comes between.
+        Whether the population is the function's result, up to its shape: no pooling or hook comes between them.
     """
 
     def __init__(self, passed: Any, number: int) -> None:
@@ -68,7 +68,7 @@ class CurrentDrive:
         above, hooks = _above(passed, number, known.node, edges), passed.turn.hooks
         self.is_whole = passed.edges[number] not in hooks and all(_kind(node) in VIEWS for node in above)
         sources = [wire.source for wire in passed.path.incoming[number] if wire.source is not None]
-        inside = visited & (hooks.keys() - set(passed.edges))  # hooks change signals, and not the drive
+        inside = visited & (hooks.keys() - set(passed.edges))  # hooks change signals, but not the drive
         if any(passed.path.relays[source] for source in sources) or inside:
             raise _refused(passed.path.names[number])
         child = known.node.next_functions[0]
@@ -115,7 +115,7 @@ class CurrentDrive:
         return tuple(self._read[0]._input_metadata[self._read[1]].shape)
 
     def above(self, signal: Tensor) -> Tensor:
-        """Return what a signal at the population becomes at the function's result."""
+        """Carry a signal from the population to the function's result."""
         turn, start = self.passed.turn, self.passed.edges[self.number]
         turn.population = self.number
         (found,) = transpose(start, [(self._node, 0)], signal, True, start in turn.hooks)
@@ -123,7 +123,7 @@ class CurrentDrive:
         return found
 
     def below(self, signal: Tensor) -> dict[str, Tensor]:
-        """Return what a signal at the drive becomes along each projection: projection -> signal."""
+        """Carry a signal from the drive into each projection: projection -> signal."""
         wires, self.passed.turn.population = self.passed.path.incoming[self.number], self.number
         found = transpose(self._read, self._ends[: len(wires)], signal, keep=True)
         return {wire.name: part for wire, part in zip(wires, found, strict=True) if part is not None}
@@ -175,10 +175,9 @@ class _Linear:
 def _only_function(
     passed: Any, number: int, edges: list[Edge]
 ) -> tuple[Known | None, list[Tensor], list[Known], set[Edge]]:
-    """Return the only pointwise function of a piece, if any, the parameters that are added, and norms in evaluation.
+    """Return a piece's pointwise function, if any, the parameters that it adds, norms in evaluation, and its tensors.
 
-    Also returns all tensors of the piece. Refuses pieces with other functions, unless these are linear, with several
-    pointwise functions, or to which constants are added.
+    Refuses pieces with several pointwise functions, with others that are not linear, or with added constants.
     """
     name, start = passed.path.names[number], passed.edges[number]
     functions = {known.node: known for known in passed.gains.known}

@@ -128,7 +128,7 @@ class FeedbackWeights:
         return missing
 
     def refuse_replaced(self, module: nn.Module) -> None:
-        """Refuse feedback weights that functional_call has put beside the weights of a module, where none are read."""
+        """Refuse feedback weights that functional_call has put into the module itself, where nothing reads them."""
         for name in self.nodes():
             part = _part(module, name)
             given = None if part is None else part.__dict__.get(SLOT, part._parameters.get(SLOT))
@@ -144,7 +144,7 @@ class FeedbackWeights:
 
 
 def _part(module: nn.Module, name: str) -> nn.Module | None:
-    """Return the part of a module with a name, None if there is none."""
+    """Return a module's part by name, or None."""
     found: nn.Module | None = module
     for part in name.split("."):
         found = None if found is None else found._modules.get(part)
