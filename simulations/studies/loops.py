@@ -1,4 +1,4 @@
-"""Common parts of the studies of networks with loops: one that has learned the digits, its eigenvalues, and angles."""
+"""Common parts of the studies of networks with loops: trained networks, their eigenvalues, and angles of gradients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HIERARCHY = varied(
 def learned(epochs: int, seed: int, options: Options | None = None) -> Network:
     """Return a hierarchy that has learned the digits, in float64."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of single samples that have not settled while it learns
+        warnings.simplefilter("ignore")  # about single samples that do not settle during training
         return trained(varied(HIERARCHY, {"epochs": epochs, "seed": seed, **(options or {})})).double()
 
 
@@ -42,7 +42,7 @@ def settled_problem(network: Network, samples: int) -> RelaxationProblem:
 
 
 MEASURES = ("update", "digit")
-"""Angles: of the update for a batch; the median over its digits of that of the activities."""
+"""Angles: of the update for a batch, and of the activities for single digits (their median)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Gradient:
         return cls(updates(problem, final), {name: final[name] for name in problem.relaxing})
 
     def angles(self, problem: RelaxationProblem, state: State) -> tuple[float, float]:
-        """Return the angle of the update, and the median over samples of that of the activities, in degrees."""
+        """Return the angle of the update, and the median angle of a sample's activities, in degrees."""
         names = problem.relaxing
         ours, theirs = (torch.cat([of[name].flatten(1) for name in names], 1) for of in (state, self.activities))
         each = [angle(x, exact) for x, exact in zip(ours, theirs, strict=True)]

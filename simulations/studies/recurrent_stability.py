@@ -1,15 +1,15 @@
 """When a network with loops settles: gain, time constants, delays and assumptions.
 
-What decides, with one time constant, is the largest real part of the eigenvalues of the loop M = D W, with D the gains:
-both phases settle below 1. Feedback that is not W^T D has eigenvalues of its own.
+With one time constant, both phases settle if the largest real part of the eigenvalues of the loop M = D W is below 1,
+with D the gains. Feedback other than W^T D has its own eigenvalues.
 
-Upper left: a population of 300 units against the size of its random recurrent weights, sigma sqrt(N), for the true
-feedback and what may replace it; circles are the circular law, sigma sqrt(N <g^2>), for random feedback. Upper right:
-largest real part of the eigenvalues of the Jacobian among 20 random sets of time constants per population, against
-their spread; the phases settle below 0. Lower left: delay of all feedback up to which a population with common
-inhibition settles, predicted (line), and relaxations with 0.9 and 1.1 times that delay (dots settle, crosses grow).
-Lower right: the largest real part of the feedback, over 4 test digits, while a hierarchy learns the digits under
-assumptions.
+Upper left: largest real part in a population of 300 units against the size of its random recurrent weights, sigma
+sqrt(N), for the true feedback and its replacements; circles are the circular law, sigma sqrt(N <g^2>), for random
+feedback. Upper right: largest real part of the eigenvalues of the Jacobian among 20 random sets of time constants per
+population, against their spread; the phases settle below 0. Lower left: delay of all feedback up to which a population
+with common inhibition settles, predicted (line), and relaxations with 0.9 and 1.1 times that delay (dots settle,
+crosses grow). Lower right: the largest real part of the feedback, over 4 test digits, while a hierarchy learns the
+digits with different feedback.
 
 It takes 2 minutes.
 

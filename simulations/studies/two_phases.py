@@ -1,14 +1,15 @@
-"""How long both phases of a network with loops must last: angle of what is learned to the gradient of settled rates.
+"""How long both phases of a network with loops must last: angles to the gradient at settled rates.
 
-Half of the digits need some ten time constants each way, from a zero state. A batch needs more, because the few digits
-whose loop is near instability are the slowest and have the largest gradients. A relaxation that begins at the rates, as
-on networks without loops, is later: rates are larger than gradients. A forward phase that ends too early holds gains
-under which the relaxation may not settle at all.
+Half of the digits need some ten time constants per phase, from a zero state. A batch needs more: the few digits
+whose loop is near instability are the slowest and have the largest gradients. A relaxation that starts at the rates, as
+on networks without loops, takes longer, because rates are larger than gradients. A forward phase that ends too early
+holds gains with which the relaxation may not settle at all.
 
-A network that has learned the digits sees 200 test digits; the angles are those of the update for all of them, and the
-median of the activities of each. Left: against the length of the relaxation, after rates that have settled. Middle:
-against the length of the forward phase, before a relaxation of 60 tau. Right: the largest real part of an eigenvalue of
-the loop, over 8 digits, with the gains that the forward phase ends with. Dots are three networks, lines their mean.
+A network that has learned the digits sees 200 test digits. Shown are the angle of the update for all of them, and the
+median angle of the activities for single digits. Left: against the length of the relaxation, after rates have settled.
+Middle: against the length of the forward phase, before a relaxation of 60 tau. Right: the largest real part of an
+eigenvalue of the loop, over 8 digits, with the gains at the end of the forward phase. Dots are three networks, lines
+their mean.
 
 It takes 2 minutes.
 
@@ -148,7 +149,7 @@ def angles_after(
 
 
 def after(problem: RelaxationProblem, seed: int = 0, *, time: float, noise: float = 0.0) -> RelaxationProblem:
-    """Return the relaxation that holds the rates of a forward phase from silence, after a time."""
+    """Return the relaxation after a forward phase from silence that ends at `time`."""
     network = problem.network
     forward = ForwardProblem(network, problem.feedforward.activities[network.input], noise=noise)
     steps, generator = Steps(round(time / DT), dt=DT), random_stream(seed, "noise")

@@ -1,17 +1,17 @@
 """How many hops a relaxation needs on a network with loops: angle of the update and accuracy after training.
 
-A hop is a step of eta = 1 from a zero state, which takes signals across one more connection; after k hops the state is
-the sum over all walks of at most k connections from the output. The populations get their first signal after one, two
-and three hops, and learn nothing before. Three hops are enough for the accuracy of a settled relaxation, though the
-angle to the gradient is far from zero. From the rates, as AR begins on networks without loops, a few hops are worse
-than no learning in the loop.
+A hop is a step of eta = 1 from a zero state, which carries signals across one more connection; after k hops the state
+is the sum over all walks of at most k connections from the output. The three populations get their first signals after
+one, two and three hops, and learn nothing before. Three hops are enough for the accuracy of a settled relaxation,
+although the angle to the gradient is far from zero. From the rates, where AR starts on networks without loops, a few
+hops are worse than no learning in the loop.
 
-With smaller steps the walks are weighted by the chance that the steps suffice, P(K >= k) with K ~ Binomial(n, eta)
-(docs/theory.md), which holds to rounding.
+With smaller steps the walks are weighted by the probability that the steps suffice, P(K >= k) with K ~ Binomial(n, eta)
+(docs/theory.md); this holds to rounding.
 
-Left: angle to the gradient of settled rates, for 200 test digits and networks that have learned. Middle: what walks of
-k connections contribute to each population, relative to its gradient. Right: test accuracy of networks trained with
-few hops, with controls. Dots are networks, lines the means of three. It takes 6 minutes.
+Left: angle to the gradient at settled rates, for 200 test digits and trained networks. Middle: contribution of walks of
+k connections to each population, relative to its gradient. Right: test accuracy of networks trained with few hops, with
+controls. Dots are networks, lines the means of three. It takes 6 minutes.
 
 The last line on screen:  accuracy (%): 1 hop 83.1, 2 hops 91.1, 3 hops 94.9, 5 hops 95.3, 10 hops 95.4, settled 95.5
 """
@@ -173,7 +173,7 @@ def off_the_law(problem: RelaxationProblem, walks: Sequence[State]) -> float:
 
 
 def hops_of(counts: Sequence[int], start: str) -> dict[str, Options]:
-    """Return the conditions with so many hops."""
+    """Return one condition for each number of hops."""
     place = "the rates" if start == "feedforward" else start
     how = {"integrator": "euler", "eta": 1.0, "start": start}
     return {f"{k} hops from {place}": {"steps": k, **how} for k in counts}
@@ -182,7 +182,7 @@ def hops_of(counts: Sequence[int], start: str) -> dict[str, Options]:
 def accuracies(conditions: Mapping[str, Options], epochs: int, seeds: int) -> dict[str, list[float]]:
     """Train under each condition; return the final accuracies on the test images, in percent."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of samples that have not settled while it learns
+        warnings.simplefilter("ignore")  # about samples that do not settle during training
         rows = followed(varied(HIERARCHY, {"epochs": epochs}), conditions, lambda training, options: {}, seeds)
     final = rows[rows["epoch"] == epochs]
     return {c: (100 * final["accuracy"][final["condition"] == c]).tolist() for c in conditions}
