@@ -157,7 +157,7 @@ PAPERS: dict[str, Suite] = {
             "AR": ar(),
             "AR, from zero": ar(start="zero"),
             "AR, converged": ar(**CONVERGED),
-            "AR, 202 steps": ar(steps=202),  # the steps that "converged" stands for, with what they leave over
+            "AR, 202 steps": ar(steps=202),  # as many as "converged" takes, with the error that remains
         },
     ),
     "cnn-cifar10-adam": Suite(
