@@ -16,6 +16,7 @@ from actrelax.models.engines.connections import connection_names, connections_of
 from actrelax.models.engines.sparse_problem import refused
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import ACTIVATIONS, CapturedNetwork, Formula, Population, Projection
+from actrelax.models.network.captured.functions import FORMULATED
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem, StateSpace
 
 Constants = dict[str, tuple[float, bool]]
@@ -43,7 +44,8 @@ class PopulationText:
 
 def unsupported(problem: RelaxationProblem) -> str | None:
     """Return None, or one sentence that says why the problem can't be written as Brian2's equations."""
-    return refused(problem) or missing_formula(f.population for f in current_functions(problem).values())
+    populations = [function.population for function in current_functions(problem).values()]
+    return refused(problem) or missing_formula(populations, is_captured=isinstance(problem.network, CapturedNetwork))
 
 
 def participants(problem: RelaxationProblem) -> list[str]:
@@ -158,15 +160,19 @@ def formula_of(population: Population) -> Formula:
     return formula
 
 
-def missing_formula(populations: Iterable[Population]) -> str | None:
-    """Return None if all activations have a formula, else one sentence about the first population without one."""
+def missing_formula(populations: Iterable[Population], *, is_captured: bool = False) -> str | None:
+    """Return None if all activations have a formula, else one sentence about the first population without one.
+
+    A captured network takes its activations from its module: there the sentence lists the module's choices.
+    """
     population = next((p for p in populations if p.activation.formula is None), None)
     if population is None:
         return None
-    known = ", ".join(a.name for a in ACTIVATIONS.values() if a.formula)
+    known = ", ".join(FORMULATED if is_captured else [a.name for a in ACTIVATIONS.values() if a.formula])
+    remedy = "let the module use one of" if is_captured else "give it one, or choose among"
     return (
         f"activation {population.activation.name!r} of population {population.name!r} has no formula for Brian2: "
-        f"give it one, or choose among {known}."
+        f"{remedy} {known}."
     )
 
 

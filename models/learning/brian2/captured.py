@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actrelax.models.assumptions import Assumptions
+from actrelax.models.engines.brian2.equations import missing_formula
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import (
     Activation,
@@ -59,8 +60,8 @@ def written(network: Network, assumptions: Assumptions) -> Written:
     Raises
     ------
     ActrelaxError
-        If a population of a captured network is not one pointwise function, known by name, of the sum of its inputs,
-        or a weight does not belong to a dense layer or a 2-D convolution.
+        If a population of a captured network is not one pointwise function, known by name and with a formula, of the
+        sum of its inputs, or a weight does not belong to a dense layer or a 2-D convolution.
     """
     if not isinstance(network, CapturedNetwork):
         return Written(network, assumptions)
@@ -85,6 +86,9 @@ def written(network: Network, assumptions: Assumptions) -> Written:
         shapes[name] = _shape(name, [each.find(x.new_zeros(1, *shapes[each.source]))[0] for each in incoming])
         projections += incoming
     own = Network(x.shape[1:], populations, projections)
+    reason = missing_formula(own.populations.values(), is_captured=True)
+    if reason is not None:
+        raise ActrelaxError(reason)
     own._source = Source(network.module)
     _share_feedback(passed.network, own, names)
     knobs = {names[name]: passed.network.knobs(p, assumptions) for name, p in passed.network.projections.items()}

@@ -93,3 +93,10 @@ _FORMULAS: dict[str, Callable[..., Formula | None]] = {
     "gelu": _gelu,
 }
 """Function -> its formula, from its options."""
+
+FORMULATED = [
+    *(name for name, activation in ACTIVATIONS.items() if activation.formula),
+    *(name for name in _FORMULAS if name not in ACTIVATIONS),
+    'gelu(approximate="tanh")',
+]
+"""The pointwise functions of modules that have a formula."""

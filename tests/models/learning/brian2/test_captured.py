@@ -140,7 +140,7 @@ REFUSED = {
         convolution,
         "Brian2 learns in dense projections, 'input->0' is Conv2d(1, 2, 2, padding=1): choose",
     ),
-    "formula": (lambda: Between(nn.GELU()), "activation 'gelu' of population 'below' has no formula for Brian2: give "),
+    "formula": (lambda: Between(nn.GELU()), "activation 'gelu' of population 'below' has no formula for Brian2: let t"),
 }
 
 
