@@ -169,10 +169,10 @@ def missing_formula(populations: Iterable[Population], *, is_captured: bool = Fa
     if population is None:
         return None
     known = ", ".join(FORMULATED if is_captured else [a.name for a in ACTIVATIONS.values() if a.formula])
-    remedy = "let the module use one of" if is_captured else "give it one, or choose among"
+    remedy = f"let the module use one of {known}" if is_captured else f"give it one, or choose among {known}"
     return (
         f"activation {population.activation.name!r} of population {population.name!r} has no formula for Brian2: "
-        f"{remedy} {known}."
+        f"{remedy}."
     )
 
 
