@@ -11,6 +11,7 @@ from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 from brian2.utils.stringtools import get_identifiers
 
 from actrelax.models.engines.brian2.codegen import require_runtime
+from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.errors import ActrelaxError
 
 OWN = ("gradient", "feedback", "error", "gain")
@@ -93,7 +94,12 @@ def adjoint(
     """
     require_runtime()
     _check(group, synapses)
-    model = _model(group, synapses, rate, gain)
+    return _made(group, synapses, _model(group, synapses, rate, gain), error)
+
+
+@forgotten_on_error()
+def _made(group: Any, synapses: Any, model: _Model, error: str | None) -> Adjoint:
+    """Return the group and synapses of the adjoint."""
     error_text = "error : 1" if error is None else f"error = {error} : 1"
     text = f"""
     dgradient/dt = (error + feedback - gradient) * ({model.leak}) : 1

@@ -18,6 +18,7 @@ from actrelax.models.engines.brian2.codegen import generating
 from actrelax.models.engines.brian2.delay_line import shift
 from actrelax.models.engines.brian2.names import identifiers
 from actrelax.models.engines.brian2.support import text_of, unsupported
+from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.engines.connections import connection_names
 from actrelax.models.engines.sparse_forward import sparse_system
 from actrelax.models.errors import ActrelaxError
@@ -110,7 +111,7 @@ def build(
     for name in wanted:
         known("population", name, taking_part, where="monitor")
     names = _names(problem, wanted)
-    with generating("numpy"):  # this code runs once: compiling would not pay off
+    with generating("numpy"), forgotten_on_error():  # this code runs once: compiling would not pay off
         groups = {v: _group(flat, v, names[v], method, delays, clock) for v in taking_part}
         feedback, functions, results = dict[str, Any](), dict[str, Any](), list[Any]()
         if isinstance(flat, SparseProblem):

@@ -18,6 +18,7 @@ from actrelax.models.engines.brian2.build import UNIT, Simulation, build, state_
 from actrelax.models.engines.brian2.codegen import generating, require_runtime, target_named
 from actrelax.models.engines.brian2.support import check_steps, method_of
 from actrelax.models.engines.brian2.support import unsupported as unsupported
+from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.engines.request import SolveRequest, is_finite, refuse_non_finite
 from actrelax.models.engines.sparse_forward import sparse_system
 from actrelax.models.engines.sparse_system import SparseSystem
@@ -93,6 +94,7 @@ def _read_state(flat: SparseSystem, simulation: Simulation) -> State:
     return flat.as_tensors({v: np.array(getattr(group, own)) for v, (group, own) in variables.items()})
 
 
+@forgotten_on_error()
 def _run(request: SolveRequest, watch: _Watch, target: str, seed: int | None) -> None:
     grid = request.grid
     with generating(target), _seeded(seed):

@@ -13,6 +13,7 @@ from brian2.utils.logger import catch_logs
 
 from actrelax.models.engines.brian2 import equations, forward
 from actrelax.models.engines.brian2.codegen import is_runtime
+from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import ForwardProblem, InitialValueProblem, UnitDynamics
@@ -71,6 +72,7 @@ def _is_coupled(dynamics: UnitDynamics) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
+@forgotten_on_error()
 def _refusal(equations: str, method: str) -> str | None:
     """Return None if a state updater accepts the equations, else a sentence with Brian2's reason."""
     with catch_logs():  # the group is only a test

@@ -22,7 +22,14 @@ from actrelax.models.engines.brian2.support import check_steps
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.brian2 import equations
 from actrelax.models.learning.brian2.captured import written
-from actrelax.models.learning.brian2.objects import assemble, biases_of, check_weights, learning_in, matrix_of
+from actrelax.models.learning.brian2.objects import (
+    assemble,
+    biases_of,
+    check_weights,
+    learning_in,
+    matrix_of,
+    weights_of,
+)
 from actrelax.models.learning.brian2.phases import Phases
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import LOSSES
@@ -96,11 +103,11 @@ class Learner:
         self.loss = known("Brian2 loss", loss, equations.TOP_GRADIENTS)
         self.phases = phases or Phases()
         self.codegen = target_named(codegen)
+        self._learning = learning_in(self._own)
         self._check()
         self.feedforward_steps = self.phases.feedforward_steps or equations.depth(self._own)
         self._simulation = assemble(self._own, self._written.assumptions, self.loss, self.phases.eta)
         self._set_taus()
-        self._learning = learning_in(self._own)
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
         """Learn from stimuli one by one, in one run.
@@ -176,6 +183,7 @@ class Learner:
             group.x, group.r, group.g = _array(given[name]), 0.0, 0.0
 
     def _check(self) -> None:
+        require_runtime()
         reason = equations.unsupported(self._own, self._written.assumptions)
         if reason:
             raise ActrelaxError(reason)
@@ -191,6 +199,7 @@ class Learner:
             raise ActrelaxError(
                 f'"kolen-pollack" feedback needs a decay rate and other feedback takes none, got decay={self.decay}.'
             )
+        check_weights(self._own, self._written.assumptions, self._learning)
 
     def _set_taus(self) -> None:
         for name, tau in self.phases.taus(self._own).items():
@@ -241,7 +250,7 @@ class Learner:
 
     def _read_weights(self) -> None:
         self._written.check()
-        check_weights(self._own, self._learning, [tensor for *_, tensor in self._weights()])
+        check_weights(self._own, self._written.assumptions, self._learning)
         self._read_fixed_weights()
         for _, group, variable, tensor in self._weights():
             values = _array(tensor)
@@ -275,18 +284,10 @@ class Learner:
     def _weights(self) -> Iterator[tuple[str, Any, str, Tensor]]:
         """Yield (name in the state_dict, Brian2 object, its variable, tensor) of each weight and bias."""
         tag = identifiers(self._own.projections)
-        for p in self._own.projections.values():
-            if equations.is_sparse(p):
-                continue
-            synapses, target = self._simulation.synapses[p.name], self._simulation.groups[p.target]
-            for kind, group, variable in (
-                ("weight", synapses, "w"),
-                ("feedback", synapses, "psi"),
-                ("bias", target, f"{tag[p.name]}_bias"),
-            ):
-                tensor = getattr(p, kind)
-                if tensor is not None and variable in group.variables:
-                    yield f"{p.name}.{kind}", group, variable, tensor
+        for p, kind, tensor in weights_of(self._own, self._written.assumptions):
+            ends = self._simulation.synapses[p.name], self._simulation.groups[p.target]
+            variable = {"weight": "w", "feedback": "psi", "bias": f"{tag[p.name]}_bias"}[kind]
+            yield f"{p.name}.{kind}", ends[kind == "bias"], variable, tensor
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines.brian2 import UNIT, generating
 from actrelax.models.engines.brian2.names import identifiers
+from actrelax.models.engines.brian2.unused import forgotten_on_error, own
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import refuse_hooks
 from actrelax.models.learning.brian2 import equations
@@ -47,6 +48,7 @@ class Simulation:
         return round(float(self.network.t / self.dt))
 
 
+@forgotten_on_error()
 def assemble(network: Network, assumptions: Assumptions, loss: str, eta: float) -> Simulation:
     """Build the simulation of a network, with weights of 0 and time steps of eta ms."""
     dt = eta * UNIT
@@ -65,6 +67,7 @@ def assemble(network: Network, assumptions: Assumptions, loss: str, eta: float) 
     for monitor in monitors.values():
         monitor.active = False
     everything = b2.Network(*groups.values(), *synapses.values(), *softmax, read, *monitors.values())
+    own(everything)
     return Simulation(dt, groups, synapses, read, monitors, everything)
 
 
@@ -134,14 +137,26 @@ def learning_in(network: Network) -> list[str]:
     return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
 
 
-def check_weights(network: Network, learning: Sequence[str], tensors: Sequence[Tensor]) -> None:
+def weights_of(network: Network, assumptions: Assumptions) -> Iterator[tuple[Projection, str, Tensor]]:
+    """Yield (projection, "weight", "feedback" or "bias", tensor) of the weights and biases that Brian2 may change."""
+    for p in network.projections.values():
+        if equations.is_sparse(p):
+            continue
+        has_feedback = network.carries_feedback(p) and network.knobs(p, assumptions).feedback != "transpose"
+        for kind in ("weight", "feedback", "bias"):
+            tensor = getattr(p, kind)
+            if tensor is not None and (kind != "feedback" or has_feedback):
+                yield p, kind, tensor
+
+
+def check_weights(network: Network, assumptions: Assumptions, learning: Sequence[str]) -> None:
     """Refuse hooks, shared weights and changed `requires_grad`, which Brian2 would ignore.
 
-    `learning` is the result of `learning_in` when the simulation was built, `tensors` the weights to be read.
+    `learning` is the result of `learning_in` when the Learner was made.
     """
     check_network(network)
     refuse_hooks(network, "weights that learn inside Brian2 have no gradient")
-    plastic = [tensor for tensor in tensors if tensor.requires_grad]
+    plastic = [tensor for *_, tensor in weights_of(network, assumptions) if tensor.requires_grad]
     if len({id(tensor) for tensor in plastic}) < len(plastic):
         raise ActrelaxError("projections share a weight, which Brian2 would learn twice: give each a separate one.")
     if learning_in(network) != learning:
