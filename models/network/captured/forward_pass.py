@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from actrelax.models.network.captured.paths import Path, other_tensors
 from actrelax.models.network.captured.pieces import is_inside, transpose
 from actrelax.models.network.captured.psi import own_feedback, view_of_feedback
 from actrelax.models.network.captured.structure import CapturedProjection
-from actrelax.models.network.captured.versions import Versions
+from actrelax.models.network.captured.versions import Versions, changed_tensor
 from actrelax.models.network.feedback import LEARNED
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 
@@ -161,11 +161,16 @@ class CapturedPass(FeedforwardPass):
             return []
         self.turn.population = number
         is_hooked, keep = number in self.turn.hooked, keep or piece.keep
-        if gain == "feedforward" and self.assumptions.statistics == "exact":
-            found = transpose(self.edges[number], ends, signal, keep, is_hooked)
-        else:
-            with self.gains.set(gain, self.assumptions.statistics, drive):
+        try:
+            if gain == "feedforward" and self.assumptions.statistics == "exact":
                 found = transpose(self.edges[number], ends, signal, keep, is_hooked)
+            else:
+                with self.gains.set(gain, self.assumptions.statistics, drive):
+                    found = transpose(self.edges[number], ends, signal, keep, is_hooked)
+        except RuntimeError as error:
+            if "modified by an inplace operation" in str(error):
+                self._refuse_changes(number)
+            raise
         for end, part in zip(ends, found, strict=True):
             if part is None:
                 self._refuse_other_tensors(number, end)
@@ -255,6 +260,12 @@ class CapturedPass(FeedforwardPass):
         if psi.dim() == 0:
             return operation.used.sign() * psi.to(operation.used.dtype), reads
         return view_of_feedback(psi.detach(), operation.weight), reads
+
+    def _refuse_changes(self, number: int) -> NoReturn:
+        """Say what has changed in place in a piece that autograd does not transpose any more."""
+        for parameter in self.own_parameters(number):
+            self.versions.refuse_changed_weight(parameter, "a parameter")
+        raise changed_tensor(f"a tensor of population {self.path.names[number]!r}")
 
     def _refuse_other_tensors(self, number: int, end: Edge | Tensor) -> None:
         """Refuse a piece without something that it contained on the recorded path, unless each pass makes it anew."""

@@ -32,12 +32,14 @@ class Versions:
     def refuse_changed_activity(self, population: str, activity: Tensor) -> None:
         """Refuse the activity of a population that has changed in place."""
         if activity._version != self._activities.get(population, activity._version):
-            raise ActrelaxError(
-                f"the activity of population {population!r} has changed in place since the forward pass: clone it "
-                "before writing to it."
-            )
+            raise changed_tensor(f"the activity of population {population!r}")
 
 
 def changed_weight(kind: str) -> ActrelaxError:
     """Return the error for a weight that has changed in place since the forward pass."""
     return ActrelaxError(f"{kind} has changed in place since the forward pass: run backward before optimiser.step().")
+
+
+def changed_tensor(what: str) -> ActrelaxError:
+    """Return the error for another tensor that has changed in place since the forward pass."""
+    return ActrelaxError(f"{what} has changed in place since the forward pass: clone it before writing to it.")

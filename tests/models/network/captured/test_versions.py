@@ -55,6 +55,35 @@ def test_initial_activities():
     changed("activity", "ar", steps=Steps(20, eta=0.3), start="zero")  # nothing reads it: its weight is frozen
 
 
+class Normed(nn.Module):
+    """A function whose derivative reads its result, a frozen weight that reads it, and a parameter in a piece."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.norm = nn.LayerNorm(6)
+        self.b.weight.requires_grad_(False)
+
+    def forward(self, x):
+        self.seen = torch.tanh(self.a(x))
+        return self.c(self.norm(self.b(self.seen)))
+
+
+@pytest.mark.parametrize("fields", [{}, {"steps": Steps(20, eta=0.3), "start": "zero"}])
+def test_what_derivatives_read(fields):
+    for change, sentence in (
+        (lambda module: module.seen, "^a tensor of population 'a' " + CLONE),
+        (lambda module: module.norm.weight, "^a parameter " + STEP),
+    ):
+        torch.manual_seed(0)
+        module, x = Normed(), torch.randn(5, 4)
+        loss = ActivationRelaxation(module, example=x, **fields)(x).square().sum()
+        with torch.no_grad():
+            change(module).add_(1)
+        with pytest.raises(ActrelaxError, match=sentence):
+            loss.backward()
+
+
 CURRENT = {
     "b.weight": "^a weight " + STEP,
     "b.bias": "^a bias " + STEP,
