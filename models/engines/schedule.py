@@ -12,7 +12,7 @@ from torch import Tensor
 
 from actrelax.models._names import whole_steps
 from actrelax.models.closed_form import gradient_steps, steps_until, uncovered
-from actrelax.models.engines.steps import PAPERS, Steps
+from actrelax.models.engines.steps import PAPERS, Steps, step_size
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem, Value
@@ -79,7 +79,7 @@ def _step_size(problem: InitialValueProblem, steps: Steps) -> float:
         raise ActrelaxError("eta is dt/tau and needs one tau, but the problem has several: give dt.")
     if problem.dynamics:
         raise ActrelaxError("eta is dt/tau and needs one tau, but some units have other dynamics: give dt.")
-    return (0.1 if steps.eta is None else steps.eta) * taus[0]
+    return step_size(steps, taus[0])
 
 
 def _until_settled(problem: InitialValueProblem, integrator: Integrator, dt: float, steps: Steps) -> Schedule:

@@ -171,6 +171,13 @@ def as_steps(steps: int | Steps, shorthand: Mapping[str, Any], default: Steps = 
     return Steps(whole_number("steps", steps, least=0), **given)
 
 
+def step_size(steps: Steps, tau: float = 1.0) -> float:
+    """Return dt of steps for units with a single time constant, in the unit of the time constant."""
+    if steps.dt is not None:
+        return steps.dt
+    return (0.1 if steps.eta is None else steps.eta) * tau
+
+
 def take_steps(steps: int | Steps, fields: Mapping[str, Any], default: Steps = PAPERS) -> tuple[Steps, dict[str, Any]]:
     """Split a call's keywords into its steps, from `steps` and shorthand, and the other keywords."""
     size = StepSize.__annotations__

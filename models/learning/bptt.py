@@ -11,6 +11,7 @@ from actrelax.models._names import whole_number
 from actrelax.models.engines import Settle, integrator_named
 from actrelax.models.engines.request import change_is_small, divergence_message, is_finite
 from actrelax.models.engines.residual import largest_residual, relative_residual, zero_if_finite
+from actrelax.models.engines.steps import step_size
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.backprop import gradients_of
 from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to_grad, refuse_sample_clip
@@ -191,7 +192,7 @@ def _step_size(how: Settle) -> float:
         raise ActrelaxError(f'bptt_backward differentiates steps of "euler" or "sequential", got "{name}".')
     if how.steps.duration is not None:
         raise ActrelaxError(f"bptt_backward takes a number of steps, got {how.steps}: pass Steps(30, eta=0.5).")
-    eta = how.steps.eta or how.steps.dt or 0.1
+    eta = step_size(how.steps)
     if eta >= 2:
         raise ActrelaxError(f'eta must lie between 0 and 2 for "{name}", got {eta:g}: take a smaller eta.')
     return eta

@@ -12,6 +12,7 @@ from torch import Tensor
 from actrelax.models.engines import Settle, Steps, settled_pass
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.residual import residual_of_pass, residual_of_state
+from actrelax.models.engines.steps import step_size
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import TOLERANCE, Integrator, residual_of_equilibrium
 from actrelax.models.learning.gradients import SETTLE, BackwardOptions
@@ -122,7 +123,7 @@ def forward_end(options: BackwardOptions, passed: FeedforwardPass) -> Ended:
 
 def time_from_zero(how: Settle, steps: int) -> float | None:
     """Return the duration of the forward phase in time constants; None unless it starts at zero."""
-    return steps * (how.steps.eta or how.steps.dt or 0.1) if how.start == "zero" else None
+    return steps * step_size(how.steps) if how.start == "zero" else None
 
 
 def report_of(options: BackwardOptions, phases: Mapping[Phase, Ended]) -> SettlingReport:

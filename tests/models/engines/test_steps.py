@@ -9,7 +9,7 @@ import pytest
 from networks import mlp_case
 
 from actrelax.models.engines import PAPERS, Steps, solve
-from actrelax.models.engines.steps import as_steps
+from actrelax.models.engines.steps import as_steps, step_size
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 
@@ -125,3 +125,11 @@ def test_what_is_refused_of_a_call(steps, shorthand, sentence):
 def test_more_steps_than_a_time_can_count(make):
     with pytest.raises(ActrelaxError, match=r"^(steps|most) must be at most 2\*\*53, got 1"):
         make()
+
+
+@pytest.mark.parametrize(("given", "size"), [({}, 0.2), ({"eta": 0.3}, 0.6), ({"dt": 0.3}, 0.3)])
+def test_the_step_size_is_that_of_a_relaxation(given, size):
+    steps = Steps(3, **given)
+    assert step_size(steps, 2.0) == pytest.approx(size)
+    times = solve(problem_of(mlp_case(), tau=2.0), "euler", steps, record=True).times
+    assert float(times[1]) == pytest.approx(size)
