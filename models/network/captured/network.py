@@ -210,10 +210,7 @@ class CapturedNetwork(Network):
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load the module's state_dict, and feedback weights, which need not exist yet."""
-        missing, rest = load_feedback(self, state_dict, assign)
-        if missing and strict:
-            raise RuntimeError(f"Missing key(s) in state_dict: {', '.join(map(repr, missing))}.")
-        return self.module.load_state_dict(rest, strict, assign)
+        return load_feedback(self, state_dict, strict, assign)
 
     def train(self, mode: bool = True) -> CapturedNetwork:
         """Set the module's training mode."""
@@ -227,9 +224,11 @@ class CapturedNetwork(Network):
         return self
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, *rest):  # type: ignore[no-untyped-def]
-        lacking = self.feedback.load(state_dict, prefix, like_feedback(self), metadata)
+        lacking, changes = self.feedback.load(state_dict, prefix, like_feedback(self), metadata)
         missing += lacking if strict else []
         self.module._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *rest)
+        for change in changes:
+            change()
 
     def _refuse_changes(self) -> None:
         """Accept any change: the module's own code runs in each pass."""

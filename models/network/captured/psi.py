@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,18 @@ from actrelax.models.network.captured.held import Holder, left_alone
 from actrelax.models.network.feedback import LEARNED, checked_feedback, drawn_feedback
 
 SLOT = "feedback"
+Change = Callable[[], object]
+
+
+class Feedback(nn.Module):
+    """The feedback weights of one name, if any, and of the names below it."""
+
+    def extra_repr(self) -> str:
+        """Return the shape of the weights, and whether they learn."""
+        psi = self._parameters.get(SLOT, self._buffers.get(SLOT))
+        if psi is None:
+            return ""
+        return f"{tuple(psi.shape)}, {'learned' if SLOT in self._parameters else 'fixed'}" if psi.dim() else "signs"
 
 
 class FeedbackWeights:
@@ -30,7 +43,7 @@ class FeedbackWeights:
     """
 
     def __init__(self) -> None:
-        self.root = nn.Module()
+        self.root = Feedback()
 
     def find(self, name: str) -> Tensor | None:
         """Return the feedback weights of a name, None if there are none."""
@@ -54,7 +67,7 @@ class FeedbackWeights:
         """Register feedback weights: as a Parameter if learned, else as a buffer."""
         node = self.root
         for part in name.split("."):
-            node = node._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
+            node = node._modules.setdefault(part, Feedback())  # type: ignore[assignment]
         if learned:
             node._parameters[SLOT] = nn.Parameter(psi)
         else:
@@ -103,12 +116,12 @@ class FeedbackWeights:
         like: Mapping[str, Tensor],
         metadata: Mapping[str, Any],
         assign: bool = False,
-    ) -> list[str]:
-        """Take weights out of a state_dict, registering those that are new; return the names of missing ones.
+    ) -> tuple[list[str], list[Change]]:
+        """Take weights out of a state_dict; return the names of missing ones, and calls that load the others.
 
-        `like` is the result of `like_feedback`; `metadata` are the module's.
+        The calls register weights that are new. `like` is the result of `like_feedback`; `metadata` are the module's.
         """
-        missing = []
+        missing, changes = list[str](), list[Change]()
         for name, weight in like.items():
             key, own = f"{name}.{SLOT}", self.find(name)
             saved = state.pop(prefix + key, None)
@@ -119,13 +132,12 @@ class FeedbackWeights:
                 raise RuntimeError(f"size mismatch for {prefix + key}: {tuple(saved.shape)}, {tuple(expected.shape)}.")
             elif own is None:
                 is_learned = bool(saved.dim()) and key in metadata.get("learned feedback", [key])
-                self.add(name, saved.detach().to(weight, copy=True), is_learned)
+                changes.append(partial(self.add, name, saved.detach().to(weight, copy=True), is_learned))
             elif assign:
-                self.add(name, saved.detach(), self._is_learned(name))
+                changes.append(partial(self.add, name, saved.detach(), self._is_learned(name)))
             else:
-                with torch.no_grad():
-                    own.copy_(saved)
-        return missing
+                changes.append(partial(own.detach().copy_, saved))
+        return missing, changes
 
     def refuse_replaced(self, module: nn.Module) -> None:
         """Refuse feedback weights that functional_call has put into the module itself, where nothing reads them."""
@@ -225,11 +237,17 @@ def _is_taken(network: Any, name: str) -> bool:
     return f"{name}.{SLOT}" in network.held().names().values()
 
 
-def load_feedback(network: Any, state_dict: Mapping[str, Any], assign: bool) -> tuple[list[str], Any]:
-    """Load the feedback weights in a state_dict; return the names of missing ones, and the rest of the state_dict."""
+def load_feedback(network: Any, state_dict: Mapping[str, Any], strict: bool, assign: bool) -> Any:
+    """Load a captured network's state_dict; what its feedback weights or its module refuse changes no feedback."""
     rest, metadata = OrderedDict(state_dict), getattr(state_dict, "_metadata", {})
     rest._metadata = metadata  # type: ignore[attr-defined]
-    return network.feedback.load(rest, "", like_feedback(network), metadata.get("", {}), assign), rest
+    missing, changes = network.feedback.load(rest, "", like_feedback(network), metadata.get("", {}), assign)
+    if missing and strict:
+        raise RuntimeError(f"Missing key(s) in state_dict: {', '.join(map(repr, missing))}.")
+    result = network.module.load_state_dict(rest, strict, assign)
+    for change in changes:
+        change()
+    return result
 
 
 def trial_pass(network: Any) -> Any:

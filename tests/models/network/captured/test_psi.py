@@ -244,6 +244,35 @@ def test_state_dicts(kind, tmp_path):
     other.load_state_dict(state, strict=False)
 
 
+def test_a_refused_state_dict_changes_no_psi():
+    network, x, _ = make()
+    state = {name: tensor + 1 for name, tensor in network.state_dict().items()}
+    before = {name: psi.clone() for name, psi in network.feedback.named().items()}
+    for bad in (
+        {**state, "last.feedback": torch.zeros(2, 2)},
+        {name: tensor for name, tensor in state.items() if name != "last.feedback"},
+        {**state, "last.weight": torch.zeros(2, 2)},
+    ):
+        with pytest.raises(RuntimeError, match=r"last\.(feedback|weight)"):
+            network.load_state_dict(bad)
+        fresh = Network.from_module(Tied(), x)
+        with pytest.raises(RuntimeError, match=r"last\.weight|size mismatch for last\.feedback"):
+            fresh.load_state_dict({**bad, "last.weight": torch.zeros(2, 2)})
+        assert fresh.feedback.is_empty
+    assert all(torch.equal(psi, before[name]) for name, psi in network.feedback.named().items())
+    network.load_state_dict(state)
+    assert all(torch.equal(psi, before[name] + 1) for name, psi in network.feedback.named().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("learned", "(6, 6), learned"), ("random", "(6, 6), fixed"), ("sign", "signs")]
+)
+def test_psi_is_printed_with_its_shape(kind, words):
+    options = BackwardOptions(generator=torch.Generator().manual_seed(0))
+    model = ActivationRelaxation(Tied(), example=torch.randn(2, 4), assumptions=f"{kind}-feedback", options=options)
+    assert f"    (tied): Feedback({words})\n" in repr(model)
+
+
 def test_the_front_door_has_psi_among_its_parameters():
     """With a module it holds psi beside it, with a network in it."""
     network, x, y = make()
@@ -415,11 +444,15 @@ def test_views_of_psi():
 def test_a_key_that_is_missing_is_named():
     weights = FeedbackWeights()
     weights.add("a.b", torch.zeros(2), learned=True)
-    assert weights.load({}, "", {"a.b": torch.zeros(2)}, {}) == ["a.b.feedback"]
+    assert weights.load({}, "", {"a.b": torch.zeros(2)}, {}) == (["a.b.feedback"], [])
     with pytest.raises(RuntimeError, match=r"size mismatch for a.b.feedback"):
         weights.load({"a.b.feedback": torch.zeros(3)}, "", {"a.b": torch.zeros(2)}, {})
     with pytest.raises(RuntimeError, match=r"size mismatch for c.feedback: \(3,\), \(2,\)"):
         weights.load({"c.feedback": torch.zeros(3)}, "", {"c": torch.zeros(2)}, {})
     assert weights.find("c") is None
-    weights.load({"c.feedback": torch.zeros(())}, "", {"c": torch.zeros(2)}, {})  # the scale of sign feedback
-    assert weights.load({"d.feedback": torch.zeros(3)}, "", {"d": torch.zeros(())}, {}) == []  # of a computed weight
+    for name, saved, like in (("c", (), 2), ("d", 3, ())):  # the scale of sign feedback; psi of a computed weight
+        missing, changes = weights.load({f"{name}.feedback": torch.zeros(saved)}, "", {name: torch.zeros(like)}, {})
+        assert not missing
+        assert weights.find(name) is None
+        changes[0]()
+        assert weights.find(name).shape == torch.zeros(saved).shape
