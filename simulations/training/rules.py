@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from actrelax.models.closed_form import why_not
 from actrelax.models.engines import PAPERS, Steps, integrator_named, schedule, settled_pass
 from actrelax.models.errors import ActrelaxError, warn
+from actrelax.models.integrators import Integrator
 from actrelax.models.learning import (
     Backward,
     BackwardOptions,
@@ -121,39 +123,20 @@ def _relaxed(
     batches: Batches,
 ) -> tuple[Rule, str]:
     """Return AR's rule, by the closed form if it applies, and the way to compile it."""
-    relaxation, evaluation = experiment.relaxation, experiment.evaluation
+    relaxation = experiment.relaxation
     steps, integrator = relaxation.steps_of(network), integrator_named(relaxation.integrator)
     fields = relaxation.problem_fields(network, experiment.seed)
-    example = batches.example()
-    with unmoved(network, example.images):
-        passed: FeedforwardPass | Tensor = example.images
-        if network.is_recurrent:  # the run itself reports divergence
-            passed = settled_pass(network, example.images, options.settle, check_finite=False)
-        problem = RelaxationProblem.from_batch(
-            network, passed, example.labels, loss=loss, assumptions=relaxation.knobs, **fields
-        )
-    reason, worthwhile = why_not(problem, integrator), True
+    problem = _example_problem(network, loss, options, batches, {"assumptions": relaxation.knobs, **fields})
+    worthwhile = True
     obstacle = "needs a network without cycles: leave it out." if network.is_recurrent else None
-    if evaluation == "closed-form" and relaxation.clip is not None:
-        raise ActrelaxError(
-            "the closed form needs a relaxation without clip: leave --clip out, or use --evaluation stepped."
-        )
-    if evaluation == "closed-form" and reason is not None:
-        raise ActrelaxError(f"--evaluation closed-form can't be used here: {reason}")
-    if evaluation == "stepped" or reason is not None:
+    if _is_stepped(experiment, problem):
         options = replace(options, evaluation="stepped")
         worthwhile = problem.is_frozen  # otherwise the many kernels dominate, and tracing saves little
         if problem.is_noisy or steps.tolerance is not None:
             obstacle = obstacle or "needs relaxations with a fixed number of steps and without noise."
     else:
         options = replace(options, evaluation="closed-form")
-        grid = schedule(problem, integrator, steps).measured(problem, integrator)
-        if grid.settles is False:
-            warn(f"relaxations have not settled after {grid.steps} steps: give a larger --max-steps or --tolerance.")
-        if grid.settles:  # within the tolerance, the relaxation ends at equilibrium
-            steps, integrator = PAPERS, integrator_named("equilibrium")
-        elif steps.tolerance is not None:
-            steps = Steps(grid.steps, dt=grid.dt)
+        steps, integrator = _measured(problem, integrator, steps)
     if problem.feedback_transform is not None:  # it may draw random numbers, which a trace would repeat
         obstacle = obstacle or "does not support feedback transforms: leave --feedback-transform out."
     rule = partial(
@@ -166,6 +149,41 @@ def _relaxed(
         **fields,
     )
     return rule, _compile_as(execution, obstacle, worthwhile)
+
+
+def _example_problem(
+    network: Network, loss: Loss, options: BackwardOptions, batches: Batches, fields: Mapping[str, Any]
+) -> RelaxationProblem:
+    """Return the relaxation of the first batch."""
+    example = batches.example()
+    with unmoved(network, example.images):
+        passed: FeedforwardPass | Tensor = example.images
+        if network.is_recurrent:  # the run itself reports divergence
+            passed = settled_pass(network, example.images, options.settle, check_finite=False)
+        return RelaxationProblem.from_batch(network, passed, example.labels, loss=loss, **fields)
+
+
+def _is_stepped(experiment: Experiment, problem: RelaxationProblem) -> bool:
+    """Return whether relaxations take steps; refuse --evaluation closed-form where it does not apply."""
+    evaluation = experiment.evaluation
+    reason = why_not(problem, integrator_named(experiment.relaxation.integrator))
+    if evaluation == "closed-form" and experiment.relaxation.clip is not None:
+        raise ActrelaxError(
+            "the closed form needs a relaxation without clip: leave --clip out, or use --evaluation stepped."
+        )
+    if evaluation == "closed-form" and reason is not None:
+        raise ActrelaxError(f"--evaluation closed-form can't be used here: {reason}")
+    return evaluation == "stepped" or reason is not None
+
+
+def _measured(problem: RelaxationProblem, integrator: Integrator, steps: Steps) -> tuple[Steps, Integrator]:
+    """Return the steps that the closed form predicts, and the integrator: the equilibrium, if they reach it."""
+    grid = schedule(problem, integrator, steps).measured(problem, integrator)
+    if grid.settles is False:
+        warn(f"relaxations have not settled after {grid.steps} steps: give a larger --max-steps or --tolerance.")
+    if grid.settles:
+        return PAPERS, integrator_named("equilibrium")
+    return (steps if steps.tolerance is None else Steps(grid.steps, dt=grid.dt)), integrator
 
 
 def _continuous(
