@@ -129,7 +129,7 @@ class CurrentDrive:
         return {wire.name: part for wire, part in zip(wires, found, strict=True) if part is not None}
 
     def _check(self, known: Known) -> None:
-        """Refuse a piece with constants that autograd does not know of, such as the value of a padding."""
+        """Refuse a piece with constants that the tape does not know of."""
         passed, name = self.passed, self.passed.path.names[self.number]
         drive = self.at(passed.activity)
         assert drive is not None
@@ -177,13 +177,14 @@ def _only_function(
 ) -> tuple[Known | None, list[Tensor], list[Known], set[Edge]]:
     """Return a piece's pointwise function, if any, the parameters that it adds, norms in evaluation, and its tensors.
 
-    Refuses pieces with several pointwise functions, with others that are not linear, or with added constants.
+    Refuses pieces with several pointwise functions, with others that are not linear, or with added constants, such as
+    the value of a padding.
     """
     name, start = passed.path.names[number], passed.edges[number]
     functions = {known.node: known for known in passed.gains.known}
     norms = {norm.node: norm for norm in passed.gains.norms if not getattr(norm.node, "_saved_training", True)}
     found, fixed = list[Known](), list[Known]()
-    leaves: dict[int, Tensor] = {}
+    leaves, is_padded = dict[int, Tensor](), False
     visited, stack = {start}, [start]
     while stack:
         edge = stack.pop()
@@ -198,12 +199,14 @@ def _only_function(
         elif node in norms:
             fixed.append(norms[node])
             following = following[:1]  # without its own parameters
+        elif _kind(node) == "ConstantPadNd":
+            is_padded = is_padded or node in passed.gains.shifted
         elif _kind(node) not in LINEAR or node in passed.gains.shifted:
             raise _refused(name)
         children = [(child, n) for child, n in following if child is not None and (child, n) not in visited]
         visited.update(children)
         stack += children
-    if len({known.node for known in found}) > 1:
+    if len({known.node for known in found}) > 1 or (found and is_padded):
         raise _refused(name)
     return (found[0] if found else None), list(leaves.values()), fixed, visited
 

@@ -40,6 +40,9 @@ ADDITIONS: frozenset[Callable[..., Tensor]] = frozenset(
     for name in ("add", "add_", "sub", "sub_", "subtract", "subtract_")
     if hasattr(owner, name)
 )
+PADDINGS: frozenset[Callable[..., Tensor]] = frozenset((F.pad, torch.constant_pad_nd))
+SHIFTS = ADDITIONS | PADDINGS
+"""Functions that may add a constant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +70,10 @@ def _applied(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping
     return func(x.clone(), *args, **kwargs)  # it may write in place
 
 
-def adds_constant(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Return whether an addition has an operand without a gradient: a tensor, or a number other than 0."""
+def adds_constant(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether an addition has an operand without a gradient, or a padding a value: a number other than 0."""
+    if func in PADDINGS:
+        return any(isinstance(value, int | float) and value != 0 for value in [*args[2:], kwargs.get("value")])
     operands = [*args[:2], kwargs.get("other", 0)]
     return any(
         not x.requires_grad if isinstance(x, Tensor) else not isinstance(x, int | float) or x != 0 for x in operands
@@ -80,7 +85,7 @@ class Gains:
 
     known    its pointwise functions
     norms    its BatchNorms
-    shifted  nodes of its additions with constants
+    shifted  nodes of its additions with constants, and of its paddings with a value other than 0
     """
 
     def __init__(

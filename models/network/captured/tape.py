@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.drive import Drive
 from actrelax.models.network.captured.edges import Edge, Place, Seen, edge_of
-from actrelax.models.network.captured.gains import ADDITIONS, BATCH_NORM, POINTWISE, Known, adds_constant
+from actrelax.models.network.captured.gains import BATCH_NORM, POINTWISE, SHIFTS, Known, adds_constant
 from actrelax.models.network.captured.gates import Hook
 from actrelax.models.network.captured.operations import Operation
 from actrelax.models.network.captured.weighted_functions import OPERATIONS
@@ -64,7 +64,7 @@ class Tape(TorchFunctionMode):
     known, norms : list of Known
         The pointwise functions known by name, and the BatchNorms.
     shifted : set of Node
-        Additions of constants.
+        Additions of constants, and paddings with a value other than 0.
     of_weights : set of Node
         Nodes of which weights are computed.
     """
@@ -124,7 +124,7 @@ class Tape(TorchFunctionMode):
             if result.requires_grad:
                 (self.norms if func in BATCH_NORM else self.known).append(Known.of(func, args, kwargs, result))
             return result
-        elif func in ADDITIONS and adds_constant(args, kwargs):
+        elif func in SHIFTS and adds_constant(func, args, kwargs):
             result = self._other(func, args, kwargs)
             if result.requires_grad:
                 self.shifted.add(result.grad_fn)

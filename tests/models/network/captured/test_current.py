@@ -192,6 +192,9 @@ REFUSED = {
     "a small constant": lambda a: torch.tanh(a + 1e-4),
     "a constant that leaves no unit active": lambda a: torch.relu(a - 100),
     "a constant tensor": lambda a: torch.relu(a.add(torch.full((6,), -100.0))),
+    "a padding that leaves its units silent": lambda a: F.relu(F.pad(a, (2, -2), value=-5.0)),
+    "a padding by its module": lambda a: F.relu(nn.ConstantPad1d((2, -2), -5.0)(a)),
+    "a padding by its kernel": lambda a: F.relu(torch.constant_pad_nd(a, (2, -2), -5.0)),
     "norm in evaluation past the function": lambda a: F.batch_norm(torch.tanh(a), torch.zeros(6), torch.ones(6)),
     "hook at the drive": lambda a: torch.tanh(doubled(a)),
     "hook at a result that is viewed": lambda a: doubled(torch.tanh(a)).view(-1, 2, 3).flatten(1),
@@ -213,6 +216,11 @@ def test_signs_and_sums_of_drives_are_linear():
     _, passed, _ = passed_of(module, (4,))
     drive, other = passed.current(passed.path.names.index("below")), torch.randn(3, 6)
     assert torch.allclose(drive.at({"stem": other}.__getitem__), 3 * module.below(other).detach(), atol=1e-14)
+
+
+def test_linear_pieces_may_be_padded_by_any_value():
+    _, passed, _ = passed_of(Between(lambda a: F.pad(a, (2, -2), value=3.0)), (4,))
+    assert passed.current(passed.path.names.index("below")).is_linear
 
 
 def test_drives_that_read_a_relay_are_refused():
