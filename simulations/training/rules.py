@@ -69,7 +69,7 @@ def make_rule(
     own = replace(options, check_finite=False)
     if processes.count > 1:  # `Shared` applies the options to the sums over the processes
         own = replace(own, reduction="sum", updates=Updates(decay=None if options.updates.decay is None else 0.0))
-    agrees = not captured and (network.is_recurrent or experiment.relaxation.steps == "auto")
+    agrees = network.is_recurrent or experiment.relaxation.steps == "auto"
     if agrees:  # on when to stop
         own = replace(own, agree=processes.agree)
     if experiment.rule != "ar":

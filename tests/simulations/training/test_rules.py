@@ -8,13 +8,22 @@ import pytest
 import torch
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import relax_backward
+from actrelax.models.learning import BackwardOptions, relax_backward
 from actrelax.models.network import Projection
 from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Model
 from actrelax.simulations.training.mixed_precision import in_bfloat16
+from actrelax.simulations.training.processes import Processes
 from actrelax.simulations.training.relaxation import Relaxation
+from actrelax.simulations.training.rules import make_rule
+
+OWN = """
+from torch import nn
+
+def normed(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.LayerNorm(9), nn.Tanh(), nn.Linear(9, classes))
+"""
 
 
 def parts_of(relaxation=None, execution=None, **options):
@@ -217,3 +226,26 @@ def test_with_a_coarse_tolerance_the_evaluation_is_part_of_the_experiment():
     coarse = Relaxation(steps="auto", tolerance=0.3)
     stepped, at_once = (gradients_of(parts_of(coarse, evaluation=e), batch=3) for e in ("stepped", "closed-form"))
     assert distance(stepped, at_once) > 1e-6
+
+
+class Two(Processes):
+    """The first of two processes, the other of which has the same numbers."""
+
+    sent = ()
+
+    @property
+    def agree(self):
+        return lambda numbers: self.sent.append(numbers) or numbers
+
+
+@pytest.mark.parametrize("steps", [3, "auto"])
+def test_processes_agree_when_a_captured_network_has_settled(steps, tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(OWN)
+    relaxation = Relaxation(integrator="euler", steps=steps, clip=0.05)
+    experiment = Experiment(epochs=1, batch_size=50, model=Model(f"{tmp_path}/own.py:normed"), relaxation=relaxation)
+    training = assemble(experiment, Execution()).training
+    monkeypatch.setattr(Two, "sent", [])
+    batches, optimiser = replace(training.batches, processes=Two(0, 2)), torch.optim.SGD(training.network.parameters())
+    loss, options = experiment.model.as_loss, BackwardOptions()
+    rule = make_rule(experiment, Execution(), training.network, loss, options, optimiser, batches, lambda: 0)
+    assert rule.agrees == bool(Two.sent) == (steps == "auto")
