@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from actrelax.models.integrators import zero_if_finite
 from actrelax.models.network import FeedforwardPass
 from actrelax.models.problem import RelaxationProblem, State
 
@@ -41,11 +42,6 @@ def relative_residual(change: Tensor, x: Tensor) -> Tensor:
     """Return the largest change of each sample's units over their largest magnitude, (batch,); 0 where both are 0."""
     most, scale = change.abs().flatten(1).amax(1), x.abs().flatten(1).amax(1)
     return torch.where((most == 0) & (scale == 0), most, most / scale)
-
-
-def zero_if_finite(x: Tensor) -> Tensor:
-    """Return 0 for each sample whose units are all finite, else nan: (batch,)."""
-    return (x * 0).flatten(1).sum(1)
 
 
 def largest_residual(parts: list[Tensor]) -> Tensor:

@@ -1,7 +1,12 @@
 """Integrators: numerical schemes for a relaxation, one step at a time."""
 
 from actrelax.models.integrators.chain import Matrix, Transition, chain_matrix, coefficients, flow, holding, sweep
-from actrelax.models.integrators.components import TOLERANCE, equilibrium_by_components, residual_of_equilibrium
+from actrelax.models.integrators.components import (
+    TOLERANCE,
+    equilibrium_by_components,
+    residual_of_equilibrium,
+    zero_if_finite,
+)
 from actrelax.models.integrators.delay_lines import fill_delay_lines
 from actrelax.models.integrators.gmres import gmres
 from actrelax.models.integrators.noise import add_noise
@@ -38,4 +43,5 @@ __all__ = [
     "holding",
     "residual_of_equilibrium",
     "sweep",
+    "zero_if_finite",
 ]

@@ -120,6 +120,11 @@ def _has_one_tau(problem: RelaxationProblem, members: Sequence[str]) -> bool:
     return min(taus) == max(taus)
 
 
+def zero_if_finite(x: Tensor) -> Tensor:
+    """Return 0 for each sample whose units are all finite, else nan: (batch,)."""
+    return (x * 0).flatten(1).sum(1)
+
+
 @torch.no_grad()
 def residual_of_equilibrium(problem: RelaxationProblem, state: State) -> Tensor:
     """Return |b + A x - x| of each sample, (batch,), relative to |b|: the largest over the cycles.
@@ -128,7 +133,7 @@ def residual_of_equilibrium(problem: RelaxationProblem, state: State) -> Tensor:
     """
     inside = [name for members in problem.network.graph.cycles for name in members]
     others = [problem.units[name].activity(state) for name in problem.relaxing if name not in inside]
-    found = [(x * 0).flatten(1).sum(1) for x in others]
+    found = [zero_if_finite(x) for x in others]
     for members in problem.network.graph.cycles:
         cycle = _Cycle(problem, members, state)
         b, x = cycle.input_from_outside(), cycle.activity(state)

@@ -10,9 +10,10 @@ from torch import Tensor
 from actrelax.models._names import whole_number
 from actrelax.models.engines import Settle, integrator_named
 from actrelax.models.engines.request import change_is_small, divergence_message, is_finite
-from actrelax.models.engines.residual import largest_residual, relative_residual, zero_if_finite
+from actrelax.models.engines.residual import largest_residual, relative_residual
 from actrelax.models.engines.steps import step_size
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.integrators import zero_if_finite
 from actrelax.models.learning.backprop import gradients_of
 from actrelax.models.learning.gradients import Backward, BackwardOptions, add_to_grad, refuse_sample_clip
 from actrelax.models.learning.implicit import respond
