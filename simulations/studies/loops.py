@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -64,6 +65,20 @@ class Gradient:
         ours, theirs = (torch.cat([of[name].flatten(1) for name in names], 1) for of in (state, self.activities))
         each = [angle(x, exact) for x, exact in zip(ours, theirs, strict=True)]
         return angle(updates(problem, state), self.update), median(each)
+
+
+Angles = dict[str, dict[float, list[float]]]
+"""Measure -> time or number of hops -> angle for each network."""
+
+
+def by_measure(networks: Iterable[Iterable[tuple[float, tuple[float, float]]]]) -> Angles:
+    """Sort the angles of each network, at one time or number of hops after another, by measure."""
+    found: Angles = {measure: {} for measure in MEASURES}
+    for network in networks:
+        for at, angles in network:
+            for measure, value in zip(MEASURES, angles, strict=True):
+                found[measure].setdefault(at, []).append(value)
+    return found
 
 
 def abscissae(problem: RelaxationProblem, samples: int, phase: Phase = "backward") -> list[float]:

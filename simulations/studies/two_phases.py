@@ -30,7 +30,15 @@ from actrelax.analysis import figures
 from actrelax.analysis.recurrent_gradients import along
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.studies.common import OUT, report
-from actrelax.simulations.studies.loops import MEASURES, Gradient, abscissae, learned, settled_problem
+from actrelax.simulations.studies.loops import (
+    MEASURES,
+    Angles,
+    Gradient,
+    abscissae,
+    by_measure,
+    learned,
+    settled_problem,
+)
 
 # training
 EPOCHS = 10
@@ -45,9 +53,6 @@ SAMPLES = 200
 EIGENVALUES_OF = 8
 NOISE_IN_RATES = 0.1
 LATE = 20  # tau, with delays
-
-Angles = dict[str, dict[float, list[float]]]
-"""Measure -> time -> angle for each network."""
 
 Change = Callable[[RelaxationProblem, int], RelaxationProblem]
 """(settled problem, seed) -> the relaxation to measure."""
@@ -84,13 +89,10 @@ def main(
     last, seen = backward[-1], min(EIGENVALUES_OF, samples)
 
     def measured(times: Sequence[float], change: Change) -> Angles:
-        found: Angles = {measure: {t: [] for t in times} for measure in MEASURES}
-        for seed, (problem, gradient) in enumerate(zip(problems, gradients, strict=True)):
-            changed = change(problem, seed)
-            for t, angles in angles_after(changed, gradient, times, seed):
-                for measure, value in zip(MEASURES, angles, strict=True):
-                    found[measure][t].append(value)
-        return found
+        pairs = enumerate(zip(problems, gradients, strict=True))
+        return by_measure(
+            angles_after(change(problem, seed), gradient, times, seed) for seed, (problem, gradient) in pairs
+        )
 
     curves = {
         "from zero": measured(backward, lambda problem, _: problem),

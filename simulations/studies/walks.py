@@ -33,7 +33,7 @@ from actrelax.analysis.recurrent_gradients import along
 from actrelax.models.problem import State
 from actrelax.models.results import relative_error
 from actrelax.simulations.studies.common import OUT, followed, report
-from actrelax.simulations.studies.loops import HIERARCHY, MEASURES, Gradient, learned, settled_problem
+from actrelax.simulations.studies.loops import HIERARCHY, Angles, Gradient, by_measure, learned, settled_problem
 from actrelax.simulations.suites.recurrent import INPUT, WITHIN_CYCLES
 from actrelax.simulations.suites.suite import Options, varied
 
@@ -140,16 +140,12 @@ def main(
     return numbers
 
 
-def angles_by_hops(
-    problems: Sequence[RelaxationProblem], gradients: Sequence[Gradient]
-) -> dict[str, dict[float, list[float]]]:
-    """Return measure -> number of hops -> angle for each network."""
-    found: dict[str, dict[float, list[float]]] = {measure: {k: [] for k in HOPS} for measure in MEASURES}
-    for problem, gradient in zip(problems, gradients, strict=True):
-        for k, state in along(problem, 1.0, HOPS):
-            for measure, value in zip(MEASURES, gradient.angles(problem, state), strict=True):
-                found[measure][k].append(value)
-    return found
+def angles_by_hops(problems: Sequence[RelaxationProblem], gradients: Sequence[Gradient]) -> Angles:
+    """Return the angles after each number of hops."""
+    return by_measure(
+        ((k, gradient.angles(problem, state)) for k, state in along(problem, 1.0, HOPS))
+        for problem, gradient in zip(problems, gradients, strict=True)
+    )
 
 
 def by_length(problem: RelaxationProblem, most: int) -> list[State]:
