@@ -22,7 +22,11 @@ class ActrelaxError(ValueError):
 
 
 def warn(message: str) -> None:
-    """Issue a warning that points to the user's code, at the first frame outside this library."""
+    """Issue a warning that points to the user's code, at the first frame outside actrelax.
+
+    Python shows a warning once for each text and line, so all that one call of a user does shows a text once. Entering
+    `warnings.catch_warnings` makes Python forget what it has shown.
+    """
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
@@ -56,5 +60,5 @@ def enough_memory(what: str, remedy: str) -> Iterator[None]:
 
 
 def _is_inside(module: str) -> bool:
-    """Return whether a module belongs to `actrelax.models`, or to PyTorch, whose decorators add frames."""
-    return module.startswith((f"{__package__}.", "torch."))
+    """Return whether a module belongs to actrelax, or to PyTorch, whose decorators add frames."""
+    return module.startswith(("actrelax.", "torch."))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
@@ -88,12 +87,11 @@ class Watch(Callback):
         if self.experiment.rule != "ar":
             return 0
         relaxation, generator = self.experiment.relaxation, torch.Generator(problem.like.device).manual_seed(0)
-        with warnings.catch_warnings(action="ignore"):
-            found = solve(
-                problem,
-                relaxation.integrator,
-                relaxation.steps_of(problem.network),
-                generator=generator,
-                options=TorchOptions(check_finite=False),
-            )
+        found = solve(
+            problem,
+            relaxation.integrator,
+            relaxation.steps_of(problem.network),
+            generator=generator,
+            options=TorchOptions(check_finite=False),
+        )
         return found.steps if found.products is None else found.products

@@ -1,6 +1,7 @@
 """What --watch writes. Oracle: eigenvalues of Jacobians by autograd, and runs without it."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,12 @@ from actrelax.analysis.runs import RunFolder
 from actrelax.models.engines import settle
 from actrelax.simulations import cli
 from actrelax.simulations.training.assemble import assemble
+from actrelax.simulations.training.callbacks import Alignment
 from actrelax.simulations.training.configuration import as_config, from_config
 from actrelax.simulations.training.execution import Execution
-from actrelax.simulations.training.experiment import Experiment, Model
+from actrelax.simulations.training.experiment import Experiment, Images, Model
 from actrelax.simulations.training.forward_phase import ForwardPhase
-from actrelax.simulations.training.loop import measure
+from actrelax.simulations.training.loop import measure, train
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.watch import IMAGES, Watch
 
@@ -78,6 +80,22 @@ def test_it_changes_nothing_but_the_table(tmp_path, npz, options):
         assert {key: row[key] for key in other} == pytest.approx(other, nan_ok=True)
     assert all(0 < row["abscissa forward"] < 1.2 for row in rows)
     assert [row["unsettled share"] * 100 for row in rows[1:]] == pytest.approx([row["unsettled"] for row in rows[1:]])
+
+
+def test_each_warning_is_said_once_per_run(npz):
+    forward = ForwardPhase(settle_steps=3, settle_tolerance=1e-6)
+    relaxation = Relaxation(steps="auto", max_steps=4)
+    images = Images(str(npz))
+    experiment = Experiment(epochs=2, images=images, model=Model("digits-rec"), forward=forward, relaxation=relaxation)
+    parts = assemble(experiment)
+    alignment = Alignment(1, parts.loss, parts.options, relaxation.knobs)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        train(parts.training, [Watch(experiment, parts.training.network), alignment])
+    assert sorted(str(each.message).split(":")[0] for each in said) == [
+        "not settled after 4 steps",
+        "some samples have not settled after 3 steps of the forward phase",
+    ]
 
 
 def test_it_enters_a_configuration_only_where_it_is_given():
