@@ -21,7 +21,7 @@ from actrelax.analysis.tables import Table
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network import CapturedNetwork, CapturedPass, FeedforwardPass, Network, check_network, left_alone
+from actrelax.models.network import CapturedNetwork, CapturedPass, FeedforwardPass, Network, check_network
 
 SHARE = 0.99
 """Share of the error signal that has arrived at the lowest population after `Ledger.time`."""
@@ -180,7 +180,7 @@ def _derived(
         assumptions.check_names(network.projections)
         return network, tuple(entries(network, assumptions))
     if isinstance(x, Tensor):
-        with left_alone(network.module, x):
+        with network.fork_state(x):
             x = network.feedforward(x)
     if not isinstance(x, CapturedPass):
         raise ActrelaxError(

@@ -27,7 +27,7 @@ from actrelax.models.learning.implicit import ImplicitPass
 from actrelax.models.learning.plasticity import without_dropped
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import losses_learned
-from actrelax.models.network import CapturedNetwork, Network, check_network, left_alone
+from actrelax.models.network import CapturedNetwork, Network, check_network
 from actrelax.models.problem import Loss, LossFunction, loss_named
 
 
@@ -248,7 +248,7 @@ def _recurrent_activities(passed: ImplicitPass, y: Tensor, loss: Loss) -> dict[s
 
 def _captured_activities(network: CapturedNetwork, x: Tensor, y: Tensor, loss: Loss) -> dict[str, Tensor]:
     """Return the gradients of a captured network's populations, in autograd's graph of the whole module."""
-    with left_alone(network.module, x):
+    with network.fork_state(x):
         path = network.run(x, values=network.paths == "many").path  # finds the populations' places
     network = network.along(path)
     output, edges = network.watch(x, path)

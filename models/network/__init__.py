@@ -5,7 +5,6 @@ from actrelax.models.network.architectures import ARCHITECTURES, Architecture, b
 from actrelax.models.network.captured.capture import capture
 from actrelax.models.network.captured.current import CurrentDrive
 from actrelax.models.network.captured.forward_pass import CapturedPass
-from actrelax.models.network.captured.held import left_alone
 from actrelax.models.network.captured.network import CapturedNetwork
 from actrelax.models.network.captured.operations import (
     Operation,
@@ -60,7 +59,6 @@ __all__ = [
     "check_tensor",
     "leaky_relu",
     "leaves_of",
-    "left_alone",
     "parameter_of",
     "refuse_overwritten",
     "refuse_stale",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -275,6 +276,14 @@ class Network(FeedbackWeights, nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output activities (batch, *output shape), differentiable if grad mode is on."""
         return self.feedforward(x, keep_drives=False).activities[self.output]
+
+    def fork_state(self, x: Tensor) -> AbstractContextManager[None]:
+        """Return a context that undoes what passes of a batch x change besides activities, for passes without updates.
+
+        At the end of a ``with`` block buffers, such as BatchNorm's running statistics, and the random generators are as
+        before. Only captured modules have such state.
+        """
+        return nullcontext()
 
     def drive(self, population: str, activities: Mapping[str, Tensor], routes: Mapping[str, ProjectionRoute]) -> Tensor:
         """Return the population's drive for given activities, along the routes of the feedforward pass."""

@@ -19,7 +19,6 @@ from actrelax.simulations.training.assemble import assemble
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.forward_phase import ForwardPhase
-from actrelax.simulations.training.modules import unmoved
 from actrelax.simulations.training.networks import make_network
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.state import Training
@@ -94,7 +93,7 @@ class Method:
         if self.steps != "auto":
             return self.steps
         x, labels = training.batches.example(2)  # BatchNorm needs two images
-        with unmoved(training.network, x):
+        with training.network.fork_state(x):
             problem = RelaxationProblem.from_batch(training.network, x, labels)
         return schedule(problem, integrator_named(self.relaxation.integrator), self.relaxation.as_steps).steps
 

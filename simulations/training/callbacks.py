@@ -19,7 +19,7 @@ from actrelax.models.learning import Backward, BackwardOptions
 from actrelax.models.problem import Loss
 from actrelax.models.results import DivergenceError
 from actrelax.simulations.training.loop import Callback, measure
-from actrelax.simulations.training.modules import draw_anew, is_module, unmoved
+from actrelax.simulations.training.modules import draw_anew, is_module
 from actrelax.simulations.training.state import Row, Training
 
 
@@ -79,7 +79,7 @@ class Alignment(Callback):
         if training.processes.count > 1:  # gradients belong to the whole batch
             shares = training.processes.gathered((x.cpu(), y.cpu()))
             x, y = (torch.cat(parts).to(x.device) for parts in zip(*shares, strict=True))
-        with unmoved(training.network, x):
+        with training.network.fork_state(x):
             if is_module(training.network):  # with the same units dropped
                 draw_anew(training.batches.seed, training.done, training.processes.rank)
             angles = update_angles(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from actrelax.models.learning import Backward, Rule
-from actrelax.models.network import CapturedNetwork, Network, left_alone
+from actrelax.models.network import CapturedNetwork, Network
 from actrelax.simulations.data import random_stream
 
 
@@ -51,11 +51,6 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def unmoved(network: Network, x: Tensor) -> AbstractContextManager[None]:
-    """Restore the module's buffers, and random generators, after a block with passes that belong to no update."""
-    return left_alone(network, x) if is_module(network) else nullcontext()
 
 
 def draw_anew(seed: int, done: int, rank: int) -> None:

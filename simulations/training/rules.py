@@ -35,7 +35,7 @@ from actrelax.simulations.training.batches import Batches
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.mixed_precision import in_bfloat16
-from actrelax.simulations.training.modules import autocast, is_module, unmoved, with_own_stream
+from actrelax.simulations.training.modules import autocast, is_module, with_own_stream
 from actrelax.simulations.training.parallel import Shared
 
 
@@ -156,7 +156,7 @@ def _example_problem(
 ) -> RelaxationProblem:
     """Return the relaxation of the first batch."""
     example = batches.example()
-    with unmoved(network, example.images):
+    with network.fork_state(example.images):
         passed: FeedforwardPass | Tensor = example.images
         if network.is_recurrent:  # the run itself reports divergence
             passed = settled_pass(network, example.images, options.settle, check_finite=False)

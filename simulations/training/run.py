@@ -25,7 +25,6 @@ from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.idle import idle_options
 from actrelax.simulations.training.loop import Callback, train
-from actrelax.simulations.training.modules import unmoved
 from actrelax.simulations.training.processes import Processes, current
 from actrelax.simulations.training.recorder import KeepBest, Recorder, restore
 from actrelax.simulations.training.recording import Recording as Recording
@@ -168,7 +167,7 @@ def _ends(experiment: Experiment, training: Training) -> tuple[Distances | None,
     if training.network.is_recurrent:  # the tables say how many samples have not settled
         return None, None
     example = training.batches.example()
-    with unmoved(training.network, example.images):
+    with training.network.fork_state(example.images):
         problem = RelaxationProblem.from_batch(
             training.network,
             *example,

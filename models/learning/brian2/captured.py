@@ -20,7 +20,6 @@ from actrelax.models.network import (
     Network,
     Operation,
     Projection,
-    left_alone,
 )
 from actrelax.models.network.captured.operations import Convolution, Linear
 from actrelax.models.network.pooling import pair
@@ -100,7 +99,7 @@ def _trial(network: CapturedNetwork) -> tuple[CapturedPass, Tensor]:
     path, like = network.path, next(iter(network.held().parameters().values()))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, *path.stimulus, generator=generator, device="cpu").to(like.device, network.dtype)
-    with left_alone(network.module, x):
+    with network.fork_state(x):
         return network.run(x, values=True), x
 
 

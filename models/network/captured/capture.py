@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.captured.held import left_alone
+from actrelax.models.network.captured.held import fork_state
 from actrelax.models.network.captured.network import CapturedNetwork, Output
 from actrelax.models.network.stimuli import check_batch
 
@@ -22,12 +22,12 @@ def capture(
     known("paths", paths, ["one", "many"])
     _check(module)
     check_batch(example)
-    with left_alone(module, example):
+    with fork_state(module, example):
         if any(is_lazy(p) for p in module.parameters()):
             with torch.no_grad():
                 module(example)  # lazy layers take their shapes from the first batch
     network = CapturedNetwork(module, output, paths)
-    with left_alone(module, example):
+    with fork_state(module, example):
         network.run(example, values=False)
     return network
 

@@ -62,15 +62,18 @@ class Held:
 
 
 @contextmanager
-def left_alone(module: nn.Module, example: Tensor) -> Iterator[None]:
-    """Restore the module's buffers and the random generators: the buffers themselves, not their values."""
+def fork_state(module: nn.Module, x: Tensor) -> Iterator[None]:
+    """Reset a module's buffers and the random generators, those of the batch's device too, at the end of the block.
+
+    The buffers are the same tensors as before; inside the block the module has copies of them.
+    """
     before = [(part._buffers, dict(part._buffers)) for part in module.modules()]
     for buffers, kept in before:
         for name, buffer in kept.items():
             if buffer is not None:
                 buffers[name] = buffer.clone()
     python = random.getstate()
-    devices = [example.device] if example.is_cuda else []
+    devices = [x.device] if x.is_cuda else []
     try:
         with torch.random.fork_rng(devices):
             yield

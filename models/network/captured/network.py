@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from actrelax.models.network.captured.edges import Edge, edge_of
 from actrelax.models.network.captured.forward_pass import CapturedPass
 from actrelax.models.network.captured.gains import Gains
 from actrelax.models.network.captured.gates import Turn
-from actrelax.models.network.captured.held import Held
+from actrelax.models.network.captured.held import Held, fork_state
 from actrelax.models.network.captured.names import operation_names, running_module
 from actrelax.models.network.captured.overview import described
 from actrelax.models.network.captured.paths import KnownPaths, Path, record
@@ -124,6 +125,9 @@ class CapturedNetwork(Network):
             versions=Versions([*parameters.values(), *psi.values()], activities),
         )
 
+    def fork_state(self, x: Tensor) -> AbstractContextManager[None]:
+        return fork_state(self.module, x)
+
     def watch(self, x: Tensor, path: Path) -> tuple[Tensor, dict[str, Edge]]:
         """Run the module in autograd's whole graph; return the output, and the populations' places in the graph."""
         tape = Tape(self.held().constants(), x, path.calls, path.wanted, cut=False)
@@ -160,8 +164,7 @@ class CapturedNetwork(Network):
 
     def kind(self, projection: Any) -> str:
         """Return the kind of a projection, "dense" or "conv"."""
-        kind: str = projection.kind
-        return kind
+        return str(projection.kind)
 
     def carries_feedback(self, projection: Any) -> bool:
         """Return whether the projection has weights and is not from the input, or from what is made of it alone."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.network.captured.held import Holder, left_alone
+from actrelax.models.network.captured.held import Holder
 from actrelax.models.network.feedback import LEARNED, checked_feedback, drawn_feedback
 
 SLOT = "feedback"
@@ -254,5 +254,5 @@ def trial_pass(network: Any) -> Any:
     """Return a pass of two samples of zeros, which leaves the module as it was."""
     like = next(iter(network.held().parameters().values()))
     zeros = torch.zeros(2, *network.path.stimulus, dtype=network.dtype, device=like.device)
-    with left_alone(network.module, zeros):
+    with network.fork_state(zeros):
         return network.run(zeros, values=True)

@@ -14,7 +14,7 @@ from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.captured import learn_at
 from actrelax.models.learning.captured_updates import ParameterUpdates
-from actrelax.models.network import CapturedPass, Network, build, build_module, left_alone
+from actrelax.models.network import CapturedPass, Network, build, build_module
 from actrelax.models.network.captured.operations import Convolution, Linear, Recorded
 from actrelax.models.problem import RelaxationProblem
 
@@ -46,7 +46,7 @@ def captured(name) -> tuple[Network, Tensor]:
 
 def forward(network, x, bump=None) -> CapturedPass:
     """Return a forward pass, always with the same random numbers; `bump` changes the drives."""
-    with left_alone(network.module, x), bumped(bump):
+    with network.fork_state(x), bumped(bump):
         torch.manual_seed(5)
         return network.feedforward(x)
 

@@ -23,7 +23,7 @@ from actrelax import (
     relax_backward,
     solve,
 )
-from actrelax.models.network import Design, build_module, left_alone
+from actrelax.models.network import Design, build_module
 
 LOSS = "half-sum-of-squares"
 
@@ -303,7 +303,7 @@ def test_pieces_that_are_transposed_twice(name):
             network.zero_grad()
             options = BackwardOptions(reduction="sum", keep=keep)
             given = {"assumptions": assumptions, "integrator": "equilibrium", "options": options}
-            with left_alone(module, x):  # some move their buffers
+            with network.fork_state(x):  # some move their buffers
                 torch.manual_seed(1)
                 relax_backward(network, x, y, loss=LOSS, **given)
             found.append({name: p.grad for name, p in module.named_parameters() if p.grad is not None})

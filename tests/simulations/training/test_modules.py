@@ -20,7 +20,7 @@ from actrelax.simulations.training.callbacks import Alignment
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment, Images, Model, Optimisation
 from actrelax.simulations.training.loop import Callback, learn, measure, train
-from actrelax.simulations.training.modules import evaluating, kinds, unmoved
+from actrelax.simulations.training.modules import evaluating, kinds
 from actrelax.simulations.training.recording import Recording
 from actrelax.simulations.training.relaxation import Relaxation
 from actrelax.simulations.training.saved import load_run
@@ -133,7 +133,7 @@ def test_one_step_is_pytorchs_own(experiment):
     training = assemble(replace(experiment, precision="fp64")).training
     twin = copy.deepcopy(training.network)
     x, y = training.batches.example()
-    with unmoved(twin, x):
+    with twin.fork_state(x):
         learn(training, x, y)
         after = state_of(training.network)
     torch.manual_seed(0)
@@ -177,7 +177,7 @@ def test_a_killed_run_is_resumed_loaded_and_evaluated(experiment, tmp_path, monk
 
 @pytest.mark.parametrize("depth", [8, 20])
 def test_ar_trains_as_backprop_does(experiment, depth):
-    """At equilibrium, with running statistics; the test of `unmoved` too: AR makes two more passes when it begins."""
+    """At equilibrium, with running statistics; `fork_state` hides the two passes with which AR begins."""
     model = Model(f"digits-resnet-{depth}", width=4)
     base = replace(experiment, model=model, precision="fp64", relaxation=Relaxation(integrator="equilibrium"))
     states = []
@@ -290,7 +290,7 @@ def test_what_is_measured_moves_nothing():
     x = torch.randn(4, 3)
     network = Network.from_module(module, x)
     before, random = state_of(module), torch.get_rng_state()
-    with unmoved(network, x):
+    with network.fork_state(x):
         network(x)
         assert module[0].num_batches_tracked == 1
     with evaluating(network):
