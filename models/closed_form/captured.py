@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from actrelax.models.closed_form.plan import Generators, Plan
-from actrelax.models.network import CapturedNetwork, CapturedPass, Graph, Projection, Sums
+from actrelax.models.network import CapturedNetwork, CapturedPass, Graph, Projection
+from actrelax.models.network.captured import Sums
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.problem.given import refuse_complex
 

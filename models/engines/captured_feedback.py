@@ -16,7 +16,8 @@ from torch import Tensor
 from actrelax.models.closed_form import carried
 from actrelax.models.engines.connections import Connection
 from actrelax.models.engines.sparse_system import Drive, vector
-from actrelax.models.network import CapturedPass, CurrentDrive, refuse_stale, signal_of
+from actrelax.models.network import CapturedPass
+from actrelax.models.network.captured import CurrentDrive, refuse_stale, signal_of
 from actrelax.models.problem import RelaxationProblem
 
 MOST_UNITS = 20_000

@@ -22,11 +22,8 @@ from actrelax.models.errors import ActrelaxError, enough_memory, warn
 from actrelax.models.learning.captured_samples import Counted
 from actrelax.models.learning.captured_updates import Arrivals, Feedback, ParameterUpdates, Sending, hebbian_products
 from actrelax.models.learning.gradients import BackwardOptions, Updates, is_finite
-from actrelax.models.network import (
-    CapturedNetwork,
-    CapturedPass,
-    parameter_of,
-)
+from actrelax.models.network import CapturedNetwork, CapturedPass
+from actrelax.models.network.captured import parameter_of
 from actrelax.models.problem import RelaxationProblem, State
 from actrelax.models.results import DivergenceError, Trajectory
 

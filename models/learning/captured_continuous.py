@@ -20,7 +20,8 @@ from actrelax.models.learning.captured import (
     share_of,
 )
 from actrelax.models.learning.gradients import BackwardOptions
-from actrelax.models.network import CapturedNetwork, CapturedPass, Operation, leaves_of, parameter_of
+from actrelax.models.network import CapturedNetwork, CapturedPass, Operation
+from actrelax.models.network.captured import leaves_of, parameter_of
 from actrelax.models.problem import RelaxationProblem, State
 
 

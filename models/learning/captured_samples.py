@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from actrelax.models.learning.plasticity import counted_samples
-from actrelax.models.network import CapturedPass, signal_of
+from actrelax.models.network import CapturedPass
+from actrelax.models.network.captured import signal_of
 from actrelax.models.problem import RelaxationProblem
 
 

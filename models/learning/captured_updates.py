@@ -8,15 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actrelax.models.network import (
-    Operation,
-    Sums,
-    leaves_of,
-    parameter_of,
-    refuse_overwritten,
-    refuse_stale,
-    signal_of,
-)
+from actrelax.models.network import Operation
+from actrelax.models.network.captured import Sums, leaves_of, parameter_of, refuse_overwritten, refuse_stale, signal_of
 
 Feedback = Mapping[str, Tensor]
 """Projection -> the weights of its feedback, for the projections whose own weights do not carry it."""

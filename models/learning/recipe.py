@@ -26,7 +26,8 @@ from actrelax.models.learning.relax import learn, prepare
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import pass_for, stops_at_non_finite, with_default_start
 from actrelax.models.learning.wrapped import Wrapped, WrappedCapture
-from actrelax.models.network import CapturedPass, FeedforwardPass, Network, Slot, trial_pass
+from actrelax.models.network import CapturedPass, FeedforwardPass, Network, Slot
+from actrelax.models.network.captured import trial_pass
 from actrelax.models.problem import RelaxationProblem
 
 

@@ -3,20 +3,10 @@
 from actrelax.models.network.activations import ACTIVATIONS, Activation, Formula, Fused, leaky_relu
 from actrelax.models.network.architectures import ARCHITECTURES, Architecture, build
 from actrelax.models.network.captured.capture import capture
-from actrelax.models.network.captured.current import CurrentDrive
 from actrelax.models.network.captured.forward_pass import CapturedPass
 from actrelax.models.network.captured.network import CapturedNetwork
-from actrelax.models.network.captured.operations import (
-    Operation,
-    leaves_of,
-    refuse_overwritten,
-    refuse_stale,
-    signal_of,
-)
-from actrelax.models.network.captured.psi import parameter_of, trial_pass
+from actrelax.models.network.captured.operations import Operation
 from actrelax.models.network.captured.structure import CapturedProjection
-from actrelax.models.network.captured.sums import Sums
-from actrelax.models.network.captured.weighted_functions import OPERATIONS
 from actrelax.models.network.feedforward_pass import FeedforwardPass, sum_in_order
 from actrelax.models.network.from_sequential import weighted_layers
 from actrelax.models.network.graph import Graph
@@ -31,13 +21,11 @@ __all__ = [
     "ACTIVATIONS",
     "ARCHITECTURES",
     "MODULES",
-    "OPERATIONS",
     "Activation",
     "Architecture",
     "CapturedNetwork",
     "CapturedPass",
     "CapturedProjection",
-    "CurrentDrive",
     "Design",
     "FeedforwardPass",
     "Formula",
@@ -50,7 +38,6 @@ __all__ = [
     "Projection",
     "ProjectionRoute",
     "Slot",
-    "Sums",
     "build",
     "build_module",
     "capture",
@@ -58,13 +45,7 @@ __all__ = [
     "check_network",
     "check_tensor",
     "leaky_relu",
-    "leaves_of",
-    "parameter_of",
-    "refuse_overwritten",
-    "refuse_stale",
-    "signal_of",
     "structure",
     "sum_in_order",
-    "trial_pass",
     "weighted_layers",
 ]

@@ -16,7 +16,7 @@ from actrelax.models.engines.connections import connection_names, connections_of
 from actrelax.models.engines.sparse_problem import refused
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import ACTIVATIONS, CapturedNetwork, Formula, Population, Projection
-from actrelax.models.network.captured.functions import FORMULATED
+from actrelax.models.network.captured import FORMULATED
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem, StateSpace
 
 Constants = dict[str, tuple[float, bool]]

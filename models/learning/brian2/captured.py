@@ -21,7 +21,7 @@ from actrelax.models.network import (
     Operation,
     Projection,
 )
-from actrelax.models.network.captured.operations import Convolution, Linear
+from actrelax.models.network.captured import Convolution, Linear
 from actrelax.models.network.pooling import pair
 from actrelax.models.network.source import Source
 

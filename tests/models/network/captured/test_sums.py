@@ -2,7 +2,7 @@
 
 import torch
 
-from actrelax.models.network import Sums
+from actrelax.models.network.captured import Sums
 
 
 def test_signals_add_up_without_touching_what_others_hold(generator):

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from actrelax.models.network import OPERATIONS
 from actrelax.models.network.captured.operations import Convolution, Linear, Recorded
+from actrelax.models.network.captured.weighted_functions import OPERATIONS
 
 
 class Known:
