@@ -163,18 +163,10 @@ def repeated(config: Config, path: Path) -> tuple[Outcome, str]:
     generator = torch.Generator()
     if "random_state" in given:
         generator.set_state(given["random_state"])
-    grid = schedule(problem, scheme, steps).measured(problem, scheme)
-    check_size(config, problem, grid.steps // given["every"] + 1)
-    with progress(grid.steps, given["every"]) as record:
-        trajectory = solve(
-            problem,
-            scheme,
-            steps,
-            record=Record(record, every=given["every"], path=config.out / FILE),
-            engine=given["engine"],
-            generator=generator,
-            options=OPTIONS[given["engine"]](**given["options"]),
-        )
+    options = OPTIONS[given["engine"]](**given["options"])
+    trajectory = recorded(
+        config, problem, scheme, steps, given["every"], engine=given["engine"], generator=generator, options=options
+    )
     return measured(trajectory, gradients_of(problem)), str(path)
 
 
@@ -201,23 +193,22 @@ def _forward(config: Config, sample: Sample) -> RecordedForwardPhase | None:
 
 
 def relaxed(config: Config, problem: RelaxationProblem) -> Trajectory:
-    """Relax with a progress bar, and write the trajectory to disk."""
+    """Relax as the options say."""
     scheme, engine, options = _solver(config)
-    steps = config.relaxation.as_steps
+    steps, noise = config.relaxation.as_steps, random_stream(config.problem.seed, "noise")
+    return recorded(config, problem, scheme, steps, config.every, engine=engine, generator=noise, options=options)
+
+
+def recorded(
+    config: Config, problem: RelaxationProblem, scheme: Integrator, steps: Steps, every: int, **how: Any
+) -> Trajectory:
+    """Solve with a progress bar, and write every `every`-th state to disk; `how` are further arguments of `solve`."""
     grid = schedule(problem, scheme, steps).measured(problem, scheme)
-    if grid.steps < config.every:
-        raise ActrelaxError(f"--every must be at most {grid.steps}, the number of steps, got {config.every}.")
-    check_size(config, problem, grid.steps // config.every + 1)
-    with progress(grid.steps, config.every) as record:
-        return solve(
-            problem,
-            scheme,
-            steps,
-            record=Record(record, every=config.every, path=config.out / FILE),
-            engine=engine,
-            generator=random_stream(config.problem.seed, "noise"),
-            options=options,
-        )
+    if config.again is None and grid.steps < every:
+        raise ActrelaxError(f"--every must be at most {grid.steps}, the number of steps, got {every}.")
+    check_size(config, problem, grid.steps // every + 1)
+    with progress(grid.steps, every) as record:
+        return solve(problem, scheme, steps, record=Record(record, every=every, path=config.out / FILE), **how)
 
 
 def check_page(config: Config) -> None:
