@@ -18,7 +18,7 @@ from actrelax.models.closed_form.plan import Generators, Plan
 from actrelax.models.network import CapturedNetwork, CapturedPass, Graph, Projection
 from actrelax.models.network.captured import Sums
 from actrelax.models.problem import RelaxationProblem
-from actrelax.models.problem.given import refuse_complex
+from actrelax.models.problem.field_checks import refuse_complex
 
 LARGE = 2**16
 """Elements of a signal from which on a CPU carries several one by one."""

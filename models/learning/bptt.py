@@ -29,7 +29,7 @@ from actrelax.models.learning.settling import (
 )
 from actrelax.models.network import Network, check_network
 from actrelax.models.problem import Loss, LossFunction, loss_named
-from actrelax.models.problem.given import check_start
+from actrelax.models.problem.field_checks import check_start
 from actrelax.models.results import DivergenceError
 
 Rates = dict[str, Tensor]

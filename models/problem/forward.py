@@ -21,7 +21,7 @@ from actrelax.models.network import (
     sum_in_order,
 )
 from actrelax.models.problem.delays import delay_line_key
-from actrelax.models.problem.given import check_start
+from actrelax.models.problem.field_checks import check_start
 from actrelax.models.problem.initial_value_problem import InitialValueProblem
 from actrelax.models.problem.per_neuron import Value
 from actrelax.models.problem.unit_dynamics import State, UnitDynamics

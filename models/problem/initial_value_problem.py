@@ -16,7 +16,7 @@ from actrelax.models._values import MS, as_number, as_values, without_unit
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network, Projection
 from actrelax.models.problem.delays import Delays
-from actrelax.models.problem.given import check_complete, check_unit, refuse_complex, warn_of_default_tau
+from actrelax.models.problem.field_checks import check_complete, check_unit, refuse_complex, warn_of_default_tau
 from actrelax.models.problem.per_neuron import PerNeuron, Value, brief
 from actrelax.models.problem.unit_dynamics import Leaky, State, StateSpace, Unit, UnitDynamics, check_dynamics
 

@@ -17,7 +17,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import CapturedPass, FeedforwardPass, Network, Projection, check_network
 from actrelax.models.problem.delays import delay_line_key
 from actrelax.models.problem.feedback_transforms import Transform, TransformedFeedback, transform_named
-from actrelax.models.problem.given import check_captured, check_start
+from actrelax.models.problem.field_checks import check_captured, check_start
 from actrelax.models.problem.initial_value_problem import InitialValueProblem
 from actrelax.models.problem.losses import Loss, LossFunction, loss_named
 from actrelax.models.problem.per_neuron import Value

@@ -7,7 +7,7 @@ from networks import mlp_case
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem, UnitDynamics
-from actrelax.models.problem.given import check_captured
+from actrelax.models.problem.field_checks import check_captured
 
 
 def problem_of(case, **fields):
