@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from actrelax.models.network import Operation
-from actrelax.models.network.captured import Sums, leaves_of, parameter_of, refuse_overwritten, refuse_stale, signal_of
+from actrelax.models.network.captured import (
+    Sums,
+    leaves_of,
+    parameter_of,
+    refuse_overwritten,
+    refuse_stale,
+    signal_of,
+    whole_weight,
+)
 
 Feedback = Mapping[str, Tensor]
 """Projection -> the weights of its feedback, for the projections whose own weights do not carry it."""
@@ -39,15 +47,17 @@ class ParameterUpdates:
         self._found[id(to)] = (to, update if before is None else before[1] + update)
 
     def of(self, weights: Iterable[Tensor]) -> Tensor | None:
-        """Return the sum of the updates of these weights, not of the parameters from which they are computed."""
-        found = [self._found[number][1] for number in {id(w): w for w in weights} if number in self._found]
+        """Return the sum of the updates of these views of one weight, in the shape of the whole weight."""
+        given = [self._found[number] for number in {id(w): w for w in weights} if number in self._found]
+        found = [_on_whole(weight, update, whole_weight(weight)) for weight, update in given]
         return sum(found[1:], found[0]) if found else None
 
     def gradients(self) -> dict[Tensor, Tensor]:
         """Return leaf -> update, summed over all tensors that are made of it."""
         found: dict[Tensor, Tensor] = {}
         for leaf, update in [each for each in self._found.values() if each[0].grad_fn is None]:
-            parameter, update = _whole(leaf, update)
+            parameter = parameter_of(leaf)
+            update = _on_whole(leaf, update, parameter)
             found[parameter] = found[parameter] + update if parameter in found else update
         computed = [(weight, update) for weight, update in self._found.values() if weight.grad_fn is not None]
         if computed:
@@ -60,15 +70,14 @@ class ParameterUpdates:
         return found
 
 
-def _whole(weight: Tensor, update: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the parameter of which a weight is a view, and its update: that of the view, zero elsewhere."""
-    parameter = parameter_of(weight)
-    if parameter is weight:
-        return weight, update
-    whole = torch.zeros_like(parameter)
-    offset = weight.storage_offset() - parameter.storage_offset()
-    whole.as_strided(weight.shape, weight.stride(), offset).copy_(update)
-    return parameter, whole
+def _on_whole(weight: Tensor, update: Tensor, whole: Tensor) -> Tensor:
+    """Return the update of the tensor of which a weight is a view: that of the view, zero elsewhere."""
+    if whole is weight:
+        return update
+    found = torch.zeros_like(whole)
+    offset = weight.storage_offset() - whole.storage_offset()
+    found.as_strided(weight.shape, weight.stride(), offset).copy_(update)
+    return found
 
 
 class Arrivals(Sums):

@@ -13,7 +13,7 @@ from actrelax.models.network.captured.operations import (
     refuse_stale,
     signal_of,
 )
-from actrelax.models.network.captured.psi import parameter_of, trial_pass
+from actrelax.models.network.captured.psi import parameter_of, trial_pass, whole_weight
 from actrelax.models.network.captured.sums import Sums
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "refuse_stale",
     "signal_of",
     "trial_pass",
+    "whole_weight",
 ]

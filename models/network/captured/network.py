@@ -189,7 +189,7 @@ class CapturedNetwork(Network):
         """Create the feedback weights that the assumptions need, one psi per weight (`Network.add_feedback`).
 
         In the state_dict they are ``NAME.feedback``, with the name of the first projection that uses the weight. Psi
-        of weights that are views of a parameter is of the whole parameter.
+        of weights that are views of a parameter, or of a computed weight, has the whole tensor's shape.
         """
         assumptions = look_up("assumptions", assumptions, PRESETS)
         assumptions.check_names(self.projections)

@@ -15,7 +15,7 @@ from actrelax.models.network.captured.edges import Edge, Place
 from actrelax.models.network.captured.gains import PieceGains
 from actrelax.models.network.captured.names import origin_of
 from actrelax.models.network.captured.pieces import Partition, Piece, follow
-from actrelax.models.network.captured.psi import parameter_of
+from actrelax.models.network.captured.psi import parameter_of, whole_weight
 from actrelax.models.network.captured.tape import AnotherPath, Tape
 
 
@@ -59,8 +59,8 @@ class Wire:
     kind       "dense" or "conv"
     weight     number of its weight among the module's parameters, None for one that is computed; the bias likewise
     parameter  number of the parameter that the weight is, or of which it is a view
-    shared     name of the first projection that uses the same weight, or views of the same parameter
-    origin     key of the weight, as `origin_of` returns it
+    shared     name of the first projection that uses the same weight, or views of the same one
+    origin     key of the whole weight, as `origin_of` returns it
     """
 
     name: str
@@ -196,7 +196,7 @@ def record(
     by_edge = {edge: number for number, edge in enumerate(found.edges)}
     sizes, batch = [_size(found, tape, number) for number in range(len(names))], tuple(stimulus.shape[:1])
     wires, shared = [], dict[Hashable, str]()
-    origins = {index: origin_of(parameter_of(tape.operations[index].weight), held) for index in projections}
+    origins = {index: origin_of(whole_weight(tape.operations[index].weight), held) for index in projections}
     for index, name in projections.items():
         shared.setdefault(origins[index], name)
     for number, piece in enumerate(found.pieces):

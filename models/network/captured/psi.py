@@ -164,8 +164,8 @@ def _part(module: nn.Module, name: str) -> nn.Module | None:
 
 
 def view_of_feedback(psi: Tensor, weight: Tensor) -> Tensor:
-    """Return the feedback weights of a weight that is a view of a parameter: the same view of the parameter's psi."""
-    base = parameter_of(weight)
+    """Return the feedback weights of a weight: of a view the same view of psi, which belongs to the whole weight."""
+    base = whole_weight(weight)
     if base is weight or psi.shape != base.shape or psi.dim() == 0:
         return psi
     if psi.stride() != base.stride():
@@ -173,10 +173,16 @@ def view_of_feedback(psi: Tensor, weight: Tensor) -> Tensor:
     return psi.as_strided(weight.shape, weight.stride(), weight.storage_offset() - base.storage_offset())
 
 
+def whole_weight(weight: Tensor) -> Tensor:
+    """Return the tensor of which a weight is a view, a parameter or computed from parameters, or the weight itself."""
+    base = weight._base
+    return base if base is not None and weight.dtype == base.dtype else weight
+
+
 def parameter_of(weight: Tensor) -> Tensor:
     """Return the parameter of which a weight is a view, or the weight itself."""
-    base = weight._base
-    return base if base is not None and base.grad_fn is None and weight.dtype == base.dtype else weight
+    base = whole_weight(weight)
+    return base if base.grad_fn is None else weight
 
 
 def own_feedback(network: Any, assumptions: Assumptions) -> list[tuple[Any, str]]:
@@ -211,12 +217,12 @@ def draw_feedback(network: Any, assumptions: Assumptions, generator: torch.Gener
 
 
 def _weights(network: Any, projections: list[Any]) -> list[Tensor]:
-    """Return the parameters to which psi of some projections belongs; computed weights as of a pass of zeros."""
+    """Return the whole weights to which psi of some projections belongs; computed ones as of a pass of zeros."""
     parameters = network.held().parameters()
     found = {p.psi: parameters[p.parameter] for p in projections if p.parameter}
     if len(found) < len(projections):
         operations = trial_pass(network).operations
-        found = {p.psi: operations[p.number].weight for p in projections} | found
+        found = {p.psi: whole_weight(operations[p.number].weight) for p in projections} | found
     return [found[p.psi] for p in projections]
 
 

@@ -27,8 +27,8 @@ class CapturedProjection:
     weight, bias    names of its weight and bias in the module; "" for none, and for a weight that is computed
     number          number of the operation on its path, None for a copy
     parameter       name of the parameter that the weight is, or of which it is a view
-    psi             name of the projection after which the feedback weights are called: the first of those that share
-                    the weight
+    psi             name of the projection after which the feedback weights are called: the first of those whose
+                    weights are the same, or views of the same
     """
 
     name: str

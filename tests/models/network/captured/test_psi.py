@@ -72,9 +72,14 @@ def test_names_and_places():
 
 
 @pytest.mark.catches("psi of a transposed weight not transposed")
-def test_tied_weights_share_psi_as_they_share_w():
+@pytest.mark.parametrize("computed", [False, True])
+def test_tied_weights_share_psi_as_they_share_w(computed):
     """Against three separate weights with W, W^T and a slice of W, and psi likewise."""
-    network, x, y = make()
+    torch.manual_seed(0)
+    module = Tied()
+    if computed:  # anew for each use
+        weight_norm(module.tied)
+    network, x, y = make(module)
     learn(network, x, y)
     tied, psi = network.module.tied.weight, network.feedback.find("tied")
     plain = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6, bias=False), nn.Tanh(),
@@ -95,8 +100,8 @@ def test_tied_weights_share_psi_as_they_share_w():
     learn(separate, x, y)
     total = same[0].weight.grad + same[1].weight.grad.t()
     total[1:] += same[2].weight.grad
-    assert torch.allclose(tied.grad, total, atol=1e-15)
-    assert torch.equal(psi.grad, tied.grad)
+    assert torch.allclose(psi.grad, total, atol=1e-15)
+    assert computed or torch.equal(psi.grad, tied.grad)
     assert torch.allclose(network.module.first.weight.grad, first.weight.grad, atol=1e-15)
     assert not torch.allclose(psi, tied, atol=0.1)
 
@@ -179,7 +184,7 @@ def test_a_weight_that_each_call_computes_anew_has_one_psi(parametrised):
 
 
 class Parts(nn.Module):
-    """One matrix, masked in two ways, scaled in two ways, and transposed after both."""
+    """One matrix, masked in two ways, scaled in two ways, and transposed after one of these."""
 
     def __init__(self):
         super().__init__()
@@ -197,12 +202,12 @@ class Parts(nn.Module):
 def test_weights_that_are_computed_in_different_ways_do_not_share_psi():
     network, x, y = make(Parts())
     weights = [p for p in network.projections.values() if p.number is not None][::-1]
-    computed = ["weight", "weight#2", "weight#3", "weight#4", "weight#5", "weight#3"]
+    computed = ["weight", "weight#2", "weight#3", "weight#4", "weight#3", "weight#3"]
     assert [p.psi for p in weights] == ["first", *computed, "last"]
     transposed = network.projections["weight#5"]
     problem = RelaxationProblem.from_batch(network, x, y, loss=LOSS, assumptions="learned-feedback")
-    psi = network.feedback.find("weight#5")
-    assert torch.equal(problem.feedback_weight(transposed), psi)  # in the shape of this weight, as its updates are
+    psi = network.feedback.find("weight#3")
+    assert torch.equal(problem.feedback_weight(transposed), psi.t())
 
 
 def test_a_frozen_weight_and_a_psi_that_learns():
