@@ -37,6 +37,7 @@ from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.mixed_precision import in_bfloat16
 from actrelax.simulations.training.modules import autocast, is_module, with_own_stream
 from actrelax.simulations.training.parallel import Shared
+from actrelax.simulations.training.processes import Processes
 
 
 def make_rule(
@@ -64,44 +65,72 @@ def make_rule(
     UserWarning
         If --max-steps are not enough to settle, according to the closed form.
     """
-    captured = is_module(network)
     processes = batches.processes
-    own = replace(options, check_finite=False)
-    if processes.count > 1:  # `Shared` applies the options to the sums over the processes
-        own = replace(own, reduction="sum", updates=Updates(decay=None if options.updates.decay is None else 0.0))
-    agrees = network.is_recurrent or experiment.relaxation.steps == "auto"
-    if agrees:  # on when to stop
-        own = replace(own, agree=processes.agree)
-    if experiment.rule != "ar":
-        rule = _differentiated(experiment, network, loss, own)
-        compile_as = _compile_as(execution, worthwhile=False)
-    elif experiment.relaxation.is_continuous:
-        rule = _continuous(experiment, execution, network, loss, own, optimiser)
-        compile_as = _compile_as(execution, "does not support continuous plasticity: leave it out.")
-    else:
-        rule, compile_as = _relaxed(experiment, execution, network, loss, own, batches)
-    if network.is_recurrent:
-        compile_as = _compile_as(execution, "needs a network without cycles: leave it out.")
-    if captured:
-        compile_as = _compile_as(execution, "does not support captured networks: leave it out.")
-    in_precision: Callable[[Rule], Rule] = lambda rule: rule  # noqa: E731
-    if experiment.precision == "bf16":
-        in_precision = autocast if captured else in_bfloat16
-    # the run itself reports divergence and warnings
-    with contextlib.suppress(DivergenceError), warnings.catch_warnings(action="ignore"):
-        in_precision(rule)(copy.deepcopy(network), *batches.example(2 if captured else 1))  # BatchNorm needs two
+    agrees = network.is_recurrent or experiment.relaxation.steps == "auto"  # on when to stop
+    own = _of_one_process(options, processes, agrees)
+    rule, obstacle, worthwhile = _alone(experiment, network, loss, own, optimiser, batches)
+    compile_as = _compile_as(execution, _obstacle(network) or obstacle, worthwhile)
+    in_precision = _precision(experiment, network)
+    _try(in_precision(rule), network, batches)
     if compile_as == "trace":
         rule = Traced(rule)
     elif compile_as == "inductor":
         rule = Traced(rule, lambda kernels, x, y: torch.compile(kernels))
     rule = in_precision(rule)
-    if captured:
+    if is_module(network):
         rule = with_own_stream(rule, experiment.seed, processes.rank, done)
     if processes.count == 1:
         return rule
     assumptions = experiment.relaxation.knobs if experiment.rule == "ar" else None
-    size = lambda: batches.size_of(done() % len(batches))  # noqa: E731
-    return Shared(rule, network, options, assumptions, processes, size, agrees)
+    return Shared(
+        rule, network, options, assumptions, processes, lambda: batches.size_of(done() % len(batches)), agrees
+    )
+
+
+def _of_one_process(options: BackwardOptions, processes: Processes, agrees: bool) -> BackwardOptions:
+    """Return the options for a process's share of a batch, without those that `Shared` applies to the sums."""
+    own = replace(options, check_finite=False, agree=processes.agree if agrees else options.agree)
+    if processes.count == 1:
+        return own
+    return replace(own, reduction="sum", updates=Updates(decay=None if options.updates.decay is None else 0.0))
+
+
+def _alone(
+    experiment: Experiment,
+    network: Network,
+    loss: Loss,
+    options: BackwardOptions,
+    optimiser: torch.optim.Optimizer,
+    batches: Batches,
+) -> tuple[Rule, str | None, bool]:
+    """Return the rule of one process, what keeps it from being compiled, and whether compiling it is worthwhile."""
+    if experiment.rule != "ar":
+        return _differentiated(experiment, network, loss, options), None, False
+    if experiment.relaxation.is_continuous:
+        rule = _continuous(experiment, network, loss, options, optimiser)
+        return rule, "does not support continuous plasticity: leave it out.", True
+    return _relaxed(experiment, network, loss, options, batches)
+
+
+def _obstacle(network: Network) -> str | None:
+    """Return None, or the rest of the sentence that says why rules of this network can't be compiled."""
+    if network.is_recurrent:
+        return "needs a network without cycles: leave it out."
+    return "does not support captured networks: leave it out." if is_module(network) else None
+
+
+def _precision(experiment: Experiment, network: Network) -> Callable[[Rule], Rule]:
+    """Return the function that runs a rule in the experiment's precision."""
+    if experiment.precision != "bf16":
+        return lambda rule: rule
+    return autocast if is_module(network) else in_bfloat16
+
+
+def _try(rule: Rule, network: Network, batches: Batches) -> None:
+    """Learn from one image with a copy of the network; the run itself reports divergence and warnings."""
+    images = 2 if is_module(network) else 1  # BatchNorm needs two
+    with contextlib.suppress(DivergenceError), warnings.catch_warnings(action="ignore"):
+        rule(copy.deepcopy(network), *batches.example(images))
 
 
 def _differentiated(experiment: Experiment, network: Network, loss: Loss, options: BackwardOptions) -> Rule:
@@ -116,24 +145,22 @@ def _differentiated(experiment: Experiment, network: Network, loss: Loss, option
 
 def _relaxed(
     experiment: Experiment,
-    execution: Execution,
     network: Network,
     loss: Loss,
     options: BackwardOptions,
     batches: Batches,
-) -> tuple[Rule, str]:
-    """Return AR's rule, by the closed form if it applies, and the way to compile it."""
+) -> tuple[Rule, str | None, bool]:
+    """Return AR's rule, by the closed form if it applies, and the other results of `_alone`."""
     relaxation = experiment.relaxation
     steps, integrator = relaxation.steps_of(network), integrator_named(relaxation.integrator)
     fields = relaxation.problem_fields(network, experiment.seed)
     problem = _example_problem(network, loss, options, batches, {"assumptions": relaxation.knobs, **fields})
-    worthwhile = True
-    obstacle = "needs a network without cycles: leave it out." if network.is_recurrent else None
+    obstacle, worthwhile = None, True
     if _is_stepped(experiment, problem):
         options = replace(options, evaluation="stepped")
         worthwhile = problem.is_frozen  # otherwise the many kernels dominate, and tracing saves little
         if problem.is_noisy or steps.tolerance is not None:
-            obstacle = obstacle or "needs relaxations with a fixed number of steps and without noise."
+            obstacle = "needs relaxations with a fixed number of steps and without noise."
     else:
         options = replace(options, evaluation="closed-form")
         steps, integrator = _measured(problem, integrator, steps)
@@ -148,7 +175,7 @@ def _relaxed(
         options=options,
         **fields,
     )
-    return rule, _compile_as(execution, obstacle, worthwhile)
+    return rule, obstacle, worthwhile
 
 
 def _example_problem(
@@ -188,12 +215,12 @@ def _measured(problem: RelaxationProblem, integrator: Integrator, steps: Steps) 
 
 def _continuous(
     experiment: Experiment,
-    execution: Execution,
     network: Network,
     loss: Loss,
     options: BackwardOptions,
     optimiser: torch.optim.Optimizer,
 ) -> Rule:
+    """Return AR's rule with plasticity during the relaxation, at the optimiser's learning rate."""
     relaxation = experiment.relaxation
     if experiment.evaluation == "closed-form":
         raise ActrelaxError(
@@ -216,7 +243,7 @@ def _continuous(
     return rule
 
 
-def _compile_as(execution: Execution, obstacle: str | None = None, worthwhile: bool = True) -> str:
+def _compile_as(execution: Execution, obstacle: str | None, worthwhile: bool) -> str:
     """Return "no", "trace" or "inductor"; raise an error for the latter two if there is an obstacle."""
     asked: str = execution.compile
     if obstacle is not None and asked not in ("auto", "no"):
