@@ -29,8 +29,7 @@ HIERARCHY = varied(
 
 def learned(epochs: int, seed: int, options: Options | None = None) -> Network:
     """Return a hierarchy that has learned the digits, in float64."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about single samples that do not settle during training
+    with warnings.catch_warnings(action="ignore"):  # about single samples that do not settle during training
         return trained(varied(HIERARCHY, {"epochs": epochs, "seed": seed, **(options or {})})).double()
 
 

@@ -188,8 +188,7 @@ def _problems(
     for p in recurrent:
         assert p.weight is not None
         p.weight.data.mul_(factor)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rates that have not settled
+    with warnings.catch_warnings(action="ignore"):  # of rates that have not settled
         passed = settle(network, x, Settle(Steps.until(1e-8, eta=0.5, most=10_000), "rk4"))
     problem = RelaxationProblem.from_batch(network, passed, y)
     parts = [slice(i, i + 1) for i in range(len(x))] if passed.reached else []

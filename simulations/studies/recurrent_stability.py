@@ -115,8 +115,7 @@ def main(
     by_gain, law = against_gain(gains, draws)
     by_spread = against_spread(spreads, tries)
     margins, growth = against_inhibition(inhibition)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of samples that have not settled
+    with warnings.catch_warnings(action="ignore"):  # of samples that have not settled
         rows = followed(varied(HIERARCHY, {"epochs": epochs}), conditions, while_learning, seeds=1)
     with written(out / "recurrent_stability.png", (9.6, 7.4)) as figure:
         (upper_left, upper_right), (lower_left, lower_right) = figure.subplots(2, 2)
@@ -127,13 +126,7 @@ def main(
         upper_right.set(xscale="log", yscale="symlog")
         upper_right.set_xticks(spreads, [f"{spread:g}" for spread in spreads])
         upper_right.set_xticks([], minor=True)
-        lower_left.plot(list(margins), list(margins.values()), label="predicted margin")
-        tried = [(s, share * margins[s], rate) for s in growth for share, rate in zip(SHARES, growth[s], strict=True)]
-        for mark, outcome in ((".", "settles"), ("x", "grows")):
-            points = [(s, delay) for s, delay, rate in tried if (rate > 0) == (outcome == "grows")]
-            lower_left.plot(*zip(*points, strict=True), mark, color="0.3", label=outcome)
-        lower_left.set(xlabel="common inhibition", ylabel="delay of all feedback (tau)", ylim=(0, None))
-        lower_left.legend()
+        draw_delays(lower_left, margins, growth)
         figures.over_epochs(lower_right, curves(rows, "backward"), "largest real part of the feedback")
         lower_right.axhline(1, color="0.6", linewidth=1, linestyle="-")
         lower_right.legend(fontsize="small")
@@ -168,6 +161,17 @@ def draw(ax: Axes, of: Curves, xlabel: str, ylabel: str, rest: float = 1) -> Non
     ax.legend()
 
 
+def draw_delays(ax: Axes, margins: Mapping[float, float], growth: Mapping[float, Sequence[float]]) -> None:
+    """Draw the predicted delay margin against inhibition, and whether relaxations settle at shorter and longer ones."""
+    ax.plot(list(margins), list(margins.values()), label="predicted margin")
+    tried = [(s, share * margins[s], rate) for s in growth for share, rate in zip(SHARES, growth[s], strict=True)]
+    for mark, outcome in ((".", "settles"), ("x", "grows")):
+        points = [(s, delay) for s, delay, rate in tried if (rate > 0) == (outcome == "grows")]
+        ax.plot(*zip(*points, strict=True), mark, color="0.3", label=outcome)
+    ax.set(xlabel="common inhibition", ylabel="delay of all feedback (tau)", ylim=(0, None))
+    ax.legend()
+
+
 def listed(of: Mapping[Any, float]) -> str:
     """Return values as text."""
     return ", ".join(f"{key} {value:.2f}" for key, value in of.items())
@@ -199,8 +203,7 @@ def settled(network: Network, samples: int = 1) -> RelaxationProblem:
     """Return the relaxation from zero for test digits at settled rates."""
     test, shape = digits().test, network.populations[network.input].shape
     x, y = test.images[:samples].double().reshape(-1, *shape), test.labels[:samples]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rates that have not settled
+    with warnings.catch_warnings(action="ignore"):  # of rates that have not settled
         rates = settle(network, x, Settle(Steps.until(1e-6, eta=0.3, most=1000)))
     return RelaxationProblem.from_batch(network, rates, y, start="zero")
 

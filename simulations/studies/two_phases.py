@@ -108,17 +108,7 @@ def main(
     }
     alphas = {t: [max(abscissae(after(p, time=t), seen)) for p in problems] for t in forward}
     at_rest = [abscissa for p in problems for abscissa in abscissae(p, seen)]
-
-    with figures.saved(out / "two_phases.png", columns=3) as (_, (left, middle, right)):
-        shown = {f"{start}, {m}": of for start in ("from zero", "from the rates") for m, of in curves[start].items()}
-        figures.sensitivity(left, shown, "relaxation (tau)")
-        figures.sensitivity(middle, curves["forward phase"], "forward phase (tau)")
-        for ax in (left, middle):
-            ax.set(ylabel="angle to the gradient (degrees)", ylim=(0, 180), yticks=range(0, 181, 45))
-            ax.legend(loc="upper right")
-        figures.sensitivity(right, {"": alphas}, "forward phase (tau)")
-        right.axhline(1, color="0.6", linewidth=1, linestyle="-")
-        right.set(ylabel="largest real part of an eigenvalue")
+    draw(out / "two_phases.png", curves, alphas)
     numbers: dict[str, Any] = {
         **{label: {m: means(of[m]) for m in MEASURES} for label, of in curves.items()},
         **{label: {m: fmean(of[m][last]) for m in MEASURES} for label, of in others.items()},
@@ -135,6 +125,20 @@ def main(
         ),
     )
     return numbers
+
+
+def draw(path: Path, curves: Mapping[str, Angles], alphas: Mapping[float, Sequence[float]]) -> None:
+    """Draw angles against the durations of both phases, and abscissae against that of the forward phase."""
+    with figures.saved(path, columns=3) as (_, (left, middle, right)):
+        shown = {f"{start}, {m}": of for start in ("from zero", "from the rates") for m, of in curves[start].items()}
+        figures.sensitivity(left, shown, "relaxation (tau)")
+        figures.sensitivity(middle, curves["forward phase"], "forward phase (tau)")
+        for ax in (left, middle):
+            ax.set(ylabel="angle to the gradient (degrees)", ylim=(0, 180), yticks=range(0, 181, 45))
+            ax.legend(loc="upper right")
+        figures.sensitivity(right, {"": alphas}, "forward phase (tau)")
+        right.axhline(1, color="0.6", linewidth=1, linestyle="-")
+        right.set(ylabel="largest real part of an eigenvalue")
 
 
 def angles_after(

@@ -54,6 +54,9 @@ HOPS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
 SAMPLES = 200
 CHECKED = ((0.5, 8), (0.2, 30))  # eta and steps of the law
 
+Curves = Mapping[str, Mapping[float, Sequence[float]]]
+"""Label -> number of hops or length of walks -> value for each network."""
+
 
 def main(
     out: Path = OUT,
@@ -90,38 +93,15 @@ def main(
         "from the rates": angles_by_hops([replace(p, start="feedforward") for p in problems], gradients),
     }
     walks = [by_length(problem, max(HOPS)) for problem in problems]
-    sizes: dict[str, dict[float, list[float]]] = {
-        name: {
-            k + 1: [
-                float(of[k][name].norm() / g.activities[name].norm()) for of, g in zip(walks, gradients, strict=True)
-            ]
-            for k in range(30)
-            if walks[0][k][name].any()
-        }
-        for name in problems[0].network.hidden
-    }
+    sizes = {name: contributions(name, walks, gradients) for name in problems[0].network.hidden}
     law = max(off_the_law(p, of) for p, of in zip(problems, walks, strict=True))
     conditions = {**controls, **hops_of(zero, "zero"), **hops_of(rates, "feedforward")}
     accuracy = accuracies(conditions, epochs, seeds)
-
-    with figures.saved(out / "walks.png", columns=3) as (_, (left, middle, right)):
-        shown = {f"{start}, {measure}": by_hops for start, of in angles.items() for measure, by_hops in of.items()}
-        figures.sensitivity(left, shown, "hops")
-        left.set(ylabel="angle to the gradient (degrees)", ylim=(0, 180), yticks=range(0, 181, 45))
-        left.legend(loc="upper right")
-        for name, of_length in sizes.items():
-            middle.semilogy(list(of_length), [fmean(values) for values in of_length.values()], label=name)
-        middle.set(xlabel="length of the walks", ylabel="contribution (relative to the gradient)")
-        middle.legend()
-        trained_with: dict[str, dict[float, list[float]]] = {
-            "from zero": {k: accuracy[f"{k} hops from zero"] for k in zero},
-            "from the rates": {k: accuracy[f"{k} hops from the rates"] for k in rates},
-        }
-        figures.sensitivity(right, trained_with, "hops in training")
-        for control, style in zip(controls, ("-", "--", ":"), strict=False):
-            right.axhline(fmean(accuracy[control]), color="0.4", linewidth=1, linestyle=style, label=control)
-        right.set(ylabel="accuracy on test images (%)", ylim=(0, 100))
-        right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    trained_with: Curves = {
+        "from zero": {k: accuracy[f"{k} hops from zero"] for k in zero},
+        "from the rates": {k: accuracy[f"{k} hops from the rates"] for k in rates},
+    }
+    draw(out / "walks.png", angles, sizes, trained_with, {control: accuracy[control] for control in controls})
     numbers = {
         "angle": {s: {m: {k: fmean(v) for k, v in by.items()} for m, by in of.items()} for s, of in angles.items()},
         "size": {name: {k: fmean(v) for k, v in of.items()} for name, of in sizes.items()},
@@ -157,6 +137,18 @@ def by_length(problem: RelaxationProblem, most: int) -> list[State]:
     return found
 
 
+def contributions(
+    population: str, walks: Sequence[Sequence[State]], gradients: Sequence[Gradient]
+) -> dict[float, list[float]]:
+    """Return length of walks -> their sum's norm over the gradient's, per network; lengths up to 30 that arrive."""
+    norms = [gradient.activities[population].norm() for gradient in gradients]
+    return {
+        k + 1: [float(of[k][population].norm() / norm) for of, norm in zip(walks, norms, strict=True)]
+        for k in range(30)
+        if walks[0][k][population].any()
+    }
+
+
 def off_the_law(problem: RelaxationProblem, walks: Sequence[State]) -> float:
     """Return the largest relative difference of states after several steps from the weighted sum over walks."""
     off = []
@@ -177,11 +169,34 @@ def hops_of(counts: Sequence[int], start: str) -> dict[str, Options]:
 
 def accuracies(conditions: Mapping[str, Options], epochs: int, seeds: int) -> dict[str, list[float]]:
     """Train under each condition; return the final accuracies on the test images, in percent."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about samples that do not settle during training
+    with warnings.catch_warnings(action="ignore"):  # about samples that do not settle during training
         rows = followed(varied(HIERARCHY, {"epochs": epochs}), conditions, lambda training, options: {}, seeds)
     final = rows[rows["epoch"] == epochs]
     return {c: (100 * final["accuracy"][final["condition"] == c]).tolist() for c in conditions}
+
+
+def draw(
+    path: Path,
+    angles: Mapping[str, Angles],
+    sizes: Curves,
+    trained_with: Curves,
+    controls: Mapping[str, Sequence[float]],
+) -> None:
+    """Draw angles against hops, contributions against length, and accuracies (percent) against hops in training."""
+    with figures.saved(path, columns=3) as (_, (left, middle, right)):
+        shown = {f"{start}, {measure}": by_hops for start, of in angles.items() for measure, by_hops in of.items()}
+        figures.sensitivity(left, shown, "hops")
+        left.set(ylabel="angle to the gradient (degrees)", ylim=(0, 180), yticks=range(0, 181, 45))
+        left.legend(loc="upper right")
+        for name, of_length in sizes.items():
+            middle.semilogy(list(of_length), [fmean(values) for values in of_length.values()], label=name)
+        middle.set(xlabel="length of the walks", ylabel="contribution (relative to the gradient)")
+        middle.legend()
+        figures.sensitivity(right, trained_with, "hops in training")
+        for (control, accuracy), style in zip(controls.items(), ("-", "--", ":"), strict=False):
+            right.axhline(fmean(accuracy), color="0.4", linewidth=1, linestyle=style, label=control)
+        right.set(ylabel="accuracy on test images (%)", ylim=(0, 100))
+        right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 if __name__ == "__main__":
