@@ -13,6 +13,7 @@ from actrelax.models._values import as_generator
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.engines import INTEGRATORS, PAPERS, Steps, schedule
 from actrelax.models.engines.residual import residual_of_state
+from actrelax.models.engines.schedule import Schedule
 from actrelax.models.engines.steps import take_steps
 from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator, add_noise, fill_delay_lines
@@ -92,13 +93,7 @@ def relax_continuously(
     is_captured = isinstance(network, CapturedNetwork)
     descent = (CapturedDescent if is_captured else _Descent)(problem, options, correction)
     before = [(parameter, parameter.clone()) for parameter in descent.parameters() if options.check_finite]
-    state, noisy = fill_delay_lines(problem, problem.initial_state(), grid.dt), problem.is_noisy
-    for _ in range(grid.steps):
-        state = scheme.step(problem, state, grid.dt)
-        if noisy:
-            state = add_noise(problem, state, grid.dt, as_generator(options.generator))
-        descent.step(state, rate / grid.steps)
-    descent.end(state, rate)
+    state = _descend_along(problem, scheme, grid, descent, rate, options)
     bad = _first_non_finite(problem, state) if options.check_finite else None
     if bad is not None:
         for parameter, value in before:
@@ -108,6 +103,25 @@ def relax_continuously(
     losses = chosen.value(output, y)
     loss_value = options.reduced(losses.sum(), len(x), correction)
     return Backward(loss_value, output, finite, len(x), report=_report(problem, state, grid.steps, options))
+
+
+def _descend_along(
+    problem: RelaxationProblem,
+    scheme: Integrator,
+    grid: Schedule,
+    descent: _Descent | CapturedDescent,
+    rate: float,
+    options: BackwardOptions,
+) -> State:
+    """Take the steps, changing weights after each and after the last, and return the final state."""
+    state, noisy = fill_delay_lines(problem, problem.initial_state(), grid.dt), problem.is_noisy
+    for _ in range(grid.steps):
+        state = scheme.step(problem, state, grid.dt)
+        if noisy:
+            state = add_noise(problem, state, grid.dt, as_generator(options.generator))
+        descent.step(state, rate / grid.steps)
+    descent.end(state, rate)
+    return state
 
 
 def _report(problem: RelaxationProblem, state: State, steps: int, options: BackwardOptions) -> SettlingReport | None:
