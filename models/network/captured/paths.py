@@ -193,22 +193,8 @@ def record(
     unique = _Unique()
     projections = {index: unique(name_of(index)) for index in sorted(found.targets)}
     names = _population_names(found, projections, held, stimulus)
-    by_edge = {edge: number for number, edge in enumerate(found.edges)}
     sizes, batch = [_size(found, tape, number) for number in range(len(names))], tuple(stimulus.shape[:1])
-    wires, shared = [], dict[Hashable, str]()
-    origins = {index: origin_of(whole_weight(tape.operations[index].weight), held) for index in projections}
-    for index, name in projections.items():
-        shared.setdefault(origins[index], name)
-    for number, piece in enumerate(found.pieces):
-        for index in sorted(piece.drives):
-            operation, source = tape.operations[index], tape.sources[index]
-            weight, bias = numbers.get(id(operation.weight)), numbers.get(id(operation.bias))
-            start = None if source is None else by_edge[source]
-            psi = numbers.get(id(parameter_of(operation.weight))), shared[origins[index]], origins[index]
-            wires.append(Wire(projections[index], start, number, index, operation.kind, weight, bias, *psi))
-        for copied in piece.copies:
-            kind = "conv" if len(sizes[number]) > 2 else "dense"
-            wires.append(Wire(unique(f"{names[copied]}->{names[number]}"), copied, number, None, kind))
+    wires = _wires(found, tape, numbers, projections, names, _origins(tape, projections, held), unique)
     relays = tuple(piece.is_relay(stimulus) for piece in found.pieces)
     for piece in found.pieces:
         piece.drives.sort()
@@ -223,9 +209,54 @@ def record(
         tuple(stimulus.shape[1:]),
         relays,
         own,
-        tuple(wires),
+        wires,
         _wanted(found, tape),
     )
+
+
+def _origins(tape: Tape, projections: Mapping[int, str], held: Mapping[int, str]) -> Mapping[int, tuple[str, Hashable]]:
+    """Return operation -> `Wire.shared` and `Wire.origin` of its weight; `projections` maps operations to names."""
+    found, first = dict[int, tuple[str, Hashable]](), dict[Hashable, str]()
+    for index, name in projections.items():
+        origin = origin_of(whole_weight(tape.operations[index].weight), held)
+        found[index] = first.setdefault(origin, name), origin
+    return found
+
+
+def _wires(
+    found: Partition,
+    tape: Tape,
+    numbers: Mapping[int, int],
+    projections: Mapping[int, str],
+    names: Sequence[str],
+    origins: Mapping[int, tuple[str, Hashable]],
+    unique: _Unique,
+) -> tuple[Wire, ...]:
+    """Return the projections into each population: its drives, then its copies, which get `unique` names."""
+    by_edge = {edge: number for number, edge in enumerate(found.edges)}
+    wires = []
+    for number, piece in enumerate(found.pieces):
+        for index in sorted(piece.drives):
+            operation, source = tape.operations[index], tape.sources[index]
+            shared, origin = origins[index]
+            wires.append(
+                Wire(
+                    projections[index],
+                    source=None if source is None else by_edge[source],
+                    target=number,
+                    operation=index,
+                    kind=operation.kind,
+                    weight=numbers.get(id(operation.weight)),
+                    bias=numbers.get(id(operation.bias)),
+                    parameter=numbers.get(id(parameter_of(operation.weight))),
+                    shared=shared,
+                    origin=origin,
+                )
+            )
+        kind = "conv" if len(_size(found, tape, number)) > 2 else "dense"
+        for copied in piece.copies:
+            wires.append(Wire(unique(f"{names[copied]}->{names[number]}"), copied, number, None, kind))
+    return tuple(wires)
 
 
 def _numbers(parameters: Mapping[str, Tensor], stimulus: Tensor) -> dict[int, int]:
