@@ -22,7 +22,7 @@ from actrelax.models.network.captured.gates import Turn
 from actrelax.models.network.captured.held import Held, fork_state
 from actrelax.models.network.captured.names import operation_names, running_module
 from actrelax.models.network.captured.overview import described
-from actrelax.models.network.captured.paths import KnownPaths, Path, record
+from actrelax.models.network.captured.paths import KnownPaths, Path
 from actrelax.models.network.captured.pieces import partition
 from actrelax.models.network.captured.psi import (
     FeedbackWeights,
@@ -31,6 +31,7 @@ from actrelax.models.network.captured.psi import (
     load_feedback,
     own_feedback,
 )
+from actrelax.models.network.captured.record import record
 from actrelax.models.network.captured.structure import structure_of
 from actrelax.models.network.captured.tape import AnotherPath, Tape
 from actrelax.models.network.captured.versions import Versions
@@ -144,9 +145,7 @@ class CapturedNetwork(Network):
         if weight is None or not x.is_floating_point():
             return
         fits = x.dtype == weight.dtype and x.device == weight.device
-        if "fits" not in self.__dict__:
-            self.__dict__["fits"] = fits
-        if self.__dict__["fits"] and not fits:
+        if self.__dict__.setdefault("fits", fits) and not fits:
             check_stimuli(x, x.shape[1:], [weight])
 
     def along(self, path: Path) -> CapturedNetwork:

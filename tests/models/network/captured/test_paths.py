@@ -3,7 +3,6 @@
 import pytest
 import torch
 from modules import MODULES
-from torch import nn
 
 from actrelax.models.network import Network
 from actrelax.models.network.captured.paths import KnownPaths
@@ -34,31 +33,3 @@ def test_passes_are_checked_ever_more_seldom():
     known.add("key", path := object())
     assert known.get("key") is path
     assert [n for n in range(1, 20) if known.is_checked("key")] == [1, 2, 4, 8, 16]
-
-
-def test_a_path_holds_no_tensor():
-    case = MODULES["residual"]
-    path = Network.from_module(case.make(), case.stimuli()).path
-    assert all(not piece.parameters for piece in path.pieces)
-    assert all(isinstance(number, int) for own in path.parameters for number in own)
-
-
-def test_names_are_unique_and_relays_follow_their_source():
-    names = Network.from_module(MODULES["shifted"].make(), MODULES["shifted"].stimuli()).path.names
-    assert len(set(names)) == len(names)
-    assert {"stem'", "stem''"} <= {*names}
-
-
-def test_a_population_that_parameters_fire_is_named_after_one():
-    case = MODULES["learned-query"]
-    network = Network.from_module(case.make(), case.stimuli())
-    assert "latents" in network.hidden  # it relaxes
-
-
-def test_a_module_named_output():
-    module = nn.Sequential()
-    module.add_module("output", nn.Linear(4, 3))
-    module.add_module("tanh", nn.Tanh())
-    module.add_module("input", nn.Linear(3, 2))
-    network = Network.from_module(module, torch.randn(2, 4))
-    assert list(network.populations) == ["input", "output#2", "output"]
