@@ -49,7 +49,7 @@ def equilibrium_by_components(problem: RelaxationProblem, tolerance: float = TOL
     constant the feedback in a cycle then has an eigenvalue with a real part of 1 or more, with several, or other unit
     dynamics, the Jacobian one of 0 or more. That Jacobian takes `PRODUCTS` further products.
     """
-    parts = [_in_one_go(part, tolerance) for part in _parts(problem)]
+    parts = [_solved(part, tolerance) for part in _parts(problem)]
     for i, members in enumerate(reversed(problem.network.graph.cycles)):
         _warn_of_instability(problem, torch.cat([part.abscissae[i] for part in parts]), members)
     variables = parts[0].state
@@ -78,36 +78,38 @@ def _parts(problem: RelaxationProblem) -> list[RelaxationProblem]:
 
 @dataclass(frozen=True, eq=False)
 class _Part(Equilibrium):
-    """The equilibrium of some samples, and what decides on stability in each cycle, from the output down."""
+    """The equilibrium of some samples.
+
+    abscissae  for each cycle, from the output down: (batch,), the largest real part of an eigenvalue of its feedback,
+               or, with several time constants, of its Jacobian, per unit of time
+    """
 
     abscissae: list[Tensor]
 
 
-def _in_one_go(problem: RelaxationProblem, tolerance: float) -> _Part:
+def _solved(problem: RelaxationProblem, tolerance: float) -> _Part:
+    """Return the equilibrium of a problem whose bases fit in memory, component by component from the output down."""
     network = problem.network
     state: State = {}
     residual, applications, most, abscissae = 0.0, 0, 0, list[Tensor]()
     for members in reversed(network.graph.components):
         if network.output in members:
             continue
-        cycle = _Cycle(problem, members, state)
-        if members in network.graph.cycles:
-            b = cycle.input_from_outside()
-            solution = gmres(cycle.feedback, b, tolerance=tolerance)
-            state |= cycle.as_state(solution.x)
-            residual = max(residual, float(solution.residual.amax()))
-            applications += cycle.outside + solution.products * cycle.inside
-            most = max(most, solution.products)
-            if _has_one_tau(problem, members):
-                abscissae.append(solution.abscissa)
-            else:
-                abscissa, products = cycle.abscissa()
-                abscissae.append(abscissa)
-                applications += products * cycle.inside
-        else:
+        component = _Component(problem, members, state)
+        applications += component.outside
+        if members not in network.graph.cycles:
             (name,) = members
             state |= problem.units[name].fixed_point(problem.unit_input(name, state))
-            applications += cycle.outside
+            continue
+        solution = gmres(component.feedback, component.input_from_outside(), tolerance=tolerance)
+        state |= component.as_state(solution.x)
+        residual, most = max(residual, float(solution.residual.amax())), max(most, solution.products)
+        abscissa, products = solution.abscissa, solution.products
+        if not _has_one_tau(problem, members):
+            abscissa, further = component.abscissa()
+            products += further
+        abscissae.append(abscissa)
+        applications += products * component.inside
     ordered = {variable: state[variable] for unit in problem.units.values() for variable in unit.variables}
     return _Part(ordered, residual, applications, most, abscissae)
 
@@ -135,19 +137,19 @@ def residual_of_equilibrium(problem: RelaxationProblem, state: State) -> Tensor:
     others = [problem.units[name].activity(state) for name in problem.relaxing if name not in inside]
     found = [zero_if_finite(x) for x in others]
     for members in problem.network.graph.cycles:
-        cycle = _Cycle(problem, members, state)
+        cycle = _Component(problem, members, state)
         b, x = cycle.input_from_outside(), cycle.activity(state)
         error, size = (b + cycle.feedback(x) - x).norm(dim=1), b.norm(dim=1)
         found.append(torch.where((error == 0) & (size == 0), error, error / size))
     return torch.stack(found).amax(0)
 
 
-class _Cycle:
+class _Component:
     """The populations of one component as one vector per sample, (batch, units), from the top down.
 
     Their activities at equilibrium are x = A x + b, with b the input from the populations above them.
 
-    inside, outside  number of projections that carry feedback from members and from others
+    inside, outside  numbers of projections that carry feedback from members and from other populations
     """
 
     def __init__(self, problem: RelaxationProblem, members: Sequence[str], above: State) -> None:
