@@ -104,25 +104,21 @@ class Unrolled:
     def __init__(self, network: Network, x: Tensor, options: BackwardOptions, last: int | None) -> None:
         self.network, self.options, how = network, options, options.settle
         network.check_stimuli(x)
-        self.before = 0  # steps without a graph
         self.eta, self.sweeps = _step_size(how), integrator_named(how.integrator).name == "sequential"
+        before, tolerance = 0, None  # number of steps without a graph; tolerance of those in it
         if last is None:
-            rates, tolerance, most = (
-                self._initial_rates(x, how),
-                how.steps.tolerance,
-                100 if how.steps.number is None else how.steps.number,
-            )
+            rates, tolerance = self._initial_rates(x, how), how.steps.tolerance
+            last = 100 if how.steps.number is None else how.steps.number
         else:
             passed = pass_for(network, x, options)
-            self.before = passed.steps or 0
-            rates, tolerance, most = {name: passed.activities[name] for name in network.hidden}, None, last
+            rates, before = {name: passed.activities[name] for name in network.hidden}, passed.steps or 0
         self.start = {network.input: x, **rates}
-        self.taken, self.rates, settled = self._run(self.start, tolerance, most)
+        self.taken, self.rates, settled = self._run(self.start, tolerance, last)
         if stops_at_non_finite(network, options) and not is_finite(self.rates):
-            raise self._divergence(most)
+            raise self._divergence(last)
         if tolerance is not None and not settled:
             warn_of_unsettled_rates(self.taken)
-        self.report = self._report(self.rates, self.taken)
+        self.report = self._report(before + self.taken)
 
     def gradients(self, of: Sequence[Tensor], top: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients of tensors for a loss gradient; samples that are dropped give none."""
@@ -177,12 +173,14 @@ class Unrolled:
         return all(change_is_small(before, rates, [v], bound, agree) for v in self.network.hidden)
 
     @torch.no_grad()
-    def _report(self, rates: Mapping[str, Tensor], taken: int) -> SettlingReport:
+    def _report(self, steps: int) -> SettlingReport:
+        """Return how far each sample is from its fixed point, after a number of steps from the start of the rates."""
+        rates = self.rates
         names = [name for cycle in self.network.graph.cycles for name in cycle]
         parts = [relative_residual(respond(self.network, v, rates) - rates[v], rates[v]) for v in names]
         parts += [zero_if_finite(x) for x in (self.output, *(r for v, r in rates.items() if v not in names))]
         how = self.options.settle
-        forward = Ended(largest_residual(parts), how.steps.tolerance, taken, time_from_zero(how, self.before + taken))
+        forward = Ended(largest_residual(parts), how.steps.tolerance, self.taken, time_from_zero(how, steps))
         return report_of(self.options, {"forward": forward})
 
 
