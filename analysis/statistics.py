@@ -137,11 +137,14 @@ def holm(p: Sequence[float]) -> list[float]:
         require_statsmodels()
         from statsmodels.stats.multitest import multipletests
 
-        gc.freeze()  # multipletests collects garbage, which takes up to seconds in a large process
+        freezing = not gc.get_freeze_count()  # multipletests collects garbage, for seconds in a large process
+        if freezing:
+            gc.freeze()
         try:
             adjusted[known] = multipletests(adjusted[known], method="holm")[1]
         finally:
-            gc.unfreeze()
+            if freezing:
+                gc.unfreeze()
     return [float(value) for value in adjusted]
 
 

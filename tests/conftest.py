@@ -1,5 +1,7 @@
 """Strict numerics: float64 everywhere, warnings as errors (pyproject.toml), one fixed seed per test."""
 
+import gc
+
 import _pytest.doctest
 import pytest
 import torch
@@ -45,6 +47,12 @@ def pytest_configure(config):
     defect = config.getoption("--defect", default=None)
     if defect is not None:
         config.pluginmanager.register(WithDefect(defect))
+
+
+def pytest_collection_finish():
+    """Leave modules and collected tests out of garbage collection: Brian2 collects at each run of a network."""
+    gc.collect()
+    gc.freeze()
 
 
 settings.register_profile("actrelax", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=30)

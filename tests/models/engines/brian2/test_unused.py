@@ -23,14 +23,11 @@ from actrelax.models.problem import RelaxationProblem
 def deleted():
     """Yield a list that has, after the block, the warnings of objects deleted in it."""
     found = []
-    gc.freeze()  # a collection then takes milliseconds
-    try:
-        with catch_logs() as log:
-            yield found
-            gc.collect()
-            found += [message for _, name, message in log if name.endswith("unused_brian_object")]
-    finally:
-        gc.unfreeze()
+    gc.freeze()  # what earlier tests left behind is not collected here; gc.unfreeze would undo that of conftest.py
+    with catch_logs() as log:
+        yield found
+        gc.collect()
+        found += [message for _, name, message in log if name.endswith("unused_brian_object")]
 
 
 def group():
