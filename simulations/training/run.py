@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import torch
 
-from actrelax.analysis import figures
 from actrelax.analysis.clip_bound import largest_derivative, why_no_bound
 from actrelax.analysis.convergence import Distances, distances
 from actrelax.analysis.fingerprints import identity, of_weights, record
@@ -186,6 +185,8 @@ def _ends(experiment: Experiment, training: Training) -> tuple[Distances | None,
 
 
 def _draw(folder: RunFolder) -> None:
+    from actrelax.analysis import figures  # with Matplotlib and SciPy's statistics, a third of the time to start
+
     metrics = folder.table("metrics")
     parts = [name.removesuffix("_accuracy") for name in metrics[0] if name.endswith("_accuracy")]
     with figures.saved(folder.figures / "learning-curves.png", columns=2) as (_, (left, right)):
