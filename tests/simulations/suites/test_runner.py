@@ -112,17 +112,37 @@ def test_options_tell_runs_apart_but_for_the_place_of_their_data(runs, tmp_path)
     assert longer.folder.path.parent == runs[0].root
 
 
+PACED = """
+import pickle, sys, time
+from actrelax.simulations.suites.run_store import Kept
+from actrelax.simulations.suites.runner import Work, perform
+from actrelax.simulations.training.recorder import Recorder
+
+class Paced(Kept):
+    def held(self):  # called by the process that does the run
+        save = Recorder.on_epoch
+
+        def save_and_rest(recorder, training):
+            save(recorder, training)
+            time.sleep(0.5)
+
+        Recorder.on_epoch = save_and_rest
+        return super().held()
+
+runs = [Paced(**vars(kept)) for kept in pickle.load(open(sys.argv[1], "rb"))]
+list(perform(runs, Work(2, quiet=True)))
+"""
+"""Program that does runs two at a time, and sleeps between epochs, so that a signal arrives before their end."""
+
+
 def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path):
     """Two at a time, in separate processes; the results equal those of uninterrupted runs."""
-    slow = [replace(kept, experiment=replace(kept.experiment, epochs=300)) for kept in runs[:2]]
-    program = (
-        "import pickle, sys; from actrelax.simulations.suites.runner import Work, perform\n"
-        "list(perform(pickle.load(open(sys.argv[1], 'rb')), Work(2, quiet=True)))"
-    )
-    (tmp_path / "runs.pkl").write_bytes(pickle.dumps(slow))
-    command = [sys.executable, "-c", program, str(tmp_path / "runs.pkl")]
+    quick = replace(runs[0], experiment=replace(runs[0].experiment, epochs=1))
+    slow = [replace(kept, experiment=replace(kept.experiment, epochs=60)) for kept in runs[1:]]
+    (tmp_path / "runs.pkl").write_bytes(pickle.dumps([quick, *slow]))
+    command = [sys.executable, "-c", PACED, str(tmp_path / "runs.pkl")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not all(kept.epochs >= 1 for kept in slow):
             assert time.monotonic() < deadline
             assert process.poll() is None
@@ -130,9 +150,10 @@ def test_a_signal_stops_all_of_them_and_the_same_command_goes_on(runs, tmp_path)
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
     assert "Stopped: stopped: repeat the command to continue." in said
+    assert quick.state is State.FINISHED
     assert [kept.state for kept in slow] == [State.BEGUN] * 2
     assert all(kept.folder.checkpoint() is not None for kept in slow)
-    perform(slow, 2)
+    assert perform([quick, *slow]) == slow
     alone = replace(slow[0], root=tmp_path / "alone")
     perform([alone])
     assert metrics(slow[0]) == metrics(alone)
@@ -156,6 +177,16 @@ def test_stopped_while_one_runs_at_a_time(runs, monkeypatch):
     assert json.loads((runs[0].folder.path / "summary.json").read_text())["seed"] == 0
 
 
+@pytest.fixture
+def forked_workers():
+    """Let Dask fork its workers from one process that has imported everything: each else takes four seconds."""
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        distributed.utils.get_mp_context().set_forkserver_preload(["distributed", runner.__name__])
+        yield
+
+
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_of_a_cluster_and_one_that_is_killed(runs, tmp_path):
     """With two Dask workers, another continues a killed worker's run, and a divergence is recorded as locally."""
     distributed = pytest.importorskip("distributed")
@@ -181,6 +212,7 @@ def test_workers_of_a_cluster_and_one_that_is_killed(runs, tmp_path):
     assert metrics(slow[0]) == metrics(alone)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_run_that_kills_its_worker_stops_no_other(runs, tmp_path):
     """Dask gives up such a run after two workers; joblib's Dask backend would wait for ever."""
     distributed = pytest.importorskip("distributed")
