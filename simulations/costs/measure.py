@@ -22,6 +22,7 @@ from actrelax.simulations.costs.images import USUAL, Source, images_for
 from actrelax.simulations.costs.memory import peak_in_own_process
 from actrelax.simulations.costs.methods import Method
 from actrelax.simulations.costs.timing import WARM_UP, step_times
+from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.hardware import Hardware
@@ -87,17 +88,8 @@ def measured(
         raise ActrelaxError(f"{network} has no hidden population to relax: take a deeper network.")
     remark(f"{network} learns from {data.name}.")
     steps = [method.steps_taken(training) for method, training in zip(methods, trainings, strict=True)]
-    watched = partial(tqdm, leave=False, disable=None)
-    times = step_times(trainings, watched(range(WARM_UP + rounds), desc=f"{network}, rounds"))
-    peaks: list[int | None] = [None] * len(times)
-    if memory and execution.device == "mps":
-        remark("peak memory is left out: PyTorch does not count it on mps.")
-    elif memory:
-        for i, method in enumerate(watched(methods, desc=f"{network}, memory")):
-            try:
-                peaks[i] = peak_in_own_process(method, base, execution, data.input_shape, data.classes)
-            except ActrelaxError as error:  # keep the measured times
-                remark(str(error))
+    times = step_times(trainings, _watched(range(WARM_UP + rounds), desc=f"{network}, rounds"))
+    peaks = _peaks(network, base, execution, methods, data) if memory else [None] * len(methods)
     # the median, because the system may interrupt single turns
     backprop = statistics.median(times[0])
     rows = []
@@ -120,6 +112,26 @@ def measured(
             )
         )
     return rows
+
+
+def _peaks(
+    network: str, base: Experiment, execution: Execution, methods: Sequence[Method], data: Dataset
+) -> list[int | None]:
+    """Return the peak memory of each method, in bytes; None where it can't be measured, with a remark."""
+    peaks: list[int | None] = [None] * len(methods)
+    if execution.device == "mps":
+        remark("peak memory is left out: PyTorch does not count it on mps.")
+        return peaks
+    for i, method in enumerate(_watched(methods, desc=f"{network}, memory")):
+        try:
+            peaks[i] = peak_in_own_process(method, base, execution, data.input_shape, data.classes)
+        except ActrelaxError as error:  # keep the measured times
+            remark(str(error))
+    return peaks
+
+
+_watched = partial(tqdm, leave=False, disable=None)
+"""Progress bar that vanishes at its end, on terminals only."""
 
 
 def machine(hardware: Hardware, compiled: str) -> dict[str, Any]:
