@@ -111,11 +111,15 @@ class CapturedFeedback:
 
     def result(self, target: str) -> sparse.csr_array | None:
         """Return the matrix from a population to its function, (function's units, units); None if they are the same."""
-        if self._current(target).is_whole:
+        current = self._current(target)
+        if current.is_whole:
             return None
+
+        def send(signals: Tensor) -> list[Tensor]:
+            return [torch.stack([current.above(x) for x in signals])]
+
         if ("result", target) not in self._matrices:
             with torch.no_grad():
-                send: Send = lambda signals: [torch.stack([self._current(target).above(x) for x in signals])]  # noqa: E731
                 (self._matrices["result", target],) = self._matrices_of(self._like(target), send)
         return self._matrices["result", target]
 

@@ -93,11 +93,11 @@ def _between_populations(problem: RelaxationProblem, network: CapturedNetwork) -
             paths.setdefault((path[-1].source, target, round(delay, 9), gain), []).append(path)
     found: dict[str, Connection] = {}
     for (source, target, _, gain), along in paths.items():
-        name = count = f"{source}->{target}"
+        name = between = f"{source}->{target}"
         number = 2
-        while count in found:
-            count, number = f"{name}#{number}", number + 1
-        found[count] = Connection(count, source, target, gain, along)
+        while name in found:
+            name, number = f"{between}#{number}", number + 1
+        found[name] = Connection(name, source, target, gain, along)
     return found
 
 
