@@ -1,6 +1,6 @@
 """The derivatives in a piece that assumptions change: of pointwise functions known by name, and of BatchNorm.
 
-Hooks at their nodes in autograd's graph change what passes; they are laid when a relaxation first needs them
+Hooks at their nodes in autograd's graph change what passes; they are registered when a relaxation first needs them
 (docs/theory.md, section 7).
 """
 
@@ -94,27 +94,27 @@ class Gains:
         self.known, self.norms, self.shifted = known, norms, shifted
         self._gain: Gain = "feedforward"
         self._is_constant = False
-        self._laid: set[str] = set()
+        self._registered: set[str] = set()
         self._drive: Tensor | None = None
 
     @contextmanager
     def set(self, gain: Gain, statistics: Statistics, drive: Tensor | None = None) -> Iterator[None]:
         """Let signals have these derivatives in a `with` block; `drive` is what the pointwise function reads now."""
         self._gain, self._is_constant, self._drive = gain, statistics == "constant", drive
-        self._lay()
+        self._register()
         try:
             yield
         finally:
             self._gain, self._is_constant, self._drive = "feedforward", False, None
 
-    def _lay(self) -> None:
-        """Lay the hooks that are needed now, once."""
-        if self._gain != "feedforward" and "gains" not in self._laid:
-            self._laid.add("gains")
+    def _register(self) -> None:
+        """Register the hooks that are needed now, once."""
+        if self._gain != "feedforward" and "gains" not in self._registered:
+            self._registered.add("gains")
             for known in self.known:
                 known.node.register_hook(self._hook(known))
-        if self._is_constant and "statistics" not in self._laid:
-            self._laid.add("statistics")
+        if self._is_constant and "statistics" not in self._registered:
+            self._registered.add("statistics")
             for norm in self.norms:
                 if getattr(norm.node, "_saved_training", True):
                     norm.node.register_hook(self._constant(_scale(norm.node)))
