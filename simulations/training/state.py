@@ -28,27 +28,27 @@ EXPLODED = 1e6
 class Training:
     """Training in progress, whose complete state is in `state_dict`.
 
-    network        network on the device of the batches
-    batches        training images; their order depends on seed and epoch
-    rule           function (network, x, y) -> Backward that sets `.grad` or updates the weights itself; its
-                   `state_dict`, if it has one, is saved, too
-    optimiser      optimiser of the network's parameters
-    schedule       schedule of the learning rate, stepped after each batch
-    epochs         number of epochs
-    loss_is_sum    True if the rule's loss is a sum over the batch, False for a mean
-    clip_norm      bound on the norm of all gradients of a batch; None for no bound
+    network          network on the device of the batches
+    batches          training images; their order depends on seed and epoch
+    rule             function (network, x, y) -> Backward that sets `.grad` or updates the weights itself; its
+                     `state_dict`, if it has one, is saved, too
+    optimiser        optimiser of the network's parameters
+    schedule         schedule of the learning rate, stepped after each batch
+    epochs           number of epochs
+    loss_is_sum      True if the rule's loss is a sum over the batch, False for a mean
+    clip_norm        bound on the norm of all gradients of a batch; None for no bound
     recurrent_bound  bound on the norm of the linear map of each cycle, after each update; None for no bound
     drops_unsettled  True if images that have not settled change no weights and count in no loss
-    patience       number of epochs without a better validation accuracy after which training ends, or None
-    respond        function of stimuli that returns the outputs to test; None for the network
-    epoch, batch   number of finished epochs, and of finished batches of the current epoch
-    since          number of these batches at the last row of metrics
-    seconds        learning time since then, in seconds
-    totals         sums since then, on the device: loss, correct answers, a flag for divergence, and with cycles the
-                   number of images that have not settled
-    first_loss     loss per image of the first batch, the reference for divergence
-    learning_rate  learning rate of the last batch; nan before the first
-    tables         name -> rows: metrics and alignment, which the seed determines, and timing
+    patience         number of epochs without a better validation accuracy after which training ends, or None
+    respond          function of stimuli that returns the outputs to test; None for the network
+    epoch, batch     number of finished epochs, and of finished batches of the current epoch
+    since            number of these batches at the last row of metrics
+    seconds          learning time since then, in seconds
+    totals           sums since then, on the device: loss, correct answers, a flag for divergence, and with cycles the
+                     number of images that have not settled
+    first_loss       loss per image of the first batch, the reference for divergence
+    learning_rate    learning rate of the last batch; nan before the first
+    tables           name -> rows: metrics and alignment, which the seed determines, and timing
     """
 
     network: Network
@@ -166,9 +166,10 @@ class Training:
         The mean loss is over the images that learned.
         """
         loss, correct, images = float(self.totals["loss"]), int(self.totals["correct"]), self.counted
-        counts = {name: int(self.totals[name]) for name in ("unsettled",) if name in self.totals}
-        learned = images - counts["unsettled"] if self.drops_unsettled else images
-        return {"train_loss": loss / (learned or math.nan), "train_accuracy": correct / (images or math.nan), **counts}
+        unsettled = int(self.totals["unsettled"]) if self.network.is_recurrent else 0
+        learned = images - unsettled if self.drops_unsettled else images
+        row: Row = {"train_loss": loss / (learned or math.nan), "train_accuracy": correct / (images or math.nan)}
+        return row | {"unsettled": unsettled} if self.network.is_recurrent else row
 
     def time_taken(self) -> tuple[float, float]:
         """Return the total time of a finished training in seconds, including tests, and its images per second."""
