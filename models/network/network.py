@@ -242,8 +242,7 @@ class Network(FeedbackWeights, nn.Module):
 
     def _tensors(self) -> list[Tensor]:
         """Return all weights, biases and feedback weights."""
-        found = [getattr(p, slot) for p in self.projections.values() for slot in ("weight", "bias", "feedback")]
-        return [w for w in found if w is not None]
+        return [getattr(p, slot) for p in self.projections.values() for slot in p.slots]
 
     def _graph(self) -> Graph:
         order, hidden = (self.output, *self.hidden[::-1]), set(self.hidden)
