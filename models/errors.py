@@ -24,8 +24,8 @@ class ActrelaxError(ValueError):
 def warn(message: str) -> None:
     """Issue a warning that points to the user's code, at the first frame outside actrelax.
 
-    Python shows a warning once for each text and line, so all that one call of a user does shows a text once. Entering
-    `warnings.catch_warnings` makes Python forget what it has shown.
+    Python shows each text once per line, so a single call of the user's, such as a whole training, shows a text once.
+    `warnings.catch_warnings` resets this: don't enter it between the batches of a loop.
     """
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):

@@ -84,7 +84,7 @@ class SparseSystem(ABC):
         return np.tile(vector(value), self.sizes[population] // value.numel())
 
     def sent_at_first(self, projection: str) -> Vector:
-        """Return what enters a projection at t = 0, before its delay."""
+        """Return the signal that enters a projection at t = 0, before its delay."""
         return vector(self.problem.sent(self.problem.carriers[projection], self.problem.initial_state()))
 
     @cached_property

@@ -65,7 +65,7 @@ class ActivationRelaxation(nn.Module):
     options : BackwardOptions, optional
         Update factors, clip and decay, evaluation, checks, and the generator of noise and feedback weights. Assumptions
         with separate feedback weights need the generator, unless the network already has these weights. On a network
-        with cycles also how its rates settle, and what becomes of samples that have not.
+        with cycles also how its rates settle, and whether samples learn that have not.
     **fields
         Other fields of `RelaxationProblem` (tau, start, clip, noise, delays, ...), and eta, dt or duration as shorthand
         for `Steps`.

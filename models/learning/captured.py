@@ -1,7 +1,7 @@
 """Learning in captured networks: the local rule for the weights of projections and the parameters of pieces.
 
-A population's activity is carried back through its piece once. What arrives at its drives gives the Hebbian products,
-what arrives at its own parameters their update (docs/any-module.md).
+A population's activity is carried back through its piece once. The signals at its drives give the Hebbian products,
+those at the piece's own parameters are their updates (docs/any-module.md).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _learn_at(
     activity: Callable[[str], Tensor] | None = None,
     learning: Collection[str] | None = None,
 ) -> None:
-    """Add the updates that a population gives at an activity; without `keep`, free what they read.
+    """Add the updates that a population gives at an activity; without `keep`, free the tensors that they read.
 
     `activity`, population -> tensor, is needed where gains or presynaptic factors are current.
     """

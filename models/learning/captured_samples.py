@@ -1,4 +1,4 @@
-"""Samples without a loss gradient in captured networks: they have nothing to teach, unless the module mixes samples."""
+"""Samples without a loss gradient in captured networks: they give no updates, unless the module mixes samples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from actrelax.models.problem import RelaxationProblem
 
 
 class Samples(NamedTuple):
-    """Where the samples of a population lie: along one dimension, which may be larger than the batch.
+    """How the samples of a population lie along one dimension, which may be a multiple of the batch.
 
     dimension    number of the dimension
-    is_together  whether what belongs to one sample lies together, so that the sample changes more slowly
+    is_together  whether the slices of a sample follow each other, 0 0 1 1, rather than alternate, 0 1 0 1
     """
 
     dimension: int
@@ -37,8 +37,8 @@ _KNOWN: WeakKeyDictionary[object, dict[int, Samples]] = WeakKeyDictionary()
 class Counted:
     """Which samples of a batch count in the updates of a captured network: those with a loss gradient.
 
-    The activity of others is what is left of their initial activity. Where they receive signals of samples that count,
-    as below BatchNorm in training, all count.
+    Other samples have only remains of their initial activity. Where they receive signals of samples that count, as
+    below BatchNorm in training, all count.
     """
 
     def __init__(self, problem: RelaxationProblem) -> None:
@@ -60,10 +60,10 @@ class Counted:
 
 @torch.no_grad()
 def samples_in(passed: CapturedPass, clamped: Tensor) -> dict[int, Samples]:
-    """Return where the samples lie in each population that keeps them apart, by its number, as far as this can be told.
+    """Return number of a population -> how its samples lie, for populations that keep samples apart.
 
-    A signal of the second sample is carried down once per path: sizes alone don't tell a batch from a sequence as long.
-    Of a single sample there is nothing to tell.
+    Sizes alone can't tell a batch from a sequence of the same length, so a signal of the second sample is carried down
+    once per path. A population is missing if this leaves several answers. A single sample gives an empty result.
     """
     if len(clamped) == 1:
         return {}
@@ -91,7 +91,7 @@ def samples_in(passed: CapturedPass, clamped: Tensor) -> dict[int, Samples]:
 
 
 def _possible(x: Tensor, batch: int) -> Iterator[Samples]:
-    """Yield where the samples may lie, given the activity that a signal of the second one has caused."""
+    """Yield how the samples may lie, given the activity that a signal of the second one has caused."""
     for dimension, size in enumerate(x.shape):
         if size and size % batch == 0:
             active = x.transpose(0, dimension).reshape(size, -1).any(1)

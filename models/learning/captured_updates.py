@@ -91,9 +91,9 @@ class Arrivals(Sums):
 
 @dataclass(frozen=True)
 class Sending:
-    """What becomes of a signal at an operation.
+    """How an operation treats a signal.
 
-    sends  whether it goes on to what the operation reads
+    sends  whether the signal goes on to the operation's input
     psi    the weights that carry it there; None for the operation's own
     also   whether psi learns, and so needs the update even if the weight does not
     keep   whether the operation is used again
@@ -108,7 +108,7 @@ class Sending:
 def hebbian_products(
     operation: Operation, y: Tensor | None, sent: Tensor | None, updates: ParameterUpdates, how: Sending
 ) -> Tensor | None:
-    """Add the Hebbian products of one operation and y; return what `sent` becomes at what it reads, if wanted."""
+    """Add the Hebbian products of one operation and y; return `sent` at the operation's input, if wanted."""
     refuse_stale(operation)
     weight, bias = operation.weight, operation.bias
     learns = weight.requires_grad or how.also

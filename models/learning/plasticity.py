@@ -48,7 +48,7 @@ def hebbian_product(
 def counted_samples(problem: RelaxationProblem) -> Tensor:
     """Return 0 for each sample with a clamp of exactly zero, else 1: (batch,), in the clamp's dtype.
 
-    A sample without a loss gradient has nothing to teach: the remains of its initial activity would only add noise.
+    The gradient of other samples is zero, and updates from the remains of their initial activity would be noise.
     """
     return (problem.clamped != 0).unsqueeze(-1).flatten(1).any(1).to(problem.clamped)
 

@@ -88,7 +88,7 @@ def relax_backward(
         under the standard assumptions.
     options : BackwardOptions, optional
         Reduction over the batch; update factors, clip and decay; evaluation; checks; generator for the noise; on a
-        network with cycles how its rates settle, and what becomes of samples that have not.
+        network with cycles how its rates settle, and whether samples learn that have not.
     **fields
         Other fields of `RelaxationProblem` (tau, start, clip, noise, delays, ...), and eta, dt or duration as shorthand
         for `Steps`.

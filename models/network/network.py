@@ -277,10 +277,10 @@ class Network(FeedbackWeights, nn.Module):
         return self.feedforward(x, keep_drives=False).activities[self.output]
 
     def fork_state(self, x: Tensor) -> AbstractContextManager[None]:
-        """Return a context that undoes what passes of a batch x change besides activities, for passes without updates.
+        """Return a context that restores buffers and random generators, for passes of a batch x without updates.
 
-        At the end of a ``with`` block buffers, such as BatchNorm's running statistics, and the random generators are as
-        before. Only captured modules have such state.
+        At the end of the ``with`` block BatchNorm's running statistics, other buffers, and the random generators are as
+        before. Only captured modules use them; other networks have nothing to restore.
         """
         return nullcontext()
 

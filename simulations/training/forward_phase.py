@@ -58,7 +58,7 @@ class Settling:
 
 @dataclass(frozen=True)
 class ForwardPhase(Settling):
-    """Options of networks with cycles: how rates settle, and what becomes of samples that have not settled."""
+    """Options of networks with cycles: how rates settle, and whether samples learn that have not settled."""
 
     unsettled: Literal["keep", "drop"] | None = None
     """Networks with cycles: whether samples learn that have not settled in both phases. Default: keep."""

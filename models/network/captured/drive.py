@@ -1,4 +1,4 @@
-"""A weighted operation cut out of autograd's graph: its result is an edge of the graph, what it reads is not."""
+"""A weighted operation cut out of autograd's graph: its result is an edge of the graph, its input is not."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class CapturedPass(FeedforwardPass):
         return [p for p in {id(p): p for p in held}.values() if p.requires_grad]
 
     def inputs(self, number: int) -> list[Edge]:
-        """Return the edges of what enters a population's piece: drives, then copies."""
+        """Return the edges that enter a population's piece: drives, then copies."""
         piece = self.path.pieces[number]
         return [*(self.drives_of[index] for index in piece.drives), *(self.edges[copied] for copied in piece.copies)]
 
@@ -151,9 +151,10 @@ class CapturedPass(FeedforwardPass):
         gain: Gain = "feedforward",
         drive: Tensor | None = None,
     ) -> list[Tensor | None]:
-        """Return what a population's activity becomes at its drives, at its copies and, to learn, at its parameters.
+        """Return the signals at the drives and copies of a population's piece and, to learn, at its parameters.
 
-        The gain is that of the piece's pointwise functions; `drive` is what they read now, for the current gain.
+        `signal` is the population's activity, and `gain` that of the piece's pointwise functions, which the current
+        gain evaluates at `drive`.
         """
         piece = self.path.pieces[number]
         ends: list[Edge | Tensor] = [*self.inputs(number), *(self.own_parameters(number) if learn else ())]
@@ -206,11 +207,11 @@ class CapturedPass(FeedforwardPass):
         return self._silent(projection) if signal is None else signal
 
     def forget(self, population: str) -> None:
-        """Free what `sent` has kept of a population."""
+        """Free the signals of a population that `sent` has kept."""
         self._sent.pop(population, None)
 
     def relayed(self, name: str, reads: Sequence[object], total: Callable[[], Tensor]) -> Tensor:
-        """Return the activity of a relay, its feedback, which is added up anew only where what it reads has changed."""
+        """Return the activity of a relay, its feedback, which `total` computes if a tensor that it reads is new."""
         known = self._relayed.get(name)
         if known is None or any(a is not b for a, b in zip(known[0], reads, strict=True)):
             known = self._relayed[name] = (tuple(reads), total())

@@ -166,7 +166,7 @@ class CapturedNetwork(Network):
         return str(projection.kind)
 
     def carries_feedback(self, projection: Any) -> bool:
-        """Return whether the projection has weights and is not from the input, or from what is made of it alone."""
+        """Return whether the projection has weights, and a source that depends on weights, unlike the input."""
         return projection.number is not None and projection.source not in self._of_stimulus
 
     def lacks_feedback(self, assumptions: Assumptions) -> bool:

@@ -1,7 +1,7 @@
 """Weighted operations: linear in one tensor and in a weight made of parameters alone.
 
-Each knows what it reads (`x`), its weight and bias, and its transpose: the signal for the tensor that it reads and the
-Hebbian products, by the kernels that autograd would call (docs/any-module.md).
+Each knows its input `x`, its weight and bias, and its transpose: the signal for the input and the Hebbian products, by
+the kernels that autograd would call (docs/any-module.md).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Operation:
     """One call of a weighted operation.
 
     kind    "conv" for convolutions, "dense" otherwise
-    read    what it reads, with its history; None once the tape has noted it
-    x       what it reads, without its history; None after `forget`
+    read    the input with its autograd history; None once the tape has noted it
+    x       the input without its history; None after `forget`
     weight  the weight as the module holds it
     bias    the bias, or None
     call_number  number of the call on its tape
@@ -56,11 +56,11 @@ class Operation:
         raise NotImplementedError
 
     def both(self, y: Tensor, wanted: Wanted, keep: bool = False) -> Found:
-        """Return op^T(y) and the Hebbian products of x and y, as far as wanted; `keep` allows another call."""
+        """Return op^T(y) and the Hebbian products of x and y, None for the unwanted; `keep` allows another call."""
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Free what the operation read."""
+        """Free the input."""
         self.x = None
 
     def by(self, weight: Tensor) -> Operation:

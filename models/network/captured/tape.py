@@ -267,7 +267,7 @@ def _autocast_dtype(like: Tensor) -> torch.dtype | None:
 
 
 def _own_attention() -> Callable[..., Any]:
-    """Return a copy of PyTorch's attention function that calls what it is made of, for the mode to see."""
+    """Return a copy of PyTorch's attention function whose inner calls the mode sees."""
     function = F.multi_head_attention_forward
     plain = {**function.__globals__, "has_torch_function": lambda tensors: False}
     return types.FunctionType(function.__code__, plain, function.__name__, function.__defaults__, function.__closure__)
