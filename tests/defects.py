@@ -27,7 +27,7 @@ from actrelax.models.learning import BackwardOptions
 from actrelax.models.learning.gradients import to_gradients
 from actrelax.models.learning.settling import shares_of
 from actrelax.models.network import CapturedPass, FeedforwardPass, Network
-from actrelax.models.network.captured import paths
+from actrelax.models.network.captured import record
 from actrelax.models.network.captured.gains import Gains
 from actrelax.models.network.captured.gates import close_gates
 from actrelax.models.network.captured.psi import view_of_feedback
@@ -266,7 +266,7 @@ DEFECTS = {
         lambda right: lambda passed: [each.follow() for each in (*passed.operations, passed.versions)],
     ),
     "value lost in place": Defect(
-        paths._wanted,
+        record._wanted,
         lambda right: (
             lambda *args: {call: [(*each[:2], False) for each in kept] for call, kept in right(*args).items()}
         ),
