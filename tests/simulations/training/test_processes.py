@@ -186,18 +186,30 @@ def refusing(shape, classes):
 """Networks that differ between processes, and write down their process."""
 
 SEVERAL = """
-import json, os, sys
+import json, os, signal, sys
 from datetime import timedelta
 from pathlib import Path
 from actrelax.simulations import cli
 from actrelax.simulations.training import processes
+from actrelax.simulations.training.recorder import Recorder
 
 processes.LAST_WORDS = timedelta(seconds=5)
+record = Recorder.on_batch
+
+def on_batch(recorder, training):
+    if os.environ["RANK"] == "1" and recorder.folder.path.name == "stopped" and training.done == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    record(recorder, training)
+
+Recorder.on_batch = on_batch
 place = Path(sys.argv[1])
 statuses = [cli.main(["train", *options]) for options in json.loads((place / "runs.json").read_text())]
 (place / f"statuses{os.environ['RANK']}").write_text(json.dumps(statuses))
 """
-"""Several runs in one launch, because starting two processes takes longer than the runs."""
+"""Several runs in one launch, because starting two processes takes longer than the runs.
+
+In the run into the folder `stopped`, a signal reaches the second process alone.
+"""
 
 FIXED = ["--precision", "fp64", "--epochs", "1", "--threads", "1", "--quiet"]
 CNN = ["--network", "digits-cnn", "--steps", "5", "--batch-size", "718", "--momentum", "0.9", "--augment", "flip,crop"]
@@ -229,7 +241,7 @@ RUNS = {
 """Options of the runs; in most, the last batch has one image, so one process has none."""
 
 NOISY = ["--network", "OWN:unequal", "--integrator", "euler", "--noise", "0.1", "--steps", "10", "--batch-size", "25"]
-NOISY += ["--epochs", "4", "--threads", "1", "--quiet"]
+NOISY += ["--epochs", "2", "--threads", "1", "--quiet"]
 
 SPOILED = ["--network", "digits-mlp", "--activation", "relu", "--steps", "5", "--batch-size", "100"]
 SPOILED += ["--precision", "fp32"]
@@ -251,7 +263,7 @@ def launched(*command):
     return subprocess.Popen(launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def ended(process, within=60):
+def ended(process, within=120):
     """Wait until a launcher ends by itself, and return its output."""
     try:
         return process.communicate(timeout=within)
@@ -284,13 +296,18 @@ def together(tmp_path_factory, own):
     spoil(place / "spoiled.npz")
     runs = {**RUNS, "noisy": NOISY, "spoiled": [*SPOILED, "--dataset", str(place / "spoiled.npz")]}
     commands = [[*FIXED, *with_own(options, own), "--out", str(place / name)] for name, options in runs.items()]
+    commands.append([*FIXED, *with_own(NOISY, own), "--checkpoint-every", "1", "--out", str(place / "stopped")])
+    commands.append(["--resume", str(place / "stopped"), "--quiet", "--trust"])
     commands.append(["--assumptions", "nix"])
+    commands.append(["--network", "nix", "--out", str(place / "unknown")])
+    commands.append(["--network", "digits-mlp", "--out", str(place / "claimed")])
     commands.append(["--lr", "fast"])
     commands.append(["--network", f"{own}:refusing", "--out", str(place / "refused")])
     (place / "several.py").write_text(SEVERAL)
     (place / "runs.json").write_text(json.dumps(commands))
-    process = launched(str(place / "several.py"), str(place))
-    out, err = ended(process, within=120)
+    with claimed(place / "claimed"):
+        process = launched(str(place / "several.py"), str(place))
+        out, err = ended(process, within=300)
     assert process.returncode == 0, err
     return place, out, err
 
@@ -318,24 +335,36 @@ def test_two_processes_are_as_one(together, own, tmp_path, name):
 
 def test_the_first_process_speaks_for_all(together):
     place, out, err = together
-    done = [*RUNS, "noisy"]
+    done = [*RUNS, "noisy", "stopped"]
     assert [line.partition("epochs: ")[2] for line in out.splitlines() if "epochs: " in line] == [
         str(place / name) for name in done
     ]
     statuses = [json.loads((place / f"statuses{rank}").read_text()) for rank in (0, 1)]
-    assert statuses == [[0] * len(done) + [1, 2, 2, 1], [0] * len(done) + [1, 2, 2, 2]]
+    trained = [*[0] * (len(RUNS) + 1), 1, 143, 0]
+    assert statuses == [[*trained, 2, 2, 2, 2, 1], [*trained, 2, 2, 2, 2, 2]]
     said = [line for line in err.splitlines() if line.startswith("actrelax")]
     # only the second process has the overflowing image
     assert said[0].startswith("actrelax train: training diverged in batches 1 to ")
     assert RunFolder(place / "spoiled").checkpoint()["position"]["batch"] == 0
-    assert said[1].startswith("actrelax train: unknown assumptions 'nix'; known: ar,")
-    assert sorted(said[2:]) == [
+    stopped = place / "stopped"
+    assert said[1] == (
+        f"actrelax train: stopped after 3 of 58 batches of epoch 1: continue with actrelax train --resume {stopped} "
+        "--trust"
+    )
+    assert said[2].startswith("actrelax train: unknown assumptions 'nix'; known: ar,")
+    assert said[3].startswith("actrelax train: unknown network 'nix'; known: digits-mlp,")
+    # only the first process claims the folder, and all are refused
+    assert said[4].startswith(
+        f"actrelax train: another process is writing into {place / 'claimed'}: wait until it has ended, or choose"
+    )
+    assert sorted(said[5:]) == [
         "actrelax train: another process of this run has ended: continue from the last checkpoint with --resume.",
         "actrelax train: only this one.",
     ]
     assert err.count("fast") == 1
     assert "Traceback" not in err
-    assert not (place / "refused").exists()
+    for name in ("refused", "unknown", "claimed"):
+        assert not (place / name).exists()
 
 
 def test_noise_is_each_processs_own(together):
@@ -359,22 +388,9 @@ def begun(process, folder, batches=1):
         time.sleep(0.05)
 
 
-def test_a_stopped_run_ends_as_one_that_was_left_alone(together, own, tmp_path):
+def test_a_stopped_run_ends_as_one_that_was_left_alone(together):
     """A signal may reach one process, or both through the launcher; the resumed run continues the noise, too."""
-    out = tmp_path / "run"
-    process = training(*FIXED, *with_own(NOISY, own), "--out", out, "--checkpoint-every", 1)
-    begun(process, out)
-    os.kill(pid_of(1, own), signal.SIGTERM)
-    _, err = ended(process)
-    assert process.returncode != 0
-    assert err.count(f"continue with actrelax train --resume {out}") == 1
-    assert err.count("actrelax train:") == 1
-    assert not RunFolder(out).is_finished()
-    assert cli.main(["train", "--resume", str(out)]) == 2  # needs two processes
-    process = training("--resume", out, "--quiet", "--trust")
-    _, err = ended(process)
-    assert process.returncode == 0, err
-    assert differing(outcome(out), outcome(together[0] / "noisy")) == []
+    assert differing(outcome(together[0] / "stopped"), outcome(together[0] / "noisy")) == []
 
 
 def test_a_killed_process_ends_the_run(own, tmp_path):
@@ -403,24 +419,3 @@ def test_the_processes_end_when_their_launcher_is_killed(own, tmp_path):
             os.kill(pid_of(rank, own), signal.SIGKILL)
         raise
     assert err.count(f"continue with actrelax train --resume {out} --trust") == 1
-
-
-def test_two_processes_are_refused_a_folder_together(tmp_path):
-    """Only the first process claims the folder, and all are refused."""
-    out = tmp_path / "run"
-    with claimed(out):
-        process = training("--network", "digits-mlp", "--out", out)
-        _, err = ended(process)
-    assert process.returncode != 0
-    assert err.count("actrelax train: ") == 1
-    assert f"actrelax train: another process is writing into {out}: wait until it has ended, or choose" in err
-    assert not out.exists()
-
-
-def test_a_refusal_is_said_once(tmp_path):
-    process = training("--network", "nix", "--out", tmp_path / "run")
-    _, err = ended(process)
-    assert process.returncode != 0
-    assert err.count("actrelax train: unknown network 'nix'; known: digits-mlp,") == 1
-    assert "exitcode: 2" in err or "exitcode  : 2" in err
-    assert not (tmp_path / "run").exists()
