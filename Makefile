@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/actrelax demo
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --pyargs actrelax tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal --pyargs actrelax tests
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
