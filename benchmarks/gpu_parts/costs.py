@@ -34,7 +34,7 @@ FEWEST = 3
 def items(options: Options) -> list[Item]:
     """Return the measurements: all networks and batch sizes, and compiled networks at the larger batch size."""
     if options.tiny:
-        eager, compiled = [("digits-mlp", 8), ("digits-cnn", 8), ("digits-resnet18", 8)], [("digits-mlp", 8)]
+        eager, compiled = [("digits-mlp", 8), ("digits-resnet-8", 8)], [("digits-mlp", 8)]
     else:
         eager = [("cnn", 512), ("cnn", 64), ("mlp", 512), ("mlp", 64), ("vgg8", 512), ("vgg8", 64)]
         eager += [("resnet18", 512), ("resnet18", 64)]

@@ -73,7 +73,7 @@ def residual(options: Options) -> Experiment:
     These whiten the patches of images, smooth labels, and let the learning rate rise and fall linearly.
     """
     whitened = f"{Path(__file__).parent / 'whitened.py'}:whitened_resnet18"
-    network = "digits-resnet18" if options.tiny else "resnet18"
+    network = "digits-resnet-8" if options.tiny else "resnet18"
     images = Images() if options.tiny else Images("cifar10", normalise="channels", augment="flip,crop")
     epochs = 1 if options.tiny else 30 if options.long else EPOCHS
     return Experiment(
