@@ -39,6 +39,17 @@ def test_writes_what_it_says(tmp_path, capsys):
     # one seed gives one initial network
     first = [RunFolder(tmp_path / name).table("metrics")[0]["test_accuracy"] for name in NAMES]
     assert len(set(first)) == 1
+    # a second demo replaces the first; JSON is alone on standard output, and the runs get the options
+    expected = {"eta": 0.3, "steps": 2, "lr": 0.2, "momentum": 0.5, "weight_decay": 0.01, "seed": 4, "batch_size": 200}
+    changed = ("eta", "lr", "momentum", "weight_decay", "seed")
+    options = [f"--{name.replace('_', '-')}={expected[name]}" for name in changed]
+    assert cli.main(["demo", "--out", str(tmp_path), *TINY, *options, "--json"]) == 0
+    assert [row["assumptions"] for row in json.loads(capsys.readouterr().out)] == ["", "ar", "simplified"]
+    for name in NAMES:
+        config = flat(RunFolder(tmp_path / name).config())
+        assert {key: config[key] for key in expected} == expected
+        assert (config["dataset"], config["network"], config["threads"]) == ("digits", "digits-cnn", 1)
+        assert RunFolder(tmp_path / name).summary().seed == 4
 
 
 def test_engines_that_disagree_are_named_and_the_status_is_1(tmp_path, capsys, monkeypatch):
@@ -48,28 +59,6 @@ def test_engines_that_disagree_are_named_and_the_status_is_1(tmp_path, capsys, m
     said = capsys.readouterr().out
     assert "ENGINES DISAGREE:\nbrian2 euler and binomial law differ by 0.5 in conv1\n" in said
     assert "agree with each other" not in said
-
-
-def test_a_second_demo_replaces_the_first(tmp_path):
-    for seed in ("0", "1"):
-        assert cli.main(["demo", "--out", str(tmp_path), *TINY, "--seed", seed]) == 0
-    assert {RunFolder(tmp_path / name).summary().seed for name in NAMES} == {1}
-
-
-def test_runs_get_their_options(tmp_path):
-    options = ["--eta", "0.3", "--lr", "0.2", "--momentum", "0.5", "--weight-decay", "0.01", "--seed", "4"]
-    assert cli.main(["demo", "--out", str(tmp_path), *TINY, *options]) == 0
-    expected = {"eta": 0.3, "steps": 2, "lr": 0.2, "momentum": 0.5, "weight_decay": 0.01, "seed": 4, "batch_size": 200}
-    for name in NAMES:
-        config = flat(RunFolder(tmp_path / name).config())
-        assert {key: config[key] for key in expected} == expected
-        assert (config["dataset"], config["network"], config["threads"]) == ("digits", "digits-cnn", 1)
-
-
-def test_json_is_alone_on_standard_output(tmp_path, capsys):
-    assert cli.main(["demo", "--out", str(tmp_path), *TINY, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["assumptions"] for row in rows] == ["", "ar", "simplified"]
 
 
 def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys):

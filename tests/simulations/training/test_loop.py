@@ -166,7 +166,7 @@ def test_a_training_continued_equals_one_that_was_never_stopped(assumptions, tmp
         "images": Images(augment="flip,crop", validation=30),
     }
     whole = trained(**options)
-    for after in (1, 10, 23, 24, 46):
+    for after in (1, 23, 46):
         first = training_of(**options)
         with pytest.raises(InterruptedError):
             train(first, [Stopping(after)])
