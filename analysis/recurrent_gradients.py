@@ -117,12 +117,16 @@ def compare(
 
 def updates(problem: RelaxationProblem, state: State) -> Tensor:
     """Return the updates of all weights and biases by the local rule, averaged over the batch, as one vector."""
-    found = []
+    return torch.cat([update.flatten() for _, update in local_updates(problem, state)])
+
+
+def local_updates(problem: RelaxationProblem, state: State) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each weight and bias with its update by the local rule, averaged over the batch."""
     for p in problem.network.projections.values():
         if p.map is not None:
             factors = presynaptic_factor(problem, p, state), postsynaptic_factor(problem, p, state)
-            found += [update.flatten() for update in p.plasticity(*factors, 1 / len(problem.clamped)).values()]
-    return torch.cat(found).detach()
+            for slot, update in p.plasticity(*factors, 1 / len(problem.clamped)).items():
+                yield getattr(p, slot), update.detach()
 
 
 def solution(problem: RelaxationProblem) -> State:
@@ -167,11 +171,33 @@ def through_time(network: Network, x: Tensor, y: Tensor, how: Settle, last: int 
     return torch.cat([g.flatten() for g in gradients if g is not None])
 
 
-def nudged(problem: RelaxationProblem, eta: float, beta: float, counts: Iterable[int]) -> Iterator[tuple[int, State]]:
-    """Yield the centred difference of two nudged phases over 2 beta, after several numbers of steps, ascending.
+def nudged(
+    problem: RelaxationProblem,
+    eta: float,
+    beta: float,
+    counts: Iterable[int],
+    *,
+    is_corrected: bool = True,
+    is_centred: bool = True,
+) -> Iterator[tuple[int, State]]:
+    """Yield an estimate of the gradient by equilibrium propagation, after several numbers of steps, ascending.
 
     tau dr/dt = -r + f(a(r)) - (M - M^T) (r - r*) + beta e, with M = diag(f'(a)) W at the settled rates r* and e the
     feedback of the clamped output, so that r - r* = beta (I - M^T)^-1 e to first order in beta.
+
+    Parameters
+    ----------
+    problem : RelaxationProblem
+        Of settled rates, from zero.
+    eta, beta : float
+        Step size, and strength of the nudge.
+    counts : iterable of int
+        Numbers of steps of each phase, ascending.
+    is_corrected : bool, default True
+        Whether -(M - M^T) (r - r*) is there, without which the estimate is right for symmetric M only.
+    is_centred : bool, default True
+        Centred difference of two phases, nudged by +beta and -beta, over 2 beta; or of one phase and the rest, over
+        beta.
     """
     network, passed = problem.network, problem.feedforward
     unclamped = replace(problem, clamped=torch.zeros_like(problem.clamped))
@@ -183,18 +209,21 @@ def nudged(problem: RelaxationProblem, eta: float, beta: float, counts: Iterable
         away, new = {name: r - rest[name] for name, r in rates.items()}, State()
         for name, r in rates.items():
             drive = network.drive(name, everything, passed.routes)
-            forwards = problem.apply_gain(name, "feedforward", drive - passed.drives[name])
-            u = network.populations[name].activation(drive) - forwards + unclamped.feedback(name, away)
-            new[name] = r + eta * (u - r + sign * beta * e[name])
+            u = network.populations[name].activation(drive) + sign * beta * e[name]
+            if is_corrected:
+                forwards = problem.apply_gain(name, "feedforward", drive - passed.drives[name])
+                u = u - forwards + unclamped.feedback(name, away)
+            new[name] = r + eta * (u - r)
         return new
 
-    phases, taken = {1.0: rest, -1.0: rest}, 0
+    phases, taken = dict.fromkeys((1.0, -1.0) if is_centred else (1.0,), rest), 0
     for count in counts:
         with torch.no_grad():
             for _ in range(count - taken):
                 phases = {sign: step(rates, sign) for sign, rates in phases.items()}
         taken = count
-        yield count, {name: (phases[1.0][name] - phases[-1.0][name]) / (2 * beta) for name in rest}
+        other, distance = (phases[-1.0], 2 * beta) if is_centred else (rest, beta)
+        yield count, {name: (phases[1.0][name] - other[name]) / distance for name in rest}
 
 
 def _second_order(problem: RelaxationProblem, counts: Sequence[int], error: Callable[[Tensor], float]) -> list[Row]:

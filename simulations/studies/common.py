@@ -12,6 +12,7 @@ import pandas as pd
 
 from actrelax import Network
 from actrelax.analysis.files import write_text
+from actrelax.models.learning import Rule
 from actrelax.simulations.data import Dataset
 from actrelax.simulations.suites.suite import Options, varied
 from actrelax.simulations.training.assemble import assemble, load_images
@@ -51,10 +52,15 @@ def _rounded(value: Any) -> Any:
 
 
 def trained(
-    experiment: Experiment, *callbacks: Callback, data: Dataset | None = None, execution: Execution = EXECUTION
+    experiment: Experiment,
+    *callbacks: Callback,
+    data: Dataset | None = None,
+    execution: Execution = EXECUTION,
+    rule: Rule | None = None,
 ) -> Network:
-    """Train an experiment and return its network; `data` replaces the experiment's data set."""
+    """Train an experiment and return its network; `data` and `rule` replace the experiment's own."""
     training = assemble(experiment, execution, data=data).training
+    training.rule = rule or training.rule
     train(training, callbacks)
     return training.network
 

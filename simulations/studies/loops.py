@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -78,6 +78,11 @@ def by_measure(networks: Iterable[Iterable[tuple[float, tuple[float, float]]]]) 
             for measure, value in zip(MEASURES, angles, strict=True):
                 found[measure].setdefault(at, []).append(value)
     return found
+
+
+def means(of: Mapping[float, Iterable[float]]) -> dict[float, float]:
+    """Return the means over the networks."""
+    return {at: fmean(values) for at, values in of.items()}
 
 
 def abscissae(problem: RelaxationProblem, samples: int, phase: Phase = "backward") -> list[float]:

@@ -37,6 +37,7 @@ from actrelax.simulations.studies.loops import (
     abscissae,
     by_measure,
     learned,
+    means,
     settled_problem,
 )
 
@@ -168,11 +169,6 @@ def noisy(problem: RelaxationProblem, gradient: Gradient) -> RelaxationProblem:
     """Return the relaxation with noise in each unit, whose standard deviation is the mean size of the gradients."""
     sizes = [float(gradient.activities[name].abs().mean()) for name in problem.network.hidden]
     return replace(problem, noise=fmean(sizes))
-
-
-def means(of: Mapping[float, Iterable[float]]) -> dict[float, float]:
-    """Return the mean over the networks."""
-    return {t: fmean(values) for t, values in of.items()}
 
 
 def ends(values: Sequence[float]) -> dict[str, float]:

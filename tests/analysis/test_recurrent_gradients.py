@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,6 +75,21 @@ def test_equilibrium_propagation_keeps_an_error_of_the_second_order_in_beta(rows
     assert 1e-9 < row.error < 1e-3
     assert row.predicted == pytest.approx(row.error, rel=0.02)
     assert rows["EP", 5].error == pytest.approx(rows["AR", 5].error, rel=1e-2)  # to first order its steps are AR's
+
+
+def test_one_nudged_phase_is_exact_to_first_order_only_and_both_need_the_correction():
+    case = RECURRENT["hierarchy"](gain=GAINS["hierarchy"])
+    case.network.double()
+    problem = problem_of(replace(case, x=case.x.double()))
+    exact = updates(problem, solution(problem))
+
+    def error(beta, **how):
+        ((_, state),) = nudged(problem, 0.5, beta, [200], **how)
+        return float((updates(problem, state) - exact).norm() / exact.norm())
+
+    assert error(0.02) / error(0.01) == pytest.approx(4, rel=0.02)
+    assert error(0.02, is_centred=False) / error(0.01, is_centred=False) == pytest.approx(2, rel=0.02)
+    assert error(0.01) < 1e-2 * error(0.01, is_centred=False) < 1e-2 < 0.05 < error(0.01, is_corrected=False)
 
 
 def test_costs(rows):

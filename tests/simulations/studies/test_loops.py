@@ -5,7 +5,7 @@ import math
 import pytest
 from outcomes import is_drawn
 
-from actrelax.simulations.studies import loops, recurrent_stability, two_phases, walks
+from actrelax.simulations.studies import equilibrium_propagation, loops, recurrent_stability, two_phases, walks
 from actrelax.simulations.suites.suite import varied
 
 
@@ -59,3 +59,17 @@ def test_what_decides_whether_a_loop_settles(tmp_path):
     assert found["learning"]["no gains"]["backward"] > 1.1 > found["learning"]["no gains"]["forward"]
     assert not math.isnan(found["learning"]["no gains"]["accuracy"])
     assert is_drawn(tmp_path / "recurrent_stability.png")
+
+
+def test_equilibrium_propagation_finds_the_gradient_and_learns_by_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(equilibrium_propagation, "STEPS", 40)
+    monkeypatch.setattr(equilibrium_propagation, "HIERARCHY", varied(loops.HIERARCHY, {"train_images": 64}))
+    found = equilibrium_propagation.main(tmp_path, epochs=1, seeds=1, samples=3, betas=(1e-6, 1.0), train_with=(0.1,))
+    digit = {name: of["digit"] for name, of in found["angle"].items() if name != "AR"}
+    relaxed = found["angle"]["AR"]["digit"]
+    for name in ("EP", "one phase"):
+        assert digit[name][1e-6] == pytest.approx(relaxed, abs=0.01)
+        assert digit[name][1.0] > relaxed + 0.5
+    assert digit["no correction"][1e-6] > relaxed + 30
+    assert found["accuracy"]["EP"][0.1] == pytest.approx(found["accuracy"]["AR"], abs=2)
+    assert is_drawn(tmp_path / "equilibrium_propagation.png")
