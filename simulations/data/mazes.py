@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.data.connected import APART, EMPTY, Connected
 from actrelax.simulations.data.rng import random_stream
 
-WALL, CLOSED = -2, -1
-"""Values of `distance` for walls, and for passages that can't be reached."""
 
-
-class Mazes(NamedTuple):
-    """Mazes with a seed each.
-
-    images    (count, 2, side, side): 1 in passages, and 1 at the seed; otherwise 0
-    distance  (count, side, side), int64: steps along passages from the seed, `CLOSED` or `WALL`
-    """
-
-    images: Tensor
-    distance: Tensor
-
-
-def mazes(count: int, cells: int, seed: int, cuts: int = 2) -> Mazes:
+def mazes(count: int, cells: int, seed: int, cuts: int = 2) -> Connected:
     """Draw mazes of `cells` x `cells` cells with walls between them.
 
     A random depth-first walk connects all cells by a tree of winding passages, `cuts` of which are closed, and the seed
-    is in a random cell.
+    is in a random cell. Passages are drawn; walls are not judged.
 
     Parameters
     ----------
@@ -71,7 +56,7 @@ def mazes(count: int, cells: int, seed: int, cuts: int = 2) -> Mazes:
         for row, column in doors:
             passages[row, column] = 1
         origin[2 * _draw(cells, generator), 2 * _draw(cells, generator)] = 1
-    return Mazes(images, _distance(images[:, 0] > 0, images[:, 1] > 0))
+    return Connected(images, _distance(images[:, 0] > 0, images[:, 1] > 0))
 
 
 def _tree(cells: int, generator: torch.Generator) -> list[tuple[int, int]]:
@@ -98,7 +83,7 @@ def _draw(below: int, generator: torch.Generator) -> int:
 
 def _distance(passages: Tensor, reached: Tensor) -> Tensor:
     """Return the distance from the first pixels `reached`, by breadth-first search along passages."""
-    distance = torch.where(passages, CLOSED, WALL)
+    distance = torch.where(passages, APART, EMPTY)
     step = 0
     new = reached
     while bool(new.any()):

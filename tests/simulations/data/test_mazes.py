@@ -8,7 +8,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.data.mazes import CLOSED, WALL, mazes
+from actrelax.simulations.data.connected import APART, EMPTY
+from actrelax.simulations.data.mazes import mazes
 
 
 def shortest(passages, origin):
@@ -30,7 +31,7 @@ def test_distances_are_shortest_paths():
         assert origin.sum() == 1
         assert (passages * origin).sum() == 1
         steps = shortest(passages > 0, origin)
-        expected = np.where(passages > 0, np.where(np.isinf(steps), CLOSED, steps), WALL)
+        expected = np.where(passages > 0, np.where(np.isinf(steps), APART, steps), EMPTY)
         assert np.array_equal(found, expected)
         assert label(passages)[1] == 3  # two cuts of a tree
         assert passages.sum() == 25 + 24 - 2
@@ -40,7 +41,7 @@ def test_a_seed_fixes_the_mazes():
     one, again, other = mazes(3, 4, seed=1), mazes(3, 4, seed=1), mazes(3, 4, seed=2)
     assert torch.equal(one.images, again.images)
     assert not torch.equal(one.images, other.images)
-    assert int(mazes(1, 2, seed=0, cuts=0).distance.min()) == WALL  # all cells are connected
+    assert int(mazes(1, 2, seed=0, cuts=0).distance.min()) == EMPTY  # all cells are connected
     assert (mazes(1, 2, seed=0, cuts=3).distance == 0).sum() == (mazes(1, 2, seed=0, cuts=3).distance >= 0).sum() == 1
 
 

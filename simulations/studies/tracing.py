@@ -1,0 +1,211 @@
+"""Common parts of the studies of tasks that need recurrence: networks that find what is connected to a mark.
+
+One population of 16 maps of sigmoid units with 3 x 3 lateral connections sees an image, and a readout says for each
+place whether it is connected to the mark. Rates settle in Euler steps of eta = 1, which are hops.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from actrelax import Network, Projection, Settle, Steps, settle
+from actrelax.analysis.style import written
+from actrelax.models.learning import BackwardOptions, Rule, backprop_backward, bptt_backward, relax_backward
+from actrelax.simulations.data import random_stream
+from actrelax.simulations.data.connected import APART, Connected
+
+MAPS = 16
+BATCH, BATCHES, SEEDS = 32, 1000, 3
+RATE = 0.02
+TRAINING, TEST = 2000, 300
+ENOUGH = 100
+"""Places at a distance, fewer of which are not drawn."""
+UNTIL = Steps.until(1e-2, eta=1.0, most=150)
+LONGER = Steps.until(1e-2, eta=1.0, most=400)
+"""Steps in tests: rates take longer to settle in larger images."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A network and the way it learns.
+
+    rule      "ar" or "bptt"; without cycles backprop
+    hops      number of steps of the forward phase; None until it has settled
+    feedback  assumptions of AR
+    cyclic    whether the population projects to itself rather than to a second one
+    bound     limit of `Network.bound_recurrence` after each batch; by default none
+    """
+
+    rule: str
+    hops: int | None = None
+    feedback: str = "ar"
+    cyclic: bool = True
+    bound: float | None = None
+
+    def phase(self, until: Steps) -> Settle:
+        """Return the forward phase, with these steps if it settles."""
+        return Settle(until if self.hops is None else Steps(self.hops, eta=1.0), "euler")
+
+    def learning(self) -> Rule:
+        """Return the learning rule."""
+        if not self.cyclic:
+            return partial(backprop_backward, loss=loss)
+        dropped = "keep" if self.hops else "drop"  # after a number of hops rates have not settled
+        options = BackwardOptions(settle=self.phase(UNTIL), unsettled=dropped)  # type: ignore[arg-type]
+        if self.rule == "bptt":
+            return partial(bptt_backward, loss=loss, options=options)
+        return partial(
+            relax_backward, steps=UNTIL, loss=loss, assumptions=self.feedback, integrator="euler", options=options
+        )
+
+
+class Trained(NamedTuple):
+    """A trained network, and the share of samples in the last tenth of training that had not settled."""
+
+    network: Network
+    unsettled: float
+
+
+def built(data: Connected, cyclic: bool, seed: int = 0) -> Network:
+    """Return a network for such images; the feedforward one has as many weights.
+
+    A place of `data.distance` is a pixel, or the middle of 3 x 3 pixels with a row and a column between such squares.
+    """
+    pixels, side = data.images.shape[-1], data.distance.shape[-1]
+    apart = (pixels + 1) // side
+    inner = nn.Conv2d(MAPS, MAPS, 3, padding=1, bias=not cyclic)
+    ends = [("input", "a"), ("a", "a"), ("a", "output")] if cyclic else [("input", "a"), ("a", "b"), ("b", "output")]
+    layers = nn.Conv2d(2, MAPS, 3, stride=apart, padding=int(apart == 1)), inner, nn.Conv2d(MAPS, 1, 1)
+    projections = [Projection(*pair, layer) for pair, layer in zip(ends, layers, strict=True)]
+    names = dict.fromkeys(p.target for p in projections)
+    network = Network(
+        (2, pixels, pixels), {name: "identity" if name == "output" else "sigmoid" for name in names}, projections
+    )
+    generator = random_stream(seed, "weights")
+    with torch.no_grad():
+        for p in projections:
+            assert p.weight is not None
+            p.weight.normal_(0, (2 if p.name == "a->a" else 1) / p.weight[0].numel() ** 0.5, generator=generator)
+            if p.bias is not None:
+                p.bias.fill_(0 if p.target == "output" else -1)  # units are hardly active without a drive
+    return network
+
+
+def loss(output: Tensor, distance: Tensor) -> Tensor:
+    """Return the cross-entropy per image, a mean over the places that are judged."""
+    judged = (distance >= APART).to(output)
+    each = nn.functional.binary_cross_entropy_with_logits(output[:, 0], (distance > APART).to(output), reduction="none")
+    return (each * judged).sum((1, 2)) / judged.sum((1, 2))
+
+
+def trained(way: Way, data: Connected, seed: int, batches: int) -> Trained:
+    """Return a network that has learned from batches of these images."""
+    network = built(data, way.cyclic, seed)
+    if way.feedback != "ar":
+        network.add_feedback(way.feedback, random_stream(seed, "feedback"))
+    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, batches)
+    rule, order, unsettled = way.learning(), random_stream(seed, "order"), 0
+    last = max(1, batches // 10)
+    for batch in range(batches):
+        chosen = torch.randint(len(data.distance), (BATCH,), generator=order)
+        optimiser.zero_grad()
+        with warnings.catch_warnings(action="ignore"):  # of samples that have not settled
+            result = rule(network, data.images[chosen], data.distance[chosen])
+        if result.report is not None and batch >= batches - last:
+            unsettled += int(result.report.count)
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if way.bound is not None:
+            network.bound_recurrence(way.bound)
+    return Trained(network, unsettled / (last * BATCH))
+
+
+def responses(way: Way, network: Network, data: Connected) -> Tensor:
+    """Return the output for each place, (count, side, side), of a network with these weights for images of any size."""
+    sized = built(data, way.cyclic)
+    sized.load_state_dict({name: w for name, w in network.state_dict().items() if not name.endswith(".feedback")})
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        if not way.cyclic:
+            output: Tensor = sized(data.images)
+        else:
+            output = settle(sized, data.images, way.phase(LONGER)).activities["output"]
+        return output[:, 0]
+
+
+def accuracies(found: Tensor, distance: Tensor, far: int) -> list[dict[str, float]]:
+    """Return rows of distance, accuracy from 0 to 1, and number of places.
+
+    At a distance accuracy is balanced: the mean of the share of connected places at this distance that are found, and
+    of the share of places without a connection that are rejected. At `math.inf` it is balanced beyond `far` steps, and
+    at -1 plain.
+    """
+    judged = distance >= APART
+    rejected = float((~found[distance == APART]).double().mean())
+
+    def balanced(at: float, where: Tensor) -> dict[str, float]:
+        accuracy = (float(found[where].double().mean()) + rejected) / 2
+        return {"distance": at, "accuracy": accuracy, "places": int(where.sum())}
+
+    plain = float((found == (distance > APART))[judged].double().mean())
+    rows = [{"distance": -1.0, "accuracy": plain, "places": int(judged.sum())}]
+    rows += [balanced(float(at), distance == at) for at in range(int(distance.max()) + 1)]
+    return [*rows, balanced(math.inf, distance > far)]
+
+
+def table_of(
+    ways: Mapping[str, Way], networks: Mapping[tuple[str, int], Trained], tests: Sequence[Connected], far: int
+) -> pd.DataFrame:
+    """Return columns way, seed, side and those of `accuracies`, for networks by way and seed."""
+    rows: list[dict[str, Any]] = []
+    for (way, seed), (network, _) in networks.items():
+        for data in tests:
+            found = responses(ways[way], network, data) > 0
+            key = {"way": way, "seed": seed, "side": data.distance.shape[-1]}
+            rows += [{**key, **row} for row in accuracies(found, data.distance, far)]
+    return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame) -> dict[str, dict[int, dict[str, float]]]:
+    """Return means over seeds in percent: "accuracy" or "far" -> side -> way."""
+    means = 100 * table.groupby(["side", "way", "distance"])["accuracy"].mean()
+    sides, ways = sorted(set(table["side"])), list(dict.fromkeys(table["way"]))
+    return {
+        what: {side: {way: means[side, way, at] for way in ways} for side in sides}
+        for what, at in (("accuracy", -1.0), ("far", math.inf))
+    }
+
+
+def lines(numbers: Mapping[str, Mapping[int, Mapping[str, float]]], far: int) -> Iterator[str]:
+    """Yield one line for each size and way of a summary."""
+    for side, plain in numbers["accuracy"].items():
+        for way, accuracy in plain.items():
+            beyond = numbers["far"][side][way]
+            yield f"{side} x {side}, {way}: accuracy {accuracy:.1f} %, beyond {far} steps {beyond:.1f} %"
+
+
+def draw(path: Path, table: pd.DataFrame, title: str, xlabel: str) -> None:
+    """Draw accuracy against distance, one panel per size, where there are enough places."""
+    sides = sorted(set(table["side"]))
+    table = table[(table["distance"] >= 0) & (table["distance"] < math.inf) & (table["places"] >= ENOUGH)]
+    with written(path, (10, 3.8)) as figure:
+        for ax, side in zip(figure.subplots(1, len(sides), sharey=True), sides, strict=True):
+            for number, way in enumerate(dict.fromkeys(table["way"])):
+                mine = table[(table["side"] == side) & (table["way"] == way)]
+                spread = 100 * mine.groupby("distance")["accuracy"].agg(["mean", "min", "max"])
+                ax.plot(spread.index, spread["mean"], color=f"C{number}", label=way)
+                ax.fill_between(spread.index, spread["min"], spread["max"], color=f"C{number}", alpha=0.15, linewidth=0)
+            ax.set(title=title.format(side), xlabel=xlabel, ylim=(40, 101))
+        figure.axes[0].set_ylabel("balanced accuracy (%)")
+        figure.axes[-1].legend(loc="upper right", fontsize="small")
