@@ -26,6 +26,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from actrelax.analysis.style import written
 from actrelax.simulations.data.connected import APART
 from actrelax.simulations.data.mazes import mazes
 from actrelax.simulations.studies.common import OUT, report
@@ -83,8 +84,11 @@ def main(
     learned = mazes(training, CELLS, seed=0)
     tests = [mazes(test, cells, seed=1) for cells in (CELLS, LARGER)]
     networks = {(name, seed): trained(WAYS[name], learned, seed, batches) for name in ways for seed in range(seeds)}
-    table = table_of(WAYS, networks, tests, FAR)
-    draw(out / "mazes.png", table, "mazes of {0} x {0}", "steps from the seed")
+    table = table_of(WAYS, networks, tests, (FAR, FAR))
+    with written(out / "mazes.png", (10, 3.8)) as figure:
+        axes = figure.subplots(1, 2, sharey=True)
+        draw(axes, table, "mazes of {0} x {0}", "steps from the seed")
+        axes[-1].legend(loc="upper right", fontsize="small")
     numbers = summary(table)
     unsettled = {f"{name}, seed {seed}": each.unsettled for (name, seed), each in networks.items()}
     reachable = float((tests[0].distance > APART).sum() / (tests[0].distance >= APART).sum())
@@ -92,7 +96,7 @@ def main(
     report(
         out / "mazes.json",
         {**numbers, "unsettled": unsettled, "reachable": 100 * reachable},
-        *lines(numbers, FAR),
+        *lines(numbers, (FAR, FAR)),
         f"accuracy beyond {FAR} steps, {side} x {side}: "
         + ", ".join(f"{way} {far[way]:.0f} %" for way in ways if way in ("AR", "4 hops")),
     )

@@ -11,18 +11,19 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from actrelax import Network, Projection, Settle, Steps, settle
-from actrelax.analysis.style import written
 from actrelax.models.learning import BackwardOptions, Rule, backprop_backward, bptt_backward, relax_backward
 from actrelax.simulations.data import random_stream
-from actrelax.simulations.data.connected import APART, Connected
+from actrelax.simulations.data.connected import APART, Connected, one_place_each
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAPS = 16
 BATCH, BATCHES, SEEDS = 32, 1000, 3
@@ -30,8 +31,8 @@ RATE = 0.02
 TRAINING, TEST = 2000, 300
 ENOUGH = 100
 """Places at a distance, fewer of which are not drawn."""
-UNTIL = Steps.until(1e-2, eta=1.0, most=150)
-LONGER = Steps.until(1e-2, eta=1.0, most=400)
+TOLERANCE = 1e-2
+LONGER = 400
 """Steps in tests: rates take longer to settle in larger images."""
 
 
@@ -44,6 +45,8 @@ class Way:
     feedback  assumptions of AR
     cyclic    whether the population projects to itself rather than to a second one
     bound     limit of `Network.bound_recurrence` after each batch; by default none
+    most      steps within which a phase settles, or the sample does not learn
+    single    whether each image asks for one place only
     """
 
     rule: str
@@ -51,22 +54,29 @@ class Way:
     feedback: str = "ar"
     cyclic: bool = True
     bound: float | None = None
+    most: int = 150
+    single: bool = False
 
-    def phase(self, until: Steps) -> Settle:
-        """Return the forward phase, with these steps if it settles."""
-        return Settle(until if self.hops is None else Steps(self.hops, eta=1.0), "euler")
+    def phase(self, most: int) -> Settle:
+        """Return the forward phase, of at most these steps if it settles."""
+        return Settle(_until(most) if self.hops is None else Steps(self.hops, eta=1.0), "euler")
 
     def learning(self) -> Rule:
         """Return the learning rule."""
         if not self.cyclic:
             return partial(backprop_backward, loss=loss)
         dropped = "keep" if self.hops else "drop"  # after a number of hops rates have not settled
-        options = BackwardOptions(settle=self.phase(UNTIL), unsettled=dropped)  # type: ignore[arg-type]
+        options = BackwardOptions(settle=self.phase(self.most), unsettled=dropped)  # type: ignore[arg-type]
         if self.rule == "bptt":
             return partial(bptt_backward, loss=loss, options=options)
+        steps = _until(self.most)
         return partial(
-            relax_backward, steps=UNTIL, loss=loss, assumptions=self.feedback, integrator="euler", options=options
+            relax_backward, steps=steps, loss=loss, assumptions=self.feedback, integrator="euler", options=options
         )
+
+
+def _until(most: int) -> Steps:
+    return Steps.until(TOLERANCE, eta=1.0, most=most)
 
 
 class Trained(NamedTuple):
@@ -110,6 +120,8 @@ def loss(output: Tensor, distance: Tensor) -> Tensor:
 
 def trained(way: Way, data: Connected, seed: int, batches: int) -> Trained:
     """Return a network that has learned from batches of these images."""
+    if way.single:
+        data = one_place_each(data, random_stream(seed, "questions"))
     network = built(data, way.cyclic, seed)
     if way.feedback != "ar":
         network.add_feedback(way.feedback, random_stream(seed, "feedback"))
@@ -165,12 +177,18 @@ def accuracies(found: Tensor, distance: Tensor, far: int) -> list[dict[str, floa
 
 
 def table_of(
-    ways: Mapping[str, Way], networks: Mapping[tuple[str, int], Trained], tests: Sequence[Connected], far: int
+    ways: Mapping[str, Way],
+    networks: Mapping[tuple[str, int], Trained],
+    tests: Sequence[Connected],
+    fars: Sequence[int],
 ) -> pd.DataFrame:
-    """Return columns way, seed, side and those of `accuracies`, for networks by way and seed."""
+    """Return columns way, seed, side and those of `accuracies`, for networks by way and seed.
+
+    Each test has a number of steps that count as far.
+    """
     rows: list[dict[str, Any]] = []
     for (way, seed), (network, _) in networks.items():
-        for data in tests:
+        for data, far in zip(tests, fars, strict=True):
             found = responses(ways[way], network, data) > 0
             key = {"way": way, "seed": seed, "side": data.distance.shape[-1]}
             rows += [{**key, **row} for row in accuracies(found, data.distance, far)]
@@ -187,25 +205,21 @@ def summary(table: pd.DataFrame) -> dict[str, dict[int, dict[str, float]]]:
     }
 
 
-def lines(numbers: Mapping[str, Mapping[int, Mapping[str, float]]], far: int) -> Iterator[str]:
+def lines(numbers: Mapping[str, Mapping[int, Mapping[str, float]]], fars: Sequence[int]) -> Iterator[str]:
     """Yield one line for each size and way of a summary."""
-    for side, plain in numbers["accuracy"].items():
+    for (side, plain), far in zip(numbers["accuracy"].items(), fars, strict=True):
         for way, accuracy in plain.items():
             beyond = numbers["far"][side][way]
             yield f"{side} x {side}, {way}: accuracy {accuracy:.1f} %, beyond {far} steps {beyond:.1f} %"
 
 
-def draw(path: Path, table: pd.DataFrame, title: str, xlabel: str) -> None:
+def draw(axes: Sequence[Axes], table: pd.DataFrame, title: str, xlabel: str) -> None:
     """Draw accuracy against distance, one panel per size, where there are enough places."""
-    sides = sorted(set(table["side"]))
     table = table[(table["distance"] >= 0) & (table["distance"] < math.inf) & (table["places"] >= ENOUGH)]
-    with written(path, (10, 3.8)) as figure:
-        for ax, side in zip(figure.subplots(1, len(sides), sharey=True), sides, strict=True):
-            for number, way in enumerate(dict.fromkeys(table["way"])):
-                mine = table[(table["side"] == side) & (table["way"] == way)]
-                spread = 100 * mine.groupby("distance")["accuracy"].agg(["mean", "min", "max"])
-                ax.plot(spread.index, spread["mean"], color=f"C{number}", label=way)
-                ax.fill_between(spread.index, spread["min"], spread["max"], color=f"C{number}", alpha=0.15, linewidth=0)
-            ax.set(title=title.format(side), xlabel=xlabel, ylim=(40, 101))
-        figure.axes[0].set_ylabel("balanced accuracy (%)")
-        figure.axes[-1].legend(loc="upper right", fontsize="small")
+    for ax, (side, of) in zip(axes, table.groupby("side"), strict=True):
+        for number, way in enumerate(dict.fromkeys(of["way"])):
+            spread = 100 * of[of["way"] == way].groupby("distance")["accuracy"].agg(["mean", "min", "max"])
+            ax.plot(spread.index, spread["mean"], color=f"C{number}", label=way)
+            ax.fill_between(spread.index, spread["min"], spread["max"], color=f"C{number}", alpha=0.15, linewidth=0)
+        ax.set(title=title.format(side), xlabel=xlabel, ylim=(40, 101))
+    axes[0].set_ylabel("balanced accuracy (%)")
