@@ -35,7 +35,7 @@ from actrelax.analysis.stability import condition_of_largest, largest_step
 from actrelax.models.engines import Settle, SparseProblem, Steps, settle
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import EULER, gmres
-from actrelax.models.learning import BackwardOptions, bptt_backward, postsynaptic_factor, presynaptic_factor
+from actrelax.models.learning import BackwardOptions, bptt_backward, local_updates
 from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem, State, UnitDynamics
 
@@ -116,17 +116,14 @@ def compare(
 
 
 def updates(problem: RelaxationProblem, state: State) -> Tensor:
-    """Return the updates of all weights and biases by the local rule, averaged over the batch, as one vector."""
-    return torch.cat([update.flatten() for _, update in local_updates(problem, state)])
+    """Return the updates of all parameters by the local rule, averaged over the batch, as one vector."""
+    return torch.cat([update.flatten() for _, update in updates_of(problem, state)])
 
 
-def local_updates(problem: RelaxationProblem, state: State) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each weight and bias with its update by the local rule, averaged over the batch."""
-    for p in problem.network.projections.values():
-        if p.map is not None:
-            factors = presynaptic_factor(problem, p, state), postsynaptic_factor(problem, p, state)
-            for slot, update in p.plasticity(*factors, 1 / len(problem.clamped)).items():
-                yield getattr(p, slot), update.detach()
+def updates_of(problem: RelaxationProblem, state: State) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each parameter with its update by the local rule, averaged over the batch."""
+    for projection in problem.network.projections.values():
+        yield from local_updates(problem, projection, state, BackwardOptions())
 
 
 def solution(problem: RelaxationProblem) -> State:

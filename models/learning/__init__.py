@@ -15,7 +15,7 @@ from actrelax.models.learning.gradients import (
     learning_slots,
     refuse_hooks,
 )
-from actrelax.models.learning.plasticity import postsynaptic_factor, presynaptic_factor
+from actrelax.models.learning.plasticity import local_updates, postsynaptic_factor, presynaptic_factor
 from actrelax.models.learning.relax import relax_backward
 from actrelax.models.learning.report import SettlingReport
 from actrelax.models.learning.settling import SOLVE
@@ -35,6 +35,7 @@ __all__ = [
     "bptt_backward",
     "is_finite",
     "learning_slots",
+    "local_updates",
     "parameter_gradients",
     "postsynaptic_factor",
     "presynaptic_factor",

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from actrelax import Network, RelaxationProblem, Settle, Steps, settle
 from actrelax.analysis import figures
-from actrelax.analysis.recurrent_gradients import along, local_updates, nudged
+from actrelax.analysis.recurrent_gradients import along, nudged, updates_of
 from actrelax.models.learning import SETTLE, Backward, Rule
 from actrelax.simulations.data import digits
 from actrelax.simulations.studies.common import OUT, report, trained
@@ -150,7 +150,7 @@ def rule(beta: float, how: Mapping[str, bool]) -> Rule:
         exact = copy.deepcopy(network).double()
         free = settle(exact, x.double(), FREE)
         problem = RelaxationProblem.from_batch(exact, free, y, start="zero")
-        updates = {id(own): update for own, update in local_updates(problem, estimate(problem, beta, how))}
+        updates = {id(own): update for own, update in updates_of(problem, estimate(problem, beta, how))}
         for parameter, own in zip(network.parameters(), exact.parameters(), strict=True):
             parameter.grad = updates[id(own)].to(parameter)
         output = free.activities[network.output].to(x)

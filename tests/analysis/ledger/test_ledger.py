@@ -12,8 +12,7 @@ from actrelax.analysis.ledger import Read, ledger_of
 from actrelax.models.assumptions import PRESETS, Assumptions, Knobs
 from actrelax.models.engines import Settle, Steps, settle, solve
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.learning import BackwardOptions, Updates, relax_backward, relax_continuously
-from actrelax.models.learning.plasticity import local_updates
+from actrelax.models.learning import BackwardOptions, Updates, local_updates, relax_backward, relax_continuously
 from actrelax.models.network import Network, Projection, build
 from actrelax.models.problem import RelaxationProblem
 

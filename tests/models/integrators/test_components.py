@@ -20,8 +20,7 @@ from actrelax.models.engines import Settle, Steps, settle, solve, unsupported
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import components, residual_of_equilibrium
 from actrelax.models.integrators.components import equilibrium_by_components
-from actrelax.models.learning import BackwardOptions
-from actrelax.models.learning.plasticity import local_updates
+from actrelax.models.learning import BackwardOptions, local_updates
 from actrelax.models.problem import ForwardProblem, RelaxationProblem, UnitDynamics, loss_named
 
 TIGHT = Settle(Steps.until(1e-14, eta=0.5))
