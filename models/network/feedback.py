@@ -56,22 +56,24 @@ class FeedbackWeights:
         """
         assumptions, drawing = look_up("assumptions", assumptions, PRESETS), as_generator(generator)
         assumptions.check_names(self.projections)
-        asked = {p: self.knobs(p, assumptions).feedback for p in self.projections.values()}
-        asked = {p: kind for p, kind in asked.items() if self.carries_feedback(p) and kind != "transpose"}
+        asked = [p for p in self.projections.values() if self.uses_psi(p, assumptions)]
         for p in asked:
             if p.feedback is not None:
                 raise ActrelaxError(f"projection {p.name!r} already has feedback weights: build a new network.")
-        for p, kind in asked.items():
-            draw_feedback(p, kind, drawing)
+        for p in asked:
+            draw_feedback(p, self.knobs(p, assumptions).feedback, drawing)
 
     def lacks_feedback(self, assumptions: Assumptions) -> bool:
         """Return whether any projection needs feedback weights that do not exist yet."""
-        carrying = [p for p in self.projections.values() if self.carries_feedback(p)]
-        return any(p.feedback is None and self.knobs(p, assumptions).feedback != "transpose" for p in carrying)
+        return any(p.feedback is None and self.uses_psi(p, assumptions) for p in self.projections.values())
 
     def carries_feedback(self, projection: Projection) -> bool:
         """Return whether the projection has feedback weights: it has weights and is not from the input."""
         return projection.map is not None and projection.source != self.input
+
+    def uses_psi(self, projection: Projection, assumptions: Assumptions) -> bool:
+        """Return whether psi carries a projection's feedback under the assumptions, rather than W."""
+        return self.carries_feedback(projection) and self.knobs(projection, assumptions).feedback != "transpose"
 
     def decays(self, projection: Projection, assumptions: Assumptions) -> bool:
         """Return whether the projection's W and psi decay together by Kolen and Pollack's rule."""
@@ -82,10 +84,9 @@ class FeedbackWeights:
 
         Raises an ActrelaxError if they are missing; `add_feedback` creates them.
         """
-        kind = self.knobs(projection, assumptions).feedback
-        if kind == "transpose" or not self.carries_feedback(projection):
+        if not self.uses_psi(projection, assumptions):
             return projection.weight
-        return existing_feedback(projection, kind)
+        return existing_feedback(projection, self.knobs(projection, assumptions).feedback)
 
 
 def kind_of(projection: Projection, shape: Sequence[int]) -> str:

@@ -84,7 +84,7 @@ def _why_not_fixed(network: Network, assumptions: Assumptions, p: Projection) ->
         remedy = "choose a network like digits-mlp, or average pooling with fixed weights"
     elif any(w is not None and w.requires_grad for w in (p.weight, p.bias)):
         remedy = "choose a network like digits-mlp, or fix its weights with requires_grad_(False)"
-    elif network.carries_feedback(p) and network.knobs(p, assumptions).feedback != "transpose":
+    elif network.uses_psi(p, assumptions):
         remedy = 'choose feedback="transpose" for it'
     else:
         return None
@@ -132,7 +132,7 @@ def synapses_text(network: Network, assumptions: Assumptions, p: Projection) -> 
     """Return the text of a projection: a drive for its target, feedback for its source, and the local rule."""
     tag, knobs = identifiers(network.projections)[p.name], network.knobs(p, assumptions)
     weight = "1" if p.map is None and not is_sparse(p) else "w"
-    psi, own = weight, network.carries_feedback(p) and knobs.feedback != "transpose"
+    psi, own = weight, network.uses_psi(p, assumptions)
     if own:
         psi = "sign(w) * psi" if knobs.feedback == "sign" else "psi"
     lines = [f"{tag}_drive_post = {weight} * x_pre : 1 (summed)"]

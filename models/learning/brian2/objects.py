@@ -142,10 +142,9 @@ def weights_of(network: Network, assumptions: Assumptions) -> Iterator[tuple[Pro
     for p in network.projections.values():
         if equations.is_sparse(p):
             continue
-        has_feedback = network.carries_feedback(p) and network.knobs(p, assumptions).feedback != "transpose"
         for kind in ("weight", "feedback", "bias"):
             tensor = getattr(p, kind)
-            if tensor is not None and (kind != "feedback" or has_feedback):
+            if tensor is not None and (kind != "feedback" or network.uses_psi(p, assumptions)):
                 yield p, kind, tensor
 
 

@@ -179,9 +179,9 @@ class CapturedNetwork(Network):
 
         None for a copy, and where the weight itself carries the feedback. Raises an ActrelaxError if they are missing.
         """
-        kind = self.knobs(projection, assumptions).feedback
-        if kind == "transpose" or not self.carries_feedback(projection):
+        if not self.uses_psi(projection, assumptions):
             return None
+        kind = self.knobs(projection, assumptions).feedback
         return self.feedback.existing(projection.name, projection.psi, kind)
 
     def add_feedback(self, assumptions: str | Assumptions, generator: GeneratorLike) -> None:

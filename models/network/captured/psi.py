@@ -189,9 +189,8 @@ def own_feedback(network: Any, assumptions: Assumptions) -> list[tuple[Any, str]
     """Return the projections with feedback weights, and their kinds, in the order of the module's calls."""
     if all(knobs.feedback == "transpose" for knobs in assumptions.all_knobs):
         return []
-    carrying = sorted(filter(network.carries_feedback, network.projections.values()), key=lambda p: p.number)
-    kinds = [(p, network.knobs(p, assumptions).feedback) for p in carrying]
-    return [(p, kind) for p, kind in kinds if kind != "transpose"]
+    using = [p for p in network.projections.values() if network.uses_psi(p, assumptions)]
+    return [(p, network.knobs(p, assumptions).feedback) for p in sorted(using, key=lambda p: p.number)]
 
 
 def draw_feedback(network: Any, assumptions: Assumptions, generator: torch.Generator | None) -> None:
