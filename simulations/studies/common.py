@@ -74,8 +74,11 @@ def followed(
     measure: Measure,
     seeds: int,
     execution: Execution = EXECUTION,
+    interventions: Mapping[str, Callback] | None = None,
 ) -> pd.DataFrame:
     """Train under each condition with each seed, and measure before the first and after every epoch.
+
+    `interventions` maps conditions to callbacks that change their training.
 
     Returns
     -------
@@ -85,9 +88,10 @@ def followed(
     rows: list[dict[str, Any]] = []
     data = load_images(base.images)
     for condition, options in conditions.items():
+        changes = [each for name, each in (interventions or {}).items() if name == condition]
         for seed in range(seeds):
             look = _Look(rows, {"condition": condition, "seed": seed}, measure, options)
-            trained(varied(base, {**options, "seed": seed}), look, data=data, execution=execution)
+            trained(varied(base, {**options, "seed": seed}), *changes, look, data=data, execution=execution)
     return pd.DataFrame(rows)
 
 

@@ -1,0 +1,138 @@
+"""Drives that run away.
+
+Why do converged relaxations without derivatives fail: because units saturate, or because drives grow? The second
+paper's CNN (Millidge, Tschantz, Seth & Buckley 2020, arXiv 2010.06219) learns CIFAR-10 by its protocol, relaxed until
+settled, with f' and with f' dropped in the convolutions, under tanh, which saturates on both sides, softplus, on one,
+and relu, on none. The intervention is an explicit decay of activity: in the weight update of the convolutions c xbar,
+c times the activity of the feedforward pass, is added to the relaxed activity x, as relaxations that are stopped early
+do by themselves.
+
+Upper row: test accuracy. Lower row: root mean square of the first convolution's drives over test images. Bands are 95 %
+intervals over seeds.
+
+It takes an hour on one core.
+
+The last line on screen:  relu, no derivatives, c = 0.001: ...
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from actrelax import Network
+from actrelax.analysis import figures
+from actrelax.analysis.style import written
+from actrelax.models.learning import Backward
+from actrelax.simulations.studies.common import OUT, at_epoch, curves, followed, report
+from actrelax.simulations.studies.saturation import BASE, MEASURED, mean_slope
+from actrelax.simulations.suites.shared import CONVERGED, ar
+from actrelax.simulations.suites.suite import Options, varied
+from actrelax.simulations.training.execution import Execution
+from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.loop import Callback
+from actrelax.simulations.training.state import Training
+
+ACTIVATIONS = ("tanh", "softplus", "relu")
+DECAYS = (1e-4, 3e-4, 1e-3)
+SEEDS = 3
+
+
+def main(out: Path = OUT, base: Experiment = BASE, seeds: int = SEEDS) -> pd.DataFrame:
+    """Train under each condition and activation, measure the drives after each epoch, and draw.
+
+    Parameters
+    ----------
+    out : pathlib.Path
+        Folder for the figure and its numbers.
+    base : Experiment
+        Options of all conditions.
+    seeds : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of `followed`, "activation", and, of the lowest population, "drive", the root mean square of its drives,
+        and "slope", the mean f'.
+    """
+    found = []
+    dropped = ar("no-derivatives-conv", **CONVERGED)
+    conditions = {"AR": ar(**CONVERGED), "no derivatives": dropped}
+    conditions |= {_decayed(rate): dropped for rate in DECAYS}
+    for activation in ACTIVATIONS:
+        own = varied(base, {"activation": activation})
+        decays: dict[str, Callback] = {_decayed(rate): ActivityDecay(rate, own) for rate in DECAYS}
+        rows = followed(own, conditions, measure, seeds, Execution(threads=1), decays)
+        found.append(rows.assign(activation=activation))
+    rows = pd.concat(found)
+    _draw(out / "runaway.png", rows)
+    numbers: dict[str, dict[str, Any]] = {activation: {} for activation in ACTIVATIONS}
+    lines = []
+    for (activation, condition), of in rows.groupby(["activation", "condition"], sort=False):
+        last = at_epoch(of, base.epochs)
+        numbers[activation][condition] = {"first": at_epoch(of, 0), "last": last}
+        reached = f"{last['accuracy']:.1f}% of test images, drives {last['drive']:.2f}, mean f' {last['slope']:.2f}"
+        lines.append(f"{activation}, {condition}: {reached}")
+    report(out / "runaway.json", numbers, *lines)
+    return rows
+
+
+def _draw(path: Path, rows: pd.DataFrame) -> None:
+    with written(path, (4.2 * len(ACTIVATIONS), 6.4)) as figure:
+        axes = figure.subplots(2, len(ACTIVATIONS), sharex=True, sharey="row", squeeze=False)
+        for column, activation in enumerate(ACTIVATIONS):
+            of = rows[rows["activation"] == activation]
+            figures.over_epochs(axes[0][column], curves(of, "accuracy"), "test accuracy (%)", percent=True)
+            drives = curves(of, "drive")
+            figures.over_epochs(axes[1][column], drives, "drives of the first convolution (rms)", log=True)
+            axes[0][column].set(title=activation, xlabel="")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+
+
+def _decayed(rate: float) -> str:
+    return f"no derivatives, c = {rate:g}"
+
+
+class ActivityDecay(Callback):
+    """Callback that adds `rate` times the feedforward activity to the postsynaptic factor of all convolutions.
+
+    The factor has no derivative, like that of the rule without derivatives; `experiment` says how updates are scaled.
+    """
+
+    def __init__(self, rate: float, experiment: Experiment) -> None:
+        self.rate, self.optimisation = rate, experiment.optimisation
+
+    def on_gradient(self, training: Training, x: Tensor, y: Tensor, result: Backward) -> None:
+        scale = self.rate * self.optimisation.conv_factor / (len(x) if self.optimisation.reduction == "mean" else 1)
+        with torch.no_grad():
+            self._add(training.network, x, scale)
+
+    def _add(self, network: Network, x: Tensor, scale: float) -> None:
+        passed = network.feedforward(x)
+        for projection in network.projections.values():
+            if network.kind(projection) != "conv":
+                continue
+            routes = passed.routes[projection.name]
+            pre = projection.presynaptic(passed.activities[projection.source], routes)
+            post = projection.postsynaptic(passed.activities[projection.target], routes)
+            for slot, update in projection.plasticity(pre, post, scale).items():
+                getattr(projection, slot).grad.add_(update)
+
+
+@torch.no_grad()
+def measure(training: Training, options: Options) -> dict[str, float]:
+    """Return "drive" and "slope" of the lowest hidden population."""
+    network, test = training.network, training.batches.data.test
+    x = training.batches.preprocess(test.images[:MEASURED])
+    drive = network.feedforward(x).drives[network.hidden[0]]
+    return {"drive": float(drive.square().mean().sqrt()), "slope": mean_slope(network, x, network.hidden[0])}
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)
