@@ -269,7 +269,7 @@ def _warn_of_little(request: SolveRequest) -> None:
         network.said.add("little has arrived")
         arrived = max(0.0, 1 - share)
         warn(
-            f"after {request.grid.steps} steps {arrived:.0%} of what population {lowest!r} should hold has arrived: "
+            f"after {request.grid.steps} steps {arrived:.0%} of the gradient has reached population {lowest!r}: "
             'pass Steps.until(...), which costs what the equilibrium costs, or start="zero", which keeps directions.'
         )
 

@@ -222,7 +222,7 @@ def test_samples_without_a_loss_gradient_teach_nothing():
         return ((output - target) ** 2).sum(1) * torch.tensor([1.0, 0.0, 1.0, 0.0])
 
     y = torch.zeros(4, 3)
-    with pytest.warns(UserWarning, match="should hold has arrived"):
+    with pytest.warns(UserWarning, match="of the gradient has reached"):
         relax_backward(network, x, y, 3, eta=0.1, loss=loss, options=BackwardOptions(reduction="sum"))
     several = gradients(module)
     network.zero_grad()
@@ -235,7 +235,7 @@ def test_samples_without_a_loss_gradient_teach_nothing():
 def test_a_warning_where_little_has_arrived():
     case, _, network = make("transformer", training=False)
     x, y = case.stimuli(4), torch.randint(3, (4,))
-    with pytest.warns(UserWarning, match=r"after 20 steps \d+% of what population '0' should hold has arrived") as said:
+    with pytest.warns(UserWarning, match=r"after 20 steps \d+% of the gradient has reached population '0'") as said:
         relax_backward(network, x, y, 20, eta=0.1)
     assert len(said) == 1
     assert "Steps.until" in str(said[0].message)
