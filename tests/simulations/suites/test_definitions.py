@@ -70,6 +70,8 @@ TEN += ["sign-feedback", "random-feedback", "constant-statistics"]
 CONTROLS = ["ar", "ar", "kolen-pollack", "simplified", "simplified"]
 RECURRENT = ["ar", None, "ar", "ar", "sign-feedback", "random-feedback", "learned-feedback", "kolen-pollack"]
 RECURRENT += ["no-derivatives-relaxation", "ar,dense.weight-gain=none,conv.weight-gain=none", None, None]
+REMEDIES = [name for name in ("learned-feedback", "kolen-pollack", "no-derivatives", "simplified") for _ in range(5)]
+REMEDIES += ["unfrozen"] * 5
 SSE, CE = "sum-of-squares", "cross-entropy"
 PLANNED = {
     "mlp-mnist": ("mnist", "mlp", SSE, 10, 10, MLP),
@@ -101,6 +103,7 @@ PLANNED = {
     "smoke": ("digits", "digits-cnn", CE, 3, 6, ["ar", "simplified", "random-feedback"]),
     "recurrent-digits": ("digits", "digits-rec", CE, 10, 30, RECURRENT),
     "recurrent-mnist": ("mnist", "hierarchy", CE, 3, 4, RECURRENT),
+    "recurrent-mnist-stability": ("mnist", "hierarchy", CE, 3, 4, ["ar", *REMEDIES]),
     "recurrent-fashion": ("fashion-mnist", "conv-rec", CE, 3, 2, RECURRENT),
 }
 """Name -> data set, network, loss, seeds, epochs, and the presets after backprop."""
