@@ -53,7 +53,8 @@ def test_the_programs_on_simulation_run(single_precision, capsys):
     assert errors[1] != errors[0] != errors[2]
     assert float(lines[3].split()[-1]) < 1e-12
     assert lines[4:6] == ["torch.Size([101, 2, 32])", "('hidden1_unit',)"]
-    assert lines[-5] == "(3, 100) (1, 100)"
-    assert float(lines[-4].split()[-1]) < 1e-12
-    losses = [float(line.removeprefix("loss ")) for line in lines[-3:]]
+    assert lines[-6] == "(3, 100) (1, 100)"
+    assert float(lines[-5].split()[-1]) < 1e-12
+    losses = [float(line.removeprefix("loss ")) for line in lines[-4:-1]]
     assert losses[0] > losses[1] > losses[2] > 0
+    assert re.fullmatch(r"\[0\.[^]]+\] \[-0\.[^]]+\]", lines[-1])  # more excitation, less inhibition

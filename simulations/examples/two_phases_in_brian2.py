@@ -142,7 +142,7 @@ def own_model(updates: int) -> tuple[Any, Any, list[float]]:
         recurrent.connect()
         recurrent.w = draw.normal(0, 0.8 / np.sqrt(6), len(recurrent))
         group.I, group.target = draw.normal(size=6), draw.uniform(-0.5, 0.5, size=6)
-        back, returning = adjoint(group, recurrent, error="r - target")  # of the loss sum (r - target)^2 / 2
+        back, feedback = adjoint(group, recurrent, error="r - target")  # of the loss sum (r - target)^2 / 2
 
         @b2.network_operation(dt=EVERY)  # type: ignore[untyped-decorator]
         def learn() -> None:
@@ -151,7 +151,7 @@ def own_model(updates: int) -> tuple[Any, Any, list[float]]:
             recurrent.w[:] -= 1.0 * back.gain[:][j] * back.gradient[:][j] * group.r[:][i]
 
         monitor = b2.StateMonitor(group, "r", record=True, dt=5 * b2.ms)
-        b2.Network(group, recurrent, back, returning, monitor, learn).run((updates + 1) * EVERY + 1 * b2.ms)
+        b2.Network(group, recurrent, back, feedback, monitor, learn).run((updates + 1) * EVERY + 1 * b2.ms)
     return monitor, group.target[:], losses[1:]  # the first is the loss at silence
 
 

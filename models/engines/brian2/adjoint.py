@@ -1,81 +1,106 @@
-"""The adjoint of a rate model written in Brian2: units whose rest state is the gradient of a loss (docs/theory.md)."""
+"""The adjoint of a rate model written in Brian2: units whose rest state is the gradient of a loss (docs/theory.md).
+
+Gradients pass through the model's own synapses in the other direction: a second summed variable adds the gradients of
+the postsynaptic neurons up at the presynaptic ones. So nothing about the synapses is read when the adjoint is made, and
+it works on every target and device of Brian2, whenever synapses are connected and weights are changed.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import brian2 as b2
 import sympy
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
+from brian2.synapses.synapses import SummedVariableUpdater
 from brian2.utils.stringtools import get_identifiers
 
-from actrelax.models.engines.brian2.codegen import require_runtime
+from actrelax.models._names import known
 from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.errors import ActrelaxError
 
-OWN = ("gradient", "feedback", "error", "gain")
-"""Variables of the adjoint group."""
+IN_SYNAPSES = ("gradient_post", "gain_post", "feedback_pre")
+"""Variables of the adjoint that the model's synapses can read."""
 BASE_UNITS = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candle")
 """In the order of Brian2's dimensions."""
 
 
 class Adjoint(NamedTuple):
-    """The adjoint of a rate model.
+    """The adjoint of a rate model; a list of objects for a list of groups or of synapses.
 
     group     NeuronGroup with the variables gradient, error and gain
-    synapses  Synapses that carry gradients from each neuron to those that drive it
+    feedback  object that sums gradients through the model's synapses, from each neuron to those that drive it
     """
 
     group: Any
+    feedback: Any
+
+
+class _Rates(NamedTuple):
+    """The rates of a group: dr/dt = F(r, s), as an expression, and the leak -dF/dr."""
+
+    name: str
+    slope: Any
+    leak: Any
+
+
+class _Link(NamedTuple):
+    """Synapses that add weight * (change of the presynaptic rate) to the summed variable, and their ends."""
+
     synapses: Any
-
-
-class _Model(NamedTuple):
-    """The user's model, with its derivatives at a state: dr/dt = F(r, s), where s sums c(r of others)."""
-
-    rate: str
+    source: str
+    target: str
     summed: str
-    leak: str
-    gain: str
     weight: str
+    feedback: str
 
 
 def adjoint(
-    group: Any, synapses: Any, *, rate: str | None = None, error: str | None = None, gain: str | None = None
+    group: Any,
+    synapses: Any,
+    *,
+    rate: str | None = None,
+    error: str | Mapping[str, str] | None = None,
+    gain: str | Mapping[str, str] | None = None,
 ) -> Adjoint:
-    """Return a group and synapses whose rest state is the gradient of a loss of a rate model's settled rates.
+    """Return objects whose rest state is the gradient of a loss of a rate model's settled rates.
 
-    For ``tau dr/dt = -r + f(a)``, with one summed variable in a, they follow ``tau dx/dt = -x + error + sum w g x``:
+    For ``tau dr/dt = -r + f(a)``, with a summed variable in a, they follow ``tau dx/dt = -x + error + sum w g x``:
     activation relaxation, with the model's own weights and time constants, and the gains g = f'(a) of the moment. They
-    are stable where the model is. At rest ``x = dL/dr`` and, for synapses from i to j that sum ``w * r_pre``,
-    ``dL/dw = gain[j] * gradient[j] * r[i]``. In other equations of r and the summed variable the leak -d(dr/dt)/dr
-    takes the place of 1/tau.
+    are stable where the model is. At rest ``x = dL/dr``. The model's synapses get the variables ``gradient_post`` and
+    ``gain_post``: where they sum ``w * r_pre``, ``dL/dw = gain_post * gradient_post * r_pre``. In other equations of r
+    and the summed variable the leak -d(dr/dt)/dr takes the place of 1/tau. Standalone programs are supported.
 
     Parameters
     ----------
-    group : brian2.NeuronGroup
+    group : brian2.NeuronGroup or sequence of them
         The rate model; it may have units.
-    synapses : brian2.Synapses
-        Connected synapses from the group to itself with one summed variable. Later changes of weights take effect.
+    synapses : brian2.Synapses or sequence of them
+        All synapses among the groups, or subgroups of them, each with one summed variable of its target. They can be
+        connected and changed later.
     rate : str, optional
         Name of the rates; by default the only variable with a differential equation.
-    error : str, optional
+    error : str or mapping from names of groups to str, optional
         Derivative of the loss with respect to the rates, an expression in the group's variables; by default a parameter
         ``error`` of the adjoint group, 0 until it is set.
-    gain : str, optional
-        f'(a) in the group's variables, for functions that Brian2 can't differentiate, such as ``int(a > 0)``.
+    gain : str or mapping from names of summed variables to str, optional
+        f'(a) in the group's variables, for functions that Brian2 can't differentiate, such as ``int(a > 0)``. It is the
+        derivative by the summed variable, over the leak.
 
     Returns
     -------
     Adjoint
-        Unpack it, or add both objects to the `brian2.Network` of the model.
+        Unpack it, or add both to the `brian2.Network` of the model. The adjoint of a group with several summed
+        variables, such as ``excited`` and ``inhibited``, has a gain for each: ``gain_excited``, ``gain_inhibited``.
 
     Raises
     ------
     ActrelaxError
-        For several summed or differential variables, unconnected synapses, a function that can't be differentiated, or
-        names that the adjoint needs.
+        For several differential variables without a choice of `rate`, synapses that don't sum one function of
+        presynaptic rates, synapses to other groups, a function that can't be differentiated, or names that the adjoint
+        needs.
 
     Examples
     --------
@@ -86,69 +111,123 @@ def adjoint(
     >>> recurrent = b2.Synapses(rates, rates, "w : 1\\ns_post = w * r_pre : 1 (summed)")
     >>> recurrent.connect(i=0, j=1)
     >>> recurrent.w = 0.5
-    >>> back, returning = adjoint(rates, recurrent)
+    >>> back, feedback = adjoint(rates, recurrent)
     >>> back.error = [0, 1]
-    >>> b2.Network(rates, recurrent, back, returning).run(300 * b2.ms)
+    >>> b2.Network(rates, recurrent, back, feedback).run(300 * b2.ms)
     >>> print(back.gradient[:].round(6))
     [0.5 1. ]
     """
-    require_runtime()
-    _check(group, synapses)
-    return _made(group, synapses, _model(group, synapses, rate, gain), error)
+    groups, connections = _listed(group), _listed(synapses)
+    _check(groups, connections)
+    rates = {each.name: _rates(each, rate) for each in groups}
+    several = len(connections) > 1
+    links = [_link(each, rates, several) for each in connections]
+    summed = sorted({link.summed for link in links})
+    if isinstance(gain, str) and len(summed) > 1:
+        example = ", ".join(f"{name!r}: '...'" for name in summed)
+        raise ActrelaxError(f"the summed variables {', '.join(summed)} need a gain each: give gain={{{example}}}.")
+    given = _by_name("gain", gain, "summed variable", summed)
+    gains = {each.name: _gains(each, rates[each.name], links, given) for each in groups}
+    backs, sums = _made(groups, rates, links, gains, _by_name("error", error, "group", list(rates)))
+    return Adjoint(
+        backs if isinstance(group, Sequence) else backs[0],
+        sums if isinstance(synapses, Sequence) else sums[0],
+    )
 
 
 @forgotten_on_error()
-def _made(group: Any, synapses: Any, model: _Model, error: str | None) -> Adjoint:
-    """Return the group and synapses of the adjoint."""
-    error_text = "error : 1" if error is None else f"error = {error} : 1"
-    text = f"""
-    dgradient/dt = (error + feedback - gradient) * ({model.leak}) : 1
-    gain = {model.gain} : {_unit(group, model)}
-    feedback : 1
-    {error_text}
-    """
-    back = b2.NeuronGroup(
+def _made(
+    groups: list[Any],
+    rates: dict[str, _Rates],
+    links: list[_Link],
+    gains: dict[str, dict[str, str]],
+    errors: dict[str, str | None],
+) -> tuple[list[Any], list[Any]]:
+    """Return the adjoint groups, and what sums their feedback."""
+    backs = {}
+    for each in groups:
+        feedbacks = [link.feedback for link in links if link.source == each.name]
+        backs[each.name] = _back(each, rates[each.name], feedbacks, gains[each.name], errors[each.name])
+    return list(backs.values()), [_sum_of_feedback(link, backs, gains[link.target]) for link in links]
+
+
+def _back(group: Any, rates: _Rates, feedbacks: list[str], gains: dict[str, str], error: str | None) -> Any:
+    """Return the adjoint of one group."""
+    leak, variables = sympy_to_str(rates.leak), group.variables
+    lines = {
+        "gradient": f"dgradient/dt = ({' + '.join(['error', *feedbacks])} - gradient) * ({leak}) : 1",
+        "error": "error : 1" if error is None else f"error = {error} : 1",
+    }
+    lines |= {name: f"{name} : 1" for name in feedbacks}
+    for summed, text in gains.items():
+        name = _gain_name(summed, gains)
+        lines[name] = f"{name} = {text} : {_unit(variables[rates.name].dim / variables[summed].dim)}"
+    taken = [name for name in lines if name in variables]
+    if taken:
+        raise ActrelaxError(f"the adjoint has a variable {taken[0]!r}, and so has {group.name!r}: rename yours.")
+    made = b2.NeuronGroup(
         group.N,
-        text,
+        "\n".join(lines.values()),
         method="euler",
         clock=group.clock,
         namespace=group.namespace or None,
         name=f"{group.name}_adjoint",
     )
-    words = get_identifiers(model.weight)
-    ends = {word for word in words if re.search("_(pre|post)$", word)}
-    read = {re.sub("_(pre|post)$", "", word) for word in ends}
-    # before the synapses, which find the variables of both ends when they are made
-    _refer(back, group, get_identifiers(f"{model.leak} {model.gain} {error or ''}") | read)
-    returning = b2.Synapses(
-        back,
-        back,
-        f"feedback_post = ({_swapped(model.weight)}) * gain_pre * gradient_pre : 1 (summed)",
-        clock=group.clock,
-        namespace=synapses.namespace or None,
-        name=f"{synapses.name}_adjoint",
-    )
-    returning.connect(i=synapses.j[:], j=synapses.i[:])
-    _refer(returning, synapses, words - ends)
-    return Adjoint(back, returning)
+    for name in sorted(get_identifiers(" ".join([leak, error or "", *gains.values()]))):
+        if name in variables and name not in lines:
+            made.variables.add_reference(name, group)
+    return made
 
 
-def _check(group: Any, synapses: Any) -> None:
-    if not isinstance(group, b2.NeuronGroup) or not isinstance(synapses, b2.Synapses):
-        raise ActrelaxError(
-            f"adjoint takes a NeuronGroup and its Synapses, got {type(group).__name__} and {type(synapses).__name__}."
-        )
-    if synapses.source is not group or synapses.target is not group:
-        raise ActrelaxError(f"synapses must connect {group.name!r} to itself: put all populations into one group.")
-    if len(synapses) == 0:
-        raise ActrelaxError(f"{synapses.name!r} has no synapses yet: call its connect method first.")
-    taken = [name for name in OWN if name in group.variables]
-    if taken:
-        raise ActrelaxError(f"the adjoint has a variable {taken[0]!r}, and so has {group.name!r}: rename yours.")
+def _sum_of_feedback(link: _Link, backs: dict[str, Any], gains: dict[str, str]) -> Any:
+    """Return what adds up the gradients that arrive at presynaptic neurons; its variables become the synapses'."""
+    variables, source, target = link.synapses.variables, backs[link.source], backs[link.target]
+    variables.add_reference("gradient_post", target, "gradient", "_postsynaptic_idx")
+    variables.add_reference("gain_post", target, _gain_name(link.summed, gains), "_postsynaptic_idx")
+    variables.add_reference("feedback_pre", source, link.feedback, "_presynaptic_idx")
+    variables.add_reference("_N_adjoint", source, "N")  # N_pre of a subgroup is smaller
+    text = b2.Expression(f"({link.weight}) * gain_post * gradient_post")
+    return SummedVariableUpdater(text, "feedback_pre", link.synapses, source, "_N_adjoint", "_synaptic_pre")
 
 
-def _model(group: Any, synapses: Any, rate: str | None, gain: str | None) -> _Model:
-    """Differentiate the model's equations."""
+def _listed(things: Any) -> list[Any]:
+    return list(things) if isinstance(things, Sequence) else [things]
+
+
+def _by_name(option: str, given: str | Mapping[str, str] | None, kind: str, names: list[str]) -> dict[str, str | None]:
+    """Return an option's value for each name."""
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(names, given)
+    for name in given:
+        known(kind, name, names, where=option)
+    return {name: given.get(name) for name in names}
+
+
+def _whole(end: Any) -> Any:
+    """Return the group of a subgroup."""
+    return end.source if isinstance(end, b2.Subgroup) else end
+
+
+def _check(groups: list[Any], connections: list[Any]) -> None:
+    wrong = [each for each in groups if not isinstance(each, b2.NeuronGroup)]
+    wrong += [each for each in connections if not isinstance(each, b2.Synapses)]
+    if wrong or not groups or not connections:
+        got = type(wrong[0]).__name__ if wrong else "an empty list"
+        raise ActrelaxError(f"adjoint takes NeuronGroups and the Synapses among them, got {got}.")
+    for each in connections:
+        for end in (_whole(each.source), _whole(each.target)):
+            if all(end.id != one.id for one in groups):
+                raise ActrelaxError(
+                    f"{each.name!r} connects {end.name!r}, which is not given: give all groups, as a list."
+                )
+        if any(name in each.variables for name in IN_SYNAPSES):
+            raise ActrelaxError(
+                f"{each.name!r} has an adjoint already, or a variable named like its: {', '.join(IN_SYNAPSES)}."
+            )
+
+
+def _rates(group: Any, rate: str | None) -> _Rates:
+    """Return the rates of a group and their leak."""
     moving = {name: expression.code for name, expression in group.equations.get_substituted_expressions()}
     if rate is None and len(moving) != 1:
         raise ActrelaxError(f"{group.name!r} has {len(moving)} differential equations: name the rates, rate='r'.")
@@ -157,19 +236,43 @@ def _model(group: Any, synapses: Any, rate: str | None, gain: str | None) -> _Mo
         raise ActrelaxError(
             f"{group.name!r} has no differential equation of {chosen!r}; known: {', '.join(sorted(moving))}."
         )
+    slope = str_to_sympy(moving[chosen])
+    slope = slope.subs({symbol: 0 for symbol in slope.free_symbols if re.fullmatch("xi(_.*)?", symbol.name)})
+    leak = sympy.simplify(-_derivative(slope, chosen, group.name))
+    if leak == 0:
+        raise ActrelaxError(f"dr/dt of {chosen!r} must decrease with {chosen!r}: write dr/dt = (-r + f(a)) / tau.")
+    return _Rates(chosen, slope, leak)
+
+
+def _link(synapses: Any, rates: dict[str, _Rates], several: bool) -> _Link:
+    """Return how synapses connect the rates."""
     updaters = list(synapses.summed_updaters.values())
     if len(updaters) != 1 or not updaters[0].target_varname.endswith("_post"):
         raise ActrelaxError(f"{synapses.name!r} must have one summed variable, of its postsynaptic neurons.")
+    source, target = _whole(synapses.source).name, _whole(synapses.target).name
     summed = updaters[0].target_varname.removesuffix("_post")
-    slope = str_to_sympy(moving[chosen])
-    slope = slope.subs({symbol: 0 for symbol in slope.free_symbols if re.fullmatch("xi(_.*)?", symbol.name)})
-    leak = -_derivative(slope, chosen, group.name)
-    weight = _derivative(str_to_sympy(updaters[0].expression.code), f"{chosen}_pre", synapses.name)
-    if leak == 0 or weight == 0:
-        what = f"dr/dt of {chosen!r} must decrease" if leak == 0 else f"{summed!r} must sum a function of {chosen}_pre"
-        raise ActrelaxError(f"{what}: write dr/dt = (-r + f(a)) / tau, and s_post = w * r_pre : 1 (summed).")
-    found = gain or sympy_to_str(sympy.simplify(_derivative(slope, summed, group.name) / leak))
-    return _Model(chosen, summed, sympy_to_str(sympy.simplify(leak)), found, sympy_to_str(weight))
+    rate, term = f"{rates[source].name}_pre", str_to_sympy(updaters[0].expression.code)
+    weight = _derivative(term, rate, synapses.name)
+    if weight == 0 or _derivative(term, f"{rates[target].name}_post", synapses.name) != 0:
+        raise ActrelaxError(
+            f"{synapses.name!r} must sum a function of {rate} and of no postsynaptic rate into {summed!r}: "
+            "write s_post = w * r_pre : 1 (summed)."
+        )
+    feedback = f"feedback_{synapses.name}" if several else "feedback"
+    return _Link(synapses, source, target, summed, sympy_to_str(weight), feedback)
+
+
+def _gains(group: Any, rates: _Rates, links: list[_Link], given: dict[str, str | None]) -> dict[str, str]:
+    """Return the derivative of a group's activation by each summed variable."""
+    summed = sorted({link.summed for link in links if link.target == group.name})
+    return {
+        name: given[name] or sympy_to_str(sympy.simplify(_derivative(rates.slope, name, group.name) / rates.leak))
+        for name in summed
+    }
+
+
+def _gain_name(summed: str, gains: dict[str, str]) -> str:
+    return "gain" if len(gains) == 1 else f"gain_{summed}"
 
 
 def _derivative(expression: Any, name: str, where: str) -> Any:
@@ -187,21 +290,7 @@ def _derivative(expression: Any, name: str, where: str) -> Any:
     return found
 
 
-def _swapped(weight: str) -> str:
-    """Exchange the ends of synapses: they carry gradients backwards."""
-    return re.sub(r"(\w+)_(pre|post)\b", lambda m: f"{m[1]}_{'post' if m[2] == 'pre' else 'pre'}", weight)
-
-
-def _unit(group: Any, model: _Model) -> str:
-    """Return the unit of the gain, of rates over that of the sum, in SI units."""
-    dimensions = group.variables[model.rate].dim / group.variables[model.summed].dim
+def _unit(dimensions: Any) -> str:
+    """Return a unit in SI units, as text."""
     factors = [f"{unit}**{power}" for unit, power in zip(BASE_UNITS, dimensions._dims, strict=True) if power]
     return " * ".join(factors) or "1"
-
-
-def _refer(to: Any, source: Any, names: set[str]) -> None:
-    """Let an object read variables of the model under their own names."""
-    for name in sorted(names):
-        if name in source.variables and name not in to.variables:
-            index = "_idx" if isinstance(source, b2.Synapses) and not source.variables[name].scalar else None
-            to.variables.add_reference(name, source, name, index=index)

@@ -3,8 +3,9 @@
 import brian2 as b2
 import numpy as np
 import pytest
+from brian2.codegen.runtime.cython_rt import CythonCodeObject
 
-from actrelax.models.engines.brian2 import adjoint, generating
+from actrelax.models.engines.brian2 import adjoint, generating, targets
 from actrelax.models.errors import ActrelaxError
 
 UNITS = 6
@@ -54,10 +55,10 @@ def run(duration, *things):
 
 def test_it_rests_at_the_implicit_gradient():
     group, recurrent, W = tanh_model()
-    back, returning = adjoint(group, recurrent)
+    back, feedback = adjoint(group, recurrent)
     e = np.arange(UNITS) - 2.0
     back.error = e
-    run(1500, group, recurrent, back, returning)
+    run(1500, group, recurrent, back, feedback)
     g = 0.9 * (1 - np.tanh(group.a[:]) ** 2)
     assert back.gain[:] == pytest.approx(g, rel=1e-12)
     assert back.gradient[:] == pytest.approx(np.linalg.solve(np.eye(UNITS) - W.T @ np.diag(g), e), rel=1e-10)
@@ -83,11 +84,52 @@ def test_updates_are_differences_of_the_settled_loss():
         assert (losses[0] - losses[1]) / 2e-4 == pytest.approx(update[synapse], rel=1e-6, abs=1e-9)
 
 
+EXCITED_AND_INHIBITED = """
+dr/dt = (-r + tanh(excited - 0.5 * inhibited + 0.2 * i)) / (10*ms) : 1
+excited : 1
+inhibited : 1
+"""
+
+
+def test_a_list_of_groups_and_synapses():
+    """Excitation and inhibition apart, from a subgroup too; they are connected later. The loss is of one group only."""
+    one, two = (b2.NeuronGroup(n, EXCITED_AND_INHIBITED, method="euler", dt=1 * b2.ms, name=f"g{n}") for n in (4, 3))
+    kinds = ((one, one, "excited"), (one, two, "excited"), (two, one, "inhibited"), (two[1:], two, "inhibited"))
+    links = [b2.Synapses(u, v, f"w : 1\n{s}_post = w * r_pre : 1 (summed)", dt=1 * b2.ms) for u, v, s in kinds]
+    backs, feedback = adjoint([one, two], links, error={"g4": "r - 1"})
+    draw, W = np.random.default_rng(0), np.zeros((7, 7))
+    places = ((0, 0), (4, 0), (0, 4), (4, 5))
+    for synapses, (row, column) in zip(links, places, strict=True):
+        synapses.connect("(i + 2 * j) % 3 != 0")
+        synapses.w = draw.uniform(0, 0.6, len(synapses))
+        W[synapses.j[:] + row, synapses.i[:] + column] = synapses.w[:] * (-0.5 if column else 1)
+    run(600, one, two, links, backs, feedback)
+    gain = np.concatenate([1 - np.tanh(v.excited[:] - 0.5 * v.inhibited[:] + 0.2 * v.i[:]) ** 2 for v in (one, two)])
+    expected = np.linalg.solve(np.eye(7) - W.T @ np.diag(gain), np.append(one.r[:] - 1, [0, 0, 0]))
+    assert np.concatenate([back.gradient[:] for back in backs]) == pytest.approx(expected, rel=1e-10)
+    assert np.abs(expected[4:]).max() > 0.1
+    assert backs[1].gain_inhibited[:] == pytest.approx(-0.5 * gain[4:])
+    assert links[3].gain_post[:] == pytest.approx(-0.5 * gain[4:][links[3].j[:]])
+
+
+@pytest.mark.skipif("cython" not in targets(), reason="no compiler")
+def test_feedback_in_compiled_code():
+    """What runs over the synapses, in Cython; whole models are compiled in test_build.py."""
+    group, recurrent, W = tanh_model()
+    back, feedback = adjoint(group, recurrent, error="r - 1")
+    feedback.codeobj_class = CythonCodeObject  # to compile the rest takes long, and tests nothing
+    run(1500, group, recurrent, back, feedback)
+    assert isinstance(feedback.codeobj, CythonCodeObject)
+    g = 0.9 * (1 - np.tanh(group.a[:]) ** 2)
+    expected = np.linalg.solve(np.eye(UNITS) - W.T @ np.diag(g), group.r[:] - 1)
+    assert back.gradient[:] == pytest.approx(expected, rel=1e-10)
+
+
 def test_later_changes_of_weights_take_effect():
     group, recurrent, _ = tanh_model(sparse=False)
-    back, returning = adjoint(group, recurrent)
+    back, feedback = adjoint(group, recurrent)
     back.error = 1.0
-    network = run(1500, group, recurrent, back, returning)
+    network = run(1500, group, recurrent, back, feedback)
     before = np.array(back.gradient[:])
     recurrent.w = "w / 2"
     network.run(1500 * b2.ms, namespace={})
@@ -102,9 +144,9 @@ def test_later_changes_of_weights_take_effect():
 def test_its_time_constants_are_those_of_the_model():
     """One step from zero is dt / tau times the error."""
     group, recurrent, _ = tanh_model()
-    back, returning = adjoint(group, recurrent)
+    back, feedback = adjoint(group, recurrent)
     back.error = 1.0
-    run(0.5, group, recurrent, back, returning)
+    run(0.5, group, recurrent, back, feedback)
     assert back.gradient[:] == pytest.approx(0.5 / np.linspace(5, 20, UNITS), rel=1e-12)
 
 
@@ -122,9 +164,9 @@ def test_units_saturation_and_synapses_with_parameters():
     synapses = "w : 1\nscale : volt / Hz (shared)\ninside_post = w * scale * release_pre * r_pre : volt (summed)"
     group, recurrent, W = model(text, synapses, I=np.linspace(-1, 1, UNITS) * b2.mV, release=np.linspace(0.5, 1, UNITS))
     recurrent.scale = 0.05 * b2.mV / b2.Hz
-    back, returning = adjoint(group, recurrent)
+    back, feedback = adjoint(group, recurrent)
     back.error = e = np.arange(UNITS) - 2.5
-    run(600, group, recurrent, back, returning)
+    run(600, group, recurrent, back, feedback)
     f = 1 / (1 + np.exp(-np.asarray(group.s[:] / b2.mV)))
     gain = (100 - np.asarray(group.r[:])) * f * (1 - f) / (1 + f)  # dr/ds at rest, per mV
     coupling = 0.05 * W * np.linspace(0.5, 1, UNITS)
@@ -139,9 +181,9 @@ def test_a_gain_of_ones_own_and_noise():
     group, recurrent, W = tanh_model(text=text)
     with pytest.raises(ActrelaxError, match=r"applies a function to 's' that can't be differentiated: give f'\(a\) by"):
         adjoint(group, recurrent)
-    back, returning = adjoint(group, recurrent, gain="k * int(a > 0)")
+    back, feedback = adjoint(group, recurrent, gain="k * int(a > 0)")
     back.error = 1.0
-    run(1500, group, recurrent, back, returning)
+    run(1500, group, recurrent, back, feedback)
     g = 0.9 * (group.a[:] > 0)
     assert 0 < (g > 0).sum() < UNITS
     assert back.gradient[:] == pytest.approx(
@@ -149,30 +191,41 @@ def test_a_gain_of_ones_own_and_noise():
     )
 
 
-def connected(group, text=SUM):
-    synapses = b2.Synapses(group, group, text)
+def connected(group, text=SUM, target=None):
+    synapses = b2.Synapses(group, target or group, text)
     synapses.connect()
     return synapses
 
 
 def refused_models():
     one, two = (b2.NeuronGroup(2, TANH, method="euler") for _ in range(2))
-    empty, crossed = b2.Synapses(one, one, SUM), b2.Synapses(one, two, SUM)
-    crossed.connect()
+    crossed = connected(one, target=two)
+    used, recurrent, _ = model()
+    adjoint(used, recurrent)
     moving = b2.NeuronGroup(2, TANH + "db/dt = -b / tau : 1", method="euler")
     named = b2.NeuronGroup(2, TANH + "error : 1", method="euler")
     rising = b2.NeuronGroup(2, "dr/dt = s / tau : 1\ns : 1\ntau : second", method="euler")
     backwards = "w : 1\ns_pre = w * r_post : 1 (summed)"
     return [
-        (one, one, {}, "adjoint takes a NeuronGroup and its Synapses, got NeuronGroup and NeuronGroup."),
-        (one, empty, {}, "has no synapses yet: call its connect method first."),
-        (one, crossed, {}, "to itself: put all populations into one group."),
+        (one, one, {}, "adjoint takes NeuronGroups and the Synapses among them, got NeuronGroup."),
+        (one, [], {}, "adjoint takes NeuronGroups and the Synapses among them, got an empty list."),
+        (one, crossed, {}, f" connects {two.name!r}, which is not given: give all groups, as a list."),
+        (used, recurrent, {}, "has an adjoint already, or a variable named like its: gradient_post, gain_post, "),
         (moving, connected(moving), {}, "has 2 differential equations: name the rates, rate='r'."),
         (moving, connected(moving), {"rate": "q"}, "has no differential equation of 'q'; known: b, r."),
         (named, connected(named), {}, "the adjoint has a variable 'error', and so has "),
         (one, connected(one, backwards), {}, "must have one summed variable, of its postsynaptic neurons."),
-        (one, connected(one, "s_post = I_pre : 1 (summed)"), {}, "'s' must sum a function of r_pre: write dr/dt = "),
-        (rising, connected(rising), {}, "dr/dt of 'r' must decrease: write dr/dt = (-r + f(a)) / tau, and s_post = "),
+        (one, connected(one, "s_post = I_pre : 1 (summed)"), {}, "must sum a function of r_pre and of no postsynaptic"),
+        (one, connected(one, "s_post = r_pre - r_post : 1 (summed)"), {}, "write s_post = w * r_pre : 1 (summed)."),
+        (rising, connected(rising), {}, "dr/dt of 'r' must decrease with 'r': write dr/dt = (-r + f(a)) / tau."),
+        (one, connected(one), {"error": {"two": "r"}}, f"error names an unknown group 'two'; known: {one.name}."),
+        (one, connected(one), {"gain": {"a": "1"}}, "gain names an unknown summed variable 'a'; known: s."),
+        (
+            one,
+            [connected(one), connected(one, SUM.replace("s_", "I_"))],
+            {"gain": "1"},
+            "the summed variables I, s need a gain each: give gain={'I': '...', 's': '...'}.",
+        ),
     ]
 
 

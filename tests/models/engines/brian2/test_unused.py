@@ -88,7 +88,7 @@ def unknown_units(_):
 
 
 def broken_adjoint(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("actrelax.models.engines.brian2.adjoint"), "_refer", fail)
+    monkeypatch.setattr(importlib.import_module("actrelax.models.engines.brian2.adjoint"), "_sum_of_feedback", fail)
     with generating("numpy"):
         rates = b2.NeuronGroup(2, "dr/dt = (-r + tanh(s)) / (10 * ms) : 1\ns : 1", method="euler")
         synapses = b2.Synapses(rates, rates, "w : 1\ns_post = w * r_pre : 1 (summed)")
