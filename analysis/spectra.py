@@ -15,18 +15,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.optimize import brentq
 from scipy.sparse import csgraph
-from scipy.sparse.linalg import LinearOperator, eigs, eigsh, splu
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigs, eigsh, splu
 
 from actrelax.models.engines import SparseProblem, Vector
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
 
+T = TypeVar("T")
 Product = Callable[[Vector], Vector]
 
 _TOLERANCE = 1e-9
@@ -35,6 +37,10 @@ _DENSE = 12
 """Number of unknowns up to which matrices are dense: ARPACK needs more."""
 LARGE = 500
 """Number of units in a cycle from which eigenvalues are found by ARPACK, not by LAPACK."""
+AFFORDABLE = 5_000
+"""Number of unknowns up to which LAPACK is asked where ARPACK does not converge; it then takes about a minute."""
+_RESTARTS = 1_000
+"""Number of restarts after which ARPACK gives up."""
 
 
 def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
@@ -178,10 +184,44 @@ def eigenvalues_of_block(block: sparse.csr_array, which: str, count: int = 6) ->
     `which` says where: "LR" with the largest real part, "LM" with the largest magnitude.
     """
     size = block.shape[0]
-    if size < LARGE or count > size - 2:
+
+    def dense() -> NDArray[np.complex128]:
         return np.asarray(np.linalg.eigvals(block.toarray()), dtype=complex)
-    start, basis = _start(size).real, min(size - 1, max(80, 2 * count + 1))
-    return np.asarray(eigs(block, count, which=which, v0=start, ncv=basis, tol=1e-10, return_eigenvectors=False))
+
+    if size < LARGE or count > size - 2:
+        return dense()
+    options = {"which": which, "v0": _start(size).real, "ncv": min(size - 1, max(80, 2 * count + 1)), "tol": 1e-10}
+    return _iterated(
+        lambda: np.asarray(eigs(block, count, **options, maxiter=_RESTARTS, return_eigenvectors=False)), dense, size
+    )
+
+
+def eigenvectors(matrix: sparse.csr_array) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """Return eigenvalues and right eigenvectors, in columns: all below `LARGE` units, else the six largest."""
+    size = matrix.shape[0]
+
+    def dense() -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+        values, vectors = np.linalg.eig(matrix.toarray())
+        return values, vectors
+
+    def iterative() -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+        values, vectors = eigs(matrix, 6, which="LM", v0=_start(size).real, ncv=80, maxiter=_RESTARTS)
+        return values, vectors
+
+    return dense() if size < LARGE else _iterated(iterative, dense, size)
+
+
+def _iterated(iterative: Callable[[], T], dense: Callable[[], T], size: int) -> T:
+    """Return what ARPACK finds; where it does not converge, what LAPACK finds."""
+    try:
+        return iterative()
+    except ArpackError as stopped:
+        if size > AFFORDABLE:
+            raise ActrelaxError(
+                f"ARPACK finds no eigenvalues of {size:,} unknowns, and LAPACK is used up to {AFFORDABLE:,}: "
+                'watch the relaxation instead, by solve(problem, "euler", steps, record=True).'
+            ) from stopped
+        return dense()
 
 
 def is_triangular(matrix: sparse.csr_array) -> bool:
@@ -201,20 +241,28 @@ def _boundary(matrix: sparse.csr_array, theta: float) -> complex:
     """Return the point of the numerical range that is furthest in the direction of e^{i theta}."""
     size = matrix.shape[0]
     operator = LinearOperator((size, size), lambda v: _hermitian(matrix, -theta, np.ravel(v)), dtype=complex)
-    if size <= _DENSE:
-        v = np.linalg.eigh(operator @ np.eye(size))[1][:, -1]
-    else:
-        v = eigsh(operator, k=1, which="LA", v0=_start(size), tol=_TOLERANCE)[1][:, 0]
+    v = _leading_eigenvector(operator)
     return complex(np.vdot(v, matrix @ v))
+
+
+def _leading_eigenvector(operator: LinearOperator) -> NDArray[np.complex128]:
+    """Return the eigenvector of a Hermitian operator's largest eigenvalue."""
+    size = operator.shape[0]
+
+    def dense() -> NDArray[np.complex128]:
+        return np.asarray(np.linalg.eigh(operator @ np.eye(size))[1][:, -1])
+
+    if size <= _DENSE:
+        return dense()
+    options = {"which": "LA", "v0": _start(size), "tol": _TOLERANCE, "maxiter": _RESTARTS}
+    return _iterated(lambda: np.asarray(eigsh(operator, k=1, **options)[1][:, 0]), dense, size)
 
 
 def largest_eigenvalue(product: Product, size: int) -> float:
     """Return the largest eigenvalue of a Hermitian matrix, given by its products with vectors."""
     operator = LinearOperator((size, size), lambda v: product(np.ravel(v)), dtype=complex)
-    if size <= _DENSE:
-        return float(np.linalg.eigvalsh(operator @ np.eye(size))[-1])
-    found = eigsh(operator, k=1, which="LA", v0=_start(size), tol=_TOLERANCE, return_eigenvectors=False)
-    return float(found[0])
+    v = _leading_eigenvector(operator)
+    return float(np.vdot(v, operator @ v).real)
 
 
 def _start(size: int) -> NDArray[np.complex128]:

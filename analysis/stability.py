@@ -33,12 +33,12 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import brentq
-from scipy.sparse.linalg import eigs
 
 from actrelax.analysis.spectra import (
     LARGE,
     blocks,
     eigenvalues_of_block,
+    eigenvectors,
     numerical_abscissa,
     rightmost_eigenvalue,
 )
@@ -55,19 +55,24 @@ Phase = Literal["forward", "backward"]
 class Stability:
     """The stability of one phase of one sample.
 
-    abscissa            alpha(M), the largest real part of M's eigenvalues: with one tau it must be below 1
+    abscissa            alpha(M), the largest real part of M's eigenvalues, whatever the time constants: leaky units
+                        with a single tau settle below 1; for others see `rate`
     rate                the same of the Jacobian, with the problem's time constants and unit dynamics, in 1 / unit of
                         time: below 0 the phase settles, by about exp(rate t)
     radius              the largest magnitude of M's eigenvalues: fixed-point iteration needs less than 1
     numerical_abscissa  of M: below 1 no error grows, for equal time constants
-    largest_eta         step size below which Euler's scheme settles, for one tau; 0 if nothing settles
-    delay_margin        delay of all projections below which the phase settles, in units of a single tau
+    largest_dt          step size below which Euler's scheme settles, with the problem's time constants and unit
+                        dynamics, in units of time; 0 if nothing settles
+    largest_eta         largest_dt / tau; nan unless all units are leaky with a single tau
+    delay_margin        delay of all projections below which the phase settles, in units of tau; nan unless all units
+                        are leaky with a single tau
     """
 
     abscissa: float
     rate: float
     radius: float
     numerical_abscissa: float
+    largest_dt: float
     largest_eta: float
     delay_margin: float
 
@@ -88,14 +93,16 @@ def stability(problem: RelaxationProblem, phase: Phase = "backward") -> Stabilit
     phase : {"backward", "forward"}, default "backward"
         The relaxation, or the forward phase with the same time constants and unit dynamics.
     """
-    matrix = loop_matrix(problem, phase)
+    matrix, generator = loop_matrix(problem, phase), jacobian(problem, phase)
+    largest_dt, tau = largest_step(generator), _single_tau(problem)
     return Stability(
         rightmost_eigenvalue(matrix).real,
-        rightmost_eigenvalue(jacobian(problem, phase)).real,
+        rightmost_eigenvalue(generator).real,
         radius(matrix),
         numerical_abscissa(matrix),
-        largest_step(matrix - sparse.eye_array(matrix.shape[0])),
-        delay_margin(matrix),
+        largest_dt,
+        largest_dt / tau,
+        math.nan if math.isnan(tau) else delay_margin(matrix),
     )
 
 
@@ -236,18 +243,11 @@ def predicted_steps(matrix: sparse.csr_array, tolerance: float) -> float:
 
 def condition_of_largest(matrix: sparse.csr_array) -> tuple[float, float]:
     """Return the largest magnitude of an eigenvalue, and the condition of that eigenvalue."""
-    size = matrix.shape[0]
-    if size < LARGE:
-        values, right = np.linalg.eig(matrix.toarray())
-        mirrored, left = np.linalg.eig(matrix.T.toarray())
-    else:
-        start = np.random.default_rng(0).standard_normal(size)
-        values, right = eigs(matrix, 6, which="LM", v0=start, ncv=80)
-        mirrored, left = eigs(matrix.T.tocsr(), 6, which="LM", v0=start, ncv=80)
+    (values, right), (mirrored, left) = (eigenvectors(each) for each in (matrix, matrix.T.tocsr()))
     first = int(np.abs(values).argmax())
     x, y = right[:, first], left[:, int(np.abs(mirrored - values[first]).argmin())]
-    overlap = abs(y @ x)  # eigenvectors of the transpose, without conjugation, are left ones
-    kappa = float(np.linalg.norm(x) * np.linalg.norm(y) / max(overlap, 1e-300))
+    overlap = abs(complex(y @ x))  # eigenvectors of the transpose, without conjugation, are left ones
+    kappa = float(np.linalg.norm(x) * np.linalg.norm(y)) / max(overlap, 1e-300)
     return float(abs(values[first])), kappa
 
 
@@ -261,6 +261,12 @@ def _forward_matrix(problem: RelaxationProblem) -> sparse.csr_array:
             rows[target][source] = rows[target][source] + part if source in rows[target] else part
     empty = {(v, u): sparse.csr_array((flat.sizes[v], flat.sizes[u])) for v in names for u in names}
     return sparse.block_array([[rows[v].get(u, empty[v, u]) for u in names] for v in names], format="csr")
+
+
+def _single_tau(problem: RelaxationProblem) -> float:
+    """Return the time constant of all units; nan if they have several, or are not leaky."""
+    rates = -SparseProblem(problem).state_space[0].diagonal()
+    return math.nan if problem.dynamics or np.ptp(rates) else 1 / float(rates[0])
 
 
 def _check(problem: RelaxationProblem) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from actrelax.analysis import spectra, transient_growth
 from actrelax.analysis.stability import (
+    condition_of_largest,
     delay_margin,
     jacobian,
     largest_step,
@@ -112,7 +113,7 @@ def test_both_phases(make, generator):
     for fields in ({"tau": tau}, {"dynamics": {names[0]: UnitDynamics.second_order(tau=0.7, damping=0.8)}}):
         each = [stability(replace(problem, **fields), phase) for phase in ("forward", "backward")]
         for name, value in vars(each[0]).items():
-            assert value == pytest.approx(getattr(each[1], name), rel=1e-8), name
+            assert value == pytest.approx(getattr(each[1], name), rel=1e-8, nan_ok=True), name
     J = jacobian(replace(problem, tau=tau), "forward").toarray()
     T = np.concatenate([tau[v].flatten().numpy() for v in names])
     assert np.abs(J - (M - np.eye(len(M))) / T[:, None]).max() < 1e-12
@@ -240,11 +241,11 @@ class TestTheOnsetOfInstability:
 
 def test_where_stable_the_equilibrium_is_the_same():
     expected = solve(small(INHIBITION), "equilibrium", Steps.until(1e-13)).final
+    assert stability(small(INHIBITION)).delay_margin > 0.15
     unit = UnitDynamics.second_order(tau=1.0, damping=1.0)
     for fields in ({"tau": {"u0": 1.0, "u1": 2.0}}, {"delays": 0.1}, {"dynamics": {"u0": unit, "u1": unit}}):
         problem = small(INHIBITION, **fields)
         assert stability(problem).settles
-        assert stability(problem).delay_margin > 0.15
         found = solve(problem, "euler", Steps.until(1e-12, dt=0.05))
         for name, x in found.final.items():
             assert float((x - expected[name]).abs().max()) < 1e-9 * float(expected[name].abs().max())
@@ -261,6 +262,49 @@ def test_the_largest_step_of_euler_is_sharp(make):
     steps = [float(solve(problem, "euler", n, eta=1.02 * eta).final["a"].abs().max()) for n in (400, 800)]
     assert steps[1] > 2 * steps[0]
     assert largest_step(sparse.csr_array(np.diag([0.5, -1.0]))) == 0
+
+
+UNIT = UnitDynamics.second_order(tau=0.4, damping=0.7)
+
+
+@pytest.mark.parametrize("fields", [{"tau": {"u0": 1.0, "u1": 2.0}}, {"dynamics": {"u1": UNIT}}], ids=["taus", "units"])
+def test_without_a_single_tau(fields):
+    """eta and a delay relative to tau mean nothing; the step size is sharp, and M is what it was."""
+    problem = small(INHIBITION, tau=1.0)
+    alone, found = stability(problem), stability(replace(problem, **fields))
+    assert (alone.largest_eta, alone.abscissa) == (alone.largest_dt, found.abscissa)
+    assert math.isnan(found.largest_eta)
+    assert math.isnan(found.delay_margin)
+    dt = found.largest_dt
+    assert abs(dt / alone.largest_dt - 1) > 0.1
+    rest = solve(problem, "equilibrium", Steps.until(1e-13)).final["u0"]
+    for share, shrinks in ((0.9, True), (1.1, False)):
+        found = solve(replace(problem, **fields), "euler", 800, dt=share * dt, record=["u0"])["u0"]
+        away = (found - rest).abs().flatten(1).amax(1)
+        assert bool(away[600:].max() < 0.5 * away[:200].max()) == shrinks
+        assert bool(away[600:].max() > 2 * away[:200].max()) != shrinks
+    twice = stability(replace(problem, tau=2.0))
+    assert (twice.largest_dt, twice.largest_eta) == pytest.approx((2 * alone.largest_eta, alone.largest_eta))
+    assert twice.delay_margin == alone.delay_margin
+
+
+def test_where_arpack_does_not_converge(monkeypatch, generator):
+    """LAPACK takes over: all eigenvalues of a shift around a ring have the same magnitude."""
+    ring = sparse.csr_array(np.roll(np.eye(100), 1, axis=0))
+    monkeypatch.setattr(spectra, "LARGE", 50)
+    monkeypatch.setattr(spectra, "_RESTARTS", 1)
+    assert radius(ring) == pytest.approx(1)
+    assert spectra.rightmost_eigenvalue(ring) == pytest.approx(1)
+    assert condition_of_largest(ring) == pytest.approx((1, 1))
+    dense = torch.randn(100, 100, generator=generator).numpy()
+    largest = np.linalg.eigvalsh(dense + dense.T)[-1] / 2
+    assert spectra.numerical_abscissa(sparse.csr_array(dense)) == pytest.approx(largest)
+    monkeypatch.setattr(spectra, "AFFORDABLE", 99)
+    for compute in (radius, condition_of_largest, spectra.numerical_abscissa):
+        with pytest.raises(
+            ActrelaxError, match=r"eigenvalues of 100 unknowns, and LAPACK is used up to 99: watch the rel"
+        ):
+            compute(ring)
 
 
 def test_the_number_of_steps_is_predicted(generator):

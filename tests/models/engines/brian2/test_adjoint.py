@@ -93,9 +93,9 @@ inhibited : 1
 
 def test_a_list_of_groups_and_synapses():
     """Excitation and inhibition apart, from a subgroup too; they are connected later. The loss is of one group only."""
-    one, two = (b2.NeuronGroup(n, EXCITED_AND_INHIBITED, method="euler", dt=1 * b2.ms, name=f"g{n}") for n in (4, 3))
+    one, two = (b2.NeuronGroup(n, EXCITED_AND_INHIBITED, method="euler", dt=2 * b2.ms, name=f"g{n}") for n in (4, 3))
     kinds = ((one, one, "excited"), (one, two, "excited"), (two, one, "inhibited"), (two[1:], two, "inhibited"))
-    links = [b2.Synapses(u, v, f"w : 1\n{s}_post = w * r_pre : 1 (summed)", dt=1 * b2.ms) for u, v, s in kinds]
+    links = [b2.Synapses(u, v, f"w : 1\n{s}_post = w * r_pre : 1 (summed)", dt=2 * b2.ms) for u, v, s in kinds]
     backs, feedback = adjoint([one, two], links, error={"g4": "r - 1"})
     draw, W = np.random.default_rng(0), np.zeros((7, 7))
     places = ((0, 0), (4, 0), (0, 4), (4, 5))

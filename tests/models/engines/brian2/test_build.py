@@ -77,33 +77,31 @@ OWN_MODEL = """
 from actrelax.brian2 import adjoint
 
 text = "dr/dt = (-r + tanh(s + 0.2 * i)) / (10 * ms) : 1\\ns : 1"
-E, I = (b2.NeuronGroup(n, text, method="euler", dt=1 * b2.ms) for n in (4, 3))
+rates = b2.NeuronGroup(6, text, method="euler", dt=1 * b2.ms)
 summing = "w : 1\\ndw : 1\\ns_post = w * r_pre : 1 (summed)"
-links = [b2.Synapses(u, v, summing, dt=1 * b2.ms) for u, v in ((E, I), (I[1:], E))]
-for each in links:
-    each.connect("i != j")
-    each.w = "0.1 * (i - j) - 0.25"
-    each.run_regularly("dw = gain_post * gradient_post * r_pre", when="end")
-backs, feedback = adjoint([E, I], links, error="r - 1")
-b2.Network(E, I, links, backs, feedback).run(600 * b2.ms, namespace={})
+recurrent = b2.Synapses(rates[1:], rates, summing, dt=1 * b2.ms)
+recurrent.connect("i != j")
+recurrent.w = "0.1 * (i - j) - 0.25"
+recurrent.run_regularly("dw = gain_post * gradient_post * r_pre", when="end")
+back, feedback = adjoint(rates, recurrent, error="r - 1")
+b2.Network(rates, recurrent, back, feedback).run(600 * b2.ms, namespace={})
 """
 SOLVED = """
 import numpy as np
 
-W, dW = np.zeros((7, 7)), np.zeros((7, 7))
-for each, row, column in zip(links, (4, 0), (0, 5)):
-    places = each.j[:] + row, each.i[:] + column
-    W[places], dW[places] = each.w[:], each.dw[:]
-r = np.append(E.r, I.r)
+W, dW = np.zeros((6, 6)), np.zeros((6, 6))
+places = recurrent.j[:], recurrent.i[:] + 1
+W[places], dW[places] = recurrent.w[:], recurrent.dw[:]
+r = rates.r[:]
 g = 1 - r**2
-expected = np.linalg.solve(np.eye(7) - W.T @ np.diag(g), r - 1)
-print("gradient", np.abs(np.append(backs[0].gradient, backs[1].gradient) - expected).max())
+expected = np.linalg.solve(np.eye(6) - W.T @ np.diag(g), r - 1)
+print("gradient", np.abs(back.gradient[:] - expected).max())
 print("update", np.abs(dW - (W != 0) * np.outer(g * expected, r)).max())
 """
 
 
 def test_programs_run_standalone(tmp_path):
-    """The one on the page, and the adjoint of a model of two groups; compiled together, which takes long.
+    """The one on the page, and the adjoint of a model with synapses from a subgroup; compiled together.
 
     They run in a separate process, because Brian2's device applies to the whole process.
     """
