@@ -51,6 +51,7 @@ from actrelax.simulations.studies.tracing import (
     draw,
     lines,
     loss,
+    ranges,
     summary,
     table_of,
     trained,
@@ -141,12 +142,6 @@ def main(
         + ", ".join(f"{way} {near[way]:.0f} and {far[way]:.0f} %" for way in ways if way in ("AR", "4 hops")),
     )
     return table
-
-
-def ranges(table: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
-    """Return the least and the most of a column, by way."""
-    found: dict[str, dict[str, float]] = table.groupby("way", sort=False)[column].agg(["min", "max"]).T.to_dict()
-    return {way: {"least": of["min"], "most": of["max"]} for way, of in found.items()}
 
 
 def loop(network: Network, data: Connected) -> dict[str, float]:

@@ -205,6 +205,12 @@ def summary(table: pd.DataFrame) -> dict[str, dict[int, dict[str, float]]]:
     }
 
 
+def ranges(table: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
+    """Return the least and the most of a column, by way."""
+    found: dict[str, dict[str, float]] = table.groupby("way", sort=False)[column].agg(["min", "max"]).T.to_dict()
+    return {way: {"least": of["min"], "most": of["max"]} for way, of in found.items()}
+
+
 def lines(numbers: Mapping[str, Mapping[int, Mapping[str, float]]], fars: Sequence[int]) -> Iterator[str]:
     """Yield one line for each size and way of a summary."""
     for (side, plain), far in zip(numbers["accuracy"].items(), fars, strict=True):
