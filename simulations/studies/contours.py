@@ -3,15 +3,16 @@
 An image hides two contours, chains of dashes each of which points to the next, turned by at most 45 degrees, among
 single dashes of random orientation. The mark is at one end of a contour. A recurrent network that settles, and learns
 by AR at its equilibrium, follows the contour to its end, and is mostly right about contours that are longer than those
-it has learned from. After a few hops the network knows the first dashes only. A bound on the lateral weights that
-guarantees that all rates settle keeps it from following a contour at all; a loose bound changes little.
+it has learned from. A network with few hops sees the first dashes only, one for each hop after the first, and the
+feedforward one sees one. If the norm of the lateral weights is at most 4, with which all rates settle, the network does
+not learn to follow a contour; a norm of at most 12 changes little.
 
 The network is that of `mazes`, with units of each map for every place where a dash may be. All networks learn from the
 same 2,000 images of 8 x 8 places, with contours of 3 to 10 dashes, in 1,000 batches of 32. Each dash of both contours
 has a label, or one dash per image, as in Pathfinder (Linsley et al. 2018, arXiv:1805.08315), where the question is
 whether two marks are on one contour. The norm is that of the lateral weights; C-RBP (arXiv:2005.11362) penalises a
-similar quantity. Sigmoid units have slopes of at most 1/4, so that rates settle for every image if the norm is at most
-4. Larger images have 12 x 12 places, and contours of 3 to 20 dashes.
+similar quantity and was not run. Sigmoid units have slopes of at most 1/4, so that rates settle for
+every image if the norm is at most 4. Larger images have 12 x 12 places, and contours of 3 to 20 dashes.
 
 Left: an image. Middle and right: accuracy against the number of dashes from the mark, as the mean of the share of
 dashes of the mark's contour at this distance that are found and of the share of dashes of the other contour that are

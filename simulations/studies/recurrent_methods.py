@@ -1,7 +1,7 @@
 """Ways to the gradient of networks with cycles: error of the updates against products with the weights.
 
-Far from the onset of instability all ways are cheap; near it AR needs thousands of steps, and GMRES as many products as
-the network has slow directions. A single step, Jacobian-free backprop, leaves all weights below the population that is
+Far from the onset of instability all ways are cheap; near it AR needs thousands of steps, and GMRES at most a hundred
+products in these small networks. A single step, Jacobian-free backprop, leaves all weights below the population that is
 read without an update. The last k steps of backprop through time are k steps of AR. Equilibrium propagation keeps an
 error of the second order in its nudge.
 

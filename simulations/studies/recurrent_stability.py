@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -108,9 +109,10 @@ def main(
     -------
     dict
         "gain": feedback -> size of weights -> abscissa; "circular law": size -> predicted for random feedback; "off the
-        law": largest difference of a network from it; "spread": network -> spread -> worst abscissa of the Jacobian;
-        "margin": inhibition -> delay; "growth": inhibition -> share of the margin -> growth per tau; "learning":
-        condition -> accuracy in percent, and abscissa of both phases, after the last epoch.
+        law": random or sign-concordant -> largest difference of a network from it; "spread": network -> spread -> worst
+        abscissa of the Jacobian; "margin": inhibition -> delay; "growth": inhibition -> share of the margin -> growth
+        per tau; "learning": condition -> accuracy in percent and abscissa of both phases after the last epoch, and of
+        the backward phase the "largest" after an epoch, and the first epoch "above 1 after" it (nan if there is none).
     """
     by_gain, law = against_gain(gains, draws)
     by_spread = against_spread(spreads, tries)
@@ -130,15 +132,18 @@ def main(
         figures.over_epochs(lower_right, curves(rows, "backward"), "largest real part of the feedback")
         lower_right.axhline(1, color="0.6", linewidth=1, linestyle="-")
         lower_right.legend(fontsize="small")
-    ends = {label: at_epoch(of, epochs) for label, of in rows.groupby("condition", sort=False)}
+    learning = {label: {**at_epoch(of, epochs), **peak(of)} for label, of in rows.groupby("condition", sort=False)}
     numbers: dict[str, Any] = {
         "gain": {label: {gain: fmean(v) for gain, v in of.items()} for label, of in by_gain.items()},
         "circular law": law,
-        "off the law": max(abs(v - law[gain]) for gain, of in by_gain["random"].items() for v in of),
+        "off the law": {
+            label: max(abs(v - law[gain]) for gain, of in by_gain[label].items() for v in of)
+            for label in ("random", "sign-concordant")
+        },
         "spread": {label: {spread: v[0] for spread, v in of.items()} for label, of in by_spread.items()},
         "margin": margins,
         "growth": {strength: dict(zip(SHARES, rates, strict=True)) for strength, rates in growth.items()},
-        "learning": ends,
+        "learning": learning,
     }
     report(
         out / "recurrent_stability.json",
@@ -146,8 +151,8 @@ def main(
         *(f"{label}: {listed(of)}" for label, of in numbers["gain"].items()),
         *(f"time constants, {label}: {listed(of)}" for label, of in numbers["spread"].items()),
         f"delay margins: {listed(margins)}; growth per tau at 0.9 and 1.1 of them: {growth}",
-        *(f"learned with {label}: {listed(of)}" for label, of in ends.items()),
-        f"random feedback: at most {numbers['off the law']:.2f} off the circular law",
+        *(f"learned with {label}: {listed(of)}" for label, of in learning.items()),
+        f"random feedback: at most {numbers['off the law']['random']:.2f} off the circular law",
     )
     return numbers
 
@@ -259,6 +264,11 @@ def while_learning(training: Training, options: Options) -> dict[str, float]:
     problem = settled(network, SEEN)
     feedback = replace(problem, assumptions=assumptions_named(str(options.get("assumptions", "ar"))))
     return {"forward": max(abscissae(problem, SEEN, "forward")), "backward": max(abscissae(feedback, SEEN))}
+
+
+def peak(rows: pd.DataFrame) -> dict[str, float]:
+    """Return the largest abscissa of the backward phase, and the first epoch after which it is above 1."""
+    return {"largest": rows["backward"].max(), "above 1 after": rows["epoch"][rows["backward"] > 1].min()}
 
 
 if __name__ == "__main__":

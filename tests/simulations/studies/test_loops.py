@@ -57,6 +57,8 @@ def test_what_decides_whether_a_loop_settles(tmp_path):
     growth = found["growth"][3.0]
     assert growth[0.9] < -0.01 < 0.01 < growth[1.1]
     assert found["learning"]["no gains"]["backward"] > 1.1 > found["learning"]["no gains"]["forward"]
+    assert found["learning"]["no gains"]["largest"] >= found["learning"]["no gains"]["backward"]
+    assert found["learning"]["no gains"]["above 1 after"] == 1
     assert not math.isnan(found["learning"]["no gains"]["accuracy"])
     assert is_drawn(tmp_path / "recurrent_stability.png")
 
