@@ -1,9 +1,9 @@
 """How long both phases of a network with loops must last: angles to the gradient at settled rates.
 
-Half of the digits need some ten time constants per phase, from a zero state. A batch needs more: the few digits
-whose loop is near instability are the slowest and have the largest gradients. A relaxation that starts at the rates, as
-on networks without loops, takes longer, because rates are larger than gradients. A forward phase that ends too early
-holds gains with which the relaxation may not settle at all.
+After twenty time constants per phase, from a zero state, the median digit is within a few degrees of its gradient. The
+update of a batch is still far off: the few digits that the network gets wrong make up most of it, and their loops are
+nearer to instability. From the rates, where AR starts on networks without loops, the median digit takes longer. A
+forward phase that ends too early holds gains with which the relaxation may not settle at all.
 
 A network that has learned the digits sees 200 test digits. Shown are the angle of the update for all of them, and the
 median angle of the activities for single digits. Left: against the length of the relaxation, after rates have settled.
@@ -25,9 +25,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from actrelax import ForwardProblem, RelaxationProblem, Steps, solve
 from actrelax.analysis import figures
-from actrelax.analysis.recurrent_gradients import along
+from actrelax.analysis.recurrent_gradients import along, updates
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.studies.common import OUT, report
 from actrelax.simulations.studies.loops import (
@@ -35,6 +37,7 @@ from actrelax.simulations.studies.loops import (
     Angles,
     Gradient,
     abscissae,
+    angle,
     by_measure,
     learned,
     means,
@@ -83,7 +86,8 @@ def main(
     dict
         "from zero", "from the rates", "forward phase", "delays of 1 tau": measure -> duration -> angle in degrees;
         "noise in the relaxation", "noise in the rates": measure -> angle; "abscissa": duration of the forward phase or
-        "settled" -> least and most. Angles are means over the networks.
+        "settled" -> least and most; "right" and "wrong", of the network's answers: see `by_answer`, with the angle
+        after 20 tau. Angles are means over the networks.
     """
     problems = [settled_problem(learned(epochs, seed), samples) for seed in range(seeds)]
     gradients = [Gradient.of(problem) for problem in problems]
@@ -108,18 +112,26 @@ def main(
         "noise in the rates": measured([last], partial(after, time=last, noise=NOISE_IN_RATES)),
     }
     alphas = {t: [max(abscissae(after(p, time=t), seen)) for p in problems] for t in forward}
+    answers = [by_answer(problem, gradient, LATE) for problem, gradient in zip(problems, gradients, strict=True)]
     at_rest = [abscissa for p in problems for abscissa in abscissae(p, seen)]
     draw(out / "two_phases.png", curves, alphas)
     numbers: dict[str, Any] = {
         **{label: {m: means(of[m]) for m in MEASURES} for label, of in curves.items()},
         **{label: {m: fmean(of[m][last]) for m in MEASURES} for label, of in others.items()},
         "abscissa": {t: ends(of) for t, of in alphas.items()} | {"settled": ends(at_rest)},
+        **{label: {of: fmean(each[label][of] for each in answers) for of in answers[0][label]} for label in answers[0]},
     }
     report(
         out / "two_phases.json",
         numbers,
         *(f"{label}, {m}: {listed(numbers[label][m])}" for label in curves for m in MEASURES),
         *(f"{label}: {numbers[label]['update']:.1f}, {numbers[label]['digit']:.1f} degrees" for label in others),
+        *(
+            f"digits with the {label} answer: {numbers[label]['digits']:.0f} of {samples}, largest real part "
+            f"{numbers[label]['abscissa']:.2f}, {numbers[label]['share']:.0f} % of the squared gradients, "
+            f"update {numbers[label]['angle']:.1f} degrees off"
+            for label in answers[0]
+        ),
         f"largest real part: {listed({t: fmean(of) for t, of in alphas.items()}, 2)}",
         "relaxation of 10 tau from zero: {:.0f} degrees from the gradient, half of the digits below {:.0f}".format(
             *(numbers["from zero"][m].get(10, numbers["from zero"][m][last]) for m in MEASURES)
@@ -153,6 +165,33 @@ def angles_after(
         return
     for t, (_, state) in zip(times, along(problem, DT, [round(t / DT) for t in times]), strict=True):
         yield t, gradient.angles(problem, state)
+
+
+def by_answer(problem: RelaxationProblem, gradient: Gradient, time: float) -> dict[str, dict[str, float]]:
+    """Compare the digits that the network gets right with those that it gets wrong.
+
+    Returns
+    -------
+    dict
+        "right" or "wrong" -> "digits", their number; "abscissa", the mean of the largest real parts of their loops;
+        "share" of the sum of squared gradients of the activities, in percent; "angle" of their update to the gradient
+        after a relaxation of this time.
+    """
+    ((_, state),) = along(problem, DT, [round(time / DT)])
+    squares = torch.cat([gradient.activities[name].flatten(1) for name in problem.relaxing], 1).square().sum(1)
+    alphas = torch.tensor(abscissae(problem, len(squares)))
+    right = problem.feedforward.activities[problem.network.output].argmax(1).eq(torch.as_tensor(problem.target))
+    found = {}
+    for label, these in (("right", right), ("wrong", ~right)):
+        both = state, {**state, **gradient.activities}
+        only = [{name: x * these[:, None] for name, x in of.items()} for of in both]
+        found[label] = {
+            "digits": float(these.sum()),
+            "abscissa": float(alphas[these].mean()),
+            "share": 100 * float(squares[these].sum() / squares.sum()),
+            "angle": angle(*(updates(problem, of) for of in only)),
+        }
+    return found
 
 
 def after(problem: RelaxationProblem, seed: int = 0, *, time: float, noise: float = 0.0) -> RelaxationProblem:

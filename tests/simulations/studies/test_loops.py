@@ -23,6 +23,9 @@ def test_both_phases_need_their_time(tmp_path):
     assert forward[2] > 2 * forward[20]
     assert found["delays of 1 tau"]["update"][20] > zero[20] + 1
     assert found["abscissa"][2]["most"] > found["abscissa"]["settled"]["most"] + 0.02
+    assert found["right"]["digits"] + found["wrong"]["digits"] == 3
+    shares = [of["share"] for of in (found["right"], found["wrong"]) if of["digits"]]
+    assert sum(shares) == pytest.approx(100)
     assert is_drawn(tmp_path / "two_phases.png")
 
 
