@@ -1,10 +1,10 @@
 """A task that needs depth, which a loop provides: which pixels of a maze can be reached from a seed?
 
-A recurrent network that settles, and learns by AR at its equilibrium, follows passages far from the seed, also in
-mazes larger than those it has learned from. The same network stopped after a few hops, and trained through these by
-backprop, is right near the seed and guesses beyond: one hop follows a passage for one step, or for two around a bend.
-So does a feedforward network with as many weights, which sees two pixels in each direction. The comparison shows that
-the task needs depth that grows with the distance, not that it needs a loop.
+A recurrent network that settles, and learns by AR at its equilibrium, follows passages far from the seed, also, if less
+well, in mazes larger than those it has learned from. The same network stopped after a few hops, and trained through
+these by backprop, is right near the seed and guesses beyond: one hop follows a passage for one step, or for two around
+a bend. So does a feedforward network with as many weights, which sees two pixels in each direction. The comparison
+shows that the task needs depth that grows with the distance, not that it needs a loop.
 
 One population of 16 maps of sigmoid units with 3 x 3 lateral connections sees passages and seed, and a readout says for
 each pixel of a passage whether it can be reached. All networks learn from the same 2,000 mazes of 7 x 7 pixels, in
