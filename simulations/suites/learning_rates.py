@@ -81,6 +81,11 @@ class Response:
         return max(means, key=means.__getitem__) if means else None
 
     @property
+    def own(self) -> float:
+        """The best rate, or the smallest if seeds diverged at all of them."""
+        return min(self.accuracies) if self.best is None else self.best
+
+    @property
     def safe(self) -> dict[float, Sequence[float]]:
         """Accuracies at rates without diverged seeds."""
         return {rate: a for rate, a in self.accuracies.items() if a and not self.diverged[rate]}
@@ -127,12 +132,17 @@ def write(folder: Path, name: str, sweep: Sweep, outcomes: Sequence[Outcome], co
             for r in found
             if r.best in (min(r.accuracies), max(r.accuracies))
         ),
+        *(
+            f"{r.condition}{f' ({r.variant})' if r.variant else ''} diverged at all rates: it gets the smallest."
+            for r in found
+            if r.best is None
+        ),
     ]
     if len(outcomes) < len(list(sweep.suite.cases())):
         notes.append(f"Some runs are not done yet: {FILE} will be written after the last.")
     else:
-        best = [[name, r.variant, r.condition, f"{r.best:g}", command] for r in found if r.best is not None]
-        write_csv(folder / FILE, ["suite", "variant", "condition", "lr", "found_by"], best)
+        own = [[name, r.variant, r.condition, f"{r.own:g}", command] for r in found]
+        write_csv(folder / FILE, ["suite", "variant", "condition", "lr", "found_by"], own)
     _draw(folder, sweep, found)
     rows = {variant: [r.row() for r in found if r.variant == variant] for variant in sweep.of.variants}
     parts = [{"variant": variant, "rows": of_variant, "notes": []} for variant, of_variant in rows.items()]
@@ -173,6 +183,6 @@ def own_rates(name: str, suite: Suite, folder: Path) -> Suite:
         for condition in suite.conditions:
             if (variant, condition) not in own:
                 named = " of ".join(filter(None, (condition, variant)))
-                raise ActrelaxError(f"{folder / FILE} has no rate for {named}: sweep this suite, or other rates.")
+                raise ActrelaxError(f"{folder / FILE} has no rate for {named}: sweep this suite again.")
     remark = f"Each condition has its learning rate of best validation accuracy, found by `{', '.join(found_by)}`."
     return replace(suite, own=own, remark=remark)

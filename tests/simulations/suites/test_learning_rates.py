@@ -94,16 +94,20 @@ def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_pa
         own.based_on(varied(SMOKE.base, {"lr": 0.5}))
 
 
-def test_where_all_rates_diverge_none_is_best(tmp_path):
-    sweep = learning_rates.swept(replace(SMOKE, seeds=1), [0.1])
-    outcomes = [outcome(name, 0.1, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions]
+def test_where_all_rates_diverge_the_smallest_is_taken_and_none_is_best(tmp_path):
+    sweep = learning_rates.swept(replace(SMOKE, seeds=1), [0.1, 0.05])
+    outcomes = [
+        outcome(name, rate, 0, None if name == "AR" else 0.5) for name in SMOKE.conditions for rate in (0.1, 0.05)
+    ]
     text = learning_rates.write(tmp_path, "smoke", sweep, outcomes, "")
-    assert re.search(r"\| AR +\| +1 diverged +\|", suite_report.markdown_table(tmp_path))
+    assert re.search(r"\| AR +\| +1 diverged +\| +1 diverged +\|", suite_report.markdown_table(tmp_path))
     assert "after 6 epochs:\nseed 0, for each condition" in text
-    with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite, or other rates\.$"):
-        learning_rates.own_rates("smoke", SMOKE, tmp_path)
-    learning_rates.write(tmp_path, "smoke", sweep, [outcome(name, 0.1, 0, None) for name in SMOKE.conditions], "")
-    with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for backprop: sweep this suite"):
+    assert "AR diverged at all rates: it gets the smallest." in text
+    own = learning_rates.own_rates("smoke", SMOKE, tmp_path)
+    assert {c.experiment.optimisation.lr for c in own.cases() if c.condition == "AR"} == {0.05}
+    path = tmp_path / learning_rates.FILE
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if ",AR," not in line))
+    with pytest.raises(ActrelaxError, match=r"rates\.csv has no rate for AR: sweep this suite again\.$"):
         learning_rates.own_rates("smoke", SMOKE, tmp_path)
 
 
