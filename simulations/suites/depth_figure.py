@@ -24,6 +24,9 @@ WIDTH = 1.6
 CHANCE = 10.0
 """Chance accuracy in percent, at which a rule is drawn if it diverged with every seed."""
 
+LEARNABLE = 50.0
+"""Accuracy in percent that backprop must reach, or the network is left out: it says nothing about the rules."""
+
 
 class Cost(NamedTuple):
     """Points of test accuracy below backprop, with the interval that is tested.
@@ -42,6 +45,8 @@ class Cost(NamedTuple):
 def costs(results: Path) -> dict[str, dict[str, dict[int, Cost]]]:
     """Return panel -> rule -> layers -> cost, of the rules that were compared with backprop.
 
+    Networks in which backprop reaches less than `LEARNABLE` are left out.
+
     Parameters
     ----------
     results : pathlib.Path
@@ -53,10 +58,13 @@ def costs(results: Path) -> dict[str, dict[str, dict[int, Cost]]]:
         for variant in DEEP[name].variants:
             mine = [o for o in outcomes if o.variant == variant]
             rows = {r["condition"]: r for r in comparison.compared(conditions_of(DEEP[name], variant), mine)["rows"]}
+            backprop = rows.get("backprop")
+            if backprop and backprop["accuracy"] and backprop["accuracy"]["mean"] < LEARNABLE:
+                continue
             network, norm = variant.split()
             kind, layers = network.split("-")
             for rule, row in rows.items():
-                cost = _cost(row, rows.get("backprop"))
+                cost = _cost(row, backprop)
                 if cost is not None:
                     found[f"{kind} {norm}"].setdefault(rule, {})[int(layers)] = cost
     return found
