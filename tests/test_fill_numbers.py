@@ -204,7 +204,23 @@ BY_HAND = {
     "reproduction": {"0.4", "24.8", "0.05"},
     "assumptions": {"96.3", "98.7", "0.1", "0.5"},
     "training": set(),
-    "findings": {"0.003", "0.01", "0.02", "0.1", "0.3", "0.4", "0.5", "0.9", "0.99", "1.1", "1.2", "1.4", "1.5", "1.6"},
+    "findings": {
+        "0.003",
+        "0.01",
+        "0.02",
+        "0.05",
+        "0.1",
+        "0.3",
+        "0.4",
+        "0.5",
+        "0.9",
+        "0.99",
+        "1.1",
+        "1.2",
+        "1.4",
+        "1.5",
+        "1.6",
+    },
 }
 """Page -> decimals that are not results of suites, such as settings, test levels and others' results."""
 
