@@ -2,17 +2,20 @@
 
 Why do converged relaxations without derivatives fail: because units saturate, or because drives grow? The second
 paper's CNN (Millidge, Tschantz, Seth & Buckley 2020, arXiv 2010.06219) learns CIFAR-10 by its protocol, relaxed until
-settled, with f' and with f' dropped in the convolutions, under tanh, which saturates on both sides, softplus, on one,
-and relu, on none. The intervention is an explicit decay of activity: in the weight update of the convolutions c xbar,
-c times the activity of the feedforward pass, is added to the relaxed activity x, as relaxations that are stopped early
-do by themselves.
+settled, with f' and with f' dropped in the convolutions, under tanh, which is flat on both sides, and under relu and
+softplus, which are flat on the silent side only. The intervention is an explicit decay of activity: in the weight
+update of the convolutions c xbar, c times the activity of the feedforward pass, is added to the relaxed activity x, as
+relaxations that are stopped early do by themselves.
+
+Drives grow without f' under all three, so units need not saturate for it to fail. The decay stops them under tanh,
+where it restores most of the accuracy, and not under relu and softplus.
 
 Upper row: test accuracy. Lower row: root mean square of the first convolution's drives over test images. Bands are 95 %
 intervals over seeds.
 
 It takes an hour on one core.
 
-The last line on screen:  relu, no derivatives, c = 0.001: ...
+The last line on screen:  relu, no derivatives, c = 0.001: 12.8% of test images, drives 19.71, mean f' 0.47
 """
 
 from __future__ import annotations
