@@ -22,6 +22,7 @@ The last line on screen:  accuracy beyond 10 steps, 7 x 7: AR 90 %, 4 hops 50 %
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from actrelax.simulations.studies.tracing import (
     TRAINING,
     Way,
     draw,
+    extremes,
     lines,
     summary,
     table_of,
@@ -45,12 +47,14 @@ from actrelax.simulations.studies.tracing import (
 )
 
 CELLS, LARGER = 4, 7
-FAR = 10
+FAR, FARTHER = 10, 30
+"""Steps from the seed; no pixel of a maze of the training is more than 30 steps away."""
 
 WAYS = {
     "AR": Way("ar"),
     "backprop through time": Way("bptt"),
     "AR, sign feedback": Way("ar", feedback="sign-feedback"),
+    "30 hops": Way("bptt", hops=30),
     "10 hops": Way("bptt", hops=10),
     "4 hops": Way("bptt", hops=4),
     "1 hop": Way("bptt", hops=1),
@@ -96,12 +100,27 @@ def main(
     side, far = next(iter(numbers["far"].items()))
     report(
         out / "mazes.json",
-        {**numbers, "unsettled": unsettled, "reachable": 100 * reachable},
+        {
+            **numbers,
+            "farther": beyond(table, FARTHER),
+            "range": extremes(table),
+            "unsettled": unsettled,
+            "reachable": 100 * reachable,
+        },
         *lines(numbers, (FAR, FAR)),
         f"accuracy beyond {FAR} steps, {side} x {side}: "
         + ", ".join(f"{way} {far[way]:.0f} %" for way in ways if way in ("AR", "4 hops")),
     )
     return table
+
+
+def beyond(table: pd.DataFrame, steps: int) -> dict[int, dict[str, float]]:
+    """Return means over seeds in percent of the balanced accuracy beyond these steps: side -> way."""
+    of = table[(table["distance"] > steps) & (table["distance"] < math.inf)]
+    keys = ["side", "way", "seed"]
+    sums = of.assign(right=of["accuracy"] * of["places"]).groupby(keys, sort=False)[["right", "places"]].sum()
+    means = (100 * sums["right"] / sums["places"]).groupby(["side", "way"], sort=False).mean()
+    return {side: means[side].to_dict() for side in means.index.unique("side")}
 
 
 if __name__ == "__main__":

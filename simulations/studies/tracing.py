@@ -34,6 +34,8 @@ ENOUGH = 100
 TOLERANCE = 1e-2
 LONGER = 400
 """Steps in tests: rates take longer to settle in larger images."""
+AT = {"accuracy": -1.0, "far": math.inf}
+"""Distances of `accuracies` that stand for all places and for those that are far."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,15 @@ def summary(table: pd.DataFrame) -> dict[str, dict[int, dict[str, float]]]:
     """Return means over seeds in percent: "accuracy" or "far" -> side -> way."""
     means = 100 * table.groupby(["side", "way", "distance"])["accuracy"].mean()
     sides, ways = sorted(set(table["side"])), list(dict.fromkeys(table["way"]))
+    return {what: {side: {way: means[side, way, at] for way in ways} for side in sides} for what, at in AT.items()}
+
+
+def extremes(table: pd.DataFrame) -> dict[str, dict[int, dict[str, dict[str, float]]]]:
+    """Return ranges over seeds in percent: "accuracy" or "far" -> side -> way -> "least" or "most"."""
+    percent = table.assign(percent=100 * table["accuracy"])
     return {
-        what: {side: {way: means[side, way, at] for way in ways} for side in sides}
-        for what, at in (("accuracy", -1.0), ("far", math.inf))
+        what: {side: ranges(of, "percent") for side, of in percent[percent["distance"] == at].groupby("side")}
+        for what, at in AT.items()
     }
 
 

@@ -88,3 +88,5 @@ def test_results_are_written(tmp_path, monkeypatch):
     assert is_drawn(tmp_path / "mazes.png")
     numbers = json.loads((tmp_path / "mazes.json").read_text())
     assert numbers["accuracy"]["7"].keys() == {"AR", "feedforward"}
+    assert numbers["range"]["far"]["13"]["AR"]["least"] == pytest.approx(numbers["far"]["13"]["AR"])
+    assert study.beyond(table, FAR)[7]["AR"] == pytest.approx(numbers["far"]["7"]["AR"])
