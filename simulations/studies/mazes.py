@@ -3,8 +3,9 @@
 A recurrent network that settles, and learns by AR at its equilibrium, follows passages far from the seed, also, if less
 well, in mazes larger than those it has learned from. The same network stopped after a few hops, and trained through
 these by backprop, is right near the seed and guesses beyond: one hop follows a passage for one step, or for two around
-a bend. So does a feedforward network with as many weights, which sees two pixels in each direction. The comparison
-shows that the task needs depth that grows with the distance, not that it needs a loop.
+a bend. So does a feedforward network with as many weights, which sees two pixels in each direction. Within their reach
+thirty hops learn the task better than settled networks do. The comparison shows that the task needs depth that grows
+with the distance, which settling provides for any distance, not that it needs a loop.
 
 One population of 16 maps of sigmoid units with 3 x 3 lateral connections sees passages and seed, and a readout says for
 each pixel of a passage whether it can be reached. All networks learn from the same 2,000 mazes of 7 x 7 pixels, in
@@ -15,7 +16,7 @@ Left and right: accuracy against the distance from the seed, as the mean of the 
 distance that are found and of the share of unreachable pixels that are rejected; 50 % is chance. Bands are the range
 over three seeds.
 
-It takes 6 minutes.
+It takes 9 minutes.
 
 The last line on screen:  accuracy beyond 10 steps, 7 x 7: AR 90 %, 4 hops 50 %
 """
@@ -62,6 +63,9 @@ WAYS = {
 }
 
 
+NOT_DRAWN = ("1 hop",)
+
+
 def main(
     out: Path = OUT,
     ways: Sequence[str] = tuple(WAYS),
@@ -92,7 +96,7 @@ def main(
     table = table_of(WAYS, networks, tests, (FAR, FAR))
     with written(out / "mazes.png", (10, 3.8)) as figure:
         axes = figure.subplots(1, 2, sharey=True)
-        draw(axes, table, "mazes of {0} x {0}", "steps from the seed")
+        draw(axes, table[~table["way"].isin(NOT_DRAWN)], "mazes of {0} x {0}", "steps from the seed")
         axes[-1].legend(loc="upper right", fontsize="small")
     numbers = summary(table)
     unsettled = {f"{name}, seed {seed}": each.unsettled for (name, seed), each in networks.items()}
