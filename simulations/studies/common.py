@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -113,6 +114,11 @@ def by(rows: pd.DataFrame, position: str, column: str) -> dict[float, list[float
     """Return position -> values of a column over the seeds, without missing values."""
     groups = rows.dropna(subset=column).groupby(position, sort=False)[column]
     return {float(at): list(values) for at, values in groups}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return mean, least and most."""
+    return {"mean": fmean(values), "least": min(values), "most": max(values)}
 
 
 def curves(rows: pd.DataFrame, column: str) -> dict[str, dict[float, list[float]]]:

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -40,7 +39,7 @@ from actrelax.analysis import figures
 from actrelax.analysis.recurrent_gradients import updates_of
 from actrelax.models.problem import State
 from actrelax.simulations.data import random_stream
-from actrelax.simulations.studies.common import OUT, report
+from actrelax.simulations.studies.common import OUT, by, report, spread
 from actrelax.simulations.suites.recurrent import INPUT, WITHIN_CYCLES
 
 # training
@@ -110,7 +109,10 @@ def main(
             ax.legend(loc="lower right")
     numbers: dict[str, Any] = {
         read: {
-            name: {schedule: ranges(of) for schedule, of in by_duration(rows, "schedule", read).items()}
+            name: {
+                schedule: {duration: spread(values) for duration, values in of.items()}
+                for schedule, of in by_duration(rows, "schedule", read).items()
+            }
             for name, rows in table.groupby("network", sort=False)
         }
         for read in ("stream", "settled")
@@ -134,15 +136,7 @@ def main(
 
 def by_duration(rows: pd.DataFrame, label: str, read: str) -> dict[str, dict[float, list[float]]]:
     """Return label -> duration -> accuracies of the networks."""
-    return {
-        str(name): {float(at): list(values) for at, values in of.groupby("duration")[read]}
-        for name, of in rows.groupby(label, sort=False)
-    }
-
-
-def ranges(of: dict[float, list[float]]) -> dict[float, dict[str, float]]:
-    """Return mean, least and most of the networks at each duration."""
-    return {at: {"mean": fmean(values), "least": min(values), "most": max(values)} for at, values in of.items()}
+    return {str(name): by(of, "duration", read) for name, of in rows.groupby(label, sort=False)}
 
 
 def built(kind: str, seed: int) -> Network:

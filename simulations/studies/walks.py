@@ -32,9 +32,9 @@ from actrelax.analysis import figures
 from actrelax.analysis.recurrent_gradients import along
 from actrelax.models.problem import State
 from actrelax.models.results import relative_error
-from actrelax.simulations.studies.common import OUT, followed, report
+from actrelax.simulations.studies.common import OUT, followed, report, spread
 from actrelax.simulations.studies.loops import HIERARCHY, Angles, Gradient, by_measure, learned, settled_problem
-from actrelax.simulations.suites.recurrent import INPUT, WITHIN_CYCLES
+from actrelax.simulations.suites.recurrent import BY_HOPS, INPUT, WITHIN_CYCLES
 from actrelax.simulations.suites.suite import Options, varied
 
 # training
@@ -106,7 +106,7 @@ def main(
         "angle": {s: {m: {k: fmean(v) for k, v in by.items()} for m, by in of.items()} for s, of in angles.items()},
         "size": {name: {k: fmean(v) for k, v in of.items()} for name, of in sizes.items()},
         "law": law,
-        "accuracy": {c: {"mean": fmean(v), "least": min(v), "most": max(v)} for c, v in accuracy.items()},
+        "accuracy": {c: spread(v) for c, v in accuracy.items()},
     }
     report(
         out / "walks.json",
@@ -163,7 +163,7 @@ def off_the_law(problem: RelaxationProblem, walks: Sequence[State]) -> float:
 def hops_of(counts: Sequence[int], start: str) -> dict[str, Options]:
     """Return one condition for each number of hops."""
     place = "the rates" if start == "feedforward" else start
-    how = {"integrator": "euler", "eta": 1.0, "start": start}
+    how = {**BY_HOPS, "start": start}
     return {f"{k} hops from {place}": {"steps": k, **how} for k in counts}
 
 

@@ -28,6 +28,9 @@ INPUT = {"digits-rec": "input->hidden1", "hierarchy": "input->hidden1", "conv-re
 DECAY = 0.01
 """Kolen-Pollack's decay of W and psi, normalised by Adam with the gradients; at 0.001 more samples do not settle."""
 
+BY_HOPS: Options = {"integrator": "euler", "eta": 1.0}
+"""Options of steps that are hops."""
+
 
 def conditions(network: str) -> Mapping[str, Options]:
     """Return a network's conditions: exact gradients, AR's assumptions lifted one by one, and two controls.
@@ -35,7 +38,7 @@ def conditions(network: str) -> Mapping[str, Options]:
     The reference "backprop" is implicit differentiation. Hops are Euler steps of eta = 1 from zero.
     """
     recurrent = WITHIN_CYCLES[network]
-    hops = {"rule": "ar", "assumptions": "ar", "integrator": "euler", "eta": 1.0}
+    hops = {"rule": "ar", "assumptions": "ar", **BY_HOPS}
     learned = {"rule": "ar", "unsettled": "drop"}
     plasticity = "ar,dense.weight-gain=none,conv.weight-gain=none"
     return {
@@ -71,13 +74,12 @@ def remedies() -> Mapping[str, Options]:
         "simplified": {"assumptions": "simplified"},
         "current gains": {"assumptions": "unfrozen"},
     }
-    hops = {"integrator": "euler", "eta": 1.0}
     ways: Mapping[str, Options] = {
         "": {},
         ", settled samples": {"unsettled": "drop"},
         ", feedback x 0.5": {"unsettled": "drop", "feedback_strength": 0.5},
-        ", 10 hops": {**hops, "steps": 10},
-        ", 3 hops": {**hops, "steps": 3},
+        ", 10 hops": {**BY_HOPS, "steps": 10},
+        ", 3 hops": {**BY_HOPS, "steps": 3},
     }
     return {
         "backprop": {"rule": "backprop"},
