@@ -214,6 +214,10 @@ def _check(groups: list[Any], connections: list[Any]) -> None:
     if wrong or not groups or not connections:
         got = type(wrong[0]).__name__ if wrong else "an empty list"
         raise ActrelaxError(f"adjoint takes NeuronGroups and the Synapses among them, got {got}.")
+    names = [each.name for each in (*groups, *connections)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ActrelaxError(f"{name!r} is given twice: give each group and each Synapses object once.")
     for each in connections:
         for end in (_whole(each.source), _whole(each.target)):
             if all(end.id != one.id for one in groups):

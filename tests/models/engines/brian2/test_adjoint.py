@@ -209,6 +209,8 @@ def refused_models():
     return [
         (one, one, {}, "adjoint takes NeuronGroups and the Synapses among them, got NeuronGroup."),
         (one, [], {}, "adjoint takes NeuronGroups and the Synapses among them, got an empty list."),
+        ([one, two], [crossed, crossed], {}, f"{crossed.name!r} is given twice: give each group and each Synapses"),
+        ([one, one], crossed, {}, f"{one.name!r} is given twice"),
         (one, crossed, {}, f" connects {two.name!r}, which is not given: give all groups, as a list."),
         (used, recurrent, {}, "has an adjoint already, or a variable named like its: gradient_post, gain_post, "),
         (moving, connected(moving), {}, "has 2 differential equations: name the rates, rate='r'."),
