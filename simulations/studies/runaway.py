@@ -16,9 +16,9 @@ no activity is negative, so that it pulls no negative drive back.
 Upper row: test accuracy. Lower row: root mean square of the first convolution's drives over test images. Bands are 95 %
 intervals over seeds.
 
-It takes an hour on one core.
+It takes 75 minutes on one core.
 
-The last line on screen:  relu, no derivatives, c = 0.001: 12.8% of test images, drives 19.71, mean f' 0.47
+The last line on screen:  relu, decay of drives, c = 0.0003: 52.9% of test images, drives 0.76, mean f' 0.59
 """
 
 from __future__ import annotations
