@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
 
 from actrelax.analysis import figures
 from actrelax.analysis.reports import comparison, results_table
@@ -13,13 +16,30 @@ from actrelax.simulations.suites.depth import DEEP, LAYERS
 from actrelax.simulations.suites.report import conditions_of
 
 SUITES = ("depth-digits", "depth-digits-statistics")
-PANELS = [f"{kind} {norm}" for norm in ("BatchNorm", "GroupNorm") for kind in ("ResNet", "plain")]
+NETWORKS = {
+    "ResNet BatchNorm": "skips, BatchNorm",
+    "plain BatchNorm": "no skips, BatchNorm",
+    "ResNet GroupNorm": "skips, GroupNorm",
+    "plain GroupNorm": "no skips, GroupNorm",
+}
+"""Kind of network -> its name in the legend."""
+
+TITLES = {
+    "AR": "settled AR",
+    "AR, 100 steps from zero": "100 steps from zero",
+    "AR, 100 steps": "100 steps from\nthe feedforward state",
+    "Kolen-Pollack feedback, no derivatives": "Kolen-Pollack feedback,\nno derivatives",
+    "sign feedback": "sign-concordant feedback",
+}
+"""Rule -> title of its panel, if it is not the rule's name."""
+
+COLUMNS = 3
 TICKS = (-3, 0, 1, 3, 10, 30, 90)
 LINEAR = 3.0
 """Cost in points up to which the axis is linear; beyond, it is logarithmic."""
 
-WIDTH = 1.6
-"""Width, in layers, over which the rules of one depth are spread, so that their intervals don't overlap."""
+ASIDE = 0.5
+"""Distance, in layers, between the networks of one depth, so that their intervals don't overlap."""
 
 CHANCE = 10.0
 """Chance accuracy in percent, at which a rule is drawn if it diverged with every seed."""
@@ -43,7 +63,7 @@ class Cost(NamedTuple):
 
 
 def costs(results: Path) -> dict[str, dict[str, dict[int, Cost]]]:
-    """Return panel -> rule -> layers -> cost, of the rules that were compared with backprop.
+    """Return rule -> kind of network -> layers -> cost, of the rules that were compared with backprop.
 
     Networks in which backprop reaches less than `LEARNABLE` are left out.
 
@@ -52,7 +72,7 @@ def costs(results: Path) -> dict[str, dict[str, dict[int, Cost]]]:
     results : pathlib.Path
         Folder of the suites' results.
     """
-    found: dict[str, dict[str, dict[int, Cost]]] = {panel: {} for panel in PANELS}
+    found: dict[str, dict[str, dict[int, Cost]]] = {}
     for name in SUITES:
         outcomes = list(results_table.read(results / name).values())
         for variant in DEEP[name].variants:
@@ -66,7 +86,7 @@ def costs(results: Path) -> dict[str, dict[str, dict[int, Cost]]]:
             for rule, row in rows.items():
                 cost = _cost(row, backprop)
                 if cost is not None:
-                    found[f"{kind} {norm}"].setdefault(rule, {})[int(layers)] = cost
+                    found.setdefault(rule, {}).setdefault(f"{kind} {norm}", {})[int(layers)] = cost
     return found
 
 
@@ -82,34 +102,42 @@ def _cost(row: Mapping[str, Any], backprop: Mapping[str, Any] | None) -> Cost | 
 
 
 def draw(path: Path, results: Path) -> bool:
-    """Draw the figure, and return whether there were rows to draw."""
+    """Draw a panel for each rule, and return whether there were rows to draw."""
     found = costs(results)
-    rules = dict.fromkeys(rule for name in SUITES for rule in DEEP[name].conditions)
-    shown = [rule for rule in rules if any(rule in found[panel] for panel in PANELS)]
-    if not shown:
+    rules = [rule for rule in dict.fromkeys(rule for name in SUITES for rule in DEEP[name].conditions) if rule in found]
+    if not rules:
         return False
-    with written(path, (8.4, 6.8)) as figure:
-        axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    rows = math.ceil(len(rules) / COLUMNS)
+    with written(path, (8.4, 0.6 + 2.3 * rows)) as figure:
+        axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
         lines: dict[str, Any] = {}
-        for ax, panel in zip(axes.flat, PANELS, strict=True):
-            for number, rule in enumerate(shown):
-                if rule in found[panel]:
-                    aside = WIDTH * (number / max(len(shown) - 1, 1) - 0.5)
-                    of = {layers + aside: cost for layers, cost in found[panel][rule].items()}
-                    values = {at: (cost.points, cost.low, cost.high) for at, cost in of.items()}
-                    crossed = [at for at, cost in of.items() if cost.diverged]
-                    figures.estimates(ax, rule, values, number=number, crossed=crossed)
+        for ax, rule in zip(axes.flat, rules, strict=False):
+            _draw_rule(ax, found[rule])
+            ax.set_title(TITLES.get(rule, rule), fontsize="medium")
             handles, labels = ax.get_legend_handles_labels()
             lines |= zip(labels, handles, strict=True)
-            ax.axhline(0, color="0.3", linewidth=0.8)
-            ax.set_yscale("symlog", linthresh=LINEAR)
-            ax.set(title=panel.replace("plain", "no skips,").replace("ResNet", "skips,"), ylim=(-5, 110))
-            ax.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
-            ax.minorticks_off()
-            ax.set_xticks(LAYERS)
-        for ax in axes[1]:
+        for ax in axes.flat[len(rules) :]:
+            ax.set_visible(False)
+        for ax in axes[-1]:
             ax.set_xlabel("layers")
         for ax in axes[:, 0]:
             ax.set_ylabel("points below backprop")
-        figure.legend([lines[rule] for rule in shown], shown, loc="outside lower center", ncols=3)
+        names = [name for name in NETWORKS.values() if name in lines]
+        figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=len(names))
     return True
+
+
+def _draw_rule(ax: Axes, costs_by_network: Mapping[str, Mapping[int, Cost]]) -> None:
+    for number, (kind, name) in enumerate(NETWORKS.items()):
+        if kind in costs_by_network:
+            aside = ASIDE * (number - (len(NETWORKS) - 1) / 2)
+            of = {layers + aside: cost for layers, cost in costs_by_network[kind].items()}
+            values = {at: (cost.points, cost.low, cost.high) for at, cost in of.items()}
+            crossed = [at for at, cost in of.items() if cost.diverged]
+            figures.estimates(ax, name, values, number=number, crossed=crossed)
+    ax.axhline(0, color="0.3", linewidth=0.8)
+    ax.set_yscale("symlog", linthresh=LINEAR)
+    ax.set_ylim(-5, 110)
+    ax.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    ax.minorticks_off()
+    ax.set_xticks(LAYERS)
