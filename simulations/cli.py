@@ -14,7 +14,7 @@ from typing import Any
 from actrelax.models._names import known
 from actrelax.models.errors import ActrelaxError, lacks_memory
 from actrelax.models.results import DivergenceError
-from actrelax.simulations.output import speaking
+from actrelax.simulations.output import say_warnings, speaking
 from actrelax.simulations.training.signals import AbandonedError, Stopped
 
 SIMULATIONS = {
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the simulation named by the first argument, and return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in SIMULATIONS:
+        if arguments is None:  # the program itself, not a call from Python
+            say_warnings(given[0])
         return run(given[0], given[1:])
     return speaking(lambda: _usage(given))
 

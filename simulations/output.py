@@ -1,10 +1,12 @@
-"""Standard output and error without tracebacks for a closed pipe, a full disk or a missing stream."""
+"""Standard output and error of a command: no traceback for a closed pipe or a full disk, and warnings as sentences."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -94,3 +96,19 @@ def _open_missing() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def say_warnings(name: str) -> None:
+    """From now on write a warning as one sentence after the command's name, and once if later ones differ in numbers.
+
+    Without it, each batch of a training would repeat a warning that counts its samples.
+    """
+    said = set()
+
+    def say(message: Warning | str, *_: object, **__: object) -> None:
+        without_numbers = re.sub(r"\d[\d.e+-]*", "#", str(message))
+        if without_numbers not in said:
+            said.add(without_numbers)
+            print(f"actrelax {name}: warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = say

@@ -86,7 +86,7 @@ def _solve_components(request: SolveRequest) -> Trajectory:
     settled = found.residual <= tolerance
     if not settled:
         warn(
-            f"the equilibrium has a relative residual of {found.residual:.1e}, more than {tolerance:.1e}: step the "
+            f"the equilibrium has a relative residual of {found.residual:.3g}, more than {tolerance:.3g}: step the "
             "relaxation, or pass Steps.until with a larger tolerance."
         )
     status = Status.SETTLED if settled else Status.NOT_SETTLED

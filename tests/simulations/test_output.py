@@ -4,11 +4,12 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
 from actrelax.simulations.cli import main
-from actrelax.simulations.output import Output
+from actrelax.simulations.output import Output, say_warnings
 
 COMMAND = f"{sys.executable} -m actrelax.simulations.cli"
 RELAX = "relax --network digits-mlp --steps 2 --out run"
@@ -69,3 +70,32 @@ def test_names_that_the_encoding_lacks_are_escaped():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     print("r\udcff\u2192", file=Output(stream), flush=True)
     assert stream.buffer.getvalue() == b"r\\udcff\\u2192\n"
+
+
+@pytest.fixture
+def shown():
+    """Show each warning, as outside of pytest, and restore how at the end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        yield
+
+
+@pytest.mark.usefixtures("shown")
+def test_a_warning_whose_numbers_change_from_batch_to_batch_is_said_once(capsys):
+    say_warnings("train")
+    for moving, value in ((3, 1.07), (5, 2e-05)):
+        warnings.warn(f"{moving} of 64 samples have real part {value}.", stacklevel=1)
+    warnings.warn("5 of 64 samples diverge.", stacklevel=1)
+    assert capsys.readouterr().err.splitlines() == [
+        "actrelax train: warning: 3 of 64 samples have real part 1.07.",
+        "actrelax train: warning: 5 of 64 samples diverge.",
+    ]
+
+
+@pytest.mark.usefixtures("shown")
+def test_warnings_of_the_program_are_sentences(monkeypatch, tmp_path, capsys):
+    arguments = "train --network digits-mlp --dataset digits --epochs 1 --conv-factor 2 --out"
+    monkeypatch.setattr(sys, "argv", ["actrelax", *arguments.split(), str(tmp_path / "run")])
+    assert main() == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "actrelax train: warning: --conv-factor has no effect: digits-mlp has no convolution."
