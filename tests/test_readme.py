@@ -37,7 +37,9 @@ def test_its_programs_run(single_precision, capsys):
     namespace = run_programs(README)
     images, labels = digits().test
     assert (namespace["model"](images).argmax(1) == labels).double().mean() > 0.8
-    found = re.fullmatch(r"error of hidden1: (\S+) at t = 0, (\S+) at t = 200\n", capsys.readouterr().out)
+    learned, settled = capsys.readouterr().out.splitlines()
+    assert int(re.fullmatch(r"(\d+)% of the test digits after one epoch", learned)[1]) > 80
+    found = re.fullmatch(r"error of hidden1: (\S+) at t = 0, (\S+) at t = 200", settled)
     assert float(found[1]) > 0.1 > 1e-3 > float(found[2])
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actrelax.analysis import figures
 from actrelax.analysis.reports import comparison, results_table
 from actrelax.analysis.style import written
 from actrelax.simulations.suites.depth import DEEP, LAYERS
 from actrelax.simulations.suites.report import conditions_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SUITES = ("depth-digits", "depth-digits-statistics")
 NETWORKS = {
