@@ -116,7 +116,7 @@ def by(rows: pd.DataFrame, position: str, column: str) -> dict[float, list[float
     return {float(at): list(values) for at, values in groups}
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def mean_and_range(values: Sequence[float]) -> dict[str, float]:
     """Return mean, least and most."""
     return {"mean": fmean(values), "least": min(values), "most": max(values)}
 

@@ -39,7 +39,7 @@ from actrelax.analysis import figures
 from actrelax.analysis.recurrent_gradients import updates_of
 from actrelax.models.problem import State
 from actrelax.simulations.data import random_stream
-from actrelax.simulations.studies.common import OUT, by, report, spread
+from actrelax.simulations.studies.common import OUT, by, mean_and_range, report
 from actrelax.simulations.suites.recurrent import INPUT, WITHIN_CYCLES
 
 # training
@@ -110,7 +110,7 @@ def main(
     numbers: dict[str, Any] = {
         read: {
             name: {
-                schedule: {duration: spread(values) for duration, values in of.items()}
+                schedule: {duration: mean_and_range(values) for duration, values in of.items()}
                 for schedule, of in by_duration(rows, "schedule", read).items()
             }
             for name, rows in table.groupby("network", sort=False)

@@ -32,7 +32,7 @@ from actrelax.analysis import figures
 from actrelax.analysis.recurrent_gradients import along
 from actrelax.models.problem import State
 from actrelax.models.results import relative_error
-from actrelax.simulations.studies.common import OUT, followed, report, spread
+from actrelax.simulations.studies.common import OUT, followed, mean_and_range, report
 from actrelax.simulations.studies.loops import HIERARCHY, Angles, Gradient, by_measure, learned, settled_problem
 from actrelax.simulations.suites.recurrent import BY_HOPS, INPUT, WITHIN_CYCLES
 from actrelax.simulations.suites.suite import Options, varied
@@ -106,7 +106,7 @@ def main(
         "angle": {s: {m: {k: fmean(v) for k, v in by.items()} for m, by in of.items()} for s, of in angles.items()},
         "size": {name: {k: fmean(v) for k, v in of.items()} for name, of in sizes.items()},
         "law": law,
-        "accuracy": {c: spread(v) for c, v in accuracy.items()},
+        "accuracy": {c: mean_and_range(v) for c, v in accuracy.items()},
     }
     report(
         out / "walks.json",
