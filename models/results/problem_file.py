@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.network.description import describe, rebuild
 from actrelax.models.problem import ForwardProblem, InitialValueProblem, RelaxationProblem, UnitDynamics
-from actrelax.models.problem.feedback_transforms import Quantised, Sparse
+from actrelax.models.problem.feedback_transforms import Quantised, Scaled, Sparse, Transform
 
 GROUP = "problem"
 """The file's group with the problem."""
@@ -186,13 +186,17 @@ def _obstacles_of_relaxation(problem: RelaxationProblem, rates: Mapping[str, Ten
 
 
 def _transform(transform: object) -> dict[str, Any] | None:
-    return asdict(transform) if isinstance(transform, Sparse | Quantised) else None
+    return asdict(transform) if isinstance(transform, Sparse | Quantised | Scaled) else None
 
 
-def _rebuild_transform(given: Mapping[str, Any] | None) -> Sparse | Quantised | None:
+def _rebuild_transform(given: Mapping[str, Any] | None) -> Transform | None:
     if given is None:
         return None
-    return Quantised(**given) if "levels" in given else Sparse(**given)
+    return next(transform(**given) for field, transform in _TRANSFORMS.items() if field in given)
+
+
+_TRANSFORMS: dict[str, Callable[..., Transform]] = {"probability": Sparse, "levels": Quantised, "factor": Scaled}
+"""A field that no other transform has -> transform."""
 
 
 class _Tensors:

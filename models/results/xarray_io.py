@@ -250,4 +250,6 @@ def require_zarr() -> None:
     try:
         import zarr  # noqa: F401
     except ImportError as error:
-        raise ActrelaxError('a path that ends in .zarr needs the package zarr: pip install "zarr>=3.1.3".') from error
+        raise ActrelaxError(
+            'a path that ends in .zarr needs the package zarr: pip install "actrelax[zarr]".'
+        ) from error

@@ -29,6 +29,7 @@ PROBLEMS = {
     },
     "sign, sparse": {"assumptions": "sign-feedback", "feedback_transform": "sparse-0.5"},
     "unfrozen, quantised": {"assumptions": "unfrozen", "feedback_transform": "quantised-9", "start": "zero"},
+    "scaled": {"feedback_transform": "scaled-0.7"},
     "noise": {"tau": {"hidden1": 2.0, "hidden2": EACH, "hidden3": 1.5, "input": 3.0}, "noise": 0.1, "input_noise": 0.2},
     "noise of some": {"noise": {"hidden2": EACH / 10, "hidden1": 0.3}},
     "one projection": {
