@@ -29,10 +29,15 @@ def known(kind: str, name: object, names: Iterable[str], also: str = "", where: 
     Traceback (most recent call last):
         ...
     actrelax.models.errors.ActrelaxError: tau names an unknown population 'hidden'; known: hidden1, hidden2.
+    >>> known("condition", "AR, freed", ["AR", "AR, frozen"])
+    Traceback (most recent call last):
+        ...
+    actrelax.models.errors.ActrelaxError: unknown condition 'AR, freed'; known: AR, "AR, frozen".
     """
     names = list(names)
     if not isinstance(name, str) or name not in names:
-        listed = ", ".join([*names, also] if also else names)
+        quoted = [f'"{each}"' if "," in each else each for each in names]
+        listed = ", ".join([*quoted, also] if also else quoted)
         sentence = f"unknown {kind} {name!r}; known: {listed}."
         raise ActrelaxError(f"{where} names an {sentence}" if where else sentence)
     return name
