@@ -37,6 +37,7 @@ COLUMNS = {
     ("cnn-cifar10-long", ""): "CIFAR-10\n30 epochs",
     ("cnn-cifar10-converged", ""): "CIFAR-10\nconverged",
     ("cnn-cifar10-adam", ""): "CIFAR-10\nconverged\nAdam",
+    ("unfrozen-cifar10", ""): "CIFAR-10\nunfrozen",
     ("graph-cifar10", ""): "CIFAR-10\nskips",
     ("cnn-cifar100", ""): "CIFAR-100",
     ("cnn-svhn", ""): "SVHN",
