@@ -36,7 +36,7 @@ def known(kind: str, name: object, names: Iterable[str], also: str = "", where: 
     """
     names = list(names)
     if not isinstance(name, str) or name not in names:
-        quoted = [f'"{each}"' if "," in each else each for each in names]
+        quoted = [f'"{each}"' if ", " in each else each for each in names]
         listed = ", ".join([*quoted, also] if also else quoted)
         sentence = f"unknown {kind} {name!r}; known: {listed}."
         raise ActrelaxError(f"{where} names an {sentence}" if where else sentence)

@@ -19,8 +19,15 @@ from actrelax.models.assumptions import Assumptions, Knobs
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import FeedforwardPass, Network
 from actrelax.models.network.description import describe, rebuild
-from actrelax.models.problem import ForwardProblem, InitialValueProblem, RelaxationProblem, UnitDynamics
-from actrelax.models.problem.feedback_transforms import Quantised, Scaled, Sparse, Transform
+from actrelax.models.problem import (
+    ForwardProblem,
+    InitialValueProblem,
+    RelaxationProblem,
+    Scaled,
+    Transform,
+    UnitDynamics,
+)
+from actrelax.models.problem.feedback_transforms import Quantised, Sparse
 
 GROUP = "problem"
 """The file's group with the problem."""
