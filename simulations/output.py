@@ -98,6 +98,10 @@ def _open_missing() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
+_NUMBER = re.compile(r"(?<![\w.'\"])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\w)")
+"""A number by itself, but not the 1 in hidden1, the 0 in 0.weight, or a name in quotes."""
+
+
 def say_warnings(name: str) -> None:
     """From now on write a warning as one sentence after the command's name, and once if later ones differ in numbers.
 
@@ -106,7 +110,7 @@ def say_warnings(name: str) -> None:
     said = set()
 
     def say(message: Warning | str, *_: object, **__: object) -> None:
-        without_numbers = re.sub(r"\d[\d.e+-]*", "#", str(message))
+        without_numbers = _NUMBER.sub("#", str(message))
         if without_numbers not in said:
             said.add(without_numbers)
             print(f"actrelax {name}: warning: {message}", file=sys.stderr)

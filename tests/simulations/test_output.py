@@ -93,6 +93,15 @@ def test_a_warning_whose_numbers_change_from_batch_to_batch_is_said_once(capsys)
 
 
 @pytest.mark.usefixtures("shown")
+def test_warnings_about_other_names_are_all_said(capsys):
+    say_warnings("train")
+    names = ["hidden1", "hidden2", "0.weight", "10.weight", "conv1->conv2", "conv2->conv3", "'0'", "'1'"]
+    for name in names:
+        warnings.warn(f"{name} has no effect.", stacklevel=1)
+    assert capsys.readouterr().err.splitlines() == [f"actrelax train: warning: {name} has no effect." for name in names]
+
+
+@pytest.mark.usefixtures("shown")
 def test_warnings_of_the_program_are_sentences(monkeypatch, tmp_path, capsys):
     arguments = "train --network digits-mlp --dataset digits --epochs 1 --conv-factor 2 --out"
     monkeypatch.setattr(sys, "argv", ["actrelax", *arguments.split(), str(tmp_path / "run")])
