@@ -1,6 +1,13 @@
 """The relaxation and the forward phase as initial value problems."""
 
-from actrelax.models.problem.feedback_transforms import Scaled, Transform, apply_transform, transform_named
+from actrelax.models.problem.feedback_transforms import (
+    Quantised,
+    Scaled,
+    Sparse,
+    Transform,
+    apply_transform,
+    transform_named,
+)
 from actrelax.models.problem.forward import ForwardProblem
 from actrelax.models.problem.initial_value_problem import InitialValueProblem
 from actrelax.models.problem.losses import (
@@ -24,8 +31,10 @@ __all__ = [
     "Loss",
     "LossFunction",
     "ProblemFields",
+    "Quantised",
     "RelaxationProblem",
     "Scaled",
+    "Sparse",
     "State",
     "StateSpace",
     "Transform",

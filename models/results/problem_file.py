@@ -22,12 +22,13 @@ from actrelax.models.network.description import describe, rebuild
 from actrelax.models.problem import (
     ForwardProblem,
     InitialValueProblem,
+    Quantised,
     RelaxationProblem,
     Scaled,
+    Sparse,
     Transform,
     UnitDynamics,
 )
-from actrelax.models.problem.feedback_transforms import Quantised, Sparse
 
 GROUP = "problem"
 """The file's group with the problem."""
