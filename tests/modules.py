@@ -121,7 +121,7 @@ MODULES: dict[str, ModuleCase] = {
     "items": ModuleCase(inplace.Items, VECTOR),  # item assignment, len(x)
     # refused
     "checkpointed": ModuleCase(paths.Checkpointed, VECTOR, refused="checkpointing"),
-    "weightless": ModuleCase(paths.Weightless, VECTOR, refused="no weight"),
+    "weightless": ModuleCase(paths.Weightless, VECTOR, refused="no linear layer, convolution or embedding"),
     "energy": ModuleCase(paths.Energy, VECTOR, refused="differentiates in its forward pass"),
     "scalar": ModuleCase(paths.Scalar, VECTOR, refused="returns a scalar"),
     "tuple": ModuleCase(paths.Pair, VECTOR, refused="tuple"),

@@ -95,7 +95,10 @@ class CapturedNetwork(Network):
         if path is None:
             found = partition(edge_of(output), tape)
             if not found.targets:
-                raise ActrelaxError("the output depends on no weight: give a module with weighted layers.")
+                raise ActrelaxError(
+                    "the output depends on no linear layer, convolution or embedding (norms and nn.LSTM are parts of "
+                    "populations between them): add one, such as a linear readout."
+                )
             edges, known = found.edges, dict(zip(found.edges, range(len(found.edges)), strict=True))
             kept = {known[edge]: seen.value for edge, seen in (tape.seen or {}).items() if edge in known}
             path = record(found, tape, parameters, operation_names(tape, parameters), stimulus, self.held().names())
@@ -258,7 +261,10 @@ class CapturedNetwork(Network):
                 raise ActrelaxError(path.sentence(tape, error.args[0], tape.left_in)) from None
             output = self._selected(result)
         if not output.requires_grad:
-            raise ActrelaxError("the output depends on no weight: give a module with weighted layers.")
+            raise ActrelaxError(
+                "no gradient reaches a weight from the output: the module has no weights, or its output is detached, "
+                "computed under torch.no_grad(), or discrete, such as an argmax."
+            )
         return output
 
     def _located(self, path: Path, tape: Tape, output: Tensor) -> list[Any]:

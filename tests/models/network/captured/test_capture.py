@@ -47,6 +47,10 @@ SENTENCES = {
     "subclass": "works on Marked, a subclass of Tensor, which can't be captured: convert it to a plain Tensor",
     "paths": "unknown paths 'several'; known: one, many",
     "example": "stimuli must be a torch.Tensor, got list",
+    "detached": "no gradient reaches a weight from the output: the module has no weights, or its output is detached",
+    "discrete": "no gradient reaches a weight from the output",
+    "no weights": "no gradient reaches a weight from the output: the module has no weights",
+    "recurrent only": "the output depends on no linear layer, convolution or embedding (norms and nn.LSTM are parts of",
 }
 
 
@@ -63,6 +67,11 @@ class Reentrant(nn.Module):
         return self.head(checkpoint(torch.tanh, self.stem(x), use_reentrant=True))
 
 
+class First(nn.Module):
+    def forward(self, several):
+        return several[0]
+
+
 class Returns(nn.Module):
     def __init__(self, wrong):
         super().__init__()
@@ -70,6 +79,16 @@ class Returns(nn.Module):
 
     def forward(self, x):
         return self.wrong(self.layer(x))
+
+
+RETURNS = {
+    "subclass": lambda x: torch.tanh(x.as_subclass(Marked)) + 1,
+    "dict": lambda x: {"logits": x},
+    "paths": torch.tanh,
+    "example": torch.tanh,
+    "detached": torch.Tensor.detach,
+    "discrete": lambda x: x.argmax(1),
+}
 
 
 def refused_module(case):
@@ -81,9 +100,13 @@ def refused_module(case):
         return nn.Sequential(nn.Linear(4, 3), nn.SyncBatchNorm(3))
     if case == "reentrant":
         return Reentrant()
-    if case == "subclass":
-        return Returns(lambda x: torch.tanh(x.as_subclass(Marked)) + 1)
-    return refused_module if case == "not a module" else Returns(lambda x: {"logits": x})
+    if case == "no weights":
+        return nn.Tanh()
+    if case == "recurrent only":
+        return nn.Sequential(nn.LSTM(4, 3), First())
+    if case in RETURNS:
+        return Returns(RETURNS[case])
+    return refused_module
 
 
 @pytest.mark.parametrize("case", SENTENCES)
