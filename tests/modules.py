@@ -121,7 +121,7 @@ MODULES: dict[str, ModuleCase] = {
     "items": ModuleCase(inplace.Items, VECTOR),  # item assignment, len(x)
     # refused
     "checkpointed": ModuleCase(paths.Checkpointed, VECTOR, refused="checkpointing"),
-    "weightless": ModuleCase(paths.Weightless, VECTOR, refused="no linear layer, convolution or embedding"),
+    "weightless": ModuleCase(paths.Weightless, VECTOR, refused="no gradient reaches a linear layer"),
     "energy": ModuleCase(paths.Energy, VECTOR, refused="differentiates in its forward pass"),
     "scalar": ModuleCase(paths.Scalar, VECTOR, refused="returns a scalar"),
     "tuple": ModuleCase(paths.Pair, VECTOR, refused="tuple"),

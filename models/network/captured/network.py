@@ -96,8 +96,8 @@ class CapturedNetwork(Network):
             found = partition(edge_of(output), tape)
             if not found.targets:
                 raise ActrelaxError(
-                    "the output depends on no linear layer, convolution or embedding (norms and nn.LSTM are parts of "
-                    "populations between them): add one, such as a linear readout."
+                    "no gradient reaches a linear layer, a convolution or an embedding from the output (weights of "
+                    "norms and of nn.LSTM do not count): add a linear readout, or leave out detach."
                 )
             edges, known = found.edges, dict(zip(found.edges, range(len(found.edges)), strict=True))
             kept = {known[edge]: seen.value for edge, seen in (tape.seen or {}).items() if edge in known}
@@ -262,8 +262,8 @@ class CapturedNetwork(Network):
             output = self._selected(result)
         if not output.requires_grad:
             raise ActrelaxError(
-                "no gradient reaches a weight from the output: the module has no weights, or its output is detached, "
-                "computed under torch.no_grad(), or discrete, such as an argmax."
+                "the output requires no gradient: it must depend on weights, and be neither detached, nor computed "
+                "under torch.no_grad(), nor discrete, such as an argmax."
             )
         return output
 

@@ -47,10 +47,10 @@ SENTENCES = {
     "subclass": "works on Marked, a subclass of Tensor, which can't be captured: convert it to a plain Tensor",
     "paths": "unknown paths 'several'; known: one, many",
     "example": "stimuli must be a torch.Tensor, got list",
-    "detached": "no gradient reaches a weight from the output: the module has no weights, or its output is detached",
-    "discrete": "no gradient reaches a weight from the output",
-    "no weights": "no gradient reaches a weight from the output: the module has no weights",
-    "recurrent only": "the output depends on no linear layer, convolution or embedding (norms and nn.LSTM are parts of",
+    "detached": "the output requires no gradient: it must depend on weights, and be neither detached, nor computed",
+    "discrete": "the output requires no gradient",
+    "no weights": "the output requires no gradient: it must depend on weights",
+    "recurrent only": "no gradient reaches a linear layer, a convolution or an embedding from the output (weights of",
 }
 
 
