@@ -81,39 +81,32 @@ class Returns(nn.Module):
         return self.wrong(self.layer(x))
 
 
-RETURNS = {
-    "subclass": lambda x: torch.tanh(x.as_subclass(Marked)) + 1,
-    "dict": lambda x: {"logits": x},
-    "paths": torch.tanh,
-    "example": torch.tanh,
-    "detached": torch.Tensor.detach,
-    "discrete": lambda x: x.argmax(1),
+def function(x):
+    return x
+
+
+REFUSED = {
+    "compiled": lambda: torch.compile(nn.Linear(4, 3), backend="eager"),
+    "compiled part": lambda: nn.Sequential(torch.compile(nn.Linear(4, 3), backend="eager"), nn.Tanh()),
+    "sync": lambda: nn.Sequential(nn.Linear(4, 3), nn.SyncBatchNorm(3)),
+    "reentrant": Reentrant,
+    "dict": lambda: Returns(lambda x: {"logits": x}),
+    "not a module": lambda: function,
+    "subclass": lambda: Returns(lambda x: torch.tanh(x.as_subclass(Marked)) + 1),
+    "paths": lambda: Returns(torch.tanh),
+    "example": lambda: Returns(torch.tanh),
+    "detached": lambda: Returns(torch.Tensor.detach),
+    "discrete": lambda: Returns(lambda x: x.argmax(1)),
+    "no weights": nn.Tanh,
+    "recurrent only": lambda: nn.Sequential(nn.LSTM(4, 3), First()),
 }
-
-
-def refused_module(case):
-    if case == "compiled":
-        return torch.compile(nn.Linear(4, 3), backend="eager")
-    if case == "compiled part":
-        return nn.Sequential(torch.compile(nn.Linear(4, 3), backend="eager"), nn.Tanh())
-    if case == "sync":
-        return nn.Sequential(nn.Linear(4, 3), nn.SyncBatchNorm(3))
-    if case == "reentrant":
-        return Reentrant()
-    if case == "no weights":
-        return nn.Tanh()
-    if case == "recurrent only":
-        return nn.Sequential(nn.LSTM(4, 3), First())
-    if case in RETURNS:
-        return Returns(RETURNS[case])
-    return refused_module
 
 
 @pytest.mark.parametrize("case", SENTENCES)
 def test_refusals_are_one_sentence(case):
     example = [[0.0] * 4] if case == "example" else torch.zeros(2, 4)
     with pytest.raises(ActrelaxError, match=SENTENCES[case].replace("(", r"\(")) as error:
-        capture(refused_module(case), example, paths="several" if case == "paths" else "one")
+        capture(REFUSED[case](), example, paths="several" if case == "paths" else "one")
     assert "\n" not in str(error.value)
 
 
