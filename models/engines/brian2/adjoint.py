@@ -7,17 +7,15 @@ it works on every target and device of Brian2, whenever synapses are connected a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import brian2 as b2
-import sympy
-from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 from brian2.synapses.synapses import SummedVariableUpdater
 from brian2.utils.stringtools import get_identifiers
 
 from actrelax.models._names import known
+from actrelax.models.engines.brian2.rate_model import Link, Rates, gains_of, link_of, rates_of, summed_into, whole
 from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.errors import ActrelaxError
 
@@ -36,25 +34,6 @@ class Adjoint(NamedTuple):
 
     group: Any
     feedback: Any
-
-
-class _Rates(NamedTuple):
-    """The rates of a group: dr/dt = F(r, s), as an expression, and the leak -dF/dr."""
-
-    name: str
-    slope: Any
-    leak: Any
-
-
-class _Link(NamedTuple):
-    """Synapses that add weight * (change of the presynaptic rate) to the summed variable, and their ends."""
-
-    synapses: Any
-    source: str
-    target: str
-    summed: str
-    weight: str
-    feedback: str
 
 
 def adjoint(
@@ -98,9 +77,9 @@ def adjoint(
     Raises
     ------
     ActrelaxError
-        For several differential variables without a choice of `rate`, synapses that don't sum one function of
-        presynaptic rates, synapses to other groups, a function that can't be differentiated, or names that the adjoint
-        needs.
+        For several differential variables without a choice of `rate`, rates that read another differential variable
+        which follows them or that don't read what is summed, synapses that sum anything but one function of presynaptic
+        rates, synapses to other groups, a function that can't be differentiated, or names that the adjoint needs.
 
     Examples
     --------
@@ -119,15 +98,17 @@ def adjoint(
     """
     groups, connections = _listed(group), _listed(synapses)
     _check(groups, connections)
-    rates = {each.name: _rates(each, rate) for each in groups}
-    several = len(connections) > 1
-    links = [_link(each, rates, several) for each in connections]
+    summed_in = {
+        each.name: [summed_into(s) for s in connections if whole(s.target).name == each.name] for each in groups
+    }
+    rates = {each.name: rates_of(each, rate, summed_in[each.name]) for each in groups}
+    links = [link_of(each, rates, several=len(connections) > 1) for each in connections]
     summed = sorted({link.summed for link in links})
     if isinstance(gain, str) and len(summed) > 1:
         example = ", ".join(f"{name!r}: '...'" for name in summed)
         raise ActrelaxError(f"the summed variables {', '.join(summed)} need a gain each: give gain={{{example}}}.")
     given = _by_name("gain", gain, "summed variable", summed)
-    gains = {each.name: _gains(each, rates[each.name], links, given) for each in groups}
+    gains = {each.name: gains_of(each, rates[each.name], links, given) for each in groups}
     backs, sums = _made(groups, rates, links, gains, _by_name("error", error, "group", list(rates)))
     return Adjoint(
         backs if isinstance(group, Sequence) else backs[0],
@@ -138,8 +119,8 @@ def adjoint(
 @forgotten_on_error()
 def _made(
     groups: list[Any],
-    rates: dict[str, _Rates],
-    links: list[_Link],
+    rates: dict[str, Rates],
+    links: list[Link],
     gains: dict[str, dict[str, str]],
     errors: dict[str, str | None],
 ) -> tuple[list[Any], list[Any]]:
@@ -151,9 +132,9 @@ def _made(
     return list(backs.values()), [_sum_of_feedback(link, backs, gains[link.target]) for link in links]
 
 
-def _back(group: Any, rates: _Rates, feedbacks: list[str], gains: dict[str, str], error: str | None) -> Any:
+def _back(group: Any, rates: Rates, feedbacks: list[str], gains: dict[str, str], error: str | None) -> Any:
     """Return the adjoint of one group."""
-    leak, variables = sympy_to_str(rates.leak), group.variables
+    leak, variables = rates.leak, group.variables
     lines = {
         "gradient": f"dgradient/dt = ({' + '.join(['error', *feedbacks])} - gradient) * ({leak}) : 1",
         "error": "error : 1" if error is None else f"error = {error} : 1",
@@ -162,9 +143,12 @@ def _back(group: Any, rates: _Rates, feedbacks: list[str], gains: dict[str, str]
     for summed, text in gains.items():
         name = _gain_name(summed, gains)
         lines[name] = f"{name} = {text} : {_unit(variables[rates.name].dim / variables[summed].dim)}"
-    taken = [name for name in lines if name in variables]
+    read = get_identifiers(" ".join([leak, error or "", *gains.values()]))
+    taken = [name for name in lines if name in variables or name in read]  # in the group, or outside it
     if taken:
-        raise ActrelaxError(f"the adjoint has a variable {taken[0]!r}, and so has {group.name!r}: rename yours.")
+        raise ActrelaxError(
+            f"the adjoint has a variable {taken[0]!r}, and {group.name!r} uses that name, too: rename yours."
+        )
     made = b2.NeuronGroup(
         group.N,
         "\n".join(lines.values()),
@@ -173,13 +157,13 @@ def _back(group: Any, rates: _Rates, feedbacks: list[str], gains: dict[str, str]
         namespace=group.namespace or None,
         name=f"{group.name}_adjoint",
     )
-    for name in sorted(get_identifiers(" ".join([leak, error or "", *gains.values()]))):
+    for name in sorted(read):
         if name in variables and name not in lines:
             made.variables.add_reference(name, group)
     return made
 
 
-def _sum_of_feedback(link: _Link, backs: dict[str, Any], gains: dict[str, str]) -> Any:
+def _sum_of_feedback(link: Link, backs: dict[str, Any], gains: dict[str, str]) -> Any:
     """Return what adds up the gradients that arrive at presynaptic neurons; its variables become the synapses'."""
     variables, source, target = link.synapses.variables, backs[link.source], backs[link.target]
     variables.add_reference("gradient_post", target, "gradient", "_postsynaptic_idx")
@@ -203,11 +187,6 @@ def _by_name(option: str, given: str | Mapping[str, str] | None, kind: str, name
     return {name: given.get(name) for name in names}
 
 
-def _whole(end: Any) -> Any:
-    """Return the group of a subgroup."""
-    return end.source if isinstance(end, b2.Subgroup) else end
-
-
 def _check(groups: list[Any], connections: list[Any]) -> None:
     wrong = [each for each in groups if not isinstance(each, b2.NeuronGroup)]
     wrong += [each for each in connections if not isinstance(each, b2.Synapses)]
@@ -219,79 +198,20 @@ def _check(groups: list[Any], connections: list[Any]) -> None:
         if names.count(name) > 1:
             raise ActrelaxError(f"{name!r} is given twice: give each group and each Synapses object once.")
     for each in connections:
-        for end in (_whole(each.source), _whole(each.target)):
+        for end in (whole(each.source), whole(each.target)):
             if all(end.id != one.id for one in groups):
                 raise ActrelaxError(
                     f"{each.name!r} connects {end.name!r}, which is not given: give all groups, as a list."
                 )
-        if any(name in each.variables for name in IN_SYNAPSES):
+        code = " ".join(updater.expression.code for updater in each.summed_updaters.values())
+        if any(name in each.variables or name in get_identifiers(code) for name in IN_SYNAPSES):
             raise ActrelaxError(
                 f"{each.name!r} has an adjoint already, or a variable named like its: {', '.join(IN_SYNAPSES)}."
             )
 
 
-def _rates(group: Any, rate: str | None) -> _Rates:
-    """Return the rates of a group and their leak."""
-    moving = {name: expression.code for name, expression in group.equations.get_substituted_expressions()}
-    if rate is None and len(moving) != 1:
-        raise ActrelaxError(f"{group.name!r} has {len(moving)} differential equations: name the rates, rate='r'.")
-    chosen = next(iter(moving)) if rate is None else rate
-    if chosen not in moving:
-        raise ActrelaxError(
-            f"{group.name!r} has no differential equation of {chosen!r}; known: {', '.join(sorted(moving))}."
-        )
-    slope = str_to_sympy(moving[chosen])
-    slope = slope.subs({symbol: 0 for symbol in slope.free_symbols if re.fullmatch("xi(_.*)?", symbol.name)})
-    leak = sympy.simplify(-_derivative(slope, chosen, group.name))
-    if leak == 0:
-        raise ActrelaxError(f"dr/dt of {chosen!r} must decrease with {chosen!r}: write dr/dt = (-r + f(a)) / tau.")
-    return _Rates(chosen, slope, leak)
-
-
-def _link(synapses: Any, rates: dict[str, _Rates], several: bool) -> _Link:
-    """Return how synapses connect the rates."""
-    updaters = list(synapses.summed_updaters.values())
-    if len(updaters) != 1 or not updaters[0].target_varname.endswith("_post"):
-        raise ActrelaxError(f"{synapses.name!r} must have one summed variable, of its postsynaptic neurons.")
-    source, target = _whole(synapses.source).name, _whole(synapses.target).name
-    summed = updaters[0].target_varname.removesuffix("_post")
-    rate, term = f"{rates[source].name}_pre", str_to_sympy(updaters[0].expression.code)
-    weight = _derivative(term, rate, synapses.name)
-    if weight == 0 or _derivative(term, f"{rates[target].name}_post", synapses.name) != 0:
-        raise ActrelaxError(
-            f"{synapses.name!r} must sum a function of {rate} and of no postsynaptic rate into {summed!r}: "
-            "write s_post = w * r_pre : 1 (summed)."
-        )
-    feedback = f"feedback_{synapses.name}" if several else "feedback"
-    return _Link(synapses, source, target, summed, sympy_to_str(weight), feedback)
-
-
-def _gains(group: Any, rates: _Rates, links: list[_Link], given: dict[str, str | None]) -> dict[str, str]:
-    """Return the derivative of a group's activation by each summed variable."""
-    summed = sorted({link.summed for link in links if link.target == group.name})
-    return {
-        name: given[name] or sympy_to_str(sympy.simplify(_derivative(rates.slope, name, group.name) / rates.leak))
-        for name in summed
-    }
-
-
 def _gain_name(summed: str, gains: dict[str, str]) -> str:
     return "gain" if len(gains) == 1 else f"gain_{summed}"
-
-
-def _derivative(expression: Any, name: str, where: str) -> Any:
-    symbol = next((s for s in expression.free_symbols if s.name == name), None)
-    if symbol is None:
-        return sympy.Integer(0)
-    try:
-        found = sympy.diff(expression, symbol)
-    except AttributeError:  # of conditions
-        found = None
-    if found is None or found.has(sympy.Derivative, sympy.Subs):
-        raise ActrelaxError(
-            f"{where!r} applies a function to {name!r} that can't be differentiated: give f'(a) by gain='...'."
-        )
-    return found
 
 
 def _unit(dimensions: Any) -> str:

@@ -84,6 +84,34 @@ def test_updates_are_differences_of_the_settled_loss():
         assert (losses[0] - losses[1]) / 2e-4 == pytest.approx(update[synapse], rel=1e-6, abs=1e-9)
 
 
+PLAIN = "dr/dt = (-r + tanh(s + I)) / (10*ms) : 1\ns : 1\nI : 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "synapses"),
+    [
+        ("dr/dt = (-r + tanh(a)) / (10*ms) : 1\na = b : 1 (constant over dt)\nb = s + I : 1\ns : 1\nI : 1", SUM),
+        ("dr/dt = (-r + 0.5 * (a + abs(a))) / (10*ms) : 1\na = s + I : 1\ns : 1\nI : 1", SUM),
+        (PLAIN.replace("I)", "0.3 * y)") + "\ndy/dt = (I - y) / (5*ms) : 1", SUM),
+        (PLAIN, "w : 1\nq = w * r_pre : 1\ns_post = q : 1 (summed)"),
+        (PLAIN, "w : 1\nq = tanh(r_pre) : 1 (constant over dt)\ns_post = w * q * r_pre : 1 (summed)"),
+    ],
+    ids=["constant over dt", "abs", "filtered stimulus", "sum by name", "part of the sum by name"],
+)
+def test_parts_of_equations_under_their_own_names(text, synapses):
+    """Gradients are differences of the settled loss, also if equations use subexpressions or filter the stimulus."""
+
+    def settled(push=0.0):
+        group, recurrent, _ = model(text.replace("-r +", "-r + push +") + "\npush : 1", synapses, gain=0.5)
+        group.push[2] = push
+        things = adjoint(group, recurrent, rate="r", error="r - 0.5")
+        run(600, group, recurrent, *things)
+        return ((group.r[:] - 0.5) ** 2).sum() / 2, things.group.gradient[2]
+
+    losses = [settled(h)[0] for h in (1e-4, -1e-4)]
+    assert settled()[1] == pytest.approx((losses[0] - losses[1]) / 2e-4, rel=1e-5)
+
+
 EXCITED_AND_INHIBITED = """
 dr/dt = (-r + tanh(excited - 0.5 * inhibited + 0.2 * i)) / (10*ms) : 1
 excited : 1
@@ -205,6 +233,14 @@ def refused_models():
     moving = b2.NeuronGroup(2, TANH + "db/dt = -b / tau : 1", method="euler")
     named = b2.NeuronGroup(2, TANH + "error : 1", method="euler")
     rising = b2.NeuronGroup(2, "dr/dt = s / tau : 1\ns : 1\ntau : second", method="euler")
+    adapting = b2.NeuronGroup(
+        2, PLAIN.replace("I)", "b)") + "\nb = 1 - c : 1\ndc/dt = (r - c) / second : 1", method="euler"
+    )
+    squared = b2.NeuronGroup(2, PLAIN + "\nu = v**2 : 1 (constant over dt)\nv = 1 + r : 1", method="euler")
+    outside = b2.NeuronGroup(2, PLAIN.replace("I)", "feedback)"), method="euler", namespace={"feedback": 0.7})
+    unread = b2.NeuronGroup(2, PLAIN + "\nunread : 1", method="euler")
+    jumping = b2.NeuronGroup(2, PLAIN.replace("tanh", "sign"), method="euler")
+    tired = SUM.replace("w *", "z * w *") + "\ndz/dt = (1 - z) / second - z * r_pre / second : 1 (clock-driven)"
     backwards = "w : 1\ns_pre = w * r_post : 1 (summed)"
     return [
         (one, one, {}, "adjoint takes NeuronGroups and the Synapses among them, got NeuronGroup."),
@@ -215,10 +251,54 @@ def refused_models():
         (used, recurrent, {}, "has an adjoint already, or a variable named like its: gradient_post, gain_post, "),
         (moving, connected(moving), {}, "has 2 differential equations: name the rates, rate='r'."),
         (moving, connected(moving), {"rate": "q"}, "has no differential equation of 'q'; known: b, r."),
-        (named, connected(named), {}, "the adjoint has a variable 'error', and so has "),
+        (
+            named,
+            connected(named),
+            {},
+            f"the adjoint has a variable 'error', and {named.name!r} uses that name, too: rename",
+        ),
         (one, connected(one, backwards), {}, "must have one summed variable, of its postsynaptic neurons."),
-        (one, connected(one, "s_post = I_pre : 1 (summed)"), {}, "must sum a function of r_pre and of no postsynaptic"),
+        (one, connected(one, "s_post = I_pre : 1 (summed)"), {}, "must sum a function of r_pre and of nothing else"),
         (one, connected(one, "s_post = r_pre - r_post : 1 (summed)"), {}, "write s_post = w * r_pre : 1 (summed)."),
+        (
+            one,
+            connected(one, "s_post = r_pre - 0.5 * r : 1 (summed)"),
+            {},
+            "follows the rates into 's', but reads r: write",
+        ),
+        (
+            squared,
+            connected(squared, "s_post = r_pre * u_pre : 1 (summed)"),
+            {},
+            "follows the rates into 's', but reads u_pre:",
+        ),
+        (
+            squared,
+            connected(squared, "s_post = r_pre * u : 1 (summed)"),
+            {},
+            "follows the rates into 's', but reads u: write",
+        ),
+        (one, connected(one, tired), {}, "follows the rates into 's', but reads z: write"),
+        (
+            adapting,
+            connected(adapting),
+            {"rate": "r"},
+            "dr/dt of 'r' reads 'c', which follows the rates by a differential",
+        ),
+        (outside, connected(outside), {}, "the adjoint has a variable 'feedback', and "),
+        (
+            unread,
+            connected(unread, SUM.replace("s_", "unread_")),
+            {},
+            "dr/dt of 'r' does not read 'unread': write dr/dt",
+        ),
+        (jumping, connected(jumping), {}, "applies a function to 's' that can't be differentiated: give f'(a) by"),
+        (
+            one,
+            connected(one, "s_post = r_pre * gain_post : 1 (summed)"),
+            {},
+            "has an adjoint already, or a variable named",
+        ),
         (rising, connected(rising), {}, "dr/dt of 'r' must decrease with 'r': write dr/dt = (-r + f(a)) / tau."),
         (one, connected(one), {"error": {"two": "r"}}, f"error names an unknown group 'two'; known: {one.name}."),
         (one, connected(one), {"gain": {"a": "1"}}, "gain names an unknown summed variable 'a'; known: s."),
