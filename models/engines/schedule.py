@@ -17,12 +17,16 @@ from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem, Value
 
+AT_REST = 1e-5
+"""The largest tolerance for which the closed form gives the equilibrium in place of the steps' result."""
+
 
 @dataclass(frozen=True)
 class Schedule:
     """`steps` steps of `dt`, in the problem's unit of time.
 
     settles      whether the relaxation settles within the steps; None unless the closed form predicts it
+    rests        whether the equilibrium stands for the state that has settled, from which it hardly differs
     tolerance    tolerance of the gradient; `measured` replaces it with a number of steps
     stop_change  relative change per step at which the relaxation ends; None to take all steps
     bounds       population -> its own bound on the change, in place of `stop_change`: one, or one per neuron
@@ -32,6 +36,7 @@ class Schedule:
     dt: float
     steps: int
     settles: bool | None = None
+    rests: bool = False
     tolerance: float | None = None
     stop_change: float | None = None
     bounds: Mapping[str, Value] = field(default_factory=dict)
@@ -43,7 +48,7 @@ class Schedule:
             return self
         assert isinstance(problem, RelaxationProblem)  # `uncovered` refuses the others
         steps = gradient_steps(problem, integrator, dt=self.dt, tolerance=self.tolerance, most=self.steps)
-        return Schedule(self.dt, self.steps if steps is None else steps, settles=steps is not None)
+        return _predicted(self.dt, steps, self.steps, self.tolerance)
 
 
 def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps = PAPERS) -> Schedule:
@@ -52,6 +57,11 @@ def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps 
     Refuses unstable steps, durations and delays that are not a multiple of dt, eta with several taus, and problems that
     the integrator can't solve. Warns of eta above 1, where errors may grow before they shrink.
     """
+    if not isinstance(problem, InitialValueProblem):
+        raise ActrelaxError(
+            f"a RelaxationProblem or a ForwardProblem is needed, got {type(problem).__name__}: make one by "
+            "RelaxationProblem.from_batch(network, x, y)."
+        )
     reason = integrator.unsupported(problem)
     if reason is not None:
         raise ActrelaxError(f'"{integrator.name}" can\'t be used here: {reason}')
@@ -61,7 +71,9 @@ def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps 
         if steps != PAPERS:
             raise ActrelaxError(f'"{integrator.name}" is a single sweep without time: leave steps out, got {steps!r}.')
         return Schedule(math.inf, 1)
-    problem.check_unit("dt" if steps.duration is None else "duration", steps.unit)
+    for name in ("dt", "duration"):
+        if getattr(steps, name):  # 0 needs no unit
+            problem.check_unit(name, steps.unit)
     dt, taus = _step_size(problem, steps), _taus(problem)
     _check_stability(integrator, dt / min(taus))
     _check_dynamics(integrator, problem, dt)
@@ -103,7 +115,14 @@ def _until_settled(problem: InitialValueProblem, integrator: Integrator, dt: flo
         return Schedule(dt, most, stop_change=least, bounds=bounds, residual=tolerance)
     assert isinstance(problem, RelaxationProblem)
     found = steps_until(problem, integrator, dt=dt, tolerance=tolerance, most=most)
-    return Schedule(dt, most if found is None else found, settles=found is not None)
+    return _predicted(dt, found, most, tolerance)
+
+
+def _predicted(dt: float, steps: int | None, most: int, tolerance: float) -> Schedule:
+    """Return the schedule of a relaxation that settles after so many steps; None if `most` are not enough."""
+    if steps is None:
+        return Schedule(dt, most, settles=False)
+    return Schedule(dt, steps, settles=True, rests=tolerance <= AT_REST)
 
 
 def _share(problem: InitialValueProblem, population: str, integrator: Integrator, dt: float) -> Value:

@@ -78,7 +78,7 @@ class DenseOutput:
             raise ActrelaxError(f"time must lie between 0 and {self.end:g}, the end of the relaxation, got {time:g}.")
         system = sparse_system(self.problem)
         state = system.as_tensors(system.split(self.solution(time)))
-        return {name: x.clone() for name, x in populations(self.problem, state).items()}
+        return populations(self.problem, state)
 
 
 class _NonFiniteError(Exception):

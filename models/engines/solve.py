@@ -81,7 +81,8 @@ def solve(
         A key of `ENGINES`; by default "torch", or the integrator's engine.
     evaluation : {"auto", "stepped", "closed-form"}, default "auto"
         The closed form gives the result of the steps, to rounding, at the cost of a few feedback passes for any number
-        of steps. "auto" uses it in the PyTorch engine if it applies and only the final state is wanted.
+        of steps; for `Steps.until` with a tolerance of at most 1e-5 it gives the equilibrium, in one pass. "auto" uses
+        it in the PyTorch engine if it applies and only the final state is wanted.
     generator : torch.Generator, numpy.random.Generator or int, optional
         Generator for the noise, or a seed; by default torch's global generator.
     options : TorchOptions, SciPyOptions or Brian2Options, optional

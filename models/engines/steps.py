@@ -112,7 +112,8 @@ class Steps:
             Quantity that the tolerance bounds, in every hidden population:
 
             - "activity": the remaining share of the initial activity. With the closed form, the number of steps is
-              computed beforehand, from the depth and the scheme alone. Otherwise the relaxation ends when the residual
+              computed beforehand, from the depth and the scheme alone; up to a tolerance of 1e-5 the result is the
+              equilibrium itself, above it that of the steps. Otherwise the relaxation ends when the residual
               |-x + feedback|, measured as the change in a step over dt/tau of each neuron, is at most the tolerance,
               relative to the population's largest activity.
             - "gradient": the distance from equilibrium, relative to the population's largest gradient. The number of

@@ -48,7 +48,7 @@ def plan_for(request: SolveRequest) -> Plan | None:
         if request.evaluation == "closed-form":
             raise ActrelaxError(f'evaluation="closed-form" can\'t be used here: {reason}')
         return None
-    if request.grid.settles:
+    if request.grid.rests:
         return settled_plan(request.problem.network.graph)
     return plan_of(request.problem, request.integrator, dt=request.grid.dt, steps=request.grid.steps)
 

@@ -7,7 +7,7 @@ from actrelax.models.integrators.components import (
     residual_of_equilibrium,
     zero_if_finite,
 )
-from actrelax.models.integrators.delay_lines import fill_delay_lines
+from actrelax.models.integrators.delay_lines import fill_delay_lines, shift_delay_lines
 from actrelax.models.integrators.gmres import gmres
 from actrelax.models.integrators.noise import add_noise
 from actrelax.models.integrators.schemes import (
@@ -42,6 +42,7 @@ __all__ = [
     "gmres",
     "holding",
     "residual_of_equilibrium",
+    "shift_delay_lines",
     "sweep",
     "zero_if_finite",
 ]

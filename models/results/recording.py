@@ -194,11 +194,14 @@ class History:
 
 
 def populations(problem: InitialValueProblem, state: State) -> State:
-    """Return the activities that a problem knows, without the input, in topological order and the state's dtype."""
+    """Return copies of the activities that a problem knows, without the input, in topological order.
+
+    They have the state's dtype.
+    """
     activities = problem.activities(state)
     like = next(iter(state.values()), problem.like)
     names = [name for name in [*problem.network.hidden, problem.network.output] if name in activities]
-    return {name: activities[name].to(like) for name in names}
+    return {name: activities[name].to(like, copy=True) for name in names}
 
 
 def recordable(problem: InitialValueProblem, state: State) -> State:
@@ -237,8 +240,12 @@ def _listed(record: str | Iterable[str]) -> list[str]:
 
 
 def _units(problem: InitialValueProblem, name: str, chosen: Sequence[int]) -> list[int]:
-    """Return the chosen units of a population as a list of integers."""
-    size = math.prod(problem.network.populations[problem.own_variables.get(name, name)].shape)
+    population = problem.network.populations[problem.own_variables.get(name, name)]
+    return chosen_units(name, chosen, math.prod(population.shape))
+
+
+def chosen_units(name: str, chosen: Sequence[int], size: int) -> list[int]:
+    """Return the chosen ones of a population's `size` units as a list of integers."""
     try:
         indices = np.asarray(chosen)
     except (TypeError, ValueError):  # lists of different lengths, or a tensor on a GPU

@@ -5,29 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import brian2 as b2
 import numpy as np
 from scipy import sparse
 
-from actrelax.models._names import is_number, known, whole_number
-from actrelax.models.engines import SparseForward, SparseProblem, integrator_named
+from actrelax.models._names import known, whole_number
+from actrelax.models.engines import SparseForward, SparseProblem, Steps, integrator_named, schedule
 from actrelax.models.engines.brian2 import equations, forward
 from actrelax.models.engines.brian2.codegen import generating
 from actrelax.models.engines.brian2.delay_line import shift
 from actrelax.models.engines.brian2.names import identifiers
-from actrelax.models.engines.brian2.support import text_of, unsupported
+from actrelax.models.engines.brian2.support import OURS, text_of, unsupported
 from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.engines.connections import connection_names
 from actrelax.models.engines.sparse_forward import sparse_system
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import InitialValueProblem, Leaky, StateSpace
+from actrelax.models.results.recording import chosen_units
 
 UNIT = b2.ms
 """Brian2's unit for a problem's time: one millisecond."""
 
-Units = bool | Sequence[int]
+Units = Literal[True] | Sequence[int]
+Monitor = Mapping[str, Units] | Sequence[str]
+"""Populations to record, or population -> which of its neurons."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ def build(
     problem: InitialValueProblem,
     method: str = "euler",
     *,
-    dt: float = 0.1,
-    monitor: Mapping[str, Units] | Sequence[str] = (),
+    dt: float | None = None,
+    monitor: Monitor = (),
     every: int = 1,
 ) -> Simulation:
     """Build the populations and synapses of a relaxation or a forward phase, ready to run.
@@ -69,9 +73,9 @@ def build(
     problem : RelaxationProblem or ForwardProblem
     method : str, default "euler"
         State updater of Brian2: "euler", "rk4", "exact" ...
-    dt : float, default 0.1
-        Step size in the problem's unit of time: milliseconds in Brian2.
-    monitor : mapping or sequence of str, optional
+    dt : float or quantity, default 0.1
+        Step size in the problem's unit of time, milliseconds in Brian2; a quantity if the problem's tau is one.
+    monitor : mapping, str or sequence of str, optional
         Populations to record, or population -> True for all units, or their indices below batch * units. A relaxation
         includes the input only if a drive reads it or it is noisy, a forward phase only if it is noisy.
     every : int, default 1
@@ -84,7 +88,8 @@ def build(
     Raises
     ------
     ActrelaxError
-        If Brian2 or the state updater can't run the problem; for unknown populations and values out of range.
+        If Brian2 or the state updater can't run the problem; for steps at which it is unstable, unknown populations and
+        values out of range.
 
     Examples
     --------
@@ -101,16 +106,29 @@ def build(
     >>> simulation.monitors["hidden1"].x.shape
     (96, 100)
     """
-    method, dt = method.removeprefix("brian2:"), problem.time("dt", dt)
-    _check(problem, method, dt)
-    every = whole_number("every", every, least=1)
+    method, every = method.removeprefix("brian2:"), whole_number("every", every, least=1)
+    method = OURS.get(method, method)
+    scheme = integrator_named(f"brian2:{method}")
+    steps = Steps(0, dt=0.1, unit=problem.time_unit) if dt is None else Steps(0, dt=dt)
+    grid = schedule(problem, scheme, steps)
+    reason = unsupported(problem, scheme)
+    if reason is not None:
+        raise ActrelaxError(f'"{scheme.name}" can\'t be used here: {reason}')
+    return assemble(problem, method, grid.dt, _units_to_monitor(problem, monitor), every)
+
+
+def assemble(
+    problem: InitialValueProblem,
+    method: str,
+    dt: float,
+    monitored: Mapping[str, Units] = MappingProxyType({}),
+    every: int = 1,
+) -> Simulation:
+    """Build what `build` has checked, or `solve`; dt is in the problem's unit of time."""
     flat, clock = sparse_system(problem), b2.Clock(dt * UNIT, name="actrelax_steps")
     delays = problem.delay.steps(dt)
-    wanted = monitor if isinstance(monitor, Mapping) else dict.fromkeys(monitor, True)
     taking_part = text_of(problem).participants(problem)
-    for name in wanted:
-        known("population", name, taking_part, where="monitor")
-    names = _names(problem, wanted)
+    names = _names(problem, monitored)
     with generating("numpy"), forgotten_on_error():  # this code runs once: compiling would not pay off
         groups = {v: _group(flat, v, names[v], method, delays, clock) for v in taking_part}
         feedback, functions, results = dict[str, Any](), dict[str, Any](), list[Any]()
@@ -127,7 +145,7 @@ def build(
             p: _drive(flat, p, groups, driven, names[f"{p} drive"], delays) for p in text_of(problem).drives(problem)
         }
         often = b2.Clock(every * dt * UNIT, name="actrelax_records") if every > 1 else clock
-        monitors = _monitors(problem, groups, wanted, names, often)
+        monitors = _monitors(problem, groups, monitored, names, often)
     everything = [functions, groups, feedback, drives, monitors]
     network = b2.Network(*(each for named in everything for each in named.values()), *results)
     return Simulation(groups, feedback, drives, functions, monitors, network, clock)
@@ -190,13 +208,14 @@ def _monitored(problem: InitialValueProblem, name: str) -> list[str]:
     return ["x", *(f"s{i}" for i in range(len(unit.variables)))] if isinstance(unit, StateSpace) else ["x"]
 
 
-def _check(problem: InitialValueProblem, method: str, dt: float) -> None:
-    if not (is_number(dt) and 0 < dt < math.inf):
-        raise ActrelaxError(f"dt must be a positive number, got {dt!r}.")
-    scheme = integrator_named(f"brian2:{method}")
-    reason = scheme.unsupported(problem) or unsupported(problem, scheme)
-    if reason is not None:
-        raise ActrelaxError(f"Brian2's {method} can't be used here: {reason}")
+def _units_to_monitor(problem: InitialValueProblem, monitor: Monitor) -> dict[str, Units]:
+    """Return population -> indices of its neurons, or True for all."""
+    names = [monitor] if isinstance(monitor, str) else list(monitor)
+    for name in names:
+        known("population", name, text_of(problem).participants(problem), where="monitor")
+    wanted: Mapping[str, Units] = monitor if isinstance(monitor, Mapping) else dict.fromkeys(names, True)
+    neurons = {name: len(problem.like) * math.prod(problem.network.populations[name].shape) for name in wanted}
+    return {name: True if units is True else chosen_units(name, units, neurons[name]) for name, units in wanted.items()}
 
 
 def state_variables(problem: InitialValueProblem, simulation: Simulation) -> dict[str, tuple[Any, str]]:

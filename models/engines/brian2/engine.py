@@ -14,7 +14,7 @@ import torch
 from brian2.core.base import BrianObjectException
 
 from actrelax.models.engines import Brian2Options
-from actrelax.models.engines.brian2.build import UNIT, Simulation, build, state_variables
+from actrelax.models.engines.brian2.build import UNIT, Simulation, assemble, state_variables
 from actrelax.models.engines.brian2.codegen import generating, require_runtime, target_named
 from actrelax.models.engines.brian2.support import check_steps, method_of
 from actrelax.models.engines.brian2.support import unsupported as unsupported
@@ -22,6 +22,7 @@ from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.engines.request import SolveRequest, is_finite, refuse_non_finite
 from actrelax.models.engines.sparse_forward import sparse_system
 from actrelax.models.engines.sparse_system import SparseSystem
+from actrelax.models.integrators import fill_delay_lines, shift_delay_lines
 from actrelax.models.problem import State
 from actrelax.models.results import Trajectory
 
@@ -69,6 +70,7 @@ class _Watch:
     def __init__(self, request: SolveRequest, every_step: bool) -> None:
         self.request, self.every_step = request, every_step
         self.step, self.state, self.settled = 0, State(), False
+        self.lines = State()
         self.flat = sparse_system(request.problem)
 
     @property
@@ -84,8 +86,23 @@ class _Watch:
         if self.every_step:
             refuse_non_finite(self.request, step, self.state, previous if step else None)
         self.request.record(step, self.state)
-        self.settled = self.request.has_settled(previous, self.state)
+        self.settled = self._has_settled(previous)
         return self.settled
+
+    def _has_settled(self, previous: State) -> bool:
+        """Return whether units and signals on their way have settled; each step has to be observed.
+
+        Brian2 keeps delayed signals in variables of its groups, so they are followed here, from the states.
+        """
+        if self.request.grid.stop_change is None:
+            return False
+        problem, before = self.request.problem, self.lines
+        if previous:
+            self.lines = shift_delay_lines(problem, previous | before)
+        else:
+            filled = fill_delay_lines(problem, self.state, self.request.grid.dt)
+            self.lines = {name: line for name, line in filled.items() if name not in self.state}
+        return self.request.has_settled(previous | before, self.state | self.lines)
 
 
 def _read_state(flat: SparseSystem, simulation: Simulation) -> State:
@@ -101,7 +118,7 @@ def _run(request: SolveRequest, watch: _Watch, target: str, seed: int | None) ->
         if grid.steps == 0:
             watch.observe(watch.flat.as_tensors(watch.flat.split(watch.flat.initial_state)), 0)
             return
-        simulation = build(request.problem, method_of(request.integrator), dt=grid.dt)
+        simulation = assemble(request.problem, method_of(request.integrator), grid.dt)
         if watch.every is not None:
             simulation.network.add(_observer(watch, watch.every, simulation, grid.dt))
         try:

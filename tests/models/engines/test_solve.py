@@ -56,6 +56,18 @@ def test_times_are_the_numbers_one_would_type():
     assert adaptive.times == trajectory.times
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_final_state_can_be_changed_without_changing_the_problem(engine, steps):
+    problem = problem_of(mlp_case())
+    method = "scipy:RK45" if engine == "scipy" else "euler"
+    before = {"output": problem.clamped, **problem.initial_state()}
+    kept = {name: x.clone() for name, x in before.items()}
+    for x in solve(problem, method, steps, dt=0.1, engine=engine).final.values():
+        x.zero_()
+    assert all(torch.equal(x, kept[name]) for name, x in before.items())
+
+
 def test_defaults_are_euler_and_the_papers_steps():
     problem = problem_of(mlp_case())
     plain, papers = solve(problem), solve(problem, "euler", eta=0.1, steps=100)
@@ -136,6 +148,13 @@ def test_shorthand_stands_for_steps():
 def test_what_is_refused(integrator, options, sentence):
     with pytest.raises(ActrelaxError, match=sentence):
         solve(problem_of(mlp_case()), integrator, **options)
+
+
+def test_what_is_no_problem():
+    with pytest.raises(
+        ActrelaxError, match=r"^a RelaxationProblem or a ForwardProblem is needed, got Network: make one"
+    ):
+        solve(mlp_case().network)
 
 
 def test_equilibrium_needs_constant_gains():

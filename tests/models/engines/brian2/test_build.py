@@ -57,6 +57,21 @@ def test_units_are_those_of_brian2():
             r"^integrator 'brian2:sequential' names an unknown Brian2 state updater 'seq",
         ),
         ({"dt": 0}, r"^dt must be a positive number, got 0\.$"),
+        (
+            {"dt": 2.5},
+            r'^eta must lie between 0 and 2 for "brian2:euler", got 2\.5: take more steps of a smaller dt\.$',
+        ),
+        ({"dt": 1 * b2.ms}, r"^dt is a Brian2 quantity, but the problem's tau is a number: make the problem with"),
+        ({"monitor": "hidden9"}, r"^monitor names an unknown population 'hidden9'"),
+        (
+            {"monitor": {"hidden1": torch.arange(21) > 15}},
+            r"^units of 'hidden1' must be a list of whole numbers, 0 to 20,",
+        ),
+        (
+            {"monitor": {"hidden1": [0.5]}},
+            r"^units of 'hidden1' must be a list of whole numbers, 0 to 20, got \[0\.5\]\.$",
+        ),
+        ({"monitor": {"hidden1": [21]}}, r"^population 'hidden1' has units 0 to 20, got 21\.$"),
         ({"every": 0}, r"^every must be a whole number, 1 or more, got 0\.$"),
         ({"monitor": ["input"]}, r"^monitor names an unknown population 'input'; known: hidden1, hidden2"),
     ],
@@ -67,9 +82,9 @@ def test_what_build_refuses(options, sentence):
 
 
 def test_build_refuses_what_solve_refuses():
-    with pytest.raises(ActrelaxError, match=r"^Brian2's exact can't be used here: it does not support noise"):
+    with pytest.raises(ActrelaxError, match=r'^"brian2:exact" can\'t be used here: it does not support noise'):
         build(problem_of(mlp_case(), noise=0.1), "exact")
-    with pytest.raises(ActrelaxError, match=r"^Brian2's euler can't be used here: continuous plasticity changes"):
+    with pytest.raises(ActrelaxError, match=r'^"brian2:euler" can\'t be used here: continuous plasticity changes'):
         build(problem_of(mlp_case(), assumptions="continuous"))
 
 

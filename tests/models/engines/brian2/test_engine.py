@@ -13,7 +13,7 @@ from actrelax.models.engines import BRIAN2, Brian2Options, Steps, integrator_nam
 from actrelax.models.engines.brian2 import UNIT, build, generating
 from actrelax.models.engines.brian2.engine import _announce
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem, UnitDynamics
+from actrelax.models.problem import ForwardProblem, RelaxationProblem, UnitDynamics
 from actrelax.models.results import DivergenceError, Record, Status, relative_error
 
 DT, STEPS = 0.2, 12
@@ -179,6 +179,21 @@ def test_stops_when_it_has_settled():
     expected, found = solve(problem, "euler", **options), solve(problem, "euler", engine="brian2", **options)
     assert (found.status, found.steps) == (Status.SETTLED, expected.steps)
     assert relative_error(found["hidden1"], expected["hidden1"]) < 1e-14
+
+
+@pytest.mark.parametrize("of", ["activity", "change"])
+@pytest.mark.parametrize("kind", [RelaxationProblem, ForwardProblem])
+def test_signals_on_their_way_are_waited_for(kind, of):
+    """With delays longer than everything else takes, it settles when PyTorch does, whose state holds the lines."""
+    case = mlp_case()
+    problem = problem_of(case, delays=4.0)
+    if kind is ForwardProblem:
+        problem = ForwardProblem(case.network, case.x, delays=4.0)
+    until = Steps.until(1e-3, of=of, dt=DT, most=500)
+    expected, found = solve(problem, "euler", until), solve(problem, "euler", until, engine="brian2")
+    assert expected.steps > 3 * 4 / DT
+    assert (found.status, found.steps) == (Status.SETTLED, expected.steps)
+    assert largest(found.final, expected.final) < 1e-13
 
 
 def test_divergence_names_population_and_step(generator):
