@@ -1,0 +1,68 @@
+"""What is read from a rate model in Brian2. Oracles: derivatives by hand."""
+
+import brian2 as b2
+import pytest
+from brian2.parsing.sympytools import str_to_sympy
+
+from actrelax.models.engines.brian2.rate_model import Rates, gains_of, link_of, rates_of, summed_into
+from actrelax.models.errors import ActrelaxError
+
+TEXT = """
+dr/dt = (-r - 0.5 * r**3 + tanh(a)) / tau + 0.1 * xi / tau**.5 : 1
+dy/dt = (I - y) / tau : 1
+a = s + u : 1 (constant over dt)
+u = 0.3 * y : 1
+v = r**2 : 1
+s : 1
+I : 1
+tau : second
+"""
+
+
+def model():
+    """Return a group with a filtered stimulus, and synapses whose sum has a part of its own name."""
+    group = b2.NeuronGroup(2, TEXT, method="euler")
+    return group, b2.Synapses(
+        group, group, "w : 1\nq = 2 * w : 1 (constant over dt)\ns_post = q * r_pre**2 : 1 (summed)"
+    )
+
+
+def same(text, expected):
+    return (str_to_sympy(text) - str_to_sympy(expected)).equals(0)
+
+
+def test_leaks_gains_and_weights_are_derivatives():
+    group, synapses = model()
+    assert summed_into(synapses) == "s"
+    rates = rates_of(group, "r", ["s"])
+    assert same(rates.leak, "(1 + 1.5 * r**2) / tau")
+    link = link_of(synapses, {group.name: rates}, several=False)
+    assert same(link.weight, "4 * w * r_pre")
+    (gain,) = gains_of(group, rates, [link], {"s": None}).values()
+    assert same(gain, "(1 - tanh(s + 0.3 * y)**2) / (1 + 1.5 * r**2)")
+    assert gains_of(group, rates, [link], {"s": "1.0 * int(a > 0)"}) == {"s": "1.0 * int(a > 0)"}
+
+
+def test_what_follows_the_rates():
+    """The rates, what is summed and what is made of them do; the stimulus and its filter don't."""
+    rates = rates_of(model()[0], "r", ["s"])
+    assert rates.live == {"r", "s", "a", "v"}
+
+
+@pytest.mark.parametrize("read", ["v_pre", "v_post", "v", "r_post", "r", "s_pre", "a_pre"])
+def test_synapses_may_read_nothing_else_that_follows_them(read):
+    group, _ = model()
+    rates: dict[str, Rates] = {group.name: rates_of(group, "r", ["s"])}
+    synapses = b2.Synapses(group, group, f"s_post = r_pre * (1 + {read}) : 1 (summed)", name="mine")
+    with pytest.raises(
+        ActrelaxError, match=rf"^'mine' must sum a function of r_pre .* into 's', but reads {read}: write"
+    ):
+        link_of(synapses, rates, several=False)
+
+
+@pytest.mark.parametrize("read", ["y_pre", "u_post", "I", "tau_post / second"])
+def test_synapses_may_read_what_does_not_follow_them(read):
+    group, _ = model()
+    rates = {group.name: rates_of(group, "r", ["s"])}
+    synapses = b2.Synapses(group, group, f"s_post = r_pre * (1 + {read}) : 1 (summed)")
+    assert same(link_of(synapses, rates, several=False).weight, f"1 + {read}")
