@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy import integrate, sparse
 
+from actrelax.models._names import is_number
 from actrelax.models.engines.options import SciPyOptions
 from actrelax.models.engines.request import SolveRequest, divergence_message, refuse_non_finite
 from actrelax.models.engines.schedule import Schedule
@@ -74,8 +75,9 @@ class DenseOutput:
     end: float
 
     def __call__(self, time: float) -> State:
-        if not 0 <= time <= self.end:
-            raise ActrelaxError(f"time must lie between 0 and {self.end:g}, the end of the relaxation, got {time:g}.")
+        time = self.problem.time("time", time)
+        if not (is_number(time) and 0 <= time <= self.end):
+            raise ActrelaxError(f"time must lie between 0 and {self.end:g}, the end of the relaxation, got {time}.")
         system = sparse_system(self.problem)
         state = system.as_tensors(system.split(self.solution(time)))
         return populations(self.problem, state)

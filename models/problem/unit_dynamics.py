@@ -240,13 +240,24 @@ Unit = Leaky | StateSpace
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
+        _refuse_units(name, value)
         if not (is_number(value) and 0 < value < math.inf):
             raise ActrelaxError(f"{name} of unit dynamics must be positive, got {value!r}.")
 
 
+def _refuse_units(name: str, given: object) -> None:
+    """Refuse Brian2 quantities, at any depth: NumPy would drop their units."""
+    if is_quantity(given):
+        raise ActrelaxError(f"{name} of unit dynamics takes numbers, in the problem's unit of time, got {given!r}.")
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        for each in given:
+            _refuse_units(name, each)
+
+
 def _numbers(name: str, given: object) -> NDArray[np.float64]:
+    _refuse_units(name, given)
     try:
-        numbers = np.asarray(np.nan if is_quantity(given) else given, dtype=np.float64)
+        numbers = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         numbers = np.asarray(np.nan)
     if not np.isfinite(numbers).all():

@@ -85,7 +85,9 @@ def load_problem(path: str | Path) -> tuple[RelaxationProblem | ForwardProblem, 
     problem : RelaxationProblem or ForwardProblem
         On the CPU. A relaxation on a network with cycles has the rates from which it started; they don't settle anew.
     arguments : dict
-        "integrator", "engine", "steps", "evaluation", "every", "options", "seed", and the noise's "random_state".
+        "integrator", a name, or None for one of your own; "engine" and "evaluation", names; "steps", the fields of a
+        `Steps`; "options", the fields of the engine's options; "every", of the `Record`; "seed", and for noise
+        "random_state", the state of a `torch.Generator`.
 
     Raises
     ------

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from actrelax.models._names import whole_number
+
 
 def delay_line(name: str, steps: int, unit: str = "1") -> tuple[str, str]:
     """Return the equations of a delay line, and the variable with the delayed value.
@@ -29,6 +31,11 @@ def delay_line(name: str, steps: int, unit: str = "1") -> tuple[str, str]:
     delayed : str
         Name of the variable to read.
 
+    Raises
+    ------
+    ActrelaxError
+        For steps that are no whole number, 1 or more.
+
     Examples
     --------
     >>> equations, delayed = delay_line("late", steps=2, unit="volt")
@@ -39,6 +46,7 @@ def delay_line(name: str, steps: int, unit: str = "1") -> tuple[str, str]:
     >>> delayed
     'late_2'
     """
+    whole_number("steps", steps, least=1)
     return "\n".join(f"{name}_{k} : {unit}" for k in range(steps + 1)), f"{name}_{steps}"
 
 

@@ -231,10 +231,11 @@ class Learner:
         return torch.tensor(np.array(simulation.read.r[seen:])).reshape(len(stimuli), -1)
 
     def _arrays(self, x: Tensor, y: Tensor | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if not bool(torch.isfinite(x).all()):
-            raise ActrelaxError("stimuli must be finite: look for inf and nan in them.")
-        require_runtime()
         self._own.check_stimuli(x)
+        for name, given in (("stimuli", x), ("targets", y)):
+            if isinstance(given, Tensor) and not bool(torch.isfinite(given).all()):
+                raise ActrelaxError(f"{name} must be finite: look for inf and nan in them.")
+        require_runtime()
         with torch.no_grad():
             silent = x.new_zeros(len(x), *self._own.populations[self._own.output].shape)
             if y is not None:

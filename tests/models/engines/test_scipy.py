@@ -101,7 +101,7 @@ def test_recording_and_dense_output():
     assert closest(trajectory.at(0.77), between) < 1e-7
     assert list(trajectory.at(0.77)) == list(trajectory.final)
     assert closest(trajectory.at(2.1), trajectory.final) < 1e-13
-    for time in (-0.1, 2.2):
+    for time in (-0.1, 2.2, np.array([0.1, 0.2]), "now"):
         with pytest.raises(ActrelaxError, match=r"^time must lie between 0 and 2\.1, the end of the relaxation, got "):
             trajectory.at(time)
     assert solve(problem, "scipy:DOP853", dt=0.3, steps=7, record=record).at is None

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from brian2 import ms
 from networks import graph_case, mlp_case
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
@@ -137,6 +138,10 @@ def test_named_dynamics_are_their_equations(dynamics, equations):
             r"^A of unit dynamics must hold finite numbers, got \(\(-1, 0\), \(0,\)\)\.$",
         ),
         (((math.nan,),), (1,), (1,), r"^A of unit dynamics must hold finite numbers"),
+        *[
+            (A, b, (1,), rf"^{name} of unit dynamics takes numbers, in the problem's unit of time, got ")
+            for A, b, name in ((((-1 / ms,),), (1,), "A"), (((-1,),), (1 / ms,), "b"), (((-1,),), np.ones(1) / ms, "b"))
+        ],
         (((-1,),), ("x",), (1,), r"^b of unit dynamics must hold finite numbers, got \('x',\)\.$"),
         (
             ((0.25,),),
@@ -366,6 +371,13 @@ def test_settling_looks_at_every_variable():
 def test_constants_of_units_are_positive(values):
     with pytest.raises(ActrelaxError, match=r"^(tau|damping) of unit dynamics must be positive, got"):
         UnitDynamics.second_order(*values)
+
+
+def test_constants_of_units_have_no_unit():
+    with pytest.raises(
+        ActrelaxError, match=r"^tau of unit dynamics takes numbers, in the problem's unit of time, got 10"
+    ):
+        UnitDynamics.second_order(10 * ms, 0.5)
 
 
 @pytest.mark.parametrize("name", DYNAMICS)

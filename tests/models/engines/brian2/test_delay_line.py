@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from actrelax.models.engines.brian2 import delay_line, generating, shift
+from actrelax.models.errors import ActrelaxError
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -34,3 +35,6 @@ def test_a_line_has_a_variable_more_than_steps():
     equations, delayed = delay_line("late", 2, unit="volt")
     assert equations.splitlines() == ["late_0 : volt", "late_1 : volt", "late_2 : volt"]
     assert delayed == "late_2"
+    for steps in (0, -1, 1.5):
+        with pytest.raises(ActrelaxError, match=rf"^steps must be a whole number, 1 or more, got {steps}\.$"):
+            delay_line("late", steps)

@@ -356,6 +356,11 @@ def test_bad_stimuli_are_refused_and_leave_no_trace():
     for call in (learner.respond, lambda bad: learner.learn(bad, y), lambda bad: learner.watch(bad, y)):
         with pytest.raises(ActrelaxError, match=r"^stimuli must be finite: look for inf and nan in them\.$"):
             call(x * torch.nan)
+        with pytest.raises(ActrelaxError, match=r"^stimuli must be a torch\.Tensor, got ndarray: use torch"):
+            call(x.numpy())
+    dense = torch.nn.functional.one_hot(y, network.populations[network.output].shape[0]).to(x.dtype)
+    with pytest.raises(ActrelaxError, match=r"^targets must be finite: look for inf and nan in them\.$"):
+        learner.learn(x, dense * torch.nan)
     assert torch.isfinite(learner.respond(x)).all()
     assert (learner.respond(x) - expected).abs().max() < 1e-6
 
