@@ -228,15 +228,44 @@ def _estimated_errors(seeds: int) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(stats.chi2.ppf(quantiles, seeds - 1) / (seeds - 1)))
 
 
-def seeds_for(deviation: float, level: float = LEVEL, wanted: float = 0.8) -> int:
+MOST_SEEDS = 10_000
+"""Largest number of seeds that `seeds_for` considers."""
+
+
+def seeds_for(deviation: float, level: float = LEVEL, wanted: float = 0.8) -> int | None:
     """Return the number of seeds that a paired t test needs to find a difference of `MARGIN` with power `wanted`.
+
+    Parameters
+    ----------
+    deviation : float
+        Standard deviation of the paired differences, in percentage points.
+    level : float, default LEVEL
+        Two-sided level of the test.
+    wanted : float, default 0.8
+        Power, between 0 and 1.
+
+    Returns
+    -------
+    int or None
+        None if `MOST_SEEDS` seeds are not enough.
+
+    Raises
+    ------
+    ActrelaxError
+        For a deviation below 0, a level or a power that does not lie between 0 and 1, and nan.
 
     Examples
     --------
     >>> seeds_for(0.8), seeds_for(0.8, level=0.05 / 11)
     (8, 13)
     """
-    return bisect_left(range(10_000), wanted, lo=2, key=lambda n: power(n, deviation, level=level))
+    if not deviation >= 0:  # also refuses nan, for which every comparison in the search is False
+        raise ActrelaxError(f"deviation must be a number, 0 or more, got {deviation}.")
+    for name, value in (("level", level), ("wanted", wanted)):
+        if not 0 < value < 1:
+            raise ActrelaxError(f"{name} must lie between 0 and 1, got {value}.")
+    found = bisect_left(range(MOST_SEEDS + 1), wanted, lo=2, key=lambda n: power(n, deviation, level=level))
+    return found if found <= MOST_SEEDS else None
 
 
 def _values(values: ArrayLike) -> NDArray[np.float64]:

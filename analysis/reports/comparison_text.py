@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actrelax.analysis.reports.comparison import ENOUGH, Row
-from actrelax.analysis.statistics import LEVEL, RELATIVE_MARGIN
+from actrelax.analysis.statistics import LEVEL, MOST_SEEDS, RELATIVE_MARGIN
 from actrelax.analysis.tables import Format, Table
 
 SHARE = f"{100 * RELATIVE_MARGIN:g} %"
@@ -110,8 +110,7 @@ def remarks(part: Mapping[str, Any]) -> list[str]:
                 for p in found["of"]
             ),
             f"and to find equal means equivalent: {', '.join(_both(p['equivalence']) for p in found['of'])}.",
-            f"At the median, a power of 0.8 for a difference at Holm's first step needs {found['seeds_for_0.8']} "
-            "seeds.",
+            f"At the median, a power of 0.8 for a difference at Holm's first step needs {_seeds_needed(found)} seeds.",
         ]
     return lines + [
         f"Diverged under {row['condition']}: seed {', '.join(map(str, row['diverged']))}, left out of means and "
@@ -119,6 +118,11 @@ def remarks(part: Mapping[str, Any]) -> list[str]:
         for row in part["rows"]
         if row["diverged"]
     ]
+
+
+def _seeds_needed(found: Mapping[str, Any]) -> str:
+    seeds = found["seeds_for_0.8"]
+    return f"more than {MOST_SEEDS:,}" if seeds is None else str(seeds)
 
 
 def _both(powers: Sequence[float]) -> str:

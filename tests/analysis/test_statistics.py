@@ -7,7 +7,16 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from actrelax.analysis.statistics import compare, equivalence_power, holm, holm_levels, interval, power, seeds_for
+from actrelax.analysis.statistics import (
+    MOST_SEEDS,
+    compare,
+    equivalence_power,
+    holm,
+    holm_levels,
+    interval,
+    power,
+    seeds_for,
+)
 from actrelax.models.errors import ActrelaxError
 
 
@@ -104,6 +113,29 @@ def test_power_at_the_ends():
     assert power(needed - 1, 1.5, level=0.01) < 0.8 <= power(needed, 1.5, level=0.01)
     assert 0.5 < power(2, 0.14) < 0.65  # nan in statsmodels
     assert power(4, 0.8) == pytest.approx(TTestPower().power(1 / 0.8, 4, 0.05), rel=1e-9)
+
+
+@pytest.mark.parametrize(("deviation", "level", "needed"), [(0.0, 0.05, 2), (35.0, 0.05, 9617), (40.0, 0.05, None)])
+def test_the_number_of_seeds_ends_where_the_search_does(deviation, level, needed):
+    assert seeds_for(deviation, level) == needed
+    if needed is None:
+        assert power(MOST_SEEDS, deviation, level=level) < 0.8
+    assert seeds_for(math.inf) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"deviation": math.nan}, "deviation must be a number, 0 or more, got nan."),
+        ({"deviation": -1.0}, "deviation must be a number, 0 or more, got -1.0."),
+        ({"deviation": 1.0, "wanted": math.nan}, "wanted must lie between 0 and 1, got nan."),
+        ({"deviation": 1.0, "level": 0.0}, "level must lie between 0 and 1, got 0.0."),
+    ],
+)
+def test_numbers_for_which_no_number_of_seeds_is_right(given, sentence):
+    with pytest.raises(ActrelaxError) as refused:
+        seeds_for(**given)
+    assert str(refused.value) == sentence
 
 
 def test_what_is_no_pair():

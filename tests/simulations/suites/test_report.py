@@ -176,6 +176,9 @@ def test_diverged_seeds_are_counted_and_named():
     assert f"{power(3, deviation):.2f} and {power(3, deviation, level=0.05 / 2):.2f} for random" in said
     median = compared("simplified", "deviation")
     assert f"needs {seeds_for(median, 0.05 / 2)} seeds." in said
+    part = comparison.compared(AGAINST, OUTCOMES)
+    part["power"]["seeds_for_0.8"] = seeds_for(100.0)
+    assert "first step needs more than 10,000 seeds." in "\n".join(comparison_text.remarks(part))
     everything_lost = [replace(o, state=State.DIVERGED) if o.condition == "AR" else o for o in OUTCOMES]
     assert rows(everything_lost)["AR"] == ["0, 4 diverged", *[""] * 10]
 
