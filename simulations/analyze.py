@@ -2,7 +2,8 @@
 
 Takes the folders of runs, or one folder that contains runs (`runs/demo`), or the results of a suite
 (`results/mlp-mnist`). Runs that differ only in their seed form one condition, with means, 95 % intervals and paired
-differences. Unfinished runs are shown up to their last epoch.
+differences; conditions with another data set, network, number of images or number of epochs are not compared.
+Unfinished runs are shown up to their last epoch.
 
 Writes to --out report.html, a self-contained file, and each of its figures as PNG and PDF. The last line on screen
 names the report.
@@ -75,9 +76,11 @@ def analysed_runs(config: Config) -> dict[str, Any]:
     for run in runs:
         if run.outcome.state is not State.FINISHED:
             print(f"{run.name}: {run.said}; shown up to its last epoch.", file=sys.stderr)
+    for line in run_report.not_compared(runs):
+        print(line, file=sys.stderr)
     write(config.out / FILE, run_report.page(runs, config.out, ledger_sections(runs)))
     if not config.json:
-        conditions = [table for section in run_report.compared(outcomes) for table in section.tables]
+        conditions = [table for section in run_report.compared(runs) for table in section.tables]
         print_tables([run_report.outcome_table(runs, brief=True), *conditions], config.table)
     return {"runs": [_of_run(run) for run in runs], "conditions": _conditions(outcomes)}
 

@@ -17,6 +17,15 @@ from actrelax.models.errors import ActrelaxError
 
 SAID = {State.FINISHED: "finished", State.DIVERGED: "diverged", State.BEGUN: "not finished"}
 
+TASK = ("dataset", "layout", "test_split", "train_images", "validation", "epochs", "network")
+"""Options of the task: which network learns what, from how many images and for how long."""
+OF_AR = (
+    *("assumptions", "lift", "integrator", "steps", "tolerance", "tolerance_of", "max_steps", "eta", "dt", "duration"),
+    *("tau", "tau_spread", "tau_spread_over", "start", "clip", "noise", "input_noise", "delay"),
+    *("feedback_transform", "feedback_strength", "evaluation", "decay"),
+)
+"""Options without effect on other rules than AR, whose configurations have these options, too."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -39,6 +48,11 @@ class Run:
         """State of the run, with the number of epochs if it has not finished."""
         epochs = f"{self.outcome.epochs} of {self.config['epochs']} epochs"
         return SAID[self.outcome.state] + ("" if self.summary else f", {epochs}")
+
+    @property
+    def task(self) -> tuple[Any, ...]:
+        """Values of the options of `TASK`."""
+        return tuple(self.config.get(option) for option in TASK)
 
 
 def run_folders(paths: Iterable[Path]) -> list[RunFolder]:
@@ -107,15 +121,17 @@ def shown(value: Any) -> str:
 
 
 def _labels(configs: Sequence[Mapping[str, Any]], states: Sequence[State], names: Sequence[str]) -> list[str]:
-    """Return the label of each run: its rule, and the options that differ between runs of that rule.
+    """Return the label of each run: its rule, and the options that differ between runs.
 
-    Runs that repeat a condition with the same seed, and runs that have not ended, are labelled by their names.
+    The options of AR (`OF_AR`) are compared only among the runs of one rule. Runs that repeat a condition with the same
+    seed, and runs that have not ended, are labelled by their names.
     """
-    labels = []
+    labels, varying = [], [name for name in differing(configs) if name not in ("rule", "seed")]
     for config in configs:
-        alike = [c for c in configs if rule_of(c) == rule_of(config)]
-        own = [name for name in differing(alike) if name != "seed"]
-        labels.append(", ".join([rule_of(config), *(f"{name} {shown(config.get(name))}" for name in own)]))
+        rule = rule_of(config)
+        alike = differing([c for c in configs if rule_of(c) == rule])
+        own = [name for name in varying if name in alike or name not in OF_AR]
+        labels.append(", ".join([rule, *(f"{name} {shown(config.get(name))}" for name in own)]))
     ended = [state.is_final for state in states]
     seeds = [config["seed"] for config in configs]
     samples = Counter((label, seed) for label, seed, has in zip(labels, seeds, ended, strict=True) if has)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actrelax.analysis.reports import comparison, comparison_text, curves
-from actrelax.analysis.reports.load_runs import Run, command, differing, rule_of, shown
+from actrelax.analysis.reports.load_runs import TASK, Run, command, differing, rule_of, shown
 from actrelax.analysis.reports.page import Page, Section
 from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.runs import State
@@ -37,7 +37,7 @@ def page(runs: Sequence[Run], folder: Path, more: Iterable[Section] = ()) -> Pag
     named = list(dict.fromkeys(o.condition for o in outcomes))
     sections = [
         Section("Outcomes", unfinished(runs), [outcome_table(runs)], _explained(runs)),
-        *compared(outcomes),
+        *compared(runs),
         *_curves(outcomes, folder),
         *more,
         *_angles(runs),
@@ -56,10 +56,14 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
 
 
 def outcome_table(runs: Sequence[Run], brief: bool = False) -> Table:
-    """Return a table with one row per run; a brief one, for a terminal, leaves out the columns of `_LONG`."""
+    """Return a table with one row per run.
+
+    A brief one, for a terminal, leaves out the columns of `_LONG`, and those of `_COMMON` if all values are the same.
+    """
     columns = [column for column in _COLUMNS if not (brief and column[0] in _LONG)]
     shown = [(name, form, [value(run) for run in runs]) for name, form, value in columns]
     shown = [column for column in shown if any(value not in (None, "") for value in column[2])]
+    shown = [column for column in shown if not (brief and column[0] in _COMMON and len(set(column[2])) == 1)]
     rows = zip(*(values for _, _, values in shown), strict=True)
     return Table.of("Each run after its last epoch", [(name, form) for name, form, _ in shown], list(rows))
 
@@ -94,7 +98,8 @@ _COLUMNS: list[tuple[str, str, Callable[[Run], Any]]] = [
 ]
 """Name, format and value of each column of the table of outcomes; empty columns are left out."""
 
-_LONG = {"data set", "network", "images per second", "steps", "device"}
+_LONG = {"images per second", "steps", "device"}
+_COMMON = {"data set", "network"}
 
 
 def _explained(runs: Sequence[Run]) -> list[str]:
@@ -106,16 +111,37 @@ def _explained(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def compared(outcomes: Sequence[Outcome]) -> list[Section]:
-    """Return a section that compares conditions over their seeds, if a condition has several seeds."""
-    ended = [o for o in outcomes if o.state.is_final]
-    found = comparison.among(ended)
-    if found is None:
+def compared(runs: Sequence[Run]) -> list[Section]:
+    """Return a section per task (`TASK`) that compares its conditions over their seeds, if a condition has several."""
+    ended = [run for run in runs if run.outcome.state.is_final]
+    varying, sections = _varying(ended), []
+    for task in dict.fromkeys(run.task for run in ended):
+        outcomes = [run.outcome for run in ended if run.task == task]
+        if (found := comparison.among(outcomes)) is None:
+            continue
+        part, of = comparison.compared(found, outcomes), dict(zip(TASK, task, strict=True))
+        on = "".join(f", {option} {shown(of[option])}" for option in varying)
+        above = [*not_compared(runs), *filter(None, [" ".join(comparison_text.families(part))])]
+        table = comparison_text.table(f"Conditions over their seeds{on}", part)
+        sections.append(Section(f"Conditions{on}", above, [table], [" ".join(comparison_text.remarks(part))]))
+    return sections
+
+
+def not_compared(runs: Sequence[Run]) -> list[str]:
+    """Return a sentence if a condition has several seeds, and runs on another task are left out of its comparison.
+
+    Differences between the rules of such runs would be confounded with those between their tasks.
+    """
+    ended = [run for run in runs if run.outcome.state.is_final]
+    varying = _varying(ended)
+    if not varying or comparison.among([run.outcome for run in ended]) is None:
         return []
-    part = comparison.compared(found, ended)
-    above = [" ".join(comparison_text.families(part))]
-    table = comparison_text.table("Conditions over their seeds", part)
-    return [Section("Conditions", above, [table], [" ".join(comparison_text.remarks(part))])]
+    return [f"Conditions are compared only where runs share these options, which differ here: {', '.join(varying)}."]
+
+
+def _varying(runs: Sequence[Run]) -> list[str]:
+    """Return the options of the task that differ between runs."""
+    return [option for option in TASK if len({run.config.get(option) for run in runs}) > 1]
 
 
 def _curves(outcomes: Sequence[Outcome], folder: Path) -> list[Section]:

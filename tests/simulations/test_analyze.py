@@ -107,8 +107,8 @@ def test_json_is_numbers_alone(trained, tmp_path, capsys):
         summary = json.loads((trained / row["run"] / "summary.json").read_text())
         assert {key: row[key] for key in summary} == summary
     assert [(c["condition"], c["seeds"], c["low"]) for c in found["conditions"]] == [
-        ("ar", [0], None),
-        ("backprop", [0], None),
+        ("ar, lr 0.1", [0], None),
+        ("backprop, lr 0.2", [0], None),
     ]
     assert (tmp_path / "report.html").exists()
 
@@ -162,6 +162,21 @@ def test_several_seeds_are_compared(tmp_path, capsys):
     assert table["random-feedback"]["minus ar"] == "-2.00 (-2.00 to -2.00)"
     assert "bands their 95 % intervals" in page.words
     assert "Conditions over their seeds" in capsys.readouterr().out
+
+
+def test_runs_on_different_tasks_are_not_compared(tmp_path, capsys):
+    usual = ["--network", "digits-mlp", "--steps", "2", "--threads", "1", "--quiet"]
+    for seed in ("0", "1"):
+        for name, options in (("ar", ["--epochs", "1"]), ("bp", ["--rule", "backprop", "--epochs", "2"])):
+            arguments = [*usual, *options, "--train-images", "64", "--seed", seed]
+            assert run("train", *arguments, "--out", tmp_path / f"{name}{seed}") == 0
+    capsys.readouterr()
+    assert run("analyze", *sorted(tmp_path.iterdir()), "--out", tmp_path / "out") == 0
+    said, noted = capsys.readouterr()
+    assert noted == ("Conditions are compared only where runs share these options, which differ here: epochs.\n")
+    assert noted.strip() in Read((tmp_path / "out" / "report.html").read_text()).words
+    assert "Conditions over their seeds, epochs 1\n" in said
+    assert "Conditions over their seeds, epochs 2\n" in said
 
 
 def test_a_suite(tmp_path, capsys):

@@ -1,12 +1,17 @@
-"""Runs are labelled by the options that differ, and by no others."""
+"""Runs are labelled by the options that differ, and by no others, and compared only on one task."""
+
+from dataclasses import fields
 
 import pytest
 
-from actrelax.analysis.reports.load_runs import command, gather, run_folders
-from actrelax.analysis.reports.run_report import page
+from actrelax.analysis.reports.load_runs import OF_AR, TASK, command, gather, run_folders
+from actrelax.analysis.reports.run_report import compared, not_compared, outcome_table, page
 from actrelax.analysis.runs import RunFolder, State
 from actrelax.analysis.summary import Summary
 from actrelax.models.errors import ActrelaxError
+from actrelax.simulations.training.configuration import as_options
+from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.relaxation import Relaxation
 
 USUAL = {"rule": "ar", "assumptions": "ar", "dataset": "digits", "network": "mlp", "epochs": 2, "lr": 0.1, "clip": None}
 
@@ -15,7 +20,8 @@ def written(path, *, ended="finished", epochs=2, **options):
     """Write an artificial run folder."""
     folder = RunFolder(path)
     execution = {"threads": options.pop("threads", 1), "measure_alignment": options.pop("measure_alignment", None)}
-    config = {**USUAL, "seed": 0, **options}
+    wanted = {"epochs": epochs} if ended == "finished" else {}
+    config = {**USUAL, **wanted, "seed": 0, **options}
     folder.write_config({"version": 3, "experiment": config, "execution": execution})
     rows = [{"epoch": e, "train_accuracy": 0.3 * e, "test_accuracy": 0.4 * e} for e in range(epochs + 1)]
     timing = [{"epoch": e, "train_seconds": 2.0, "evaluate_seconds": 0.5} for e in range(1, epochs + 1)]
@@ -38,7 +44,7 @@ def test_runs_that_differ_in_their_seed_are_one_condition(tmp_path):
     assert conditions(first, second) == ["ar", "ar"]
 
 
-def test_a_label_names_what_differs_among_the_runs_of_a_rule(tmp_path):
+def test_a_label_names_what_differs_between_runs_and_the_options_of_ar_among_those_of_a_rule(tmp_path):
     folders = [
         written(tmp_path / "a", lr=0.1),
         written(tmp_path / "b", lr=0.25),
@@ -51,10 +57,64 @@ def test_a_label_names_what_differs_among_the_runs_of_a_rule(tmp_path):
         "ar, lr 0.1, clip not given",
         "ar, lr 0.25, clip not given",
         "ar, lr 0.1, clip 50",
-        "random-feedback",
-        "backprop",
-        "ar,a.feedback=sign,b.weight-gain=none",
+        "random-feedback, lr 0.5",
+        "backprop, lr 0.7",
+        "ar,a.feedback=sign,b.weight-gain=none, lr 0.1",
     ]
+
+
+def test_the_options_of_ar_are_those_of_relaxations():
+    assert {f.name for f in fields(Relaxation)} < set(OF_AR)
+    assert {*OF_AR, *TASK} < as_options(Experiment()).keys()
+
+
+def on_task(path, seeds=2, **options):
+    """Write runs of AR and of backprop on one task, and return their folders."""
+    name = "-".join(map(str, options.values()))
+    rules = ("ar", "backprop")
+    return [
+        written(path / f"{name}-{rule}{seed}", rule=rule, seed=seed, **options)
+        for rule in rules
+        for seed in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "first", "second"),
+    [("dataset", "digits", "/data/grey.npz"), ("epochs", 2, 3), ("train_images", 300, None), ("network", "mlp", "cnn")],
+)
+def test_runs_on_different_tasks_are_not_compared(tmp_path, option, first, second):
+    """Neither between rules, where AR has one task and backprop another, nor between tasks of one rule."""
+    both = on_task(tmp_path / "a", **{option: first}) + on_task(tmp_path / "b", **{option: second})
+    shown = "not given" if second is None else second
+    sections = compared(gather(both))
+    assert [section.title for section in sections] == [
+        f"Conditions, {option} {first}",
+        f"Conditions, {option} {shown}",
+    ]
+    for section, value in zip(sections, (first, shown), strict=True):
+        (table,) = section.tables
+        assert [row[0] for row in table.rows] == [f"ar, {option} {value}", f"backprop, {option} {value}"]
+        assert [name for name in table.head if name.startswith("minus")] == [f"minus backprop, {option} {value}"]
+        assert section.text[0].endswith(f"which differ here: {option}.")
+    split = gather([both[0], both[1], both[6], both[7]])  # AR on the first task, backprop on the second
+    alone = [table for section in compared(split) for table in section.tables]
+    assert [[row[0] for row in table.rows] for table in alone] == [
+        [f"ar, {option} {first}"],
+        [f"backprop, {option} {shown}"],
+    ]
+    assert len(not_compared(split)) == 1
+    assert not_compared(gather(both[:4])) == []
+    assert not_compared(gather([both[0], both[4]])) == []  # nothing is compared
+
+
+def test_a_brief_table_has_the_data_set_and_the_network_where_they_differ(tmp_path):
+    a, b, c = (
+        gather(on_task(tmp_path / name, **options))
+        for name, options in (("a", {}), ("b", {"dataset": "mnist"}), ("c", {"network": "cnn"}))
+    )
+    for runs, columns in ((a, set()), ([*a, *b], {"data set"}), ([*a, *c], {"network"})):
+        assert {"data set", "network"} & set(outcome_table(runs, brief=True).head) == columns
 
 
 def test_one_seed_twice_is_no_second_sample(tmp_path):
