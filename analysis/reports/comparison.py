@@ -67,7 +67,7 @@ class Conditions:
 
 
 def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the rows, margins, families and power of a comparison, in the format of table.json.
+    """Return the rows, margins, families, power and numbers of epochs of a comparison, in the format of table.json.
 
     Raises
     ------
@@ -110,6 +110,7 @@ def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, A
         "references": list(conditions.references),
         "primary": conditions.primary if against.get(conditions.primary) else "",
         "families": {reference: members for reference, members in families if members},
+        "epochs": sorted({o.epochs for runs in finished.values() for o in runs}),
         "margins": {"point": margins[""], "errors": margins["_errors"]},
         "rows": rows,
     }

@@ -12,6 +12,15 @@ from actrelax.analysis.tables import Format, Table
 SHARE = f"{100 * RELATIVE_MARGIN:g} %"
 
 
+_TESTS = (
+    "Holm's procedure tests at 0.05/k, so it excludes 0 exactly if p (difference) is below 0.05. p (within ...)",
+    "are two one-sided t tests: below 0.05, the two conditions are equivalent within the margin. If such a test",
+    "found nothing and had a power below 0.5, the power is shown instead of p: the test would probably have missed",
+    "even equal means.",
+)
+"""Lines on intervals and tests below a table."""
+
+
 def families(part: Mapping[str, Any]) -> list[str]:
     """Return the lines above a table: the primary contrast and the families of corrected tests."""
     first, primary = part["references"][0], part["primary"]
@@ -33,22 +42,27 @@ def families(part: Mapping[str, Any]) -> list[str]:
 
 
 def table(caption: str, part: Mapping[str, Any]) -> Table:
-    """Return the table of a comparison, one row per condition."""
+    """Return the table of a comparison, one row per condition; without tests there are no columns for tests."""
     own = sorted({option for row in part["rows"] for option in row["own"]})
     columns: list[tuple[str, Format]] = [("condition", ""), *((option, str) for option in own)]
     columns += [("seeds", _seeds), ("test accuracy (%)", _accuracy), ("train accuracy (%)", _accuracy)]
-    for reference in part["references"]:
+    references = part["references"] if _is_tested(part) else []
+    for reference in references:
         columns += [(f"minus {reference}", _difference), ("p (difference)", _p)]
         columns += [("p (within 1 point)", _equivalence), (f"p (within {SHARE} of errors)", _equivalence)]
     rows = []
     for row in part["rows"]:
         options = [row["own"].get(option) for option in own]
         cells = [row["condition"], *options, row, row["accuracy"], row["train_accuracy"]]
-        for reference in part["references"]:
+        for reference in references:
             paired = row["against"].get(reference)
             cells += [None] * 4 if paired is None else _compared(paired | {"of": row["seeds"]})
         rows.append(cells)
     return Table.of(caption, columns, rows)
+
+
+def _is_tested(part: Mapping[str, Any]) -> bool:
+    return any(row["against"] for row in part["rows"])
 
 
 def _compared(paired: Row) -> list[Any]:
@@ -89,16 +103,18 @@ def _equivalence(test: tuple[float, float]) -> str:
 
 
 def remarks(part: Mapping[str, Any]) -> list[str]:
-    """Return the lines below a table: explanations of intervals and tests, their power, and diverged seeds."""
+    """Return the lines below a table: explanations of accuracies, intervals and tests, power, and diverged seeds."""
     lines = [
         "Accuracies are means over seeds with 95 % intervals; a run's accuracy is the mean of its last three epochs",
-        "(five from 30 epochs on). Differences in test accuracy are paired by seed. p (difference) is a paired t test.",
-        "The interval of a difference has the level of its test, 95 % for the primary contrast and 1 - 0.05/k where",
-        "Holm's procedure tests at 0.05/k, so it excludes 0 exactly if p (difference) is below 0.05. p (within ...)",
-        "are two one-sided t tests: below 0.05, the two conditions are equivalent within the margin. If such a test",
-        "found nothing and had a power below 0.5, the power is shown instead of p: the test would probably have missed",
-        "even equal means.",
+        "(five from 30 epochs on).",
     ]
+    if _is_tested(part):
+        lines[-1] += " Differences in test accuracy are paired by seed. p (difference) is a paired t test."
+        alone = "95 % for the primary contrast and " if part["primary"] else ""
+        lines += [
+            f"The interval of a difference has the level of its test, {alone}1 - 0.05/k where",
+            *_TESTS,
+        ]
     if found := part["power"]:
         which = {"median": ", the median", "most": ", the largest", "": ""}
         lines += [
@@ -112,12 +128,14 @@ def remarks(part: Mapping[str, Any]) -> list[str]:
             f"and to find equal means equivalent: {', '.join(_both(p['equivalence']) for p in found['of'])}.",
             f"At the median, a power of 0.8 for a difference at Holm's first step needs {_seeds_needed(found)} seeds.",
         ]
-    return lines + [
+    lines += [
         f"Diverged under {row['condition']}: seed {', '.join(map(str, row['diverged']))}, left out of means and "
         "differences."
         for row in part["rows"]
         if row["diverged"]
     ]
+    short = any(0 < epochs < 5 for epochs in part["epochs"])
+    return [*lines, *(["Runs of fewer than five epochs are judged by their last epoch."] if short else [])]
 
 
 def _seeds_needed(found: Mapping[str, Any]) -> str:

@@ -39,15 +39,14 @@ def document(name: str, suite: Suite, outcomes: Sequence[Outcome], command: str)
 
 def _part(suite: Suite, variant: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     part = comparison.compared(conditions_of(suite, variant), outcomes)
-    epochs = sorted({o.epochs for o in outcomes if o.state is State.FINISHED}) or [0]
+    epochs = part["epochs"] or [0]
     minutes = sum(o.wall_seconds for o in outcomes) / 60
     done, wanted = len(outcomes), len(suite.conditions) * suite.seeds
     count = f"{done}" if done == wanted else f"{done} of {wanted}"
     lengths = f"{' or '.join(map(str, epochs))} epoch{'' if epochs == [1] else 's'}"
     took = f"{count} runs of {lengths}, {minutes:.0f} minutes of wall time in all."
     work = {"runs": done, "runs_wanted": wanted, "epochs": epochs, "minutes": minutes}
-    short = ["Runs of fewer than five epochs are judged by their last epoch."] if epochs[0] in range(1, 5) else []
-    said = {"above": comparison_text.families(part), "notes": [*comparison_text.remarks(part), *short, took]}
+    said = {"above": comparison_text.families(part), "notes": [*comparison_text.remarks(part), took]}
     return {"variant": variant} | part | work | said
 
 

@@ -117,6 +117,18 @@ def test_a_brief_table_has_the_data_set_and_the_network_where_they_differ(tmp_pa
         assert {"data set", "network"} & set(outcome_table(runs, brief=True).head) == columns
 
 
+def test_what_is_said_of_a_comparison_is_what_was_done(tmp_path):
+    """The last epoch decides for runs of fewer than five; no contrast is primary; one condition is not tested."""
+    (tested,) = compared(gather(on_task(tmp_path / "a")))
+    (alone,) = compared(gather(on_task(tmp_path / "b")[:2]))
+    (long,) = compared(gather(on_task(tmp_path / "c", epochs=5)[:2]))
+    said = [" ".join([*section.text, *section.notes]) for section in (tested, alone, long)]
+    assert ["judged by their last epoch" in words for words in said] == [True, True, False]
+    assert ["paired t test" in words for words in said] == [True, False, False]
+    assert not any("rimary contrast" in words for words in said)
+    assert ["p (difference)" in section.tables[0].head for section in (tested, alone)] == [True, False]
+
+
 def test_one_seed_twice_is_no_second_sample(tmp_path):
     folders = [written(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 1), ("copy-of-a", 0))]
     assert conditions(*folders) == ["a", "b", "copy-of-a"]
