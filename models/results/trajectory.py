@@ -173,10 +173,14 @@ class Trajectory:
         Raises
         ------
         ActrelaxError
-            For an unknown population, or if a function recorded other values under a population's name.
+            For an unknown population, a gradient of another shape than the population's activity, or if a function
+            recorded other values under a population's name.
         """
-        for name in gradients:
+        for name, given in gradients.items():
             known("population", name, self.problem.network.populations, where="gradients")
+            shape = tuple(self.final[name].shape) if name in self.final else None
+            if shape is not None and tuple(np.shape(given)) != shape:
+                raise ActrelaxError(f"the gradient of {name!r} must have shape {shape}, got {tuple(np.shape(given))}.")
         gradients = {name: torch.as_tensor(gradient) for name, gradient in gradients.items()}
         over_time = {name: self.recorded[name] for name in gradients if name in self.recorded}
         if not self.times:

@@ -26,6 +26,15 @@ def test_errors_need_activities():
         means.error(gradients)
 
 
+@pytest.mark.parametrize("record", [False, True, Record({"hidden1": [0, 2]})])
+def test_a_gradient_of_another_shape_is_named(record):
+    case = mlp_case()
+    gradients = activity_gradients(case.network, case.x, case.y)
+    trajectory = solve(problem_of(case), steps=2, record=record)
+    with pytest.raises(ActrelaxError, match=r"^the gradient of 'hidden1' must have shape \(3, 7\), got \(2, 7\)\.$"):
+        trajectory.error(gradients | {"hidden1": gradients["hidden1"][:2]})
+
+
 def test_errors_over_time():
     """max |x - gradient| / max |gradient| of each population and each point in time, by hand."""
     case = mlp_case()
