@@ -25,8 +25,8 @@ def why_no_bound(problem: RelaxationProblem, integrator: Integrator, *, dt: floa
     taus = set(hop_taus(problem))
     if len(taus) > 1:
         return f"the bound on |-x + feedback| needs one tau, got {len(taus)}."
-    if dt > hop_taus(problem)[0]:
-        return f"the bound on |-x + feedback| needs dt / tau up to 1, got {dt / hop_taus(problem)[0]:g}."
+    if not 0 < dt <= hop_taus(problem)[0]:
+        return f"the bound on |-x + feedback| needs dt / tau above 0 and up to 1, got {dt / hop_taus(problem)[0]:g}."
     return None
 
 

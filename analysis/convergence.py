@@ -13,7 +13,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from actrelax.models._names import known
+from actrelax.analysis.requirements import checked_step, require_relaxation
+from actrelax.models._names import known, whole_number
 from actrelax.models.closed_form import Term, evaluate_all, hop_matrix, remainders, settled_plan, terms, uncovered
 from actrelax.models.engines import PAPERS, Steps, StepSize, TorchOptions, integrator_named, solve
 from actrelax.models.errors import ActrelaxError
@@ -67,8 +68,10 @@ def hidden_gradients(
     Raises
     ------
     ActrelaxError
-        For an unknown population, a gradient of the wrong shape, or, with `every`, a missing one.
+        For an unknown population, a gradient of the wrong shape, or, with `every`, a missing one; for a
+        `ForwardProblem`.
     """
+    require_relaxation(problem, "an error against gradients")
     for name, given in gradients.items():
         known("population", name, [*problem.network.hidden, problem.network.output], where="gradients")
         shape = tuple(problem.feedforward.activities[name].shape)
@@ -108,6 +111,7 @@ def distances(
         Number of steps, and hidden population -> ``"error"``, max |x - equilibrium| / max |equilibrium| over the batch,
         and, where the closed form applies, ``"initial"``, the share of initial activities (`closed_form.remainders`).
     """
+    require_relaxation(problem, "a distance from equilibrium")
     scheme = integrator_named(integrator)
     relaxed = solve(problem, scheme, steps, options=options)
     has_law = scheme.takes_time and uncovered(problem) is None
@@ -172,15 +176,29 @@ def predicted_errors(
     -------
     dict
         Hidden population -> its error at each entry of `at`.
+
+    Raises
+    ------
+    ActrelaxError
+        If the closed form does not apply, `solve` would refuse dt, or a number of steps is not a whole number >= 0.
     """
-    laws, chosen = laws_at(problem, integrator, dt=dt, at=at), hidden_gradients(problem, gradients)
-    return {name: _errors(found, laws, chosen[name]) for name, found in terms(problem).items() if name in chosen}
+    chosen, by_population = hidden_gradients(problem, gradients), terms(problem)
+    laws = laws_at(problem, integrator, dt=checked_step(problem, integrator, dt), at=at)
+    return {name: _errors(found, laws, chosen[name]) for name, found in by_population.items() if name in chosen}
 
 
 def laws_at(problem: RelaxationProblem, integrator: str | Integrator, *, dt: float, at: Sequence[int]) -> list[Matrix]:
-    """Return the coefficients of the closed form after each number of steps in `at`."""
-    scheme, matrix, dt = integrator_named(integrator), hop_matrix(problem), problem.time("dt", dt)
-    return [coefficients(scheme.transition, matrix, dt, n) for n in at]
+    """Return the coefficients of the closed form after each number of steps in `at`.
+
+    dt is a number in the problem's unit of time that `solve` would take (`checked_step`).
+
+    Raises
+    ------
+    ActrelaxError
+        If an entry of `at` is not a whole number >= 0.
+    """
+    scheme, matrix = integrator_named(integrator), hop_matrix(problem)
+    return [coefficients(scheme.transition, matrix, dt, whole_number("each number in at", n, least=0)) for n in at]
 
 
 def _errors(found: Sequence[Term], laws: Sequence[Matrix], gradient: Tensor) -> list[float]:
@@ -194,8 +212,8 @@ def _errors(found: Sequence[Term], laws: Sequence[Matrix], gradient: Tensor) -> 
 def states_under(found: Sequence[Term], laws: Sequence[Matrix]) -> Iterator[Tensor]:
     """Yield a population's states, (laws, batch x units), for up to 64 coefficient matrices at a time."""
     values = torch.stack([term.value.flatten() for term in found])
-    weights = torch.tensor([[C[term.row, term.column] for term in found] for C in laws]).to(values)
-    for rows in torch.split(weights, _TIMES):
+    weights = torch.tensor([C[term.row, term.column] for C in laws for term in found]).to(values)
+    for rows in torch.split(weights.reshape(len(laws), len(found)), _TIMES):
         yield rows @ values
 
 
@@ -218,9 +236,9 @@ def predicted_steps(
     problem, gradients, integrator, dt
         As for `predicted_errors`; dt / tau must be at most 1.
     tolerance : float
-        Bound on max |x - gradient| / max |gradient|.
+        Bound on max |x - gradient| / max |gradient|, between 0 and 1.
     most : int, default 100000
-        Largest number of steps.
+        Largest number of steps, 1 or more.
 
     Returns
     -------
@@ -230,10 +248,11 @@ def predicted_steps(
     Raises
     ------
     ActrelaxError
-        If the closed form does not apply, or dt / tau exceeds 1.
+        If the closed form does not apply, dt / tau exceeds 1, or dt, tolerance or most is out of range.
     """
+    chosen, by_population = hidden_gradients(problem, gradients), terms(problem)
     scheme, matrix, dt = integrator_named(integrator), hop_matrix(problem), problem.time("dt", dt)
-    chosen = hidden_gradients(problem, gradients)
+    Steps.until(tolerance, dt=dt, most=most)  # raises
     if dt * -matrix.diagonal().min() > 1:
         raise ActrelaxError(f"steps can be predicted for dt / tau up to 1, got dt = {dt:g}: choose a smaller dt.")
 
@@ -241,7 +260,7 @@ def predicted_steps(
         return coefficients(scheme.transition, matrix, dt, n)
 
     predicted: dict[str, int | None] = {}
-    for name, found in terms(problem).items():
+    for name, found in by_population.items():
         if name not in chosen:
             continue
         allowed = tolerance * float(chosen[name].abs().max())

@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from actrelax.analysis.requirements import checked_step, require_hidden, require_relaxation
+from actrelax.models._names import whole_number
 from actrelax.models.closed_form import hop_taus, terms, weighted_sum
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix
@@ -33,7 +35,14 @@ def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -
     -------
     numpy.ndarray
         (hidden + 1, hidden + 1), from the lowest population up; the last is the clamped output.
+
+    Raises
+    ------
+    ActrelaxError
+        For a network that is no chain, if `solve` would refuse dt, or if steps is not a whole number >= 0.
     """
+    require_relaxation(problem, "the closed form of delayed feedback")
+    require_hidden(problem, "the closed form of delayed feedback")
     network = problem.network
     if network.is_recurrent:
         raise ActrelaxError(
@@ -45,7 +54,7 @@ def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -
             "the closed form of delayed feedback needs a chain, this network has skip connections: "
             "step the relaxation with solve."
         )
-    dt = problem.time("dt", dt)
+    dt, steps = checked_step(problem, "euler", dt), whole_number("steps", steps, least=0)
     late, eta = problem.delay.steps(dt), dt / np.array(hop_taus(problem))[:, None]
     waits = [late.get(network.outgoing[name][0].name, 0) for name in network.hidden]
     past = [np.eye(len(waits) + 1)]

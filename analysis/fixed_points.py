@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.optimize import root
 
 from actrelax.analysis.long_time import ending
+from actrelax.analysis.requirements import require_relaxation
 from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.engines import Connection, SciPyOptions, SparseProblem, Vector, vector
 from actrelax.models.errors import ActrelaxError
@@ -188,6 +189,7 @@ def _largest_gain(flat: SparseProblem, connection: Connection) -> float:
 
 
 def _flat(problem: RelaxationProblem) -> SparseProblem:
+    require_relaxation(problem, "a fixed point")
     if len(problem.clamped) != 1:
         raise ActrelaxError(
             f"a fixed point belongs to one sample, got a batch of {len(problem.clamped)}: give a batch of one."

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from actrelax.analysis.convergence import laws_at, states_under
+from actrelax.analysis.requirements import checked_step
 from actrelax.models.closed_form import Term, terms
 from actrelax.models.integrators import Integrator, Matrix
 from actrelax.models.problem import RelaxationProblem
@@ -31,10 +32,16 @@ def contamination(
     dict
         Hidden population -> ratio of Euclidean norms over the batch for each number of steps in `at`; infinite until
         the clamp arrives, and 0 for a relaxation that starts at zero.
+
+    Raises
+    ------
+    ActrelaxError
+        As for `convergence.predicted_errors`.
     """
-    laws = laws_at(problem, integrator, dt=dt, at=at)
+    by_population = terms(problem)
+    laws = laws_at(problem, integrator, dt=checked_step(problem, integrator, dt), at=at)
     found = {}
-    for name, of_population in terms(problem).items():
+    for name, of_population in by_population.items():
         come, left = (
             _norms([term for term in of_population if term.is_clamp is is_clamp], laws) for is_clamp in (True, False)
         )

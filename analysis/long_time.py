@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from actrelax.models.engines import TorchOptions, solve
+from actrelax.analysis.requirements import require_hidden, require_relaxation
+from actrelax.models.engines import Steps, TorchOptions, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import RelaxationProblem, State
@@ -58,7 +59,15 @@ def ending(
         Length of the relaxation and of the observed last part, in units of tau, rounded to whole steps.
     options : TorchOptions, SciPyOptions or Brian2Options, optional
         As for `solve`.
+
+    Raises
+    ------
+    ActrelaxError
+        If eta is not positive, the window not shorter than the duration, or the network without hidden populations.
     """
+    require_relaxation(problem, "the end of a relaxation")
+    require_hidden(problem, "the end of a relaxation")
+    Steps(eta=eta)  # raises
     if not 0 < window < duration:
         raise ActrelaxError(f"the window must lie between 0 and the duration {duration:g}, got {window:g}.")
     hidden, first = problem.network.hidden, problem.initial_state()

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actrelax.analysis.requirements import checked_step, require_relaxation
+from actrelax.models._names import whole_number
 from actrelax.models.closed_form import evaluate_all, hop_matrix, settled_plan, uncovered
 from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
@@ -33,8 +35,14 @@ def noise_shares(problem: RelaxationProblem, *, dt: float, steps: int) -> Matrix
     -------
     numpy.ndarray
         (hidden populations, hidden populations), from the lowest up.
+
+    Raises
+    ------
+    ActrelaxError
+        If `solve` would refuse dt, or steps is not a whole number >= 0.
     """
-    M, dt = hop_matrix(problem), problem.time("dt", dt)
+    require_relaxation(problem, "a variance of noise")
+    M, dt, steps = hop_matrix(problem), checked_step(problem, "euler", dt), whole_number("steps", steps, least=0)
     step = INTEGRATORS["euler"].transition(M, dt)
     C, total = np.eye(len(M)), np.zeros_like(M)
     for _ in range(steps):
@@ -61,6 +69,11 @@ def noise_variances(problem: RelaxationProblem, *, dt: float, steps: int) -> dic
     -------
     dict
         Hidden population -> (batch, units).
+
+    Raises
+    ------
+    ActrelaxError
+        For other problems, and as for `noise_shares`.
     """
     _check(problem)
     hidden, shares = problem.network.hidden, noise_shares(problem, dt=dt, steps=steps)
@@ -107,6 +120,7 @@ def expected_noise_angles(problem: RelaxationProblem, *, dt: float, steps: int) 
 
 
 def _check(problem: RelaxationProblem) -> None:
+    require_relaxation(problem, "a variance of noise")
     reason = uncovered(replace(problem, noise=0.0))
     dense = all(p.weight is not None and not p.before and not p.after for p in problem.feedback_projections.values())
     if reason is None and not (problem.network.graph.is_chain and dense):

@@ -24,6 +24,7 @@ from scipy.optimize import brentq
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigs, eigsh, splu
 
+from actrelax.analysis.requirements import require_relaxation
 from actrelax.models.engines import SparseProblem, Vector
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.problem import RelaxationProblem
@@ -57,6 +58,7 @@ def linear_part(problem: RelaxationProblem) -> sparse.csr_array:
         (units, units), in 1 / unit of time, in the order of `SparseProblem.join`: from the top down. Lower triangular
         for leaky units in a network without cycles.
     """
+    require_relaxation(problem, "the matrix of a relaxation")
     if not problem.is_frozen or problem.clip is not None or problem.assumptions.is_continuous:
         raise ActrelaxError("the matrix of a relaxation needs frozen gains, fixed weights and no clip.")
     if problem.is_noisy or problem.delay.times:

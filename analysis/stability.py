@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import brentq
 
+from actrelax.analysis.requirements import require_hidden, require_relaxation
 from actrelax.analysis.spectra import (
     LARGE,
     blocks,
@@ -42,7 +43,7 @@ from actrelax.analysis.spectra import (
     numerical_abscissa,
     rightmost_eigenvalue,
 )
-from actrelax.models._names import known
+from actrelax.models._names import known, whole_number
 from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.engines import SparseProblem
 from actrelax.models.errors import ActrelaxError
@@ -92,6 +93,11 @@ def stability(problem: RelaxationProblem, phase: Phase = "backward") -> Stabilit
         linearised at its fixed point.
     phase : {"backward", "forward"}, default "backward"
         The relaxation, or the forward phase with the same time constants and unit dynamics.
+
+    Raises
+    ------
+    ActrelaxError
+        For a `ForwardProblem`, several samples, or a network without hidden populations.
     """
     matrix, generator = loop_matrix(problem, phase), jacobian(problem, phase)
     largest_dt, tau = largest_step(generator), _single_tau(problem)
@@ -200,7 +206,7 @@ def worst_time_constants(
     problem : RelaxationProblem
         A batch of one.
     tries : int
-        Number of random sets of time constants; equal ones come first.
+        Number of random sets of time constants, 1 or more; equal ones come first.
     generator : torch.Generator, numpy.random.Generator or int
     spread : float, default 3.0
         Time constants lie between 1 / spread and spread, uniformly by their logarithm, and are then divided by their
@@ -213,7 +219,13 @@ def worst_time_constants(
         Below 0 all settle. One set that settles proves nothing about the others.
     taus : dict
         Population -> time constant.
+
+    Raises
+    ------
+    ActrelaxError
+        If tries or spread is out of range, and as for `stability`.
     """
+    tries = whole_number("tries", tries, least=1)
     if not spread > 1:
         raise ActrelaxError(f"spread, the largest time constant, must be above 1, got {spread:g}.")
     matrix, names = loop_matrix(problem, phase), problem.relaxing
@@ -234,7 +246,14 @@ def predicted_steps(matrix: sparse.csr_array, tolerance: float) -> float:
     ln(kappa / tolerance) / -ln rho, with rho the spectral radius of T and kappa the condition of its largest
     eigenvalue, |y| |x| / |y* x| with its left and right eigenvectors: the factor that errors keep after the transient.
     Infinite if rho is 1 or more. For Euler's scheme T = I + dt J (`jacobian`).
+
+    Raises
+    ------
+    ActrelaxError
+        If the tolerance does not lie between 0 and 1.
     """
+    if not 0 < tolerance < 1:
+        raise ActrelaxError(f"tolerance must lie between 0 and 1, got {tolerance!r}.")
     rho, kappa = condition_of_largest(matrix)
     if rho >= 1:
         return math.inf
@@ -270,6 +289,8 @@ def _single_tau(problem: RelaxationProblem) -> float:
 
 
 def _check(problem: RelaxationProblem) -> None:
+    require_relaxation(problem, "stability", also=', and phase="forward" for its forward phase')
+    require_hidden(problem, "stability")
     if len(problem.clamped) != 1:
         raise ActrelaxError(
             f"stability is a property of one sample, got a batch of {len(problem.clamped)}: give a batch of one."

@@ -63,7 +63,13 @@ def _largest_from(negative: Callable[[NDArray[np.float64]], float], height: floa
 
 
 def propagator_norms(matrix: sparse.csr_array, times: Sequence[float]) -> list[float]:
-    """Return |exp(tA)|_2, the largest growth of any error, at each time t >= 0, without forming exp(tA)."""
+    """Return |exp(tA)|_2, the largest growth of any error, at each time t >= 0, without forming exp(tA).
+
+    Raises
+    ------
+    ActrelaxError
+        For a negative time.
+    """
     transposed = matrix.T.tocsr()
 
     def squared(t: float) -> float:
@@ -78,7 +84,14 @@ def propagator(matrix: sparse.csr_array, t: float) -> Product:
 
     With one tau, A = -1/tau + N and exp(tA) x = sum_k P(K = k) (tau N)^k x with K ~ Poisson(t/tau), a finite sum
     because N is nilpotent (docs/theory.md). Otherwise SciPy's `expm_multiply` is used.
+
+    Raises
+    ------
+    ActrelaxError
+        For a negative time.
     """
+    if not 0 <= t < math.inf:
+        raise ActrelaxError(f"a time must be a number, 0 or more, got {t:g}.")
     rates = -matrix.diagonal()
     if not (is_triangular(matrix) or is_triangular(matrix.T)) or np.ptp(rates) > 0:
         return lambda x: np.asarray(expm_multiply(t * matrix, x))

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from actrelax.analysis.convergence import hidden_gradients
+from actrelax.models._names import whole_number
 from actrelax.models.closed_form import terms
-from actrelax.models.engines import integrator_named
+from actrelax.models.engines import Steps, integrator_named
 from actrelax.models.integrators import Integrator, chain_matrix, coefficients
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import FLOOR
@@ -41,7 +42,7 @@ def error_bounds(problem: RelaxationProblem, gradients: Mapping[str, Tensor]) ->
     dict
         Hidden population -> bound on max |x - gradient| / max |gradient|.
     """
-    start, exact = problem.initial_state(), hidden_gradients(problem, gradients, every=True)
+    exact, start = hidden_gradients(problem, gradients, every=True), problem.initial_state()
     initial = {name: start[name] - gradient.to(start[name]) for name, gradient in exact.items()}
     carried = terms(replace(problem, start=initial, clamped=0 * problem.clamped))
     return {
@@ -57,7 +58,14 @@ def growth(integrator: str | Integrator, *, eta: float, depth: int, steps: int) 
     max over `steps` steps and all layers of sum_m |C[l, m]|, in a chain of `depth` hidden layers with eta = dt /
     tau. The factor is 1 if the coefficients are probabilities, and about (eta / (2 - eta))^depth for Euler's method
     with eta from 1 to 2, although these steps are stable.
+
+    Raises
+    ------
+    ActrelaxError
+        If eta is not positive, depth is not a whole number >= 1, or steps not one >= 0.
     """
+    depth, steps = whole_number("depth", depth, least=1), whole_number("steps", steps, least=0)
+    Steps(eta=eta)  # raises
     step = coefficients(integrator_named(integrator).transition, chain_matrix([1.0] * depth), eta, 1)
     law, largest = np.eye(depth + 1), 1.0
     for _ in range(steps):

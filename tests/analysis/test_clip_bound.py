@@ -88,7 +88,8 @@ def test_where_there_is_no_bound():
         ),
         (several, "euler", 0.1, "the bound on |-x + feedback| needs one tau, got 2."),
         (single, "euler", 0.1, "the bound on |-x + feedback| needs a hidden population."),
-        (one, "euler", 1.1, "the bound on |-x + feedback| needs dt / tau up to 1, got 1.1."),
+        (one, "euler", 1.1, "the bound on |-x + feedback| needs dt / tau above 0 and up to 1, got 1.1."),
+        (one, "euler", -0.1, "the bound on |-x + feedback| needs dt / tau above 0 and up to 1, got -0.1."),
     ):
         found = why_no_bound(problem, INTEGRATORS[integrator], dt=dt)
         assert found is None if sentence is None else found.startswith(sentence)

@@ -101,6 +101,31 @@ def test_predicted_steps_on_a_graph():
 
 
 @pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"dt": -0.5}, "dt must be a positive number, got -0.5."),
+        ({"tolerance": -1.0}, "tolerance must lie between 0 and 1, got -1.0."),
+        ({"tolerance": float("nan")}, "tolerance must lie between 0 and 1, got nan."),
+        ({"most": -1}, "most must be a whole number, 1 or more, got -1."),
+    ],
+)
+def test_steps_are_not_predicted_from_what_is_out_of_range(given, sentence):
+    case = graph_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    with pytest.raises(ActrelaxError) as refused:
+        predicted_steps(problem, gradients, "euler", **({"dt": 0.1, "tolerance": 1e-3} | given))
+    assert str(refused.value) == sentence
+
+
+def test_no_numbers_of_steps_have_no_errors():
+    case = graph_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y)
+    gradients = activity_gradients(case.network, case.x, case.y)
+    assert predicted_errors(problem, gradients, "euler", dt=0.1, at=[]) == {name: [] for name in case.network.hidden}
+
+
+@pytest.mark.parametrize(
     ("errors", "first"),
     [
         ([0.1, 0.2], 0),

@@ -257,3 +257,5 @@ def test_what_is_out_of_range_is_refused():
         fixed_point(problem, problem.initial_state())
     with pytest.raises(ActrelaxError, match=r"the window must lie between 0 and the duration 5, got 5\."):
         ending(problem, "euler", duration=5.0, window=5.0)
+    with pytest.raises(ActrelaxError, match=r"^eta must be a positive number, got 0\.0\.$"):
+        ending(problem, "euler", eta=0.0)

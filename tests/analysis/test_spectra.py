@@ -141,6 +141,8 @@ def test_propagators_are_matrix_exponentials(problem):
         assert np.abs(transient_growth.propagator(matrix, t)(x) - exponential @ x).max() < 1e-10
     expected = [np.linalg.norm(exponential, 2) for exponential in exponentials]
     assert transient_growth.propagator_norms(matrix, times) == pytest.approx(expected, rel=1e-7)
+    with pytest.raises(ActrelaxError, match=r"^a time must be a number, 0 or more, got -1\.$"):
+        transient_growth.propagator_norms(matrix, [-1.0])
 
 
 def test_the_kreiss_constant_bounds_growth_from_both_sides():

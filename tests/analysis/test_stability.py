@@ -341,6 +341,9 @@ def test_the_worst_time_constants():
     assert worst_time_constants(problem, 50, 0) == (found, taus)
     with pytest.raises(ActrelaxError, match=r"^spread, the largest time constant, must be above 1, got 1\."):
         worst_time_constants(problem, 2, 0, spread=1)
+    for tries in (0, -1):
+        with pytest.raises(ActrelaxError, match=rf"^tries must be a whole number, 1 or more, got {tries}\.$"):
+            worst_time_constants(problem, tries, 0)
 
 
 def test_reach_and_kreiss_constant_with_cycles():
@@ -374,5 +377,8 @@ def test_what_is_refused():
         stability(problem)
     with pytest.raises(ActrelaxError, match=r"^unknown phase 'both'; known: forward, backward\."):
         loop_matrix(one_sample(case), "both")
+    for tolerance in (0.0, -1.0, math.nan):
+        with pytest.raises(ActrelaxError, match=rf"^tolerance must lie between 0 and 1, got {tolerance}\.$"):
+            predicted_steps(sparse.csr_array(np.diag([0.5, 0.2])), tolerance)
     assert radius(sparse.csr_array(np.diag([0.5, -2.0]))) == 2
     assert delay_margin(sparse.csr_array(np.diag([1.0, -2.0]))) == 0

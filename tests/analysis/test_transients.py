@@ -10,6 +10,7 @@ from actrelax.analysis.convergence import errors_over_time
 from actrelax.analysis.transients import error_bounds, growth
 from actrelax.models.closed_form import uncovered
 from actrelax.models.engines import INTEGRATORS, solve
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.problem import RelaxationProblem
 
@@ -92,6 +93,20 @@ def test_growth_is_that_of_feedback_that_only_passes_on(integrator, eta):
     largest = float(torch.stack(columns).abs().sum(0).max())
     assert growth(integrator, eta=eta, depth=depth, steps=steps) == pytest.approx(largest, rel=1e-9)
     assert (largest > 2) == (eta == 1.5 and integrator != "rk4")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"eta": -0.1}, "eta must be a positive number, got -0.1."),
+        ({"depth": 0}, "depth must be a whole number, 1 or more, got 0."),
+        ({"steps": -3}, "steps must be a whole number, 0 or more, got -3."),
+    ],
+)
+def test_growth_of_no_relaxation(given, sentence):
+    with pytest.raises(ActrelaxError) as refused:
+        growth("euler", **({"eta": 0.5, "depth": 3, "steps": 10} | given))
+    assert str(refused.value) == sentence
 
 
 def test_beyond_one_euler_grows_with_depth():
