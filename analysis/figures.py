@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from actrelax.analysis.statistics import interval
 from actrelax.analysis.style import COLOURS, STYLES
 from actrelax.analysis.style import saved as saved
+from actrelax.models._names import whole_number
+from actrelax.models.errors import ActrelaxError
 
 
 def learning_curves(ax: Axes, runs: Mapping[str, Sequence[Mapping[str, float]]], measure: str) -> Axes:
@@ -142,8 +144,18 @@ def approach(
         Times of the predictions, and population -> one error per time.
     unit : str, default "the unit of tau"
         Unit of the times (`Trajectory.time_unit`).
+
+    Raises
+    ------
+    ActrelaxError
+        Without populations or times, for numbers of errors and times that differ, or if a prediction is missing.
     """
+    _require_series("errors", errors, times)
     drawn = _some(list(errors))
+    if predicted is not None:
+        if missing := [name for name in errors if name not in predicted[1]]:
+            raise ActrelaxError(f"predicted must have all populations of errors, got none for {', '.join(missing)}.")
+        _require_series("predictions", predicted[1], predicted[0])
     for name in drawn:
         (line,) = ax.semilogy(times, errors[name], label=name)
         if predicted is not None:
@@ -176,8 +188,11 @@ def circles(
 def costs(ax: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str) -> Axes:
     """Draw costs relative to backprop on log axes.
 
-    `lines` maps each label to its positions on the x-axis and the ratio to backprop at each.
+    `lines` maps each label to its positions on the x-axis and the ratio to backprop at each; other numbers of ratios
+    are refused.
     """
+    for label, (xs, ratios) in lines.items():
+        _require_length("ratios", label, ratios, xs, "position")
     for i, (label, (xs, ratios)) in enumerate(lines.items()):
         # colours and line styles repeat after seven lines
         ax.loglog(xs, ratios, label=label, marker="os^v"[i // len(COLOURS) % 4], markersize=3)
@@ -210,11 +225,21 @@ def heat_map(
         Evenly spaced.
     activities : mapping
         Population -> (len(times), units), from the input up.
-    most : int
-        Largest number of units per population: sorted by initial activity, evenly spaced.
+    most : int, default 40
+        Largest number of units per population, 1 or more: sorted by initial activity, evenly spaced.
     unit : str, default "the unit of tau"
         Unit of the times (`Trajectory.time_unit`).
+
+    Raises
+    ------
+    ActrelaxError
+        Without populations or times, or for activities of another shape.
     """
+    _require_series("activities", activities, times)
+    for name, x in activities.items():
+        if np.ndim(x) != 2 or not np.size(x):
+            raise ActrelaxError(f"activities of {name!r} must have shape ({len(times)}, units), got {np.shape(x)}.")
+    most = whole_number("most", most, least=1)
     bands = [_heat_rows(x, most) for x in activities.values()]
     ends = np.cumsum([len(rows) for rows in bands])
     middles = [end - (len(rows) - GAP) / 2 - GAP for end, rows in zip(ends, bands, strict=True)]
@@ -248,8 +273,15 @@ def difference_table(
 ) -> Axes:
     """Draw a coloured table of differences in percentage points of accuracy.
 
-    `values` and `texts` are (rows, columns), named by `rows` and `columns`; nan has no colour.
+    `values` and `texts` are (rows, columns), named by `rows` and `columns`, and refused otherwise; nan has no colour.
     """
+    for what, table in (("values", values), ("texts", texts)):
+        lengths = [len(line) for line in table]
+        if not (rows and columns and lengths == [len(columns)] * len(rows)):
+            raise ActrelaxError(
+                f"{what} must have one row per name in rows and one entry per name in columns, at least one of each, "
+                f"{len(rows)} x {len(columns)}, got rows of length {lengths}."
+            )
     # readable without colour vision; differences within a point are nearly white
     norm = SymLogNorm(1, linscale=0.3, vmin=-40, vmax=40)
     image = ax.imshow(values, cmap="PuOr", norm=norm, aspect="auto")
@@ -276,6 +308,21 @@ def _heat_rows(x: NDArray[np.floating], most: int) -> NDArray[np.floating]:
     picked = order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int))]
     rows = x[:, picked].T / max(float(np.abs(x).max()), np.finfo(float).tiny)
     return np.concatenate([rows, np.full((GAP, len(x)), np.nan)])
+
+
+def _require_series(what: str, series: Mapping[str, Sized], times: Sequence[float]) -> None:
+    """Refuse no series, no times, and a series without exactly one entry per time."""
+    if not series:
+        raise ActrelaxError(f"{what} must have at least one population, got none.")
+    if not len(times):
+        raise ActrelaxError(f"{what} need at least one time, got none.")
+    for name, values in series.items():
+        _require_length(what, name, values, times, "time")
+
+
+def _require_length(what: str, name: str, values: Sized, places: Sized, place: str) -> None:
+    if len(values) != len(places):
+        raise ActrelaxError(f"{what} of {name!r} must have {len(places)} entries, one per {place}, got {len(values)}.")
 
 
 def _some(names: Sequence[str]) -> Sequence[str]:

@@ -12,9 +12,11 @@ from typing import Literal
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from actrelax.analysis.files import replacing
+from actrelax.models._names import known
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color); the line styles distinguish curves in greyscale
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -60,6 +62,11 @@ def saved(
 
     `legend` adds one legend for all panels, beside them or below, with the lines of the last panel. The suffix of
     `path` decides the format; `also` lists the suffixes of further files of the figure, such as ".pdf".
+
+    Raises
+    ------
+    ActrelaxError
+        For a suffix that is no format, before the `with` block runs, and if a file can't be written.
     """
     with written(path, (4.2 * columns + (LEGEND if legend is True else 0), 3.2), also) as figure:
         axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -72,6 +79,9 @@ def saved(
 def written(path: str | Path, size: tuple[float, float], also: Sequence[str] = ()) -> Iterator[Figure]:
     """Open an empty figure with a size in inches, and write it after the `with` block, as `saved` does."""
     path = Path(path)
+    formats = [f".{name}" for name in sorted(FigureCanvasBase.get_supported_filetypes())]
+    for suffix in (path.suffix, *also):  # now, before anything is drawn or written
+        known("suffix of a figure", suffix.lower(), formats)
     with styled():
         figure = NotebookFigure(figsize=size)
         yield figure

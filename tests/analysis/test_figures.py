@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from outcomes import is_drawn
 
 from actrelax.analysis import figures
 from actrelax.analysis.statistics import interval
@@ -49,6 +51,82 @@ def test_the_unit_of_time_is_on_the_axes(tmp_path):
         figures.heat_map(left, [0.0, 1.0], {"hidden1": np.ones((2, 3))}, unit="ms")
         figures.approach(right, [0.0, 1.0], {"hidden1": [1.0, 0.5]})
         assert (left.get_xlabel(), right.get_xlabel()) == ("time (ms)", "time (the unit of tau)")
+
+
+@pytest.mark.parametrize(
+    ("name", "also", "suffix"),
+    [
+        ("figure.png", [".pdf", ".xyz"], ".xyz"),
+        ("figure.png", ["pdf"], "pdf"),
+        ("figure.xyz", [], ".xyz"),
+        ("fig", [], ""),
+    ],
+)
+def test_a_suffix_that_is_no_format_is_refused_before_anything_is_drawn_or_written(tmp_path, name, also, suffix):
+    with (
+        pytest.raises(ActrelaxError, match=rf"^unknown suffix of a figure '{suffix}'; known: \..*\.pdf, .*\.png, "),
+        figures.saved(tmp_path / name, also=also),
+    ):
+        pytest.fail("something is drawn")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_case_of_a_suffix_does_not_matter(tmp_path):
+    with figures.saved(tmp_path / "figure.PNG"):
+        pass
+    assert is_drawn(tmp_path / "figure.PNG")
+
+
+@pytest.mark.parametrize(
+    ("draw", "sentence"),
+    [
+        (lambda ax: figures.heat_map(ax, [0, 1], {}), "activities must have at least one population, got none."),
+        (lambda ax: figures.approach(ax, [0, 1], {}), "errors must have at least one population, got none."),
+        (lambda ax: figures.approach(ax, [], {"a": []}), "errors need at least one time, got none."),
+        (
+            lambda ax: figures.heat_map(ax, [0, 1, 2], {"a": np.ones((2, 5))}),
+            "activities of 'a' must have 3 entries, one per time, got 2.",
+        ),
+        (
+            lambda ax: figures.heat_map(ax, [0, 1], {"a": np.ones(2)}),
+            "activities of 'a' must have shape (2, units), got (2,).",
+        ),
+        (
+            lambda ax: figures.heat_map(ax, [0, 1], {"a": np.ones((2, 5))}, most=0),
+            "most must be a whole number, 1 or more, got 0.",
+        ),
+        (
+            lambda ax: figures.approach(ax, [0, 1], {"a": [1.0]}),
+            "errors of 'a' must have 2 entries, one per time, got 1.",
+        ),
+        (
+            lambda ax: figures.approach(ax, [0, 1], {"a": [1.0, 0.1]}, ([0], {"a": [1.0, 0.1]})),
+            "predictions of 'a' must have 1 entries, one per time, got 2.",
+        ),
+        (
+            lambda ax: figures.approach(ax, [0, 1], {"a": [1.0, 0.1]}, ([0], {})),
+            "predicted must have all populations of errors, got none for a.",
+        ),
+        (
+            lambda ax: figures.costs(ax, {"mlp": ([1, 2], [1.0])}, "steps"),
+            "ratios of 'mlp' must have 2 entries, one per position, got 1.",
+        ),
+        (
+            lambda ax: figures.difference_table(ax, [[1.0, 2.0]], [["a"]], ["row"], ["one", "two"]),
+            "texts must have one row per name in rows and one entry per name in columns, at least one of each, 1 x 2, "
+            "got rows of length [1].",
+        ),
+        (
+            lambda ax: figures.difference_table(ax, [], [], [], []),
+            "values must have one row per name in rows and one entry per name in columns, at least one of each, 0 x 0, "
+            "got rows of length [].",
+        ),
+    ],
+)
+def test_data_that_no_figure_shows(draw, sentence):
+    with pytest.raises(ActrelaxError) as refused:
+        draw(Figure().subplots())
+    assert str(refused.value) == sentence
 
 
 def test_unwritable(tmp_path):
