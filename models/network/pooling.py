@@ -24,12 +24,17 @@ class Route(NamedTuple):
 
     shape          of the input, (batch, ...)
     winners        for max pooling: the flat index of each window's winner, (batch, channels, height, width)
-    memory_format  of the input, and of the feedback to it
+    channels_last  layout of the input, and of the feedback to it; a bool, as `torch.save` can't store a memory_format
     """
 
     shape: Size
     winners: Tensor | None = None
-    memory_format: torch.memory_format = torch.contiguous_format
+    channels_last: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Layout of the input, and of the feedback to it."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def empty(self, like: Tensor) -> Tensor:
         """Return an empty tensor of the input's shape and layout; kernels copy its layout."""
@@ -38,12 +43,12 @@ class Route(NamedTuple):
     def of_samples(self, chosen: slice) -> Route:
         """Return the route of some samples of the batch."""
         winners = None if self.winners is None else self.winners[chosen]
-        return Route(Size((len(range(self.shape[0])[chosen]), *self.shape[1:])), winners, self.memory_format)
+        return Route(Size((len(range(self.shape[0])[chosen]), *self.shape[1:])), winners, self.channels_last)
 
     def repeated(self, times: int) -> Route:
         """Return the route of `times` concatenated copies of the batch."""
         winners = None if self.winners is None else self.winners.repeat(times, 1, 1, 1)
-        return Route(Size((times * self.shape[0], *self.shape[1:])), winners, self.memory_format)
+        return Route(Size((times * self.shape[0], *self.shape[1:])), winners, self.channels_last)
 
 
 class Flatten:
@@ -51,7 +56,7 @@ class Flatten:
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
         """Return the output and the route of x."""
-        return x.flatten(1), Route(x.shape, memory_format=memory_format(x))
+        return x.flatten(1), Route(x.shape, channels_last=is_channels_last(x))
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
         """Return the output for x along a given route."""
@@ -77,7 +82,7 @@ class AvgPool2d(NamedTuple):
     divisor_override: int | None = None
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
-        route = Route(as_images(x).shape, memory_format=memory_format(x))
+        route = Route(as_images(x).shape, channels_last=is_channels_last(x))
         return self.apply(x, route), route
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
@@ -110,7 +115,7 @@ class MaxPool2d(NamedTuple):
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
         y, winners = F.max_pool2d(as_images(x), *self, return_indices=True)
-        return y, Route(x.shape, winners, memory_format(x))
+        return y, Route(x.shape, winners, is_channels_last(x))
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
         assert route.winners is not None
@@ -138,7 +143,7 @@ class Upsample(NamedTuple):
     scale: Pair
 
     def find(self, x: Tensor) -> tuple[Tensor, Route]:
-        route = Route(as_images(x).shape, memory_format=memory_format(x))
+        route = Route(as_images(x).shape, channels_last=is_channels_last(x))
         return self.apply(x, route), route
 
     def apply(self, x: Tensor, route: Route) -> Tensor:
@@ -203,11 +208,9 @@ def as_images(x: Tensor) -> Tensor:
     return x
 
 
-def memory_format(x: Tensor) -> torch.memory_format:
-    """Return the memory format of x; contiguous where channels-last applies too, as with one channel."""
-    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
+def is_channels_last(x: Tensor) -> bool:
+    """Return whether the layout of x is channels-last only; False where both layouts apply, as with one channel."""
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def pair(value: int | tuple[int, ...]) -> Pair:

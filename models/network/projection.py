@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.layers import LinearMap, linear_map
-from actrelax.models.network.pooling import MaxPool2d, Route, Routing, memory_format, routing_stage
+from actrelax.models.network.pooling import MaxPool2d, Route, Routing, is_channels_last, routing_stage
 from actrelax.models.network.source import Source, refuse_ignored
 
 
@@ -161,7 +161,7 @@ class Projection(nn.Module):
         for stage in self.before:
             x, route = stage.find(x)
             before.append(route)
-        weighted = Route(x.shape, memory_format=memory_format(x))
+        weighted = Route(x.shape, channels_last=is_channels_last(x))
         x = self._apply_map(x)
         for stage in self.after:
             x, route = stage.find(x)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network.captured.versions import changed_weight
+from actrelax.models.network.pooling import is_channels_last
 
 Wanted = tuple[bool, bool, bool]
 """Whether the signal for x, the update of the weight and that of the bias are wanted."""
@@ -159,16 +160,12 @@ class Convolution(Operation):
         """Return the signals for x of several y, stacked in front."""
         assert self.x is not None
         several = y.flatten(0, 1)
-        layout = torch.channels_last if _is_channels_last(self.x) else torch.contiguous_format
+        layout = torch.channels_last if is_channels_last(self.x) else torch.contiguous_format
         x = torch.empty((len(several), *self.x.shape[1:]), dtype=y.dtype, device=y.device, memory_format=layout)
         wanted = True, False, False
         found: Found = torch.ops.aten.convolution_backward(several, x, self.used, None, *self.options, wanted)
         assert found[0] is not None
         return found[0].view(len(y), *self.x.shape)
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 class Recorded(Operation):
