@@ -84,8 +84,8 @@ class ActivationRelaxation(nn.Module):
     Raises
     ------
     ActrelaxError
-        For invalid arguments; in ``forward``, if the module has changed since it was wrapped; in ``backward``, for a
-        second derivative.
+        For invalid arguments; in ``forward``, if the module has changed since it was wrapped, and under transforms of
+        `torch.func`; in ``backward``, for a second derivative.
     DivergenceError
         In ``backward``, if the relaxation diverges and `options.check_finite` is set. A non-finite loss gradient raises
         no error, as GradScaler expects.
@@ -176,6 +176,11 @@ class ActivationRelaxation(nn.Module):
             run = compiled.recorded if records else compiled.unrecorded
             given = scale if isinstance(scale, Tensor) else torch.full((), scale, device=x.device)
             return run(self, x, given)
+        if torch._C._are_functorch_transforms_active():  # below the compiler, which can't trace this
+            raise ActrelaxError(
+                "the transforms of torch.func (grad, vmap, jvp, ...) can't see a relaxation: call loss.backward(), or "
+                "transform the plain module."
+            )
         return self._output(x, scale)
 
     def _without_graph(self, x: Tensor) -> Tensor:

@@ -586,6 +586,28 @@ def test_refused_at_once(given, sentence):
         given()
 
 
+@pytest.mark.parametrize("given", ["input_shape", "example"])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda model, x, w: torch.func.grad(lambda w: torch.func.functional_call(model, w, (x,)).sum())(w),
+        lambda model, x, w: torch.func.vjp(model, x),
+        lambda model, x, w: torch.func.vmap(lambda sample: model(sample[None]))(x),
+        lambda model, x, w: torch.func.jvp(model, (x,), (x,)),
+    ],
+    ids=["grad", "vjp", "vmap", "jvp"],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of PyTorch's own jvp
+def test_transforms_of_torch_func_are_refused(given, transform):
+    x, _ = batch()
+    model = ActivationRelaxation(chain(), **{given: (1, 8, 8) if given == "input_shape" else x})
+    with pytest.raises(ActrelaxError, match=r"torch\.func \(grad, vmap, jvp, \.\.\.\) can't see a relax"):
+        transform(model, x, dict(model.named_parameters()))
+    with torch.no_grad():  # nothing relaxes
+        each = torch.func.vmap(lambda sample: model(sample[None])[0])(x)
+        assert torch.allclose(each, model.module(x))
+
+
 def test_refused_on_the_way():
     x, y = batch()
     model = door()
