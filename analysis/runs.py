@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -42,6 +42,8 @@ COLUMNS = {
 """Table -> required columns."""
 VERSION = 3
 """Version of the format of config.json."""
+PARTS = frozenset({"experiment", "execution"})
+"""Keys of the config.json of a training, in any version of its format."""
 CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
 BEST = "best.pt"
 FINGERPRINTS = "fingerprints.json"
@@ -128,13 +130,14 @@ class RunFolder:
         Raises
         ------
         ActrelaxError
-            If a new run would replace another, or the options differ from the resumed run's.
+            If a new run would replace another, or files that no run of this program wrote, or the options differ from
+            the resumed run's.
         """
         self._check_places()
         if resumed is not None and overwrite:
             raise ActrelaxError("--resume continues a run in its folder: leave --overwrite out.")
         if resumed is None:
-            if self.is_begun() and not overwrite:
+            if self._holds_run(options) and not overwrite:
                 raise ActrelaxError(
                     f"{self.path} holds a run: --resume {self.path} continues it, --overwrite replaces it."
                 )
@@ -145,6 +148,28 @@ class RunFolder:
                     f"{self.path} is a run with --{name.replace('_', '-')} {stored}, not {options[name]}: "
                     "leave the option out, or begin another run."
                 )
+
+    def _holds_run(self, options: Mapping[str, Any]) -> bool:
+        """Return whether the folder holds a run of the program with these options; refuse files of any other origin."""
+        keys = {name: self._keys(name) for name in (CONFIG, FINGERPRINTS)}
+        if keys[CONFIG] >= PARTS or keys[CONFIG] == options.keys():
+            return True
+        found = [name for name in FILES if exists(self.path / name)]
+        if found == [FINGERPRINTS] and "options" in keys[FINGERPRINTS]:  # of a run that was killed as it began
+            return False
+        if found:
+            raise ActrelaxError(
+                f"{self.path} holds no run that this program can read, but files that a run would replace "
+                f"({', '.join(found)}): give another --out, or move the files away."
+            )
+        return False
+
+    def _keys(self, name: str) -> Set[str]:
+        """Return the keys of one of the run's JSON files; none if it can't be read."""
+        try:
+            return self._read_json(name, "").keys()
+        except ActrelaxError:
+            return frozenset()
 
     def _check_places(self) -> None:
         """Raise an error if a folder has the name of one of the run's files, or a file the name of a folder."""
@@ -157,7 +182,7 @@ class RunFolder:
                 raise ActrelaxError(f"can't write to {path}: Is a directory.")
 
     def clear(self) -> None:
-        """Delete the files of a run, if there is one, and no others."""
+        """Delete the files of a run that `check_begin` has allowed a new one to replace, and no others."""
         if not self.is_begun():
             return
         try:
@@ -192,6 +217,10 @@ class RunFolder:
             If another program, or an incompatible version, wrote the run.
         """
         config = self.config()
+        if missing := PARTS - config.keys():
+            raise ActrelaxError(
+                f"{self.path} is not a run of actrelax train: its {CONFIG} has no {' or '.join(sorted(missing))}."
+            )
         if config.get("version") != VERSION:
             raise ActrelaxError(
                 f"{self.path} holds no run of actrelax train that this version reads: its {CONFIG} has version "

@@ -60,6 +60,54 @@ def test_clearing_takes_only_what_belongs_to_the_run(folder):
     folder.clear()
 
 
+TRAINING = {"version": 3, "experiment": {}, "execution": {}}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"checkpoint.pt": "mine"},
+        {"metrics.csv": "mine", "summary.json": "{}"},
+        {"fingerprints.json": '{"mine": 1}'},
+        {"config.json": '{"model": "mine"}'},
+        {"config.json": '{"model": "mine"}', "checkpoint.pt": "mine"},
+        {"config.json": "damaged", "best.pt": "mine"},
+    ],
+)
+def test_files_that_no_run_wrote_are_never_replaced(tmp_path, files, overwrite):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ActrelaxError) as refused:
+        RunFolder(tmp_path).check_begin({"lr": 0.1}, None, overwrite=overwrite)
+    assert str(refused.value) == (
+        f"{tmp_path} holds no run that this program can read, but files that a run would replace "
+        f"({', '.join(name for name in FILES if name in files)}): give another --out, or move the files away."
+    )
+
+
+@pytest.mark.parametrize("config", [TRAINING, {**TRAINING, "version": 1}, {"lr": 0.2}])
+def test_a_run_is_replaced_only_if_asked(folder, config):
+    folder.write_config(config)
+    folder.check_begin({"lr": 0.1}, None, overwrite=True)
+    said = f"^{folder.path} holds a run: --resume {folder.path} continues it, --overwrite replaces it\\.$"
+    with pytest.raises(ActrelaxError, match=said):
+        folder.check_begin({"lr": 0.1}, None)
+
+
+def test_a_run_that_was_killed_as_it_began_may_begin_again(tmp_path):
+    (tmp_path / "fingerprints.json").write_text('{"options": {}, "files": {}}')
+    (tmp_path / "notes.txt").write_text("mine")
+    RunFolder(tmp_path).check_begin({"lr": 0.1}, None)
+
+
+def test_a_configuration_of_another_program(tmp_path):
+    (tmp_path / "config.json").write_text('{"model": "mine"}')
+    said = f"^{tmp_path} is not a run of actrelax train: its config.json has no execution or experiment\\.$"
+    with pytest.raises(ActrelaxError, match=said):
+        RunFolder(tmp_path).training_config()
+
+
 def test_a_failed_write_leaves_the_old_file(folder, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")

@@ -533,6 +533,19 @@ def test_a_folder_that_cannot_be_written(tmp_path, tiny, capsys):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("config", [None, '{"model": "mine"}'])
+def test_a_folder_with_files_of_another_program_stays_as_it_is(tmp_path, tiny, capsys, config):
+    files = {"checkpoint.pt": "mine", "metrics.csv": "mine", "summary.json": "mine", "timing.csv": "mine"}
+    files |= {} if config is None else {"config.json": config}
+    for name, content in files.items():
+        (tmp_path / "mine" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "mine" / name).write_text(content)
+    for options in ([], ["--overwrite"]):
+        said = refused(capsys, 2, *tiny, "--out", tmp_path / "mine", *options)
+        assert said.startswith(f"{tmp_path / 'mine'} holds no run that this program can read, but files that a run wo")
+        assert {path.name: path.read_text() for path in (tmp_path / "mine").iterdir()} == files
+
+
 def test_a_full_disk(tmp_path, tiny):
     """A limit on file sizes simulates a full disk: writing a checkpoint fails half-way."""
     out = tmp_path / "run"

@@ -163,7 +163,9 @@ def test_folders_of_runs_are_found(tmp_path):
 def test_what_is_no_configuration(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.write_config({"lr": 0.1})
-    with pytest.raises(ActrelaxError, match=r"holds no run of actrelax train that this version reads: "):
+    with pytest.raises(
+        ActrelaxError, match=r"is not a run of actrelax train: its config\.json has no execution or experiment\.$"
+    ):
         gather([folder])
 
 
