@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -84,6 +85,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     """Run a simulation, and convert errors into one sentence and an exit status."""
     try:
         # imported here, so that Ctrl-C is handled during the import, too
+        _refuse_empty(arguments)
         module = importlib.import_module(f"actrelax.simulations.{name}")
         config = _parsed(module, name, arguments)
         status = module.main(config)
@@ -102,6 +104,17 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         print(f"actrelax {name}: not enough memory: choose a smaller network, batch or delay.", file=sys.stderr)
         return FAILED
     return DONE if status is None else int(status)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse empty arguments: a path that is empty would be the current directory."""
+    for before, word in pairwise(("", *arguments)):
+        option = before if word == "" else word[:-1]
+        if word == "" or (word.startswith("--") and word.endswith("=")):
+            raise ActrelaxError(
+                f"{option if option.startswith('--') else 'an argument'} is empty, as after an unset shell variable: "
+                "give it a value, or leave it out."
+            )
 
 
 def _parsed(module: ModuleType, name: str, arguments: Sequence[str]) -> Any:

@@ -98,8 +98,8 @@ class Dataset:
 
 
 def data_folder(given: Path | None) -> Path:
-    """Return the given data directory, or else the environment variable ACTRELAX_DATA, or else ``data``."""
-    return Path(os.environ.get("ACTRELAX_DATA", "data")) if given is None else given
+    """Return the given data directory, or else a non-empty environment variable ACTRELAX_DATA, or else ``data``."""
+    return Path(os.environ.get("ACTRELAX_DATA") or "data") if given is None else given
 
 
 def load(

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from actrelax.simulations.cli import main
+from actrelax.simulations.cli import SIMULATIONS, main
 from actrelax.simulations.output import Output, say_warnings
 
 COMMAND = f"{sys.executable} -m actrelax.simulations.cli"
@@ -108,3 +108,16 @@ def test_warnings_of_the_program_are_sentences(monkeypatch, tmp_path, capsys):
     assert main() == 0
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "actrelax train: warning: --conv-factor has no effect: digits-mlp has no convolution."
+
+
+@pytest.mark.parametrize("program", SIMULATIONS)
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["--out", ""], "--out"), (["--out="], "--out"), ([""], "an argument"), (["a", ""], "an argument")],
+)
+def test_an_empty_argument_is_never_the_current_directory(program, arguments, named, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([program, *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"actrelax {program}: {named} is empty, as after an unset shell variable: give it a value")
+    assert not list(tmp_path.iterdir())

@@ -267,6 +267,9 @@ def test_names(tmp_path, npz, monkeypatch):
     assert load("tiny", tmp_path).name == "tiny"
     monkeypatch.setenv("ACTRELAX_DATA", str(tmp_path))
     assert load("tiny").name == "tiny"
+    with monkeypatch.context() as patched:
+        patched.setenv("ACTRELAX_DATA", "")  # not the current directory
+        assert datasets.data_folder(None) == Path("data")
     with pytest.raises(ActrelaxError) as refused:
         load("tinny")
     assert str(refused.value) == (
