@@ -15,7 +15,7 @@ from actrelax.models.network.network import Network, Slot, check_network
 from actrelax.models.network.population import Population
 from actrelax.models.network.projection import Projection, ProjectionRoute
 from actrelax.models.network.source import changed_layer, structure
-from actrelax.models.network.stimuli import check_tensor
+from actrelax.models.network.stimuli import check_stimuli, check_tensor
 
 __all__ = [
     "ACTIVATIONS",
@@ -43,6 +43,7 @@ __all__ = [
     "capture",
     "changed_layer",
     "check_network",
+    "check_stimuli",
     "check_tensor",
     "leaky_relu",
     "structure",

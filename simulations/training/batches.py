@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from actrelax.models.network import check_stimuli
 from actrelax.simulations.data import Dataset, Split, random_stream
 from actrelax.simulations.training.processes import ALONE, Processes
 
@@ -26,15 +27,19 @@ class Preprocessing:
     dtype          dtype of the network
     mean, std      tensors on the network's device that broadcast with an image; None for no normalisation
     memory_format  memory layout of the images
+    shape          shape of one image; None for any. Images of another shape could broadcast with mean and std
     """
 
     dtype: torch.dtype
     mean: Tensor | None = None
     std: Tensor | None = None
     memory_format: torch.memory_format = torch.contiguous_format
+    shape: tuple[int, ...] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Convert images, (batch, channels, height, width) or (batch, features)."""
+        """Convert images, (batch, channels, height, width) or (batch, features); refuse those of another shape."""
+        if self.shape is not None:
+            check_stimuli(images, self.shape, [])
         x = images.to(self.dtype)
         if images.dtype == torch.uint8:
             x = x / 255

@@ -88,7 +88,7 @@ def load_run(
     with folder.fitting():
         images = state["images"]
         shape, classes, names = tuple(images["shape"]), images["classes"], images.get("names")
-        preprocess = Preprocessing(dtype, images["mean"], images["std"])
+        preprocess = Preprocessing(dtype, images["mean"], images["std"], shape=shape)
     made, module = make_network(replace(experiment.model, network=place), shape, classes, experiment.seed)
     with folder.fitting():
         made.to(dtype).load_state_dict(state["network"])

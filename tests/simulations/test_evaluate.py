@@ -163,6 +163,27 @@ def test_what_cannot_be_evaluated(trained, arrays, tmp_path, capsys):
         load_run(trained)
 
 
+@pytest.mark.parametrize("normalise", ["none", "half", "channels"])
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [((40, 8, 8), "(40, 1, 8, 8)"), ((40, 5), "(40, 5)"), ((40, 3, 8, 1), "(40, 3, 8, 1)")],
+)
+def test_images_of_another_shape_are_refused_before_they_broadcast(tmp_path, capsys, normalise, shape, found):
+    x, y = np.random.default_rng(0).random((40, 3, 8, 8), np.float32), np.arange(40) % 3
+    np.savez(tmp_path / "colours.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    x = np.ones(shape, np.float32)
+    np.savez(tmp_path / "other.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    options = ["--dataset", tmp_path / "colours.npz", "--network", "mlp-2x9", "--normalise", normalise]
+    assert run("train", *options, *QUICK, "--out", tmp_path / "run") == 0
+    other = ["--dataset", tmp_path / "other.npz"] + (["--layout", "nchw"] if len(shape) == 4 else [])
+    capsys.readouterr()
+    assert run("evaluate", tmp_path / "run", *other) == 2
+    assert capsys.readouterr().err == f"actrelax evaluate: the network takes (batch, 3, 8, 8), got {found}.\n"
+    assert run("relax", "--run", tmp_path / "run", *other, "--steps", 2, "--out", tmp_path / "relaxed") == 2
+    first_two = found.replace("40", "2", 1)
+    assert capsys.readouterr().err == f"actrelax relax: the network takes (batch, 3, 8, 8), got {first_two}.\n"
+
+
 def test_the_layout_is_the_runs(tmp_path, capsys):
     generator, path = np.random.default_rng(0), tmp_path / "images.npz"
     x, y = generator.integers(0, 256, (60, 6, 6, 5), dtype=np.uint8), np.arange(60) % 3
