@@ -89,10 +89,11 @@ def _images(config: Config, run: Run) -> Dataset:
     require(test_split=(config.test_split, POSITIVE, 1))
     own = run.experiment.images
     name, split, layout = config.dataset or own.dataset, config.test_split, config.layout
-    if name == own.dataset:
+    is_own = run.is_own(name)
+    if is_own:
         split, layout = own.test_split if split is None else split, layout or own.layout
     data = load_to_test(name, config.data_dir or run.execution.data_dir, split, layout)
-    if config.dataset is None and (split, layout) == (own.test_split, own.layout):
+    if is_own and (split, layout) == (own.test_split, own.layout):
         verify(run.folder, of_test_images(data), accept_changes=config.accept_changes)
     return data if data.names is None else _translated(data, data.names, run)
 

@@ -183,7 +183,7 @@ def make_sample(options: ProblemOptions, assumptions: Assumptions, hardware: Har
     loss = options.model.as_loss
     set_up(hardware, options.seed)
     run = None if options.run is None else _load(options, options.run)
-    if run is not None and options.layout is None and options.dataset == run.experiment.images.dataset:
+    if run is not None and options.layout is None and run.is_own(options.dataset):
         options = replace(options, layout=run.experiment.images.layout)
     x, y, shape, classes, source = _images(options, run)
     if run is None:
@@ -233,7 +233,7 @@ def _images(options: ProblemOptions, run: Run | None) -> tuple[Tensor, Tensor, t
         y = torch.randint(10, (len(x),), generator=stream)
         return x[options.first :], y[options.first :], shape, 10, "random images"
     data = load_to_test(name, options.data_dir, options.test_split, options.layout)
-    if run is not None and _reads(options) == _reads(run.experiment.images):
+    if run is not None and run.is_own(options.dataset) and _reads(options) == _reads(run.experiment.images):
         verify(run.folder, of_test_images(data), accept_changes=options.accept_changes)
     require(first=(options.first, 0, len(data.test.images) - 1))
     require(batch_size=(options.batch_size, 1, len(data.test.images) - options.first))
@@ -263,5 +263,5 @@ def _drawn(options: ProblemOptions, drawing: str, run: Run | None) -> tuple[Tens
     return x, torch.tensor([label]), shape, classes, "a drawing"
 
 
-def _reads(options: ProblemOptions | Images) -> tuple[str | None, float | None, str | None]:
-    return options.dataset, options.test_split, options.layout
+def _reads(options: ProblemOptions | Images) -> tuple[float | None, str | None]:
+    return options.test_split, options.layout

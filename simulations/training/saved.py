@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from actrelax.analysis.fingerprints import of_options, verify, verify_checkpoint
 from actrelax.analysis.runs import BEST, CHECKPOINT, RunFolder
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.network import Network
+from actrelax.simulations.data.folders import is_folder
 from actrelax.simulations.training.batches import Preprocessing
 from actrelax.simulations.training.configuration import read_config
 from actrelax.simulations.training.execution import Execution
@@ -44,6 +46,15 @@ class Run:
     input_shape: tuple[int, ...]
     classes: int
     names: tuple[str, ...] | None = None
+
+    def is_own(self, dataset: str | None) -> bool:
+        """Return whether a data set is the run's, by name or by path; None is no data set."""
+        return dataset is not None and _identified(dataset) == _identified(self.experiment.images.dataset)
+
+
+def _identified(dataset: str) -> str:
+    """Return the absolute path of a file or folder, and other names unchanged."""
+    return os.path.abspath(dataset) if dataset.endswith(".npz") or is_folder(dataset) else dataset
 
 
 def load_run(

@@ -112,6 +112,22 @@ def test_what_changed_is_refused_and_named(shared, tmp_path, npz, arrays, capsys
     assert status(capsys, every["evaluate"], "--trust") == (0, "")
 
 
+@pytest.mark.parametrize("program", ["evaluate", "relax"])
+def test_the_runs_own_data_set_is_compared_by_any_of_its_names(
+    shared, tmp_path, npz, arrays, capsys, program, monkeypatch
+):
+    words = uses(shared, tmp_path)[program]
+    monkeypatch.chdir(tmp_path)
+    np.savez(npz, **arrays | {"x_test": arrays["x_test"][::-1]})
+    for named in (npz, npz.name, f"run/../{npz.name}"):
+        found, said = status(capsys, words, "--trust", "--dataset", named)
+        assert (found, said.count("\n")) == (2, 1)
+        assert said.startswith(f"actrelax {program}: test images changed since the run in {shared} was trained: ")
+        assert status(capsys, words, "--trust", "--dataset", named, "--accept-changes")[0] == 0
+    shutil.copy(npz, tmp_path / "other.npz")
+    assert status(capsys, words, "--trust", "--dataset", "other.npz")[0] == 0
+
+
 def test_load_run_refuses_the_same(shared, tmp_path):
     with pytest.raises(ActrelaxError, match="which may do anything: pass --trust"):
         load_run(shared)
