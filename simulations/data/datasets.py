@@ -205,6 +205,7 @@ def read(path: Path, layout: Layout | None = None) -> Dataset:
     if len(arrays) < len(KEYS):
         raise ActrelaxError(f"{path} lacks some of {', '.join(KEYS)}: {_HELP}")
     try:
+        _check_empty(arrays)
         _check_labels(arrays)
         classes = int(arrays["y_train"].max()) + 1
         train, test = (
@@ -223,10 +224,19 @@ def read(path: Path, layout: Layout | None = None) -> Dataset:
 _HELP = "give a .npz file with x_train, y_train, x_test and y_test, written by numpy.savez."
 
 
+def _check_empty(arrays: Mapping[str, Array]) -> None:
+    for key, values in arrays.items():
+        if values.size == 0:
+            raise ActrelaxError(
+                f"{key} is empty, of shape {values.shape}: give at least one image with its label for training, and "
+                "one for testing."
+            )
+
+
 def _check_labels(arrays: Mapping[str, Array]) -> None:
     for key in ("y_train", "y_test"):
         labels = arrays[key]
-        if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise ActrelaxError(f"{key} must be integers of shape (n,), got {labels.dtype} {labels.shape}.")
     occurring = np.unique(arrays["y_train"]).tolist()
     if occurring[0] >= 0 and len(occurring) <= occurring[-1]:
@@ -237,7 +247,7 @@ def _check_labels(arrays: Mapping[str, Array]) -> None:
 
 
 def _split(part: str, x: Array, y: Array, classes: int, layout: Layout | None) -> Split:
-    if x.ndim not in (2, 3, 4) or 0 in x.shape:
+    if x.ndim not in (2, 3, 4):
         raise ActrelaxError(
             f"x_{part} must be (n, features), (n, height, width) or with channels (--layout), got {x.shape}."
         )

@@ -171,6 +171,7 @@ def with_label(value):
 
 
 EVERY = "y_train must have every label from 0 to its largest,"
+GIVE = "give at least one image with its label for training, and one for testing."
 ARRAYS = "x_train must be (n, features), (n, height, width) or with channels (--layout), got"
 
 
@@ -192,9 +193,12 @@ ARRAYS = "x_train must be (n, features), (n, height, width) or with channels (--
         (replaced(x_train=lambda x: x[:, 0, 0]), f"{ARRAYS} (100,)."),
         (
             replaced(x_train=lambda x: x[:0], y_train=lambda y: y[:0]),
-            "y_train must be integers of shape (n,), got int64 (0,).",
+            f"x_train is empty, of shape (0, 8, 8): {GIVE}",
         ),
-        (replaced(x_train=lambda x: x[:, :0]), f"{ARRAYS} (100, 0, 8)."),
+        (replaced(y_train=lambda y: y[:0]), f"y_train is empty, of shape (0,): {GIVE}"),
+        (replaced(x_test=lambda x: x[:0]), f"x_test is empty, of shape (0, 8, 8): {GIVE}"),
+        (replaced(y_test=lambda y: y[:0]), f"y_test is empty, of shape (0,): {GIVE}"),
+        (replaced(x_train=lambda x: x[:, :0]), f"x_train is empty, of shape (100, 0, 8): {GIVE}"),
         (replaced(y_train=lambda y: y / 2), "y_train must be integers of shape (n,), got float64 (100,)."),
         (replaced(y_test=lambda y: y[:, None]), "y_test must be integers of shape (n,), got int64 (40, 1)."),
         (
