@@ -56,6 +56,8 @@ def main(config: Config) -> None:
     """Read runs or a suite, write the report, and print tables."""
     if not config.runs:
         raise ActrelaxError("actrelax analyze needs a folder, got none: give folders of runs, or a suite's results.")
+    if config.json and config.table is not None:
+        raise ActrelaxError("--json prints no tables: leave --table out, or leave --json out.")
     suites = [path for path in config.runs if suite_report.is_suite(path)]
     if suites and config.accept_changes:
         raise ActrelaxError("--accept-changes is for folders of runs, not for a suite's results: leave it out.")

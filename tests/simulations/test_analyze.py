@@ -251,6 +251,7 @@ def test_what_cannot_be_analysed(trained, tmp_path, capsys):
             f"{tmp_path / 'text'} holds no suite's results: table.json lacks name, title, command, remark.",
         ),
         ([trained, smoke], f"{smoke} holds a suite's results, which are shown alone: give only that folder."),
+        ([trained, "--table", "latex", "--json"], "--json prints no tables: leave --table out, or leave --json out."),
         ([trained, "--out", tmp_path / "file"], f"can't write to {tmp_path / 'file'}"),
     ):
         assert run("analyze", *arguments) == 2
