@@ -258,4 +258,5 @@ def _architecture(name: str) -> Architecture:
         if depth > DEEPEST:
             raise ActrelaxError(f"{name!r} has more than {DEEPEST:,} layers: choose a smaller depth.")
         return Architecture(mlp([width] * (depth - 1)), (784,))
-    return ARCHITECTURES[known("network", name, [*ARCHITECTURES, *MODULES, "mlp-DEPTHxWIDTH"])]
+    names = [*ARCHITECTURES, *MODULES, "mlp-DEPTHxWIDTH"]
+    return ARCHITECTURES[known("network", name, names, also="with --network also FILE.py:FUNCTION")]

@@ -7,7 +7,7 @@ import contextlib
 import torch
 from torch import nn
 
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, lacks_memory
 from actrelax.models.network import CapturedNetwork, Network, build
 from actrelax.simulations.data import random_stream
 from actrelax.simulations.training import user_code
@@ -66,6 +66,19 @@ def _made(model: Model, input_shape: tuple[int, ...], classes: int, seed: int) -
         with contextlib.suppress(ActrelaxError):  # other layers than those of a hand-built network: a module like any
             return Network.from_sequential(made, input_shape), made
     if isinstance(made, nn.Module):
-        like = next((p for p in made.parameters() if p.is_floating_point()), torch.empty(0))
-        return Network.from_module(made, like.new_zeros(2, *input_shape)), made
+        return _captured(model.network, made, input_shape), made
     raise ActrelaxError(f"{model.network} must return an nn.Module or a Network, got {type(made).__name__}.")
+
+
+def _captured(name: str, module: nn.Module, input_shape: tuple[int, ...]) -> Network:
+    """Capture the module that a user's function returned."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    try:
+        return Network.from_module(module, like.new_zeros(2, *input_shape))
+    except RuntimeError as error:  # PyTorch's for shapes that don't fit; others belong to the user's code
+        if lacks_memory(error):
+            raise
+        raise ActrelaxError(
+            f"the module of {name} fails for samples of shape {input_shape}: {str(error).strip().splitlines()[0]}: "
+            "make it for the input_shape that the function is given."
+        ) from error

@@ -94,7 +94,10 @@ def test_the_width_of_a_cnn():
 
 
 def test_what_is_refused():
-    with pytest.raises(ActrelaxError, match=r"^unknown network 'resnet'; known: digits-mlp, .*, mlp-DEPTHxWIDTH\.$"):
+    said = (
+        r"^unknown network 'resnet'; known: digits-mlp, .*, mlp-DEPTHxWIDTH, with --network also FILE\.py:FUNCTION\.$"
+    )
+    with pytest.raises(ActrelaxError, match=said):
         build("resnet")
     with pytest.raises(ActrelaxError, match=r"of at least 14 x 14, got shape \(3, 8, 8\)\.$"):
         build("cnn", input_shape=(3, 8, 8))

@@ -177,6 +177,9 @@ def graph(input_shape, classes):
     return Network(input_shape, {"output": "identity"},
                    [Projection("input", "output", nn.Flatten(), nn.Linear(64, classes))])
 
+def narrow(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(9, classes))
+
 def broken(input_shape, classes):
     raise ZeroDivisionError("mine")
 
@@ -209,6 +212,11 @@ def test_a_network_of_ones_own(tmp_path):
         (
             Model(f"{tmp_path}/nix.py:f"),
             f"{tmp_path}/nix.py is not a Python file: give your network as FILE.py:FUNCTION.",
+        ),
+        (
+            Model(f"{file}:narrow"),
+            f"the module of {file}:narrow fails for samples of shape (1, 8, 8): mat1 and mat2 shapes cannot be "
+            "multiplied (2x64 and 9x10): make it for the input_shape that the function is given.",
         ),
         (Model("nix:f"), "nix is not a Python file: give your network as FILE.py:FUNCTION."),
         (
