@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from actrelax.analysis.alignment import aligned, update_angles
 from actrelax.models.assumptions import Assumptions
-from actrelax.models.errors import ActrelaxError
+from actrelax.models.errors import ActrelaxError, warn
 from actrelax.models.learning import Backward, BackwardOptions
 from actrelax.models.problem import Loss
 from actrelax.models.results import DivergenceError
@@ -55,6 +55,23 @@ class DivergenceCheck(Callback):
                 "lower the learning rate, eta or the scale of the feedback weights."
             )
         self.checked = training.batch
+
+
+class NothingLearned(Callback):
+    """Warning of the first epoch whose images were all dropped because they had not settled."""
+
+    warned = False
+
+    def on_epoch(self, training: Training) -> None:
+        images, row = len(training.batches.data.train.images), training.tables["metrics"][-1]
+        if self.warned or not training.drops_unsettled or row.get("unsettled", 0) < images:
+            return
+        self.warned = True
+        if training.processes.is_first:
+            warn(
+                f"no image of epoch {training.epoch} had settled, so that --unsettled drop left none to learn from: "
+                "raise --settle-steps or --unsettled-above, change --settle-eta, or leave --unsettled out."
+            )
 
 
 class Alignment(Callback):
@@ -129,7 +146,7 @@ class ProgressBar(Callback):
             return
         images = len(training.batches.data.train.images)
         averages = training.averages()
-        postfix = f"loss {averages['train_loss']:.4f}, accuracy {averages['train_accuracy']:.1%}"
+        postfix = f"{_loss(averages)}, accuracy {averages['train_accuracy']:.1%}"
         self.bar.set_postfix_str(postfix, refresh=False)
         self.bar.update(training.epoch * images + training.seen - self.bar.n)
 
@@ -139,7 +156,7 @@ class ProgressBar(Callback):
         metrics, timing = training.tables["metrics"][-1], training.tables["timing"][-1]
         accuracies = [f"{part} {metrics[f'{part}_accuracy']:.1%}" for part in training.batches.data.parts]
         tqdm.write(
-            f"{self.label}  epoch {training.epoch} of {training.epochs}  loss {metrics['train_loss']:.4f}  "
+            f"{self.label}  epoch {training.epoch} of {training.epochs}  {_loss(metrics)}  "
             f"accuracy: {', '.join(accuracies)}  {timing['images_per_second']:,.0f} images/s",
             file=sys.stderr,
         )
@@ -173,6 +190,11 @@ class TensorBoard(Callback):
 
     def on_end(self, training: Training) -> None:
         self.writer.close()
+
+
+def _loss(row: Row) -> str:
+    """Return the mean loss in words; nan is the mean over no image, because a loss that diverges ends the training."""
+    return "no loss" if math.isnan(row["train_loss"]) else f"loss {row['train_loss']:.4f}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -18,7 +18,7 @@ from actrelax.models.problem import RelaxationProblem
 from actrelax.simulations.data import Dataset
 from actrelax.simulations.training.assemble import Parts, assemble
 from actrelax.simulations.training.begin import begin, check_begin, claimed_by_all, files_of, go_on
-from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, ProgressBar, TensorBoard
+from actrelax.simulations.training.callbacks import Alignment, DivergenceCheck, NothingLearned, ProgressBar, TensorBoard
 from actrelax.simulations.training.configuration import as_config, hash_of
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
@@ -103,7 +103,7 @@ def _run(
         check, mark = DivergenceCheck(recording.read_every), identity(inputs)
         again = f"train --resume {folder.path}{' --trust' if is_own(experiment.model.network) else ''}"
         recorder = Recorder(folder, check, stop, recording.checkpoint_every, again=again, run=mark)
-        train(parts.training, [check, *watchers, KeepBest(folder, mark), recorder, bar])
+        train(parts.training, [check, NothingLearned(), *watchers, KeepBest(folder, mark), recorder, bar])
     summary = _summary(experiment, parts, made_with)
     if processes.is_first:
         _draw(folder)

@@ -111,10 +111,18 @@ def test_rules_agree_on_gradients_and_begin_alike(tmp_path, tiny):
             assert torch.allclose(weight, weights["backprop"][key], rtol=0, atol=1e-4), name
 
 
-def test_an_unsettled_image_teaches_nothing_if_it_is_dropped(tmp_path, tiny):
+def test_an_unsettled_image_teaches_nothing_if_it_is_dropped(tmp_path, tiny, capsys):
     before = build("digits-rec", generator=0)
-    options = ["--settle-steps", 2, "--unsettled", "drop", "--unsettled-above", 1e-9]
-    assert run(*tiny, *options, "--out", tmp_path / "none") == 0
+    options = ["--settle-steps", 2, "--unsettled", "drop", "--unsettled-above", 1e-9, "--no-quiet"]
+    said = (
+        r"^no image of epoch 1 had settled, so that --unsettled drop left none to learn from: raise --settle-steps or"
+    )
+    with pytest.warns(UserWarning, match=said) as warned:
+        assert run(*tiny, *options, "--out", tmp_path / "none") == 0
+    assert len(warned) == 1
+    shown = capsys.readouterr().err
+    assert "epoch 2 of 2  no loss  accuracy: train " in shown
+    assert "nan" not in shown
     none = RunFolder(tmp_path / "none")
     assert none.summary().unsettled == 200
     assert run(*tiny, "--settle-steps", 2, "--unsettled-above", 1e-9, "--out", tmp_path / "all") == 0
