@@ -202,9 +202,9 @@ def preprocessing(images: Images, data: Dataset, hardware: Hardware) -> Preproce
     """Return the preprocessing of stored images; statistics of `data` are computed on the CPU in float64."""
     found = normalisation(images.normalise, data.train.images)
     if found is None:
-        return Preprocessing(hardware.dtype, memory_format=hardware.memory_format)
+        return Preprocessing(hardware.dtype, channels_last=hardware.channels_last)
     mean, std = (x.to(hardware.dtype) for x in found)
-    return Preprocessing(hardware.dtype, mean, std, hardware.memory_format).to(hardware.device)
+    return Preprocessing(hardware.dtype, mean, std, hardware.channels_last).to(hardware.device)
 
 
 def learning_rate_factor(o: Optimisation, step: int, *, epochs: int, batches: int) -> float:

@@ -26,14 +26,14 @@ class Preprocessing:
 
     dtype          dtype of the network
     mean, std      tensors on the network's device that broadcast with an image; None for no normalisation
-    memory_format  memory layout of the images
+    channels_last  memory layout of the images
     shape          shape of one image; None for any. Images of another shape could broadcast with mean and std
     """
 
     dtype: torch.dtype
     mean: Tensor | None = None
     std: Tensor | None = None
-    memory_format: torch.memory_format = torch.contiguous_format
+    channels_last: bool = False
     shape: tuple[int, ...] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -45,7 +45,8 @@ class Preprocessing:
             x = x / 255
         if self.mean is not None and self.std is not None:
             x = (x - self.mean) / self.std
-        return x.contiguous(memory_format=self.memory_format) if x.dim() == 4 else x
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return x.contiguous(memory_format=layout) if x.dim() == 4 else x
 
     def to(self, device: str | torch.device) -> Preprocessing:
         """Return the conversion on another device."""

@@ -66,11 +66,6 @@ class Hardware(Machine):
         """dtype of the weights."""
         return torch.float64 if self.precision == "fp64" else torch.float32
 
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """Memory layout of images and weights of convolutions."""
-        return torch.channels_last if self.channels_last else torch.contiguous_format
-
 
 @dataclass(frozen=True)
 class FullPrecision:

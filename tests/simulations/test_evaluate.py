@@ -44,6 +44,8 @@ def test_load_run(trained, npz):
     feedback = again.network.projections["hidden1->output"].feedback
     assert feedback is not None
     assert not isinstance(feedback, nn.Parameter)
+    torch.save(again.preprocess, trained / "preprocess.pt")
+    assert torch.equal(torch.load(trained / "preprocess.pt", weights_only=False)(raw), again.preprocess(raw))
 
 
 DIGITS = "nought one two three four five six seven eight nine"

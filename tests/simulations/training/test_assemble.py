@@ -350,7 +350,7 @@ def test_channels_last_is_a_layout_and_changes_nothing_else(rule, relaxation, ne
 
 def test_images_lie_as_asked():
     x = torch.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4).to(torch.uint8)
-    plain, last = (Preprocessing(torch.float64, memory_format=Hardware(channels_last=c).memory_format) for c in (0, 1))
+    plain, last = (Preprocessing(torch.float64, channels_last=c) for c in (False, True))
     assert plain(x).is_contiguous()
     assert last(x).is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(plain(x), last(x))
