@@ -71,9 +71,7 @@ def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps 
         if steps != PAPERS:
             raise ActrelaxError(f'"{integrator.name}" is a single sweep without time: leave steps out, got {steps!r}.')
         return Schedule(math.inf, 1)
-    for name in ("dt", "duration"):
-        if getattr(steps, name):  # 0 needs no unit
-            problem.check_unit(name, steps.unit)
+    problem.check_unit("dt" if steps.duration is None else "duration", steps.unit)
     dt, taus = _step_size(problem, steps), _taus(problem)
     _check_stability(integrator, dt / min(taus))
     _check_dynamics(integrator, problem, dt)

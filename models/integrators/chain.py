@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from actrelax.models._names import whole_number
+
 Matrix = NDArray[np.float64]
 Transition = Callable[[Matrix, float], Matrix]
 """(M, dt) -> one step on the chain dx/dt = M x, as a matrix."""
@@ -37,8 +39,13 @@ def coefficients(transition: Transition, matrix: Matrix, dt: float, steps: int) 
     """Return C after `steps` steps of a scheme, a power of its one-step matrix.
 
     For dt/tau <= 1 all entries are probabilities and nothing cancels: each entry has a small relative error.
+
+    Raises
+    ------
+    ActrelaxError
+        If `steps` is not a whole number, 0 or more.
     """
-    return np.linalg.matrix_power(transition(matrix, dt), steps)
+    return np.linalg.matrix_power(transition(matrix, dt), whole_number("steps", steps, least=0))
 
 
 def polynomial(*weights: float) -> Transition:

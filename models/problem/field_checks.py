@@ -21,15 +21,12 @@ def check_complete(tau: Any, leaky: Collection[str]) -> None:
 
 
 def check_unit(name: str, unit: str | None, of_problem: str | None) -> None:
-    """Refuse a time with a unit if the problem has none, and a number if it has one."""
-    if unit == of_problem:
-        return
-    if of_problem is not None:
-        raise ActrelaxError(f"{name} is a number, but the problem's tau is a Brian2 quantity: give one, as in 1 * ms.")
-    raise ActrelaxError(
-        f"{name} is a Brian2 quantity, but the problem's tau is a number: make the problem with tau=10 * ms, "
-        f"or give {name} in the unit of tau."
-    )
+    """Refuse a time with a unit if the problem has none."""
+    if unit is not None and of_problem is None:
+        raise ActrelaxError(
+            f"{name} is a Brian2 quantity, but the problem's tau is a number: make the problem with tau=10 * ms, "
+            f"or give {name} in the unit of tau."
+        )
 
 
 def warn_of_default_tau(tau: Any, leaky: Collection[str]) -> None:

@@ -92,13 +92,12 @@ class InitialValueProblem(ABC):
     def time(self, name: str, value: float) -> float:
         """Convert a time to a number in the problem's unit; plain numbers are in that unit already."""
         values, unit = without_unit(**{name: value})
-        if unit is not None:
-            self.check_unit(name, unit)
+        self.check_unit(name, unit)
         number: float = values[name]
         return number
 
     def check_unit(self, name: str, unit: str | None) -> None:
-        """Refuse a time with a unit if the problem has none, and a number if it has one."""
+        """Refuse a time with a unit if the problem has none."""
         check_unit(name, unit, self.time_unit)
 
     @cached_property

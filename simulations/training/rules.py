@@ -208,7 +208,8 @@ def _measured(problem: RelaxationProblem, integrator: Integrator, steps: Steps) 
     grid = schedule(problem, integrator, steps).measured(problem, integrator)
     if grid.settles is False:
         warn(f"relaxations have not settled after {grid.steps} steps: give a larger --max-steps or --tolerance.")
-    if grid.rests:
+    of_gradient = steps.of == "gradient"  # steps that are enough for this batch may be too few for others
+    if grid.rests or (grid.settles and of_gradient):
         return PAPERS, integrator_named("equilibrium")
     return (steps if steps.tolerance is None else Steps(grid.steps, dt=grid.dt)), integrator
 

@@ -1,7 +1,5 @@
 """Numbers, arrays, generators and quantities of NumPy and Brian2 as arguments."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -139,7 +137,6 @@ def test_brian2s_quantities_are_times_in_ms():
     problem = problem_of(case, **fields)
     timed = solve(problem, "euler", Steps(dt=0.5 * ms, duration=20 * ms), record=True)
     assert torch.equal(timed["hidden1"], plain["hidden1"])
-    assert solve(problem, steps=3, eta=0.1).dt == 1.0
     assert (timed.times[-1], timed.dt) == (20.0, 0.5)
     units = [t.to_xarray()["time"].attrs["units"] for t in (plain, timed)]
     assert units == ["the unit of tau", "ms"]
@@ -170,16 +167,6 @@ def test_brian2s_quantities_are_times_in_ms():
             r"^dt is a Brian2 quantity, but the problem's tau is a numb",
         ),
         (lambda: predicted_errors(problem_of(mlp_case()), {}, "euler", dt=1 * ms, at=[1]), r"^dt is a Brian2 quantity"),
-        *[
-            (
-                partial(solve, problem_of(mlp_case(), tau=0.02 * second), **{"dt": 0.001, "duration": 0.1} | times),
-                sentence,
-            )
-            for times, sentence in (
-                ({}, r"^dt is a number, but the problem's tau is a Brian2 quantity: give one, as in 1 \* ms\.$"),
-                ({"dt": None, "duration": 20.0}, r"^duration is a number, but the problem's tau is a Brian2 quantity"),
-            )
-        ],
     ],
 )
 def test_quantities_that_are_refused(call, sentence):

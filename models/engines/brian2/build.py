@@ -60,7 +60,7 @@ def build(
     problem: InitialValueProblem,
     method: str = "euler",
     *,
-    dt: float | None = None,
+    dt: float = 0.1,
     monitor: Monitor = (),
     every: int = 1,
 ) -> Simulation:
@@ -73,8 +73,8 @@ def build(
     problem : RelaxationProblem or ForwardProblem
     method : str, default "euler"
         State updater of Brian2: "euler", "rk4", "exact" ...
-    dt : float or quantity, default 0.1
-        Step size in the problem's unit of time, milliseconds in Brian2; a quantity if the problem's tau is one.
+    dt : float, default 0.1
+        Step size in the problem's unit of time: milliseconds in Brian2.
     monitor : mapping, str or sequence of str, optional
         Populations to record, or population -> True for all units, or their indices below batch * units. A relaxation
         includes the input only if a drive reads it or it is noisy, a forward phase only if it is noisy.
@@ -109,8 +109,7 @@ def build(
     method, every = method.removeprefix("brian2:"), whole_number("every", every, least=1)
     method = OURS.get(method, method)
     scheme = integrator_named(f"brian2:{method}")
-    steps = Steps(0, dt=0.1, unit=problem.time_unit) if dt is None else Steps(0, dt=dt)
-    grid = schedule(problem, scheme, steps)
+    grid = schedule(problem, scheme, Steps(0, dt=dt))
     reason = unsupported(problem, scheme)
     if reason is not None:
         raise ActrelaxError(f'"{scheme.name}" can\'t be used here: {reason}')

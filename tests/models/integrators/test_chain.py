@@ -6,6 +6,7 @@ from scipy import stats
 from scipy.linalg import expm
 
 from actrelax.models.engines import INTEGRATORS
+from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import chain_matrix, coefficients, flow
 
 TAUS = [0.7, 1.0, 1.6, 0.9]
@@ -34,3 +35,9 @@ def test_coefficients_are_those_of_steps_taken_one_by_one(name):
     np.testing.assert_allclose(C @ np.arange(1.0, 6.0), x, rtol=1e-13)
     np.testing.assert_allclose(C.sum(1), 1, rtol=1e-13)  # a clamp of 1 preserves a state of ones
     assert (C >= 0).all()
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5])
+def test_numbers_of_steps_are_whole(steps):
+    with pytest.raises(ActrelaxError, match=rf"^steps must be a whole number, 0 or more, got {steps}\.$"):
+        coefficients(INTEGRATORS["euler"].transition, chain_matrix(TAUS), 0.1, steps)

@@ -222,7 +222,7 @@ RUNS = {
     "kolen-pollack": [*CNN, *CLIPPED, "--assumptions", "kolen-pollack", "--decay", "0.1", "--epochs", "2"],
     "backprop": ["--network", "OWN:unequal", "--rule", "backprop", "--batch-size", "205", "--update-clip", "0.002"],
     "tied": ["--network", "OWN:tied", "--assumptions", "kolen-pollack", "--decay", "0.1", "--batch-size", "718"],
-    "cycles": [*CYCLES, "--settle-steps", "6", "--steps", "5", "--unsettled", "drop", "--unsettled-above", "0.05"],
+    "cycles": [*CYCLES, "--settle-steps", "30", "--steps", "30", "--unsettled", "drop", "--unsettled-above", "0.2"],
     "cycles until a tolerance": CYCLES,
     "cycles, bptt": [*CYCLES, "--rule", "bptt"],
     "group-norm": [
