@@ -84,8 +84,8 @@ def _run_as_process(name: str, arguments: Sequence[str]) -> int:
 def _run(name: str, arguments: Sequence[str]) -> int:
     """Run a simulation, and convert errors into one sentence and an exit status."""
     try:
-        # imported here, so that Ctrl-C is handled during the import, too
         _refuse_empty(arguments)
+        # imported here, so that Ctrl-C is handled during the import, too
         module = importlib.import_module(f"actrelax.simulations.{name}")
         config = _parsed(module, name, arguments)
         status = module.main(config)

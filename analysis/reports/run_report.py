@@ -114,14 +114,14 @@ def _explained(runs: Sequence[Run]) -> list[str]:
 def compared(runs: Sequence[Run]) -> list[Section]:
     """Return a section per task (`TASK`) that compares its conditions over their seeds, if a condition has several."""
     ended = [run for run in runs if run.outcome.state.is_final]
-    varying, sections = _varying(ended), []
+    varying, left_out, sections = _varying(ended), not_compared(runs), []
     for task in dict.fromkeys(run.task for run in ended):
         outcomes = [run.outcome for run in ended if run.task == task]
         if (found := comparison.among(outcomes)) is None:
             continue
         part, of = comparison.compared(found, outcomes), dict(zip(TASK, task, strict=True))
         on = "".join(f", {option} {shown(of[option])}" for option in varying)
-        above = [*not_compared(runs), *filter(None, [" ".join(comparison_text.families(part))])]
+        above = [*left_out, *filter(None, [" ".join(comparison_text.families(part))])]
         table = comparison_text.table(f"Conditions over their seeds{on}", part)
         sections.append(Section(f"Conditions{on}", above, [table], [" ".join(comparison_text.remarks(part))]))
     return sections

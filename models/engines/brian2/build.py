@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 import brian2 as b2
@@ -120,7 +119,7 @@ def assemble(
     problem: InitialValueProblem,
     method: str,
     dt: float,
-    monitored: Mapping[str, Units] = MappingProxyType({}),
+    monitored: Mapping[str, Units],
     every: int = 1,
 ) -> Simulation:
     """Build what `build` has checked, or `solve`; dt is in the problem's unit of time."""

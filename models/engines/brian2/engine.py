@@ -118,7 +118,7 @@ def _run(request: SolveRequest, watch: _Watch, target: str, seed: int | None) ->
         if grid.steps == 0:
             watch.observe(watch.flat.as_tensors(watch.flat.split(watch.flat.initial_state)), 0)
             return
-        simulation = assemble(request.problem, method_of(request.integrator), grid.dt)
+        simulation = assemble(request.problem, method_of(request.integrator), grid.dt, monitored={})
         if watch.every is not None:
             simulation.network.add(_observer(watch, watch.every, simulation, grid.dt))
         try:
