@@ -15,7 +15,16 @@ from brian2.synapses.synapses import SummedVariableUpdater
 from brian2.utils.stringtools import get_identifiers
 
 from actrelax.models._names import known
-from actrelax.models.engines.brian2.rate_model import Link, Rates, gains_of, link_of, rates_of, summed_into, whole
+from actrelax.models.engines.brian2.rate_model import (
+    Link,
+    Rates,
+    gains_of,
+    link_of,
+    rates_of,
+    refuse_linked,
+    summed_into,
+    whole,
+)
 from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.errors import ActrelaxError
 
@@ -77,9 +86,10 @@ def adjoint(
     Raises
     ------
     ActrelaxError
-        For several differential variables without a choice of `rate`, rates that read another differential variable
-        which follows them or that don't read what is summed, synapses that sum anything but one function of presynaptic
-        rates, synapses to other groups, a function that can't be differentiated, or names that the adjoint needs.
+        For several differential variables without a choice of `rate`, rates that read another differential
+        variable which follows them or that don't read what is summed, variables linked to what follows the
+        rates of a group, synapses that sum anything but one function of presynaptic rates, synapses to other
+        groups, a function that can't be differentiated, or names that the adjoint needs.
 
     Examples
     --------
@@ -102,6 +112,8 @@ def adjoint(
         each.name: [summed_into(s) for s in connections if whole(s.target).name == each.name] for each in groups
     }
     rates = {each.name: rates_of(each, rate, summed_in[each.name]) for each in groups}
+    for each in groups:
+        refuse_linked(each, rates)
     links = [link_of(each, rates, several=len(connections) > 1) for each in connections]
     summed = sorted({link.summed for link in links})
     if isinstance(gain, str) and len(summed) > 1:

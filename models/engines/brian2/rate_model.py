@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import brian2 as b2
 import sympy
+from brian2.core.variables import Subexpression
 from brian2.equations.equations import DIFFERENTIAL_EQUATION, SUBEXPRESSION
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 
@@ -80,6 +81,21 @@ def rates_of(group: Any, rate: str | None, summed: Collection[str]) -> Rates:
     return Rates(chosen, slope, _text(-leak, chosen, group.name), live)
 
 
+def refuse_linked(group: Any, rates: Mapping[str, Rates]) -> None:
+    """Refuse a linked variable that follows the rates of a group, by name: gradients pass through synapses alone."""
+    for name in (name for name, each in group.equations.items() if "linked" in each.flags):
+        if name not in group.variables:
+            raise ActrelaxError(
+                f"{name!r} of {group.name!r} is linked to nothing yet: set {group.name}.{name} = linked_var(...) first."
+            )
+        for owner, variable in _origins(group.variables, name):
+            if owner in rates and variable in rates[owner].live:
+                raise ActrelaxError(
+                    f"{name!r} of {group.name!r} is linked to {variable!r} of {owner!r}, which follows the rates: "
+                    "connect them by synapses, s_post = w * r_pre : 1 (summed)."
+                )
+
+
 def link_of(synapses: Any, rates: Mapping[str, Rates], several: bool) -> Link:
     """Return how synapses connect the rates of groups, by name; refuses what is no function of presynaptic rates."""
     source, target = whole(synapses.source), whole(synapses.target)
@@ -129,6 +145,16 @@ def _subexpressions(owner: Any) -> dict[str, Any]:
     if updater is not None:
         codes |= dict(line.split(" = ", 1) for line in updater.abstract_code.splitlines())
     return {name: str_to_sympy(code) for name, code in codes.items()}
+
+
+def _origins(variables: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Yield the group and the name of each stored variable that a variable is, or is computed from."""
+    variable = variables[name]
+    if isinstance(variable, Subexpression):
+        for each in variable.identifiers & set(variables):
+            yield from _origins(variables, each)
+    elif variable.owner is not None:
+        yield variable.owner.name, variable.name
 
 
 def _written_out(expression: Any, parts: Mapping[str, Any]) -> Any:

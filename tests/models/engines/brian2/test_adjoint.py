@@ -239,6 +239,8 @@ def refused_models():
     squared = b2.NeuronGroup(2, PLAIN + "\nu = v**2 : 1 (constant over dt)\nv = 1 + r : 1", method="euler")
     outside = b2.NeuronGroup(2, PLAIN.replace("I)", "feedback)"), method="euler", namespace={"feedback": 0.7})
     unread = b2.NeuronGroup(2, PLAIN + "\nunread : 1", method="euler")
+    linked = b2.NeuronGroup(2, PLAIN.replace("I)", "x)") + "\nx : 1 (linked)", method="euler")
+    linked.x = b2.linked_var(two, "r")
     jumping = b2.NeuronGroup(2, PLAIN.replace("tanh", "sign"), method="euler")
     tired = SUM.replace("w *", "z * w *") + "\ndz/dt = (1 - z) / second - z * r_pre / second : 1 (clock-driven)"
     backwards = "w : 1\ns_pre = w * r_post : 1 (summed)"
@@ -284,6 +286,12 @@ def refused_models():
             connected(adapting),
             {"rate": "r"},
             "dr/dt of 'r' reads 'c', which follows the rates by a differential",
+        ),
+        (
+            [linked, two],
+            connected(linked, target=two),
+            {},
+            f"'x' of {linked.name!r} is linked to 'r' of {two.name!r}, which follows the rates: connect them by",
         ),
         (outside, connected(outside), {}, "the adjoint has a variable 'feedback', and "),
         (

@@ -4,7 +4,7 @@ import brian2 as b2
 import pytest
 from brian2.parsing.sympytools import str_to_sympy
 
-from actrelax.models.engines.brian2.rate_model import Rates, gains_of, link_of, rates_of, summed_into
+from actrelax.models.engines.brian2.rate_model import Rates, gains_of, link_of, rates_of, refuse_linked, summed_into
 from actrelax.models.errors import ActrelaxError
 
 TEXT = """
@@ -66,3 +66,30 @@ def test_synapses_may_read_what_does_not_follow_them(read):
     rates = {group.name: rates_of(group, "r", ["s"])}
     synapses = b2.Synapses(group, group, f"s_post = r_pre * (1 + {read}) : 1 (summed)")
     assert same(link_of(synapses, rates, several=False).weight, f"1 + {read}")
+
+
+@pytest.mark.parametrize("variable", ["r", "s", "v"])
+def test_variables_linked_to_what_follows_the_rates_are_refused(variable):
+    """Brian2 writes rates linked into other equations out as if nothing but synapses read them."""
+    group, _ = model()
+    reader = b2.NeuronGroup(2, "dr/dt = (-r + tanh(s + x)) / (10 * ms) : 1\ns : 1\nx : 1 (linked)", name="reader")
+    reader.x = b2.linked_var(group, variable)
+    rates = {group.name: rates_of(group, "r", ["s"]), "reader": rates_of(reader, None, ["s"])}
+    origin = "r" if variable == "v" else variable  # a subexpression is linked as what it computes
+    said = rf"^'x' of 'reader' is linked to '{origin}' of '{group.name}', which follows the rates: connect"
+    with pytest.raises(ActrelaxError, match=said):
+        refuse_linked(reader, rates)
+
+
+@pytest.mark.parametrize("variable", ["y", "u", "I"])
+def test_variables_may_be_linked_to_what_does_not_follow_the_rates(variable):
+    group, _ = model()
+    reader = b2.NeuronGroup(2, "dr/dt = (-r + tanh(s + x)) / (10 * ms) : 1\ns : 1\nx : 1 (linked)")
+    reader.x = b2.linked_var(group, variable)
+    refuse_linked(reader, {group.name: rates_of(group, "r", ["s"]), reader.name: rates_of(reader, None, ["s"])})
+
+
+def test_variables_must_be_linked_first():
+    reader = b2.NeuronGroup(2, "dr/dt = (-r + s + x) / (10 * ms) : 1\ns : 1\nx : 1 (linked)", name="reader")
+    with pytest.raises(ActrelaxError, match=r"^'x' of 'reader' is linked to nothing yet: set reader.x = linked_var"):
+        refuse_linked(reader, {"reader": rates_of(reader, None, ["s"])})
