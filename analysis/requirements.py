@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actrelax.models.engines import Steps, integrator_named
+from actrelax.models.engines import Steps, integrator_named, require_stable
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator
 from actrelax.models.problem import InitialValueProblem, RelaxationProblem
@@ -53,10 +53,5 @@ def checked_step(problem: InitialValueProblem, integrator: str | Integrator, dt:
             f'a relaxation over time is needed, and "{scheme.name}" takes none: name another integrator.'
         )
     Steps(dt=dt)  # raises
-    limit = scheme.stability_limit
-    ratio = max((dt / problem.taus.extremes(name)[0] for name in problem.relaxing), default=0.0)
-    if ratio >= limit:
-        raise ActrelaxError(
-            f'dt / tau must be below {limit:.4g} for "{scheme.name}", got {ratio:.4g}: give a smaller dt.'
-        )
+    require_stable(problem, scheme, dt)
     return dt

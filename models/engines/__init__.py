@@ -4,7 +4,7 @@ from actrelax.models.engines.connections import Connection, current_functions
 from actrelax.models.engines.methods import BRIAN2, INTEGRATORS, SCIPY, integrator_named
 from actrelax.models.engines.options import Brian2Options, SciPyOptions, TorchOptions
 from actrelax.models.engines.request import Agree
-from actrelax.models.engines.schedule import schedule
+from actrelax.models.engines.schedule import require_stable, schedule
 from actrelax.models.engines.settle import Settle, settle, settled_pass
 from actrelax.models.engines.solve import ENGINES, OPTIONS, solve, unsupported
 from actrelax.models.engines.sparse_forward import SparseForward
@@ -32,6 +32,7 @@ __all__ = [
     "Vector",
     "current_functions",
     "integrator_named",
+    "require_stable",
     "schedule",
     "settle",
     "settled_pass",

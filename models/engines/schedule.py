@@ -72,13 +72,34 @@ def schedule(problem: InitialValueProblem, integrator: Integrator, steps: Steps 
             raise ActrelaxError(f'"{integrator.name}" is a single sweep without time: leave steps out, got {steps!r}.')
         return Schedule(math.inf, 1)
     problem.check_unit("dt" if steps.duration is None else "duration", steps.unit)
-    dt, taus = _step_size(problem, steps), _taus(problem)
-    _check_stability(integrator, dt / min(taus))
-    _check_dynamics(integrator, problem, dt)
+    dt = _step_size(problem, steps)
+    require_stable(problem, integrator, dt)
+    eta = dt / min(_taus(problem))
+    if eta > 1 and integrator.stability_limit < math.inf:
+        warn(f"eta is {eta:.4g}, above 1: errors may grow by about eta / (2 - eta) per layer before they shrink.")
     problem.delay.steps(dt)
     if steps.tolerance is not None:
         return _until_settled(problem, integrator, dt, steps)
     return Schedule(dt, _whole_steps(dt, steps))
+
+
+def require_stable(problem: InitialValueProblem, integrator: Integrator, dt: float) -> None:
+    """Refuse a step at which leaky units, or a mode of some unit dynamics, don't decay: |R(dt lambda)| >= 1."""
+    limit = integrator.stability_limit
+    if limit == math.inf:
+        return
+    eta = dt / min(_taus(problem))
+    if eta >= limit:
+        raise ActrelaxError(
+            f'eta must lie between 0 and {limit:.4g} for "{integrator.name}", got {eta:.4g}: '
+            "take more steps of a smaller dt."
+        )
+    for name, dynamics in problem.dynamics.items():
+        for mode in np.linalg.eigvals(np.asarray(dynamics.A)):
+            if abs(integrator.transition(np.array([[mode]]), dt)[0, 0]) >= 1:
+                raise ActrelaxError(
+                    f'dt {dt:.4g} is unstable for the units of {name!r} under "{integrator.name}": give a smaller dt.'
+                )
 
 
 def _step_size(problem: InitialValueProblem, steps: Steps) -> float:
@@ -149,28 +170,6 @@ def _taus(problem: InitialValueProblem) -> list[float]:
     if not leaky:
         return [math.inf if problem.dynamics else 1.0]
     return [tau for v in leaky for tau in problem.taus.extremes(v)]
-
-
-def _check_stability(integrator: Integrator, eta: float) -> None:
-    if eta >= integrator.stability_limit:
-        raise ActrelaxError(
-            f'eta must lie between 0 and {integrator.stability_limit:.4g} for "{integrator.name}", got {eta:.4g}: '
-            "take more steps of a smaller dt."
-        )
-    if eta > 1 and integrator.stability_limit < math.inf:
-        warn(f"eta is {eta:.4g}, above 1: errors may grow by about eta / (2 - eta) per layer before they shrink.")
-
-
-def _check_dynamics(integrator: Integrator, problem: InitialValueProblem, dt: float) -> None:
-    """Refuse a step at which a mode of some unit dynamics does not decay: |R(dt lambda)| >= 1."""
-    if integrator.stability_limit == math.inf:
-        return
-    for name, dynamics in problem.dynamics.items():
-        for mode in np.linalg.eigvals(np.asarray(dynamics.A)):
-            if abs(integrator.transition(np.array([[mode]]), dt)[0, 0]) >= 1:
-                raise ActrelaxError(
-                    f'dt {dt:.4g} is unstable for the units of {name!r} under "{integrator.name}": give a smaller dt.'
-                )
 
 
 def _whole_steps(dt: float, steps: Steps) -> int:

@@ -33,7 +33,7 @@ def of_samples(case, count=None):
     [
         (-0.5, 3, r"dt must be a positive number, got -0\.5\."),
         (float("nan"), 3, r"dt must be a positive number, got nan\."),
-        (5.0, 3, r'dt / tau must be below 2 for "euler", got 5: give a smaller dt\.'),
+        (5.0, 3, r'eta must lie between 0 and 2 for "euler", got 5: take more steps of a smaller dt\.'),
         (0.1, -3, r"(each number in at|steps) must be a whole number, 0 or more, got -3\."),
         (0.1, 1.5, r"(each number in at|steps) must be a whole number, 0 or more, got 1\.5\."),
     ],
