@@ -10,6 +10,7 @@ from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from actrelax.models._names import is_number, look_up
 from actrelax.models._values import as_number
@@ -84,8 +85,8 @@ class ActivationRelaxation(nn.Module):
     Raises
     ------
     ActrelaxError
-        For invalid arguments; in ``forward``, if the module has changed since it was wrapped, and under transforms of
-        `torch.func`; in ``backward``, for a second derivative.
+        For invalid arguments; in ``forward``, if the module has changed since it was wrapped, under transforms of
+        `torch.func` and in forward mode; in ``backward``, for a second derivative.
     DivergenceError
         In ``backward``, if the relaxation diverges and `options.check_finite` is set. A non-finite loss gradient raises
         no error, as GradScaler expects.
@@ -176,11 +177,7 @@ class ActivationRelaxation(nn.Module):
             run = compiled.recorded if records else compiled.unrecorded
             given = scale if isinstance(scale, Tensor) else torch.full((), scale, device=x.device)
             return run(self, x, given)
-        if torch._C._are_functorch_transforms_active():  # below the compiler, which can't trace this
-            raise ActrelaxError(
-                "the transforms of torch.func (grad, vmap, jvp, ...) can't see a relaxation: call loss.backward(), or "
-                "transform the plain module."
-            )
+        _refuse_transforms(x)  # below the compiler, which can't trace this
         return self._output(x, scale)
 
     def _without_graph(self, x: Tensor) -> Tensor:
@@ -231,6 +228,16 @@ class ActivationRelaxation(nn.Module):
 
     def extra_repr(self) -> str:
         return str(self._recipe)
+
+
+def _refuse_transforms(x: Tensor) -> None:
+    if torch._C._are_functorch_transforms_active():
+        what = "the transforms of torch.func (grad, vmap, jvp, ...)"
+    elif forward_ad.unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]
+        what = "forward-mode derivatives (dual tensors)"
+    else:
+        return
+    raise ActrelaxError(f"{what} can't see a relaxation: call loss.backward(), or transform the plain module.")
 
 
 def _wrapped(

@@ -608,6 +608,22 @@ def test_transforms_of_torch_func_are_refused(given, transform):
         assert torch.allclose(each, model.module(x))
 
 
+@pytest.mark.parametrize("given", ["input_shape", "example"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of PyTorch's own jvp
+def test_forward_mode_is_refused(given):
+    """An autograd function would drop the tangents of a captured module without a word."""
+    x, _ = batch()
+    model = ActivationRelaxation(chain(), **{given: (1, 8, 8) if given == "input_shape" else x})
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises(ActrelaxError, match=r"^forward-mode derivatives \(dual tensors\) can't see a relax"):
+            model(dual)
+        with torch.no_grad():  # nothing relaxes
+            tangents = [torch.autograd.forward_ad.unpack_dual(m(dual)).tangent for m in (model, model.module)]
+        assert torch.equal(*tangents)
+        assert tangents[0].any()
+
+
 def test_refused_on_the_way():
     x, y = batch()
     model = door()
