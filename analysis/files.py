@@ -33,6 +33,22 @@ def exists(path: Path) -> bool:
     return True
 
 
+def require_places(*files: Path) -> None:
+    """Raise an error, before anything is computed, if files can't be written for what stands in their places.
+
+    Raises
+    ------
+    ActrelaxError
+        If a folder has the name of one of the files, or a file the name of a folder above it.
+    """
+    for file in files:
+        if exists(file) and file.is_dir():
+            raise ActrelaxError(f"can't write to {file}: Is a directory.")
+        above = next(folder for folder in file.absolute().parents if exists(folder))
+        if not above.is_dir():
+            raise ActrelaxError(f"can't write to {file}: Not a directory.")
+
+
 def listed(folder: Path) -> list[Path]:
     """Return the sorted contents of a folder.
 

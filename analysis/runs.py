@@ -15,7 +15,6 @@ figures/        learning curves
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from actrelax.analysis.files import exists, read_json, replacing, write_text
+from actrelax.analysis.files import exists, read_json, replacing, require_places, write_text
 from actrelax.analysis.summary import Summary, parsed
 from actrelax.analysis.tables import read_csv, write_csv
 from actrelax.models.errors import ActrelaxError
@@ -177,9 +176,7 @@ class RunFolder:
             if exists(path) and not path.is_dir():
                 raise ActrelaxError(f"can't write to {path}: Not a directory.")
         drawn = self.figures.glob("*.png") if exists(self.figures) else ()
-        for path in (*(self.path / name for name in FILES), *drawn):
-            if os.path.isdir(path):
-                raise ActrelaxError(f"can't write to {path}: Is a directory.")
+        require_places(*(self.path / name for name in FILES), *drawn)
 
     def clear(self) -> None:
         """Delete the files of a run that `check_begin` has allowed a new one to replace, and no others."""

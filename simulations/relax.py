@@ -35,7 +35,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from actrelax.analysis import figures
-from actrelax.analysis.files import claimed
+from actrelax.analysis.files import claimed, require_places
 from actrelax.analysis.two_phases import RecordedForwardPhase, draw_phases
 from actrelax.analysis.view.charts import require_bokeh
 from actrelax.analysis.view.page import require_size, to_html
@@ -104,7 +104,7 @@ def defaults(arguments: Sequence[str]) -> Config:
 
 def main(config: Config) -> None:
     """Relax, draw the results, and print the errors."""
-    check_page(config)
+    check_outputs(config)
     if config.again is not None:
         with claimed(config.out):
             report(config, *repeated(config, config.again))
@@ -211,9 +211,11 @@ def recorded(
         return solve(problem, scheme, steps, record=Record(record, every=every, path=config.out / FILE), **how)
 
 
-def check_page(config: Config) -> None:
-    """Raise an error if a page can't be made, before anything is computed."""
+def check_outputs(config: Config) -> None:
+    """Raise an error if a file can't be made or written, before anything is computed."""
+    require_places(*(config.out / name for name in (FILE, FORWARD, FIGURE)))
     if config.html is not None:
+        require_places(config.html)
         require_bokeh("--html")
     elif config.samples is not None:
         raise ActrelaxError("--samples needs --html: give --html FILE, or leave --samples out.")

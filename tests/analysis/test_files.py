@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actrelax.analysis.files import claimed, exists, locked, replacing
+from actrelax.analysis.files import claimed, exists, locked, replacing, require_places
 from actrelax.models._files import partial_of
 from actrelax.models.errors import ActrelaxError
 
@@ -57,6 +57,15 @@ def test_where_the_system_does_not_say_whether_there_is_a_file(tmp_path):
     for name, why in (("x" * 300, "File name too long"), ("a\0b", "embedded null byte")):
         with pytest.raises(ActrelaxError, match=f"^can't look at .*: {why}\\.$"):
             exists(tmp_path / name)
+
+
+def test_what_is_in_the_way_of_a_file(tmp_path):
+    (tmp_path / "file").write_text("old")
+    require_places(tmp_path / "file", tmp_path / "new" / "folders" / "file")
+    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "file" / "below" / "it", "Not a directory")):
+        with pytest.raises(ActrelaxError, match=f"^can't write to {path}: {why}\\.$"):
+            require_places(tmp_path / "file", path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_lock_is_held_by_one(tmp_path):
