@@ -137,13 +137,12 @@ def holm(p: Sequence[float]) -> list[float]:
         require_statsmodels()
         from statsmodels.stats.multitest import multipletests
 
-        freezing = not gc.get_freeze_count()  # multipletests collects garbage, for seconds in a large process
-        if freezing:
-            gc.freeze()
+        frozen = gc.get_freeze_count()  # by the caller, to whom what is frozen here is left
+        gc.freeze()  # multipletests collects garbage, for seconds in a large process
         try:
             adjusted[known] = multipletests(adjusted[known], method="holm")[1]
         finally:
-            if freezing:
+            if not frozen:
                 gc.unfreeze()
     return [float(value) for value in adjusted]
 

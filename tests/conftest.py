@@ -49,8 +49,9 @@ def pytest_configure(config):
         config.pluginmanager.register(WithDefect(defect))
 
 
-def pytest_collection_finish():
-    """Leave modules and collected tests out of garbage collection: Brian2 collects at each run of a network."""
+@pytest.fixture(scope="module", autouse=True)
+def _what_lives_is_not_searched():
+    """Leave what earlier tests imported out of garbage collection: Brian2 and statsmodels collect at each call."""
     gc.collect()
     gc.freeze()
 
