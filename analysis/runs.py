@@ -46,6 +46,7 @@ PARTS = frozenset({"experiment", "execution"})
 CONFIG, CHECKPOINT, SUMMARY, DIVERGED = "config.json", "checkpoint.pt", "summary.json", "diverged.json"
 BEST = "best.pt"
 FINGERPRINTS = "fingerprints.json"
+LEARNING_CURVES, PLASTICITY = "figures/learning-curves.png", "figures/plasticity.png"
 FILES = (SUMMARY, DIVERGED, CHECKPOINT, BEST, *(f"{table}.csv" for table in TABLES), FINGERPRINTS, CONFIG)
 """Files of a run in the order of their removal; the configuration, which marks the run as begun, is the last."""
 
@@ -153,7 +154,7 @@ class RunFolder:
         keys = {name: self._keys(name) for name in (CONFIG, FINGERPRINTS)}
         if keys[CONFIG] >= PARTS or keys[CONFIG] == options.keys():
             return True
-        found = [name for name in FILES if exists(self.path / name)]
+        found = [name for name in (*FILES, LEARNING_CURVES, PLASTICITY) if exists(self.path / name)]
         if found == [FINGERPRINTS] and "options" in keys[FINGERPRINTS]:  # of a run that was killed as it began
             return False
         if found:

@@ -33,7 +33,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from actrelax.analysis import figures
 from actrelax.analysis.files import claimed
 from actrelax.analysis.fingerprints import Fingerprints, identity, of_options, of_weights, record
-from actrelax.analysis.runs import RunFolder
+from actrelax.analysis.runs import PLASTICITY, RunFolder
 from actrelax.analysis.summary import Summary, versions
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import Backward
@@ -203,7 +203,7 @@ def draw(training: Training, learner: Learner, folder: RunFolder) -> None:
     """Draw accuracy over stimuli, and hidden neurons during the two phases of a test digit."""
     images, labels = training.batches.data.test
     states = learner.watch(training.batches.preprocess(images[:1]), labels[:1])["hidden1"]
-    with figures.saved(folder.figures / "plasticity.png", columns=2) as (_, (left, right)):
+    with figures.saved(folder.path / PLASTICITY, columns=2) as (_, (left, right)):
         for name in ("train_accuracy", "test_accuracy"):
             stimuli, values = ([row[key] for row in training.tables["metrics"]] for key in ("stimuli", name))
             left.plot(stimuli, [100 * v for v in values], label=name.replace("_", " "), marker=".")

@@ -11,7 +11,7 @@ import torch
 from actrelax.analysis.clip_bound import largest_derivative, why_no_bound
 from actrelax.analysis.convergence import Distances, distances
 from actrelax.analysis.fingerprints import identity, of_weights, record
-from actrelax.analysis.runs import RunFolder
+from actrelax.analysis.runs import LEARNING_CURVES, RunFolder
 from actrelax.analysis.summary import Summary, versions
 from actrelax.models.engines import TorchOptions, integrator_named, schedule
 from actrelax.models.problem import RelaxationProblem
@@ -189,7 +189,7 @@ def _draw(folder: RunFolder) -> None:
 
     metrics = folder.table("metrics")
     parts = [name.removesuffix("_accuracy") for name in metrics[0] if name.endswith("_accuracy")]
-    with figures.saved(folder.figures / "learning-curves.png", columns=2) as (_, (left, right)):
+    with figures.saved(folder.path / LEARNING_CURVES, columns=2) as (_, (left, right)):
         figures.learning_curves(left, {"train": metrics}, "train_loss")
         for part in parts:
             figures.learning_curves(right, {part: metrics}, f"{part}_accuracy")

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from actrelax.analysis.runs import CHECKPOINT, FILES, SUMMARY, RunFolder, State
+from actrelax.analysis.runs import CHECKPOINT, FILES, LEARNING_CURVES, SUMMARY, RunFolder, State
 from actrelax.analysis.summary import Summary, versions
 from actrelax.models.errors import ActrelaxError
 
@@ -73,16 +73,19 @@ TRAINING = {"version": 3, "experiment": {}, "execution": {}}
         {"config.json": '{"model": "mine"}'},
         {"config.json": '{"model": "mine"}', "checkpoint.pt": "mine"},
         {"config.json": "damaged", "best.pt": "mine"},
+        {LEARNING_CURVES: "mine"},
     ],
 )
 def test_files_that_no_run_wrote_are_never_replaced(tmp_path, files, overwrite):
     for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     with pytest.raises(ActrelaxError) as refused:
         RunFolder(tmp_path).check_begin({"lr": 0.1}, None, overwrite=overwrite)
+    named = ", ".join(name for name in (*FILES, LEARNING_CURVES) if name in files)
     assert str(refused.value) == (
-        f"{tmp_path} holds no run that this program can read, but files that a run would replace "
-        f"({', '.join(name for name in FILES if name in files)}): give another --out, or move the files away."
+        f"{tmp_path} holds no run that this program can read, but files that a run would replace ({named}): "
+        "give another --out, or move the files away."
     )
 
 
