@@ -46,7 +46,7 @@ def require_places(*files: Path) -> None:
             raise ActrelaxError(f"can't write to {file}: Is a directory.")
         above = next(folder for folder in file.absolute().parents if exists(folder))
         if not above.is_dir():
-            raise ActrelaxError(f"can't write to {file}: Not a directory.")
+            raise ActrelaxError(f"can't write to {file.parent}: Not a directory.")
 
 
 def listed(folder: Path) -> list[Path]:

@@ -62,8 +62,9 @@ def test_where_the_system_does_not_say_whether_there_is_a_file(tmp_path):
 def test_what_is_in_the_way_of_a_file(tmp_path):
     (tmp_path / "file").write_text("old")
     require_places(tmp_path / "file", tmp_path / "new" / "folders" / "file")
-    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "file" / "below" / "it", "Not a directory")):
-        with pytest.raises(ActrelaxError, match=f"^can't write to {path}: {why}\\.$"):
+    below = tmp_path / "file" / "below"
+    for path, said in ((tmp_path, f"{tmp_path}: Is a directory"), (below / "it", f"{below}: Not a directory")):
+        with pytest.raises(ActrelaxError, match=f"^can't write to {said}\\.$"):
             require_places(tmp_path / "file", path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -294,7 +294,7 @@ def test_pages_that_are_refused(npz, tmp_path, capsys, monkeypatch):
         (["--samples", 3, "--html", page], "--samples must be between 1 and 2, got 3."),
         (["--samples", 0, "--html", page], "--samples must be between 1 and 2, got 0."),
         (["--html", tmp_path], f"can't write to {tmp_path}: Is a directory."),
-        (["--html", npz / "page.html"], f"can't write to {npz / 'page.html'}: Not a directory."),
+        (["--html", npz / "page.html"], f"can't write to {npz}: Not a directory."),
         (many, "a page of 1,000,001 times and 2 samples would have 161 MB, and 25 MB are allowed: show fewer times "),
     ):
         assert run(*options, *changes) == 2
