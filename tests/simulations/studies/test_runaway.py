@@ -22,8 +22,9 @@ def test_drives_grow_without_derivatives_and_not_with_a_decay(tmp_path, monkeypa
     rows = runaway.main(tmp_path, DIGITS, seeds=1)
     first, last = (rows[rows["epoch"] == epoch].set_index("condition") for epoch in (0, 4))
     assert first["drive"].nunique() == 1  # all begin with the same weights
-    ar, dropped, of_activities, of_drives = last["drive"]
+    ar, control, dropped, of_activities, of_drives = last["drive"]
     assert of_drives < of_activities < 0.9 * ar < 0.9 * dropped
+    assert control < 0.9 * ar
     assert (last["accuracy"] > first["accuracy"] + 0.3).all()
     assert is_drawn(tmp_path / "runaway.png")
 
