@@ -26,8 +26,8 @@ class SparseForward(SparseSystem):
 
     @property
     def held(self) -> Activities:
-        """The stimulus."""
-        return {self.network.input: self.stimulus}
+        """The stimulus, unless the input is noisy: then its rate is a part of the state."""
+        return dict.fromkeys(self.problem.held, self.stimulus)
 
     @cached_property
     def routes(self) -> Mapping[str, ProjectionRoute]:

@@ -16,6 +16,7 @@ from brian2.utils.stringtools import get_identifiers
 
 from actrelax.models._names import known
 from actrelax.models.engines.brian2.rate_model import (
+    IN_SYNAPSES,
     Link,
     Rates,
     gains_of,
@@ -28,8 +29,6 @@ from actrelax.models.engines.brian2.rate_model import (
 from actrelax.models.engines.brian2.unused import forgotten_on_error
 from actrelax.models.errors import ActrelaxError
 
-IN_SYNAPSES = ("gradient_post", "gain_post", "feedback_pre")
-"""Variables of the adjoint that the model's synapses can read."""
 BASE_UNITS = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candle")
 """In the order of Brian2's dimensions."""
 
@@ -87,9 +86,10 @@ def adjoint(
     ------
     ActrelaxError
         For several differential variables without a choice of `rate`, rates that read another differential
-        variable which follows them or that don't read what is summed, variables linked to what follows the
-        rates of a group, synapses that sum anything but one function of presynaptic rates, synapses to other
-        groups, a function that can't be differentiated, or names that the adjoint needs.
+        variable which follows them or that don't read what is summed, variables that `run_regularly` sets from the
+        rates, variables linked by an index or to what follows the rates of a group, synapses that sum anything but one
+        function of presynaptic rates, synapses to other groups, a function that can't be differentiated, or names that
+        the adjoint needs.
 
     Examples
     --------
@@ -161,6 +161,13 @@ def _back(group: Any, rates: Rates, feedbacks: list[str], gains: dict[str, str],
         raise ActrelaxError(
             f"the adjoint has a variable {taken[0]!r}, and {group.name!r} uses that name, too: rename yours."
         )
+    references = sorted(name for name in read if name in variables and name not in lines)
+    for name in references:
+        if variables.indices[name] not in ("_idx", "0"):
+            raise ActrelaxError(
+                f"{name!r} of {group.name!r} is linked by an index, which the adjoint can't follow: make it a "
+                "parameter and set its values."
+            )
     made = b2.NeuronGroup(
         group.N,
         "\n".join(lines.values()),
@@ -169,9 +176,8 @@ def _back(group: Any, rates: Rates, feedbacks: list[str], gains: dict[str, str],
         namespace=group.namespace or None,
         name=f"{group.name}_adjoint",
     )
-    for name in sorted(read):
-        if name in variables and name not in lines:
-            made.variables.add_reference(name, group)
+    for name in references:
+        made.variables.add_reference(name, group, index=variables.indices[name])
     return made
 
 

@@ -10,9 +10,14 @@ import brian2 as b2
 import sympy
 from brian2.core.variables import Subexpression
 from brian2.equations.equations import DIFFERENTIAL_EQUATION, SUBEXPRESSION
+from brian2.groups.group import CodeRunner
+from brian2.parsing.statements import parse_statement
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 
 from actrelax.models.errors import ActrelaxError
+
+IN_SYNAPSES = ("gradient_post", "gain_post", "feedback_pre")
+"""Variables of the adjoint that the model's synapses can read."""
 
 
 class Rates(NamedTuple):
@@ -54,8 +59,8 @@ def summed_into(synapses: Any) -> str:
 def rates_of(group: Any, rate: str | None, summed: Collection[str]) -> Rates:
     """Return the rates of a group, into whose variables `summed` the model's synapses sum.
 
-    Refuses several differential equations without a choice, rates that read another differential variable that follows
-    the rates, and rates that do not leak.
+    Refuses several differential equations without a choice, rates that read another variable which follows the rates
+    by a differential equation or by `run_regularly`, and rates that do not leak.
     """
     moving = _moving(group)
     if rate is None and len(moving) != 1:
@@ -66,7 +71,8 @@ def rates_of(group: Any, rate: str | None, summed: Collection[str]) -> Rates:
             f"{group.name!r} has no differential equation of {chosen!r}; known: {', '.join(sorted(moving))}."
         )
     parts = _subexpressions(group)
-    live = _live({chosen, *summed}, parts | moving)
+    runs = _run_regularly(group)
+    live = _live({chosen, *summed}, [*parts.items(), *moving.items(), *runs])
     slope = _written_out(moving[chosen], parts)
     slope = slope.subs({symbol: 0 for symbol in slope.free_symbols if re.fullmatch("xi(_.*)?", symbol.name)})
     others = sorted(_names(slope) & live & set(moving) - {chosen})
@@ -74,6 +80,13 @@ def rates_of(group: Any, rate: str | None, summed: Collection[str]) -> Rates:
         raise ActrelaxError(
             f"dr/dt of {chosen!r} reads {others[0]!r}, which follows the rates by a differential equation of its own: "
             f"write {others[0]!r} as an expression of rates and summed variables."
+        )
+    assigned = sorted({name for name, value in runs if _names(value) & live} & {chosen, *_names(slope)} - set(summed))
+    if assigned:
+        raise ActrelaxError(
+            f"run_regularly sets {assigned[0]!r} of {group.name!r} from the rates, and no gradient would pass through "
+            "it: write it into dr/dt as an expression of rates and summed variables, or, if it changes slowly, set it "
+            "by a network_operation."
         )
     leak = _derivative(slope, chosen, group.name)
     if leak == 0:
@@ -104,7 +117,8 @@ def link_of(synapses: Any, rates: Mapping[str, Rates], several: bool) -> Link:
     term = _written_out(str_to_sympy(next(iter(synapses.summed_updaters.values())).expression.code), own)
     ends = {f"{name}_pre" for name in rates[source.name].live}
     ends |= {spelling for name in rates[target.name].live for spelling in (name, f"{name}_post")}  # which are the same
-    live = _live(ends, own | _moving(synapses))
+    moving = [(name, text) for name, text in _moving(synapses).items() if not _names(text) & {*IN_SYNAPSES}]
+    live = _live(ends, [*own.items(), *moving])  # what reads the adjoint learns
     weight = _derivative(term, read, synapses.name)
     wrong = sorted(_names(term) & live - {read})
     if weight == 0 or wrong:
@@ -147,6 +161,13 @@ def _subexpressions(owner: Any) -> dict[str, Any]:
     return {name: str_to_sympy(code) for name, code in codes.items()}
 
 
+def _run_regularly(group: Any) -> list[tuple[str, Any]]:
+    """Return the variables that a group's statements set by its clock, each with what it is computed from."""
+    runners = [each for each in group.contained_objects if type(each) is CodeRunner]  # no updaters, thresholds, resets
+    lines = [line for each in runners for line in each.abstract_code.splitlines() if line.split("#")[0].strip()]
+    return [(name, str_to_sympy(value)) for name, _, value, _ in map(parse_statement, lines)]
+
+
 def _origins(variables: Any, name: str) -> Iterator[tuple[str, str]]:
     """Yield the group and the name of each stored variable that a variable is, or is computed from."""
     variable = variables[name]
@@ -166,11 +187,11 @@ def _written_out(expression: Any, parts: Mapping[str, Any]) -> Any:
         expression = expression.subs(found, simultaneous=True)
 
 
-def _live(sources: set[str], equations: Mapping[str, Any]) -> frozenset[str]:
+def _live(sources: set[str], equations: Collection[tuple[str, Any]]) -> frozenset[str]:
     """Return the sources, and the names of all equations that depend on them."""
     found = set(sources)
     while True:
-        more = {name for name, expression in equations.items() if _names(expression) & found} - found
+        more = {name for name, expression in equations if _names(expression) & found} - found
         if not more:
             return frozenset(found)
         found |= more

@@ -37,9 +37,9 @@ def unsupported(problem: InitialValueProblem, integrator: Integrator) -> str | N
         return f'"{integrator.name}" is a method of another engine.'
     if integrator.engine is None and integrator.name not in OURS:
         return f'Brian2 has no such integrator; use {", ".join(OURS)}, "brian2:rk4", "brian2:exact" ...'
-    if integrator.name == "exponential" and problem.dynamics:
-        return "Brian2's exponential Euler treats variables one by one: use another integrator for unit dynamics."
     method = method_of(integrator)
+    if method == "exponential_euler" and problem.dynamics:
+        return "Brian2's exponential Euler treats variables one by one: use another integrator for unit dynamics."
     if method in ("exact", "linear") and any(_is_coupled(dynamics) for dynamics in problem.dynamics.values()):
         return f"Brian2's {method} does not solve units with mutually coupled variables: use another of its methods."
     if method.startswith("gsl") and ctypes.util.find_library("gsl") is None:

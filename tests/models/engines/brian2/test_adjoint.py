@@ -219,6 +219,28 @@ def test_a_gain_of_ones_own_and_noise():
     )
 
 
+def test_a_variable_of_one_neuron_is_linked_into_all():
+    one = b2.NeuronGroup(1, "k : 1")
+    one.k = 0.9
+    text = TANH.replace("k : 1 (shared)", "k : 1 (linked)")
+    group, recurrent, W = tanh_model(text=text, k=b2.linked_var(one, "k"))
+    back, feedback = adjoint(group, recurrent, error="r")
+    run(1500, one, group, recurrent, back, feedback)
+    g = 0.9 * (1 - np.tanh(group.a[:]) ** 2)
+    assert back.gradient[:] == pytest.approx(np.linalg.solve(np.eye(UNITS) - W.T @ np.diag(g), group.r[:]), rel=1e-9)
+
+
+def test_weights_learn_by_an_equation_of_their_own():
+    text = SUM.replace("w : 1", "dw/dt = -gain_post * gradient_post * r_pre / second : 1 (clock-driven)")
+    group, recurrent, _ = tanh_model(synapses=text)
+    back, feedback = adjoint(group, recurrent, error="r")
+    network = run(300, group, recurrent, back, feedback)
+    update = back.gain[recurrent.j[:]] * back.gradient[recurrent.j[:]] * group.r[recurrent.i[:]]
+    before = recurrent.w[:].copy()
+    network.run(0.5 * b2.ms, namespace={})
+    assert recurrent.w[:] - before == pytest.approx(-update * 0.5e-3, rel=0.02, abs=1e-7)
+
+
 def connected(group, text=SUM, target=None):
     synapses = b2.Synapses(group, target or group, text)
     synapses.connect()
@@ -241,6 +263,8 @@ def refused_models():
     unread = b2.NeuronGroup(2, PLAIN + "\nunread : 1", method="euler")
     linked = b2.NeuronGroup(2, PLAIN.replace("I)", "x)") + "\nx : 1 (linked)", method="euler")
     linked.x = b2.linked_var(two, "r")
+    indexed = b2.NeuronGroup(2, PLAIN.replace("I)", "x)") + "\nx : 1 (linked)", method="euler")
+    indexed.x = b2.linked_var(two, "I", index=[1, 0])
     jumping = b2.NeuronGroup(2, PLAIN.replace("tanh", "sign"), method="euler")
     tired = SUM.replace("w *", "z * w *") + "\ndz/dt = (1 - z) / second - z * r_pre / second : 1 (clock-driven)"
     backwards = "w : 1\ns_pre = w * r_post : 1 (summed)"
@@ -293,6 +317,7 @@ def refused_models():
             {},
             f"'x' of {linked.name!r} is linked to 'r' of {two.name!r}, which follows the rates: connect them by",
         ),
+        (indexed, connected(indexed), {}, f"'x' of {indexed.name!r} is linked by an index, which the adjoint can't"),
         (outside, connected(outside), {}, "the adjoint has a variable 'feedback', and "),
         (
             unread,

@@ -13,7 +13,7 @@ from networks import mlp_case
 from actrelax.models.engines import solve
 from actrelax.models.engines.brian2 import UNIT, build, generating
 from actrelax.models.errors import ActrelaxError
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.results import relative_error
 
 DT, STEPS = 0.2, 12
@@ -86,6 +86,8 @@ def test_build_refuses_what_solve_refuses():
         build(problem_of(mlp_case(), noise=0.1), "exact")
     with pytest.raises(ActrelaxError, match=r'^"brian2:euler" can\'t be used here: continuous plasticity changes'):
         build(problem_of(mlp_case(), assumptions="continuous"))
+    with pytest.raises(ActrelaxError, match=r"can't be used here: Brian2's exponential Euler treats variables one by"):
+        build(problem_of(mlp_case(), dynamics={"hidden1": UnitDynamics.second_order(1.0, 0.8)}), "exponential")
 
 
 OWN_MODEL = """

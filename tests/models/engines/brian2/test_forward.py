@@ -117,6 +117,14 @@ def test_noise_of_units_and_input():
     assert float((found["input"] - case.x[0]).mean()) == pytest.approx(0, abs=0.03)
 
 
+def test_a_noisy_input_drives_once():
+    """Its synapses drive the units above it, so that their bias must not."""
+    problem = problem_of(mlp_case(), input_noise=1e-9)
+    found, expected = (solve(problem, "euler", dt=0.5, steps=20, engine=name).final for name in ("brian2", "torch"))
+    for name, rates in expected.items():
+        assert relative_error(found[name], rates) < 1e-6
+
+
 def test_a_simulation_has_drives_and_no_feedback():
     case = hierarchy()
     simulation = build(problem_of(case), "euler", dt=DT, monitor=["a", "output"])

@@ -49,6 +49,35 @@ def test_what_follows_the_rates():
     assert rates.live == {"r", "s", "a", "v"}
 
 
+@pytest.mark.parametrize("statements", ["I = r", "I += 0.1 * v  # slowly", "b = s\n\nI = 2 * b", "r = clip(r, 0, 1)"])
+def test_statements_that_set_what_the_rates_read_from_them(statements):
+    group = b2.NeuronGroup(2, TEXT.replace("0.3 * y", "I") + "b : 1", method="euler", name="mine")
+    group.run_regularly(statements)
+    with pytest.raises(ActrelaxError, match=r"^run_regularly sets '[Ir]' of 'mine' from the rates, and no gradient"):
+        rates_of(group, "r", ["s"])
+
+
+@pytest.mark.parametrize("statements", ["I = rand()", "r = 0  # a new trial", "b = r", "y += int(t > 1*second)"])
+def test_statements_that_do_not(statements):
+    group = b2.NeuronGroup(2, TEXT + "b : 1", method="euler")
+    group.run_regularly(statements)
+    assert rates_of(group, "r", ["s"]).name == "r"
+
+
+def test_weights_may_learn_from_the_adjoint():
+    """Weights that read the rates alone would be filters; those that read gradients learn."""
+    group, _ = model()
+    rates = {group.name: rates_of(group, "r", ["s"])}
+    for factor, accepted in (("gradient_post", True), ("r_post", False)):
+        text = f"dw/dt = -{factor} * r_pre / second : 1 (clock-driven)\ns_post = w * r_pre : 1 (summed)"
+        synapses = b2.Synapses(group, group, text)
+        if accepted:
+            assert link_of(synapses, rates, several=False).weight == "w"
+        else:
+            with pytest.raises(ActrelaxError, match="into 's', but reads w: write"):
+                link_of(synapses, rates, several=False)
+
+
 @pytest.mark.parametrize("read", ["v_pre", "v_post", "v", "r_post", "r", "s_pre", "a_pre"])
 def test_synapses_may_read_nothing_else_that_follows_them(read):
     group, _ = model()
