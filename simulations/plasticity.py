@@ -78,7 +78,8 @@ class Config:
     eta: float = 0.1
     """Step size dt / tau of explicit Euler steps."""
     feedforward_steps: int | None = None
-    """Number of steps of the feedforward phase. Default: one per layer."""
+    """Number of steps of the feedforward phase. Default: one per layer; with any other --feedforward-eta than 1 it must
+    be given."""
     feedforward_eta: float = 1.0
     """Step size dt / tau of the feedforward phase: 1 computes one layer per step, smaller values need many steps."""
     assumptions: str = "ar"

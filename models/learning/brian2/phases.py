@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from actrelax.models._names import is_number, whole_number
 from actrelax.models._values import as_number
 from actrelax.models.engines.brian2.support import check_steps
@@ -25,8 +27,8 @@ class Phases:
     eta : float, default 0.1
         dt / tau of the relaxation: the size of an explicit Euler step.
     feedforward_steps : int, optional
-        Steps of the feedforward phase; by default the depth of the network. A network with cycles needs it: the rates
-        should have settled by then.
+        Steps of the feedforward phase; by default the depth of the network, after which the rates of a network without
+        cycles are exact if dt / tau is 1 everywhere. All else needs it: the rates should have settled by then.
     feedforward_eta : float, default 1.0
         dt / tau of the feedforward phase. With 1 each step computes one layer, and the phase is exactly the
         feedforward pass; below 1 it approaches the feedforward pass exponentially with the number of steps. Networks
@@ -58,13 +60,21 @@ class Phases:
                 check_steps(whole_number(name, count, least=1))
 
     def check(self, network: Network) -> None:
-        """Refuse to guess how long the rates of a network with cycles take to settle."""
-        if network.is_recurrent and self.feedforward_steps is None:
+        """Refuse to guess how long rates take to settle."""
+        taus = self.taus(network)
+        if self.feedforward_steps is not None:
+            return
+        if network.is_recurrent:
             raise ActrelaxError(
                 f"rates must settle in {network.graph.cycles_in_words}: pass Phases(feedforward_steps=...), and a "
                 "feedforward_eta below 1."
             )
-        self.taus(network)
+        slow = [name for name in network.hidden if bool((torch.as_tensor(taus[name]) != self.feedforward_eta).any())]
+        if slow:
+            raise ActrelaxError(
+                f"the rates of {slow[0]!r} need many steps to settle, since its tau is not feedforward_eta: give "
+                "feedforward_steps."
+            )
 
     def taus(self, network: Network) -> dict[str, Value]:
         """Return the time constants of the hidden populations and the output, in ms."""

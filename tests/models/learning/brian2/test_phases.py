@@ -162,6 +162,23 @@ def test_time_constants_are_checked(tau, sentence):
     assert str(refused.value) == sentence
 
 
+@pytest.mark.parametrize(
+    "options", [{"feedforward_eta": 0.5}, {"tau": {"hidden2": 1.5}}, {"tau": {"hidden2": torch.linspace(0.9, 1, 6)}}]
+)
+def test_rates_that_settle_over_many_steps_need_a_number_of_steps(options):
+    """After as many steps as there are layers they would be wrong."""
+    network = mlp_case().network
+    with pytest.raises(ActrelaxError, match=r"^the rates of 'hidden.' need many steps to settle, since its tau is not"):
+        Learner(network, rate=0.1, phases=Phases(**options))
+    assert Learner(network, rate=0.1, phases=Phases(feedforward_steps=30, **options)).feedforward_steps == 30
+
+
+def test_each_step_may_compute_one_layer_at_any_tau():
+    case = mlp_case()
+    learner = Learner(case.network, rate=0.1, phases=Phases(feedforward_eta=0.5, tau=0.5))
+    assert relative_error(learner.respond(case.x), case.network(case.x).detach()) < 1e-12
+
+
 def test_fixed_projections_have_transposed_feedback():
     case = fixed_convolutions()
     case.network.add_feedback("random-feedback", torch.Generator().manual_seed(0))
