@@ -76,7 +76,10 @@ class FeedbackAlignment(NamedTuple):
 
 @torch.no_grad()
 def feedback_alignment(network: Network) -> dict[str, FeedbackAlignment]:
-    """Return the `FeedbackAlignment` of each projection with separate feedback weights; tied weights have one."""
+    """Return the `FeedbackAlignment` of each projection with separate feedback weights; tied weights have one.
+
+    Sign-concordant feedback counts as the weights that it stands for.
+    """
     pairs: Mapping[str, tuple[Tensor | None, Tensor | None]]
     if isinstance(network, CapturedNetwork):
         named = dict(network.named_parameters())
@@ -88,11 +91,12 @@ def feedback_alignment(network: Network) -> dict[str, FeedbackAlignment]:
 
 
 def _alignments(pairs: Mapping[str, tuple[Tensor | None, Tensor | None]]) -> dict[str, FeedbackAlignment]:
-    return {
-        name: FeedbackAlignment(_angle(w, psi), float((w - psi).norm()), effective_rank(psi))
-        for name, (w, psi) in pairs.items()
-        if w is not None and psi is not None
-    }
+    found = {}
+    for name, (w, psi) in pairs.items():
+        if w is not None and psi is not None:
+            carrying = psi * w.sign() if psi.dim() == 0 else psi  # sign-concordant feedback stores its scale alone
+            found[name] = FeedbackAlignment(_angle(w, carrying), float((w - carrying).norm()), effective_rank(carrying))
+    return found
 
 
 def effective_rank(weight: Tensor) -> float:

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from actrelax.analysis.deterministic import deterministic
 from actrelax.analysis.requirements import checked_step, require_relaxation
 from actrelax.models._names import known, whole_number
-from actrelax.models.closed_form import Term, evaluate_all, hop_matrix, remainders, settled_plan, terms, uncovered
+from actrelax.models.closed_form import Term, hop_matrix, remainders, terms, uncovered
 from actrelax.models.engines import PAPERS, Steps, StepSize, TorchOptions, integrator_named, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Integrator, Matrix, coefficients
@@ -102,8 +103,8 @@ def distances(
 ) -> Distances:
     """Return the distance of each population from equilibrium at the end of a relaxation.
 
-    Gains must be frozen, and a clip must have no effect. With `Steps.until` the state is taken after the computed
-    number of steps, whereas `solve` would return the equilibrium itself.
+    A clip must have no effect. With `Steps.until` the state is taken after the computed number of steps, whereas
+    `solve` would return the equilibrium itself.
 
     Returns
     -------
@@ -118,7 +119,7 @@ def distances(
     taken = round(relaxed.time / relaxed.dt) if scheme.takes_time else relaxed.steps  # not adaptive ones
     if has_law and isinstance(steps, Steps) and steps.tolerance is not None:
         relaxed = solve(problem, scheme, Steps(taken, dt=relaxed.dt), options=options)
-    settled = evaluate_all(problem, settled_plan(problem.network.graph))
+    settled = solve(deterministic(problem), "equilibrium", options=options).final
     found = {name: {"error": relative_error(relaxed.final[name], settled[name])} for name in problem.network.hidden}
     if has_law:
         for name, left in remainders(problem, scheme, dt=relaxed.dt, steps=taken).items():

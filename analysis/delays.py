@@ -6,6 +6,7 @@ from a chain of single units with the same delays, whose history before t = 0 is
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from actrelax.models._names import whole_number
 from actrelax.models.closed_form import hop_taus, terms, weighted_sum
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix
+from actrelax.models.network import Projection
 from actrelax.models.problem import RelaxationProblem, State
 
 
@@ -39,7 +41,8 @@ def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -
     Raises
     ------
     ActrelaxError
-        For a network that is no chain, if `solve` would refuse dt, or if steps is not a whole number >= 0.
+        For a network that is no chain, parallel projections with different delays, if `solve` would refuse dt, or if
+        steps is not a whole number >= 0.
     """
     require_relaxation(problem, "the closed form of delayed feedback")
     require_hidden(problem, "the closed form of delayed feedback")
@@ -56,7 +59,7 @@ def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -
         )
     dt, steps = checked_step(problem, "euler", dt), whole_number("steps", steps, least=0)
     late, eta = problem.delay.steps(dt), dt / np.array(hop_taus(problem))[:, None]
-    waits = [late.get(network.outgoing[name][0].name, 0) for name in network.hidden]
+    waits = [_wait(late, network.outgoing[name]) for name in network.hidden]
     past = [np.eye(len(waits) + 1)]
     for n in range(steps):
         above = np.stack([past[max(0, n - wait)][level + 1] for level, wait in enumerate(waits)])
@@ -64,6 +67,18 @@ def delayed_coefficients(problem: RelaxationProblem, *, dt: float, steps: int) -
         now[:-1] += eta * (above - now[:-1])
         past.append(now)
     return past[-1]
+
+
+def _wait(late: Mapping[str, int], projections: Sequence[Projection]) -> int:
+    """Return the delay of the feedback to one population, in steps."""
+    first, *others = (late.get(p.name, 0) for p in projections)
+    if any(wait != first for wait in others):
+        names = ", ".join(repr(p.name) for p in projections)
+        raise ActrelaxError(
+            f"the closed form of delayed feedback needs one delay for all projections between two populations, and "
+            f"{names} differ: step the relaxation with solve."
+        )
+    return first
 
 
 def delayed_state(problem: RelaxationProblem, *, dt: float, steps: int) -> State:

@@ -222,7 +222,7 @@ def heat_map(
     ----------
     ax : matplotlib.axes.Axes
     times : sequence of float
-        Evenly spaced.
+        Rising. Each activity reaches half way to the times before and after it.
     activities : mapping
         Population -> (len(times), units), from the input up.
     most : int, default 40
@@ -243,16 +243,14 @@ def heat_map(
     bands = [_heat_rows(x, most) for x in activities.values()]
     ends = np.cumsum([len(rows) for rows in bands])
     middles = [end - (len(rows) - GAP) / 2 - GAP for end, rows in zip(ends, bands, strict=True)]
-    step = (times[-1] - times[0]) / max(len(times) - 1, 1) or 1.0
-    extent = (times[0] - step / 2, times[-1] + step / 2, 0, int(ends[-1]) - GAP)
-    image = ax.imshow(
-        np.concatenate(bands)[:-GAP],
+    rows = np.concatenate(bands)[:-GAP]
+    image = ax.pcolormesh(
+        _edges(times),
+        np.arange(len(rows) + 1),
+        rows,
         cmap="PuOr",  # readable without colour vision; white is zero
         norm=SymLogNorm(0.01, vmin=-1, vmax=1),
-        aspect="auto",
-        origin="lower",
-        extent=extent,
-        interpolation="nearest",
+        rasterized=True,
     )
     ticks = {name: y for name, y in zip(activities, middles, strict=True) if name in _some(list(activities))}
     ax.set_yticks(list(ticks.values()), list(ticks))
@@ -262,6 +260,14 @@ def heat_map(
     bar = ax.figure.colorbar(image, ax=ax, ticks=[-1, -0.1, -0.01, 0, 0.01, 0.1, 1], format="%g")
     bar.set_label("activity (relative to maximum)")
     return ax
+
+
+def _edges(times: Sequence[float]) -> NDArray[np.float64]:
+    """Return the middles between rising times, and a first and a last edge as far from their times."""
+    if len(times) == 1:
+        return np.array([times[0] - 0.5, times[0] + 0.5])
+    middles = (np.asarray(times[1:]) + times[:-1]) / 2
+    return np.array([2 * times[0] - middles[0], *middles, 2 * times[-1] - middles[-1]])
 
 
 def difference_table(

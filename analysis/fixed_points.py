@@ -120,7 +120,7 @@ def resting_places(
         problem,
         feedforward=passed,
         clamped=problem.clamped.expand(count, *problem.clamped.shape[1:]),
-        start={name: torch.cat([start[name] for start in starts]) for name in network.hidden},
+        start={name: torch.cat([start[name] for start in starts]).to(problem.state_like) for name in network.hidden},
     )
     ended = ending(copies, "BDF", eta=5.0, duration=duration, options=options)
     different: list[State] = []

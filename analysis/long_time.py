@@ -72,7 +72,7 @@ def ending(
         raise ActrelaxError(f"the window must lie between 0 and the duration {duration:g}, got {window:g}.")
     hidden, first = problem.network.hidden, problem.initial_state()
     before = solve(problem, integrator, round((duration - window) / eta), eta=eta, options=options).final
-    late = replace(problem, start={name: before[name] for name in hidden})
+    late = replace(problem, start={name: before[name].to(problem.state_like) for name in hidden})
     trajectory = solve(late, integrator, round(window / eta), eta=eta, record=hidden, options=options)
     swings = []
     for name in hidden:

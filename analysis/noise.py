@@ -21,7 +21,7 @@ from actrelax.models.engines import INTEGRATORS
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.integrators import Matrix
 from actrelax.models.learning import postsynaptic_factor, presynaptic_factor
-from actrelax.models.network import Projection
+from actrelax.models.network import CapturedNetwork, Network, Projection
 from actrelax.models.problem import RelaxationProblem
 
 
@@ -122,13 +122,21 @@ def expected_noise_angles(problem: RelaxationProblem, *, dt: float, steps: int) 
 def _check(problem: RelaxationProblem) -> None:
     require_relaxation(problem, "a variance of noise")
     reason = uncovered(replace(problem, noise=0.0))
-    dense = all(p.weight is not None and not p.before and not p.after for p in problem.feedback_projections.values())
-    if reason is None and not (problem.network.graph.is_chain and dense):
-        reason = "noise variances need a chain of dense projections: sample this network's relaxations instead."
+    if reason is None and not _is_dense_chain(problem.network):
+        reason = "noise variances need a hand-built chain of dense projections: sample the relaxations of this network."
     if reason is None and any(isinstance(problem.sigmas.of(name), Tensor) for name in problem.relaxing):
         reason = "noise variances need one sigma per population, got one per neuron: give noise as numbers."
     if reason is not None:
         raise ActrelaxError(reason)
+
+
+def _is_dense_chain(network: Network) -> bool:
+    if isinstance(network, CapturedNetwork) or not network.graph.is_chain:
+        return False
+    chain = [network.outgoing[name] for name in network.hidden]
+    return all(len(several) == 1 for several in chain) and all(
+        p.weight is not None and not p.before and not p.after for (p,) in chain
+    )
 
 
 def _carried(problem: RelaxationProblem, projection: Projection, kicks: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import brentq
 
+from actrelax.analysis.deterministic import deterministic
 from actrelax.analysis.requirements import require_hidden, require_relaxation
 from actrelax.analysis.spectra import (
     LARGE,
@@ -47,6 +48,7 @@ from actrelax.models._names import known, whole_number
 from actrelax.models._values import GeneratorLike, as_generator
 from actrelax.models.engines import SparseProblem
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import CapturedNetwork
 from actrelax.models.problem import RelaxationProblem
 
 Phase = Literal["forward", "backward"]
@@ -97,7 +99,8 @@ def stability(problem: RelaxationProblem, phase: Phase = "backward") -> Stabilit
     Raises
     ------
     ActrelaxError
-        For a `ForwardProblem`, several samples, or a network without hidden populations.
+        For a `ForwardProblem`, several samples, a network without hidden populations, or the forward phase of a
+        captured one.
     """
     matrix, generator = loop_matrix(problem, phase), jacobian(problem, phase)
     largest_dt, tau = largest_step(generator), _single_tau(problem)
@@ -125,9 +128,10 @@ def loop_matrix(problem: RelaxationProblem, phase: Phase = "backward") -> sparse
     """
     _check(problem)
     if known("phase", phase, ["forward", "backward"]) == "forward":
+        if isinstance(problem.network, CapturedNetwork):
+            raise ActrelaxError('a captured network\'s module computes its rates: it has no phase "forward".')
         return _forward_matrix(problem)
-    leaky = replace(problem, tau=1.0, dynamics={}, noise=0.0, input_noise=0.0, delays=0.0, clip=None)
-    flat = SparseProblem(leaky)
+    flat = SparseProblem(replace(deterministic(problem), tau=1.0, dynamics={}))
     silent = flat.jacobian(np.zeros_like(flat.initial_state))
     return (silent + sparse.eye_array(silent.shape[0])).tocsr()
 
@@ -138,7 +142,7 @@ def jacobian(problem: RelaxationProblem, phase: Phase = "backward") -> sparse.cs
     T^-1 (M - I) for leaky units; for others A + B M C of their state spaces. The arguments are those of `loop_matrix`.
     """
     matrix = loop_matrix(problem, phase)
-    A, B, C = SparseProblem(problem).state_space
+    A, B, C = SparseProblem(deterministic(problem)).state_space
     return (A + B @ matrix @ C).tocsr()
 
 
@@ -284,7 +288,7 @@ def _forward_matrix(problem: RelaxationProblem) -> sparse.csr_array:
 
 def _single_tau(problem: RelaxationProblem) -> float:
     """Return the time constant of all units; nan if they have several, or are not leaky."""
-    rates = -SparseProblem(problem).state_space[0].diagonal()
+    rates = -SparseProblem(deterministic(problem)).state_space[0].diagonal()
     return math.nan if problem.dynamics or np.ptp(rates) else 1 / float(rates[0])
 
 

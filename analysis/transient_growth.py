@@ -43,11 +43,14 @@ def kreiss_constant(matrix: sparse.csr_array) -> float:
             "negative."
         )
 
+    scale = float(np.abs(matrix.diagonal()).mean()) or 1.0  # 1 / tau: K has no unit, but the search has a range
+    scaled = matrix / scale
+
     def negative(place: NDArray[np.float64]) -> float:
         x = math.exp(place[0])
-        return -x / smallest_singular_value(matrix, complex(x, place[1]))
+        return -x / smallest_singular_value(scaled, complex(x, place[1]))
 
-    heights = [0.0] if eigenvalue.imag == 0 else [0.0, eigenvalue.imag]
+    heights = [0.0] if eigenvalue.imag == 0 else [0.0, eigenvalue.imag / scale]
     return max(1.0, *(_largest_from(negative, height) for height in heights))
 
 

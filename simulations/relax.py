@@ -248,7 +248,7 @@ def draw(config: Config, outcome: Outcome) -> None:
     if outcome.forward is not None:
         draw_phases(config.out / FIGURE, outcome.forward, trajectory, outcome.errors)
         return
-    activities = {name: trajectory[name][:, 0].flatten(1).numpy() for name in outcome.errors}
+    activities = {name: trajectory[name][:, 0].flatten(1).cpu().numpy() for name in outcome.errors}
     with figures.saved(config.out / FIGURE, columns=2) as (_, (left, right)):
         figures.heat_map(left, trajectory.times, activities, unit=trajectory.time_unit)
         figures.approach(right, trajectory.times, outcome.errors, outcome.predicted, unit=trajectory.time_unit)

@@ -60,7 +60,7 @@ class SolveRequest:
     def has_settled(self, previous: State, state: State) -> bool:
         """Return whether the change between two successive states is small enough to stop."""
         bound = self.grid.stop_change
-        if bound is None or not previous:
+        if bound is None or (state and not previous):  # before the first step; without units there is nothing to settle
             return False
         units, bounds = self.problem.units, self.grid.bounds
         lines = [v for v in state if not any(v in unit.variables for unit in units.values())]  # delays

@@ -181,7 +181,8 @@ class Trajectory:
             shape = tuple(self.final[name].shape) if name in self.final else None
             if shape is not None and tuple(np.shape(given)) != shape:
                 raise ActrelaxError(f"the gradient of {name!r} must have shape {shape}, got {tuple(np.shape(given))}.")
-        gradients = {name: torch.as_tensor(gradient) for name, gradient in gradients.items()}
+        device = self.problem.state_like.device
+        gradients = {name: torch.as_tensor(gradient, device=device) for name, gradient in gradients.items()}
         over_time = {name: self.recorded[name] for name in gradients if name in self.recorded}
         if not self.times:
             over_time = {name: self.final[name][None] for name in gradients if name in self.final}

@@ -11,6 +11,7 @@ from scipy.stats import entropy
 from torch import nn
 
 from actrelax.analysis.alignment import effective_rank, feedback_alignment, update_angles
+from actrelax.models.assumptions import PRESETS
 from actrelax.models.learning import BackwardOptions, Updates, relax_backward
 
 
@@ -90,6 +91,18 @@ def test_gradients_are_left_alone():
     before = [p.grad.clone() for p in case.network.parameters()]
     update_angles(case.network, case.x, case.y)
     assert all(torch.equal(p.grad, g) for p, g in zip(case.network.parameters(), before, strict=True))
+
+
+def test_feedback_of_signs_has_the_angle_of_its_weights():
+    network = mlp_case().network
+    network.add_feedback("sign-feedback", torch.Generator().manual_seed(1))
+    for name, found in feedback_alignment(network).items():
+        w = network.projections[name].weight.detach()
+        psi = network.feedback_weight(network.projections[name], PRESETS["sign-feedback"]).detach()
+        cosine = F.cosine_similarity(psi.flatten(), w.flatten(), dim=0)
+        assert found.angle == pytest.approx(float(torch.rad2deg(torch.acos(cosine))))
+        assert 20 < found.angle < 60
+        assert found.rank > 1
 
 
 def test_feedback_alignment_against_numpy():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import deep_case, graph_case
+from networks import deep_case, graph_case, mlp_case
 
 from actrelax.analysis.convergence import (
     distances,
@@ -17,7 +17,7 @@ from actrelax.models.engines import Steps, integrator_named, schedule, solve
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import activity_gradients
 from actrelax.models.network import Design, Network, build_module
-from actrelax.models.problem import RelaxationProblem
+from actrelax.models.problem import RelaxationProblem, UnitDynamics
 from actrelax.models.results import Record, relative_error
 
 
@@ -51,6 +51,28 @@ def test_distances(length, integrator):
     lowest = case.network.hidden[0]
     assert found[lowest]["initial"] == remainders(problem, scheme, dt=0.1, steps=steps)[lowest]
     assert (found[lowest]["initial"] < 1e-2) == (length.tolerance is not None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dynamics": {"hidden1": UnitDynamics(A=((-1.0,),), b=(2.0,), c=(1.0,))}},
+        {"noise": 1e-9, "input_noise": 1e-9, "tau": {"hidden2": 2.0, "input": 3.0}},
+    ],
+    ids=["gain of units", "noise"],
+)
+def test_distances_are_from_where_the_relaxation_rests(fields):
+    case = mlp_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, **fields)
+    for found in distances(problem, "euler", Steps(400, dt=0.1)).by_population.values():
+        assert found["error"] < 1e-7
+
+
+def test_distances_need_a_known_equilibrium():
+    case = mlp_case()
+    problem = RelaxationProblem.from_batch(case.network, case.x, case.y, assumptions="unfrozen-relaxation")
+    with pytest.raises(ActrelaxError, match=r'^"equilibrium" can\'t be used here: it needs a constant activity gain'):
+        distances(problem, "euler", Steps(400, dt=0.1))
 
 
 @pytest.mark.parametrize("integrator", ["sequential", "rk4", "scipy:DOP853"])

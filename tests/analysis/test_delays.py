@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from networks import graph_case, mlp_case
+from networks import graph_case, make_case, mlp_case
+from torch import nn
 
 from actrelax import solve
 from actrelax.analysis.delays import delayed_coefficients, delayed_state
@@ -38,6 +39,28 @@ def test_without_delays_it_is_eulers_law():
     problem = RelaxationProblem.from_batch(case.network, case.x, case.y, tau={"hidden2": 2.0})
     law = coefficients(INTEGRATORS["euler"].transition, hop_matrix(problem), 0.2, 12)
     np.testing.assert_allclose(delayed_coefficients(problem, dt=0.2, steps=12), law, rtol=1e-12, atol=0)
+
+
+def test_parallel_projections_share_a_delay():
+    case = make_case(
+        (3,),
+        {"a": "tanh", "b": "tanh", "output": "identity"},
+        [
+            ("input", "a", [nn.Linear(3, 4)]),
+            ("a", "b", [nn.Linear(4, 4)]),
+            ("a", "b", []),
+            ("b", "output", [nn.Linear(4, 2)]),
+        ],
+    )
+    first, second = (p.name for p in case.network.outgoing["a"])
+    for late, accepted in ((0.4, True), (0.2, False)):
+        problem = RelaxationProblem.from_batch(case.network, case.x, case.y, delays={first: 0.4, second: late})
+        if accepted:
+            stepped = solve(problem, "euler", dt=0.2, steps=6).final
+            assert relative_error(delayed_state(problem, dt=0.2, steps=6)["a"], stepped["a"]) < 1e-12
+        else:
+            with pytest.raises(ActrelaxError, match="needs one delay for all projections between two populations"):
+                delayed_state(problem, dt=0.2, steps=6)
 
 
 def test_what_has_no_law_is_refused():

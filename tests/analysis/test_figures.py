@@ -186,17 +186,19 @@ def test_heat_map(tmp_path):
     activities = {"low": np.array([[2.0, -4.0, 1.0], [1.0, 2.0, 0.0]]), "high": np.array([[0.0, 10.0], [5.0, 0.0]])}
     with figures.saved(tmp_path / "figure.png") as (figure, (ax,)):
         assert figures.heat_map(ax, [0.0, 1.0], activities) is ax
-        (image,) = ax.images
+        (image,) = ax.collections
         gap = [[np.nan, np.nan]] * 3
         expected = [[-1.0, 0.5], [0.25, 0.0], [0.5, 0.25], *gap, [0.0, 0.5], [1.0, 0.0]]
         assert np.array_equal(image.get_array().filled(np.nan), expected, equal_nan=True)
-        assert image.origin == "lower"
-        assert image.get_extent() == [-0.5, 1.5, 0, 8]
+        assert image.get_coordinates()[0, :, 0].tolist() == [-0.5, 0.5, 1.5]
+        assert (ax.get_xlim(), ax.get_ylim()) == ((-0.5, 1.5), (0, 8))  # from the bottom up
         assert [text.get_text() for text in ax.get_yticklabels()] == ["low", "high"]
         assert ax.get_yticks().tolist() == [1.5, 7.0]
         assert len(figure.axes) == 2  # with its bar
         figures.heat_map(ax, [0.0], {"silent": np.zeros((1, 100))}, most=10)
-        assert ax.images[1].get_array().shape == (10, 1)
+        assert ax.collections[1].get_array().shape == (10, 1)
+        uneven = figures.heat_map(ax, [0.0, 1.0, 1.5, 2.0], {"hidden1": np.ones((4, 3))}).collections[2]
+        assert uneven.get_coordinates()[0, :, 0].tolist() == [-0.5, 0.5, 1.25, 1.75, 2.25]
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 

@@ -249,6 +249,18 @@ def test_a_steep_sigmoid_has_three_fixed_points_and_each_is_listed_once():
     assert reached == pytest.approx([expected[0], expected[2]], abs=1e-6)
 
 
+def test_adaptive_methods_take_float32():
+    """They compute in float64; what they start from has the dtype of the network."""
+    case = mlp_case()
+    case.network.float()
+    problem = RelaxationProblem.from_batch(case.network, case.x[:1].float(), case.y[:1], assumptions=CURRENT)
+    assert bool(ending(problem, "BDF").settled.all())
+    starts = list(scattered(problem, 3, torch.Generator().manual_seed(0)))
+    (place,) = resting_places(problem, starts)
+    (point,) = fixed_points(problem, starts)
+    assert distance(place, point.state) < 1e-5
+
+
 def test_what_is_out_of_range_is_refused():
     problem = unfrozen(mlp_case(), 3)
     with pytest.raises(

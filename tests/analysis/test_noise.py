@@ -5,13 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from networks import graph_case, mlp_case
+from networks import graph_case, make_case, mlp_case
+from torch import nn
 
 from actrelax import solve
 from actrelax.analysis.checks.moments import scheme_moments
 from actrelax.analysis.noise import expected_noise_angles, noise_shares, noise_variances
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import parameter_gradients, postsynaptic_factor, presynaptic_factor
+from actrelax.models.network import Network
 from actrelax.models.problem import RelaxationProblem
 
 
@@ -61,10 +63,27 @@ def test_angles_are_those_of_many_relaxations():
         assert abs(float(noise.mean()) - math.tan(math.radians(degrees)) ** 2) < 4 * float(noise.std()) / repeats**0.5
 
 
+def parallel_case():
+    return make_case((3,), {"a": "tanh", "b": "tanh", "output": "identity"}, [
+        ("input", "a", [nn.Linear(3, 4)]),
+        ("a", "b", [nn.Linear(4, 4)]),
+        ("a", "b", []),
+        ("b", "output", [nn.Linear(4, 2)]),
+    ])  # fmt: skip
+
+
+def captured(**fields):
+    x = torch.rand(3, 4)
+    module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    return RelaxationProblem.from_batch(Network.from_module(module, x), x, torch.tensor([0, 1, 0]), **fields)
+
+
 def test_noise_is_refused_where_it_is_not_followed():
     case = mlp_case()
     for problem, said in (
-        (problem_of(graph_case(), noise=0.1), "need a chain of dense projections"),
+        (problem_of(graph_case(), noise=0.1), "need a hand-built chain of dense projections"),
+        (problem_of(parallel_case(), noise=0.1), "need a hand-built chain of dense projections"),
+        (captured(noise=0.1), "need a hand-built chain of dense projections"),
         (problem_of(case, noise={"hidden1": torch.full((7,), 0.1)}), "one sigma per population"),
         (problem_of(case, noise=0.1, delays=1.0), "needs feedback without delays"),
     ):

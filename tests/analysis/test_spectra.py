@@ -154,6 +154,7 @@ def test_the_kreiss_constant_bounds_growth_from_both_sides():
     places = [x + 1j * y for x in np.geomspace(0.01, 3, 60) for y in (0.0, 0.1, 0.5)]
     brute = max(z.real / dense_singular_value(matrix.toarray(), z) for z in places)
     assert brute * (1 - 1e-9) < kreiss < brute * 1.01
+    assert transient_growth.kreiss_constant(1e-4 * matrix) == pytest.approx(kreiss, rel=1e-6)  # in another unit of time
 
 
 def test_what_never_grows_has_a_kreiss_constant_of_one():

@@ -28,6 +28,7 @@ from actrelax.analysis.stability import (
 )
 from actrelax.models.engines import Settle, Steps, settle, solve
 from actrelax.models.errors import ActrelaxError
+from actrelax.models.network import Network
 from actrelax.models.problem import ForwardProblem, RelaxationProblem, UnitDynamics
 
 TIGHT = Settle(Steps.until(1e-13, eta=0.5))
@@ -344,6 +345,20 @@ def test_the_worst_time_constants():
     for tries in (0, -1):
         with pytest.raises(ActrelaxError, match=rf"^tries must be a whole number, 1 or more, got {tries}\.$"):
             worst_time_constants(problem, tries, 0)
+
+
+def test_noise_does_not_change_it():
+    fields = {"tau": {"a": 2.0, "input": 3.0}, "input_noise": 0.1, "noise": 0.1}
+    assert stability(one_sample(recurrent_case(), **fields)) == stability(one_sample(recurrent_case(), tau={"a": 2.0}))
+
+
+def test_captured_networks_have_no_forward_phase():
+    module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2))
+    x = torch.rand(1, 4)
+    problem = RelaxationProblem.from_batch(Network.from_module(module, x), x, torch.tensor([1]))
+    with pytest.raises(ActrelaxError, match=r"^a captured network's module computes its rates: it has no phase"):
+        stability(problem, "forward")
+    assert stability(problem).settles
 
 
 def test_reach_and_kreiss_constant_with_cycles():

@@ -125,7 +125,7 @@ def _activation(passed: CapturedPass, number: int) -> Activation:
     if passed.path.parameters[number]:
         raise _not_local(name)
     activity = passed.activities[name]
-    signal = torch.rand_like(activity)
+    signal = torch.rand(activity.shape, generator=torch.Generator().manual_seed(0)).to(activity)
     try:
         activation = passed.current(number).activation
         arrived = passed.transposed(number, signal, keep=True, learn=False, gain="none")

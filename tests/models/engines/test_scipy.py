@@ -399,6 +399,13 @@ def test_a_network_without_hidden_populations_has_nothing_to_relax(integrator):
     assert trajectory["output"].shape == (4, 3, 4)
 
 
+@pytest.mark.parametrize("engine", ["torch", "brian2"])
+def test_where_nothing_relaxes_all_has_settled(engine):
+    problem = problem_of(mlp_case(widths=(6, 4)), clip=1.0)  # a clip makes it step
+    found = solve(problem, "euler", Steps.until(1e-3), engine=engine)
+    assert (found.status, found.steps) == (Status.SETTLED, 0)
+
+
 OWN = 'SciPy runs its own methods only: pass one, such as "RK45", or engine="torch".'
 
 

@@ -155,6 +155,13 @@ def test_what_is_not_local_is_refused(name):
     assert all(torch.equal(w, before[name]) for name, w in network.state_dict().items())
 
 
+def test_making_a_learner_draws_nothing_from_the_global_generator():
+    network, _, _ = made(Branches)
+    before = torch.get_rng_state()
+    Learner(network, rate=0.1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_modules_that_choose_their_path_are_refused():
     network = Network.from_module(Branches(), torch.randn(2, 4), paths="many")
     with pytest.raises(ActrelaxError, match='with paths="many" the computation depends on the batch'):
