@@ -36,6 +36,7 @@ COLUMNS = {
     ("cnn-cifar10-own-rates", ""): "CIFAR-10\nown rates",
     ("cnn-cifar10-long", ""): "CIFAR-10\n30 epochs",
     ("cnn-cifar10-converged", ""): "CIFAR-10\nconverged",
+    ("cnn-cifar10-converged-own-rates", ""): "CIFAR-10\nconverged\nown rates",
     ("cnn-cifar10-adam", ""): "CIFAR-10\nconverged\nAdam",
     ("unfrozen-cifar10", ""): "CIFAR-10\nunfrozen",
     ("graph-cifar10", ""): "CIFAR-10\nskips",
