@@ -21,6 +21,7 @@ from actrelax.models.learning.gradients import (
     has_hooks,
     is_finite,
     refuse_sample_clip,
+    separate,
     with_reduction,
 )
 from actrelax.models.learning.implicit import ImplicitPass
@@ -156,15 +157,16 @@ def gradients_of(
     # the factor of dense projections scales the loss; gradients of convolutions are rescaled afterwards
     scales = {kind: options.scale(kind, batch) for kind in ("dense", "conv")}
     gradients = passed.gradients(leaves, top * scales["dense"]) if learned else ()
+    found = separate(dict(zip(learned, gradients, strict=True)))
     if scales["conv"] != scales["dense"]:
-        for w, gradient in zip(learned, gradients, strict=True):
+        for w, gradient in found.items():
             if kinds[w] == "conv":
                 gradient.mul_(scales["conv"] / scales["dense"])
     report = passed.report
     total = losses_learned(losses, report).sum()
     finite = is_finite((output if report is None else without_dropped(output, report.learning)).sum())
     backward = Backward(options.reduced(total, batch, correction), output, finite, batch, report=report)
-    return {w: options.updates.clipped_(each) for w, each in zip(learned, gradients, strict=True)}, backward
+    return {w: options.updates.clipped_(each) for w, each in found.items()}, backward
 
 
 def _captured_gradients(
@@ -180,16 +182,17 @@ def _captured_gradients(
         output = network(x)
     losses, top = loss.both(output.detach(), y)
     correction = loss.correction(output.detach(), y, options.reduction)
-    top = top * options.scale("phi", len(x)) if correction is None else top * correction * options.scale("phi", len(x))
+    batch = len(output)
+    top = top * options.scale("phi", batch) if correction is None else top * correction * options.scale("phi", batch)
     with without_hooks(learned):
         gradients = torch.autograd.grad(output, learned, top, allow_unused=True)
     found = {}
-    for w, gradient in zip(learned, gradients, strict=True):
+    reached = {w: gradient for w, gradient in zip(learned, gradients, strict=True) if gradient is not None}
+    for w, gradient in separate(reached).items():
         factor = options.updates.factors.get(by_weight[w], 1.0)
-        if gradient is not None:
-            found[w] = options.updates.clipped_(gradient if factor == 1 else gradient * factor)
-    loss_value = options.reduced(losses.sum(), len(x), correction)
-    return found, Backward(loss_value, output.detach(), is_finite(output.detach().sum()), len(x))
+        found[w] = options.updates.clipped_(gradient if factor == 1 else gradient * factor)
+    loss_value = options.reduced(losses.sum(), batch, correction)
+    return found, Backward(loss_value, output.detach(), is_finite(output.detach().sum()), batch)
 
 
 def _without_hooks(network: Network, learned: list[nn.Parameter]) -> tuple[Network, Sequence[Tensor]]:

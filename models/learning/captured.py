@@ -21,7 +21,7 @@ from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError, enough_memory, warn
 from actrelax.models.learning.captured_samples import Counted
 from actrelax.models.learning.captured_updates import Arrivals, Feedback, ParameterUpdates, Sending, hebbian_products
-from actrelax.models.learning.gradients import BackwardOptions, Updates, is_finite
+from actrelax.models.learning.gradients import BackwardOptions, Updates, is_finite, separate
 from actrelax.models.network import CapturedNetwork, CapturedPass
 from actrelax.models.network.captured import parameter_of
 from actrelax.models.problem import RelaxationProblem, State
@@ -156,11 +156,16 @@ def without_hooks(parameters: Iterable[Tensor]) -> Iterator[None]:
 
 
 def captured_gradients(
-    request: SolveRequest, options: BackwardOptions, scale: float | Tensor = 1.0
+    request: SolveRequest,
+    options: BackwardOptions,
+    scale: float | Tensor = 1.0,
+    *,
+    loss_scale: float | Tensor = 1.0,
 ) -> tuple[dict[Tensor, Tensor], Tensor, Trajectory | None]:
     """Relax a captured network; return the gradients of its parameters, whether they are finite, and the trajectory.
 
-    The gradients are clipped, and `scale` times the sum over the batch, or its mean.
+    The gradients are clipped, and `scale` times the sum over the batch, or its mean. They are those of a loss times
+    `loss_scale`, which the clip and the decay leave out.
     """
     request = request.measured()
     problem, trajectory = request.problem, None
@@ -184,7 +189,7 @@ def captured_gradients(
                 learn_at(problem, trajectory.state, updates)
             else:
                 learn_along(problem, plan, updates)
-        gradients = parameter_gradients(problem, updates, options.updates)
+        gradients = parameter_gradients(problem, updates, options.updates, loss_scale)
     finite = is_finite(torch.stack([_sum(problem.clamped), *map(_norm, gradients.values())]).sum())
     if options.check_finite and not bool(finite):
         raise DivergenceError(
@@ -219,13 +224,21 @@ def _own_feedback(problem: RelaxationProblem) -> Feedback:
 
 
 def parameter_gradients(
-    problem: RelaxationProblem, updates: ParameterUpdates, options: Updates
+    problem: RelaxationProblem, updates: ParameterUpdates, options: Updates, loss_scale: float | Tensor = 1.0
 ) -> dict[Tensor, Tensor]:
-    """Return the gradients of parameters and of feedback weights: clipped, then with Kolen and Pollack's decay."""
+    """Return the gradients of parameters and of feedback weights: clipped, then with Kolen and Pollack's decay.
+
+    They are those of a loss times `loss_scale`: clip and decay are, too.
+    """
     network, passed = problem.network, problem.feedforward
     assert isinstance(network, CapturedNetwork)
     assert isinstance(passed, CapturedPass)
-    found = {leaf: options.clipped_(update) for leaf, update in updates.gradients().items()}
+    is_scaled = options.clip is not None and (isinstance(loss_scale, Tensor) or loss_scale != 1)
+
+    def clipped(update: Tensor) -> Tensor:
+        return options.clipped_(update / loss_scale) * loss_scale if is_scaled else options.clipped_(update)
+
+    found = {leaf: clipped(update) for leaf, update in separate(updates.gradients()).items()}
     for name, (psi, projection) in passed.learned_feedback.items():
         weight = parameter_of(passed.operations[projection.number].weight)
         users = (p for p in network.projections.values() if p.psi == name)
@@ -233,10 +246,10 @@ def parameter_gradients(
         update = updates.of(passed.operations[p.number].weight for p in users) if is_computed else found.get(weight)
         if update is None:
             continue
-        found[psi] = options.clipped_(update.clone()) if is_computed else update.clone()
+        found[psi] = clipped(update.clone()) if is_computed else update.clone()
         if options.decay and network.decays(projection, problem.assumptions):
             for w in (weight, psi):
-                found[w] = found[w] + options.decay * w.detach()
+                found[w] = found[w] + options.decay * loss_scale * w.detach()
     return {leaf: update for leaf, update in found.items() if leaf.requires_grad}
 
 

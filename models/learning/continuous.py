@@ -101,8 +101,8 @@ def relax_continuously(
         raise DivergenceError(f"{bad} became non-finite: lower rate or eta; no weight has changed.")
     finite = torch.stack([torch.isfinite(x).all() for x in [problem.clamped, *state.values()]]).all()
     losses = chosen.value(output, y)
-    loss_value = options.reduced(losses.sum(), len(x), correction)
-    return Backward(loss_value, output, finite, len(x), report=_report(problem, state, grid.steps, options))
+    loss_value = options.reduced(losses.sum(), len(output), correction)
+    return Backward(loss_value, output, finite, len(output), report=_report(problem, state, grid.steps, options))
 
 
 def _descend_along(

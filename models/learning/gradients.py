@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from actrelax.models.learning.report import Phase, SettlingReport
 from actrelax.models.network import Network, Projection
 from actrelax.models.problem import RelaxationProblem
 from actrelax.models.results import Trajectory
+
+Leaf = TypeVar("Leaf", bound=Tensor)
 
 SETTLE = Steps.until(1e-2, eta=0.5, most=100)
 """Default steps of both phases in learning on a network with cycles."""
@@ -242,6 +244,25 @@ def learning_slots(
         parameter = getattr(projection, slot)
         if parameter is not None and parameter.requires_grad:
             yield slot, parameter, slot != "bias" and network.decays(projection, assumptions)
+
+
+def separate(gradients: Mapping[Leaf, Tensor]) -> dict[Leaf, Tensor]:
+    """Return gradients that share no memory: autograd may give several leaves one tensor, or an expanded one.
+
+    In-place operations, such as a clip or an accumulation, would change all of these at once.
+    """
+    seen: set[int] = set()
+    found = {}
+    for leaf, gradient in gradients.items():
+        found[leaf] = gradient
+        if gradient.layout != torch.strided:  # of embeddings with sparse=True
+            continue
+        storage = gradient.untyped_storage()._cdata
+        expanded = any(stride == 0 and size > 1 for stride, size in zip(gradient.stride(), gradient.shape, strict=True))
+        if expanded or storage in seen:
+            found[leaf] = gradient.clone(memory_format=torch.contiguous_format)
+        seen.add(storage)
+    return found
 
 
 def add_to_grad(parameter: nn.Parameter, update: Tensor) -> None:

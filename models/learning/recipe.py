@@ -13,7 +13,7 @@ from torch import Tensor
 from actrelax.models._values import as_generator
 from actrelax.models.assumptions import Assumptions
 from actrelax.models.closed_form import settled_plan
-from actrelax.models.engines import Settle, Steps
+from actrelax.models.engines import Settle, Steps, schedule
 from actrelax.models.engines.request import SolveRequest
 from actrelax.models.engines.torch import plan_for
 from actrelax.models.errors import ActrelaxError
@@ -78,7 +78,8 @@ class Recipe:
         if options.check_finite and not bool(gradient.isfinite().all()):
             options = replace(options, check_finite=False)  # GradScaler expects nan and inf in the gradients
         request = self._request_for(passed.network, passed, clamped, options.check_finite)
-        gradients, _, _ = captured_gradients(request, options, 1.0 if at_equilibrium else scale)
+        factor = 1.0 if at_equilibrium else scale
+        gradients, _, _ = captured_gradients(request, options, factor, loss_scale=scale)
         return gradients
 
     def alone(self) -> Recipe:
@@ -97,6 +98,8 @@ class Recipe:
         if self.start is not None:
             problem = replace(problem, start=self.start)
         request = self.request.of(problem)
+        if network.graph is not self.request.problem.network.graph:  # another path of a module may be deeper
+            request = replace(request, grid=schedule(problem, request.integrator, self.steps))
         return replace(request, options=replace(request.options, check_finite=check_finite))
 
     def _share(self, scale: float | Tensor, gradient: Tensor) -> float | Tensor:

@@ -68,7 +68,8 @@ def from_function(function: LossFunction, *, weights: LossFunction | None = None
     Raises
     ------
     ActrelaxError
-        For a subclass of these modules with class weights and a separate `forward`, unless `weights` are given.
+        For a subclass of these modules with class weights or an `ignore_index` and a separate `forward`, unless
+        `weights` are given.
         When the loss is called, if the function does not return one loss per sample: a mean over the batch would
         divide the clamp by the batch size.
 
@@ -108,11 +109,11 @@ def _weights_in_mean(function: LossFunction) -> LossFunction | None:
     by_class: Tensor | None
     if isinstance(function, nn.CrossEntropyLoss | nn.NLLLoss):
         if not _inherits_forward(function):
-            if function.weight is None:
+            if function.weight is None and function.ignore_index < 0:  # which no label has
                 return None
             raise ActrelaxError(
-                f"{type(function).__name__} has class weights and overrides forward, which hides the weights in its "
-                "mean: pass loss=from_function(loss, weights=...), with a weight per sample."
+                f"{type(function).__name__} has class weights or an ignore_index and overrides forward, which hides "
+                "the weights in its mean: pass loss=from_function(loss, weights=...), with a weight per sample."
             )
         by_class, ignored = getattr(function, "weight", None), getattr(function, "ignore_index", -100)
     elif isinstance(function, partial) and function.func in (F.cross_entropy, F.nll_loss):

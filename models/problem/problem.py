@@ -270,8 +270,15 @@ class RelaxationProblem(InitialValueProblem):
             return self.units[name].activity(state).to(self.clamped)
         assert isinstance(self.feedforward, CapturedPass)
         above = self.network.outgoing[name]
-        read = [self.activity_of(p.target, state) for p in above] + [state.get(delay_line_key(p.name)) for p in above]
-        return self.feedforward.relayed(name, read, lambda: self.feedback(name, state))
+        weights = [self.feedforward.network.feedback.find(p.psi) for p in above]
+        read = [
+            *(self.activity_of(p.target, state) for p in above),
+            *(state.get(delay_line_key(p.name)) for p in above),
+            *weights,
+            self.feedback_transform,
+        ]
+        version = sum(w._version for w in weights if w is not None)
+        return self.feedforward.relayed(name, read, version, lambda: self.feedback(name, state))
 
     def apply_gain(self, population: str, gain: Gain, signal: Tensor) -> Tensor:
         """Multiply a signal (..., batch, *population.shape) by a frozen gain: f'(abar), or 1 for "none"."""

@@ -65,7 +65,7 @@ class CapturedPass(FeedforwardPass):
     versions: Versions = field(default_factory=Versions)
     _current: dict[int, CurrentDrive] = field(default_factory=dict)
     _sent: dict[str, Sent] = field(default_factory=dict)
-    _relayed: dict[str, tuple[tuple[object, ...], Tensor]] = field(default_factory=dict)
+    _relayed: dict[str, tuple[tuple[object, ...], int, Tensor]] = field(default_factory=dict)
 
     @property
     def output(self) -> Tensor:
@@ -210,12 +210,15 @@ class CapturedPass(FeedforwardPass):
         """Free the signals of a population that `sent` has kept."""
         self._sent.pop(population, None)
 
-    def relayed(self, name: str, reads: Sequence[object], total: Callable[[], Tensor]) -> Tensor:
-        """Return the activity of a relay, its feedback, which `total` computes if a tensor that it reads is new."""
+    def relayed(self, name: str, reads: Sequence[object], version: int, total: Callable[[], Tensor]) -> Tensor:
+        """Return the activity of a relay, its feedback, which `total` computes if something that it reads is new.
+
+        `version` is that of the feedback weights, which may change in place.
+        """
         known = self._relayed.get(name)
-        if known is None or any(a is not b for a, b in zip(known[0], reads, strict=True)):
-            known = self._relayed[name] = (tuple(reads), total())
-        return known[1]
+        if known is None or known[1] != version or any(a is not b for a, b in zip(known[0], reads, strict=True)):
+            known = self._relayed[name] = (tuple(reads), version, total())
+        return known[2]
 
     def follow_weights(self) -> None:
         """Use the current weights for feedback, after parameters have changed in place."""

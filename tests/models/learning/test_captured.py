@@ -1,6 +1,8 @@
 """Captured networks learn autograd's gradients at equilibrium, and relax as their law says."""
 
 import copy
+import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from actrelax.models.closed_form import predict
 from actrelax.models.integrators import EULER, SEQUENTIAL
 from actrelax.models.learning.captured import deliver
 from actrelax.models.learning.captured_updates import ParameterUpdates
-from actrelax.models.results import DivergenceError
+from actrelax.models.results import DivergenceError, relative_error
 
 CAPTURED = [name for name, case in MODULES.items() if case.refused is None]
 LOSS = "half-sum-of-squares"
@@ -328,6 +330,121 @@ def test_tolerance_of_the_gradient():
     final = solve(problem, "euler", Steps.until(1e-3, of="gradient"), evaluation="stepped").final
     errors = [float((final[v] - exact[v]).abs().max() / exact[v].abs().max()) for v in network.hidden]
     assert 0 < max(errors) < 1e-3
+
+
+class Positions(nn.Module):
+    """Two parameters that are added to one sum: autograd gives both the same gradient, in one sample or expanded."""
+
+    def __init__(self, samples=1):
+        super().__init__()
+        self.a, self.o = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.pos, self.row = (nn.Parameter(torch.randn(samples, 4, 5)) for _ in range(2))
+
+    def forward(self, x):
+        return self.o(torch.tanh(self.a(x) + self.pos + self.row)).mean(1)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("rule", [partial(relax_backward, integrator="equilibrium"), backprop_backward])
+def test_gradients_share_no_memory(rule, samples):
+    module, x, y = Positions(samples), torch.randn(samples, 4, 6), torch.arange(samples)
+    network = Network.from_module(module, x)
+    rule(network, x, y)
+    once = module.pos.grad.clone()
+    rule(network, x, y)
+    assert torch.equal(module.pos.grad, 2 * once)
+    assert torch.equal(module.row.grad, 2 * once)
+    clip = float(once.abs().median())
+    module.zero_grad()
+    options = BackwardOptions(updates=Updates(clip=clip))
+    rule(network, x, y, options=options)
+    assert torch.equal(module.row.grad, once.clamp(-clip, clip))
+
+
+class Tokens(nn.Module):
+    """A module whose output has more rows than its batch has samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x))).flatten(0, 1)
+
+
+@pytest.mark.parametrize("rule", [partial(relax_backward, integrator="equilibrium"), backprop_backward])
+def test_a_mean_is_over_the_rows_of_the_output(rule):
+    module, x, y = Tokens(), torch.randn(5, 4, 6), torch.randint(3, (20,))
+    F.cross_entropy(module(x), y).backward()
+    expected = module.a.weight.grad.clone()
+    module.zero_grad()
+    result = rule(Network.from_module(module, x), x, y)
+    assert relative_error(module.a.weight.grad, expected) < 1e-5
+    assert float(result.loss) == pytest.approx(F.cross_entropy(module(x), y).item(), rel=1e-6)
+    assert result.samples == 20
+
+
+@pytest.mark.parametrize("how", [{}, {"integrator": "euler", "steps": 40, "eta": 0.5}], ids=["settled", "steps"])
+@pytest.mark.parametrize("options", [Updates(clip=0.01), Updates(decay=0.1)], ids=["clip", "decay"])
+def test_clip_and_decay_are_those_of_the_unscaled_loss(how, options):
+    x, y, found = torch.randn(8, 6), torch.randint(3, (8,)), []
+    for scale in (1.0, 1024.0):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+        given = {"assumptions": "kolen-pollack" if options.decay else "ar", **how}
+        model = ActivationRelaxation(module, example=x, options=BackwardOptions(updates=options, generator=1), **given)
+        model.loss_scale = scale
+        (F.cross_entropy(model(x), y) * scale).backward()
+        found.append(module[2].weight.grad / scale)
+    assert relative_error(found[1], found[0]) < 1e-5
+
+
+class Levels(nn.Module):
+    """As many layers as it is told to use."""
+
+    def __init__(self, used):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(8))
+        self.o, self.used = nn.Linear(6, 3), used
+
+    def forward(self, x):
+        for layer in self.layers[: self.used]:
+            x = torch.tanh(layer(x))
+        return self.o(x)
+
+
+def test_each_path_takes_the_steps_that_it_needs():
+    module, x, y = Levels(2).double(), torch.randn(5, 6).double(), torch.tensor([0, 1, 2, 2, 1])
+    network = Network.from_module(module, x, paths="many")
+    model = ActivationRelaxation(network, steps=Steps.until(1e-4), integrator="euler")
+    for module.used in (2, 8):
+        exact = torch.autograd.grad(F.cross_entropy(module(x), y), module.layers[0].weight)[0]
+        module.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        assert relative_error(module.layers[0].weight.grad, exact) < 2e-3
+
+
+def test_relays_follow_the_feedback_weights():
+    """What a relay keeps belongs to the weights that carried it, also when another problem has the same pass."""
+
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.n, self.b, self.c = nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            h = torch.tanh(self.a(x))
+            return self.b(self.n(h)) + self.c(h)
+
+    x, y = torch.randn(5, 6), torch.tensor([0, 1, 2, 2, 1])
+    network = Network.from_module(Branches(), x)
+    plain = RelaxationProblem.from_batch(network, x, y)
+    weaker = dataclasses.replace(plain, feedback_transform="scaled-0.5")
+    alone = RelaxationProblem.from_batch(network, x, y, feedback_transform="scaled-0.5")
+    _, after, expected = (
+        solve(each, "euler", Steps(50, eta=0.3), evaluation="stepped").final["a"] for each in (plain, weaker, alone)
+    )
+    assert torch.equal(after, expected)
 
 
 def test_sparse_gradients_of_embeddings():

@@ -289,7 +289,9 @@ def test_weights_inside_a_lambda_do_not_count():
 
 def test_class_weights_and_a_separate_forward_pass_are_refused():
     case = mlp_case()
-    with pytest.raises(ActrelaxError, match=r"^Doubled has class weights and overrides forward, which hides the"):
+    with pytest.raises(ActrelaxError, match=r"^Doubled has class weights or an ignore_index and overrides forward"):
+        relax_backward(mlp_case().network, mlp_case().x, mlp_case().y, loss=Doubled(ignore_index=0, reduction="none"))
+    with pytest.raises(ActrelaxError, match=r"^Doubled has class weights or an ignore_index and overrides forward"):
         relax_backward(case.network, case.x, case.y, loss=Doubled(WEIGHTS, reduction="none"))
     relax_backward(case.network, case.x, case.y, loss=Doubled(reduction="none"))
 

@@ -9,10 +9,12 @@ from functools import partial
 import pytest
 import torch
 from networks import graph_case, mlp_case, recurrent_case
+from torch import nn
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning import BackwardOptions, backprop_backward, relax_backward
 from actrelax.models.learning.trace import Traced
+from actrelax.models.network import Network
 
 TAU = {"hidden1": torch.linspace(0.5, 1.5, 7)}
 UNCHECKED = BackwardOptions(check_finite=False)
@@ -145,6 +147,16 @@ def test_weights_that_are_replaced_or_frozen_are_followed():
     projection.weight.requires_grad_(False)
     gradients(traced, case.network, case.x, case.y)
     assert projection.weight.grad is None
+
+
+def test_modules_that_have_changed_are_refused_after_tracing():
+    module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    network, x, y = Network.from_sequential(module, (6,)), torch.rand(4, 6), torch.arange(4) % 3
+    rule = Traced(backprop_backward)
+    rule(network, x, y)
+    module[1] = nn.ReLU()
+    with pytest.raises(ActrelaxError, match="has changed"):
+        rule(network, x, y)
 
 
 def test_rules_that_a_list_would_repeat_are_refused():
