@@ -14,7 +14,7 @@ from actrelax.models.errors import ActrelaxError
 
 Fingerprints = Mapping[str, Mapping[str, str]]
 """Part -> name -> SHA-256. A run has the parts `options`, `files`, `images` and, once it has finished, `weights`."""
-NAMED_BY = {"files": ("network",), "images": ("dataset", "test_split", "layout", "validation")}
+NAMED_BY = {"files": ("network",), "images": ("dataset", "test_split", "layout", "validation", "train_images")}
 """Part -> the options that choose its files or images."""
 MISSING = "missing"
 """Replaces the SHA-256 of a missing file."""

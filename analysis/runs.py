@@ -144,10 +144,9 @@ class RunFolder:
             return
         for name, stored in resumed.items():
             if name not in may_differ and options[name] != stored:
-                raise ActrelaxError(
-                    f"{self.path} is a run with --{name.replace('_', '-')} {stored}, not {options[name]}: "
-                    "leave the option out, or begin another run."
-                )
+                option = f"--{name.replace('_', '-')}"
+                found = f"without {option}" if stored in (None, []) else f"with {option} {stored}, not {options[name]}"
+                raise ActrelaxError(f"{self.path} is a run {found}: leave the option out, or begin another run.")
 
     def _holds_run(self, options: Mapping[str, Any]) -> bool:
         """Return whether the folder holds a run of the program with these options; refuse files of any other origin."""
@@ -184,7 +183,7 @@ class RunFolder:
         if not self.is_begun():
             return
         try:
-            for name in FILES:
+            for name in (*FILES, LEARNING_CURVES, PLASTICITY):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.tensorboard, ignore_errors=True)
         except OSError as error:

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import tyro
 
 from actrelax.analysis.fingerprints import verify_alike
-from actrelax.analysis.reports import results_table, run_report, suite_report
+from actrelax.analysis.reports import comparison, results_table, run_report, suite_report
 from actrelax.analysis.reports.load_runs import Run, gather, run_folders
 from actrelax.analysis.reports.page import write
 from actrelax.analysis.reports.results_table import Outcome
@@ -91,6 +91,7 @@ def analysed_suite(config: Config) -> dict[str, Any]:
     """Write the report on a suite's results, and return the content of --json."""
     folder = config.runs[0]
     document, outcomes = suite_report.read_document(folder), list(results_table.read(folder).values())
+    comparison.refuse_mixed(folder, outcomes)
     write(config.out / FILE, suite_report.page(folder, document, outcomes, config.out))
     if not config.json:
         print_tables(suite_report.tables(document), config.table)

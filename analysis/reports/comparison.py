@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from actrelax.analysis.reports.results_table import Outcome
@@ -24,6 +26,7 @@ from actrelax.analysis.statistics import (
     seeds_for,
 )
 from actrelax.analysis.tables import without_nan
+from actrelax.models.errors import ActrelaxError
 
 Row = dict[str, Any]
 """Row of a comparison: one condition.
@@ -64,6 +67,16 @@ class Conditions:
     references: Sequence[str]
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     primary: str = ""
+
+
+def refuse_mixed(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Raise an error if two of a suite's runs have the same variant, condition and seed."""
+    for (_, condition, seed), count in Counter((o.variant, o.condition, o.seed) for o in outcomes).items():
+        if count > 1:
+            raise ActrelaxError(
+                f"{folder} has two runs of {condition} with seed {seed} and different options: "
+                "reproduce one of them with another --out."
+            )
 
 
 def compared(conditions: Conditions, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def costs(results: Path) -> dict[str, dict[str, dict[int, Cost]]]:
         outcomes = list(results_table.read(results / name).values())
         for variant in DEEP[name].variants:
             mine = [o for o in outcomes if o.variant == variant]
+            comparison.refuse_mixed(results / name, mine)
             rows = {r["condition"]: r for r in comparison.compared(conditions_of(DEEP[name], variant), mine)["rows"]}
             backprop = rows.get("backprop")
             if backprop and backprop["accuracy"] and backprop["accuracy"]["mean"] < LEARNABLE:

@@ -44,8 +44,10 @@ def swept(suite: Suite, rates: Sequence[float] = ()) -> Sweep:
     Raises
     ------
     ActrelaxError
-        If the suite has no validation split and its data set has an unknown size.
+        If the suite varies the learning rate itself, or has no validation split and its data set has an unknown size or
+        fewer than ten images.
     """
+    _refuse_rates(suite)
     usual = suite.base.optimisation.lr
     rates = sorted(set(rates)) or [float(f"{usual * factor:.3g}") for factor in GRID]
     images = suite.base.images
@@ -55,6 +57,8 @@ def swept(suite: Suite, rates: Sequence[float] = ()) -> Sweep:
                 f"a sweep needs validation images, and the size of {images.dataset} is unknown: give --validation."
             )
         count = images.train_images or IMAGES[images.dataset]
+        if count < 10:
+            raise ActrelaxError(f"a sweep holds a tenth of the training images out, got {count}: train on 10 or more.")
         suite = replace(suite, base=varied(suite.base, {"validation": count // 10}))
     labels = {(variant, rate): f"{variant} lr {rate:g}".strip() for variant in suite.variants for rate in rates}
     variants = {label: {**suite.variants[variant], "lr": rate} for (variant, rate), label in labels.items()}
@@ -161,14 +165,21 @@ def _draw(folder: Path, sweep: Sweep, found: Sequence[Response]) -> None:
             ax.set(ylabel="validation accuracy (%)", title=variant)
 
 
+def _refuse_rates(suite: Suite) -> None:
+    """Refuse a suite whose conditions or variants are learning rates: their names would no longer be true."""
+    if "lr" in suite.varying():
+        raise ActrelaxError("the runs of this suite differ in their learning rates already: it has none to choose.")
+
+
 def own_rates(name: str, suite: Suite, folder: Path) -> Suite:
     """Return a suite with each condition at its best learning rate, from the sweep in `folder`.
 
     Raises
     ------
     ActrelaxError
-        If the folder holds no complete sweep of this suite.
+        If the folder holds no complete sweep of this suite, or the suite varies the learning rate itself.
     """
+    _refuse_rates(suite)
     try:
         rows = read_csv(folder / FILE, ("suite", "variant", "condition", "lr", "found_by"), "no sweep")
         own: dict[tuple[str, str], Options] = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites.suite import Options, varied
-from actrelax.simulations.training.experiment import Experiment
+from actrelax.simulations.training.assemble import learning_rate_factor
+from actrelax.simulations.training.experiment import Experiment, Optimisation
 
 
 def ar(assumptions: str = "ar", **options: Any) -> Options:
@@ -23,7 +25,7 @@ def forgetting(experiment: Experiment) -> float:
     """Return the decay per update that shrinks the initial W and psi by exp(-2) over the whole training.
 
     With a much smaller decay, Kolen-Pollack feedback would hardly differ from learned feedback. Momentum m multiplies
-    the rate by 1 / (1 - m), and a linear or cosine schedule halves it on average.
+    the rate by 1 / (1 - m), and a schedule lowers it on average: a linear or cosine one to half.
     """
     if experiment.images.dataset not in IMAGES:
         raise ActrelaxError(
@@ -31,10 +33,21 @@ def forgetting(experiment: Experiment) -> float:
             f"{experiment.images.dataset}: choose among {', '.join(IMAGES)}."
         )
     images = (experiment.images.train_images or IMAGES[experiment.images.dataset]) - experiment.images.validation
+    if images < 1:
+        raise ActrelaxError(f"--validation {experiment.images.validation} leaves no images for training.")
     steps = experiment.epochs * math.ceil(images / experiment.batch_size)
     o = experiment.optimisation
-    rate = o.lr / (1 - o.momentum) * (0.5 if o.schedule in ("linear", "cosine") else 1.0)
+    if o.momentum >= 1:
+        raise ActrelaxError(f"--momentum must be below 1, got {o.momentum:g}.")
+    rate = o.lr / (1 - o.momentum) * _mean_factor(o, experiment.epochs)
     return float(f"{2 / (rate * steps):.3g}")
+
+
+def _mean_factor(o: Optimisation, epochs: int, each: int = 20) -> float:
+    """Return the learning rate relative to `o.lr`, on average over the training; by `each` points of an epoch."""
+    if not o.warmup and o.schedule != "step":
+        return 1.0 if o.schedule == "constant" else 0.5
+    return fmean(learning_rate_factor(o, step, epochs=epochs, batches=each) for step in range(each * epochs))
 
 
 def on(base: Experiment, dataset: str, **options: Any) -> Experiment:

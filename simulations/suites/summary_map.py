@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 from actrelax.analysis import figures
 from actrelax.analysis.reports import comparison, results_table, suite_report
 from actrelax.analysis.reports.comparison import Row
-from actrelax.analysis.reports.results_table import Outcome
 from actrelax.analysis.style import written
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import depth_figure
@@ -105,7 +103,7 @@ def columns(results: Path) -> list[Column]:
     found = []
     for (suite, variant), name in COLUMNS.items():
         mine = [o for o in results_table.read(results / suite).values() if o.variant == variant]
-        _refuse_mixed(results / suite, mine)
+        comparison.refuse_mixed(results / suite, mine)
         rows = {r["condition"]: r for r in comparison.compared(conditions_of(suite_of(suite), variant), mine)["rows"]}
         if REFERENCE not in rows:
             continue
@@ -128,16 +126,6 @@ def _cell(row: Row, of: int) -> dict[str, Any]:
     paired = row["against"].get(REFERENCE, {})
     counts = {"diverged": len(row["diverged"]), "seeds": row["seeds"], "of": of}
     return {"difference": paired.get("difference"), "verdict": paired.get("verdict")} | counts
-
-
-def _refuse_mixed(folder: Path, found: Sequence[Outcome]) -> None:
-    """Raise an error if two runs have the same condition and seed."""
-    for (condition, seed), count in Counter((o.condition, o.seed) for o in found).items():
-        if count > 1:
-            raise ActrelaxError(
-                f"{folder} has two runs of {condition} with seed {seed} and different options: "
-                "reproduce one of them with another --out."
-            )
 
 
 def write(folder: Path, results: Path, command: str) -> str:

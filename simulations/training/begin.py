@@ -11,7 +11,7 @@ from actrelax.analysis.files import claimed
 from actrelax.analysis.fingerprints import Fingerprints, of_options, record, verify
 from actrelax.analysis.runs import RunFolder, flat
 from actrelax.models.errors import ActrelaxError
-from actrelax.simulations.training.configuration import as_config, read_config
+from actrelax.simulations.training.configuration import as_config, as_options, read_config
 from actrelax.simulations.training.execution import Execution
 from actrelax.simulations.training.experiment import Experiment
 from actrelax.simulations.training.longer import is_longer
@@ -29,16 +29,16 @@ def check_begin(folder: RunFolder, experiment: Experiment, execution: Execution,
     ActrelaxError
         If it would replace a run, or resume one with other options.
     """
-    options = flat(as_config(experiment, execution))
     if recording.resume is None:
-        folder.check_begin(options, None, overwrite=recording.overwrite)
+        folder.check_begin(flat(as_config(experiment, execution)), None, overwrite=recording.overwrite)
         return False
+    options = as_options(experiment) | as_options(execution)  # with those that config.json lacks at their defaults
     before, computed = read_config(folder)
     may_differ = ["epochs"]
     if recording.network is not None:
         permitted(folder.path, before.model.network, named=recording.network)
         may_differ.append("network")  # a copy, whose fingerprint is compared before it is loaded
-    folder.check_begin(options, flat(as_config(before, computed)), may_differ=may_differ)
+    folder.check_begin(options, as_options(before) | as_options(computed), may_differ=may_differ)
     return is_longer(folder.path, before, experiment.epochs)
 
 

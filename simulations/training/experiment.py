@@ -196,6 +196,8 @@ class Experiment:
             patience=(self.patience, 1, math.inf),
             decay=(o.decay, 0, math.inf),
         )
+        if o.momentum == 1:
+            raise ActrelaxError("--momentum must be below 1, got 1.")
         if self.images.test_split == 1:
             raise ActrelaxError("--test-split must be below 1, which would leave no images for training, got 1.")
         if self.patience is not None and not self.images.validation:

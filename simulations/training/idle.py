@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 
+import torch
+
 from actrelax.models.assumptions import PRESETS
 from actrelax.models.engines import integrator_named
 from actrelax.simulations.training.experiment import Experiment, Optimisation
 from actrelax.simulations.training.forward_phase import ForwardPhase
+from actrelax.simulations.training.optimisers import optimiser_named
 from actrelax.simulations.training.relaxation import Relaxation
+
+NORMALISING = (torch.optim.Adam, torch.optim.NAdam, torch.optim.Adamax, torch.optim.RMSprop, torch.optim.Adagrad)
+"""Optimisers whose steps don't depend on the scale of the gradients; AdamW is an Adam."""
 
 
 def idle_options(experiment: Experiment) -> list[str]:
@@ -61,8 +67,9 @@ def _reasons(experiment: Experiment) -> Iterator[tuple[list[str], str]]:
         yield [*(f.name for f in fields(Relaxation)), "evaluation", "sample_clip"], f"{experiment.rule} relaxes nothing"
     else:
         yield from _reasons_of_relaxation(r)
-    decays = o.decay or (o.optimiser == "adam" and o.weight_decay)
-    if o.optimiser != "sgd" and not decays:
+    normalises = issubclass(optimiser_named(o.optimiser), NORMALISING) and not o.clip_norm
+    decays = o.decay or (o.weight_decay and not issubclass(optimiser_named(o.optimiser), torch.optim.AdamW))
+    if normalises and not decays:
         yield (
             ["conv_factor", "reduction"],
             f"{o.optimiser} normalises each update, unless --update-clip bounds it",

@@ -53,8 +53,8 @@ class Run:
 
 
 def _identified(dataset: str) -> str:
-    """Return the absolute path of a file or folder, and other names unchanged."""
-    return os.path.abspath(dataset) if dataset.endswith(".npz") or is_folder(dataset) else dataset
+    """Return the path of a file or folder, absolute and without links, and other names unchanged."""
+    return os.path.realpath(dataset) if dataset.endswith(".npz") or is_folder(dataset) else dataset
 
 
 def load_run(

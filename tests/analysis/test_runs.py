@@ -53,8 +53,13 @@ def test_clearing_takes_only_what_belongs_to_the_run(folder):
     (folder.path / "notes.csv").write_text("mine")
     folder.tensorboard.mkdir()
     (folder.tensorboard / "events.out").write_text("old")
+    figure = folder.path / LEARNING_CURVES
+    figure.parent.mkdir(exist_ok=True)
+    figure.write_text("old")
+    (figure.parent / "own.png").write_text("mine")
     folder.clear()
-    assert [path.name for path in folder.path.iterdir()] == ["notes.csv"]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["figures", "notes.csv"]
+    assert [path.name for path in figure.parent.iterdir()] == ["own.png"]
     assert not folder.is_begun()
     assert folder.checkpoint() is None
     folder.clear()

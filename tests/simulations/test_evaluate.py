@@ -65,6 +65,12 @@ def test_classes_of_folders_are_known_by_their_names(tmp_path, arrays, capsys):
     assert run("evaluate", out, "--json") == 0
     own = json.loads(capsys.readouterr().out)
     assert own == {**own, "dataset": "all", "images": 30, "test_accuracy": load_run(out).folder.summary().test_accuracy}
+    (tmp_path / "link").symlink_to(tmp_path / "all")
+    for others in (["--test-split", "0.5"], ["--dataset", f"{tmp_path}/link/", "--test-split", "0.5"]):
+        assert run("evaluate", out, *others) == 2  # it would be tested on images that it has learned
+        assert "the run was trained with --test-split 0.3, and another would test it on" in capsys.readouterr().err
+    assert run("evaluate", out, "--dataset", f"{tmp_path}/link/", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 30
     assert run("evaluate", out, "--dataset", f"{tmp_path}/some/", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == np.isin(arrays["y_train"], (3, 8)).sum()

@@ -487,6 +487,21 @@ def test_a_run_of_another_config_is_not_resumed(whole, capsys):
     assert run("--resume", whole, "--lr", "0.1") == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (["--freeze", "input->hidden1"], "freeze"),
+        (["--lift", "hidden1->output.feedback=random"], "lift"),
+        (["--feedback-strength", "0.5"], "feedback-strength"),
+        (["--train-images", "20"], "train-images"),
+    ],
+)
+def test_a_resumed_run_takes_no_option_that_it_began_without(whole, capsys, options, name):
+    """config.json lacks these at their defaults; given later, they would change the run behind its back."""
+    said = refused(capsys, 2, "--resume", whole, *options)
+    assert said == f"{whole} is a run without --{name}: leave the option out, or begin another run."
+
+
 def test_damaged_runs_are_not_resumed(tmp_path, tiny, whole, capsys):
     (whole / "summary.json").unlink()
     checkpoint = (whole / "checkpoint.pt").read_bytes()

@@ -12,7 +12,9 @@ from actrelax.analysis.runs import State
 from actrelax.models.errors import ActrelaxError
 from actrelax.simulations.suites import learning_rates
 from actrelax.simulations.suites.definitions import SUITES
+from actrelax.simulations.suites.shared import forgetting
 from actrelax.simulations.suites.suite import varied
+from actrelax.simulations.training.assemble import learning_rate_factor
 from actrelax.simulations.training.configuration import as_options
 
 SMOKE = SUITES["smoke"]
@@ -59,6 +61,30 @@ def test_kolen_pollack_forgets_at_every_rate():
         if case.condition.startswith("Kolen"):
             o = case.experiment.optimisation
             assert o.lr * o.decay * steps == pytest.approx(2, rel=0.01)
+
+
+@pytest.mark.parametrize("options", [{"schedule": "step", "step_epochs": 3.0}, {"warmup": 4.0}, {"schedule": "cosine"}])
+def test_kolen_pollack_forgets_as_much_under_any_schedule(options):
+    """The product of 1 - rate * decay over all updates is about exp(-2)."""
+    experiment = varied(SUITES["cnn-cifar10"].base, {"validation": 40_000, **options})
+    o, batches = experiment.optimisation, -(-10_000 // 64)
+    rates = [
+        o.lr * learning_rate_factor(o, step, epochs=experiment.epochs, batches=batches)
+        for step in range(batches * experiment.epochs)
+    ]
+    assert sum(rates) * forgetting(experiment) == pytest.approx(2, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"momentum": 1.0}, "--momentum must be below 1, got 1"),
+        ({"validation": 50_000}, "--validation 50000 leaves no"),
+    ],
+)
+def test_a_decay_needs_updates(options, said):
+    with pytest.raises(ActrelaxError, match=f"^{said}"):
+        forgetting(varied(SUITES["cnn-cifar10"].base, options))
 
 
 def test_the_best_rate_is_that_of_the_highest_mean_where_no_seed_diverged(tmp_path):
@@ -112,6 +138,14 @@ def test_where_all_rates_diverge_the_smallest_is_taken_and_none_is_best(tmp_path
 
 
 def test_what_is_refused(tmp_path):
+    for make in (
+        learning_rates.swept,
+        lambda suite: learning_rates.own_rates("cnn-cifar10-derivatives", suite, tmp_path),
+    ):
+        with pytest.raises(ActrelaxError, match=r"^the runs of this suite differ in their learning rates already: it"):
+            make(SUITES["cnn-cifar10-derivatives"])
+    with pytest.raises(ActrelaxError, match=r"^a sweep holds a tenth of the training images out, got 9: train on 10"):
+        learning_rates.swept(varied_smoke(train_images=9))
     with pytest.raises(ActrelaxError, match=r"has no rates\.csv of a sweep: name the --out of actrelax sweep\.$"):
         learning_rates.own_rates("smoke", SMOKE, tmp_path)
     said = r"^a sweep needs validation images, and the size of mine\.npz is unknown: give --validation\.$"

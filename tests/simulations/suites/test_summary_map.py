@@ -73,6 +73,12 @@ def test_runs_of_other_options_in_the_same_folder(results):
     results_table.write(results / "cnn-cifar10", [*found, replace(found[0], run="another")])
     with pytest.raises(ActrelaxError, match=r"cnn-cifar10 has two runs of backprop with seed 0 and different options"):
         summary_map.columns(results)
+    results_table.write(
+        results / "depth-digits",
+        [replace(o, variant="ResNet-8 BatchNorm") for o in (found[0], replace(found[0], run="another"))],
+    )
+    with pytest.raises(ActrelaxError, match=r"depth-digits has two runs of backprop with seed 0 and different options"):
+        depth_figure.costs(results)
 
 
 def test_no_results(tmp_path, capsys):

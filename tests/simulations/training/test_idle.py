@@ -23,6 +23,9 @@ IDLE = [
 ]
 EFFECTIVE = [
     {"optimiser": "adam", "weight_decay": 0.5, "conv_factor": 5.0},
+    {"optimiser": "torch.optim.SGD", "lr": 0.01, "reduction": "sum"},
+    {"optimiser": "torch.optim.NAdam", "weight_decay": 0.5, "conv_factor": 5.0},
+    {"optimiser": "adam", "clip_norm": 1.0, "lr": 0.1, "conv_factor": 20.0},
     {"schedule": "step", "step_epochs": 0.01},
     {"tau": 3.0, "dt": 0.1},
     {"start": "zero"},
@@ -43,7 +46,7 @@ def weights_after_batches(options):
 
 
 def without(options):
-    kept = ("rule", "optimiser", "schedule", "integrator", "weight_decay", "dt", "lr")
+    kept = ("rule", "optimiser", "schedule", "integrator", "weight_decay", "clip_norm", "dt", "lr")
     return {name: value for name, value in options.items() if name in kept}
 
 
