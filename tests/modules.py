@@ -123,6 +123,7 @@ MODULES: dict[str, ModuleCase] = {
     "checkpointed": ModuleCase(paths.Checkpointed, VECTOR, refused="checkpointing"),
     "weightless": ModuleCase(paths.Weightless, VECTOR, refused="no gradient reaches a linear layer"),
     "energy": ModuleCase(paths.Energy, VECTOR, refused="differentiates in its forward pass"),
+    "retains": ModuleCase(paths.Retains, VECTOR, refused="calls retain_grad, which would keep a part"),
     "scalar": ModuleCase(paths.Scalar, VECTOR, refused="returns a scalar"),
     "tuple": ModuleCase(paths.Pair, VECTOR, refused="tuple"),
 }

@@ -237,6 +237,19 @@ class Energy(nn.Module):
         return self.head(force)
 
 
+class Retains(nn.Module):
+    """Keeps the gradient of a hidden tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        hidden = torch.tanh(self.hidden(x))
+        hidden.retain_grad()
+        return self.head(hidden)
+
+
 class Scalar(nn.Module):
     def __init__(self):
         super().__init__()

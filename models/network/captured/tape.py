@@ -133,6 +133,11 @@ class Tape(TorchFunctionMode):
             raise ActrelaxError(
                 "the module differentiates in its forward pass, past weights cut out of the graph: use torch.func.grad."
             )
+        elif func is Tensor.retain_grad and args[0].grad_fn is not None:
+            raise ActrelaxError(
+                "the module calls retain_grad, which would keep a part of the gradient: use register_hook, which gets "
+                "all of it."
+            )
         elif func is Tensor.register_hook and args[0].grad_fn is not None:
             args = args[0], (hook := Hook(args[1]))
             self.hooks.setdefault(edge_of(args[0]), []).append(hook)
