@@ -144,9 +144,15 @@ class RunFolder:
             return
         for name, stored in resumed.items():
             if name not in may_differ and options[name] != stored:
-                option = f"--{name.replace('_', '-')}"
-                found = f"without {option}" if stored in (None, []) else f"with {option} {stored}, not {options[name]}"
-                raise ActrelaxError(f"{self.path} is a run {found}: leave the option out, or begin another run.")
+                option = name.replace("_", "-")
+                if stored in (None, []):
+                    raise ActrelaxError(
+                        f"{self.path} is a run without --{option}: leave the option out, or begin another run."
+                    )
+                raise ActrelaxError(
+                    f"{self.path} is a run with --{option} {stored}, not {options[name]}: "
+                    "leave the option out, or begin another run."
+                )
 
     def _holds_run(self, options: Mapping[str, Any]) -> bool:
         """Return whether the folder holds a run of the program with these options; refuse files of any other origin."""
