@@ -57,7 +57,7 @@ class Traced:
             return self.rule(network, x, y)  # modules and hooks are Python code, which a list of kernels can't call
         if network.is_recurrent:
             return self.rule(network, x, y)  # the number of steps depends on values
-        network.check_sources()
+        network._check_sources()
         # converted outside the list of kernels, where labels can be checked
         target = dense_targets(y, network.populations[network.output].shape, x)
         lists = self._lists.setdefault(network, {})

@@ -230,9 +230,9 @@ class Network(FeedbackWeights, nn.Module):
         refuse_ignored(self, "")
         for name, projection in self.projections.items():
             refuse_ignored(projection, name)
-        self.check_sources()
+        self._check_sources()
 
-    def check_sources(self) -> None:
+    def _check_sources(self) -> None:
         """Refuse global hooks, source modules that have changed, and Parameters the network no longer shares."""
         if not torch.compiler.is_compiling():
             refuse_global_hooks()
@@ -263,7 +263,7 @@ class Network(FeedbackWeights, nn.Module):
             raise ActrelaxError(
                 f"a feedforward pass needs a network without cycles, got {cycles}: call settle(network, x)."
             )
-        self.check_sources()
+        self._check_sources()
         self.check_stimuli(x)
         activations = {name: population.activation for name, population in self.populations.items()}
         return pass_forward(x, list(self.populations), self.incoming, activations, keep_drives=keep_drives)

@@ -125,7 +125,8 @@ def _activation(passed: CapturedPass, number: int) -> Activation:
     if passed.path.parameters[number]:
         raise _not_local(name)
     activity = passed.activities[name]
-    signal = torch.rand(activity.shape, generator=torch.Generator().manual_seed(0)).to(activity)
+    drawing = torch.Generator().manual_seed(0)
+    signal = torch.rand(activity.shape, generator=drawing, device="cpu").to(activity)
     try:
         activation = passed.current(number).activation
         arrived = passed.transposed(number, signal, keep=True, learn=False, gain="none")

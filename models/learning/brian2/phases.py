@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from actrelax.models._names import is_number, whole_number
 from actrelax.models._values import as_number
@@ -69,7 +69,7 @@ class Phases:
                 f"rates must settle in {network.graph.cycles_in_words}: pass Phases(feedforward_steps=...), and a "
                 "feedforward_eta below 1."
             )
-        slow = [name for name in network.hidden if bool((torch.as_tensor(taus[name]) != self.feedforward_eta).any())]
+        slow = [name for name in network.hidden if _differs(taus[name], self.feedforward_eta)]
         if slow:
             raise ActrelaxError(
                 f"the rates of {slow[0]!r} need many steps to settle, since its tau is not feedforward_eta: give "
@@ -88,3 +88,8 @@ class Phases:
                     f"eta and feedforward_eta must be below twice the tau of {name!r}, {fastest:g}: take smaller steps."
                 )
         return {name: taus.of(name) for name in names}
+
+
+def _differs(tau: Value, value: float) -> bool:
+    """Return whether any neuron's time constant is not `value`."""
+    return bool((tau != value).any()) if isinstance(tau, Tensor) else tau != value
