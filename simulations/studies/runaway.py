@@ -13,7 +13,7 @@ update of the convolutions:
 Drives grow without f' under all three, so units need not saturate for it to fail. A decay of drives keeps them
 small, and brings back most of the lost accuracy under all three with c = 0.0001. A decay of activities does so under
 tanh alone; under relu and softplus no activity is negative, so that it can't pull a negative drive back. Where f' is
-kept, the decay of drives does not help.
+kept, the decay of drives gains nothing.
 
 Upper row: test accuracy. Lower row: root mean square of the first convolution's drives over test images. Bands are 95 %
 intervals over seeds.
