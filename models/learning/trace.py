@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from actrelax.models.errors import ActrelaxError
 from actrelax.models.learning.gradients import Backward, Rule, add_to_grad, has_hooks
 from actrelax.models.network import CapturedNetwork, Network
-from actrelax.models.problem import dense_targets
+from actrelax.models.problem import dense_targets, loss_named
 
 Kernels = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
@@ -31,7 +32,8 @@ class Traced:
     rule : callable
         (network, x, y) -> Backward, which adds gradients to `.grad`, reads no value of a tensor and draws no random
         numbers: `relax_backward` with ``BackwardOptions(check_finite=False)``, frozen or with a fixed number of steps;
-        `backprop_backward`. Its loss gets class labels as one-hot targets.
+        `backprop_backward`. Its loss gets class labels as one-hot targets; a `functools.partial` with a loss that
+        weights samples by their labels runs untraced.
     finish : callable, optional
         (kernels, x, y) -> kernels, called with an example batch: ``lambda kernels, x, y: torch.compile(kernels)``.
 
@@ -48,6 +50,8 @@ class Traced:
 
     def __init__(self, rule: Rule, finish: Callable[[Kernels, Tensor, Tensor], Kernels] | None = None) -> None:
         self.rule, self.finish = rule, finish
+        given = rule.keywords if isinstance(rule, partial) else {}
+        self._reads_labels = loss_named(given.get("loss", "cross-entropy")).weights is not None
         self._lists: WeakKeyDictionary[Network, dict[object, _List]] = WeakKeyDictionary()
 
     @torch.no_grad()
@@ -55,8 +59,8 @@ class Traced:
         """Run the rule on a batch; refuse labels out of range, and rules with random numbers or a trajectory."""
         if isinstance(network, CapturedNetwork) or any(map(has_hooks, network.parameters())):
             return self.rule(network, x, y)  # modules and hooks are Python code, which a list of kernels can't call
-        if network.is_recurrent:
-            return self.rule(network, x, y)  # the number of steps depends on values
+        if network.is_recurrent or self._reads_labels:
+            return self.rule(network, x, y)  # steps that depend on values, means that depend on labels
         network._check_sources()
         # converted outside the list of kernels, where labels can be checked
         target = dense_targets(y, network.populations[network.output].shape, x)

@@ -149,6 +149,18 @@ def test_weights_that_are_replaced_or_frozen_are_followed():
     assert projection.weight.grad is None
 
 
+@pytest.mark.parametrize(
+    "options", [{"weight": torch.tensor([1, 1, 10, 1], dtype=torch.float64)}, {"ignore_index": 0}], ids=str
+)
+def test_losses_that_weight_samples_by_their_labels(options):
+    case, y = mlp_case(), torch.tensor([0, 1, 2])
+    rule = partial(backprop_backward, loss=nn.CrossEntropyLoss(**options, reduction="none"))
+    found, result = gradients(Traced(rule), case.network, case.x, y)
+    expected, untraced = gradients(rule, case.network, case.x, y)
+    assert torch.equal(result.loss, untraced.loss)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_modules_that_have_changed_are_refused_after_tracing():
     module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
     network, x, y = Network.from_sequential(module, (6,)), torch.rand(4, 6), torch.arange(4) % 3
