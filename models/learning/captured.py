@@ -238,7 +238,10 @@ def parameter_gradients(
     def clipped(update: Tensor) -> Tensor:
         return options.clipped_(update / loss_scale) * loss_scale if is_scaled else options.clipped_(update)
 
-    found = {leaf: clipped(update) for leaf, update in separate(updates.gradients()).items()}
+    found = {
+        leaf: update if leaf is passed.stimulus else clipped(update)  # the input's gradient is no update
+        for leaf, update in separate(updates.gradients()).items()
+    }
     for name, (psi, projection) in passed.learned_feedback.items():
         weight = parameter_of(passed.operations[projection.number].weight)
         users = (p for p in network.projections.values() if p.psi == name)

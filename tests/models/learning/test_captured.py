@@ -399,6 +399,16 @@ def test_clip_and_decay_are_those_of_the_unscaled_loss(how, options):
     assert relative_error(found[1], found[0]) < 1e-5
 
 
+def test_a_clip_of_updates_leaves_the_gradient_of_the_input():
+    module, y = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)), torch.arange(3)
+    x = torch.randn(3, 6, requires_grad=True)
+    (expected,) = torch.autograd.grad(F.cross_entropy(module(x), y), x)
+    model = ActivationRelaxation(module, example=x.detach(), options=BackwardOptions(updates=Updates(clip=1e-4)))
+    F.cross_entropy(model(x), y).backward()
+    assert float(module[0].weight.grad.abs().max()) == pytest.approx(1e-4)
+    assert torch.equal(x.grad, expected)
+
+
 class Levels(nn.Module):
     """As many layers as it is told to use."""
 
