@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from actrelax.models._names import look_up
 from actrelax.models.assumptions import PRESETS, Assumptions
 from actrelax.models.learning import BackwardOptions, parameter_gradients
-from actrelax.models.network import CapturedNetwork, Network
+from actrelax.models.network import CapturedNetwork, Network, effective_feedback
 from actrelax.models.problem import Loss, LossFunction
 
 
@@ -94,7 +94,7 @@ def _alignments(pairs: Mapping[str, tuple[Tensor | None, Tensor | None]]) -> dic
     found = {}
     for name, (w, psi) in pairs.items():
         if w is not None and psi is not None:
-            carrying = psi * w.sign() if psi.dim() == 0 else psi  # sign-concordant feedback stores its scale alone
+            carrying = effective_feedback(w, psi)
             found[name] = FeedbackAlignment(_angle(w, carrying), float((w - carrying).norm()), effective_rank(carrying))
     return found
 

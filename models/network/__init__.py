@@ -7,6 +7,7 @@ from actrelax.models.network.captured.forward_pass import CapturedPass
 from actrelax.models.network.captured.network import CapturedNetwork
 from actrelax.models.network.captured.operations import Operation
 from actrelax.models.network.captured.structure import CapturedProjection
+from actrelax.models.network.feedback import effective_feedback
 from actrelax.models.network.feedforward_pass import FeedforwardPass, sum_in_order
 from actrelax.models.network.from_sequential import weighted_layers
 from actrelax.models.network.graph import Graph
@@ -45,6 +46,7 @@ __all__ = [
     "check_network",
     "check_stimuli",
     "check_tensor",
+    "effective_feedback",
     "leaky_relu",
     "structure",
     "sum_in_order",

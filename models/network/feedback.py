@@ -118,7 +118,12 @@ def existing_feedback(projection: Projection, kind: str) -> Tensor:
     psi, weight = projection.feedback, projection.weight
     assert weight is not None
     checked = checked_feedback(projection.name, psi, kind, is_learned=projection.feedback_is_learned)
-    return weight.sign() * checked if kind == "sign" else checked
+    return effective_feedback(weight, checked)
+
+
+def effective_feedback(weight: Tensor, psi: Tensor) -> Tensor:
+    """Return the weights that carry feedback: psi, or W's signs times psi where it is a scale alone ("sign")."""
+    return weight.sign() * psi if psi.dim() == 0 else psi
 
 
 def checked_feedback(projection: str, psi: Tensor | None, kind: str, *, is_learned: bool) -> Tensor:

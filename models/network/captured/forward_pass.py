@@ -20,7 +20,7 @@ from actrelax.models.network.captured.pieces import is_inside, transpose
 from actrelax.models.network.captured.psi import own_feedback, view_of_feedback
 from actrelax.models.network.captured.structure import CapturedProjection
 from actrelax.models.network.captured.versions import Versions, changed_tensor
-from actrelax.models.network.feedback import LEARNED
+from actrelax.models.network.feedback import LEARNED, effective_feedback
 from actrelax.models.network.feedforward_pass import FeedforwardPass
 
 
@@ -262,7 +262,7 @@ class CapturedPass(FeedforwardPass):
         if psi is None:
             return operation.used if explicit else None, reads
         if psi.dim() == 0:
-            return operation.used.sign() * psi.to(operation.used.dtype), reads
+            return effective_feedback(operation.used, psi.to(operation.used.dtype)), reads
         return view_of_feedback(psi.detach(), operation.weight), reads
 
     def _refuse_changes(self, number: int) -> NoReturn:
