@@ -91,12 +91,12 @@ def _images(config: Config, run: Run) -> Dataset:
     name, split, layout = config.dataset or own.dataset, config.test_split, config.layout
     is_own = run.is_own(name)
     if is_own:
-        if split not in (None, own.test_split):
+        if own.test_split is not None and split not in (None, own.test_split):
             raise ActrelaxError(
                 f"the run was trained with --test-split {own.test_split}, and another would test it on images that it "
                 "has learned: leave --test-split out."
             )
-        split, layout = own.test_split, layout or own.layout
+        split, layout = own.test_split if split is None else split, layout or own.layout
     data = load_to_test(name, config.data_dir or run.execution.data_dir, split, layout)
     if is_own and layout == own.layout:
         verify(run.folder, of_test_images(data), accept_changes=config.accept_changes)

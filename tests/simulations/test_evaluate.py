@@ -160,6 +160,7 @@ def test_what_cannot_be_evaluated(trained, arrays, tmp_path, capsys):
             [trained, "--dataset", tmp_path / "many.npz"],
             f"many has 15 classes, but the network of {trained} has 10 outputs: give another --dataset.",
         ),
+        ([trained, "--test-split", "0.5"], "--test-split is for sets without test images, but "),
         ([trained, "--device", "cuda:99"], "device 'cuda:99' is not available: this machine has cpu"),
     ):
         assert run("evaluate", *arguments) == 2
